@@ -1,0 +1,1 @@
+//! Serving HTTP/1.1 inside a worker process.

@@ -1,0 +1,1 @@
+//! The Python extension module: WSGI between the HTTP server and the interpreter.
