@@ -1,1 +1,2 @@
 //! preforkd.
+pub mod supervisor;
