@@ -1,2 +1,4 @@
 //! preforkd.
+pub mod config;
+pub mod plan;
 pub mod supervisor;

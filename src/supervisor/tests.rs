@@ -416,3 +416,16 @@ fn programs_that_say_nothing_are_ready_when_executed_or_after_a_time() {
         assert_eq!(world.ready(), 1);
     }
 }
+
+#[test]
+fn a_worker_that_was_told_to_end_does_not_become_ready_any_more() {
+    let mut world = World::running(1);
+    world.boot = |_| Boot::Hangs;
+    world.commits = false;
+    world.tell(Event::Propose(2, policy(1)));
+    world.tell(Event::Rollback);
+    let canary = *world.alive.keys().next_back().expect("the canary");
+    world.tell(Event::Ready(canary));
+    assert_eq!(world.ready(), 1);
+    assert_eq!(world.supervisor.counts().leaving, 1);
+}
