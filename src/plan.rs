@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Address, App as Written, Config, Key, Listen, Place, Ready, Workers};
+use crate::config::{
+    Address, App as Written, Config, Diagnostic, Key, Listen, Place, Ready, Workers,
+};
 use crate::supervisor::{Policy, Readiness};
 
 mod command;
@@ -88,6 +90,19 @@ pub struct Credentials {
 }
 
 impl Plan {
+    /// Reads the text of the configuration `file` and checks it against `host`; relative paths in it are
+    /// relative to its folder.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, ready to be shown.
+    pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
+        let shown = file.display().to_string();
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
+        plan.map_err(|place| Diagnostic::new(&shown, text, place))
+    }
+
     /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
     ///
     /// # Errors
@@ -105,11 +120,22 @@ impl Plan {
         };
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
-            if !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) || name.is_empty() {
-                let message = format!("the app name \"{name}\" may hold letters, digits, - and _ only");
+            if !name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+                || name.is_empty()
+            {
+                let message =
+                    format!("the app name \"{name}\" may hold letters, digits, - and _ only");
                 return Err(Place::at(header, message));
             }
-            let draft = Draft { name, header, written, folder, host };
+            let draft = Draft {
+                name,
+                header,
+                written,
+                folder,
+                host,
+            };
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
         }
@@ -148,7 +174,10 @@ impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         let sockets = self.sockets(listeners)?;
         let mut env = self.written.env.clone();
-        if let Some(bad) = env.keys().find(|key| key.is_empty() || key.contains(['=', '\0'])) {
+        if let Some(bad) = env
+            .keys()
+            .find(|key| key.is_empty() || key.contains(['=', '\0']))
+        {
             return Err(self.wrong(format!("env: \"{bad}\" is no name of a variable")));
         }
         if let Some((key, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
@@ -171,7 +200,10 @@ impl Draft<'_> {
                 return Err(Place::at(command.span(), message));
             }
             (None, None) => {
-                let message = format!("[app.{}] says neither `wsgi` nor `command`: what should it run?", self.name);
+                let message = format!(
+                    "[app.{}] says neither `wsgi` nor `command`: what should it run?",
+                    self.name
+                );
                 return Err(self.wrong(message));
             }
         };
@@ -189,7 +221,9 @@ impl Draft<'_> {
             Some(Workers::Number(number)) => number,
             Some(Workers::Auto) => self.host.cpus(),
         };
-        let time = |written: Option<crate::config::Time>, seconds| written.map_or(Duration::from_secs(seconds), |t| t.0);
+        let time = |written: Option<crate::config::Time>, seconds| {
+            written.map_or(Duration::from_secs(seconds), |t| t.0)
+        };
         Policy {
             workers,
             readiness,
@@ -205,7 +239,10 @@ impl Draft<'_> {
         };
         let path = normal(&self.folder.join(chdir.get_ref()));
         if !self.host.is_folder(&path) {
-            return Err(Place::at(chdir.span(), format!("chdir: there is no folder {}", path.display())));
+            return Err(Place::at(
+                chdir.span(),
+                format!("chdir: there is no folder {}", path.display()),
+            ));
         }
         Ok(path)
     }
@@ -214,7 +251,10 @@ impl Draft<'_> {
     fn user(&self, env: &mut BTreeMap<String, String>) -> Result<Option<Credentials>, Place> {
         let group = match &self.written.group {
             None => None,
-            Some(group) => Some(self.group(group.get_ref()).map_err(|m| Place::at(group.span(), m))?),
+            Some(group) => Some(
+                self.group(group.get_ref())
+                    .map_err(|m| Place::at(group.span(), m))?,
+            ),
         };
         let Some(user) = &self.written.user else {
             let Some(gid) = group else { return Ok(None) };
@@ -222,16 +262,27 @@ impl Draft<'_> {
             if own != (0, gid) && own.0 != 0 && own.1 != gid {
                 return Err(self.not_root(&self.written.group));
             }
-            return Ok(Some(Credentials { uid: own.0, gid, groups: vec![gid] }));
+            return Ok(Some(Credentials {
+                uid: own.0,
+                gid,
+                groups: vec![gid],
+            }));
         };
         let found = self.host.user(user.get_ref()).ok_or_else(|| {
-            Place::at(user.span(), format!("there is no user \"{}\" on this host", user.get_ref()))
+            Place::at(
+                user.span(),
+                format!("there is no user \"{}\" on this host", user.get_ref()),
+            )
         })?;
         let own = self.host.own_ids();
         if own.0 != 0 && own.0 != found.uid {
             return Err(self.not_root(&self.written.user));
         }
-        for (key, value) in [("USER", &found.name), ("LOGNAME", &found.name), ("HOME", &found.home)] {
+        for (key, value) in [
+            ("USER", &found.name),
+            ("LOGNAME", &found.name),
+            ("HOME", &found.home),
+        ] {
             env.entry(key.into()).or_insert_with(|| value.clone());
         }
         if own.0 == found.uid && own.0 != 0 && group.is_none_or(|g| g == own.1) {
@@ -262,14 +313,17 @@ impl Draft<'_> {
     fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
         let mut sockets: Vec<(String, Address)> = Vec::new();
         for entry in &self.written.listen {
-            let listener = self.listener(entry.get_ref()).map_err(|m| Place::at(entry.span(), m))?;
+            let listener = self
+                .listener(entry.get_ref())
+                .map_err(|m| Place::at(entry.span(), m))?;
             if all.iter().any(|other| other.address == listener.address) {
                 let message = format!("{} is listened on twice", listener.address);
                 return Err(Place::at(entry.span(), message));
             }
             let name = entry.get_ref().name.as_deref().unwrap_or(self.name);
             if name.is_empty() || name.contains(|c: char| c == ':' || !c.is_ascii_graphic()) {
-                let message = format!("\"{name}\" is no name for a listener (no spaces, no colons)");
+                let message =
+                    format!("\"{name}\" is no name for a listener (no spaces, no colons)");
                 return Err(Place::at(entry.span(), message));
             }
             sockets.push((name.to_owned(), listener.address.clone()));
@@ -284,16 +338,27 @@ impl Draft<'_> {
                 let path = normal(&self.folder.join(path));
                 // sockaddr_un(7): 108 bytes with the final NUL.
                 if path.as_os_str().len() > 107 {
-                    return Err(format!("unix:{} is too long for a socket (107 bytes at most)", path.display()));
+                    return Err(format!(
+                        "unix:{} is too long for a socket (107 bytes at most)",
+                        path.display()
+                    ));
                 }
-                if !path.parent().is_some_and(|parent| self.host.is_folder(parent)) {
-                    return Err(format!("unix:{}: its folder does not exist", path.display()));
+                if !path
+                    .parent()
+                    .is_some_and(|parent| self.host.is_folder(parent))
+                {
+                    return Err(format!(
+                        "unix:{}: its folder does not exist",
+                        path.display()
+                    ));
                 }
                 Address::Unix(path)
             }
             other => {
                 if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
-                    return Err(format!("{other}: mode, owner and group are for unix sockets only"));
+                    return Err(format!(
+                        "{other}: mode, owner and group are for unix sockets only"
+                    ));
                 }
                 other.clone()
             }
@@ -302,7 +367,10 @@ impl Draft<'_> {
             None => None,
             Some(name) => {
                 let user = self.host.user(name);
-                Some(user.ok_or_else(|| format!("there is no user \"{name}\" on this host"))?.uid)
+                Some(
+                    user.ok_or_else(|| format!("there is no user \"{name}\" on this host"))?
+                        .uid,
+                )
             }
         };
         Ok(Listener {
@@ -311,7 +379,11 @@ impl Draft<'_> {
             v6only: false,
             mode: written.mode.map(|m| m.0),
             owner,
-            group: written.group.as_deref().map(|g| self.group(g)).transpose()?,
+            group: written
+                .group
+                .as_deref()
+                .map(|g| self.group(g))
+                .transpose()?,
         })
     }
 

@@ -90,6 +90,8 @@ pub enum Action {
     Abort(WorkerId, Reason),
     /// End a worker (KILL).
     Kill(WorkerId, Reason),
+    /// A worker serves, by its own word or by the policy's.
+    Ready(WorkerId),
     /// The canary of the candidate is ready.
     Proven(Generation),
     /// The candidate cannot start: its canary ended. The candidate is already gone here.
@@ -232,11 +234,7 @@ impl Supervisor {
         let workers = self.workers.values().flat_map(|w| [w.deadline, w.matures]);
         let waits = self.wants_more() && !self.is_starting();
         let retry = waits.then(|| self.retry_at()).flatten();
-        workers
-            .flatten()
-            .chain(retry)
-            .chain(self.calm_at())
-            .min()
+        workers.flatten().chain(retry).chain(self.calm_at()).min()
     }
 
     /// How many workers there are, by what they do.
@@ -370,6 +368,7 @@ impl Supervisor {
         worker.deadline = None;
         worker.matures = None;
         worker.ready_at = Some(now);
+        actions.push(Action::Ready(id));
         if let Some(candidate) = &mut self.candidate
             && candidate.canary == Some(id)
         {
@@ -483,7 +482,11 @@ impl Supervisor {
         };
         for id in self.select(stray) {
             let newer = current.is_none_or(|g| self.workers[&id].generation > g);
-            let reason = if newer { Reason::RolledBack } else { Reason::Replaced };
+            let reason = if newer {
+                Reason::RolledBack
+            } else {
+                Reason::Replaced
+            };
             self.end(id, reason, now, actions);
         }
 
@@ -555,7 +558,8 @@ impl Supervisor {
         let mine = self.count(|w| w.active() && w.generation == current.generation);
         let older = self.count(|w| w.active() && w.generation < current.generation);
         // During a rollout at most `surge` more than wanted exist at a time.
-        mine < current.wanted && mine + older < current.wanted + current.policy.surge(current.wanted)
+        mine < current.wanted
+            && mine + older < current.wanted + current.policy.surge(current.wanted)
     }
 
     fn spawn(
@@ -571,7 +575,9 @@ impl Supervisor {
             let mut workers = self.workers.values();
             workers.any(|w| w.generation == generation && w.slot == slot)
         };
-        let slot = (0..).find(|&slot| !taken(slot)).expect("fewer than 2^32 workers");
+        let slot = (0..)
+            .find(|&slot| !taken(slot))
+            .expect("fewer than 2^32 workers");
         self.workers.insert(
             worker,
             Worker {
@@ -616,7 +622,8 @@ impl Supervisor {
             && self.candidate.is_none()
             && self.current.as_ref().is_some_and(|current| {
                 let active = self.count(Worker::active);
-                let serving = self.count(|w| w.state == State::Ready && w.generation == current.generation);
+                let serving =
+                    self.count(|w| w.state == State::Ready && w.generation == current.generation);
                 active == current.wanted && serving == current.wanted
             });
         if settled && !self.settled {
@@ -637,7 +644,10 @@ impl Supervisor {
 
     fn policy_of(&self, id: WorkerId) -> Option<&Policy> {
         let generation = self.workers.get(&id)?.generation;
-        let candidate = self.candidate.as_ref().filter(|c| c.generation == generation);
+        let candidate = self
+            .candidate
+            .as_ref()
+            .filter(|c| c.generation == generation);
         candidate
             .map(|c| &c.policy)
             .or(self.current.as_ref().map(|c| &c.policy))

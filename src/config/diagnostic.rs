@@ -62,7 +62,13 @@ impl Diagnostic {
 
     /// The error in one line, for the log.
     pub fn one_line(&self) -> String {
-        let Self { file, line, column, message, .. } = self;
+        let Self {
+            file,
+            line,
+            column,
+            message,
+            ..
+        } = self;
         format!("{file}:{line}:{column}: {message}")
     }
 }
@@ -82,7 +88,10 @@ impl fmt::Display for Diagnostic {
 
 fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
-    (0..=at).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
+    (0..=at)
+        .rev()
+        .find(|&i| text.is_char_boundary(i))
+        .unwrap_or(0)
 }
 
 /// Puts an error of the TOML reader in our own words where they help more.

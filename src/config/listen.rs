@@ -76,7 +76,9 @@ fn address(text: &str) -> Result<Address, String> {
     let hint = match (port, text.strip_prefix("localhost:")) {
         (Some(port), _) => format!("write \"0.0.0.0:{port}\" for every IPv4 address of this host"),
         (_, Some(port)) => format!("write \"127.0.0.1:{port}\""),
-        _ => "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"".into(),
+        _ => {
+            "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"".into()
+        }
     };
     Err(format!("\"{text}\" is no address to listen on ({hint})"))
 }
@@ -108,9 +110,20 @@ impl<'de> Visitor<'de> for ListenVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
-        let Table { address, name, mode, owner, group } =
-            Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Listen { address, name, mode, owner, group })
+        let Table {
+            address,
+            name,
+            mode,
+            owner,
+            group,
+        } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Listen {
+            address,
+            name,
+            mode,
+            owner,
+            group,
+        })
     }
 }
 

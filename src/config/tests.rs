@@ -27,9 +27,19 @@ fn every_key_of_the_design_is_read() {
     assert_eq!(web.workers, Some(Workers::Auto));
     assert_eq!(web.start_timeout, Some(Time(Duration::from_secs(90))));
     assert_eq!(*web.max_body.as_ref().unwrap().get_ref(), Size(1 << 20));
-    assert_eq!(*web.ready.as_ref().unwrap().get_ref(), Ready::After(Duration::from_millis(250)));
-    let addresses: Vec<_> = web.listen.iter().map(|l| l.get_ref().address.to_string()).collect();
-    assert_eq!(addresses, ["127.0.0.1:8000", "[::1]:8000", "unix:web.sock", "fd:x"]);
+    assert_eq!(
+        *web.ready.as_ref().unwrap().get_ref(),
+        Ready::After(Duration::from_millis(250))
+    );
+    let addresses: Vec<_> = web
+        .listen
+        .iter()
+        .map(|l| l.get_ref().address.to_string())
+        .collect();
+    assert_eq!(
+        addresses,
+        ["127.0.0.1:8000", "[::1]:8000", "unix:web.sock", "fd:x"]
+    );
     assert_eq!(web.listen[2].get_ref().mode, Some(Mode(0o660)));
 }
 
@@ -44,26 +54,81 @@ fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
 #[test]
 fn a_key_like_no_other_lists_the_known_ones() {
     let shown = shown("[master]\nzzz = 4\n");
-    assert!(shown.starts_with("app.toml:2:1: unknown key `zzz`; known here are: pid_file"), "{shown}");
+    assert!(
+        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here are: pid_file"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
     let cases = [
-        ("[app.w]\nstart_timeout = \"30x\"", "2:17: \"30x\" is no time", "\"1h30m\""),
-        ("[app.w]\nstart_timeout = 30", "2:17: 30 has no unit", "\"30s\""),
-        ("[app.w]\nstart_timeout = \"0s\"", "2:17: the time \"0s\"", "longer than zero"),
-        ("[app.w]\nmax_body = \"10\"", "2:12: the size \"10\" has no unit", "10MiB"),
-        ("[app.w]\nmax_body = \"many\"", "2:12: \"many\" is no size", "512MiB"),
-        ("[app.w]\nworkers = 0", "2:11: workers must be between 1 and 10000", "not 0"),
-        ("[app.w]\nworkers = \"lots\"", "2:11: workers must be a number or \"auto\"", "lots"),
-        ("[app.w]\numask = \"999\"", "2:9: \"999\" is no mode", "0660"),
+        (
+            "[app.w]\nstart_timeout = \"30x\"",
+            "2:17: \"30x\" is no time",
+            "\"1h30m\"",
+        ),
+        (
+            "[app.w]\nstart_timeout = 30",
+            "2:17: 30 has no unit",
+            "\"30s\"",
+        ),
+        (
+            "[app.w]\nstart_timeout = \"0s\"",
+            "2:17: the time \"0s\"",
+            "longer than zero",
+        ),
+        (
+            "[app.w]\nmax_body = \"10\"",
+            "2:12: the size \"10\" has no unit",
+            "10MiB",
+        ),
+        (
+            "[app.w]\nmax_body = \"many\"",
+            "2:12: \"many\" is no size",
+            "512MiB",
+        ),
+        (
+            "[app.w]\nworkers = 0",
+            "2:11: workers must be between 1 and 10000",
+            "not 0",
+        ),
+        (
+            "[app.w]\nworkers = \"lots\"",
+            "2:11: workers must be a number or \"auto\"",
+            "lots",
+        ),
+        (
+            "[app.w]\numask = \"999\"",
+            "2:9: \"999\" is no mode",
+            "0660",
+        ),
         ("[app.w]\nready = \"soon\"", "2:9: ready must be", "soon"),
-        ("[app.w]\nlisten = [\":80\"]", "2:11: \":80\" is no address", "0.0.0.0:80"),
-        ("[app.w]\nlisten = [\"localhost:80\"]", "2:11: \"localhost:80\" is no address", "127.0.0.1:80"),
-        ("[app.w]\nlisten = [\"unix:\"]", "2:11: \"unix:\" needs a path", "/run"),
-        ("[app.w]\nlisten = [{ address = \"x\" }]", "2:23: \"x\" is no address", "fd:NAME"),
-        ("[app.w]\nlisten = [{ addres = \"x\" }]", "2:13: unknown key `addres`", "did you mean `address`"),
+        (
+            "[app.w]\nlisten = [\":80\"]",
+            "2:11: \":80\" is no address",
+            "0.0.0.0:80",
+        ),
+        (
+            "[app.w]\nlisten = [\"localhost:80\"]",
+            "2:11: \"localhost:80\" is no address",
+            "127.0.0.1:80",
+        ),
+        (
+            "[app.w]\nlisten = [\"unix:\"]",
+            "2:11: \"unix:\" needs a path",
+            "/run",
+        ),
+        (
+            "[app.w]\nlisten = [{ address = \"x\" }]",
+            "2:23: \"x\" is no address",
+            "fd:NAME",
+        ),
+        (
+            "[app.w]\nlisten = [{ addres = \"x\" }]",
+            "2:13: unknown key `addres`",
+            "did you mean `address`",
+        ),
         ("[app.w", "1:7: ", "unclosed"),
     ];
     for (text, place, hint) in cases {
@@ -76,5 +141,9 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
 #[test]
 fn the_caret_stands_under_the_place_whatever_comes_before() {
     let text = "# ü\r\n[app.w]\r\n\tworkers = 0 # null\r\n";
-    assert!(shown(text).ends_with("\n3 |  workers = 0 # null\n  |            ^"), "{}", shown(text));
+    assert!(
+        shown(text).ends_with("\n3 |  workers = 0 # null\n  |            ^"),
+        "{}",
+        shown(text)
+    );
 }

@@ -26,12 +26,16 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 
 fn size(text: &str) -> Result<u64, String> {
     if text.trim_end().ends_with(|c: char| c.is_ascii_digit()) {
-        return Err(format!("the size \"{text}\" has no unit (write \"{text}B\", \"{text}KiB\" or \"{text}MiB\")"));
+        return Err(format!(
+            "the size \"{text}\" has no unit (write \"{text}B\", \"{text}KiB\" or \"{text}MiB\")"
+        ));
     }
     match text.parse::<bytesize::ByteSize>() {
         Ok(size) if size.0 == 0 => Err(format!("the size \"{text}\" must be more than zero")),
         Ok(size) => Ok(size.0),
-        Err(_) => Err(format!("\"{text}\" is no size (write it as \"64KiB\", \"512MiB\" or \"1.5GB\")")),
+        Err(_) => Err(format!(
+            "\"{text}\" is no size (write it as \"64KiB\", \"512MiB\" or \"1.5GB\")"
+        )),
     }
 }
 
@@ -53,7 +57,9 @@ impl<T> Visitor<'_> for Text<T> {
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         let expected = self.expected;
-        Err(E::custom(format!("{number} has no unit; expected {expected}")))
+        Err(E::custom(format!(
+            "{number} has no unit; expected {expected}"
+        )))
     }
 }
 

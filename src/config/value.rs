@@ -46,14 +46,18 @@ impl Visitor<'_> for WorkersVisitor {
     fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
         match number {
             1..=MOST_WORKERS => Ok(Workers::Number(number as u32)),
-            _ => Err(E::custom(format!("workers must be between 1 and {MOST_WORKERS}, not {number}"))),
+            _ => Err(E::custom(format!(
+                "workers must be between 1 and {MOST_WORKERS}, not {number}"
+            ))),
         }
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
-            _ => Err(E::custom(format!("workers must be a number or \"auto\", not \"{text}\""))),
+            _ => Err(E::custom(format!(
+                "workers must be a number or \"auto\", not \"{text}\""
+            ))),
         }
     }
 }

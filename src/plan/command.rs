@@ -27,16 +27,27 @@ impl Draft<'_> {
             return Err(wrong("command: the name of a program is missing".into()));
         };
         if launch.args.iter().any(|word| word.contains('\0')) {
-            return Err(wrong("command: a NUL character cannot be passed to a program".into()));
+            return Err(wrong(
+                "command: a NUL character cannot be passed to a program".into(),
+            ));
         }
-        let path = launch.env.get("PATH").cloned().or_else(|| self.host.variable("PATH"));
+        let path = launch
+            .env
+            .get("PATH")
+            .cloned()
+            .or_else(|| self.host.variable("PATH"));
         let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         launch.program = find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
             if name.contains('/') {
                 let file = launch.chdir.join(name);
-                wrong(format!("command: there is no executable file {}", file.display()))
+                wrong(format!(
+                    "command: there is no executable file {}",
+                    file.display()
+                ))
             } else {
-                wrong(format!("command: there is no program \"{name}\" in PATH ({path})"))
+                wrong(format!(
+                    "command: there is no program \"{name}\" in PATH ({path})"
+                ))
             }
         })?;
         Ok(self.readiness())
@@ -52,18 +63,35 @@ impl Draft<'_> {
             ("max_head", app.max_head.as_ref().map(|k| k.span())),
             ("max_headers", app.max_headers.as_ref().map(|k| k.span())),
             ("max_body", app.max_body.as_ref().map(|k| k.span())),
-            ("body_in_memory", app.body_in_memory.as_ref().map(|k| k.span())),
-            ("header_timeout", app.header_timeout.as_ref().map(|k| k.span())),
+            (
+                "body_in_memory",
+                app.body_in_memory.as_ref().map(|k| k.span()),
+            ),
+            (
+                "header_timeout",
+                app.header_timeout.as_ref().map(|k| k.span()),
+            ),
             ("body_timeout", app.body_timeout.as_ref().map(|k| k.span())),
-            ("write_timeout", app.write_timeout.as_ref().map(|k| k.span())),
-            ("keepalive_timeout", app.keepalive_timeout.as_ref().map(|k| k.span())),
-            ("max_connections", app.max_connections.as_ref().map(|k| k.span())),
+            (
+                "write_timeout",
+                app.write_timeout.as_ref().map(|k| k.span()),
+            ),
+            (
+                "keepalive_timeout",
+                app.keepalive_timeout.as_ref().map(|k| k.span()),
+            ),
+            (
+                "max_connections",
+                app.max_connections.as_ref().map(|k| k.span()),
+            ),
         ];
         match keys.into_iter().find_map(|(key, span)| Some((key, span?))) {
             None => Ok(()),
             Some((key, span)) => Err(Place::at(
                 span,
-                format!("`{key}` is for apps with `wsgi`; a `command` is told such things by its arguments"),
+                format!(
+                    "`{key}` is for apps with `wsgi`; a `command` is told such things by its arguments"
+                ),
             )),
         }
     }
@@ -82,14 +110,21 @@ fn fill_in(word: &str, sockets: &[(String, Address)]) -> Result<String, String> 
             .ok_or_else(|| format!("command: \"{word}\" has \"{{fd\" without \"}}\""))?;
         let index = match inside.strip_prefix(':') {
             None if inside.is_empty() => Some(0).filter(|_| !sockets.is_empty()),
-            None => return Err(format!("command: \"{{fd{inside}}}\" is neither {{fd}} nor {{fd:NAME}}")),
+            None => {
+                return Err(format!(
+                    "command: \"{{fd{inside}}}\" is neither {{fd}} nor {{fd:NAME}}"
+                ));
+            }
             Some(name) => sockets.iter().position(|(known, _)| known == name),
         };
         let index = index.ok_or_else(|| {
             let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
             match names.is_empty() {
                 true => format!("command: {{fd{inside}}} needs a listener, but `listen` is empty"),
-                false => format!("command: no listener for {{fd{inside}}} (there is: {})", names.join(", ")),
+                false => format!(
+                    "command: no listener for {{fd{inside}}} (there is: {})",
+                    names.join(", ")
+                ),
             }
         })?;
         filled.push_str(&(FIRST_FD + index).to_string());

@@ -46,7 +46,12 @@ pub trait Host {
 }
 
 /// Finds a program as a shell would: by path (relative to `folder`) or in the folders of `path`.
-pub(super) fn find_program(name: &str, folder: &Path, path: &str, host: &dyn Host) -> Option<PathBuf> {
+pub(super) fn find_program(
+    name: &str,
+    folder: &Path,
+    path: &str,
+    host: &dyn Host,
+) -> Option<PathBuf> {
     if name.contains('/') {
         let file = folder.join(name);
         return host.is_executable(&file).then_some(file);

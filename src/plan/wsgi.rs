@@ -40,7 +40,8 @@ impl Draft<'_> {
             )));
         }
         if let Some(ready) = &app.ready {
-            let message = "`ready` is for apps with `command`; a WSGI worker says itself when it is ready";
+            let message =
+                "`ready` is for apps with `command`; a WSGI worker says itself when it is ready";
             return Err(Place::at(ready.span(), message));
         }
         let threads = number(&app.threads, 1, 1..=1000, "threads")?;
@@ -68,10 +69,15 @@ impl Draft<'_> {
             "-c".into(),
             BOOTSTRAP.into(),
         ];
-        let extension = self.host.extension().map_err(|message| self.wrong(message))?;
+        let extension = self
+            .host
+            .extension()
+            .map_err(|message| self.wrong(message))?;
         let extension = extension.to_string_lossy().into_owned();
         launch.env.insert("PREFORKD_EXTENSION".into(), extension);
-        launch.env.insert("PREFORKD_WSGI".into(), settings.to_string());
+        launch
+            .env
+            .insert("PREFORKD_WSGI".into(), settings.to_string());
         Ok(preload)
     }
 
@@ -82,7 +88,8 @@ impl Draft<'_> {
         };
         for (prefix, folder) in written.get_ref() {
             if !(prefix.starts_with('/') && prefix.ends_with('/')) {
-                let message = format!("static: the prefix \"{prefix}\" must begin and end with \"/\"");
+                let message =
+                    format!("static: the prefix \"{prefix}\" must begin and end with \"/\"");
                 return Err(Place::at(folder.span(), message));
             }
             let path = normal(&self.folder.join(folder.get_ref()));
@@ -109,14 +116,24 @@ impl Draft<'_> {
                 } else {
                     format!("{name} in PATH")
                 };
-                Place::at(python.span(), format!("python: there is no executable {place}"))
+                Place::at(
+                    python.span(),
+                    format!("python: there is no executable {place}"),
+                )
             })?;
             // Only by name: the link of a virtual environment must not be followed.
             let found = normal(&found);
-            return self.host.interpreter(&found).map_err(|m| Place::at(python.span(), m));
+            return self
+                .host
+                .interpreter(&found)
+                .map_err(|m| Place::at(python.span(), m));
         }
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
-        let environments = [Some(chdir.join(".venv")), Some(chdir.join("venv")), environment];
+        let environments = [
+            Some(chdir.join(".venv")),
+            Some(chdir.join("venv")),
+            environment,
+        ];
         let found = environments
             .into_iter()
             .flatten()
@@ -139,7 +156,12 @@ fn seconds(key: &Key<Time>, default: u64) -> f64 {
     time.unwrap_or(Duration::from_secs(default)).as_secs_f64()
 }
 
-fn number(key: &Key<u32>, default: u32, range: std::ops::RangeInclusive<u32>, name: &str) -> Result<u32, Place> {
+fn number(
+    key: &Key<u32>,
+    default: u32,
+    range: std::ops::RangeInclusive<u32>,
+    name: &str,
+) -> Result<u32, Place> {
     let Some(key) = key else { return Ok(default) };
     let number = *key.get_ref();
     if range.contains(&number) {

@@ -50,8 +50,10 @@ impl Backoff {
 
     /// A worker ended that nobody had told to.
     pub(super) fn note_end(&mut self, ready_at: Option<Instant>, now: Instant, policy: &Policy) {
-        let stayed_up = ready_at.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
-        if stayed_up {
+        let stayed_up =
+            ready_at.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
+        // Workers that end in one instant (their template died) are one failure.
+        if stayed_up || self.last_failure == Some(now) {
             return;
         }
         self.failures = self.failures.saturating_add(1);

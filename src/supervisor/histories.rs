@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Reload { workers: u32, good: bool },
+    Reload {
+        workers: u32,
+        good: bool,
+    },
     Rollback,
     Scale(i32),
     Crash(usize),
@@ -34,7 +37,11 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Even generations cannot start: the world's `boot` is a plain function of the generation.
 fn boot(generation: Generation) -> Boot {
-    if generation.is_multiple_of(2) { Boot::Dies } else { Boot::Good }
+    if generation.is_multiple_of(2) {
+        Boot::Dies
+    } else {
+        Boot::Good
+    }
 }
 
 struct History {
@@ -50,7 +57,12 @@ impl History {
         let mut world = World::new(boot);
         world.tell(Event::Propose(1, policy(2)));
         world.pass(30.0);
-        Self { world, generation: 1, paused: false, undisturbed: true }
+        Self {
+            world,
+            generation: 1,
+            paused: false,
+            undisturbed: true,
+        }
     }
 
     fn nth(&self, n: usize) -> Option<WorkerId> {
@@ -62,7 +74,11 @@ impl History {
         match *step {
             Step::Reload { workers, good } => {
                 // The next odd or even number, never one that was used.
-                self.generation += if self.generation.is_multiple_of(2) == good { 1 } else { 2 };
+                self.generation += if self.generation.is_multiple_of(2) == good {
+                    1
+                } else {
+                    2
+                };
                 world.tell(Event::Propose(self.generation, policy(workers)));
             }
             Step::Rollback => {
@@ -106,16 +122,33 @@ impl History {
         let supervisor = &self.world.supervisor;
         let alive: BTreeSet<_> = self.world.alive.keys().collect();
         let known: BTreeSet<_> = supervisor.workers.keys().collect();
-        assert_eq!(alive, known, "every process is known, every known worker lives");
-        let seats: BTreeSet<_> = supervisor.workers.values().map(|w| (w.generation, w.slot)).collect();
-        assert_eq!(seats.len(), supervisor.workers.len(), "no seat is given twice");
+        assert_eq!(
+            alive, known,
+            "every process is known, every known worker lives"
+        );
+        let seats: BTreeSet<_> = supervisor
+            .workers
+            .values()
+            .map(|w| (w.generation, w.slot))
+            .collect();
+        assert_eq!(
+            seats.len(),
+            supervisor.workers.len(),
+            "no seat is given twice"
+        );
         let serving = supervisor.workers.values().filter(|w| w.active());
         let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
-        assert!(generations.len() <= 3, "current, one candidate, one older at most");
+        assert!(
+            generations.len() <= 3,
+            "current, one candidate, one older at most"
+        );
         let counts = supervisor.counts();
         if self.undisturbed {
             let lower = supervisor.wanted().min(2);
-            assert!(counts.ready >= lower, "a reload alone never leaves fewer than wanted");
+            assert!(
+                counts.ready >= lower,
+                "a reload alone never leaves fewer than wanted"
+            );
         }
     }
 }

@@ -61,9 +61,13 @@ impl World {
 
     pub(super) fn tell(&mut self, event: Event) {
         for action in self.supervisor.handle(event, self.now) {
-            self.log.push(action);
+            if !matches!(action, Action::Ready(_)) {
+                self.log.push(action);
+            }
             match action {
-                Action::Spawn { worker, generation, .. } => {
+                Action::Spawn {
+                    worker, generation, ..
+                } => {
                     self.alive.insert(worker, generation);
                     let after = match (self.boot)(generation) {
                         Boot::Good => 1000,
@@ -86,7 +90,9 @@ impl World {
     }
 
     pub(super) fn dies(&mut self, id: WorkerId) {
-        self.alive.remove(&id).expect("a signal goes to a living worker only");
+        self.alive
+            .remove(&id)
+            .expect("a signal goes to a living worker only");
         self.ripening.remove(&id);
         self.tell(Event::Exited(id));
     }
@@ -95,10 +101,16 @@ impl World {
     pub(super) fn pass(&mut self, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
         loop {
-            let ripe = self.ripening.iter().min_by_key(|(_, at)| **at).map(|(&id, &at)| (id, at));
+            let ripe = self
+                .ripening
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(&id, &at)| (id, at));
             let deadline = self.supervisor.deadline();
             let next = deadline.into_iter().chain(ripe.map(|r| r.1)).min();
-            let Some(next) = next.filter(|&at| at <= end) else { break };
+            let Some(next) = next.filter(|&at| at <= end) else {
+                break;
+            };
             self.now = self.now.max(next);
             match ripe {
                 Some((id, at)) if at <= self.now => {
@@ -111,7 +123,10 @@ impl World {
                 _ => self.tell(Event::Deadline),
             }
             let deadline = self.supervisor.deadline();
-            assert!(deadline.is_none_or(|at| at > self.now), "a deadline that has passed is not due again");
+            assert!(
+                deadline.is_none_or(|at| at > self.now),
+                "a deadline that has passed is not due again"
+            );
         }
         self.now = end;
     }
@@ -121,7 +136,10 @@ impl World {
     }
 
     pub(super) fn spawns(&self) -> usize {
-        self.log.iter().filter(|a| matches!(a, Action::Spawn { .. })).count()
+        self.log
+            .iter()
+            .filter(|a| matches!(a, Action::Spawn { .. }))
+            .count()
     }
 
     fn any(&self) -> WorkerId {
@@ -179,11 +197,22 @@ fn a_reload_replaces_every_worker_and_never_has_fewer_ready_than_wanted() {
 #[test]
 fn a_generation_that_cannot_start_touches_no_worker_of_the_old_one() {
     let mut world = World::running(3);
-    world.boot = |generation| if generation == 1 { Boot::Good } else { Boot::Dies };
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Good
+        } else {
+            Boot::Dies
+        }
+    };
     world.tell(Event::Propose(2, policy(3)));
     world.pass(60.0);
     assert_eq!(world.spawns(), 1);
-    assert!(!world.log.iter().any(|a| matches!(a, Action::Terminate(..) | Action::Kill(..))));
+    assert!(
+        !world
+            .log
+            .iter()
+            .any(|a| matches!(a, Action::Terminate(..) | Action::Kill(..)))
+    );
     assert!(world.log.contains(&Action::Failed(2)));
     assert_eq!(world.ready(), 3);
 }
@@ -191,7 +220,13 @@ fn a_generation_that_cannot_start_touches_no_worker_of_the_old_one() {
 #[test]
 fn a_canary_that_is_not_ready_in_time_is_aborted_then_killed_and_has_failed() {
     let mut world = World::running(2);
-    world.boot = |generation| if generation == 1 { Boot::Good } else { Boot::Hangs };
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Good
+        } else {
+            Boot::Hangs
+        }
+    };
     world.tell(Event::Propose(2, policy(2)));
     world.pass(59.9);
     assert_eq!(world.spawns(), world.log.len());
@@ -231,7 +266,14 @@ fn a_dead_worker_is_replaced_at_once_in_its_slot() {
     let mut world = World::running(3);
     let second = *world.alive.keys().nth(1).expect("three workers");
     world.dies(second);
-    assert!(matches!(world.log[..], [Action::Spawn { slot: 1, generation: 1, .. }]));
+    assert!(matches!(
+        world.log[..],
+        [Action::Spawn {
+            slot: 1,
+            generation: 1,
+            ..
+        }]
+    ));
 }
 
 #[test]
@@ -253,7 +295,11 @@ fn a_crash_loop_of_many_workers_starts_few() {
         world.dies(world.any());
     }
     world.pass(10.0);
-    assert!(world.spawns() <= 16 + 12, "{} starts in 10 s", world.spawns());
+    assert!(
+        world.spawns() <= 16 + 12,
+        "{} starts in 10 s",
+        world.spawns()
+    );
     world.log.clear();
     world.pass(600.0);
     assert!(world.spawns() <= 45, "{} starts in 10 min", world.spawns());
@@ -345,7 +391,10 @@ fn a_worker_that_does_not_end_is_killed_at_the_graceful_timeout() {
     world.pass(29.9);
     assert_eq!(world.log.len(), 1);
     world.pass(0.2);
-    assert_eq!(world.log[1..], [Action::Kill(id, Reason::GracefulTimeout), Action::Exit]);
+    assert_eq!(
+        world.log[1..],
+        [Action::Kill(id, Reason::GracefulTimeout), Action::Exit]
+    );
 }
 
 #[test]
@@ -408,9 +457,18 @@ fn a_rollback_also_ends_a_pause() {
 
 #[test]
 fn programs_that_say_nothing_are_ready_when_executed_or_after_a_time() {
-    for (readiness, seconds) in [(Readiness::Exec, 0.0), (Readiness::After(Duration::from_secs(3)), 3.0)] {
+    for (readiness, seconds) in [
+        (Readiness::Exec, 0.0),
+        (Readiness::After(Duration::from_secs(3)), 3.0),
+    ] {
         let mut world = World::new(|_| Boot::Hangs);
-        world.tell(Event::Propose(1, Policy { readiness, ..policy(1) }));
+        world.tell(Event::Propose(
+            1,
+            Policy {
+                readiness,
+                ..policy(1)
+            },
+        ));
         world.tell(Event::Executed(WorkerId(0)));
         world.pass(seconds);
         assert_eq!(world.ready(), 1);
