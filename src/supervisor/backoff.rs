@@ -66,13 +66,15 @@ impl Backoff {
 
     /// Whether a worker may be started now; if so, notes that it is.
     pub(super) fn permits(&mut self, now: Instant, starting: bool, policy: &Policy) -> bool {
-        if self.failures < 2 {
+        if self.failures == 0 {
             return true;
         }
         if starting || self.not_before.is_some_and(|at| now < at) {
             return false;
         }
-        self.not_before = Some(now + self.wait(policy));
+        if self.failures > 1 {
+            self.not_before = Some(now + self.wait(policy));
+        }
         true
     }
 
