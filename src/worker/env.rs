@@ -1,0 +1,211 @@
+//! The environment that the master hands to a worker (preforkd-worker(7), "Environment").
+
+use std::fmt;
+
+/// Number of listeners passed, from descriptor 3 on (sd_listen_fds(3)).
+pub const LISTEN_FDS: &str = "LISTEN_FDS";
+/// The process the listeners are meant for (sd_listen_fds(3)).
+pub const LISTEN_PID: &str = "LISTEN_PID";
+/// Names of the listeners, separated by colons (sd_listen_fds_with_names(3)).
+pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
+/// The master's datagram socket for readiness and status (sd_notify(3)).
+pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// Name of the app the worker belongs to.
+pub const APP: &str = "PREFORKD_APP";
+/// The worker's slot, decimal.
+pub const SLOT: &str = "PREFORKD_SLOT";
+/// Generation of the configuration the worker belongs to, decimal.
+pub const GENERATION: &str = "PREFORKD_GENERATION";
+/// Descriptor of the scoreboard's memory, decimal.
+pub const SCOREBOARD_FD: &str = "PREFORKD_SCOREBOARD_FD";
+/// Index of the worker's record in the scoreboard, decimal.
+pub const SCOREBOARD_RECORD: &str = "PREFORKD_SCOREBOARD_RECORD";
+/// Descriptor of the template's socket to the master, decimal; only in a template.
+pub const TEMPLATE: &str = "PREFORKD_TEMPLATE";
+/// Path of the extension module; only for Python workers.
+pub const EXTENSION: &str = "PREFORKD_EXTENSION";
+/// Settings of a WSGI worker as a JSON object; only for Python workers.
+pub const WSGI: &str = "PREFORKD_WSGI";
+
+/// First descriptor of the listeners (SD_LISTEN_FDS_START of sd_listen_fds(3)).
+pub const FIRST_LISTENER: i32 = 3;
+
+/// What an application must not see: it would take the listeners or the readiness of its server for its own.
+pub const PRIVATE: [&str; 9] = [
+    LISTEN_FDS,
+    LISTEN_PID,
+    LISTEN_FDNAMES,
+    NOTIFY_SOCKET,
+    EXTENSION,
+    WSGI,
+    TEMPLATE,
+    SCOREBOARD_FD,
+    SCOREBOARD_RECORD,
+];
+
+/// The environment of a worker or template, read once at its start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// Name of the app; empty when the process was not started by a master.
+    pub app: String,
+    /// The worker's slot; a template has none.
+    pub slot: Option<u32>,
+    /// Generation of the configuration.
+    pub generation: u64,
+    /// Number of listeners, from [`FIRST_LISTENER`] on.
+    pub listeners: u32,
+    /// Names of the listeners, as many as the master gave.
+    pub listener_names: Vec<String>,
+    /// Address of the master's datagram socket, as in `NOTIFY_SOCKET`.
+    pub notify_socket: Option<String>,
+    /// Descriptor of the scoreboard's memory.
+    pub scoreboard_fd: Option<i32>,
+    /// Index of the worker's record in it.
+    pub scoreboard_record: Option<u32>,
+    /// Descriptor of the template's socket; set only in a template.
+    pub template: Option<i32>,
+}
+
+/// A variable that does not hold what the contract says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Name of the variable.
+    pub variable: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What was expected instead.
+    pub expected: &'static str,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}={:?}: expected {}",
+            self.variable, self.value, self.expected
+        )
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Environment {
+    /// Reads the contract's variables through `get`; `own_pid` is compared with `LISTEN_PID`.
+    ///
+    /// # Errors
+    /// A variable that is not a number of its kind, or listeners that are meant for another process.
+    pub fn parse(get: impl Fn(&str) -> Option<String>, own_pid: u32) -> Result<Self, Error> {
+        let listeners = number(&get, LISTEN_FDS)?.unwrap_or(0);
+        if listeners > 0
+            && let Some(pid) = number::<u32>(&get, LISTEN_PID)?
+            && pid != own_pid
+        {
+            return Err(Error {
+                variable: LISTEN_PID,
+                value: pid.to_string(),
+                expected: "the process id of this worker",
+            });
+        }
+        Ok(Self {
+            app: get(APP).unwrap_or_default(),
+            slot: number(&get, SLOT)?,
+            generation: number(&get, GENERATION)?.unwrap_or(0),
+            listeners,
+            listener_names: get(LISTEN_FDNAMES)
+                .filter(|names| !names.is_empty())
+                .map(|names| names.split(':').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            notify_socket: get(NOTIFY_SOCKET).filter(|address| !address.is_empty()),
+            scoreboard_fd: number(&get, SCOREBOARD_FD)?,
+            scoreboard_record: number(&get, SCOREBOARD_RECORD)?,
+            template: number(&get, TEMPLATE)?,
+        })
+    }
+}
+
+fn number<T: std::str::FromStr>(
+    get: impl Fn(&str) -> Option<String>,
+    variable: &'static str,
+) -> Result<Option<T>, Error> {
+    let Some(value) = get(variable) else {
+        return Ok(None);
+    };
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    match value.parse() {
+        Ok(number) if digits => Ok(Some(number)),
+        _ => Err(Error {
+            variable,
+            value,
+            expected: "a decimal number",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(vars: &[(&str, &str)]) -> Result<Environment, Error> {
+        Environment::parse(
+            |name| {
+                vars.iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, v)| (*v).to_owned())
+            },
+            77,
+        )
+    }
+
+    #[test]
+    fn a_full_environment_is_read() {
+        let env = parse(&[
+            (LISTEN_FDS, "2"),
+            (LISTEN_PID, "77"),
+            (LISTEN_FDNAMES, "web:admin"),
+            (NOTIFY_SOCKET, "@preforkd"),
+            (APP, "web"),
+            (SLOT, "3"),
+            (GENERATION, "12"),
+            (SCOREBOARD_FD, "5"),
+            (SCOREBOARD_RECORD, "9"),
+        ])
+        .unwrap();
+        assert_eq!(env.listeners, 2);
+        assert_eq!(env.listener_names, ["web", "admin"]);
+        assert_eq!(
+            (env.app.as_str(), env.slot, env.generation),
+            ("web", Some(3), 12)
+        );
+        assert_eq!(
+            (env.scoreboard_fd, env.scoreboard_record, env.template),
+            (Some(5), Some(9), None)
+        );
+        assert_eq!(env.notify_socket.as_deref(), Some("@preforkd"));
+    }
+
+    #[test]
+    fn an_empty_environment_is_a_worker_without_listeners() {
+        let env = parse(&[]).unwrap();
+        assert_eq!(
+            (env.listeners, env.slot, env.notify_socket),
+            (0, None, None)
+        );
+    }
+
+    #[test]
+    fn listeners_of_another_process_are_refused() {
+        assert_eq!(
+            parse(&[(LISTEN_FDS, "1"), (LISTEN_PID, "78")])
+                .unwrap_err()
+                .variable,
+            LISTEN_PID
+        );
+    }
+
+    #[test]
+    fn odd_numbers_are_refused() {
+        for value in ["", "+1", "-1", "1 ", "0x1", "99999999999999999999"] {
+            assert!(parse(&[(LISTEN_FDS, value)]).is_err(), "{value:?}");
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The scoreboard: shared memory in which each worker notes what it does.
+//!
+//! A memfd holds one record of [`RECORD_BYTES`] for each worker. A worker writes its own record only and with plain stores,
+//! as nobody else writes there; the master reads records with pread(2), so that it needs no mapping and a torn
+//! value can at worst be one request old.
+//!
+//! | words | contents |
+//! |---|---|
+//! | 0 | process id |
+//! | 1 | state, see [`State`] |
+//! | 2 | requests answered |
+//! | 3 | of these with status 500 to 599 |
+//! | 4 | bytes written to clients |
+//! | 5 | connections open now |
+//! | 6 | since when the oldest running request runs, CLOCK_MONOTONIC in nanoseconds, 0 when none does |
+//! | 7 | threads that run a request |
+//! | 8 | length of the request line in bytes |
+//! | 9..29 | method and path of the oldest running request, cut, 8 bytes a word in memory order |
+//! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
+//! | 53..64 | reserved, 0 |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes of one record; a multiple of the cache line, so that workers do not share lines.
+pub const RECORD_BYTES: usize = 512;
+/// Words of one record.
+pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
+/// Bytes that a record keeps of method and path.
+pub const LINE_BYTES: usize = 160;
+/// Number of latency buckets; the last one takes everything longer (4.2 s and more).
+pub const LATENCY_BUCKETS: usize = 24;
+
+/// Offset of the process id in words.
+pub const PID: usize = 0;
+/// Offset of the state in words.
+pub const STATE: usize = 1;
+/// Offset of the number of requests in words.
+pub const REQUESTS: usize = 2;
+/// Offset of the number of errors in words.
+pub const ERRORS: usize = 3;
+/// Offset of the number of bytes sent in words.
+pub const BYTES_OUT: usize = 4;
+/// Offset of the number of open connections in words.
+pub const CONNECTIONS: usize = 5;
+/// Offset of the start of the oldest running request in words.
+pub const BUSY_SINCE: usize = 6;
+/// Offset of the number of busy threads in words.
+pub const THREADS_BUSY: usize = 7;
+/// Offset of the request line's length in words.
+pub const LINE_LENGTH: usize = 8;
+/// Offset of the request line in words.
+pub const LINE: usize = 9;
+/// Offset of the latency buckets in words.
+pub const LATENCY: usize = LINE + LINE_BYTES / 8;
+
+const _: () = assert!(LATENCY + LATENCY_BUCKETS <= RECORD_WORDS);
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum State {
+    /// Nobody's record.
+    Free = 0,
+    /// Loading the application.
+    Starting = 1,
+    /// Waiting for requests.
+    Idle = 2,
+    /// Running at least one request.
+    Busy = 3,
+    /// Accepting no more, finishing.
+    Draining = 4,
+}
+
+impl State {
+    fn from_word(word: u64) -> Self {
+        match word {
+            1 => Self::Starting,
+            2 => Self::Idle,
+            3 => Self::Busy,
+            4 => Self::Draining,
+            _ => Self::Free,
+        }
+    }
+}
+
+/// A worker's own record, for writing. There must be one writer only.
+#[derive(Debug, Clone, Copy)]
+pub struct Record {
+    words: &'static [AtomicU64],
+}
+
+impl Record {
+    /// A writer over the shared words of one record.
+    ///
+    /// # Panics
+    /// If `words` is not [`RECORD_WORDS`] long.
+    pub fn new(words: &'static [AtomicU64]) -> Self {
+        assert_eq!(
+            words.len(),
+            RECORD_WORDS,
+            "a scoreboard record has a fixed size"
+        );
+        Self { words }
+    }
+
+    /// Takes the record for process `pid`: everything zero, state [`State::Starting`].
+    pub fn begin(self, pid: u32) {
+        for word in self.words {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.store(PID, u64::from(pid));
+        self.state(State::Starting);
+    }
+
+    /// Notes what the worker does.
+    pub fn state(self, state: State) {
+        self.words[STATE].store(state as u64, Ordering::Release);
+    }
+
+    /// Notes the number of open connections.
+    pub fn connections(self, number: usize) {
+        self.store(CONNECTIONS, number as u64);
+    }
+
+    /// Adds bytes that were written to a client.
+    pub fn sent(self, bytes: usize) {
+        self.add(BYTES_OUT, bytes as u64);
+    }
+
+    /// Notes the oldest running request (`since` in CLOCK_MONOTONIC nanoseconds, never 0) and how many threads run one.
+    pub fn busy(self, since: u64, threads: usize, method: &[u8], path: &[u8]) {
+        self.line(method, path);
+        self.store(THREADS_BUSY, threads as u64);
+        self.words[BUSY_SINCE].store(since, Ordering::Release);
+    }
+
+    /// Notes that no request runs.
+    pub fn idle(self) {
+        self.store(THREADS_BUSY, 0);
+        self.words[BUSY_SINCE].store(0, Ordering::Release);
+    }
+
+    /// Counts an answered request.
+    pub fn answered(self, status: u16, microseconds: u64) {
+        self.add(REQUESTS, 1);
+        if status >= 500 {
+            self.add(ERRORS, 1);
+        }
+        self.add(LATENCY + bucket(microseconds), 1);
+    }
+
+    fn line(self, method: &[u8], path: &[u8]) {
+        // Length 0 while the words change, so that a reader takes half a line for none rather than for the wrong one.
+        self.store(LINE_LENGTH, 0);
+        let mut bytes = [0; LINE_BYTES];
+        let mut length = 0;
+        for part in [method, b" ", path] {
+            let n = part.len().min(LINE_BYTES - length);
+            bytes[length..length + n].copy_from_slice(&part[..n]);
+            length += n;
+        }
+        let (words, _) = bytes.as_chunks::<8>();
+        for (i, word) in words.iter().take(length.div_ceil(8)).enumerate() {
+            self.store(LINE + i, u64::from_ne_bytes(*word));
+        }
+        self.words[LINE_LENGTH].store(length as u64, Ordering::Release);
+    }
+
+    fn store(self, offset: usize, value: u64) {
+        self.words[offset].store(value, Ordering::Relaxed);
+    }
+
+    // Load and store, not fetch_add: the only writer needs no locked instruction.
+    fn add(self, offset: usize, value: u64) {
+        let word = &self.words[offset];
+        word.store(
+            word.load(Ordering::Relaxed).wrapping_add(value),
+            Ordering::Relaxed,
+        );
+    }
+}
+
+/// The latency bucket of a duration: bucket `i` holds durations below 2^i microseconds.
+pub fn bucket(microseconds: u64) -> usize {
+    ((u64::BITS - microseconds.leading_zeros()) as usize).min(LATENCY_BUCKETS - 1)
+}
+
+/// A record as the master reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Process id of the worker.
+    pub pid: u32,
+    /// What it does.
+    pub state: State,
+    /// Requests answered.
+    pub requests: u64,
+    /// Of these with status 500 to 599.
+    pub errors: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
+    /// Connections open.
+    pub connections: u64,
+    /// Start of the oldest running request, CLOCK_MONOTONIC in nanoseconds.
+    pub busy_since: Option<u64>,
+    /// Threads that run a request.
+    pub threads_busy: u64,
+    /// Method and path of the oldest running request (the last one when idle), cut at [`LINE_BYTES`].
+    pub line: String,
+    /// Requests by latency; see [`bucket`].
+    pub latency: [u64; LATENCY_BUCKETS],
+}
+
+impl Snapshot {
+    /// Decodes a record; `None` when there are fewer than [`RECORD_BYTES`] bytes. Any bytes decode to something, as a
+    /// worker that went mad may have written anything.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (words, _) = bytes.get(..RECORD_BYTES)?.as_chunks::<8>();
+        let word = |i: usize| u64::from_ne_bytes(words[i]);
+        let length = usize::try_from(word(LINE_LENGTH))
+            .unwrap_or(usize::MAX)
+            .min(LINE_BYTES);
+        let line = &bytes[LINE * 8..LINE * 8 + length];
+        Some(Self {
+            pid: u32::try_from(word(PID)).unwrap_or(0),
+            state: State::from_word(word(STATE)),
+            requests: word(REQUESTS),
+            errors: word(ERRORS),
+            bytes_out: word(BYTES_OUT),
+            connections: word(CONNECTIONS),
+            busy_since: Some(word(BUSY_SINCE)).filter(|&since| since != 0),
+            threads_busy: word(THREADS_BUSY),
+            // Log lines and tables show it: nothing that could steer a terminal.
+            line: line
+                .iter()
+                .map(|&b| {
+                    if (b' '..=b'~').contains(&b) {
+                        char::from(b)
+                    } else {
+                        '?'
+                    }
+                })
+                .collect(),
+            latency: std::array::from_fn(|i| word(LATENCY + i)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record::new(Box::leak(
+            (0..RECORD_WORDS).map(|_| AtomicU64::new(7)).collect(),
+        ))
+    }
+
+    fn snapshot(record: Record) -> Snapshot {
+        let bytes: Vec<u8> = record
+            .words
+            .iter()
+            .flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes())
+            .collect();
+        Snapshot::decode(&bytes).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let record = record();
+        record.begin(4711);
+        assert_eq!(
+            (snapshot(record).pid, snapshot(record).state),
+            (4711, State::Starting)
+        );
+        record.state(State::Busy);
+        record.connections(3);
+        record.sent(100);
+        record.sent(1);
+        record.busy(55, 2, b"GET", b"/admin/");
+        record.answered(200, 3);
+        record.answered(503, 100);
+        let s = snapshot(record);
+        assert_eq!(
+            (s.state, s.connections, s.bytes_out, s.threads_busy),
+            (State::Busy, 3, 101, 2)
+        );
+        assert_eq!((s.busy_since, s.line.as_str()), (Some(55), "GET /admin/"));
+        assert_eq!(
+            (s.requests, s.errors, s.latency[2], s.latency[7]),
+            (2, 1, 1, 1)
+        );
+        record.idle();
+        assert_eq!(snapshot(record).busy_since, None);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_a_shorter_one_replaces_it_whole() {
+        let record = record();
+        record.busy(1, 1, b"GET", &[b'a'; 500]);
+        assert_eq!(snapshot(record).line.len(), LINE_BYTES);
+        record.busy(1, 1, b"GET", b"/\xffb");
+        assert_eq!(snapshot(record).line, "GET /?b");
+    }
+
+    #[test]
+    fn any_bytes_decode() {
+        assert!(Snapshot::decode(&[0xff; RECORD_BYTES]).is_some());
+        assert!(Snapshot::decode(&[0xff; RECORD_BYTES - 1]).is_none());
+    }
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        assert_eq!(
+            [0, 1, 2, 3, 4, u64::MAX].map(bucket),
+            [0, 1, 2, 2, 3, LATENCY_BUCKETS - 1]
+        );
+    }
+}
