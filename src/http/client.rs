@@ -1,0 +1,158 @@
+//! A connection with its socket and what is going on on it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use crate::connection::{Connection, Phase};
+use crate::request::Origin;
+use crate::response::Response;
+use crate::timers::{Instant, NEVER};
+
+/// What a connection is doing beyond reading.
+pub(crate) enum Task<S> {
+    None,
+    /// A thread of the pool has it.
+    Running,
+    /// More is pulled out of the stream when the client has taken what there is.
+    Parked(S, Response),
+    /// A file is being sent; the stream is pulled afterwards.
+    File {
+        file: File,
+        offset: u64,
+        left: u64,
+        stream: Option<S>,
+        response: Response,
+    },
+    /// Everything was written.
+    Ended(Response),
+    /// The answer to a rejected request was written; the connection closes.
+    Rejected,
+    /// Nothing is written any more; waits for the client to close, so that it reads the answer.
+    Lingering,
+}
+
+/// How a write ended.
+pub(crate) enum Flow {
+    Done,
+    /// The client has to read first.
+    Blocked,
+    /// The client is gone.
+    Gone,
+}
+
+/// One client.
+pub(crate) struct Client<S> {
+    pub socket: OwnedFd,
+    pub connection: Connection,
+    pub origin: Origin,
+    pub task: Task<S>,
+    /// Bytes to write; those before `written` are gone.
+    pub out: Vec<u8>,
+    pub written: usize,
+    /// There may be something to read.
+    pub readable: bool,
+    /// A hang-up was announced: read on to the end even when a read came short.
+    pub hangup: bool,
+    /// The client has sent its last byte.
+    pub eof: bool,
+    pub deadline: Instant,
+    /// When the earliest entry in the timers comes up.
+    pub armed: Instant,
+    /// The phase that the deadline was set for.
+    pub waiting: Phase,
+    /// When the running request was there.
+    pub began: Instant,
+    /// The connection is counted as queued to go on in this turn of the loop.
+    pub queued: bool,
+    watched: EventFlags,
+}
+
+impl<S> Client<S> {
+    pub fn new(socket: OwnedFd, connection: Connection, origin: Origin) -> Self {
+        Self {
+            socket,
+            connection,
+            origin,
+            task: Task::None,
+            out: Vec::new(),
+            written: 0,
+            // A client mostly speaks at once, and when it does a connection for one request needs no epoll at all.
+            readable: true,
+            hangup: false,
+            eof: false,
+            deadline: NEVER,
+            armed: NEVER,
+            waiting: Phase::Idle,
+            began: 0,
+            queued: false,
+            watched: EventFlags::empty(),
+        }
+    }
+
+    /// Watches the socket, edge-triggered; for room to write only once that was needed.
+    pub fn watch(&mut self, epoll: &OwnedFd, key: u64, write: bool) -> io::Result<()> {
+        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        flags.set(EventFlags::OUT, write);
+        if self.watched.is_empty() {
+            epoll::add(epoll, &self.socket, EventData::new_u64(key), flags)?;
+        } else if !self.watched.contains(flags) {
+            epoll::modify(epoll, &self.socket, EventData::new_u64(key), flags)?;
+        } else {
+            return Ok(());
+        }
+        self.watched = flags;
+        Ok(())
+    }
+
+    /// Reads once. Number of bytes, 0 at the end or when there is nothing; an error means that the client is gone.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let length = buffer.len();
+        match recv(&self.socket, buffer, RecvFlags::empty()) {
+            Ok((_, 0)) => {
+                self.readable = false;
+                self.eof = true;
+                Ok(0)
+            }
+            Ok((_, n)) => {
+                // A short read has emptied the socket, and what comes later is a new edge; but an end that was announced
+                // together with the bytes is not.
+                self.readable = n == length || self.hangup;
+                Ok(n)
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Ok(0)
+            }
+            Err(Errno::INTR) => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes what is to be written; also the number of bytes that went.
+    pub fn flush(&mut self) -> (Flow, usize) {
+        let mut sent = 0;
+        while self.written < self.out.len() {
+            match send(&self.socket, &self.out[self.written..], SendFlags::NOSIGNAL) {
+                Ok(n) => {
+                    self.written += n;
+                    sent += n;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return (Flow::Blocked, sent),
+                Err(_) => return (Flow::Gone, sent),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        (Flow::Done, sent)
+    }
+
+    pub fn has_output(&self) -> bool {
+        self.written < self.out.len()
+    }
+}

@@ -1,0 +1,290 @@
+//! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
+
+use std::sync::Arc;
+
+use crate::body::{Arriving, Body};
+use crate::chunked::{Decoder, token};
+use crate::head::{Framing, Head};
+use crate::limits::Limits;
+use crate::reject::Reject;
+use crate::request::Request;
+
+/// What the connection wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// More bytes.
+    Wait,
+    /// The interim answer `100 Continue` should be sent; then ask again.
+    Continue,
+    /// A whole request is there: see [`Connection::request`] and [`Connection::take_body`], then [`Connection::next`].
+    Request,
+    /// The answer should be sent and the connection closed. Asking again gives the same; nothing more is parsed.
+    Reject(Reject),
+}
+
+/// Where in a request the connection stands; timeouts depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Between requests; no byte of the next one is there.
+    Idle,
+    /// In a head.
+    Head,
+    /// In a body.
+    Body,
+    /// A request is there, or was rejected.
+    Done,
+}
+
+#[derive(Debug)]
+enum State {
+    Head,
+    Length(u64),
+    Chunked(Decoder),
+    Request,
+    Rejected(Reject),
+}
+
+/// The reading half of one HTTP/1 connection.
+#[derive(Debug)]
+pub struct Connection {
+    limits: Arc<Limits>,
+    state: State,
+    /// Bytes received and not done with; those of the running request's head stay, as its parts point into them.
+    input: Vec<u8>,
+    /// Start of the head in `input`.
+    start: usize,
+    /// End of the head, or of what was scanned for its end.
+    scanned: usize,
+    /// Start of the line that the scan is in.
+    line: usize,
+    /// An empty line before the request line was skipped.
+    skipped: bool,
+    head: Head,
+    arriving: Arriving,
+}
+
+impl Connection {
+    /// A connection on which nothing was received.
+    pub fn new(limits: Arc<Limits>) -> Self {
+        Self {
+            limits,
+            state: State::Head,
+            input: Vec::new(),
+            start: 0,
+            scanned: 0,
+            line: 0,
+            skipped: false,
+            head: Head::default(),
+            arriving: Arriving::default(),
+        }
+    }
+
+    /// Takes bytes from the client. After a rejection they are dropped.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        match self.state {
+            State::Rejected(_) => {}
+            // A body's bytes need not pass through `input` when none are waiting there.
+            State::Length(_) | State::Chunked(_) if self.scanned == self.input.len() => {
+                match self.body(bytes) {
+                    Ok(taken) => self.input.extend_from_slice(&bytes[taken..]),
+                    Err(reject) => self.state = State::Rejected(reject),
+                }
+            }
+            _ => {
+                if matches!(self.state, State::Head) && self.start > 0 {
+                    self.input.drain(..self.start);
+                    self.scanned -= self.start;
+                    self.line -= self.start;
+                    self.start = 0;
+                }
+                self.input.extend_from_slice(bytes);
+            }
+        }
+    }
+
+    /// Parses on.
+    pub fn advance(&mut self) -> Event {
+        if let State::Head = self.state {
+            match self.find_head() {
+                Ok(true) => {}
+                Ok(false) => return Event::Wait,
+                Err(reject) => self.state = State::Rejected(reject),
+            }
+            if self.head.expect
+                && self.scanned == self.input.len()
+                && matches!(self.state, State::Length(_) | State::Chunked(_))
+            {
+                self.head.expect = false;
+                return Event::Continue;
+            }
+        }
+        if matches!(self.state, State::Length(_) | State::Chunked(_))
+            && self.scanned < self.input.len()
+        {
+            let input = std::mem::take(&mut self.input);
+            let taken = self.body(&input[self.scanned..]);
+            self.input = input;
+            match taken {
+                // What follows the body moves up to the head's end.
+                Ok(taken) => drop(self.input.drain(self.scanned..self.scanned + taken)),
+                Err(reject) => self.state = State::Rejected(reject),
+            }
+        }
+        match self.state {
+            State::Request => Event::Request,
+            State::Rejected(reject) => Event::Reject(reject),
+            _ => Event::Wait,
+        }
+    }
+
+    /// The request that is there. Only after [`Event::Request`], until [`Connection::next`].
+    pub fn request(&self) -> Request<'_> {
+        Request::new(
+            &self.head,
+            &self.input[self.start..self.scanned],
+            self.arriving.length(),
+        )
+    }
+
+    /// The request's body, once.
+    ///
+    /// # Errors
+    /// The temporary file that holds it cannot be read.
+    pub fn take_body(&mut self) -> std::io::Result<Body> {
+        std::mem::take(&mut self.arriving).finish()
+    }
+
+    /// Whether the client wants to keep the connection after this request.
+    pub fn keep_alive(&self) -> bool {
+        self.head.keep_alive
+    }
+
+    /// The request is answered; goes on to the next one.
+    pub fn next(&mut self) {
+        self.arriving = Arriving::default();
+        self.state = State::Head;
+        self.skipped = false;
+        if self.scanned == self.input.len() {
+            self.input.clear();
+            // One large head must not cost its memory for as long as the connection lives.
+            self.input.shrink_to(KEPT_INPUT);
+            self.scanned = 0;
+        }
+        (self.start, self.line) = (self.scanned, self.scanned);
+    }
+
+    /// Where the connection stands.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Head if self.start == self.input.len() => Phase::Idle,
+            State::Head => Phase::Head,
+            State::Length(_) | State::Chunked(_) => Phase::Body,
+            State::Request | State::Rejected(_) => Phase::Done,
+        }
+    }
+
+    /// Whether bytes that belong to no request yet are waiting.
+    pub fn has_input(&self) -> bool {
+        match self.state {
+            State::Head => self.start < self.input.len(),
+            _ => self.scanned < self.input.len(),
+        }
+    }
+
+    /// Looks for the head's end and parses the head; true when it was there.
+    ///
+    /// What is found must not depend on how the bytes were split, so nothing beyond the limit is judged.
+    fn find_head(&mut self) -> Result<bool, Reject> {
+        loop {
+            if let Some(&first) = self.input.get(self.start)
+                && !(token(first) || (first == b'\r' && !self.skipped))
+            {
+                return Err(Reject::bad("malformed request line"));
+            }
+            let most = self.input.len().min(self.start + self.limits.max_head);
+            let Some(n) = memchr::memchr(b'\n', &self.input[self.scanned..most]) else {
+                self.scanned = most;
+                return match most - self.start < self.limits.max_head {
+                    true => Ok(false),
+                    false if self.line == self.start => {
+                        Err(Reject::with(414, "request line too long"))
+                    }
+                    false => Err(Reject::with(431, "request head too large")),
+                };
+            };
+            let end = self.scanned + n;
+            // RFC 9112 section 2.2 lets a recipient take a bare LF for a line's end; not all do, hence the ambiguity.
+            if end == self.line || self.input[end - 1] != b'\r' {
+                return Err(Reject::bad("a line does not end in CR LF"));
+            }
+            let (line, empty) = (self.line, end - 1 == self.line);
+            self.scanned = end + 1;
+            self.line = end + 1;
+            if empty && line > self.start {
+                self.head
+                    .parse(&self.input[self.start..self.scanned], &self.limits)?;
+                self.state = self.begin_body()?;
+                return Ok(true);
+            }
+            if empty {
+                // RFC 9112 section 2.2: an empty line before the request line, as some old clients send; one is enough.
+                self.skipped = true;
+                self.start = self.scanned;
+            }
+        }
+    }
+
+    fn begin_body(&mut self) -> Result<State, Reject> {
+        match self.head.framing {
+            Framing::None | Framing::Length(0) => Ok(State::Request),
+            Framing::Length(length) if length > self.limits.max_body => Err(TOO_LARGE),
+            Framing::Length(length) => {
+                self.arriving
+                    .expect(length, self.limits.body_in_memory)
+                    .map_err(|error| storage(&error))?;
+                Ok(State::Length(length))
+            }
+            Framing::Chunked => Ok(State::Chunked(Decoder::new())),
+        }
+    }
+
+    /// Takes the body's bytes from the front of `bytes`; how many.
+    fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
+        let (arriving, limits) = (&mut self.arriving, &self.limits);
+        let mut store = |data: &[u8]| {
+            if arriving.length() + data.len() as u64 > limits.max_body {
+                return Err(TOO_LARGE);
+            }
+            arriving
+                .append(data, limits.body_in_memory)
+                .map_err(|error| storage(&error))
+        };
+        let (taken, done) = match &mut self.state {
+            State::Length(left) => {
+                let n = usize::try_from(*left)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len());
+                store(&bytes[..n])?;
+                *left -= n as u64;
+                (n, *left == 0)
+            }
+            State::Chunked(decoder) => (decoder.decode(bytes, store)?, decoder.done()),
+            State::Head | State::Request | State::Rejected(_) => (0, false),
+        };
+        if done {
+            self.state = State::Request;
+        }
+        Ok(taken)
+    }
+}
+
+const TOO_LARGE: Reject = Reject::with(413, "request body too large");
+/// Bytes of an input buffer that an idle connection may keep.
+const KEPT_INPUT: usize = 4 * 1024;
+
+fn storage(error: &std::io::Error) -> Reject {
+    log::error!(
+        "could not store a request body in a temporary file: {error} (is the disk full?); answering 500"
+    );
+    Reject::with(500, "the request body could not be stored")
+}

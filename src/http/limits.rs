@@ -1,0 +1,45 @@
+//! Limits that keep one client from using up the worker.
+
+use std::time::Duration;
+
+/// Sizes and times; every one has to be set, as a server that faces the world has no unlimited resource.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of request line and header fields together; more is answered 414 or 431.
+    pub max_head: usize,
+    /// Number of header fields, at most [`MOST_FIELDS`]; more is answered 431.
+    pub max_fields: usize,
+    /// Bytes of a request body; more is answered 413.
+    pub max_body: u64,
+    /// Bytes of a body kept in memory; a larger one goes to a temporary file.
+    pub body_in_memory: usize,
+    /// Connections open at a time; at the limit no more are accepted.
+    pub max_connections: usize,
+    /// From the connection's start to the first byte, and from the first byte of a request to the end of its head.
+    pub header_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_timeout: Duration,
+    /// Without progress in writing a response.
+    pub write_timeout: Duration,
+    /// Between a response and the first byte of the next request.
+    pub keepalive_timeout: Duration,
+}
+
+/// Header fields are parsed into an array of this size on the stack.
+pub const MOST_FIELDS: usize = 256;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_head: 32 * 1024,
+            max_fields: 100,
+            max_body: 64 * 1024 * 1024,
+            body_in_memory: 256 * 1024,
+            max_connections: 1024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(75),
+        }
+    }
+}

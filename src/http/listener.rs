@@ -1,0 +1,99 @@
+//! Listening sockets shared with the other workers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, getsockname, sockopt,
+};
+
+/// What came of an attempt to accept.
+pub(crate) enum Accepted {
+    Connection(OwnedFd, Option<SocketAddr>),
+    /// Nobody waits (any more): another worker was faster.
+    Nobody,
+    /// No descriptor or memory is left.
+    Exhausted(io::Error),
+}
+
+/// One listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: OwnedFd,
+    tcp: bool,
+    watched: bool,
+}
+
+impl Listener {
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        let family = getsockname(&socket)?.address_family();
+        Ok(Self {
+            socket,
+            tcp: matches!(family, AddressFamily::INET | AddressFamily::INET6),
+            watched: false,
+        })
+    }
+
+    /// Begins to watch the socket. EPOLLEXCLUSIVE wakes one of the waiting workers for a connection instead of all;
+    /// level-triggered, so that a worker need not take everything that waits and leaves it to others.
+    pub fn watch(&mut self, epoll: &OwnedFd, key: u64) -> io::Result<()> {
+        if !self.watched {
+            epoll::add(
+                epoll,
+                &self.socket,
+                EventData::new_u64(key),
+                EventFlags::IN | EventFlags::EXCLUSIVE,
+            )?;
+            self.watched = true;
+        }
+        Ok(())
+    }
+
+    pub fn unwatch(&mut self, epoll: &OwnedFd) {
+        if self.watched {
+            // It fails only for a descriptor that is not watched, and that is what is wanted.
+            let _ = epoll::delete(epoll, &self.socket);
+            self.watched = false;
+        }
+    }
+
+    pub fn accept(&self) -> Accepted {
+        loop {
+            return match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+            {
+                Ok((socket, peer)) => {
+                    if self.tcp {
+                        // A response goes out in one write where it can; the last piece of a stream must not wait for an
+                        // acknowledgement. Failure means that the client is gone, which the first read finds out.
+                        let _ = sockopt::set_tcp_nodelay(&socket, true);
+                    }
+                    Accepted::Connection(socket, peer.and_then(address))
+                }
+                Err(Errno::AGAIN) => Accepted::Nobody,
+                Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
+                    Accepted::Exhausted(error.into())
+                }
+                // accept(2), "Error handling": errors of the new connection come out here; the next one may be good.
+                Err(
+                    Errno::CONNABORTED
+                    | Errno::INTR
+                    | Errno::PROTO
+                    | Errno::PERM
+                    | Errno::NETDOWN
+                    | Errno::HOSTUNREACH,
+                ) => {
+                    continue;
+                }
+                Err(error) => Accepted::Exhausted(error.into()),
+            };
+        }
+    }
+}
+
+fn address(peer: SocketAddrAny) -> Option<SocketAddr> {
+    peer.try_into().ok()
+}

@@ -1,0 +1,28 @@
+//! What is wrong with a request, and the answer it gets.
+
+use crate::response;
+
+/// A request that is not served. The connection is closed after the answer and nothing more is parsed from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reject {
+    /// Status code of the answer (RFC 9110 section 15).
+    pub status: u16,
+    /// What is wrong, in words that the client may read.
+    pub why: &'static str,
+}
+
+impl Reject {
+    /// 400: malformed or ambiguous.
+    pub(crate) const fn bad(why: &'static str) -> Self {
+        Self { status: 400, why }
+    }
+
+    pub(crate) const fn with(status: u16, why: &'static str) -> Self {
+        Self { status, why }
+    }
+
+    /// Appends the whole answer to `out`.
+    pub fn answer(self, out: &mut Vec<u8>) {
+        response::short_answer(out, self.status, self.why);
+    }
+}

@@ -1,0 +1,121 @@
+//! A request as a handler sees it.
+
+use std::net::SocketAddr;
+
+use crate::head::{Framing, Head};
+
+/// A request head, parsed, with its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    head: &'a Head,
+    bytes: &'a [u8],
+    body_length: u64,
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Index of the listener in the order they were given.
+    pub listener: usize,
+    /// The client's address; none on a unix socket.
+    pub peer: Option<SocketAddr>,
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn new(head: &'a Head, bytes: &'a [u8], body_length: u64) -> Self {
+        Self {
+            head,
+            bytes,
+            body_length,
+        }
+    }
+
+    /// The method, as sent.
+    pub fn method(&self) -> &'a [u8] {
+        self.head.method.get(self.bytes)
+    }
+
+    /// The request target, as sent.
+    pub fn target(&self) -> &'a [u8] {
+        self.head.target.get(self.bytes)
+    }
+
+    /// The path of the target, not decoded; `*` for OPTIONS of the server as a whole, else it begins with a slash.
+    pub fn path(&self) -> &'a [u8] {
+        match self.head.path.get(self.bytes) {
+            // RFC 9112 section 3.2.4 and RFC 9110 section 4.2.3: what an absolute target without a path means.
+            b"" if self.method() == b"OPTIONS" => b"*",
+            b"" => b"/",
+            path => path,
+        }
+    }
+
+    /// The query without its question mark, not decoded.
+    pub fn query(&self) -> &'a [u8] {
+        self.head.query.get(self.bytes)
+    }
+
+    /// Host and port of an absolute target; they stand above the field `Host` (RFC 9112 section 3.2.2).
+    pub fn authority(&self) -> Option<&'a [u8]> {
+        self.head
+            .authority
+            .map(|authority| authority.get(self.bytes))
+    }
+
+    /// Header fields in their order, without those whose name has an underscore.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let bytes = self.bytes;
+        self.head
+            .fields
+            .iter()
+            .map(move |(name, value)| (name.get(bytes), value.get(bytes)))
+    }
+
+    /// The first field of that name; `name` in lower case.
+    pub fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.fields()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// Whether it is HTTP/1.1 (else HTTP/1.0).
+    pub fn is_http11(&self) -> bool {
+        self.head.minor == 1
+    }
+
+    /// Length of the body after decoding; none for a request that has no body at all.
+    pub fn body_length(&self) -> Option<u64> {
+        match self.head.framing {
+            Framing::None => None,
+            Framing::Length(_) | Framing::Chunked => Some(self.body_length),
+        }
+    }
+
+    /// Whether the body came with a Transfer-Encoding.
+    pub fn is_chunked(&self) -> bool {
+        self.head.framing == Framing::Chunked
+    }
+
+    /// The request with its own memory, to hand it to another thread.
+    pub(crate) fn to_owned(self) -> OwnedRequest {
+        OwnedRequest {
+            head: self.head.clone(),
+            bytes: self.bytes.to_vec(),
+            body_length: self.body_length,
+        }
+    }
+}
+
+/// A request that owns its bytes.
+#[derive(Debug)]
+pub(crate) struct OwnedRequest {
+    head: Head,
+    bytes: Vec<u8>,
+    body_length: u64,
+}
+
+impl OwnedRequest {
+    pub fn borrow(&self) -> Request<'_> {
+        Request::new(&self.head, &self.bytes, self.body_length)
+    }
+}

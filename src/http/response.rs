@@ -1,0 +1,592 @@
+//! Writing a response (RFC 9112 sections 6 and 7, RFC 9110 section 6): the head straight into the output, and the body in
+//! the framing that fits the request.
+
+use std::fmt;
+
+use crate::chunked::token;
+use crate::date;
+
+/// Why a response head was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadError {
+    /// Not three digits from 200 to 999, a space and a phrase.
+    Status,
+    /// Not a token (RFC 9110 section 5.1).
+    Name,
+    /// CR, LF, NUL or another control character (RFC 9110 section 5.5): response splitting.
+    Value,
+    /// `Transfer-Encoding` and its like are the server's own (PEP 3333, "Other HTTP Features").
+    HopByHop,
+    /// Not a number, or given twice with different numbers.
+    ContentLength,
+    /// The head was sent already.
+    Sent,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Status => {
+                "the status must be three digits, a space and a reason, without control characters"
+            }
+            Self::Name => "the name must be a token",
+            Self::Value => "the value must not contain control characters",
+            Self::HopByHop => "a hop-by-hop header is the server's own",
+            Self::ContentLength => "Content-Length must be one number",
+            Self::Sent => "the response head was sent already",
+        })
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// How the body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    /// The head was not written.
+    Unsent,
+    /// No body goes out, whatever is written.
+    Nothing,
+    /// So many bytes are still to come.
+    Length(u64),
+    Chunked,
+    /// Up to the end of the connection.
+    Close,
+}
+
+/// A response in the making: its output and where it stands. It moves between threads with the request.
+#[derive(Debug)]
+pub struct Response {
+    out: Vec<u8>,
+    framing: Framing,
+    http11: bool,
+    head_only: bool,
+    keep_alive: bool,
+    ended: bool,
+    cut: bool,
+    status: u16,
+}
+
+impl Response {
+    /// A response to a request with this version and method; `out` receives the bytes.
+    pub(crate) fn new(out: Vec<u8>, http11: bool, head_only: bool, keep_alive: bool) -> Self {
+        Self {
+            out,
+            framing: Framing::Unsent,
+            http11,
+            head_only,
+            keep_alive,
+            ended: false,
+            cut: false,
+            status: 0,
+        }
+    }
+
+    /// Whether the head was written. Until it is handed back to the server nothing of it was sent.
+    pub fn started(&self) -> bool {
+        self.framing != Framing::Unsent
+    }
+
+    /// Whether the request was HEAD.
+    pub fn is_head(&self) -> bool {
+        self.head_only
+    }
+
+    /// Status code of the head, 0 before.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Bytes written and not handed to the server yet.
+    pub fn buffered(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether the body is complete as far as `Content-Length` or the request says.
+    pub fn is_full(&self) -> bool {
+        matches!(self.framing, Framing::Nothing | Framing::Length(0))
+    }
+
+    /// Begins the head with `status`, such as `200 OK`.
+    ///
+    /// # Errors
+    /// [`HeadError::Status`] or [`HeadError::Sent`]; nothing is written then.
+    pub fn head(&mut self, status: &[u8]) -> Result<HeadWriter<'_>, HeadError> {
+        if self.started() {
+            return Err(HeadError::Sent);
+        }
+        let code = status_code(status).ok_or(HeadError::Status)?;
+        let mark = self.out.len();
+        self.out.extend_from_slice(b"HTTP/1.1 ");
+        self.out.extend_from_slice(status);
+        // RFC 9112 section 4: the space stays even when there is no phrase.
+        if status.len() == 3 {
+            self.out.push(b' ');
+        }
+        self.out.extend_from_slice(b"\r\n");
+        Ok(HeadWriter {
+            response: self,
+            mark,
+            code,
+            length: None,
+            date: false,
+            server: false,
+            close: false,
+            done: false,
+        })
+    }
+
+    /// Writes a piece of the body; what goes beyond `Content-Length` is cut.
+    pub fn write(&mut self, data: &[u8]) {
+        match &mut self.framing {
+            Framing::Unsent | Framing::Nothing => {}
+            Framing::Length(left) => {
+                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+                *left -= n as u64;
+                self.out.extend_from_slice(&data[..n]);
+            }
+            Framing::Chunked if data.is_empty() => {}
+            Framing::Chunked => {
+                chunk_size(&mut self.out, data.len());
+                self.out.extend_from_slice(data);
+                self.out.extend_from_slice(b"\r\n");
+            }
+            Framing::Close => self.out.extend_from_slice(data),
+        }
+    }
+
+    /// The server sends `length` bytes of a file itself; how many of them the client may get.
+    pub(crate) fn pass(&mut self, length: u64) -> u64 {
+        match &mut self.framing {
+            Framing::Length(left) => {
+                let n = length.min(*left);
+                *left -= n;
+                n
+            }
+            Framing::Close => length,
+            Framing::Unsent | Framing::Nothing | Framing::Chunked => 0,
+        }
+    }
+
+    /// Whether [`Response::pass`] can be used: the body's bytes go out as they are.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.framing, Framing::Length(_) | Framing::Close)
+    }
+
+    /// The body is complete. One that is shorter than its `Content-Length` is cut visibly: the connection closes.
+    pub fn end(&mut self) {
+        match self.framing {
+            Framing::Chunked if !self.ended => self.out.extend_from_slice(b"0\r\n\r\n"),
+            Framing::Unsent => self.cut = true,
+            Framing::Length(left) if left > 0 => self.cut = true,
+            Framing::Chunked | Framing::Nothing | Framing::Length(_) | Framing::Close => {}
+        }
+        self.ended = true;
+    }
+
+    /// The body breaks off: neither the final chunk nor a later response follows, so that the client sees it.
+    pub fn cut(&mut self) {
+        if !self.ended {
+            self.cut = true;
+            self.ended = true;
+        }
+    }
+
+    /// Answers with a short text of the server's own, if nothing was written; else the response is cut.
+    pub fn fail(&mut self, status: u16, text: &str) {
+        if self.started() {
+            return self.cut();
+        }
+        let phrase = format!("{status} {}", phrase(status));
+        if let Ok(mut head) = self.head(phrase.as_bytes()) {
+            let _ = head.field(b"Content-Type", b"text/plain; charset=utf-8");
+            head.finish(Some(text.len() as u64));
+        }
+        self.write(text.as_bytes());
+        self.end();
+    }
+
+    /// Whether the connection can serve another request after this response.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        self.keep_alive && !self.cut
+    }
+
+    /// Whether the response must break off visibly.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) fn take_out(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+
+    pub(crate) fn give_out(&mut self, out: Vec<u8>) {
+        self.out = out;
+    }
+}
+
+/// The head of a response; dropped before [`HeadWriter::finish`] it leaves no trace.
+#[derive(Debug)]
+pub struct HeadWriter<'a> {
+    response: &'a mut Response,
+    mark: usize,
+    code: u16,
+    length: Option<u64>,
+    date: bool,
+    server: bool,
+    close: bool,
+    done: bool,
+}
+
+impl HeadWriter<'_> {
+    /// Writes a field. `Connection` is dropped but for its wish to close, `Keep-Alive` is dropped.
+    ///
+    /// # Errors
+    /// See [`HeadError`]; the head should then be dropped.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
+        if name.is_empty() || !name.iter().all(|&b| token(b)) {
+            return Err(HeadError::Name);
+        }
+        if !value
+            .iter()
+            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
+        {
+            return Err(HeadError::Value);
+        }
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            4 if is(b"date") => self.date = true,
+            6 if is(b"server") => self.server = true,
+            10 if is(b"connection") => {
+                self.close |= value
+                    .split(|&b| b == b',')
+                    .any(|o| o.trim_ascii().eq_ignore_ascii_case(b"close"));
+                return Ok(());
+            }
+            10 if is(b"keep-alive") => return Ok(()),
+            14 if is(b"content-length") => {
+                let length = number(value).ok_or(HeadError::ContentLength)?;
+                return match self.length.replace(length) {
+                    Some(other) if other != length => Err(HeadError::ContentLength),
+                    _ => Ok(()),
+                };
+            }
+            17 if is(b"transfer-encoding") => return Err(HeadError::HopByHop),
+            2 | 7 if is(b"te") || is(b"trailer") || is(b"upgrade") => {
+                return Err(HeadError::HopByHop);
+            }
+            18 | 19 if is(b"proxy-authenticate") || is(b"proxy-authorization") => {
+                return Err(HeadError::HopByHop);
+            }
+            _ => {}
+        }
+        let out = &mut self.response.out;
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Ends the head. `known` is the body's length when the application gave no `Content-Length` but its length is certain.
+    pub fn finish(mut self, known: Option<u64>) {
+        self.done = true;
+        let r = &mut *self.response;
+        let bodyless = matches!(self.code, 204 | 304);
+        let length = self.length.or(known.filter(|_| !r.head_only && !bodyless));
+        r.framing = match length {
+            _ if r.head_only || bodyless => Framing::Nothing,
+            Some(length) => Framing::Length(length),
+            None if r.http11 => Framing::Chunked,
+            None => Framing::Close,
+        };
+        // RFC 9110 section 8.6: never in a 204; in a 304 and for HEAD it tells of the body that would have been sent.
+        if let Some(length) = length
+            && self.code != 204
+        {
+            r.out.extend_from_slice(b"Content-Length: ");
+            decimal(&mut r.out, length);
+            r.out.extend_from_slice(b"\r\n");
+        }
+        if r.framing == Framing::Chunked {
+            r.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if !self.server {
+            r.out.extend_from_slice(b"Server: preforkd\r\n");
+        }
+        if !self.date {
+            r.out.extend_from_slice(b"Date: ");
+            r.out.extend_from_slice(&date::now());
+            r.out.extend_from_slice(b"\r\n");
+        }
+        r.keep_alive &= !self.close && r.framing != Framing::Close;
+        if !r.keep_alive {
+            r.out.extend_from_slice(b"Connection: close\r\n");
+        } else if !r.http11 {
+            r.out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        r.out.extend_from_slice(b"\r\n");
+        r.status = self.code;
+    }
+}
+
+impl Drop for HeadWriter<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.response.out.truncate(self.mark);
+        }
+    }
+}
+
+fn status_code(status: &[u8]) -> Option<u16> {
+    let (digits, phrase) = status.split_at_checked(3)?;
+    let phrase_ok = match phrase {
+        [] => true,
+        [b' ', phrase @ ..] => phrase
+            .iter()
+            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t'),
+        _ => false,
+    };
+    let code = number(digits).and_then(|n| u16::try_from(n).ok())?;
+    // An interim status is no answer, and after 101 the connection would speak another protocol.
+    (phrase_ok && code >= 200).then_some(code)
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    valid
+        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+        .flatten()
+}
+
+fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    let mut digits = [0; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn chunk_size(out: &mut Vec<u8>, size: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digits = ((usize::BITS - size.leading_zeros()).div_ceil(4)).max(1);
+    out.extend((0..digits).rev().map(|i| DIGITS[size >> (4 * i) & 15]));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole answer of the server's own, after which the connection closes.
+pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str) {
+    let mut response = Response::new(std::mem::take(out), true, false, false);
+    response.fail(status, &format!("{status} {}: {text}\n", phrase(status)));
+    *out = response.take_out();
+}
+
+/// The phrase of the statuses that the server itself answers with (RFC 9110 section 15).
+pub(crate) fn phrase(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        206 => "Partial Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        505 => "HTTP Version Not Supported",
+        _ => "Error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(response: &mut Response) -> String {
+        String::from_utf8(response.take_out()).unwrap()
+    }
+
+    fn get(http11: bool, keep_alive: bool) -> Response {
+        Response::new(Vec::new(), http11, false, keep_alive)
+    }
+
+    #[test]
+    fn a_known_length_is_added() {
+        let mut r = get(true, true);
+        let mut head = r.head(b"200 OK").unwrap();
+        head.field(b"X-A", b"1").unwrap();
+        head.finish(Some(5));
+        r.write(b"hello");
+        r.end();
+        assert!(r.keeps_connection() && r.is_full());
+        let text = text(&mut r);
+        assert!(
+            text.starts_with(
+                "HTTP/1.1 200 OK\r\nX-A: 1\r\nContent-Length: 5\r\nServer: preforkd\r\nDate: "
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("GMT\r\n\r\nhello"), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_length_is_chunked_or_ends_the_connection() {
+        let mut r = get(true, true);
+        r.head(b"200 OK").unwrap().finish(None);
+        r.write(b"");
+        r.write(&[b'x'; 17]);
+        r.end();
+        assert!(r.keeps_connection());
+        assert!(text(&mut r).ends_with("\r\n\r\n11\r\nxxxxxxxxxxxxxxxxx\r\n0\r\n\r\n"));
+        let mut r = get(false, true);
+        r.head(b"200 OK").unwrap().finish(None);
+        r.write(b"x");
+        r.end();
+        assert!(!r.keeps_connection());
+        let text = text(&mut r);
+        assert!(text.contains("Connection: close") && text.ends_with("\r\n\r\nx"));
+    }
+
+    #[test]
+    fn too_long_is_cut_and_too_short_closes() {
+        let mut r = get(true, true);
+        let mut head = r.head(b"200 OK").unwrap();
+        head.field(b"content-length", b"3").unwrap();
+        head.finish(Some(9));
+        r.write(b"ab");
+        assert!(!r.is_full());
+        r.write(b"cdef");
+        r.end();
+        assert!(r.keeps_connection());
+        assert!(text(&mut r).ends_with("\r\n\r\nabc"));
+        let mut r = get(true, true);
+        let mut head = r.head(b"200 OK").unwrap();
+        head.field(b"Content-Length", b"3").unwrap();
+        head.finish(None);
+        r.write(b"ab");
+        r.end();
+        assert!(!r.keeps_connection() && r.is_cut());
+    }
+
+    #[test]
+    fn a_cut_chunked_body_has_no_last_chunk() {
+        let mut r = get(true, true);
+        r.head(b"200 OK").unwrap().finish(None);
+        r.write(b"a");
+        r.cut();
+        r.end();
+        assert!(r.is_cut() && text(&mut r).ends_with("\r\n\r\n1\r\na\r\n"));
+    }
+
+    #[test]
+    fn no_body_where_there_is_none() {
+        for (status, head_only, length) in [
+            ("204 No Content", false, false),
+            ("304 Not Modified", false, true),
+            ("200 OK", true, true),
+        ] {
+            let mut r = Response::new(Vec::new(), true, head_only, true);
+            let mut head = r.head(status.as_bytes()).unwrap();
+            head.field(b"Content-Length", b"7").unwrap();
+            head.finish(None);
+            r.write(b"1234567");
+            r.end();
+            assert!(r.keeps_connection());
+            let text = text(&mut r);
+            assert!(
+                text.ends_with("\r\n\r\n") && !text.contains("chunked"),
+                "{text}"
+            );
+            assert_eq!(text.contains("Content-Length: 7"), length, "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_heads_leave_no_trace() {
+        let fields: [(&str, &str, HeadError); 11] = [
+            ("", "a", HeadError::Name),
+            ("A b", "a", HeadError::Name),
+            ("A:", "a", HeadError::Name),
+            ("A\r\nB", "a", HeadError::Name),
+            ("A", "a\r\nB: c", HeadError::Value),
+            ("A", "a\0", HeadError::Value),
+            ("A", "a\n", HeadError::Value),
+            ("Transfer-Encoding", "chunked", HeadError::HopByHop),
+            ("Upgrade", "h2c", HeadError::HopByHop),
+            ("Content-Length", "+1", HeadError::ContentLength),
+            ("Content-Length", "", HeadError::ContentLength),
+        ];
+        for (name, value, error) in fields {
+            let mut r = get(true, true);
+            let mut head = r.head(b"200 OK").unwrap();
+            assert_eq!(
+                head.field(name.as_bytes(), value.as_bytes()),
+                Err(error),
+                "{name}: {value}"
+            );
+            drop(head);
+            assert!(!r.started() && r.buffered() == 0);
+        }
+        for status in [
+            "",
+            "20",
+            "2000 OK",
+            "100 Continue",
+            "101 Switching",
+            "abc",
+            "200OK",
+            "200 O\rK",
+            "+20 OK",
+        ] {
+            assert_eq!(
+                get(true, true).head(status.as_bytes()).err(),
+                Some(HeadError::Status),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn connection_fields() {
+        let mut r = get(false, true);
+        r.head(b"200").unwrap().finish(Some(0));
+        let kept = text(&mut r);
+        assert!(
+            kept.starts_with("HTTP/1.1 200 \r\n") && kept.contains("Connection: keep-alive\r\n"),
+            "{kept}"
+        );
+        let mut r = get(true, true);
+        let mut head = r.head(b"200 OK").unwrap();
+        head.field(b"Connection", b"x, Close").unwrap();
+        head.field(b"Date", b"now").unwrap();
+        head.field(b"Server", b"mine").unwrap();
+        head.finish(Some(0));
+        assert!(!r.keeps_connection());
+        assert_eq!(
+            text(&mut r),
+            "HTTP/1.1 200 OK\r\nDate: now\r\nServer: mine\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_failure_answers_once_and_cuts_later() {
+        let mut r = get(true, true);
+        r.fail(500, "oops");
+        assert!(text(&mut r).starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
+        let mut r = get(true, true);
+        r.head(b"200 OK").unwrap().finish(None);
+        r.fail(500, "oops");
+        assert!(r.is_cut() && text(&mut r).starts_with("HTTP/1.1 200 OK"));
+    }
+}

@@ -1,0 +1,361 @@
+//! The loop: sockets, deadlines and the handler around [`Connection`].
+//!
+//! epoll is used directly and not through mio, as only so can listeners be watched with EPOLLEXCLUSIVE. A keep-alive
+//! request costs one wait (shared by all that are ready), one read and one write.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
+use rustix::io::Errno;
+
+use crate::client::{Client, Task};
+use crate::connection::{Connection, Phase};
+use crate::engine::{Engine, Inline, Pool};
+use crate::handler::{Handler, Observer};
+use crate::limits::Limits;
+use crate::listener::{Accepted, Listener};
+use crate::reject::Reject;
+use crate::request::Origin;
+use crate::slab::Slab;
+use crate::timers::{Instant, NEVER, Timers, now, until};
+
+mod drive;
+
+const STOP: u64 = u64::MAX;
+const WAKEUP: u64 = u64::MAX - 1;
+/// Keys from here on are listeners; [`Slab`] gives none that are so high.
+const LISTENERS: u64 = u64::MAX << 32;
+
+/// How long a worker that stops waits for the next request of an idle connection, as a client may have sent
+/// one that is still on its way; it is answered with `Connection: close`. Long enough for a round trip over any network.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
+/// resets the connection and takes the answer away (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_secs(2);
+/// How long no connection is accepted when no descriptor is left. Short against a client's patience, long enough to cost nothing.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+/// One read takes at most so much; shared by all connections.
+const READ_BUFFER: usize = 64 * 1024;
+/// Output buffers above this size are not kept for the next response.
+const KEPT_OUTPUT: usize = 256 * 1024;
+
+/// What a server is made of.
+#[derive(Debug)]
+pub struct Config {
+    /// Limits of all connections.
+    pub limits: Arc<Limits>,
+    /// Listening sockets; they become non-blocking.
+    pub listeners: Vec<OwnedFd>,
+    /// Becomes readable when the server is to stop gracefully.
+    pub stop: OwnedFd,
+}
+
+/// Serves with the handler on the calling thread, until `stop` becomes readable and everything is answered.
+///
+/// # Errors
+/// A listener cannot be used, or epoll fails.
+pub fn serve_inline<H: Handler>(
+    config: Config,
+    handler: &mut H,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::new(config, Inline(handler), observer)?.run()
+}
+
+/// Serves with a pool of threads for the handlers and the calling thread for input and output, until `stop` becomes readable and
+/// everything is answered. The threads' [`crate::Seat::run`] returns then.
+///
+/// # Errors
+/// A listener cannot be used, or epoll fails.
+pub fn serve_pool<S: Send + 'static>(
+    config: Config,
+    pool: Pool<S>,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::new(config, pool, observer)?.run()
+}
+
+struct Server<E: Engine, O> {
+    epoll: OwnedFd,
+    engine: E,
+    observer: O,
+    limits: Arc<Limits>,
+    listeners: Vec<Listener>,
+    _stop: OwnedFd,
+    clients: Slab<Box<Client<E::Stream>>>,
+    timers: Timers,
+    /// Connections that can go on at once but have to let others go first.
+    queue: VecDeque<u64>,
+    /// Requests on the pool's threads with their start, the oldest first.
+    running: VecDeque<(u64, Instant)>,
+    /// The clock, read once a turn.
+    now: Instant,
+    buffer: Vec<u8>,
+    /// An empty output buffer to use again.
+    spare: Vec<u8>,
+    /// No connection is accepted before.
+    pause: Instant,
+    draining: bool,
+}
+
+impl<E: Engine, O: Observer> Server<E, O> {
+    fn new(config: Config, engine: E, observer: O) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(
+            &epoll,
+            &config.stop,
+            EventData::new_u64(STOP),
+            EventFlags::IN | EventFlags::ET,
+        )?;
+        if let Some(wakeup) = engine.wakeup() {
+            epoll::add(
+                &epoll,
+                wakeup,
+                EventData::new_u64(WAKEUP),
+                EventFlags::IN | EventFlags::ET,
+            )?;
+        }
+        let listeners = config
+            .listeners
+            .into_iter()
+            .map(Listener::new)
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            epoll,
+            engine,
+            observer,
+            limits: config.limits,
+            listeners,
+            _stop: config.stop,
+            clients: Slab::default(),
+            timers: Timers::default(),
+            queue: VecDeque::new(),
+            running: VecDeque::new(),
+            now: now(),
+            buffer: vec![0; READ_BUFFER],
+            spare: Vec::new(),
+            pause: NEVER,
+            draining: false,
+        })
+    }
+
+    fn run(mut self) -> io::Result<()> {
+        self.watch_listeners()?;
+        let mut events = Vec::with_capacity(256);
+        let mut callers = Vec::new();
+        while !(self.draining && self.clients.len() == 0) {
+            self.wait(&mut events)?;
+            self.now = now();
+            for &(key, flags) in &events {
+                match key {
+                    STOP => self.drain()?,
+                    WAKEUP => {}
+                    listener if listener >= LISTENERS => {
+                        callers.push((listener - LISTENERS) as usize)
+                    }
+                    client => self.event(client, EventFlags::from_bits_retain(flags)),
+                }
+            }
+            for _ in 0..self.queue.len() {
+                if let Some(key) = self.queue.pop_front() {
+                    self.go_on(key);
+                }
+            }
+            self.collect();
+            // Clients that are already here come first; whoever waits to be accepted can be taken by another worker too.
+            for listener in callers.drain(..) {
+                self.accept(listener);
+            }
+            self.expire()?;
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
+        let timeout = match self.queue.is_empty() {
+            true => until(self.timers.next().min(self.pause), self.now),
+            false => until(0, 0),
+        };
+        let epoll = &self.epoll;
+        self.engine.wait(|| {
+            events.clear();
+            let mut found = [PollEvent {
+                flags: EventFlags::empty(),
+                data: EventData::new_u64(0),
+            }; 128];
+            match epoll::wait(epoll, &mut found, timeout.as_ref()) {
+                Ok(n) => {
+                    events.extend(
+                        found[..n]
+                            .iter()
+                            .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
+                    );
+                    Ok(())
+                }
+                Err(Errno::INTR) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        })
+    }
+
+    fn may_accept(&self) -> bool {
+        self.pause == NEVER
+            && self.clients.len() < self.limits.max_connections
+            && self.engine.is_free()
+    }
+
+    fn watch_listeners(&mut self) -> io::Result<()> {
+        if !self.draining && self.may_accept() {
+            for (index, listener) in self.listeners.iter_mut().enumerate() {
+                listener.watch(&self.epoll, LISTENERS + index as u64)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One connection only: what else waits goes to whichever worker is free first.
+    fn accept(&mut self, index: usize) {
+        if self.draining {
+            return;
+        }
+        if self.may_accept() {
+            self.accept_one(index);
+        } else {
+            for listener in &mut self.listeners {
+                listener.unwatch(&self.epoll);
+            }
+        }
+    }
+
+    fn accept_one(&mut self, index: usize) -> bool {
+        match self.listeners[index].accept() {
+            Accepted::Connection(socket, peer) => {
+                let mut client = Client::new(
+                    socket,
+                    Connection::new(self.limits.clone()),
+                    Origin {
+                        listener: index,
+                        peer,
+                    },
+                );
+                client.deadline = self.after(self.limits.header_timeout);
+                let key = self.clients.insert(Box::new(client));
+                self.observer.connections(self.clients.len());
+                self.go_on(key);
+                true
+            }
+            Accepted::Nobody => false,
+            Accepted::Exhausted(error) => {
+                log::error!(
+                    "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until one ends"
+                );
+                self.pause = self.after(EXHAUSTED_PAUSE);
+                for listener in &mut self.listeners {
+                    listener.unwatch(&self.epoll);
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes what waits in the accept queues, as nobody else may be there to do it, and then no more.
+    fn drain(&mut self) -> io::Result<()> {
+        if mem::replace(&mut self.draining, true) {
+            return Ok(());
+        }
+        self.observer.draining();
+        for index in 0..self.listeners.len() {
+            while self.clients.len() < self.limits.max_connections && self.accept_one(index) {}
+        }
+        // Closing a socket takes it out of epoll only when no other process holds it.
+        for listener in &mut self.listeners {
+            listener.unwatch(&self.epoll);
+        }
+        self.listeners.clear();
+        self.now = now();
+        let grace = self.after(DRAIN_GRACE);
+        for key in self.clients.keys() {
+            if let Some(client) = self.clients.get_mut(key)
+                && matches!(client.task, Task::None)
+                && client.connection.phase() == Phase::Idle
+                && grace < client.deadline
+            {
+                client.deadline = grace;
+                self.arm(key);
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, key: u64, flags: EventFlags) {
+        if let Some(client) = self.clients.get_mut(key) {
+            client.readable |= flags
+                .intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            client.hangup |=
+                flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+            self.go_on(key);
+        }
+    }
+
+    fn expire(&mut self) -> io::Result<()> {
+        while let Some(key) = self.timers.pop(self.now) {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            client.armed = NEVER;
+            if client.deadline > self.now {
+                self.arm(key);
+            } else {
+                self.timeout(key);
+            }
+        }
+        if self.pause <= self.now {
+            self.pause = NEVER;
+        }
+        self.watch_listeners()
+    }
+
+    /// Puts the connection's deadline into the timers unless an earlier entry is there.
+    fn arm(&mut self, key: u64) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.deadline < client.armed
+        {
+            client.armed = client.deadline;
+            self.timers.push(client.deadline, key);
+        }
+    }
+
+    fn timeout(&mut self, key: u64) {
+        let Some(mut client) = self.clients.lend(key) else {
+            return;
+        };
+        let reading = matches!(client.task, Task::None) && !client.has_output();
+        match client.connection.phase() {
+            // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if reading => {
+                if let Ok(n @ 1..) = client.read(&mut self.buffer) {
+                    client.connection.receive(&self.buffer[..n]);
+                    return self.drive(key, client);
+                }
+            }
+            Phase::Head | Phase::Body if reading => {
+                Reject::with(408, "the request did not come in time").answer(&mut client.out);
+                client.task = Task::Rejected;
+                return self.drive(key, client);
+            }
+            _ => {}
+        }
+        self.close(key, client);
+    }
+
+    fn after(&self, duration: Duration) -> Instant {
+        self.now
+            .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+            .min(NEVER - 1)
+    }
+}

@@ -1,0 +1,413 @@
+//! One connection's turn: write, go on with the response, read, call the handler; as far as it goes without waiting.
+
+use std::mem;
+use std::os::fd::AsFd;
+
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
+
+use super::{DRAIN_GRACE, KEPT_OUTPUT, LINGER, Server};
+use crate::client::{Client, Flow, Task};
+use crate::connection::{Event, Phase};
+use crate::engine::{Engine, Work};
+use crate::handler::{Next, Observer, Reply};
+use crate::response::Response;
+use crate::timers::{NEVER, now};
+
+/// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
+const STEPS: usize = 16;
+/// Bytes of a file given to the kernel at a time.
+const FILE_PIECE: u64 = 256 * 1024;
+
+/// How a connection's turn ended.
+enum Turn {
+    /// It waits for its socket, its deadline or a thread.
+    Wait,
+    /// It could go on.
+    Queue,
+    /// It is over.
+    Close,
+}
+
+type Tenant<E> = Box<Client<<E as Engine>::Stream>>;
+
+impl<E: Engine, O: Observer> Server<E, O> {
+    pub(super) fn go_on(&mut self, key: u64) {
+        if let Some(client) = self.clients.lend(key) {
+            self.drive(key, client);
+        }
+    }
+
+    pub(super) fn drive(&mut self, key: u64, mut client: Tenant<E>) {
+        match self.turn(key, &mut client) {
+            Turn::Close => self.close(key, client),
+            Turn::Wait => {
+                self.clients.give_back(key, client);
+                self.arm(key);
+            }
+            Turn::Queue => {
+                if !mem::replace(&mut client.queued, true) {
+                    self.queue.push_back(key);
+                }
+                self.clients.give_back(key, client);
+                self.arm(key);
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, key: u64, mut client: Tenant<E>) {
+        let stream = match mem::replace(&mut client.task, Task::None) {
+            Task::Parked(stream, _) => Some(stream),
+            Task::File { stream, .. } => stream,
+            _ => None,
+        };
+        if let Some(stream) = stream {
+            self.engine.submit(key, Work::Close(stream));
+        }
+        self.clients.vacate(key);
+        self.observer.connections(self.clients.len());
+    }
+
+    /// Takes replies from the pool's threads.
+    pub(super) fn collect(&mut self) {
+        while let Some((key, reply)) = self.engine.collect() {
+            self.now = now();
+            self.running.retain(|(running, _)| *running != key);
+            self.note_running();
+            let Some(mut client) = self.clients.lend(key) else {
+                continue;
+            };
+            self.take_reply(&mut client, reply);
+            self.drive(key, client);
+        }
+    }
+
+    fn turn(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
+        client.queued = false;
+        for _ in 0..STEPS {
+            if client.has_output() {
+                match self.flush(client) {
+                    Flow::Done => {}
+                    Flow::Blocked => return self.wait_to_write(key, client),
+                    Flow::Gone => return Turn::Close,
+                }
+            }
+            match mem::replace(&mut client.task, Task::None) {
+                Task::None => {
+                    if let Some(turn) = self.read(key, client) {
+                        return turn;
+                    }
+                }
+                Task::Running => {
+                    client.task = Task::Running;
+                    client.deadline = NEVER;
+                    return Turn::Wait;
+                }
+                Task::Parked(stream, mut response) => {
+                    response.give_out(mem::take(&mut self.spare));
+                    self.submit(key, client, Work::Pull { stream, response });
+                }
+                Task::File {
+                    file,
+                    mut offset,
+                    mut left,
+                    stream,
+                    mut response,
+                } => {
+                    let sent = match left {
+                        0 => Ok(0),
+                        _ => sendfile(
+                            client.socket.as_fd(),
+                            &file,
+                            Some(&mut offset),
+                            left.min(FILE_PIECE) as usize,
+                        ),
+                    };
+                    match sent {
+                        Ok(0) => {
+                            // A file that became shorter meanwhile is a response that breaks off.
+                            if left > 0 {
+                                response.cut();
+                            }
+                            client.task = match stream {
+                                Some(stream) => Task::Parked(stream, response),
+                                None => {
+                                    response.end();
+                                    Task::Ended(response)
+                                }
+                            };
+                        }
+                        Ok(n) => {
+                            left -= n as u64;
+                            self.observer.sent(n);
+                            client.deadline = NEVER;
+                            client.task = Task::File {
+                                file,
+                                offset,
+                                left,
+                                stream,
+                                response,
+                            };
+                        }
+                        Err(error) => {
+                            client.task = Task::File {
+                                file,
+                                offset,
+                                left,
+                                stream,
+                                response,
+                            };
+                            match error {
+                                Errno::AGAIN => return self.wait_to_write(key, client),
+                                Errno::INTR => {}
+                                _ => return Turn::Close,
+                            }
+                        }
+                    }
+                }
+                Task::Ended(response) => {
+                    if let Some(turn) = self.ended(client, &response) {
+                        return turn;
+                    }
+                }
+                Task::Rejected => match shutdown(&client.socket, Shutdown::Write) {
+                    Ok(()) if !client.eof => {
+                        client.task = Task::Lingering;
+                        client.deadline = self.after(LINGER.min(if self.draining {
+                            DRAIN_GRACE
+                        } else {
+                            LINGER
+                        }));
+                    }
+                    _ => return Turn::Close,
+                },
+                Task::Lingering => {
+                    client.task = Task::Lingering;
+                    if !client.readable {
+                        return self.wait_to_read(key, client);
+                    }
+                    // Reading on without end would serve the client; the deadline stands.
+                    if client.read(&mut self.buffer).is_err() || client.eof {
+                        return Turn::Close;
+                    }
+                }
+            }
+        }
+        Turn::Queue
+    }
+
+    /// Parses what was received, or else receives.
+    fn read(&mut self, key: u64, client: &mut Client<E::Stream>) -> Option<Turn> {
+        match client.connection.advance() {
+            Event::Wait if client.readable => {
+                let Ok(n) = client.read(&mut self.buffer) else {
+                    return Some(Turn::Close);
+                };
+                client.connection.receive(&self.buffer[..n]);
+                if n > 0 && client.waiting == Phase::Body {
+                    client.waiting = Phase::Done;
+                }
+                None
+            }
+            // Also in the middle of a request: a body that was cut short never reaches the application.
+            Event::Wait if client.eof => Some(Turn::Close),
+            Event::Wait => {
+                let phase = client.connection.phase();
+                if phase != client.waiting {
+                    client.waiting = phase;
+                    client.deadline = self.after(match phase {
+                        Phase::Idle if self.draining => DRAIN_GRACE,
+                        Phase::Idle => self.limits.keepalive_timeout,
+                        Phase::Head => self.limits.header_timeout,
+                        Phase::Body | Phase::Done => self.limits.body_timeout,
+                    });
+                }
+                Some(self.wait_to_read(key, client))
+            }
+            Event::Continue => {
+                client
+                    .out
+                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                None
+            }
+            Event::Reject(reject) => {
+                log::debug!(
+                    "refused a request of {:?}: {} {}",
+                    client.origin.peer,
+                    reject.status,
+                    reject.why
+                );
+                reject.answer(&mut client.out);
+                client.task = Task::Rejected;
+                None
+            }
+            Event::Request => {
+                self.dispatch(key, client);
+                None
+            }
+        }
+    }
+
+    fn dispatch(&mut self, key: u64, client: &mut Client<E::Stream>) {
+        client.began = now();
+        client.waiting = Phase::Done;
+        client.deadline = NEVER;
+        let keep = client.connection.keep_alive() && !self.draining;
+        let body = client.connection.take_body();
+        let request = client.connection.request();
+        let head_only = request.method() == b"HEAD";
+        let mut response = Response::new(
+            mem::take(&mut self.spare),
+            request.is_http11(),
+            head_only,
+            keep,
+        );
+        match body {
+            Ok(body) => {
+                self.running.push_back((key, client.began));
+                match self.running.len() {
+                    1 => self.observer.busy(client.began, 1, request),
+                    threads => self.observer.threads(threads),
+                }
+                let work = Work::Call {
+                    request,
+                    origin: client.origin,
+                    body,
+                    response,
+                };
+                let reply = self.engine.submit(key, work);
+                self.submitted(client, reply);
+            }
+            Err(error) => {
+                log::error!(
+                    "could not read a request body back from its temporary file: {error}; answering 500"
+                );
+                response.fail(500, "the request body could not be read\n");
+                self.take_reply(
+                    client,
+                    Reply {
+                        response,
+                        next: Next::Done,
+                    },
+                );
+            }
+        }
+    }
+
+    fn submit(&mut self, key: u64, client: &mut Client<E::Stream>, work: Work<'_, E::Stream>) {
+        let now = now();
+        self.running.push_back((key, now));
+        match self.running.len() {
+            1 => self.observer.busy(now, 1, client.connection.request()),
+            threads => self.observer.threads(threads),
+        }
+        let reply = self.engine.submit(key, work);
+        self.submitted(client, reply);
+    }
+
+    fn submitted(&mut self, client: &mut Client<E::Stream>, reply: Option<Reply<E::Stream>>) {
+        match reply {
+            Some(reply) => {
+                self.now = now();
+                self.running.clear();
+                self.observer.idle();
+                self.take_reply(client, reply);
+            }
+            None => {
+                client.task = Task::Running;
+                client.deadline = NEVER;
+            }
+        }
+    }
+
+    /// Tells the observer of the oldest request that runs on the pool.
+    fn note_running(&mut self) {
+        match self.running.front() {
+            Some(&(key, since)) => {
+                if let Some(client) = self.clients.get(key) {
+                    self.observer
+                        .busy(since, self.running.len(), client.connection.request());
+                }
+            }
+            None => self.observer.idle(),
+        }
+    }
+
+    fn take_reply(&mut self, client: &mut Client<E::Stream>, reply: Reply<E::Stream>) {
+        let Reply { mut response, next } = reply;
+        client.out = response.take_out();
+        client.task = match next {
+            Next::Done => Task::Ended(response),
+            Next::More(stream) => Task::Parked(stream, response),
+            Next::File {
+                file,
+                offset,
+                length,
+                stream,
+            } => {
+                let left = response.pass(length);
+                Task::File {
+                    file,
+                    offset,
+                    left,
+                    stream: Some(stream),
+                    response,
+                }
+            }
+        };
+    }
+
+    /// The response was written whole; none when the connection goes on with the next request at once.
+    fn ended(&mut self, client: &mut Client<E::Stream>, response: &Response) -> Option<Turn> {
+        let microseconds = self.now.saturating_sub(client.began) / 1000;
+        self.observer.answered(response.status(), microseconds);
+        if !response.keeps_connection() {
+            // What the client sent beyond the request would reset the connection and take the answer away.
+            if client.connection.has_input() && !response.is_cut() {
+                client.task = Task::Rejected;
+                return None;
+            }
+            return Some(Turn::Close);
+        }
+        client.connection.next();
+        match client.connection.has_input() {
+            true => Some(Turn::Queue),
+            false => None,
+        }
+    }
+
+    fn flush(&mut self, client: &mut Client<E::Stream>) -> Flow {
+        let (flow, sent) = client.flush();
+        if sent > 0 {
+            self.observer.sent(sent);
+            client.deadline = NEVER;
+        }
+        if !client.has_output() && client.out.capacity() <= KEPT_OUTPUT {
+            self.spare = mem::take(&mut client.out);
+        }
+        flow
+    }
+
+    fn wait_to_read(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
+        self.watch(key, client, false)
+    }
+
+    fn wait_to_write(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
+        if client.deadline == NEVER || client.waiting != Phase::Done {
+            client.waiting = Phase::Done;
+            client.deadline = self.after(self.limits.write_timeout);
+        }
+        self.watch(key, client, true)
+    }
+
+    fn watch(&mut self, key: u64, client: &mut Client<E::Stream>, write: bool) -> Turn {
+        match client.watch(&self.epoll, key, write) {
+            Ok(()) => Turn::Wait,
+            Err(error) => {
+                log::error!("could not watch a connection: {error}; closing it");
+                Turn::Close
+            }
+        }
+    }
+}
