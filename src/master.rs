@@ -14,7 +14,7 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::effects::init;
+use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::notify::NotifySocket;
 use crate::effects::pid_file::PidFile;
@@ -37,7 +37,8 @@ use reload::Reload;
 /// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
 const SIGNALS: Token = Token(0);
 const NOTIFY: Token = Token(1);
-const FIRST_FD: usize = 2;
+const INIT: Token = Token(2);
+const FIRST_FD: usize = 3;
 
 /// How often a broken poll (no memory left) is tried again.
 const POLL_RETRY: Duration = Duration::from_millis(100);
@@ -75,6 +76,7 @@ pub struct Master {
     poll: Poll,
     signals: Signals,
     notify: NotifySocket,
+    init: Init,
     scoreboard: Scoreboard,
     listeners: Listeners,
     apps: BTreeMap<Name, App>,
@@ -110,6 +112,14 @@ impl Master {
         signals.register(poll.registry(), SIGNALS)?;
         poll.registry()
             .register(&mut SourceFd(&notify.fd()), NOTIFY, Interest::READABLE)?;
+        let init = Init::find().unwrap_or_else(|error| {
+            warn!("cannot reach the init system at NOTIFY_SOCKET: {error} (it will not learn that preforkd is ready)");
+            Init::absent()
+        });
+        if let Some(fd) = init.fd() {
+            poll.registry()
+                .register(&mut SourceFd(&fd), INIT, Interest::WRITABLE)?;
+        }
         // A worker forked twice by its template becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
@@ -123,6 +133,7 @@ impl Master {
             poll,
             signals,
             notify,
+            init,
             scoreboard: Scoreboard::new()?,
             listeners,
             apps: BTreeMap::new(),
@@ -185,6 +196,7 @@ impl Master {
 
     /// Turns what the poll found into facts.
     fn take(&mut self, events: &Events) {
+        self.init.flush();
         self.read_messages();
         for event in events {
             if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
@@ -210,10 +222,13 @@ impl Master {
 
     /// What workers and templates say.
     fn read_messages(&mut self) {
-        while let Some((pid, text)) = self.notify.receive() {
+        // A worker of a template tells its pid over the template's socket before it says anything else: whose
+        // word is taken from the queue here has been introduced there.
+        let words: Vec<_> = std::iter::from_fn(|| self.notify.receive()).collect();
+        self.read_templates();
+        for (pid, text) in words {
             self.hear(pid, &text);
         }
-        self.read_templates();
     }
 
     fn hear(&mut self, pid: Pid, text: &str) {
@@ -295,7 +310,7 @@ impl Master {
 
     fn stop(&mut self, event: &Event) {
         self.phase = Phase::Stopping;
-        init::stopping("stopping");
+        self.init.stopping("stopping");
         self.reload = None;
         self.reload_wanted = false;
         self.tell_all(event);
@@ -410,15 +425,16 @@ impl Master {
     fn follow_up(&mut self) {
         self.apps.retain(|_, app| !(app.removed && app.ended));
         self.start_wanted_reload();
-        self.announce_readiness();
         let counts = self
             .apps
             .iter()
             .map(|(name, app)| (&**name, app.supervisor.counts()));
         let status = report::status(counts);
-        if status != self.status {
-            self.status = status;
-            init::status(&self.status_line());
+        let changed = status != self.status;
+        self.status = status;
+        if !self.announce_readiness() && changed {
+            let line = self.status_line();
+            self.init.status(&line);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
@@ -19,13 +19,21 @@ impl Master {
     pub(super) fn reap(&mut self) {
         loop {
             let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-            let pid = match waitid(Id::All, peek) {
-                Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) => pid,
+            let (pid, cleanly) = match waitid(Id::All, peek) {
+                Ok(WaitStatus::Exited(pid, status)) => (pid, status == 0),
+                Ok(WaitStatus::Signaled(pid, ..)) => (pid, false),
                 Err(Errno::EINTR) => continue,
                 _ => return,
             };
             self.read_messages();
             self.note_progress(pid);
+            // What it said before its death is told before its death, as long as it still has its number.
+            self.tell_supervisors();
+            if !cleanly && self.children.get(pid).is_some() {
+                // What a crashed worker had started would go on, with the listeners, and be nobody's. As long
+                // as it is not reaped, the number of its session cannot be anybody else's.
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
             match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
                 Ok(status) => self.ended(pid, status),
                 Err(error) => warn!("cannot reap pid {pid}: {error}"),
@@ -53,8 +61,6 @@ impl Master {
             return;
         };
         self.release(&child);
-        // Facts that came before this death are told before it.
-        self.tell_supervisors();
         let now = Instant::now();
         let death = report::death(&child, status, now);
         let Some(app) = self.apps.get_mut(&child.app) else {

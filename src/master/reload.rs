@@ -11,7 +11,6 @@ use super::children::{Child, Name};
 use super::{App, Master, Phase};
 use crate::config::Address;
 use crate::effects::host::ThisHost;
-use crate::effects::init;
 use crate::plan::Plan;
 use crate::supervisor::{Event, Generation, Supervisor};
 
@@ -58,7 +57,7 @@ impl Master {
         }
         self.reload_wanted = false;
         self.phase = Phase::Reloading;
-        init::reloading();
+        self.init.reloading();
         let checked = load(&self.file);
         let opened = checked.and_then(|plan| {
             let opened = self
@@ -197,20 +196,21 @@ impl Master {
         };
         error!("reload failed: {reason}; {keeping}");
         self.phase = Phase::Ready;
-        init::ready(&format!("reload failed: {reason}; {keeping}"));
+        self.init
+            .ready(&format!("reload failed: {reason}; {keeping}"));
         for name in self.apps.keys() {
             // Also when nothing was tried yet: a reload ends a pause, whatever comes of it.
             self.facts.push_back((name.clone(), Event::Rollback));
         }
     }
 
-    /// Tells the init system when a start or a reload is complete.
-    pub(super) fn announce_readiness(&mut self) {
+    /// Tells the init system when a start or a reload is complete; says whether it is just now.
+    pub(super) fn announce_readiness(&mut self) -> bool {
         if !matches!(self.phase, Phase::Starting | Phase::Reloading) || self.reload.is_some() {
-            return;
+            return false;
         }
         let Some((generation, plan)) = &self.current else {
-            return;
+            return false;
         };
         let mut apps = self.apps.values().filter(|app| !app.removed);
         let started = self.phase == Phase::Reloading;
@@ -218,7 +218,7 @@ impl Master {
             app.supervisor.is_settled() || (started && app.supervisor.retry_at().is_some())
         };
         if !apps.all(complete) {
-            return;
+            return false;
         }
         let listeners: Vec<_> = plan
             .listeners
@@ -229,20 +229,11 @@ impl Master {
             true => String::new(),
             false => format!(", listening on {}", listeners.join(", ")),
         };
-        info!(
-            "generation {generation} is ready: {}{place}",
-            self.summary()
-        );
+        info!("generation {generation} is ready: {}{place}", self.status);
         self.phase = Phase::Ready;
-        init::ready(&self.status_line());
-    }
-
-    fn summary(&self) -> String {
-        let counts = self
-            .apps
-            .iter()
-            .map(|(name, app)| (&**name, app.supervisor.counts()));
-        super::report::status(counts)
+        let line = self.status_line();
+        self.init.ready(&line);
+        true
     }
 }
 
