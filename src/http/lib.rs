@@ -30,5 +30,5 @@ pub use handler::{Handler, Next, Observer, Reply};
 pub use limits::{Limits, MOST_FIELDS};
 pub use reject::Reject;
 pub use request::{Origin, Request};
-pub use response::{HeadError, HeadWriter, Response};
+pub use response::{HeadError, Response};
 pub use target::percent_decode;
