@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::client::{Client, Task};
 use crate::connection::{Connection, Phase};
 use crate::engine::{Engine, Inline, Pool};
+use crate::files::Files;
 use crate::handler::{Handler, Observer};
 use crate::limits::Limits;
 use crate::listener::{Accepted, Listener};
@@ -51,6 +52,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Listening sockets; they become non-blocking.
     pub listeners: Vec<OwnedFd>,
+    /// Folders of static files.
+    pub files: Files,
     /// Becomes readable when the server is to stop gracefully.
     pub stop: OwnedFd,
 }
@@ -85,6 +88,7 @@ struct Server<E: Engine, O> {
     engine: E,
     observer: O,
     limits: Arc<Limits>,
+    files: Files,
     listeners: Vec<Listener>,
     _stop: OwnedFd,
     clients: Slab<Box<Client<E::Stream>>>,
@@ -130,6 +134,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             engine,
             observer,
             limits: config.limits,
+            files: config.files,
             listeners,
             _stop: config.stop,
             clients: Slab::default(),
@@ -350,7 +355,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             _ => {}
         }
-        self.close(key, client);
+        self.close(key, &mut client);
     }
 
     fn after(&self, duration: Duration) -> Instant {

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread;
 
-use preforkd_http::pool;
 use preforkd_http::server::{Config, serve_inline, serve_pool};
+use preforkd_http::{Files, pool};
 use preforkd_worker::env::{self, Environment};
 use preforkd_worker::notify::{self, Notifier};
 use preforkd_worker::scoreboard::Record;
@@ -150,9 +150,17 @@ pub(crate) fn serve<'py>(
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
     sys::stop_on_signal(&stop, settings.last_resort())?;
     let locals: Vec<Local> = listeners.iter().map(local).collect::<io::Result<_>>()?;
+    let folders = settings
+        .r#static
+        .iter()
+        .map(|(prefix, path)| (prefix.as_str(), path));
+    let files = Files::new(folders).map_err(|error| {
+        Failure::Message(format!("could not open a folder of static files: {error}"))
+    })?;
     let config = Config {
         limits: Arc::new(settings.limits()),
         listeners,
+        files,
         stop,
     };
     let notifier = environment
