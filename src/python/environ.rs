@@ -163,6 +163,9 @@ impl<'py> Environs<'py> {
             }
             None => {
                 let name = Name::new(py, &key(raw));
+                if name.kind == Kind::Dropped {
+                    return Ok(());
+                }
                 if !environ.contains(&name.key)? {
                     return environ.set_item(&name.key, text::decode(py, value));
                 }
