@@ -214,10 +214,14 @@ impl<E: Engine, O: Observer> Server<E, O> {
             && self.engine.is_free()
     }
 
+    /// Watches the listeners if a connection could be served now. The kernel wakes one worker only for a connection, so a
+    /// worker that would leave it lying must not be among those that wait.
     fn watch_listeners(&mut self) -> io::Result<()> {
-        if !self.draining && self.may_accept() {
-            for (index, listener) in self.listeners.iter_mut().enumerate() {
-                listener.watch(&self.epoll, LISTENERS + index as u64)?;
+        let open = !self.draining && self.may_accept();
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            match open {
+                true => listener.watch(&self.epoll, LISTENERS + index as u64)?,
+                false => listener.unwatch(&self.epoll),
             }
         }
         Ok(())
@@ -225,15 +229,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     /// One connection only: what else waits goes to whichever worker is free first.
     fn accept(&mut self, index: usize) {
-        if self.draining {
-            return;
-        }
-        if self.may_accept() {
-            self.accept_one(index);
-        } else {
-            for listener in &mut self.listeners {
-                listener.unwatch(&self.epoll);
-            }
+        // Even when no thread is free any more since the wait: nobody else was woken for it.
+        if !self.draining && self.pause == NEVER && self.accept_one(index) {
+            // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
+            // connections that stay open are spread over the workers.
+            self.listeners[index].unwatch(&self.epoll);
         }
     }
 
@@ -260,9 +260,6 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until one ends"
                 );
                 self.pause = self.after(EXHAUSTED_PAUSE);
-                for listener in &mut self.listeners {
-                    listener.unwatch(&self.epoll);
-                }
                 false
             }
         }
