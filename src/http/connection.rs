@@ -273,7 +273,14 @@ impl Connection {
                 *left -= n as u64;
                 (n, *left == 0)
             }
-            State::Chunked(decoder) => (decoder.decode(bytes, store)?, decoder.done()),
+            State::Chunked(decoder) => {
+                let taken = decoder.decode(bytes, store)?;
+                if self.arriving.length().saturating_add(decoder.announced()) > self.limits.max_body
+                {
+                    return Err(TOO_LARGE);
+                }
+                (taken, decoder.done())
+            }
             State::Head | State::Request | State::Rejected(_) => (0, false),
         };
         if done {

@@ -102,6 +102,8 @@ struct Server<E: Engine, O> {
     buffer: Vec<u8>,
     /// An empty output buffer to use again.
     spare: Vec<u8>,
+    /// The last attempt to accept found no descriptor left, which was logged.
+    exhausted: bool,
     /// No connection is accepted before.
     pause: Instant,
     draining: bool,
@@ -144,6 +146,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
+            exhausted: false,
             pause: NEVER,
             draining: false,
         })
@@ -240,6 +243,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn accept_one(&mut self, index: usize) -> bool {
         match self.listeners[index].accept() {
             Accepted::Connection(socket, peer) => {
+                self.exhausted = false;
                 let mut client = Client::new(
                     socket,
                     Connection::new(self.limits.clone()),
@@ -256,9 +260,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             Accepted::Nobody => false,
             Accepted::Exhausted(error) => {
-                log::error!(
-                    "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until one ends"
-                );
+                if !mem::replace(&mut self.exhausted, true) {
+                    log::error!(
+                        "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until it works"
+                    );
+                }
                 self.pause = self.after(EXHAUSTED_PAUSE);
                 false
             }
