@@ -10,7 +10,7 @@ use crate::environ::{Environs, Local};
 use crate::file::{self, FileWrapper};
 use crate::input::Input;
 use crate::start::StartResponse;
-use crate::stream::Stream;
+use crate::stream::{Line, Stream};
 
 /// Calls the application for one thread.
 pub(crate) struct Wsgi<'py> {
@@ -78,7 +78,7 @@ impl<'py> Wsgi<'py> {
                 return done(response);
             }
             Some(Err(error)) => {
-                self.failed(&error, &line(request), &mut response);
+                self.failed(&error, &Line::of(request), &mut response);
                 return done(response);
             }
             None => {}
@@ -87,7 +87,7 @@ impl<'py> Wsgi<'py> {
             iterable: result.clone().unbind(),
             iterator: None,
             start: start.unbind(),
-            line: line(request),
+            line: Line::of(request),
         };
         if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
             && response.has_head()
@@ -205,7 +205,7 @@ impl<'py> Wsgi<'py> {
 
     /// Shows the traceback and answers 500, or cuts a response that has begun. Also for SystemExit and
     /// KeyboardInterrupt: a request must not end the worker.
-    fn failed(&self, error: &PyErr, line: &str, response: &mut Response) {
+    fn failed(&self, error: &PyErr, line: &Line, response: &mut Response) {
         error.display(self.py);
         match response.started() {
             true => log::error!(
@@ -276,11 +276,6 @@ fn done(response: Response) -> Reply<Stream> {
     }
 }
 
-fn line(request: Request<'_>) -> Box<str> {
-    let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
-    format!("{} {}", show(request.method()), show(request.path())).into()
-}
-
 impl Handler for Wsgi<'_> {
     type Stream = Stream;
 
@@ -298,7 +293,7 @@ impl Handler for Wsgi<'_> {
         let start = match self.start() {
             Ok(start) => start,
             Err(error) => {
-                self.failed(&error, &line(request), &mut response);
+                self.failed(&error, &Line::of(request), &mut response);
                 return done(response);
             }
         };
@@ -310,7 +305,7 @@ impl Handler for Wsgi<'_> {
         match result {
             Ok(result) => self.begin(request, result, start, response),
             Err(error) => {
-                self.failed(&error, &line(request), &mut response);
+                self.failed(&error, &Line::of(request), &mut response);
                 done(response)
             }
         }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -226,6 +227,26 @@ class Life(unittest.TestCase):
             self.assertEqual(client.ask("/static/small.css", fields=[("If-None-Match", response["ETag"])]).status, "304 Not Modified")
             self.assertEqual(client.ask("/static/../apps.py").status[:3], "404")
             self.assertEqual(client.ask("/several").body, b"one two")
+
+    def test_without_descriptors_the_worker_waits_and_recovers(self):
+        worker = self.worker()
+        first = self.client(worker)
+        used = json.loads(first.ask("/process").body)["fds"]
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (used + 2, 1024))
+        clients = [self.client(worker) for _ in range(8)]
+        for client in clients:
+            client.send(b"GET /several HTTP/1.1\r\nHost: a\r\n\r\n")
+        while "could not accept a connection" not in worker.read_log():
+            self.assertEqual(first.ask("/several").body, b"one two")
+        with open("/proc/%d/stat" % worker.pid) as stat:
+            before = sum(map(int, stat.read().split()[13:15]))
+        select.select([], [], [], 0.6)
+        with open("/proc/%d/stat" % worker.pid) as stat:
+            self.assertLessEqual(sum(map(int, stat.read().split()[13:15])) - before, 6, "hundredths of a second")
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        for client in clients:
+            self.assertEqual(client.receive().body, b"one two")
+        self.assertEqual(worker.read_log().count("could not accept a connection"), 1)
 
     def test_descriptors_do_not_leak(self):
         worker = self.worker()
