@@ -58,6 +58,15 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// Bytes that the chunk announced and that are still to come.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data {
+            self.left
+        } else {
+            0
+        }
+    }
+
     /// Decodes from `input`, hands data to `sink` and returns how many bytes it took: all of them unless the body ended.
     pub fn decode(
         &mut self,

@@ -61,6 +61,8 @@ pub struct Connection {
     skipped: bool,
     head: Head,
     arriving: Arriving,
+    /// Length of the body that was taken.
+    length: u64,
 }
 
 impl Connection {
@@ -76,6 +78,7 @@ impl Connection {
             skipped: false,
             head: Head::default(),
             arriving: Arriving::default(),
+            length: 0,
         }
     }
 
@@ -142,7 +145,7 @@ impl Connection {
         Request::new(
             &self.head,
             &self.input[self.start..self.scanned],
-            self.arriving.length(),
+            self.arriving.length().max(self.length),
         )
     }
 
@@ -151,6 +154,7 @@ impl Connection {
     /// # Errors
     /// The temporary file that holds it cannot be read.
     pub fn take_body(&mut self) -> std::io::Result<Body> {
+        self.length = self.arriving.length();
         std::mem::take(&mut self.arriving).finish()
     }
 
@@ -162,6 +166,7 @@ impl Connection {
     /// The request is answered; goes on to the next one.
     pub fn next(&mut self) {
         self.arriving = Arriving::default();
+        self.length = 0;
         self.state = State::Head;
         self.skipped = false;
         if self.scanned == self.input.len() {
@@ -268,7 +273,14 @@ impl Connection {
                 *left -= n as u64;
                 (n, *left == 0)
             }
-            State::Chunked(decoder) => (decoder.decode(bytes, store)?, decoder.done()),
+            State::Chunked(decoder) => {
+                let taken = decoder.decode(bytes, store)?;
+                if self.arriving.length().saturating_add(decoder.announced()) > self.limits.max_body
+                {
+                    return Err(TOO_LARGE);
+                }
+                (taken, decoder.done())
+            }
             State::Head | State::Request | State::Rejected(_) => (0, false),
         };
         if done {

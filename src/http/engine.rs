@@ -90,7 +90,7 @@ impl<H: Handler> Engine for Inline<'_, H> {
 
 enum Job<S> {
     Call {
-        request: OwnedRequest,
+        request: Box<OwnedRequest>,
         origin: Origin,
         body: Body,
         response: Response,
@@ -244,7 +244,7 @@ impl<S: Send + 'static> Engine for Pool<S> {
                 body,
                 response,
             } => Job::Call {
-                request: request.to_owned(),
+                request: Box::new(request.to_owned()),
                 origin,
                 body,
                 response,
@@ -260,12 +260,11 @@ impl<S: Send + 'static> Engine for Pool<S> {
         loop {
             let (key, reply) = self.next_reply()?;
             self.running -= 1;
-            if let Some(job) = self.backlog.pop_front() {
-                if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+            if let Some(job) = self.backlog.pop_front()
+                && let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
                     self.jobs.try_send(job)
-                {
-                    self.backlog.push_front(job);
-                }
+            {
+                self.backlog.push_front(job);
             }
             if let Some(reply) = reply {
                 return Some((key, reply));

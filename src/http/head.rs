@@ -123,12 +123,14 @@ impl Head {
                     }
                 }
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
-                    if length.replace(content_length(value)?).is_some() {
+                    let other = length.replace(content_length(value)?);
+                    if other.is_some() {
                         return Err(Reject::bad("more than one Content-Length"));
                     }
                 }
                 17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                    if coding.replace(value).is_some() {
+                    let other = coding.replace(value);
+                    if other.is_some() {
                         return Err(Reject::bad("more than one Transfer-Encoding"));
                     }
                 }

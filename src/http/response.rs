@@ -43,7 +43,7 @@ impl std::error::Error for HeadError {}
 /// How the body is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Framing {
-    /// The head was not written.
+    /// The head was not finished.
     Unsent,
     /// No body goes out, whatever is written.
     Nothing,
@@ -59,6 +59,7 @@ enum Framing {
 pub struct Response {
     out: Vec<u8>,
     framing: Framing,
+    draft: Option<Draft>,
     http11: bool,
     head_only: bool,
     keep_alive: bool,
@@ -73,6 +74,7 @@ impl Response {
         Self {
             out,
             framing: Framing::Unsent,
+            draft: None,
             http11,
             head_only,
             keep_alive,
@@ -82,7 +84,7 @@ impl Response {
         }
     }
 
-    /// Whether the head was written. Until it is handed back to the server nothing of it was sent.
+    /// Whether the head was finished. Until it is handed back to the server nothing of it was sent.
     pub fn started(&self) -> bool {
         self.framing != Framing::Unsent
     }
@@ -102,21 +104,29 @@ impl Response {
         self.out.len()
     }
 
-    /// Whether the body is complete as far as `Content-Length` or the request says.
-    pub fn is_full(&self) -> bool {
-        matches!(self.framing, Framing::Nothing | Framing::Length(0))
+    /// Whether no body goes out, whatever is written: the answer to HEAD, 204 or 304.
+    pub fn is_bodyless(&self) -> bool {
+        self.framing == Framing::Nothing
     }
 
-    /// Begins the head with `status`, such as `200 OK`.
+    /// Begins the head with `status`, such as `200 OK`; one that was begun before is replaced.
     ///
     /// # Errors
     /// [`HeadError::Status`] or [`HeadError::Sent`]; nothing is written then.
-    pub fn head(&mut self, status: &[u8]) -> Result<HeadWriter<'_>, HeadError> {
+    pub fn begin(&mut self, status: &[u8]) -> Result<(), HeadError> {
         if self.started() {
             return Err(HeadError::Sent);
         }
+        self.discard();
         let code = status_code(status).ok_or(HeadError::Status)?;
-        let mark = self.out.len();
+        self.draft = Some(Draft {
+            mark: self.out.len(),
+            code,
+            length: None,
+            date: false,
+            server: false,
+            close: false,
+        });
         self.out.extend_from_slice(b"HTTP/1.1 ");
         self.out.extend_from_slice(status);
         // RFC 9112 section 4: the space stays even when there is no phrase.
@@ -124,16 +134,116 @@ impl Response {
             self.out.push(b' ');
         }
         self.out.extend_from_slice(b"\r\n");
-        Ok(HeadWriter {
-            response: self,
-            mark,
-            code,
-            length: None,
-            date: false,
-            server: false,
-            close: false,
-            done: false,
-        })
+        Ok(())
+    }
+
+    /// Writes a field of a head that was begun. `Connection` is dropped but for its wish to close, `Keep-Alive` is dropped.
+    ///
+    /// # Errors
+    /// See [`HeadError`]; the head should then be discarded.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
+        let Some(draft) = &mut self.draft else {
+            return Err(HeadError::Sent);
+        };
+        if name.is_empty() || !name.iter().all(|&b| token(b)) {
+            return Err(HeadError::Name);
+        }
+        if !value
+            .iter()
+            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
+        {
+            return Err(HeadError::Value);
+        }
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            4 if is(b"date") => draft.date = true,
+            6 if is(b"server") => draft.server = true,
+            10 if is(b"connection") => {
+                draft.close |= value
+                    .split(|&b| b == b',')
+                    .any(|o| o.trim_ascii().eq_ignore_ascii_case(b"close"));
+                return Ok(());
+            }
+            10 if is(b"keep-alive") => return Ok(()),
+            14 if is(b"content-length") => {
+                let length = number(value).ok_or(HeadError::ContentLength)?;
+                return match draft.length.replace(length) {
+                    Some(other) if other != length => Err(HeadError::ContentLength),
+                    _ => Ok(()),
+                };
+            }
+            17 if is(b"transfer-encoding") => return Err(HeadError::HopByHop),
+            2 | 7 if is(b"te") || is(b"trailer") || is(b"upgrade") => {
+                return Err(HeadError::HopByHop);
+            }
+            18 | 19 if is(b"proxy-authenticate") || is(b"proxy-authorization") => {
+                return Err(HeadError::HopByHop);
+            }
+            _ => {}
+        }
+        let out = &mut self.out;
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Ends the head. `known` is the body's length when the application gave no `Content-Length` but its length is certain.
+    pub fn finish(&mut self, known: Option<u64>) {
+        let Some(draft) = self.draft.take() else {
+            return;
+        };
+        let bodyless = matches!(draft.code, 204 | 304);
+        let length = draft
+            .length
+            .or(known.filter(|_| !self.head_only && !bodyless));
+        self.framing = match length {
+            _ if self.head_only || bodyless => Framing::Nothing,
+            Some(length) => Framing::Length(length),
+            None if self.http11 => Framing::Chunked,
+            None => Framing::Close,
+        };
+        let out = &mut self.out;
+        // RFC 9110 section 8.6: never in a 204; in a 304 and for HEAD it tells of the body that would have been sent.
+        if let Some(length) = length
+            && draft.code != 204
+        {
+            out.extend_from_slice(b"Content-Length: ");
+            decimal(out, length);
+            out.extend_from_slice(b"\r\n");
+        }
+        if self.framing == Framing::Chunked {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        if !draft.server {
+            out.extend_from_slice(b"Server: preforkd\r\n");
+        }
+        if !draft.date {
+            out.extend_from_slice(b"Date: ");
+            out.extend_from_slice(&date::now());
+            out.extend_from_slice(b"\r\n");
+        }
+        self.keep_alive &= !draft.close && self.framing != Framing::Close;
+        if !self.keep_alive {
+            out.extend_from_slice(b"Connection: close\r\n");
+        } else if !self.http11 {
+            out.extend_from_slice(b"Connection: keep-alive\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        self.status = draft.code;
+    }
+
+    /// Takes back a head that was begun and not finished.
+    pub fn discard(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            self.out.truncate(draft.mark);
+        }
+    }
+
+    /// Whether a head was begun or finished.
+    pub fn has_head(&self) -> bool {
+        self.draft.is_some() || self.started()
     }
 
     /// Writes a piece of the body; what goes beyond `Content-Length` is cut.
@@ -197,10 +307,10 @@ impl Response {
         if self.started() {
             return self.cut();
         }
-        let phrase = format!("{status} {}", phrase(status));
-        if let Ok(mut head) = self.head(phrase.as_bytes()) {
-            let _ = head.field(b"Content-Type", b"text/plain; charset=utf-8");
-            head.finish(Some(text.len() as u64));
+        let status = format!("{status} {}", phrase(status));
+        if self.begin(status.as_bytes()).is_ok() {
+            let _ = self.field(b"Content-Type", b"text/plain; charset=utf-8");
+            self.finish(Some(text.len() as u64));
         }
         self.write(text.as_bytes());
         self.end();
@@ -225,117 +335,16 @@ impl Response {
     }
 }
 
-/// The head of a response; dropped before [`HeadWriter::finish`] it leaves no trace.
+/// A head that is not finished.
 #[derive(Debug)]
-pub struct HeadWriter<'a> {
-    response: &'a mut Response,
+struct Draft {
+    /// Where it begins in the output.
     mark: usize,
     code: u16,
     length: Option<u64>,
     date: bool,
     server: bool,
     close: bool,
-    done: bool,
-}
-
-impl HeadWriter<'_> {
-    /// Writes a field. `Connection` is dropped but for its wish to close, `Keep-Alive` is dropped.
-    ///
-    /// # Errors
-    /// See [`HeadError`]; the head should then be dropped.
-    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        if name.is_empty() || !name.iter().all(|&b| token(b)) {
-            return Err(HeadError::Name);
-        }
-        if !value
-            .iter()
-            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
-        {
-            return Err(HeadError::Value);
-        }
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is(b"date") => self.date = true,
-            6 if is(b"server") => self.server = true,
-            10 if is(b"connection") => {
-                self.close |= value
-                    .split(|&b| b == b',')
-                    .any(|o| o.trim_ascii().eq_ignore_ascii_case(b"close"));
-                return Ok(());
-            }
-            10 if is(b"keep-alive") => return Ok(()),
-            14 if is(b"content-length") => {
-                let length = number(value).ok_or(HeadError::ContentLength)?;
-                return match self.length.replace(length) {
-                    Some(other) if other != length => Err(HeadError::ContentLength),
-                    _ => Ok(()),
-                };
-            }
-            17 if is(b"transfer-encoding") => return Err(HeadError::HopByHop),
-            2 | 7 if is(b"te") || is(b"trailer") || is(b"upgrade") => {
-                return Err(HeadError::HopByHop);
-            }
-            18 | 19 if is(b"proxy-authenticate") || is(b"proxy-authorization") => {
-                return Err(HeadError::HopByHop);
-            }
-            _ => {}
-        }
-        let out = &mut self.response.out;
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
-        Ok(())
-    }
-
-    /// Ends the head. `known` is the body's length when the application gave no `Content-Length` but its length is certain.
-    pub fn finish(mut self, known: Option<u64>) {
-        self.done = true;
-        let r = &mut *self.response;
-        let bodyless = matches!(self.code, 204 | 304);
-        let length = self.length.or(known.filter(|_| !r.head_only && !bodyless));
-        r.framing = match length {
-            _ if r.head_only || bodyless => Framing::Nothing,
-            Some(length) => Framing::Length(length),
-            None if r.http11 => Framing::Chunked,
-            None => Framing::Close,
-        };
-        // RFC 9110 section 8.6: never in a 204; in a 304 and for HEAD it tells of the body that would have been sent.
-        if let Some(length) = length
-            && self.code != 204
-        {
-            r.out.extend_from_slice(b"Content-Length: ");
-            decimal(&mut r.out, length);
-            r.out.extend_from_slice(b"\r\n");
-        }
-        if r.framing == Framing::Chunked {
-            r.out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
-        if !self.server {
-            r.out.extend_from_slice(b"Server: preforkd\r\n");
-        }
-        if !self.date {
-            r.out.extend_from_slice(b"Date: ");
-            r.out.extend_from_slice(&date::now());
-            r.out.extend_from_slice(b"\r\n");
-        }
-        r.keep_alive &= !self.close && r.framing != Framing::Close;
-        if !r.keep_alive {
-            r.out.extend_from_slice(b"Connection: close\r\n");
-        } else if !r.http11 {
-            r.out.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        r.out.extend_from_slice(b"\r\n");
-        r.status = self.code;
-    }
-}
-
-impl Drop for HeadWriter<'_> {
-    fn drop(&mut self) {
-        if !self.done {
-            self.response.out.truncate(self.mark);
-        }
-    }
 }
 
 fn status_code(status: &[u8]) -> Option<u16> {
@@ -424,12 +433,12 @@ mod tests {
     #[test]
     fn a_known_length_is_added() {
         let mut r = get(true, true);
-        let mut head = r.head(b"200 OK").unwrap();
-        head.field(b"X-A", b"1").unwrap();
-        head.finish(Some(5));
+        r.begin(b"200 OK").unwrap();
+        r.field(b"X-A", b"1").unwrap();
+        r.finish(Some(5));
         r.write(b"hello");
         r.end();
-        assert!(r.keeps_connection() && r.is_full());
+        assert!(r.keeps_connection());
         let text = text(&mut r);
         assert!(
             text.starts_with(
@@ -443,14 +452,16 @@ mod tests {
     #[test]
     fn an_unknown_length_is_chunked_or_ends_the_connection() {
         let mut r = get(true, true);
-        r.head(b"200 OK").unwrap().finish(None);
+        r.begin(b"200 OK").unwrap();
+        r.finish(None);
         r.write(b"");
         r.write(&[b'x'; 17]);
         r.end();
         assert!(r.keeps_connection());
         assert!(text(&mut r).ends_with("\r\n\r\n11\r\nxxxxxxxxxxxxxxxxx\r\n0\r\n\r\n"));
         let mut r = get(false, true);
-        r.head(b"200 OK").unwrap().finish(None);
+        r.begin(b"200 OK").unwrap();
+        r.finish(None);
         r.write(b"x");
         r.end();
         assert!(!r.keeps_connection());
@@ -461,19 +472,18 @@ mod tests {
     #[test]
     fn too_long_is_cut_and_too_short_closes() {
         let mut r = get(true, true);
-        let mut head = r.head(b"200 OK").unwrap();
-        head.field(b"content-length", b"3").unwrap();
-        head.finish(Some(9));
+        r.begin(b"200 OK").unwrap();
+        r.field(b"content-length", b"3").unwrap();
+        r.finish(Some(9));
         r.write(b"ab");
-        assert!(!r.is_full());
         r.write(b"cdef");
         r.end();
         assert!(r.keeps_connection());
         assert!(text(&mut r).ends_with("\r\n\r\nabc"));
         let mut r = get(true, true);
-        let mut head = r.head(b"200 OK").unwrap();
-        head.field(b"Content-Length", b"3").unwrap();
-        head.finish(None);
+        r.begin(b"200 OK").unwrap();
+        r.field(b"Content-Length", b"3").unwrap();
+        r.finish(None);
         r.write(b"ab");
         r.end();
         assert!(!r.keeps_connection() && r.is_cut());
@@ -482,7 +492,8 @@ mod tests {
     #[test]
     fn a_cut_chunked_body_has_no_last_chunk() {
         let mut r = get(true, true);
-        r.head(b"200 OK").unwrap().finish(None);
+        r.begin(b"200 OK").unwrap();
+        r.finish(None);
         r.write(b"a");
         r.cut();
         r.end();
@@ -497,9 +508,9 @@ mod tests {
             ("200 OK", true, true),
         ] {
             let mut r = Response::new(Vec::new(), true, head_only, true);
-            let mut head = r.head(status.as_bytes()).unwrap();
-            head.field(b"Content-Length", b"7").unwrap();
-            head.finish(None);
+            r.begin(status.as_bytes()).unwrap();
+            r.field(b"Content-Length", b"7").unwrap();
+            r.finish(None);
             r.write(b"1234567");
             r.end();
             assert!(r.keeps_connection());
@@ -529,13 +540,13 @@ mod tests {
         ];
         for (name, value, error) in fields {
             let mut r = get(true, true);
-            let mut head = r.head(b"200 OK").unwrap();
+            r.begin(b"200 OK").unwrap();
             assert_eq!(
-                head.field(name.as_bytes(), value.as_bytes()),
+                r.field(name.as_bytes(), value.as_bytes()),
                 Err(error),
                 "{name}: {value}"
             );
-            drop(head);
+            r.discard();
             assert!(!r.started() && r.buffered() == 0);
         }
         for status in [
@@ -550,7 +561,7 @@ mod tests {
             "+20 OK",
         ] {
             assert_eq!(
-                get(true, true).head(status.as_bytes()).err(),
+                get(true, true).begin(status.as_bytes()).err(),
                 Some(HeadError::Status),
                 "{status}"
             );
@@ -560,18 +571,19 @@ mod tests {
     #[test]
     fn connection_fields() {
         let mut r = get(false, true);
-        r.head(b"200").unwrap().finish(Some(0));
+        r.begin(b"200").unwrap();
+        r.finish(Some(0));
         let kept = text(&mut r);
         assert!(
             kept.starts_with("HTTP/1.1 200 \r\n") && kept.contains("Connection: keep-alive\r\n"),
             "{kept}"
         );
         let mut r = get(true, true);
-        let mut head = r.head(b"200 OK").unwrap();
-        head.field(b"Connection", b"x, Close").unwrap();
-        head.field(b"Date", b"now").unwrap();
-        head.field(b"Server", b"mine").unwrap();
-        head.finish(Some(0));
+        r.begin(b"200 OK").unwrap();
+        r.field(b"Connection", b"x, Close").unwrap();
+        r.field(b"Date", b"now").unwrap();
+        r.field(b"Server", b"mine").unwrap();
+        r.finish(Some(0));
         assert!(!r.keeps_connection());
         assert_eq!(
             text(&mut r),
@@ -585,7 +597,8 @@ mod tests {
         r.fail(500, "oops");
         assert!(text(&mut r).starts_with("HTTP/1.1 500 Internal Server Error\r\n"));
         let mut r = get(true, true);
-        r.head(b"200 OK").unwrap().finish(None);
+        r.begin(b"200 OK").unwrap();
+        r.finish(None);
         r.fail(500, "oops");
         assert!(r.is_cut() && text(&mut r).starts_with("HTTP/1.1 200 OK"));
     }

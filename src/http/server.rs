@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use crate::client::{Client, Task};
 use crate::connection::{Connection, Phase};
 use crate::engine::{Engine, Inline, Pool};
+use crate::files::Files;
 use crate::handler::{Handler, Observer};
 use crate::limits::Limits;
 use crate::listener::{Accepted, Listener};
@@ -51,6 +52,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Listening sockets; they become non-blocking.
     pub listeners: Vec<OwnedFd>,
+    /// Folders of static files.
+    pub files: Files,
     /// Becomes readable when the server is to stop gracefully.
     pub stop: OwnedFd,
 }
@@ -85,6 +88,7 @@ struct Server<E: Engine, O> {
     engine: E,
     observer: O,
     limits: Arc<Limits>,
+    files: Files,
     listeners: Vec<Listener>,
     _stop: OwnedFd,
     clients: Slab<Box<Client<E::Stream>>>,
@@ -98,6 +102,8 @@ struct Server<E: Engine, O> {
     buffer: Vec<u8>,
     /// An empty output buffer to use again.
     spare: Vec<u8>,
+    /// The last attempt to accept found no descriptor left, which was logged.
+    exhausted: bool,
     /// No connection is accepted before.
     pause: Instant,
     draining: bool,
@@ -130,6 +136,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             engine,
             observer,
             limits: config.limits,
+            files: config.files,
             listeners,
             _stop: config.stop,
             clients: Slab::default(),
@@ -139,6 +146,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
+            exhausted: false,
             pause: NEVER,
             draining: false,
         })
@@ -209,10 +217,14 @@ impl<E: Engine, O: Observer> Server<E, O> {
             && self.engine.is_free()
     }
 
+    /// Watches the listeners if a connection could be served now. The kernel wakes one worker only for a connection, so a
+    /// worker that would leave it lying must not be among those that wait.
     fn watch_listeners(&mut self) -> io::Result<()> {
-        if !self.draining && self.may_accept() {
-            for (index, listener) in self.listeners.iter_mut().enumerate() {
-                listener.watch(&self.epoll, LISTENERS + index as u64)?;
+        let open = !self.draining && self.may_accept();
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            match open {
+                true => listener.watch(&self.epoll, LISTENERS + index as u64)?,
+                false => listener.unwatch(&self.epoll),
             }
         }
         Ok(())
@@ -220,21 +232,18 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     /// One connection only: what else waits goes to whichever worker is free first.
     fn accept(&mut self, index: usize) {
-        if self.draining {
-            return;
-        }
-        if self.may_accept() {
-            self.accept_one(index);
-        } else {
-            for listener in &mut self.listeners {
-                listener.unwatch(&self.epoll);
-            }
+        // Even when no thread is free any more since the wait: nobody else was woken for it.
+        if !self.draining && self.pause == NEVER && self.accept_one(index) {
+            // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
+            // connections that stay open are spread over the workers.
+            self.listeners[index].unwatch(&self.epoll);
         }
     }
 
     fn accept_one(&mut self, index: usize) -> bool {
         match self.listeners[index].accept() {
             Accepted::Connection(socket, peer) => {
+                self.exhausted = false;
                 let mut client = Client::new(
                     socket,
                     Connection::new(self.limits.clone()),
@@ -251,13 +260,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             Accepted::Nobody => false,
             Accepted::Exhausted(error) => {
-                log::error!(
-                    "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until one ends"
-                );
-                self.pause = self.after(EXHAUSTED_PAUSE);
-                for listener in &mut self.listeners {
-                    listener.unwatch(&self.epoll);
+                if !mem::replace(&mut self.exhausted, true) {
+                    log::error!(
+                        "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until it works"
+                    );
                 }
+                self.pause = self.after(EXHAUSTED_PAUSE);
                 false
             }
         }
@@ -350,7 +358,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             _ => {}
         }
-        self.close(key, client);
+        self.close(key, &mut client);
     }
 
     fn after(&self, duration: Duration) -> Instant {

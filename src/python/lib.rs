@@ -1,1 +1,43 @@
-//! The Python extension module: WSGI between the HTTP server and the interpreter.
+//! The Python extension module: WSGI (PEP 3333) between the HTTP server and the interpreter.
+//!
+//! `bootstrap.py` loads it and calls [`main`], which reads the contract's environment, loads the application and either serves
+//! or, as a template, forks workers that serve. Unsafe code is in [`sys`] only.
+#![deny(unsafe_code)]
+
+mod board;
+mod environ;
+mod file;
+mod import;
+mod input;
+mod logger;
+mod settings;
+mod start;
+mod stream;
+mod sys;
+mod template;
+mod text;
+mod title;
+mod worker;
+mod wsgi;
+
+use pyo3::prelude::*;
+
+/// The module as Python sees it.
+#[pymodule]
+#[pyo3(name = "_preforkd")]
+mod extension {
+    #[pymodule_export]
+    use super::file::FileWrapper;
+    #[pymodule_export]
+    use super::input::Input;
+    #[pymodule_export]
+    use super::main;
+    #[pymodule_export]
+    use super::start::{StartResponse, Write};
+}
+
+/// Runs the worker or template that the environment describes. Returns the exit status of the process.
+#[pyfunction]
+fn main(py: Python<'_>) -> i32 {
+    worker::run(py)
+}

@@ -134,6 +134,11 @@ impl Record {
         self.words[BUSY_SINCE].store(since, Ordering::Release);
     }
 
+    /// Notes how many threads run a request, the oldest being the same as before.
+    pub fn threads(self, number: usize) {
+        self.store(THREADS_BUSY, number as u64);
+    }
+
     /// Notes that no request runs.
     pub fn idle(self) {
         self.store(THREADS_BUSY, 0);

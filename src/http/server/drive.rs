@@ -11,6 +11,7 @@ use super::{DRAIN_GRACE, KEPT_OUTPUT, LINGER, Server};
 use crate::client::{Client, Flow, Task};
 use crate::connection::{Event, Phase};
 use crate::engine::{Engine, Work};
+use crate::files::Part;
 use crate::handler::{Next, Observer, Reply};
 use crate::response::Response;
 use crate::timers::{NEVER, now};
@@ -41,7 +42,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     pub(super) fn drive(&mut self, key: u64, mut client: Tenant<E>) {
         match self.turn(key, &mut client) {
-            Turn::Close => self.close(key, client),
+            Turn::Close => self.close(key, &mut client),
             Turn::Wait => {
                 self.clients.give_back(key, client);
                 self.arm(key);
@@ -56,7 +57,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    pub(super) fn close(&mut self, key: u64, mut client: Tenant<E>) {
+    pub(super) fn close(&mut self, key: u64, client: &mut Client<E::Stream>) {
         let stream = match mem::replace(&mut client.task, Task::None) {
             Task::Parked(stream, _) => Some(stream),
             Task::File { stream, .. } => stream,
@@ -263,6 +264,32 @@ impl<E: Engine, O: Observer> Server<E, O> {
             head_only,
             keep,
         );
+        if !self.files.is_empty() {
+            match self.files.answer(request, response) {
+                Ok((mut response, part)) => {
+                    client.out = response.take_out();
+                    client.task = match part {
+                        Some(Part {
+                            file,
+                            offset,
+                            length,
+                        }) => {
+                            let left = response.pass(length);
+                            Task::File {
+                                file,
+                                offset,
+                                left,
+                                stream: None,
+                                response,
+                            }
+                        }
+                        None => Task::Ended(response),
+                    };
+                    return;
+                }
+                Err(back) => response = back,
+            }
+        }
         match body {
             Ok(body) => {
                 self.running.push_back((key, client.began));

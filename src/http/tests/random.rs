@@ -1,0 +1,103 @@
+//! Random input: the state machine never panics, says the same however its input is split, and parses nothing after a rejection.
+
+use std::sync::Arc;
+
+use preforkd_http::{Connection, Event, Limits};
+use proptest::prelude::*;
+
+fn run(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<u16>) {
+    let limits = Limits {
+        max_head: 300,
+        max_fields: 8,
+        max_body: 64,
+        body_in_memory: 1 << 20,
+        ..Limits::default()
+    };
+    let mut connection = Connection::new(Arc::new(limits));
+    let (mut requests, mut rejected) = (Vec::new(), None);
+    for piece in pieces {
+        connection.receive(piece);
+        loop {
+            match connection.advance() {
+                Event::Wait => break,
+                Event::Continue => {}
+                Event::Request => {
+                    assert_eq!(rejected, None, "a request after a rejection");
+                    let body = connection.take_body().unwrap();
+                    let request = connection.request();
+                    let mut seen = [request.method(), request.path(), request.query()].concat();
+                    for (name, value) in request.fields() {
+                        assert!(!name.contains(&b'_'));
+                        assert!(!value.iter().any(|b| matches!(b, 0 | b'\r' | b'\n')));
+                        seen.extend_from_slice(name);
+                        seen.extend_from_slice(value);
+                    }
+                    seen.extend(format!("{body:?}").bytes());
+                    requests.push(seen);
+                    connection.next();
+                }
+                Event::Reject(reject) => {
+                    rejected = Some(reject.status);
+                    break;
+                }
+            }
+        }
+    }
+    (requests, rejected)
+}
+
+/// Pieces of requests, right and wrong, in any order: closer to the interesting places than bytes alone.
+fn part() -> impl Strategy<Value = Vec<u8>> {
+    let known: Vec<&'static [u8]> = vec![
+        b"GET / HTTP/1.1\r\n",
+        b"POST /a?b HTTP/1.1\r\n",
+        b"OPTIONS * HTTP/1.0\r\n",
+        b"Host: a\r\n",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 0\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+        b"Expect: 100-continue\r\n",
+        b"X_Y: z\r\n",
+        b"\r\n",
+        b"\n",
+        b"\r",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"0\r\n",
+        b"a;b=\"c\"\r\n0123456789\r\n",
+        b"hello",
+        b" ",
+        b":",
+        b"\0",
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+    ];
+    prop_oneof![
+        6 => prop::sample::select(known).prop_map(<[u8]>::to_vec),
+        1 => prop::collection::vec(any::<u8>(), 0..12),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_split_does_not_matter(parts in prop::collection::vec(part(), 0..12), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+        let input = parts.concat();
+        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(input.len() + 1)).collect();
+        places.extend([0, input.len()]);
+        places.sort_unstable();
+        let pieces: Vec<&[u8]> = places.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
+        let single: Vec<&[u8]> = input.chunks(1).collect();
+        let whole = run(&[&input]);
+        prop_assert_eq!(&run(&pieces), &whole);
+        prop_assert_eq!(&run(&single), &whole);
+    }
+
+    #[test]
+    fn no_bytes_panic(input in prop::collection::vec(any::<u8>(), 0..600)) {
+        run(&[&input]);
+    }
+}

@@ -1,0 +1,71 @@
+//! What the server's loop does, noted in the scoreboard.
+
+use preforkd_http::{Observer, Request};
+use preforkd_worker::notify::{self, Notifier};
+use preforkd_worker::scoreboard::{Record, State};
+
+/// Writes the worker's record, if there is a scoreboard, and tells the master when the worker stops.
+pub(crate) struct Board {
+    pub record: Option<Record>,
+    pub notifier: Option<Notifier>,
+    pub draining: bool,
+}
+
+impl Board {
+    fn state(&self, state: State) {
+        if let Some(record) = self.record
+            && !self.draining
+        {
+            record.state(state);
+        }
+    }
+}
+
+impl Observer for Board {
+    fn connections(&mut self, number: usize) {
+        if let Some(record) = self.record {
+            record.connections(number);
+        }
+    }
+
+    fn busy(&mut self, since: u64, threads: usize, request: Request<'_>) {
+        if let Some(record) = self.record {
+            record.busy(since, threads, request.method(), request.path());
+        }
+        self.state(State::Busy);
+    }
+
+    fn threads(&mut self, number: usize) {
+        if let Some(record) = self.record {
+            record.threads(number);
+        }
+    }
+
+    fn idle(&mut self) {
+        if let Some(record) = self.record {
+            record.idle();
+        }
+        self.state(State::Idle);
+    }
+
+    fn answered(&mut self, status: u16, microseconds: u64) {
+        if let Some(record) = self.record {
+            record.answered(status, microseconds);
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        if let Some(record) = self.record {
+            record.sent(bytes);
+        }
+    }
+
+    fn draining(&mut self) {
+        self.state(State::Draining);
+        self.draining = true;
+        if let Some(notifier) = &self.notifier {
+            // The master may be what died; the worker stops all the same.
+            let _ = notifier.send(notify::STOPPING);
+        }
+    }
+}

@@ -1,0 +1,334 @@
+//! The environ of a request (PEP 3333, "environ Variables"; RFC 3875).
+//!
+//! What is the same for every request of a listener is made once and copied. The keys of header fields and the last value
+//! of each are kept, as the same client sends the same fields again and again: making, hashing and freeing strings
+//! would otherwise be most of the work of a small request.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::net::{IpAddr, SocketAddr};
+
+use preforkd_http::{Origin, Request, percent_decode};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::file::FileWrapper;
+use crate::input::Input;
+use crate::text;
+
+/// Names of fields that are kept; a client can invent names without end.
+const MOST_NAMES: usize = 1024;
+/// Longer values are not kept.
+const LONGEST_VALUE: usize = 256;
+
+/// The address of a listener; none for a unix socket.
+pub(crate) type Local = Option<SocketAddr>;
+
+pub(crate) struct Environs<'py> {
+    py: Python<'py>,
+    /// For each listener.
+    constant: Vec<Bound<'py, PyDict>>,
+    names: Vec<Name<'py>>,
+    /// Indexes into `names` by the name as sent.
+    spellings: HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>,
+    /// The same by the key.
+    keys: HashMap<String, usize>,
+    methods: Vec<(&'static [u8], Bound<'py, PyString>)>,
+    peer: Option<(IpAddr, Bound<'py, PyString>)>,
+    path: Vec<u8>,
+    /// Counts requests, to see a name that comes twice in one.
+    serial: u64,
+}
+
+struct Name<'py> {
+    kind: Kind,
+    key: Bound<'py, PyString>,
+    last: Option<(Box<[u8]>, Bound<'py, PyString>)>,
+    seen: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// Not kept from request to request: it changes, or nobody wants it to stay in memory.
+    Private,
+    Cookie,
+    /// What the server has dealt with, or what would be taken for something else.
+    Dropped,
+}
+
+impl<'py> Environs<'py> {
+    pub fn new(
+        py: Python<'py>,
+        listeners: &[Local],
+        threads: bool,
+        empty: &Bound<'py, Input>,
+    ) -> PyResult<Self> {
+        let constant = listeners
+            .iter()
+            .map(|local| constant(py, local.as_ref(), threads, empty))
+            .collect::<PyResult<_>>()?;
+        let methods: [&'static str; 9] = [
+            "GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "REPORT",
+        ];
+        Ok(Self {
+            py,
+            constant,
+            names: Vec::new(),
+            spellings: HashMap::default(),
+            keys: HashMap::new(),
+            methods: methods
+                .iter()
+                .map(|method| (method.as_bytes(), PyString::intern(py, method)))
+                .collect(),
+            peer: None,
+            path: Vec::new(),
+            serial: 0,
+        })
+    }
+
+    /// The environ of a request, with an empty input.
+    pub fn make(&mut self, request: Request<'_>, origin: &Origin) -> PyResult<Bound<'py, PyDict>> {
+        let py = self.py;
+        let environ = self.constant[origin.listener].copy()?;
+        let set =
+            |key: &Bound<'py, PyString>, value: &Bound<'py, PyString>| environ.set_item(key, value);
+
+        let method = request.method();
+        match self.methods.iter().find(|(name, _)| *name == method) {
+            Some((_, object)) => set(intern!(py, "REQUEST_METHOD"), object)?,
+            None => set(intern!(py, "REQUEST_METHOD"), &text::decode(py, method))?,
+        }
+        let path = request.path();
+        if path.contains(&b'%') {
+            percent_decode(path, &mut self.path);
+            set(intern!(py, "PATH_INFO"), &text::decode(py, &self.path))?;
+        } else {
+            set(intern!(py, "PATH_INFO"), &text::decode(py, path))?;
+        }
+        if !request.query().is_empty() {
+            set(
+                intern!(py, "QUERY_STRING"),
+                &text::decode(py, request.query()),
+            )?;
+        }
+        if !request.is_http11() {
+            set(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?;
+        }
+        if let Some(peer) = origin.peer {
+            self.peer(&environ, peer)?;
+        }
+        // Also for a chunked body, whose length is known by now: frameworks read no body without it.
+        if let Some(length) = request.body_length() {
+            environ.set_item(intern!(py, "CONTENT_LENGTH"), decimal(py, length))?;
+        }
+        self.serial += 1;
+        for (name, value) in request.fields() {
+            self.field(&environ, name, value)?;
+        }
+        if let Some(authority) = request.authority() {
+            environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, authority))?;
+        }
+        Ok(environ)
+    }
+
+    fn peer(&mut self, environ: &Bound<'py, PyDict>, peer: SocketAddr) -> PyResult<()> {
+        let py = self.py;
+        let address = match &self.peer {
+            Some((ip, address)) if *ip == peer.ip() => address,
+            _ => {
+                let address = PyString::new(py, &peer.ip().to_canonical().to_string());
+                &self.peer.insert((peer.ip(), address)).1
+            }
+        };
+        environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
+        environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, peer.port().into()))
+    }
+
+    fn field(&mut self, environ: &Bound<'py, PyDict>, raw: &[u8], value: &[u8]) -> PyResult<()> {
+        let py = self.py;
+        let (kind, again) = match self.entry(raw) {
+            Some(index) => {
+                let name = &mut self.names[index];
+                let again = std::mem::replace(&mut name.seen, self.serial) == self.serial;
+                if name.kind == Kind::Dropped {
+                    return Ok(());
+                }
+                if !again {
+                    let value = name.value(py, value);
+                    return environ.set_item(&name.key, value);
+                }
+                (name.kind, name.key.clone())
+            }
+            None => {
+                let name = Name::new(py, &key(raw));
+                if name.kind == Kind::Dropped {
+                    return Ok(());
+                }
+                if !environ.contains(&name.key)? {
+                    return environ.set_item(&name.key, text::decode(py, value));
+                }
+                (name.kind, name.key)
+            }
+        };
+        // RFC 9110 section 5.3, and RFC 6265 section 5.4 for cookies.
+        let separator = if kind == Kind::Cookie { "; " } else { "," };
+        let before = environ
+            .get_item(&again)?
+            .map(|value| value.to_string())
+            .unwrap_or_default();
+        environ.set_item(
+            &again,
+            format!("{before}{separator}{}", text::decode(py, value)),
+        )
+    }
+
+    /// The index of a name that is kept; a name is one whatever its spelling.
+    fn entry(&mut self, raw: &[u8]) -> Option<usize> {
+        if let Some(&index) = self.spellings.get(raw) {
+            return Some(index);
+        }
+        if self.spellings.len() >= MOST_NAMES {
+            return None;
+        }
+        let key = key(raw);
+        let index = match self.keys.get(&key) {
+            Some(&index) => index,
+            None => {
+                self.names.push(Name::new(self.py, &key));
+                self.keys.insert(key, self.names.len() - 1);
+                self.names.len() - 1
+            }
+        };
+        self.spellings.insert(raw.into(), index);
+        Some(index)
+    }
+}
+
+/// `HTTP_` and the name in upper case with underscores; the parser lets no name with an underscore of its own pass.
+fn key(raw: &[u8]) -> String {
+    let name = raw.iter().map(|&b| {
+        if b == b'-' {
+            '_'
+        } else {
+            char::from(b.to_ascii_uppercase())
+        }
+    });
+    let name: String = name.collect();
+    if name == "CONTENT_TYPE" {
+        name
+    } else {
+        format!("HTTP_{name}")
+    }
+}
+
+impl<'py> Name<'py> {
+    fn new(py: Python<'py>, key: &str) -> Self {
+        let kind = match key {
+            "HTTP_COOKIE" => Kind::Cookie,
+            "HTTP_AUTHORIZATION" | "HTTP_PROXY_AUTHORIZATION" | "HTTP_X_CSRFTOKEN" => Kind::Private,
+            // Length and coding were dealt with; HTTP_PROXY is a setting of HTTP clients (CVE-2016-5385).
+            "HTTP_CONTENT_LENGTH" | "HTTP_TRANSFER_ENCODING" | "HTTP_PROXY" => Kind::Dropped,
+            _ => Kind::Plain,
+        };
+        Self {
+            kind,
+            key: PyString::intern(py, key),
+            last: None,
+            seen: 0,
+        }
+    }
+
+    fn value(&mut self, py: Python<'py>, value: &[u8]) -> Bound<'py, PyString> {
+        match &self.last {
+            Some((bytes, object)) if **bytes == *value => object.clone(),
+            _ => {
+                let object = text::decode(py, value);
+                if self.kind == Kind::Plain && value.len() <= LONGEST_VALUE {
+                    self.last = Some((value.into(), object.clone()));
+                }
+                object
+            }
+        }
+    }
+}
+
+fn constant<'py>(
+    py: Python<'py>,
+    local: Option<&SocketAddr>,
+    threads: bool,
+    empty: &Bound<'py, Input>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (name, port) = match local {
+        // A wildcard is no name that anyone could use.
+        Some(address) if address.ip().is_unspecified() => (
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            address.port(),
+        ),
+        Some(address) => (address.ip().to_canonical().to_string(), address.port()),
+        // A unix socket has neither; PEP 3333 wants both not empty.
+        None => ("localhost".to_owned(), 80),
+    };
+    let environ = PyDict::new(py);
+    let set =
+        |key: &str, value: Bound<'py, PyAny>| environ.set_item(PyString::intern(py, key), value);
+    let text = |text: &str| PyString::intern(py, text).into_any();
+    set("SERVER_SOFTWARE", text("preforkd"))?;
+    set("SERVER_NAME", text(&name))?;
+    set("SERVER_PORT", text(&port.to_string()))?;
+    set("SERVER_PROTOCOL", text("HTTP/1.1"))?;
+    set("SCRIPT_NAME", text(""))?;
+    set("QUERY_STRING", text(""))?;
+    set("REMOTE_ADDR", text(""))?;
+    set("wsgi.version", (1, 0).into_pyobject(py)?.into_any())?;
+    set("wsgi.url_scheme", text("http"))?;
+    set("wsgi.errors", py.import("sys")?.getattr("stderr")?)?;
+    set(
+        "wsgi.multithread",
+        threads.into_pyobject(py)?.to_owned().into_any(),
+    )?;
+    set(
+        "wsgi.multiprocess",
+        true.into_pyobject(py)?.to_owned().into_any(),
+    )?;
+    set(
+        "wsgi.run_once",
+        false.into_pyobject(py)?.to_owned().into_any(),
+    )?;
+    set("wsgi.file_wrapper", py.get_type::<FileWrapper>().into_any())?;
+    set("wsgi.input", empty.clone().into_any())?;
+    set(
+        "wsgi.input_terminated",
+        true.into_pyobject(py)?.to_owned().into_any(),
+    )?;
+    Ok(environ)
+}
+
+fn decimal(py: Python<'_>, number: u64) -> Bound<'_, PyString> {
+    PyString::new(py, &number.to_string())
+}
+
+/// FNV-1a: names are short, few and checked, and there are at most [`MOST_NAMES`] of them, so collisions cannot hurt.
+struct Fnv(u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for &b in bytes {
+            self.0 = (self.0 ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,195 @@
+//! `start_response` and the `write` it returns (PEP 3333, "The start_response() Callable").
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use preforkd_http::Response;
+use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use crate::{sys, text};
+
+/// The response while application code runs; none when the application has no request.
+#[derive(Default)]
+pub(crate) struct Exchange {
+    response: Mutex<Option<Response>>,
+}
+
+impl Exchange {
+    fn lock(&self) -> PyResult<MutexGuard<'_, Option<Response>>> {
+        // A finaliser that the garbage collector runs in the middle of a call must not wait for itself.
+        self.response
+            .try_lock()
+            .map_err(|_| PyRuntimeError::new_err("the response is being written by another call"))
+    }
+
+    /// Lets the application write to `response`.
+    pub fn open(&self, response: Response) {
+        *self
+            .response
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(response);
+    }
+
+    /// Ends that.
+    pub fn close(&self) -> Option<Response> {
+        self.response
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take()
+    }
+}
+
+/// The second argument of the application.
+#[pyclass(frozen, module = "_preforkd")]
+pub(crate) struct StartResponse {
+    exchange: Arc<Exchange>,
+    write: Py<Write>,
+}
+
+/// What `start_response` returns.
+#[pyclass(frozen, module = "_preforkd")]
+pub(crate) struct Write {
+    exchange: Arc<Exchange>,
+}
+
+impl StartResponse {
+    pub fn new(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
+        let exchange = Arc::new(Exchange::default());
+        let write = Py::new(
+            py,
+            Write {
+                exchange: exchange.clone(),
+            },
+        )?;
+        Bound::new(py, Self { exchange, write })
+    }
+
+    pub fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// Whether nobody else could call it or its `write` any more, so that it can serve the next request.
+    pub fn is_unshared(slf: &Bound<'_, Self>) -> bool {
+        sys::is_only_reference(slf.as_any())
+            && sys::is_only_reference(slf.get().write.bind(slf.py()).as_any())
+    }
+}
+
+#[pymethods]
+impl StartResponse {
+    #[pyo3(signature = (status, headers, exc_info=None, /))]
+    fn __call__<'py>(
+        &self,
+        py: Python<'py>,
+        status: &Bound<'py, PyAny>,
+        headers: &Bound<'py, PyAny>,
+        exc_info: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Py<Write>> {
+        let mut guard = self.exchange.lock()?;
+        let response = guard.as_mut().ok_or_else(no_request)?;
+        match exc_info {
+            Some(exc_info) if response.started() => {
+                drop(guard);
+                return Err(reraise(exc_info)?);
+            }
+            None if response.has_head() => {
+                return Err(PyAssertionError::new_err(
+                    "start_response was called a second time, without exc_info",
+                ));
+            }
+            _ => {}
+        }
+        let result = write_head(response, status, headers);
+        if result.is_err() {
+            response.discard();
+        }
+        result.map(|()| self.write.clone_ref(py))
+    }
+}
+
+#[pymethods]
+impl Write {
+    #[pyo3(signature = (data, /))]
+    fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let data = data
+            .cast::<PyBytes>()
+            .map_err(|_| not_bytes("write() was called with", data))?;
+        let mut guard = self.exchange.lock()?;
+        let response = guard.as_mut().ok_or_else(no_request)?;
+        if !response.has_head() {
+            return Err(PyAssertionError::new_err(
+                "write() was called before start_response",
+            ));
+        }
+        // The connection sends it when the application comes back: a slow client must not hold the thread.
+        response.finish(None);
+        response.write(data.as_bytes());
+        Ok(())
+    }
+}
+
+fn no_request() -> PyErr {
+    PyRuntimeError::new_err("the request that this start_response belongs to is over")
+}
+
+/// The error for a value that should have been bytes.
+pub(crate) fn not_bytes(what: &str, value: &Bound<'_, PyAny>) -> PyErr {
+    PyTypeError::new_err(format!("{what} {}, not bytes", type_name(value)))
+}
+
+fn type_name(value: &Bound<'_, PyAny>) -> String {
+    value
+        .get_type()
+        .name()
+        .map_or_else(|_| "an object".to_owned(), |name| name.to_string())
+}
+
+/// The exception of an `exc_info` tuple, to be raised again (PEP 3333, "Error Handling").
+fn reraise(exc_info: &Bound<'_, PyAny>) -> PyResult<PyErr> {
+    let value = exc_info.get_item(1)?;
+    Ok(PyErr::from_value(value))
+}
+
+fn write_head(
+    response: &mut Response,
+    status: &Bound<'_, PyAny>,
+    headers: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let status = status.cast::<PyString>().map_err(|_| {
+        PyTypeError::new_err(format!("the status is {}, not str", type_name(status)))
+    })?;
+    let bytes =
+        text::encode(status).ok_or_else(|| PyValueError::new_err("the status is not latin-1"))?;
+    response
+        .begin(&bytes)
+        .map_err(|error| PyValueError::new_err(format!("invalid status {status:?}: {error}")))?;
+    let headers = headers.cast::<PyList>().map_err(|_| {
+        PyTypeError::new_err(format!(
+            "the headers are {}, not a list",
+            type_name(headers)
+        ))
+    })?;
+    for header in headers.iter() {
+        let pair = header.cast::<PyTuple>().ok().filter(|pair| pair.len() == 2);
+        let pair = pair.ok_or_else(|| {
+            PyTypeError::new_err(format!("a header is not a tuple (name, value): {header:?}"))
+        })?;
+        let (name, value) = (pair.get_borrowed_item(0)?, pair.get_borrowed_item(1)?);
+        let (Ok(name), Ok(value)) = (name.cast::<PyString>(), value.cast::<PyString>()) else {
+            return Err(PyTypeError::new_err(format!(
+                "header name and value must be str: {header:?}"
+            )));
+        };
+        let (Some(name_bytes), Some(value_bytes)) = (text::encode(&name), text::encode(&value))
+        else {
+            return Err(PyValueError::new_err(format!(
+                "a header is not latin-1: {header:?}"
+            )));
+        };
+        response.field(&name_bytes, &value_bytes).map_err(|error| {
+            PyValueError::new_err(format!("invalid header {header:?}: {error}"))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! The template: has loaded the application and forks workers from it, which share its memory (copy on write).
+//!
+//! It forks twice, so that the worker becomes a child of the master (which is a subreaper): see preforkd-worker(7), "Template".
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+
+use crate::worker::{Failure, Inheritance, begin_record, serve};
+use crate::{import, logger, sys, title};
+
+/// How often a new worker looks whether the master has become its parent; that takes microseconds.
+const ADOPTION_LOOK: Duration = Duration::from_micros(200);
+/// After so long the master is taken for dead.
+const ADOPTION_WAIT: Duration = Duration::from_secs(5);
+
+/// `FORK <ticket> <slot> <record>`.
+struct Order {
+    ticket: u64,
+    slot: u32,
+    record: Option<u32>,
+}
+
+impl Order {
+    fn parse(message: &str) -> Option<Self> {
+        let mut words = message.split_ascii_whitespace();
+        let (fork, ticket, slot, record) =
+            (words.next()?, words.next()?, words.next()?, words.next()?);
+        let record = match record {
+            "-" => None,
+            number => Some(number.parse().ok()?),
+        };
+        let order = Self {
+            ticket: ticket.parse().ok()?,
+            slot: slot.parse().ok()?,
+            record,
+        };
+        (fork == "FORK" && words.next().is_none()).then_some(order)
+    }
+}
+
+/// Loads the application and forks workers until the master closes the socket or says TERM. In a worker it serves
+/// and returns when that is over.
+pub(crate) fn run(
+    py: Python<'_>,
+    socket: OwnedFd,
+    inheritance: Inheritance,
+) -> Result<(), Failure> {
+    let master = getppid();
+    let application = import::application(py, &inheritance.settings.application)?;
+    prepare(py)?;
+    let stop =
+        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
+    sys::stop_on_signal(&stop, 0)?;
+    tell(&socket, "READY")?;
+    while let Some(message) = py.detach(|| next_message(&socket, &stop))? {
+        let Some(order) = Order::parse(&message) else {
+            log::error!("could not understand the master's message {message:?}; ignoring it");
+            continue;
+        };
+        if fork(py, &socket, &order)? {
+            drop(stop);
+            return work(py, socket, inheritance, &application, &order, master);
+        }
+    }
+    Ok(())
+}
+
+/// A worker: tells the master, waits to become its child, serves.
+fn work<'py>(
+    py: Python<'py>,
+    socket: OwnedFd,
+    mut inheritance: Inheritance,
+    application: &Bound<'py, PyAny>,
+    order: &Order,
+    master: Option<Pid>,
+) -> Result<(), Failure> {
+    tell(&socket, &format!("FORKED {}", order.ticket))?;
+    drop(socket);
+    let waited = py.detach(|| wait_for_parent(master));
+    set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
+    // The master may have died before it was asked to be told of.
+    if !waited || getppid() != master {
+        return Ok(());
+    }
+    let environment = &mut inheritance.environment;
+    environment.slot = Some(order.slot);
+    environment.scoreboard_record = order.record;
+    logger::set_slot(environment.slot);
+    title::set(environment);
+    py.import("os")?
+        .getattr("environ")?
+        .set_item(preforkd_worker::env::SLOT, order.slot.to_string())?;
+    let record = begin_record(&inheritance)?;
+    serve(py, inheritance, application, record)
+}
+
+/// What has to be so before the first fork.
+fn prepare(py: Python<'_>) -> PyResult<()> {
+    close_databases(py)?;
+    let gc = py.import("gc")?;
+    gc.call_method0("collect")?;
+    // The collector writes to every object it looks at; frozen ones it leaves alone, so that their pages stay shared.
+    gc.call_method0("freeze")?;
+    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
+    if threads > 1 {
+        let names: Vec<String> = py
+            .import("threading")?
+            .call_method0("enumerate")?
+            .cast::<PyList>()?
+            .iter()
+            .map(|thread| thread.getattr("name").map(|name| name.to_string()))
+            .collect::<PyResult<_>>()?;
+        log::warn!(
+            "the application started threads while it was loaded ({threads} in all; Python knows {}): a forked worker does not have \
+             them, and locks that they hold stay locked (start them later, or set preload = false)",
+            names.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Django's connections that were opened while the application was loaded. They are closed here and not in the worker:
+/// to close one there would say goodbye on a socket that the template and all other workers share.
+fn close_databases(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    if modules.contains("django.db")? {
+        modules
+            .get_item("django.db")?
+            .getattr("connections")?
+            .call_method0("close_all")?;
+    }
+    Ok(())
+}
+
+/// Forks twice; true in the worker. By os.fork, so that what modules have registered for a fork is run (also what
+/// gives `random` a new seed).
+fn fork(py: Python<'_>, socket: &OwnedFd, order: &Order) -> Result<bool, Failure> {
+    let os = py.import("os")?;
+    let failed = |error: &PyErr| tell(socket, &format!("FAILED {} {error}", order.ticket));
+    let child: i32 = match os.call_method0("fork") {
+        Ok(pid) => pid.extract()?,
+        Err(error) => {
+            failed(&error)?;
+            return Ok(false);
+        }
+    };
+    if child != 0 {
+        // It ends at once, after its own fork.
+        os.call_method1("waitpid", (child, 0))?;
+        return Ok(false);
+    }
+    match os.call_method0("fork").and_then(|pid| pid.extract::<i32>()) {
+        Ok(0) => Ok(true),
+        Ok(_) => Err(leave(&os, 0)),
+        Err(error) => {
+            let _ = failed(&error);
+            Err(leave(&os, 1))
+        }
+    }
+}
+
+/// Ends the process in between without its exit handlers, which are the template's.
+fn leave(os: &Bound<'_, PyModule>, status: i32) -> Failure {
+    match os.call_method1("_exit", (status,)) {
+        Ok(_) => Failure::Shown,
+        Err(error) => error.into(),
+    }
+}
+
+fn tell(socket: &OwnedFd, message: &str) -> io::Result<()> {
+    send(socket, message.as_bytes(), SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// The next message; none at the end.
+fn next_message(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<Option<String>> {
+    loop {
+        let mut both = [
+            PollFd::new(socket, PollFlags::IN),
+            PollFd::new(stop, PollFlags::IN),
+        ];
+        match poll(&mut both, None) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        if !both[1].revents().is_empty() {
+            return Ok(None);
+        }
+        let mut buffer = [0; 256];
+        let n = match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => n,
+            Err(Errno::INTR | Errno::AGAIN) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        return Ok((n > 0).then(|| String::from_utf8_lossy(&buffer[..n]).into_owned()));
+    }
+}
+
+/// The process in between has ended when the master is the parent. Whether that came about.
+fn wait_for_parent(master: Option<Pid>) -> bool {
+    let mut left = ADOPTION_WAIT;
+    while getppid() != master {
+        let Some(rest) = left.checked_sub(ADOPTION_LOOK) else {
+            return false;
+        };
+        left = rest;
+        std::thread::sleep(ADOPTION_LOOK);
+    }
+    true
+}

@@ -1,0 +1,96 @@
+"""A strict little HTTP client over a socket: it shows exactly what came."""
+
+
+class Closed(Exception):
+    """The connection ended before the response did."""
+
+
+class Response:
+    def __init__(self, status, fields, body, raw):
+        self.status = status
+        self.fields = fields  # list of (name, value)
+        self.body = body
+        self.raw = raw  # body as framed
+
+    def __getitem__(self, name):
+        values = [value for key, value in self.fields if key.lower() == name.lower()]
+        return values[0] if values else None
+
+
+class Client:
+    def __init__(self, sock):
+        self.sock = sock
+        self.buffer = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+
+    def send(self, data):
+        self.sock.sendall(data)
+
+    def more(self):
+        data = self.sock.recv(65536)
+        if not data:
+            raise Closed(self.buffer)
+        self.buffer += data
+
+    def until(self, mark):
+        while mark not in self.buffer:
+            self.more()
+        found, _, self.buffer = self.buffer.partition(mark)
+        return found
+
+    def exactly(self, number):
+        while len(self.buffer) < number:
+            self.more()
+        found, self.buffer = self.buffer[:number], self.buffer[number:]
+        return found
+
+    def to_end(self):
+        try:
+            while True:
+                self.more()
+        except Closed:
+            found, self.buffer = self.buffer, b""
+            return found
+
+    def receive(self, head=False):
+        lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
+        version, status = lines[0].split(" ", 1)
+        assert version == "HTTP/1.1", lines[0]
+        fields = [tuple(line.split(": ", 1)) for line in lines[1:]]
+        response = Response(status, fields, b"", b"")
+        code = int(status[:3])
+        if head or code < 200 or code in (204, 304):
+            return response
+        if response["Transfer-Encoding"] == "chunked":
+            while True:
+                size = int(self.until(b"\r\n"), 16)
+                data = self.exactly(size)
+                assert self.exactly(2) == b"\r\n"
+                response.body += data
+                if size == 0:
+                    break
+        elif response["Content-Length"] is not None:
+            response.body = self.exactly(int(response["Content-Length"]))
+        else:
+            response.body = self.to_end()
+        return response
+
+    def ask(self, path, method="GET", body=None, fields=(), version="1.1"):
+        head = "%s %s HTTP/%s\r\nHost: test\r\n" % (method, path, version)
+        if body is not None:
+            head += "Content-Length: %d\r\n" % len(body)
+        head += "".join("%s: %s\r\n" % field for field in fields)
+        self.send(head.encode("latin-1") + b"\r\n" + (body or b""))
+        return self.receive(method == "HEAD")
+
+    def is_closed(self):
+        """Waits for the end of the connection; false when something else came."""
+        try:
+            return self.buffer == b"" and self.sock.recv(1) == b""
+        except ConnectionResetError:
+            return True

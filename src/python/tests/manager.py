@@ -1,0 +1,217 @@
+"""Plays the manager's part of the worker contract: binds a socket, starts workers, takes their datagrams."""
+
+import array
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
+GUARD = 30  # seconds after which a wait is a failure
+
+SETTINGS = {
+    "threads": 1,
+    "preload": False,
+    "static": {},
+    "max_body": 64 << 20,
+    "max_head": 32768,
+    "max_headers": 100,
+    "body_in_memory": 256 << 10,
+    "header_timeout": 10.0,
+    "body_timeout": 10.0,
+    "write_timeout": 10.0,
+    "keepalive_timeout": 60.0,
+    "graceful_timeout": 20.0,
+    "max_connections": 1000,
+    "listeners": ["127.0.0.1:0"],
+}
+
+# Lowers its own descriptors to the numbers of the contract, then becomes the program, as a manager's child does between fork and exec.
+LAUNCH = """
+import ctypes, fcntl, os, sys
+moves = [int(n) for n in sys.argv[1].split(",")]
+high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in moves]
+os.closerange(3, 100)
+for n, fd in enumerate(high):
+    os.dup2(fd, 3 + n, True)
+    os.close(fd)
+ctypes.CDLL(None).prctl(1, 15)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class Failure(Exception):
+    pass
+
+
+class Worker:
+    """One worker, perhaps with a template in front of it; use it as a context manager."""
+
+    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, env=None, **settings):
+        self.settings = dict(SETTINGS, application=application, **settings)
+        self.python = python
+        self.extension = os.path.abspath(extension)
+        self.chdir = chdir
+        self.env = env or {}
+        self.folder = tempfile.TemporaryDirectory(prefix="preforkd-")
+        if unix:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.path = os.path.join(self.folder.name, "sock")
+            self.listener.bind(self.path)
+        else:
+            self.listener = socket.socket()
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.listener.bind(("127.0.0.1", 0))
+            self.path = None
+        self.listener.listen(512)
+        self.address = self.path or self.listener.getsockname()
+        self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notify.bind("\0preforkd-test-%d-%s" % (os.getpid(), os.path.basename(self.folder.name)))
+        self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.board = os.memfd_create("scoreboard")
+        os.ftruncate(self.board, 16 * 512)
+        self.log = open(os.path.join(self.folder.name, "log"), "w+b")
+        self.template = None
+        self.pid = None
+        self.process = None
+        self.start()
+
+    def start(self):
+        preload = self.settings["preload"]
+        fds = [self.listener.fileno(), self.board]
+        env = dict(os.environ, **self.env)
+        env.update(
+            LISTEN_FDS="1",
+            LISTEN_FDNAMES="web",
+            NOTIFY_SOCKET=self.notify.getsockname().replace(b"\0", b"@", 1).decode(),
+            PREFORKD_APP="web",
+            PREFORKD_GENERATION="2",
+            PREFORKD_SCOREBOARD_FD="4",
+            PREFORKD_EXTENSION=self.extension,
+            PREFORKD_WSGI=json.dumps(self.settings),
+        )
+        child = None
+        if preload:
+            # Grandchildren come to whoever is subreaper.
+            import ctypes
+
+            ctypes.CDLL(None).prctl(36, 1)
+            self.template, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.template.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            fds.append(child.fileno())
+            env["PREFORKD_TEMPLATE"] = "5"
+        else:
+            env["PREFORKD_SLOT"] = "3"
+            env["PREFORKD_SCOREBOARD_RECORD"] = "9"
+        with open(BOOTSTRAP) as source:
+            bootstrap = source.read()
+        numbers = ",".join(map(str, fds))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, numbers, self.python, "-c", bootstrap],
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=self.log,
+            env=env,
+            cwd=self.chdir,
+            pass_fds=fds,
+            start_new_session=True,
+        )
+        if preload:
+            child.close()
+            if self.receive(self.template)[0] != "READY":
+                self.fail("the template is not ready")
+            self.pid = self.fork(1, 3, 9)
+        message, pid = self.receive(self.notify)
+        if message != "READY=1":
+            self.fail("expected READY=1, not %r" % message)
+        if self.pid is None:
+            self.pid = self.process.pid
+        if pid != self.pid:
+            self.fail("READY=1 of process %d and not of %d" % (pid, self.pid))
+
+    def fork(self, ticket, slot, record):
+        """Has the template fork a worker; its process id."""
+        self.template.send(b"FORK %d %d %d" % (ticket, slot, record))
+        message, pid = self.receive(self.template)
+        if message != "FORKED %d" % ticket:
+            self.fail("expected FORKED %d, not %r" % (ticket, message))
+        return pid
+
+    def receive(self, sock):
+        """A message and the process id that the kernel vouches for."""
+        if not select.select([sock], [], [], GUARD)[0]:
+            self.fail("no message came")
+        data, ancillary, _, _ = sock.recvmsg(256, socket.CMSG_SPACE(12))
+        pid = 0
+        for level, kind, value in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+                pid = array.array("i", value[:12])[0]
+        return data.decode(), pid
+
+    def fail(self, message):
+        log = self.read_log()
+        self.kill()
+        raise Failure(message + "\n" + log)
+
+    def read_log(self):
+        self.log.flush()
+        with open(self.log.name, errors="replace") as log:
+            return log.read()
+
+    def record(self, index=9):
+        """A record of the scoreboard as a list of its 64 words."""
+        return list(array.array("Q", os.pread(self.board, 512, index * 512)))
+
+    def connect(self):
+        sock = socket.socket(socket.AF_UNIX if self.path else socket.AF_INET)
+        sock.settimeout(GUARD)
+        sock.connect(self.address)
+        return sock
+
+    def wait(self):
+        """Waits for the worker to end; its exit status, negative for a signal."""
+        if self.template is None:
+            return self.process.wait(GUARD)
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            if not select.select([descriptor], [], [], GUARD)[0]:
+                self.fail("the worker does not end")
+        finally:
+            os.close(descriptor)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+    def stop(self):
+        """Asks the worker to stop and gives its exit status."""
+        os.kill(self.pid, signal.SIGTERM)
+        return self.wait()
+
+    def kill(self):
+        for pid in {self.pid, self.process.pid} - {None}:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+        if self.template is not None:
+            self.template.close()
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass
+        self.process.wait()
+        self.listener.close()
+        self.notify.close()
+        self.log.close()
+        os.close(self.board)
+        self.folder.cleanup()

@@ -1,0 +1,30 @@
+"""Runs the tests of the Python worker: run.py --extension libpreforkd_python.so [--python PYTHON] [NAME ...]"""
+
+import argparse
+import os
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import test_life
+import test_wsgi
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--extension", required=True, help="the built extension module")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that workers run (default: this one)")
+    parser.add_argument("names", nargs="*", help="tests to run, such as test_wsgi.Inline.test_write")
+    arguments = parser.parse_args()
+    test_wsgi.OPTIONS.update(extension=arguments.extension, python=arguments.python)
+    loader = unittest.TestLoader()
+    if arguments.names:
+        suite = loader.loadTestsFromNames(arguments.names)
+    else:
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_life))
+    result = unittest.TextTestRunner(verbosity=1).run(suite)
+    sys.exit(not result.wasSuccessful())
+
+
+main()

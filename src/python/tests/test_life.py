@@ -1,0 +1,270 @@
+"""Start, stop, templates, limits and static files of a worker."""
+
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import tempfile
+import unittest
+import unittest.mock
+
+import manager
+from client import Client
+from manager import Worker
+from test_wsgi import OPTIONS
+
+
+class Life(unittest.TestCase):
+    def worker(self, application="apps:application", **settings):
+        worker = Worker(OPTIONS["extension"], application, python=OPTIONS["python"], **settings)
+        self.addCleanup(worker.__exit__)
+        return worker
+
+    def client(self, worker):
+        client = Client(worker.connect())
+        self.addCleanup(client.sock.close)
+        return client
+
+    def assertStops(self, worker):
+        self.assertEqual(worker.stop(), 0, worker.read_log())
+
+    def test_term_ends_an_idle_worker_with_its_exit_handlers(self):
+        for settings in ({}, {"threads": 4}, {"preload": True}):
+            worker = self.worker(**settings)
+            self.assertStops(worker)
+            self.assertEqual(worker.receive(worker.notify)[0], "STOPPING=1")
+            self.assertIn("atexit ran", worker.read_log())
+            self.assertEqual(worker.record()[1], 4)
+
+    def test_term_finishes_requests_in_flight(self):
+        worker = self.worker(threads=4)
+        waiting, other = self.client(worker), self.client(worker)
+        waiting.send(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
+        waiting.until(b"waiting\n")
+        os.kill(worker.pid, signal.SIGTERM)
+        self.assertEqual(worker.receive(worker.notify)[0], "STOPPING=1")
+        response = other.ask("/open")
+        self.assertEqual((response.status, response["Connection"]), ("200 OK", "close"))
+        waiting.until(b"open\n")
+        waiting.until(b"0\r\n\r\n")
+        self.assertEqual(worker.wait(), 0)
+
+    def test_term_answers_what_waits_in_the_accept_queue(self):
+        for threads in (1, 4):
+            worker = self.worker(threads=threads)
+            os.kill(worker.pid, signal.SIGSTOP)
+            clients = [self.client(worker) for _ in range(50)]
+            for client in clients:
+                client.send(b"GET /several HTTP/1.1\r\nHost: a\r\n\r\n")
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGCONT)
+            responses = [client.receive() for client in clients]
+            self.assertEqual({response.body for response in responses}, {b"one two"})
+            # The first may have been accepted before the signal was seen.
+            self.assertEqual({response["Connection"] for response in responses[1:]}, {"close"})
+            self.assertEqual(worker.wait(), 0)
+
+    def test_an_idle_connection_may_ask_once_more(self):
+        worker = self.worker()
+        client = self.client(worker)
+        client.ask("/several")
+        os.kill(worker.pid, signal.SIGTERM)
+        self.assertEqual(worker.receive(worker.notify)[0], "STOPPING=1")
+        response = client.ask("/several")
+        self.assertEqual((response.body, response["Connection"]), (b"one two", "close"))
+        self.assertEqual(worker.wait(), 0)
+
+    def test_a_stuck_worker_ends_itself(self):
+        worker = self.worker(graceful_timeout=0.1)
+        self.client(worker).send(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+        guard = select.poll()
+        while worker.record()[6] == 0:
+            guard.poll(5)
+        self.assertEqual(worker.stop(), -signal.SIGALRM)
+
+    def test_abrt_shows_the_stacks(self):
+        worker = self.worker(threads=2)
+        self.client(worker).send(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+        while "blocking" not in self.client(worker).ask("/seen").body.decode():
+            pass
+        record = worker.record()
+        self.assertEqual((record[7] > 0, record[6] > 0, record[1]), (True, True, 3))
+        line = b"".join(word.to_bytes(8, "little") for word in record[9:29])[: record[8]]
+        self.assertEqual(line, b"GET /block")
+        os.kill(worker.pid, signal.SIGABRT)
+        self.assertEqual(worker.wait(), -signal.SIGABRT)
+        self.assertIn("in block", worker.read_log())
+
+    def test_an_import_error_is_shown_once(self):
+        for preload in (False, True):
+            for application, error in [
+                ("nothing_of_that_name:application", "ModuleNotFoundError"),
+                ("apps:nothing", "AttributeError"),
+                ("apps:answer", "is not callable"),
+                (":", "does not name an application"),
+            ]:
+                with self.assertRaises(Exception) as failure:
+                    with unittest.mock.patch.object(manager, "GUARD", 10):
+                        StartFails(OPTIONS["extension"], application, python=OPTIONS["python"], preload=preload)
+                log = str(failure.exception)
+                self.assertIn("exit status 1\n", log)
+                self.assertEqual(log.count(error), 1, log)
+                self.assertEqual(log.count("Traceback") <= 1, True, log)
+
+    def test_a_template_forks_workers_that_differ(self):
+        worker = self.worker(preload=True)
+        states = []
+        for ticket, slot in ((7, 4), (8, 5)):
+            pid = worker.fork(ticket, slot, slot)
+            self.addCleanup(os.kill, pid, signal.SIGKILL)
+            self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
+            self.assertEqual(worker.record(slot)[0], pid)
+            with open("/proc/%d/cmdline" % pid) as cmdline:
+                self.assertEqual(cmdline.read().rstrip("\0"), "preforkd: web/%d gen 2" % slot)
+            with open("/proc/%d/stat" % pid) as stat:
+                self.assertEqual(int(stat.read().rsplit(")")[1].split()[1]), os.getpid())
+        with open("/proc/%d/cmdline" % worker.process.pid) as cmdline:
+            self.assertEqual(cmdline.read().rstrip("\0"), "preforkd: web template gen 2")
+        pids = set()
+        while len(pids) < 2:
+            state = json.loads(self.client(worker).ask("/process").body)
+            if state["pid"] not in pids:
+                pids.add(state["pid"])
+                states.append(state)
+        self.assertNotEqual(states[0]["random"], states[1]["random"])
+        self.assertEqual(states[0]["at_import"], states[1]["at_import"])
+        self.assertTrue(all(state["forked"] for state in states))
+
+    def test_a_template_ends_with_its_socket(self):
+        worker = self.worker(preload=True)
+        worker.template.shutdown(socket.SHUT_RDWR)
+        self.assertEqual(worker.process.wait(manager.GUARD), 0)
+        self.assertEqual(self.client(worker).ask("/several").body, b"one two")
+
+    def test_a_template_ends_at_term(self):
+        worker = self.worker(preload=True)
+        worker.process.terminate()
+        self.assertEqual(worker.process.wait(manager.GUARD), 0)
+
+    def test_threads_at_fork_are_named(self):
+        worker = self.worker("threaded:application", preload=True)
+        self.assertIn("WARN app=web worker=template gen=2", worker.read_log())
+        self.assertIn("background-reader", worker.read_log())
+
+    def test_a_worker_whose_master_is_gone_stops(self):
+        # Inline: the worker's parent is this process, so a helper in between has to die.
+        worker = self.worker()
+        self.assertEqual(worker.record()[1], 2)
+        os.kill(worker.pid, signal.SIGINT)
+        self.assertEqual(worker.wait(), 0)
+
+    def test_unix_socket(self):
+        worker = self.worker(unix=True)
+        environ = json.loads(self.client(worker).ask("/environ").body)
+        self.assertEqual((environ["REMOTE_ADDR"], environ["SERVER_NAME"], environ["SERVER_PORT"]), ("", "localhost", "80"))
+        self.assertNotIn("REMOTE_PORT", environ)
+
+    def test_timeouts(self):
+        worker = self.worker(header_timeout=0.2, body_timeout=0.3, keepalive_timeout=0.4)
+        silent, slow, body, idle = (self.client(worker) for _ in range(4))
+        slow.send(b"GET / HTTP/1.1\r\nHost:")
+        body.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
+        idle.ask("/several")
+        self.assertTrue(silent.is_closed())
+        self.assertEqual(slow.receive().status, "408 Request Timeout")
+        self.assertEqual(body.receive().status, "408 Request Timeout")
+        self.assertTrue(idle.is_closed())
+
+    def test_a_client_that_does_not_read_is_dropped(self):
+        worker = self.worker(write_timeout=0.3)
+        client = self.client(worker)
+        client.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        while "closed endless" not in self.client(worker).ask("/seen").body.decode():
+            pass
+
+    def test_many_slow_clients_do_not_stop_the_others(self):
+        worker = self.worker()
+        slow = [self.client(worker) for _ in range(200)]
+        for client in slow:
+            client.send(b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nab")
+        self.assertEqual(self.client(worker).ask("/several").body, b"one two")
+        for client in slow:
+            client.send(b"cde")
+        for client in slow:
+            self.assertEqual(client.receive().body, b"5 abcde")
+
+    def test_no_more_connections_than_the_limit(self):
+        worker = self.worker(max_connections=4)
+        clients = [self.client(worker) for _ in range(4)]
+        for client in clients:
+            client.ask("/several")
+        fifth = self.client(worker)
+        fifth.send(b"GET /several HTTP/1.1\r\nHost: a\r\n\r\n")
+        self.assertEqual(select.select([fifth.sock], [], [], 0.2)[0], [])
+        self.assertEqual(worker.record()[5], 4)
+        clients[0].sock.close()
+        self.assertEqual(fifth.receive().body, b"one two")
+
+    def test_static_files(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        content = os.urandom(3_000_000)
+        with open(os.path.join(folder.name, "large.bin"), "wb") as file:
+            file.write(content)
+        with open(os.path.join(folder.name, "small.css"), "w") as file:
+            file.write("body {}")
+        for threads in (1, 4):
+            worker = self.worker(threads=threads, static={"/static/": folder.name})
+            client = self.client(worker)
+            response = client.ask("/static/large.bin")
+            self.assertEqual((response.body == content, response["Content-Type"]), (True, "application/octet-stream"))
+            response = client.ask("/static/large.bin", fields=[("Range", "bytes=1000000-2000000")])
+            self.assertEqual((response.status, response.body == content[1000000:2000001]), ("206 Partial Content", True))
+            response = client.ask("/static/small.css")
+            self.assertEqual((response.body, response["Content-Type"]), (b"body {}", "text/css; charset=utf-8"))
+            self.assertEqual(client.ask("/static/small.css", fields=[("If-None-Match", response["ETag"])]).status, "304 Not Modified")
+            self.assertEqual(client.ask("/static/../apps.py").status[:3], "404")
+            self.assertEqual(client.ask("/several").body, b"one two")
+
+    def test_without_descriptors_the_worker_waits_and_recovers(self):
+        worker = self.worker()
+        first = self.client(worker)
+        used = json.loads(first.ask("/process").body)["fds"]
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (used + 2, 1024))
+        clients = [self.client(worker) for _ in range(8)]
+        for client in clients:
+            client.send(b"GET /several HTTP/1.1\r\nHost: a\r\n\r\n")
+        while "could not accept a connection" not in worker.read_log():
+            self.assertEqual(first.ask("/several").body, b"one two")
+        with open("/proc/%d/stat" % worker.pid) as stat:
+            before = sum(map(int, stat.read().split()[13:15]))
+        select.select([], [], [], 0.6)
+        with open("/proc/%d/stat" % worker.pid) as stat:
+            self.assertLessEqual(sum(map(int, stat.read().split()[13:15])) - before, 6, "hundredths of a second")
+        resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (1024, 1024))
+        for client in clients:
+            self.assertEqual(client.receive().body, b"one two")
+        self.assertEqual(worker.read_log().count("could not accept a connection"), 1)
+
+    def test_descriptors_do_not_leak(self):
+        worker = self.worker()
+        first = json.loads(self.client(worker).ask("/process").body)["fds"]
+        for _ in range(100):
+            with Client(worker.connect()) as client:
+                client.ask("/file", fields=[("Connection", "close")])
+        while worker.record()[5] > 1:
+            self.client(worker).ask("/several", fields=[("Connection", "close")])
+        with Client(worker.connect()) as client:
+            self.assertLessEqual(json.loads(client.ask("/process").body)["fds"], first + 2)
+
+
+class StartFails(Worker):
+    """A worker that is expected to end before it is ready."""
+
+    def receive(self, sock):
+        status = self.process.wait(manager.GUARD)
+        self.pid = None
+        self.template = None
+        raise manager.Failure("exit status %d\n%s" % (status, self.read_log()))
