@@ -1,0 +1,53 @@
+"""Addresses that only tests need; the demo site itself has no switch for them."""
+import os
+import sys
+
+from django.http import HttpResponse, StreamingHttpResponse
+from django.urls import include, path
+
+
+def echo(request):
+    """The request's id, and who answered."""
+    response = HttpResponse(request.GET["id"], content_type="text/plain")
+    for name in ("SLOT", "GENERATION"):
+        response[f"X-{name}"] = os.environ[f"PREFORKD_{name}"]
+    response["X-Pid"] = str(os.getpid())
+    return response
+
+
+def boom(request):
+    """A page with a mistake."""
+    raise RuntimeError("boom, as the test asked")
+
+
+def gated(request):
+    """The second piece is made only after the test has opened the gate, a fifo."""
+
+    def pieces():
+        yield "before the gate\n"
+        with open(os.environ["E2E_GATE"]) as gate:
+            yield gate.read()
+
+    return StreamingHttpResponse(pieces(), content_type="text/plain")
+
+
+def endless(request):
+    """A stream that only its reader can end."""
+
+    def pieces():
+        try:
+            while True:
+                yield b"x" * 65536
+        finally:
+            print("endless stream closed", file=sys.stderr, flush=True)
+
+    return StreamingHttpResponse(pieces(), content_type="application/octet-stream")
+
+
+urlpatterns = [
+    path("echo", echo),
+    path("boom", boom),
+    path("gated", gated),
+    path("endless", endless),
+    path("", include("mysite.urls")),
+]
