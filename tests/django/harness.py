@@ -52,28 +52,23 @@ def environ(folder):
     }
 
 
-class Site(Service):
-    """preforkd with the demo site; ready when made."""
+class Preforkd(Service):
+    """preforkd with one application, configured in `folder`."""
 
-    def __init__(self, **options):
-        folder = data()
-        gate = folder / "gate"
-        if not gate.exists():
-            os.mkfifo(gate)
-        ours = {key: value for key, value in environ(folder).items() if os.environ.get(key) != value}
-        app = {
-            "wsgi": "mysite.wsgi:application", "chdir": str(SITE), "python": PYTHON, "listen": ["fd:web"], "workers": 2,
-            "preload": True, "static": {"/static/": str(folder / "static")}, "env": ours, **options,
-        }
-        config = folder / "app.toml"
+    def __init__(self, folder, **app):
+        config = Path(folder) / "app.toml"
         config.write_text("[app.demo]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in app.items()))
         self.expected = []
         super().__init__([PREFORKD, "-c", config])
+
+    def ready(self):
+        """Wait until it serves; or clean up."""
         try:
             self.wait_notify("READY=1")
         except BaseException:
             self.close()
             raise
+        return self
 
     def expect(self, pattern):
         """Let error lines pass that `pattern` is found in."""
@@ -98,6 +93,20 @@ class Site(Service):
             self.close()
 
 
+def site(**options):
+    """The demo site, served as conf/demo/app.toml does it but for `options`."""
+    folder = data()
+    gate = folder / "gate"
+    if not gate.exists():
+        os.mkfifo(gate)
+    ours = {key: value for key, value in environ(folder).items() if os.environ.get(key) != value}
+    app = {
+        "wsgi": "mysite.wsgi:application", "chdir": str(SITE), "python": PYTHON, "listen": ["fd:web"], "workers": 2,
+        "preload": True, "static": {"/static/": str(folder / "static")}, "env": ours,
+    }
+    return Preforkd(folder, **{**app, **options}).ready()
+
+
 class SiteCase(unittest.TestCase):
     """Tests that share one running site; a failed one shows what the site said."""
 
@@ -105,7 +114,7 @@ class SiteCase(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.site = Site(**cls.options)
+        cls.site = site(**cls.options)
 
     @classmethod
     def tearDownClass(cls):

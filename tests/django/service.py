@@ -38,9 +38,7 @@ class Service:
         self.more_lines = threading.Condition()
         name = self.notify.getsockname()
         environ = dict(os.environ, **(env or {}))
-        environ.update(
-            NOTIFY_SOCKET="@" + name[1:].decode("ascii"), LISTEN_FDS="1", LISTEN_FDNAMES="web", PYTHONUNBUFFERED="1"
-        )
+        environ.update(NOTIFY_SOCKET="@" + name[1:].decode("ascii"), LISTEN_FDS="1", LISTEN_FDNAMES="web")
         fd = self.listener.fileno()
         self.process = subprocess.Popen(
             [sys.executable, "-IS", "-c", LAUNCHER, str(fd), *map(str, command)],

@@ -20,7 +20,7 @@ class Reload:
                     lambda: any(generation == first + number for _, generation, _ in load.seen), f"generation {first + number}"
                 )
                 load.wait_round()
-        self.assertEqual(load.lost, [], f"of {load.answered + len(load.lost)}")
+        self.assertFalse(load.lost, f"{len(load.lost)} lost, {load.answered} answered")
         slots = {slot for slot, _, _ in load.seen}
         self.assertEqual(len(slots), 2, "a slot is kept by its replacement")
 
@@ -41,7 +41,8 @@ class Reload:
             self.assertLessEqual(len(client.lost), 1, client.lost)
             for pid, reason in client.lost:
                 self.assertIn(pid, (killed, None), reason)
-                self.assertNotRegex(reason, "connect:|was answered with|bytes", "the listener and the others live on")
+                # Never refused, never a wrong answer: the listener and the other worker live on.
+                self.assertRegex(reason, "closed after|ConnectionResetError|BrokenPipeError")
 
 
 class InlineWorkers(Reload, SiteCase):
