@@ -5,7 +5,8 @@ from django import forms
 
 from .models import Note, Upload
 
-UPLOAD_LIMIT = 64 * 1024 * 1024
+# Below the server's own limit (64 MiB a body), so that the visitor sees this form's message and not a bare 413.
+UPLOAD_LIMIT = 50 * 1024 * 1024
 
 
 class NoteForm(forms.ModelForm):
