@@ -1,5 +1,7 @@
 """The demo site under the real master, on a fresh database, for the tests of this folder.
 
+    python3 -m unittest discover -s tests/django
+
 PREFORKD names the binary (target/release/preforkd otherwise), DEMO_PYTHON a Python that has Django
 (the one that `scripts/demo --prepare` makes otherwise).
 """

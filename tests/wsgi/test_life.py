@@ -1,6 +1,8 @@
 """The life of Python workers under the real master: start, failure, reload, stop.
 
 How a worker speaks HTTP and PEP 3333 is tested beside its source; here is what takes both of them.
+
+    python3 -m unittest discover -s tests/wsgi
 """
 import functools
 import http.client
