@@ -1,10 +1,13 @@
 """Reload and crash under load: no request may be lost that the server could have kept."""
+import hashlib
 import os
 import signal
 import unittest
 
-from harness import SiteCase
+from browser import Browser
+from harness import SiteCase, data
 from load import Load
+from strict import Connection
 
 
 class Reload:
@@ -23,6 +26,38 @@ class Reload:
         self.assertFalse(load.lost, f"{len(load.lost)} lost, {load.answered} answered")
         slots = {slot for slot, _, _ in load.seen}
         self.assertEqual(len(slots), 2, "a slot is kept by its replacement")
+
+    def test_what_is_being_served_is_finished_by_the_old_workers(self):
+        streamed = Browser(self.site.port)
+        self.addCleanup(streamed.connection.close)
+        stream = streamed.open("GET", "/gated")
+        self.assertEqual(stream.readline(), b"before the gate\n")
+        body = os.urandom(2_000_000)
+        upload = Connection(self.site.port)
+        self.addCleanup(upload.socket.close)
+        head = f"POST /digest HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
+        upload.socket.sendall(head.encode() + body[:1_000_000])
+        with Load(self.site.port) as load:
+            first = max(generation for _, generation, _ in load.seen)
+            self.site.send(signal.SIGHUP)
+            self.site.wait_notify("RELOADING=1")
+            load.wait_until(lambda: any(seen[1] == first + 1 for seen in load.seen), "the next generation")
+            with open(data() / "gate", "w") as gate:
+                gate.write("after the gate\n")
+            self.assertEqual(stream.read(), b"after the gate\n")
+            upload.socket.sendall(body[1_000_000:])
+            answer = upload.read_answer()
+            self.assertEqual((answer.status, answer.body.decode()), (200, hashlib.sha256(body).hexdigest()))
+            self.assertEqual(answer.headers["x-generation"], str(first))
+            self.site.wait_notify("READY=1")
+        self.assertFalse(load.lost, f"{len(load.lost)} lost, {load.answered} answered")
+
+    def test_idle_connections_are_closed_in_order(self):
+        connection = Connection(self.site.port)
+        self.addCleanup(connection.socket.close)
+        self.assertEqual(connection.request("/echo?id=1").body, b"1")
+        self.site.reload()
+        self.assertEqual(connection.socket.recv(1), b"", "an end, neither a reset nor a hang")
 
     def test_killed_worker_is_replaced_and_takes_only_its_own_requests_along(self):
         with Load(self.site.port) as load:

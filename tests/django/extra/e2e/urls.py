@@ -1,14 +1,27 @@
 """Addresses that only tests need; the demo site itself has no switch for them."""
+import hashlib
 import os
 import sys
 
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
 
 
 def echo(request):
     """The request's id, and who answered."""
-    response = HttpResponse(request.GET["id"], content_type="text/plain")
+    return signed(request.GET["id"])
+
+
+@csrf_exempt
+def digest(request):
+    """The hash of what was sent, and who answered."""
+    return signed(hashlib.sha256(request.body).hexdigest())
+
+
+def signed(text):
+    """An answer that names its worker."""
+    response = HttpResponse(text, content_type="text/plain")
     for name in ("SLOT", "GENERATION"):
         response[f"X-{name}"] = os.environ[f"PREFORKD_{name}"]
     response["X-Pid"] = str(os.getpid())
@@ -46,6 +59,7 @@ def endless(request):
 
 urlpatterns = [
     path("echo", echo),
+    path("digest", digest),
     path("boom", boom),
     path("gated", gated),
     path("endless", endless),
