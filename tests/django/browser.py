@@ -7,6 +7,8 @@ from urllib.parse import urlencode
 
 from service import GUARD
 
+FORM = "application/x-www-form-urlencoded"
+
 
 class Answer:
     """A response, read to its end."""
@@ -66,7 +68,7 @@ class Browser:
     def post(self, path, **fields):
         """Fill in the form of a page and send it."""
         body = urlencode({"csrfmiddlewaretoken": self.token(path), **fields})
-        return self.send(path, body, "application/x-www-form-urlencoded")
+        return self.send(path, body, FORM)
 
     def upload(self, path, name, content, chunked=False):
         """Send a file with the form of a page; `chunked`: without telling its length before."""

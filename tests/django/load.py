@@ -77,6 +77,20 @@ class Load:
         with self.progress:
             assert self.progress.wait_for(fact, GUARD), f"never: {what}; seen {sorted(self.seen)}, lost {self.lost}"
 
+    @property
+    def workers(self):
+        """Who has answered so far: slot, generation, pid; the newest generation last."""
+        with self.progress:
+            return sorted(self.seen, key=lambda worker: worker[1])
+
+    def wait_worker(self, fact, what):
+        """Wait for an answer of a worker of whom `fact(slot, generation, pid)` is true."""
+        self.wait_until(lambda: any(fact(*worker) for worker in self.seen), what)
+
+    def wait_generation(self, number):
+        """Wait for an answer of this generation."""
+        self.wait_worker(lambda slot, generation, pid: generation == number, f"generation {number}")
+
     def wait_round(self):
         """Wait until each client has had one more answer to a request sent after this call."""
         # The answer that is on its way now belongs to an earlier request.

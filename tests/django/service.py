@@ -114,7 +114,8 @@ class Service:
         try:
             status = self.process.wait(GUARD)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still there {GUARD} s after {signal.Signals(number).name}\n{self.report()}") from None
+            name = signal.Signals(number).name
+            raise AssertionError(f"still there {GUARD} s after {name}\n{self.report()}") from None
         self.reader.join(GUARD)
         if self.reader.is_alive():
             raise AssertionError(f"children outlived the server\n{self.report()}")

@@ -36,7 +36,8 @@ class Connection:
 
     def request(self, target, close=False):
         """GET; the answer, after which the server has closed exactly if one of the two said so."""
-        head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{'Connection: close' + chr(13) + chr(10) if close else ''}\r\n"
+        wish = "Connection: close\r\n" if close else ""
+        head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{wish}\r\n"
         try:
             self.socket.sendall(head.encode("ascii"))
             answer = self.read_answer()

@@ -15,16 +15,14 @@ class Reload:
 
     def test_ten_reloads_lose_no_request(self):
         with Load(self.site.port) as load:
-            first = max(generation for _, generation, _ in load.seen)
+            first = load.workers[-1][1]
             for number in range(1, 11):
                 self.site.reload()
                 # The new generation serves, and nobody was left behind.
-                load.wait_until(
-                    lambda: any(generation == first + number for _, generation, _ in load.seen), f"generation {first + number}"
-                )
+                load.wait_generation(first + number)
                 load.wait_round()
         self.assertFalse(load.lost, f"{len(load.lost)} lost, {load.answered} answered")
-        slots = {slot for slot, _, _ in load.seen}
+        slots = {slot for slot, _, _ in load.workers}
         self.assertEqual(len(slots), 2, "a slot is kept by its replacement")
 
     def test_what_is_being_served_is_finished_by_the_old_workers(self):
@@ -38,10 +36,10 @@ class Reload:
         head = f"POST /digest HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         upload.socket.sendall(head.encode() + body[:1_000_000])
         with Load(self.site.port) as load:
-            first = max(generation for _, generation, _ in load.seen)
+            first = load.workers[-1][1]
             self.site.send(signal.SIGHUP)
             self.site.wait_notify("RELOADING=1")
-            load.wait_until(lambda: any(seen[1] == first + 1 for seen in load.seen), "the next generation")
+            load.wait_generation(first + 1)
             with open(data() / "gate", "w") as gate:
                 gate.write("after the gate\n")
             self.assertEqual(stream.read(), b"after the gate\n")
@@ -61,13 +59,13 @@ class Reload:
 
     def test_killed_worker_is_replaced_and_takes_only_its_own_requests_along(self):
         with Load(self.site.port) as load:
-            slot, generation, killed = max(load.seen, key=lambda worker: worker[1])
+            victim = load.workers[-1]
+            slot, _, killed = victim
             self.site.expect(rf"\bpid={killed}\b")
             start = len(self.site.log)
             os.kill(killed, signal.SIGKILL)
-            load.wait_until(
-                lambda: any(seen[0] == slot and seen[1] == generation and seen[2] != killed for seen in load.seen),
-                f"another worker in slot {slot}",
+            load.wait_worker(
+                lambda *worker: worker[:2] == victim[:2] and worker != victim, f"a replacement of worker {slot}"
             )
             load.wait_round()
         self.site.wait_log(rf"\bpid={killed}\b", start)

@@ -5,10 +5,18 @@ import os
 import re
 import unittest
 
-from browser import Browser
+from browser import FORM, Browser
 from harness import SITE, SiteCase, data
 from service import descendants
 from strict import Connection
+
+# From the static folder, which lies beside the password and the secret key.
+OUTWARDS = """
+    ../password  %2e%2e/password  %2E%2E%2Fpassword  ..%2fpassword  ..%5cpassword  ..;/password  ./../password
+    //../password  %252e%252e/password  ..%00/password  notes/style.css%00  notes/style.css/../../../password
+    notes/../../password  notes/%2e%2e/%2e%2e/password  notes/..%2f..%2fsecret_key  /etc/passwd  %2fetc/passwd
+    link  up/password  up/secret_key  etc/passwd
+""".split()
 
 
 class Pages:
@@ -59,7 +67,7 @@ class Pages:
         page = self.browser.get("/notes/").text
         self.assertIn("Grüße &amp; &lt;b&gt;more&lt;/b&gt;", page)
         self.assertIn("The note is stored.", page)
-        forged = self.browser.send("/notes/", "author=Eve&text=forged", "application/x-www-form-urlencoded")
+        forged = self.browser.send("/notes/", "author=Eve&text=forged", FORM)
         self.assertEqual(forged.status, 403)
         self.assertNotIn("forged", self.browser.get("/notes/").text)
 
@@ -118,7 +126,7 @@ class Pages:
         self.assertEqual((answer.status, answer.headers["Location"]), (302, "/"))
         self.assertIn("Log out demo", self.browser.get("/").text)
         token = self.browser.token("/notes/")
-        out = self.browser.send("/accounts/logout/", f"csrfmiddlewaretoken={token}", "application/x-www-form-urlencoded")
+        out = self.browser.send("/accounts/logout/", f"csrfmiddlewaretoken={token}", FORM)
         self.assertEqual(out.status, 302)
         self.assertNotIn("Log out demo", self.browser.get("/").text)
 
@@ -174,10 +182,7 @@ class Pages:
             (static / name).symlink_to(target)
             self.addCleanup((static / name).unlink)
         secrets = [(data() / "password").read_bytes().strip(), (data() / "secret_key").read_bytes(), b"root:x:0:0"]
-        for path in ("../password", "%2e%2e/password", "%2E%2E%2Fpassword", "..%2fpassword", "..%5cpassword", "./../password",
-                     "notes/../../password", "notes/%2e%2e/%2e%2e/password", "notes/..%2f..%2fsecret_key", "//../password",
-                     "%252e%252e/password", "link", "up/password", "up/secret_key", "etc/passwd", "/etc/passwd", "%2fetc/passwd",
-                     "..%00/password", "notes/style.css%00", "..;/password", "notes/style.css/../../../password"):
+        for path in OUTWARDS:
             with self.subTest(path), Connection(self.site.port) as connection:
                 answer = connection.request(f"/static/{path}", close=True)
                 self.assertIn(answer.status, (400, 403, 404))
