@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -28,17 +29,21 @@ os.execvp(sys.argv[2], sys.argv[2:])
 class Service:
     """A server process, its listening socket, its notify socket, its log."""
 
+    # Where the server finds the notify socket: at a path, as with systemd, or at an abstract name ("@name").
+    abstract = False
+
     def __init__(self, command, env=None, cwd=None):
+        self.folder = tempfile.TemporaryDirectory(prefix="preforkd-service-")
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notify.bind("")  # the kernel chooses an abstract name: no path to be too long or left behind
+        self.notify.bind("" if self.abstract else f"{self.folder.name}/notify")  # "": the kernel chooses a name
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = self.listener.getsockname()[1]
         self.heard = []
         self.lines = []
         self.more_lines = threading.Condition()
         name = self.notify.getsockname()
-        environ = dict(os.environ, **(env or {}))
-        environ.update(NOTIFY_SOCKET="@" + name[1:].decode("ascii"), LISTEN_FDS="1", LISTEN_FDNAMES="web")
+        name = "@" + name[1:].decode("ascii") if self.abstract else name
+        environ = {**os.environ, **(env or {}), "NOTIFY_SOCKET": name, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"}
         fd = self.listener.fileno()
         self.process = subprocess.Popen(
             [sys.executable, "-IS", "-c", LAUNCHER, str(fd), *map(str, command)],
@@ -132,6 +137,7 @@ class Service:
         self.reader.join(GUARD)
         self.process.stdout.close()
         self.notify.close()
+        self.folder.cleanup()
 
     def report(self):
         """What a person wants to see when a test has failed."""

@@ -30,13 +30,13 @@ class Life(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.folder)
         os.mkfifo(self.folder / "gate")
 
-    def launch(self, **options):
+    def launch(self, kind=Preforkd, **options):
         """preforkd with an application of apps.py; not waited for."""
         app = {
             "wsgi": "apps:facts", "chdir": str(HERE), "python": sys.executable, "listen": ["fd:web"], "workers": 1,
             "env": {"E2E_GATE": str(self.folder / "gate"), "PYTHONDONTWRITEBYTECODE": "1"}, **options,
         }
-        server = Preforkd(self.folder, **app)
+        server = kind(self.folder, **app)
         self.addCleanup(server.close)
         return server
 
@@ -84,6 +84,12 @@ class Start(Life):
         self.assertEqual((facts["multithread"], facts["multiprocess"], facts["run_once"]), (False, True, False))
         self.assertTrue(facts["thread"], "one thread means the main thread")
         server.finish()
+
+    def test_the_init_system_may_listen_at_an_abstract_name(self):
+        class Container(Preforkd):
+            abstract = True
+
+        self.launch(Container).ready().finish()
 
     def test_threads_of_a_pool_are_told(self):
         server = self.launch(threads=2).ready()
