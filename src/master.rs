@@ -241,11 +241,10 @@ impl Master {
             match line {
                 "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
                 "STOPPING=1" => {
-                    // Also the answer to our own TERM: news only if nobody told it to.
                     if child.told.is_none() {
                         info!("{}: ends by itself", report::Tag(child, pid));
-                        self.facts.push_back((app.clone(), Event::Stopping(worker)));
                     }
+                    self.facts.push_back((app.clone(), Event::Stopping(worker)));
                 }
                 line => {
                     if let Some(status) = line.strip_prefix("STATUS=") {

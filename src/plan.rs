@@ -227,6 +227,7 @@ impl Draft<'_> {
         Policy {
             workers,
             readiness,
+            announces_end: self.written.wsgi.is_some(),
             start_timeout: time(self.written.start_timeout, 60),
             graceful_timeout: time(self.written.graceful_timeout, 30),
             backoff: Default::default(),

@@ -56,7 +56,7 @@ pub enum Event {
     Executed(WorkerId),
     /// The worker says that it serves.
     Ready(WorkerId),
-    /// The worker says that it is about to end by itself.
+    /// The worker says that it accepts no more and ends: as it was told to, or by itself.
     Stopping(WorkerId),
     /// The worker's process was reaped.
     Exited(WorkerId),
@@ -147,6 +147,8 @@ struct Worker {
     ready_at: Option<Instant>,
     /// Its end would be our own doing, not a crash.
     asked: bool,
+    /// Told to end, it may still accept until it says `STOPPING=1`, or for so long at most.
+    may_accept_until: Option<Instant>,
 }
 
 impl Worker {
@@ -231,7 +233,8 @@ impl Supervisor {
 
     /// When [`Event::Deadline`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let workers = self.workers.values().flat_map(|w| [w.deadline, w.matures]);
+        let due = |w: &Worker| [w.deadline, w.matures, w.may_accept_until];
+        let workers = self.workers.values().flat_map(due);
         let waits = self.wants_more() && !self.is_starting();
         let retry = waits.then(|| self.retry_at()).flatten();
         workers.flatten().chain(retry).chain(self.calm_at()).min()
@@ -379,9 +382,11 @@ impl Supervisor {
 
     fn stopping(&mut self, id: WorkerId, now: Instant) {
         let grace = self.policy_of(id).map(|p| p.graceful_timeout);
-        if let Some(worker) = self.workers.get_mut(&id)
-            && worker.state == State::Ready
-        {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.may_accept_until = None;
+        if worker.state == State::Ready {
             worker.state = State::Leaving;
             worker.deadline = grace.map(|g| now + g);
             worker.overdue = Reason::GracefulTimeout;
@@ -428,7 +433,7 @@ impl Supervisor {
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
         self.escalate(now, actions);
-        self.announce(actions);
+        self.announce(now, actions);
     }
 
     /// Workers that never say `READY=1` are ready when their time has come.
@@ -589,6 +594,7 @@ impl Supervisor {
                 matures: None,
                 ready_at: None,
                 asked: false,
+                may_accept_until: None,
             },
         );
         actions.push(Action::Spawn {
@@ -617,14 +623,20 @@ impl Supervisor {
         }
     }
 
-    fn announce(&mut self, actions: &mut Vec<Action>) {
+    fn announce(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for worker in self.workers.values_mut() {
+            worker.may_accept_until.take_if(|until| *until <= now);
+        }
         let settled = self.wish == Wish::Run
             && self.candidate.is_none()
             && self.current.as_ref().is_some_and(|current| {
                 let active = self.count(Worker::active);
                 let serving =
                     self.count(|w| w.state == State::Ready && w.generation == current.generation);
-                active == current.wanted && serving == current.wanted
+                // "Settled" means that what is answered from now on comes from the current generation.
+                let accepting = self
+                    .count(|w| w.may_accept_until.is_some() && w.generation < current.generation);
+                active == current.wanted && serving == current.wanted && accepting == 0
             });
         if settled && !self.settled {
             actions.push(Action::Settled);
@@ -671,10 +683,13 @@ impl Supervisor {
     }
 
     fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
-        let grace = self
-            .policy_of(id)
-            .map_or(policy::STOP_NOW, |p| p.graceful_timeout);
+        let policy = self.policy_of(id);
+        let grace = policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
+        let says_when = policy.is_some_and(|p| p.announces_end);
         if let Some(worker) = self.workers.get_mut(&id) {
+            if says_when && worker.state == State::Ready {
+                worker.may_accept_until = Some(now + policy::LAST_ACCEPT);
+            }
             leave(id, worker, reason, grace, now, actions);
         }
     }

@@ -10,6 +10,10 @@ pub const STOP_NOW: Duration = Duration::from_secs(1);
 /// How long a worker has to print its stacks after ABRT before KILL.
 pub const ABORT_GRACE: Duration = Duration::from_secs(2);
 
+/// How long a worker that was told to end may take to say that it accepts no more, before a reload counts as
+/// complete without that word. It may be in the middle of a long request, and accepts nothing meanwhile.
+pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
+
 /// When a worker counts as ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -28,6 +32,8 @@ pub struct Policy {
     pub workers: u32,
     /// When a worker counts as ready.
     pub readiness: Readiness,
+    /// Its workers say `STOPPING=1` when they accept no more.
+    pub announces_end: bool,
     /// A worker that is not ready after this time has failed.
     pub start_timeout: Duration,
     /// A worker that was told to end has this time to finish what it serves.

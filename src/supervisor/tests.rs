@@ -30,6 +30,7 @@ pub(super) fn policy(workers: u32) -> Policy {
     Policy {
         workers,
         readiness: Readiness::Notify,
+        announces_end: false,
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
         backoff: backoff::Policy::default(),
@@ -486,4 +487,38 @@ fn a_worker_that_was_told_to_end_does_not_become_ready_any_more() {
     world.tell(Event::Ready(canary));
     assert_eq!(world.ready(), 1);
     assert_eq!(world.supervisor.counts().leaving, 1);
+}
+
+#[test]
+fn a_reload_is_complete_when_no_old_worker_accepts_any_more() {
+    for (says, seconds) in [(true, 0.0), (false, 1.0)] {
+        let mut world = World::new(|generation| {
+            if generation == 1 {
+                Boot::Good
+            } else {
+                Boot::Hangs
+            }
+        });
+        let announcing = Policy {
+            announces_end: true,
+            ..policy(1)
+        };
+        world.tell(Event::Propose(1, announcing.clone()));
+        world.pass(3.0);
+        let old = world.any();
+        world.boot = |_| Boot::Hangs;
+        world.tell(Event::Propose(2, announcing));
+        world.tell(Event::Ready(WorkerId(1)));
+        assert!(!world.supervisor.is_settled());
+        if says {
+            world.tell(Event::Stopping(old));
+        }
+        world.pass(seconds);
+        assert!(world.supervisor.is_settled());
+        assert_eq!(
+            world.alive.len(),
+            2,
+            "the old one still finishes what it serves"
+        );
+    }
 }
