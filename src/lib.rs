@@ -1,1 +1,23 @@
-//! preforkd.
+//! preforkd: a multi-process prefork worker manager.
+//!
+//! The map of the house:
+//!
+//! - [`cli`] reads the command line; [`logging`] says where log lines go;
+//! - [`config`] is `app.toml` as written, [`plan`] the same checked against the host;
+//! - [`supervisor`] decides what one app's workers should do, from facts alone;
+//! - [`master`] is the loop between the world and the supervisors;
+//! - [`effects`] acts on the world, one topic in each file; [`sys`] is the only unsafe code;
+//! - [`signals`] is the table of signals.
+//!
+//! Three crates beside it are what runs in a worker: `preforkd-worker` (the contract with the master),
+//! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
+
+pub mod cli;
+pub mod config;
+pub mod effects;
+pub mod logging;
+pub mod master;
+pub mod plan;
+pub mod signals;
+pub mod supervisor;
+pub mod sys;

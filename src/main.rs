@@ -1,2 +1,5 @@
-//! The binary.
-fn main() {}
+//! The program `preforkd`.
+
+fn main() -> std::process::ExitCode {
+    preforkd::cli::run()
+}

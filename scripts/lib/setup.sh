@@ -1,0 +1,65 @@
+# Sourced by scripts/demo and scripts/test: what both must have, and the demo site's Python environment.
+# Wants `root` (the checkout). Everything made here lies in $root/target.
+
+python=${PYTHON:-python3}
+demo=$root/target/demo
+# Compiled modules belong in target/ too, not beside the sources.
+PYTHONPYCACHEPREFIX=$root/target/pycache
+export PYTHONPYCACHEPREFIX
+
+say() { echo "$name: $*"; }
+missing() { echo "$name: $*" >&2; lacking=1; }
+
+# One line for each thing that is not there, then the end.
+check_prerequisites() {
+    lacking=
+    command -v cc >/dev/null || missing "no C linker: apt-get install gcc libc6-dev"
+    wanted=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$root/Cargo.toml")
+    if ! have=$(cargo --version 2>/dev/null); then
+        missing "no cargo: install a Rust toolchain, $wanted or newer (rustup, or your distribution's cargo package)"
+    else
+        have=${have#cargo }
+        have=${have%%[ -]*}
+        oldest=$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)
+        [ "$oldest" = "$wanted" ] || missing "cargo $have is too old: install Rust $wanted or newer (rustup update)"
+    fi
+    check_python
+    [ -z "$lacking" ] || exit 1
+}
+
+check_python() {
+    if ! "$python" -c '' 2>/dev/null; then
+        missing "no working $python: apt-get install python3 python3-venv"
+    elif ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then
+        missing "$("$python" --version) is too old: install Python 3.10 or newer and name it in PYTHON"
+    elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        missing "$python cannot make virtual environments: apt-get install python3-venv"
+    fi
+}
+
+# The environment with Django, made anew when its Python is gone or too far from the requirements.
+demo_venv() {
+    wants=$root/conf/demo/requirements.txt
+    if ! "$demo/venv/bin/python" -c 'import django' 2>/dev/null; then
+        say "making a virtual environment in target/demo/venv"
+        mkdir -p "$demo"
+        "$python" -m venv --clear "$demo/venv"
+    elif cmp -s "$wants" "$demo/venv/installed.txt"; then
+        return
+    fi
+    say "installing Django from the package index"
+    "$demo/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wants"
+    cp "$wants" "$demo/venv/installed.txt"
+}
+
+# Database, static files and the user, unless nothing in conf/demo is newer than the last time.
+demo_data() {
+    stamp=$demo/prepared
+    if [ -f "$stamp" ] && [ -f "$demo/db.sqlite3" ] && [ -z "$(find "$root/conf/demo" -newer "$stamp" | head -n 1)" ]; then
+        return
+    fi
+    say "migrating the database, collecting static files"
+    touch "$stamp.draft"
+    DEMO_DATA=$demo "$demo/venv/bin/python" "$root/conf/demo/manage.py" prepare
+    mv "$stamp.draft" "$stamp"
+}

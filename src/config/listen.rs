@@ -1,0 +1,134 @@
+//! One entry of `listen`: an address, or a table with an address and how to bind it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use super::value::Mode;
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A socket inherited from the init system under this name (`LISTEN_FDNAMES`).
+    Inherited(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inherited(name) => write!(f, "fd:{name}"),
+        }
+    }
+}
+
+/// A listener as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listen {
+    /// Where.
+    pub address: Address,
+    /// Its name in `LISTEN_FDNAMES` and `{fd:NAME}`; the app's name if none is given.
+    pub name: Option<String>,
+    /// Permission bits of a unix socket.
+    pub mode: Option<Mode>,
+    /// Owner of a unix socket.
+    pub owner: Option<String>,
+    /// Group of a unix socket.
+    pub group: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    address: Address,
+    name: Option<String>,
+    mode: Option<Mode>,
+    owner: Option<String>,
+    group: Option<String>,
+}
+
+fn address(text: &str) -> Result<Address, String> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return match path {
+            "" => Err("\"unix:\" needs a path, as \"unix:/run/web.sock\"".into()),
+            path => Ok(Address::Unix(path.into())),
+        };
+    }
+    if let Some(name) = text.strip_prefix("fd:") {
+        return match name {
+            "" => Err("\"fd:\" needs the name of an inherited socket, as \"fd:web\"".into()),
+            name => Ok(Address::Inherited(name.into())),
+        };
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(Address::Tcp(address));
+    }
+    let port = text.strip_prefix(':').or(text.strip_prefix("*:"));
+    let hint = match (port, text.strip_prefix("localhost:")) {
+        (Some(port), _) => format!("write \"0.0.0.0:{port}\" for every IPv4 address of this host"),
+        (_, Some(port)) => format!("write \"127.0.0.1:{port}\""),
+        _ => {
+            "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"".into()
+        }
+    };
+    Err(format!("\"{text}\" is no address to listen on ({hint})"))
+}
+
+impl<'de> Deserialize<'de> for Address {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        address(&text).map_err(D::Error::custom)
+    }
+}
+
+struct ListenVisitor;
+
+impl<'de> Visitor<'de> for ListenVisitor {
+    type Value = Listen;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an address, or a table with `address`")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Listen, E> {
+        Ok(Listen {
+            address: address(text).map_err(E::custom)?,
+            name: None,
+            mode: None,
+            owner: None,
+            group: None,
+        })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
+        let Table {
+            address,
+            name,
+            mode,
+            owner,
+            group,
+        } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Listen {
+            address,
+            name,
+            mode,
+            owner,
+            group,
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListenVisitor)
+    }
+}

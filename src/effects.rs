@@ -1,0 +1,12 @@
+//! What the master does to the world: one topic of system calls in each file. They know neither each other
+//! (but `template`, which launches) nor the supervisor nor the master.
+
+pub mod host;
+pub mod init;
+pub mod launch;
+pub mod listen;
+pub mod notify;
+pub mod pid_file;
+pub mod scoreboard;
+pub mod signals;
+pub mod template;

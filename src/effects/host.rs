@@ -1,0 +1,110 @@
+//! The host that a plan is checked against: its users, folders and programs.
+
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{self, Gid, Group, Uid};
+
+use crate::plan::{Host, User};
+
+/// The file name of the extension module.
+const EXTENSION: &str = "libpreforkd_python.so";
+
+/// The host that this process runs on.
+pub struct ThisHost;
+
+impl Host for ThisHost {
+    fn own_ids(&self) -> (u32, u32) {
+        (unistd::geteuid().as_raw(), unistd::getegid().as_raw())
+    }
+
+    fn user(&self, name: &str) -> Option<User> {
+        let number = name.parse().ok().map(Uid::from_raw);
+        let found = unistd::User::from_name(name).ok().flatten();
+        let user = found.or_else(|| unistd::User::from_uid(number?).ok().flatten())?;
+        let c_name = std::ffi::CString::new(user.name.clone()).ok()?;
+        let groups = unistd::getgrouplist(&c_name, user.gid).unwrap_or_else(|_| vec![user.gid]);
+        Some(User {
+            uid: user.uid.as_raw(),
+            gid: user.gid.as_raw(),
+            groups: groups.into_iter().map(Gid::as_raw).collect(),
+            home: user.dir.to_string_lossy().into_owned(),
+            name: user.name,
+        })
+    }
+
+    fn group(&self, name: &str) -> Option<u32> {
+        let found = Group::from_name(name)
+            .ok()
+            .flatten()
+            .map(|group| group.gid.as_raw());
+        found.or_else(|| name.parse().ok())
+    }
+
+    fn is_folder(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn is_executable(&self, path: &Path) -> bool {
+        path.metadata()
+            .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn cpus(&self) -> u32 {
+        // Honours the affinity and the quota of the cgroup.
+        std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
+    }
+
+    /// Some installations put scripts (pyenv) in front of the real interpreter; a worker must not be the
+    /// child of a script, nor pay for it at every start.
+    fn interpreter(&self, path: &Path) -> Result<PathBuf, String> {
+        let mut start = [0; 2];
+        let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+        if read.is_err() || start != *b"#!" {
+            return Ok(path.to_owned());
+        }
+        let answer = Command::new(path)
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output()
+            .map_err(|error| format!("{} cannot be run: {error}", path.display()))?;
+        let executable = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
+        if answer.status.success() && !executable.is_empty() {
+            return Ok(executable.into());
+        }
+        let said = String::from_utf8_lossy(&answer.stderr);
+        let last = said.trim().lines().last().unwrap_or("nothing").to_owned();
+        Err(format!(
+            "{} is a script that leads to no interpreter; it said: {last}",
+            path.display()
+        ))
+    }
+
+    fn extension(&self) -> Result<PathBuf, String> {
+        let own = std::env::current_exe()
+            .map_err(|error| format!("cannot find this program's own file: {error}"))?;
+        let folder = own.parent().unwrap_or(Path::new("/"));
+        let beside = folder.join(EXTENSION);
+        let installed = folder.join("../lib/preforkd").join(EXTENSION);
+        let places = [beside, installed];
+        places
+            .iter()
+            .find(|file| file.is_file())
+            .cloned()
+            .ok_or_else(|| {
+                let places: Vec<_> = places
+                    .iter()
+                    .map(|file| file.display().to_string())
+                    .collect();
+                format!(
+                    "the extension module for Python is missing (looked for {})",
+                    places.join(" and ")
+                )
+            })
+    }
+}

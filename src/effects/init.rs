@@ -1,0 +1,114 @@
+//! What the init system hears: sd_notify(3). Without one (`NOTIFY_SOCKET` unset) nothing is said.
+//!
+//! Never blocks: the queue of a datagram socket is short, and an init system that does not read for a while
+//! must not stop the supervision. What does not fit waits; of several statuses the last is kept.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// The way to the init system.
+pub struct Init {
+    socket: Option<UnixDatagram>,
+    waiting: VecDeque<Message>,
+}
+
+/// A message that waits; one that is a mere status gives way to the next.
+struct Message {
+    text: String,
+    status_only: bool,
+}
+
+impl Init {
+    /// Finds the init system in the environment.
+    ///
+    /// # Errors
+    /// There is one, but its socket cannot be reached.
+    pub fn find() -> io::Result<Self> {
+        let socket = match std::env::var_os("NOTIFY_SOCKET") {
+            Some(address) if !address.is_empty() => Some(connect(&address)?),
+            _ => None,
+        };
+        let waiting = VecDeque::new();
+        Ok(Self { socket, waiting })
+    }
+
+    /// No init system.
+    pub fn absent() -> Self {
+        Self {
+            socket: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// For the poll: writable when waiting messages fit.
+    pub fn fd(&self) -> Option<RawFd> {
+        self.socket.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Everything that was asked for runs.
+    pub fn ready(&mut self, status: &str) {
+        self.say(format!("READY=1\nSTATUS={status}"), false);
+    }
+
+    /// A reload has begun; ended by [`Init::ready`], also if it fails.
+    pub fn reloading(&mut self) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
+            i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
+        });
+        self.say(
+            format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reloading"),
+            false,
+        );
+    }
+
+    /// The stop has begun.
+    pub fn stopping(&mut self, status: &str) {
+        self.say(format!("STOPPING=1\nSTATUS={status}"), false);
+    }
+
+    /// One line for `systemctl status`.
+    pub fn status(&mut self, status: &str) {
+        self.say(format!("STATUS={status}"), true);
+    }
+
+    fn say(&mut self, text: String, status_only: bool) {
+        if self.socket.is_none() {
+            return;
+        }
+        // Every message carries a status, so an older mere status is out of date now.
+        self.waiting.retain(|message| !message.status_only);
+        self.waiting.push_back(Message { text, status_only });
+        self.flush();
+    }
+
+    /// Sends what waits, as far as it fits.
+    pub fn flush(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        while let Some(message) = self.waiting.front() {
+            match socket.send(message.text.as_bytes()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => log::debug!("cannot tell the init system: {error}"),
+                Ok(_) => {}
+            }
+            self.waiting.pop_front();
+        }
+    }
+}
+
+fn connect(address: &OsString) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    match address.as_bytes().strip_prefix(b"@") {
+        Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
+        None => socket.connect(address)?,
+    }
+    Ok(socket)
+}

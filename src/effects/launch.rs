@@ -1,0 +1,100 @@
+//! Starting a process with what the worker contract promises it: preforkd-worker(7).
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+
+use nix::unistd::Pid;
+use preforkd_worker::env;
+
+use crate::plan::Launch;
+use crate::sys::{self, Process};
+
+/// What a process finds of its master.
+pub struct Contract<'a> {
+    /// Its app's name.
+    pub app: &'a str,
+    /// Its number; a template has none.
+    pub slot: Option<u32>,
+    /// The generation of its configuration.
+    pub generation: u64,
+    /// Its listeners with their names.
+    pub sockets: Vec<(&'a str, BorrowedFd<'a>)>,
+    /// Where it says that it is ready.
+    pub notify_socket: &'a str,
+    /// The scoreboard, and its record there; a template has none.
+    pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
+    /// A template's socket to the master.
+    pub template: Option<BorrowedFd<'a>>,
+}
+
+/// Variables that belong to the master alone.
+const OWN: [&str; 2] = ["WATCHDOG_PID", "WATCHDOG_USEC"];
+
+/// Forks and executes; the pipe tells how far the child comes ([`sys::progress`]).
+///
+/// # Errors
+/// No process could be made.
+pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)> {
+    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
+        .filter(|(key, _)| !OWN.iter().chain(&env::PRIVATE).any(|own| key == own))
+        .collect();
+    variables.extend(
+        launch
+            .env
+            .iter()
+            .map(|(key, value)| (key.into(), value.into())),
+    );
+    let mut fds: Vec<BorrowedFd> = contract.sockets.iter().map(|(_, fd)| *fd).collect();
+    let mut set = |key: &str, value: String| variables.insert(key.into(), value.into());
+    let next = |fds: &Vec<BorrowedFd>| (env::FIRST_LISTENER as usize + fds.len()).to_string();
+    let names: Vec<_> = contract.sockets.iter().map(|(name, _)| *name).collect();
+    set(env::LISTEN_FDS, fds.len().to_string());
+    set(env::LISTEN_FDNAMES, names.join(":"));
+    set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    set(env::APP, contract.app.to_owned());
+    set(env::GENERATION, contract.generation.to_string());
+    if let Some(slot) = contract.slot {
+        set(env::SLOT, slot.to_string());
+    }
+    if let Some((fd, record)) = contract.scoreboard {
+        set(env::SCOREBOARD_FD, next(&fds));
+        fds.push(fd);
+        if let Some(record) = record {
+            set(env::SCOREBOARD_RECORD, record.to_string());
+        }
+    }
+    if let Some(fd) = contract.template {
+        set(env::TEMPLATE, next(&fds));
+        fds.push(fd);
+    }
+    let user = launch.user.as_ref();
+    sys::spawn(&Process {
+        program: c_string(launch.program.clone().into_os_string())?,
+        args: launch
+            .args
+            .iter()
+            .map(|arg| c_string(arg.into()))
+            .collect::<io::Result<_>>()?,
+        env: variables
+            .into_iter()
+            .map(assignment)
+            .collect::<io::Result<_>>()?,
+        chdir: c_string(launch.chdir.clone().into_os_string())?,
+        user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
+        umask: launch.umask,
+        fds,
+    })
+}
+
+fn assignment((mut key, value): (OsString, OsString)) -> io::Result<CString> {
+    key.push("=");
+    key.push(value);
+    c_string(key)
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec()).map_err(io::Error::from)
+}

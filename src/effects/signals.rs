@@ -1,0 +1,55 @@
+//! Signals as a source for the poll, with who sent them. (signal-hook-mio has the same, but cannot be
+//! registered when it is to tell the sender.)
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use mio::net::UnixStream;
+use mio::{Interest, Registry, Token};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::origin::WithOrigin;
+
+/// A signal that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrived {
+    /// Its number.
+    pub number: i32,
+    /// The process that sent it, where a process did.
+    pub sender: Option<i32>,
+}
+
+/// Catches signals from its making on.
+pub struct Signals {
+    delivery: SignalDelivery<UnixStream, WithOrigin>,
+}
+
+impl Signals {
+    /// Catches these signals.
+    ///
+    /// # Errors
+    /// There is no descriptor left, or a signal cannot be caught.
+    pub fn catch(numbers: impl IntoIterator<Item = i32>) -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        let delivery =
+            SignalDelivery::with_pipe(read, OwnedFd::from(write), WithOrigin::default(), numbers)?;
+        Ok(Self { delivery })
+    }
+
+    /// Lets the poll wake for signals.
+    ///
+    /// # Errors
+    /// The kernel refuses one more descriptor.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(self.delivery.get_read_mut(), token, Interest::READABLE)
+    }
+
+    /// What has arrived; each standard signal is merged with others of its number by the kernel.
+    pub fn arrived(&mut self) -> Vec<Arrived> {
+        let origins = self.delivery.pending();
+        let arrived = |origin: signal_hook::low_level::siginfo::Origin| Arrived {
+            number: origin.signal,
+            sender: origin.process.map(|process| process.pid),
+        };
+        origins.map(arrived).collect()
+    }
+}

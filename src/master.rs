@@ -1,0 +1,489 @@
+//! The master: waits for events, tells them to the supervisors, performs what they say. It has the only clock,
+//! one thread, and no word with any client.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use crate::effects::init::Init;
+use crate::effects::listen::Listeners;
+use crate::effects::notify::NotifySocket;
+use crate::effects::pid_file::PidFile;
+use crate::effects::scoreboard::Scoreboard;
+use crate::effects::signals::Signals;
+use crate::effects::template::Template;
+use crate::plan::{self, Plan};
+use crate::signals::{self, Request};
+use crate::supervisor::{Action, Event, Generation, Reason, Supervisor, WorkerId};
+
+mod children;
+mod ending;
+mod reload;
+mod report;
+mod starting;
+
+use children::{Children, Name};
+use reload::Reload;
+
+/// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
+const SIGNALS: Token = Token(0);
+const NOTIFY: Token = Token(1);
+const INIT: Token = Token(2);
+const FIRST_FD: usize = 3;
+
+/// How often a broken poll (no memory left) is tried again.
+const POLL_RETRY: Duration = Duration::from_millis(100);
+
+/// How the master ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stopped as asked.
+    Stopped,
+    /// The first generation could not start.
+    CouldNotStart,
+}
+
+/// One app: its workers, and how to start those of each generation.
+struct App {
+    supervisor: Supervisor,
+    plans: BTreeMap<Generation, Rc<plan::App>>,
+    /// It is no longer configured: forget it when its last worker has ended.
+    removed: bool,
+    ended: bool,
+}
+
+/// What the init system was told last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Ready,
+    Reloading,
+    Stopping,
+}
+
+/// The master process.
+pub struct Master {
+    file: PathBuf,
+    poll: Poll,
+    signals: Signals,
+    notify: NotifySocket,
+    init: Init,
+    scoreboard: Scoreboard,
+    listeners: Listeners,
+    apps: BTreeMap<Name, App>,
+    children: Children,
+    templates: HashMap<(Name, Generation), Template>,
+    /// Templates that were told to end.
+    leaving_templates: BTreeSet<Pid>,
+    /// Pipes of processes whose program is not executed yet.
+    launching: HashMap<Pid, OwnedFd>,
+    /// Facts that are to be told to a supervisor.
+    facts: VecDeque<(Name, Event)>,
+    /// The committed configuration and its generation.
+    current: Option<(Generation, Plan)>,
+    last_generation: Generation,
+    reload: Option<Reload>,
+    reload_wanted: bool,
+    phase: Phase,
+    status: String,
+    failed: bool,
+    _pid_file: Option<PidFile>,
+}
+
+impl Master {
+    /// A master that serves the checked configuration in `file` through `listeners`.
+    ///
+    /// # Errors
+    /// The process lacks something it needs: descriptors, memory, the folder of the pid file.
+    pub fn new(file: PathBuf, plan: Plan, listeners: Listeners) -> io::Result<Self> {
+        let numbers = signals::TABLE.iter().map(|(signal, _)| *signal as i32);
+        let mut signals = Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))?;
+        let poll = Poll::new()?;
+        let notify = NotifySocket::bind()?;
+        signals.register(poll.registry(), SIGNALS)?;
+        poll.registry()
+            .register(&mut SourceFd(&notify.fd()), NOTIFY, Interest::READABLE)?;
+        let init = Init::find().unwrap_or_else(|error| {
+            warn!("cannot reach the init system at NOTIFY_SOCKET: {error} (it will not learn that preforkd is ready)");
+            Init::absent()
+        });
+        if let Some(fd) = init.fd() {
+            poll.registry()
+                .register(&mut SourceFd(&fd), INIT, Interest::WRITABLE)?;
+        }
+        // A worker forked twice by its template becomes our child: prctl(2).
+        nix::sys::prctl::set_child_subreaper(true)?;
+        let pid_file = plan.pid_file.clone().map(|path| {
+            let shown = path.display().to_string();
+            PidFile::write(path).map_err(|e| {
+                io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
+            })
+        });
+        let mut master = Self {
+            file,
+            poll,
+            signals,
+            notify,
+            init,
+            scoreboard: Scoreboard::new()?,
+            listeners,
+            apps: BTreeMap::new(),
+            children: Children::default(),
+            templates: HashMap::new(),
+            leaving_templates: BTreeSet::new(),
+            launching: HashMap::new(),
+            facts: VecDeque::new(),
+            current: None,
+            last_generation: 0,
+            reload: None,
+            reload_wanted: false,
+            phase: Phase::Starting,
+            status: String::new(),
+            failed: false,
+            _pid_file: pid_file.transpose()?,
+        };
+        for name in master.listeners.unused() {
+            warn!("the inherited socket {name} is used by no app");
+        }
+        master.propose(plan, Vec::new());
+        Ok(master)
+    }
+
+    /// Runs until everything has ended after a stop.
+    ///
+    /// # Errors
+    /// The poll is broken beyond repair.
+    pub fn run(mut self) -> io::Result<Outcome> {
+        let mut events = Events::with_capacity(256);
+        loop {
+            self.tell_supervisors();
+            self.follow_up();
+            if self.phase == Phase::Stopping
+                && self.apps.values().all(|app| app.ended)
+                && self.no_templates()
+            {
+                info!("stopped");
+                return Ok(if self.failed {
+                    Outcome::CouldNotStart
+                } else {
+                    Outcome::Stopped
+                });
+            }
+            let timeout = self
+                .deadline()
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            match self.poll.poll(&mut events, timeout) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                    warn!("cannot wait for events: {error} (trying again)");
+                    let _ = self.poll.poll(&mut events, Some(POLL_RETRY));
+                }
+                Err(error) => return Err(error),
+            }
+            self.take(&events);
+        }
+    }
+
+    /// Turns what the poll found into facts.
+    fn take(&mut self, events: &Events) {
+        self.init.flush();
+        self.read_messages();
+        for event in events {
+            if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
+                self.read_launch(fd as RawFd);
+            }
+        }
+        for arrived in self.signals.arrived() {
+            if let Some((signal, request)) = signals::request(arrived.number) {
+                let sender = arrived
+                    .sender
+                    .map_or(String::new(), |pid| format!(" from pid {pid}"));
+                self.obey(&format!("{signal}{sender}"), request);
+            }
+        }
+        self.reap();
+        let now = Instant::now();
+        for (name, app) in &self.apps {
+            if app.supervisor.deadline().is_some_and(|at| at <= now) {
+                self.facts.push_back((name.clone(), Event::Deadline));
+            }
+        }
+    }
+
+    /// What workers and templates say.
+    fn read_messages(&mut self) {
+        // A worker of a template tells its pid over the template's socket before it says anything else: whose
+        // word is taken from the queue here has been introduced there.
+        let words: Vec<_> = std::iter::from_fn(|| self.notify.receive()).collect();
+        self.read_templates();
+        for (pid, text) in words {
+            self.hear(pid, &text);
+        }
+    }
+
+    fn hear(&mut self, pid: Pid, text: &str) {
+        let Some(child) = self.children.get(pid) else {
+            debug!("pid {pid} is no worker, but says: {}", text.trim_end());
+            return;
+        };
+        let (app, worker) = (child.app.clone(), child.worker);
+        for line in text.lines() {
+            match line {
+                "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
+                "STOPPING=1" => {
+                    // Also the answer to our own TERM: news only if nobody told it to.
+                    if child.told.is_none() {
+                        info!("{}: ends by itself", report::Tag(child, pid));
+                        self.facts.push_back((app.clone(), Event::Stopping(worker)));
+                    }
+                }
+                line => {
+                    if let Some(status) = line.strip_prefix("STATUS=") {
+                        info!("{}: says: {status}", report::Tag(child, pid));
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, from: &str, request: Request) {
+        match request {
+            Request::Reload => self.want_reload(from),
+            Request::Stop | Request::StopNow if self.phase == Phase::Stopping => {
+                info!("{from}: stopping now");
+                self.tell_all(&Event::StopNow);
+            }
+            Request::Stop => {
+                info!("{from}: stopping; workers finish what they serve");
+                self.stop(&Event::Stop);
+            }
+            Request::StopNow => {
+                info!("{from}: stopping; workers have a second (again: none)");
+                self.stop(&Event::StopNow);
+            }
+            Request::More => self.scale(from, 1),
+            Request::Fewer => self.scale(from, -1),
+            Request::Pause if on_terminal() => debug!("{from}: the size of a terminal has changed"),
+            Request::Pause => {
+                info!("{from}: pausing: all workers end, the listeners stay (SIGHUP resumes)");
+                self.tell_all(&Event::Pause);
+            }
+            Request::Reopen => {
+                info!("{from}: the log goes to standard error, there is no file to reopen")
+            }
+            Request::Upgrade => {
+                warn!(
+                    "{from}: replacing the program in place is not supported; restart preforkd to upgrade it"
+                );
+            }
+        }
+    }
+
+    fn scale(&mut self, from: &str, by: i32) {
+        let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
+        // What listens nowhere is often meant to run once (a scheduler), and a signal names no app.
+        let any_listens = self.apps.values().any(listens);
+        for (name, app) in &mut self.apps {
+            if any_listens && !listens(app) {
+                continue;
+            }
+            let wanted = app
+                .supervisor
+                .counts()
+                .wanted
+                .saturating_add_signed(by)
+                .max(1);
+            info!("{from}: app={name}: {wanted} workers wanted");
+            self.facts.push_back((name.clone(), Event::Scale(by)));
+        }
+    }
+
+    fn stop(&mut self, event: &Event) {
+        self.phase = Phase::Stopping;
+        self.init.stopping("stopping");
+        self.reload = None;
+        self.reload_wanted = false;
+        self.tell_all(event);
+        self.end_templates(|_| true);
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        for name in self.apps.keys() {
+            self.facts.push_back((name.clone(), event.clone()));
+        }
+    }
+
+    /// Tells the supervisors all facts, also those that follow from what they say.
+    fn tell_supervisors(&mut self) {
+        while let Some((name, event)) = self.facts.pop_front() {
+            let Some(app) = self.apps.get_mut(&name) else {
+                continue;
+            };
+            let actions = app.supervisor.handle(event, Instant::now());
+            for action in actions {
+                self.perform(&name, action);
+            }
+        }
+    }
+
+    fn perform(&mut self, name: &Name, action: Action) {
+        debug!("app={name}: {action:?}");
+        match action {
+            Action::Spawn {
+                worker,
+                slot,
+                generation,
+            } => self.spawn(name, worker, slot, generation),
+            Action::Terminate(worker, reason) => self.signal(name, worker, Signal::SIGTERM, reason),
+            Action::Abort(worker, reason) => self.signal(name, worker, Signal::SIGABRT, reason),
+            Action::Kill(worker, reason) => self.signal(name, worker, Signal::SIGKILL, reason),
+            Action::Ready(worker) => {
+                if let Some(pid) = self.children.pid(name, worker)
+                    && let Some(child) = self.children.get_mut(pid)
+                {
+                    child.ready = true;
+                    let time = report::short(child.asked_for.elapsed());
+                    info!("{}: ready after {time}", report::Tag(child, pid));
+                }
+            }
+            Action::Proven(generation) => self.proven(name, generation),
+            Action::Failed(generation) => self.candidate_failed(name, generation),
+            Action::Retire(generation) => {
+                let retired = (name.clone(), generation);
+                self.end_templates(|key| *key == retired);
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.plans.remove(&generation);
+                }
+            }
+            Action::Settled => debug!("app={name}: settled"),
+            Action::Exit => {
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.ended = true;
+                }
+            }
+        }
+    }
+
+    /// Sends a signal to a worker, or to the template that it was to come from.
+    fn signal(&mut self, name: &Name, worker: WorkerId, signal: Signal, reason: Reason) {
+        if let Some(pid) = self.children.pid(name, worker) {
+            if let Some(child) = self.children.get_mut(pid) {
+                child.told = Some((signal, reason));
+                match signal {
+                    Signal::SIGTERM => debug!(
+                        "{}: {signal} ({})",
+                        report::Tag(child, pid),
+                        report::reason_text(reason)
+                    ),
+                    _ => warn!(
+                        "{}: {signal} ({})",
+                        report::Tag(child, pid),
+                        report::reason_text(reason)
+                    ),
+                }
+            }
+            send(pid, signal);
+            return;
+        }
+        let Some(child) = self.children.expected(name, worker) else {
+            return;
+        };
+        child.told = Some((signal, reason));
+        let key = (name.clone(), child.generation);
+        let Some(template) = self.templates.get_mut(&key) else {
+            return;
+        };
+        if signal == Signal::SIGTERM && template.cancel(worker.0) {
+            let idle = template.is_idle() && !template.is_loaded();
+            self.not_started(name, worker, Event::Exited(worker));
+            if idle {
+                self.end_templates(|other| *other == key);
+            }
+        } else if !template.is_loaded() {
+            // What keeps the worker from starting is the application's import.
+            warn!(
+                "app={name} template gen={} pid={}: {signal} ({})",
+                key.1,
+                template.pid,
+                report::reason_text(reason)
+            );
+            send(template.pid, signal);
+        }
+    }
+
+    /// What has become due by all that happened.
+    fn follow_up(&mut self) {
+        self.apps.retain(|_, app| !(app.removed && app.ended));
+        self.start_wanted_reload();
+        let counts = self
+            .apps
+            .iter()
+            .map(|(name, app)| (&**name, app.supervisor.counts()));
+        let status = report::status(counts);
+        let changed = status != self.status;
+        self.status = status;
+        if !self.announce_readiness() && changed {
+            let line = self.status_line();
+            self.init.status(&line);
+        }
+    }
+
+    fn status_line(&self) -> String {
+        match self.phase {
+            Phase::Stopping => format!("stopping: {}", self.status),
+            _ => match &self.current {
+                Some((generation, _)) => format!("generation {generation}: {}", self.status),
+                None => format!("starting: {}", self.status),
+            },
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.apps
+            .values()
+            .filter_map(|app| app.supervisor.deadline())
+            .min()
+    }
+
+    fn watch(&self, fd: &impl AsRawFd) -> io::Result<()> {
+        let fd = fd.as_raw_fd();
+        let token = Token(FIRST_FD + fd as usize);
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    fn unwatch(&self, fd: &impl AsRawFd) {
+        // Closing would do the same, but for a child between fork and exec that still holds a copy.
+        let _ = self
+            .poll
+            .registry()
+            .deregister(&mut SourceFd(&fd.as_raw_fd()));
+    }
+}
+
+/// Signals a process of the table. It has not been reaped, so its number is its own.
+fn send(pid: Pid, signal: Signal) {
+    if signal == Signal::SIGKILL {
+        // The whole session: what the worker started must not hold on to the listeners.
+        let _ = killpg(pid, signal);
+    }
+    if let Err(error) = kill(pid, signal) {
+        warn!("cannot send {signal} to pid {pid}: {error}");
+    }
+}
+
+fn on_terminal() -> bool {
+    use std::io::IsTerminal;
+    io::stdin().is_terminal() || io::stderr().is_terminal()
+}

@@ -1,0 +1,170 @@
+//! The ends of processes: workers, templates, and strangers that became our children.
+
+use std::time::Instant;
+
+use log::{debug, error, info, warn};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use super::children::Name;
+use super::{Master, Phase, report, send};
+use crate::signals::describe;
+use crate::supervisor::{Event, Generation, WorkerId};
+
+impl Master {
+    /// Reaps every child that has ended. Before each, all messages are read: what a process said before it
+    /// died counts, and the first message of a template's worker tells who it was.
+    pub(super) fn reap(&mut self) {
+        loop {
+            let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+            let (pid, cleanly) = match waitid(Id::All, peek) {
+                Ok(WaitStatus::Exited(pid, status)) => (pid, status == 0),
+                Ok(WaitStatus::Signaled(pid, ..)) => (pid, false),
+                Err(Errno::EINTR) => continue,
+                _ => return,
+            };
+            self.read_messages();
+            self.note_progress(pid);
+            // What it said before its death is told before its death, as long as it still has its number.
+            self.tell_supervisors();
+            if !cleanly && self.children.get(pid).is_some() {
+                // What a crashed worker had started would go on, with the listeners, and be nobody's. As long
+                // as it is not reaped, the number of its session cannot be anybody else's.
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
+            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+                Ok(status) => self.ended(pid, status),
+                Err(error) => warn!("cannot reap pid {pid}: {error}"),
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: WaitStatus) {
+        if let Some(pipe) = self.launching.remove(&pid) {
+            self.unwatch(&pipe);
+        }
+        if self.leaving_templates.remove(&pid) {
+            debug!("template pid={pid}: {}", describe(status));
+            return;
+        }
+        let template = self
+            .templates
+            .iter()
+            .find(|(_, template)| template.pid == pid);
+        if let Some(key) = template.map(|(key, _)| key.clone()) {
+            return self.template_ended(key, status);
+        }
+        let Some(child) = self.children.remove(pid) else {
+            debug!("pid {pid}, no worker: {}", describe(status));
+            return;
+        };
+        self.release(&child);
+        let now = Instant::now();
+        let death = report::death(&child, status, now);
+        let Some(app) = self.apps.get_mut(&child.app) else {
+            return;
+        };
+        let actions = app.supervisor.handle(Event::Exited(child.worker), now);
+        let wait = app
+            .supervisor
+            .retry_at()
+            .map(|at| at.saturating_duration_since(now));
+        let tag = report::Tag(&child, pid);
+        let asked = child
+            .told
+            .is_some_and(|(signal, _)| signal == Signal::SIGTERM);
+        if asked {
+            info!("{tag}: {death}");
+        } else if self.phase == Phase::Stopping {
+            warn!("{tag}: {death}");
+        } else {
+            error!("{tag}: {death}; {}", consequence(&actions, wait));
+        }
+        if let Some(reload) = &mut self.reload {
+            reload.note_death(&child, &death);
+        }
+        for action in actions {
+            self.perform(&child.app, action);
+        }
+    }
+
+    fn template_ended(&mut self, key: (Name, Generation), status: WaitStatus) {
+        let Some(template) = self.templates.remove(&key) else {
+            return;
+        };
+        self.unwatch(&template.fd());
+        let (name, generation) = &key;
+        let when = if template.is_loaded() {
+            ""
+        } else {
+            ", before the application was loaded"
+        };
+        let death = format!("{}{when}", describe(status));
+        error!(
+            "app={name} template gen={generation} pid={}: {death}",
+            template.pid
+        );
+        if let Some(reload) = &mut self.reload {
+            reload.note_template_death(name, *generation, &death);
+        }
+        for ticket in template.unanswered() {
+            let worker = WorkerId(ticket);
+            self.not_started(name, worker, Event::SpawnFailed(worker));
+        }
+    }
+
+    /// Ends templates; nobody waits for what they still import.
+    pub(super) fn end_templates(&mut self, which: impl Fn(&(Name, Generation)) -> bool) {
+        let keys: Vec<_> = self
+            .templates
+            .keys()
+            .filter(|key| which(key))
+            .cloned()
+            .collect();
+        for key in keys {
+            let Some(template) = self.templates.remove(&key) else {
+                continue;
+            };
+            self.unwatch(&template.fd());
+            self.leaving_templates.insert(template.pid);
+            // One that still imports may be deaf to TERM, and has nothing to lose.
+            let signal = if template.is_loaded() {
+                Signal::SIGTERM
+            } else {
+                Signal::SIGKILL
+            };
+            send(template.pid, signal);
+            for ticket in template.unanswered() {
+                let worker = WorkerId(ticket);
+                self.not_started(&key.0, worker, Event::SpawnFailed(worker));
+            }
+        }
+    }
+
+    pub(super) fn no_templates(&self) -> bool {
+        self.templates.is_empty() && self.leaving_templates.is_empty()
+    }
+}
+
+/// What the supervisor made of a death, in words.
+fn consequence(actions: &[crate::supervisor::Action], wait: Option<std::time::Duration>) -> String {
+    use crate::supervisor::Action;
+    if actions
+        .iter()
+        .any(|action| matches!(action, Action::Failed(_)))
+    {
+        return "its generation is given up".into();
+    }
+    if actions
+        .iter()
+        .any(|action| matches!(action, Action::Spawn { .. }))
+    {
+        return "a replacement is started".into();
+    }
+    match wait {
+        Some(wait) if !wait.is_zero() => format!("retrying in {}", report::short(wait)),
+        _ => "no replacement is needed".into(),
+    }
+}

@@ -1,0 +1,254 @@
+//! A new configuration as a transaction: read, checked, bound, proven by one worker of each app; only then
+//! committed. Whatever fails before leaves everything as it was, and says why.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::rc::Rc;
+
+use log::{error, info, warn};
+
+use super::children::{Child, Name};
+use super::{App, Master, Phase};
+use crate::config::Address;
+use crate::effects::host::ThisHost;
+use crate::plan::Plan;
+use crate::supervisor::{Event, Generation, Supervisor};
+
+/// A configuration that is being proven.
+pub(super) struct Reload {
+    generation: Generation,
+    plan: Plan,
+    /// Listeners that were opened for it.
+    opened: Vec<Address>,
+    unproven: BTreeSet<Name>,
+    /// How the canary of an app ended, in words.
+    last_words: Option<String>,
+}
+
+impl Reload {
+    pub(super) fn note_death(&mut self, child: &Child, death: &str) {
+        if child.generation == self.generation {
+            self.last_words = Some(format!("its first worker {death}"));
+        }
+    }
+
+    pub(super) fn note_template_death(&mut self, _app: &Name, generation: Generation, death: &str) {
+        if generation == self.generation {
+            self.last_words = Some(format!("its template {death}"));
+        }
+    }
+}
+
+impl Master {
+    pub(super) fn want_reload(&mut self, from: &str) {
+        if self.phase == Phase::Stopping {
+            info!("{from}: not reloading: the master is stopping");
+            return;
+        }
+        info!("{from}: reload");
+        self.reload_wanted = true;
+    }
+
+    /// Starts the reload that was asked for, unless another is under way: then when that has ended. So many
+    /// requests in a row become one, which takes what is on disk after the last of them.
+    pub(super) fn start_wanted_reload(&mut self) {
+        if !self.reload_wanted || self.reload.is_some() || self.is_rolling_out() {
+            return;
+        }
+        self.reload_wanted = false;
+        self.phase = Phase::Reloading;
+        self.init.reloading();
+        let checked = load(&self.file);
+        let opened = checked.and_then(|plan| {
+            let opened = self
+                .listeners
+                .open(&plan.listeners)
+                .map_err(|error| error.to_string())?;
+            Ok((plan, opened))
+        });
+        match opened {
+            Ok((plan, opened)) => self.propose(plan, opened),
+            Err(reason) => self.refuse(&reason),
+        }
+        self.tell_supervisors();
+    }
+
+    /// Whether workers still come and go because of the last commit. A generation in trouble does not count:
+    /// the next reload may be what ends the trouble.
+    fn is_rolling_out(&self) -> bool {
+        let mut apps = self.apps.values().filter(|app| !app.removed);
+        self.phase != Phase::Ready
+            && apps.any(|app| !app.supervisor.is_settled() && app.supervisor.retry_at().is_none())
+            && !self.is_paused()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.apps.values().all(|app| {
+            let counts = app.supervisor.counts();
+            counts.ready + counts.starting == 0 && app.supervisor.retry_at().is_none()
+        })
+    }
+
+    /// Lets the first worker of each app prove a plan whose listeners are open.
+    pub(super) fn propose(&mut self, plan: Plan, opened: Vec<Address>) {
+        self.last_generation += 1;
+        let generation = self.last_generation;
+        let mut unproven = BTreeSet::new();
+        for (name, app_plan) in &plan.apps {
+            let name: Name = name.as_str().into();
+            let app = self.apps.entry(name.clone()).or_insert_with(|| App {
+                supervisor: Supervisor::new(seed(&name)),
+                plans: Default::default(),
+                removed: false,
+                ended: false,
+            });
+            app.plans.insert(generation, Rc::new(app_plan.clone()));
+            let event = Event::Propose(generation, app_plan.policy.clone());
+            self.facts.push_back((name.clone(), event));
+            unproven.insert(name);
+        }
+        self.reload = Some(Reload {
+            generation,
+            plan,
+            opened,
+            unproven,
+            last_words: None,
+        });
+    }
+
+    /// The first worker of an app is ready.
+    pub(super) fn proven(&mut self, name: &Name, generation: Generation) {
+        let Some(reload) = self.reload.as_mut().filter(|r| r.generation == generation) else {
+            return;
+        };
+        reload.unproven.remove(name);
+        let all = reload.unproven.is_empty();
+        if self.current.is_none() {
+            // At the first start there is nothing to keep: each app goes on at once.
+            self.facts.push_back((name.clone(), Event::Commit));
+        }
+        if all {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        let Some(reload) = self.reload.take() else {
+            return;
+        };
+        let Reload {
+            generation, plan, ..
+        } = reload;
+        if self.current.is_some() {
+            info!("generation {generation} is proven; it takes over");
+        }
+        let listed = |name: &Name| plan.apps.contains_key(&**name);
+        for (name, app) in &mut self.apps {
+            if listed(name) {
+                self.facts.push_back((name.clone(), Event::Commit));
+            } else if !app.removed {
+                info!("app={name}: no longer configured; its workers finish what they serve");
+                app.removed = true;
+                self.facts.push_back((name.clone(), Event::Stop));
+            }
+        }
+        for address in self.listeners.keep(&plan.listeners) {
+            info!("no longer listening on {address}");
+        }
+        if let Some((_, old)) = &self.current
+            && old.pid_file != plan.pid_file
+        {
+            warn!("pid_file has changed, which takes effect when preforkd is restarted");
+        }
+        self.current = Some((generation, plan));
+    }
+
+    /// The first worker of an app has ended: nothing of its generation stays.
+    pub(super) fn candidate_failed(&mut self, name: &Name, generation: Generation) {
+        let Some(reload) = self.reload.take_if(|r| r.generation == generation) else {
+            return;
+        };
+        let words = reload
+            .last_words
+            .unwrap_or_else(|| "its first worker could not be started".into());
+        let reason = format!("app={name}: {words}");
+        let Some((_, current)) = &self.current else {
+            error!("cannot start: {reason}");
+            self.failed = true;
+            self.stop(&Event::Stop);
+            return;
+        };
+        for (name, app) in &mut self.apps {
+            let kept = current.apps.contains_key(&**name);
+            app.removed |= !kept;
+            let event = if kept { Event::Rollback } else { Event::Stop };
+            self.facts.push_back((name.clone(), event));
+        }
+        self.listeners.close(&reload.opened);
+        self.refuse(&reason);
+    }
+
+    /// Says that a reload has failed and what that means.
+    fn refuse(&mut self, reason: &str) {
+        let keeping = match &self.current {
+            Some((generation, _)) => format!("keeping generation {generation}"),
+            None => "still starting".into(),
+        };
+        error!("reload failed: {reason}; {keeping}");
+        self.phase = Phase::Ready;
+        self.init
+            .ready(&format!("reload failed: {reason}; {keeping}"));
+        for name in self.apps.keys() {
+            // Also when nothing was tried yet: a reload ends a pause, whatever comes of it.
+            self.facts.push_back((name.clone(), Event::Rollback));
+        }
+    }
+
+    /// Tells the init system when a start or a reload is complete; says whether it is just now.
+    pub(super) fn announce_readiness(&mut self) -> bool {
+        if !matches!(self.phase, Phase::Starting | Phase::Reloading) || self.reload.is_some() {
+            return false;
+        }
+        let Some((generation, plan)) = &self.current else {
+            return false;
+        };
+        let mut apps = self.apps.values().filter(|app| !app.removed);
+        let started = self.phase == Phase::Reloading;
+        let complete = |app: &App| {
+            app.supervisor.is_settled() || (started && app.supervisor.retry_at().is_some())
+        };
+        if !apps.all(complete) {
+            return false;
+        }
+        let listeners: Vec<_> = plan
+            .listeners
+            .iter()
+            .map(|l| l.address.to_string())
+            .collect();
+        let place = match listeners.is_empty() {
+            true => String::new(),
+            false => format!(", listening on {}", listeners.join(", ")),
+        };
+        info!("generation {generation} is ready: {}{place}", self.status);
+        self.phase = Phase::Ready;
+        let line = self.status_line();
+        self.init.ready(&line);
+        true
+    }
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// What is wrong with it, in one line.
+fn load(file: &Path) -> Result<Plan, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Plan::parse(&text, file, &ThisHost).map_err(|error| error.one_line())
+}
+
+/// Something of this process and app, so that masters and apps do not retry in step.
+fn seed(name: &str) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(name)
+}

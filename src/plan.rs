@@ -1,0 +1,417 @@
+//! A configuration checked against the host: what to bind, what to launch, by which policy.
+//!
+//! The only place that knows the kinds of worker: what comes out is the same for all of them. Pure: what it
+//! has to know of the host it asks of a [`Host`].
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::{
+    Address, App as Written, Config, Diagnostic, Key, Listen, Place, Ready, Workers,
+};
+use crate::supervisor::{Policy, Readiness};
+
+mod command;
+mod host;
+#[cfg(test)]
+mod tests;
+mod wsgi;
+
+pub use host::{Host, User};
+
+/// What the master does with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// Where the master writes its process id.
+    pub pid_file: Option<PathBuf>,
+    /// Every socket that any app listens on.
+    pub listeners: Vec<Listener>,
+    /// The apps, by name.
+    pub apps: BTreeMap<String, App>,
+}
+
+/// A socket to bind, or to take over from the init system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where.
+    pub address: Address,
+    /// The length of its accept queue.
+    pub backlog: u32,
+    /// An IPv6 socket that leaves IPv4 to another listener on the same port.
+    pub v6only: bool,
+    /// Permission bits of a unix socket; `None` leaves them to the umask.
+    pub mode: Option<u32>,
+    /// Owner of a unix socket.
+    pub owner: Option<u32>,
+    /// Group of a unix socket.
+    pub group: Option<u32>,
+}
+
+/// A pool of like workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct App {
+    /// Which listeners its workers get, in this order, and under which names.
+    pub sockets: Vec<(String, Address)>,
+    /// How a worker is started.
+    pub launch: Launch,
+    /// Whether the launched process is a template that forks the workers.
+    pub template: bool,
+    /// How many, how patiently.
+    pub policy: Policy,
+}
+
+/// How a process is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The file to execute.
+    pub program: PathBuf,
+    /// The arguments, the program's own name first.
+    pub args: Vec<String>,
+    /// What is added to the master's environment.
+    pub env: BTreeMap<String, String>,
+    /// The working directory.
+    pub chdir: PathBuf,
+    /// Who it runs as; `None`: as the master.
+    pub user: Option<Credentials>,
+    /// The file mode creation mask; `None`: the master's.
+    pub umask: Option<u32>,
+}
+
+/// User and groups of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+impl Plan {
+    /// Reads the text of the configuration `file` and checks it against `host`; relative paths in it are
+    /// relative to its folder.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, ready to be shown.
+    pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
+        let shown = file.display().to_string();
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
+        plan.map_err(|place| Diagnostic::new(&shown, text, place))
+    }
+
+    /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
+    ///
+    /// # Errors
+    /// The first thing that cannot be, with its place in the file.
+    pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
+        if config.app.is_empty() {
+            return Err(Place::whole(
+                "there is no [app.NAME] table, so there is nothing to run",
+            ));
+        }
+        let mut plan = Self {
+            pid_file: config.master.pid_file.as_ref().map(|p| folder.join(p)),
+            listeners: Vec::new(),
+            apps: BTreeMap::new(),
+        };
+        for (name, written) in &config.app {
+            let (header, name) = (name.span(), name.get_ref());
+            if !name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+                || name.is_empty()
+            {
+                let message =
+                    format!("the app name \"{name}\" may hold letters, digits, - and _ only");
+                return Err(Place::at(header, message));
+            }
+            let draft = Draft {
+                name,
+                header,
+                written,
+                folder,
+                host,
+            };
+            let app = draft.app(&mut plan.listeners)?;
+            plan.apps.insert(name.clone(), app);
+        }
+        leave_ipv4_to_its_own(&mut plan.listeners);
+        Ok(plan)
+    }
+}
+
+/// A dual-stack `[::]:80` and a `0.0.0.0:80` cannot both be bound; with both configured each gets its own.
+fn leave_ipv4_to_its_own(listeners: &mut [Listener]) {
+    let ipv4_ports: Vec<u16> = listeners
+        .iter()
+        .filter_map(|l| match l.address {
+            Address::Tcp(address) if address.is_ipv4() => Some(address.port()),
+            _ => None,
+        })
+        .collect();
+    for listener in listeners {
+        if let Address::Tcp(address) = listener.address {
+            listener.v6only = address.is_ipv6() && ipv4_ports.contains(&address.port());
+        }
+    }
+}
+
+/// One `[app.NAME]` on its way to an [`App`].
+struct Draft<'a> {
+    name: &'a str,
+    /// The place of the name in the table's header.
+    header: std::ops::Range<usize>,
+    written: &'a Written,
+    folder: &'a Path,
+    host: &'a dyn Host,
+}
+
+impl Draft<'_> {
+    fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
+        let sockets = self.sockets(listeners)?;
+        let mut env = self.written.env.clone();
+        if let Some(bad) = env
+            .keys()
+            .find(|key| key.is_empty() || key.contains(['=', '\0']))
+        {
+            return Err(self.wrong(format!("env: \"{bad}\" is no name of a variable")));
+        }
+        if let Some((key, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
+            return Err(self.wrong(format!("env: {key} holds a NUL character")));
+        }
+        let user = self.user(&mut env)?;
+        let mut launch = Launch {
+            program: PathBuf::new(),
+            args: Vec::new(),
+            env,
+            chdir: self.chdir()?,
+            user,
+            umask: self.written.umask.map(|mask| mask.0),
+        };
+        let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
+            (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
+            (None, Some(command)) => (false, self.command(command, &sockets, &mut launch)?),
+            (Some(_), Some(command)) => {
+                let message = "an app has either `wsgi` or `command`, not both";
+                return Err(Place::at(command.span(), message));
+            }
+            (None, None) => {
+                let message = format!(
+                    "[app.{}] says neither `wsgi` nor `command`: what should it run?",
+                    self.name
+                );
+                return Err(self.wrong(message));
+            }
+        };
+        Ok(App {
+            sockets,
+            launch,
+            template,
+            policy: self.policy(readiness),
+        })
+    }
+
+    fn policy(&self, readiness: Readiness) -> Policy {
+        let workers = match self.written.workers {
+            None => 1,
+            Some(Workers::Number(number)) => number,
+            Some(Workers::Auto) => self.host.cpus(),
+        };
+        let time = |written: Option<crate::config::Time>, seconds| {
+            written.map_or(Duration::from_secs(seconds), |t| t.0)
+        };
+        Policy {
+            workers,
+            readiness,
+            start_timeout: time(self.written.start_timeout, 60),
+            graceful_timeout: time(self.written.graceful_timeout, 30),
+            backoff: Default::default(),
+        }
+    }
+
+    fn chdir(&self) -> Result<PathBuf, Place> {
+        let Some(chdir) = &self.written.chdir else {
+            return Ok(self.folder.to_owned());
+        };
+        let path = normal(&self.folder.join(chdir.get_ref()));
+        if !self.host.is_folder(&path) {
+            return Err(Place::at(
+                chdir.span(),
+                format!("chdir: there is no folder {}", path.display()),
+            ));
+        }
+        Ok(path)
+    }
+
+    /// Who the workers run as; fills in what a login would set in their environment.
+    fn user(&self, env: &mut BTreeMap<String, String>) -> Result<Option<Credentials>, Place> {
+        let group = match &self.written.group {
+            None => None,
+            Some(group) => Some(
+                self.group(group.get_ref())
+                    .map_err(|m| Place::at(group.span(), m))?,
+            ),
+        };
+        let Some(user) = &self.written.user else {
+            let Some(gid) = group else { return Ok(None) };
+            let own = self.host.own_ids();
+            if own != (0, gid) && own.0 != 0 && own.1 != gid {
+                return Err(self.not_root(&self.written.group));
+            }
+            return Ok(Some(Credentials {
+                uid: own.0,
+                gid,
+                groups: vec![gid],
+            }));
+        };
+        let found = self.host.user(user.get_ref()).ok_or_else(|| {
+            Place::at(
+                user.span(),
+                format!("there is no user \"{}\" on this host", user.get_ref()),
+            )
+        })?;
+        let own = self.host.own_ids();
+        if own.0 != 0 && own.0 != found.uid {
+            return Err(self.not_root(&self.written.user));
+        }
+        for (key, value) in [
+            ("USER", &found.name),
+            ("LOGNAME", &found.name),
+            ("HOME", &found.home),
+        ] {
+            env.entry(key.into()).or_insert_with(|| value.clone());
+        }
+        if own.0 == found.uid && own.0 != 0 && group.is_none_or(|g| g == own.1) {
+            // Already this user: an unprivileged master could not set the groups anyway.
+            return Ok(None);
+        }
+        Ok(Some(Credentials {
+            uid: found.uid,
+            gid: group.unwrap_or(found.gid),
+            groups: found.groups,
+        }))
+    }
+
+    fn not_root(&self, key: &Key<String>) -> Place {
+        let message = "only a master that runs as root can run workers as somebody else (start preforkd as root, or leave this out)";
+        match key {
+            Some(key) => Place::at(key.span(), message),
+            None => self.wrong(message),
+        }
+    }
+
+    fn group(&self, name: &str) -> Result<u32, String> {
+        let group = self.host.group(name);
+        group.ok_or_else(|| format!("there is no group \"{name}\" on this host"))
+    }
+
+    /// Enters the app's listeners into `all` and says which the workers get.
+    fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
+        let mut sockets: Vec<(String, Address)> = Vec::new();
+        for entry in &self.written.listen {
+            let listener = self
+                .listener(entry.get_ref())
+                .map_err(|m| Place::at(entry.span(), m))?;
+            if all.iter().any(|other| other.address == listener.address) {
+                let message = format!("{} is listened on twice", listener.address);
+                return Err(Place::at(entry.span(), message));
+            }
+            let name = entry.get_ref().name.as_deref().unwrap_or(self.name);
+            if name.is_empty() || name.contains(|c: char| c == ':' || !c.is_ascii_graphic()) {
+                let message =
+                    format!("\"{name}\" is no name for a listener (no spaces, no colons)");
+                return Err(Place::at(entry.span(), message));
+            }
+            sockets.push((name.to_owned(), listener.address.clone()));
+            all.push(listener);
+        }
+        Ok(sockets)
+    }
+
+    fn listener(&self, written: &Listen) -> Result<Listener, String> {
+        let address = match &written.address {
+            Address::Unix(path) => {
+                let path = normal(&self.folder.join(path));
+                // sockaddr_un(7): 108 bytes with the final NUL.
+                if path.as_os_str().len() > 107 {
+                    return Err(format!(
+                        "unix:{} is too long for a socket (107 bytes at most)",
+                        path.display()
+                    ));
+                }
+                if !path
+                    .parent()
+                    .is_some_and(|parent| self.host.is_folder(parent))
+                {
+                    return Err(format!(
+                        "unix:{}: its folder does not exist",
+                        path.display()
+                    ));
+                }
+                Address::Unix(path)
+            }
+            other => {
+                if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
+                    return Err(format!(
+                        "{other}: mode, owner and group are for unix sockets only"
+                    ));
+                }
+                other.clone()
+            }
+        };
+        let owner = match &written.owner {
+            None => None,
+            Some(name) => {
+                let user = self.host.user(name);
+                Some(
+                    user.ok_or_else(|| format!("there is no user \"{name}\" on this host"))?
+                        .uid,
+                )
+            }
+        };
+        Ok(Listener {
+            address,
+            backlog: self.written.backlog.as_ref().map_or(2048, |b| *b.get_ref()),
+            v6only: false,
+            mode: written.mode.map(|m| m.0),
+            owner,
+            group: written
+                .group
+                .as_deref()
+                .map(|g| self.group(g))
+                .transpose()?,
+        })
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> Place {
+        Place::at(self.header.clone(), message)
+    }
+
+    /// When a program that is not ours is ready.
+    fn readiness(&self) -> Readiness {
+        match self.written.ready.as_ref().map(|r| *r.get_ref()) {
+            None | Some(Ready::Notify) => Readiness::Notify,
+            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::After(time)) => Readiness::After(time),
+        }
+    }
+}
+
+/// Removes `.` and resolves `..` by name, so that messages show the path that is meant.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                normal.pop();
+            }
+            std::path::Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}

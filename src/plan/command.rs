@@ -1,0 +1,134 @@
+//! `command`: any program.
+
+use toml::Spanned;
+
+use super::host::find_program;
+use super::{Draft, Launch};
+use crate::config::{Address, Place};
+use crate::supervisor::Readiness;
+
+/// systemd passes sockets from this descriptor on: sd_listen_fds(3).
+const FIRST_FD: usize = 3;
+
+impl Draft<'_> {
+    /// Fills in how the program is executed.
+    pub(super) fn command(
+        &self,
+        command: &Spanned<Vec<String>>,
+        sockets: &[(String, Address)],
+        launch: &mut Launch,
+    ) -> Result<Readiness, Place> {
+        self.refuse_keys_of_wsgi()?;
+        let wrong = |message: String| Place::at(command.span(), message);
+        let words = command.get_ref().iter();
+        let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, sockets)).collect();
+        launch.args = args.map_err(wrong)?;
+        let Some(name) = launch.args.first().filter(|name| !name.is_empty()) else {
+            return Err(wrong("command: the name of a program is missing".into()));
+        };
+        if launch.args.iter().any(|word| word.contains('\0')) {
+            return Err(wrong(
+                "command: a NUL character cannot be passed to a program".into(),
+            ));
+        }
+        let path = launch
+            .env
+            .get("PATH")
+            .cloned()
+            .or_else(|| self.host.variable("PATH"));
+        let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+        launch.program = find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
+            if name.contains('/') {
+                let file = launch.chdir.join(name);
+                wrong(format!(
+                    "command: there is no executable file {}",
+                    file.display()
+                ))
+            } else {
+                wrong(format!(
+                    "command: there is no program \"{name}\" in PATH ({path})"
+                ))
+            }
+        })?;
+        Ok(self.readiness())
+    }
+
+    fn refuse_keys_of_wsgi(&self) -> Result<(), Place> {
+        let app = self.written;
+        let keys = [
+            ("python", app.python.as_ref().map(|k| k.span())),
+            ("threads", app.threads.as_ref().map(|k| k.span())),
+            ("preload", app.preload.as_ref().map(|k| k.span())),
+            ("static", app.static_files.as_ref().map(|k| k.span())),
+            ("max_head", app.max_head.as_ref().map(|k| k.span())),
+            ("max_headers", app.max_headers.as_ref().map(|k| k.span())),
+            ("max_body", app.max_body.as_ref().map(|k| k.span())),
+            (
+                "body_in_memory",
+                app.body_in_memory.as_ref().map(|k| k.span()),
+            ),
+            (
+                "header_timeout",
+                app.header_timeout.as_ref().map(|k| k.span()),
+            ),
+            ("body_timeout", app.body_timeout.as_ref().map(|k| k.span())),
+            (
+                "write_timeout",
+                app.write_timeout.as_ref().map(|k| k.span()),
+            ),
+            (
+                "keepalive_timeout",
+                app.keepalive_timeout.as_ref().map(|k| k.span()),
+            ),
+            (
+                "max_connections",
+                app.max_connections.as_ref().map(|k| k.span()),
+            ),
+        ];
+        match keys.into_iter().find_map(|(key, span)| Some((key, span?))) {
+            None => Ok(()),
+            Some((key, span)) => Err(Place::at(
+                span,
+                format!(
+                    "`{key}` is for apps with `wsgi`; a `command` is told such things by its arguments"
+                ),
+            )),
+        }
+    }
+}
+
+/// Replaces `{fd}` and `{fd:NAME}` by the number of the listener's descriptor.
+fn fill_in(word: &str, sockets: &[(String, Address)]) -> Result<String, String> {
+    let mut filled = String::new();
+    let mut rest = word;
+    while let Some(at) = rest.find("{fd") {
+        let (before, from) = rest.split_at(at);
+        filled.push_str(before);
+        let (inside, after) = from
+            .strip_prefix("{fd")
+            .and_then(|from| from.split_once('}'))
+            .ok_or_else(|| format!("command: \"{word}\" has \"{{fd\" without \"}}\""))?;
+        let index = match inside.strip_prefix(':') {
+            None if inside.is_empty() => Some(0).filter(|_| !sockets.is_empty()),
+            None => {
+                return Err(format!(
+                    "command: \"{{fd{inside}}}\" is neither {{fd}} nor {{fd:NAME}}"
+                ));
+            }
+            Some(name) => sockets.iter().position(|(known, _)| known == name),
+        };
+        let index = index.ok_or_else(|| {
+            let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
+            match names.is_empty() {
+                true => format!("command: {{fd{inside}}} needs a listener, but `listen` is empty"),
+                false => format!(
+                    "command: no listener for {{fd{inside}}} (there is: {})",
+                    names.join(", ")
+                ),
+            }
+        })?;
+        filled.push_str(&(FIRST_FD + index).to_string());
+        rest = after;
+    }
+    Ok(filled + rest)
+}

@@ -1,0 +1,241 @@
+use super::*;
+use crate::config::Diagnostic;
+
+/// A host that exists only here.
+struct Invented {
+    ids: (u32, u32),
+}
+
+const FILES: [&str; 4] = [
+    "/usr/bin/python3",
+    "/srv/site/.venv/bin/python",
+    "/usr/bin/celery",
+    "/srv/other/run",
+];
+
+impl Host for Invented {
+    fn own_ids(&self) -> (u32, u32) {
+        self.ids
+    }
+    fn user(&self, name: &str) -> Option<User> {
+        (name == "www").then(|| User {
+            name: "www".into(),
+            uid: 33,
+            gid: 34,
+            groups: vec![34, 40],
+            home: "/var/www".into(),
+        })
+    }
+    fn group(&self, name: &str) -> Option<u32> {
+        (name == "media").then_some(40)
+    }
+    fn is_folder(&self, path: &Path) -> bool {
+        ["/srv", "/srv/site", "/srv/other", "/srv/static"]
+            .iter()
+            .any(|f| path == Path::new(f))
+    }
+    fn is_executable(&self, path: &Path) -> bool {
+        FILES.iter().any(|f| path == Path::new(f))
+    }
+    fn variable(&self, name: &str) -> Option<String> {
+        (name == "PATH").then(|| "/bin:/usr/bin".into())
+    }
+    fn cpus(&self) -> u32 {
+        6
+    }
+    fn interpreter(&self, path: &Path) -> Result<PathBuf, String> {
+        Ok(path.to_owned())
+    }
+    fn extension(&self) -> Result<PathBuf, String> {
+        Ok("/lib/ext.so".into())
+    }
+}
+
+fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
+    let explain = |place| Diagnostic::new("app.toml", text, place).one_line();
+    let config = Config::parse(text).map_err(explain)?;
+    Plan::new(&config, Path::new("/srv"), &Invented { ids }).map_err(explain)
+}
+
+fn plan(text: &str) -> Plan {
+    plan_as((0, 0), text).expect("a good configuration")
+}
+
+#[test]
+fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
+    let plan = plan(
+        "[app.web]\nwsgi = 'site.wsgi:app'\nchdir = 'site'\nlisten = ['127.0.0.1:80']\nworkers = 'auto'\npreload = true",
+    );
+    let web = &plan.apps["web"];
+    assert_eq!(web.launch.program, Path::new("/srv/site/.venv/bin/python"));
+    assert_eq!(web.launch.chdir, Path::new("/srv/site"));
+    assert_eq!(web.policy.workers, 6);
+    assert!(web.template);
+    let settings: serde_json::Value =
+        serde_json::from_str(&web.launch.env["PREFORKD_WSGI"]).unwrap();
+    assert_eq!(settings["application"], "site.wsgi:app");
+    assert_eq!(settings["graceful_timeout"], 30.0);
+    assert_eq!(settings["listeners"][0], "127.0.0.1:80");
+}
+
+#[test]
+fn without_a_virtual_environment_python3_of_the_path_is_taken() {
+    let plan = plan("[app.web]\nwsgi = 'site.wsgi:app'\nlisten = ['127.0.0.1:80']");
+    assert_eq!(
+        plan.apps["web"].launch.program,
+        Path::new("/usr/bin/python3")
+    );
+}
+
+#[test]
+fn descriptors_are_filled_into_a_command() {
+    let plan = plan(
+        "[app.q]\ncommand = ['celery', '--fd={fd}', '{fd:b}', '{x}']\nlisten = ['127.0.0.1:1', { address = '127.0.0.1:2', name = 'b' }]",
+    );
+    assert_eq!(plan.apps["q"].launch.args, ["celery", "--fd=3", "4", "{x}"]);
+    assert_eq!(plan.apps["q"].launch.program, Path::new("/usr/bin/celery"));
+    assert_eq!(plan.apps["q"].sockets[0].0, "q");
+    assert_eq!(plan.apps["q"].sockets[1].0, "b");
+}
+
+#[test]
+fn the_user_brings_its_groups_and_its_home() {
+    let plan =
+        plan("[app.q]\ncommand = ['celery']\nuser = 'www'\ngroup = 'media'\nenv = { HOME = '/x' }");
+    let launch = &plan.apps["q"].launch;
+    let user = launch.user.as_ref().expect("a user");
+    assert_eq!(
+        (user.uid, user.gid, &user.groups[..]),
+        (33, 40, &[34, 40][..])
+    );
+    assert_eq!(launch.env["HOME"], "/x");
+    assert_eq!(launch.env["USER"], "www");
+}
+
+#[test]
+fn a_master_that_is_already_the_user_changes_nothing() {
+    let plan = plan_as((33, 34), "[app.q]\ncommand = ['celery']\nuser = 'www'").unwrap();
+    assert_eq!(plan.apps["q"].launch.user, None);
+}
+
+#[test]
+fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
+    let plan = plan("[app.q]\ncommand = ['celery']\nlisten = ['[::]:80', '0.0.0.0:80', '[::]:81']");
+    let v6only: Vec<_> = plan.listeners.iter().map(|l| l.v6only).collect();
+    assert_eq!(v6only, [true, false, false]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
+    let app = |rest: &str| format!("[app.w]\n{rest}");
+    let listen = "listen = ['127.0.0.1:80']";
+    let cases = [
+        ("".into(), "1:1: there is no [app.NAME]"),
+        (
+            "[app.'a b']\ncommand = ['celery']".into(),
+            "1:6: the app name \"a b\"",
+        ),
+        (app(""), "1:6: [app.w] says neither `wsgi` nor `command`"),
+        (
+            app("wsgi = 'a:b'\ncommand = ['x']"),
+            "3:11: an app has either",
+        ),
+        (app("wsgi = 'a.b'"), "2:8: wsgi must be \"MODULE:CALLABLE\""),
+        (
+            app("wsgi = 'a:b'"),
+            "1:6: [app.w] serves HTTP but listens nowhere",
+        ),
+        (
+            app("command = []"),
+            "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = ['nope']"),
+            "2:11: command: there is no program \"nope\" in PATH",
+        ),
+        (
+            app("command = ['./run']"),
+            "2:11: command: there is no executable file",
+        ),
+        (
+            app("command = ['celery', '{fd}']"),
+            "2:11: command: {fd} needs a listener",
+        ),
+        (
+            app("command = ['celery', '{fd:z}']\nlisten = ['127.0.0.1:80']"),
+            "2:11: command: no listener for {fd:z} (there is: w)",
+        ),
+        (
+            app("command = ['celery', '{fd']"),
+            "2:11: command: \"{fd\" has",
+        ),
+        (
+            app("command = ['celery']\nthreads = 4"),
+            "3:11: `threads` is for apps with `wsgi`",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\nready = 'exec'")),
+            "4:9: `ready` is for apps with `command`",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\nthreads = 0")),
+            "4:11: threads must be between 1 and 1000",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\nchdir = 'nope'")),
+            "4:9: chdir: there is no folder /srv/nope",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\npython = 'x/python'")),
+            "4:10: python: there is no executable /srv/x/python",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s' = 'static' }}"
+            )),
+            "4:19: static: the prefix \"/s\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'nope' }}"
+            )),
+            "4:20: static: there is no folder /srv/nope",
+        ),
+        (
+            app("command = ['celery']\nlisten = ['127.0.0.1:80', '127.0.0.1:80']"),
+            "3:27: 127.0.0.1:80 is listened on twice",
+        ),
+        (
+            app("command = ['celery']\nlisten = [{ address = '127.0.0.1:80', mode = '0600' }]"),
+            "3:11: 127.0.0.1:80: mode, owner",
+        ),
+        (
+            app("command = ['celery']\nlisten = ['unix:nope/x']"),
+            "3:11: unix:/srv/nope/x: its folder",
+        ),
+        (
+            app("command = ['celery']\nuser = 'nope'"),
+            "3:8: there is no user \"nope\"",
+        ),
+        (
+            app("command = ['celery']\ngroup = 'nope'"),
+            "3:9: there is no group \"nope\"",
+        ),
+        (
+            app("command = ['celery']\nenv = { 'A=' = 'x' }"),
+            "1:6: env: \"A=\" is no name",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = plan_as((0, 0), &text).expect_err(&text);
+        assert!(
+            error.starts_with(&format!("app.toml:{expected}")),
+            "{error}\nnot {expected}"
+        );
+    }
+    let error = plan_as((1000, 1000), &app("command = ['celery']\nuser = 'www'")).unwrap_err();
+    assert!(
+        error.contains("3:8: only a master that runs as root"),
+        "{error}"
+    );
+}

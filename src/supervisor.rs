@@ -1,0 +1,711 @@
+//! What one app's workers are and what should happen to them. Pure: no system call, no clock, no I/O.
+//!
+//! Events only record facts; [`Supervisor::advance`] then compares the facts with what is wanted and says what
+//! to do. There is no "reloading" or "scaling" state: a reload is the fact that workers of an older generation
+//! exist, scaling is a number that differs from a count. The master performs the [`Action`]s; an effect that
+//! failed comes back as an [`Event`].
+//!
+//! A worker is
+//!
+//! - `Starting`: asked for, and it has not said that it is ready;
+//! - `Ready`: it serves;
+//! - `Leaving`: it was ready and was told to end (or said itself that it ends);
+//! - `Doomed`: told to end before it was ready.
+//!
+//! It holds its seat until [`Event::Exited`] says that its process was reaped. A new generation begins as a
+//! *candidate* with one worker, the canary. Only when the canary is ready ([`Action::Proven`]) and the master
+//! agrees ([`Event::Commit`]) does the generation become the current one; until then the workers of the
+//! current generation are not touched, so that taking the candidate back costs nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+mod backoff;
+mod policy;
+
+#[cfg(test)]
+mod histories;
+#[cfg(test)]
+mod tests;
+
+use backoff::Backoff;
+pub use policy::{Policy, Readiness};
+
+/// Counts the accepted configurations of a master; never reused.
+pub type Generation = u64;
+
+/// A worker's number within its app and generation, from 0; its replacement gets the same.
+pub type Slot = u32;
+
+/// Names one worker of an app for ever; unlike a pid or a slot it is never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
+
+/// A fact that the supervisor is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A configuration was accepted; its first worker has to prove it.
+    Propose(Generation, Policy),
+    /// The candidate becomes the current generation.
+    Commit,
+    /// The candidate is given up (it failed here or in another app).
+    Rollback,
+    /// So many workers more (or fewer, if negative); at least one is kept.
+    Scale(i32),
+    /// The worker's program was executed.
+    Executed(WorkerId),
+    /// The worker says that it serves.
+    Ready(WorkerId),
+    /// The worker says that it is about to end by itself.
+    Stopping(WorkerId),
+    /// The worker's process was reaped.
+    Exited(WorkerId),
+    /// The worker could not be started; there is no process.
+    SpawnFailed(WorkerId),
+    /// End all workers, start none, until the next commit or rollback.
+    Pause,
+    /// End everything: finish what is being served.
+    Stop,
+    /// End everything within [`policy::STOP_NOW`]; said again, at once.
+    StopNow,
+    /// The instant that [`Supervisor::deadline`] named has come.
+    Deadline,
+}
+
+/// What the master has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start a worker.
+    Spawn {
+        /// Its name in later events.
+        worker: WorkerId,
+        /// Its number within the generation.
+        slot: Slot,
+        /// The configuration to start it from.
+        generation: Generation,
+    },
+    /// Tell a worker to finish and exit (TERM).
+    Terminate(WorkerId, Reason),
+    /// Tell a worker to say what it is doing and die (ABRT).
+    Abort(WorkerId, Reason),
+    /// End a worker (KILL).
+    Kill(WorkerId, Reason),
+    /// A worker serves, by its own word or by the policy's.
+    Ready(WorkerId),
+    /// The canary of the candidate is ready.
+    Proven(Generation),
+    /// The candidate cannot start: its canary ended. The candidate is already gone here.
+    Failed(Generation),
+    /// No worker of this generation will be started any more.
+    Retire(Generation),
+    /// The wanted number of workers of the current generation is ready, and no older worker serves.
+    Settled,
+    /// Everything has ended after a stop.
+    Exit,
+}
+
+/// Why a worker is told to end; for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The master stops.
+    Stop,
+    /// A newer generation takes over.
+    Replaced,
+    /// Fewer workers are wanted.
+    ScaledDown,
+    /// All workers are drained (WINCH).
+    Paused,
+    /// Its generation was given up.
+    RolledBack,
+    /// It was not ready within `start_timeout`.
+    StartTimeout,
+    /// It had not ended within `graceful_timeout`.
+    GracefulTimeout,
+    /// It had not died of ABRT.
+    AbortGrace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Ready,
+    Leaving,
+    Doomed,
+}
+
+#[derive(Debug, Clone)]
+struct Worker {
+    slot: Slot,
+    generation: Generation,
+    state: State,
+    /// When the state has lasted too long.
+    deadline: Option<Instant>,
+    /// What the passing of `deadline` is called.
+    overdue: Reason,
+    /// When it became ready by the mere passing of time ([`Readiness::After`]).
+    matures: Option<Instant>,
+    ready_at: Option<Instant>,
+    /// Its end would be our own doing, not a crash.
+    asked: bool,
+}
+
+impl Worker {
+    fn active(&self) -> bool {
+        matches!(self.state, State::Starting | State::Ready)
+    }
+}
+
+/// How many workers an app has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// As many should be ready.
+    pub wanted: u32,
+    /// As many are, of any generation.
+    pub ready: u32,
+    /// Workers that are not ready yet.
+    pub starting: u32,
+    /// Workers that finish what they serve, or were told to die.
+    pub leaving: u32,
+}
+
+#[derive(Debug)]
+struct Current {
+    generation: Generation,
+    policy: Policy,
+    wanted: u32,
+}
+
+#[derive(Debug)]
+struct Candidate {
+    generation: Generation,
+    policy: Policy,
+    canary: Option<WorkerId>,
+    proven: bool,
+    /// What TTIN and TTOU asked for while the candidate was tried; it survives the commit.
+    scaled_meanwhile: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Pause,
+    Stop,
+}
+
+/// The facts about one app's workers, and what is wanted of them.
+#[derive(Debug)]
+pub struct Supervisor {
+    workers: BTreeMap<WorkerId, Worker>,
+    current: Option<Current>,
+    candidate: Option<Candidate>,
+    wish: Wish,
+    backoff: Backoff,
+    next_id: u64,
+    settled: bool,
+    exited: bool,
+}
+
+impl Supervisor {
+    /// An app without any configuration yet; `seed` feeds the jitter of the backoff.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            workers: BTreeMap::new(),
+            current: None,
+            candidate: None,
+            wish: Wish::Run,
+            backoff: Backoff::new(seed),
+            next_id: 0,
+            settled: false,
+            exited: false,
+        }
+    }
+
+    /// Records a fact and says what has to be done now.
+    #[must_use]
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.record(event, now, &mut actions);
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// When [`Event::Deadline`] is due, if nothing else happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let workers = self.workers.values().flat_map(|w| [w.deadline, w.matures]);
+        let waits = self.wants_more() && !self.is_starting();
+        let retry = waits.then(|| self.retry_at()).flatten();
+        workers.flatten().chain(retry).chain(self.calm_at()).min()
+    }
+
+    /// How many workers there are, by what they do.
+    pub fn counts(&self) -> Counts {
+        let count = |state| self.workers.values().filter(|w| w.state == state).count() as u32;
+        Counts {
+            wanted: self.wanted(),
+            ready: count(State::Ready),
+            starting: count(State::Starting),
+            leaving: count(State::Leaving) + count(State::Doomed),
+        }
+    }
+
+    /// Whether the wanted number of workers of the current generation is ready and no older worker serves.
+    pub fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// When the next worker may be started, while crashes hold it back.
+    pub fn retry_at(&self) -> Option<Instant> {
+        self.backoff.not_before()
+    }
+
+    // ---- facts ----
+
+    fn record(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        match event {
+            Event::Propose(generation, policy) => self.propose(generation, policy, actions),
+            Event::Commit => self.commit(actions),
+            Event::Rollback => {
+                if let Some(candidate) = self.candidate.take() {
+                    self.give_up(&candidate, actions);
+                }
+                self.resume();
+            }
+            Event::Scale(by) => self.scale(by),
+            Event::Executed(id) => self.executed(id, now),
+            Event::Ready(id) => self.ready(id, now, actions),
+            Event::Stopping(id) => self.stopping(id, now),
+            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
+            Event::Pause => {
+                if self.wish == Wish::Run {
+                    self.wish = Wish::Pause;
+                }
+            }
+            Event::Stop => self.wish = Wish::Stop,
+            Event::StopNow => self.stop_now(now, actions),
+            Event::Deadline => {}
+        }
+    }
+
+    fn propose(&mut self, generation: Generation, policy: Policy, actions: &mut Vec<Action>) {
+        if let Some(older) = self.candidate.take() {
+            self.give_up(&older, actions);
+        }
+        self.candidate = Some(Candidate {
+            generation,
+            policy,
+            canary: None,
+            proven: false,
+            scaled_meanwhile: 0,
+        });
+    }
+
+    fn commit(&mut self, actions: &mut Vec<Action>) {
+        let Some(candidate) = self.candidate.take_if(|c| c.proven) else {
+            return;
+        };
+        let configured = candidate.policy.workers;
+        let wanted = match self.current.take() {
+            None => add(configured, candidate.scaled_meanwhile),
+            Some(old) => {
+                actions.push(Action::Retire(old.generation));
+                if old.policy.workers == configured {
+                    old.wanted
+                } else {
+                    add(configured, candidate.scaled_meanwhile)
+                }
+            }
+        };
+        self.current = Some(Current {
+            generation: candidate.generation,
+            policy: candidate.policy,
+            wanted,
+        });
+        self.backoff.clear();
+        self.resume();
+    }
+
+    fn give_up(&mut self, candidate: &Candidate, actions: &mut Vec<Action>) {
+        actions.push(Action::Retire(candidate.generation));
+    }
+
+    fn resume(&mut self) {
+        if self.wish == Wish::Pause {
+            self.wish = Wish::Run;
+        }
+    }
+
+    fn scale(&mut self, by: i32) {
+        if let Some(candidate) = &mut self.candidate {
+            candidate.scaled_meanwhile += by;
+        }
+        if let Some(current) = &mut self.current {
+            current.wanted = add(current.wanted, by);
+        }
+    }
+
+    fn executed(&mut self, id: WorkerId, now: Instant) {
+        let readiness = self.policy_of(id).map(|p| p.readiness);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state == State::Starting {
+            worker.matures = match readiness {
+                Some(Readiness::After(time)) => Some(now + time),
+                Some(Readiness::Exec) => Some(now),
+                _ => None,
+            };
+        }
+    }
+
+    fn ready(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state != State::Starting {
+            return;
+        }
+        worker.state = State::Ready;
+        worker.deadline = None;
+        worker.matures = None;
+        worker.ready_at = Some(now);
+        actions.push(Action::Ready(id));
+        if let Some(candidate) = &mut self.candidate
+            && candidate.canary == Some(id)
+        {
+            candidate.proven = true;
+            actions.push(Action::Proven(candidate.generation));
+        }
+    }
+
+    fn stopping(&mut self, id: WorkerId, now: Instant) {
+        let grace = self.policy_of(id).map(|p| p.graceful_timeout);
+        if let Some(worker) = self.workers.get_mut(&id)
+            && worker.state == State::Ready
+        {
+            worker.state = State::Leaving;
+            worker.deadline = grace.map(|g| now + g);
+            worker.overdue = Reason::GracefulTimeout;
+        }
+    }
+
+    fn ended(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        if let Some(candidate) = self.candidate.take_if(|c| c.canary == Some(id)) {
+            actions.push(Action::Failed(candidate.generation));
+            self.give_up(&candidate, actions);
+            return;
+        }
+        let Some(current) = self.current.as_ref() else {
+            return;
+        };
+        if worker.generation == current.generation && !worker.asked {
+            self.backoff
+                .note_end(worker.ready_at, now, &current.policy.backoff);
+        }
+    }
+
+    fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let again = self.wish == Wish::Stop && self.workers.values().all(|w| !w.active());
+        self.wish = Wish::Stop;
+        for (&id, worker) in &mut self.workers {
+            if again {
+                worker.deadline = None;
+                actions.push(Action::Kill(id, Reason::Stop));
+            } else {
+                leave(id, worker, Reason::Stop, policy::STOP_NOW, now, actions);
+            }
+        }
+    }
+
+    // ---- what follows from the facts ----
+
+    /// Compares the facts with what is wanted. The only place that decides.
+    fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.mature(now, actions);
+        self.calm(now);
+        self.end_surplus(now, actions);
+        self.start_missing(now, actions);
+        self.escalate(now, actions);
+        self.announce(actions);
+    }
+
+    /// Workers that never say `READY=1` are ready when their time has come.
+    fn mature(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let ripe: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, w)| w.matures.is_some_and(|at| at <= now))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ripe {
+            self.ready(id, now, actions);
+        }
+    }
+
+    fn calm(&mut self, now: Instant) {
+        if self.calm_at().is_some_and(|at| at <= now) {
+            self.backoff.clear();
+        }
+    }
+
+    /// When a worker that was started after the last failure will have stayed up.
+    fn calm_at(&self) -> Option<Instant> {
+        let failed = self.backoff.last_failure()?;
+        let current = self.current.as_ref()?;
+        self.workers
+            .values()
+            .filter(|w| w.generation == current.generation && w.state == State::Ready)
+            .filter_map(|w| w.ready_at)
+            .filter(|&at| at > failed)
+            .map(|at| at + current.policy.backoff.stayed_up)
+            .min()
+    }
+
+    fn end_surplus(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        match self.wish {
+            Wish::Stop => return self.end_all(Reason::Stop, now, actions),
+            // A canary that is tried while paused lives on: its commit ends the pause.
+            Wish::Pause => return self.end_all(Reason::Paused, now, actions),
+            Wish::Run => {}
+        }
+        let candidate = self.candidate.as_ref().map(|c| c.generation);
+        let current = self.current.as_ref().map(|c| c.generation);
+        let wanted = self.wanted() as usize;
+
+        // Workers of a generation that was given up, and unready ones of an older one, serve nobody.
+        let stray = |w: &Worker| {
+            let newer = current.is_none_or(|g| w.generation > g);
+            let kept = Some(w.generation) == current || Some(w.generation) == candidate;
+            w.active() && !kept && (newer || w.state == State::Starting)
+        };
+        for id in self.select(stray) {
+            let newer = current.is_none_or(|g| self.workers[&id].generation > g);
+            let reason = if newer {
+                Reason::RolledBack
+            } else {
+                Reason::Replaced
+            };
+            self.end(id, reason, now, actions);
+        }
+
+        let Some(current) = current else { return };
+        // An older worker goes when the wanted number serves without it.
+        for id in self.select(|w| w.state == State::Ready && w.generation < current) {
+            let ready = |w: &Worker| w.state == State::Ready && w.generation <= current;
+            if self.select(ready).len() > wanted {
+                self.end(id, Reason::Replaced, now, actions);
+            }
+        }
+        // Fewer are wanted: unready workers first, then the highest slots.
+        let mut mine = self.select(|w| w.active() && w.generation == current);
+        mine.sort_by_key(|id| {
+            let worker = &self.workers[id];
+            (worker.state == State::Starting, worker.slot)
+        });
+        for &id in mine.iter().skip(wanted) {
+            self.end(id, Reason::ScaledDown, now, actions);
+        }
+    }
+
+    fn end_all(&mut self, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+        let canary = match reason {
+            Reason::Paused => self.candidate.as_ref().and_then(|c| c.canary),
+            _ => None,
+        };
+        for id in self.select(Worker::active) {
+            if Some(id) != canary {
+                self.end(id, reason, now, actions);
+            }
+        }
+    }
+
+    fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.wish == Wish::Stop {
+            return;
+        }
+        if let Some(candidate) = &self.candidate
+            && candidate.canary.is_none()
+        {
+            let (generation, limit) = (candidate.generation, candidate.policy.start_timeout);
+            let canary = self.spawn(generation, limit, now, actions);
+            if let Some(candidate) = &mut self.candidate {
+                candidate.canary = Some(canary);
+            }
+        }
+        while self.wants_more() {
+            let Some(current) = &self.current else { return };
+            let generation = current.generation;
+            let limit = current.policy.start_timeout;
+            let pace = current.policy.backoff;
+            let starting = self.is_starting();
+            if !self.backoff.permits(now, starting, &pace) {
+                return;
+            }
+            self.spawn(generation, limit, now, actions);
+        }
+    }
+
+    /// Whether one more worker of the current generation should be started, were it not for the backoff.
+    fn wants_more(&self) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        if self.wish != Wish::Run {
+            return false;
+        }
+        let mine = self.count(|w| w.active() && w.generation == current.generation);
+        let older = self.count(|w| w.active() && w.generation < current.generation);
+        // During a rollout at most `surge` more than wanted exist at a time.
+        mine < current.wanted
+            && mine + older < current.wanted + current.policy.surge(current.wanted)
+    }
+
+    fn spawn(
+        &mut self,
+        generation: Generation,
+        start_timeout: Duration,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> WorkerId {
+        let worker = WorkerId(self.next_id);
+        self.next_id += 1;
+        let taken = |slot| {
+            let mut workers = self.workers.values();
+            workers.any(|w| w.generation == generation && w.slot == slot)
+        };
+        let slot = (0..)
+            .find(|&slot| !taken(slot))
+            .expect("fewer than 2^32 workers");
+        self.workers.insert(
+            worker,
+            Worker {
+                slot,
+                generation,
+                state: State::Starting,
+                deadline: Some(now + start_timeout),
+                overdue: Reason::StartTimeout,
+                matures: None,
+                ready_at: None,
+                asked: false,
+            },
+        );
+        actions.push(Action::Spawn {
+            worker,
+            slot,
+            generation,
+        });
+        worker
+    }
+
+    /// Who has had its time is ended harder.
+    fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (&id, worker) in &mut self.workers {
+            if worker.deadline.is_none_or(|at| at > now) {
+                continue;
+            }
+            if worker.state == State::Starting {
+                worker.state = State::Doomed;
+                worker.deadline = Some(now + policy::ABORT_GRACE);
+                worker.overdue = Reason::AbortGrace;
+                actions.push(Action::Abort(id, Reason::StartTimeout));
+            } else {
+                worker.deadline = None;
+                actions.push(Action::Kill(id, worker.overdue));
+            }
+        }
+    }
+
+    fn announce(&mut self, actions: &mut Vec<Action>) {
+        let settled = self.wish == Wish::Run
+            && self.candidate.is_none()
+            && self.current.as_ref().is_some_and(|current| {
+                let active = self.count(Worker::active);
+                let serving =
+                    self.count(|w| w.state == State::Ready && w.generation == current.generation);
+                active == current.wanted && serving == current.wanted
+            });
+        if settled && !self.settled {
+            actions.push(Action::Settled);
+        }
+        self.settled = settled;
+        if self.wish == Wish::Stop && self.workers.is_empty() && !self.exited {
+            self.exited = true;
+            actions.push(Action::Exit);
+        }
+    }
+
+    // ---- small helpers ----
+
+    fn wanted(&self) -> u32 {
+        self.current.as_ref().map_or(0, |c| c.wanted)
+    }
+
+    fn policy_of(&self, id: WorkerId) -> Option<&Policy> {
+        let generation = self.workers.get(&id)?.generation;
+        let candidate = self
+            .candidate
+            .as_ref()
+            .filter(|c| c.generation == generation);
+        candidate
+            .map(|c| &c.policy)
+            .or(self.current.as_ref().map(|c| &c.policy))
+    }
+
+    /// Whether a worker of the current generation is on its way.
+    fn is_starting(&self) -> bool {
+        let current = self.current.as_ref().map(|c| c.generation);
+        let mut workers = self.workers.values();
+        workers.any(|w| Some(w.generation) == current && w.state == State::Starting)
+    }
+
+    fn count(&self, which: impl Fn(&Worker) -> bool) -> u32 {
+        self.workers.values().filter(|w| which(w)).count() as u32
+    }
+
+    /// The workers of which something is true, oldest first.
+    fn select(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
+        let chosen = self.workers.iter().filter(|(_, w)| which(w));
+        chosen.map(|(&id, _)| id).collect()
+    }
+
+    fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+        let grace = self
+            .policy_of(id)
+            .map_or(policy::STOP_NOW, |p| p.graceful_timeout);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            leave(id, worker, reason, grace, now, actions);
+        }
+    }
+}
+
+/// Tells a worker to end within `grace`; one that was told already only gets less time, never more.
+fn leave(
+    id: WorkerId,
+    worker: &mut Worker,
+    reason: Reason,
+    grace: Duration,
+    now: Instant,
+    actions: &mut Vec<Action>,
+) {
+    let until = now + grace;
+    let told = !worker.active() && worker.asked;
+    if !told {
+        worker.state = match worker.state {
+            State::Starting | State::Doomed => State::Doomed,
+            State::Ready | State::Leaving => State::Leaving,
+        };
+        worker.asked = true;
+        worker.matures = None;
+        worker.overdue = Reason::GracefulTimeout;
+        actions.push(Action::Terminate(id, reason));
+        worker.deadline = Some(until);
+    } else if let Some(deadline) = &mut worker.deadline {
+        *deadline = until.min(*deadline);
+    }
+}
+
+fn add(number: u32, by: i32) -> u32 {
+    number.saturating_add_signed(by).max(1)
+}

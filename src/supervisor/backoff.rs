@@ -1,0 +1,106 @@
+//! When a worker that died may be replaced.
+//!
+//! A worker that had stayed up is replaced at once, however many die together: that is an accident. A worker
+//! that dies young (before it was ready, or soon after) is a failure: the first is replaced at once, further
+//! ones wait, twice as long each time, one instant for the whole app and one worker at a time, until one
+//! stays up. So a crash loop costs next to nothing, whatever the number of workers.
+
+use std::time::{Duration, Instant};
+
+/// How crashes hold back replacements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// A worker that was ready for so long has stayed up.
+    pub stayed_up: Duration,
+    /// The wait after the second failure in a row; doubled by each further one.
+    pub first: Duration,
+    /// The longest wait.
+    pub most: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            stayed_up: Duration::from_secs(1),
+            first: Duration::from_millis(50),
+            most: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The failures of one app so far.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    failures: u32,
+    last_failure: Option<Instant>,
+    not_before: Option<Instant>,
+    random: u64,
+}
+
+impl Backoff {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            failures: 0,
+            last_failure: None,
+            not_before: None,
+            // xorshift stays at zero for ever if it starts there.
+            random: seed | 1,
+        }
+    }
+
+    /// A worker ended that nobody had told to.
+    pub(super) fn note_end(&mut self, ready_at: Option<Instant>, now: Instant, policy: &Policy) {
+        let stayed_up =
+            ready_at.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
+        // Workers that end in one instant (their template died) are one failure.
+        if stayed_up || self.last_failure == Some(now) {
+            return;
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.last_failure = Some(now);
+        if self.failures > 1 {
+            let wait = now + self.wait(policy);
+            self.not_before = Some(self.not_before.map_or(wait, |earlier| earlier.max(wait)));
+        }
+    }
+
+    /// Whether a worker may be started now; if so, notes that it is.
+    pub(super) fn permits(&mut self, now: Instant, starting: bool, policy: &Policy) -> bool {
+        if self.failures == 0 {
+            return true;
+        }
+        if starting || self.not_before.is_some_and(|at| now < at) {
+            return false;
+        }
+        if self.failures > 1 {
+            self.not_before = Some(now + self.wait(policy));
+        }
+        true
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.failures = 0;
+        self.last_failure = None;
+        self.not_before = None;
+    }
+
+    pub(super) fn last_failure(&self) -> Option<Instant> {
+        self.last_failure
+    }
+
+    pub(super) fn not_before(&self) -> Option<Instant> {
+        self.not_before
+    }
+
+    /// Doubling, between half and the whole of it by chance, so that the apps of many machines that lost the
+    /// same database do not come back in step.
+    fn wait(&mut self, policy: &Policy) -> Duration {
+        let doublings = self.failures.saturating_sub(2).min(20);
+        let whole = policy.first.saturating_mul(1 << doublings).min(policy.most);
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let chance = (self.random % 1024) as f64 / 2048.0;
+        whole.mul_f64(0.5 + chance)
+    }
+}

@@ -1,0 +1,192 @@
+//! Random histories: whatever happens in whatever order, the promises hold after every event.
+
+use super::tests::{Boot, World, policy};
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Reload {
+        workers: u32,
+        good: bool,
+    },
+    Rollback,
+    Scale(i32),
+    Crash(usize),
+    Leaves(usize),
+    Pause,
+    Pass(f64),
+    /// An event about a worker that may be long gone.
+    Late(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (1..6u32, any::<bool>()).prop_map(|(workers, good)| Step::Reload { workers, good }),
+        Just(Step::Rollback),
+        (-2..3i32).prop_map(Step::Scale),
+        (0..8usize).prop_map(Step::Crash),
+        (0..8usize).prop_map(Step::Leaves),
+        Just(Step::Pause),
+        (0.0..3.0f64).prop_map(Step::Pass),
+        (0.0..90.0f64).prop_map(Step::Pass),
+        (0..40u64).prop_map(Step::Late),
+    ]
+}
+
+/// Even generations cannot start: the world's `boot` is a plain function of the generation.
+fn boot(generation: Generation) -> Boot {
+    if generation.is_multiple_of(2) {
+        Boot::Dies
+    } else {
+        Boot::Good
+    }
+}
+
+struct History {
+    world: World,
+    generation: Generation,
+    paused: bool,
+    /// Ready workers before the step, when no death or pause of this history's own making came between.
+    undisturbed: bool,
+}
+
+impl History {
+    fn begin() -> Self {
+        let mut world = World::new(boot);
+        world.tell(Event::Propose(1, policy(2)));
+        world.pass(30.0);
+        Self {
+            world,
+            generation: 1,
+            paused: false,
+            undisturbed: true,
+        }
+    }
+
+    fn nth(&self, n: usize) -> Option<WorkerId> {
+        self.world.alive.keys().nth(n).copied()
+    }
+
+    fn take(&mut self, step: &Step) {
+        let world = &mut self.world;
+        match *step {
+            Step::Reload { workers, good } => {
+                // The next odd or even number, never one that was used.
+                self.generation += if self.generation.is_multiple_of(2) == good {
+                    1
+                } else {
+                    2
+                };
+                world.tell(Event::Propose(self.generation, policy(workers)));
+            }
+            Step::Rollback => {
+                world.tell(Event::Rollback);
+                self.undisturbed = false;
+            }
+            Step::Scale(by) => {
+                world.tell(Event::Scale(by));
+                self.undisturbed = false;
+            }
+            Step::Crash(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.dies(id);
+                    self.undisturbed = false;
+                }
+            }
+            Step::Leaves(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.tell(Event::Stopping(id));
+                    self.undisturbed = false;
+                }
+            }
+            Step::Pause => {
+                world.tell(Event::Pause);
+                self.paused = true;
+                self.undisturbed = false;
+            }
+            Step::Pass(seconds) => world.pass(seconds),
+            Step::Late(id) => {
+                // Only a reaped worker: the kernel says no untruth about the living.
+                if !world.alive.contains_key(&WorkerId(id)) {
+                    for event in [Event::Exited(WorkerId(id)), Event::Ready(WorkerId(id))] {
+                        world.tell(event);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&self) {
+        let supervisor = &self.world.supervisor;
+        let alive: BTreeSet<_> = self.world.alive.keys().collect();
+        let known: BTreeSet<_> = supervisor.workers.keys().collect();
+        assert_eq!(
+            alive, known,
+            "every process is known, every known worker lives"
+        );
+        let seats: BTreeSet<_> = supervisor
+            .workers
+            .values()
+            .map(|w| (w.generation, w.slot))
+            .collect();
+        assert_eq!(
+            seats.len(),
+            supervisor.workers.len(),
+            "no seat is given twice"
+        );
+        let serving = supervisor.workers.values().filter(|w| w.active());
+        let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
+        assert!(
+            generations.len() <= 3,
+            "current, one candidate, one older at most"
+        );
+        let counts = supervisor.counts();
+        if self.undisturbed {
+            let lower = supervisor.wanted().min(2);
+            assert!(
+                counts.ready >= lower,
+                "a reload alone never leaves fewer than wanted"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40)) {
+        let mut history = History::begin();
+        for step in &steps {
+            history.take(step);
+            history.check();
+        }
+        // A HUP resumes what WINCH paused; generation numbers of good configurations are odd here.
+        history.take(&Step::Reload { workers: 3, good: true });
+        history.world.pass(400.0);
+        history.check();
+        let supervisor = &history.world.supervisor;
+        prop_assert!(supervisor.is_settled());
+        let current = supervisor.current.as_ref().map(|c| c.generation);
+        prop_assert_eq!(current, Some(history.generation));
+        prop_assert!(history.world.alive.values().all(|&g| g == history.generation));
+        prop_assert_eq!(history.world.alive.len() as u32, supervisor.wanted());
+    }
+
+    #[test]
+    fn a_stop_always_ends_with_every_child_reaped(steps in prop::collection::vec(step(), 0..30), now in any::<bool>()) {
+        let mut history = History::begin();
+        for step in &steps {
+            history.take(step);
+        }
+        history.world.log.clear();
+        history.world.tell(if now { Event::StopNow } else { Event::Stop });
+        history.world.pass(120.0);
+        prop_assert!(history.world.alive.is_empty());
+        let exits = history.world.log.iter().filter(|a| **a == Action::Exit).count();
+        prop_assert_eq!(exits, 1);
+        prop_assert_eq!(history.world.spawns(), 0);
+    }
+}

@@ -1,0 +1,45 @@
+//! The numbers that the supervisor works by.
+
+use std::time::Duration;
+
+use super::backoff;
+
+/// How long a worker has to end when everything must stop now.
+pub const STOP_NOW: Duration = Duration::from_secs(1);
+
+/// How long a worker has to print its stacks after ABRT before KILL.
+pub const ABORT_GRACE: Duration = Duration::from_secs(2);
+
+/// When a worker counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// It sends `READY=1`.
+    Notify,
+    /// Its program was executed.
+    Exec,
+    /// Its program was executed and has lived so long.
+    After(Duration),
+}
+
+/// What one generation wants of an app's workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The number of workers that should be ready.
+    pub workers: u32,
+    /// When a worker counts as ready.
+    pub readiness: Readiness,
+    /// A worker that is not ready after this time has failed.
+    pub start_timeout: Duration,
+    /// A worker that was told to end has this time to finish what it serves.
+    pub graceful_timeout: Duration,
+    /// How crashes hold back replacements.
+    pub backoff: backoff::Policy,
+}
+
+impl Policy {
+    /// How many workers more than wanted may exist while a new generation takes over: a quarter, as other
+    /// rolling updates do, so that a reload neither doubles the memory nor takes one start time per worker.
+    pub fn surge(&self, wanted: u32) -> u32 {
+        wanted.div_ceil(4).max(1)
+    }
+}

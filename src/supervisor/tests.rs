@@ -1,0 +1,489 @@
+//! One test per sentence of the manual, in virtual time: nothing here waits.
+
+use super::*;
+
+/// A world in which started workers do what `boot` says, and time jumps from deadline to deadline.
+pub(super) struct World {
+    pub(super) now: Instant,
+    pub(super) supervisor: Supervisor,
+    /// What a new worker of a generation does.
+    pub(super) boot: fn(Generation) -> Boot,
+    /// Whether the master agrees to every proven candidate.
+    pub(super) commits: bool,
+    /// Living processes.
+    pub(super) alive: BTreeMap<WorkerId, Generation>,
+    pub(super) log: Vec<Action>,
+    ripening: BTreeMap<WorkerId, Instant>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Boot {
+    /// Ready after a second; ends when told to.
+    Good,
+    /// Exits after 10 ms without having been ready.
+    Dies,
+    /// Never says that it is ready, and ends only by KILL.
+    Hangs,
+}
+
+pub(super) fn policy(workers: u32) -> Policy {
+    Policy {
+        workers,
+        readiness: Readiness::Notify,
+        start_timeout: Duration::from_secs(60),
+        graceful_timeout: Duration::from_secs(30),
+        backoff: backoff::Policy::default(),
+    }
+}
+
+impl World {
+    pub(super) fn new(boot: fn(Generation) -> Boot) -> Self {
+        Self {
+            now: Instant::now(),
+            supervisor: Supervisor::new(7),
+            boot,
+            commits: true,
+            alive: BTreeMap::new(),
+            log: Vec::new(),
+            ripening: BTreeMap::new(),
+        }
+    }
+
+    /// A world with `workers` ready workers of generation 1.
+    fn running(workers: u32) -> Self {
+        let mut world = Self::new(|_| Boot::Good);
+        world.tell(Event::Propose(1, policy(workers)));
+        world.pass(10.0);
+        assert_eq!(world.ready(), workers);
+        world.log.clear();
+        world
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        for action in self.supervisor.handle(event, self.now) {
+            if !matches!(action, Action::Ready(_)) {
+                self.log.push(action);
+            }
+            match action {
+                Action::Spawn {
+                    worker, generation, ..
+                } => {
+                    self.alive.insert(worker, generation);
+                    let after = match (self.boot)(generation) {
+                        Boot::Good => 1000,
+                        Boot::Dies => 10,
+                        Boot::Hangs => continue,
+                    };
+                    self.ripening
+                        .insert(worker, self.now + Duration::from_millis(after));
+                }
+                Action::Terminate(id, _) | Action::Abort(id, _)
+                    if (self.boot)(self.alive[&id]) != Boot::Hangs =>
+                {
+                    self.dies(id);
+                }
+                Action::Kill(id, _) => self.dies(id),
+                Action::Proven(_) if self.commits => self.tell(Event::Commit),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn dies(&mut self, id: WorkerId) {
+        self.alive
+            .remove(&id)
+            .expect("a signal goes to a living worker only");
+        self.ripening.remove(&id);
+        self.tell(Event::Exited(id));
+    }
+
+    /// Lets time pass, jumping from one thing that is due to the next.
+    pub(super) fn pass(&mut self, seconds: f64) {
+        let end = self.now + Duration::from_secs_f64(seconds);
+        loop {
+            let ripe = self
+                .ripening
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(&id, &at)| (id, at));
+            let deadline = self.supervisor.deadline();
+            let next = deadline.into_iter().chain(ripe.map(|r| r.1)).min();
+            let Some(next) = next.filter(|&at| at <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            match ripe {
+                Some((id, at)) if at <= self.now => {
+                    self.ripening.remove(&id);
+                    match (self.boot)(self.alive[&id]) {
+                        Boot::Good => self.tell(Event::Ready(id)),
+                        _ => self.dies(id),
+                    }
+                }
+                _ => self.tell(Event::Deadline),
+            }
+            let deadline = self.supervisor.deadline();
+            assert!(
+                deadline.is_none_or(|at| at > self.now),
+                "a deadline that has passed is not due again"
+            );
+        }
+        self.now = end;
+    }
+
+    pub(super) fn ready(&self) -> u32 {
+        self.supervisor.counts().ready
+    }
+
+    pub(super) fn spawns(&self) -> usize {
+        self.log
+            .iter()
+            .filter(|a| matches!(a, Action::Spawn { .. }))
+            .count()
+    }
+
+    fn any(&self) -> WorkerId {
+        *self.alive.keys().next().expect("a worker lives")
+    }
+}
+
+#[test]
+fn one_worker_proves_a_configuration_then_the_others_start() {
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, policy(4)));
+    assert_eq!(world.spawns(), 1);
+    world.pass(1.5);
+    assert_eq!(world.spawns(), 4);
+    world.pass(1.0);
+    assert_eq!(world.log.last(), Some(&Action::Settled));
+    assert_eq!(world.ready(), 4);
+}
+
+#[test]
+fn nothing_follows_a_proven_canary_until_the_master_commits() {
+    let mut world = World::new(|_| Boot::Good);
+    world.commits = false;
+    world.tell(Event::Propose(1, policy(4)));
+    world.pass(5.0);
+    assert_eq!(world.spawns(), 1);
+    assert_eq!(world.log.last(), Some(&Action::Proven(1)));
+    world.tell(Event::Commit);
+    assert_eq!(world.spawns(), 4);
+}
+
+#[test]
+fn a_first_generation_that_cannot_start_fails_after_one_worker() {
+    let mut world = World::new(|_| Boot::Dies);
+    world.tell(Event::Propose(1, policy(4)));
+    world.pass(60.0);
+    assert_eq!(world.spawns(), 1);
+    assert_eq!(world.log[1..], [Action::Failed(1), Action::Retire(1)]);
+}
+
+#[test]
+fn a_reload_replaces_every_worker_and_never_has_fewer_ready_than_wanted() {
+    let mut world = World::running(4);
+    world.tell(Event::Propose(2, policy(4)));
+    for _ in 0..200 {
+        world.pass(0.1);
+        assert!(world.ready() >= 4);
+        assert!(world.alive.len() <= 5, "a quarter more at most");
+    }
+    assert!(world.alive.values().all(|&generation| generation == 2));
+    assert!(world.log.contains(&Action::Retire(1)));
+    assert_eq!(world.log.last(), Some(&Action::Settled));
+}
+
+#[test]
+fn a_generation_that_cannot_start_touches_no_worker_of_the_old_one() {
+    let mut world = World::running(3);
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Good
+        } else {
+            Boot::Dies
+        }
+    };
+    world.tell(Event::Propose(2, policy(3)));
+    world.pass(60.0);
+    assert_eq!(world.spawns(), 1);
+    assert!(
+        !world
+            .log
+            .iter()
+            .any(|a| matches!(a, Action::Terminate(..) | Action::Kill(..)))
+    );
+    assert!(world.log.contains(&Action::Failed(2)));
+    assert_eq!(world.ready(), 3);
+}
+
+#[test]
+fn a_canary_that_is_not_ready_in_time_is_aborted_then_killed_and_has_failed() {
+    let mut world = World::running(2);
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Good
+        } else {
+            Boot::Hangs
+        }
+    };
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(59.9);
+    assert_eq!(world.spawns(), world.log.len());
+    world.pass(3.0);
+    let ends = &world.log[1..];
+    assert!(matches!(ends[0], Action::Abort(_, Reason::StartTimeout)));
+    assert!(matches!(ends[1], Action::Kill(_, Reason::AbortGrace)));
+    assert_eq!(ends[2..4], [Action::Failed(2), Action::Retire(2)]);
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn a_rolled_back_canary_is_ended() {
+    let mut world = World::running(2);
+    world.commits = false;
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(2.0);
+    world.tell(Event::Rollback);
+    assert!(world.alive.values().all(|&generation| generation == 1));
+    assert_eq!(world.ready(), 2);
+    world.pass(1.0);
+    assert!(world.supervisor.is_settled());
+}
+
+#[test]
+fn a_newer_proposal_supersedes_an_unproven_one() {
+    let mut world = World::running(2);
+    world.tell(Event::Propose(2, policy(2)));
+    world.tell(Event::Propose(3, policy(2)));
+    world.pass(20.0);
+    assert!(world.alive.values().all(|&generation| generation == 3));
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn a_dead_worker_is_replaced_at_once_in_its_slot() {
+    let mut world = World::running(3);
+    let second = *world.alive.keys().nth(1).expect("three workers");
+    world.dies(second);
+    assert!(matches!(
+        world.log[..],
+        [Action::Spawn {
+            slot: 1,
+            generation: 1,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn workers_that_had_stayed_up_are_all_replaced_at_once() {
+    let mut world = World::running(8);
+    for _ in 0..8 {
+        world.dies(world.any());
+    }
+    assert_eq!(world.spawns(), 8);
+    world.pass(1.0);
+    assert_eq!(world.ready(), 8);
+}
+
+#[test]
+fn a_crash_loop_of_many_workers_starts_few() {
+    let mut world = World::running(16);
+    world.boot = |_| Boot::Dies;
+    for _ in 0..16 {
+        world.dies(world.any());
+    }
+    world.pass(10.0);
+    assert!(
+        world.spawns() <= 16 + 12,
+        "{} starts in 10 s",
+        world.spawns()
+    );
+    world.log.clear();
+    world.pass(600.0);
+    assert!(world.spawns() <= 45, "{} starts in 10 min", world.spawns());
+    world.boot = |_| Boot::Good;
+    world.pass(40.0);
+    assert_eq!(world.ready(), 16);
+}
+
+#[test]
+fn a_crash_after_a_quiet_time_is_a_first_crash_again() {
+    let mut world = World::running(2);
+    world.boot = |_| Boot::Dies;
+    world.dies(world.any());
+    world.pass(5.0);
+    world.boot = |_| Boot::Good;
+    world.pass(60.0);
+    world.log.clear();
+    world.dies(world.any());
+    assert_eq!(world.spawns(), 1);
+}
+
+#[test]
+fn a_worker_that_cannot_be_started_is_tried_again() {
+    let mut world = World::running(1);
+    world.dies(world.any());
+    let id = world.any();
+    world.alive.remove(&id);
+    world.ripening.remove(&id);
+    world.tell(Event::SpawnFailed(id));
+    world.pass(3.0);
+    assert_eq!(world.ready(), 1);
+}
+
+#[test]
+fn ttin_and_ttou_change_the_number_and_keep_at_least_one() {
+    let mut world = World::running(2);
+    world.tell(Event::Scale(1));
+    world.pass(2.0);
+    assert_eq!(world.ready(), 3);
+    for _ in 0..5 {
+        world.tell(Event::Scale(-1));
+    }
+    world.pass(2.0);
+    assert_eq!(world.ready(), 1);
+    assert_eq!(world.supervisor.counts().wanted, 1);
+}
+
+#[test]
+fn the_highest_slots_are_ended_first_when_fewer_are_wanted() {
+    let mut world = World::running(3);
+    let last = *world.alive.keys().next_back().expect("three workers");
+    world.tell(Event::Scale(-1));
+    assert_eq!(world.log[0], Action::Terminate(last, Reason::ScaledDown));
+}
+
+#[test]
+fn a_number_given_by_signal_survives_a_reload_and_a_rollback() {
+    let mut world = World::running(2);
+    world.tell(Event::Scale(2));
+    world.pass(2.0);
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(20.0);
+    assert_eq!(world.ready(), 4);
+    world.commits = false;
+    world.tell(Event::Propose(3, policy(9)));
+    world.tell(Event::Scale(1));
+    world.tell(Event::Rollback);
+    world.pass(20.0);
+    assert_eq!(world.ready(), 5);
+}
+
+#[test]
+fn a_changed_number_in_the_configuration_counts_from_the_commit() {
+    let mut world = World::running(2);
+    world.tell(Event::Scale(3));
+    world.tell(Event::Propose(2, policy(4)));
+    world.tell(Event::Scale(1));
+    world.pass(30.0);
+    assert_eq!(world.ready(), 5);
+}
+
+#[test]
+fn a_worker_that_does_not_end_is_killed_at_the_graceful_timeout() {
+    let mut world = World::running(1);
+    let id = world.any();
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Stop);
+    assert_eq!(world.log, [Action::Terminate(id, Reason::Stop)]);
+    world.pass(29.9);
+    assert_eq!(world.log.len(), 1);
+    world.pass(0.2);
+    assert_eq!(
+        world.log[1..],
+        [Action::Kill(id, Reason::GracefulTimeout), Action::Exit]
+    );
+}
+
+#[test]
+fn stopping_now_gives_one_second_and_said_again_none() {
+    let mut world = World::running(1);
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::StopNow);
+    world.pass(1.1);
+    assert_eq!(world.log.last(), Some(&Action::Exit));
+
+    let mut world = World::running(1);
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Stop);
+    world.tell(Event::StopNow);
+    assert_eq!(world.log.last(), Some(&Action::Exit));
+}
+
+#[test]
+fn a_stop_ends_a_starting_worker_and_starts_no_other() {
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, policy(3)));
+    world.tell(Event::Stop);
+    assert!(world.alive.is_empty());
+    world.pass(100.0);
+    assert_eq!(world.spawns(), 1);
+    assert_eq!(world.log.last(), Some(&Action::Exit));
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_is_replaced_while_it_finishes() {
+    let mut world = World::running(2);
+    world.tell(Event::Stopping(world.any()));
+    assert_eq!(world.spawns(), 1);
+    world.pass(1.0);
+    assert_eq!(world.ready(), 2);
+    world.pass(30.0);
+    assert_eq!(world.alive.len(), 2, "one that never ends is killed");
+}
+
+#[test]
+fn a_pause_ends_all_workers_and_a_commit_brings_them_back() {
+    let mut world = World::running(2);
+    world.tell(Event::Pause);
+    world.pass(5.0);
+    assert!(world.alive.is_empty());
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(5.0);
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn a_rollback_also_ends_a_pause() {
+    let mut world = World::running(2);
+    world.tell(Event::Pause);
+    world.pass(5.0);
+    world.tell(Event::Rollback);
+    world.pass(5.0);
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn programs_that_say_nothing_are_ready_when_executed_or_after_a_time() {
+    for (readiness, seconds) in [
+        (Readiness::Exec, 0.0),
+        (Readiness::After(Duration::from_secs(3)), 3.0),
+    ] {
+        let mut world = World::new(|_| Boot::Hangs);
+        world.tell(Event::Propose(
+            1,
+            Policy {
+                readiness,
+                ..policy(1)
+            },
+        ));
+        world.tell(Event::Executed(WorkerId(0)));
+        world.pass(seconds);
+        assert_eq!(world.ready(), 1);
+    }
+}
+
+#[test]
+fn a_worker_that_was_told_to_end_does_not_become_ready_any_more() {
+    let mut world = World::running(1);
+    world.boot = |_| Boot::Hangs;
+    world.commits = false;
+    world.tell(Event::Propose(2, policy(1)));
+    world.tell(Event::Rollback);
+    let canary = *world.alive.keys().next_back().expect("the canary");
+    world.tell(Event::Ready(canary));
+    assert_eq!(world.ready(), 1);
+    assert_eq!(world.supervisor.counts().leaving, 1);
+}

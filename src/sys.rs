@@ -1,0 +1,337 @@
+//! The only unsafe code of the manager: fork and exec, taking over descriptors, room for a process title.
+//!
+//! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
+//! meet a lock that another thread held.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::ptr;
+
+use nix::fcntl::OFlag;
+use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::unistd::{Pid, getpid, pipe2};
+
+/// The first descriptor that a child finds its own at, as with systemd: sd_listen_fds(3).
+const FIRST_FD: RawFd = 3;
+
+/// Everything that a child needs; all memory is allocated before the fork.
+pub struct Process<'a> {
+    /// The file to execute.
+    pub program: CString,
+    /// Its arguments, its own name first.
+    pub args: Vec<CString>,
+    /// Its whole environment, without `LISTEN_PID`.
+    pub env: Vec<CString>,
+    /// Where it starts.
+    pub chdir: CString,
+    /// User id, group id and supplementary groups, unless the master's.
+    pub user: Option<(u32, u32, &'a [u32])>,
+    /// File mode creation mask, unless the master's.
+    pub umask: Option<u32>,
+    /// Descriptors that the child finds from 3 on; no others are inherited but standard output and error.
+    pub fds: Vec<BorrowedFd<'a>>,
+}
+
+/// What a child was doing when it failed, before its program ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// setsid, signals.
+    Session,
+    /// Placing its descriptors.
+    Descriptors,
+    /// setgroups, setgid.
+    Group,
+    /// setuid.
+    User,
+    /// chdir.
+    Chdir,
+    /// execve.
+    Exec,
+}
+
+const STAGES: [Stage; 6] = [
+    Stage::Session,
+    Stage::Descriptors,
+    Stage::Group,
+    Stage::User,
+    Stage::Chdir,
+    Stage::Exec,
+];
+
+/// How far a child has come, as read from its pipe.
+#[derive(Debug)]
+pub enum Progress {
+    /// Its program is not running yet.
+    Pending,
+    /// Its program was executed, or it died before.
+    Executed,
+    /// It failed.
+    Failed(Stage, io::Error),
+}
+
+/// Reads what a child reports through the pipe that [`spawn`] returned; never blocks.
+pub fn progress(pipe: &OwnedFd) -> Progress {
+    let mut report = [0; 5];
+    match nix::unistd::read(pipe, &mut report) {
+        Ok(5) => {
+            let stage = STAGES.get(usize::from(report[0])).copied();
+            let errno = i32::from_ne_bytes([report[1], report[2], report[3], report[4]]);
+            Progress::Failed(
+                stage.unwrap_or(Stage::Exec),
+                io::Error::from_raw_os_error(errno),
+            )
+        }
+        Err(nix::Error::EAGAIN | nix::Error::EINTR) => Progress::Pending,
+        _ => Progress::Executed,
+    }
+}
+
+/// Forks and executes. The pipe tells how far the child comes: [`progress`].
+///
+/// The child is in a session of its own (so Ctrl-C on the master's terminal reaches the master only), has
+/// default signal dispositions, standard input from /dev/null, and gets SIGTERM when the master dies.
+///
+/// # Errors
+/// There is no memory, process or descriptor left.
+pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
+    let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
+    nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
+    let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut args = pointers(&process.args);
+    args.push(ptr::null());
+    let mut env = pointers(&process.env);
+    env.push(listen_pid.as_ptr().cast());
+    env.push(ptr::null());
+    let child = Child {
+        process,
+        args: &args,
+        env: &env,
+        moved: vec![-1; process.fds.len()],
+        report: report_to_master.as_raw_fd(),
+        master: getpid(),
+    };
+
+    // A signal that arrives between fork and exec must not run the master's handlers in the child, where it
+    // would be forgotten by exec: it waits, and meets the default disposition.
+    let mut before = SigSet::empty();
+    pthread_sigmask(
+        SigmaskHow::SIG_SETMASK,
+        Some(&SigSet::all()),
+        Some(&mut before),
+    )?;
+    // SAFETY: the master has a single thread, so the child may do what the master may; it only makes
+    // async-signal-safe calls on memory prepared above, and ends in execve or _exit.
+    let forked = unsafe { libc::fork() };
+    if forked == 0 {
+        write_decimal(&mut listen_pid[11..], getpid().as_raw());
+        child.run();
+    }
+    let error = io::Error::last_os_error();
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    if forked < 0 {
+        Err(error)
+    } else {
+        Ok((Pid::from_raw(forked), report))
+    }
+}
+
+/// Writes a positive number and a NUL; the child cannot allocate.
+fn write_decimal(to: &mut [u8], mut number: i32) {
+    let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
+    to[digits] = 0;
+    for digit in to[..digits].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
+}
+
+/// The child between fork and exec.
+struct Child<'a> {
+    process: &'a Process<'a>,
+    args: &'a [*const libc::c_char],
+    env: &'a [*const libc::c_char],
+    /// Room for the descriptors on their way.
+    moved: Vec<RawFd>,
+    report: RawFd,
+    master: Pid,
+}
+
+impl Child<'_> {
+    fn run(mut self) -> ! {
+        let stage = match self.prepare() {
+            Err(stage) => stage,
+            Ok(()) => {
+                // SAFETY: all pointers are NUL-terminated strings in arrays that end with a null pointer,
+                // and they outlive the call.
+                unsafe {
+                    libc::execve(
+                        self.process.program.as_ptr(),
+                        self.args.as_ptr(),
+                        self.env.as_ptr(),
+                    )
+                };
+                Stage::Exec
+            }
+        };
+        let errno = nix::errno::Errno::last_raw().to_ne_bytes();
+        let report = [stage as u8, errno[0], errno[1], errno[2], errno[3]];
+        // SAFETY: five bytes of a local array; a pipe takes them at once. _exit runs no handler of the master.
+        unsafe {
+            libc::write(self.report, report.as_ptr().cast(), report.len());
+            libc::_exit(127)
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), Stage> {
+        self.session()?;
+        self.descriptors()?;
+        if let Some((uid, gid, groups)) = self.process.user {
+            // SAFETY: the pointer and the length are of one slice.
+            check(Stage::Group, unsafe {
+                libc::setgroups(groups.len(), groups.as_ptr())
+            })?;
+            // SAFETY: plain numbers.
+            check(Stage::Group, unsafe { libc::setgid(gid) })?;
+            // SAFETY: plain number.
+            check(Stage::User, unsafe { libc::setuid(uid) })?;
+        }
+        if let Some(umask) = self.process.umask {
+            // SAFETY: plain number; cannot fail.
+            unsafe { libc::umask(umask) };
+        }
+        // SAFETY: a NUL-terminated string.
+        check(Stage::Chdir, unsafe {
+            libc::chdir(self.process.chdir.as_ptr())
+        })?;
+        // After setuid, which clears it: prctl(2). If the master has died meanwhile, nobody would tell.
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGTERM).map_err(|_| Stage::Session)?;
+        if nix::unistd::getppid() != self.master {
+            // SAFETY: see `run`.
+            unsafe { libc::_exit(127) };
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> Result<(), Stage> {
+        // SAFETY: no arguments.
+        check(Stage::Session, unsafe { libc::setsid() })?;
+        for signal in 1..=libc::SIGRTMAX() {
+            // SAFETY: the default disposition runs no code of ours; what cannot be set (KILL, STOP) stays.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        SigSet::empty()
+            .thread_set_mask()
+            .map_err(|_| Stage::Session)
+    }
+
+    /// Puts every descriptor where the program expects it, and lets go of all others.
+    fn descriptors(&mut self) -> Result<(), Stage> {
+        let at = Stage::Descriptors;
+        let fds = &self.process.fds;
+        let free = FIRST_FD + fds.len() as RawFd;
+        // SAFETY: plain numbers. Here and below every descriptor that is overwritten is this child's own.
+        self.report = check(at, unsafe {
+            libc::fcntl(self.report, libc::F_DUPFD_CLOEXEC, free)
+        })?;
+        // SAFETY: a NUL-terminated string.
+        let null = check(at, unsafe {
+            libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC)
+        })?;
+        // SAFETY: plain numbers.
+        check(at, unsafe { libc::dup2(null, libc::STDIN_FILENO) })?;
+        // First all out of the way, lest one is overwritten before its turn.
+        for (fd, moved) in fds.iter().zip(&mut self.moved) {
+            // SAFETY: plain numbers.
+            *moved = check(at, unsafe {
+                libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, free)
+            })?;
+        }
+        for (moved, goal) in self.moved.iter().zip(FIRST_FD..) {
+            // SAFETY: plain numbers.
+            check(at, unsafe { libc::dup2(*moved, goal) })?;
+        }
+        // What whoever started the master left open is none of the worker's business. Linux before 5.11 cannot
+        // do this at one stroke; the master's own descriptors are close-on-exec anyway.
+        // SAFETY: plain numbers.
+        unsafe { libc::close_range(free as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
+        Ok(())
+    }
+}
+
+fn check(stage: Stage, result: i32) -> Result<i32, Stage> {
+    if result < 0 { Err(stage) } else { Ok(result) }
+}
+
+/// Takes over a descriptor that the init system passed to this process.
+///
+/// Each number may be taken once only; [`sd_notify::listen_fds_with_names`] names those that were passed.
+pub fn adopt(fd: RawFd) -> OwnedFd {
+    // SAFETY: the init system opened it for us and nothing else in the process knows its number.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Makes `ps` show `title` for this process: the kernel reads it from where the arguments were, which are
+/// followed by the environment; proc(5). To use the room of both, the environment moves to the heap first.
+pub fn set_title(title: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field may hold spaces and parentheses; the 48th to 51st are arg_start to env_end.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
+    let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok());
+    let (Some(start), Some(end)) = (field(48), field(51)) else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    move_environment();
+    let mut room = vec![0; end.saturating_sub(start) as usize];
+    let length = title.len().min(room.len().saturating_sub(1));
+    room[..length].copy_from_slice(&title.as_bytes()[..length]);
+    // Through the file, so that a wrong address is an error and not a crash.
+    File::options()
+        .write(true)
+        .open("/proc/self/mem")?
+        .write_all_at(&room, start)
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const libc::c_char;
+}
+
+/// Copies the environment to the heap, for good.
+fn move_environment() {
+    // SAFETY: the process has one thread, so nobody changes or reads the environment meanwhile. The list ends
+    // with a null pointer and its entries are NUL-terminated strings; the copies live for ever.
+    unsafe {
+        let mut copies = Vec::new();
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            copies.push(CStr::from_ptr(*entry).to_owned().into_raw().cast_const());
+            entry = entry.add(1);
+        }
+        copies.push(ptr::null());
+        environ = copies.leak().as_ptr();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pid_is_written_in_decimal() {
+        for pid in [1, 9, 10, 4711, i32::MAX] {
+            let mut text = [b'x'; 12];
+            write_decimal(&mut text, pid);
+            let text = CStr::from_bytes_until_nul(&text).expect("a NUL");
+            assert_eq!(text.to_str(), Ok(pid.to_string().as_str()));
+        }
+    }
+}

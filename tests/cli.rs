@@ -1,0 +1,64 @@
+//! The command line and its exit statuses.
+
+mod common;
+
+use common::{app, preforkd};
+
+fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = preforkd().args(arguments).output().expect("preforkd runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+fn check(config: &str) -> (Option<i32>, String, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("app.toml");
+    std::fs::write(&file, config).expect("room");
+    output(&["-t", "-c", file.to_str().expect("a plain path")])
+}
+
+#[test]
+fn a_good_configuration_is_ok() {
+    assert_eq!(
+        check(&app("")),
+        (Some(0), "configuration OK\n".into(), String::new())
+    );
+}
+
+#[test]
+fn a_faulty_one_is_shown_with_place_and_nearest_key() {
+    let (status, stdout, stderr) = check("[app.web]\nwrokers = 4\n");
+    assert_eq!((status, stdout.as_str()), (Some(2), ""));
+    assert!(stderr.starts_with("preforkd: /"), "{stderr}");
+    assert!(stderr.ends_with(
+        "app.toml:2:1: unknown key `wrokers`; did you mean `workers`?\n  |\n2 | wrokers = 4\n  | ^^^^^^^\n"
+    ), "{stderr}");
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let (status, _, stderr) = output(&["-c", "/no/such/app.toml"]);
+    assert_eq!(status, Some(2));
+    assert!(
+        stderr.contains("cannot read /no/such/app.toml: No such file or directory"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn wrong_usage_is_status_2_and_help_and_version_are_0() {
+    assert_eq!(output(&[]).0, Some(2));
+    assert_eq!(output(&["--nonsense"]).0, Some(2));
+    let (status, stdout, _) = output(&["--version"]);
+    assert_eq!(
+        (status, stdout),
+        (Some(0), format!("preforkd {}\n", env!("CARGO_PKG_VERSION")))
+    );
+    let (status, stdout, _) = output(&["--help"]);
+    assert_eq!(status, Some(0));
+    assert!(stdout.contains("--config <FILE>"), "{stdout}");
+}

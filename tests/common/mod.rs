@@ -1,0 +1,292 @@
+//! A master under test. The test is its init system: it binds the notify socket and waits for what the
+//! master says, never for time. One guard ends a test that hangs; nothing else looks at the clock.
+#![allow(dead_code, reason = "every test file uses another part of it")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// After so long a test has failed.
+const GUARD: Duration = Duration::from_secs(30);
+
+/// A folder of its own with an app.toml, and the master that serves it.
+pub struct Run {
+    pub folder: tempfile::TempDir,
+    pub master: Child,
+    init: UnixDatagram,
+    events: Receiver<String>,
+    log: Receiver<String>,
+    seen: Vec<String>,
+    workers: Vec<Pid>,
+}
+
+/// What a worker told of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub slot: String,
+    pub generation: String,
+    pub pid: Pid,
+    pub event: String,
+}
+
+/// The program under test.
+pub fn preforkd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_preforkd"));
+    for variable in [
+        "NOTIFY_SOCKET",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "JOURNAL_STREAM",
+    ] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// The program that its workers run.
+pub fn worker() -> String {
+    let program = Path::new(env!("CARGO_BIN_EXE_preforkd"));
+    let worker = program.parent().expect("a folder").join("examples/worker");
+    assert!(worker.is_file(), "`cargo test` builds {}", worker.display());
+    worker.display().to_string()
+}
+
+/// An app of the test's own workers that listens on `web.sock`; `rest` is added to its table.
+pub fn app(rest: &str) -> String {
+    format!(
+        "[app.web]\ncommand = ['{}']\nlisten = ['unix:web.sock']\n{rest}\n",
+        worker()
+    )
+}
+
+impl Run {
+    /// Starts the master; it may not be ready yet.
+    pub fn begin(config: &str) -> Self {
+        Self::begin_with(config, |_| {})
+    }
+
+    /// The same, with a change to how it is started.
+    pub fn begin_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("app.toml"), config).expect("room");
+        let init_path = folder.path().join("init.sock");
+        let init = UnixDatagram::bind(&init_path).expect("a socket");
+        init.set_read_timeout(Some(GUARD)).expect("a timeout");
+        let mut command = preforkd();
+        command
+            .arg("-c")
+            .arg(folder.path().join("app.toml"))
+            .env("NOTIFY_SOCKET", &init_path);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        change(&mut command);
+        let mut master = command.spawn().expect("preforkd starts");
+        let (events, log) = (lines(master.stdout.take()), lines(master.stderr.take()));
+        Self {
+            folder,
+            master,
+            init,
+            events,
+            log,
+            seen: Vec::new(),
+            workers: Vec::new(),
+        }
+    }
+
+    /// Starts the master and waits until it is ready.
+    pub fn start(config: &str) -> Self {
+        let run = Self::begin(config);
+        run.hear("READY=1");
+        run
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("room");
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.master.id() as i32)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the master lives");
+    }
+
+    /// Waits for a message to the init system that has this line; returns the whole message.
+    pub fn hear(&self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self
+                .init
+                .recv(&mut buffer)
+                .unwrap_or_else(|e| self.fail(&format!("never heard {line}: {e}")));
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message
+                .lines()
+                .any(|found| found == line || found.contains(line) && line.len() > 20)
+            {
+                return message;
+            }
+        }
+    }
+
+    /// Waits for a `STATUS=` that contains `text`.
+    pub fn status(&self, text: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self
+                .init
+                .recv(&mut buffer)
+                .unwrap_or_else(|e| self.fail(&format!("no status {text}: {e}")));
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let mut statuses = message
+                .lines()
+                .filter_map(|line| line.strip_prefix("STATUS="));
+            if statuses.any(|status| status.contains(text)) {
+                return message;
+            }
+        }
+    }
+
+    /// Reloads and waits until that is over; returns what the init system heard at its end.
+    pub fn reload(&self) -> String {
+        self.signal(Signal::SIGHUP);
+        self.hear("RELOADING=1");
+        self.hear("READY=1")
+    }
+
+    /// Waits for the next event of any worker.
+    pub fn told(&mut self) -> Told {
+        let line = self
+            .events
+            .recv_timeout(GUARD)
+            .unwrap_or_else(|e| self.fail(&format!("no worker says anything: {e}")));
+        let mut words = line.splitn(4, ' ').map(str::to_owned);
+        let mut next = || words.next().expect("four words");
+        let told = Told {
+            slot: next(),
+            generation: next(),
+            pid: Pid::from_raw(next().parse().expect("a pid")),
+            event: next(),
+        };
+        self.workers.push(told.pid);
+        told
+    }
+
+    /// Waits for a certain event of any worker.
+    pub fn told_of(&mut self, event: &str) -> Told {
+        loop {
+            let told = self.told();
+            if told.event == event {
+                return told;
+            }
+        }
+    }
+
+    /// Waits for a line of the log that contains all of `parts`.
+    pub fn logged(&mut self, parts: &[&str]) -> String {
+        loop {
+            let line = self
+                .log
+                .recv_timeout(GUARD)
+                .unwrap_or_else(|e| self.fail(&format!("never logged {parts:?}: {e}")));
+            self.seen.push(line.clone());
+            if parts.iter().all(|part| line.contains(part)) {
+                return line;
+            }
+        }
+    }
+
+    /// Says a line to a worker over `web.sock` and returns its answer; empty if it died of it.
+    pub fn ask(&self, question: &str) -> String {
+        ask(
+            UnixStream::connect(self.path("web.sock")).expect("the socket is open"),
+            question,
+        )
+    }
+
+    /// Waits for the master's end; returns its exit status and the whole log.
+    pub fn ended(&mut self) -> (Option<i32>, String) {
+        let status = self.master.wait().expect("it is our child");
+        while let Ok(line) = self.log.recv_timeout(GUARD) {
+            self.seen.push(line);
+        }
+        (status.code(), self.seen.join("\n"))
+    }
+
+    /// Stops the master gracefully, which must succeed.
+    pub fn stop(&mut self) -> String {
+        self.signal(Signal::SIGTERM);
+        let (status, log) = self.ended();
+        assert_eq!(status, Some(0), "{log}");
+        log
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        let log: Vec<_> = self
+            .seen
+            .iter()
+            .cloned()
+            .chain(self.log.try_iter())
+            .collect();
+        panic!("{why}; the log:\n{}", log.join("\n"))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        for pid in self.workers.iter().copied().chain([self.pid()]) {
+            if descends_from(pid, self.pid()) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        }
+        let _ = self.master.wait();
+    }
+}
+
+/// Whether a process is the master or its child; a pid may long be somebody else's.
+fn descends_from(pid: Pid, master: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(1));
+    pid == master || parent.and_then(|p| p.parse().ok()) == Some(master.as_raw())
+}
+
+/// Sends a line and reads the answer.
+pub fn ask(mut stream: impl Read + Write, question: &str) -> String {
+    stream
+        .write_all(format!("{question}\n").as_bytes())
+        .expect("the worker reads");
+    let mut answer = String::new();
+    // A worker that dies while it is asked resets the connection: no answer.
+    let _ = stream.read_to_string(&mut answer);
+    answer.trim_end().to_owned()
+}
+
+/// The lines of a pipe, as they come.
+fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
+    let (sender, receiver): (Sender<String>, _) = channel();
+    let pipe = BufReader::new(pipe.expect("it is piped"));
+    std::thread::spawn(move || {
+        for line in pipe.lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

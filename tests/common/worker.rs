@@ -1,0 +1,148 @@
+//! A worker as anybody could write it: it accepts on the inherited socket, tells its events on standard
+//! output and does what it is asked for. Its first argument, or the file `behaviour` in its folder, makes it
+//! misbehave from the start.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::accept;
+use signal_hook::consts::{SIGABRT, SIGTERM};
+
+/// One line on standard output: "slot generation pid event".
+fn tell(event: &str) {
+    let of = |name| std::env::var(name).unwrap_or_else(|_| "-".into());
+    let line = format!(
+        "{} {} {} {event}\n",
+        of("PREFORKD_SLOT"),
+        of("PREFORKD_GENERATION"),
+        std::process::id()
+    );
+    // One write, so that the lines of many workers do not mix.
+    std::io::stdout()
+        .write_all(line.as_bytes())
+        .expect("standard output is open");
+}
+
+fn notify(state: &str) {
+    let address = std::env::var("NOTIFY_SOCKET").expect("NOTIFY_SOCKET is set");
+    let notifier = preforkd_worker::notify::Notifier::new(&address).expect("the address is one");
+    notifier.send(state).expect("the master listens");
+}
+
+fn main() {
+    let behaviour = std::fs::read_to_string("behaviour").ok();
+    let behaviour = behaviour
+        .or_else(|| std::env::args().nth(1))
+        .unwrap_or_default();
+    let behaviour = behaviour.trim();
+    let (mut term, mut abort) = (caught(SIGTERM), caught(SIGABRT));
+    tell("started");
+    if let Some(status) = behaviour.strip_prefix("exit ") {
+        std::process::exit(status.parse().expect("a status"));
+    }
+    let mute = behaviour == "mute";
+    let listener = (!mute && std::env::var("LISTEN_FDS").is_ok_and(|n| n != "0")).then(listener);
+    if !mute {
+        notify("READY=1");
+    }
+    loop {
+        wait([
+            Some(term.as_fd()),
+            Some(abort.as_fd()),
+            listener.as_ref().map(AsFd::as_fd),
+        ]);
+        for (signal, status, name) in [(&mut term, 0, "term"), (&mut abort, 134, "abrt")] {
+            if signal.read(&mut [0; 8]).is_ok() {
+                tell(name);
+                if behaviour != "deaf" {
+                    std::process::exit(status);
+                }
+            }
+        }
+        let stream = listener
+            .as_ref()
+            .and_then(|listener| accept(listener.as_raw_fd()).ok());
+        if let Some(stream) = stream {
+            // SAFETY: the descriptor is new, and nothing else knows it.
+            answer(unsafe { File::from_raw_fd(stream) });
+        }
+    }
+}
+
+/// The first listener, set not to block: another worker may be quicker to accept.
+fn listener() -> OwnedFd {
+    assert_eq!(
+        std::env::var("LISTEN_PID"),
+        Ok(std::process::id().to_string())
+    );
+    // SAFETY: the master passes the first listener as descriptor 3, and nothing else here uses it.
+    let socket = unsafe { OwnedFd::from_raw_fd(3) };
+    fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("it is a socket");
+    socket
+}
+
+/// Readable when the signal has come.
+fn caught(signal: i32) -> UnixStream {
+    let (read, write) = UnixStream::pair().expect("a pair");
+    read.set_nonblocking(true).expect("it is a socket");
+    signal_hook::low_level::pipe::register(signal, write).expect("the signal can be caught");
+    read
+}
+
+/// Waits until one of these can be read.
+fn wait(sources: [Option<BorrowedFd>; 3]) {
+    let sources = sources.into_iter().flatten();
+    let mut sources: Vec<_> = sources
+        .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+        .collect();
+    // Interrupted by the signal itself, which is found all the same.
+    let _ = poll(&mut sources, PollTimeout::NONE);
+}
+
+/// One line in, one line out.
+fn answer(mut stream: File) {
+    let mut line = String::new();
+    let reader = stream.try_clone().expect("a copy");
+    if BufReader::new(reader).read_line(&mut line).is_err() {
+        return;
+    }
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let reply = match words[..] {
+        ["exit", status] => std::process::exit(status.parse().expect("a status")),
+        ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".into()),
+        ["link", name] => {
+            std::fs::read_link(name).map_or_else(|e| e.to_string(), |p| p.display().to_string())
+        }
+        ["file", name] => std::fs::read_to_string(name)
+            .unwrap_or_else(|e| e.to_string())
+            .replace(['\0', '\n'], ";"),
+        ["descriptors"] => {
+            let all = std::fs::read_dir("/proc/self/fd")
+                .expect("/proc is mounted")
+                .flatten();
+            let mut all: Vec<_> = all
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            all.sort();
+            all.join(" ")
+        }
+        ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        ["stopping"] => {
+            notify("STOPPING=1");
+            "stopping".into()
+        }
+        ["hang"] => {
+            tell("hangs");
+            loop {
+                std::thread::park();
+            }
+        }
+        _ => std::process::id().to_string(),
+    };
+    // The client may have gone; that is its own affair.
+    let _ = stream.write_all(format!("{reply}\n").as_bytes());
+}

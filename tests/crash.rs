@@ -1,0 +1,122 @@
+//! Workers that die are replaced, and one line says why they died.
+
+mod common;
+
+use common::{Run, app, worker};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+#[test]
+fn a_killed_worker_is_replaced_in_its_slot() {
+    let mut run = Run::start(&app("workers = 2"));
+    run.told_of("started");
+    let second = run.told_of("started");
+    kill(second.pid, Signal::SIGKILL).expect("it lives");
+    let line = run.logged(&[
+        "killed by SIGKILL, not by preforkd",
+        "a replacement is started",
+    ]);
+    assert!(
+        line.contains(&format!("app=web worker=1 gen=1 pid={}", second.pid)),
+        "{line}"
+    );
+    let replacement = run.told_of("started");
+    assert_eq!(
+        (replacement.slot, replacement.generation),
+        ("1".into(), "1".into())
+    );
+    run.stop();
+}
+
+#[test]
+fn no_exit_status_of_a_worker_ends_the_master() {
+    let mut run = Run::start(&app(""));
+    for status in [0, 1, 2, 3, 4, 111, 255] {
+        run.ask(&format!("exit {status}"));
+        run.logged(&[&format!("exited with status {status}, after")]);
+    }
+    run.stop();
+}
+
+#[test]
+fn a_crash_loop_slows_down_and_mends_when_the_cause_goes() {
+    let mut run = Run::start(&app("workers = 2"));
+    run.write("behaviour", "exit 9");
+    run.ask("exit 1");
+    run.logged(&["exited with status 9", "retrying in"]);
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    run.status("web 2/2 ready");
+    run.stop();
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_is_replaced_while_it_finishes() {
+    let mut run = Run::start(&app("graceful_timeout = '300ms'"));
+    let first = run.told_of("started");
+    assert_eq!(run.ask("stopping"), "stopping");
+    assert_ne!(run.told_of("started").pid, first.pid);
+    run.status("web 1/1 ready (1 leaving)");
+    run.stop();
+}
+
+#[test]
+fn only_the_worker_itself_can_say_that_it_is_ready() {
+    let shell = "'/bin/sh', '-c', '\"$0\"; exit 5'";
+    let config = format!(
+        "[app.x]\nstart_timeout = '300ms'\ncommand = [{shell}, '{}']\n",
+        worker()
+    );
+    let mut run = Run::begin(&config);
+    // The shell is the worker; the program that it starts says READY=1, which does not count.
+    run.told_of("started");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(
+        log.contains("SIGABRT (not ready within start_timeout)"),
+        "{log}"
+    );
+}
+
+#[test]
+fn what_a_crashed_worker_had_started_ends_with_it() {
+    let shell = "'/bin/sh', '-c', '\"$0\"; exit 5'";
+    let config = format!(
+        "[app.x]\nready = 'exec'\ncommand = [{shell}, '{}']\n",
+        worker()
+    );
+    let mut run = Run::begin_with(&config, |command| {
+        command.arg("--verbose");
+    });
+    let grandchild = run.told_of("started").pid;
+    kill(parent(grandchild), Signal::SIGKILL).expect("it lives");
+    // Its parent dead, the master inherits and reaps it.
+    run.logged(&[&format!("pid {grandchild}, no worker: killed by SIGKILL")]);
+    run.stop();
+}
+
+#[test]
+fn an_init_system_that_does_not_listen_stops_nothing() {
+    let mut run = Run::begin(&app("workers = 2"));
+    run.logged(&["generation 1 is ready"]);
+    // Far more messages than the queue of a datagram socket holds; none is read.
+    for _ in 0..40 {
+        run.signal(Signal::SIGTTIN);
+        run.logged(&["SIGTTIN", "workers wanted"]);
+    }
+    for _ in 0..42 {
+        run.told_of("started");
+    }
+    // What waited is said as soon as it is read, the last status at the end.
+    run.hear("READY=1");
+    run.status("web 42/42 ready");
+    run.stop();
+}
+
+fn parent(pid: Pid) -> Pid {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let parent = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().nth(1));
+    Pid::from_raw(parent.and_then(|p| p.parse().ok()).expect("a pid"))
+}

@@ -1,0 +1,169 @@
+//! HUP: a transaction that takes in what works and leaves everything alone otherwise.
+
+mod common;
+
+use common::{Run, app, worker};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_reload_replaces_all_workers_by_ones_of_the_next_generation() {
+    let mut run = Run::start(&app("workers = 3"));
+    let old: Vec<_> = (0..3).map(|_| run.told_of("started").pid).collect();
+    assert!(run.reload().contains("STATUS=generation 2: web 3/3 ready"));
+    let mut ended = Vec::new();
+    let mut begun = 0;
+    while ended.len() < 3 || begun < 3 {
+        let told = run.told();
+        match told.event.as_str() {
+            "started" => {
+                assert_eq!(told.generation, "2");
+                begun += 1;
+            }
+            _ => ended.push(told.pid),
+        }
+    }
+    assert!(old.iter().all(|pid| ended.contains(pid)));
+    run.stop();
+}
+
+#[test]
+fn a_broken_file_keeps_everything_and_says_what_is_wrong() {
+    let mut run = Run::start(&app(""));
+    let pid = run.ask("pid");
+    run.write("app.toml", "[app.web]\nwrokers = 2\n");
+    let heard = run.reload();
+    assert!(
+        heard.contains(
+            "app.toml:2:1: unknown key `wrokers`; did you mean `workers`?; keeping generation 1"
+        ),
+        "{heard}"
+    );
+    assert_eq!(run.ask("pid"), pid);
+    run.stop();
+}
+
+#[test]
+fn a_generation_that_cannot_start_is_rolled_back_and_the_next_good_one_is_taken() {
+    let mut run = Run::start(&app("workers = 2"));
+    run.write("behaviour", "exit 7");
+    let heard = run.reload();
+    assert!(
+        heard.contains("exited with status 7, before it was ready"),
+        "{heard}"
+    );
+    assert!(heard.contains("keeping generation 1"), "{heard}");
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    let heard = run.reload();
+    assert!(heard.contains("generation 3: web 2/2 ready"), "{heard}");
+    run.stop();
+}
+
+#[test]
+fn one_app_that_cannot_start_takes_all_back() {
+    let config = app("") + &format!("[app.queue]\ncommand = ['{}']\n", worker());
+    let mut run = Run::start(&config);
+    let pid = run.ask("pid");
+    let broken = config.replace(
+        "[app.queue]",
+        "[app.queue]\nready = 'exec'\nstart_timeout = '10s'",
+    );
+    let broken = broken.replace(
+        &format!("command = ['{}']\n", worker()),
+        "command = ['/bin/false']\nready = 'notify'\n",
+    );
+    run.write(
+        "app.toml",
+        &broken.replace("ready = 'exec'\n", "").replacen(
+            "command = ['/bin/false']\nready = 'notify'\n",
+            &format!("command = ['{}']\n", worker()),
+            1,
+        ),
+    );
+    let heard = run.reload();
+    assert!(heard.contains("keeping generation 1"), "{heard}");
+    assert_eq!(run.ask("pid"), pid);
+    run.stop();
+}
+
+#[test]
+fn many_reloads_at_once_become_few_and_the_last_counts() {
+    let mut run = Run::start(&app("workers = 2"));
+    run.write("app.toml", &app("workers = 3"));
+    for _ in 0..50 {
+        run.signal(Signal::SIGHUP);
+    }
+    run.status("web 3/3 ready");
+    let log = run.stop();
+    let generations = log.matches("it takes over").count();
+    assert!(
+        (1..10).contains(&generations),
+        "{generations} generations for 50 signals"
+    );
+}
+
+#[test]
+fn apps_and_listeners_come_and_go_with_a_reload() {
+    let mut run = Run::start(&app(""));
+    let pid = run.ask("pid");
+    let two = app("")
+        + &format!(
+            "[app.api]\ncommand = ['{}']\nlisten = ['unix:api.sock']\n",
+            worker()
+        );
+    run.write("app.toml", &two);
+    let heard = run.reload();
+    assert!(heard.contains("api 1/1 ready; web 1/1 ready"), "{heard}");
+    assert_ne!(run.ask("pid"), pid);
+    assert!(run.path("api.sock").exists());
+    run.write("app.toml", &app(""));
+    run.reload();
+    run.logged(&["app=api: no longer configured"]);
+    run.logged(&["no longer listening on unix:"]);
+    assert!(!run.path("api.sock").exists());
+    run.ask("pid");
+    run.stop();
+}
+
+#[test]
+fn a_listener_that_cannot_be_had_ends_the_reload() {
+    let mut run = Run::start(&app(""));
+    run.write("file", "");
+    run.write(
+        "app.toml",
+        &app("").replace(
+            "['unix:web.sock']",
+            "['unix:web.sock', 'unix:new.sock', 'unix:file']",
+        ),
+    );
+    let heard = run.reload();
+    assert!(
+        heard.contains("/file: there is a file of this name that is no socket"),
+        "{heard}"
+    );
+    assert!(!run.path("new.sock").exists());
+    run.ask("pid");
+    run.stop();
+}
+
+#[test]
+fn a_worker_is_killed_that_does_not_drain() {
+    let mut run =
+        Run::start(&app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    run.reload();
+    run.logged(&["gen=1", "SIGKILL (not ended within graceful_timeout)"]);
+    run.stop();
+}
+
+#[test]
+fn winch_pauses_and_hup_resumes() {
+    let mut run = Run::start(&app("workers = 2"));
+    run.signal(Signal::SIGWINCH);
+    run.status("web 0/2 ready");
+    // The listener stays: a connection waits for the workers to come back.
+    let waiting =
+        std::os::unix::net::UnixStream::connect(run.path("web.sock")).expect("the queue is open");
+    run.signal(Signal::SIGHUP);
+    assert_ne!(common::ask(waiting, "pid"), "");
+    run.status("web 2/2 ready");
+    run.stop();
+}

@@ -1,0 +1,199 @@
+//! Listeners: bound, adopted, taken over; and what a worker inherits.
+
+mod common;
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+
+use common::{Run, app, ask, worker};
+
+#[test]
+fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    for listen in ["fd:web".to_owned(), address.to_string()] {
+        let config = app("").replace("unix:web.sock", &listen);
+        let passed = OwnedFd::from(socket.try_clone().expect("a copy"));
+        let mut run = Run::begin_with(&config, |command| {
+            let program = command.get_program().to_owned();
+            let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
+            let notify = command
+                .get_envs()
+                .find(|(k, _)| *k == "NOTIFY_SOCKET")
+                .and_then(|(_, v)| v.map(|v| v.to_owned()));
+            let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$0\" \"$@\" 3<&0 </dev/null";
+            *command = Command::new("/bin/sh");
+            command.args(["-c", script]).arg(program).args(arguments);
+            command.env("NOTIFY_SOCKET", notify.expect("it is set"));
+            command
+                .stdin(Stdio::from(passed))
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped());
+        });
+        run.hear("READY=1");
+        assert_ne!(
+            ask(TcpStream::connect(address).expect("it listens"), "pid"),
+            ""
+        );
+        run.stop();
+    }
+}
+
+#[test]
+fn a_name_that_was_not_passed_is_an_error_that_names_it() {
+    let mut run = Run::begin(&app("").replace("unix:web.sock", "fd:nope"));
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1));
+    assert!(
+        log.contains("cannot listen on fd:nope: no socket was passed under this name"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_names_it() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound").to_string();
+    let mut run = Run::begin(&app("").replace("unix:web.sock", &address));
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1));
+    assert!(
+        log.contains(&format!(
+            "cannot listen on {address}: the address is in use"
+        )),
+        "{log}"
+    );
+}
+
+#[test]
+fn ipv6_and_ipv4_share_a_port() {
+    let port = TcpListener::bind("127.0.0.1:0")
+        .and_then(|s| s.local_addr())
+        .expect("a port")
+        .port();
+    let mut run = Run::start(&app("").replace(
+        "'unix:web.sock'",
+        &format!("'[::]:{port}', '0.0.0.0:{port}'"),
+    ));
+    assert_ne!(
+        ask(
+            TcpStream::connect(("::1", port)).expect("it listens"),
+            "pid"
+        ),
+        ""
+    );
+    drop(TcpStream::connect(("127.0.0.1", port)).expect("it listens"));
+    run.stop();
+}
+
+#[test]
+fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.sock");
+    let socket = UnixListener::bind(&path).expect("a socket");
+    let config = app("").replace("unix:web.sock", &format!("unix:{}", path.display()));
+    let (status, log) = Run::begin(&config).ended();
+    assert_eq!(status, Some(1));
+    assert!(
+        log.contains(&format!("process {} (", std::process::id())),
+        "{log}"
+    );
+    drop(socket);
+    assert!(path.exists(), "a closed socket leaves its file");
+    Run::start(&config).stop();
+}
+
+#[test]
+fn a_unix_socket_has_the_mode_asked_for() {
+    let config = app("").replace(
+        "'unix:web.sock'",
+        "{ address = 'unix:web.sock', mode = '0642' }",
+    );
+    let mut run = Run::start(&config);
+    let mode = run
+        .path("web.sock")
+        .metadata()
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o642);
+    run.stop();
+}
+
+#[test]
+fn a_worker_inherits_the_contract_and_nothing_else() {
+    let config = app("env = { MINE = 'yes' }\nchdir = 'sub'\numask = '0027'\nlisten = ['unix:web.sock', 'unix:other.sock']")
+        .replacen("listen = ['unix:web.sock']\n", "", 1);
+    let mut run = Run::begin_with(&config, |command| {
+        command.env("WATCHDOG_USEC", "1").env("INHERITED", "too");
+        // The folder is made before the master looks for it.
+        let toml = command.get_args().nth(1).expect("-c FILE").to_owned();
+        std::fs::create_dir(std::path::Path::new(&toml).with_file_name("sub")).expect("room");
+    });
+    run.hear("READY=1");
+    // 0 to 2, two listeners, the scoreboard, the connection; the directory is being read by one more, the
+    // stream is held twice, the signals of the worker take four.
+    let descriptors = run.ask("descriptors");
+    assert!(descriptors.starts_with("0 1 "), "{descriptors}");
+    assert!(run.ask("link /proc/self/fd/0").contains("/dev/null"));
+    assert!(run.ask("link /proc/self/fd/3").starts_with("socket:"));
+    assert!(run.ask("link /proc/self/fd/4").starts_with("socket:"));
+    assert!(
+        run.ask("link /proc/self/fd/5")
+            .contains("preforkd scoreboard")
+    );
+    assert_eq!(run.ask("env LISTEN_FDS"), "2");
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:web");
+    assert_eq!(run.ask("env PREFORKD_APP"), "web");
+    assert_eq!(run.ask("env PREFORKD_SLOT"), "0");
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "1");
+    assert_eq!(run.ask("env PREFORKD_SCOREBOARD_FD"), "5");
+    assert_eq!(run.ask("env PREFORKD_SCOREBOARD_RECORD"), "0");
+    assert_eq!(run.ask("env MINE"), "yes");
+    assert_eq!(run.ask("env INHERITED"), "too");
+    assert_eq!(run.ask("env WATCHDOG_USEC"), "unset");
+    assert!(run.ask("link /proc/self/cwd").ends_with("/sub"));
+    assert!(run.ask("file /proc/self/status").contains("Umask:\t0027"));
+    run.stop();
+}
+
+#[test]
+fn a_descriptor_of_whoever_started_the_master_does_not_reach_a_worker() {
+    let config = app("");
+    let mut run = Run::begin_with(&config, |command| {
+        let program = command.get_program().to_owned();
+        let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
+        let notify = command
+            .get_envs()
+            .find(|(k, _)| *k == "NOTIFY_SOCKET")
+            .and_then(|(_, v)| v.map(|v| v.to_owned()));
+        *command = Command::new("/bin/sh");
+        command
+            .args(["-c", "exec \"$0\" \"$@\" 9</dev/zero"])
+            .arg(program)
+            .args(arguments);
+        command.env("NOTIFY_SOCKET", notify.expect("it is set"));
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+    });
+    run.hear("READY=1");
+    assert!(!run.ask("link /proc/self/fd/9").contains("/dev/zero"));
+    run.stop();
+}
+
+#[test]
+fn descriptor_numbers_are_filled_into_a_command() {
+    let config = format!(
+        "[app.web]\ncommand = ['{}', '', 'fd={{fd}}', '{{fd:admin}}']\nlisten = ['unix:web.sock', {{ address = 'unix:a.sock', name = 'admin' }}]\n",
+        worker()
+    );
+    let mut run = Run::start(&config);
+    assert_eq!(run.ask("arguments").trim(), "fd=3 4");
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:admin");
+    run.stop();
+}

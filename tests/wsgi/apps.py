@@ -1,0 +1,39 @@
+"""Applications for the tests of this folder."""
+import atexit
+import json
+import os
+import random
+import sys
+import threading
+
+TEXT = [("Content-Type", "text/plain")]
+# Drawn before any worker is forked from a template.
+random.seed(1)
+
+
+def facts(environ, start_response):
+    """What a worker finds around it, at /held only after the test has opened the gate."""
+    body = json.dumps({
+        "pid": os.getpid(), "slot": os.environ["PREFORKD_SLOT"], "generation": os.environ["PREFORKD_GENERATION"],
+        "app": os.environ["PREFORKD_APP"], "random": random.getrandbits(64), "cwd": os.getcwd(), "path": sys.path[0],
+        "names": sorted(os.environ), "multithread": environ["wsgi.multithread"],
+        "multiprocess": environ["wsgi.multiprocess"], "run_once": environ["wsgi.run_once"],
+        "thread": threading.current_thread() is threading.main_thread(),
+    }).encode()
+    start_response("200 OK", TEXT)
+    if environ["PATH_INFO"] == "/held":
+        return held(body + b"\n")
+    if environ["PATH_INFO"] == "/exit":
+        os._exit(7)
+    if environ["PATH_INFO"] == "/print":
+        atexit.register(print, "left in order")
+        print("printed by the application")
+        print("told to wsgi.errors", file=environ["wsgi.errors"])
+    return [body]
+
+
+def held(first):
+    """Answer at once, go on when the gate is open."""
+    yield first
+    with open(os.environ["E2E_GATE"]) as gate:
+        yield gate.read().encode()

@@ -1,0 +1,255 @@
+"""The life of Python workers under the real master: start, failure, reload, stop.
+
+How a worker speaks HTTP and PEP 3333 is tested beside its source; here is what takes both of them.
+
+    python3 -m unittest discover -s tests/wsgi
+"""
+import functools
+import http.client
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import textwrap
+import unittest
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "django"))
+from harness import Preforkd  # noqa: E402
+from service import GUARD, descendants  # noqa: E402
+
+
+class Life(unittest.TestCase):
+    """A folder, a gate, and a server that ends with the test."""
+
+    def setUp(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="preforkd-wsgi-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        os.mkfifo(self.folder / "gate")
+
+    def launch(self, kind=Preforkd, **options):
+        """preforkd with an application of apps.py; not waited for."""
+        app = {
+            "wsgi": "apps:facts", "chdir": str(HERE), "python": sys.executable, "listen": ["fd:web"], "workers": 1,
+            "env": {"E2E_GATE": str(self.folder / "gate"), "PYTHONDONTWRITEBYTECODE": "1"}, **options,
+        }
+        server = kind(self.folder, **app)
+        self.addCleanup(server.close)
+        return server
+
+    def open(self, server, path):
+        """Send a request on a connection of its own; the response, its body still to be read."""
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        connection.request("GET", path)
+        return connection.getresponse()
+
+    def ask(self, server, path="/"):
+        """The facts of the worker that answers."""
+        return json.loads(self.open(server, path).read())
+
+    def release(self, text):
+        """Open the gate for one held request."""
+        with open(self.folder / "gate", "w") as gate:
+            gate.write(text)
+
+
+def both_kinds(test):
+    """Run a test for both ways to get a worker: forked from a template, and started on its own."""
+
+    @functools.wraps(test)
+    def run(self):
+        for preload in (True, False):
+            with self.subTest(preload=preload):
+                test(self, preload)
+
+    return run
+
+
+class Start(Life):
+    """How an application finds its worker; how it fails."""
+
+    @both_kinds
+    def test_application_finds_its_folder_and_nothing_of_the_masters_business(self, preload):
+        server = self.launch(preload=preload, workers=2).ready()
+        facts = self.ask(server)
+        self.assertEqual((facts["app"], facts["generation"]), ("demo", "1"))
+        self.assertEqual((facts["cwd"], facts["path"]), (str(HERE), str(HERE)))
+        self.assertIn(facts["pid"], descendants(server.process.pid))
+        kept = {name for name in facts["names"] if name.startswith(("LISTEN_", "NOTIFY_", "PREFORKD_"))}
+        self.assertEqual(kept, {"PREFORKD_APP", "PREFORKD_SLOT", "PREFORKD_GENERATION"})
+        self.assertEqual((facts["multithread"], facts["multiprocess"], facts["run_once"]), (False, True, False))
+        self.assertTrue(facts["thread"], "one thread means the main thread")
+        server.finish()
+
+    def test_the_init_system_may_listen_at_an_abstract_name(self):
+        class Container(Preforkd):
+            abstract = True
+
+        self.launch(Container).ready().finish()
+
+    def test_threads_of_a_pool_are_told(self):
+        server = self.launch(threads=2).ready()
+        facts = self.ask(server)
+        # One worker is several processes too, while a reload replaces it.
+        self.assertEqual((facts["multithread"], facts["multiprocess"]), (True, True))
+        server.finish()
+
+    @both_kinds
+    def test_import_error_is_shown_once_and_ends_the_master(self, preload):
+        (self.folder / "broken.py").write_text("raise LookupError('no settings today')\n")
+        server = self.launch(preload=preload, wsgi="broken:application", chdir=str(self.folder))
+        with self.assertRaisesRegex(AssertionError, "^ended .*exit status 1\n"):
+            server.ready()
+        log = server.log
+        self.assertEqual(log.count("LookupError: no settings today"), 1, log)
+        self.assertEqual(sum(line.startswith("Traceback") for line in log), 1, log)
+        last = max(number for number, line in enumerate(log) if "ERROR" in line)
+        self.assertGreater(last, log.index("LookupError: no settings today"), "the consequence comes after")
+
+    @both_kinds
+    def test_missing_names_are_named(self, preload):
+        (self.folder / "empty.py").write_text("")
+        for application, name in (("nowhere:application", "nowhere"), ("empty:nothing", "nothing")):
+            server = self.launch(preload=preload, wsgi=application, chdir=str(self.folder))
+            with self.assertRaisesRegex(AssertionError, "^ended .*exit status 1\n"):
+                server.ready()
+            self.assertTrue([line for line in server.log if name in line], server.log)
+
+    def test_threads_started_at_import_are_named(self):
+        server = self.launch(wsgi="haunted:application", preload=True).ready()
+        server.wait_log("WARN.*ghost")
+        self.assertEqual(self.ask(server)["app"], "demo")
+        server.finish()
+
+    @both_kinds
+    def test_nothing_that_the_application_says_is_lost(self, preload):
+        server = self.launch(preload=preload).ready()
+        self.ask(server, "/print")
+        server.wait_log("told to wsgi.errors$")
+        server.finish()
+        # Python keeps what is printed to a pipe until there is more of it, or until it ends in order.
+        self.assertIn("printed by the application", server.log)
+        self.assertEqual(server.log.count("left in order"), 1, server.log)
+
+
+class Workers(Life):
+    """Several workers of one application."""
+
+    @both_kinds
+    def test_a_busy_worker_leaves_the_next_connection_to_an_idle_one(self, preload):
+        server = self.launch(preload=preload, workers=2).ready()
+        held = self.open(server, "/held")
+        busy = json.loads(held.readline())
+        idle = self.ask(server)
+        self.assertNotEqual(busy["slot"], idle["slot"])
+        self.assertNotEqual(busy["pid"], idle["pid"])
+        if preload:
+            self.assertNotEqual(busy["random"], idle["random"], "both would draw the template's numbers")
+        self.release("done")
+        self.assertEqual(held.read(), b"done")
+        server.finish()
+
+    @both_kinds
+    def test_a_worker_that_ends_by_itself_is_replaced_in_its_slot(self, preload):
+        server = self.launch(preload=preload).ready()
+        before = self.ask(server)
+        server.expect(rf"\bpid={before['pid']}\b")
+        with self.assertRaises((http.client.RemoteDisconnected, ConnectionResetError)):
+            self.open(server, "/exit")
+        # The connection waits in the listener's queue until the replacement accepts it.
+        after = self.ask(server)
+        self.assertEqual((after["slot"], after["generation"]), (before["slot"], before["generation"]))
+        self.assertNotEqual(after["pid"], before["pid"])
+        server.wait_log(rf"pid={before['pid']}\b.*\b7\b")
+        server.finish()
+
+    @both_kinds
+    def test_abort_shows_what_the_worker_was_doing(self, preload):
+        server = self.launch(preload=preload).ready()
+        held = self.open(server, "/held")
+        pid = json.loads(held.readline())["pid"]
+        server.expect(rf"\bpid={pid}\b")
+        os.kill(pid, signal.SIGABRT)
+        server.wait_log(r"apps\.py.* in held")
+        with self.assertRaises((http.client.IncompleteRead, ConnectionResetError)):
+            held.read()
+        self.assertNotEqual(self.ask(server)["pid"], pid)
+        server.finish()
+
+
+class Reload(Life):
+    """HUP."""
+
+    def write(self, text):
+        """The application's source; removed first, so that no cached code of the same second can stand for it."""
+        source = self.folder / "changing.py"
+        source.unlink(missing_ok=True)
+        source.write_text(textwrap.dedent(text))
+
+    def answering(self, text):
+        """An application that answers with `text`."""
+        self.write(f"""
+            def application(environ, start_response):
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [b"{text}"]
+        """)
+
+    @both_kinds
+    def test_reload_brings_new_code_and_never_a_broken_one(self, preload):
+        self.answering("old")
+        server = self.launch(preload=preload, workers=2, wsgi="changing:application", chdir=str(self.folder)).ready()
+        self.assertEqual(self.open(server, "/").read(), b"old")
+        workers = set(descendants(server.process.pid))
+
+        self.write("raise LookupError('half an edit')")
+        server.expect(".")
+        server.reload()
+        server.wait_log("LookupError: half an edit")
+        server.wait_log("ERROR.*keeping generation 1")
+        self.assertEqual(self.open(server, "/").read(), b"old")
+        self.assertLessEqual(workers, set(descendants(server.process.pid)), "the old workers were never touched")
+
+        self.answering("new")
+        server.reload()
+        self.assertEqual(self.open(server, "/").read(), b"new")
+        server.finish()
+
+
+class Stop(Life):
+    """The end."""
+
+    @both_kinds
+    def test_graceful_stop_finishes_what_is_being_served(self, preload):
+        for threads in (1, 2):
+            server = self.launch(preload=preload, threads=threads).ready()
+            held = self.open(server, "/held")
+            held.readline()
+            server.send(signal.SIGTERM)
+            server.wait_notify("STOPPING=1")
+            self.release("done")
+            self.assertEqual(held.read(), b"done")
+            server.finish()
+            with self.assertRaises(ConnectionRefusedError):
+                self.open(server, "/")
+
+    @both_kinds
+    def test_workers_end_with_a_killed_master(self, preload):
+        server = self.launch(preload=preload, workers=2).ready()
+        held = self.open(server, "/held")
+        held.readline()
+        server.process.kill()
+        self.release("done")
+        self.assertEqual(held.read(), b"done", "even then")
+        # The log ends when the last process that could write to it has ended.
+        server.reader.join(GUARD)
+        self.assertFalse(server.reader.is_alive(), server.report())
+        with self.assertRaises(ConnectionRefusedError):
+            self.open(server, "/")
+
+
+if __name__ == "__main__":
+    unittest.main()
