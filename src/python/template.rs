@@ -105,6 +105,14 @@ fn work<'py>(
 /// What has to be so before the first fork.
 fn prepare(py: Python<'_>) -> PyResult<()> {
     close_databases(py)?;
+    // What is buffered at a fork comes out once for each process.
+    let sys = py.import("sys")?;
+    for stream in ["stdout", "stderr"] {
+        let stream = sys.getattr(stream)?;
+        if !stream.is_none() {
+            stream.call_method0("flush")?;
+        }
+    }
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
     // The collector writes to every object it looks at; frozen ones it leaves alone, so that their pages stay shared.

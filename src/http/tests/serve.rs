@@ -1,0 +1,215 @@
+//! The loop over real sockets, with a handler that is not Python.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use preforkd_http::server::{Config, serve_inline, serve_pool};
+use preforkd_http::{
+    Body, Files, Handler, Limits, Next, Observer, Origin, Reply, Request, Response, pool,
+};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Echoes the body; under /stream in pieces without a length.
+struct Echo;
+
+impl Handler for Echo {
+    type Stream = Vec<u8>;
+
+    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        wait()
+    }
+
+    fn call(
+        &mut self,
+        request: Request<'_>,
+        _: &Origin,
+        mut body: Body,
+        mut response: Response,
+    ) -> Reply<Vec<u8>> {
+        let mut data = Vec::new();
+        body.read_to_end(&mut data).unwrap();
+        response.begin(b"200 OK").unwrap();
+        if request.path() == b"/stream" {
+            response.finish(None);
+            return Reply {
+                response,
+                next: Next::More(data),
+            };
+        }
+        response.finish(Some(data.len() as u64));
+        response.write(&data);
+        response.end();
+        Reply {
+            response,
+            next: Next::Done,
+        }
+    }
+
+    fn pull(&mut self, mut stream: Vec<u8>, mut response: Response) -> Reply<Vec<u8>> {
+        let piece: Vec<u8> = stream.drain(..stream.len().min(10_000)).collect();
+        response.write(&piece);
+        if stream.is_empty() {
+            response.end();
+            return Reply {
+                response,
+                next: Next::Done,
+            };
+        }
+        Reply {
+            response,
+            next: Next::More(stream),
+        }
+    }
+
+    fn close(&mut self, _: Vec<u8>) {}
+}
+
+#[derive(Default)]
+struct Silent;
+
+impl Observer for Silent {
+    fn connections(&mut self, _: usize) {}
+    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+    fn threads(&mut self, _: usize) {}
+    fn idle(&mut self) {}
+    fn answered(&mut self, _: u16, _: u64) {}
+    fn sent(&mut self, _: usize) {}
+    fn draining(&mut self) {}
+}
+
+struct Running {
+    address: std::net::SocketAddr,
+    stop: OwnedFd,
+    thread: thread::JoinHandle<()>,
+}
+
+fn start(threads: usize) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let config = Config {
+        limits: Arc::new(Limits::default()),
+        listeners: vec![listener.into()],
+        files: Files::default(),
+        stop: stop.as_fd().try_clone_to_owned().unwrap(),
+    };
+    let thread = thread::spawn(move || {
+        if threads == 0 {
+            serve_inline(config, &mut Echo, Silent).unwrap();
+        } else {
+            let (pool, seats) = pool(threads).unwrap();
+            let threads: Vec<_> = seats
+                .into_iter()
+                .map(|seat| thread::spawn(move || seat.run(&mut Echo)))
+                .collect();
+            serve_pool(config, pool, Silent).unwrap();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
+        }
+    });
+    Running {
+        address,
+        stop,
+        thread,
+    }
+}
+
+impl Running {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+    }
+
+    fn stop(self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+/// Sends a request whose answer ends the connection; the whole answer.
+fn ask(running: &Running, path: &str, body: &[u8]) -> Vec<u8> {
+    let mut stream = running.connect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut writer = stream.try_clone().unwrap();
+    let data = [head.as_bytes(), body].concat();
+    let sender = thread::spawn(move || writer.write_all(&data).unwrap());
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    sender.join().unwrap();
+    answer
+}
+
+#[test]
+fn requests_are_answered_and_the_server_stops() {
+    for threads in [0, 1, 3] {
+        let running = start(threads);
+        for size in [0, 1, 10, 100_000, 3_000_000] {
+            let body: Vec<u8> = (0..size).map(|i: usize| (i % 251) as u8).collect();
+            let answer = ask(&running, "/", &body);
+            assert!(
+                answer.starts_with(b"HTTP/1.1 200 OK\r\n") && answer.ends_with(&body),
+                "{threads} threads, {size} bytes"
+            );
+        }
+        let streamed = ask(&running, "/stream", &[b'x'; 25_000]);
+        assert!(streamed.ends_with(b"\r\n0\r\n\r\n"));
+        assert_eq!(streamed.iter().filter(|&&b| b == b'x').count(), 25_000);
+        running.stop();
+    }
+}
+
+#[test]
+fn many_connections_at_once() {
+    for threads in [0, 2] {
+        let running = start(threads);
+        let mut clients: Vec<TcpStream> = (0..200).map(|_| running.connect()).collect();
+        for round in 0..3 {
+            for (n, client) in clients.iter_mut().enumerate() {
+                let body = format!("{round}-{n:05}");
+                write!(
+                    client,
+                    "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .unwrap();
+            }
+            for (n, client) in clients.iter_mut().enumerate() {
+                let mut answer = Vec::new();
+                let mut buffer = [0; 512];
+                while !answer.ends_with(format!("\r\n\r\n{round}-{n:05}").as_bytes()) {
+                    let read = client.read(&mut buffer).unwrap();
+                    assert!(read > 0);
+                    answer.extend_from_slice(&buffer[..read]);
+                }
+            }
+        }
+        drop(clients);
+        running.stop();
+    }
+}
+
+#[test]
+fn a_rejected_client_reads_its_answer_though_it_goes_on_sending() {
+    let running = start(0);
+    let mut stream = running.connect();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n")
+        .unwrap();
+    // Bytes that nobody reads would reset the connection if it were closed at once.
+    stream.write_all(&[b'x'; 100_000]).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 413 "));
+    running.stop();
+}
