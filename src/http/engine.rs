@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::body::Body;
@@ -102,28 +102,45 @@ enum Job<S> {
     Close(S),
 }
 
-struct Wakeup {
+/// A finished job: its connection and, unless it only closed something, the reply.
+type Finished<S> = (u64, Option<Reply<S>>);
+
+/// What loop and threads share. A queue under a lock and not a channel: a thread without work goes to sleep at once,
+/// where channels first spin, which on a busy processor takes time from the threads that have work.
+struct Shared<S> {
+    queue: Mutex<Queue<S>>,
+    work: Condvar,
+    finished: Mutex<Vec<Finished<S>>>,
     eventfd: OwnedFd,
     /// The loop was woken and has not looked yet; it need not be woken again.
-    pending: AtomicBool,
+    woken: AtomicBool,
+}
+
+/// Bounded by the number of connections, as each has one job at most.
+struct Queue<S> {
+    jobs: VecDeque<(u64, Job<S>)>,
+    /// Threads that sleep.
+    idle: usize,
+    closed: bool,
+}
+
+// Nothing can panic while it holds one of the locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The loop's end of a pool of threads.
 pub struct Pool<S> {
     threads: usize,
     running: usize,
-    jobs: Sender<(u64, Job<S>)>,
-    /// Jobs for which the channel had no room: the loop must not block. At most one for each connection.
-    backlog: VecDeque<(u64, Job<S>)>,
-    replies: Receiver<(u64, Option<Reply<S>>)>,
-    wakeup: Arc<Wakeup>,
+    shared: Arc<Shared<S>>,
+    /// Taken out of `shared` and not yet dealt with.
+    finished: VecDeque<Finished<S>>,
 }
 
 /// A thread's end of the pool; the thread calls [`Seat::run`].
 pub struct Seat<S> {
-    jobs: Receiver<(u64, Job<S>)>,
-    replies: Sender<(u64, Option<Reply<S>>)>,
-    wakeup: Arc<Wakeup>,
+    shared: Arc<Shared<S>>,
 }
 
 /// A pool and its `threads` seats.
@@ -131,39 +148,37 @@ pub struct Seat<S> {
 /// # Errors
 /// No descriptor is left.
 pub fn pool<S: Send + 'static>(threads: usize) -> io::Result<(Pool<S>, Vec<Seat<S>>)> {
-    let wakeup = Arc::new(Wakeup {
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(Queue {
+            jobs: VecDeque::new(),
+            idle: 0,
+            closed: false,
+        }),
+        work: Condvar::new(),
+        finished: Mutex::new(Vec::new()),
         eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        pending: AtomicBool::new(false),
+        woken: AtomicBool::new(false),
     });
-    let (jobs, job_receiver) = bounded(threads);
-    // A reply for every job that can be in the channel or with a thread.
-    let (reply_sender, replies) = bounded(2 * threads);
-    let seat = || Seat {
-        jobs: job_receiver.clone(),
-        replies: reply_sender.clone(),
-        wakeup: wakeup.clone(),
-    };
-    let seats = (0..threads).map(|_| seat()).collect();
+    let seats = (0..threads)
+        .map(|_| Seat {
+            shared: shared.clone(),
+        })
+        .collect();
     Ok((
         Pool {
             threads,
             running: 0,
-            jobs,
-            backlog: VecDeque::new(),
-            replies,
-            wakeup,
+            shared,
+            finished: VecDeque::new(),
         },
         seats,
     ))
 }
 
-impl<S> Seat<S> {
+impl<S: Send> Seat<S> {
     /// Runs jobs until the pool is dropped.
-    pub fn run<H: Handler<Stream = S>>(self, handler: &mut H)
-    where
-        S: Send,
-    {
-        while let Ok((key, job)) = self.next(handler) {
+    pub fn run<H: Handler<Stream = S>>(self, handler: &mut H) {
+        while let Some((key, job)) = self.next(handler) {
             let reply = match job {
                 Job::Call {
                     request,
@@ -177,54 +192,44 @@ impl<S> Seat<S> {
                     None
                 }
             };
-            if self.replies.send((key, reply)).is_err() {
-                return;
-            }
-            if !self.wakeup.pending.swap(true, Ordering::AcqRel) {
+            lock(&self.shared.finished).push((key, reply));
+            if !self.shared.woken.swap(true, Ordering::AcqRel) {
                 // It can only fail when the counter is full, and then the loop is woken anyway.
-                let _ = rustix::io::write(&self.wakeup.eventfd, &1u64.to_ne_bytes());
+                let _ = rustix::io::write(&self.shared.eventfd, &1u64.to_ne_bytes());
             }
         }
     }
 
-    fn next<H: Handler<Stream = S>>(
-        &self,
-        handler: &mut H,
-    ) -> Result<(u64, Job<S>), crossbeam_channel::RecvError>
-    where
-        S: Send,
-    {
-        match self.jobs.try_recv() {
-            Ok(job) => Ok(job),
-            Err(TryRecvError::Disconnected) => Err(crossbeam_channel::RecvError),
-            Err(TryRecvError::Empty) => handler.idle(|| self.jobs.recv()),
+    /// The next job; none when the pool was dropped. The handler lets go of what it holds only if it has to wait.
+    fn next<H: Handler<Stream = S>>(&self, handler: &mut H) -> Option<(u64, Job<S>)> {
+        if let Some(job) = lock(&self.shared.queue).jobs.pop_front() {
+            return Some(job);
         }
+        handler.idle(|| {
+            let mut queue = lock(&self.shared.queue);
+            loop {
+                if let Some(job) = queue.jobs.pop_front() {
+                    return Some(job);
+                }
+                if queue.closed {
+                    return None;
+                }
+                queue.idle += 1;
+                queue = self
+                    .shared
+                    .work
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                queue.idle -= 1;
+            }
+        })
     }
 }
 
-impl<S> Pool<S> {
-    fn send(&mut self, key: u64, job: Job<S>) {
-        if self.backlog.is_empty() {
-            if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
-                self.jobs.try_send((key, job))
-            {
-                self.backlog.push_back(job);
-            }
-        } else {
-            self.backlog.push_back((key, job));
-        }
-    }
-
-    fn next_reply(&mut self) -> Option<(u64, Option<Reply<S>>)> {
-        if let Ok(reply) = self.replies.try_recv() {
-            return Some(reply);
-        }
-        // Both sides exchange the flag, so either the thread sees it cleared and wakes the loop again, or its reply is
-        // seen here. The counter is never read: edge-triggered, every write to it is an event.
-        if self.wakeup.pending.swap(false, Ordering::AcqRel) {
-            return self.replies.try_recv().ok();
-        }
-        None
+impl<S> Drop for Pool<S> {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).closed = true;
+        self.shared.work.notify_all();
     }
 }
 
@@ -252,20 +257,25 @@ impl<S: Send + 'static> Engine for Pool<S> {
             Work::Pull { stream, response } => Job::Pull { stream, response },
             Work::Close(stream) => Job::Close(stream),
         };
-        self.send(key, job);
+        let mut queue = lock(&self.shared.queue);
+        queue.jobs.push_back((key, job));
+        let sleeping = queue.idle > 0;
+        drop(queue);
+        if sleeping {
+            self.shared.work.notify_one();
+        }
         None
     }
 
     fn collect(&mut self) -> Option<(u64, Reply<S>)> {
         loop {
-            let (key, reply) = self.next_reply()?;
-            self.running -= 1;
-            if let Some(job) = self.backlog.pop_front()
-                && let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
-                    self.jobs.try_send(job)
-            {
-                self.backlog.push_front(job);
+            // Both sides exchange the flag, so either the thread sees it cleared and wakes the loop again, or its reply
+            // is seen here. The counter is never read: edge-triggered, every write to it is an event.
+            if self.finished.is_empty() && self.shared.woken.swap(false, Ordering::AcqRel) {
+                self.finished = mem::take(&mut *lock(&self.shared.finished)).into();
             }
+            let (key, reply) = self.finished.pop_front()?;
+            self.running -= 1;
             if let Some(reply) = reply {
                 return Some((key, reply));
             }
@@ -277,6 +287,6 @@ impl<S: Send + 'static> Engine for Pool<S> {
     }
 
     fn wakeup(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.wakeup.eventfd.as_fd())
+        Some(self.shared.eventfd.as_fd())
     }
 }

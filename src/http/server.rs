@@ -45,6 +45,10 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Output buffers above this size are not kept for the next response.
 const KEPT_OUTPUT: usize = 256 * 1024;
 
+/// Deadlines of connections are looked at this often at most, in nanoseconds, so that those of many idle connections
+/// cost one wake-up together.
+const TICK: Instant = 100_000_000;
+
 /// What a server is made of.
 #[derive(Debug)]
 pub struct Config {
@@ -333,8 +337,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
         if let Some(client) = self.clients.get_mut(key)
             && client.deadline < client.armed
         {
-            client.armed = client.deadline;
-            self.timers.push(client.deadline, key);
+            client.armed = client.deadline.next_multiple_of(TICK);
+            self.timers.push(client.armed, key);
         }
     }
 
@@ -364,6 +368,6 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn after(&self, duration: Duration) -> Instant {
         self.now
             .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
-            .min(NEVER - 1)
+            .min(NEVER / 2)
     }
 }

@@ -80,8 +80,16 @@ fn part() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
+/// More on request, for a long run.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(3000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_split_does_not_matter(parts in prop::collection::vec(part(), 0..12), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
