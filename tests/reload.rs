@@ -27,6 +27,25 @@ fn a_reload_replaces_all_workers_by_ones_of_the_next_generation() {
 }
 
 #[test]
+fn the_init_system_learns_when_a_reload_began() {
+    let mut run = Run::start(&app(""));
+    run.signal(Signal::SIGHUP);
+    let heard = run.hear("RELOADING=1");
+    let began = heard
+        .lines()
+        .find_map(|line| line.strip_prefix("MONOTONIC_USEC="))
+        .expect("a time");
+    assert!(
+        began
+            .parse::<u64>()
+            .is_ok_and(|microseconds| microseconds > 0),
+        "{heard}"
+    );
+    run.hear("READY=1");
+    run.stop();
+}
+
+#[test]
 fn a_broken_file_keeps_everything_and_says_what_is_wrong() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");

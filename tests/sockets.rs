@@ -197,3 +197,47 @@ fn descriptor_numbers_are_filled_into_a_command() {
     assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:admin");
     run.stop();
 }
+
+/// What only root may do is tried by root; anybody else is told that only root may.
+#[test]
+fn workers_run_as_the_user_and_group_asked_for() {
+    let config = app("user = '65534'\ngroup = '65533'");
+    if !nix::unistd::geteuid().is_root() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("app.toml");
+        std::fs::write(&file, config).expect("room");
+        let output = common::preforkd()
+            .arg("-t")
+            .arg("-c")
+            .arg(&file)
+            .output()
+            .expect("preforkd runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("only a master that runs as root"), "{said}");
+        return;
+    }
+    let mut run = Run::begin_with(&config, |command| {
+        let toml = command.get_args().nth(1).expect("-c FILE").to_owned();
+        let folder = std::path::Path::new(&toml)
+            .parent()
+            .expect("a folder")
+            .to_owned();
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("ours");
+        // The build may lie where only its owner may go; the worker is copied to where everybody may.
+        let copy = std::path::Path::new(&toml).with_file_name("worker");
+        std::fs::copy(worker(), &copy).expect("room");
+        let text = std::fs::read_to_string(&toml).expect("it is there");
+        std::fs::write(&toml, text.replace(&worker(), &copy.display().to_string())).expect("room");
+    });
+    run.hear("READY=1");
+    let status = run.ask("file /proc/self/status");
+    assert!(
+        status.contains("Uid:\t65534\t65534\t65534\t65534"),
+        "{status}"
+    );
+    assert!(
+        status.contains("Gid:\t65533\t65533\t65533\t65533"),
+        "{status}"
+    );
+    run.stop();
+}
