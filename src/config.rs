@@ -77,6 +77,12 @@ pub struct App {
     pub start_timeout: Option<Time>,
     /// The time that a worker has to finish what it serves.
     pub graceful_timeout: Option<Time>,
+    /// The time between ABRT and KILL.
+    pub abort_grace: Option<Time>,
+    /// A worker in one request for longer hangs (`wsgi`).
+    pub timeout: Key<Time>,
+    /// A worker that is silent for longer hangs (`command`).
+    pub watchdog: Key<Time>,
 
     // The rest is for `wsgi` only.
     /// The Python interpreter.

@@ -30,6 +30,7 @@ mod ending;
 mod reload;
 mod report;
 mod starting;
+mod watching;
 
 use children::{Children, Name};
 use reload::Reload;
@@ -213,6 +214,7 @@ impl Master {
         }
         self.reap();
         let now = Instant::now();
+        self.look(now);
         for (name, app) in &self.apps {
             if app.supervisor.deadline().is_some_and(|at| at <= now) {
                 self.facts.push_back((name.clone(), Event::Deadline));
@@ -237,6 +239,7 @@ impl Master {
             return;
         };
         let (app, worker) = (child.app.clone(), child.worker);
+        let (mut alive, mut busy) = (false, false);
         for line in text.lines() {
             match line {
                 "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
@@ -246,12 +249,20 @@ impl Master {
                     }
                     self.facts.push_back((app.clone(), Event::Stopping(worker)));
                 }
+                "WATCHDOG=1" => alive = true,
+                "BUSY=1" => busy = true,
                 line => {
                     if let Some(status) = line.strip_prefix("STATUS=") {
                         info!("{}: says: {status}", report::Tag(child, pid));
                     }
                 }
             }
+        }
+        if alive {
+            self.alive(pid);
+        }
+        if busy {
+            self.busy(pid);
         }
     }
 
@@ -353,6 +364,7 @@ impl Master {
                     child.ready = true;
                     let time = report::short(child.asked_for.elapsed());
                     info!("{}: ready after {time}", report::Tag(child, pid));
+                    self.begin_watching(pid);
                 }
             }
             Action::Proven(generation) => self.proven(name, generation),
@@ -448,10 +460,11 @@ impl Master {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.apps
+        let supervisors = self
+            .apps
             .values()
-            .filter_map(|app| app.supervisor.deadline())
-            .min()
+            .filter_map(|app| app.supervisor.deadline());
+        supervisors.chain(self.next_look()).min()
     }
 
     fn watch(&self, fd: &impl AsRawFd) -> io::Result<()> {

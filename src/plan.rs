@@ -59,6 +59,19 @@ pub struct App {
     pub template: bool,
     /// How many, how patiently.
     pub policy: Policy,
+    /// How it is seen that a worker hangs.
+    pub hang: Hang,
+}
+
+/// How it is seen that a worker hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hang {
+    /// Nobody looks.
+    Unseen,
+    /// Its record in the scoreboard shows a request older than this.
+    Request(Duration),
+    /// It has not said `WATCHDOG=1` for so long.
+    Silence(Duration),
 }
 
 /// How a process is started.
@@ -212,6 +225,7 @@ impl Draft<'_> {
             launch,
             template,
             policy: self.policy(readiness),
+            hang: self.hang()?,
         })
     }
 
@@ -230,7 +244,26 @@ impl Draft<'_> {
             announces_end: self.written.wsgi.is_some(),
             start_timeout: time(self.written.start_timeout, 60),
             graceful_timeout: time(self.written.graceful_timeout, 30),
+            abort_grace: time(self.written.abort_grace, 2),
             backoff: Default::default(),
+        }
+    }
+
+    fn hang(&self) -> Result<Hang, Place> {
+        let is_wsgi = self.written.wsgi.is_some();
+        match (&self.written.timeout, &self.written.watchdog) {
+            (Some(key), _) if !is_wsgi => {
+                let message = "`timeout` is for apps with `wsgi`, whose requests the master can see; a `command` that sends WATCHDOG=1 has `watchdog`";
+                Err(Place::at(key.span(), message))
+            }
+            (_, Some(key)) if is_wsgi => {
+                let message = "`watchdog` is for apps with `command`; a WSGI worker has `timeout`";
+                Err(Place::at(key.span(), message))
+            }
+            (_, Some(time)) => Ok(Hang::Silence(time.get_ref().0)),
+            (Some(time), _) => Ok(Hang::Request(time.get_ref().0)),
+            (None, None) if is_wsgi => Ok(Hang::Request(Duration::from_secs(30))),
+            (None, None) => Ok(Hang::Unseen),
         }
     }
 

@@ -58,6 +58,8 @@ pub enum Event {
     Ready(WorkerId),
     /// The worker says that it accepts no more and ends: as it was told to, or by itself.
     Stopping(WorkerId),
+    /// The worker has been in one request, or silent, for too long.
+    Hung(WorkerId),
     /// The worker's process was reaped.
     Exited(WorkerId),
     /// The worker could not be started; there is no process.
@@ -121,6 +123,8 @@ pub enum Reason {
     StartTimeout,
     /// It had not ended within `graceful_timeout`.
     GracefulTimeout,
+    /// It was in one request, or silent, for longer than `timeout` or `watchdog` allows.
+    Hung,
     /// It had not died of ABRT.
     AbortGrace,
 }
@@ -154,6 +158,22 @@ struct Worker {
 impl Worker {
     fn active(&self) -> bool {
         matches!(self.state, State::Starting | State::Ready)
+    }
+
+    /// Has it say what it is doing and die, by `until` at the latest.
+    fn abort(
+        &mut self,
+        id: WorkerId,
+        reason: Reason,
+        state: State,
+        until: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        self.state = state;
+        self.deadline = Some(until);
+        self.overdue = Reason::AbortGrace;
+        self.may_accept_until = None;
+        actions.push(Action::Abort(id, reason));
     }
 }
 
@@ -277,6 +297,7 @@ impl Supervisor {
             Event::Executed(id) => self.executed(id, now),
             Event::Ready(id) => self.ready(id, now, actions),
             Event::Stopping(id) => self.stopping(id, now),
+            Event::Hung(id) => self.hung(id, now, actions),
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
             Event::Pause => {
                 if self.wish == Wish::Run {
@@ -390,6 +411,18 @@ impl Supervisor {
             worker.state = State::Leaving;
             worker.deadline = grace.map(|g| now + g);
             worker.overdue = Reason::GracefulTimeout;
+        }
+    }
+
+    fn hung(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let grace = self
+            .policy_of(id)
+            .map_or(policy::STOP_NOW, |p| p.abort_grace);
+        if let Some(worker) = self.workers.get_mut(&id)
+            && matches!(worker.state, State::Ready | State::Leaving)
+            && worker.overdue != Reason::AbortGrace
+        {
+            worker.abort(id, Reason::Hung, State::Leaving, now + grace, actions);
         }
     }
 
@@ -607,15 +640,28 @@ impl Supervisor {
 
     /// Who has had its time is ended harder.
     fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let current = self.current.as_ref().map(|c| c.policy.abort_grace);
+        let candidate = self
+            .candidate
+            .as_ref()
+            .map(|c| (c.generation, c.policy.abort_grace));
         for (&id, worker) in &mut self.workers {
             if worker.deadline.is_none_or(|at| at > now) {
                 continue;
             }
             if worker.state == State::Starting {
-                worker.state = State::Doomed;
-                worker.deadline = Some(now + policy::ABORT_GRACE);
-                worker.overdue = Reason::AbortGrace;
-                actions.push(Action::Abort(id, Reason::StartTimeout));
+                let own = candidate.filter(|(generation, _)| *generation == worker.generation);
+                let grace = own
+                    .map(|(_, grace)| grace)
+                    .or(current)
+                    .unwrap_or(policy::STOP_NOW);
+                worker.abort(
+                    id,
+                    Reason::StartTimeout,
+                    State::Doomed,
+                    now + grace,
+                    actions,
+                );
             } else {
                 worker.deadline = None;
                 actions.push(Action::Kill(id, worker.overdue));

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use preforkd_worker::scoreboard::{RECORD_BYTES, Snapshot};
+use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, Snapshot};
 
 /// All records.
 pub struct Scoreboard {
@@ -52,6 +52,15 @@ impl Scoreboard {
     /// The worker was reaped: its record may be given to another.
     pub fn release(&mut self, record: u32) {
         self.free.insert(record);
+    }
+
+    /// Leaves the mark that makes the worker say when it begins a request.
+    ///
+    /// # Errors
+    /// The memory cannot be written.
+    pub fn mark(&self, record: u32) -> io::Result<()> {
+        let word = offset(record) + (MARK * 8) as u64;
+        self.memory.write_all_at(&1_u64.to_ne_bytes(), word)
     }
 
     /// What a worker has noted.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::plan::Hang;
 use crate::supervisor::{Generation, Reason, Slot, WorkerId};
 
 /// An app's name.
@@ -33,6 +34,10 @@ pub struct Child {
     pub asked_for: Instant,
     /// Whether it has said that it is ready.
     pub ready: bool,
+    /// How it is seen that it hangs.
+    pub hang: Hang,
+    /// When it has to be looked at for that.
+    pub look_at: Option<Instant>,
     /// The last signal that we sent, and why.
     pub told: Option<(Signal, Reason)>,
 }
@@ -88,6 +93,11 @@ impl Children {
         self.by_pid.get_mut(&pid)
     }
 
+    /// All workers that have a process.
+    pub fn iter(&self) -> impl Iterator<Item = (Pid, &Child)> {
+        self.by_pid.iter().map(|(&pid, child)| (pid, child))
+    }
+
     /// The process of a worker.
     pub fn pid(&self, app: &Name, worker: WorkerId) -> Option<Pid> {
         self.pids.get(&(app.clone(), worker)).copied()
@@ -112,6 +122,8 @@ mod tests {
             record: None,
             asked_for: Instant::now(),
             ready: false,
+            hang: Hang::Unseen,
+            look_at: None,
             told: None,
         }
     }

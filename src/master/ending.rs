@@ -77,7 +77,7 @@ impl Master {
             .is_some_and(|(signal, _)| signal == Signal::SIGTERM);
         if asked {
             info!("{tag}: {death}");
-        } else if self.phase == Phase::Stopping {
+        } else if self.phase == Phase::Stopping || child.told.is_some() {
             warn!("{tag}: {death}");
         } else {
             error!("{tag}: {death}; {}", consequence(&actions, wait));

@@ -76,6 +76,7 @@ pub fn reason_text(reason: Reason) -> &'static str {
         Reason::RolledBack => "its generation was rolled back",
         Reason::StartTimeout => "not ready within start_timeout",
         Reason::GracefulTimeout => "not ended within graceful_timeout",
+        Reason::Hung => "hangs",
         Reason::AbortGrace => "not dead of SIGABRT in time",
     }
 }
@@ -126,6 +127,8 @@ mod tests {
             record: None,
             asked_for: now,
             ready: false,
+            hang: crate::plan::Hang::Unseen,
+            look_at: None,
             told: None,
         };
         let later = now + Duration::from_millis(1500);

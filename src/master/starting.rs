@@ -46,6 +46,8 @@ impl Master {
             record: record.ok(),
             asked_for: Instant::now(),
             ready: false,
+            hang: plan.hang,
+            look_at: None,
             told: None,
         };
         if plan.template {

@@ -222,6 +222,14 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
             "3:9: there is no group \"nope\"",
         ),
         (
+            app("command = ['celery']\ntimeout = '3s'"),
+            "3:11: `timeout` is for apps with `wsgi`",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\nwatchdog = '3s'")),
+            "4:12: `watchdog` is for apps with `command`",
+        ),
+        (
             app("command = ['celery']\nenv = { 'A=' = 'x' }"),
             "1:6: env: \"A=\" is no name",
         ),

@@ -12,6 +12,12 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// Tells the master, unless it is gone or does not read; says whether it was told.
+    fn say(&self, message: &str) -> bool {
+        let notifier = self.notifier.as_ref();
+        notifier.is_some_and(|notifier| notifier.send(message).is_ok())
+    }
+
     fn state(&self, state: State) {
         if let Some(record) = self.record
             && !self.draining
@@ -31,6 +37,9 @@ impl Observer for Board {
     fn busy(&mut self, since: u64, threads: usize, request: Request<'_>) {
         if let Some(record) = self.record {
             record.busy(since, threads, request.method(), request.path());
+            if record.is_marked() && !self.say(notify::BUSY) {
+                record.keep_mark();
+            }
         }
         self.state(State::Busy);
     }
@@ -63,9 +72,7 @@ impl Observer for Board {
     fn draining(&mut self) {
         self.state(State::Draining);
         self.draining = true;
-        if let Some(notifier) = &self.notifier {
-            // The master may be what died; the worker stops all the same.
-            let _ = notifier.send(notify::STOPPING);
-        }
+        // The master may be what died; the worker stops all the same.
+        self.say(notify::STOPPING);
     }
 }

@@ -225,5 +225,10 @@ impl Board {
         {
             log::error!("could not tell the master that the worker is ready: {error}");
         }
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = notifier.set_nonblocking()
+        {
+            log::warn!("the worker may have to wait for its master: {error}");
+        }
     }
 }

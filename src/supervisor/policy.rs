@@ -7,9 +7,6 @@ use super::backoff;
 /// How long a worker has to end when everything must stop now.
 pub const STOP_NOW: Duration = Duration::from_secs(1);
 
-/// How long a worker has to print its stacks after ABRT before KILL.
-pub const ABORT_GRACE: Duration = Duration::from_secs(2);
-
 /// How long a worker that was told to end may take to say that it accepts no more, before a reload counts as
 /// complete without that word. It may be in the middle of a long request, and accepts nothing meanwhile.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
@@ -38,6 +35,8 @@ pub struct Policy {
     pub start_timeout: Duration,
     /// A worker that was told to end has this time to finish what it serves.
     pub graceful_timeout: Duration,
+    /// A worker that was told to say what it is doing and die (ABRT) has this time before KILL.
+    pub abort_grace: Duration,
     /// How crashes hold back replacements.
     pub backoff: backoff::Policy,
 }

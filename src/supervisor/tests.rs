@@ -33,6 +33,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         announces_end: false,
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
+        abort_grace: Duration::from_secs(2),
         backoff: backoff::Policy::default(),
     }
 }
@@ -487,6 +488,31 @@ fn a_worker_that_was_told_to_end_does_not_become_ready_any_more() {
     world.tell(Event::Ready(canary));
     assert_eq!(world.ready(), 1);
     assert_eq!(world.supervisor.counts().leaving, 1);
+}
+
+#[test]
+fn a_hung_worker_is_aborted_then_killed_and_replaced_meanwhile() {
+    let mut world = World::running(2);
+    let hung = world.any();
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Hung(hung));
+    world.tell(Event::Hung(hung));
+    assert!(
+        matches!(world.log[..], [Action::Abort(id, Reason::Hung), Action::Spawn { .. }] if id == hung)
+    );
+    world.pass(2.1);
+    assert_eq!(world.log[2], Action::Kill(hung, Reason::AbortGrace));
+}
+
+#[test]
+fn a_draining_worker_can_hang_too() {
+    let mut world = World::running(1);
+    let old = world.any();
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Stopping(old));
+    world.log.clear();
+    world.tell(Event::Hung(old));
+    assert_eq!(world.log, [Action::Abort(old, Reason::Hung)]);
 }
 
 #[test]

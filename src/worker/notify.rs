@@ -8,6 +8,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 pub const READY: &str = "READY=1";
 /// The worker accepts no more and finishes what it serves.
 pub const STOPPING: &str = "STOPPING=1";
+/// The worker has begun a request, and the master wanted to know (scoreboard, word 53).
+pub const BUSY: &str = "BUSY=1";
 /// A sign of life for `watchdog`.
 pub const WATCHDOG: &str = "WATCHDOG=1";
 /// Prefix of a line of text for `preforkd status`.
@@ -36,7 +38,8 @@ impl Notifier {
         })
     }
 
-    /// Sends one message, such as [`READY`]; several lines may stand in one message.
+    /// Sends one message, such as [`READY`]; several lines may stand in one message. Waits while the master's
+    /// queue is full, unless [`Notifier::set_nonblocking`] was called.
     ///
     /// # Errors
     /// The master is gone, or does not read.
@@ -44,6 +47,16 @@ impl Notifier {
         self.socket
             .send_to_addr(message.as_bytes(), &self.address)
             .map(drop)
+    }
+}
+
+impl Notifier {
+    /// From now on a full queue is an error: a worker that serves must not wait for its master.
+    ///
+    /// # Errors
+    /// The socket cannot be changed.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
     }
 }
 

@@ -17,7 +17,8 @@
 //! | 8 | length of the request line in bytes |
 //! | 9..29 | method and path of the oldest running request, cut, 8 bytes a word in memory order |
 //! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
-//! | 53..64 | reserved, 0 |
+//! | 53 | the master's mark: a worker that begins a request and finds it not 0 sets it to 0 and says `BUSY=1` |
+//! | 54..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -53,7 +54,10 @@ pub const LINE: usize = 9;
 /// Offset of the latency buckets in words.
 pub const LATENCY: usize = LINE + LINE_BYTES / 8;
 
-const _: () = assert!(LATENCY + LATENCY_BUCKETS <= RECORD_WORDS);
+/// Offset of the master's mark in words; the only word that the master writes.
+pub const MARK: usize = LATENCY + LATENCY_BUCKETS;
+
+const _: () = assert!(MARK < RECORD_WORDS);
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +136,22 @@ impl Record {
         self.line(method, path);
         self.store(THREADS_BUSY, threads as u64);
         self.words[BUSY_SINCE].store(since, Ordering::Release);
+    }
+
+    /// Whether the master wants to hear that a request begins; the wish is fulfilled by the call. To be asked after
+    /// [`Record::busy`]: the master leaves its mark and then looks whether the worker is busy.
+    pub fn is_marked(self) -> bool {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let marked = self.words[MARK].load(Ordering::Relaxed) != 0;
+        if marked {
+            self.store(MARK, 0);
+        }
+        marked
+    }
+
+    /// Leaves the mark again, when the master could not be told.
+    pub fn keep_mark(self) {
+        self.store(MARK, 1);
     }
 
     /// Notes how many threads run a request, the oldest being the same as before.

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 import textwrap
+import time
 import unittest
 from pathlib import Path
 
@@ -180,6 +181,36 @@ class Workers(Life):
         with self.assertRaises((http.client.IncompleteRead, ConnectionResetError)):
             held.read()
         self.assertNotEqual(self.ask(server)["pid"], pid)
+        server.finish()
+
+
+class Hang(Life):
+    """A request that takes longer than `timeout`."""
+
+    @both_kinds
+    def test_a_hung_worker_says_where_and_is_replaced(self, preload):
+        for threads in (1, 2):
+            server = self.launch(preload=preload, threads=threads, timeout="300ms").ready()
+            held = self.open(server, "/held?secret=1")
+            pid = json.loads(held.readline())["pid"]
+            server.expect(rf"\bpid={pid}\b")
+            line = server.wait_log(rf"pid={pid}: hangs: in GET /held for ").string
+            self.assertIn("timeout 300ms", line)
+            self.assertNotIn("secret", line, "what stands in a query is not for the log")
+            server.wait_log(r"apps\.py.* in held")
+            server.wait_log(rf"pid={pid}: killed by SIGABRT")
+            self.assertNotEqual(self.ask(server)["pid"], pid)
+            server.finish()
+
+    def test_many_short_requests_are_no_hang(self):
+        server = self.launch(preload=True, timeout="300ms").ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        pids, ends = set(), time.monotonic() + 1
+        while time.monotonic() < ends:
+            connection.request("GET", "/")
+            pids.add(json.loads(connection.getresponse().read())["pid"])
+        self.assertEqual(len(pids), 1)
         server.finish()
 
 

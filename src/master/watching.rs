@@ -1,0 +1,142 @@
+//! Finding workers that hang.
+//!
+//! A WSGI worker notes in its scoreboard record since when it is in a request. The master looks there when the
+//! oldest request would be too old. While a worker is idle nobody looks: the master leaves a mark in the
+//! record, and a worker that begins a request and finds the mark takes it away and says so (`BUSY=1`). So a
+//! master of a thousand idle workers sleeps, and busy ones cost it one look in each `timeout`.
+//!
+//! A `command` worker with `watchdog` has to say `WATCHDOG=1` in time: sd_notify(3).
+
+use std::time::{Duration, Instant};
+
+use log::{debug, error};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+use preforkd_worker::scoreboard::Snapshot;
+
+use super::{Master, report};
+use crate::plan::Hang;
+use crate::supervisor::Event;
+
+impl Master {
+    /// A worker is ready: from now on it is watched.
+    pub(super) fn begin_watching(&mut self, pid: Pid) {
+        match self.hang(pid) {
+            Hang::Unseen => {}
+            Hang::Silence(most) => self.look_again(pid, Instant::now() + most),
+            Hang::Request(most) => self.look_at_request(pid, most),
+        }
+    }
+
+    /// The worker has begun a request, after a time without any.
+    pub(super) fn busy(&mut self, pid: Pid) {
+        if let Hang::Request(most) = self.hang(pid) {
+            self.look_at_request(pid, most);
+        }
+    }
+
+    /// The worker has given a sign of life.
+    pub(super) fn alive(&mut self, pid: Pid) {
+        if let Hang::Silence(most) = self.hang(pid) {
+            self.look_again(pid, Instant::now() + most);
+        }
+    }
+
+    /// When a worker has to be looked at next.
+    pub(super) fn next_look(&self) -> Option<Instant> {
+        self.children
+            .iter()
+            .filter_map(|(_, child)| child.look_at)
+            .min()
+    }
+
+    /// Looks at all workers whose time has come.
+    pub(super) fn look(&mut self, now: Instant) {
+        let due = self
+            .children
+            .iter()
+            .filter(|(_, child)| child.look_at.is_some_and(|at| at <= now));
+        for pid in due.map(|(pid, _)| pid).collect::<Vec<_>>() {
+            match self.hang(pid) {
+                Hang::Unseen => {}
+                Hang::Request(most) => self.look_at_request(pid, most),
+                Hang::Silence(most) => {
+                    let said = format!(
+                        "silent for {} (watchdog {})",
+                        report::short(most),
+                        report::short(most)
+                    );
+                    self.found_hanging(pid, &said);
+                }
+            }
+        }
+    }
+
+    fn look_at_request(&mut self, pid: Pid, most: Duration) {
+        let Some(record) = self.children.get(pid).and_then(|child| child.record) else {
+            return;
+        };
+        let read = |master: &Self| {
+            master
+                .scoreboard
+                .read(record)
+                .and_then(|seen| Some((age(&seen)?, seen)))
+        };
+        let mut seen = read(self);
+        if seen.is_none() {
+            if let Err(error) = self.scoreboard.mark(record) {
+                debug!("cannot mark record {record} of the scoreboard: {error}");
+                return;
+            }
+            // It may have become busy just before the mark was there.
+            seen = read(self);
+        }
+        match seen {
+            None => self.stop_looking(pid),
+            Some((age, _)) if age < most => self.look_again(pid, Instant::now() + (most - age)),
+            Some((age, seen)) => {
+                let others = match seen.threads_busy {
+                    0 | 1 => String::new(),
+                    threads => format!(", {threads} threads busy"),
+                };
+                let (age, most) = (report::short(age), report::short(most));
+                let said = format!("in {} for {age}{others} (timeout {most})", seen.line);
+                self.found_hanging(pid, &said);
+            }
+        }
+    }
+
+    fn found_hanging(&mut self, pid: Pid, said: &str) {
+        self.stop_looking(pid);
+        if let Some(child) = self.children.get(pid) {
+            error!("{}: hangs: {said}", report::Tag(child, pid));
+            self.facts
+                .push_back((child.app.clone(), Event::Hung(child.worker)));
+        }
+    }
+
+    fn hang(&self, pid: Pid) -> Hang {
+        self.children
+            .get(pid)
+            .map_or(Hang::Unseen, |child| child.hang)
+    }
+
+    fn look_again(&mut self, pid: Pid, at: Instant) {
+        if let Some(child) = self.children.get_mut(pid) {
+            child.look_at = Some(at);
+        }
+    }
+
+    fn stop_looking(&mut self, pid: Pid) {
+        if let Some(child) = self.children.get_mut(pid) {
+            child.look_at = None;
+        }
+    }
+}
+
+/// How long the oldest running request of a worker has been running.
+fn age(seen: &Snapshot) -> Option<Duration> {
+    let since = Duration::from_nanos(seen.busy_since?);
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
+    Some(Duration::from(now).saturating_sub(since))
+}
