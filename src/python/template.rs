@@ -11,7 +11,7 @@ use pyo3::types::PyList;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
 use crate::worker::{Failure, Inheritance, begin_record, serve};
 use crate::{import, logger, sys, title};
@@ -166,7 +166,11 @@ fn fork(py: Python<'_>, socket: &OwnedFd, order: &Order) -> Result<bool, Failure
         return Ok(false);
     }
     match os.call_method0("fork").and_then(|pid| pid.extract::<i32>()) {
-        Ok(0) => Ok(true),
+        Ok(0) => {
+            // Like every worker it leads a session: the master ends what it started with it.
+            setsid().map_err(io::Error::from)?;
+            Ok(true)
+        }
         Ok(_) => Err(leave(&os, 0)),
         Err(error) => {
             let _ = failed(&error);
