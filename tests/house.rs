@@ -262,6 +262,9 @@ fn keys() -> BTreeSet<String> {
             .strip_prefix("pub ")
             .and_then(|rest| rest.split_once(": "))
         {
+            if name.starts_with("fn ") {
+                continue;
+            }
             keys.insert(renamed.take().unwrap_or_else(|| name.to_owned()));
         }
     }
