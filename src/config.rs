@@ -84,6 +84,11 @@ pub struct App {
     /// A worker that is silent for longer hangs (`command`).
     pub watchdog: Key<Time>,
 
+    /// A worker that is older makes room for a fresh one.
+    pub max_age: Option<Time>,
+    /// A worker that is larger makes room for a fresh one.
+    pub max_memory: Option<Size>,
+
     // The rest is for `wsgi` only.
     /// The Python interpreter.
     pub python: Key<PathBuf>,
@@ -94,6 +99,10 @@ pub struct App {
     /// URL prefixes that are served from folders.
     #[serde(rename = "static")]
     pub static_files: Key<BTreeMap<String, Spanned<PathBuf>>>,
+    /// A worker that has answered so many requests makes room for a fresh one.
+    pub max_requests: Key<u32>,
+    /// At most so many requests more, by chance, so that not all workers come to it together.
+    pub max_requests_jitter: Key<u32>,
     /// The longest request line and header section.
     pub max_head: Key<Size>,
     /// The most header lines of a request.

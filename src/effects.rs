@@ -5,6 +5,7 @@ pub mod host;
 pub mod init;
 pub mod launch;
 pub mod listen;
+pub mod memory;
 pub mod notify;
 pub mod pid_file;
 pub mod scoreboard;

@@ -13,6 +13,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use preforkd_worker::notify;
 
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
@@ -27,6 +28,7 @@ use crate::supervisor::{Action, Event, Generation, Reason, Supervisor, WorkerId}
 
 mod children;
 mod ending;
+mod recycling;
 mod reload;
 mod report;
 mod starting;
@@ -94,6 +96,8 @@ pub struct Master {
     last_generation: Generation,
     reload: Option<Reload>,
     reload_wanted: bool,
+    /// Why the last reload failed; told until one succeeds.
+    refused: Option<String>,
     phase: Phase,
     status: String,
     failed: bool,
@@ -147,6 +151,7 @@ impl Master {
             last_generation: 0,
             reload: None,
             reload_wanted: false,
+            refused: None,
             phase: Phase::Starting,
             status: String::new(),
             failed: false,
@@ -215,6 +220,7 @@ impl Master {
         self.reap();
         let now = Instant::now();
         self.look(now);
+        self.retire_the_old(now);
         for (name, app) in &self.apps {
             if app.supervisor.deadline().is_some_and(|at| at <= now) {
                 self.facts.push_back((name.clone(), Event::Deadline));
@@ -235,11 +241,16 @@ impl Master {
 
     fn hear(&mut self, pid: Pid, text: &str) {
         let Some(child) = self.children.get(pid) else {
-            debug!("pid {pid} is no worker, but says: {}", text.trim_end());
+            let text = text.trim_end();
+            if text.contains("READY=1") {
+                info!("pid {pid} says READY=1, but is no worker itself: it does not count");
+            } else {
+                debug!("pid {pid} is no worker, but says: {text}");
+            }
             return;
         };
         let (app, worker) = (child.app.clone(), child.worker);
-        let (mut alive, mut busy) = (false, false);
+        let (mut alive, mut busy, mut retires) = (false, false, None);
         for line in text.lines() {
             match line {
                 "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
@@ -252,6 +263,9 @@ impl Master {
                 "WATCHDOG=1" => alive = true,
                 "BUSY=1" => busy = true,
                 line => {
+                    if let Some(reason) = line.strip_prefix(notify::RETIRE) {
+                        retires = Some(reason);
+                    }
                     if let Some(status) = line.strip_prefix("STATUS=") {
                         info!("{}: says: {status}", report::Tag(child, pid));
                     }
@@ -263,6 +277,9 @@ impl Master {
         }
         if busy {
             self.busy(pid);
+        }
+        if let Some(reason) = retires {
+            self.retire(pid, reason);
         }
     }
 
@@ -365,6 +382,7 @@ impl Master {
                     let time = report::short(child.asked_for.elapsed());
                     info!("{}: ready after {time}", report::Tag(child, pid));
                     self.begin_watching(pid);
+                    self.begin_ageing(pid);
                 }
             }
             Action::Proven(generation) => self.proven(name, generation),
@@ -450,12 +468,14 @@ impl Master {
     }
 
     fn status_line(&self) -> String {
-        match self.phase {
-            Phase::Stopping => format!("stopping: {}", self.status),
-            _ => match &self.current {
-                Some((generation, _)) => format!("generation {generation}: {}", self.status),
-                None => format!("starting: {}", self.status),
-            },
+        let running = match (&self.current, self.phase) {
+            (_, Phase::Stopping) => return format!("stopping: {}", self.status),
+            (None, _) => return format!("starting: {}", self.status),
+            (Some((generation, _)), _) => format!("generation {generation}: {}", self.status),
+        };
+        match &self.refused {
+            Some(refused) => format!("{refused}; {running}"),
+            None => running,
         }
     }
 
@@ -464,7 +484,10 @@ impl Master {
             .apps
             .values()
             .filter_map(|app| app.supervisor.deadline());
-        supervisors.chain(self.next_look()).min()
+        supervisors
+            .chain(self.next_look())
+            .chain(self.next_retirement())
+            .min()
     }
 
     fn watch(&self, fd: &impl AsRawFd) -> io::Result<()> {

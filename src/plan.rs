@@ -61,6 +61,17 @@ pub struct App {
     pub policy: Policy,
     /// How it is seen that a worker hangs.
     pub hang: Hang,
+    /// When a worker makes room for a fresh one.
+    pub recycle: Recycle,
+}
+
+/// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recycle {
+    /// When it is so old, or up to a tenth younger.
+    pub max_age: Option<Duration>,
+    /// When its share of memory is larger, in bytes.
+    pub max_memory: Option<u64>,
 }
 
 /// How it is seen that a worker hangs.
@@ -197,6 +208,13 @@ impl Draft<'_> {
             return Err(self.wrong(format!("env: {key} holds a NUL character")));
         }
         let user = self.user(&mut env)?;
+        if let Some(time) = &self.written.watchdog {
+            // sd_watchdog_enabled(3) of the program looks here.
+            env.insert(
+                "WATCHDOG_USEC".into(),
+                time.get_ref().0.as_micros().to_string(),
+            );
+        }
         let mut launch = Launch {
             program: PathBuf::new(),
             args: Vec::new(),
@@ -226,6 +244,10 @@ impl Draft<'_> {
             template,
             policy: self.policy(readiness),
             hang: self.hang()?,
+            recycle: Recycle {
+                max_age: self.written.max_age.map(|age| age.0),
+                max_memory: self.written.max_memory.map(|size| size.0),
+            },
         })
     }
 

@@ -58,6 +58,8 @@ pub enum Event {
     Ready(WorkerId),
     /// The worker says that it accepts no more and ends: as it was told to, or by itself.
     Stopping(WorkerId),
+    /// The worker should make room for a fresh one: it has served long enough, or has grown.
+    Recycle(WorkerId),
     /// The worker has been in one request, or silent, for too long.
     Hung(WorkerId),
     /// The worker's process was reaped.
@@ -113,6 +115,8 @@ pub enum Reason {
     Stop,
     /// A newer generation takes over.
     Replaced,
+    /// A fresh worker took its place.
+    Recycled,
     /// Fewer workers are wanted.
     ScaledDown,
     /// All workers are drained (WINCH).
@@ -151,6 +155,10 @@ struct Worker {
     ready_at: Option<Instant>,
     /// Its end would be our own doing, not a crash.
     asked: bool,
+    /// It should make room for a fresh one, when it is its turn.
+    due: bool,
+    /// It is its turn: it counts as one of an older generation.
+    stale: bool,
     /// Told to end, it may still accept until it says `STOPPING=1`, or for so long at most.
     may_accept_until: Option<Instant>,
 }
@@ -297,6 +305,11 @@ impl Supervisor {
             Event::Executed(id) => self.executed(id, now),
             Event::Ready(id) => self.ready(id, now, actions),
             Event::Stopping(id) => self.stopping(id, now),
+            Event::Recycle(id) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.due = true;
+                }
+            }
             Event::Hung(id) => self.hung(id, now, actions),
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
             Event::Pause => {
@@ -453,6 +466,7 @@ impl Supervisor {
                 actions.push(Action::Kill(id, Reason::Stop));
             } else {
                 leave(id, worker, Reason::Stop, policy::STOP_NOW, now, actions);
+                worker.overdue = Reason::Stop;
             }
         }
     }
@@ -463,6 +477,7 @@ impl Supervisor {
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.mature(now, actions);
         self.calm(now);
+        self.recycle();
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
         self.escalate(now, actions);
@@ -501,6 +516,29 @@ impl Supervisor {
             .min()
     }
 
+    /// Lets one worker at a time be replaced by a fresh one, and only when all else is well.
+    fn recycle(&mut self) {
+        let Some(current) = self.current.as_ref().map(|c| c.generation) else {
+            return;
+        };
+        let whole =
+            self.candidate.is_none() && self.count(|w| w.state == State::Ready) == self.wanted();
+        let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
+        if whole && calm && self.count(Worker::active) == self.wanted() {
+            let mut workers = self.workers.values_mut();
+            let next = workers.find(|w| w.due && w.active() && w.generation == current);
+            if let Some(worker) = next {
+                worker.stale = true;
+            }
+        }
+    }
+
+    /// Whether a worker is to be replaced by a newer one.
+    fn is_old(&self, worker: &Worker) -> bool {
+        let current = self.current.as_ref().map(|c| c.generation);
+        worker.stale || current.is_some_and(|current| worker.generation < current)
+    }
+
     fn end_surplus(&mut self, now: Instant, actions: &mut Vec<Action>) {
         match self.wish {
             Wish::Stop => return self.end_all(Reason::Stop, now, actions),
@@ -530,14 +568,20 @@ impl Supervisor {
 
         let Some(current) = current else { return };
         // An older worker goes when the wanted number serves without it.
-        for id in self.select(|w| w.state == State::Ready && w.generation < current) {
+        for id in self.select(|w| w.state == State::Ready && self.is_old(w)) {
             let ready = |w: &Worker| w.state == State::Ready && w.generation <= current;
             if self.select(ready).len() > wanted {
-                self.end(id, Reason::Replaced, now, actions);
+                let older = self.workers[&id].generation < current;
+                let reason = if older {
+                    Reason::Replaced
+                } else {
+                    Reason::Recycled
+                };
+                self.end(id, reason, now, actions);
             }
         }
         // Fewer are wanted: unready workers first, then the highest slots.
-        let mut mine = self.select(|w| w.active() && w.generation == current);
+        let mut mine = self.select(|w| w.active() && w.generation == current && !w.stale);
         mine.sort_by_key(|id| {
             let worker = &self.workers[id];
             (worker.state == State::Starting, worker.slot)
@@ -593,8 +637,8 @@ impl Supervisor {
         if self.wish != Wish::Run {
             return false;
         }
-        let mine = self.count(|w| w.active() && w.generation == current.generation);
-        let older = self.count(|w| w.active() && w.generation < current.generation);
+        let mine = self.count(|w| w.active() && w.generation == current.generation && !w.stale);
+        let older = self.count(|w| w.active() && self.is_old(w));
         // During a rollout at most `surge` more than wanted exist at a time.
         mine < current.wanted
             && mine + older < current.wanted + current.policy.surge(current.wanted)
@@ -627,6 +671,8 @@ impl Supervisor {
                 matures: None,
                 ready_at: None,
                 asked: false,
+                due: false,
+                stale: false,
                 may_accept_until: None,
             },
         );

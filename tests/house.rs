@@ -110,6 +110,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "init",
             "launch",
             "listen",
+            "memory",
             "notify",
             "pid_file",
             "scoreboard",

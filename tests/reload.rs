@@ -144,6 +144,29 @@ fn apps_and_listeners_come_and_go_with_a_reload() {
 }
 
 #[test]
+fn a_listener_that_stays_takes_a_new_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    let with = |mode| {
+        app("").replace(
+            "'unix:web.sock'",
+            &format!("{{ address = 'unix:web.sock', mode = '{mode}' }}"),
+        )
+    };
+    let mut run = Run::start(&with("0600"));
+    run.write("app.toml", &with("0640"));
+    run.reload();
+    let mode = run
+        .path("web.sock")
+        .metadata()
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o640);
+    run.ask("pid");
+    run.stop();
+}
+
+#[test]
 fn a_listener_that_cannot_be_had_ends_the_reload() {
     let mut run = Run::start(&app(""));
     run.write("file", "");

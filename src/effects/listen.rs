@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -37,6 +37,10 @@ impl std::error::Error for Error {}
 
 struct Open {
     socket: OwnedFd,
+    /// How it was asked for.
+    wanted: Listener,
+    /// The init system has bound it, as it was told to.
+    inherited: bool,
     /// The file of a unix socket that we made: removed at the end if it is still the same.
     file: Option<(PathBuf, u64)>,
 }
@@ -51,6 +55,28 @@ impl Drop for Open {
             // If this fails, the next start takes the stale file over.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+impl Open {
+    fn adapt(&self, listener: &Listener) -> Result<(), String> {
+        if self.inherited {
+            return Ok(());
+        }
+        // listen(2) on a listening socket only changes the length of its queue.
+        socket::listen(&self.socket, backlog(listener)).map_err(|errno| errno.desc().to_owned())?;
+        if let Some((path, _)) = &self.file {
+            own(path, listener)?;
+            if let Some(mode) = listener.mode {
+                let mode = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, mode)
+                    .map_err(|error| format!("changing its mode: {error}"))?;
+            }
+        }
+        if self.wanted.v6only != listener.v6only {
+            return Err("whether it takes IPv4 too can only be changed by a restart".into());
+        }
+        Ok(())
     }
 }
 
@@ -95,13 +121,13 @@ impl Listeners {
             if self.open.contains_key(&listener.address) {
                 continue;
             }
-            let found =
-                self.take_inherited(&listener.address)
-                    .or_else(|| match &listener.address {
-                        Address::Tcp(address) => Some(tcp(*address, listener)),
-                        Address::Unix(path) => Some(unix(path, listener)),
-                        Address::Inherited(_) => None,
-                    });
+            let found = self
+                .take_inherited(listener)
+                .or_else(|| match &listener.address {
+                    Address::Tcp(address) => Some(tcp(*address, listener)),
+                    Address::Unix(path) => Some(unix(path, listener)),
+                    Address::Inherited(_) => None,
+                });
             let found = found.unwrap_or_else(|| Err(self.not_passed()));
             match found {
                 Ok(open) => {
@@ -121,6 +147,23 @@ impl Listeners {
     /// Closes some listeners again.
     pub fn close(&mut self, addresses: &[Address]) {
         self.open.retain(|address, _| !addresses.contains(address));
+    }
+
+    /// Lets open listeners have what has changed in how they are wanted: accept queue, mode and owner. Says what
+    /// could not be done.
+    pub fn adapt(&mut self, wanted: &[Listener]) -> Vec<String> {
+        let mut complaints = Vec::new();
+        for listener in wanted {
+            if let Some(open) = self.open.get_mut(&listener.address)
+                && open.wanted != *listener
+            {
+                if let Err(reason) = open.adapt(listener) {
+                    complaints.push(format!("{}: {reason}", listener.address));
+                }
+                open.wanted = listener.clone();
+            }
+        }
+        complaints
     }
 
     /// Closes all listeners that are not wanted any more; says which.
@@ -150,15 +193,20 @@ impl Listeners {
         self.inherited.iter().map(describe).collect()
     }
 
-    fn take_inherited(&mut self, address: &Address) -> Option<Result<Open, String>> {
-        let matches = |i: &Inherited| match address {
+    fn take_inherited(&mut self, listener: &Listener) -> Option<Result<Open, String>> {
+        let matches = |i: &Inherited| match &listener.address {
             Address::Inherited(name) => i.name == *name,
             other => i.address.as_ref() == Some(other),
         };
         let at = self.inherited.iter().position(matches)?;
         let socket = self.inherited.remove(at).socket;
         if socket::getsockopt(&socket, sockopt::AcceptConn) == Ok(true) {
-            Some(Ok(Open { socket, file: None }))
+            Some(Ok(Open {
+                socket,
+                wanted: listener.clone(),
+                inherited: true,
+                file: None,
+            }))
         } else {
             Some(Err("the inherited descriptor is no listening socket".into()))
         }
@@ -206,9 +254,10 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
         socket::listen(&socket, backlog(listener))?;
         Ok(socket)
     };
-    let explain = |errno: Errno| match errno {
+    let explain = |errno: Errno| {
+        match errno {
         Errno::EADDRINUSE => {
-            "the address is in use by another process (`ss -ltnp` shows by which)".into()
+            "the address is in use (`ss -ltnp` shows by which process; if by preforkd itself, for another address with this port, restart it)".into()
         }
         Errno::EACCES => format!(
             "{} (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
@@ -216,9 +265,15 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
         ),
         Errno::EADDRNOTAVAIL => format!("{} (no interface of this host has it)", errno.desc()),
         other => other.desc().to_owned(),
+    }
     };
     let socket = bound().map_err(explain)?;
-    Ok(Open { socket, file: None })
+    Ok(Open {
+        socket,
+        wanted: listener.clone(),
+        inherited: false,
+        file: None,
+    })
 }
 
 fn unix(path: &Path, listener: &Listener) -> Result<Open, String> {
@@ -239,18 +294,27 @@ fn unix(path: &Path, listener: &Listener) -> Result<Open, String> {
     bound.map_err(explain("bind"))?;
     let inode = path.symlink_metadata().map_err(|e| e.to_string())?.ino();
     let open = Open {
+        wanted: listener.clone(),
+        inherited: false,
         socket,
         file: Some((path.to_owned(), inode)),
     };
-    if listener.owner.is_some() || listener.group.is_some() {
-        let (owner, group) = (
-            listener.owner.map(Uid::from_raw),
-            listener.group.map(Gid::from_raw),
-        );
-        nix::unistd::chown(path, owner, group).map_err(explain("changing its owner"))?;
-    }
+    own(path, listener)?;
     socket::listen(&open.socket, backlog(listener)).map_err(explain("listen"))?;
     Ok(open)
+}
+
+/// Gives a socket file its owner and group.
+fn own(path: &Path, listener: &Listener) -> Result<(), String> {
+    let (owner, group) = (
+        listener.owner.map(Uid::from_raw),
+        listener.group.map(Gid::from_raw),
+    );
+    if owner.is_none() && group.is_none() {
+        return Ok(());
+    }
+    nix::unistd::chown(path, owner, group)
+        .map_err(|errno| format!("changing its owner: {}", errno.desc()))
 }
 
 /// Removes the socket file of a process that is gone.

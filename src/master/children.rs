@@ -11,7 +11,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::plan::Hang;
+use crate::plan::{Hang, Recycle};
 use crate::supervisor::{Generation, Reason, Slot, WorkerId};
 
 /// An app's name.
@@ -36,7 +36,11 @@ pub struct Child {
     pub ready: bool,
     /// How it is seen that it hangs.
     pub hang: Hang,
-    /// When it has to be looked at for that.
+    /// When it makes room for a fresh one.
+    pub recycle: Recycle,
+    /// When it is too old.
+    pub retire_at: Option<Instant>,
+    /// When it has to be looked at for hanging or growing.
     pub look_at: Option<Instant>,
     /// The last signal that we sent, and why.
     pub told: Option<(Signal, Reason)>,
@@ -123,6 +127,11 @@ mod tests {
             asked_for: Instant::now(),
             ready: false,
             hang: Hang::Unseen,
+            recycle: Recycle {
+                max_age: None,
+                max_memory: None,
+            },
+            retire_at: None,
             look_at: None,
             told: None,
         }

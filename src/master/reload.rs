@@ -152,6 +152,9 @@ impl Master {
                 self.facts.push_back((name.clone(), Event::Stop));
             }
         }
+        for complaint in self.listeners.adapt(&plan.listeners) {
+            warn!("the change of a listener does not take effect: {complaint}");
+        }
         for address in self.listeners.keep(&plan.listeners) {
             info!("no longer listening on {address}");
         }
@@ -160,6 +163,7 @@ impl Master {
         {
             warn!("pid_file has changed, which takes effect when preforkd is restarted");
         }
+        self.refused = None;
         self.current = Some((generation, plan));
     }
 
@@ -194,10 +198,11 @@ impl Master {
             Some((generation, _)) => format!("keeping generation {generation}"),
             None => "still starting".into(),
         };
-        error!("reload failed: {reason}; {keeping}");
+        let refused = format!("reload failed: {reason}");
+        error!("{refused}; {keeping}");
+        self.init.ready(&format!("{refused}; {keeping}"));
+        self.refused = Some(refused);
         self.phase = Phase::Ready;
-        self.init
-            .ready(&format!("reload failed: {reason}; {keeping}"));
         for name in self.apps.keys() {
             // Also when nothing was tried yet: a reload ends a pause, whatever comes of it.
             self.facts.push_back((name.clone(), Event::Rollback));

@@ -71,6 +71,7 @@ pub fn reason_text(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
         Reason::Replaced => "a newer generation took over",
+        Reason::Recycled => "a fresh worker took its place",
         Reason::ScaledDown => "fewer workers are wanted",
         Reason::Paused => "paused",
         Reason::RolledBack => "its generation was rolled back",
@@ -128,6 +129,11 @@ mod tests {
             asked_for: now,
             ready: false,
             hang: crate::plan::Hang::Unseen,
+            recycle: crate::plan::Recycle {
+                max_age: None,
+                max_memory: None,
+            },
+            retire_at: None,
             look_at: None,
             told: None,
         };

@@ -47,6 +47,8 @@ impl Master {
             asked_for: Instant::now(),
             ready: false,
             hang: plan.hang,
+            recycle: plan.recycle,
+            retire_at: None,
             look_at: None,
             told: None,
         };

@@ -3,7 +3,8 @@
 //! A WSGI worker notes in its scoreboard record since when it is in a request. The master looks there when the
 //! oldest request would be too old. While a worker is idle nobody looks: the master leaves a mark in the
 //! record, and a worker that begins a request and finds the mark takes it away and says so (`BUSY=1`). So a
-//! master of a thousand idle workers sleeps, and busy ones cost it one look in each `timeout`.
+//! master of a thousand idle workers sleeps, and busy ones cost it one look in each `timeout`. The same look
+//! shows whether the worker has grown too large: it only grows by serving.
 //!
 //! A `command` worker with `watchdog` has to say `WATCHDOG=1` in time: sd_notify(3).
 
@@ -18,20 +19,33 @@ use super::{Master, report};
 use crate::plan::Hang;
 use crate::supervisor::Event;
 
+/// How often the size of a worker is looked at that has a `max_memory` and does not say when it is busy.
+const SIZE_INTERVAL: Duration = Duration::from_secs(10);
+
 impl Master {
     /// A worker is ready: from now on it is watched.
     pub(super) fn begin_watching(&mut self, pid: Pid) {
         match self.hang(pid) {
-            Hang::Unseen => {}
+            Hang::Unseen => self.look_at_size(pid),
             Hang::Silence(most) => self.look_again(pid, Instant::now() + most),
             Hang::Request(most) => self.look_at_request(pid, most),
         }
     }
 
-    /// The worker has begun a request, after a time without any.
+    /// A worker of which only its size is of interest.
+    fn look_at_size(&mut self, pid: Pid) {
+        let child = self.children.get(pid);
+        if child.is_some_and(|child| child.recycle.max_memory.is_some()) {
+            self.retire_the_large(pid);
+            self.look_again(pid, Instant::now() + SIZE_INTERVAL);
+        }
+    }
+
+    /// The worker has begun a request, after a time without any. Nothing can be wrong with that before `timeout`
+    /// has passed; and no new mark before then, lest every request of a quiet site wakes the master.
     pub(super) fn busy(&mut self, pid: Pid) {
         if let Hang::Request(most) = self.hang(pid) {
-            self.look_at_request(pid, most);
+            self.look_again(pid, Instant::now() + most);
         }
     }
 
@@ -58,8 +72,12 @@ impl Master {
             .filter(|(_, child)| child.look_at.is_some_and(|at| at <= now));
         for pid in due.map(|(pid, _)| pid).collect::<Vec<_>>() {
             match self.hang(pid) {
-                Hang::Unseen => {}
-                Hang::Request(most) => self.look_at_request(pid, most),
+                Hang::Unseen => self.look_at_size(pid),
+                Hang::Request(most) => {
+                    // It has been busy since the last look, so it may have grown.
+                    self.retire_the_large(pid);
+                    self.look_at_request(pid, most);
+                }
                 Hang::Silence(most) => {
                     let said = format!(
                         "silent for {} (watchdog {})",
@@ -121,7 +139,7 @@ impl Master {
             .map_or(Hang::Unseen, |child| child.hang)
     }
 
-    fn look_again(&mut self, pid: Pid, at: Instant) {
+    pub(super) fn look_again(&mut self, pid: Pid, at: Instant) {
         if let Some(child) = self.children.get_mut(pid) {
             child.look_at = Some(at);
         }

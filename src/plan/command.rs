@@ -60,6 +60,11 @@ impl Draft<'_> {
             ("threads", app.threads.as_ref().map(|k| k.span())),
             ("preload", app.preload.as_ref().map(|k| k.span())),
             ("static", app.static_files.as_ref().map(|k| k.span())),
+            ("max_requests", app.max_requests.as_ref().map(|k| k.span())),
+            (
+                "max_requests_jitter",
+                app.max_requests_jitter.as_ref().map(|k| k.span()),
+            ),
             ("max_head", app.max_head.as_ref().map(|k| k.span())),
             ("max_headers", app.max_headers.as_ref().map(|k| k.span())),
             ("max_body", app.max_body.as_ref().map(|k| k.span())),

@@ -9,6 +9,8 @@ pub(crate) struct Board {
     pub record: Option<Record>,
     pub notifier: Option<Notifier>,
     pub draining: bool,
+    /// Requests until the worker asks to be replaced.
+    pub left: Option<u64>,
 }
 
 impl Board {
@@ -60,6 +62,18 @@ impl Observer for Board {
     fn answered(&mut self, status: u16, microseconds: u64) {
         if let Some(record) = self.record {
             record.answered(status, microseconds);
+        }
+        match self.left {
+            None => {}
+            Some(1) => {
+                // Not told, it asks again after the next request.
+                if self.draining
+                    || self.say(&format!("{}it has answered max_requests", notify::RETIRE))
+                {
+                    self.left = None;
+                }
+            }
+            Some(left) => self.left = Some(left.saturating_sub(1).max(1)),
         }
     }
 

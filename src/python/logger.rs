@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use preforkd_worker::env::Environment;
 
 struct Logger;
@@ -27,6 +27,15 @@ pub(crate) fn set_slot(slot: Option<u32>) {
     SLOT.store(slot.map_or(-1, i64::from), Ordering::Relaxed);
 }
 
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
@@ -40,9 +49,16 @@ impl Log for Logger {
             -1 => "template".to_owned(),
             slot => slot.to_string(),
         };
+        // Under systemd's journal, which has a clock and levels of its own, the priority: sd-daemon(3).
+        let start = match std::env::var_os("JOURNAL_STREAM") {
+            Some(_) => format!("<{}>", priority(record.level())),
+            None => {
+                let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+                format!("{now} {:5} ", record.level())
+            }
+        };
         let line = format!(
-            "{} app={app} worker={slot} gen={generation} pid={}: {}\n",
-            record.level(),
+            "{start}app={app} worker={slot} gen={generation} pid={}: {}\n",
             std::process::id(),
             record.args()
         );

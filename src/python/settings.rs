@@ -16,6 +16,10 @@ pub(crate) struct Settings {
     /// URL prefixes and the folders they stand for.
     #[serde(default)]
     pub r#static: BTreeMap<String, PathBuf>,
+    /// After so many requests the worker asks to be replaced.
+    max_requests: Option<u64>,
+    #[serde(default)]
+    max_requests_jitter: u64,
     pub max_body: u64,
     pub max_head: usize,
     pub max_headers: usize,
@@ -45,6 +49,16 @@ impl Settings {
             write_timeout: duration(self.write_timeout),
             keepalive_timeout: duration(self.keepalive_timeout),
         }
+    }
+
+    /// After how many requests this worker asks to be replaced, by chance between `max_requests` and
+    /// `max_requests_jitter` more.
+    pub fn lifetime(&self) -> Option<u64> {
+        use std::hash::{BuildHasher, RandomState};
+        // Made anew after the fork: its keys are the process's own.
+        let chance = RandomState::new().hash_one(std::process::id());
+        let most = self.max_requests?;
+        Some(most.saturating_add(chance % self.max_requests_jitter.saturating_add(1)))
     }
 
     /// Seconds after SIGTERM until the worker ends itself, should nobody be there to kill it: a little more than the master waits.

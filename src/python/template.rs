@@ -82,7 +82,11 @@ fn work<'py>(
     order: &Order,
     master: Option<Pid>,
 ) -> Result<(), Failure> {
-    tell(&socket, &format!("FORKED {}", order.ticket))?;
+    match tell(&socket, &format!("FORKED {}", order.ticket)) {
+        // The master has given its template up meanwhile, and the worker with it.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        told => told?,
+    }
     drop(socket);
     let waited = py.detach(|| wait_for_parent(master));
     set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;

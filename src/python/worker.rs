@@ -172,6 +172,7 @@ pub(crate) fn serve<'py>(
         record,
         notifier,
         draining: false,
+        left: settings.lifetime(),
     };
     if settings.threads > 1 {
         let (pool, seats) = pool(settings.threads)?;

@@ -15,6 +15,7 @@ enum Step {
     Scale(i32),
     Crash(usize),
     Leaves(usize),
+    Recycle(usize),
     Pause,
     Pass(f64),
     /// An event about a worker that may be long gone.
@@ -28,6 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         (-2..3i32).prop_map(Step::Scale),
         (0..8usize).prop_map(Step::Crash),
         (0..8usize).prop_map(Step::Leaves),
+        (0..8usize).prop_map(Step::Recycle),
         Just(Step::Pause),
         (0.0..3.0f64).prop_map(Step::Pass),
         (0.0..90.0f64).prop_map(Step::Pass),
@@ -99,6 +101,11 @@ impl History {
                 if let Some(id) = self.nth(n) {
                     self.world.tell(Event::Stopping(id));
                     self.undisturbed = false;
+                }
+            }
+            Step::Recycle(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.tell(Event::Recycle(id));
                 }
             }
             Step::Pause => {

@@ -548,3 +548,34 @@ fn a_reload_is_complete_when_no_old_worker_accepts_any_more() {
         );
     }
 }
+
+#[test]
+fn workers_are_recycled_one_at_a_time_and_the_replacement_is_ready_first() {
+    let mut world = World::running(3);
+    let due: Vec<_> = world.alive.keys().copied().collect();
+    for &id in &due {
+        world.tell(Event::Recycle(id));
+    }
+    for _ in 0..60 {
+        world.pass(0.1);
+        assert!(world.ready() >= 3);
+        assert!(world.alive.len() <= 4, "one more than wanted at most");
+    }
+    assert!(due.iter().all(|id| !world.alive.contains_key(id)));
+    let ends = world
+        .log
+        .iter()
+        .filter(|a| matches!(a, Action::Terminate(_, Reason::Recycled)));
+    assert_eq!(ends.count(), 3);
+    assert!(world.supervisor.is_settled());
+}
+
+#[test]
+fn a_replacement_that_cannot_start_costs_no_worker() {
+    let mut world = World::running(2);
+    world.boot = |_| Boot::Dies;
+    world.tell(Event::Recycle(world.any()));
+    world.pass(20.0);
+    assert_eq!(world.ready(), 2);
+    assert!(world.spawns() < 15, "{} starts in 20 s", world.spawns());
+}

@@ -10,6 +10,8 @@ pub const READY: &str = "READY=1";
 pub const STOPPING: &str = "STOPPING=1";
 /// The worker has begun a request, and the master wanted to know (scoreboard, word 53).
 pub const BUSY: &str = "BUSY=1";
+/// Prefix of a request to be replaced, with the reason in words: a fresh worker becomes ready first.
+pub const RETIRE: &str = "RETIRE=";
 /// A sign of life for `watchdog`.
 pub const WATCHDOG: &str = "WATCHDOG=1";
 /// Prefix of a line of text for `preforkd status`.

@@ -214,6 +214,31 @@ class Hang(Life):
         server.finish()
 
 
+class Recycle(Life):
+    """Workers that make room for fresh ones."""
+
+    @both_kinds
+    def test_a_worker_is_replaced_after_max_requests_and_no_request_is_lost(self, preload):
+        server = self.launch(preload=preload, max_requests=20, max_requests_jitter=5).ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        pids = []
+        while len(set(pids)) < 3:
+            connection.request("GET", "/")
+            pids.append(json.loads(connection.getresponse().read())["pid"])
+        self.assertGreaterEqual(pids.count(pids[0]), 20)
+        server.wait_log(rf"pid={pids[0]}: a fresh worker is to take its place: it has answered max_requests")
+        server.wait_log(rf"pid={pids[0]}: ended \(a fresh worker took its place\)")
+        server.finish()
+
+    def test_a_worker_is_replaced_when_it_is_old_or_large(self):
+        for limit, reason in (({"max_age": "300ms"}, "as old as max_age"), ({"max_memory": "1KiB", "timeout": "200ms"}, "share of memory is")):
+            server = self.launch(preload=True, **limit).ready()
+            pid = self.ask(server)["pid"]
+            server.wait_log(rf"pid={pid}: a fresh worker is to take its place: .*{reason}")
+            server.finish()
+
+
 class Reload(Life):
     """HUP."""
 

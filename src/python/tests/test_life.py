@@ -149,7 +149,7 @@ class Life(unittest.TestCase):
 
     def test_threads_at_fork_are_named(self):
         worker = self.worker("threaded:application", preload=True)
-        self.assertIn("WARN app=web worker=template gen=2", worker.read_log())
+        self.assertIn("WARN  app=web worker=template gen=2", worker.read_log())
         self.assertIn("background-reader", worker.read_log())
 
     def test_int_stops_like_term(self):
