@@ -20,6 +20,10 @@ impl Board {
         notifier.is_some_and(|notifier| notifier.send(message).is_ok())
     }
 
+    fn ask_for_replacement(&self) -> bool {
+        self.say(&format!("{}it has answered max_requests", notify::RETIRE))
+    }
+
     fn state(&self, state: State) {
         if let Some(record) = self.record
             && !self.draining
@@ -63,18 +67,12 @@ impl Observer for Board {
         if let Some(record) = self.record {
             record.answered(status, microseconds);
         }
-        match self.left {
-            None => {}
-            Some(1) => {
-                // Not told, it asks again after the next request.
-                if self.draining
-                    || self.say(&format!("{}it has answered max_requests", notify::RETIRE))
-                {
-                    self.left = None;
-                }
-            }
-            Some(left) => self.left = Some(left.saturating_sub(1).max(1)),
-        }
+        self.left = match self.left {
+            // Not told, it asks again after the next request.
+            Some(1) if !self.draining && !self.ask_for_replacement() => Some(1),
+            Some(left) => (left > 1).then(|| left - 1),
+            None => None,
+        };
     }
 
     fn sent(&mut self, bytes: usize) {
