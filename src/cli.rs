@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use log::{error, info, warn};
 
+use crate::client;
 use crate::effects::host::ThisHost;
 use crate::effects::listen::Listeners;
 use crate::logging;
 use crate::master::{Master, Outcome};
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::sys;
 
 /// Could not start, or gave up.
@@ -26,20 +27,61 @@ const USAGE: u8 = 2;
 )]
 struct Arguments {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
     /// Only check the configuration and say what is wrong with it.
     #[arg(short = 't', long)]
     test: bool,
     /// Also log what is of use to a developer.
     #[arg(short, long)]
     verbose: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What a running master can be asked and told.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show all apps and workers of the running master.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Reload as HUP does, and wait for the end: status 1 if the new generation was refused.
+    Reload,
+    /// Change the number of workers of an app: web=4, web=+1, web=-1.
+    Scale {
+        /// The app and the number.
+        #[arg(value_name = "APP=N")]
+        what: String,
+    },
+    /// Stop as TERM does, and wait for the end.
+    Stop,
+    /// Open the log files anew, as USR1 does.
+    Reopen,
 }
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let plan = match read(&arguments.config) {
+    let Some(config) = arguments.config else {
+        eprintln!("preforkd: which configuration? Say it with -c FILE (see --help)");
+        return USAGE.into();
+    };
+    if let Some(command) = arguments.command {
+        return match control(&command, &config) {
+            Ok(answer) => {
+                println!("{}", answer.trim_end());
+                ExitCode::SUCCESS
+            }
+            Err(message) => {
+                eprintln!("preforkd: {message}");
+                FAILED.into()
+            }
+        };
+    }
+    let plan = match read(&config) {
         Ok(plan) => plan,
         Err(message) => {
             eprintln!("preforkd: {message}");
@@ -51,13 +93,40 @@ pub fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::begin(arguments.verbose);
-    match serve(arguments.config, plan) {
+    match serve(config, plan) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Err(message) => {
             error!("{message}");
             FAILED.into()
         }
+    }
+}
+
+/// Asks or tells the master that runs with this configuration, which may be faulty by now.
+fn control(command: &Command, file: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    let socket = plan::control::find(&text, file, &ThisHost);
+    let socket = socket.as_deref().ok_or(
+        "there is no control socket: say `control = \"PATH\"` or `pid_file` in [master] and restart preforkd",
+    )?;
+    match command {
+        Command::Status { json } => {
+            let answer = client::ask(socket, "status")?;
+            if *json {
+                return Ok(answer);
+            }
+            let status = serde_json::from_str(&answer)
+                .map_err(|error| format!("the master's status is no JSON: {error}"))?;
+            Ok(client::table(&status))
+        }
+        Command::Reload => client::ask(socket, "reload"),
+        Command::Scale { what } => {
+            client::ask(socket, &format!("scale {what}")).map(|_| format!("{what}: accepted"))
+        }
+        Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
+        Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
     }
 }
 

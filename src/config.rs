@@ -40,6 +40,8 @@ pub struct Config {
 pub struct Master {
     /// Where the master writes its process id.
     pub pid_file: Option<PathBuf>,
+    /// Where the master can be asked and told things.
+    pub control: Option<PathBuf>,
 }
 
 /// `[app.NAME]`: a pool of like workers.

@@ -2,7 +2,7 @@
 //!
 //! The map of the house:
 //!
-//! - [`cli`] reads the command line; [`logging`] says where log lines go;
+//! - [`cli`] reads the command line; [`client`] asks a running master; [`logging`] says where log lines go;
 //! - [`config`] is `app.toml` as written, [`plan`] the same checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
 //! - [`master`] is the loop between the world and the supervisors;
@@ -13,6 +13,7 @@
 //! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
 
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod effects;
 pub mod logging;

@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use preforkd_worker::notify;
 
+use crate::effects::control::Control;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::notify::NotifySocket;
@@ -27,6 +28,7 @@ use crate::signals::{self, Request};
 use crate::supervisor::{Action, Event, Generation, Reason, Supervisor, WorkerId};
 
 mod children;
+mod controlling;
 mod ending;
 mod recycling;
 mod reload;
@@ -35,13 +37,15 @@ mod starting;
 mod watching;
 
 use children::{Children, Name};
+use controlling::Waiting;
 use reload::Reload;
 
 /// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
 const SIGNALS: Token = Token(0);
 const NOTIFY: Token = Token(1);
 const INIT: Token = Token(2);
-const FIRST_FD: usize = 3;
+const CONTROL: Token = Token(3);
+const FIRST_FD: usize = 4;
 
 /// How often a broken poll (no memory left) is tried again.
 const POLL_RETRY: Duration = Duration::from_millis(100);
@@ -80,6 +84,8 @@ pub struct Master {
     signals: Signals,
     notify: NotifySocket,
     init: Init,
+    control: Option<Control>,
+    waiting: Waiting,
     scoreboard: Scoreboard,
     listeners: Listeners,
     apps: BTreeMap<Name, App>,
@@ -125,6 +131,16 @@ impl Master {
             poll.registry()
                 .register(&mut SourceFd(&fd), INIT, Interest::WRITABLE)?;
         }
+        let control = plan.control.as_deref().and_then(|path| {
+            let bound = Control::bind(path);
+            bound
+                .inspect_err(|error| warn!("no control socket at {}: {error}", path.display()))
+                .ok()
+        });
+        if let Some(control) = &control {
+            poll.registry()
+                .register(&mut SourceFd(&control.fd()), CONTROL, Interest::READABLE)?;
+        }
         // A worker forked twice by its template becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
@@ -139,6 +155,8 @@ impl Master {
             signals,
             notify,
             init,
+            control,
+            waiting: Waiting::default(),
             scoreboard: Scoreboard::new()?,
             listeners,
             apps: BTreeMap::new(),
@@ -177,6 +195,7 @@ impl Master {
                 && self.apps.values().all(|app| app.ended)
                 && self.no_templates()
             {
+                self.stop_ends();
                 info!("stopped");
                 return Ok(if self.failed {
                     Outcome::CouldNotStart
@@ -205,8 +224,12 @@ impl Master {
         self.init.flush();
         self.read_messages();
         for event in events {
+            if event.token() == CONTROL {
+                self.accept_callers();
+            }
             if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
                 self.read_launch(fd as RawFd);
+                self.hear_caller(fd as RawFd);
             }
         }
         for arrived in self.signals.arrived() {
@@ -340,6 +363,7 @@ impl Master {
         self.init.stopping("stopping");
         self.reload = None;
         self.reload_wanted = false;
+        self.dismiss_reloaders();
         self.tell_all(event);
         self.end_templates(|_| true);
     }
@@ -496,6 +520,15 @@ impl Master {
         self.poll
             .registry()
             .register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    /// Watches for reading and writing.
+    fn watch_both(&self, fd: RawFd) -> io::Result<()> {
+        let token = Token(FIRST_FD + fd as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut SourceFd(&fd), token, interest)
     }
 
     fn unwatch(&self, fd: &impl AsRawFd) {

@@ -13,6 +13,7 @@ use crate::config::{
 use crate::supervisor::{Policy, Readiness};
 
 mod command;
+pub mod control;
 mod host;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,9 @@ pub use host::{Host, User};
 pub struct Plan {
     /// Where the master writes its process id.
     pub pid_file: Option<PathBuf>,
+    /// Where the master can be asked and told things: as configured, else beside the pid file, else in the
+    /// runtime directory of the service.
+    pub control: Option<PathBuf>,
     /// Every socket that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps, by name.
@@ -137,8 +141,15 @@ impl Plan {
                 "there is no [app.NAME] table, so there is nothing to run",
             ));
         }
+        let pid_file = config.master.pid_file.as_ref().map(|p| folder.join(p));
         let mut plan = Self {
-            pid_file: config.master.pid_file.as_ref().map(|p| folder.join(p)),
+            pid_file,
+            control: control::place(
+                config.master.control.as_deref(),
+                config.master.pid_file.as_deref(),
+                folder,
+                host,
+            ),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
         };

@@ -106,6 +106,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
         }
         let code = code(&file);
         for other in [
+            "control",
             "host",
             "init",
             "launch",

@@ -57,6 +57,7 @@ impl Master {
         }
         self.reload_wanted = false;
         self.phase = Phase::Reloading;
+        self.reload_begins();
         self.init.reloading();
         let checked = load(&self.file);
         let opened = checked.and_then(|plan| {
@@ -202,6 +203,7 @@ impl Master {
         error!("{refused}; {keeping}");
         self.init.ready(&format!("{refused}; {keeping}"));
         self.refused = Some(refused);
+        self.reload_ends(Some(&format!("{reason}; {keeping}")));
         self.phase = Phase::Ready;
         for name in self.apps.keys() {
             // Also when nothing was tried yet: a reload ends a pause, whatever comes of it.
@@ -238,6 +240,7 @@ impl Master {
         self.phase = Phase::Ready;
         let line = self.status_line();
         self.init.ready(&line);
+        self.reload_ends(None);
         true
     }
 }

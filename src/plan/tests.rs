@@ -126,6 +126,23 @@ fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
 }
 
 #[test]
+fn the_control_socket_is_found_also_when_the_file_is_faulty() {
+    let host = Invented { ids: (0, 0) };
+    let find = |text: &str| control::find(text, Path::new("/srv/app.toml"), &host);
+    assert_eq!(
+        find("[master]\npid_file = 'x.pid'\n[app.w]\nwrokers = = 2"),
+        Some("/srv/x.sock".into())
+    );
+    assert_eq!(
+        find("[master] \ncontrol = '/run/c'\npid_file = 'x.pid'"),
+        Some("/run/c".into())
+    );
+    assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
+    let plan = plan("[master]\npid_file = 'x.pid'\n[app.q]\ncommand = ['celery']");
+    assert_eq!(plan.control, Some("/srv/x.sock".into()));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
     let app = |rest: &str| format!("[app.w]\n{rest}");
     let listen = "listen = ['127.0.0.1:80']";

@@ -1,0 +1,100 @@
+//! The other end of the control socket: `preforkd status`, `reload`, `scale`, `stop`, `reopen`.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Asks the master at `socket` and waits for its answer.
+///
+/// # Errors
+/// There is no master, or it refuses; in words.
+pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
+    let mut stream = UnixStream::connect(socket).map_err(|error| {
+        format!(
+            "cannot reach a master at {}: {error} (does preforkd run with this configuration?)",
+            socket.display()
+        )
+    })?;
+    let mut answer = String::new();
+    let asked = writeln!(stream, "{request}").and_then(|()| stream.read_to_string(&mut answer));
+    asked.map_err(|error| format!("the master does not answer: {error}"))?;
+    match answer.split_once('\n') {
+        Some(("ok", rest)) => Ok(rest.trim_end().to_owned()),
+        Some((first, _)) if first.starts_with("error ") => Err(first["error ".len()..].to_owned()),
+        _ if answer.is_empty() => {
+            Err("the master has closed the connection (are you its user, or root?)".into())
+        }
+        _ => Err(format!(
+            "the master says what cannot be understood: {}",
+            answer.trim_end()
+        )),
+    }
+}
+
+/// The answer to `status` as a table for people.
+pub fn table(status: &Value) -> String {
+    let mut text = String::new();
+    let of = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(
+        text,
+        "preforkd {} pid {}: {}, generation {}",
+        of(&status["version"]),
+        of(&status["pid"]),
+        of(&status["phase"]),
+        of(&status["generation"])
+    );
+    if let Some(refused) = status["refused"].as_str() {
+        let _ = writeln!(text, "{refused}");
+    }
+    for app in status["apps"].as_array().into_iter().flatten() {
+        let _ = writeln!(
+            text,
+            "\n{}: {}/{} ready",
+            of(&app["name"]),
+            of(&app["ready"]),
+            of(&app["wanted"])
+        );
+        let _ = writeln!(
+            text,
+            "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
+            "slot", "gen", "pid", "age", "memory", "requests", "errors", "conns"
+        );
+        for worker in app["workers"].as_array().into_iter().flatten() {
+            let age = worker["age"]
+                .as_f64()
+                .map(|age| Duration::from_secs(age as u64));
+            let age = age.map_or("-".into(), |age| {
+                humantime::format_duration(age).to_string().replace(' ', "")
+            });
+            let memory = worker["memory"]
+                .as_u64()
+                .map_or("-".into(), |bytes| bytesize::ByteSize(bytes).to_string());
+            let mut state = of(&worker["state"]);
+            if let (Some(busy), Some(request)) =
+                (worker["busy"].as_f64(), worker["request"].as_str())
+            {
+                let _ = write!(state, ", {busy:.1}s in {request}");
+            }
+            let _ = writeln!(
+                text,
+                "  {:>4} {:>4} {:>8} {age:>9} {memory:>9} {:>10} {:>7} {:>5}  {state}",
+                of(&worker["slot"]),
+                of(&worker["generation"]),
+                of(&worker["pid"]),
+                of(&worker["requests"]),
+                of(&worker["errors"]),
+                of(&worker["connections"]),
+            );
+        }
+    }
+    text
+}

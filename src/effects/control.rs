@@ -1,0 +1,175 @@
+//! The control socket: one line in (a request), lines out (the answer), then it is closed. Never blocks.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
+
+/// The longest request.
+const LONGEST: usize = 4096;
+/// More callers at a time are turned away, lest they take the descriptors that workers need.
+const MOST_CALLERS: usize = 32;
+
+/// The listening socket and those who have called.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    callers: BTreeMap<RawFd, Caller>,
+}
+
+struct Caller {
+    stream: UnixStream,
+    request: Vec<u8>,
+    answer: Vec<u8>,
+    /// The request was passed on; what comes later is ignored.
+    heard: bool,
+    /// The answer is complete: close when it is written.
+    answered: bool,
+}
+
+/// Where to find a caller again.
+pub type CallerId = RawFd;
+
+impl Control {
+    /// Listens at `path`, for the master's own user and root only.
+    ///
+    /// # Errors
+    /// The folder cannot be written, or another process serves there.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another preforkd answers there",
+            ));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let before = nix::sys::stat::umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        nix::sys::stat::umask(before);
+        let listener = listener?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        listener.set_nonblocking(true)?;
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            callers: BTreeMap::new(),
+        })
+    }
+
+    /// For the poll.
+    pub fn fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes in whoever calls; says which descriptors are to be watched now.
+    pub fn accept(&mut self) -> Vec<RawFd> {
+        let mut new = Vec::new();
+        while let Ok((stream, _)) = self.listener.accept() {
+            let allowed = getsockopt(&stream, sockopt::PeerCredentials)
+                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
+            if self.callers.len() >= MOST_CALLERS {
+                // Some may have gone without a word.
+                self.callers
+                    .retain(|_, caller| caller.heard || caller.read());
+            }
+            if !allowed
+                || self.callers.len() >= MOST_CALLERS
+                || stream.set_nonblocking(true).is_err()
+            {
+                continue;
+            }
+            let fd = stream.as_raw_fd();
+            let caller = Caller {
+                stream,
+                request: Vec::new(),
+                answer: Vec::new(),
+                heard: false,
+                answered: false,
+            };
+            self.callers.insert(fd, caller);
+            new.push(fd);
+        }
+        new
+    }
+
+    /// A caller's socket is ready: reads on, writes on. Returns a request that is complete now.
+    pub fn ready(&mut self, id: CallerId) -> Option<String> {
+        let caller = self.callers.get_mut(&id)?;
+        let open = caller.read();
+        if !caller.write() || (!open && !caller.heard) {
+            self.callers.remove(&id);
+            return None;
+        }
+        let end = caller.request.iter().position(|&byte| byte == b'\n');
+        if caller.heard {
+            return None;
+        }
+        let end = end?;
+        caller.heard = true;
+        Some(
+            String::from_utf8_lossy(&caller.request[..end])
+                .trim()
+                .to_owned(),
+        )
+    }
+
+    /// Sends the whole answer; the connection is closed after it.
+    pub fn answer(&mut self, id: CallerId, answer: &str) {
+        if let Some(caller) = self.callers.get_mut(&id) {
+            caller.answer.extend_from_slice(answer.as_bytes());
+            caller.answered = true;
+            if !caller.write() {
+                self.callers.remove(&id);
+            }
+        }
+    }
+}
+
+impl Caller {
+    /// Reads what is there; whether more may come.
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; LONGEST];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return false,
+                Ok(n) => self.request.extend_from_slice(&bytes[..n]),
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+            if self.request.len() > LONGEST {
+                return false;
+            }
+        }
+    }
+
+    /// Writes what fits; whether the connection is still of use.
+    fn write(&mut self) -> bool {
+        while !self.answer.is_empty() {
+            match self.stream.write(&self.answer) {
+                Ok(n) => drop(self.answer.drain(..n)),
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        !self.answered
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // If it stays, the next master removes it.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,52 @@
+//! Where the control socket of a configuration is.
+
+use std::path::{Path, PathBuf};
+
+use super::Host;
+
+/// As configured, else beside the pid file, else in the runtime directory of the service.
+pub(super) fn place(
+    control: Option<&Path>,
+    pid_file: Option<&Path>,
+    folder: &Path,
+    host: &dyn Host,
+) -> Option<PathBuf> {
+    let beside = || pid_file.map(|path| path.with_extension("sock"));
+    // systemd.exec(5): several are separated by colons.
+    let runtime = || {
+        let all = host.variable("RUNTIME_DIRECTORY")?;
+        Some(Path::new(all.split(':').next()?).join("preforkd.sock"))
+    };
+    let place = control
+        .map(Path::to_owned)
+        .or_else(beside)
+        .or_else(runtime)?;
+    Some(folder.join(place))
+}
+
+/// The same for a file that may be faulty: a running master must be within reach while somebody edits its
+/// configuration, so that only these two keys are looked for.
+pub fn find(text: &str, file: &Path, host: &dyn Host) -> Option<PathBuf> {
+    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let folder = file.parent().unwrap_or(Path::new("/"));
+    let table = text
+        .lines()
+        .skip_while(|line| line.trim() != "[master]")
+        .skip(1);
+    let lines: Vec<&str> = table
+        .take_while(|line| !line.trim_start().starts_with('['))
+        .collect();
+    let value = |key: &str| {
+        let line = lines
+            .iter()
+            .find(|line| line.split('=').next().is_some_and(|k| k.trim() == key))?;
+        let table: toml::Table = line.parse().ok()?;
+        Some(PathBuf::from(table.get(key)?.as_str()?))
+    };
+    place(
+        value("control").as_deref(),
+        value("pid_file").as_deref(),
+        folder,
+        host,
+    )
+}

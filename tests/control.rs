@@ -1,0 +1,195 @@
+//! The control socket and the commands that use it.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+
+use common::{Run, app, preforkd};
+use nix::sys::signal::Signal;
+
+fn config(rest: &str) -> String {
+    "[master]\ncontrol = 'control.sock'\n".to_owned() + &app(rest)
+}
+
+/// Runs a command beside the master; its status, what it says and what it complains of.
+fn command(run: &Run, words: &[&str]) -> (Option<i32>, String, String) {
+    let output = preforkd()
+        .args(words)
+        .arg("-c")
+        .arg(run.path("app.toml"))
+        .output()
+        .expect("preforkd runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+#[test]
+fn reload_waits_for_the_end_and_says_how_it_was() {
+    let mut run = Run::start(&config("workers = 2"));
+    let (status, said, _) = command(&run, &["reload"]);
+    assert_eq!(status, Some(0));
+    assert!(said.starts_with("generation 2: web 2/2 ready"), "{said}");
+    run.write("behaviour", "exit 7");
+    let (status, _, complaint) = command(&run, &["reload"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("app=web: its first worker exited with status 7"),
+        "{complaint}"
+    );
+    assert!(complaint.contains("keeping generation 2"), "{complaint}");
+    run.write("app.toml", &config("wrokers = 2"));
+    let (status, _, complaint) = command(&run, &["reload"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("app.toml:6:1: unknown key `wrokers`"),
+        "{complaint}"
+    );
+    run.stop();
+}
+
+#[test]
+fn reloads_at_the_same_time_all_get_an_answer() {
+    let mut run = Run::start(&config(""));
+    let file = run.path("app.toml");
+    let reload = || {
+        preforkd()
+            .arg("reload")
+            .arg("-c")
+            .arg(&file)
+            .spawn()
+            .expect("preforkd runs")
+    };
+    let all: Vec<_> = (0..6).map(|_| reload()).collect();
+    for mut one in all {
+        assert!(one.wait().expect("it is ours").success());
+    }
+    run.stop();
+}
+
+#[test]
+fn status_shows_every_worker_for_people_and_for_programs() {
+    let mut run = Run::start(&config("workers = 2"));
+    let first = run.told_of("started");
+    let (status, table, _) = command(&run, &["status"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        table.contains("ready, generation 1\n") && table.contains("web: 2/2 ready"),
+        "{table}"
+    );
+    assert!(
+        table
+            .lines()
+            .any(|line| line.contains(&first.pid.to_string()) && line.ends_with("ready")),
+        "{table}"
+    );
+    let (_, json, _) = command(&run, &["status", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["apps"][0]["workers"][0]["pid"], first.pid.as_raw());
+    assert_eq!(json["apps"][0]["wanted"], 2);
+    run.stop();
+}
+
+#[test]
+fn status_says_why_the_last_reload_failed() {
+    let mut run = Run::start(&config(""));
+    run.write("behaviour", "exit 7");
+    run.reload();
+    let (_, table, _) = command(&run, &["status"]);
+    assert!(
+        table.contains("reload failed: app=web: its first worker exited with status 7"),
+        "{table}"
+    );
+    // Also in what the init system shows.
+    run.signal(Signal::SIGTTIN);
+    run.stop();
+}
+
+#[test]
+fn scale_names_the_app_and_says_what_is_wrong() {
+    let mut run = Run::start(&config(""));
+    for (what, ready) in [("web=3", "3/3"), ("web=+1", "4/4"), ("web=-2", "2/2")] {
+        assert_eq!(command(&run, &["scale", what]).0, Some(0));
+        run.status(&format!("web {ready} ready"));
+    }
+    for (what, why) in [
+        ("web", "say APP=NUMBER"),
+        ("api=2", "there is no app \"api\" (there is: web)"),
+        ("web=x", "\"x\" is no number"),
+        ("web=0", "between 1 and 10000"),
+    ] {
+        let (status, _, complaint) = command(&run, &["scale", what]);
+        assert_eq!(status, Some(1));
+        assert!(complaint.contains(why), "{complaint}");
+    }
+    run.stop();
+}
+
+#[test]
+fn stop_waits_until_everything_has_ended() {
+    let mut run = Run::start(&config("workers = 2"));
+    assert_eq!(
+        command(&run, &["stop"]),
+        (Some(0), "stopped\n".into(), String::new())
+    );
+    assert_eq!(run.ended().0, Some(0));
+    assert!(!run.path("control.sock").exists());
+    let (status, _, complaint) = command(&run, &["status"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("cannot reach a master at"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn the_socket_is_for_its_user_only_and_is_not_needed() {
+    let mut run = Run::start(&config(""));
+    let mode = run
+        .path("control.sock")
+        .metadata()
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    run.stop();
+
+    let mut run = Run::start(&config("").replace("control.sock", "no/such/folder/control.sock"));
+    run.logged(&["WARN", "no control socket at"]);
+    run.stop();
+
+    let mut run = Run::start(&app(""));
+    let (status, _, complaint) = command(&run, &["status"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("there is no control socket"),
+        "{complaint}"
+    );
+    run.stop();
+}
+
+#[test]
+fn a_caller_that_says_nothing_or_nonsense_disturbs_nobody() {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    let mut run = Run::start(&config(""));
+    let silent: Vec<_> = (0..40)
+        .map(|_| UnixStream::connect(run.path("control.sock")).expect("it listens"))
+        .collect();
+    drop(silent);
+    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    caller.write_all(b"dan").expect("it reads");
+    caller.write_all(b"ce\n").expect("it reads");
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).expect("it answers");
+    assert_eq!(answer, "error unknown request \"dance\"\n");
+    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    // Too long a line is no request; the master may close before all of it is written.
+    let _ = caller.write_all(&[b'x'; 100_000]);
+    assert!(caller.read_to_string(&mut answer).is_err() || answer.ends_with("dance\"\n"));
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+    run.stop();
+}
