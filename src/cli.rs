@@ -8,6 +8,7 @@ use log::{error, info, warn};
 
 use crate::client;
 use crate::effects::host::ThisHost;
+use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::logging;
 use crate::master::{Master, Outcome};
@@ -76,7 +77,7 @@ pub fn run() -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(message) => {
-                eprintln!("preforkd: {message}");
+                logging::complain(&message);
                 FAILED.into()
             }
         };
@@ -84,7 +85,10 @@ pub fn run() -> ExitCode {
     let plan = match read(&config) {
         Ok(plan) => plan,
         Err(message) => {
-            eprintln!("preforkd: {message}");
+            logging::complain(&message);
+            if !arguments.test {
+                tell_init(message.lines().next().unwrap_or_default());
+            }
             return USAGE.into();
         }
     };
@@ -98,8 +102,16 @@ pub fn run() -> ExitCode {
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Err(message) => {
             error!("{message}");
+            tell_init(&message);
             FAILED.into()
         }
+    }
+}
+
+/// The init system keeps the last status of a service: why it is not there.
+fn tell_init(why: &str) {
+    if let Ok(mut init) = Init::find() {
+        init.status(why);
     }
 }
 

@@ -104,6 +104,8 @@ pub struct Master {
     reload_wanted: bool,
     /// Why the last reload failed; told until one succeeds.
     refused: Option<String>,
+    /// When the init system wants to hear that the loop goes round.
+    sign_of_life: Option<Instant>,
     phase: Phase,
     status: String,
     failed: bool,
@@ -127,6 +129,7 @@ impl Master {
             warn!("cannot reach the init system at NOTIFY_SOCKET: {error} (it will not learn that preforkd is ready)");
             Init::absent()
         });
+        let sign_of_life = init.watchdog().map(|_| Instant::now());
         if let Some(fd) = init.fd() {
             poll.registry()
                 .register(&mut SourceFd(&fd), INIT, Interest::WRITABLE)?;
@@ -170,6 +173,7 @@ impl Master {
             reload: None,
             reload_wanted: false,
             refused: None,
+            sign_of_life,
             phase: Phase::Starting,
             status: String::new(),
             failed: false,
@@ -242,6 +246,10 @@ impl Master {
         }
         self.reap();
         let now = Instant::now();
+        if self.sign_of_life.is_some_and(|at| at <= now) {
+            self.init.alive();
+            self.sign_of_life = self.init.watchdog().map(|every| now + every);
+        }
         self.look(now);
         self.retire_the_old(now);
         for (name, app) in &self.apps {
@@ -360,7 +368,8 @@ impl Master {
 
     fn stop(&mut self, event: &Event) {
         self.phase = Phase::Stopping;
-        self.init.stopping("stopping");
+        let line = self.status_line();
+        self.init.stopping(&line);
         self.reload = None;
         self.reload_wanted = false;
         self.dismiss_reloaders();
@@ -493,6 +502,9 @@ impl Master {
 
     fn status_line(&self) -> String {
         let running = match (&self.current, self.phase) {
+            (None, Phase::Stopping) if self.refused.is_some() => {
+                return self.refused.clone().unwrap_or_default();
+            }
             (_, Phase::Stopping) => return format!("stopping: {}", self.status),
             (None, _) => return format!("starting: {}", self.status),
             (Some((generation, _)), _) => format!("generation {generation}: {}", self.status),
@@ -509,6 +521,7 @@ impl Master {
             .values()
             .filter_map(|app| app.supervisor.deadline());
         supervisors
+            .chain(self.sign_of_life)
             .chain(self.next_look())
             .chain(self.next_retirement())
             .min()

@@ -271,8 +271,9 @@ impl Supervisor {
     /// How many workers there are, by what they do.
     pub fn counts(&self) -> Counts {
         let count = |state| self.workers.values().filter(|w| w.state == state).count() as u32;
+        let first = self.candidate.as_ref().map_or(0, |c| c.policy.workers);
         Counts {
-            wanted: self.wanted(),
+            wanted: self.current.as_ref().map_or(first, |c| c.wanted),
             ready: count(State::Ready),
             starting: count(State::Starting),
             leaving: count(State::Leaving) + count(State::Doomed),

@@ -220,6 +220,18 @@ impl Child<'_> {
     fn session(&self) -> Result<(), Stage> {
         // SAFETY: no arguments.
         check(Stage::Session, unsafe { libc::setsid() })?;
+        // What the master was given to bind a low port is not for the application: capabilities(7). Where there are
+        // no ambient capabilities there is nothing to take.
+        // SAFETY: plain numbers.
+        unsafe {
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                libc::PR_CAP_AMBIENT_CLEAR_ALL,
+                0,
+                0,
+                0,
+            )
+        };
         for signal in 1..=libc::SIGRTMAX() {
             // SAFETY: the default disposition runs no code of ours; what cannot be set (KILL, STOP) stays.
             unsafe { libc::signal(signal, libc::SIG_DFL) };

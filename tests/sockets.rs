@@ -5,10 +5,10 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
 
 use common::{Run, app, ask, worker};
+use nix::sys::signal::Signal;
 
 #[test]
 fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
@@ -93,16 +93,20 @@ fn ipv6_and_ipv4_share_a_port() {
 fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("x.sock");
-    let socket = UnixListener::bind(&path).expect("a socket");
     let config = app("").replace("unix:web.sock", &format!("unix:{}", path.display()));
+    let first = Run::start(&config);
     let (status, log) = Run::begin(&config).ended();
     assert_eq!(status, Some(1));
     assert!(
-        log.contains(&format!("process {} (", std::process::id())),
+        log.contains(&format!(
+            "process {} (preforkd) is serving there",
+            first.pid()
+        )),
         "{log}"
     );
-    drop(socket);
-    assert!(path.exists(), "a closed socket leaves its file");
+    first.signal(Signal::SIGKILL);
+    first.all_ended();
+    assert!(path.exists(), "nobody was left to remove it");
     Run::start(&config).stop();
 }
 

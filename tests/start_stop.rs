@@ -162,6 +162,32 @@ fn the_pid_file_is_written_and_removed() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_stops_nothing_and_lost_lines_are_counted() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("it is a pipe");
+    let mut run = Run::begin_with(&app(""), |command| {
+        command.stderr(writer);
+    });
+    run.hear("READY=1");
+    for _ in 0..60 {
+        run.reload();
+    }
+    // Read again, it goes on and says how much is missing.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
+    let mut next = || lines.next().expect("the master lives").expect("text");
+    while !next().contains("starts, pid") {}
+    run.signal(Signal::SIGTTIN);
+    while !next().contains("log lines found no reader and are lost") {
+        // Some room is there only when a page of the pipe has been read.
+        run.signal(Signal::SIGTTIN);
+    }
+    drop(lines);
+    run.ask("pid");
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.master.wait().expect("it is ours").code(), Some(0));
+}
+
+#[test]
 fn no_signal_of_the_table_but_the_stopping_ones_ends_the_master() {
     let mut run = Run::start(&app(""));
     for signal in [
@@ -173,5 +199,30 @@ fn no_signal_of_the_table_but_the_stopping_ones_ends_the_master() {
         kill(run.pid(), signal).expect("the master lives");
     }
     run.reload();
+    run.stop();
+}
+
+#[test]
+fn the_init_system_hears_why_nothing_could_be_started() {
+    let run = Run::begin(&app("").replace("']\nlisten", "', 'exit 3']\nlisten"));
+    let heard = run.hear("STOPPING=1");
+    assert!(
+        heard.contains("STATUS=cannot start: app=web: its first worker exited with status 3"),
+        "{heard}"
+    );
+    let run = Run::begin("[app.web]\nwrokers = 1\n");
+    run.status("app.toml:2:1: unknown key `wrokers`");
+    let run = Run::begin(&app("").replace("unix:web.sock", "fd:nope"));
+    run.status("cannot listen on fd:nope");
+}
+
+#[test]
+fn the_init_system_gets_the_signs_of_life_that_it_wants() {
+    let mut run = Run::begin_with(&app(""), |command| {
+        command.env("WATCHDOG_USEC", "100000");
+    });
+    for _ in 0..5 {
+        run.hear("WATCHDOG=1");
+    }
     run.stop();
 }

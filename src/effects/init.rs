@@ -10,11 +10,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
 /// The way to the init system.
 pub struct Init {
+    /// How often it wants a sign of life.
+    watchdog: Option<Duration>,
     socket: Option<UnixDatagram>,
     waiting: VecDeque<Message>,
 }
@@ -36,12 +39,18 @@ impl Init {
             _ => None,
         };
         let waiting = VecDeque::new();
-        Ok(Self { socket, waiting })
+        let watchdog = socket.as_ref().and_then(|_| watchdog());
+        Ok(Self {
+            watchdog,
+            socket,
+            waiting,
+        })
     }
 
     /// No init system.
     pub fn absent() -> Self {
         Self {
+            watchdog: None,
             socket: None,
             waiting: VecDeque::new(),
         }
@@ -50,6 +59,19 @@ impl Init {
     /// For the poll: writable when waiting messages fit.
     pub fn fd(&self) -> Option<RawFd> {
         self.socket.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// How often [`Init::alive`] is to be said: twice in each `WatchdogSec=`, as sd_watchdog_enabled(3) advises.
+    pub fn watchdog(&self) -> Option<Duration> {
+        self.watchdog
+    }
+
+    /// The loop goes round.
+    pub fn alive(&mut self) {
+        // What waits is older; the init system that does not read it needs no more of it.
+        if self.waiting.is_empty() {
+            self.say("WATCHDOG=1".into(), false);
+        }
     }
 
     /// Everything that was asked for runs.
@@ -101,6 +123,17 @@ impl Init {
             self.waiting.pop_front();
         }
     }
+}
+
+fn watchdog() -> Option<Duration> {
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    let every = number("WATCHDOG_USEC").filter(|&every| ours && every > 0)?;
+    Some(Duration::from_micros(every) / 2)
 }
 
 fn connect(address: &OsString) -> io::Result<UnixDatagram> {

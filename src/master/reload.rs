@@ -179,6 +179,7 @@ impl Master {
         let reason = format!("app={name}: {words}");
         let Some((_, current)) = &self.current else {
             error!("cannot start: {reason}");
+            self.refused = Some(format!("cannot start: {reason}"));
             self.failed = true;
             self.stop(&Event::Stop);
             return;

@@ -1,15 +1,16 @@
 //! Log lines on standard error, in the form that the master's have.
 
-use std::io::Write as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use preforkd_worker::env::Environment;
+use preforkd_worker::stderr;
 
 struct Logger;
 
 static WHO: OnceLock<(String, u64)> = OnceLock::new();
+static JOURNAL: OnceLock<bool> = OnceLock::new();
 /// The worker's slot; -1 in a template. A template's children each have their own.
 static SLOT: AtomicI64 = AtomicI64::new(-1);
 
@@ -49,21 +50,22 @@ impl Log for Logger {
             -1 => "template".to_owned(),
             slot => slot.to_string(),
         };
-        // Under systemd's journal, which has a clock and levels of its own, the priority: sd-daemon(3).
-        let start = match std::env::var_os("JOURNAL_STREAM") {
-            Some(_) => format!("<{}>", priority(record.level())),
-            None => {
-                let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-                format!("{now} {:5} ", record.level())
-            }
+        let start = if *JOURNAL.get_or_init(stderr::is_journal) {
+            stderr::priority(priority(record.level()))
+        } else {
+            let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
+            format!("{now} {:5} ", record.level())
         };
         let line = format!(
             "{start}app={app} worker={slot} gen={generation} pid={}: {}\n",
             std::process::id(),
             record.args()
         );
-        // One write, so that lines of several workers do not mix. When it fails there is nobody to tell.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        stderr::write_line(line.as_bytes(), |lost| {
+            format!(
+                "{start}app={app} worker={slot} gen={generation}: {lost} log lines found no reader and are lost\n"
+            )
+        });
     }
 
     fn flush(&self) {}

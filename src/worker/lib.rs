@@ -7,3 +7,4 @@
 pub mod env;
 pub mod notify;
 pub mod scoreboard;
+pub mod stderr;

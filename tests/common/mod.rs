@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -226,6 +226,17 @@ impl Run {
         (status.code(), self.seen.join("\n"))
     }
 
+    /// Waits until neither the master nor any worker is left that could say something.
+    pub fn all_ended(&self) {
+        loop {
+            match self.events.recv_timeout(GUARD) {
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.fail("something lives on"),
+            }
+        }
+    }
+
     /// Stops the master gracefully, which must succeed.
     pub fn stop(&mut self) -> String {
         self.signal(Signal::SIGTERM);
@@ -280,7 +291,9 @@ pub fn ask(mut stream: impl Read + Write, question: &str) -> String {
 /// The lines of a pipe, as they come.
 fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver): (Sender<String>, _) = channel();
-    let pipe = BufReader::new(pipe.expect("it is piped"));
+    let Some(pipe) = pipe.map(BufReader::new) else {
+        return receiver;
+    };
     std::thread::spawn(move || {
         for line in pipe.lines().map_while(Result::ok) {
             if sender.send(line).is_err() {

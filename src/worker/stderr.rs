@@ -1,0 +1,67 @@
+//! Log lines on standard error that never block: a log reader that is frozen, gone, or has a full disk must
+//! not stop the process that has something to say. Lines that find no room are counted.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// A pipe that is writable has room for so much: pipe(7), PIPE_BUF. Longer lines are cut.
+const LONGEST: usize = 4096;
+
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Writes one line, which ends with a newline, in one piece. If lines were lost before, `tell` makes a line of
+/// their number, which goes first.
+pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
+    let lost = LOST.load(Ordering::Relaxed);
+    let mut text = if lost > 0 {
+        tell(lost).into_bytes()
+    } else {
+        Vec::new()
+    };
+    text.extend_from_slice(line);
+    if text.len() > LONGEST {
+        text.truncate(LONGEST - 1);
+        text.push(b'\n');
+    }
+    if has_room() && io::stderr().write_all(&text).is_ok() {
+        LOST.fetch_sub(lost, Ordering::Relaxed);
+    } else {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether standard error is systemd's journal, which has a clock and levels of its own: a line then begins
+/// with its priority ([`priority`]) instead of a time. `JOURNAL_STREAM` alone does not tell, as standard error may
+/// have been redirected since: systemd.exec(5).
+pub fn is_journal() -> bool {
+    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+        return false;
+    };
+    let named = stream
+        .split_once(':')
+        .and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
+    let own = rustix::fs::fstat(io::stderr()).map(|file| (file.st_dev, file.st_ino));
+    named.is_some() && named == own.ok()
+}
+
+/// The priority of a level as the journal reads it at the start of a line: sd-daemon(3). 3 is an error, 4 a
+/// warning, 6 information, 7 for developers.
+pub fn priority(level: u8) -> String {
+    format!("<{level}>")
+}
+
+fn has_room() -> bool {
+    let stderr = io::stderr();
+    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+    // An error is found by the write, too.
+    poll(
+        &mut fds,
+        Some(&Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        }),
+    )
+    .is_ok_and(|ready| ready > 0)
+}
