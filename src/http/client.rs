@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
@@ -65,6 +66,10 @@ pub(crate) struct Client<S> {
     pub armed: Instant,
     /// The phase that the deadline was set for.
     pub waiting: Phase,
+    /// Since when a body is waited for; [`NEVER`] when none is.
+    pub body_since: Instant,
+    /// Bytes that have come since.
+    pub body_bytes: u64,
     /// When the running request was there.
     pub began: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
@@ -72,12 +77,28 @@ pub(crate) struct Client<S> {
     watched: EventFlags,
 }
 
+/// A body that comes more slowly than this, in bytes a second, is no body but a way to hold a connection.
+const LEAST_RATE: u64 = 500;
+
 impl<S> Client<S> {
+    /// How long the rest of a body may take from now on: `grace` in all, and a second more for each [`LEAST_RATE`]
+    /// bytes that have come.
+    pub fn body_patience(&mut self, now: Instant, grace: Duration) -> Duration {
+        if self.body_since == NEVER {
+            self.body_since = now;
+            self.body_bytes = 0;
+        }
+        let spent = Duration::from_nanos(now.saturating_sub(self.body_since));
+        patience(self.body_bytes, spent, grace)
+    }
+
     pub fn new(socket: OwnedFd, connection: Connection, origin: Origin) -> Self {
         Self {
             socket,
             connection,
             origin,
+            body_since: NEVER,
+            body_bytes: 0,
             task: Task::None,
             out: Vec::new(),
             written: 0,
@@ -154,5 +175,28 @@ impl<S> Client<S> {
 
     pub fn has_output(&self) -> bool {
         self.written < self.out.len()
+    }
+}
+
+/// The time left for a body of which so many bytes have come in the time that was spent.
+fn patience(bytes: u64, spent: Duration, grace: Duration) -> Duration {
+    let earned = Duration::from_millis(bytes.saturating_mul(1000) / LEAST_RATE);
+    grace.saturating_add(earned).saturating_sub(spent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_body_has_an_end_and_a_steady_one_has_not() {
+        let (second, grace) = (Duration::from_secs(1), Duration::from_secs(30));
+        // A byte a second earns next to nothing.
+        assert_eq!(patience(0, Duration::ZERO, grace), grace);
+        assert!(patience(29, 29 * second, grace) < 2 * second);
+        assert_eq!(patience(31, 31 * second, grace), Duration::ZERO);
+        // A modem's kilobytes a second last for hours.
+        assert!(patience(3600 * 5000, 3600 * second, grace) > grace);
+        assert!(patience(u64::MAX, second, Duration::MAX) > grace);
     }
 }

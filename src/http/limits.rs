@@ -17,7 +17,7 @@ pub struct Limits {
     pub max_connections: usize,
     /// From the connection's start to the first byte, and from the first byte of a request to the end of its head.
     pub header_timeout: Duration,
-    /// Between two reads of a request body.
+    /// Between two reads of a request body; and for all of it, with a second more for each 500 bytes that have come.
     pub body_timeout: Duration,
     /// Without progress in writing a response.
     pub write_timeout: Duration,
@@ -35,11 +35,11 @@ impl Default for Limits {
             max_fields: 100,
             max_body: 64 * 1024 * 1024,
             body_in_memory: 256 * 1024,
-            max_connections: 1024,
+            max_connections: 1000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
-            keepalive_timeout: Duration::from_secs(75),
+            keepalive_timeout: Duration::from_secs(30),
         }
     }
 }

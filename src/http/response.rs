@@ -278,7 +278,7 @@ impl Response {
         }
     }
 
-    /// Whether [`Response::pass`] can be used: the body's bytes go out as they are.
+    /// Whether `pass` can be used: the body's bytes go out as they are.
     pub fn is_plain(&self) -> bool {
         matches!(self.framing, Framing::Length(_) | Framing::Close)
     }

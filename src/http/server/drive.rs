@@ -208,6 +208,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 client.connection.receive(&self.buffer[..n]);
                 if n > 0 && client.waiting == Phase::Body {
                     client.waiting = Phase::Done;
+                    client.body_bytes += n as u64;
                 }
                 None
             }
@@ -217,11 +218,13 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 let phase = client.connection.phase();
                 if phase != client.waiting {
                     client.waiting = phase;
+                    let most = self.limits.body_timeout;
                     client.deadline = self.after(match phase {
+                        Phase::Body => most.min(client.body_patience(self.now, most)),
                         Phase::Idle if self.draining => DRAIN_GRACE,
                         Phase::Idle => self.limits.keepalive_timeout,
                         Phase::Head => self.limits.header_timeout,
-                        Phase::Body | Phase::Done => self.limits.body_timeout,
+                        Phase::Done => most,
                     });
                 }
                 Some(self.wait_to_read(key, client))
@@ -253,6 +256,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn dispatch(&mut self, key: u64, client: &mut Client<E::Stream>) {
         client.began = now();
         client.waiting = Phase::Done;
+        client.body_since = NEVER;
         client.deadline = NEVER;
         let keep = client.connection.keep_alive() && !self.draining;
         let body = client.connection.take_body();
