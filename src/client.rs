@@ -84,6 +84,9 @@ pub fn table(status: &Value) -> String {
             {
                 let _ = write!(state, ", {busy:.1}s in {request}");
             }
+            if let Some(said) = worker["said"].as_str() {
+                let _ = write!(state, ", says: {said}");
+            }
             let _ = writeln!(
                 text,
                 "  {:>4} {:>4} {:>8} {age:>9} {memory:>9} {:>10} {:>7} {:>5}  {state}",

@@ -86,6 +86,9 @@ pub struct App {
     /// A worker that is silent for longer hangs (`command`).
     pub watchdog: Key<Time>,
 
+    /// How a reload goes.
+    pub reload: Option<Reload>,
+
     /// A worker that is older makes room for a fresh one.
     pub max_age: Option<Time>,
     /// A worker that is larger makes room for a fresh one.
@@ -123,6 +126,18 @@ pub struct App {
     pub keepalive_timeout: Key<Time>,
     /// The most connections of one worker.
     pub max_connections: Key<u32>,
+}
+
+/// `[app.NAME.reload]`: how a reload goes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reload {
+    /// A command that must succeed before anything is started.
+    pub before: Key<Vec<String>>,
+    /// The first new worker must live so long.
+    pub soak: Option<Time>,
+    /// As many new workers at a time.
+    pub surge: Key<u32>,
 }
 
 impl Config {

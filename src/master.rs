@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{Signal, kill, killpg};
@@ -30,6 +30,7 @@ use crate::supervisor::{Action, Event, Generation, Reason, Supervisor, WorkerId}
 mod children;
 mod controlling;
 mod ending;
+mod preparing;
 mod recycling;
 mod reload;
 mod report;
@@ -38,6 +39,7 @@ mod watching;
 
 use children::{Children, Name};
 use controlling::Waiting;
+use preparing::Preparation;
 use reload::Reload;
 
 /// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
@@ -46,6 +48,13 @@ const NOTIFY: Token = Token(1);
 const INIT: Token = Token(2);
 const CONTROL: Token = Token(3);
 const FIRST_FD: usize = 4;
+
+/// So many messages are read at a time, lest a worker that sends without end takes all memory and all time. It
+/// is more than the queue holds at once, so that what was said before a death is always among them.
+const MOST_MESSAGES: usize = 1024;
+
+/// As many characters of a worker's status are kept.
+const LONGEST_STATUS: usize = 200;
 
 /// How often a broken poll (no memory left) is tried again.
 const POLL_RETRY: Duration = Duration::from_millis(100);
@@ -83,6 +92,8 @@ pub struct Master {
     poll: Poll,
     signals: Signals,
     notify: NotifySocket,
+    /// Not all messages were read.
+    more_messages: bool,
     init: Init,
     control: Option<Control>,
     waiting: Waiting,
@@ -101,6 +112,7 @@ pub struct Master {
     current: Option<(Generation, Plan)>,
     last_generation: Generation,
     reload: Option<Reload>,
+    preparation: Option<Preparation>,
     reload_wanted: bool,
     /// Why the last reload failed; told until one succeeds.
     refused: Option<String>,
@@ -157,6 +169,7 @@ impl Master {
             poll,
             signals,
             notify,
+            more_messages: false,
             init,
             control,
             waiting: Waiting::default(),
@@ -171,6 +184,7 @@ impl Master {
             current: None,
             last_generation: 0,
             reload: None,
+            preparation: None,
             reload_wanted: false,
             refused: None,
             sign_of_life,
@@ -198,6 +212,7 @@ impl Master {
             if self.phase == Phase::Stopping
                 && self.apps.values().all(|app| app.ended)
                 && self.no_templates()
+                && self.preparation.is_none()
             {
                 self.stop_ends();
                 info!("stopped");
@@ -207,9 +222,14 @@ impl Master {
                     Outcome::Stopped
                 });
             }
-            let timeout = self
+            let wait = self
                 .deadline()
                 .map(|at| at.saturating_duration_since(Instant::now()));
+            let timeout = if std::mem::take(&mut self.more_messages) {
+                Some(Duration::ZERO)
+            } else {
+                wait
+            };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -250,6 +270,7 @@ impl Master {
             self.init.alive();
             self.sign_of_life = self.init.watchdog().map(|every| now + every);
         }
+        self.end_overdue_step(now);
         self.look(now);
         self.retire_the_old(now);
         for (name, app) in &self.apps {
@@ -263,7 +284,9 @@ impl Master {
     fn read_messages(&mut self) {
         // A worker of a template tells its pid over the template's socket before it says anything else: whose
         // word is taken from the queue here has been introduced there.
-        let words: Vec<_> = std::iter::from_fn(|| self.notify.receive()).collect();
+        let words = std::iter::from_fn(|| self.notify.receive()).take(MOST_MESSAGES);
+        let words: Vec<_> = words.collect();
+        self.more_messages |= words.len() == MOST_MESSAGES;
         self.read_templates();
         for (pid, text) in words {
             self.hear(pid, &text);
@@ -281,7 +304,7 @@ impl Master {
             return;
         };
         let (app, worker) = (child.app.clone(), child.worker);
-        let (mut alive, mut busy, mut retires) = (false, false, None);
+        let (mut alive, mut busy, mut retires, mut said) = (false, false, None, None);
         for line in text.lines() {
             match line {
                 "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
@@ -297,11 +320,16 @@ impl Master {
                     if let Some(reason) = line.strip_prefix(notify::RETIRE) {
                         retires = Some(reason);
                     }
-                    if let Some(status) = line.strip_prefix("STATUS=") {
-                        info!("{}: says: {status}", report::Tag(child, pid));
+                    if let Some(status) = line.strip_prefix(notify::STATUS) {
+                        said = Some(status.chars().take(LONGEST_STATUS).collect());
                     }
                 }
             }
+        }
+        if let Some(child) = self.children.get_mut(pid)
+            && said.is_some()
+        {
+            child.said = said;
         }
         if alive {
             self.alive(pid);
@@ -371,6 +399,7 @@ impl Master {
         let line = self.status_line();
         self.init.stopping(&line);
         self.reload = None;
+        self.abandon_preparation();
         self.reload_wanted = false;
         self.dismiss_reloaders();
         self.tell_all(event);
@@ -480,12 +509,22 @@ impl Master {
                 report::reason_text(reason)
             );
             send(template.pid, signal);
+        } else if signal != Signal::SIGTERM {
+            // It was forked, or should have been, and never said who it is: it died of something that the
+            // application does at a fork.
+            template.forget(worker.0);
+            error!(
+                "app={name} gen={}: a worker died right after its fork from the template",
+                key.1
+            );
+            self.not_started(name, worker, Event::SpawnFailed(worker));
         }
     }
 
     /// What has become due by all that happened.
     fn follow_up(&mut self) {
-        self.apps.retain(|_, app| !(app.removed && app.ended));
+        self.apps
+            .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
         self.start_wanted_reload();
         let counts = self
             .apps
@@ -522,6 +561,7 @@ impl Master {
             .filter_map(|app| app.supervisor.deadline());
         supervisors
             .chain(self.sign_of_life)
+            .chain(self.step_deadline())
             .chain(self.next_look())
             .chain(self.next_retirement())
             .min()

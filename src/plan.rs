@@ -67,6 +67,8 @@ pub struct App {
     pub hang: Hang,
     /// When a worker makes room for a fresh one.
     pub recycle: Recycle,
+    /// What must succeed before a reload starts any worker.
+    pub before: Option<Launch>,
 }
 
 /// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
@@ -249,8 +251,10 @@ impl Draft<'_> {
                 return Err(self.wrong(message));
             }
         };
+        let before = self.before(&launch)?;
         Ok(App {
             sockets,
+            before,
             launch,
             template,
             policy: self.policy(readiness),
@@ -278,6 +282,18 @@ impl Draft<'_> {
             start_timeout: time(self.written.start_timeout, 60),
             graceful_timeout: time(self.written.graceful_timeout, 30),
             abort_grace: time(self.written.abort_grace, 2),
+            soak: self
+                .written
+                .reload
+                .as_ref()
+                .and_then(|r| r.soak)
+                .map_or(Duration::ZERO, |soak| soak.0),
+            surge: self
+                .written
+                .reload
+                .as_ref()
+                .and_then(|r| r.surge.as_ref())
+                .map(|surge| *surge.get_ref()),
             backoff: Default::default(),
         }
     }
@@ -326,7 +342,10 @@ impl Draft<'_> {
         let Some(user) = &self.written.user else {
             let Some(gid) = group else { return Ok(None) };
             let own = self.host.own_ids();
-            if own != (0, gid) && own.0 != 0 && own.1 != gid {
+            if own.1 == gid && own.0 != 0 {
+                return Ok(None);
+            }
+            if own.0 != 0 {
                 return Err(self.not_root(&self.written.group));
             }
             return Ok(Some(Credentials {

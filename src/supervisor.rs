@@ -1,6 +1,6 @@
 //! What one app's workers are and what should happen to them. Pure: no system call, no clock, no I/O.
 //!
-//! Events only record facts; [`Supervisor::advance`] then compares the facts with what is wanted and says what
+//! Events only record facts; `Supervisor::advance` then compares the facts with what is wanted and says what
 //! to do. There is no "reloading" or "scaling" state: a reload is the fact that workers of an older generation
 //! exist, scaling is a number that differs from a count. The master performs the [`Action`]s; an effect that
 //! failed comes back as an [`Event`].
@@ -34,7 +34,7 @@ pub use policy::{Policy, Readiness};
 /// Counts the accepted configurations of a master; never reused.
 pub type Generation = u64;
 
-/// A worker's number within its app and generation, from 0; its replacement gets the same.
+/// A worker's number within its app and generation, from 0: the lowest that is free when it is started.
 pub type Slot = u32;
 
 /// Names one worker of an app for ever; unlike a pid or a slot it is never reused.
@@ -68,9 +68,11 @@ pub enum Event {
     SpawnFailed(WorkerId),
     /// End all workers, start none, until the next commit or rollback.
     Pause,
+    /// The app is no longer configured: end its workers as a newer generation would, but for no other.
+    Remove,
     /// End everything: finish what is being served.
     Stop,
-    /// End everything within [`policy::STOP_NOW`]; said again, at once.
+    /// End everything within a second; said again, at once.
     StopNow,
     /// The instant that [`Supervisor::deadline`] named has come.
     Deadline,
@@ -115,6 +117,8 @@ pub enum Reason {
     Stop,
     /// A newer generation takes over.
     Replaced,
+    /// Its app is no longer configured.
+    Removed,
     /// A fresh worker took its place.
     Recycled,
     /// Fewer workers are wanted.
@@ -210,6 +214,8 @@ struct Candidate {
     generation: Generation,
     policy: Policy,
     canary: Option<WorkerId>,
+    /// When the canary, being ready, will have lived long enough.
+    soaked_at: Option<Instant>,
     proven: bool,
     /// What TTIN and TTOU asked for while the candidate was tried; it survives the commit.
     scaled_meanwhile: i32,
@@ -265,7 +271,12 @@ impl Supervisor {
         let workers = self.workers.values().flat_map(due);
         let waits = self.wants_more() && !self.is_starting();
         let retry = waits.then(|| self.retry_at()).flatten();
-        workers.flatten().chain(retry).chain(self.calm_at()).min()
+        workers
+            .flatten()
+            .chain(retry)
+            .chain(self.calm_at())
+            .chain(self.candidate.as_ref().and_then(|c| c.soaked_at))
+            .min()
     }
 
     /// How many workers there are, by what they do.
@@ -283,6 +294,16 @@ impl Supervisor {
     /// Whether the wanted number of workers of the current generation is ready and no older worker serves.
     pub fn is_settled(&self) -> bool {
         self.settled
+    }
+
+    /// Whether nothing is left of the app.
+    pub fn is_empty(&self) -> bool {
+        self.workers.is_empty() && self.current.is_none() && self.candidate.is_none()
+    }
+
+    /// Whether more workers should be there than are, or are on their way.
+    pub fn lacks_workers(&self) -> bool {
+        self.wants_more()
     }
 
     /// When the next worker may be started, while crashes hold it back.
@@ -318,6 +339,16 @@ impl Supervisor {
                     self.wish = Wish::Pause;
                 }
             }
+            Event::Remove => {
+                self.end_all(Reason::Removed, now, actions);
+                if let Some(candidate) = self.candidate.take() {
+                    self.give_up(&candidate, actions);
+                }
+                if let Some(current) = self.current.take() {
+                    actions.push(Action::Retire(current.generation));
+                }
+                self.resume();
+            }
             Event::Stop => self.wish = Wish::Stop,
             Event::StopNow => self.stop_now(now, actions),
             Event::Deadline => {}
@@ -332,6 +363,7 @@ impl Supervisor {
             generation,
             policy,
             canary: None,
+            soaked_at: None,
             proven: false,
             scaled_meanwhile: 0,
         });
@@ -410,8 +442,12 @@ impl Supervisor {
         if let Some(candidate) = &mut self.candidate
             && candidate.canary == Some(id)
         {
-            candidate.proven = true;
-            actions.push(Action::Proven(candidate.generation));
+            // Before there is anything that serves, waiting would help nobody.
+            let soak = self
+                .current
+                .as_ref()
+                .map_or(Duration::ZERO, |_| candidate.policy.soak);
+            candidate.soaked_at = Some(now + soak);
         }
     }
 
@@ -477,6 +513,7 @@ impl Supervisor {
     /// Compares the facts with what is wanted. The only place that decides.
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.mature(now, actions);
+        self.prove(now, actions);
         self.calm(now);
         self.recycle();
         self.end_surplus(now, actions);
@@ -495,6 +532,16 @@ impl Supervisor {
             .collect();
         for id in ripe {
             self.ready(id, now, actions);
+        }
+    }
+
+    /// The canary has been ready for long enough.
+    fn prove(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(candidate) = &mut self.candidate
+            && candidate.soaked_at.take_if(|at| *at <= now).is_some()
+        {
+            candidate.proven = true;
+            actions.push(Action::Proven(candidate.generation));
         }
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Run, app, worker};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 
 #[test]
 fn a_reload_replaces_all_workers_by_ones_of_the_next_generation() {
@@ -163,6 +163,98 @@ fn a_listener_that_stays_takes_a_new_mode() {
         .mode();
     assert_eq!(mode & 0o777, 0o640);
     run.ask("pid");
+    run.stop();
+}
+
+#[test]
+fn an_app_that_is_removed_can_come_back_while_its_old_workers_still_drain() {
+    let two = app("")
+        + &format!(
+            "[app.slow]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            worker()
+        );
+    let mut run = Run::start(&two);
+    run.write("app.toml", &app(""));
+    run.reload();
+    run.told_of("term");
+    run.write("app.toml", &two);
+    assert!(
+        run.reload()
+            .contains("slow 1/1 ready (1 leaving); web 1/1 ready")
+    );
+    // The same after a rollback: an app that was new is gone again, and the next try brings it.
+    let three = two.clone()
+        + &format!(
+            "[app.third]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            worker()
+        );
+    run.write(
+        "app.toml",
+        &three.replace(
+            "[app.third]",
+            "[app.bad]\ncommand = ['/bin/false']\n[app.third]",
+        ),
+    );
+    assert!(run.reload().contains("reload failed: app=bad"));
+    run.write("app.toml", &three);
+    assert!(run.reload().contains("third 1/1 ready"));
+    run.signal(Signal::SIGTERM);
+    run.told_of("term");
+    run.stop();
+}
+
+#[test]
+fn a_command_before_a_reload_decides_whether_it_goes_on() {
+    let with = |command: &str| {
+        app("") + &format!("[app.web.reload]\nbefore = ['/bin/sh', '-c', '{command}']\n")
+    };
+    let mut run = Run::start(&with("echo $PREFORKD_APP > before; exit 0"));
+    let pid = run.ask("pid");
+    assert!(!run.path("before").exists(), "not at the first start");
+    run.reload();
+    assert_eq!(
+        std::fs::read_to_string(run.path("before")).expect("it ran"),
+        "web\n"
+    );
+    assert_ne!(run.ask("pid"), pid);
+    let pid = run.ask("pid");
+    run.write("app.toml", &with("exit 4"));
+    let heard = run.reload();
+    assert!(
+        heard.contains("app=web: its command `before` exited with status 4"),
+        "{heard}"
+    );
+    assert_eq!(run.ask("pid"), pid);
+    run.write(
+        "app.toml",
+        &with("kill -STOP $$").replace(
+            "[app.web.reload]",
+            "start_timeout = '200ms'\n[app.web.reload]",
+        ),
+    );
+    assert!(run.reload().contains("had not ended within start_timeout"));
+    run.write("app.toml", &with("exec sleep 1000"));
+    run.signal(Signal::SIGHUP);
+    run.logged(&["before pid=", "sleep 1000"]);
+    run.stop();
+}
+
+#[test]
+fn the_first_new_worker_must_live_for_the_soak() {
+    let soaking = app("[app.web.reload]\nsoak = '300ms'\nsurge = 4");
+    let mut run = Run::start(&soaking);
+    run.signal(Signal::SIGHUP);
+    run.hear("RELOADING=1");
+    run.told_of("started");
+    let canary = run.told_of("started");
+    assert_eq!(canary.generation, "2");
+    run.logged(&["gen=2", "ready after"]);
+    kill(canary.pid, Signal::SIGKILL).expect("it lives");
+    assert!(
+        run.hear("READY=1")
+            .contains("reload failed: app=web: its first worker killed by SIGKILL")
+    );
+    assert!(run.reload().contains("generation 3: web 1/1 ready"));
     run.stop();
 }
 

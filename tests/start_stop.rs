@@ -118,8 +118,10 @@ fn int_gives_a_second_then_kills() {
     let mut run =
         Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
     run.signal(Signal::SIGINT);
+    assert_eq!(run.told_of("term").event, "term");
     let (status, log) = run.ended();
     assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("SIGKILL (stop)"), "{log}");
 }
 
 #[test]

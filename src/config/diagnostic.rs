@@ -97,11 +97,25 @@ fn floor(text: &str, at: usize) -> usize {
 /// Puts an error of the TOML reader in our own words where they help more.
 pub(super) fn explain(error: &toml::de::Error) -> Place {
     let message = error.message();
-    let message = unknown_key(message).unwrap_or_else(|| message.replace('\n', "; "));
+    let message = unknown_key(message).unwrap_or_else(|| wrong_type(message));
     Place {
         span: error.span(),
         message,
     }
+}
+
+/// serde names types; people want to know what to write.
+fn wrong_type(message: &str) -> String {
+    let hint = match message {
+        m if m.starts_with("invalid type: string") && m.contains("expected a sequence") => {
+            " (write a list: [\"…\"])"
+        }
+        m if m.starts_with("invalid type") && m.ends_with("expected a string") => {
+            " (write it in quotes)"
+        }
+        _ => "",
+    };
+    message.replace('\n', "; ") + hint
 }
 
 /// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps.

@@ -79,6 +79,21 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
             "longer than zero",
         ),
         (
+            "[app.w]\nstart_timeout = \"300000years\"",
+            "2:17: the time \"300000years\"",
+            "longer than a year",
+        ),
+        (
+            "[app.w]\nlisten = \"127.0.0.1:80\"",
+            "2:10: invalid type",
+            "(write a list: [\"…\"])",
+        ),
+        (
+            "[app.w]\numask = 22",
+            "2:9: invalid type",
+            "(write it in quotes)",
+        ),
+        (
             "[app.w]\nmax_body = \"10\"",
             "2:12: the size \"10\" has no unit",
             "10MiB",

@@ -13,10 +13,14 @@ pub struct Time(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
+/// Longer times are typing errors, and near the end of what a clock can count.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Reads a time; it must be longer than zero and have a unit.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time.is_zero() => Err(format!("the time \"{text}\" must be longer than zero")),
+        Ok(time) if time > LONGEST => Err(format!("the time \"{text}\" is longer than a year")),
         Ok(time) => Ok(time),
         Err(error) => Err(format!(
             "\"{text}\" is no time: {error} (write it as \"30s\", \"1h30m\" or \"250ms\")"

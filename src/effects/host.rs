@@ -1,16 +1,74 @@
 //! The host that a plan is checked against: its users, folders and programs.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
-use nix::unistd::{self, Gid, Group, Uid};
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{self, Gid, Group, Pid, Uid};
 
 use crate::plan::{Host, User};
 
 /// The file name of the extension module.
 const EXTENSION: &str = "libpreforkd_python.so";
+
+/// A script that has not led to an interpreter in this time will not.
+const PATIENCE: u16 = 3000;
+
+thread_local! {
+    /// Scripts that were asked, with the time of their last change: each reload asks again, and the master must
+    /// not wait for an answer that it knows.
+    static INTERPRETERS: RefCell<HashMap<PathBuf, (PathBuf, Option<SystemTime>)>> = RefCell::default();
+}
+
+/// Asks a script which interpreter it leads to; for [`PATIENCE`] milliseconds at most.
+fn ask_interpreter(path: &Path) -> Result<PathBuf, String> {
+    let shown = path.display();
+    let mut child = Command::new(path)
+        .args(["-c", "import sys; print(sys.executable)"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("{shown} cannot be run: {error}"))?;
+    let mut answer = String::new();
+    let answered = child.stdout.take().is_some_and(|mut stdout| {
+        let ready = poll(
+            &mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)],
+            PATIENCE,
+        ) == Ok(1);
+        let mut line = [0; 4096];
+        // One line from one print: it comes in one piece.
+        let length = if ready {
+            stdout.read(&mut line).unwrap_or(0)
+        } else {
+            0
+        };
+        answer = String::from_utf8_lossy(&line[..length]).trim().to_owned();
+        ready
+    });
+    // It has printed what was asked for, or never will.
+    let _ = killpg(Pid::from_raw(child.id() as i32), Signal::SIGKILL);
+    let _ = child.wait();
+    match answered {
+        true if answer.starts_with('/') => Ok(answer.into()),
+        true => Err(format!(
+            "{shown} is a script that leads to no interpreter (try `{shown} -c 'import sys'`)"
+        )),
+        false => Err(format!(
+            "{shown} is a script that has not led to an interpreter within {}s",
+            PATIENCE / 1000
+        )),
+    }
+}
 
 /// The host that this process runs on.
 pub struct ThisHost;
@@ -69,20 +127,17 @@ impl Host for ThisHost {
         if read.is_err() || start != *b"#!" {
             return Ok(path.to_owned());
         }
-        let answer = Command::new(path)
-            .args(["-c", "import sys; print(sys.executable)"])
-            .output()
-            .map_err(|error| format!("{} cannot be run: {error}", path.display()))?;
-        let executable = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-        if answer.status.success() && !executable.is_empty() {
-            return Ok(executable.into());
-        }
-        let said = String::from_utf8_lossy(&answer.stderr);
-        let last = said.trim().lines().last().unwrap_or("nothing").to_owned();
-        Err(format!(
-            "{} is a script that leads to no interpreter; it said: {last}",
-            path.display()
-        ))
+        INTERPRETERS.with_borrow_mut(|known| {
+            let changed = path.metadata().and_then(|file| file.modified()).ok();
+            if let Some((executable, then)) = known.get(path)
+                && *then == changed
+            {
+                return Ok(executable.clone());
+            }
+            let executable = ask_interpreter(path)?;
+            known.insert(path.to_owned(), (executable.clone(), changed));
+            Ok(executable)
+        })
     }
 
     fn extension(&self) -> Result<PathBuf, String> {

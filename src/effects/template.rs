@@ -91,6 +91,11 @@ impl Template {
         self.waiting.len() < before
     }
 
+    /// Gives up a request that was sent and never answered.
+    pub fn forget(&mut self, ticket: u64) {
+        self.asked.retain(|wanted| wanted.ticket != ticket);
+    }
+
     /// Whether nobody waits for a worker of it.
     pub fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.asked.is_empty()

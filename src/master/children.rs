@@ -42,6 +42,8 @@ pub struct Child {
     pub retire_at: Option<Instant>,
     /// When it has to be looked at for hanging or growing.
     pub look_at: Option<Instant>,
+    /// Its own words for what it does.
+    pub said: Option<String>,
     /// The last signal that we sent, and why.
     pub told: Option<(Signal, Reason)>,
 }
@@ -133,6 +135,7 @@ mod tests {
             },
             retire_at: None,
             look_at: None,
+            said: None,
             told: None,
         }
     }

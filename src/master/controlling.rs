@@ -198,6 +198,7 @@ impl Master {
                 "generation": child.generation,
                 "pid": pid.as_raw(),
                 "state": state,
+                "said": child.said,
                 "age": Instant::now().saturating_duration_since(child.asked_for).as_secs_f64(),
                 "memory": crate::effects::memory::share(*pid),
                 "requests": seen.as_ref().map(|seen| seen.requests),

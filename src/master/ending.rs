@@ -45,6 +45,9 @@ impl Master {
         if let Some(pipe) = self.launching.remove(&pid) {
             self.unwatch(&pipe);
         }
+        if self.step_ended(pid, status) {
+            return;
+        }
         if self.leaving_templates.remove(&pid) {
             debug!("template pid={pid}: {}", describe(status));
             return;
@@ -70,7 +73,8 @@ impl Master {
         let wait = app
             .supervisor
             .retry_at()
-            .map(|at| at.saturating_duration_since(now));
+            .filter(|_| app.supervisor.lacks_workers());
+        let wait = wait.map(|at| at.saturating_duration_since(now));
         let tag = report::Tag(&child, pid);
         let asked = child
             .told

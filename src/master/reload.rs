@@ -1,7 +1,7 @@
 //! A new configuration as a transaction: read, checked, bound, proven by one worker of each app; only then
 //! committed. Whatever fails before leaves everything as it was, and says why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -21,20 +21,22 @@ pub(super) struct Reload {
     /// Listeners that were opened for it.
     opened: Vec<Address>,
     unproven: BTreeSet<Name>,
-    /// How the canary of an app ended, in words.
-    last_words: Option<String>,
+    /// How the canaries of the apps ended, in words.
+    last_words: BTreeMap<Name, String>,
 }
 
 impl Reload {
     pub(super) fn note_death(&mut self, child: &Child, death: &str) {
         if child.generation == self.generation {
-            self.last_words = Some(format!("its first worker {death}"));
+            let words = format!("its first worker {death}");
+            self.last_words.insert(child.app.clone(), words);
         }
     }
 
-    pub(super) fn note_template_death(&mut self, _app: &Name, generation: Generation, death: &str) {
+    pub(super) fn note_template_death(&mut self, app: &Name, generation: Generation, death: &str) {
         if generation == self.generation {
-            self.last_words = Some(format!("its template {death}"));
+            self.last_words
+                .insert(app.clone(), format!("its template {death}"));
         }
     }
 }
@@ -52,7 +54,8 @@ impl Master {
     /// Starts the reload that was asked for, unless another is under way: then when that has ended. So many
     /// requests in a row become one, which takes what is on disk after the last of them.
     pub(super) fn start_wanted_reload(&mut self) {
-        if !self.reload_wanted || self.reload.is_some() || self.is_rolling_out() {
+        let under_way = self.reload.is_some() || self.preparation.is_some();
+        if !self.reload_wanted || under_way || self.is_rolling_out() {
             return;
         }
         self.reload_wanted = false;
@@ -68,7 +71,7 @@ impl Master {
             Ok((plan, opened))
         });
         match opened {
-            Ok((plan, opened)) => self.propose(plan, opened),
+            Ok((plan, opened)) => self.prepare(plan, opened),
             Err(reason) => self.refuse(&reason),
         }
         self.tell_supervisors();
@@ -103,6 +106,7 @@ impl Master {
                 removed: false,
                 ended: false,
             });
+            app.removed = false;
             app.plans.insert(generation, Rc::new(app_plan.clone()));
             let event = Event::Propose(generation, app_plan.policy.clone());
             self.facts.push_back((name.clone(), event));
@@ -113,7 +117,7 @@ impl Master {
             plan,
             opened,
             unproven,
-            last_words: None,
+            last_words: BTreeMap::new(),
         });
     }
 
@@ -150,7 +154,7 @@ impl Master {
             } else if !app.removed {
                 info!("app={name}: no longer configured; its workers finish what they serve");
                 app.removed = true;
-                self.facts.push_back((name.clone(), Event::Stop));
+                self.facts.push_back((name.clone(), Event::Remove));
             }
         }
         for complaint in self.listeners.adapt(&plan.listeners) {
@@ -173,9 +177,8 @@ impl Master {
         let Some(reload) = self.reload.take_if(|r| r.generation == generation) else {
             return;
         };
-        let words = reload
-            .last_words
-            .unwrap_or_else(|| "its first worker could not be started".into());
+        let words = reload.last_words.get(name).cloned();
+        let words = words.unwrap_or_else(|| "its first worker could not be started".into());
         let reason = format!("app={name}: {words}");
         let Some((_, current)) = &self.current else {
             error!("cannot start: {reason}");
@@ -185,20 +188,20 @@ impl Master {
             return;
         };
         for (name, app) in &mut self.apps {
-            let kept = current.apps.contains_key(&**name);
-            app.removed |= !kept;
-            let event = if kept { Event::Rollback } else { Event::Stop };
-            self.facts.push_back((name.clone(), event));
+            if !current.apps.contains_key(&**name) {
+                app.removed = true;
+                self.facts.push_back((name.clone(), Event::Remove));
+            }
         }
         self.listeners.close(&reload.opened);
         self.refuse(&reason);
     }
 
     /// Says that a reload has failed and what that means.
-    fn refuse(&mut self, reason: &str) {
+    pub(super) fn refuse(&mut self, reason: &str) {
         let keeping = match &self.current {
             Some((generation, _)) => format!("keeping generation {generation}"),
-            None => "still starting".into(),
+            None => "nothing runs yet".into(),
         };
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
@@ -214,7 +217,8 @@ impl Master {
 
     /// Tells the init system when a start or a reload is complete; says whether it is just now.
     pub(super) fn announce_readiness(&mut self) -> bool {
-        if !matches!(self.phase, Phase::Starting | Phase::Reloading) || self.reload.is_some() {
+        let under_way = self.reload.is_some() || self.preparation.is_some();
+        if !matches!(self.phase, Phase::Starting | Phase::Reloading) || under_way {
             return false;
         }
         let Some((generation, plan)) = &self.current else {

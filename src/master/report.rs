@@ -71,6 +71,7 @@ pub fn reason_text(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
         Reason::Replaced => "a newer generation took over",
+        Reason::Removed => "its app is no longer configured",
         Reason::Recycled => "a fresh worker took its place",
         Reason::ScaledDown => "fewer workers are wanted",
         Reason::Paused => "paused",
@@ -135,6 +136,7 @@ mod tests {
             },
             retire_at: None,
             look_at: None,
+            said: None,
             told: None,
         };
         let later = now + Duration::from_millis(1500);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use log::{debug, error, info, warn};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::children::{Child, Name};
@@ -50,6 +51,7 @@ impl Master {
             recycle: plan.recycle,
             retire_at: None,
             look_at: None,
+            said: None,
             told: None,
         };
         if plan.template {
@@ -213,11 +215,13 @@ impl Master {
         if let Some(signal) = self.children.arrived(name, worker, pid) {
             send(pid, signal);
         }
-        if let Some(child) = self.children.get(pid) {
-            debug!("{}: forked from the template", report::Tag(child, pid));
-            self.facts
-                .push_back((name.clone(), Event::Executed(worker)));
-        }
+        let Some(child) = self.children.get(pid) else {
+            // It comes after it was given up.
+            return send(pid, Signal::SIGKILL);
+        };
+        debug!("{}: forked from the template", report::Tag(child, pid));
+        self.facts
+            .push_back((name.clone(), Event::Executed(worker)));
     }
 
     /// An expected worker will not come.

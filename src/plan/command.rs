@@ -1,5 +1,7 @@
 //! `command`: any program.
 
+use std::path::PathBuf;
+
 use toml::Spanned;
 
 use super::host::find_program;
@@ -23,12 +25,24 @@ impl Draft<'_> {
         let words = command.get_ref().iter();
         let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, sockets)).collect();
         launch.args = args.map_err(wrong)?;
+        launch.program = self.find(command, "command", launch)?;
+        Ok(self.readiness())
+    }
+
+    /// Finds the program that `launch.args` begins with; `key` is where the user wrote them.
+    fn find(
+        &self,
+        written: &Spanned<Vec<String>>,
+        key: &str,
+        launch: &Launch,
+    ) -> Result<PathBuf, Place> {
+        let wrong = |message: String| Place::at(written.span(), format!("{key}: {message}"));
         let Some(name) = launch.args.first().filter(|name| !name.is_empty()) else {
-            return Err(wrong("command: the name of a program is missing".into()));
+            return Err(wrong("the name of a program is missing".into()));
         };
         if launch.args.iter().any(|word| word.contains('\0')) {
             return Err(wrong(
-                "command: a NUL character cannot be passed to a program".into(),
+                "a NUL character cannot be passed to a program".into(),
             ));
         }
         let path = launch
@@ -37,20 +51,33 @@ impl Draft<'_> {
             .cloned()
             .or_else(|| self.host.variable("PATH"));
         let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        launch.program = find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
+        find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
             if name.contains('/') {
                 let file = launch.chdir.join(name);
-                wrong(format!(
-                    "command: there is no executable file {}",
-                    file.display()
-                ))
+                wrong(format!("there is no executable file {}", file.display()))
             } else {
-                wrong(format!(
-                    "command: there is no program \"{name}\" in PATH ({path})"
-                ))
+                wrong(format!("there is no program \"{name}\" in PATH ({path})"))
             }
-        })?;
-        Ok(self.readiness())
+        })
+    }
+
+    /// The command that must succeed before a reload, which runs as the workers do.
+    pub(super) fn before(&self, launch: &Launch) -> Result<Option<Launch>, Place> {
+        let Some(before) = self
+            .written
+            .reload
+            .as_ref()
+            .and_then(|reload| reload.before.as_ref())
+        else {
+            return Ok(None);
+        };
+        let mut step = launch.clone();
+        // Settings of a worker; the step is none.
+        step.env
+            .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        step.args = before.get_ref().clone();
+        step.program = self.find(before, "before", &step)?;
+        Ok(Some(step))
     }
 
     fn refuse_keys_of_wsgi(&self) -> Result<(), Place> {

@@ -1,7 +1,7 @@
 //! The Python extension module: WSGI (PEP 3333) between the HTTP server and the interpreter.
 //!
-//! `bootstrap.py` loads it and calls [`main`], which reads the contract's environment, loads the application and either serves
-//! or, as a template, forks workers that serve. Unsafe code is in [`sys`] only.
+//! `bootstrap.py` loads it and calls `main`, which reads the contract's environment, loads the application and either serves
+//! or, as a template, forks workers that serve. Unsafe code is in `sys` only.
 #![deny(unsafe_code)]
 
 mod board;

@@ -166,7 +166,11 @@ fn fork(py: Python<'_>, socket: &OwnedFd, order: &Order) -> Result<bool, Failure
     };
     if child != 0 {
         // It ends at once, after its own fork.
-        os.call_method1("waitpid", (child, 0))?;
+        let (_, status): (i32, i32) = os.call_method1("waitpid", (child, 0))?.extract()?;
+        if status != 0 {
+            let reason = format!("the process in between ended with wait status {status}");
+            tell(socket, &format!("FAILED {} {reason}", order.ticket))?;
+        }
         return Ok(false);
     }
     match os.call_method0("fork").and_then(|pid| pid.extract::<i32>()) {

@@ -16,6 +16,9 @@ enum Step {
     Crash(usize),
     Leaves(usize),
     Recycle(usize),
+    Hang(usize),
+    /// A worker that has just been asked for cannot be started.
+    CannotStart,
     Pause,
     Pass(f64),
     /// An event about a worker that may be long gone.
@@ -30,6 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..8usize).prop_map(Step::Crash),
         (0..8usize).prop_map(Step::Leaves),
         (0..8usize).prop_map(Step::Recycle),
+        (0..8usize).prop_map(Step::Hang),
+        Just(Step::CannotStart),
         Just(Step::Pause),
         (0.0..3.0f64).prop_map(Step::Pass),
         (0.0..90.0f64).prop_map(Step::Pass),
@@ -50,8 +55,9 @@ struct History {
     world: World,
     generation: Generation,
     paused: bool,
-    /// Ready workers before the step, when no death or pause of this history's own making came between.
-    undisturbed: bool,
+    /// As many workers must be ready: what was wanted when it last settled, unless the history has killed some
+    /// since, or asked for fewer.
+    floor: Option<u32>,
 }
 
 impl History {
@@ -63,7 +69,7 @@ impl History {
             world,
             generation: 1,
             paused: false,
-            undisturbed: true,
+            floor: None,
         }
     }
 
@@ -85,22 +91,22 @@ impl History {
             }
             Step::Rollback => {
                 world.tell(Event::Rollback);
-                self.undisturbed = false;
+                self.floor = None;
             }
             Step::Scale(by) => {
                 world.tell(Event::Scale(by));
-                self.undisturbed = false;
+                self.floor = None;
             }
             Step::Crash(n) => {
                 if let Some(id) = self.nth(n) {
                     self.world.dies(id);
-                    self.undisturbed = false;
+                    self.floor = None;
                 }
             }
             Step::Leaves(n) => {
                 if let Some(id) = self.nth(n) {
                     self.world.tell(Event::Stopping(id));
-                    self.undisturbed = false;
+                    self.floor = None;
                 }
             }
             Step::Recycle(n) => {
@@ -108,10 +114,23 @@ impl History {
                     self.world.tell(Event::Recycle(id));
                 }
             }
+            Step::Hang(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.tell(Event::Hung(id));
+                    self.floor = None;
+                }
+            }
+            Step::CannotStart => {
+                let mut workers = world.supervisor.workers.iter();
+                if let Some((&id, _)) = workers.find(|(_, w)| w.state == State::Starting) {
+                    world.vanishes(id);
+                    self.floor = None;
+                }
+            }
             Step::Pause => {
                 world.tell(Event::Pause);
                 self.paused = true;
-                self.undisturbed = false;
+                self.floor = None;
             }
             Step::Pass(seconds) => world.pass(seconds),
             Step::Late(id) => {
@@ -125,7 +144,7 @@ impl History {
         }
     }
 
-    fn check(&self) {
+    fn check(&mut self) {
         let supervisor = &self.world.supervisor;
         let alive: BTreeSet<_> = self.world.alive.keys().collect();
         let known: BTreeSet<_> = supervisor.workers.keys().collect();
@@ -150,11 +169,14 @@ impl History {
             "current, one candidate, one older at most"
         );
         let counts = supervisor.counts();
-        if self.undisturbed {
-            let lower = supervisor.wanted().min(2);
+        if supervisor.is_settled() {
+            self.floor = Some(supervisor.wanted());
+        }
+        if let Some(floor) = &mut self.floor {
+            *floor = supervisor.wanted().min(*floor);
             assert!(
-                counts.ready >= lower,
-                "a reload alone never leaves fewer than wanted"
+                counts.ready >= *floor,
+                "a reload or a recycling never leaves fewer than wanted"
             );
         }
     }

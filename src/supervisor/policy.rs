@@ -37,14 +37,18 @@ pub struct Policy {
     pub graceful_timeout: Duration,
     /// A worker that was told to say what it is doing and die (ABRT) has this time before KILL.
     pub abort_grace: Duration,
+    /// The first worker of a generation that takes over from another must live so long after it was ready.
+    pub soak: Duration,
+    /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.
+    pub surge: Option<u32>,
     /// How crashes hold back replacements.
     pub backoff: backoff::Policy,
 }
 
 impl Policy {
-    /// How many workers more than wanted may exist while a new generation takes over: a quarter, as other
-    /// rolling updates do, so that a reload neither doubles the memory nor takes one start time per worker.
+    /// How many workers more than wanted may exist while a new generation takes over. A quarter, as other
+    /// rolling updates have it, neither doubles the memory nor takes one start time per worker.
     pub fn surge(&self, wanted: u32) -> u32 {
-        wanted.div_ceil(4).max(1)
+        self.surge.unwrap_or(wanted.div_ceil(4)).max(1)
     }
 }

@@ -34,6 +34,8 @@ pub(super) fn policy(workers: u32) -> Policy {
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
         abort_grace: Duration::from_secs(2),
+        soak: Duration::ZERO,
+        surge: None,
         backoff: backoff::Policy::default(),
     }
 }
@@ -97,6 +99,13 @@ impl World {
             .expect("a signal goes to a living worker only");
         self.ripening.remove(&id);
         self.tell(Event::Exited(id));
+    }
+
+    /// A worker turns out not to have been started.
+    pub(super) fn vanishes(&mut self, id: WorkerId) {
+        self.alive.remove(&id);
+        self.ripening.remove(&id);
+        self.tell(Event::SpawnFailed(id));
     }
 
     /// Lets time pass, jumping from one thing that is due to the next.
@@ -327,10 +336,7 @@ fn a_crash_after_a_quiet_time_is_a_first_crash_again() {
 fn a_worker_that_cannot_be_started_is_tried_again() {
     let mut world = World::running(1);
     world.dies(world.any());
-    let id = world.any();
-    world.alive.remove(&id);
-    world.ripening.remove(&id);
-    world.tell(Event::SpawnFailed(id));
+    world.vanishes(world.any());
     world.pass(3.0);
     assert_eq!(world.ready(), 1);
 }
@@ -445,6 +451,28 @@ fn a_pause_ends_all_workers_and_a_commit_brings_them_back() {
     world.tell(Event::Propose(2, policy(2)));
     world.pass(5.0);
     assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn a_removed_app_drains_and_can_come_back_meanwhile() {
+    let mut world = World::running(2);
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Hangs
+        } else {
+            Boot::Good
+        }
+    };
+    world.tell(Event::Remove);
+    assert_eq!(world.supervisor.counts().leaving, 2);
+    assert!(world.log.contains(&Action::Retire(1)));
+    assert!(!world.supervisor.is_empty());
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(5.0);
+    assert_eq!(world.ready(), 2);
+    world.tell(Event::Remove);
+    world.pass(30.0);
+    assert!(world.supervisor.is_empty());
 }
 
 #[test]
@@ -578,4 +606,45 @@ fn a_replacement_that_cannot_start_costs_no_worker() {
     world.pass(20.0);
     assert_eq!(world.ready(), 2);
     assert!(world.spawns() < 15, "{} starts in 20 s", world.spawns());
+}
+
+#[test]
+fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
+    let soaking = Policy {
+        soak: Duration::from_secs(10),
+        ..policy(2)
+    };
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, soaking.clone()));
+    world.pass(3.0);
+    assert_eq!(world.ready(), 2, "nothing served before");
+    world.tell(Event::Propose(2, soaking.clone()));
+    world.pass(10.0);
+    assert_eq!(world.spawns(), 3);
+    world.pass(20.0);
+    assert!(world.alive.values().all(|&generation| generation == 2));
+
+    world.log.clear();
+    world.tell(Event::Propose(3, soaking));
+    world.pass(5.0);
+    let canary = *world.alive.keys().next_back().expect("it lives");
+    world.dies(canary);
+    assert!(world.log.contains(&Action::Failed(3)));
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn as_many_workers_at_a_time_as_surge_says() {
+    let mut world = World::running(4);
+    world.tell(Event::Propose(
+        2,
+        Policy {
+            surge: Some(4),
+            ..policy(4)
+        },
+    ));
+    world.pass(1.5);
+    assert_eq!(world.alive.len(), 7, "the canary has replaced one already");
+    world.pass(1.0);
+    assert_eq!(world.alive.len(), 4);
 }

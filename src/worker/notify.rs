@@ -14,7 +14,7 @@ pub const BUSY: &str = "BUSY=1";
 pub const RETIRE: &str = "RETIRE=";
 /// A sign of life for `watchdog`.
 pub const WATCHDOG: &str = "WATCHDOG=1";
-/// Prefix of a line of text for `preforkd status`.
+/// Prefix of what the worker does in its own words, for `preforkd status`.
 pub const STATUS: &str = "STATUS=";
 
 /// The way to the master; made from `NOTIFY_SOCKET`.

@@ -184,6 +184,20 @@ class Workers(Life):
         server.finish()
 
 
+class Stillborn(Life):
+    """Workers that die in the moment of their fork."""
+
+    def test_a_worker_that_dies_at_its_fork_is_noticed(self):
+        for fork in ("1", "2"):
+            server = self.launch(
+                preload=True, wsgi="stillborn:application", start_timeout="1s",
+                env={"STILLBORN_AT": fork, "PYTHONDONTWRITEBYTECODE": "1"},
+            )
+            server.expect(".")
+            server.wait_log("cannot start: app=demo")
+            self.assertEqual(server.process.wait(GUARD), 1)
+
+
 class Hang(Life):
     """A request that takes longer than `timeout`."""
 

@@ -12,6 +12,9 @@ import test_wsgi
 
 
 def main():
+    # The workers under test shall not find the caller's own settings.
+    for name in [name for name in os.environ if name.startswith("PREFORKD")]:
+        del os.environ[name]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--extension", required=True, help="the built extension module")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that workers run (default: this one)")
