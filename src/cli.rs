@@ -14,6 +14,7 @@ use crate::logging;
 use crate::master::{Master, Outcome};
 use crate::plan::{self, Plan};
 use crate::sys;
+use preforkd_worker::title::{self, Room};
 
 /// Could not start, or gave up.
 const FAILED: u8 = 1;
@@ -160,7 +161,8 @@ fn serve(file: PathBuf, plan: Plan) -> Result<Outcome, String> {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    if let Err(error) = sys::set_title(&format!("preforkd: master {name}")) {
+    sys::move_environment();
+    if let Err(error) = title::set(&format!("preforkd: master {name}"), Room::Environment) {
         warn!("cannot set the process title: {error}");
     }
     // The configuration is found again at each reload, wherever somebody changes to.

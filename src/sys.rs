@@ -1,13 +1,11 @@
-//! The only unsafe code of the manager: fork and exec, taking over descriptors, room for a process title.
+//! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment.
 //!
 //! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
 //! meet a lock that another thread held.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileExt;
 use std::ptr;
 
 use nix::fcntl::OFlag;
@@ -287,38 +285,12 @@ pub fn adopt(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// Makes `ps` show `title` for this process: the kernel reads it from where the arguments were, which are
-/// followed by the environment; proc(5). To use the room of both, the environment moves to the heap first.
-pub fn set_title(title: &str) -> io::Result<()> {
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // The second field may hold spaces and parentheses; the 48th to 51st are arg_start to env_end.
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or("")
-        .split_whitespace()
-        .collect();
-    let field = |number: usize| fields.get(number - 3).and_then(|f| f.parse::<u64>().ok());
-    let (Some(start), Some(end)) = (field(48), field(51)) else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
-    move_environment();
-    let mut room = vec![0; end.saturating_sub(start) as usize];
-    let length = title.len().min(room.len().saturating_sub(1));
-    room[..length].copy_from_slice(&title.as_bytes()[..length]);
-    // Through the file, so that a wrong address is an error and not a crash.
-    File::options()
-        .write(true)
-        .open("/proc/self/mem")?
-        .write_all_at(&room, start)
-}
-
 unsafe extern "C" {
     static mut environ: *const *const libc::c_char;
 }
 
-/// Copies the environment to the heap, for good.
-fn move_environment() {
+/// Copies the environment to the heap, for good, so that a process title may take its place.
+pub fn move_environment() {
     // SAFETY: the process has one thread, so nobody changes or reads the environment meanwhile. The list ends
     // with a null pointer and its entries are NUL-terminated strings; the copies live for ever.
     unsafe {

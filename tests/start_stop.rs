@@ -159,6 +159,16 @@ fn the_pid_file_is_written_and_removed() {
     let mut run = Run::start(&("[master]\npid_file = 'x.pid'\n".to_owned() + &app("")));
     let pid = std::fs::read_to_string(run.path("x.pid")).expect("it is there");
     assert_eq!(pid, format!("{}\n", run.pid()));
+    let second = format!("[master]\npid_file = '{}'\n", run.path("x.pid").display()) + &app("");
+    let (status, log) = Run::begin(&second).ended();
+    assert_eq!(status, Some(1));
+    assert!(
+        log.contains(&format!(
+            "it names another preforkd that runs, pid {}",
+            run.pid()
+        )),
+        "{log}"
+    );
     run.stop();
     assert!(!run.path("x.pid").exists());
 }

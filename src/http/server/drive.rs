@@ -64,7 +64,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
             _ => None,
         };
         if let Some(stream) = stream {
+            // It is the application's code, too, and may hang.
+            self.observer
+                .busy(now(), self.running.len() + 1, client.connection.request());
             self.engine.submit(key, Work::Close(stream));
+            self.note_running();
         }
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
