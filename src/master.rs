@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, error, info, warn};
+use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::notify;
 
@@ -24,12 +24,14 @@ use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::Signals;
 use crate::effects::template::Template;
 use crate::plan::{self, Plan};
-use crate::signals::{self, Request};
-use crate::supervisor::{Action, Event, Generation, Reason, Supervisor, WorkerId};
+use crate::signals;
+use crate::supervisor::{Event, Generation, Supervisor};
 
 mod children;
 mod controlling;
 mod ending;
+mod obeying;
+mod performing;
 mod preparing;
 mod recycling;
 mod reload;
@@ -342,76 +344,6 @@ impl Master {
         }
     }
 
-    fn obey(&mut self, from: &str, request: Request) {
-        match request {
-            Request::Reload => self.want_reload(from),
-            Request::Stop | Request::StopNow if self.phase == Phase::Stopping => {
-                info!("{from}: stopping now");
-                self.tell_all(&Event::StopNow);
-            }
-            Request::Stop => {
-                info!("{from}: stopping; workers finish what they serve");
-                self.stop(&Event::Stop);
-            }
-            Request::StopNow => {
-                info!("{from}: stopping; workers have a second (again: none)");
-                self.stop(&Event::StopNow);
-            }
-            Request::More => self.scale(from, 1),
-            Request::Fewer => self.scale(from, -1),
-            Request::Pause if on_terminal() => debug!("{from}: the size of a terminal has changed"),
-            Request::Pause => {
-                info!("{from}: pausing: all workers end, the listeners stay (SIGHUP resumes)");
-                self.tell_all(&Event::Pause);
-            }
-            Request::Reopen => {
-                info!("{from}: the log goes to standard error, there is no file to reopen")
-            }
-            Request::Upgrade => {
-                warn!(
-                    "{from}: replacing the program in place is not supported; restart preforkd to upgrade it"
-                );
-            }
-        }
-    }
-
-    fn scale(&mut self, from: &str, by: i32) {
-        let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
-        // What listens nowhere is often meant to run once (a scheduler), and a signal names no app.
-        let any_listens = self.apps.values().any(listens);
-        for (name, app) in &mut self.apps {
-            if any_listens && !listens(app) {
-                continue;
-            }
-            let wanted = app
-                .supervisor
-                .counts()
-                .wanted
-                .saturating_add_signed(by)
-                .max(1);
-            info!("{from}: app={name}: {wanted} workers wanted");
-            self.facts.push_back((name.clone(), Event::Scale(by)));
-        }
-    }
-
-    fn stop(&mut self, event: &Event) {
-        self.phase = Phase::Stopping;
-        let line = self.status_line();
-        self.init.stopping(&line);
-        self.reload = None;
-        self.abandon_preparation();
-        self.reload_wanted = false;
-        self.dismiss_reloaders();
-        self.tell_all(event);
-        self.end_templates(|_| true);
-    }
-
-    fn tell_all(&mut self, event: &Event) {
-        for name in self.apps.keys() {
-            self.facts.push_back((name.clone(), event.clone()));
-        }
-    }
-
     /// Tells the supervisors all facts, also those that follow from what they say.
     fn tell_supervisors(&mut self) {
         while let Some((name, event)) = self.facts.pop_front() {
@@ -422,102 +354,6 @@ impl Master {
             for action in actions {
                 self.perform(&name, action);
             }
-        }
-    }
-
-    fn perform(&mut self, name: &Name, action: Action) {
-        debug!("app={name}: {action:?}");
-        match action {
-            Action::Spawn {
-                worker,
-                slot,
-                generation,
-            } => self.spawn(name, worker, slot, generation),
-            Action::Terminate(worker, reason) => self.signal(name, worker, Signal::SIGTERM, reason),
-            Action::Abort(worker, reason) => self.signal(name, worker, Signal::SIGABRT, reason),
-            Action::Kill(worker, reason) => self.signal(name, worker, Signal::SIGKILL, reason),
-            Action::Ready(worker) => {
-                if let Some(pid) = self.children.pid(name, worker)
-                    && let Some(child) = self.children.get_mut(pid)
-                {
-                    child.ready = true;
-                    let time = report::short(child.asked_for.elapsed());
-                    info!("{}: ready after {time}", report::Tag(child, pid));
-                    self.begin_watching(pid);
-                    self.begin_ageing(pid);
-                }
-            }
-            Action::Proven(generation) => self.proven(name, generation),
-            Action::Failed(generation) => self.candidate_failed(name, generation),
-            Action::Retire(generation) => {
-                let retired = (name.clone(), generation);
-                self.end_templates(|key| *key == retired);
-                if let Some(app) = self.apps.get_mut(name) {
-                    app.plans.remove(&generation);
-                }
-            }
-            Action::Settled => debug!("app={name}: settled"),
-            Action::Exit => {
-                if let Some(app) = self.apps.get_mut(name) {
-                    app.ended = true;
-                }
-            }
-        }
-    }
-
-    /// Sends a signal to a worker, or to the template that it was to come from.
-    fn signal(&mut self, name: &Name, worker: WorkerId, signal: Signal, reason: Reason) {
-        if let Some(pid) = self.children.pid(name, worker) {
-            if let Some(child) = self.children.get_mut(pid) {
-                child.told = Some((signal, reason));
-                match signal {
-                    Signal::SIGTERM => debug!(
-                        "{}: {signal} ({})",
-                        report::Tag(child, pid),
-                        report::reason_text(reason)
-                    ),
-                    _ => warn!(
-                        "{}: {signal} ({})",
-                        report::Tag(child, pid),
-                        report::reason_text(reason)
-                    ),
-                }
-            }
-            send(pid, signal);
-            return;
-        }
-        let Some(child) = self.children.expected(name, worker) else {
-            return;
-        };
-        child.told = Some((signal, reason));
-        let key = (name.clone(), child.generation);
-        let Some(template) = self.templates.get_mut(&key) else {
-            return;
-        };
-        if signal == Signal::SIGTERM && template.cancel(worker.0) {
-            let idle = template.is_idle() && !template.is_loaded();
-            self.not_started(name, worker, Event::Exited(worker));
-            if idle {
-                self.end_templates(|other| *other == key);
-            }
-        } else if !template.is_loaded() {
-            // What keeps the worker from starting is the application's import.
-            warn!(
-                "app={name} template gen={} pid={}: {signal} ({})",
-                key.1,
-                template.pid,
-                report::reason_text(reason)
-            );
-            send(template.pid, signal);
-        } else if signal != Signal::SIGTERM {
-            // It was forked, or should have been, and never said who it is: it died of something that the
-            // application does at a fork.
-            template.forget(worker.0);
-            error!(
-                "app={name} gen={}: a worker died right after its fork from the template",
-                key.1
-            );
-            self.not_started(name, worker, Event::SpawnFailed(worker));
         }
     }
 
@@ -591,20 +427,4 @@ impl Master {
             .registry()
             .deregister(&mut SourceFd(&fd.as_raw_fd()));
     }
-}
-
-/// Signals a process of the table. It has not been reaped, so its number is its own.
-fn send(pid: Pid, signal: Signal) {
-    if signal == Signal::SIGKILL {
-        // The whole session: what the worker started must not hold on to the listeners.
-        let _ = killpg(pid, signal);
-    }
-    if let Err(error) = kill(pid, signal) {
-        warn!("cannot send {signal} to pid {pid}: {error}");
-    }
-}
-
-fn on_terminal() -> bool {
-    use std::io::IsTerminal;
-    io::stdin().is_terminal() || io::stderr().is_terminal()
 }

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{
-    Address, App as Written, Config, Diagnostic, Key, Listen, Place, Ready, Workers,
-};
+use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Workers};
 use crate::supervisor::{Policy, Readiness};
 
 mod command;
 pub mod control;
 mod host;
+mod identity;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod wsgi;
@@ -328,149 +328,6 @@ impl Draft<'_> {
             ));
         }
         Ok(path)
-    }
-
-    /// Who the workers run as; fills in what a login would set in their environment.
-    fn user(&self, env: &mut BTreeMap<String, String>) -> Result<Option<Credentials>, Place> {
-        let group = match &self.written.group {
-            None => None,
-            Some(group) => Some(
-                self.group(group.get_ref())
-                    .map_err(|m| Place::at(group.span(), m))?,
-            ),
-        };
-        let Some(user) = &self.written.user else {
-            let Some(gid) = group else { return Ok(None) };
-            let own = self.host.own_ids();
-            if own.1 == gid && own.0 != 0 {
-                return Ok(None);
-            }
-            if own.0 != 0 {
-                return Err(self.not_root(&self.written.group));
-            }
-            return Ok(Some(Credentials {
-                uid: own.0,
-                gid,
-                groups: vec![gid],
-            }));
-        };
-        let found = self.host.user(user.get_ref()).ok_or_else(|| {
-            Place::at(
-                user.span(),
-                format!("there is no user \"{}\" on this host", user.get_ref()),
-            )
-        })?;
-        let own = self.host.own_ids();
-        if own.0 != 0 && own.0 != found.uid {
-            return Err(self.not_root(&self.written.user));
-        }
-        for (key, value) in [
-            ("USER", &found.name),
-            ("LOGNAME", &found.name),
-            ("HOME", &found.home),
-        ] {
-            env.entry(key.into()).or_insert_with(|| value.clone());
-        }
-        if own.0 == found.uid && own.0 != 0 && group.is_none_or(|g| g == own.1) {
-            // Already this user: an unprivileged master could not set the groups anyway.
-            return Ok(None);
-        }
-        Ok(Some(Credentials {
-            uid: found.uid,
-            gid: group.unwrap_or(found.gid),
-            groups: found.groups,
-        }))
-    }
-
-    fn not_root(&self, key: &Key<String>) -> Place {
-        let message = "only a master that runs as root can run workers as somebody else (start preforkd as root, or leave this out)";
-        match key {
-            Some(key) => Place::at(key.span(), message),
-            None => self.wrong(message),
-        }
-    }
-
-    fn group(&self, name: &str) -> Result<u32, String> {
-        let group = self.host.group(name);
-        group.ok_or_else(|| format!("there is no group \"{name}\" on this host"))
-    }
-
-    /// Enters the app's listeners into `all` and says which the workers get.
-    fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
-        let mut sockets: Vec<(String, Address)> = Vec::new();
-        for entry in &self.written.listen {
-            let listener = self
-                .listener(entry.get_ref())
-                .map_err(|m| Place::at(entry.span(), m))?;
-            if all.iter().any(|other| other.address == listener.address) {
-                let message = format!("{} is listened on twice", listener.address);
-                return Err(Place::at(entry.span(), message));
-            }
-            let name = entry.get_ref().name.as_deref().unwrap_or(self.name);
-            if name.is_empty() || name.contains(|c: char| c == ':' || !c.is_ascii_graphic()) {
-                let message =
-                    format!("\"{name}\" is no name for a listener (no spaces, no colons)");
-                return Err(Place::at(entry.span(), message));
-            }
-            sockets.push((name.to_owned(), listener.address.clone()));
-            all.push(listener);
-        }
-        Ok(sockets)
-    }
-
-    fn listener(&self, written: &Listen) -> Result<Listener, String> {
-        let address = match &written.address {
-            Address::Unix(path) => {
-                let path = normal(&self.folder.join(path));
-                // sockaddr_un(7): 108 bytes with the final NUL.
-                if path.as_os_str().len() > 107 {
-                    return Err(format!(
-                        "unix:{} is too long for a socket (107 bytes at most)",
-                        path.display()
-                    ));
-                }
-                if !path
-                    .parent()
-                    .is_some_and(|parent| self.host.is_folder(parent))
-                {
-                    return Err(format!(
-                        "unix:{}: its folder does not exist",
-                        path.display()
-                    ));
-                }
-                Address::Unix(path)
-            }
-            other => {
-                if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
-                    return Err(format!(
-                        "{other}: mode, owner and group are for unix sockets only"
-                    ));
-                }
-                other.clone()
-            }
-        };
-        let owner = match &written.owner {
-            None => None,
-            Some(name) => {
-                let user = self.host.user(name);
-                Some(
-                    user.ok_or_else(|| format!("there is no user \"{name}\" on this host"))?
-                        .uid,
-                )
-            }
-        };
-        Ok(Listener {
-            address,
-            backlog: self.written.backlog.as_ref().map_or(2048, |b| *b.get_ref()),
-            v6only: false,
-            mode: written.mode.map(|m| m.0),
-            owner,
-            group: written
-                .group
-                .as_deref()
-                .map(|g| self.group(g))
-                .transpose()?,
-        })
     }
 
     fn wrong(&self, message: impl Into<String>) -> Place {

@@ -9,7 +9,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
 use super::children::Name;
-use super::{Master, Phase, report, send};
+use super::performing::send;
+use super::{Master, Phase, report};
 use crate::signals::describe;
 use crate::supervisor::{Event, Generation, WorkerId};
 

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::{Master, report, send};
+use super::performing::send;
+use super::{Master, report};
 use crate::config::Address;
 use crate::effects::launch::{Contract, launch};
 use crate::plan::{self, Plan};

@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::children::{Child, Name};
-use super::{Master, report, send};
+use super::performing::send;
+use super::{Master, report};
 use crate::effects::launch::{Contract, launch};
 use crate::effects::template::{Said, Template, Wanted};
 use crate::plan;

@@ -1,0 +1,118 @@
+//! Doing what the supervisors say.
+
+use log::{debug, error, info, warn};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+use super::children::Name;
+use super::{Master, report};
+use crate::supervisor::{Action, Event, Reason, WorkerId};
+
+impl Master {
+    pub(super) fn perform(&mut self, name: &Name, action: Action) {
+        debug!("app={name}: {action:?}");
+        match action {
+            Action::Spawn {
+                worker,
+                slot,
+                generation,
+            } => self.spawn(name, worker, slot, generation),
+            Action::Terminate(worker, reason) => self.signal(name, worker, Signal::SIGTERM, reason),
+            Action::Abort(worker, reason) => self.signal(name, worker, Signal::SIGABRT, reason),
+            Action::Kill(worker, reason) => self.signal(name, worker, Signal::SIGKILL, reason),
+            Action::Ready(worker) => {
+                if let Some(pid) = self.children.pid(name, worker)
+                    && let Some(child) = self.children.get_mut(pid)
+                {
+                    child.ready = true;
+                    let time = report::short(child.asked_for.elapsed());
+                    info!("{}: ready after {time}", report::Tag(child, pid));
+                    self.begin_watching(pid);
+                    self.begin_ageing(pid);
+                }
+            }
+            Action::Proven(generation) => self.proven(name, generation),
+            Action::Failed(generation) => self.candidate_failed(name, generation),
+            Action::Retire(generation) => {
+                let retired = (name.clone(), generation);
+                self.end_templates(|key| *key == retired);
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.plans.remove(&generation);
+                }
+            }
+            Action::Settled => debug!("app={name}: settled"),
+            Action::Exit => {
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.ended = true;
+                }
+            }
+        }
+    }
+
+    /// Sends a signal to a worker, or to the template that it was to come from.
+    pub(super) fn signal(&mut self, name: &Name, worker: WorkerId, signal: Signal, reason: Reason) {
+        if let Some(pid) = self.children.pid(name, worker) {
+            if let Some(child) = self.children.get_mut(pid) {
+                child.told = Some((signal, reason));
+                match signal {
+                    Signal::SIGTERM => debug!(
+                        "{}: {signal} ({})",
+                        report::Tag(child, pid),
+                        report::reason_text(reason)
+                    ),
+                    _ => warn!(
+                        "{}: {signal} ({})",
+                        report::Tag(child, pid),
+                        report::reason_text(reason)
+                    ),
+                }
+            }
+            send(pid, signal);
+            return;
+        }
+        let Some(child) = self.children.expected(name, worker) else {
+            return;
+        };
+        child.told = Some((signal, reason));
+        let key = (name.clone(), child.generation);
+        let Some(template) = self.templates.get_mut(&key) else {
+            return;
+        };
+        if signal == Signal::SIGTERM && template.cancel(worker.0) {
+            let idle = template.is_idle() && !template.is_loaded();
+            self.not_started(name, worker, Event::Exited(worker));
+            if idle {
+                self.end_templates(|other| *other == key);
+            }
+        } else if !template.is_loaded() {
+            // What keeps the worker from starting is the application's import.
+            warn!(
+                "app={name} template gen={} pid={}: {signal} ({})",
+                key.1,
+                template.pid,
+                report::reason_text(reason)
+            );
+            send(template.pid, signal);
+        } else if signal != Signal::SIGTERM {
+            // It was forked, or should have been, and never said who it is: it died of something that the
+            // application does at a fork.
+            template.forget(worker.0);
+            error!(
+                "app={name} gen={}: a worker died right after its fork from the template",
+                key.1
+            );
+            self.not_started(name, worker, Event::SpawnFailed(worker));
+        }
+    }
+}
+
+/// Signals a process of the table. It has not been reaped, so its number is its own.
+pub(super) fn send(pid: Pid, signal: Signal) {
+    if signal == Signal::SIGKILL {
+        // The whole session: what the worker started must not hold on to the listeners.
+        let _ = killpg(pid, signal);
+    }
+    if let Err(error) = kill(pid, signal) {
+        warn!("cannot send {signal} to pid {pid}: {error}");
+    }
+}

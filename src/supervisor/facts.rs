@@ -1,0 +1,210 @@
+//! What each event changes in the facts. Nothing is decided here but what the event itself says.
+
+use std::time::{Duration, Instant};
+
+use super::worker::{State, leave};
+use super::{
+    Action, Candidate, Current, Event, Generation, Policy, Readiness, Reason, Supervisor, Wish,
+    WorkerId, policy,
+};
+
+impl Supervisor {
+    pub(super) fn record(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+        match event {
+            Event::Propose(generation, policy) => self.propose(generation, policy, actions),
+            Event::Commit => self.commit(actions),
+            Event::Rollback => {
+                if let Some(candidate) = self.candidate.take() {
+                    self.give_up(&candidate, actions);
+                }
+                self.resume();
+            }
+            Event::Scale(by) => self.scale(by),
+            Event::Executed(id) => self.executed(id, now),
+            Event::Ready(id) => self.ready(id, now, actions),
+            Event::Stopping(id) => self.stopping(id, now),
+            Event::Recycle(id) => {
+                if let Some(worker) = self.workers.get_mut(&id) {
+                    worker.due = true;
+                }
+            }
+            Event::Hung(id) => self.hung(id, now, actions),
+            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
+            Event::Pause => {
+                if self.wish == Wish::Run {
+                    self.wish = Wish::Pause;
+                }
+            }
+            Event::Remove => {
+                self.end_all(Reason::Removed, now, actions);
+                if let Some(candidate) = self.candidate.take() {
+                    self.give_up(&candidate, actions);
+                }
+                if let Some(current) = self.current.take() {
+                    actions.push(Action::Retire(current.generation));
+                }
+                self.resume();
+            }
+            Event::Stop => self.wish = Wish::Stop,
+            Event::StopNow => self.stop_now(now, actions),
+            Event::Deadline => {}
+        }
+    }
+
+    fn propose(&mut self, generation: Generation, policy: Policy, actions: &mut Vec<Action>) {
+        if let Some(older) = self.candidate.take() {
+            self.give_up(&older, actions);
+        }
+        self.candidate = Some(Candidate {
+            generation,
+            policy,
+            canary: None,
+            soaked_at: None,
+            proven: false,
+            scaled_meanwhile: 0,
+        });
+    }
+
+    fn commit(&mut self, actions: &mut Vec<Action>) {
+        let Some(candidate) = self.candidate.take_if(|c| c.proven) else {
+            return;
+        };
+        let configured = candidate.policy.workers;
+        let wanted = match self.current.take() {
+            None => add(configured, candidate.scaled_meanwhile),
+            Some(old) => {
+                actions.push(Action::Retire(old.generation));
+                if old.policy.workers == configured {
+                    old.wanted
+                } else {
+                    add(configured, candidate.scaled_meanwhile)
+                }
+            }
+        };
+        self.current = Some(Current {
+            generation: candidate.generation,
+            policy: candidate.policy,
+            wanted,
+        });
+        self.backoff.clear();
+        self.resume();
+    }
+
+    pub(super) fn give_up(&mut self, candidate: &Candidate, actions: &mut Vec<Action>) {
+        actions.push(Action::Retire(candidate.generation));
+    }
+
+    pub(super) fn resume(&mut self) {
+        if self.wish == Wish::Pause {
+            self.wish = Wish::Run;
+        }
+    }
+
+    fn scale(&mut self, by: i32) {
+        if let Some(candidate) = &mut self.candidate {
+            candidate.scaled_meanwhile += by;
+        }
+        if let Some(current) = &mut self.current {
+            current.wanted = add(current.wanted, by);
+        }
+    }
+
+    fn executed(&mut self, id: WorkerId, now: Instant) {
+        let readiness = self.policy_of(id).map(|p| p.readiness);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state == State::Starting {
+            worker.matures = match readiness {
+                Some(Readiness::After(time)) => Some(now + time),
+                Some(Readiness::Exec) => Some(now),
+                _ => None,
+            };
+        }
+    }
+
+    pub(super) fn ready(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        if worker.state != State::Starting {
+            return;
+        }
+        worker.state = State::Ready;
+        worker.deadline = None;
+        worker.matures = None;
+        worker.ready_at = Some(now);
+        actions.push(Action::Ready(id));
+        if let Some(candidate) = &mut self.candidate
+            && candidate.canary == Some(id)
+        {
+            // Before there is anything that serves, waiting would help nobody.
+            let soak = self
+                .current
+                .as_ref()
+                .map_or(Duration::ZERO, |_| candidate.policy.soak);
+            candidate.soaked_at = Some(now + soak);
+        }
+    }
+
+    fn stopping(&mut self, id: WorkerId, now: Instant) {
+        let grace = self.policy_of(id).map(|p| p.graceful_timeout);
+        let Some(worker) = self.workers.get_mut(&id) else {
+            return;
+        };
+        worker.may_accept_until = None;
+        if worker.state == State::Ready {
+            worker.state = State::Leaving;
+            worker.deadline = grace.map(|g| now + g);
+            worker.overdue = Reason::GracefulTimeout;
+        }
+    }
+
+    fn hung(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let grace = self
+            .policy_of(id)
+            .map_or(policy::STOP_NOW, |p| p.abort_grace);
+        if let Some(worker) = self.workers.get_mut(&id)
+            && matches!(worker.state, State::Ready | State::Leaving)
+            && worker.overdue != Reason::AbortGrace
+        {
+            worker.abort(id, Reason::Hung, State::Leaving, now + grace, actions);
+        }
+    }
+
+    fn ended(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        if let Some(candidate) = self.candidate.take_if(|c| c.canary == Some(id)) {
+            actions.push(Action::Failed(candidate.generation));
+            self.give_up(&candidate, actions);
+            return;
+        }
+        let Some(current) = self.current.as_ref() else {
+            return;
+        };
+        if worker.generation == current.generation && !worker.asked {
+            self.backoff
+                .note_end(worker.ready_at, now, &current.policy.backoff);
+        }
+    }
+
+    fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let again = self.wish == Wish::Stop && self.workers.values().all(|w| !w.active());
+        self.wish = Wish::Stop;
+        for (&id, worker) in &mut self.workers {
+            if again {
+                worker.deadline = None;
+                actions.push(Action::Kill(id, Reason::Stop));
+            } else {
+                leave(id, worker, Reason::Stop, policy::STOP_NOW, now, actions);
+                worker.overdue = Reason::Stop;
+            }
+        }
+    }
+}
+
+fn add(number: u32, by: i32) -> u32 {
+    number.saturating_add_signed(by).max(1)
+}
