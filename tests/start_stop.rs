@@ -108,7 +108,7 @@ fn a_second_term_kills_at_once() {
     let mut run =
         Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
     run.signal(Signal::SIGTERM);
-    run.told_of("term");
+    run.hear("STOPPING=1");
     let log = run.stop();
     assert!(log.contains("stopping now"), "{log}");
 }
