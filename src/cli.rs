@@ -16,8 +16,10 @@ use crate::plan::{self, Plan};
 use crate::sys;
 use preforkd_worker::title::{self, Room};
 
-/// Could not start, or gave up.
+/// Could not start.
 const FAILED: u8 = 1;
+/// An app was given up, as its configuration says.
+const GAVE_UP: u8 = 3;
 /// Wrong usage or configuration.
 const USAGE: u8 = 2;
 
@@ -101,6 +103,7 @@ pub fn run() -> ExitCode {
     match serve(config, plan) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
+        Ok(Outcome::GaveUp) => GAVE_UP.into(),
         Err(message) => {
             error!("{message}");
             tell_init(&message);

@@ -86,6 +86,8 @@ pub struct App {
     /// A worker that is silent for longer hangs (`command`).
     pub watchdog: Key<Time>,
 
+    /// When the app is given up.
+    pub give_up: Option<GiveUp>,
     /// How a reload goes.
     pub reload: Option<Reload>,
 
@@ -126,6 +128,28 @@ pub struct App {
     pub keepalive_timeout: Key<Time>,
     /// The most connections of one worker.
     pub max_connections: Key<u32>,
+}
+
+/// `give_up`: when an app is given up.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GiveUp {
+    /// After so many failures...
+    pub crashes: Spanned<u32>,
+    /// ...in such a time.
+    pub within: Time,
+    /// What happens then: "degrade" or "exit".
+    pub then: Option<Then>,
+}
+
+/// What happens when an app is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Then {
+    /// What runs is kept.
+    Degrade,
+    /// The master ends.
+    Exit,
 }
 
 /// `[app.NAME.reload]`: how a reload goes.

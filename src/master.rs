@@ -68,6 +68,8 @@ pub enum Outcome {
     Stopped,
     /// The first generation could not start.
     CouldNotStart,
+    /// An app was given up that says `then = "exit"`.
+    GaveUp,
 }
 
 /// One app: its workers, and how to start those of each generation.
@@ -122,7 +124,7 @@ pub struct Master {
     sign_of_life: Option<Instant>,
     phase: Phase,
     status: String,
-    failed: bool,
+    outcome: Outcome,
     _pid_file: Option<PidFile>,
 }
 
@@ -192,7 +194,7 @@ impl Master {
             sign_of_life,
             phase: Phase::Starting,
             status: String::new(),
-            failed: false,
+            outcome: Outcome::Stopped,
             _pid_file: pid_file.transpose()?,
         };
         for name in master.listeners.unused() {
@@ -218,11 +220,7 @@ impl Master {
             {
                 self.stop_ends();
                 info!("stopped");
-                return Ok(if self.failed {
-                    Outcome::CouldNotStart
-                } else {
-                    Outcome::Stopped
-                });
+                return Ok(self.outcome);
             }
             let wait = self
                 .deadline()
@@ -362,10 +360,13 @@ impl Master {
         self.apps
             .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
         self.start_wanted_reload();
-        let counts = self
-            .apps
-            .iter()
-            .map(|(name, app)| (&**name, app.supervisor.counts()));
+        let counts = self.apps.iter().map(|(name, app)| {
+            (
+                &**name,
+                app.supervisor.counts(),
+                app.supervisor.is_given_up(),
+            )
+        });
         let status = report::status(counts);
         let changed = status != self.status;
         self.status = status;
@@ -377,7 +378,7 @@ impl Master {
 
     fn status_line(&self) -> String {
         let running = match (&self.current, self.phase) {
-            (None, Phase::Stopping) if self.refused.is_some() => {
+            (_, Phase::Stopping) if self.outcome != Outcome::Stopped => {
                 return self.refused.clone().unwrap_or_default();
             }
             (_, Phase::Stopping) => return format!("stopping: {}", self.status),

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Workers};
-use crate::supervisor::{Policy, Readiness};
+use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Then, Workers};
+use crate::supervisor::{GiveUp, Policy, Readiness};
 
 mod command;
 pub mod control;
@@ -257,7 +257,7 @@ impl Draft<'_> {
             before,
             launch,
             template,
-            policy: self.policy(readiness),
+            policy: self.policy(readiness)?,
             hang: self.hang()?,
             recycle: Recycle {
                 max_age: self.written.max_age.map(|age| age.0),
@@ -266,7 +266,7 @@ impl Draft<'_> {
         })
     }
 
-    fn policy(&self, readiness: Readiness) -> Policy {
+    fn policy(&self, readiness: Readiness) -> Result<Policy, Place> {
         let workers = match self.written.workers {
             None => 1,
             Some(Workers::Number(number)) => number,
@@ -275,13 +275,14 @@ impl Draft<'_> {
         let time = |written: Option<crate::config::Time>, seconds| {
             written.map_or(Duration::from_secs(seconds), |t| t.0)
         };
-        Policy {
+        Ok(Policy {
             workers,
             readiness,
             announces_end: self.written.wsgi.is_some(),
             start_timeout: time(self.written.start_timeout, 60),
             graceful_timeout: time(self.written.graceful_timeout, 30),
             abort_grace: time(self.written.abort_grace, 2),
+            give_up: self.give_up()?,
             soak: self
                 .written
                 .reload
@@ -295,7 +296,24 @@ impl Draft<'_> {
                 .and_then(|r| r.surge.as_ref())
                 .map(|surge| *surge.get_ref()),
             backoff: Default::default(),
+        })
+    }
+
+    fn give_up(&self) -> Result<Option<GiveUp>, Place> {
+        let Some(written) = &self.written.give_up else {
+            return Ok(None);
+        };
+        if *written.crashes.get_ref() == 0 {
+            return Err(Place::at(
+                written.crashes.span(),
+                "give_up: crashes must be 1 or more",
+            ));
         }
+        Ok(Some(GiveUp {
+            crashes: *written.crashes.get_ref(),
+            within: written.within.0,
+            exit: written.then == Some(Then::Exit),
+        }))
     }
 
     fn hang(&self) -> Result<Hang, Place> {

@@ -17,7 +17,7 @@
 //! agrees ([`Event::Commit`]) does the generation become the current one; until then the workers of the
 //! current generation are not touched, so that taking the candidate back costs nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 mod backoff;
@@ -32,7 +32,7 @@ mod histories;
 mod tests;
 
 use backoff::Backoff;
-pub use policy::{Policy, Readiness};
+pub use policy::{GiveUp, Policy, Readiness};
 pub use vocabulary::{Action, Counts, Event, Generation, Reason, Slot, WorkerId};
 use worker::{State, Worker, leave};
 
@@ -70,6 +70,10 @@ pub struct Supervisor {
     candidate: Option<Candidate>,
     wish: Wish,
     backoff: Backoff,
+    /// When workers failed, as far back as the policy looks.
+    failures: VecDeque<Instant>,
+    /// No worker is started any more, until the next commit.
+    given_up: bool,
     next_id: u64,
     settled: bool,
     exited: bool,
@@ -84,6 +88,8 @@ impl Supervisor {
             candidate: None,
             wish: Wish::Run,
             backoff: Backoff::new(seed),
+            failures: VecDeque::new(),
+            given_up: false,
             next_id: 0,
             settled: false,
             exited: false,
@@ -138,6 +144,16 @@ impl Supervisor {
     /// Whether more workers should be there than are, or are on their way.
     pub fn lacks_workers(&self) -> bool {
         self.wants_more()
+    }
+
+    /// Whether crashes keep the app from having all its workers, for now or until the next reload.
+    pub fn is_in_trouble(&self) -> bool {
+        self.given_up || self.retry_at().is_some()
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// When the next worker may be started, while crashes hold it back.
@@ -317,7 +333,7 @@ impl Supervisor {
         let Some(current) = &self.current else {
             return false;
         };
-        if self.wish != Wish::Run {
+        if self.wish != Wish::Run || self.given_up {
             return false;
         }
         let mine = self.count(|w| w.active() && w.generation == current.generation && !w.stale);

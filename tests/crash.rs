@@ -50,6 +50,36 @@ fn a_crash_loop_slows_down_and_mends_when_the_cause_goes() {
 }
 
 #[test]
+fn an_app_that_keeps_failing_is_given_up_and_a_reload_takes_it_up_again() {
+    let mut run = Run::start(&app(
+        "workers = 2\ngive_up = { crashes = 3, within = '1m' }",
+    ));
+    run.write("behaviour", "exit 9");
+    run.ask("exit 1");
+    run.logged(&["app=web", "its app is given up"]);
+    run.status("web 1/2 ready, given up");
+    run.ask("pid");
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    assert!(run.reload().contains("web 2/2 ready"));
+    run.stop();
+}
+
+#[test]
+fn giving_up_may_end_the_master_with_a_status_of_its_own() {
+    let mut run = Run::start(&app(
+        "give_up = { crashes = 2, within = '1m', then = 'exit' }",
+    ));
+    run.write("behaviour", "exit 9");
+    run.ask("exit 1");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(3), "{log}");
+    assert!(
+        log.contains("app=web: given up: 2 failures within 1m"),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_worker_that_ends_by_itself_is_replaced_while_it_finishes() {
     let mut run = Run::start(&app("graceful_timeout = '300ms'"));
     let first = run.told_of("started");

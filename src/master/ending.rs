@@ -1,6 +1,6 @@
 //! The ends of processes: workers, templates, and strangers that became our children.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
@@ -12,7 +12,7 @@ use super::children::Name;
 use super::performing::send;
 use super::{Master, Phase, report};
 use crate::signals::describe;
-use crate::supervisor::{Event, Generation, WorkerId};
+use crate::supervisor::{Action, Event, Generation, WorkerId};
 
 impl Master {
     /// Reaps every child that has ended. Before each, all messages are read: what a process said before it
@@ -154,18 +154,15 @@ impl Master {
 }
 
 /// What the supervisor made of a death, in words.
-fn consequence(actions: &[crate::supervisor::Action], wait: Option<std::time::Duration>) -> String {
-    use crate::supervisor::Action;
-    if actions
-        .iter()
-        .any(|action| matches!(action, Action::Failed(_)))
-    {
+fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
+    let any = |which: fn(&Action) -> bool| actions.iter().any(which);
+    if any(|action| matches!(action, Action::Failed(_))) {
         return "its generation is given up".into();
     }
-    if actions
-        .iter()
-        .any(|action| matches!(action, Action::Spawn { .. }))
-    {
+    if any(|action| matches!(action, Action::GaveUp(_))) {
+        return "its app is given up".into();
+    }
+    if any(|action| matches!(action, Action::Spawn { .. })) {
         return "a replacement is started".into();
     }
     match wait {

@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::children::Name;
-use super::{Master, report};
+use super::{Master, Outcome, report};
 use crate::supervisor::{Action, Event, Reason, WorkerId};
 
 impl Master {
@@ -33,6 +33,22 @@ impl Master {
             }
             Action::Proven(generation) => self.proven(name, generation),
             Action::Failed(generation) => self.candidate_failed(name, generation),
+            Action::GaveUp(limits) => {
+                let within = report::short(limits.within);
+                error!(
+                    "app={name}: given up: {} failures within {within}",
+                    limits.crashes
+                );
+                if limits.exit {
+                    self.outcome = Outcome::GaveUp;
+                    self.refused = Some(format!("app={name} was given up"));
+                    self.stop(&Event::Stop);
+                } else {
+                    warn!(
+                        "app={name}: what runs is kept; no worker is started until the next reload"
+                    );
+                }
+            }
             Action::Retire(generation) => {
                 let retired = (name.clone(), generation);
                 self.end_templates(|key| *key == retired);

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use log::{error, info, warn};
 
 use super::children::{Child, Name};
-use super::{App, Master, Phase};
+use super::{App, Master, Outcome, Phase};
 use crate::config::Address;
 use crate::effects::host::ThisHost;
 use crate::plan::Plan;
@@ -82,14 +82,14 @@ impl Master {
     fn is_rolling_out(&self) -> bool {
         let mut apps = self.apps.values().filter(|app| !app.removed);
         self.phase != Phase::Ready
-            && apps.any(|app| !app.supervisor.is_settled() && app.supervisor.retry_at().is_none())
+            && apps.any(|app| !app.supervisor.is_settled() && !app.supervisor.is_in_trouble())
             && !self.is_paused()
     }
 
     fn is_paused(&self) -> bool {
         self.apps.values().all(|app| {
             let counts = app.supervisor.counts();
-            counts.ready + counts.starting == 0 && app.supervisor.retry_at().is_none()
+            counts.ready + counts.starting == 0 && !app.supervisor.is_in_trouble()
         })
     }
 
@@ -183,7 +183,7 @@ impl Master {
         let Some((_, current)) = &self.current else {
             error!("cannot start: {reason}");
             self.refused = Some(format!("cannot start: {reason}"));
-            self.failed = true;
+            self.outcome = Outcome::CouldNotStart;
             self.stop(&Event::Stop);
             return;
         };
@@ -226,9 +226,8 @@ impl Master {
         };
         let mut apps = self.apps.values().filter(|app| !app.removed);
         let started = self.phase == Phase::Reloading;
-        let complete = |app: &App| {
-            app.supervisor.is_settled() || (started && app.supervisor.retry_at().is_some())
-        };
+        let complete =
+            |app: &App| app.supervisor.is_settled() || (started && app.supervisor.is_in_trouble());
         if !apps.all(complete) {
             return false;
         }

@@ -84,8 +84,8 @@ pub fn reason_text(reason: Reason) -> &'static str {
 }
 
 /// One line on all apps: `web 4/4 ready, queue 0/1 ready (1 starting)`.
-pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts)>) -> String {
-    let describe = |(name, counts): (&str, Counts)| {
+pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
+    let describe = |(name, counts, given_up): (&str, Counts, bool)| {
         let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
         let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
         let rest: Vec<_> = rest
@@ -95,6 +95,9 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts)>) -> String {
             .collect();
         if !rest.is_empty() {
             text += &format!(" ({})", rest.join(", "));
+        }
+        if given_up {
+            text += ", given up";
         }
         text
     };
@@ -179,8 +182,8 @@ mod tests {
             leaving: 3,
         };
         assert_eq!(
-            status([("queue", some), ("web", all)].into_iter()),
-            "queue 1/2 ready (1 starting, 3 leaving); web 4/4 ready"
+            status([("queue", some, true), ("web", all, false)].into_iter()),
+            "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
     }
 }

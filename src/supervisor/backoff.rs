@@ -48,13 +48,18 @@ impl Backoff {
         }
     }
 
-    /// A worker ended that nobody had told to.
-    pub(super) fn note_end(&mut self, ready_at: Option<Instant>, now: Instant, policy: &Policy) {
+    /// A worker ended that nobody had told to; says whether that was a failure.
+    pub(super) fn note_end(
+        &mut self,
+        ready_at: Option<Instant>,
+        now: Instant,
+        policy: &Policy,
+    ) -> bool {
         let stayed_up =
             ready_at.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
         // Workers that end in one instant (their template died) are one failure.
         if stayed_up || self.last_failure == Some(now) {
-            return;
+            return false;
         }
         self.failures = self.failures.saturating_add(1);
         self.last_failure = Some(now);
@@ -62,6 +67,7 @@ impl Backoff {
             let wait = now + self.wait(policy);
             self.not_before = Some(self.not_before.map_or(wait, |earlier| earlier.max(wait)));
         }
+        true
     }
 
     /// Whether a worker may be started now; if so, notes that it is.

@@ -87,6 +87,8 @@ impl Supervisor {
             wanted,
         });
         self.backoff.clear();
+        self.failures.clear();
+        self.given_up = false;
         self.resume();
     }
 
@@ -184,9 +186,19 @@ impl Supervisor {
         let Some(current) = self.current.as_ref() else {
             return;
         };
-        if worker.generation == current.generation && !worker.asked {
-            self.backoff
-                .note_end(worker.ready_at, now, &current.policy.backoff);
+        if worker.generation != current.generation || worker.asked {
+            return;
+        }
+        let policy = &current.policy;
+        let counted = self.backoff.note_end(worker.ready_at, now, &policy.backoff);
+        if let Some(give_up) = policy.give_up.filter(|_| counted && !self.given_up) {
+            self.failures.push_back(now);
+            self.failures
+                .retain(|&at| now.saturating_duration_since(at) <= give_up.within);
+            if self.failures.len() >= give_up.crashes as usize {
+                self.given_up = true;
+                actions.push(Action::GaveUp(give_up));
+            }
         }
     }
 

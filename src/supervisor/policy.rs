@@ -11,6 +11,17 @@ pub const STOP_NOW: Duration = Duration::from_secs(1);
 /// complete without that word. It may be in the middle of a long request, and accepts nothing meanwhile.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
+/// When an app is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GiveUp {
+    /// After so many failures (see [`backoff`])...
+    pub crashes: u32,
+    /// ...in such a time.
+    pub within: Duration,
+    /// Whether the master ends then; else it keeps what runs.
+    pub exit: bool,
+}
+
 /// When a worker counts as ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -41,6 +52,8 @@ pub struct Policy {
     pub soak: Duration,
     /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.
     pub surge: Option<u32>,
+    /// When the app is given up; `None`: never.
+    pub give_up: Option<GiveUp>,
     /// How crashes hold back replacements.
     pub backoff: backoff::Policy,
 }

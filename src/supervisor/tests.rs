@@ -36,6 +36,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         abort_grace: Duration::from_secs(2),
         soak: Duration::ZERO,
         surge: None,
+        give_up: None,
         backoff: backoff::Policy::default(),
     }
 }
@@ -647,4 +648,70 @@ fn as_many_workers_at_a_time_as_surge_says() {
     assert_eq!(world.alive.len(), 7, "the canary has replaced one already");
     world.pass(1.0);
     assert_eq!(world.alive.len(), 4);
+}
+
+#[test]
+fn an_app_whose_workers_keep_failing_is_given_up_and_a_reload_takes_it_up_again() {
+    let give_up = GiveUp {
+        crashes: 4,
+        within: Duration::from_secs(60),
+        exit: false,
+    };
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(
+        1,
+        Policy {
+            give_up: Some(give_up),
+            ..policy(2)
+        },
+    ));
+    world.pass(10.0);
+    world.boot = |generation| {
+        if generation == 1 {
+            Boot::Dies
+        } else {
+            Boot::Good
+        }
+    };
+    world.dies(world.any());
+    world.pass(600.0);
+    assert!(world.log.contains(&Action::GaveUp(give_up)));
+    assert_eq!(world.ready(), 1, "what runs is kept");
+    world.log.clear();
+    world.pass(600.0);
+    assert_eq!(world.spawns(), 0);
+    assert_eq!(world.supervisor.deadline(), None);
+    world.tell(Event::Propose(
+        2,
+        Policy {
+            give_up: Some(give_up),
+            ..policy(2)
+        },
+    ));
+    world.pass(10.0);
+    assert_eq!(world.ready(), 2);
+    assert!(!world.supervisor.is_in_trouble());
+}
+
+#[test]
+fn failures_that_are_far_apart_are_no_reason_to_give_up() {
+    let give_up = GiveUp {
+        crashes: 3,
+        within: Duration::from_secs(10),
+        exit: false,
+    };
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(
+        1,
+        Policy {
+            give_up: Some(give_up),
+            ..policy(1)
+        },
+    ));
+    for _ in 0..6 {
+        world.pass(1.5);
+        world.dies(world.any());
+        world.pass(20.0);
+    }
+    assert!(!world.supervisor.is_given_up());
 }

@@ -1,6 +1,6 @@
 //! The words between the master and the supervisor: what it is told, what it says.
 
-use super::Policy;
+use super::{GiveUp, Policy};
 
 /// Counts the accepted configurations of a master; never reused.
 pub type Generation = u64;
@@ -45,7 +45,7 @@ pub enum Event {
     Stop,
     /// End everything within a second; said again, at once.
     StopNow,
-    /// The instant that [`Supervisor::deadline`] named has come.
+    /// The instant that [`super::Supervisor::deadline`] named has come.
     Deadline,
 }
 
@@ -73,6 +73,8 @@ pub enum Action {
     Proven(Generation),
     /// The candidate cannot start: its canary ended. The candidate is already gone here.
     Failed(Generation),
+    /// Too many workers failed: no more are started until the next reload.
+    GaveUp(GiveUp),
     /// No worker of this generation will be started any more.
     Retire(Generation),
     /// The wanted number of workers of the current generation is ready, and no older worker serves.

@@ -21,7 +21,7 @@ pub(super) struct Worker {
     pub(super) deadline: Option<Instant>,
     /// What the passing of `deadline` is called.
     pub(super) overdue: Reason,
-    /// When it became ready by the mere passing of time ([`Readiness::After`]).
+    /// When it became ready by the mere passing of time ([`super::Readiness::After`]).
     pub(super) matures: Option<Instant>,
     pub(super) ready_at: Option<Instant>,
     /// Its end would be our own doing, not a crash.
