@@ -14,7 +14,7 @@ pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 /// When an app is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GiveUp {
-    /// After so many failures (see [`backoff`])...
+    /// After so many failures (of workers that had not stayed up)...
     pub crashes: u32,
     /// ...in such a time.
     pub within: Duration,
