@@ -10,8 +10,9 @@ use crate::client;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
+use crate::effects::signals::Signals;
 use crate::logging;
-use crate::master::{Master, Outcome};
+use crate::master::{self, Master, Outcome};
 use crate::plan::{self, Plan};
 use crate::sys;
 use preforkd_worker::title::{self, Room};
@@ -85,6 +86,13 @@ pub fn run() -> ExitCode {
             }
         };
     }
+    let signals = match master::catch_signals() {
+        Ok(signals) => signals,
+        Err(error) => {
+            logging::complain(&format!("cannot catch signals: {error}"));
+            return FAILED.into();
+        }
+    };
     let plan = match read(&config) {
         Ok(plan) => plan,
         Err(message) => {
@@ -100,7 +108,7 @@ pub fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logging::begin(arguments.verbose);
-    match serve(config, plan) {
+    match serve(config, plan, signals) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
@@ -158,7 +166,7 @@ fn read(file: &Path) -> Result<Plan, String> {
     Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| diagnostic.to_string())
 }
 
-fn serve(file: PathBuf, plan: Plan) -> Result<Outcome, String> {
+fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String> {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -180,8 +188,8 @@ fn serve(file: PathBuf, plan: Plan) -> Result<Outcome, String> {
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;
-    let master =
-        Master::new(file, plan, listeners).map_err(|error| format!("cannot start: {error}"))?;
+    let master = Master::new(file, plan, listeners, signals)
+        .map_err(|error| format!("cannot start: {error}"))?;
     master
         .run()
         .map_err(|error| format!("cannot wait for events: {error}"))

@@ -128,14 +128,27 @@ pub struct Master {
     _pid_file: Option<PidFile>,
 }
 
+/// Catches what the master listens to. To be called first of all: a reload that is asked for while the program
+/// still reads its configuration must not end it.
+///
+/// # Errors
+/// There is no descriptor left.
+pub fn catch_signals() -> io::Result<Signals> {
+    let numbers = signals::TABLE.iter().map(|(signal, _)| *signal as i32);
+    Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
+}
+
 impl Master {
     /// A master that serves the checked configuration in `file` through `listeners`.
     ///
     /// # Errors
     /// The process lacks something it needs: descriptors, memory, the folder of the pid file.
-    pub fn new(file: PathBuf, plan: Plan, listeners: Listeners) -> io::Result<Self> {
-        let numbers = signals::TABLE.iter().map(|(signal, _)| *signal as i32);
-        let mut signals = Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))?;
+    pub fn new(
+        file: PathBuf,
+        plan: Plan,
+        listeners: Listeners,
+        mut signals: Signals,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let notify = NotifySocket::bind()?;
         signals.register(poll.registry(), SIGNALS)?;
