@@ -160,6 +160,8 @@ pub struct Reload {
     pub before: Key<Vec<String>>,
     /// The first new worker must live so long.
     pub soak: Option<Time>,
+    /// So many older generations may still drain.
+    pub max_draining: Key<u32>,
     /// As many new workers at a time.
     pub surge: Key<u32>,
 }

@@ -283,6 +283,12 @@ impl Draft<'_> {
             graceful_timeout: time(self.written.graceful_timeout, 30),
             abort_grace: time(self.written.abort_grace, 2),
             give_up: self.give_up()?,
+            max_draining: self
+                .written
+                .reload
+                .as_ref()
+                .and_then(|r| r.max_draining.as_ref())
+                .map_or(4, |n| *n.get_ref()),
             soak: self
                 .written
                 .reload

@@ -17,7 +17,7 @@
 //! agrees ([`Event::Commit`]) does the generation become the current one; until then the workers of the
 //! current generation are not touched, so that taking the candidate back costs nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 mod backoff;
@@ -169,6 +169,7 @@ impl Supervisor {
         self.recycle();
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
+        self.end_oldest_drain(now);
         self.escalate(now, actions);
         self.announce(now, actions);
     }
@@ -381,6 +382,31 @@ impl Supervisor {
             generation,
         });
         worker
+    }
+
+    /// Reloads that come faster than old workers finish must not pile up generations.
+    fn end_oldest_drain(&mut self, now: Instant) {
+        let Some(current) = &self.current else { return };
+        let (generation, most) = (current.generation, current.policy.max_draining as usize);
+        let workers = self
+            .workers
+            .values()
+            .filter(|w| !w.active() && w.generation < generation);
+        let draining: BTreeSet<_> = workers.map(|w| w.generation).collect();
+        let surplus = draining.len().saturating_sub(most);
+        let Some(&last) = draining.iter().take(surplus).next_back() else {
+            return;
+        };
+        for worker in self
+            .workers
+            .values_mut()
+            .filter(|w| !w.active() && w.generation <= last)
+        {
+            if worker.deadline.is_some_and(|at| at > now) {
+                worker.deadline = Some(now);
+                worker.overdue = Reason::MaxDraining;
+            }
+        }
     }
 
     /// Who has had its time is ended harder.

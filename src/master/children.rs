@@ -42,6 +42,8 @@ pub struct Child {
     pub retire_at: Option<Instant>,
     /// When it has to be looked at for hanging or growing.
     pub look_at: Option<Instant>,
+    /// It was stopped by a signal: when that has lasted too long.
+    pub stopped_until: Option<Instant>,
     /// Its own words for what it does.
     pub said: Option<String>,
     /// The last signal that we sent, and why.
@@ -135,6 +137,7 @@ mod tests {
             },
             retire_at: None,
             look_at: None,
+            stopped_until: None,
             said: None,
             told: None,
         }

@@ -18,6 +18,15 @@ impl Master {
     /// Reaps every child that has ended. Before each, all messages are read: what a process said before it
     /// died counts, and the first message of a template's worker tells who it was.
     pub(super) fn reap(&mut self) {
+        let changes = WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+        loop {
+            match waitid(Id::All, changes) {
+                Ok(WaitStatus::Stopped(pid, _)) => self.stopped(pid),
+                Ok(WaitStatus::Continued(pid)) => self.continued(pid),
+                Err(Errno::EINTR) => {}
+                _ => break,
+            }
+        }
         loop {
             let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
             let (pid, cleanly) = match waitid(Id::All, peek) {

@@ -78,6 +78,7 @@ pub fn reason_text(reason: Reason) -> &'static str {
         Reason::RolledBack => "its generation was rolled back",
         Reason::StartTimeout => "not ready within start_timeout",
         Reason::GracefulTimeout => "not ended within graceful_timeout",
+        Reason::MaxDraining => "more generations than max_draining still drained",
         Reason::Hung => "hangs",
         Reason::AbortGrace => "not dead of SIGABRT in time",
     }
@@ -139,6 +140,7 @@ mod tests {
             },
             retire_at: None,
             look_at: None,
+            stopped_until: None,
             said: None,
             told: None,
         };

@@ -52,6 +52,7 @@ impl Master {
             recycle: plan.recycle,
             retire_at: None,
             look_at: None,
+            stopped_until: None,
             said: None,
             told: None,
         };

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{debug, error};
+use log::{debug, error, info, warn};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use preforkd_worker::scoreboard::Snapshot;
@@ -56,16 +56,45 @@ impl Master {
         }
     }
 
+    /// A signal has stopped the worker. It may be taken for a debugger's or an operator's whim for as long as a
+    /// request may take; it also answers nothing meanwhile.
+    pub(super) fn stopped(&mut self, pid: Pid) {
+        let most = match self.hang(pid) {
+            Hang::Unseen => None,
+            Hang::Silence(most) | Hang::Request(most) => Some(most),
+        };
+        if let Some(child) = self.children.get_mut(pid) {
+            warn!("{}: stopped by a signal", report::Tag(child, pid));
+            child.stopped_until = most.map(|most| Instant::now() + most);
+        }
+    }
+
+    /// The worker goes on.
+    pub(super) fn continued(&mut self, pid: Pid) {
+        if let Some(child) = self.children.get_mut(pid) {
+            info!("{}: goes on", report::Tag(child, pid));
+            child.stopped_until = None;
+        }
+    }
+
     /// When a worker has to be looked at next.
     pub(super) fn next_look(&self) -> Option<Instant> {
-        self.children
+        let times = self
+            .children
             .iter()
-            .filter_map(|(_, child)| child.look_at)
-            .min()
+            .flat_map(|(_, child)| [child.look_at, child.stopped_until]);
+        times.flatten().min()
     }
 
     /// Looks at all workers whose time has come.
     pub(super) fn look(&mut self, now: Instant) {
+        let stopped = self
+            .children
+            .iter()
+            .filter(|(_, child)| child.stopped_until.is_some_and(|at| at <= now));
+        for pid in stopped.map(|(pid, _)| pid).collect::<Vec<_>>() {
+            self.found_hanging(pid, "stopped by a signal for longer than it may be silent");
+        }
         let due = self
             .children
             .iter()
@@ -125,8 +154,8 @@ impl Master {
     }
 
     fn found_hanging(&mut self, pid: Pid, said: &str) {
-        self.stop_looking(pid);
-        if let Some(child) = self.children.get(pid) {
+        if let Some(child) = self.children.get_mut(pid) {
+            (child.look_at, child.stopped_until) = (None, None);
             error!("{}: hangs: {said}", report::Tag(child, pid));
             self.facts
                 .push_back((child.app.clone(), Event::Hung(child.worker)));

@@ -52,6 +52,8 @@ pub struct Policy {
     pub soak: Duration,
     /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.
     pub surge: Option<u32>,
+    /// So many older generations may still finish what they serve; the oldest of more is ended.
+    pub max_draining: u32,
     /// When the app is given up; `None`: never.
     pub give_up: Option<GiveUp>,
     /// How crashes hold back replacements.

@@ -37,6 +37,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         soak: Duration::ZERO,
         surge: None,
         give_up: None,
+        max_draining: 2,
         backoff: backoff::Policy::default(),
     }
 }
@@ -714,4 +715,23 @@ fn failures_that_are_far_apart_are_no_reason_to_give_up() {
         world.pass(20.0);
     }
     assert!(!world.supervisor.is_given_up());
+}
+
+#[test]
+fn generations_that_drain_do_not_pile_up() {
+    let mut world = World::new(|_| Boot::Good);
+    for generation in 1..=6 {
+        world.boot = |_| Boot::Good;
+        world.tell(Event::Propose(generation, policy(1)));
+        // Who has to go now takes its time.
+        world.boot = |_| Boot::Hangs;
+        world.tell(Event::Ready(WorkerId(generation - 1)));
+    }
+    let alive: Vec<_> = world.alive.values().copied().collect();
+    assert_eq!(alive, [4, 5, 6], "the current one and two that drain");
+    let kills = world
+        .log
+        .iter()
+        .filter(|a| matches!(a, Action::Kill(_, Reason::MaxDraining)));
+    assert_eq!(kills.count(), 3);
 }

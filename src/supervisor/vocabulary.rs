@@ -104,6 +104,8 @@ pub enum Reason {
     StartTimeout,
     /// It had not ended within `graceful_timeout`.
     GracefulTimeout,
+    /// More than `max_draining` generations were draining, and its was the oldest.
+    MaxDraining,
     /// It was in one request, or silent, for longer than `timeout` or `watchdog` allows.
     Hung,
     /// It had not died of ABRT.

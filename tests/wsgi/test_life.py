@@ -216,6 +216,22 @@ class Hang(Life):
             self.assertNotEqual(self.ask(server)["pid"], pid)
             server.finish()
 
+    @both_kinds
+    def test_a_stopped_worker_is_replaced_and_one_that_goes_on_is_not(self, preload):
+        server = self.launch(preload=preload, timeout="300ms").ready()
+        pid = self.ask(server)["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        server.wait_log(rf"pid={pid}: stopped by a signal")
+        os.kill(pid, signal.SIGCONT)
+        server.wait_log(rf"pid={pid}: goes on")
+        self.assertEqual(self.ask(server)["pid"], pid)
+        server.expect(rf"\bpid={pid}\b")
+        os.kill(pid, signal.SIGSTOP)
+        server.wait_log(rf"pid={pid}: hangs: stopped by a signal")
+        self.assertNotEqual(self.ask(server)["pid"], pid)
+        server.wait_log(rf"pid={pid}: killed by SIGKILL")
+        server.finish()
+
     def test_many_short_requests_are_no_hang(self):
         server = self.launch(preload=True, timeout="300ms").ready()
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
