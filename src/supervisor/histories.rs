@@ -54,7 +54,7 @@ fn boot(generation: Generation) -> Boot {
 struct History {
     world: World,
     generation: Generation,
-    paused: bool,
+    wanted_reload: Option<(u32, bool)>,
     /// As many workers must be ready: what was wanted when it last settled, unless the history has killed some
     /// since, or asked for fewer.
     floor: Option<u32>,
@@ -68,7 +68,7 @@ impl History {
         Self {
             world,
             generation: 1,
-            paused: false,
+            wanted_reload: None,
             floor: None,
         }
     }
@@ -77,17 +77,29 @@ impl History {
         self.world.alive.keys().nth(n).copied()
     }
 
+    /// Reloads if one is wanted and the master would begin it now: not while another is rolled out.
+    fn reload(&mut self) {
+        let supervisor = &self.world.supervisor;
+        let free =
+            supervisor.is_settled() || supervisor.is_in_trouble() || supervisor.wish == Wish::Pause;
+        if let Some((workers, good)) = self.wanted_reload.take_if(|_| free) {
+            // The next odd or even number, never one that was used.
+            self.generation += if self.generation.is_multiple_of(2) == good {
+                1
+            } else {
+                2
+            };
+            self.world
+                .tell(Event::Propose(self.generation, policy(workers)));
+        }
+    }
+
     fn take(&mut self, step: &Step) {
         let world = &mut self.world;
         match *step {
             Step::Reload { workers, good } => {
-                // The next odd or even number, never one that was used.
-                self.generation += if self.generation.is_multiple_of(2) == good {
-                    1
-                } else {
-                    2
-                };
-                world.tell(Event::Propose(self.generation, policy(workers)));
+                self.wanted_reload = Some((workers, good));
+                self.reload();
             }
             Step::Rollback => {
                 world.tell(Event::Rollback);
@@ -129,10 +141,12 @@ impl History {
             }
             Step::Pause => {
                 world.tell(Event::Pause);
-                self.paused = true;
                 self.floor = None;
             }
-            Step::Pass(seconds) => world.pass(seconds),
+            Step::Pass(seconds) => {
+                world.pass(seconds);
+                self.reload();
+            }
             Step::Late(id) => {
                 // Only a reaped worker: the kernel says no untruth about the living.
                 if !world.alive.contains_key(&WorkerId(id)) {
@@ -162,17 +176,17 @@ impl History {
             supervisor.workers.len(),
             "no seat is given twice"
         );
-        let serving = supervisor.workers.values().filter(|w| w.active());
-        let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
-        assert!(
-            generations.len() <= 3,
-            "current, one candidate, one older at most"
-        );
         let counts = supervisor.counts();
         if supervisor.is_settled() {
             self.floor = Some(supervisor.wanted());
         }
         if let Some(floor) = &mut self.floor {
+            let serving = supervisor.workers.values().filter(|w| w.active());
+            let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
+            assert!(
+                generations.len() <= 2,
+                "the current one, and one that comes or goes"
+            );
             *floor = supervisor.wanted().min(*floor);
             assert!(
                 counts.ready >= *floor,
@@ -182,8 +196,20 @@ impl History {
     }
 }
 
+/// As many histories of each kind as PREFORKD_HISTORIES says, else enough for a quick look.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PREFORKD_HISTORIES")
+        .ok()
+        .and_then(|number| number.parse().ok());
+    ProptestConfig {
+        cases: cases.unwrap_or(2000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40)) {
@@ -192,9 +218,11 @@ proptest! {
             history.take(step);
             history.check();
         }
-        // A HUP resumes what WINCH paused; generation numbers of good configurations are odd here.
+        // A HUP resumes what WINCH paused, and comes again where it had to wait.
         history.take(&Step::Reload { workers: 3, good: true });
-        history.world.pass(400.0);
+        for _ in 0..3 {
+            history.take(&Step::Pass(400.0));
+        }
         history.check();
         let supervisor = &history.world.supervisor;
         prop_assert!(supervisor.is_settled());

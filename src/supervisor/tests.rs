@@ -14,6 +14,9 @@ pub(super) struct World {
     pub(super) alive: BTreeMap<WorkerId, Generation>,
     pub(super) log: Vec<Action>,
     ripening: BTreeMap<WorkerId, Instant>,
+    /// Processes that have ended and are not reaped yet.
+    dying: BTreeSet<WorkerId>,
+    facts: VecDeque<Event>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -52,6 +55,8 @@ impl World {
             alive: BTreeMap::new(),
             log: Vec::new(),
             ripening: BTreeMap::new(),
+            dying: BTreeSet::new(),
+            facts: VecDeque::new(),
         }
     }
 
@@ -65,47 +70,68 @@ impl World {
         world
     }
 
+    /// Tells an event and all that follow from it, one after the other, as the master does.
     pub(super) fn tell(&mut self, event: Event) {
-        for action in self.supervisor.handle(event, self.now) {
-            if !matches!(action, Action::Ready(_)) {
-                self.log.push(action);
+        self.facts.push_back(event);
+        if self.facts.len() > 1 {
+            return;
+        }
+        while let Some(event) = self.facts.front().cloned() {
+            if let Event::Exited(id) | Event::SpawnFailed(id) = event {
+                // Reaped, or never there: from now on no signal may go to it.
+                self.alive.remove(&id);
+                self.dying.remove(&id);
             }
-            match action {
-                Action::Spawn {
-                    worker, generation, ..
-                } => {
-                    self.alive.insert(worker, generation);
-                    let after = match (self.boot)(generation) {
-                        Boot::Good => 1000,
-                        Boot::Dies => 10,
-                        Boot::Hangs => continue,
-                    };
-                    self.ripening
-                        .insert(worker, self.now + Duration::from_millis(after));
-                }
-                Action::Terminate(id, _) | Action::Abort(id, _)
-                    if (self.boot)(self.alive[&id]) != Boot::Hangs =>
-                {
-                    self.dies(id);
-                }
-                Action::Kill(id, _) => self.dies(id),
-                Action::Proven(_) if self.commits => self.tell(Event::Commit),
-                _ => {}
+            for action in self.supervisor.handle(event, self.now) {
+                self.perform(action);
             }
+            self.facts.pop_front();
         }
     }
 
+    fn perform(&mut self, action: Action) {
+        if !matches!(action, Action::Ready(_)) {
+            self.log.push(action);
+        }
+        match action {
+            Action::Spawn {
+                worker, generation, ..
+            } => {
+                self.alive.insert(worker, generation);
+                let after = match (self.boot)(generation) {
+                    Boot::Good => 1000,
+                    Boot::Dies => 10,
+                    Boot::Hangs => return,
+                };
+                self.ripening
+                    .insert(worker, self.now + Duration::from_millis(after));
+            }
+            Action::Terminate(id, _) | Action::Abort(id, _) | Action::Kill(id, _) => {
+                let generation = self
+                    .alive
+                    .get(&id)
+                    .expect("no signal goes to a worker that was reaped");
+                let obeys = (self.boot)(*generation) != Boot::Hangs;
+                if obeys || matches!(action, Action::Kill(..)) {
+                    self.dies(id);
+                }
+            }
+            Action::Proven(_) if self.commits => self.tell(Event::Commit),
+            _ => {}
+        }
+    }
+
+    /// A living worker ends.
     pub(super) fn dies(&mut self, id: WorkerId) {
-        self.alive
-            .remove(&id)
-            .expect("a signal goes to a living worker only");
+        assert!(self.alive.contains_key(&id), "only the living die");
         self.ripening.remove(&id);
-        self.tell(Event::Exited(id));
+        if self.dying.insert(id) {
+            self.tell(Event::Exited(id));
+        }
     }
 
     /// A worker turns out not to have been started.
     pub(super) fn vanishes(&mut self, id: WorkerId) {
-        self.alive.remove(&id);
         self.ripening.remove(&id);
         self.tell(Event::SpawnFailed(id));
     }
