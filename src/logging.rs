@@ -19,37 +19,25 @@ pub fn begin(verbose: bool) {
         .write_style(WriteStyle::Never)
         .target(Target::Pipe(Box::new(Lines { journal })))
         .format(move |line, record| {
-            writeln!(line, "{}{}", start(journal, record.level()), record.args())
+            writeln!(
+                line,
+                "{}{}",
+                stderr::line_start(journal, record.level()),
+                record.args()
+            )
         })
         .init();
 }
 
 /// Shows an error of several lines, before or without a log.
 pub fn complain(message: &str) {
-    let start = if stderr::is_journal() {
-        stderr::priority(priority(Level::Error))
-    } else {
-        String::new()
+    // For people on a terminal the message alone; the journal wants a priority for each line.
+    let start = match stderr::is_journal() {
+        true => stderr::line_start(true, Level::Error),
+        false => String::new(),
     };
     for line in format!("preforkd: {message}").lines() {
         eprintln!("{start}{line}");
-    }
-}
-
-fn start(journal: bool, level: Level) -> String {
-    if journal {
-        return stderr::priority(priority(level));
-    }
-    let time = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-    format!("{time} {level:5} ")
-}
-
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
     }
 }
 
@@ -61,7 +49,7 @@ struct Lines {
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         stderr::write_line(line, |lost| {
-            let start = start(self.journal, Level::Warn);
+            let start = stderr::line_start(self.journal, Level::Warn);
             format!("{start}{lost} log lines found no reader and are lost\n")
         });
         Ok(line.len())

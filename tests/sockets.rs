@@ -10,6 +10,26 @@ use std::process::{Command, Stdio};
 use common::{Run, app, ask, worker};
 use nix::sys::signal::Signal;
 
+/// Has a command started by a shell script, which finds its words in `$0` and `$@`.
+fn through_shell(command: &mut Command, script: &str) {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", script])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (variable, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(variable, value),
+            None => shell.env_remove(variable),
+        };
+    }
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    *command = shell;
+}
+
 #[test]
 fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -18,20 +38,9 @@ fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
         let config = app("").replace("unix:web.sock", &listen);
         let passed = OwnedFd::from(socket.try_clone().expect("a copy"));
         let mut run = Run::begin_with(&config, |command| {
-            let program = command.get_program().to_owned();
-            let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
-            let notify = command
-                .get_envs()
-                .find(|(k, _)| *k == "NOTIFY_SOCKET")
-                .and_then(|(_, v)| v.map(|v| v.to_owned()));
             let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$0\" \"$@\" 3<&0 </dev/null";
-            *command = Command::new("/bin/sh");
-            command.args(["-c", script]).arg(program).args(arguments);
-            command.env("NOTIFY_SOCKET", notify.expect("it is set"));
-            command
-                .stdin(Stdio::from(passed))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
+            through_shell(command, script);
+            command.stdin(Stdio::from(passed));
         });
         run.hear("READY=1");
         assert_ne!(
@@ -168,22 +177,7 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
 fn a_descriptor_of_whoever_started_the_master_does_not_reach_a_worker() {
     let config = app("");
     let mut run = Run::begin_with(&config, |command| {
-        let program = command.get_program().to_owned();
-        let arguments: Vec<_> = command.get_args().map(|a| a.to_owned()).collect();
-        let notify = command
-            .get_envs()
-            .find(|(k, _)| *k == "NOTIFY_SOCKET")
-            .and_then(|(_, v)| v.map(|v| v.to_owned()));
-        *command = Command::new("/bin/sh");
-        command
-            .args(["-c", "exec \"$0\" \"$@\" 9</dev/zero"])
-            .arg(program)
-            .args(arguments);
-        command.env("NOTIFY_SOCKET", notify.expect("it is set"));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        through_shell(command, "exec \"$0\" \"$@\" 9</dev/zero");
     });
     run.hear("READY=1");
     assert!(!run.ask("link /proc/self/fd/9").contains("/dev/zero"));

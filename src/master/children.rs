@@ -118,11 +118,10 @@ impl Children {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn child(worker: u64) -> Child {
-        Child {
+impl Child {
+    /// A worker for tests: just asked for, slot 0 of generation 1.
+    pub fn example(worker: u64) -> Self {
+        Self {
             app: "web".into(),
             worker: WorkerId(worker),
             slot: 0,
@@ -142,11 +141,16 @@ mod tests {
             told: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     #[test]
     fn a_reaped_pid_is_nobody() {
         let (mut children, pid, web) = (Children::default(), Pid::from_raw(7), Name::from("web"));
-        children.insert(pid, child(1));
+        children.insert(pid, Child::example(1));
         assert_eq!(children.pid(&web, WorkerId(1)), Some(pid));
         assert_eq!(
             children.remove(pid).map(|child| child.worker),
@@ -159,9 +163,9 @@ mod tests {
     #[test]
     fn a_reused_pid_is_the_new_worker_only() {
         let (mut children, pid, web) = (Children::default(), Pid::from_raw(7), Name::from("web"));
-        children.insert(pid, child(1));
+        children.insert(pid, Child::example(1));
         children.remove(pid);
-        children.insert(pid, child(2));
+        children.insert(pid, Child::example(2));
         assert_eq!(children.pid(&web, WorkerId(1)), None);
         assert_eq!(children.pid(&web, WorkerId(2)), Some(pid));
     }
@@ -169,7 +173,7 @@ mod tests {
     #[test]
     fn an_expected_worker_learns_on_arrival_what_it_was_told() {
         let (mut children, pid, web) = (Children::default(), Pid::from_raw(7), Name::from("web"));
-        children.expect(child(1));
+        children.expect(Child::example(1));
         assert_eq!(children.pid(&web, WorkerId(1)), None);
         let expected = children
             .expected(&web, WorkerId(1))

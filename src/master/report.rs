@@ -119,30 +119,16 @@ pub fn short(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::WorkerId;
 
     #[test]
     fn one_line_says_why_a_worker_died() {
         let now = Instant::now();
         let pid = Pid::from_raw(9);
         let mut child = Child {
-            app: "web".into(),
-            worker: WorkerId(0),
             slot: 3,
             generation: 2,
-            record: None,
             asked_for: now,
-            ready: false,
-            hang: crate::plan::Hang::Unseen,
-            recycle: crate::plan::Recycle {
-                max_age: None,
-                max_memory: None,
-            },
-            retire_at: None,
-            look_at: None,
-            stopped_until: None,
-            said: None,
-            told: None,
+            ..Child::example(0)
         };
         let later = now + Duration::from_millis(1500);
         assert_eq!(Tag(&child, pid).to_string(), "app=web worker=3 gen=2 pid=9");

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use log::{Level, LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record};
 use preforkd_worker::env::Environment;
 use preforkd_worker::stderr;
 
@@ -28,15 +28,6 @@ pub(crate) fn set_slot(slot: Option<u32>) {
     SLOT.store(slot.map_or(-1, i64::from), Ordering::Relaxed);
 }
 
-fn priority(level: Level) -> u8 {
-    match level {
-        Level::Error => 3,
-        Level::Warn => 4,
-        Level::Info => 6,
-        Level::Debug | Level::Trace => 7,
-    }
-}
-
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
@@ -50,12 +41,8 @@ impl Log for Logger {
             -1 => "template".to_owned(),
             slot => slot.to_string(),
         };
-        let start = if *JOURNAL.get_or_init(stderr::is_journal) {
-            stderr::priority(priority(record.level()))
-        } else {
-            let now = humantime::format_rfc3339_millis(std::time::SystemTime::now());
-            format!("{now} {:5} ", record.level())
-        };
+        let journal = *JOURNAL.get_or_init(stderr::is_journal);
+        let start = stderr::line_start(journal, record.level());
         let line = format!(
             "{start}app={app} worker={slot} gen={generation} pid={}: {}\n",
             std::process::id(),

@@ -3,7 +3,9 @@
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
+use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// A pipe that is writable has room for so much: pipe(7), PIPE_BUF. Longer lines are cut.
@@ -33,7 +35,7 @@ pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
 }
 
 /// Whether standard error is systemd's journal, which has a clock and levels of its own: a line then begins
-/// with its priority ([`priority`]) instead of a time. `JOURNAL_STREAM` alone does not tell, as standard error may
+/// with its priority instead of a time. `JOURNAL_STREAM` alone does not tell, as standard error may
 /// have been redirected since: systemd.exec(5).
 pub fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
@@ -46,10 +48,19 @@ pub fn is_journal() -> bool {
     named.is_some() && named == own.ok()
 }
 
-/// The priority of a level as the journal reads it at the start of a line: sd-daemon(3). 3 is an error, 4 a
-/// warning, 6 information, 7 for developers.
-pub fn priority(level: u8) -> String {
-    format!("<{level}>")
+/// How a log line begins: with its priority for the journal (sd-daemon(3)), else with time and level.
+pub fn line_start(journal: bool, level: Level) -> String {
+    if journal {
+        let priority = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        return format!("<{priority}>");
+    }
+    let time = humantime::format_rfc3339_millis(SystemTime::now());
+    format!("{time} {level:5} ")
 }
 
 fn has_room() -> bool {
