@@ -420,19 +420,13 @@ impl Supervisor {
             if worker.deadline.is_none_or(|at| at > now) {
                 continue;
             }
+            let own = candidate.filter(|(generation, _)| *generation == worker.generation);
+            let grace = own.map(|(_, grace)| grace).or(current);
+            let until = now + grace.unwrap_or(policy::STOP_NOW);
             if worker.state == State::Starting {
-                let own = candidate.filter(|(generation, _)| *generation == worker.generation);
-                let grace = own
-                    .map(|(_, grace)| grace)
-                    .or(current)
-                    .unwrap_or(policy::STOP_NOW);
-                worker.abort(
-                    id,
-                    Reason::StartTimeout,
-                    State::Doomed,
-                    now + grace,
-                    actions,
-                );
+                worker.abort(id, Reason::StartTimeout, State::Doomed, until, actions);
+            } else if worker.overdue == Reason::Hung {
+                worker.abort(id, Reason::Hung, State::Leaving, until, actions);
             } else {
                 worker.deadline = None;
                 actions.push(Action::Kill(id, worker.overdue));

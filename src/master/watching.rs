@@ -22,6 +22,9 @@ use crate::supervisor::Event;
 /// How often the size of a worker is looked at that has a `max_memory` and does not say when it is busy.
 const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often a worker is looked at in which one request hangs and others finish.
+const NEIGHBOURS_INTERVAL: Duration = Duration::from_millis(100);
+
 impl Master {
     /// A worker is ready: from now on it is watched.
     pub(super) fn begin_watching(&mut self, pid: Pid) {
@@ -148,7 +151,11 @@ impl Master {
                 };
                 let (age, most) = (report::short(age), report::short(most));
                 let said = format!("in {} for {age}{others} (timeout {most})", seen.line);
-                self.found_hanging(pid, &said);
+                if seen.threads_busy > 1 {
+                    self.found_hanging_in_part(pid, &said);
+                } else {
+                    self.found_hanging(pid, &said);
+                }
             }
         }
     }
@@ -159,6 +166,21 @@ impl Master {
             error!("{}: hangs: {said}", report::Tag(child, pid));
             self.facts
                 .push_back((child.app.clone(), Event::Hung(child.worker)));
+        }
+    }
+
+    /// One thread hangs and others serve: the worker is told to finish, and looked at until only that one is left.
+    fn found_hanging_in_part(&mut self, pid: Pid, said: &str) {
+        if let Some(child) = self.children.get_mut(pid) {
+            if child.told.is_none() {
+                error!(
+                    "{}: hangs: {said}; its other requests may finish",
+                    report::Tag(child, pid)
+                );
+                self.facts
+                    .push_back((child.app.clone(), Event::HungInPart(child.worker)));
+            }
+            child.look_at = Some(Instant::now() + NEIGHBOURS_INTERVAL);
         }
     }
 

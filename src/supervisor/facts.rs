@@ -29,6 +29,18 @@ impl Supervisor {
                 }
             }
             Event::Hung(id) => self.hung(id, now, actions),
+            Event::HungInPart(id) => {
+                if self
+                    .workers
+                    .get(&id)
+                    .is_some_and(|w| w.state == State::Ready)
+                {
+                    self.end(id, Reason::Hung, now, actions);
+                    if let Some(worker) = self.workers.get_mut(&id) {
+                        worker.overdue = Reason::Hung;
+                    }
+                }
+            }
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
             Event::Pause => {
                 if self.wish == Wish::Run {

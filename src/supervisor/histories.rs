@@ -128,7 +128,13 @@ impl History {
             }
             Step::Hang(n) => {
                 if let Some(id) = self.nth(n) {
-                    self.world.tell(Event::Hung(id));
+                    let whole = n.is_multiple_of(2);
+                    let event = if whole {
+                        Event::Hung
+                    } else {
+                        Event::HungInPart
+                    };
+                    self.world.tell(event(id));
                     self.floor = None;
                 }
             }

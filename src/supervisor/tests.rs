@@ -761,3 +761,26 @@ fn generations_that_drain_do_not_pile_up() {
         .filter(|a| matches!(a, Action::Kill(_, Reason::MaxDraining)));
     assert_eq!(kills.count(), 3);
 }
+
+#[test]
+fn neighbours_of_a_hung_request_may_finish_before_the_abort() {
+    for alone_in_time in [true, false] {
+        let mut world = World::running(2);
+        let hung = world.any();
+        world.boot = |_| Boot::Hangs;
+        world.tell(Event::HungInPart(hung));
+        assert!(
+            matches!(world.log[..], [Action::Terminate(id, Reason::Hung), Action::Spawn { .. }] if id == hung),
+            "it accepts no more, and is replaced at once"
+        );
+        if alone_in_time {
+            world.pass(1.0);
+            world.tell(Event::Hung(hung));
+        } else {
+            world.pass(30.0);
+        }
+        assert_eq!(world.log[2], Action::Abort(hung, Reason::Hung));
+        world.pass(2.0);
+        assert!(world.log.contains(&Action::Kill(hung, Reason::AbortGrace)));
+    }
+}

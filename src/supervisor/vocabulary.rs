@@ -31,8 +31,10 @@ pub enum Event {
     Stopping(WorkerId),
     /// The worker should make room for a fresh one: it has served long enough, or has grown.
     Recycle(WorkerId),
-    /// The worker has been in one request, or silent, for too long.
+    /// The worker has been in one request, or silent, for too long, and does nothing else.
     Hung(WorkerId),
+    /// The worker has been in one request for too long, but its other threads serve: they may finish.
+    HungInPart(WorkerId),
     /// The worker's process was reaped.
     Exited(WorkerId),
     /// The worker could not be started; there is no process.

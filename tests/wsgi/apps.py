@@ -21,8 +21,9 @@ def facts(environ, start_response):
         "thread": threading.current_thread() is threading.main_thread(),
     }).encode()
     start_response("200 OK", TEXT)
-    if environ["PATH_INFO"] == "/held":
-        return held(body + b"\n")
+    if environ["PATH_INFO"] in ("/held", "/held/too"):
+        gate = os.environ["E2E_GATE"] + environ["PATH_INFO"].removeprefix("/held").replace("/", "-")
+        return held(body + b"\n", gate)
     if environ["PATH_INFO"] == "/exit":
         os._exit(7)
     if environ["PATH_INFO"] == "/print":
@@ -32,8 +33,8 @@ def facts(environ, start_response):
     return [body]
 
 
-def held(first):
+def held(first, gate):
     """Answer at once, go on when the gate is open."""
     yield first
-    with open(os.environ["E2E_GATE"]) as gate:
+    with open(gate) as gate:
         yield gate.read().encode()

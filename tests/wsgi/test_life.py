@@ -217,6 +217,27 @@ class Hang(Life):
             server.finish()
 
     @both_kinds
+    def test_the_neighbours_of_a_hung_request_finish_first(self, preload):
+        other_gate = self.folder / "gate-too"
+        if not other_gate.exists():
+            os.mkfifo(other_gate)
+        server = self.launch(preload=preload, threads=2, timeout="500ms").ready()
+        hung = self.open(server, "/held")
+        pid = json.loads(hung.readline())["pid"]
+        server.expect(rf"\bpid={pid}\b")
+        neighbour = self.open(server, "/held/too")
+        neighbour.readline()
+        server.wait_log(rf"pid={pid}: hangs: in GET /held for .*; its other requests may finish")
+        with open(other_gate, "w") as gate:
+            gate.write("through")
+        self.assertEqual(neighbour.read(), b"through")
+        server.wait_log(rf"pid={pid}: killed by SIGABRT")
+        with self.assertRaises((http.client.IncompleteRead, ConnectionResetError)):
+            hung.read()
+        self.assertNotEqual(self.ask(server)["pid"], pid)
+        server.finish()
+
+    @both_kinds
     def test_a_stopped_worker_is_replaced_and_one_that_goes_on_is_not(self, preload):
         server = self.launch(preload=preload, timeout="300ms").ready()
         pid = self.ask(server)["pid"]
