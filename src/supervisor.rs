@@ -411,26 +411,41 @@ impl Supervisor {
 
     /// Who has had its time is ended harder.
     fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let current = self.current.as_ref().map(|c| c.policy.abort_grace);
-        let candidate = self
-            .candidate
-            .as_ref()
-            .map(|c| (c.generation, c.policy.abort_grace));
-        for (&id, worker) in &mut self.workers {
-            if worker.deadline.is_none_or(|at| at > now) {
+        for id in self.select(|w| w.deadline.is_some_and(|at| at <= now)) {
+            let Some(worker) = self.workers.get_mut(&id) else {
                 continue;
+            };
+            match (worker.state, worker.overdue) {
+                (State::Starting, _) => {
+                    self.abort(id, Reason::StartTimeout, State::Doomed, now, actions)
+                }
+                (_, Reason::Hung) => self.abort(id, Reason::Hung, State::Leaving, now, actions),
+                (_, overdue) => {
+                    worker.deadline = None;
+                    actions.push(Action::Kill(id, overdue));
+                }
             }
-            let own = candidate.filter(|(generation, _)| *generation == worker.generation);
-            let grace = own.map(|(_, grace)| grace).or(current);
-            let until = now + grace.unwrap_or(policy::STOP_NOW);
-            if worker.state == State::Starting {
-                worker.abort(id, Reason::StartTimeout, State::Doomed, until, actions);
-            } else if worker.overdue == Reason::Hung {
-                worker.abort(id, Reason::Hung, State::Leaving, until, actions);
-            } else {
-                worker.deadline = None;
-                actions.push(Action::Kill(id, worker.overdue));
-            }
+        }
+    }
+
+    /// Has a worker say what it is doing and die, within its `abort_grace`.
+    fn abort(
+        &mut self,
+        id: WorkerId,
+        reason: Reason,
+        state: State,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let grace = self
+            .policy_of(id)
+            .map_or(policy::STOP_NOW, |p| p.abort_grace);
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.state = state;
+            worker.deadline = Some(now + grace);
+            worker.overdue = Reason::AbortGrace;
+            worker.may_accept_until = None;
+            actions.push(Action::Abort(id, reason));
         }
     }
 

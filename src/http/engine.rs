@@ -14,10 +14,11 @@ use crate::handler::{Handler, Reply};
 use crate::request::{Origin, OwnedRequest, Request};
 use crate::response::Response;
 
-/// Something that a handler has to do for a connection.
-pub(crate) enum Work<'a, S> {
+/// Something that a handler has to do for a connection. The request is borrowed on the loop's thread, and owned on its
+/// way to another.
+pub(crate) enum Work<R, S> {
     Call {
-        request: Request<'a>,
+        request: R,
         origin: Origin,
         body: Body,
         response: Response,
@@ -37,7 +38,11 @@ pub(crate) trait Engine {
     fn wait<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R;
 
     /// Does the work at once and returns the reply, or has it done; [`Engine::collect`] returns the reply then.
-    fn submit(&mut self, key: u64, work: Work<'_, Self::Stream>) -> Option<Reply<Self::Stream>>;
+    fn submit(
+        &mut self,
+        key: u64,
+        work: Work<Request<'_>, Self::Stream>,
+    ) -> Option<Reply<Self::Stream>>;
 
     /// A reply to work that was submitted before.
     fn collect(&mut self) -> Option<(u64, Reply<Self::Stream>)>;
@@ -59,7 +64,11 @@ impl<H: Handler> Engine for Inline<'_, H> {
         self.0.idle(wait)
     }
 
-    fn submit(&mut self, _key: u64, work: Work<'_, H::Stream>) -> Option<Reply<H::Stream>> {
+    fn submit(
+        &mut self,
+        _key: u64,
+        work: Work<Request<'_>, H::Stream>,
+    ) -> Option<Reply<H::Stream>> {
         match work {
             Work::Call {
                 request,
@@ -88,19 +97,7 @@ impl<H: Handler> Engine for Inline<'_, H> {
     }
 }
 
-enum Job<S> {
-    Call {
-        request: Box<OwnedRequest>,
-        origin: Origin,
-        body: Body,
-        response: Response,
-    },
-    Pull {
-        stream: S,
-        response: Response,
-    },
-    Close(S),
-}
+type Job<S> = Work<Box<OwnedRequest>, S>;
 
 /// A finished job: its connection and, unless it only closed something, the reply.
 type Finished<S> = (u64, Option<Reply<S>>);
@@ -240,7 +237,7 @@ impl<S: Send + 'static> Engine for Pool<S> {
         wait()
     }
 
-    fn submit(&mut self, key: u64, work: Work<'_, S>) -> Option<Reply<S>> {
+    fn submit(&mut self, key: u64, work: Work<Request<'_>, S>) -> Option<Reply<S>> {
         self.running += 1;
         let job = match work {
             Work::Call {

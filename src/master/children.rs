@@ -106,6 +106,14 @@ impl Children {
         self.by_pid.iter().map(|(&pid, child)| (pid, child))
     }
 
+    /// The workers for which the time that `when` says has come.
+    pub fn due(&self, now: Instant, when: impl Fn(&Child) -> Option<Instant>) -> Vec<Pid> {
+        let due = self
+            .iter()
+            .filter(|(_, child)| when(child).is_some_and(|at| at <= now));
+        due.map(|(pid, _)| pid).collect()
+    }
+
     /// The process of a worker.
     pub fn pid(&self, app: &Name, worker: WorkerId) -> Option<Pid> {
         self.pids.get(&(app.clone(), worker)).copied()

@@ -28,11 +28,7 @@ impl Master {
 
     /// Replaces the workers that are too old.
     pub(super) fn retire_the_old(&mut self, now: Instant) {
-        let due = self
-            .children
-            .iter()
-            .filter(|(_, child)| child.retire_at.is_some_and(|at| at <= now));
-        for pid in due.map(|(pid, _)| pid).collect::<Vec<_>>() {
+        for pid in self.children.due(now, |child| child.retire_at) {
             self.retire(pid, "it is as old as max_age");
         }
     }

@@ -54,8 +54,7 @@ impl Master {
     /// Starts the reload that was asked for, unless another is under way: then when that has ended. So many
     /// requests in a row become one, which takes what is on disk after the last of them.
     pub(super) fn start_wanted_reload(&mut self) {
-        let under_way = self.reload.is_some() || self.preparation.is_some();
-        if !self.reload_wanted || under_way || self.is_rolling_out() {
+        if !self.reload_wanted || self.is_under_way() || self.is_rolling_out() {
             return;
         }
         self.reload_wanted = false;
@@ -75,6 +74,11 @@ impl Master {
             Err(reason) => self.refuse(&reason),
         }
         self.tell_supervisors();
+    }
+
+    /// Whether a configuration is being prepared or proven.
+    fn is_under_way(&self) -> bool {
+        self.reload.is_some() || self.preparation.is_some()
     }
 
     /// Whether workers still come and go because of the last commit. A generation in trouble does not count:
@@ -217,8 +221,7 @@ impl Master {
 
     /// Tells the init system when a start or a reload is complete; says whether it is just now.
     pub(super) fn announce_readiness(&mut self) -> bool {
-        let under_way = self.reload.is_some() || self.preparation.is_some();
-        if !matches!(self.phase, Phase::Starting | Phase::Reloading) || under_way {
+        if !matches!(self.phase, Phase::Starting | Phase::Reloading) || self.is_under_way() {
             return false;
         }
         let Some((generation, plan)) = &self.current else {

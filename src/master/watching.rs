@@ -91,18 +91,10 @@ impl Master {
 
     /// Looks at all workers whose time has come.
     pub(super) fn look(&mut self, now: Instant) {
-        let stopped = self
-            .children
-            .iter()
-            .filter(|(_, child)| child.stopped_until.is_some_and(|at| at <= now));
-        for pid in stopped.map(|(pid, _)| pid).collect::<Vec<_>>() {
+        for pid in self.children.due(now, |child| child.stopped_until) {
             self.found_hanging(pid, "stopped by a signal for longer than it may be silent");
         }
-        let due = self
-            .children
-            .iter()
-            .filter(|(_, child)| child.look_at.is_some_and(|at| at <= now));
-        for pid in due.map(|(pid, _)| pid).collect::<Vec<_>>() {
+        for pid in self.children.due(now, |child| child.look_at) {
             match self.hang(pid) {
                 Hang::Unseen => self.look_at_size(pid),
                 Hang::Request(most) => {

@@ -14,9 +14,7 @@ impl Supervisor {
             Event::Propose(generation, policy) => self.propose(generation, policy, actions),
             Event::Commit => self.commit(actions),
             Event::Rollback => {
-                if let Some(candidate) = self.candidate.take() {
-                    self.give_up(&candidate, actions);
-                }
+                self.drop_candidate(actions);
                 self.resume();
             }
             Event::Scale(by) => self.scale(by),
@@ -49,9 +47,7 @@ impl Supervisor {
             }
             Event::Remove => {
                 self.end_all(Reason::Removed, now, actions);
-                if let Some(candidate) = self.candidate.take() {
-                    self.give_up(&candidate, actions);
-                }
+                self.drop_candidate(actions);
                 if let Some(current) = self.current.take() {
                     actions.push(Action::Retire(current.generation));
                 }
@@ -64,9 +60,7 @@ impl Supervisor {
     }
 
     fn propose(&mut self, generation: Generation, policy: Policy, actions: &mut Vec<Action>) {
-        if let Some(older) = self.candidate.take() {
-            self.give_up(&older, actions);
-        }
+        self.drop_candidate(actions);
         self.candidate = Some(Candidate {
             generation,
             policy,
@@ -104,11 +98,14 @@ impl Supervisor {
         self.resume();
     }
 
-    pub(super) fn give_up(&mut self, candidate: &Candidate, actions: &mut Vec<Action>) {
-        actions.push(Action::Retire(candidate.generation));
+    /// Its canary, if it lives, is a stray from now on.
+    fn drop_candidate(&mut self, actions: &mut Vec<Action>) {
+        if let Some(candidate) = self.candidate.take() {
+            actions.push(Action::Retire(candidate.generation));
+        }
     }
 
-    pub(super) fn resume(&mut self) {
+    fn resume(&mut self) {
         if self.wish == Wish::Pause {
             self.wish = Wish::Run;
         }
@@ -175,14 +172,11 @@ impl Supervisor {
     }
 
     fn hung(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
-        let grace = self
-            .policy_of(id)
-            .map_or(policy::STOP_NOW, |p| p.abort_grace);
-        if let Some(worker) = self.workers.get_mut(&id)
+        if let Some(worker) = self.workers.get(&id)
             && matches!(worker.state, State::Ready | State::Leaving)
             && worker.overdue != Reason::AbortGrace
         {
-            worker.abort(id, Reason::Hung, State::Leaving, now + grace, actions);
+            self.abort(id, Reason::Hung, State::Leaving, now, actions);
         }
     }
 
@@ -190,10 +184,10 @@ impl Supervisor {
         let Some(worker) = self.workers.remove(&id) else {
             return;
         };
-        if let Some(candidate) = self.candidate.take_if(|c| c.canary == Some(id)) {
+        let candidate = self.candidate.as_ref();
+        if let Some(candidate) = candidate.filter(|c| c.canary == Some(id)) {
             actions.push(Action::Failed(candidate.generation));
-            self.give_up(&candidate, actions);
-            return;
+            return self.drop_candidate(actions);
         }
         let Some(current) = self.current.as_ref() else {
             return;

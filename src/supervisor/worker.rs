@@ -38,22 +38,6 @@ impl Worker {
     pub(super) fn active(&self) -> bool {
         matches!(self.state, State::Starting | State::Ready)
     }
-
-    /// Has it say what it is doing and die, by `until` at the latest.
-    pub(super) fn abort(
-        &mut self,
-        id: WorkerId,
-        reason: Reason,
-        state: State,
-        until: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        self.state = state;
-        self.deadline = Some(until);
-        self.overdue = Reason::AbortGrace;
-        self.may_accept_until = None;
-        actions.push(Action::Abort(id, reason));
-    }
 }
 
 /// Tells a worker to end within `grace`; one that was told already only gets less time, never more.

@@ -13,6 +13,7 @@ use crate::connection::{Event, Phase};
 use crate::engine::{Engine, Work};
 use crate::files::Part;
 use crate::handler::{Next, Observer, Reply};
+use crate::request::Request;
 use crate::response::Response;
 use crate::timers::{NEVER, now};
 
@@ -143,10 +144,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                                 }
                             };
                         }
-                        Ok(n) => {
-                            left -= n as u64;
-                            self.observer.sent(n);
-                            client.deadline = NEVER;
+                        other => {
+                            left -= other.unwrap_or(0) as u64;
                             client.task = Task::File {
                                 file,
                                 offset,
@@ -154,19 +153,14 @@ impl<E: Engine, O: Observer> Server<E, O> {
                                 stream,
                                 response,
                             };
-                        }
-                        Err(error) => {
-                            client.task = Task::File {
-                                file,
-                                offset,
-                                left,
-                                stream,
-                                response,
-                            };
-                            match error {
-                                Errno::AGAIN => return self.wait_to_write(key, client),
-                                Errno::INTR => {}
-                                _ => return Turn::Close,
+                            match other {
+                                Ok(n) => {
+                                    self.observer.sent(n);
+                                    client.deadline = NEVER;
+                                }
+                                Err(Errno::AGAIN) => return self.wait_to_write(key, client),
+                                Err(Errno::INTR) => {}
+                                Err(_) => return Turn::Close,
                             }
                         }
                     }
@@ -330,7 +324,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn submit(&mut self, key: u64, client: &mut Client<E::Stream>, work: Work<'_, E::Stream>) {
+    fn submit(
+        &mut self,
+        key: u64,
+        client: &mut Client<E::Stream>,
+        work: Work<Request<'_>, E::Stream>,
+    ) {
         let now = now();
         self.running.push_back((key, now));
         match self.running.len() {
