@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, Snapshot};
+use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, SUCCEEDED, Snapshot};
 
 /// All records.
 pub struct Scoreboard {
@@ -59,8 +59,20 @@ impl Scoreboard {
     /// # Errors
     /// The memory cannot be written.
     pub fn mark(&self, record: u32) -> io::Result<()> {
-        let word = offset(record) + (MARK * 8) as u64;
-        self.memory.write_all_at(&1_u64.to_ne_bytes(), word)
+        self.set(record, MARK)
+    }
+
+    /// Tells a worker, before it is told to end, that others take what waits in the accept queues.
+    ///
+    /// # Errors
+    /// The memory cannot be written.
+    pub fn succeed(&self, record: u32) -> io::Result<()> {
+        self.set(record, SUCCEEDED)
+    }
+
+    fn set(&self, record: u32, word: usize) -> io::Result<()> {
+        let place = offset(record) + (word * 8) as u64;
+        self.memory.write_all_at(&1_u64.to_ne_bytes(), place)
     }
 
     /// What a worker has noted.

@@ -73,6 +73,8 @@ pub trait Observer {
     fn answered(&mut self, status: u16, microseconds: u64);
     /// Bytes were handed to the kernel.
     fn sent(&mut self, bytes: usize);
+    /// Whether other workers take what waits in the accept queues; asked when the server is to stop.
+    fn is_succeeded(&self) -> bool;
     /// The server accepts no more connections and finishes.
     fn draining(&mut self);
 }

@@ -237,14 +237,18 @@ impl<E: Engine, O: Observer> Server<E, O> {
     /// One connection only: what else waits goes to whichever worker is free first.
     fn accept(&mut self, index: usize) {
         // Even when no thread is free any more since the wait: nobody else was woken for it.
-        if !self.draining && self.pause == NEVER && self.accept_one(index) {
+        if !self.draining
+            && self.pause == NEVER
+            && let Some(key) = self.accept_one(index)
+        {
+            self.go_on(key);
             // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
             // connections that stay open are spread over the workers.
             self.listeners[index].unwatch(&self.epoll);
         }
     }
 
-    fn accept_one(&mut self, index: usize) -> bool {
+    fn accept_one(&mut self, index: usize) -> Option<u64> {
         match self.listeners[index].accept() {
             Accepted::Connection(socket, peer) => {
                 self.exhausted = false;
@@ -259,10 +263,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 client.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Box::new(client));
                 self.observer.connections(self.clients.len());
-                self.go_on(key);
-                true
+                Some(key)
             }
-            Accepted::Nobody => false,
+            Accepted::Nobody => None,
             Accepted::Exhausted(error) => {
                 if !mem::replace(&mut self.exhausted, true) {
                     log::error!(
@@ -270,25 +273,36 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     );
                 }
                 self.pause = self.after(EXHAUSTED_PAUSE);
-                false
+                None
             }
         }
     }
 
-    /// Takes what waits in the accept queues, as nobody else may be there to do it, and then no more.
+    /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. All of that is
+    /// taken before any is served: where more arrives than can be served, the queue would never be empty.
     fn drain(&mut self) -> io::Result<()> {
         if mem::replace(&mut self.draining, true) {
             return Ok(());
         }
-        self.observer.draining();
-        for index in 0..self.listeners.len() {
-            while self.clients.len() < self.limits.max_connections && self.accept_one(index) {}
+        let mut accepted = Vec::new();
+        if !self.observer.is_succeeded() {
+            for index in 0..self.listeners.len() {
+                while self.clients.len() < self.limits.max_connections
+                    && let Some(key) = self.accept_one(index)
+                {
+                    accepted.push(key);
+                }
+            }
         }
         // Closing a socket takes it out of epoll only when no other process holds it.
         for listener in &mut self.listeners {
             listener.unwatch(&self.epoll);
         }
         self.listeners.clear();
+        self.observer.draining();
+        for key in accepted {
+            self.go_on(key);
+        }
         self.now = now();
         let grace = self.after(DRAIN_GRACE);
         for key in self.clients.keys() {

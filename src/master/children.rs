@@ -11,6 +11,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::config::Address;
 use crate::plan::{Hang, Recycle};
 use crate::supervisor::{Generation, Reason, Slot, WorkerId};
 
@@ -30,6 +31,8 @@ pub struct Child {
     pub generation: Generation,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
+    /// What it listens on.
+    pub listens_on: Vec<Address>,
     /// When it was asked for.
     pub asked_for: Instant,
     /// Whether it has said that it is ready.
@@ -135,6 +138,7 @@ impl Child {
             slot: 0,
             generation: 1,
             record: None,
+            listens_on: Vec::new(),
             asked_for: Instant::now(),
             ready: false,
             hang: Hang::Unseen,

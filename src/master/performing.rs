@@ -68,6 +68,9 @@ impl Master {
     /// Sends a signal to a worker, or to the template that it was to come from.
     pub(super) fn signal(&mut self, name: &Name, worker: WorkerId, signal: Signal, reason: Reason) {
         if let Some(pid) = self.children.pid(name, worker) {
+            if signal == Signal::SIGTERM {
+                self.leave_queue_to_others(pid, reason);
+            }
             if let Some(child) = self.children.get_mut(pid) {
                 child.told = Some((signal, reason));
                 match signal {
@@ -118,6 +121,26 @@ impl Master {
                 key.1
             );
             self.not_started(name, worker, Event::SpawnFailed(worker));
+        }
+    }
+}
+
+impl Master {
+    /// Tells a worker that is to end whether it need empty the accept queues: not when others go on with them.
+    fn leave_queue_to_others(&self, pid: Pid, reason: Reason) {
+        let others = matches!(
+            reason,
+            Reason::Replaced | Reason::Recycled | Reason::ScaledDown
+        );
+        let Some(child) = self.children.get(pid).filter(|_| others) else {
+            return;
+        };
+        let mut sockets = child.listens_on.iter();
+        if let Some(record) = child.record
+            && sockets.all(|at| self.listeners.socket(at).is_some())
+            && let Err(error) = self.scoreboard.succeed(record)
+        {
+            debug!("cannot write record {record} of the scoreboard: {error}");
         }
     }
 }

@@ -46,6 +46,7 @@ impl Master {
             slot,
             generation,
             record: record.ok(),
+            listens_on: plan.sockets.iter().map(|(_, at)| at.clone()).collect(),
             asked_for: Instant::now(),
             ready: false,
             hang: plan.hang,

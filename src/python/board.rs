@@ -81,6 +81,10 @@ impl Observer for Board {
         }
     }
 
+    fn is_succeeded(&self) -> bool {
+        self.record.is_some_and(Record::is_succeeded)
+    }
+
     fn draining(&mut self) {
         self.state(State::Draining);
         self.draining = true;

@@ -18,7 +18,8 @@
 //! | 9..29 | method and path of the oldest running request, cut, 8 bytes a word in memory order |
 //! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
 //! | 53 | the master's mark: a worker that begins a request and finds it not 0 sets it to 0 and says `BUSY=1` |
-//! | 54..64 | reserved, 0 |
+//! | 54 | the master's word to a worker that it tells to end: not 0 when others take what waits in the accept queues |
+//! | 55..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -54,10 +55,13 @@ pub const LINE: usize = 9;
 /// Offset of the latency buckets in words.
 pub const LATENCY: usize = LINE + LINE_BYTES / 8;
 
-/// Offset of the master's mark in words; the only word that the master writes.
+/// Offset of the master's mark in words.
 pub const MARK: usize = LATENCY + LATENCY_BUCKETS;
 
-const _: () = assert!(MARK < RECORD_WORDS);
+/// Offset of the master's word on succession; with [`MARK`] all that the master writes.
+pub const SUCCEEDED: usize = MARK + 1;
+
+const _: () = assert!(SUCCEEDED < RECORD_WORDS);
 
 /// What a worker is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +156,11 @@ impl Record {
     /// Leaves the mark again, when the master could not be told.
     pub fn keep_mark(self) {
         self.store(MARK, 1);
+    }
+
+    /// Whether others take what waits in the accept queues, now that this worker is to end.
+    pub fn is_succeeded(self) -> bool {
+        self.words[SUCCEEDED].load(Ordering::Acquire) != 0
     }
 
     /// Notes how many threads run a request, the oldest being the same as before.

@@ -78,6 +78,9 @@ impl Observer for Silent {
     fn idle(&mut self) {}
     fn answered(&mut self, _: u16, _: u64) {}
     fn sent(&mut self, _: usize) {}
+    fn is_succeeded(&self) -> bool {
+        false
+    }
     fn draining(&mut self) {}
 }
 
@@ -212,4 +215,67 @@ fn a_rejected_client_reads_its_answer_though_it_goes_on_sending() {
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 413 "));
     running.stop();
+}
+
+/// Connects once more when the server says that it accepts no more.
+struct Latecomer {
+    succeeded: bool,
+    listener: TcpListener,
+    late: Arc<std::sync::Mutex<Option<TcpStream>>>,
+}
+
+impl Observer for Latecomer {
+    fn connections(&mut self, _: usize) {}
+    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+    fn threads(&mut self, _: usize) {}
+    fn idle(&mut self) {}
+    fn answered(&mut self, _: u16, _: u64) {}
+    fn sent(&mut self, _: usize) {}
+    fn is_succeeded(&self) -> bool {
+        self.succeeded
+    }
+    fn draining(&mut self) {
+        let address = self.listener.local_addr().unwrap();
+        *self.late.lock().unwrap() = Some(TcpStream::connect(address).unwrap());
+    }
+}
+
+#[test]
+fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_successors() {
+    for succeeded in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut early = TcpStream::connect(address).unwrap();
+        early
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        // Both are there at the first look: the request that waits to be accepted and the wish to stop.
+        let stop = eventfd(1, EventfdFlags::CLOEXEC).unwrap();
+        let late = Arc::default();
+        let observer = Latecomer {
+            succeeded,
+            listener: listener.try_clone().unwrap(),
+            late: Arc::clone(&late),
+        };
+        let config = Config {
+            limits: Arc::new(Limits::default()),
+            listeners: vec![listener.try_clone().unwrap().into()],
+            files: Files::default(),
+            stop,
+        };
+        serve_inline(config, &mut Echo, observer).unwrap();
+
+        listener.set_nonblocking(true).unwrap();
+        let left = std::iter::from_fn(|| listener.accept().ok()).map(|(_, peer)| peer);
+        let left: Vec<_> = left.collect();
+        let late = late.lock().unwrap().take().unwrap().local_addr().unwrap();
+        let mut answer = String::new();
+        if succeeded {
+            assert_eq!(left, [early.local_addr().unwrap(), late]);
+        } else {
+            assert_eq!(left, [late]);
+            early.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        }
+    }
 }
