@@ -11,6 +11,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Master, Outcome};
 use crate::plan::{self, Plan};
@@ -65,11 +66,26 @@ enum Command {
     Stop,
     /// Open the log files anew, as USR1 does.
     Reopen,
+    /// The process behind a log file; started by the master only.
+    #[command(hide = true)]
+    WriteLog {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::WriteLog { path }) = &arguments.command {
+        return match log_writer::run(path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                logging::complain(&format!("cannot write {}: {error}", path.display()));
+                FAILED.into()
+            }
+        };
+    }
     let Some(config) = arguments.config else {
         eprintln!("preforkd: which configuration? Say it with -c FILE (see --help)");
         return USAGE.into();
@@ -151,6 +167,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
         }
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
+        Command::WriteLog { .. } => unreachable!("it speaks to no master"),
     }
 }
 

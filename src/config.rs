@@ -73,6 +73,13 @@ pub struct App {
     #[serde(default)]
     pub env: BTreeMap<String, String>,
 
+    /// The file that standard output goes to.
+    pub stdout: Key<PathBuf>,
+    /// The file that standard error goes to.
+    pub stderr: Key<PathBuf>,
+    /// The file with a line for each request (`wsgi`).
+    pub access_log: Key<PathBuf>,
+
     /// When a worker of a `command` app counts as ready.
     pub ready: Key<Ready>,
     /// A worker that is not ready in this time has failed.

@@ -3,6 +3,7 @@
 //! The map of the house:
 //!
 //! - [`cli`] reads the command line; [`client`] asks a running master; [`logging`] says where log lines go;
+//! - [`log_writer`] is the process behind a log file;
 //! - [`config`] is `app.toml` as written, [`plan`] the same checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
 //! - [`master`] is the loop between the world and the supervisors;
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod effects;
+pub mod log_writer;
 pub mod logging;
 pub mod master;
 pub mod plan;

@@ -2,7 +2,7 @@
 //! one thread, and no word with any client.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io;
+use std::io::{self, Stderr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -18,10 +18,12 @@ use preforkd_worker::notify;
 use crate::effects::control::Control;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
+use crate::effects::log_files::LogFiles;
 use crate::effects::notify::NotifySocket;
 use crate::effects::pid_file::PidFile;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::Signals;
+use crate::effects::tail::Tail;
 use crate::effects::template::Template;
 use crate::plan::{self, Plan};
 use crate::signals;
@@ -31,6 +33,7 @@ mod children;
 mod controlling;
 mod ending;
 mod obeying;
+mod outputs;
 mod performing;
 mod preparing;
 mod recycling;
@@ -42,7 +45,7 @@ mod watching;
 use children::{Children, Name};
 use controlling::Waiting;
 use preparing::Preparation;
-use reload::Reload;
+use reload::{Opened, Reload};
 
 /// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
 const SIGNALS: Token = Token(0);
@@ -103,6 +106,11 @@ pub struct Master {
     waiting: Waiting,
     scoreboard: Scoreboard,
     listeners: Listeners,
+    log_files: LogFiles,
+    /// Standard error.
+    errors: Stderr,
+    /// What is heard on standard error of processes that start.
+    tails: HashMap<Pid, Tail>,
     apps: BTreeMap<Name, App>,
     children: Children,
     templates: HashMap<(Name, Generation), Template>,
@@ -122,6 +130,8 @@ pub struct Master {
     refused: Option<String>,
     /// When the init system wants to hear that the loop goes round.
     sign_of_life: Option<Instant>,
+    /// Everything has ended; how long what was said may still be written.
+    last_words_until: Option<Instant>,
     phase: Phase,
     status: String,
     outcome: Outcome,
@@ -192,6 +202,9 @@ impl Master {
             waiting: Waiting::default(),
             scoreboard: Scoreboard::new()?,
             listeners,
+            log_files: LogFiles::default(),
+            errors: io::stderr(),
+            tails: HashMap::new(),
             apps: BTreeMap::new(),
             children: Children::default(),
             templates: HashMap::new(),
@@ -205,6 +218,7 @@ impl Master {
             reload_wanted: false,
             refused: None,
             sign_of_life,
+            last_words_until: None,
             phase: Phase::Starting,
             status: String::new(),
             outcome: Outcome::Stopped,
@@ -213,7 +227,9 @@ impl Master {
         for name in master.listeners.unused() {
             warn!("the inherited socket {name} is used by no app");
         }
-        master.propose(plan, Vec::new());
+        let log_files = master.log_files.open(&plan.log_files());
+        log_files.map_err(io::Error::other)?;
+        master.propose(plan, Opened::default());
         Ok(master)
     }
 
@@ -230,6 +246,7 @@ impl Master {
                 && self.apps.values().all(|app| app.ended)
                 && self.no_templates()
                 && self.preparation.is_none()
+                && self.logs_are_written()
             {
                 self.stop_ends();
                 info!("stopped");
@@ -266,6 +283,7 @@ impl Master {
             }
             if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
                 self.read_launch(fd as RawFd);
+                self.read_tail(fd as RawFd);
                 self.hear_caller(fd as RawFd);
             }
         }
@@ -284,6 +302,7 @@ impl Master {
             self.sign_of_life = self.init.watchdog().map(|every| now + every);
         }
         self.end_overdue_step(now);
+        self.replace_log_writers(now);
         self.look(now);
         self.retire_the_old(now);
         for (name, app) in &self.apps {
@@ -412,6 +431,7 @@ impl Master {
         supervisors
             .chain(self.sign_of_life)
             .chain(self.step_deadline())
+            .chain(self.log_deadline())
             .chain(self.next_look())
             .chain(self.next_retirement())
             .min()

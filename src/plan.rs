@@ -3,7 +3,7 @@
 //! The only place that knows the kinds of worker: what comes out is the same for all of them. Pure: what it
 //! has to know of the host it asks of a [`Host`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,12 +14,14 @@ mod command;
 pub mod control;
 mod host;
 mod identity;
+mod output;
 mod sockets;
 #[cfg(test)]
 mod tests;
 mod wsgi;
 
 pub use host::{Host, User};
+pub use output::{LogFile, Output};
 
 /// What the master does with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,8 @@ pub struct App {
     pub recycle: Recycle,
     /// What must succeed before a reload starts any worker.
     pub before: Option<Launch>,
+    /// Where what its workers say goes.
+    pub output: Output,
 }
 
 /// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
@@ -120,6 +124,12 @@ pub struct Credentials {
 }
 
 impl Plan {
+    /// The log files of all apps.
+    pub fn log_files(&self) -> BTreeSet<LogFile> {
+        let apps = self.apps.values();
+        apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
     /// Reads the text of the configuration `file` and checks it against `host`; relative paths in it are
     /// relative to its folder.
     ///
@@ -253,6 +263,7 @@ impl Draft<'_> {
         };
         let before = self.before(&launch)?;
         Ok(App {
+            output: self.output()?,
             sockets,
             before,
             launch,

@@ -29,6 +29,10 @@ pub struct Process<'a> {
     pub user: Option<(u32, u32, &'a [u32])>,
     /// File mode creation mask, unless the master's.
     pub umask: Option<u32>,
+    /// Standard output, unless the master's.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// Standard error, unless the master's.
+    pub stderr: Option<BorrowedFd<'a>>,
     /// Descriptors that the child finds from 3 on; no others are inherited but standard output and error.
     pub fds: Vec<BorrowedFd<'a>>,
 }
@@ -260,6 +264,16 @@ impl Child<'_> {
             *moved = check(at, unsafe {
                 libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, free)
             })?;
+        }
+        let output = [
+            (self.process.stdout, libc::STDOUT_FILENO),
+            (self.process.stderr, libc::STDERR_FILENO),
+        ];
+        for (fd, goal) in output {
+            if let Some(fd) = fd {
+                // SAFETY: plain numbers.
+                check(at, unsafe { libc::dup2(fd.as_raw_fd(), goal) })?;
+            }
         }
         for (moved, goal) in self.moved.iter().zip(FIRST_FD..) {
             // SAFETY: plain numbers.

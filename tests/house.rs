@@ -111,11 +111,13 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "init",
             "launch",
             "listen",
+            "log_files",
             "memory",
             "notify",
             "pid_file",
             "scoreboard",
             "signals",
+            "tail",
             "template",
         ] {
             let known = code.contains(&format!("super::{other}"))

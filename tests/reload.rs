@@ -70,6 +70,11 @@ fn a_generation_that_cannot_start_is_rolled_back_and_the_next_good_one_is_taken(
         heard.contains("exited with status 7, before it was ready"),
         "{heard}"
     );
+    assert!(
+        heard.contains("(its last words: settings are missing); keeping generation 1"),
+        "{heard}"
+    );
+    run.logged(&["settings are missing"]);
     assert!(heard.contains("keeping generation 1"), "{heard}");
     std::fs::remove_file(run.path("behaviour")).expect("it is there");
     let heard = run.reload();
@@ -210,10 +215,11 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     );
     assert_ne!(run.ask("pid"), pid);
     let pid = run.ask("pid");
-    run.write("app.toml", &with("exit 4"));
+    run.write("app.toml", &with("echo not migrated >&2; exit 4"));
     let heard = run.reload();
     assert!(
-        heard.contains("app=web: its command `before` exited with status 4"),
+        heard.contains("app=web: its command `before` exited with status 4")
+            && heard.contains("(its last words: not migrated); keeping"),
         "{heard}"
     );
     assert_eq!(run.ask("pid"), pid);

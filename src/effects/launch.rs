@@ -28,6 +28,21 @@ pub struct Contract<'a> {
     pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
     /// A template's socket to the master.
     pub template: Option<BorrowedFd<'a>>,
+    /// Where what it says goes.
+    pub output: Output<'a>,
+}
+
+/// Where what a process says goes.
+#[derive(Default)]
+pub struct Output<'a> {
+    /// Standard output, unless the master's.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// Standard error, unless the master's.
+    pub stderr: Option<BorrowedFd<'a>>,
+    /// What a Python worker takes for standard error as soon as it is ready.
+    pub stderr_later: Option<BorrowedFd<'a>>,
+    /// Where a Python worker notes each request.
+    pub access_log: Option<BorrowedFd<'a>>,
 }
 
 /// Variables that belong to the master alone.
@@ -66,9 +81,17 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
             set(env::SCOREBOARD_RECORD, record.to_string());
         }
     }
-    if let Some(fd) = contract.template {
-        set(env::TEMPLATE, next(&fds));
-        fds.push(fd);
+    let output = &contract.output;
+    let more = [
+        (env::TEMPLATE, contract.template),
+        (env::STDERR_FD, output.stderr_later),
+        (env::ACCESS_LOG_FD, output.access_log),
+    ];
+    for (key, fd) in more {
+        if let Some(fd) = fd {
+            set(key, next(&fds));
+            fds.push(fd);
+        }
     }
     let user = launch.user.as_ref();
     sys::spawn(&Process {
@@ -85,6 +108,8 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
+        stdout: output.stdout,
+        stderr: output.stderr,
         fds,
     })
 }

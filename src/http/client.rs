@@ -72,6 +72,8 @@ pub(crate) struct Client<S> {
     pub body_bytes: u64,
     /// When the running request was there.
     pub began: Instant,
+    /// The same of the last request in the access log.
+    pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
     watched: EventFlags,
@@ -110,6 +112,7 @@ impl<S> Client<S> {
             armed: NEVER,
             waiting: Phase::Idle,
             began: 0,
+            logged: 0,
             queued: false,
             watched: EventFlags::empty(),
         }

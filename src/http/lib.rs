@@ -5,6 +5,7 @@
 //! nothing here knows Python.
 #![forbid(unsafe_code)]
 
+mod access;
 mod body;
 mod chunked;
 mod client;

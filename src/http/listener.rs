@@ -15,6 +15,8 @@ pub(crate) enum Accepted {
     Connection(OwnedFd, Option<SocketAddr>),
     /// Nobody waits (any more): another worker was faster.
     Nobody,
+    /// The socket was shut down by whoever opened it.
+    Over,
     /// No descriptor or memory is left.
     Exhausted(io::Error),
 }
@@ -25,6 +27,8 @@ pub(crate) struct Listener {
     socket: OwnedFd,
     tcp: bool,
     watched: bool,
+    /// It was shut down: there is nothing to watch any more.
+    over: bool,
 }
 
 impl Listener {
@@ -35,13 +39,14 @@ impl Listener {
             socket,
             tcp: matches!(family, AddressFamily::INET | AddressFamily::INET6),
             watched: false,
+            over: false,
         })
     }
 
     /// Begins to watch the socket. EPOLLEXCLUSIVE wakes one of the waiting workers for a connection instead of all;
     /// level-triggered, so that a worker need not take everything that waits and leaves it to others.
     pub fn watch(&mut self, epoll: &OwnedFd, key: u64) -> io::Result<()> {
-        if !self.watched {
+        if !self.watched && !self.over {
             epoll::add(
                 epoll,
                 &self.socket,
@@ -61,7 +66,7 @@ impl Listener {
         }
     }
 
-    pub fn accept(&self) -> Accepted {
+    pub fn accept(&mut self) -> Accepted {
         loop {
             return match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
             {
@@ -74,6 +79,10 @@ impl Listener {
                     Accepted::Connection(socket, peer.and_then(address))
                 }
                 Err(Errno::AGAIN) => Accepted::Nobody,
+                Err(Errno::INVAL) => {
+                    self.over = true;
+                    Accepted::Over
+                }
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
                     Accepted::Exhausted(error.into())
                 }

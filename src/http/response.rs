@@ -66,6 +66,8 @@ pub struct Response {
     ended: bool,
     cut: bool,
     status: u16,
+    /// Bytes of the body that were written.
+    body: u64,
 }
 
 impl Response {
@@ -81,6 +83,7 @@ impl Response {
             ended: false,
             cut: false,
             status: 0,
+            body: 0,
         }
     }
 
@@ -253,21 +256,26 @@ impl Response {
             Framing::Length(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
                 *left -= n as u64;
+                self.body += n as u64;
                 self.out.extend_from_slice(&data[..n]);
             }
             Framing::Chunked if data.is_empty() => {}
             Framing::Chunked => {
+                self.body += data.len() as u64;
                 chunk_size(&mut self.out, data.len());
                 self.out.extend_from_slice(data);
                 self.out.extend_from_slice(b"\r\n");
             }
-            Framing::Close => self.out.extend_from_slice(data),
+            Framing::Close => {
+                self.body += data.len() as u64;
+                self.out.extend_from_slice(data);
+            }
         }
     }
 
     /// The server sends `length` bytes of a file itself; how many of them the client may get.
     pub(crate) fn pass(&mut self, length: u64) -> u64 {
-        match &mut self.framing {
+        let passed = match &mut self.framing {
             Framing::Length(left) => {
                 let n = length.min(*left);
                 *left -= n;
@@ -275,7 +283,14 @@ impl Response {
             }
             Framing::Close => length,
             Framing::Unsent | Framing::Nothing | Framing::Chunked => 0,
-        }
+        };
+        self.body += passed;
+        passed
+    }
+
+    /// How many bytes of the body were written.
+    pub(crate) fn body_bytes(&self) -> u64 {
+        self.body
     }
 
     /// Whether `pass` can be used: the body's bytes go out as they are.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
 use rustix::io::Errno;
 
+use crate::access::AccessLog;
 use crate::client::{Client, Task};
 use crate::connection::{Connection, Phase};
 use crate::engine::{Engine, Inline, Pool};
@@ -56,8 +57,12 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// Listening sockets; they become non-blocking.
     pub listeners: Vec<OwnedFd>,
+    /// The last listener is for probes: the others are left alone until it is shut down.
+    pub private: bool,
     /// Folders of static files.
     pub files: Files,
+    /// A non-blocking pipe for a line on each request.
+    pub access_log: Option<OwnedFd>,
     /// Becomes readable when the server is to stop gracefully.
     pub stop: OwnedFd,
 }
@@ -94,6 +99,8 @@ struct Server<E: Engine, O> {
     limits: Arc<Limits>,
     files: Files,
     listeners: Vec<Listener>,
+    private: bool,
+    access: Option<AccessLog>,
     _stop: OwnedFd,
     clients: Slab<Box<Client<E::Stream>>>,
     timers: Timers,
@@ -142,6 +149,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
             limits: config.limits,
             files: config.files,
             listeners,
+            private: config.private,
+            access: config.access_log.map(AccessLog::new),
             _stop: config.stop,
             clients: Slab::default(),
             timers: Timers::default(),
@@ -184,6 +193,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.accept(listener);
             }
             self.expire()?;
+            if let Some(access) = &mut self.access {
+                access.flush();
+            }
         }
         Ok(())
     }
@@ -225,8 +237,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
     /// worker that would leave it lying must not be among those that wait.
     fn watch_listeners(&mut self) -> io::Result<()> {
         let open = !self.draining && self.may_accept();
+        let last = self.listeners.len().wrapping_sub(1);
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            match open {
+            match open && (!self.private || index == last) {
                 true => listener.watch(&self.epoll, LISTENERS + index as u64)?,
                 false => listener.unwatch(&self.epoll),
             }
@@ -266,6 +279,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 Some(key)
             }
             Accepted::Nobody => None,
+            Accepted::Over => {
+                // The probes are over. The listener keeps its place, as connections name theirs by it.
+                self.listeners[index].unwatch(&self.epoll);
+                self.private &= index + 1 < self.listeners.len();
+                None
+            }
             Accepted::Exhausted(error) => {
                 if !mem::replace(&mut self.exhausted, true) {
                     log::error!(
@@ -285,7 +304,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             return Ok(());
         }
         let mut accepted = Vec::new();
-        if !self.observer.is_succeeded() {
+        if !self.private && !self.observer.is_succeeded() {
             for index in 0..self.listeners.len() {
                 while self.clients.len() < self.limits.max_connections
                     && let Some(key) = self.accept_one(index)
@@ -372,6 +391,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             Phase::Head | Phase::Body if reading => {
                 Reject::with(408, "the request did not come in time").answer(&mut client.out);
                 client.task = Task::Rejected;
+                self.log_refusal(&client, 408);
                 return self.drive(key, client);
             }
             _ => {}

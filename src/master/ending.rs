@@ -55,7 +55,10 @@ impl Master {
         if let Some(pipe) = self.launching.remove(&pid) {
             self.unwatch(&pipe);
         }
-        if self.step_ended(pid, status) {
+        let words = self.last_words(pid);
+        if self.step_ended(pid, status, words.as_deref())
+            || self.log_writer_ended(pid, &describe(status))
+        {
             return;
         }
         if self.leaving_templates.remove(&pid) {
@@ -67,7 +70,7 @@ impl Master {
             .iter()
             .find(|(_, template)| template.pid == pid);
         if let Some(key) = template.map(|(key, _)| key.clone()) {
-            return self.template_ended(key, status);
+            return self.template_ended(key, status, words.as_deref());
         }
         let Some(child) = self.children.remove(pid) else {
             debug!("pid {pid}, no worker: {}", describe(status));
@@ -75,7 +78,7 @@ impl Master {
         };
         self.release(&child);
         let now = Instant::now();
-        let death = report::death(&child, status, now);
+        let mut death = report::death(&child, status, now);
         let Some(app) = self.apps.get_mut(&child.app) else {
             return;
         };
@@ -89,6 +92,9 @@ impl Master {
         let asked = child
             .told
             .is_some_and(|(signal, _)| signal == Signal::SIGTERM);
+        if !asked {
+            death += &report::last_words(words.as_deref());
+        }
         if asked {
             info!("{tag}: {death}");
         } else if self.phase == Phase::Stopping || child.told.is_some() {
@@ -104,7 +110,7 @@ impl Master {
         }
     }
 
-    fn template_ended(&mut self, key: (Name, Generation), status: WaitStatus) {
+    fn template_ended(&mut self, key: (Name, Generation), status: WaitStatus, words: Option<&str>) {
         let Some(template) = self.templates.remove(&key) else {
             return;
         };
@@ -115,7 +121,8 @@ impl Master {
         } else {
             ", before the application was loaded"
         };
-        let death = format!("{}{when}", describe(status));
+        let words = report::last_words(words);
+        let death = format!("{}{when}{words}", describe(status));
         error!(
             "app={name} template gen={generation} pid={}: {death}",
             template.pid

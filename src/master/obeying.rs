@@ -31,9 +31,10 @@ impl Master {
                 info!("{from}: pausing: all workers end, the listeners stay (SIGHUP resumes)");
                 self.tell_all(&Event::Pause);
             }
-            Request::Reopen => {
-                info!("{from}: the log goes to standard error, there is no file to reopen")
-            }
+            Request::Reopen => match self.log_files.reopen() {
+                0 => info!("{from}: no app has a log file, there is nothing to reopen"),
+                number => info!("{from}: reopening {number} log files"),
+            },
             Request::Upgrade => {
                 warn!(
                     "{from}: replacing the program in place is not supported; restart preforkd to upgrade it"

@@ -27,6 +27,7 @@ impl Master {
                     child.ready = true;
                     let time = report::short(child.asked_for.elapsed());
                     info!("{}: ready after {time}", report::Tag(child, pid));
+                    self.stop_overhearing(name, pid);
                     self.begin_watching(pid);
                     self.begin_ageing(pid);
                 }

@@ -10,8 +10,8 @@ use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
 use super::performing::send;
+use super::reload::Opened;
 use super::{Master, report};
-use crate::config::Address;
 use crate::effects::launch::{Contract, launch};
 use crate::plan::{self, Plan};
 use crate::signals::describe;
@@ -20,7 +20,7 @@ use crate::sys::{Progress, progress};
 /// A checked plan whose listeners are open, waiting for its commands.
 pub(super) struct Preparation {
     plan: Plan,
-    opened: Vec<Address>,
+    opened: Opened,
     /// The apps whose commands are still to run.
     left: VecDeque<String>,
     running: Step,
@@ -40,13 +40,13 @@ struct Step {
 
 impl Master {
     /// Runs the commands of a plan one after the other; then the workers are started.
-    pub(super) fn prepare(&mut self, plan: Plan, opened: Vec<Address>) {
+    pub(super) fn prepare(&mut self, plan: Plan, opened: Opened) {
         let with_command = plan.apps.iter().filter(|(_, app)| app.before.is_some());
         let left = with_command.map(|(name, _)| name.clone()).collect();
         self.next_step(plan, opened, left);
     }
 
-    fn next_step(&mut self, plan: Plan, opened: Vec<Address>, mut left: VecDeque<String>) {
+    fn next_step(&mut self, plan: Plan, opened: Opened, mut left: VecDeque<String>) {
         let Some(name) = left.pop_front() else {
             return self.propose(plan, opened);
         };
@@ -62,7 +62,7 @@ impl Master {
                 });
             }
             Err(reason) => {
-                self.listeners.close(&opened);
+                self.close(&opened);
                 self.refuse(&format!(
                     "app={name}: its command `before` cannot be started: {reason}"
                 ));
@@ -70,10 +70,11 @@ impl Master {
         }
     }
 
-    fn begin_step(&self, name: &str, app: Option<&plan::App>) -> Result<Step, String> {
+    fn begin_step(&mut self, name: &str, app: Option<&plan::App>) -> Result<Step, String> {
         let missing = || "there is none".to_owned();
         let app = app.ok_or_else(missing)?;
         let command = app.before.as_ref().ok_or_else(missing)?;
+        let overheard = self.overhear(app);
         let contract = Contract {
             app: name,
             slot: None,
@@ -82,9 +83,11 @@ impl Master {
             notify_socket: self.notify.name(),
             scoreboard: None,
             template: None,
+            output: self.output(app, overheard.as_ref()),
         };
         let (pid, pipe) = launch(command, &contract).map_err(|error| error.to_string())?;
         info!("app={name} before pid={pid}: {}", command.args.join(" "));
+        self.listen_to(pid, overheard);
         let began = Instant::now();
         let deadline = began + app.policy.start_timeout;
         Ok(Step {
@@ -118,7 +121,7 @@ impl Master {
     }
 
     /// Whether a process was the running command; if so, what follows from its end is done.
-    pub(super) fn step_ended(&mut self, pid: Pid, status: WaitStatus) -> bool {
+    pub(super) fn step_ended(&mut self, pid: Pid, status: WaitStatus, words: Option<&str>) -> bool {
         let Some(preparation) = self.preparation.take_if(|p| p.running.pid == pid) else {
             return false;
         };
@@ -148,8 +151,9 @@ impl Master {
             }
             _ => format!("{} after {time}", describe(status)),
         };
+        let why = why + &report::last_words(words);
         error!("app={name} before pid={pid}: {why}");
-        self.listeners.close(&opened);
+        self.close(&opened);
         self.refuse(&format!("app={name}: its command `before` {why}"));
         true
     }

@@ -11,15 +11,21 @@ use super::children::{Child, Name};
 use super::{App, Master, Outcome, Phase};
 use crate::config::Address;
 use crate::effects::host::ThisHost;
-use crate::plan::Plan;
+use crate::plan::{LogFile, Plan};
 use crate::supervisor::{Event, Generation, Supervisor};
+
+/// What was opened for a configuration, to be closed again if it fails.
+#[derive(Debug, Default)]
+pub(super) struct Opened {
+    listeners: Vec<Address>,
+    log_files: Vec<LogFile>,
+}
 
 /// A configuration that is being proven.
 pub(super) struct Reload {
     generation: Generation,
     plan: Plan,
-    /// Listeners that were opened for it.
-    opened: Vec<Address>,
+    opened: Opened,
     unproven: BTreeSet<Name>,
     /// How the canaries of the apps ended, in words.
     last_words: BTreeMap<Name, String>,
@@ -62,18 +68,40 @@ impl Master {
         self.reload_begins();
         self.init.reloading();
         let checked = load(&self.file);
-        let opened = checked.and_then(|plan| {
-            let opened = self
-                .listeners
-                .open(&plan.listeners)
-                .map_err(|error| error.to_string())?;
-            Ok((plan, opened))
-        });
+        let opened = checked.and_then(|plan| Ok((self.open(&plan)?, plan)));
         match opened {
-            Ok((plan, opened)) => self.prepare(plan, opened),
+            Ok((opened, plan)) => self.prepare(plan, opened),
             Err(reason) => self.refuse(&reason),
         }
         self.tell_supervisors();
+    }
+
+    fn open(&mut self, plan: &Plan) -> Result<Opened, String> {
+        let listeners = self.listeners.open(&plan.listeners);
+        let mut opened = Opened {
+            listeners: listeners.map_err(|error| error.to_string())?,
+            log_files: Vec::new(),
+        };
+        match self.log_files.open(&plan.log_files()) {
+            Ok(files) => opened.log_files = files,
+            Err(error) => {
+                self.close(&opened);
+                return Err(error.to_string());
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Closes what was opened for a configuration that has failed.
+    pub(super) fn close(&mut self, opened: &Opened) {
+        self.listeners.close(&opened.listeners);
+        self.log_files.close(&opened.log_files);
+    }
+
+    /// Whether a worker of this generation would be the one that has to prove it.
+    pub(super) fn is_first_of_reload(&self, generation: Generation) -> bool {
+        let reload = self.reload.as_ref();
+        reload.is_some_and(|reload| reload.generation == generation)
     }
 
     /// Whether a configuration is being prepared or proven.
@@ -98,7 +126,7 @@ impl Master {
     }
 
     /// Lets the first worker of each app prove a plan whose listeners are open.
-    pub(super) fn propose(&mut self, plan: Plan, opened: Vec<Address>) {
+    pub(super) fn propose(&mut self, plan: Plan, opened: Opened) {
         self.last_generation += 1;
         let generation = self.last_generation;
         let mut unproven = BTreeSet::new();
@@ -167,6 +195,7 @@ impl Master {
         for address in self.listeners.keep(&plan.listeners) {
             info!("no longer listening on {address}");
         }
+        self.log_files.keep(&plan.log_files());
         if let Some((_, old)) = &self.current
             && old.pid_file != plan.pid_file
         {
@@ -197,7 +226,7 @@ impl Master {
                 self.facts.push_back((name.clone(), Event::Remove));
             }
         }
-        self.listeners.close(&reload.opened);
+        self.close(&reload.opened);
         self.refuse(&reason);
     }
 

@@ -66,6 +66,11 @@ pub fn death(child: &Child, status: WaitStatus, now: Instant) -> String {
     }
 }
 
+/// What a process said last, to follow how it died.
+pub fn last_words(words: Option<&str>) -> String {
+    words.map_or(String::new(), |words| format!(" (its last words: {words})"))
+}
+
 /// A reason as the log says it.
 pub fn reason_text(reason: Reason) -> &'static str {
     match reason {

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::children::{Child, Name};
+use super::outputs::Overheard;
 use super::performing::send;
 use super::{Master, report};
 use crate::effects::launch::{Contract, launch};
@@ -65,11 +66,17 @@ impl Master {
     }
 
     fn spawn_alone(&mut self, plan: &plan::App, child: Child) {
-        match launch(&plan.launch, &self.contract(plan, &child, true)) {
+        // A program that never lets go of the pipe is heard only where its last words would end a reload.
+        let first = self.is_first_of_reload(child.generation);
+        let overheard = (plan.output.taken_over || first).then(|| self.overhear(plan));
+        let overheard = overheard.flatten();
+        let contract = self.contract(plan, &child, true, overheard.as_ref());
+        match launch(&plan.launch, &contract) {
             Ok((pid, pipe)) => {
                 debug!("{}: started", report::Tag(&child, pid));
                 self.children.insert(pid, child);
                 self.watch_launch(pid, pipe);
+                self.listen_to(pid, overheard);
             }
             Err(error) => {
                 error!(
@@ -86,7 +93,8 @@ impl Master {
     fn spawn_from_template(&mut self, plan: &plan::App, child: Child) {
         let key = (child.app.clone(), child.generation);
         if !self.templates.contains_key(&key) {
-            let contract = self.contract(plan, &child, false);
+            let overheard = self.overhear(plan);
+            let contract = self.contract(plan, &child, false, overheard.as_ref());
             match Template::start(&plan.launch, contract) {
                 Ok((template, pipe)) => {
                     info!(
@@ -97,6 +105,7 @@ impl Master {
                         warn!("cannot watch a template: {error}");
                     }
                     self.watch_launch(template.pid, pipe);
+                    self.listen_to(template.pid, overheard);
                     self.templates.insert(key.clone(), template);
                 }
                 Err(error) => {
@@ -126,6 +135,7 @@ impl Master {
         plan: &'a plan::App,
         child: &'a Child,
         is_worker: bool,
+        overheard: Option<&'a Overheard>,
     ) -> Contract<'a> {
         let sockets = plan.sockets.iter();
         Contract {
@@ -142,6 +152,7 @@ impl Master {
                 .record
                 .map(|record| (self.scoreboard.fd(), is_worker.then_some(record))),
             template: None,
+            output: self.output(plan, overheard),
         }
     }
 
@@ -199,9 +210,12 @@ impl Master {
         }
         for (name, generation, pid, word) in said {
             match word {
-                Said::Ready => info!(
-                    "app={name} template gen={generation} pid={pid}: the application is loaded"
-                ),
+                Said::Ready => {
+                    info!(
+                        "app={name} template gen={generation} pid={pid}: the application is loaded"
+                    );
+                    self.last_words(pid);
+                }
                 Said::Forked(ticket, pid) => self.arrived(&name, WorkerId(ticket), pid),
                 Said::Failed(ticket, reason) => {
                     let worker = WorkerId(ticket);

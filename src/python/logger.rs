@@ -1,7 +1,7 @@
 //! Log lines on standard error, in the form that the master's have.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 use preforkd_worker::env::Environment;
@@ -10,7 +10,7 @@ use preforkd_worker::stderr;
 struct Logger;
 
 static WHO: OnceLock<(String, u64)> = OnceLock::new();
-static JOURNAL: OnceLock<bool> = OnceLock::new();
+static JOURNAL: AtomicBool = AtomicBool::new(false);
 /// The worker's slot; -1 in a template. A template's children each have their own.
 static SLOT: AtomicI64 = AtomicI64::new(-1);
 
@@ -18,9 +18,15 @@ static SLOT: AtomicI64 = AtomicI64::new(-1);
 pub(crate) fn init(environment: &Environment) {
     let _ = WHO.set((environment.app.clone(), environment.generation));
     set_slot(environment.slot);
+    look_at_stderr();
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
+}
+
+/// Looks again what standard error is.
+pub(crate) fn look_at_stderr() {
+    JOURNAL.store(stderr::is_journal(), Ordering::Relaxed);
 }
 
 /// The slot that lines name.
@@ -41,7 +47,7 @@ impl Log for Logger {
             -1 => "template".to_owned(),
             slot => slot.to_string(),
         };
-        let journal = *JOURNAL.get_or_init(stderr::is_journal);
+        let journal = JOURNAL.load(Ordering::Relaxed);
         let start = stderr::line_start(journal, record.level());
         let line = format!(
             "{start}app={app} worker={slot} gen={generation} pid={}: {}\n",

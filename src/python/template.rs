@@ -51,11 +51,12 @@ impl Order {
 pub(crate) fn run(
     py: Python<'_>,
     socket: OwnedFd,
-    inheritance: Inheritance,
+    mut inheritance: Inheritance,
 ) -> Result<(), Failure> {
     let master = getppid();
     let application = import::application(py, &inheritance.settings.application)?;
     prepare(py)?;
+    inheritance.take_stderr_over(py)?;
     let stop =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
     sys::stop_on_signal(&stop, 0)?;

@@ -50,6 +50,26 @@ pub(crate) struct Inheritance {
     pub settings: Settings,
     pub listeners: Vec<OwnedFd>,
     pub scoreboard: Option<OwnedFd>,
+    /// What becomes standard error when the process is ready.
+    pub stderr: Option<OwnedFd>,
+    pub access_log: Option<OwnedFd>,
+}
+
+impl Inheritance {
+    /// Goes over from the pipe on which the master hears a start to the standard error of a ready process.
+    pub fn take_stderr_over(&mut self, py: Python<'_>) -> Result<(), Failure> {
+        let Some(stderr) = self.stderr.take() else {
+            return Ok(());
+        };
+        // What is buffered belongs to the start. An application may have put anything in its place.
+        let stream = py.import("sys")?.getattr("stderr")?;
+        if let Err(error) = stream.call_method0("flush") {
+            log::debug!("could not flush standard error: {error}");
+        }
+        rustix::stdio::dup2_stderr(&stderr).map_err(io::Error::from)?;
+        logger::look_at_stderr();
+        Ok(())
+    }
 }
 
 /// Runs worker or template to its end; the exit status.
@@ -87,6 +107,8 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         .collect::<Result<_, _>>()?;
     let scoreboard = environment.scoreboard_fd.map(adopt).transpose()?;
     let template = environment.template.map(adopt).transpose()?;
+    let stderr = environment.stderr_fd.map(adopt).transpose()?;
+    let access_log = environment.access_log_fd.map(adopt).transpose()?;
     hide_environment(py)?;
     // SIGABRT, which the master sends to a worker that hangs, shows where each thread is.
     py.import("faulthandler")?.call_method0("enable")?;
@@ -96,6 +118,8 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         settings,
         listeners,
         scoreboard,
+        stderr,
+        access_log,
     };
     match template {
         Some(socket) => template::run(py, socket, inheritance),
@@ -136,14 +160,16 @@ pub(crate) fn begin_record(inheritance: &Inheritance) -> Result<Option<Record>, 
 /// Serves until it is asked to stop and everything is answered.
 pub(crate) fn serve<'py>(
     py: Python<'py>,
-    inheritance: Inheritance,
+    mut inheritance: Inheritance,
     application: &Bound<'py, PyAny>,
     record: Option<Record>,
 ) -> Result<(), Failure> {
+    inheritance.take_stderr_over(py)?;
     let Inheritance {
         environment,
         settings,
         listeners,
+        access_log,
         ..
     } = inheritance;
     let stop =
@@ -160,7 +186,9 @@ pub(crate) fn serve<'py>(
     let config = Config {
         limits: Arc::new(settings.limits()),
         listeners,
+        private: false,
         files,
+        access_log,
         stop,
     };
     let notifier = environment

@@ -22,6 +22,11 @@ pub const SCOREBOARD_FD: &str = "PREFORKD_SCOREBOARD_FD";
 pub const SCOREBOARD_RECORD: &str = "PREFORKD_SCOREBOARD_RECORD";
 /// Descriptor of the template's socket to the master, decimal; only in a template.
 pub const TEMPLATE: &str = "PREFORKD_TEMPLATE";
+/// Descriptor that becomes standard error when the worker (or template) is ready, decimal; until then standard
+/// error is a pipe to the master, which passes on what it reads and quotes the end of it if the start fails.
+pub const STDERR_FD: &str = "PREFORKD_STDERR_FD";
+/// Descriptor to which one line is written for each request, decimal. A pipe, non-blocking.
+pub const ACCESS_LOG_FD: &str = "PREFORKD_ACCESS_LOG_FD";
 /// Path of the extension module; only for Python workers.
 pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 /// Settings of a WSGI worker as a JSON object; only for Python workers.
@@ -31,7 +36,7 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// What an application must not see: it would take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 9] = [
+pub const PRIVATE: [&str; 11] = [
     LISTEN_FDS,
     LISTEN_PID,
     LISTEN_FDNAMES,
@@ -41,6 +46,8 @@ pub const PRIVATE: [&str; 9] = [
     TEMPLATE,
     SCOREBOARD_FD,
     SCOREBOARD_RECORD,
+    STDERR_FD,
+    ACCESS_LOG_FD,
 ];
 
 /// The environment of a worker or template, read once at its start.
@@ -64,6 +71,10 @@ pub struct Environment {
     pub scoreboard_record: Option<u32>,
     /// Descriptor of the template's socket; set only in a template.
     pub template: Option<i32>,
+    /// Descriptor that becomes standard error when the process is ready.
+    pub stderr_fd: Option<i32>,
+    /// Descriptor of the access log.
+    pub access_log_fd: Option<i32>,
 }
 
 /// A variable that does not hold what the contract says.
@@ -119,6 +130,8 @@ impl Environment {
             scoreboard_fd: number(&get, SCOREBOARD_FD)?,
             scoreboard_record: number(&get, SCOREBOARD_RECORD)?,
             template: number(&get, TEMPLATE)?,
+            stderr_fd: number(&get, STDERR_FD)?,
+            access_log_fd: number(&get, ACCESS_LOG_FD)?,
         })
     }
 }

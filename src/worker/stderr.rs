@@ -2,6 +2,7 @@
 //! not stop the process that has something to say. Lines that find no room are counted.
 
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -27,10 +28,18 @@ pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
         text.truncate(LONGEST - 1);
         text.push(b'\n');
     }
-    if has_room() && io::stderr().write_all(&text).is_ok() {
+    if has_room(io::stderr()) && io::stderr().write_all(&text).is_ok() {
         LOST.fetch_sub(lost, Ordering::Relaxed);
     } else {
         LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Writes a few lines of others, at most as many bytes as a pipe takes at once, or counts them as lost.
+pub fn pass_on(to: impl AsFd, lines: &[u8]) {
+    if !(has_room(&to) && rustix::io::write(&to, lines).is_ok()) {
+        let number = lines.iter().filter(|&&b| b == b'\n').count();
+        LOST.fetch_add(number as u64, Ordering::Relaxed);
     }
 }
 
@@ -63,9 +72,8 @@ pub fn line_start(journal: bool, level: Level) -> String {
     format!("{time} {level:5} ")
 }
 
-fn has_room() -> bool {
-    let stderr = io::stderr();
-    let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+fn has_room(file: impl AsFd) -> bool {
+    let mut fds = [PollFd::new(&file, PollFlags::OUT)];
     // An error is found by the write, too.
     poll(
         &mut fds,

@@ -73,7 +73,15 @@ impl Run {
 
     /// The same, with a change to how it is started.
     pub fn begin_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::begin_in(tempfile::tempdir().expect("a folder"), config, change)
+    }
+
+    /// The same, in a folder where something lies already.
+    pub fn begin_in(
+        folder: tempfile::TempDir,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         std::fs::write(folder.path().join("app.toml"), config).expect("room");
         let init_path = folder.path().join("init.sock");
         let init = UnixDatagram::bind(&init_path).expect("a socket");

@@ -42,6 +42,7 @@ fn main() {
     let (mut term, mut abort) = (caught(SIGTERM), caught(SIGABRT));
     tell("started");
     if let Some(status) = behaviour.strip_prefix("exit ") {
+        eprintln!("settings are missing");
         std::process::exit(status.parse().expect("a status"));
     }
     let mute = behaviour == "mute";
@@ -131,6 +132,10 @@ fn answer(mut stream: File) {
             all.join(" ")
         }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        ["say", word] => {
+            tell(word);
+            "said".into()
+        }
         ["stopping"] => {
             notify("STOPPING=1");
             "stopping".into()

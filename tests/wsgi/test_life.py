@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import textwrap
@@ -135,6 +136,40 @@ class Start(Life):
         # Python keeps what is printed to a pipe until there is more of it, or until it ends in order.
         self.assertIn("printed by the application", server.log)
         self.assertEqual(server.log.count("left in order"), 1, server.log)
+
+
+class Logs(Life):
+    """Where what is said goes."""
+
+    @both_kinds
+    def test_access_log_and_standard_streams_go_to_their_files(self, preload):
+        files = {name: self.folder / f"{name}-{preload}" for name in ("stdout", "stderr", "access_log")}
+        server = self.launch(preload=preload, **{name: str(path) for name, path in files.items()}).ready()
+        self.ask(server, "/print?a=b")
+        raw = socket.create_connection(("127.0.0.1", server.port))
+        raw.sendall(b"nonsense\r\n\r\n")
+        self.assertIn(b" 400 ", raw.recv(1000))
+        raw.close()
+        server.finish()
+        text = {name: path.read_text() for name, path in files.items()}
+        self.assertEqual(text["stdout"], "printed by the application\nleft in order\n")
+        self.assertEqual(text["stderr"], "told to wsgi.errors\n")
+        good, bad = text["access_log"].splitlines()
+        self.assertRegex(good, r'^127\.0\.0\.1 - - \[.*\] "GET /print\?a=b HTTP/1\.1" 200 [1-9]\d* "-" "-" \d+\.\d{3}$')
+        self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "-" 400 0 "-" "-" 0\.000$')
+
+    @both_kinds
+    def test_the_reason_of_a_failed_reload_quotes_the_exception(self, preload):
+        source = self.folder / "quoted.py"
+        shutil.copy(HERE / "hello.py", source)
+        server = self.launch(preload=preload, wsgi="quoted:application", chdir=str(self.folder)).ready()
+        source.unlink()
+        source.write_text("import nothing_of_this_name\n")
+        server.expect(".")
+        said = server.reload()
+        self.assertIn("ModuleNotFoundError: No module named 'nothing_of_this_name')", said["STATUS"])
+        self.assertIn("keeping generation 1", said["STATUS"])
+        server.finish()
 
 
 class Workers(Life):

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 
 use super::{DRAIN_GRACE, KEPT_OUTPUT, LINGER, Server};
+use crate::access::Entry;
 use crate::client::{Client, Flow, Task};
 use crate::connection::{Event, Phase};
 use crate::engine::{Engine, Work};
@@ -59,7 +60,14 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     pub(super) fn close(&mut self, key: u64, client: &mut Client<E::Stream>) {
-        let stream = match mem::replace(&mut client.task, Task::None) {
+        let task = mem::replace(&mut client.task, Task::None);
+        if let Task::Parked(_, response) | Task::File { response, .. } | Task::Ended(response) =
+            &task
+            && client.logged < client.began
+        {
+            self.log_access(client, response);
+        }
+        let stream = match task {
             Task::Parked(stream, _) => Some(stream),
             Task::File { stream, .. } => stream,
             _ => None,
@@ -242,6 +250,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 );
                 reject.answer(&mut client.out);
                 client.task = Task::Rejected;
+                self.log_refusal(client, reject.status);
                 None
             }
             Event::Request => {
@@ -396,6 +405,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn ended(&mut self, client: &mut Client<E::Stream>, response: &Response) -> Option<Turn> {
         let microseconds = self.now.saturating_sub(client.began) / 1000;
         self.observer.answered(response.status(), microseconds);
+        self.log_access(client, response);
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
             if client.connection.has_input() && !response.is_cut() {
@@ -408,6 +418,34 @@ impl<E: Engine, O: Observer> Server<E, O> {
         match client.connection.has_input() {
             true => Some(Turn::Queue),
             false => None,
+        }
+    }
+
+    /// Notes a response in the access log, also one that broke off.
+    fn log_access(&mut self, client: &mut Client<E::Stream>, response: &Response) {
+        let Some(access) = &mut self.access else {
+            return;
+        };
+        client.logged = client.began;
+        access.note(&Entry {
+            peer: client.origin.peer,
+            request: Some(client.connection.request()),
+            status: response.status(),
+            bytes: response.body_bytes(),
+            microseconds: now().saturating_sub(client.began) / 1000,
+        });
+    }
+
+    /// Notes a request that was not understood, or did not come whole.
+    pub(super) fn log_refusal(&mut self, client: &Client<E::Stream>, status: u16) {
+        if let Some(access) = &mut self.access {
+            access.note(&Entry {
+                peer: client.origin.peer,
+                request: None,
+                status,
+                bytes: 0,
+                microseconds: 0,
+            });
         }
     }
 

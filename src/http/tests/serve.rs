@@ -98,6 +98,8 @@ fn start(threads: usize) -> Running {
         limits: Arc::new(Limits::default()),
         listeners: vec![listener.into()],
         files: Files::default(),
+        private: false,
+        access_log: None,
         stop: stop.as_fd().try_clone_to_owned().unwrap(),
     };
     let thread = thread::spawn(move || {
@@ -261,6 +263,8 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
             limits: Arc::new(Limits::default()),
             listeners: vec![listener.try_clone().unwrap().into()],
             files: Files::default(),
+            private: false,
+            access_log: None,
             stop,
         };
         serve_inline(config, &mut Echo, observer).unwrap();

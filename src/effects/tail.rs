@@ -1,0 +1,163 @@
+//! The end of what a process says on standard error while it starts, so that the reason of a failure can quote it.
+//!
+//! Standard error is a pipe meanwhile, and the master passes on what it reads there.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::sys::stat::Mode;
+use nix::unistd::pipe2;
+
+use crate::plan::LogFile;
+
+/// So many lines are quoted at most: where Python was, and the exception.
+const LINES: usize = 3;
+/// As many characters are quoted at most.
+const LONGEST: usize = 300;
+/// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
+const PIECE: usize = 4096;
+
+/// The reading end of a process's standard error.
+pub struct Tail {
+    pipe: OwnedFd,
+    /// The log file that it is passed on to; `None`: the master's own standard error.
+    pub file: Option<LogFile>,
+    /// A line that has not ended.
+    unfinished: Vec<u8>,
+    last: VecDeque<String>,
+}
+
+impl Tail {
+    /// A pipe for a process: what it says goes to `file` afterwards. The second value is for the process.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn new(file: Option<LogFile>) -> io::Result<(Self, OwnedFd)> {
+        let (pipe, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        // Open for both directions, so that the process has a reader even when the master has died, and is not
+        // killed by SIGPIPE while it finishes what it serves: fifo(7).
+        let both = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+        let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        let theirs = open(both.as_str(), flags, Mode::empty()).unwrap_or(theirs);
+        let tail = Self {
+            pipe,
+            file,
+            unfinished: Vec::new(),
+            last: VecDeque::new(),
+        };
+        Ok((tail, theirs))
+    }
+
+    /// For the poll.
+    pub fn fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
+    }
+
+    /// Reads what there is and passes it on in whole lines, a few thousand bytes at a time; says whether more may
+    /// come.
+    pub fn read(&mut self, mut pass_on: impl FnMut(&[u8])) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        let open = loop {
+            match nix::unistd::read(&self.pipe, &mut buffer) {
+                Ok(0) => break false,
+                Ok(n) => self.take(&buffer[..n], &mut pass_on),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break true,
+                Err(_) => break false,
+            }
+        };
+        if !open {
+            self.finish(pass_on);
+        }
+        open
+    }
+
+    /// The process has ended: what was left of a line.
+    pub fn finish(&mut self, mut pass_on: impl FnMut(&[u8])) {
+        if !self.unfinished.is_empty() {
+            self.take(b"\n", &mut pass_on);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], pass_on: &mut impl FnMut(&[u8])) {
+        self.unfinished.extend_from_slice(bytes);
+        while self.unfinished.contains(&b'\n') || self.unfinished.len() >= PIECE {
+            let most = self.unfinished.len().min(PIECE);
+            let lines = self.unfinished[..most].iter().rposition(|&b| b == b'\n');
+            let length = lines.map_or(most, |newline| newline + 1);
+            let piece: Vec<u8> = self.unfinished.drain(..length).collect();
+            pass_on(&piece);
+            for line in String::from_utf8_lossy(&piece).lines() {
+                self.remember(line);
+            }
+        }
+    }
+
+    fn remember(&mut self, line: &str) {
+        let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
+        // Python underlines the place of an error.
+        if line.is_empty() || line.chars().all(|c| "^~ ".contains(c)) {
+            return;
+        }
+        if self.last.len() == LINES {
+            self.last.pop_front();
+        }
+        self.last.push_back(line);
+    }
+
+    /// The last lines in one; the end of them if they are long.
+    pub fn last_words(&self) -> Option<String> {
+        let words = Vec::from_iter(self.last.iter().map(String::as_str)).join(" | ");
+        let surplus = words.chars().count().saturating_sub(LONGEST);
+        let words: String = words.chars().skip(surplus).collect();
+        let cut = if surplus > 0 { "…" } else { "" };
+        (!words.is_empty()).then(|| format!("{cut}{words}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hear(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>, bool) {
+        let (mut tail, theirs) = Tail::new(None).expect("a pipe");
+        let mut passed = Vec::new();
+        for piece in pieces {
+            nix::unistd::write(&theirs, piece).expect("room");
+            assert!(tail.read(|bytes| passed.extend_from_slice(bytes)));
+        }
+        drop(theirs);
+        let open = tail.read(|bytes| passed.extend_from_slice(bytes));
+        (passed, tail.last_words(), open)
+    }
+
+    #[test]
+    fn everything_is_passed_on_and_the_end_is_quoted() {
+        let (passed, words, open) = hear(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
+        assert_eq!(passed, b"one\ntwo\n\nthree\n  ^^^\nfour\n");
+        assert_eq!(words.as_deref(), Some("two | three | four"));
+        assert!(!open, "the other end is closed");
+    }
+
+    #[test]
+    fn lines_without_end_are_passed_on_in_pieces_and_quoted_by_their_end() {
+        let long = [b'x'; 10_000];
+        let (passed, words, _) = hear(&[&long, b"the end"]);
+        assert_eq!(passed.len(), 10_008);
+        let words = words.expect("some");
+        assert!(
+            words.starts_with('…') && words.ends_with("the end"),
+            "{words}"
+        );
+        assert_eq!(words.chars().count(), LONGEST + 1);
+    }
+
+    #[test]
+    fn silence_has_no_last_words() {
+        assert_eq!(hear(&[]), (Vec::new(), None, false));
+    }
+}

@@ -1,0 +1,193 @@
+//! The process behind a log file: writes what comes through a pipe, until nobody can write there any more.
+//!
+//! It is this program, started by the master as `preforkd write-log FILE` with the pipe as descriptor 3. It alone
+//! waits for the disk. A full disk costs lines, which are counted, and stops nobody. USR1 opens the file anew.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::Path;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::Signal;
+use preforkd_worker::title::{self, Room};
+
+use crate::effects::signals::Signals;
+use crate::sys;
+
+/// The pipe, as the master passes it.
+const PIPE: i32 = 3;
+
+/// Signals that end a process by default and mean the master; a writer ends when its work does.
+const IGNORED: [Signal; 4] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+];
+
+const INPUT: Token = Token(0);
+const SIGNALS: Token = Token(1);
+
+/// Writes until the pipe ends.
+///
+/// # Errors
+/// It was not started by a master, or there is no descriptor left.
+pub fn run(path: &Path) -> io::Result<()> {
+    let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
+    let mut signals = Signals::catch(caught.map(|&signal| signal as i32))?;
+    sys::move_environment();
+    // It was executed as /proc/self/exe, whose last part pgrep(1) would show.
+    nix::sys::prctl::set_name(c"preforkd")?;
+    // Without its title it is no less of use.
+    let _ = title::set(
+        &format!("preforkd: log {}", path.display()),
+        Room::Environment,
+    );
+    let mut pipe = File::from(sys::adopt(PIPE));
+    let mut poll = Poll::new()?;
+    let mut source = SourceFd(&PIPE);
+    poll.registry()
+        .register(&mut source, INPUT, Interest::READABLE)?;
+    signals.register(poll.registry(), SIGNALS)?;
+    let mut events = Events::with_capacity(2);
+    let mut log = Log::new(path);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => {}
+        }
+        let mut arrived = signals.arrived().into_iter();
+        let reopen = arrived.any(|signal| signal.number == Signal::SIGUSR1 as i32);
+        // What was said before the file was moved away belongs to it.
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => log.write(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        if reopen {
+            log.reopen();
+        }
+    }
+}
+
+/// A file that grows, as long as there is room.
+struct Log<'a> {
+    path: &'a Path,
+    file: Option<File>,
+    /// Lines that found no room.
+    lost: u64,
+    /// The last thing written was not the end of a line.
+    unfinished: bool,
+}
+
+impl<'a> Log<'a> {
+    fn new(path: &'a Path) -> Self {
+        let mut log = Self {
+            path,
+            file: None,
+            lost: 0,
+            unfinished: false,
+        };
+        log.reopen();
+        log
+    }
+
+    /// Opens the file by its name; keeps the open one if that fails.
+    fn reopen(&mut self) {
+        let mut how = OpenOptions::new();
+        match how.append(true).create(true).open(self.path) {
+            Ok(file) => self.file = Some(file),
+            Err(error) => self.complain(&error),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let lines = bytes.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
+        match self.try_write(bytes) {
+            Ok(()) => {
+                self.lost = 0;
+                self.unfinished = bytes.last() != Some(&b'\n');
+            }
+            Err(error) => {
+                if self.lost == 0 {
+                    self.complain(&error);
+                }
+                self.lost += lines;
+            }
+        }
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(ErrorKind::NotFound.into());
+        };
+        if self.lost > 0 {
+            let end = if self.unfinished { "\n" } else { "" };
+            writeln!(
+                file,
+                "{end}preforkd: {} log lines found no room and are lost",
+                self.lost
+            )?;
+        }
+        file.write_all(bytes)
+    }
+
+    fn complain(&self, error: &io::Error) {
+        let line = format!(
+            "preforkd: cannot write the log file {}: {error}; lines are lost until it can be written\n",
+            self.path.display()
+        );
+        preforkd_worker::stderr::write_line(line.as_bytes(), |_| String::new());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_finds_no_room_is_counted_and_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut log = Log::new(&path);
+        log.write(b"one\n");
+        log.file = Some(
+            OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .expect("it is there"),
+        );
+        log.write(b"two\nthree\n");
+        log.write(b"four");
+        log.reopen();
+        log.write(b"five\n");
+        let text = std::fs::read_to_string(&path).expect("a log");
+        assert_eq!(
+            text,
+            "one\npreforkd: 3 log lines found no room and are lost\nfive\n"
+        );
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        let mut log = Log::new(&path);
+        log.write(b"one\n");
+        std::fs::rename(&path, &moved).expect("a move");
+        log.write(b"two\n");
+        log.reopen();
+        log.write(b"three\n");
+        let read = |path| std::fs::read_to_string(path).expect("a log");
+        assert_eq!(
+            (read(&moved), read(&path)),
+            ("one\ntwo\n".into(), "three\n".into())
+        );
+    }
+}

@@ -1,0 +1,74 @@
+//! Where what workers say goes: `stdout`, `stderr`, `access_log`.
+
+use std::path::{Path, PathBuf};
+
+use super::{Draft, normal};
+use crate::config::{Key, Place};
+
+/// A file that grows at its end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogFile {
+    /// Where.
+    pub path: PathBuf,
+    /// Who writes there loses lines rather than wait for a slow disk.
+    pub lossy: bool,
+}
+
+/// The log files of an app; what has none goes to the master's own standard output or error, or nowhere.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Standard output.
+    pub stdout: Option<LogFile>,
+    /// Standard error.
+    pub stderr: Option<LogFile>,
+    /// A line for each request.
+    pub access_log: Option<LogFile>,
+    /// A worker itself goes over to its standard error when it is ready; before, the master listens.
+    pub taken_over: bool,
+}
+
+impl Output {
+    /// All of them.
+    pub fn files(&self) -> impl Iterator<Item = &LogFile> {
+        let all = [&self.stdout, &self.stderr, &self.access_log];
+        all.into_iter().flatten()
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn output(&self) -> Result<Output, Place> {
+        let written = self.written;
+        let access_log = written.access_log.as_ref();
+        if let Some(key) = access_log.filter(|_| written.wsgi.is_none()) {
+            let message =
+                "`access_log` is for apps with `wsgi`; a `command` keeps a log of its own";
+            return Err(Place::at(key.span(), message));
+        }
+        Ok(Output {
+            stdout: self.log_file(&written.stdout, "stdout", false)?,
+            stderr: self.log_file(&written.stderr, "stderr", false)?,
+            access_log: self.log_file(&written.access_log, "access_log", true)?,
+            taken_over: written.wsgi.is_some(),
+        })
+    }
+
+    fn log_file(
+        &self,
+        key: &Key<PathBuf>,
+        name: &str,
+        lossy: bool,
+    ) -> Result<Option<LogFile>, Place> {
+        let Some(key) = key else { return Ok(None) };
+        let path = normal(&self.folder.join(key.get_ref()));
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        if !self.host.is_folder(folder) {
+            let message = format!("{name}: there is no folder {}", folder.display());
+            return Err(Place::at(key.span(), message));
+        }
+        if self.host.is_folder(&path) {
+            let message = format!("{name}: {} is a folder, not a file", path.display());
+            return Err(Place::at(key.span(), message));
+        }
+        Ok(Some(LogFile { path, lossy }))
+    }
+}

@@ -1,0 +1,141 @@
+//! Log files of apps: `stdout`, `stderr`, reopening, a writer that dies, what cannot be written.
+
+mod common;
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use common::{Run, app};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
+
+/// A log file whose lines can be waited for: a fifo. Open for both directions, so that it never ends.
+fn fifo(path: &Path) -> BufReader<File> {
+    mkfifo(path, Mode::S_IRWXU).expect("a new name");
+    let both = OpenOptions::new().read(true).write(true).open(path);
+    BufReader::new(both.expect("a fifo"))
+}
+
+/// A master whose log file `out` is a fifo.
+fn start_with_fifo(config: &str) -> (Run, BufReader<File>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = fifo(&folder.path().join("out"));
+    let run = Run::begin_in(folder, config, |_| {});
+    run.hear("READY=1");
+    (run, log)
+}
+
+/// The next event that a worker tells in its log.
+fn told(log: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    line.trim_end()
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// The process that writes a log file.
+fn writer(run: &Run, file: &str) -> Pid {
+    let master = run.pid();
+    let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let children = children.expect("the master lives");
+    let mut children = children
+        .split_whitespace()
+        .map(|pid| pid.parse().expect("a pid"));
+    let writes = |pid: &i32| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains(file) && !command.contains("-c")
+    };
+    Pid::from_raw(children.find(writes).expect("there is a writer"))
+}
+
+#[test]
+fn what_workers_say_goes_to_their_file_which_is_opened_anew_on_demand() {
+    for by_signal in [true, false] {
+        let config = app("stdout = 'out'") + "[master]\ncontrol = 'control.sock'\n";
+        let (mut run, mut log) = start_with_fifo(&config);
+        assert_eq!(told(&mut log), "started");
+        std::fs::rename(run.path("out"), run.path("out.1")).expect("a move");
+        run.ask("say moved");
+        assert_eq!(
+            told(&mut log),
+            "moved",
+            "the open file is written, whatever its name"
+        );
+
+        let mut anew = fifo(&run.path("out"));
+        if by_signal {
+            run.signal(Signal::SIGUSR1);
+        } else {
+            let file = run.path("app.toml");
+            let done = common::preforkd().args(["reopen", "-c"]).arg(file).output();
+            assert!(done.expect("it runs").status.success());
+        }
+        run.logged(&["reopening 1 log files"]);
+        // The writer takes the signal when it gets to it.
+        let both = std::thread::spawn(move || {
+            let told = told(&mut anew);
+            (anew, told)
+        });
+        while !both.is_finished() {
+            run.ask("say again");
+        }
+        let (mut anew, again) = both.join().expect("it was told");
+        assert_eq!(again, "again");
+        run.stop();
+        while told(&mut anew) != "term" {}
+    }
+}
+
+#[test]
+fn a_writer_that_dies_is_replaced_and_nothing_is_lost() {
+    let (mut run, mut log) = start_with_fifo(&app("stdout = 'out'"));
+    assert_eq!(told(&mut log), "started");
+    for round in ["one", "two"] {
+        kill(writer(&run, "out"), Signal::SIGKILL).expect("it lives");
+        run.logged(&[
+            "the writer of",
+            "out",
+            "killed by SIGKILL; it is replaced, and nothing is lost",
+        ]);
+        run.ask(&format!("say {round}"));
+        assert_eq!(told(&mut log), round);
+    }
+    run.stop();
+}
+
+#[test]
+fn everything_is_written_before_the_master_ends_and_files_come_and_go_with_reloads() {
+    let config = |files: &str| app(&format!("workers = 2\n{files}"));
+    let mut run = Run::start(&config("stdout = 'a.log'\nstderr = 'a.log'"));
+    run.write("app.toml", &config("stdout = 'b.log'"));
+    run.reload();
+    run.write("app.toml", &config("stdout = 'missing/c.log'"));
+    let heard = run.reload();
+    assert!(heard.contains("stdout: there is no folder"), "{heard}");
+    run.write("app.toml", &config("stdout = 'c.log'\nstderr = 'web.sock'"));
+    let heard = run.reload();
+    assert!(heard.contains("cannot write the log file "), "{heard}");
+    run.stop();
+    for name in ["a.log", "b.log"] {
+        let text = std::fs::read_to_string(run.path(name)).expect("it was made");
+        for event in ["started", "term"] {
+            assert_eq!(text.matches(event).count(), 2, "{name}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_nothing_else() {
+    let mut run = Run::start(&app("stdout = '/dev/full'"));
+    run.logged(&[
+        "cannot write the log file /dev/full: No space left on device",
+        "lines are lost",
+    ]);
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+}
