@@ -15,6 +15,7 @@ use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Master, Outcome};
 use crate::plan::{self, Plan};
+use crate::probe;
 use crate::sys;
 use preforkd_worker::title::{self, Room};
 
@@ -66,6 +67,9 @@ enum Command {
     Stop,
     /// Open the log files anew, as USR1 does.
     Reopen,
+    /// The process behind a check; started by the master only.
+    #[command(hide = true)]
+    Probe(probe::Question),
     /// The process behind a log file; started by the master only.
     #[command(hide = true)]
     WriteLog {
@@ -77,14 +81,21 @@ enum Command {
 /// Does what the command line says.
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::WriteLog { path }) = &arguments.command {
-        return match log_writer::run(path) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                logging::complain(&format!("cannot write {}: {error}", path.display()));
-                FAILED.into()
-            }
-        };
+    let own_task = match &arguments.command {
+        Some(Command::Probe(question)) => Some(probe::run(question)),
+        Some(Command::WriteLog { path }) => Some(
+            log_writer::run(path)
+                .map_err(|error| format!("preforkd: cannot write {}: {error}", path.display())),
+        ),
+        _ => None,
+    };
+    match own_task {
+        None => {}
+        Some(Ok(())) => return ExitCode::SUCCESS,
+        Some(Err(message)) => {
+            eprintln!("{message}");
+            return FAILED.into();
+        }
     }
     let Some(config) = arguments.config else {
         eprintln!("preforkd: which configuration? Say it with -c FILE (see --help)");
@@ -167,7 +178,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
         }
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
-        Command::WriteLog { .. } => unreachable!("it speaks to no master"),
+        Command::WriteLog { .. } | Command::Probe(_) => unreachable!("it speaks to no master"),
     }
 }
 

@@ -167,10 +167,28 @@ pub struct Reload {
     pub before: Key<Vec<String>>,
     /// The first new worker must live so long.
     pub soak: Option<Time>,
+    /// The first new worker must answer this request.
+    pub check: Option<Check>,
     /// So many older generations may still drain.
     pub max_draining: Key<u32>,
     /// As many new workers at a time.
     pub surge: Key<u32>,
+}
+
+/// `check`: a request and its answer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Path and query.
+    pub path: Spanned<String>,
+    /// The Host field.
+    pub host: Key<String>,
+    /// The status of the answer.
+    pub expect: Key<u16>,
+    /// The time of an attempt.
+    pub timeout: Option<Time>,
+    /// How many attempts.
+    pub attempts: Key<u32>,
 }
 
 impl Config {

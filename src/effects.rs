@@ -1,5 +1,5 @@
 //! What the master does to the world: one topic of system calls in each file. They know neither each other
-//! (but `template`, which launches) nor the supervisor nor the master.
+//! (but those that `launch`) nor the supervisor nor the master.
 
 pub mod control;
 pub mod host;
@@ -10,6 +10,7 @@ pub mod log_files;
 pub mod memory;
 pub mod notify;
 pub mod pid_file;
+pub mod probe;
 pub mod scoreboard;
 pub mod signals;
 pub mod tail;

@@ -3,7 +3,7 @@
 //! The map of the house:
 //!
 //! - [`cli`] reads the command line; [`client`] asks a running master; [`logging`] says where log lines go;
-//! - [`log_writer`] is the process behind a log file;
+//! - [`log_writer`] is the process behind a log file, [`probe`] that behind a check;
 //! - [`config`] is `app.toml` as written, [`plan`] the same checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
 //! - [`master`] is the loop between the world and the supervisors;
@@ -21,6 +21,7 @@ pub mod log_writer;
 pub mod logging;
 pub mod master;
 pub mod plan;
+pub mod probe;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;

@@ -29,6 +29,7 @@ use crate::plan::{self, Plan};
 use crate::signals;
 use crate::supervisor::{Event, Generation, Supervisor};
 
+mod checking;
 mod children;
 mod controlling;
 mod ending;
@@ -42,6 +43,7 @@ mod report;
 mod starting;
 mod watching;
 
+use checking::Checking;
 use children::{Children, Name};
 use controlling::Waiting;
 use preparing::Preparation;
@@ -111,6 +113,7 @@ pub struct Master {
     errors: Stderr,
     /// What is heard on standard error of processes that start.
     tails: HashMap<Pid, Tail>,
+    checks: HashMap<Pid, Checking>,
     apps: BTreeMap<Name, App>,
     children: Children,
     templates: HashMap<(Name, Generation), Template>,
@@ -205,6 +208,7 @@ impl Master {
             log_files: LogFiles::default(),
             errors: io::stderr(),
             tails: HashMap::new(),
+            checks: HashMap::new(),
             apps: BTreeMap::new(),
             children: Children::default(),
             templates: HashMap::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Then, Workers};
 use crate::supervisor::{GiveUp, Policy, Readiness};
 
+mod check;
 mod command;
 pub mod control;
 mod host;
@@ -20,6 +21,7 @@ mod sockets;
 mod tests;
 mod wsgi;
 
+pub use check::Check;
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 
@@ -71,6 +73,8 @@ pub struct App {
     pub recycle: Recycle,
     /// What must succeed before a reload starts any worker.
     pub before: Option<Launch>,
+    /// What its first worker must answer in a reload.
+    pub check: Option<Check>,
     /// Where what its workers say goes.
     pub output: Output,
 }
@@ -220,6 +224,7 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         let sockets = self.sockets(listeners)?;
+        let check = self.check()?;
         let mut env = self.written.env.clone();
         if let Some(bad) = env
             .keys()
@@ -248,7 +253,10 @@ impl Draft<'_> {
         };
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
             (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
-            (None, Some(command)) => (false, self.command(command, &sockets, &mut launch)?),
+            (None, Some(command)) => (
+                false,
+                self.command(command, &sockets, check.is_some(), &mut launch)?,
+            ),
             (Some(_), Some(command)) => {
                 let message = "an app has either `wsgi` or `command`, not both";
                 return Err(Place::at(command.span(), message));
@@ -268,7 +276,8 @@ impl Draft<'_> {
             before,
             launch,
             template,
-            policy: self.policy(readiness)?,
+            policy: self.policy(readiness, check.is_some())?,
+            check,
             hang: self.hang()?,
             recycle: Recycle {
                 max_age: self.written.max_age.map(|age| age.0),
@@ -277,7 +286,7 @@ impl Draft<'_> {
         })
     }
 
-    fn policy(&self, readiness: Readiness) -> Result<Policy, Place> {
+    fn policy(&self, readiness: Readiness, check: bool) -> Result<Policy, Place> {
         let workers = match self.written.workers {
             None => 1,
             Some(Workers::Number(number)) => number,
@@ -294,6 +303,7 @@ impl Draft<'_> {
             graceful_timeout: time(self.written.graceful_timeout, 30),
             abort_grace: time(self.written.abort_grace, 2),
             give_up: self.give_up()?,
+            check,
             max_draining: self
                 .written
                 .reload

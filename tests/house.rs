@@ -115,6 +115,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "memory",
             "notify",
             "pid_file",
+            "probe",
             "scoreboard",
             "signals",
             "tail",
@@ -122,7 +123,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
-            let allowed = name == "template" && ["launch", "notify"].contains(&other);
+            let launches = ["log_files", "probe", "template"].contains(&name.as_str());
+            let allowed =
+                (launches && other == "launch") || (name == "template" && other == "notify");
             assert!(
                 !known || allowed || other == name,
                 "effects/{name} knows effects/{other}"

@@ -257,6 +257,22 @@ fn the_first_new_worker_must_live_for_the_soak() {
 }
 
 #[test]
+fn the_first_new_worker_must_pass_its_check() {
+    let check = "check = { path = '/health', attempts = 2, timeout = '20s' }";
+    let mut run = Run::start(&app(&format!("[app.web.reload]\n{check}")));
+    let pid = run.ask("pid");
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web.sock:check");
+    let heard = run.reload();
+    let why = "app=web: its first worker failed its check: GET /health answered \"HTTP/1.1 503 Service Unavailable\", not 200";
+    assert!(heard.contains(why), "{heard}");
+    assert_eq!(run.ask("pid"), pid);
+    run.write("healthy", "");
+    assert!(run.reload().contains("generation 3: web 1/1 ready"));
+    assert_ne!(run.ask("pid"), pid);
+    run.stop();
+}
+
+#[test]
 fn a_listener_that_cannot_be_had_ends_the_reload() {
     let mut run = Run::start(&app(""));
     run.write("file", "");

@@ -28,8 +28,21 @@ pub struct Contract<'a> {
     pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
     /// A template's socket to the master.
     pub template: Option<BorrowedFd<'a>>,
+    /// A Python worker's listener for probes.
+    pub check: Option<BorrowedFd<'a>>,
     /// Where what it says goes.
     pub output: Output<'a>,
+}
+
+impl<'a> Contract<'a> {
+    /// Adds a listener for probes: known to a Python worker, else one more among the others, with this name.
+    pub fn add_private(&mut self, private: Option<BorrowedFd<'a>>, is_known: bool) {
+        if is_known {
+            self.check = private;
+        } else if let Some(private) = private {
+            self.sockets.push((CHECK, private));
+        }
+    }
 }
 
 /// Where what a process says goes.
@@ -44,6 +57,9 @@ pub struct Output<'a> {
     /// Where a Python worker notes each request.
     pub access_log: Option<BorrowedFd<'a>>,
 }
+
+/// The name of the listener for probes.
+pub const CHECK: &str = "check";
 
 /// Variables that belong to the master alone.
 const OWN: [&str; 2] = ["WATCHDOG_PID", "WATCHDOG_USEC"];
@@ -86,6 +102,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         (env::TEMPLATE, contract.template),
         (env::STDERR_FD, output.stderr_later),
         (env::ACCESS_LOG_FD, output.access_log),
+        (env::CHECK_FD, contract.check),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {
@@ -112,6 +129,33 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         stderr: output.stderr,
         fds,
     })
+}
+
+/// Starts this program itself for one of its own tasks, with a descriptor as number 3.
+///
+/// # Errors
+/// No process could be made.
+pub fn own(
+    arguments: impl IntoIterator<Item = OsString>,
+    stderr: Option<BorrowedFd>,
+    fd: BorrowedFd,
+) -> io::Result<Pid> {
+    let args = std::iter::once("preforkd".into()).chain(arguments);
+    let (pid, _) = sys::spawn(&Process {
+        // Also when the file was replaced by another since.
+        program: c"/proc/self/exe".to_owned(),
+        args: args.map(c_string).collect::<io::Result<_>>()?,
+        env: std::env::vars_os()
+            .map(assignment)
+            .collect::<io::Result<_>>()?,
+        chdir: c"/".to_owned(),
+        user: None,
+        umask: None,
+        stdout: None,
+        stderr,
+        fds: vec![fd],
+    })?;
+    Ok(pid)
 }
 
 fn assignment((mut key, value): (OsString, OsString)) -> io::Result<CString> {

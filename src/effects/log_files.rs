@@ -5,12 +5,10 @@
 //! replaced and nothing is lost. A writer ends when nobody holds the end for writing any more.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CString;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
@@ -18,8 +16,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, pipe2};
 
+use super::launch;
 use crate::plan::LogFile;
-use crate::sys::{self, Process};
 
 /// What a pipe holds while its writer is slow, in bytes: as much as anybody may ask for (pipe(7)).
 const ROOM: i32 = 1 << 20;
@@ -180,25 +178,6 @@ fn open(file: &LogFile) -> io::Result<Open> {
 
 /// Starts a writer: this program itself, with the pipe as descriptor 3.
 fn write_from(output: &OwnedFd, file: &LogFile) -> io::Result<Pid> {
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(io::Error::other);
-    let variables = std::env::vars_os().map(|(key, value)| {
-        let mut variable = key.into_vec();
-        variable.push(b'=');
-        variable.extend(value.into_vec());
-        text(&variable)
-    });
-    let name = [c"preforkd".to_owned(), c"write-log".to_owned()];
-    let path = text(file.path.as_os_str().as_bytes())?;
-    let (pid, _) = sys::spawn(&Process {
-        program: c"/proc/self/exe".to_owned(),
-        args: name.into_iter().chain([path]).collect(),
-        env: variables.collect::<io::Result<_>>()?,
-        chdir: c"/".to_owned(),
-        user: None,
-        umask: None,
-        stdout: None,
-        stderr: None,
-        fds: vec![output.as_fd()],
-    })?;
-    Ok(pid)
+    let arguments = ["write-log".into(), file.path.clone().into_os_string()];
+    launch::own(arguments, None, output.as_fd())
 }

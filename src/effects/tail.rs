@@ -20,22 +20,45 @@ const LONGEST: usize = 300;
 /// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
 
+/// Who else hears what a process says.
+#[derive(Debug, Clone)]
+pub enum Listener {
+    /// Who reads the log file.
+    File(LogFile),
+    /// Who reads the master's own standard error.
+    Errors,
+    /// Nobody.
+    Nobody,
+}
+
 /// The reading end of a process's standard error.
 pub struct Tail {
     pipe: OwnedFd,
-    /// The log file that it is passed on to; `None`: the master's own standard error.
-    pub file: Option<LogFile>,
+    /// Where it is passed on to.
+    pub to: Listener,
     /// A line that has not ended.
     unfinished: Vec<u8>,
     last: VecDeque<String>,
 }
 
 impl Tail {
-    /// A pipe for a process: what it says goes to `file` afterwards. The second value is for the process.
+    /// A pipe for a process, to be passed on to `file` or else to standard error. The second value is for the process.
     ///
     /// # Errors
     /// There is no descriptor left.
     pub fn new(file: Option<LogFile>) -> io::Result<(Self, OwnedFd)> {
+        Self::to(file.map_or(Listener::Errors, Listener::File))
+    }
+
+    /// A pipe for a process whose words are only quoted.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn unheard() -> io::Result<(Self, OwnedFd)> {
+        Self::to(Listener::Nobody)
+    }
+
+    fn to(to: Listener) -> io::Result<(Self, OwnedFd)> {
         let (pipe, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // Open for both directions, so that the process has a reader even when the master has died, and is not
@@ -45,7 +68,7 @@ impl Tail {
         let theirs = open(both.as_str(), flags, Mode::empty()).unwrap_or(theirs);
         let tail = Self {
             pipe,
-            file,
+            to,
             unfinished: Vec::new(),
             last: VecDeque::new(),
         };

@@ -57,6 +57,7 @@ impl Master {
         }
         let words = self.last_words(pid);
         if self.step_ended(pid, status, words.as_deref())
+            || self.check_ended(pid, status, words.as_deref())
             || self.log_writer_ended(pid, &describe(status))
         {
             return;

@@ -11,7 +11,7 @@ use super::Master;
 use super::children::Name;
 use crate::effects::launch::Output;
 use crate::effects::log_files::LogFiles;
-use crate::effects::tail::Tail;
+use crate::effects::tail::{Listener, Tail};
 use crate::plan::{self, LogFile};
 
 /// When all have ended, what they have said is still written for so long.
@@ -96,8 +96,8 @@ impl Master {
     fn stop_listening(&mut self, pid: Pid) -> Option<Tail> {
         let mut tail = self.tails.remove(&pid)?;
         self.unwatch(&tail.fd());
-        let file = tail.file.take();
-        tail.finish(|bytes| write(&self.log_files, file.as_ref(), bytes));
+        let to = tail.to.clone();
+        tail.finish(|bytes| pass_on(&self.log_files, &to, bytes));
         Some(tail)
     }
 
@@ -105,8 +105,8 @@ impl Master {
         let Some(tail) = self.tails.get_mut(&pid) else {
             return false;
         };
-        let file = tail.file.clone();
-        tail.read(|bytes| write(&self.log_files, file.as_ref(), bytes))
+        let to = tail.to.clone();
+        tail.read(|bytes| pass_on(&self.log_files, &to, bytes))
     }
 
     pub(super) fn log_deadline(&self) -> Option<Instant> {
@@ -143,8 +143,13 @@ impl Master {
     }
 }
 
-fn write(files: &LogFiles, file: Option<&LogFile>, bytes: &[u8]) {
-    match file.and_then(|file| files.input(file)) {
+fn pass_on(files: &LogFiles, to: &Listener, bytes: &[u8]) {
+    let file = match to {
+        Listener::Nobody => return,
+        Listener::Errors => None,
+        Listener::File(file) => files.input(file),
+    };
+    match file {
         Some(pipe) => stderr::pass_on(pipe, bytes),
         None => stderr::pass_on(std::io::stderr(), bytes),
     }

@@ -32,6 +32,7 @@ impl Master {
                     self.begin_ageing(pid);
                 }
             }
+            Action::Check(worker) => self.check(name, worker),
             Action::Proven(generation) => self.proven(name, generation),
             Action::Failed(generation) => self.candidate_failed(name, generation),
             Action::GaveUp(limits) => {
@@ -131,8 +132,8 @@ impl Master {
     fn leave_queue_to_others(&self, pid: Pid, reason: Reason) {
         let others = matches!(
             reason,
-            Reason::Replaced | Reason::Recycled | Reason::ScaledDown
-        );
+            Reason::Replaced | Reason::Recycled | Reason::ScaledDown | Reason::RolledBack
+        ) && self.current.is_some();
         let Some(child) = self.children.get(pid).filter(|_| others) else {
             return;
         };

@@ -83,6 +83,7 @@ impl Master {
             notify_socket: self.notify.name(),
             scoreboard: None,
             template: None,
+            check: None,
             output: self.output(app, overheard.as_ref()),
         };
         let (pid, pipe) = launch(command, &contract).map_err(|error| error.to_string())?;

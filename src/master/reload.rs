@@ -2,6 +2,7 @@
 //! committed. Whatever fails before leaves everything as it was, and says why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -23,10 +24,12 @@ pub(super) struct Opened {
 
 /// A configuration that is being proven.
 pub(super) struct Reload {
-    generation: Generation,
+    pub(super) generation: Generation,
     plan: Plan,
     opened: Opened,
     unproven: BTreeSet<Name>,
+    /// The listeners over which first workers are checked.
+    pub(super) private: BTreeMap<Name, OwnedFd>,
     /// How the canaries of the apps ended, in words.
     last_words: BTreeMap<Name, String>,
 }
@@ -34,15 +37,18 @@ pub(super) struct Reload {
 impl Reload {
     pub(super) fn note_death(&mut self, child: &Child, death: &str) {
         if child.generation == self.generation {
-            let words = format!("its first worker {death}");
-            self.last_words.insert(child.app.clone(), words);
+            self.note(&child.app, format!("its first worker {death}"));
         }
+    }
+
+    /// Notes why an app's first worker is none.
+    pub(super) fn note(&mut self, app: &Name, words: String) {
+        self.last_words.insert(app.clone(), words);
     }
 
     pub(super) fn note_template_death(&mut self, app: &Name, generation: Generation, death: &str) {
         if generation == self.generation {
-            self.last_words
-                .insert(app.clone(), format!("its template {death}"));
+            self.note(app, format!("its template {death}"));
         }
     }
 }
@@ -149,6 +155,7 @@ impl Master {
             plan,
             opened,
             unproven,
+            private: BTreeMap::new(),
             last_words: BTreeMap::new(),
         });
     }

@@ -1,6 +1,6 @@
 //! Starting workers: by fork and exec, or through a template.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -66,11 +66,13 @@ impl Master {
     }
 
     fn spawn_alone(&mut self, plan: &plan::App, child: Child) {
+        let private = self.private_listener(plan, &child);
         // A program that never lets go of the pipe is heard only where its last words would end a reload.
         let first = self.is_first_of_reload(child.generation);
         let overheard = (plan.output.taken_over || first).then(|| self.overhear(plan));
         let overheard = overheard.flatten();
-        let contract = self.contract(plan, &child, true, overheard.as_ref());
+        let mut contract = self.contract(plan, &child, true, overheard.as_ref());
+        contract.add_private(private.as_ref().map(AsFd::as_fd), plan.output.taken_over);
         match launch(&plan.launch, &contract) {
             Ok((pid, pipe)) => {
                 debug!("{}: started", report::Tag(&child, pid));
@@ -94,7 +96,9 @@ impl Master {
         let key = (child.app.clone(), child.generation);
         if !self.templates.contains_key(&key) {
             let overheard = self.overhear(plan);
-            let contract = self.contract(plan, &child, false, overheard.as_ref());
+            let private = self.private_listener(plan, &child);
+            let mut contract = self.contract(plan, &child, false, overheard.as_ref());
+            contract.check = private.as_ref().map(AsFd::as_fd);
             match Template::start(&plan.launch, contract) {
                 Ok((template, pipe)) => {
                     info!(
@@ -152,6 +156,7 @@ impl Master {
                 .record
                 .map(|record| (self.scoreboard.fd(), is_worker.then_some(record))),
             template: None,
+            check: None,
             output: self.output(plan, overheard),
         }
     }

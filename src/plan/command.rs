@@ -9,6 +9,9 @@ use super::{Draft, Launch};
 use crate::config::{Address, Place};
 use crate::supervisor::Readiness;
 
+/// The name of the listener over which a worker is checked; it comes after the others.
+const CHECK: &str = "check";
+
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
 const FIRST_FD: usize = 3;
 
@@ -18,12 +21,17 @@ impl Draft<'_> {
         &self,
         command: &Spanned<Vec<String>>,
         sockets: &[(String, Address)],
+        has_check: bool,
         launch: &mut Launch,
     ) -> Result<Readiness, Place> {
         self.refuse_keys_of_wsgi()?;
         let wrong = |message: String| Place::at(command.span(), message);
         let words = command.get_ref().iter();
-        let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, sockets)).collect();
+        let mut names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
+        if has_check {
+            names.push(CHECK);
+        }
+        let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, &names)).collect();
         launch.args = args.map_err(wrong)?;
         launch.program = self.find(command, "command", launch)?;
         Ok(self.readiness())
@@ -130,7 +138,7 @@ impl Draft<'_> {
 }
 
 /// Replaces `{fd}` and `{fd:NAME}` by the number of the listener's descriptor.
-fn fill_in(word: &str, sockets: &[(String, Address)]) -> Result<String, String> {
+fn fill_in(word: &str, sockets: &[&str]) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = word;
     while let Some(at) = rest.find("{fd") {
@@ -147,17 +155,14 @@ fn fill_in(word: &str, sockets: &[(String, Address)]) -> Result<String, String> 
                     "command: \"{{fd{inside}}}\" is neither {{fd}} nor {{fd:NAME}}"
                 ));
             }
-            Some(name) => sockets.iter().position(|(known, _)| known == name),
+            Some(name) => sockets.iter().position(|known| *known == name),
         };
-        let index = index.ok_or_else(|| {
-            let names: Vec<_> = sockets.iter().map(|(name, _)| name.as_str()).collect();
-            match names.is_empty() {
-                true => format!("command: {{fd{inside}}} needs a listener, but `listen` is empty"),
-                false => format!(
-                    "command: no listener for {{fd{inside}}} (there is: {})",
-                    names.join(", ")
-                ),
-            }
+        let index = index.ok_or_else(|| match sockets.is_empty() {
+            true => format!("command: {{fd{inside}}} needs a listener, but `listen` is empty"),
+            false => format!(
+                "command: no listener for {{fd{inside}}} (there is: {})",
+                sockets.join(", ")
+            ),
         })?;
         filled.push_str(&(FIRST_FD + index).to_string());
         rest = after;

@@ -70,6 +70,8 @@ pub(crate) fn run(
             drop(stop);
             return work(py, socket, inheritance, &application, &order, master);
         }
+        // Only the first worker is probed.
+        inheritance.check = None;
     }
     Ok(())
 }

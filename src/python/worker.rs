@@ -53,6 +53,8 @@ pub(crate) struct Inheritance {
     /// What becomes standard error when the process is ready.
     pub stderr: Option<OwnedFd>,
     pub access_log: Option<OwnedFd>,
+    /// The listener over which the first worker is probed.
+    pub check: Option<OwnedFd>,
 }
 
 impl Inheritance {
@@ -109,6 +111,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     let template = environment.template.map(adopt).transpose()?;
     let stderr = environment.stderr_fd.map(adopt).transpose()?;
     let access_log = environment.access_log_fd.map(adopt).transpose()?;
+    let check = environment.check_fd.map(adopt).transpose()?;
     hide_environment(py)?;
     // SIGABRT, which the master sends to a worker that hangs, shows where each thread is.
     py.import("faulthandler")?.call_method0("enable")?;
@@ -120,6 +123,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         scoreboard,
         stderr,
         access_log,
+        check,
     };
     match template {
         Some(socket) => template::run(py, socket, inheritance),
@@ -168,10 +172,13 @@ pub(crate) fn serve<'py>(
     let Inheritance {
         environment,
         settings,
-        listeners,
+        mut listeners,
         access_log,
+        check,
         ..
     } = inheritance;
+    let private = check.is_some();
+    listeners.extend(check);
     let stop =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
     sys::stop_on_signal(&stop, settings.last_resort())?;
@@ -186,7 +193,7 @@ pub(crate) fn serve<'py>(
     let config = Config {
         limits: Arc::new(settings.limits()),
         listeners,
-        private: false,
+        private,
         files,
         access_log,
         stop,

@@ -1,6 +1,6 @@
 //! What each event changes in the facts. Nothing is decided here but what the event itself says.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::worker::{State, leave};
 use super::{
@@ -20,6 +20,8 @@ impl Supervisor {
             Event::Scale(by) => self.scale(by),
             Event::Executed(id) => self.executed(id, now),
             Event::Ready(id) => self.ready(id, now, actions),
+            Event::Checked(id) => self.checked(id, now),
+            Event::CheckFailed(id) => self.check_failed(id, actions),
             Event::Stopping(id) => self.stopping(id, now),
             Event::Recycle(id) => {
                 if let Some(worker) = self.workers.get_mut(&id) {
@@ -150,11 +152,27 @@ impl Supervisor {
             && candidate.canary == Some(id)
         {
             // Before there is anything that serves, waiting would help nobody.
-            let soak = self
-                .current
-                .as_ref()
-                .map_or(Duration::ZERO, |_| candidate.policy.soak);
-            candidate.soaked_at = Some(now + soak);
+            match &self.current {
+                None => candidate.soaked_at = Some(now),
+                Some(_) if candidate.policy.check => actions.push(Action::Check(id)),
+                Some(_) => candidate.soaked_at = Some(now + candidate.policy.soak),
+            }
+        }
+    }
+
+    fn checked(&mut self, id: WorkerId, now: Instant) {
+        if let Some(candidate) = &mut self.candidate
+            && candidate.canary == Some(id)
+        {
+            candidate.soaked_at = Some(now + candidate.policy.soak);
+        }
+    }
+
+    fn check_failed(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
+        let candidate = self.candidate.as_ref();
+        if let Some(candidate) = candidate.filter(|c| c.canary == Some(id)) {
+            actions.push(Action::Failed(candidate.generation));
+            self.drop_candidate(actions);
         }
     }
 

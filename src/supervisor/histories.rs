@@ -42,9 +42,11 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Even generations cannot start: the world's `boot` is a plain function of the generation.
+/// Even generations cannot start, or fail their check if they have one: the world's `boot` is a plain function of the generation.
 fn boot(generation: Generation) -> Boot {
-    if generation.is_multiple_of(2) {
+    if generation.is_multiple_of(4) {
+        Boot::Unfit
+    } else if generation.is_multiple_of(2) {
         Boot::Dies
     } else {
         Boot::Good
@@ -89,8 +91,12 @@ impl History {
             } else {
                 2
             };
-            self.world
-                .tell(Event::Propose(self.generation, policy(workers)));
+            let check = !self.generation.is_multiple_of(3);
+            let policy = Policy {
+                check,
+                ..policy(workers)
+            };
+            self.world.tell(Event::Propose(self.generation, policy));
         }
     }
 

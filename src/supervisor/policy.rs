@@ -48,6 +48,8 @@ pub struct Policy {
     pub graceful_timeout: Duration,
     /// A worker that was told to say what it is doing and die (ABRT) has this time before KILL.
     pub abort_grace: Duration,
+    /// The first worker of a generation that takes over from another is checked when it is ready.
+    pub check: bool,
     /// The first worker of a generation that takes over from another must live so long after it was ready.
     pub soak: Duration,
     /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.

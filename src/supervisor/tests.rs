@@ -27,6 +27,8 @@ pub(super) enum Boot {
     Dies,
     /// Never says that it is ready, and ends only by KILL.
     Hangs,
+    /// Good, but fails a check.
+    Unfit,
 }
 
 pub(super) fn policy(workers: u32) -> Policy {
@@ -37,6 +39,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
         abort_grace: Duration::from_secs(2),
+        check: false,
         soak: Duration::ZERO,
         surge: None,
         give_up: None,
@@ -99,7 +102,7 @@ impl World {
             } => {
                 self.alive.insert(worker, generation);
                 let after = match (self.boot)(generation) {
-                    Boot::Good => 1000,
+                    Boot::Good | Boot::Unfit => 1000,
                     Boot::Dies => 10,
                     Boot::Hangs => return,
                 };
@@ -116,6 +119,10 @@ impl World {
                     self.dies(id);
                 }
             }
+            Action::Check(id) => match (self.boot)(self.alive[&id]) {
+                Boot::Unfit => self.tell(Event::CheckFailed(id)),
+                _ => self.tell(Event::Checked(id)),
+            },
             Action::Proven(_) if self.commits => self.tell(Event::Commit),
             _ => {}
         }
@@ -155,7 +162,7 @@ impl World {
                 Some((id, at)) if at <= self.now => {
                     self.ripening.remove(&id);
                     match (self.boot)(self.alive[&id]) {
-                        Boot::Good => self.tell(Event::Ready(id)),
+                        Boot::Good | Boot::Unfit => self.tell(Event::Ready(id)),
                         _ => self.dies(id),
                     }
                 }
@@ -634,6 +641,43 @@ fn a_replacement_that_cannot_start_costs_no_worker() {
     world.pass(20.0);
     assert_eq!(world.ready(), 2);
     assert!(world.spawns() < 15, "{} starts in 20 s", world.spawns());
+}
+
+#[test]
+fn a_canary_is_checked_but_not_at_the_first_start() {
+    let checked = Policy {
+        check: true,
+        ..policy(2)
+    };
+    let mut world = World::new(|generation| match generation {
+        2 => Boot::Unfit,
+        _ => Boot::Good,
+    });
+    world.tell(Event::Propose(1, checked.clone()));
+    world.pass(10.0);
+    assert_eq!(world.ready(), 2);
+    world.log.clear();
+    world.tell(Event::Propose(2, checked.clone()));
+    world.pass(10.0);
+    let canary = WorkerId(2);
+    let expected = [
+        Action::Spawn {
+            worker: canary,
+            slot: 0,
+            generation: 2,
+        },
+        Action::Check(canary),
+        Action::Failed(2),
+        Action::Retire(2),
+        Action::Terminate(canary, Reason::RolledBack),
+    ];
+    let told = world.log.iter().filter(|a| !matches!(a, Action::Settled));
+    assert!(told.eq(&expected), "{:?}", world.log);
+    assert_eq!(world.ready(), 2, "the old ones were not touched");
+    world.tell(Event::Propose(3, checked));
+    world.pass(10.0);
+    assert!(world.log.contains(&Action::Proven(3)));
+    assert!(world.alive.values().all(|&generation| generation == 3));
 }
 
 #[test]

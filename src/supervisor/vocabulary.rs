@@ -27,6 +27,10 @@ pub enum Event {
     Executed(WorkerId),
     /// The worker says that it serves.
     Ready(WorkerId),
+    /// The first worker of the candidate has passed its check.
+    Checked(WorkerId),
+    /// It has not.
+    CheckFailed(WorkerId),
     /// The worker says that it accepts no more and ends: as it was told to, or by itself.
     Stopping(WorkerId),
     /// The worker should make room for a fresh one: it has served long enough, or has grown.
@@ -71,9 +75,11 @@ pub enum Action {
     Kill(WorkerId, Reason),
     /// A worker serves, by its own word or by the policy's.
     Ready(WorkerId),
-    /// The canary of the candidate is ready.
+    /// The canary of the candidate is ready: check it.
+    Check(WorkerId),
+    /// The canary of the candidate is ready, and was checked, and has lived long enough.
     Proven(Generation),
-    /// The candidate cannot start: its canary ended. The candidate is already gone here.
+    /// The candidate cannot start: its canary ended, or failed its check. The candidate is already gone here.
     Failed(Generation),
     /// Too many workers failed: no more are started until the next reload.
     GaveUp(GiveUp),

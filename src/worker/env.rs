@@ -27,6 +27,9 @@ pub const TEMPLATE: &str = "PREFORKD_TEMPLATE";
 pub const STDERR_FD: &str = "PREFORKD_STDERR_FD";
 /// Descriptor to which one line is written for each request, decimal. A pipe, non-blocking.
 pub const ACCESS_LOG_FD: &str = "PREFORKD_ACCESS_LOG_FD";
+/// Descriptor of a listener over which the master probes the worker, decimal. Until it is shut down (accept(2) fails
+/// with EINVAL) the worker accepts there only.
+pub const CHECK_FD: &str = "PREFORKD_CHECK_FD";
 /// Path of the extension module; only for Python workers.
 pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 /// Settings of a WSGI worker as a JSON object; only for Python workers.
@@ -36,7 +39,7 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// What an application must not see: it would take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 11] = [
+pub const PRIVATE: [&str; 12] = [
     LISTEN_FDS,
     LISTEN_PID,
     LISTEN_FDNAMES,
@@ -48,6 +51,7 @@ pub const PRIVATE: [&str; 11] = [
     SCOREBOARD_RECORD,
     STDERR_FD,
     ACCESS_LOG_FD,
+    CHECK_FD,
 ];
 
 /// The environment of a worker or template, read once at its start.
@@ -75,6 +79,8 @@ pub struct Environment {
     pub stderr_fd: Option<i32>,
     /// Descriptor of the access log.
     pub access_log_fd: Option<i32>,
+    /// Descriptor of the listener for probes.
+    pub check_fd: Option<i32>,
 }
 
 /// A variable that does not hold what the contract says.
@@ -132,6 +138,7 @@ impl Environment {
             template: number(&get, TEMPLATE)?,
             stderr_fd: number(&get, STDERR_FD)?,
             access_log_fd: number(&get, ACCESS_LOG_FD)?,
+            check_fd: number(&get, CHECK_FD)?,
         })
     }
 }

@@ -46,6 +46,8 @@ fn main() {
         std::process::exit(status.parse().expect("a status"));
     }
     let mute = behaviour == "mute";
+    let check = std::env::var("LISTEN_FDNAMES").is_ok_and(|names| names.ends_with(":check"));
+    let check = check.then(|| adopt(4));
     let listener = (!mute && std::env::var("LISTEN_FDS").is_ok_and(|n| n != "0")).then(listener);
     if !mute {
         notify("READY=1");
@@ -55,7 +57,15 @@ fn main() {
             Some(term.as_fd()),
             Some(abort.as_fd()),
             listener.as_ref().map(AsFd::as_fd),
+            check.as_ref().map(AsFd::as_fd),
         ]);
+        let probe = check
+            .as_ref()
+            .and_then(|check| accept(check.as_raw_fd()).ok());
+        if let Some(probe) = probe {
+            // SAFETY: the descriptor is new, and nothing else knows it.
+            answer_probe(unsafe { File::from_raw_fd(probe) });
+        }
         for (signal, status, name) in [(&mut term, 0, "term"), (&mut abort, 134, "abrt")] {
             if signal.read(&mut [0; 8]).is_ok() {
                 tell(name);
@@ -80,8 +90,13 @@ fn listener() -> OwnedFd {
         std::env::var("LISTEN_PID"),
         Ok(std::process::id().to_string())
     );
-    // SAFETY: the master passes the first listener as descriptor 3, and nothing else here uses it.
-    let socket = unsafe { OwnedFd::from_raw_fd(3) };
+    adopt(3)
+}
+
+/// A listener as the master passes it, set not to block.
+fn adopt(number: i32) -> OwnedFd {
+    // SAFETY: the master passes listeners from descriptor 3 on, and each is taken once.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl(&socket, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("it is a socket");
     socket
 }
@@ -95,13 +110,28 @@ fn caught(signal: i32) -> UnixStream {
 }
 
 /// Waits until one of these can be read.
-fn wait(sources: [Option<BorrowedFd>; 3]) {
+fn wait(sources: [Option<BorrowedFd>; 4]) {
     let sources = sources.into_iter().flatten();
     let mut sources: Vec<_> = sources
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
     // Interrupted by the signal itself, which is found all the same.
     let _ = poll(&mut sources, PollTimeout::NONE);
+}
+
+/// Healthy if a file of this name is there.
+fn answer_probe(mut stream: File) {
+    let mut line = String::new();
+    let reader = stream.try_clone().expect("a copy");
+    BufReader::new(reader)
+        .read_line(&mut line)
+        .expect("a request");
+    let status = match std::fs::exists("healthy") {
+        Ok(true) => "200 OK",
+        _ => "503 Service Unavailable",
+    };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(answer.as_bytes()).expect("it listens");
 }
 
 /// One line in, one line out.

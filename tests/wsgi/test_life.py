@@ -363,6 +363,41 @@ class Reload(Life):
         server.finish()
 
 
+    @both_kinds
+    def test_the_first_worker_is_checked_before_it_gets_any_request(self, preload):
+        self.answering("old")
+        check = {"path": "/health", "host": "site.example", "attempts": 1, "timeout": "20s"}
+        server = self.launch(
+            preload=preload, workers=2, wsgi="changing:application", chdir=str(self.folder), reload={"check": check},
+        ).ready()
+        gate = self.folder / "gate"
+        self.write(f"""
+            def application(environ, start_response):
+                if environ["PATH_INFO"] == "/health":
+                    assert environ["HTTP_HOST"] == "site.example"
+                    start_response(open({str(gate)!r}).read(), [])
+                    return []
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [b"new"]
+        """)
+        for status, answer in (("503 Not Yet", b"old"), ("200 OK", b"new")):
+            server.expect("failed its check")
+            start = len(server.log)
+            server.send(signal.SIGHUP)
+            server.wait_notify("RELOADING=1")
+            # Open when the new worker is in the request that checks it.
+            with open(gate, "w") as held:
+                for _ in range(20):
+                    self.assertEqual(self.open(server, "/").read(), b"old")
+                held.write(status)
+            said = server.wait_notify("READY=1")["STATUS"]
+            self.assertEqual("answered \"HTTP/1.1 503 Not Yet\", not 200; keeping generation 1" in said, answer == b"old", said)
+            for _ in range(5):
+                self.assertEqual(self.open(server, "/").read(), answer)
+            server.wait_log("check pid=", start)
+        server.finish()
+
+
 class Stop(Life):
     """The end."""
 
