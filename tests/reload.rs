@@ -261,7 +261,7 @@ fn the_first_new_worker_must_pass_its_check() {
     let check = "check = { path = '/health', attempts = 2, timeout = '20s' }";
     let mut run = Run::start(&app(&format!("[app.web.reload]\n{check}")));
     let pid = run.ask("pid");
-    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web.sock:check");
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:check");
     let heard = run.reload();
     let why = "app=web: its first worker failed its check: GET /health answered \"HTTP/1.1 503 Service Unavailable\", not 200";
     assert!(heard.contains(why), "{heard}");
