@@ -19,6 +19,7 @@ use crate::effects::control::Control;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
+use crate::effects::memory::OomKills;
 use crate::effects::notify::NotifySocket;
 use crate::effects::pid_file::PidFile;
 use crate::effects::scoreboard::Scoreboard;
@@ -107,6 +108,7 @@ pub struct Master {
     control: Option<Control>,
     waiting: Waiting,
     scoreboard: Scoreboard,
+    oom_kills: OomKills,
     listeners: Listeners,
     log_files: LogFiles,
     /// Standard error.
@@ -204,6 +206,7 @@ impl Master {
             control,
             waiting: Waiting::default(),
             scoreboard: Scoreboard::new()?,
+            oom_kills: OomKills::new(),
             listeners,
             log_files: LogFiles::default(),
             errors: io::stderr(),

@@ -79,7 +79,11 @@ impl Master {
         };
         self.release(&child);
         let now = Instant::now();
-        let mut death = report::death(&child, status, now);
+        let sent = child.told.map(|(signal, _)| signal);
+        let out_of_memory = matches!(status, WaitStatus::Signaled(_, Signal::SIGKILL, _))
+            && sent != Some(Signal::SIGKILL)
+            && self.oom_kills.happened();
+        let mut death = report::death(&child, status, now, out_of_memory);
         let Some(app) = self.apps.get_mut(&child.app) else {
             return;
         };

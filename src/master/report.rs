@@ -40,12 +40,15 @@ pub fn stage(stage: Stage) -> &'static str {
 }
 
 /// Why a worker died.
-pub fn death(child: &Child, status: WaitStatus, now: Instant) -> String {
-    let ended = describe(status);
+pub fn death(child: &Child, status: WaitStatus, now: Instant, out_of_memory: bool) -> String {
+    let ended = match out_of_memory {
+        true => "killed by the kernel, as memory ran out (SIGKILL)".to_owned(),
+        false => describe(status),
+    };
     let age = short(now.saturating_duration_since(child.asked_for));
     let Some((signal, reason)) = child.told else {
         let by = match status {
-            WaitStatus::Signaled(..) => ", not by preforkd",
+            WaitStatus::Signaled(..) if !out_of_memory => ", not by preforkd",
             _ => "",
         };
         return if child.ready {
@@ -140,23 +143,27 @@ mod tests {
         let killed = WaitStatus::Signaled(pid, Signal::SIGKILL, false);
         let (good, bad) = (WaitStatus::Exited(pid, 0), WaitStatus::Exited(pid, 1));
         assert_eq!(
-            death(&child, bad, later),
+            death(&child, bad, later, false),
             "exited with status 1, before it was ready, after 1.5s"
         );
         child.ready = true;
         assert_eq!(
-            death(&child, killed, later),
+            death(&child, killed, later, false),
             "killed by SIGKILL, not by preforkd, after 1.5s"
         );
-        child.told = Some((Signal::SIGTERM, Reason::Stop));
-        assert_eq!(death(&child, good, later), "ended (stop)");
         assert_eq!(
-            death(&child, bad, later),
+            death(&child, killed, later, true),
+            "killed by the kernel, as memory ran out (SIGKILL), after 1.5s"
+        );
+        child.told = Some((Signal::SIGTERM, Reason::Stop));
+        assert_eq!(death(&child, good, later, false), "ended (stop)");
+        assert_eq!(
+            death(&child, bad, later, false),
             "exited with status 1 after our SIGTERM (stop)"
         );
         child.told = Some((Signal::SIGKILL, Reason::GracefulTimeout));
         assert_eq!(
-            death(&child, killed, later),
+            death(&child, killed, later, false),
             "killed by SIGKILL after our SIGKILL (not ended within graceful_timeout)"
         );
     }
