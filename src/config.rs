@@ -137,6 +137,20 @@ pub struct App {
     pub max_connections: Key<u32>,
 }
 
+/// `workers`: how many at least and at most, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// Never fewer.
+    pub min: u32,
+    /// Never more.
+    pub max: u32,
+    /// So many are to be idle while others are busy.
+    pub spare: Option<u32>,
+    /// A worker that was not needed for so long goes.
+    pub idle_timeout: Option<Time>,
+}
+
 /// `give_up`: when an app is given up.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

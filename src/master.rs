@@ -34,6 +34,7 @@ mod checking;
 mod children;
 mod controlling;
 mod ending;
+mod load;
 mod obeying;
 mod outputs;
 mod performing;
@@ -47,6 +48,7 @@ mod watching;
 use checking::Checking;
 use children::{Children, Name};
 use controlling::Waiting;
+use load::Looks;
 use preparing::Preparation;
 use reload::{Opened, Reload};
 
@@ -85,6 +87,7 @@ struct App {
     /// It is no longer configured: forget it when its last worker has ended.
     removed: bool,
     ended: bool,
+    looks: Looks,
 }
 
 /// What the init system was told last.
@@ -206,7 +209,7 @@ impl Master {
             control,
             waiting: Waiting::default(),
             scoreboard: Scoreboard::new()?,
-            oom_kills: OomKills::new(),
+            oom_kills: OomKills::from_now(),
             listeners,
             log_files: LogFiles::default(),
             errors: io::stderr(),
@@ -291,6 +294,7 @@ impl Master {
             if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
                 self.read_launch(fd as RawFd);
                 self.read_tail(fd as RawFd);
+                self.connection_waits(fd as RawFd);
                 self.hear_caller(fd as RawFd);
             }
         }
@@ -311,6 +315,7 @@ impl Master {
         self.end_overdue_step(now);
         self.replace_log_writers(now);
         self.look(now);
+        self.look_at_loads(now);
         self.retire_the_old(now);
         for (name, app) in &self.apps {
             if app.supervisor.deadline().is_some_and(|at| at <= now) {
@@ -375,6 +380,7 @@ impl Master {
         }
         if busy {
             self.busy(pid);
+            self.load_begins(pid);
         }
         if let Some(reason) = retires {
             self.retire(pid, reason);
@@ -387,7 +393,13 @@ impl Master {
             let Some(app) = self.apps.get_mut(&name) else {
                 continue;
             };
+            let by_load = matches!(event, Event::Load(_) | Event::Deadline);
+            let before = app.supervisor.counts().wanted;
             let actions = app.supervisor.handle(event, Instant::now());
+            let wanted = app.supervisor.counts().wanted;
+            if by_load && wanted != before {
+                info!("app={name}: {wanted} workers wanted, by its load");
+            }
             for action in actions {
                 self.perform(&name, action);
             }
@@ -440,6 +452,7 @@ impl Master {
             .chain(self.step_deadline())
             .chain(self.log_deadline())
             .chain(self.next_look())
+            .chain(self.next_look_at_load())
             .chain(self.next_retirement())
             .min()
     }

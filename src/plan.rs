@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Readiness};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness};
 
 mod check;
 mod command;
@@ -67,6 +67,8 @@ pub struct App {
     pub template: bool,
     /// How many, how patiently.
     pub policy: Policy,
+    /// How many requests a worker serves at a time, where its scoreboard record shows them.
+    pub threads: Option<u32>,
     /// How it is seen that a worker hangs.
     pub hang: Hang,
     /// When a worker makes room for a fresh one.
@@ -225,6 +227,8 @@ impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         let sockets = self.sockets(listeners)?;
         let check = self.check()?;
+        let threads = self.written.threads.as_ref();
+        let threads = threads.map_or(1, |threads| *threads.get_ref());
         let mut env = self.written.env.clone();
         if let Some(bad) = env
             .keys()
@@ -278,6 +282,7 @@ impl Draft<'_> {
             template,
             policy: self.policy(readiness, check.is_some())?,
             check,
+            threads: self.written.wsgi.is_some().then_some(threads),
             hang: self.hang()?,
             recycle: Recycle {
                 max_age: self.written.max_age.map(|age| age.0),
@@ -291,12 +296,14 @@ impl Draft<'_> {
             None => 1,
             Some(Workers::Number(number)) => number,
             Some(Workers::Auto) => self.host.cpus(),
+            Some(Workers::Range(range)) => range.min.max(1),
         };
         let time = |written: Option<crate::config::Time>, seconds| {
             written.map_or(Duration::from_secs(seconds), |t| t.0)
         };
         Ok(Policy {
             workers,
+            range: self.range()?,
             readiness,
             announces_end: self.written.wsgi.is_some(),
             start_timeout: time(self.written.start_timeout, 60),
@@ -324,6 +331,23 @@ impl Draft<'_> {
                 .map(|surge| *surge.get_ref()),
             backoff: Default::default(),
         })
+    }
+
+    fn range(&self) -> Result<Option<Range>, Place> {
+        let Some(Workers::Range(written)) = self.written.workers else {
+            return Ok(None);
+        };
+        if self.written.listen.is_empty() {
+            let message = "workers: what listens nowhere has no load that its number could follow";
+            return Err(self.wrong(message));
+        }
+        let idle_timeout = written.idle_timeout.map(|time| time.0);
+        Ok(Some(Range {
+            min: written.min,
+            max: written.max,
+            spare: written.spare.unwrap_or(1),
+            idle_timeout: idle_timeout.unwrap_or(Duration::from_secs(60)),
+        }))
     }
 
     fn give_up(&self) -> Result<Option<GiveUp>, Place> {

@@ -79,10 +79,11 @@ fn ask(mut stream: UnixStream, question: &Question) -> io::Result<String> {
     let began = Instant::now();
     stream.set_write_timeout(Some(time))?;
     let Question { path, host, .. } = question;
-    write!(
-        stream,
+    let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: preforkd-check\r\nConnection: close\r\n\r\n"
-    )?;
+    );
+    // Who answers before it has read all may close early; the answer counts.
+    let _ = stream.write_all(request.as_bytes());
     let left = time.saturating_sub(began.elapsed());
     stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
     let mut line = String::new();

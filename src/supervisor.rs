@@ -21,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 mod backoff;
+mod demand;
 mod facts;
 mod policy;
 mod vocabulary;
@@ -32,6 +33,8 @@ mod histories;
 mod tests;
 
 use backoff::Backoff;
+use demand::Demand;
+pub use demand::{Load, Range};
 pub use policy::{GiveUp, Policy, Readiness};
 pub use vocabulary::{Action, Counts, Event, Generation, Reason, Slot, WorkerId};
 use worker::{State, Worker, leave};
@@ -41,6 +44,7 @@ struct Current {
     generation: Generation,
     policy: Policy,
     wanted: u32,
+    demand: Demand,
 }
 
 #[derive(Debug)]
@@ -116,6 +120,7 @@ impl Supervisor {
             .chain(retry)
             .chain(self.calm_at())
             .chain(self.candidate.as_ref().and_then(|c| c.soaked_at))
+            .chain(self.shrinks_at())
             .min()
     }
 
@@ -166,6 +171,7 @@ impl Supervisor {
         self.mature(now, actions);
         self.prove(now, actions);
         self.calm(now);
+        self.shrink(now);
         self.recycle();
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
@@ -200,6 +206,24 @@ impl Supervisor {
     fn calm(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|at| at <= now) {
             self.backoff.clear();
+        }
+    }
+
+    /// When fewer workers may do.
+    fn shrinks_at(&self) -> Option<Instant> {
+        let current = self.current.as_ref().filter(|_| self.wish == Wish::Run)?;
+        let range = current.policy.range.as_ref()?;
+        current.demand.deadline(current.wanted, range)
+    }
+
+    /// Wants fewer workers, when fewer were enough for long.
+    fn shrink(&mut self, now: Instant) {
+        if self.shrinks_at().is_some_and(|at| at <= now)
+            && let Some(current) = &mut self.current
+            && let Some(range) = &current.policy.range
+            && let Some(enough) = current.demand.shrink(current.wanted, range, now)
+        {
+            current.wanted = enough;
         }
     }
 

@@ -1,4 +1,5 @@
-//! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment.
+//! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment, asking
+//! for the length of an accept queue.
 //!
 //! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
 //! meet a lock that another thread held.
@@ -9,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::{Pid, getpid, pipe2};
 
@@ -289,6 +291,29 @@ impl Child<'_> {
 
 fn check(stage: Stage, result: i32) -> Result<i32, Stage> {
     if result < 0 { Err(stage) } else { Ok(result) }
+}
+
+/// How many connections wait at a listener to be accepted: tcp(7), `TCP_INFO`, where `tcpi_unacked` of a listener counts
+/// them. Of a unix socket, only whether there are any: poll(2).
+pub fn accept_queue(listener: &BorrowedFd) -> u32 {
+    // SAFETY: the structure consists of numbers, for which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, and `info` has as many.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            ptr::from_mut(&mut info).cast(),
+            &mut length,
+        )
+    };
+    if result == 0 {
+        return info.tcpi_unacked;
+    }
+    let mut look = [PollFd::new(*listener, PollFlags::POLLIN)];
+    u32::from(poll(&mut look, PollTimeout::ZERO).is_ok_and(|number| number > 0))
 }
 
 /// Takes over a descriptor that the init system passed to this process.

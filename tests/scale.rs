@@ -1,6 +1,9 @@
-//! TTIN and TTOU.
+//! The number of workers: TTIN and TTOU, and by load.
 
 mod common;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 
 use common::{Run, app, worker};
 use nix::sys::signal::Signal;
@@ -42,4 +45,41 @@ fn the_number_given_by_signal_survives_a_reload() {
     run.write("app.toml", &app("workers = 3"));
     assert!(run.reload().contains("web 3/3 ready"));
     run.stop();
+}
+
+#[test]
+fn programs_become_more_while_connections_wait_and_fewer_when_none_do() {
+    let range = "workers = { min = 1, max = 3, idle_timeout = '300ms' }\n";
+    for listen in ["unix:web.sock", "127.0.0.1:0"] {
+        let config = app(range).replace("unix:web.sock", listen);
+        if listen.ends_with(":0") {
+            // A port that is free, as the test cannot ask the master for the one that it got.
+            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let address = free.local_addr().expect("an address");
+            drop(free);
+            let mut run = Run::start(&config.replace(listen, &address.to_string()));
+            grow_and_shrink(&mut run, || connect(std::net::TcpStream::connect(address)));
+        } else {
+            let mut run = Run::start(&config);
+            let path = run.path("web.sock");
+            grow_and_shrink(&mut run, || connect(UnixStream::connect(&path)));
+        }
+    }
+}
+
+fn connect<S>(stream: std::io::Result<S>) -> S {
+    stream.expect("the master listens")
+}
+
+fn grow_and_shrink<S: Read + Write>(run: &mut Run, open: impl Fn() -> S) {
+    run.told_of("started");
+    // One worker hangs in a request, so the next connection has to wait for another.
+    let mut first = open();
+    first.write_all(b"hang\n").expect("it reads");
+    run.told_of("hangs");
+    assert_ne!(common::ask(open(), "pid"), "");
+    run.status("web 2/2 ready");
+    run.status("web 1/1 ready");
+    run.signal(Signal::SIGINT);
+    run.ended();
 }

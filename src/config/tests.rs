@@ -110,7 +110,7 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
         ),
         (
             "[app.w]\nworkers = \"lots\"",
-            "2:11: workers must be a number or \"auto\"",
+            "2:11: workers must be a number, \"auto\"",
             "lots",
         ),
         (
@@ -143,6 +143,16 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
             "[app.w]\nlisten = [{ addres = \"x\" }]",
             "2:13: unknown key `addres`",
             "did you mean `address`",
+        ),
+        (
+            "[app.w]\nworkers = { min = 3, max = 2 }",
+            "2:11: workers: min is 3 and max is 2",
+            "",
+        ),
+        (
+            "[app.w]\nworkers = { min = 3, mex = 4 }",
+            "2:22: unknown key `mex`",
+            "did you mean `max`",
         ),
         ("[app.w", "1:7: ", "unclosed"),
     ];

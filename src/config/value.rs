@@ -3,9 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use super::units;
+use super::{Range, units};
 
 /// The most workers of one app: far more than a machine runs, few enough that a typing error is found.
 const MOST_WORKERS: i64 = 10_000;
@@ -17,6 +18,8 @@ pub enum Workers {
     Number(u32),
     /// As many as CPUs that the master may use.
     Auto,
+    /// As many as the load needs.
+    Range(Range),
 }
 
 /// Permission bits, as "0660".
@@ -36,11 +39,11 @@ pub enum Ready {
 
 struct WorkersVisitor;
 
-impl Visitor<'_> for WorkersVisitor {
+impl<'de> Visitor<'de> for WorkersVisitor {
     type Value = Workers;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a number of workers or \"auto\"")
+        f.write_str("a number of workers, \"auto\" or { min = …, max = … }")
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
@@ -52,11 +55,27 @@ impl Visitor<'_> for WorkersVisitor {
         }
     }
 
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Workers, A::Error> {
+        let range = Range::deserialize(MapAccessDeserializer::new(map))?;
+        let Range { min, max, .. } = range;
+        if !(1..=MOST_WORKERS).contains(&i64::from(max)) {
+            return Err(A::Error::custom(format!(
+                "workers: max must be between 1 and {MOST_WORKERS}, not {max}"
+            )));
+        }
+        if min > max {
+            return Err(A::Error::custom(format!(
+                "workers: min is {min} and max is {max}, which is less"
+            )));
+        }
+        Ok(Workers::Range(range))
+    }
+
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
             _ => Err(E::custom(format!(
-                "workers must be a number or \"auto\", not \"{text}\""
+                "workers must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
         }
     }

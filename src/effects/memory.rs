@@ -42,7 +42,7 @@ pub struct OomKills {
 
 impl OomKills {
     /// Those from now on.
-    pub fn new() -> Self {
+    pub fn from_now() -> Self {
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let file = counters(&groups)
             .into_iter()

@@ -64,6 +64,7 @@ impl Master {
 
     pub(super) fn stop(&mut self, event: &Event) {
         self.phase = Phase::Stopping;
+        self.stop_following();
         let line = self.status_line();
         self.init.stopping(&line);
         self.reload = None;

@@ -143,6 +143,7 @@ impl Master {
                 plans: Default::default(),
                 removed: false,
                 ended: false,
+                looks: Default::default(),
             });
             app.removed = false;
             app.plans.insert(generation, Rc::new(app_plan.clone()));
@@ -196,6 +197,7 @@ impl Master {
                 self.facts.push_back((name.clone(), Event::Remove));
             }
         }
+        self.stop_following();
         for complaint in self.listeners.adapt(&plan.listeners) {
             warn!("the change of a listener does not take effect: {complaint}");
         }
@@ -210,6 +212,7 @@ impl Master {
         }
         self.refused = None;
         self.current = Some((generation, plan));
+        self.begin_following();
     }
 
     /// The first worker of an app has ended: nothing of its generation stays.

@@ -4,20 +4,21 @@ use std::time::Instant;
 
 use super::worker::{State, leave};
 use super::{
-    Action, Candidate, Current, Event, Generation, Policy, Readiness, Reason, Supervisor, Wish,
-    WorkerId, policy,
+    Action, Candidate, Current, Demand, Event, Generation, Load, Policy, Readiness, Reason,
+    Supervisor, Wish, WorkerId, policy,
 };
 
 impl Supervisor {
     pub(super) fn record(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
         match event {
             Event::Propose(generation, policy) => self.propose(generation, policy, actions),
-            Event::Commit => self.commit(actions),
+            Event::Commit => self.commit(now, actions),
             Event::Rollback => {
                 self.drop_candidate(actions);
                 self.resume();
             }
             Event::Scale(by) => self.scale(by),
+            Event::Load(load) => self.load(load, now),
             Event::Executed(id) => self.executed(id, now),
             Event::Ready(id) => self.ready(id, now, actions),
             Event::Checked(id) => self.checked(id, now),
@@ -73,7 +74,7 @@ impl Supervisor {
         });
     }
 
-    fn commit(&mut self, actions: &mut Vec<Action>) {
+    fn commit(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let Some(candidate) = self.candidate.take_if(|c| c.proven) else {
             return;
         };
@@ -82,7 +83,10 @@ impl Supervisor {
             None => add(configured, candidate.scaled_meanwhile),
             Some(old) => {
                 actions.push(Action::Retire(old.generation));
-                if old.policy.workers == configured {
+                if let Some(range) = &candidate.policy.range {
+                    // The new one has just been started; it goes again when nobody asks anything of it.
+                    old.wanted.clamp(range.min.max(1), range.max)
+                } else if old.policy.workers == configured && old.policy.range.is_none() {
                     old.wanted
                 } else {
                     add(configured, candidate.scaled_meanwhile)
@@ -93,6 +97,7 @@ impl Supervisor {
             generation: candidate.generation,
             policy: candidate.policy,
             wanted,
+            demand: Demand::new(now),
         });
         self.backoff.clear();
         self.failures.clear();
@@ -119,6 +124,15 @@ impl Supervisor {
         }
         if let Some(current) = &mut self.current {
             current.wanted = add(current.wanted, by);
+        }
+    }
+
+    fn load(&mut self, load: Load, now: Instant) {
+        if let Some(current) = &mut self.current
+            && let Some(range) = &current.policy.range
+            && let Some(needed) = current.demand.note(load, current.wanted, range, now)
+        {
+            current.wanted = needed;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::backoff;
+use super::{Range, backoff};
 
 /// How long a worker has to end when everything must stop now.
 pub const STOP_NOW: Duration = Duration::from_secs(1);
@@ -36,8 +36,10 @@ pub enum Readiness {
 /// What one generation wants of an app's workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The number of workers that should be ready.
+    /// The number of workers that should be ready, at first where it follows the load.
     pub workers: u32,
+    /// Where the number follows the load.
+    pub range: Option<Range>,
     /// When a worker counts as ready.
     pub readiness: Readiness,
     /// Its workers say `STOPPING=1` when they accept no more.

@@ -34,6 +34,7 @@ pub(super) enum Boot {
 pub(super) fn policy(workers: u32) -> Policy {
     Policy {
         workers,
+        range: None,
         readiness: Readiness::Notify,
         announces_end: false,
         start_timeout: Duration::from_secs(60),

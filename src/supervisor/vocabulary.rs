@@ -1,6 +1,6 @@
 //! The words between the master and the supervisor: what it is told, what it says.
 
-use super::{GiveUp, Policy};
+use super::{GiveUp, Load, Policy};
 
 /// Counts the accepted configurations of a master; never reused.
 pub type Generation = u64;
@@ -13,6 +13,10 @@ pub type Slot = u32;
 pub struct WorkerId(pub u64);
 
 /// A fact that the supervisor is told.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a policy comes with a reload, and lives for one call"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A configuration was accepted; its first worker has to prove it.
@@ -23,6 +27,8 @@ pub enum Event {
     Rollback,
     /// So many workers more (or fewer, if negative); at least one is kept.
     Scale(i32),
+    /// How much there is to do just now.
+    Load(Load),
     /// The worker's program was executed.
     Executed(WorkerId),
     /// The worker says that it serves.

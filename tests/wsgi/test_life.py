@@ -219,6 +219,51 @@ class Workers(Life):
         server.finish()
 
 
+class Load(Life):
+    """The number of workers follows the load."""
+
+    def hold(self, server):
+        """A worker that is in a request until the gate opens."""
+        held = self.open(server, "/held")
+        return held, json.loads(held.readline())["pid"]
+
+    def wait_status(self, server, text):
+        """Wait until the init system is told this."""
+        while text not in server.wait_notify().get("STATUS", ""):
+            pass
+
+    @both_kinds
+    def test_busy_workers_have_idle_ones_beside_them_and_these_go_when_it_is_quiet(self, preload):
+        workers = {"min": 1, "max": 3, "spare": 1, "idle_timeout": "500ms"}
+        server = self.launch(preload=preload, workers=workers).ready()
+        held = [self.hold(server)]
+        self.wait_status(server, "demo 2/2 ready")
+        held.append(self.hold(server))
+        self.wait_status(server, "demo 3/3 ready")
+        held.append(self.hold(server))
+        self.assertEqual(len({pid for _, pid in held}), 3, "each has a worker of its own")
+        self.release("done")
+        # All three read at the gate: one gets the word, the others its end.
+        self.assertEqual(sorted(response.read() for response, _ in held), [b"", b"", b"done"])
+        self.wait_status(server, "demo 1/1 ready")
+        self.assertEqual(self.ask(server)["app"], "demo")
+        server.finish()
+
+    @both_kinds
+    def test_an_app_that_nobody_uses_may_have_no_worker_until_somebody_does(self, preload):
+        workers = {"min": 0, "max": 2, "spare": 0, "idle_timeout": "300ms"}
+        server = self.launch(preload=preload, workers=workers).ready()
+        for _ in range(2):
+            self.wait_status(server, "demo 0/0 ready")
+            self.assertEqual(self.ask(server)["app"], "demo")
+        # A reload shows that the new code starts, though nobody needs it.
+        self.wait_status(server, "demo 0/0 ready")
+        server.reload()
+        self.wait_status(server, "demo 0/0 ready")
+        self.assertEqual(self.ask(server)["generation"], "2")
+        server.finish()
+
+
 class Stillborn(Life):
     """Workers that die in the moment of their fork."""
 
