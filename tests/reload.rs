@@ -265,6 +265,8 @@ fn the_first_new_worker_must_pass_its_check() {
     let heard = run.reload();
     let why = "app=web: its first worker failed its check: GET /health answered \"HTTP/1.1 503 Service Unavailable\", not 200";
     assert!(heard.contains(why), "{heard}");
+    // A program accepts at its other listener too, until it is told to end.
+    run.told_of("term");
     assert_eq!(run.ask("pid"), pid);
     run.write("healthy", "");
     assert!(run.reload().contains("generation 3: web 1/1 ready"));
