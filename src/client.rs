@@ -8,6 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+/// A master answers at once, unless it is stopped or starved.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Asks the master at `socket` and waits for its answer.
 ///
 /// # Errors
@@ -19,6 +22,10 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             socket.display()
         )
     })?;
+    // Reload and stop take as long as they take.
+    let most = (!matches!(request, "reload" | "stop")).then_some(PATIENCE);
+    // It fails only for a time of zero.
+    let _ = stream.set_read_timeout(most);
     let mut answer = String::new();
     let asked = writeln!(stream, "{request}").and_then(|()| stream.read_to_string(&mut answer));
     asked.map_err(|error| format!("the master does not answer: {error}"))?;

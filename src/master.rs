@@ -66,7 +66,7 @@ const MOST_MESSAGES: usize = 1024;
 /// As many characters of a worker's status are kept.
 const LONGEST_STATUS: usize = 200;
 
-/// How often a broken poll (no memory left) is tried again.
+/// How often what has failed for want of memory is tried again.
 const POLL_RETRY: Duration = Duration::from_millis(100);
 
 /// How the master ended.
@@ -110,6 +110,8 @@ pub struct Master {
     init: Init,
     control: Option<Control>,
     waiting: Waiting,
+    /// When those who call are to be taken in, as that has failed.
+    callers_at: Option<Instant>,
     scoreboard: Scoreboard,
     oom_kills: OomKills,
     listeners: Listeners,
@@ -208,6 +210,7 @@ impl Master {
             init,
             control,
             waiting: Waiting::default(),
+            callers_at: None,
             scoreboard: Scoreboard::new()?,
             oom_kills: OomKills::from_now(),
             listeners,
@@ -272,7 +275,8 @@ impl Master {
             };
             match self.poll.poll(&mut events, timeout) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // By a signal, which counts even if the handler found no memory to wake the poll with.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
                 Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                     warn!("cannot wait for events: {error} (trying again)");
                     let _ = self.poll.poll(&mut events, Some(POLL_RETRY));
@@ -311,6 +315,9 @@ impl Master {
         if self.sign_of_life.is_some_and(|at| at <= now) {
             self.init.alive();
             self.sign_of_life = self.init.watchdog().map(|every| now + every);
+        }
+        if self.callers_at.is_some_and(|at| at <= now) {
+            self.accept_callers();
         }
         self.end_overdue_step(now);
         self.replace_log_writers(now);
@@ -451,6 +458,12 @@ impl Master {
             .chain(self.sign_of_life)
             .chain(self.step_deadline())
             .chain(self.log_deadline())
+            .chain(self.callers_at)
+            .chain(
+                self.init
+                    .is_short_of_memory()
+                    .then(|| Instant::now() + POLL_RETRY),
+            )
             .chain(self.next_look())
             .chain(self.next_look_at_load())
             .chain(self.next_retirement())

@@ -75,10 +75,16 @@ impl Control {
         &self.path
     }
 
-    /// Takes in whoever calls; says which descriptors are to be watched now.
-    pub fn accept(&mut self) -> Vec<RawFd> {
+    /// Takes in whoever calls; says which descriptors are to be watched now, and whether some still wait, as there was
+    /// no descriptor left for them.
+    pub fn accept(&mut self) -> (Vec<RawFd>, bool) {
         let mut new = Vec::new();
-        while let Ok((stream, _)) = self.listener.accept() {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+                Err(error) => return (new, error.kind() != io::ErrorKind::WouldBlock),
+            };
             let allowed = getsockopt(&stream, sockopt::PeerCredentials)
                 .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
             if self.callers.len() >= MOST_CALLERS {
@@ -103,7 +109,11 @@ impl Control {
             self.callers.insert(fd, caller);
             new.push(fd);
         }
-        new
+    }
+
+    /// Hangs up.
+    pub fn dismiss(&mut self, id: CallerId) {
+        self.callers.remove(&id);
     }
 
     /// A caller's socket is ready: reads on, writes on. Returns a request that is complete now.

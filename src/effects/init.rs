@@ -20,6 +20,7 @@ pub struct Init {
     watchdog: Option<Duration>,
     socket: Option<UnixDatagram>,
     waiting: VecDeque<Message>,
+    short_of_memory: bool,
 }
 
 /// A message that waits; one that is a mere status gives way to the next.
@@ -44,6 +45,7 @@ impl Init {
             watchdog,
             socket,
             waiting,
+            short_of_memory: false,
         })
     }
 
@@ -53,12 +55,18 @@ impl Init {
             watchdog: None,
             socket: None,
             waiting: VecDeque::new(),
+            short_of_memory: false,
         }
     }
 
     /// For the poll: writable when waiting messages fit.
     pub fn fd(&self) -> Option<RawFd> {
         self.socket.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Whether something waits for which no event will come: it is to be flushed after a while.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.short_of_memory
     }
 
     /// How often [`Init::alive`] is to be said: twice in each `WatchdogSec=`, as sd_watchdog_enabled(3) advises.
@@ -112,17 +120,31 @@ impl Init {
 
     /// Sends what waits, as far as it fits.
     pub fn flush(&mut self) {
+        self.short_of_memory = false;
         let Some(socket) = &self.socket else { return };
         while let Some(message) = self.waiting.front() {
             match socket.send(message.text.as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_short_of_memory(&error) => {
+                    self.short_of_memory = true;
+                    return;
+                }
                 Err(error) => log::debug!("cannot tell the init system: {error}"),
                 Ok(_) => {}
             }
             self.waiting.pop_front();
         }
     }
+}
+
+/// The kernel will have some again, but does not say when.
+fn is_short_of_memory(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
+    matches!(
+        errno,
+        Some(nix::errno::Errno::ENOBUFS | nix::errno::Errno::ENOMEM)
+    )
 }
 
 fn watchdog() -> Option<Duration> {

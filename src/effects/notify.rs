@@ -61,8 +61,12 @@ fn nonce() -> u32 {
     RandomState::new().hash_one(0) as u32
 }
 
+/// The kernel may lack memory for a moment; what is not read now might wait for the next message.
+const ATTEMPTS: u32 = 3;
+
 /// Receives one message from a socket that passes credentials; skips what has none.
 pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
+    let mut failures = 0;
     loop {
         let mut bytes = [0; LONGEST];
         let mut parts = [IoSliceMut::new(&mut bytes)];
@@ -76,7 +80,14 @@ pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
         ) {
             Ok(message) => message,
             Err(nix::Error::EINTR) => continue,
-            Err(_) => return None,
+            Err(nix::Error::EAGAIN) => return None,
+            Err(_) => {
+                failures += 1;
+                if failures == ATTEMPTS {
+                    return None;
+                }
+                continue;
+            }
         };
         let length = message.bytes;
         let sender = message.cmsgs().ok().and_then(|mut all| {

@@ -2,7 +2,7 @@
 //!
 //! An answer begins with a line `ok` or `error REASON`; what was asked for follows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::info;
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +12,9 @@ use super::{App, Master, Phase, report};
 use crate::effects::control::CallerId;
 use crate::signals::Request;
 use crate::supervisor::Event;
+
+/// How often those who call are taken in when there was no descriptor left for them.
+const CALLERS_RETRY: Duration = Duration::from_millis(200);
 
 /// Those who wait for the end of a reload or of the master.
 #[derive(Debug, Default)]
@@ -29,9 +32,13 @@ impl Master {
         let Some(control) = &mut self.control else {
             return;
         };
-        for fd in control.accept() {
+        let (callers, more) = control.accept();
+        self.callers_at = more.then(|| Instant::now() + CALLERS_RETRY);
+        for fd in callers {
             if self.watch_both(fd).is_ok() {
                 self.hear_caller(fd);
+            } else if let Some(control) = &mut self.control {
+                control.dismiss(fd);
             }
         }
     }

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 /// After so long a test has failed.
@@ -114,6 +115,30 @@ impl Run {
         let run = Self::begin(config);
         run.hear("READY=1");
         run
+    }
+
+    /// Waits until the master is ready; false if it ends instead.
+    pub fn starts(&self) -> bool {
+        let (master, init) = (self.pid(), self.path("init.sock"));
+        // Says so in the place of the master when it has ended; it is reaped by whoever waits for it.
+        std::thread::spawn(move || {
+            let _ = waitid(Id::Pid(master), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+            let teller = UnixDatagram::unbound().expect("a socket");
+            let _ = teller.send_to(b"ENDED=1", init);
+        });
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.init.recv(&mut buffer);
+            let length =
+                length.unwrap_or_else(|e| self.fail(&format!("neither ready nor ended: {e}")));
+            let message = String::from_utf8_lossy(&buffer[..length]);
+            if message.lines().any(|line| line == "READY=1") {
+                return true;
+            }
+            if message == "ENDED=1" {
+                return false;
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

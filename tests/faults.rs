@@ -1,0 +1,124 @@
+//! System calls of the master fail, each once: for every n the n-th fork, pipe, accept and so on. Either the master cannot
+//! start and says why; or it goes on: it replaces a killed worker, reloads, and stops in order.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use common::{Run, app};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+
+/// The library that makes calls fail, compiled once.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/faults.c");
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let mut compiler = Command::new("cc");
+        compiler
+            .args(["-shared", "-fPIC", "-O1", "-w", "-o"])
+            .arg(&library)
+            .arg(&source);
+        let done = compiler
+            .args(["-ldl"])
+            .status()
+            .expect("there is a C compiler");
+        assert!(done.success(), "{} cannot be compiled", source.display());
+        library
+    })
+}
+
+/// What became of a run in which a call failed.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    /// There are fewer such calls.
+    NotReached,
+    /// The master could not start, and said so.
+    NotStarted,
+    /// It did all that it should.
+    Survived,
+}
+
+fn live_through(function: &str, n: u32, errno: Errno) -> Outcome {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mark = folder.path().join("failed");
+    let fault = format!("{function}:{n}:{}:{}", errno as i32, mark.display());
+    let config = app("workers = 2") + "[master]\ncontrol = 'control.sock'\npid_file = 'pid'\n";
+    let mut run = Run::begin_in(folder, &config, |command| {
+        command.env("LD_PRELOAD", library()).env("FAULT", &fault);
+    });
+    if !run.starts() {
+        let (status, log) = run.ended();
+        assert!(matches!(status, Some(1 | 2)), "{fault}: {log}");
+        assert!(log.contains("cannot"), "{fault}: {log}");
+        run.all_ended();
+        return Outcome::NotStarted;
+    }
+    let first = run.told_of("started").pid;
+    run.told_of("started");
+    kill(first, Signal::SIGKILL).expect("it lives");
+    run.told_of("started");
+    let mut preforkd = common::preforkd();
+    let status = preforkd
+        .arg("status")
+        .arg("-c")
+        .arg(run.path("app.toml"))
+        .output();
+    let _ = status.expect("it runs: whether it is answered is not the question");
+    let heard = run.reload();
+    let good =
+        heard.contains("generation 2: web 2/2 ready") || heard.contains("keeping generation 1");
+    assert!(good, "{fault}: {heard}");
+    assert_ne!(run.ask("pid"), "", "{fault}");
+    let reached = mark.exists();
+    run.stop();
+    run.all_ended();
+    match reached || mark.exists() {
+        true => Outcome::Survived,
+        false => Outcome::NotReached,
+    }
+}
+
+fn each_call(function: &str, errno: Errno) {
+    let mut n = 1;
+    while live_through(function, n, errno) != Outcome::NotReached {
+        n += 1;
+    }
+    assert!(n > 1, "no {function} was reached");
+}
+
+/// A test for each function, so that they run side by side.
+macro_rules! each_call {
+    ($($function:ident: $errno:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $function() {
+                each_call(stringify!($function), Errno::$errno);
+            }
+        )*
+    };
+}
+
+each_call! {
+    fork: EAGAIN,
+    pipe2: EMFILE,
+    accept4: EMFILE,
+    epoll_ctl: ENOMEM,
+    epoll_wait: EINTR,
+    send: ENOBUFS,
+    recvmsg: ENOMEM,
+    recv: ENOMEM,
+    read: EIO,
+    write: ENOBUFS,
+    pread64: EIO,
+    pwrite64: ENOSPC,
+    waitid: EINTR,
+    waitpid: EINTR,
+    poll: EINTR,
+    open64: EMFILE,
+    listen: EADDRINUSE,
+    socketpair: EMFILE,
+}
