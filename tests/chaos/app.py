@@ -1,6 +1,7 @@
 """The application that the scenarios are played with: it repeats the id that it was asked with, and notes each id.
 
-The notes go to the file CHAOS_LOG, opened for appending: `import PID` at each import, `asked ID PID` for each request.
+The notes go to the file CHAOS_LOG, opened for appending: `asked ID PID` for each request, and `sick PID` for a worker
+that dies at its start, which each one does while there is a file `sick`.
 """
 import fcntl
 import json
@@ -18,7 +19,15 @@ def note(*words):
     os.write(NOTES, (" ".join(map(str, words)) + "\n").encode())
 
 
-note("import", os.getpid())
+def check_up():
+    """Die, if that is what workers do now."""
+    if os.path.exists("sick"):
+        note("sick", os.getpid())
+        os._exit(1)
+
+
+check_up()
+os.register_at_fork(after_in_child=check_up)
 
 
 def application(environ, start_response):

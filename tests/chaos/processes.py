@@ -94,10 +94,11 @@ class Forks:
     """
 
     def __init__(self, pid, family):
-        self.pid, self.group, self.limits = pid, None, None
+        self.group, self.limits = None, {}
         if os.geteuid() != 0:
-            hard = resource.prlimit(pid, resource.RLIMIT_NPROC)[1]
-            self.limits = resource.prlimit(pid, resource.RLIMIT_NPROC, (1, hard))
+            for member in (pid, *family):
+                hard = resource.prlimit(member, resource.RLIMIT_NPROC)[1]
+                self.limits[member] = resource.prlimit(member, resource.RLIMIT_NPROC, (1, hard))
             return
         root = Path("/sys/fs/cgroup/pids")  # of the first version; the second has one tree for everything
         self.home = own_group("pids") if root.is_dir() else own_group("")
@@ -108,14 +109,15 @@ class Forks:
             for member in (pid, *family):
                 (self.group / "cgroup.procs").write_text(str(member))
         except OSError:
-            self.lift()
+            self.close()
             raise
 
     def lift(self):
         """As before; the group itself is removed by `close`."""
-        if self.limits:
-            resource.prlimit(self.pid, resource.RLIMIT_NPROC, self.limits)
-        elif (self.group / "pids.max").exists():
+        for member, limits in self.limits.items():
+            if alive(member):
+                resource.prlimit(member, resource.RLIMIT_NPROC, limits)
+        if self.group:
             (self.group / "pids.max").write_text("max")
 
     def close(self):

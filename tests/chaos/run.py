@@ -1,6 +1,7 @@
 """Plays all scenarios with all servers, see scripts/chaos."""
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,14 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, str(HERE.parent / "django"))
 sys.setswitchinterval(0.0005)  # what is measured must not wait for a thread that is busy
 
-import reloads  # noqa: E402, F401 - each of these registers its scenarios
+# The order of these is that of the table: each registers its scenarios.
+import reloads  # noqa: E402, F401
+import crashes  # noqa: E402, F401
+import limits  # noqa: E402, F401
+import hangs  # noqa: E402, F401
+import endings  # noqa: E402, F401
+import logs  # noqa: E402, F401
+import upkeep  # noqa: E402, F401
 import table  # noqa: E402
 from servers import PREFORKD, PYTHON, SERVERS  # noqa: E402
 from stage import SCENARIOS, play  # noqa: E402
@@ -47,6 +55,7 @@ def main():
     parser.add_argument("--list", action="store_true", help="show the scenarios and their targets")
     parser.add_argument("--log", action="store_true", help="show the log of a server that missed a target")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and nothing stays
     if options.list:
         for item in SCENARIOS:
             print(f"{item.name:40}{item.target}")

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -28,21 +29,26 @@ class Server(Service):
 
     READY = None
 
-    def __init__(self, options, output=None, wrap=(), talks=False):
+    def __init__(self, options, output=None, wrap=(), talks=False, code=GOOD):
         self.options = {**DEFAULTS, **options}
         self.home = Path(tempfile.mkdtemp(prefix="preforkd-chaos-"))
         self.notes = self.home / "notes"
         self.notes.touch()
         self.ready = {}  # worker's pid: when it was ready
         self.log_bytes = 0
-        self.deploy(GOOD)
+        self.deploy(code)
         self.configure()
         command = [*wrap, *self.command()]
         if output:
             command = ["sh", "-c", 'out=$1; shift; exec "$@" >"$out" 2>&1', "sh", str(output), *command]
         env = {"CHAOS_LOG": str(self.notes), "PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1"}
         super().__init__(command, env={**env, "CHAOS_TALKS": "1"} if talks else env, cwd=self.home)
-        self.started = time.monotonic()
+        threading.Thread(target=self._read_notify, daemon=True).start()
+
+    def _read_notify(self):
+        """As an init system does, which nobody here asks what it has heard."""
+        while not self.notify.recv(65536).startswith(b"ENDED="):
+            pass
 
     @property
     def pid(self):
@@ -80,30 +86,47 @@ class Server(Service):
             time.sleep(step)
         return time.monotonic()
 
-    def wait_full(self, limit=10.0):
-        """Wait until as many workers as wanted live and are ready; the time when the last of them was."""
+    def wait_full(self, limit=10.0, without=()):
+        """Wait until as many workers as wanted live and are ready, none of `without`; the time of the last one."""
         wanted = self.options["workers"]
-        if self.wait(lambda: len(self.workers()) >= wanted, limit) is None:
+        if self.wait(lambda: len(set(self.workers()) - set(without)) >= wanted, limit) is None:
             return None
-        return max(self.ready[pid] for pid in self.workers())
+        return max(self.ready[pid] for pid in set(self.workers()) - set(without))
 
     def wait_renewed(self, since, limit=10.0):
         """Wait until there are exactly the wanted workers, all of them ready after `since`; the time of it."""
         wanted = self.options["workers"]
         return self.wait(lambda: len(self.workers()) == len(self.workers(since)) == wanted, limit)
 
+    def noted(self):
+        """The notes of the application, also when the server is closed."""
+        with contextlib.suppress(FileNotFoundError):
+            self.last_notes = self.notes.read_text().splitlines()
+        return self.last_notes
+
     def asked(self):
         """The notes of the application: for each id the workers that were asked."""
         found = {}
-        for line in self.notes.read_text().splitlines():
+        for line in self.noted():
             kind, *words = line.split()
             if kind == "asked":
                 found.setdefault(words[0], []).append(int(words[1]))
         return found
 
-    def imports(self):
-        """How often the application was imported, which is how often a worker was started if none is preloaded."""
-        return sum(line.startswith("import ") for line in self.notes.read_text().splitlines())
+    def stillborn(self):
+        """How many workers have died at their start, see `sicken`."""
+        return sum(line.startswith("sick ") for line in self.noted())
+
+    def sicken(self, sick=True):
+        """Let workers die at their start from now on; or no more."""
+        if sick:
+            (self.home / "sick").touch()
+        else:
+            (self.home / "sick").unlink()
+
+    def cpu(self):
+        """Seconds of CPU that all processes have used so far, those that have ended among them."""
+        return sum(processes.cpu(pid) for pid in self.family())
 
     def living(self):
         """Whether the master does."""
@@ -135,6 +158,7 @@ class Server(Service):
         for pid in self.family():
             processes.kill(pid)
         super().close()
+        self.noted()
         shutil.rmtree(self.home, ignore_errors=True)
 
 

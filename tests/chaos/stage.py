@@ -5,7 +5,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from clients import Load
-from servers import SERVERS
+from servers import GOOD, SERVERS
 
 SCENARIOS = []
 
@@ -46,9 +46,9 @@ class Stage:
         self.server = None
 
     @contextlib.contextmanager
-    def serve(self, output=None, wrap=(), talks=False, ready=True, **options):
+    def serve(self, output=None, wrap=(), talks=False, ready=True, code=GOOD, **options):
         """A server, with all workers ready unless that is not to be waited for."""
-        server = self.server = SERVERS[self.name](options, output=output, wrap=wrap, talks=talks)
+        server = self.server = SERVERS[self.name](options, output=output, wrap=wrap, talks=talks, code=code)
         try:
             if ready and not output and server.wait_full() is None:
                 raise AssertionError("did not start")
@@ -88,6 +88,19 @@ class Stage:
         self.need(self.counts["ok"] > 0, "no good answer")
         self.need(not bad, words)
 
+    def need_only_inside(self, results, server, ended):
+        """The part of the target that only requests in workers that were ended are lost; `ended` is their pid: when.
+
+        A request belongs to the worker that noted it, else to the one that had answered on its connection; else it
+        must have been under way when one of them ended. Those that were refused belong to none.
+        """
+        asked = server.asked()
+        outside = [result for result in results if result.verdict != "ok" and not inside(result, asked, ended)]
+        words = Counter(result.verdict for result in outside)
+        self.need(not outside, ", ".join(f"{number} {verdict} elsewhere" for verdict, number in words.items()))
+        self.need(self.counts["ok"] > 0, "no good answer")
+        self.need(not self.counts["twice"], f"{self.counts['twice']} twice")
+
     def need_settled(self, since, at, limit, what="settled"):
         """The part of the target that is a time: from `since` to `at`, which is None if it never came."""
         if at is None:
@@ -103,6 +116,16 @@ class Stage:
     def note(self, text):
         """A measured figure that the table has no column for."""
         self.notes.append(text)
+
+
+def inside(result, asked, ended):
+    """Whether a request was lost with a worker that was ended."""
+    if result.verdict not in ("reset", "truncated"):
+        return False
+    pids = asked.get(result.ident) or ([result.pid] if result.pid else [])
+    if pids:
+        return any(pid in ended for pid in pids)
+    return any(result.start <= when and result.end <= when + 0.5 for when in ended.values())
 
 
 def play(item, name, quick):
