@@ -54,9 +54,9 @@ def workers_that_exit_with_any_status(stage):
             result, _ = ender.ask("/exit", status=status)
             for pid in server.asked().get(result.ident, ()):
                 ended[pid] = result.end
+            full = server.wait_full(10, without=ended)
             if not stage.need(server.living(), f"the master died of {status}"):
                 break
-            full = server.wait_full(10, without=ended)
             if not stage.need(full, f"no full strength after {status}"):
                 break
             stage.settled = max(stage.settled or 0, full - result.end)

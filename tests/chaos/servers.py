@@ -36,6 +36,7 @@ class Server(Service):
         self.notes.touch()
         self.ready = {}  # worker's pid: when it was ready
         self.log_bytes = 0
+        self.hooked = output is None
         self.deploy(code)
         self.configure()
         command = [*wrap, *self.command()]
@@ -201,8 +202,10 @@ class Gunicorn(Server):
             "control_socket": str(self.home / "gunicorn.ctl"),
         }
         lines = [f"{key} = {value!r}\n" for key, value in settings.items()]
+        # Where nobody hears it, it must not be what blocks or fails.
         hook = 'import os\n\n\ndef post_worker_init(worker):\n    os.write(2, b"ready %d\\n" % os.getpid())\n'
-        (self.home / "gunicorn.conf.py").write_text("workers = = 3\n" if broken else "".join(lines) + hook)
+        text = "workers = = 3\n" if broken else "".join(lines) + hook * self.hooked
+        (self.home / "gunicorn.conf.py").write_text(text)
 
     def command(self):
         """How it is started."""

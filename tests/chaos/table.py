@@ -21,7 +21,7 @@ def verdict(stage):
 
 def head():
     """The titles."""
-    return f"{'scenario':40}{'server':18}{'ok':>6}" + "".join(f"{name:>10}" for name in BAD) + (
+    return f"{'scenario':52}{'server':18}{'ok':>6}" + "".join(f"{name:>10}" for name in BAD) + (
         f"{'gap':>9}{'settled':>9}  verdict"
     )
 
@@ -30,7 +30,7 @@ def line(item, stage):
     """One scenario with one server."""
     counts = "".join(f"{stage.counts[name]:10}" for name in BAD)
     text = (
-        f"{item.name:40}{stage.name:18}{stage.counts['ok']:6}{counts}{milliseconds(stage.gap):>9}"
+        f"{item.name:52}{stage.name:18}{stage.counts['ok']:6}{counts}{milliseconds(stage.gap):>9}"
         f"{settled(stage.settled):>9}  {verdict(stage)}"
     )
     remarks = [stage.skipped, *stage.misses, *(f"({note})" for note in stage.notes)]
