@@ -15,6 +15,7 @@ UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc"]
 def forty_reloads(stage):
     """One after the other."""
     with stage.serve() as server:
+        time.sleep(0.5)
         count, memory = len(processes.descriptors(server.pid)), processes.memory(server.pid)
         for number in range(5 if stage.quick else 40):
             since = server.hup()
