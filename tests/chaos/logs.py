@@ -84,7 +84,7 @@ def serve_and_reload(stage, output, then=lambda: None, talks=False):
         first = Client(server.port, "first", keep=False)
         result, _ = first.ask()
         stage.take(first.results, server)
-        if not stage.need(result.verdict == "ok", f"did not start: {result.verdict}"):
+        if not stage.need(result.verdict == "ok", f"the first request: {result.verdict}"):
             return
         then()
         with stage.load(server, patience=5) as load:

@@ -189,7 +189,7 @@ class Preforkd(Server):
 class Gunicorn(Server):
     """gunicorn, configured by gunicorn.conf.py; a hook says when a worker is ready, which no log line does."""
 
-    READY = re.compile(r"^ready (\d+)$")
+    READY = re.compile(r"^ready (\d+)$")  # a line of its own, whoever has not ended his
     KIND = "sync"
 
     def configure(self, broken=False):
@@ -203,7 +203,7 @@ class Gunicorn(Server):
         }
         lines = [f"{key} = {value!r}\n" for key, value in settings.items()]
         # Where nobody hears it, it must not be what blocks or fails.
-        hook = 'import os\n\n\ndef post_worker_init(worker):\n    os.write(2, b"ready %d\\n" % os.getpid())\n'
+        hook = 'import os\n\n\ndef post_worker_init(worker):\n    os.write(2, b"\\nready %d\\n" % os.getpid())\n'
         text = "workers = = 3\n" if broken else "".join(lines) + hook * self.hooked
         (self.home / "gunicorn.conf.py").write_text(text)
 
