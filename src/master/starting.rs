@@ -87,7 +87,7 @@ impl Master {
                 );
                 self.release(&child);
                 self.facts
-                    .push_back((child.app, Event::SpawnFailed(child.worker)));
+                    .push_back((child.app, Event::Refused(child.worker)));
             }
         }
     }
@@ -119,7 +119,7 @@ impl Master {
                     );
                     self.release(&child);
                     self.facts
-                        .push_back((child.app, Event::SpawnFailed(child.worker)));
+                        .push_back((child.app, Event::Refused(child.worker)));
                     return;
                 }
             }
@@ -227,7 +227,7 @@ impl Master {
                     error!(
                         "app={name} template gen={generation} pid={pid}: cannot fork a worker: {reason} (trying again)"
                     );
-                    self.not_started(&name, worker, Event::SpawnFailed(worker));
+                    self.not_started(&name, worker, Event::Refused(worker));
                 }
             }
         }

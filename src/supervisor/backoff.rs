@@ -4,6 +4,9 @@
 //! that dies young (before it was ready, or soon after) is a failure: the first is replaced at once, further
 //! ones wait, twice as long each time, one instant for the whole app and one worker at a time, until one
 //! stays up. So a crash loop costs next to nothing, whatever the number of workers.
+//!
+//! That the system makes no process is nobody's failure: it is tried again at least once a second, and when one
+//! worker is ready, there is no reason to hold back the others.
 
 use std::time::{Duration, Instant};
 
@@ -16,6 +19,8 @@ pub struct Policy {
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
+    /// The longest wait after the system has refused to make a process.
+    pub most_refused: Duration,
 }
 
 impl Default for Policy {
@@ -24,6 +29,7 @@ impl Default for Policy {
             stayed_up: Duration::from_secs(1),
             first: Duration::from_millis(50),
             most: Duration::from_secs(30),
+            most_refused: Duration::from_secs(1),
         }
     }
 }
@@ -32,6 +38,8 @@ impl Default for Policy {
 #[derive(Debug)]
 pub(super) struct Backoff {
     failures: u32,
+    /// The last failure was the system's, which made no process.
+    refused: bool,
     last_failure: Option<Instant>,
     not_before: Option<Instant>,
     random: u64,
@@ -41,6 +49,7 @@ impl Backoff {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             failures: 0,
+            refused: false,
             last_failure: None,
             not_before: None,
             // xorshift stays at zero for ever if it starts there.
@@ -61,13 +70,31 @@ impl Backoff {
         if stayed_up || self.last_failure == Some(now) {
             return false;
         }
+        self.refused = false;
+        self.count(now, policy);
+        true
+    }
+
+    /// The system has made no process for a worker.
+    pub(super) fn note_refusal(&mut self, now: Instant, policy: &Policy) {
+        self.refused = true;
+        self.count(now, policy);
+    }
+
+    /// A worker is ready: if the system had refused to make processes, it does no more.
+    pub(super) fn note_ready(&mut self) {
+        if self.refused {
+            self.clear();
+        }
+    }
+
+    fn count(&mut self, now: Instant, policy: &Policy) {
         self.failures = self.failures.saturating_add(1);
         self.last_failure = Some(now);
         if self.failures > 1 {
             let wait = now + self.wait(policy);
             self.not_before = Some(self.not_before.map_or(wait, |earlier| earlier.max(wait)));
         }
-        true
     }
 
     /// Whether a worker may be started now; if so, notes that it is.
@@ -86,6 +113,7 @@ impl Backoff {
 
     pub(super) fn clear(&mut self) {
         self.failures = 0;
+        self.refused = false;
         self.last_failure = None;
         self.not_before = None;
     }
@@ -102,7 +130,12 @@ impl Backoff {
     /// same database do not come back in step.
     fn wait(&mut self, policy: &Policy) -> Duration {
         let doublings = self.failures.saturating_sub(2).min(20);
-        let whole = policy.first.saturating_mul(1 << doublings).min(policy.most);
+        let most = if self.refused {
+            policy.most_refused
+        } else {
+            policy.most
+        };
+        let whole = policy.first.saturating_mul(1 << doublings).min(most);
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;

@@ -42,7 +42,8 @@ impl Supervisor {
                     }
                 }
             }
-            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, now, actions),
+            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now, actions),
+            Event::Refused(id) => self.ended(id, true, now, actions),
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;
@@ -161,6 +162,7 @@ impl Supervisor {
         worker.deadline = None;
         worker.matures = None;
         worker.ready_at = Some(now);
+        self.backoff.note_ready();
         actions.push(Action::Ready(id));
         if let Some(candidate) = &mut self.candidate
             && candidate.canary == Some(id)
@@ -212,7 +214,7 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+    fn ended(&mut self, id: WorkerId, refused: bool, now: Instant, actions: &mut Vec<Action>) {
         let Some(worker) = self.workers.remove(&id) else {
             return;
         };
@@ -228,6 +230,9 @@ impl Supervisor {
             return;
         }
         let policy = &current.policy;
+        if refused {
+            return self.backoff.note_refusal(now, &policy.backoff);
+        }
         let counted = self.backoff.note_end(worker.ready_at, now, &policy.backoff);
         if let Some(give_up) = policy.give_up.filter(|_| counted && !self.given_up) {
             self.failures.push_back(now);

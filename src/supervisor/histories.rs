@@ -147,7 +147,12 @@ impl History {
             Step::CannotStart => {
                 let mut workers = world.supervisor.workers.iter();
                 if let Some((&id, _)) = workers.find(|(_, w)| w.state == State::Starting) {
-                    world.vanishes(id);
+                    // Of the worker's own doing, or of the system's.
+                    if id.0 % 2 == 0 {
+                        world.vanishes(id);
+                    } else {
+                        world.is_refused(id);
+                    }
                     self.floor = None;
                 }
             }

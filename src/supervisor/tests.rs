@@ -29,6 +29,8 @@ pub(super) enum Boot {
     Hangs,
     /// Good, but fails a check.
     Unfit,
+    /// Is never there: the system makes no process.
+    Refused,
 }
 
 pub(super) fn policy(workers: u32) -> Policy {
@@ -81,7 +83,7 @@ impl World {
             return;
         }
         while let Some(event) = self.facts.front().cloned() {
-            if let Event::Exited(id) | Event::SpawnFailed(id) = event {
+            if let Event::Exited(id) | Event::SpawnFailed(id) | Event::Refused(id) = event {
                 // Reaped, or never there: from now on no signal may go to it.
                 self.alive.remove(&id);
                 self.dying.remove(&id);
@@ -106,6 +108,7 @@ impl World {
                     Boot::Good | Boot::Unfit => 1000,
                     Boot::Dies => 10,
                     Boot::Hangs => return,
+                    Boot::Refused => return self.tell(Event::Refused(worker)),
                 };
                 self.ripening
                     .insert(worker, self.now + Duration::from_millis(after));
@@ -142,6 +145,12 @@ impl World {
     pub(super) fn vanishes(&mut self, id: WorkerId) {
         self.ripening.remove(&id);
         self.tell(Event::SpawnFailed(id));
+    }
+
+    /// The system would not make a process for a worker.
+    pub(super) fn is_refused(&mut self, id: WorkerId) {
+        self.ripening.remove(&id);
+        self.tell(Event::Refused(id));
     }
 
     /// Lets time pass, jumping from one thing that is due to the next.
@@ -375,6 +384,22 @@ fn a_worker_that_cannot_be_started_is_tried_again() {
     world.vanishes(world.any());
     world.pass(3.0);
     assert_eq!(world.ready(), 1);
+}
+
+#[test]
+fn what_the_system_refuses_is_tried_each_second_and_once_it_works_the_others_follow() {
+    let mut world = World::running(4);
+    world.boot = |_| Boot::Refused;
+    for _ in 0..3 {
+        world.dies(world.any());
+    }
+    world.pass(600.0);
+    let spawns = world.spawns();
+    assert!((600..1250).contains(&spawns), "{spawns} starts in 10 min");
+    world.boot = |_| Boot::Good;
+    // At most a second until the next attempt, a second each for the first to be ready, and then for the others.
+    world.pass(3.0);
+    assert_eq!(world.ready(), 4);
 }
 
 #[test]

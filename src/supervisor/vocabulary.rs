@@ -49,6 +49,8 @@ pub enum Event {
     Exited(WorkerId),
     /// The worker could not be started; there is no process.
     SpawnFailed(WorkerId),
+    /// The system would make no process for the worker, which is not the app's fault.
+    Refused(WorkerId),
     /// End all workers, start none, until the next commit or rollback.
     Pause,
     /// The app is no longer configured: end its workers as a newer generation would, but for no other.

@@ -1,13 +1,15 @@
 //! Log lines on standard error that never block: a log reader that is frozen, gone, or has a full disk must
 //! not stop the process that has something to say. Lines that find no room are counted.
 
-use std::io::{self, Write};
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
+use rustix::io::{Errno, ReadWriteFlags, pwritev2, write};
 
 /// A pipe that is writable has room for so much: pipe(7), PIPE_BUF. Longer lines are cut.
 const LONGEST: usize = 4096;
@@ -28,7 +30,7 @@ pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
         text.truncate(LONGEST - 1);
         text.push(b'\n');
     }
-    if has_room(io::stderr()) && io::stderr().write_all(&text).is_ok() {
+    if put(io::stderr(), &text) {
         LOST.fetch_sub(lost, Ordering::Relaxed);
     } else {
         LOST.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +39,7 @@ pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
 
 /// Writes a few lines of others, at most as many bytes as a pipe takes at once, or counts them as lost.
 pub fn pass_on(to: impl AsFd, lines: &[u8]) {
-    if !(has_room(&to) && rustix::io::write(&to, lines).is_ok()) {
+    if !put(to, lines) {
         let number = lines.iter().filter(|&&b| b == b'\n').count();
         LOST.fetch_add(number as u64, Ordering::Relaxed);
     }
@@ -72,6 +74,25 @@ pub fn line_start(journal: bool, level: Level) -> String {
     format!("{time} {level:5} ")
 }
 
+/// Writes now or not at all. That there was room does not mean that there is: others write to the same pipe.
+fn put(to: impl AsFd, bytes: &[u8]) -> bool {
+    if !has_room(&to) {
+        return false;
+    }
+    let here = u64::MAX; // no offset: pwritev2(2)
+    match pwritev2(&to, &[IoSlice::new(bytes)], here, ReadWriteFlags::NOWAIT) {
+        Ok(_) => true,
+        // The disk may keep us waiting, but no reader.
+        Err(Errno::AGAIN) if is_file(&to) => write(&to, bytes).is_ok(),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write(&to, bytes).is_ok(),
+        Err(_) => false,
+    }
+}
+
+fn is_file(file: impl AsFd) -> bool {
+    rustix::fs::fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
+}
+
 fn has_room(file: impl AsFd) -> bool {
     let mut fds = [PollFd::new(&file, PollFlags::OUT)];
     // An error is found by the write, too.
@@ -83,4 +104,52 @@ fn has_room(file: impl AsFd) -> bool {
         }),
     )
     .is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, OpenOptions};
+    use std::io::{PipeReader, Read, pipe};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_nobody_reads_takes_what_it_can_and_loses_the_rest_at_once() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let line = [b'.'; LONGEST];
+        let written = (0..1000).filter(|_| put(&writer, &line)).count();
+        assert!((1..1000).contains(&written), "{written} lines");
+        drop(writer);
+        assert_eq!(rest(reader).len(), written * LONGEST);
+    }
+
+    #[test]
+    fn many_writers_of_one_pipe_never_wait_for_its_reader() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let line = [b'.'; 1000];
+        let all: usize = std::thread::scope(|scope| {
+            let write = || (0..10_000).filter(|_| put(&writer, &line)).count();
+            let threads = [(); 4].map(|()| scope.spawn(write));
+            threads.map(|t| t.join().expect("a count")).iter().sum()
+        });
+        drop(writer);
+        assert_eq!(rest(reader).len(), all * line.len());
+    }
+
+    #[test]
+    fn files_and_devices_are_written_too() {
+        let path = std::env::temp_dir().join(format!("preforkd-stderr-{}", std::process::id()));
+        let file = File::create(&path).expect("a file");
+        assert!(put(&file, b"one\n") && put(&file, b"two\n"));
+        assert_eq!(std::fs::read(&path).expect("its text"), b"one\ntwo\n");
+        std::fs::remove_file(&path).expect("removed");
+        let full = OpenOptions::new().write(true).open("/dev/full");
+        assert!(!put(full.expect("a device"), b"three\n"));
+    }
+
+    fn rest(mut reader: PipeReader) -> Vec<u8> {
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).expect("the rest");
+        text
+    }
 }

@@ -9,6 +9,10 @@ class Loss(Exception):
     """A request that was sent and not answered as it must be."""
 
 
+class Closed(Loss):
+    """The connection ended before the answer did."""
+
+
 class Answer(NamedTuple):
     """A whole answer."""
 
@@ -20,9 +24,9 @@ class Answer(NamedTuple):
 class Connection:
     """One connection; `open` tells whether it can take another request."""
 
-    def __init__(self, port):
+    def __init__(self, port, timeout=GUARD):
         try:
-            self.socket = socket.create_connection(("127.0.0.1", port), timeout=GUARD)
+            self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
         except OSError as error:
             raise Loss(f"connect: {error}") from error
         self.open = True
@@ -101,5 +105,5 @@ class Connection:
         """More bytes."""
         more = self.socket.recv(65536)
         if not more:
-            raise Loss(f"closed after {len(self.buffer)} bytes of an answer")
+            raise Closed(f"closed after {len(self.buffer)} bytes of an answer")
         self.buffer += more
