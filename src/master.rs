@@ -42,6 +42,8 @@ mod preparing;
 mod recycling;
 mod reload;
 mod report;
+#[cfg(test)]
+mod simulation;
 mod starting;
 mod watching;
 
@@ -396,13 +398,19 @@ impl Master {
 
     /// Tells the supervisors all facts, also those that follow from what they say.
     fn tell_supervisors(&mut self) {
-        while let Some((name, event)) = self.facts.pop_front() {
+        while let Some((name, _)) = self.facts.front() {
+            let name = name.clone();
+            let facts = std::mem::take(&mut self.facts).into_iter();
+            let (mine, others): (Vec<_>, Vec<_>) = facts.partition(|(app, _)| *app == name);
+            self.facts = others.into();
             let Some(app) = self.apps.get_mut(&name) else {
                 continue;
             };
-            let by_load = matches!(event, Event::Load(_) | Event::Deadline);
+            let by_load = |event: &Event| matches!(event, Event::Load(_) | Event::Deadline);
+            let by_load = mine.iter().all(|(_, event)| by_load(event));
             let before = app.supervisor.counts().wanted;
-            let actions = app.supervisor.handle(event, Instant::now());
+            let events = mine.into_iter().map(|(_, event)| event);
+            let actions = app.supervisor.handle_all(events, Instant::now());
             let wanted = app.supervisor.counts().wanted;
             if by_load && wanted != before {
                 info!("app={name}: {wanted} workers wanted, by its load");

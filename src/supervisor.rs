@@ -103,8 +103,21 @@ impl Supervisor {
     /// Records a fact and says what has to be done now.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        self.handle_all([event], now)
+    }
+
+    /// Records what is known at one time, and says what has to be done now. Nothing is decided in between: whoever has
+    /// said in time that it is ready must not be ended because that is read after another's message.
+    #[must_use]
+    pub fn handle_all(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Instant,
+    ) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.record(event, now, &mut actions);
+        for event in events {
+            self.record(event, now, &mut actions);
+        }
         self.advance(now, &mut actions);
         actions
     }
@@ -195,8 +208,16 @@ impl Supervisor {
 
     /// The canary has been ready for long enough.
     fn prove(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let workers = &self.workers;
+        let serves = |id| {
+            workers
+                .get(id)
+                .is_some_and(|w: &Worker| w.state == State::Ready)
+        };
         if let Some(candidate) = &mut self.candidate
             && candidate.soaked_at.take_if(|at| *at <= now).is_some()
+            // One that hangs or ends by itself meanwhile proves nothing; its end will be its failure.
+            && candidate.canary.as_ref().is_some_and(serves)
         {
             candidate.proven = true;
             actions.push(Action::Proven(candidate.generation));

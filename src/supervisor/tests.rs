@@ -854,3 +854,46 @@ fn neighbours_of_a_hung_request_may_finish_before_the_abort() {
         assert!(world.log.contains(&Action::Kill(hung, Reason::AbortGrace)));
     }
 }
+
+#[test]
+fn what_is_known_at_one_time_is_taken_in_before_anything_is_decided() {
+    let now = Instant::now();
+    let mut supervisor = Supervisor::new(7);
+    let _ = supervisor.handle(Event::Propose(1, policy(3)), now);
+    let _ = supervisor.handle(Event::Ready(WorkerId(0)), now);
+    let started = supervisor.handle(Event::Commit, now);
+    let spawns = started.iter().filter(|a| matches!(a, Action::Spawn { .. }));
+    assert_eq!(spawns.count(), 2);
+    // The master stood still until both should have been ready, and finds that they were.
+    let late = now + Duration::from_secs(61);
+    let events = [Event::Ready(WorkerId(1)), Event::Ready(WorkerId(2))];
+    let actions = supervisor.handle_all(events, late);
+    assert!(
+        !actions.iter().any(|a| matches!(a, Action::Abort(..))),
+        "{actions:?}"
+    );
+    assert!(supervisor.is_settled());
+}
+
+#[test]
+fn a_canary_that_hangs_while_it_soaks_proves_nothing() {
+    let mut world = World::running(1);
+    let soaking = Policy {
+        soak: Duration::from_secs(10),
+        ..policy(1)
+    };
+    world.tell(Event::Propose(2, soaking));
+    world.pass(2.0);
+    // It does not die before the time is over.
+    world.boot = |generation| {
+        if generation == 2 {
+            Boot::Hangs
+        } else {
+            Boot::Good
+        }
+    };
+    world.tell(Event::Hung(WorkerId(1)));
+    world.pass(30.0);
+    assert!(world.log.contains(&Action::Failed(2)), "{:?}", world.log);
+    assert!(!world.log.contains(&Action::Proven(2)), "{:?}", world.log);
+}
