@@ -169,8 +169,10 @@ class Life(unittest.TestCase):
         worker, second = self.pair()
         for _ in range(100):
             self.client(worker).ask("/several")
+        # Half each on a quiet machine; a worker that has to wait for a CPU leaves more to the other. With one that is always
+        # woken last first, one of them would have none.
         for index in (9, 4):
-            self.assertGreater(worker.record(index)[5], 30)
+            self.assertGreater(worker.record(index)[5], 4)
 
     def test_a_busy_worker_takes_no_connection_while_another_is_idle(self):
         for threads in (1, 2):
