@@ -73,7 +73,7 @@ def as_PID_1(stage):
             adopted |= set(processes.children(master)) - own
         stage.note(f"{len(adopted)} orphans adopted")
         stage.need(adopted, "no orphans")
-        time.sleep(0.5)  # they have ended
+        time.sleep(0.8)  # they have ended
         left = set(below(master)) - own
         stage.need(not left, f"{len(left)} orphans left")
         stage.take(client.results, server)
