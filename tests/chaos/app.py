@@ -81,7 +81,7 @@ def orphans(asked):
         child = os.fork()
         if child == 0:
             if os.fork() == 0:
-                time.sleep(0.05)
+                time.sleep(0.3)
             os._exit(0)
         os.waitpid(child, 0)
 

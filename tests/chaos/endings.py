@@ -77,10 +77,12 @@ def term_at_import(stage, server):
 def TERM_with_stuck_workers(stage):
     """Each worker is in a request that never ends; graceful_timeout is 2 s."""
     with stage.serve(graceful=GRACEFUL) as server:
+        stuck = lambda: {pid for pids in server.asked().values() for pid in pids}  # noqa: E731
         for _ in range(4):
             ask_at_once(server, 6, 3600)
-            if server.wait(lambda: len({pid for pids in server.asked().values() for pid in pids}) >= 3, 0.5):
+            if server.wait(lambda: len(stuck()) >= 3, 0.5):
                 break
+        stage.need(len(stuck()) == 3, f"{len(stuck())} stuck")
         since = time.monotonic()
         server.signal(signal.SIGTERM)
         stage.need_settled(since, ended(server, GRACEFUL + 8), GRACEFUL + 1, "ended")

@@ -79,6 +79,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
             self.engine.submit(key, Work::Close(stream));
             self.note_running();
         }
+        // The end must reach the client even if the application has forked: its child holds the socket, too.
+        let _ = shutdown(&client.socket, Shutdown::Write);
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -313,6 +314,15 @@ def open_(environ, start):
     GATE.set()
     start("200 OK", TEXT)
     return [b""]
+
+
+def offspring(environ, start):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    start("200 OK", TEXT)
+    return [b"%d" % child]
 
 
 def process(environ, start):

@@ -76,6 +76,14 @@ class Life(unittest.TestCase):
         self.assertEqual((response.body, response["Connection"]), (b"one two", "close"))
         self.assertEqual(worker.wait(), 0)
 
+    def test_a_connection_ends_though_a_child_of_the_application_holds_it(self):
+        worker = self.worker()
+        client = self.client(worker)
+        client.send(b"GET /offspring HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        child = int(client.receive().body)
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        self.assertEqual(client.to_end(), b"")
+
     def test_a_stuck_worker_ends_itself(self):
         worker = self.worker(graceful_timeout=0.1)
         self.client(worker).send(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
