@@ -222,9 +222,10 @@ class Workers(Life):
 class Load(Life):
     """The number of workers follows the load."""
 
-    def hold(self, server):
-        """A worker that is in a request until the gate opens."""
-        held = self.open(server, "/held")
+    def hold(self, server, name):
+        """A worker that is in a request until its own gate opens."""
+        os.mkfifo(self.folder / f"gate-{name}")
+        held = self.open(server, f"/held/{name}")
         return held, json.loads(held.readline())["pid"]
 
     def wait_status(self, server, text):
@@ -236,15 +237,16 @@ class Load(Life):
     def test_busy_workers_have_idle_ones_beside_them_and_these_go_when_it_is_quiet(self, preload):
         workers = {"min": 1, "max": 3, "spare": 1, "idle_timeout": "500ms"}
         server = self.launch(preload=preload, workers=workers).ready()
-        held = [self.hold(server)]
+        names = [f"{preload}-{number}" for number in range(3)]
+        held = {names[0]: self.hold(server, names[0])}
         self.wait_status(server, "demo 2/2 ready")
-        held.append(self.hold(server))
+        held[names[1]] = self.hold(server, names[1])
         self.wait_status(server, "demo 3/3 ready")
-        held.append(self.hold(server))
-        self.assertEqual(len({pid for _, pid in held}), 3, "each has a worker of its own")
-        self.release("done")
-        # All three read at the gate: one gets the word, the others its end.
-        self.assertEqual(sorted(response.read() for response, _ in held), [b"", b"", b"done"])
+        held[names[2]] = self.hold(server, names[2])
+        self.assertEqual(len({pid for _, pid in held.values()}), 3, "each has a worker of its own")
+        for name, (response, _) in held.items():
+            (self.folder / f"gate-{name}").write_text("done")
+            self.assertEqual(response.read(), b"done")
         self.wait_status(server, "demo 1/1 ready")
         self.assertEqual(self.ask(server)["app"], "demo")
         server.finish()
