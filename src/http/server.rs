@@ -36,6 +36,8 @@ const LISTENERS: u64 = u64::MAX << 32;
 /// How long a worker that stops waits for the next request of an idle connection, as a client may have sent
 /// one that is still on its way; it is answered with `Connection: close`. Long enough for a round trip over any network.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+/// How long a worker that stops takes from the accept queue as it gets to it; after that it takes at once all that is left.
+const SHARED_QUEUE: Duration = Duration::from_secs(2);
 /// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
 /// resets the connection and takes the answer away (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
@@ -297,19 +299,25 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. All of that is
-    /// taken before any is served: where more arrives than can be served, the queue would never be empty.
+    /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. That has an
+    /// end also where more arrives than can be served: after a while all is taken before any more is served.
     fn drain(&mut self) -> io::Result<()> {
         if mem::replace(&mut self.draining, true) {
             return Ok(());
         }
         let mut accepted = Vec::new();
+        let share_until = self.after(SHARED_QUEUE);
         if !self.private && !self.observer.is_succeeded() {
             for index in 0..self.listeners.len() {
                 while self.clients.len() < self.limits.max_connections
                     && let Some(key) = self.accept_one(index)
                 {
-                    accepted.push(key);
+                    // The other workers empty the queue too: one after the other is served, to share them.
+                    if self.engine.is_free() && now() < share_until {
+                        self.go_on(key);
+                    } else {
+                        accepted.push(key);
+                    }
                 }
             }
         }

@@ -3,6 +3,29 @@ import os
 import sys
 
 
+def patient(module):
+    """Standard output and error for which a frozen log reader, or a full disk, does not stop the application."""
+    import io
+
+    class Stream(io.FileIO):
+        def write(self, data):
+            return module.say(self.fileno(), bytes(data))
+
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        if old is None or old.isatty():
+            continue
+        old.flush()
+        raw = Stream(number, "wb", closefd=False)
+        raw.name = old.name
+        new = io.TextIOWrapper(
+            io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering,
+        )
+        new.mode = "w"
+        setattr(sys, name, new)
+        setattr(sys, f"__{name}__", new)
+
+
 def run():
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
@@ -20,6 +43,7 @@ def run():
     module = module_from_spec(spec)
     sys.modules["_preforkd"] = module
     loader.exec_module(module)
+    patient(module)
     return module.main()
 
 

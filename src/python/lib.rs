@@ -33,7 +33,19 @@ mod extension {
     #[pymodule_export]
     use super::main;
     #[pymodule_export]
+    use super::say;
+    #[pymodule_export]
     use super::start::{StartResponse, Write};
+}
+
+/// Writes to standard output (1) or error (2) what finds a reader; see [`preforkd_worker::stderr::say`].
+#[pyfunction]
+fn say(py: Python<'_>, stream: i32, data: &[u8]) -> usize {
+    py.detach(|| match stream {
+        1 => preforkd_worker::stderr::say(std::io::stdout(), data),
+        _ => preforkd_worker::stderr::say(std::io::stderr(), data),
+    });
+    data.len()
 }
 
 /// Runs the worker or template that the environment describes. Returns the exit status of the process.

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use log::Level;
@@ -42,6 +42,33 @@ pub fn pass_on(to: impl AsFd, lines: &[u8]) {
     if !put(to, lines) {
         let number = lines.iter().filter(|&&b| b == b'\n').count();
         LOST.fetch_add(number as u64, Ordering::Relaxed);
+    }
+}
+
+/// The last reader that was waited for did not read in time; the next is not waited for until one reads again.
+static STUCK: AtomicBool = AtomicBool::new(false);
+
+/// So long a reader is waited for that does not keep up; longer, and what is said finds no reader and is lost.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 100_000_000,
+};
+
+/// Writes what an application says on standard output or error. A reader that is slow is waited for a moment; one that
+/// is frozen, gone, or has a full disk costs lines.
+pub fn say(to: impl AsFd, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let most = &bytes[..bytes.len().min(LONGEST)];
+        let end = most.iter().rposition(|&b| b == b'\n');
+        let (piece, rest) = bytes.split_at(end.map_or(most.len(), |newline| newline + 1));
+        bytes = rest;
+        let said = put(&to, piece)
+            || !STUCK.load(Ordering::Relaxed) && wait_for_room(&to, &PATIENCE) && put(&to, piece);
+        STUCK.store(!said, Ordering::Relaxed);
+        if !said {
+            let lines = piece.iter().filter(|&&b| b == b'\n').count();
+            LOST.fetch_add(lines as u64, Ordering::Relaxed);
+        }
     }
 }
 
@@ -94,16 +121,17 @@ fn is_file(file: impl AsFd) -> bool {
 }
 
 fn has_room(file: impl AsFd) -> bool {
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    wait_for_room(file, &now)
+}
+
+fn wait_for_room(file: impl AsFd, most: &Timespec) -> bool {
     let mut fds = [PollFd::new(&file, PollFlags::OUT)];
     // An error is found by the write, too.
-    poll(
-        &mut fds,
-        Some(&Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        }),
-    )
-    .is_ok_and(|ready| ready > 0)
+    poll(&mut fds, Some(most)).is_ok_and(|ready| ready > 0)
 }
 
 #[cfg(test)]
@@ -121,6 +149,24 @@ mod tests {
         assert!((1..1000).contains(&written), "{written} lines");
         drop(writer);
         assert_eq!(rest(reader).len(), written * LONGEST);
+    }
+
+    #[test]
+    fn an_application_waits_for_a_slow_reader_and_not_for_a_frozen_one() {
+        let (mut reader, writer) = pipe().expect("a pipe");
+        let line = [&[b'.'; LONGEST - 1][..], b"\n"].concat();
+        while put(&writer, &line) {}
+        let began = std::time::Instant::now();
+        for _ in 0..100 {
+            say(&writer, &line);
+        }
+        // Once for a tenth of a second, and then no more.
+        assert!(began.elapsed() < std::time::Duration::from_secs(5));
+        let mut some = vec![0; 10 * LONGEST];
+        reader.read_exact(&mut some).expect("it is there");
+        say(&writer, b"heard\n");
+        drop(writer);
+        assert!(rest(reader).ends_with(b"heard\n"));
     }
 
     #[test]
