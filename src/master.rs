@@ -8,12 +8,11 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use preforkd_worker::notify;
 
 use crate::effects::control::Control;
 use crate::effects::init::Init;
@@ -34,6 +33,7 @@ mod checking;
 mod children;
 mod controlling;
 mod ending;
+mod hearing;
 mod load;
 mod obeying;
 mod outputs;
@@ -60,13 +60,6 @@ const NOTIFY: Token = Token(1);
 const INIT: Token = Token(2);
 const CONTROL: Token = Token(3);
 const FIRST_FD: usize = 4;
-
-/// So many messages are read at a time, lest a worker that sends without end takes all memory and all time. It
-/// is more than the queue holds at once, so that what was said before a death is always among them.
-const MOST_MESSAGES: usize = 1024;
-
-/// As many characters of a worker's status are kept.
-const LONGEST_STATUS: usize = 200;
 
 /// How often what has failed for want of memory is tried again.
 const POLL_RETRY: Duration = Duration::from_millis(100);
@@ -330,69 +323,6 @@ impl Master {
             if app.supervisor.deadline().is_some_and(|at| at <= now) {
                 self.facts.push_back((name.clone(), Event::Deadline));
             }
-        }
-    }
-
-    /// What workers and templates say.
-    fn read_messages(&mut self) {
-        // A worker of a template tells its pid over the template's socket before it says anything else: whose
-        // word is taken from the queue here has been introduced there.
-        let words = std::iter::from_fn(|| self.notify.receive()).take(MOST_MESSAGES);
-        let words: Vec<_> = words.collect();
-        self.more_messages |= words.len() == MOST_MESSAGES;
-        self.read_templates();
-        for (pid, text) in words {
-            self.hear(pid, &text);
-        }
-    }
-
-    fn hear(&mut self, pid: Pid, text: &str) {
-        let Some(child) = self.children.get(pid) else {
-            let text = text.trim_end();
-            if text.contains("READY=1") {
-                info!("pid {pid} says READY=1, but is no worker itself: it does not count");
-            } else {
-                debug!("pid {pid} is no worker, but says: {text}");
-            }
-            return;
-        };
-        let (app, worker) = (child.app.clone(), child.worker);
-        let (mut alive, mut busy, mut retires, mut said) = (false, false, None, None);
-        for line in text.lines() {
-            match line {
-                "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
-                "STOPPING=1" => {
-                    if child.told.is_none() {
-                        info!("{}: ends by itself", report::Tag(child, pid));
-                    }
-                    self.facts.push_back((app.clone(), Event::Stopping(worker)));
-                }
-                "WATCHDOG=1" => alive = true,
-                "BUSY=1" => busy = true,
-                line => {
-                    if let Some(reason) = line.strip_prefix(notify::RETIRE) {
-                        retires = Some(reason);
-                    }
-                    if let Some(status) = line.strip_prefix(notify::STATUS) {
-                        said = Some(status.chars().take(LONGEST_STATUS).collect());
-                    }
-                }
-            }
-        }
-        if let Some(child) = self.children.get_mut(pid)
-            && said.is_some()
-        {
-            child.said = said;
-        }
-        if alive {
-            self.alive(pid);
-        }
-        if busy {
-            self.busy(pid);
-            self.load_begins(pid);
-        }
-        if let Some(reason) = retires {
-            self.retire(pid, reason);
         }
     }
 

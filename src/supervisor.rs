@@ -17,13 +17,15 @@
 //! agrees ([`Event::Commit`]) does the generation become the current one; until then the workers of the
 //! current generation are not touched, so that taking the candidate back costs nothing.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
 
 mod backoff;
 mod demand;
+mod ending;
 mod facts;
 mod policy;
+mod starting;
 mod vocabulary;
 mod worker;
 
@@ -37,7 +39,7 @@ use demand::Demand;
 pub use demand::{Load, Range};
 pub use policy::{GiveUp, Policy, Readiness};
 pub use vocabulary::{Action, Counts, Event, Generation, Reason, Slot, WorkerId};
-use worker::{State, Worker, leave};
+use worker::{State, Worker};
 
 #[derive(Debug)]
 struct Current {
@@ -261,239 +263,6 @@ impl Supervisor {
             .min()
     }
 
-    /// Lets one worker at a time be replaced by a fresh one, and only when all else is well.
-    fn recycle(&mut self) {
-        let Some(current) = self.current.as_ref().map(|c| c.generation) else {
-            return;
-        };
-        let whole =
-            self.candidate.is_none() && self.count(|w| w.state == State::Ready) == self.wanted();
-        let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
-        if whole && calm && self.count(Worker::active) == self.wanted() {
-            let mut workers = self.workers.values_mut();
-            let next = workers.find(|w| w.due && w.active() && w.generation == current);
-            if let Some(worker) = next {
-                worker.stale = true;
-            }
-        }
-    }
-
-    /// Whether a worker is to be replaced by a newer one.
-    fn is_old(&self, worker: &Worker) -> bool {
-        let current = self.current.as_ref().map(|c| c.generation);
-        worker.stale || current.is_some_and(|current| worker.generation < current)
-    }
-
-    fn end_surplus(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        match self.wish {
-            Wish::Stop => return self.end_all(Reason::Stop, now, actions),
-            // A canary that is tried while paused lives on: its commit ends the pause.
-            Wish::Pause => return self.end_all(Reason::Paused, now, actions),
-            Wish::Run => {}
-        }
-        let candidate = self.candidate.as_ref().map(|c| c.generation);
-        let current = self.current.as_ref().map(|c| c.generation);
-        let wanted = self.wanted() as usize;
-
-        // Workers of a generation that was given up, and unready ones of an older one, serve nobody.
-        let stray = |w: &Worker| {
-            let newer = current.is_none_or(|g| w.generation > g);
-            let kept = Some(w.generation) == current || Some(w.generation) == candidate;
-            w.active() && !kept && (newer || w.state == State::Starting)
-        };
-        for id in self.select(stray) {
-            let newer = current.is_none_or(|g| self.workers[&id].generation > g);
-            let reason = if newer {
-                Reason::RolledBack
-            } else {
-                Reason::Replaced
-            };
-            self.end(id, reason, now, actions);
-        }
-
-        let Some(current) = current else { return };
-        // An older worker goes when the wanted number serves without it.
-        for id in self.select(|w| w.state == State::Ready && self.is_old(w)) {
-            let ready = |w: &Worker| w.state == State::Ready && w.generation <= current;
-            if self.select(ready).len() > wanted {
-                let older = self.workers[&id].generation < current;
-                let reason = if older {
-                    Reason::Replaced
-                } else {
-                    Reason::Recycled
-                };
-                self.end(id, reason, now, actions);
-            }
-        }
-        // Fewer are wanted: unready workers first, then the highest slots.
-        let mut mine = self.select(|w| w.active() && w.generation == current && !w.stale);
-        mine.sort_by_key(|id| {
-            let worker = &self.workers[id];
-            (worker.state == State::Starting, worker.slot)
-        });
-        for &id in mine.iter().skip(wanted) {
-            self.end(id, Reason::ScaledDown, now, actions);
-        }
-    }
-
-    fn end_all(&mut self, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
-        let canary = match reason {
-            Reason::Paused => self.candidate.as_ref().and_then(|c| c.canary),
-            _ => None,
-        };
-        for id in self.select(Worker::active) {
-            if Some(id) != canary {
-                self.end(id, reason, now, actions);
-            }
-        }
-    }
-
-    fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.wish == Wish::Stop {
-            return;
-        }
-        if let Some(candidate) = &self.candidate
-            && candidate.canary.is_none()
-        {
-            let (generation, limit) = (candidate.generation, candidate.policy.start_timeout);
-            let canary = self.spawn(generation, limit, now, actions);
-            if let Some(candidate) = &mut self.candidate {
-                candidate.canary = Some(canary);
-            }
-        }
-        while self.wants_more() {
-            let Some(current) = &self.current else { return };
-            let generation = current.generation;
-            let limit = current.policy.start_timeout;
-            let pace = current.policy.backoff;
-            let starting = self.is_starting();
-            if !self.backoff.permits(now, starting, &pace) {
-                return;
-            }
-            self.spawn(generation, limit, now, actions);
-        }
-    }
-
-    /// Whether one more worker of the current generation should be started, were it not for the backoff.
-    fn wants_more(&self) -> bool {
-        let Some(current) = &self.current else {
-            return false;
-        };
-        if self.wish != Wish::Run || self.given_up {
-            return false;
-        }
-        let mine = self.count(|w| w.active() && w.generation == current.generation && !w.stale);
-        let older = self.count(|w| w.active() && self.is_old(w));
-        // During a rollout at most `surge` more than wanted exist at a time.
-        mine < current.wanted
-            && mine + older < current.wanted + current.policy.surge(current.wanted)
-    }
-
-    fn spawn(
-        &mut self,
-        generation: Generation,
-        start_timeout: Duration,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) -> WorkerId {
-        let worker = WorkerId(self.next_id);
-        self.next_id += 1;
-        let taken = |slot| {
-            let mut workers = self.workers.values();
-            workers.any(|w| w.generation == generation && w.slot == slot)
-        };
-        let slot = (0..)
-            .find(|&slot| !taken(slot))
-            .expect("fewer than 2^32 workers");
-        self.workers.insert(
-            worker,
-            Worker {
-                slot,
-                generation,
-                state: State::Starting,
-                deadline: Some(now + start_timeout),
-                overdue: Reason::StartTimeout,
-                matures: None,
-                ready_at: None,
-                asked: false,
-                due: false,
-                stale: false,
-                may_accept_until: None,
-            },
-        );
-        actions.push(Action::Spawn {
-            worker,
-            slot,
-            generation,
-        });
-        worker
-    }
-
-    /// Reloads that come faster than old workers finish must not pile up generations.
-    fn end_oldest_drain(&mut self, now: Instant) {
-        let Some(current) = &self.current else { return };
-        let (generation, most) = (current.generation, current.policy.max_draining as usize);
-        let workers = self
-            .workers
-            .values()
-            .filter(|w| !w.active() && w.generation < generation);
-        let draining: BTreeSet<_> = workers.map(|w| w.generation).collect();
-        let surplus = draining.len().saturating_sub(most);
-        let Some(&last) = draining.iter().take(surplus).next_back() else {
-            return;
-        };
-        for worker in self
-            .workers
-            .values_mut()
-            .filter(|w| !w.active() && w.generation <= last)
-        {
-            if worker.deadline.is_some_and(|at| at > now) {
-                worker.deadline = Some(now);
-                worker.overdue = Reason::MaxDraining;
-            }
-        }
-    }
-
-    /// Who has had its time is ended harder.
-    fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for id in self.select(|w| w.deadline.is_some_and(|at| at <= now)) {
-            let Some(worker) = self.workers.get_mut(&id) else {
-                continue;
-            };
-            match (worker.state, worker.overdue) {
-                (State::Starting, _) => {
-                    self.abort(id, Reason::StartTimeout, State::Doomed, now, actions)
-                }
-                (_, Reason::Hung) => self.abort(id, Reason::Hung, State::Leaving, now, actions),
-                (_, overdue) => {
-                    worker.deadline = None;
-                    actions.push(Action::Kill(id, overdue));
-                }
-            }
-        }
-    }
-
-    /// Has a worker say what it is doing and die, within its `abort_grace`.
-    fn abort(
-        &mut self,
-        id: WorkerId,
-        reason: Reason,
-        state: State,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        let grace = self
-            .policy_of(id)
-            .map_or(policy::STOP_NOW, |p| p.abort_grace);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.state = state;
-            worker.deadline = Some(now + grace);
-            worker.overdue = Reason::AbortGrace;
-            worker.may_accept_until = None;
-            actions.push(Action::Abort(id, reason));
-        }
-    }
-
     fn announce(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for worker in self.workers.values_mut() {
             worker.may_accept_until.take_if(|until| *until <= now);
@@ -549,17 +318,5 @@ impl Supervisor {
     fn select(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
         let chosen = self.workers.iter().filter(|(_, w)| which(w));
         chosen.map(|(&id, _)| id).collect()
-    }
-
-    fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
-        let policy = self.policy_of(id);
-        let grace = policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
-        let says_when = policy.is_some_and(|p| p.announces_end);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            if says_when && worker.state == State::Ready {
-                worker.may_accept_until = Some(now + policy::LAST_ACCEPT);
-            }
-            leave(id, worker, reason, grace, now, actions);
-        }
     }
 }

@@ -1,5 +1,8 @@
 //! One test per sentence of the manual, in virtual time: nothing here waits.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::*;
 
 /// A world in which started workers do what `boot` says, and time jumps from deadline to deadline.
