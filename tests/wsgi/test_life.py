@@ -411,6 +411,29 @@ class Reload(Life):
 
 
     @both_kinds
+    def test_a_django_site_whose_urls_cannot_be_imported_is_a_broken_deploy(self, preload):
+        self.write("""
+            from django.conf import settings
+            settings.configure(ROOT_URLCONF="changing_urls", SECRET_KEY="for this test", ALLOWED_HOSTS=["*"])
+            from django.core.wsgi import get_wsgi_application
+            application = get_wsgi_application()
+        """)
+        urls = self.folder / "changing_urls.py"
+        urls.write_text(textwrap.dedent("""
+            from django.http import HttpResponse
+            from django.urls import path
+            urlpatterns = [path("", lambda request: HttpResponse("old"))]
+        """))
+        server = self.launch(preload=preload, wsgi="changing:application", chdir=str(self.folder)).ready()
+        self.assertEqual(self.open(server, "/").read(), b"old")
+        urls.write_text("import no_such_app\n")
+        server.expect(".")
+        said = server.reload()["STATUS"]
+        self.assertIn("ModuleNotFoundError: No module named 'no_such_app'); keeping generation 1", said)
+        self.assertEqual(self.open(server, "/").read(), b"old")
+        server.finish()
+
+    @both_kinds
     def test_the_first_worker_is_checked_before_it_gets_any_request(self, preload):
         self.answering("old")
         check = {"path": "/health", "host": "site.example", "attempts": 1, "timeout": "20s"}
