@@ -1,12 +1,14 @@
 """preforkd with any configuration, and what can be asked about its processes."""
+import functools
 import json
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from .places import APPS, BENCH, PREFORKD, PYTHON
-from service import Service, descendants
+from service import GUARD, LAUNCHER, Service, descendants
 
 
 class Master(Service):
@@ -31,6 +33,24 @@ class Master(Service):
             self.close()
             raise
         return time.monotonic() - self.began
+
+    @staticmethod
+    @functools.cache
+    def launching():
+        """Milliseconds that the small program takes which hands the socket over: not the master's time."""
+        command = [sys.executable, "-IS", "-c", LAUNCHER, "0", "true"]
+        took = []
+        for _ in range(9):
+            start = time.monotonic()
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            took.append((time.monotonic() - start) * 1000)
+        return min(took)
+
+    def wait_ready(self, number):
+        """Wait until so many workers are ready, as the status for the init system has it."""
+        while not any(f" {number}/{number} ready" in line for line in self.heard[-1]):
+            self.notify.settimeout(GUARD)
+            self.heard.append(self.notify.recv(65536).decode().splitlines())
 
     def tell(self, *words):
         """A command to the master; what it says."""

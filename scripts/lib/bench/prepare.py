@@ -13,7 +13,7 @@ COMPILED = (
     ("mod_wsgi", "mod_wsgi", "apache2-bin apache2-dev python3-dev gcc"),
 )
 REQUIREMENTS = (DEMO / "requirements.txt", HERE / "requirements.txt")
-OHA_VERSION = "1"
+OHA_VERSION = "^1"
 
 
 def check():
