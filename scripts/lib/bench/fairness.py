@@ -21,7 +21,7 @@ def run(options):
         with Master(f"workers = {workers}", "preload = true", app="pages") as master:
             master.ready()
             found += [*short(master, workers, CONNECTIONS[options.quick]), *kept(master, workers)]
-    found += [busy(2), busy(8), asleep()]
+    found += [busy(2), busy(8), burst(8), asleep()]
     note("")
     return found
 
@@ -77,13 +77,11 @@ def busy(workers):
     """While all but one worker are busy for two seconds, the last one serves every new connection."""
     with Master(f"workers = {workers}", "preload = true", app="pages") as master:
         master.ready()
-        taken = []
-        threads = [threading.Thread(target=lambda: taken.append(ask(master.port, f"/pid?{BUSY}")))
-                   for _ in range(workers - 1)]
-        for thread in threads:
-            thread.start()
-        while sum(worker["busy"] is not None for worker in master.workers()) < workers - 1:
-            time.sleep(0.01)
+        taken, threads = [], []
+        for number in range(1, workers):
+            threads.append(threading.Thread(target=lambda: taken.append(ask(master.port, f"/pid?{BUSY}"))))
+            threads[-1].start()
+            wait_busy(master, number)
         begin, slowest, answered = time.monotonic(), 0.0, []
         while time.monotonic() - begin < BUSY / 2:
             start = time.monotonic()
@@ -96,14 +94,42 @@ def busy(workers):
                    f"{wrong} of {len(answered)}, slowest answer {slowest * 1000:.0f} ms", "0", wrong == 0)
 
 
+def wait_busy(master, number):
+    """Until so many workers are in a request."""
+    deadline = time.monotonic() + BUSY
+    while sum(worker["busy"] is not None for worker in master.workers()) < number:
+        assert time.monotonic() < deadline, f"{number} requests did not keep {number} workers busy\n{master.report()}"
+        time.sleep(0.005)
+
+
+def burst(workers):
+    """As many slow requests at one instant as there are idle workers: the slowest tells whether one waited for another."""
+    with Master(f"workers = {workers}", "preload = true", app="pages") as master:
+        master.ready()
+        gate, took = threading.Barrier(workers), []
+
+        def one():
+            gate.wait()
+            start = time.monotonic()
+            ask(master.port, "/pid?0.5")
+            took.append(time.monotonic() - start)
+
+        threads = [threading.Thread(target=one) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    waited = sum(seconds > 0.9 for seconds in took)
+    return told(f"{workers} requests of 0.5 s at one instant to {workers} idle workers: waited for another one", f"{waited}")
+
+
 def asleep():
     """With threads, no request waits while another one sleeps."""
     with Master("workers = 1", "threads = 4", "preload = true", app="pages") as master:
         master.ready()
         sleeper = threading.Thread(target=ask, args=(master.port, "/pid?1"))
         sleeper.start()
-        while not any(worker["busy"] for worker in master.workers()):
-            time.sleep(0.005)
+        wait_busy(master, 1)
         slowest = 0.0
         for _ in range(50):
             start = time.monotonic()

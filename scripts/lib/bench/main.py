@@ -1,5 +1,6 @@
 """Arguments, and one part after the other."""
 import argparse
+import signal
 import sys
 
 from . import findings, places, prepare
@@ -37,6 +38,8 @@ def arguments(text):
 def main(text):
     """All of it, or what was asked for."""
     options, keys = arguments(text)
+    # So that what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     places.BENCH.mkdir(parents=True, exist_ok=True)
     places.set_environment()
     prepare.check()

@@ -2,8 +2,10 @@
 import functools
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,8 +17,9 @@ class Master(Service):
     """A master with one app, which is `bench`; `keys` are lines of its table."""
 
     def __init__(self, *keys, app=None, command=None, python=PYTHON):
-        self.config = BENCH / "master.toml"
-        lines = ["[master]", f'control = "{BENCH / "master.sock"}"', "[app.bench]"]
+        own = Path(tempfile.mkdtemp(dir=BENCH, prefix="master-"))
+        self.config = own / "app.toml"
+        lines = ["[master]", f'control = "{own / "sock"}"', "[app.bench]"]
         if app:
             lines += [f'wsgi = "{APPS[app][0]}"', f'chdir = "{APPS[app][1]}"', f'python = "{python}"', 'listen = ["fd:web"]']
         if command:
@@ -72,6 +75,7 @@ class Master(Service):
 
     def __exit__(self, *_):
         self.close()
+        shutil.rmtree(self.config.parent)
 
 
 def smaps(pid):
