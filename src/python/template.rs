@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
@@ -61,19 +61,57 @@ pub(crate) fn run(
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
     sys::stop_on_signal(&stop, 0)?;
     tell(&socket, "READY")?;
-    while let Some(message) = py.detach(|| next_message(&socket, &stop))? {
+    let mut between = Between::default();
+    loop {
+        let message = match between.is_empty() || waiting(&socket, &stop)? {
+            true => py.detach(|| next_message(&socket, &stop))?,
+            false => {
+                between.end(py, &socket)?;
+                continue;
+            }
+        };
+        let Some(message) = message else { break };
         let Some(order) = Order::parse(&message) else {
             log::error!("could not understand the master's message {message:?}; ignoring it");
             continue;
         };
-        if fork(py, &socket, &order)? {
+        if fork(py, &socket, &order, &mut between)? {
             drop(stop);
             return work(py, socket, inheritance, &application, &order, master);
         }
         // Only the first worker is probed.
         inheritance.check = None;
     }
-    Ok(())
+    between.end(py, &socket)
+}
+
+/// The processes between the template and its workers. They end at once, after their own fork, and are only waited for when
+/// nothing else is to be done: so that the forks of many workers go on side by side.
+#[derive(Default)]
+struct Between(Vec<(i32, u64)>);
+
+impl Between {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes note of a process and of the ticket of its order.
+    fn add(&mut self, pid: i32, ticket: u64) {
+        self.0.push((pid, ticket));
+    }
+
+    /// Waits for all of them, and tells of those that failed.
+    fn end(&mut self, py: Python<'_>, socket: &OwnedFd) -> Result<(), Failure> {
+        let os = py.import("os")?;
+        for (pid, ticket) in self.0.drain(..) {
+            let (_, status): (i32, i32) = os.call_method1("waitpid", (pid, 0))?.extract()?;
+            if status != 0 {
+                let reason = format!("the process in between ended with wait status {status}");
+                tell(socket, &format!("FAILED {ticket} {reason}"))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A worker: tells the master, waits to become its child, serves.
@@ -111,6 +149,7 @@ fn work<'py>(
 
 /// What has to be so before the first fork.
 fn prepare(py: Python<'_>) -> PyResult<()> {
+    load_addresses(py)?;
     close_databases(py)?;
     // What is buffered at a fork comes out once for each process.
     let sys = py.import("sys")?;
@@ -142,6 +181,26 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// Django imports the views of a site at the first request. Here the workers share them, the first requests do not wait for
+/// them, and a mistake in them is found before anybody asks.
+fn load_addresses(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    if !modules.contains("django.core.handlers.wsgi")? {
+        return Ok(());
+    }
+    let settings = py.import("django.conf")?.getattr("settings")?;
+    if settings.getattr("configured")?.is_truthy()?
+        && settings
+            .getattr_opt("ROOT_URLCONF")?
+            .is_some_and(|module| !module.is_none())
+    {
+        py.import("django.urls")?
+            .call_method0("get_resolver")?
+            .getattr("url_patterns")?;
+    }
+    Ok(())
+}
+
 /// Django's connections that were opened while the application was loaded. They are closed here and not in the worker:
 /// to close one there would say goodbye on a socket that the template and all other workers share.
 fn close_databases(py: Python<'_>) -> PyResult<()> {
@@ -157,7 +216,12 @@ fn close_databases(py: Python<'_>) -> PyResult<()> {
 
 /// Forks twice; true in the worker. By os.fork, so that what modules have registered for a fork is run (also what
 /// gives `random` a new seed).
-fn fork(py: Python<'_>, socket: &OwnedFd, order: &Order) -> Result<bool, Failure> {
+fn fork(
+    py: Python<'_>,
+    socket: &OwnedFd,
+    order: &Order,
+    between: &mut Between,
+) -> Result<bool, Failure> {
     let os = py.import("os")?;
     let failed = |error: &PyErr| tell(socket, &format!("FAILED {} {error}", order.ticket));
     let child: i32 = match os.call_method0("fork") {
@@ -168,12 +232,7 @@ fn fork(py: Python<'_>, socket: &OwnedFd, order: &Order) -> Result<bool, Failure
         }
     };
     if child != 0 {
-        // It ends at once, after its own fork.
-        let (_, status): (i32, i32) = os.call_method1("waitpid", (child, 0))?.extract()?;
-        if status != 0 {
-            let reason = format!("the process in between ended with wait status {status}");
-            tell(socket, &format!("FAILED {} {reason}", order.ticket))?;
-        }
+        between.add(child, order.ticket);
         return Ok(false);
     }
     match os.call_method0("fork").and_then(|pid| pid.extract::<i32>()) {
@@ -201,6 +260,18 @@ fn leave(os: &Bound<'_, PyModule>, status: i32) -> Failure {
 fn tell(socket: &OwnedFd, message: &str) -> io::Result<()> {
     send(socket, message.as_bytes(), SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// Whether there is something to do.
+fn waiting(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<bool> {
+    let mut both = [
+        PollFd::new(socket, PollFlags::IN),
+        PollFd::new(stop, PollFlags::IN),
+    ];
+    match poll(&mut both, Some(&Timespec::default())) {
+        Err(Errno::INTR) => Ok(false),
+        other => Ok(other? > 0),
+    }
 }
 
 /// The next message; none at the end.

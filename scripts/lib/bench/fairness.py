@@ -1,0 +1,139 @@
+"""How connections are shared out between workers."""
+import http.client
+import threading
+import time
+
+from .findings import Finding, at_most, told
+from .master import Master, switches
+from .throughput import note
+
+CONNECTIONS = {False: 4000, True: 400}
+KEPT = 128
+CLIENTS = 16
+BUSY = 2
+
+
+def run(options):
+    """With 2, 8 and 64 workers on all cores."""
+    found = []
+    for workers in (2, 8, 64):
+        note(f"fairness with {workers} workers")
+        with Master(f"workers = {workers}", "preload = true", app="pages") as master:
+            master.ready()
+            found += [*short(master, workers, CONNECTIONS[options.quick]), *kept(master, workers)]
+    found += [busy(2), busy(8), burst(8), asleep()]
+    note("")
+    return found
+
+
+def ask(port, path="/pid"):
+    """Who answers on a connection of its own."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client.request("GET", path, headers={"Connection": "close"})
+    answer = int(client.getresponse().read())
+    client.close()
+    return answer
+
+
+def short(master, workers, connections):
+    """One request on each connection."""
+    pids = [worker["pid"] for worker in master.workers()]
+    before = sum(map(switches, pids))
+
+    def some():
+        for _ in range(connections // CLIENTS):
+            ask(master.port)
+
+    threads = [threading.Thread(target=some) for _ in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    woken = (sum(map(switches, pids)) - before) / connections
+    requests = sorted(worker["requests"] for worker in master.workers())
+    return [
+        told(f"{workers} workers: requests per worker, {connections} connections of {CLIENTS} clients, least / median / most",
+             f"{requests[0]} / {requests[len(requests) // 2]} / {requests[-1]}"),
+        told(f"{workers} workers: wake-ups of all workers per connection", f"{woken:.2f}"),
+    ]
+
+
+def kept(master, workers):
+    """Connections that stay open."""
+    clients = []
+    for _ in range(KEPT):
+        client = http.client.HTTPConnection("127.0.0.1", master.port, timeout=30)
+        client.request("GET", "/pid")
+        client.getresponse().read()
+        clients.append(client)
+    held = sorted(worker["connections"] for worker in master.workers())
+    for client in clients:
+        client.close()
+    return [told(f"{workers} workers: connections per worker, {KEPT} kept open, least / median / most",
+                 f"{held[0]} / {held[len(held) // 2]} / {held[-1]}")]
+
+
+def busy(workers):
+    """While all but one worker are busy for two seconds, the last one serves every new connection."""
+    with Master(f"workers = {workers}", "preload = true", app="pages") as master:
+        master.ready()
+        taken, threads = [], []
+        for number in range(1, workers):
+            threads.append(threading.Thread(target=lambda: taken.append(ask(master.port, f"/pid?{BUSY}"))))
+            threads[-1].start()
+            wait_busy(master, number)
+        begin, slowest, answered = time.monotonic(), 0.0, []
+        while time.monotonic() - begin < BUSY / 2:
+            start = time.monotonic()
+            answered.append(ask(master.port))
+            slowest = max(slowest, time.monotonic() - start)
+        for thread in threads:
+            thread.join()
+    wrong = sum(pid in taken for pid in answered)
+    return Finding(f"{workers - 1} of {workers} workers busy for {BUSY} s: new connections that they took",
+                   f"{wrong} of {len(answered)}, slowest answer {slowest * 1000:.0f} ms", "0", wrong == 0)
+
+
+def wait_busy(master, number):
+    """Until so many workers are in a request."""
+    deadline = time.monotonic() + BUSY
+    while sum(worker["busy"] is not None for worker in master.workers()) < number:
+        assert time.monotonic() < deadline, f"{number} requests did not keep {number} workers busy\n{master.report()}"
+        time.sleep(0.005)
+
+
+def burst(workers):
+    """As many slow requests at one instant as there are idle workers: the slowest tells whether one waited for another."""
+    with Master(f"workers = {workers}", "preload = true", app="pages") as master:
+        master.ready()
+        gate, took = threading.Barrier(workers), []
+
+        def one():
+            gate.wait()
+            start = time.monotonic()
+            ask(master.port, "/pid?0.5")
+            took.append(time.monotonic() - start)
+
+        threads = [threading.Thread(target=one) for _ in range(workers)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    waited = sum(seconds > 0.9 for seconds in took)
+    return told(f"{workers} requests of 0.5 s at one instant to {workers} idle workers: waited for another one", f"{waited}")
+
+
+def asleep():
+    """With threads, no request waits while another one sleeps."""
+    with Master("workers = 1", "threads = 4", "preload = true", app="pages") as master:
+        master.ready()
+        sleeper = threading.Thread(target=ask, args=(master.port, "/pid?1"))
+        sleeper.start()
+        wait_busy(master, 1)
+        slowest = 0.0
+        for _ in range(50):
+            start = time.monotonic()
+            ask(master.port)
+            slowest = max(slowest, time.monotonic() - start)
+        sleeper.join()
+    return at_most("threads=4, one request sleeps: slowest of 50 others, ms", slowest * 1000, 100, "{:.0f}")

@@ -1,0 +1,78 @@
+"""The slowest of a hundred requests, at a rate that does not give way when the server is slow (oha)."""
+import json
+import statistics
+import subprocess
+
+from . import servers
+from .findings import Finding, at_most, told
+from .places import OHA, on_core
+from .rows import ROWS
+from .throughput import check, measure, medians, note
+
+ROW = next(row for row in ROWS if row.key == "plain")
+CONNECTIONS = 64
+SHARE = 0.8
+# Their peaks set the rate: 80 % of the slowest's is a load that each of them can bear.
+SERIOUS = ("preforkd", "bjoern", "granian", "uWSGI", "mod_wsgi")
+LEVEL = 1.05  # what two runs differ by anyway
+
+
+def run(names, options, results):
+    """p50 and p99 of each server at the common rate; preforkd's at 80 % of its own peak too."""
+    names = [name for name in names if ROW.takes(name)]
+    peaks = medians(results)
+    if any((ROW.key, name) not in peaks for name in names if name in SERIOUS):
+        once = type(options)(**{**vars(options), "rounds": 1, "wants": lambda key: True})
+        peaks = medians(measure(names, once, [ROW])[0])
+    rate = int(SHARE * min(peaks[ROW.key, name] for name in names if name in SERIOUS and (ROW.key, name) in peaks))
+    own = int(SHARE * peaks[ROW.key, "preforkd"])
+    found = {}
+    for number in range(1, options.rounds + 1):
+        for name in names:
+            note(f"round {number} of {options.rounds}: latency of {name}")
+            try:
+                server = servers.Running(name, ROW.app)
+            except AssertionError:
+                continue
+            try:
+                check(server, ROW)
+                found.setdefault((name, rate), []).append(oha(server, rate, options))
+                if name == "preforkd":
+                    found.setdefault((name, own), []).append(oha(server, own, options))
+            finally:
+                server.close()
+    note("")
+    table = {key: [statistics.median(run[n] for run in runs) for n in range(3)] for key, runs in found.items()}
+    show(table)
+    return verdict(table, rate)
+
+
+def oha(server, rate, options):
+    """Answers per second, p50 and p99 in milliseconds; time that a request waits for a free connection counts."""
+    command = [OHA, "--no-tui", "--output-format=json", f"-q{rate}", f"-c{CONNECTIONS}", f"-z{options.seconds}s",
+               "--latency-correction", "-w", f"http://127.0.0.1:{server.port}{ROW.path}"]
+    report = json.loads(subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout)
+    assert set(report["statusCodeDistribution"]) == {"200"}, report["statusCodeDistribution"]
+    percentiles = report["latencyPercentiles"]
+    return report["summary"]["requestsPerSec"], percentiles["p50"] * 1000, percentiles["p99"] * 1000
+
+
+def show(table):
+    """The servers, the quickest first."""
+    print(f"\n## Latency\n\n{ROW.title}, {CONNECTIONS} connections, requests sent at a fixed rate\n")
+    print("| server | sent/s | answered/s | p50 ms | p99 ms |\n|---|---:|---:|---:|---:|")
+    for (name, rate), (answered, middle, late) in sorted(table.items(), key=lambda entry: entry[1][2]):
+        print(f"| {name} | {rate} | {answered:.0f} | {middle:.2f} | {late:.2f} |")
+
+
+def verdict(table, rate):
+    """Not above the best peer's."""
+    peers = {name: late for (name, at), (_, _, late) in table.items() if at == rate and name != "preforkd"}
+    title = f"{ROW.title}: p99 at {rate}/s, {CONNECTIONS} connections, ms"
+    if ("preforkd", rate) not in table:
+        return [Finding(title, "not measured", "", False)]
+    late = table["preforkd", rate][2]
+    if not peers:
+        return [told(title, f"{late:.2f}")]
+    best = min(peers, key=peers.get)
+    return [at_most(f"{title}, beside {best}", late, peers[best] * LEVEL)]

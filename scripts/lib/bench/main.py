@@ -1,0 +1,106 @@
+"""Arguments, and one part after the other."""
+import argparse
+import signal
+import sys
+
+from . import findings, places, prepare
+
+# Parts beside the rows, in the order they are done in.
+PARTS = ("p99", "instructions", "memory", "start", "idle", "fairness")
+
+
+def arguments(text):
+    """What was asked for."""
+    from .rows import ROWS
+    from .servers import SERVERS
+
+    keys = [row.key for row in ROWS] + list(PARTS)
+    parser = argparse.ArgumentParser(description=text.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run: shows that it works, not how fast")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--only", metavar="ROW", action="append", choices=keys, help="one of: " + ", ".join(keys))
+    parser.add_argument("--server", metavar="NAME", action="append", choices=SERVERS,
+                        help="beside preforkd only this one: " + ", ".join(SERVERS))
+    parser.add_argument("--check", action="store_true",
+                        help="only count instructions, and fail if there are 3 %% more than recorded")
+    parser.add_argument("--record", action="store_true", help="only count instructions, and record them")
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = options.seconds = 1
+    if options.check or options.record:
+        options.only = ["instructions"]
+    options.wants = lambda key: not options.only or key in options.only
+    return options, keys
+
+
+def main(text):
+    """All of it, or what was asked for."""
+    options, keys = arguments(text)
+    # So that what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
+    places.BENCH.mkdir(parents=True, exist_ok=True)
+    places.set_environment()
+    prepare.check()
+    prepare.environment()
+    prepare.site()
+    names = servers_there(options)
+    with_load = options.wants("p99") and prepare.load_generator()
+    print("## Versions\n\n| what | version |\n|---|---|")
+    for name, version in places.versions():
+        print(f"| {name} | {version} |")
+    print(f"\nRounds: {options.rounds}, of {options.seconds} s; {options.connections} connections where nothing else is "
+          f"said; one worker on core {places.CORES[0]}, the load on core {places.CORES[1]}.", flush=True)
+    behind = rates(names, options, keys, with_load) + parts(options)
+    findings.show("## All targets", behind)
+    missed = [found for found in behind if found.reached is False]
+    print(f"\n{sum(found.reached is True for found in behind)} reached, {len(missed)} behind.")
+    if options.check and missed:
+        sys.exit(1)
+
+
+def servers_there(options):
+    """The names of those that take part."""
+    from .servers import NEEDS, SERVERS
+
+    missing = {}
+    for package, system in prepare.lacking():
+        missing[NEEDS[package]] = system
+        print(f"bench: without {NEEDS[package]}, which did not build (apt-get install {system}, then remove target/bench)")
+    wanted = ["preforkd", *options.server] if options.server else SERVERS
+    return [name for name in SERVERS if name in wanted and name.partition(" http11")[0] not in missing]
+
+
+def rates(names, options, keys, with_load):
+    """The rows in requests per second, and the p99 at a rate that follows from them."""
+    from . import latency, ratios, throughput
+    from .rows import ROWS
+
+    found = []
+    results = {}
+    if any(options.wants(row.key) for row in ROWS):
+        results, failed = throughput.measure(names, options)
+        print("\n## Requests per second")
+        for name, reason in failed.items():
+            print(f"\nWithout {name}: {reason.splitlines()[0]}")
+            print(reason, file=sys.stderr)
+        throughput.show(results, names)
+        found += ratios.findings(results)
+    if with_load:
+        found += latency.run(names, options, results)
+    return found
+
+
+def parts(options):
+    """What is not a rate."""
+    from . import fairness, idle, instructions, memory, start
+
+    found = []
+    for part in (instructions, memory, start, idle, fairness):
+        name = part.__name__.rpartition(".")[2]
+        if options.wants(name):
+            results = part.run(options)
+            findings.show(part.__doc__.split("\n")[0].rstrip("."), results)
+            found += results
+    return found

@@ -1,0 +1,72 @@
+"""What must be there before anything is measured: tools, an environment with the other servers, the site's data."""
+import os
+import shutil
+import subprocess
+import sys
+
+from .places import APPS, BENCH, DEMO, HERE, OHA, PREFORKD, PYTHON
+
+# Compiled here; without its library or compiler the comparison is worth having too. Name on the index, module, what it takes.
+COMPILED = (
+    ("bjoern", "bjoern", "libev-dev python3-dev gcc"),
+    ("uwsgi", "uwsgi", "python3-dev gcc"),
+    ("mod_wsgi", "mod_wsgi", "apache2-bin apache2-dev python3-dev gcc"),
+)
+REQUIREMENTS = (DEMO / "requirements.txt", HERE / "requirements.txt")
+OHA_VERSION = "^1"
+
+
+def check():
+    """One line for each thing that is not there, then the end."""
+    lacking = [f"no {tool}: apt-get install {package}"
+               for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")) if not shutil.which(tool)]
+    if not os.access(PREFORKD, os.X_OK):
+        lacking.append(f"no {os.path.relpath(PREFORKD)}: cargo build --release")
+    if len(os.sched_getaffinity(0)) < 2:
+        lacking.append("only one core: the load generator needs another one than the server")
+    if lacking:
+        sys.exit("\n".join(f"bench: {line}" for line in lacking))
+
+
+def environment():
+    """The bench's own virtual environment, made anew when it should hold something else."""
+    stamp, text = BENCH / "venv" / "installed.txt", "".join(file.read_text() for file in REQUIREMENTS)
+    if stamp.exists() and stamp.read_text() == text:
+        return
+    print("bench: installing the other servers and Django in target/bench/venv (minutes)", flush=True)
+    # PYTHON names the interpreter, as in the other scripts.
+    subprocess.run([os.environ.get("PYTHON", "python3"), "-m", "venv", "--clear", BENCH / "venv"], check=True)
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *(word for file in REQUIREMENTS for word in ("-r", file))], check=True)
+    for package, _, _ in COMPILED:
+        subprocess.run([*pip, package], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stamp.write_text(text)
+
+
+def lacking():
+    """The servers that could not be built, as (name, what to install)."""
+    listed = subprocess.run([PYTHON, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"],
+                            check=True, capture_output=True, text=True).stdout.lower()
+    there = {line.partition("==")[0].replace("-", "_") for line in listed.splitlines()}
+    return [(name, packages) for name, module, packages in COMPILED if module not in there]
+
+
+def site():
+    """Database, static files, fifty notes."""
+    subprocess.run([PYTHON, DEMO / "manage.py", "prepare"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([PYTHON, HERE / "site" / "fill.py"], cwd=APPS["django"][1], check=True,
+                   env={**os.environ, "PYTHONPATH": f"{HERE / 'site'}:{DEMO}"})
+    if os.getuid() == 0:
+        # Apache's processes run as another user, who opens the database like everybody.
+        subprocess.run(["chmod", "-R", "a+rwX", BENCH / "data"], check=True)
+
+
+def load_generator():
+    """oha, which sends at a fixed rate; built once. Whether it is there."""
+    if not OHA.exists():
+        print("bench: building oha in target/bench/oha (minutes)", flush=True)
+        subprocess.run(
+            ["cargo", "install", "--quiet", "--locked", "--root", OHA.parent.parent, "--target-dir", BENCH / "oha-build",
+             "--no-default-features", "--features", "rustls", "--version", OHA_VERSION, "oha"],
+        )
+    return OHA.exists()

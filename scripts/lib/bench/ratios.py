@@ -1,0 +1,40 @@
+"""The targets that are ratios of rates."""
+from .findings import at_least, told
+from .rows import ROWS
+from .servers import BASE
+from .throughput import LIMIT, medians
+
+# Hello world: how many times as fast.
+HELLO = {"bjoern": 1.2, "granian": 1.8, "uWSGI": 3, BASE: 15}
+SHARE = 97
+LEVEL = 0.98  # level with: within what two runs differ by anyway
+THREADS = 0.9
+
+
+def findings(results):
+    """What the rates come to."""
+    rates, found = medians(results), []
+    for row in ROWS:
+        own = rates.get((row.key, "preforkd"))
+        if own is None:
+            continue
+        peers = {name: rate for (key, name), rate in rates.items()
+                 if key == row.key and name != LIMIT and not name.startswith("preforkd")}
+        if row.key == "hello":
+            found += [at_least(f"{row.title}: preforkd / {name}", own / peers[name], least)
+                      for name, least in HELLO.items() if name in peers]
+        elif row.key == "cpu":
+            threads = rates.get((row.key, "preforkd threads=4"))
+            if threads:
+                found.append(at_least(f"{row.title}: threads=4 / threads=1", threads / own, THREADS))
+        elif peers:
+            best = max(peers, key=peers.get)
+            found.append(at_least(f"{row.title}: preforkd / best peer ({best})", own / peers[best], LEVEL))
+        if above := rates.get((row.key, LIMIT)):
+            share = 100 * own / above
+            title = f"{row.title}: preforkd's share of the limit, %"
+            if row.key == "plain":
+                found.append(at_least(title, share, SHARE, "{:.1f}"))
+            else:
+                found.append(told(title, f"{share:.1f}"))
+    return found

@@ -1,0 +1,15 @@
+"""Runs waitress on the socket given as fd 3, for scripts/bench: run_waitress.py MODULE:NAME."""
+import importlib
+import os
+import socket
+import sys
+
+import waitress
+
+sys.path.insert(0, os.getcwd())
+module, _, name = sys.argv[1].partition(":")
+application = getattr(importlib.import_module(module), name)
+# It listens already: a connection made from now on waits in its queue.
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+waitress.serve(application, sockets=[socket.socket(fileno=3)], threads=4, _quiet=True)

@@ -1,0 +1,1 @@
+"""The demo site with what only scripts/bench needs."""
