@@ -44,7 +44,8 @@ fn load_django(py: Python<'_>) -> PyResult<()> {
         .getattr("ready")?;
     let is_set_up = settings.getattr("configured")?.is_truthy()? && ready.is_truthy()?;
     // Django merely lies about when it is only a library of the application.
-    if !is_set_up || !settings.hasattr("ROOT_URLCONF")? {
+    let urls = settings.getattr_opt("ROOT_URLCONF")?;
+    if !is_set_up || urls.is_none_or(|module| module.is_none()) {
         return Ok(());
     }
     py.import("django.urls")?

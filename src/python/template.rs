@@ -149,7 +149,6 @@ fn work<'py>(
 
 /// What has to be so before the first fork.
 fn prepare(py: Python<'_>) -> PyResult<()> {
-    load_addresses(py)?;
     close_databases(py)?;
     // What is buffered at a fork comes out once for each process.
     let sys = py.import("sys")?;
@@ -177,26 +176,6 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
              them, and locks that they hold stay locked (start them later, or set preload = false)",
             names.join(", ")
         );
-    }
-    Ok(())
-}
-
-/// Django imports the views of a site at the first request. Here the workers share them, the first requests do not wait for
-/// them, and a mistake in them is found before anybody asks.
-fn load_addresses(py: Python<'_>) -> PyResult<()> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    if !modules.contains("django.core.handlers.wsgi")? {
-        return Ok(());
-    }
-    let settings = py.import("django.conf")?.getattr("settings")?;
-    if settings.getattr("configured")?.is_truthy()?
-        && settings
-            .getattr_opt("ROOT_URLCONF")?
-            .is_some_and(|module| !module.is_none())
-    {
-        py.import("django.urls")?
-            .call_method0("get_resolver")?
-            .getattr("url_patterns")?;
     }
     Ok(())
 }
