@@ -18,8 +18,11 @@ def patient(module):
         old.flush()
         raw = Stream(number, "wb", closefd=False)
         raw.name = old.name
+        # With PYTHONUNBUFFERED nothing is to wait in a buffer.
+        through = old.write_through
         new = io.TextIOWrapper(
-            io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering,
+            raw if through else io.BufferedWriter(raw), old.encoding, old.errors,
+            line_buffering=old.line_buffering, write_through=through,
         )
         new.mode = "w"
         setattr(sys, name, new)
