@@ -65,10 +65,22 @@ pub fn say(to: impl AsFd, mut bytes: &[u8]) {
         let said = put(&to, piece)
             || !STUCK.load(Ordering::Relaxed) && wait_for_room(&to, &PATIENCE) && put(&to, piece);
         STUCK.store(!said, Ordering::Relaxed);
-        if !said {
+        if said {
+            tell_lost(&to);
+        } else {
             let lines = piece.iter().filter(|&&b| b == b'\n').count();
             LOST.fetch_add(lines as u64, Ordering::Relaxed);
         }
+    }
+}
+
+/// Says how many lines were lost before, if there were any.
+fn tell_lost(to: impl AsFd) {
+    let lost = LOST.load(Ordering::Relaxed);
+    let pid = std::process::id();
+    let told = || format!("preforkd: {lost} lines of pid {pid} found no reader and are lost\n");
+    if lost > 0 && put(to, told().as_bytes()) {
+        LOST.fetch_sub(lost, Ordering::Relaxed);
     }
 }
 
@@ -166,7 +178,11 @@ mod tests {
         reader.read_exact(&mut some).expect("it is there");
         say(&writer, b"heard\n");
         drop(writer);
-        assert!(rest(reader).ends_with(b"heard\n"));
+        let end = rest(reader);
+        let end = String::from_utf8_lossy(&end[end.len() - 100..]).into_owned();
+        // Other tests of this process may have lost some, too.
+        let (_, told) = end.split_once("heard\npreforkd: ").expect("both");
+        assert!(told.ends_with("found no reader and are lost\n"), "{told}");
     }
 
     #[test]
