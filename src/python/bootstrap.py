@@ -18,8 +18,10 @@ def patient(module):
         old.flush()
         raw = Stream(number, "wb", closefd=False)
         raw.name = old.name
+        # With PYTHONUNBUFFERED, which is usual in containers, nothing may wait in a buffer.
         new = io.TextIOWrapper(
-            io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering,
+            raw if old.write_through else io.BufferedWriter(raw),
+            old.encoding, old.errors, line_buffering=old.line_buffering, write_through=old.write_through,
         )
         new.mode = "w"
         setattr(sys, name, new)
