@@ -223,6 +223,8 @@ impl Master {
             "ready": counts.ready,
             "starting": counts.starting,
             "leaving": counts.leaving,
+            "given_up": app.supervisor.is_given_up(),
+            "paused": app.supervisor.is_paused(),
             "workers": workers.iter().map(worker).collect::<Vec<_>>(),
         })
     }
