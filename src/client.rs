@@ -65,10 +65,20 @@ pub fn table(status: &Value) -> String {
     for app in status["apps"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
-            "\n{}: {}/{} ready",
+            "\n{}: {}/{} ready{}{}",
             of(&app["name"]),
             of(&app["ready"]),
-            of(&app["wanted"])
+            of(&app["wanted"]),
+            if app["given_up"] == true {
+                ", given up until the next reload"
+            } else {
+                ""
+            },
+            if app["paused"] == true {
+                ", paused until the next reload"
+            } else {
+                ""
+            },
         );
         let _ = writeln!(
             text,

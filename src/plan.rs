@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready, Then, Workers};
+use crate::config::{
+    Address, App as Written, Config, Diagnostic, Key, Place, Ready, Then, Workers,
+};
 use crate::supervisor::{GiveUp, Policy, Range, Readiness};
 
 mod check;
@@ -311,24 +313,21 @@ impl Draft<'_> {
             abort_grace: time(self.written.abort_grace, 2),
             give_up: self.give_up()?,
             check,
-            max_draining: self
-                .written
-                .reload
-                .as_ref()
-                .and_then(|r| r.max_draining.as_ref())
-                .map_or(4, |n| *n.get_ref()),
+            max_draining: match &self.written.reload {
+                Some(reload) => at_least_one(&reload.max_draining, "max_draining")?,
+                None => None,
+            }
+            .unwrap_or(4),
             soak: self
                 .written
                 .reload
                 .as_ref()
                 .and_then(|r| r.soak)
                 .map_or(Duration::ZERO, |soak| soak.0),
-            surge: self
-                .written
-                .reload
-                .as_ref()
-                .and_then(|r| r.surge.as_ref())
-                .map(|surge| *surge.get_ref()),
+            surge: match &self.written.reload {
+                Some(reload) => at_least_one(&reload.surge, "surge")?,
+                None => None,
+            },
             backoff: Default::default(),
         })
     }
@@ -410,6 +409,15 @@ impl Draft<'_> {
             Some(Ready::Exec) => Readiness::Exec,
             Some(Ready::After(time)) => Readiness::After(time),
         }
+    }
+}
+
+/// A number that is written, if it is not 0.
+fn at_least_one(key: &Key<u32>, name: &str) -> Result<Option<u32>, Place> {
+    let Some(key) = key else { return Ok(None) };
+    match *key.get_ref() {
+        0 => Err(Place::at(key.span(), format!("{name} must be 1 or more"))),
+        number => Ok(Some(number)),
     }
 }
 

@@ -176,6 +176,11 @@ impl Supervisor {
         self.given_up
     }
 
+    /// Whether its workers were told to end until the next reload.
+    pub fn is_paused(&self) -> bool {
+        self.wish == Wish::Pause
+    }
+
     /// When the next worker may be started, while crashes hold it back.
     pub fn retry_at(&self) -> Option<Instant> {
         self.backoff.not_before()

@@ -94,6 +94,19 @@ fn status_shows_every_worker_for_people_and_for_programs() {
 }
 
 #[test]
+fn status_says_that_an_app_is_paused() {
+    let mut run = Run::start(&config(""));
+    run.signal(Signal::SIGWINCH);
+    run.status("web 0/1 ready");
+    let (_, table, _) = command(&run, &["status"]);
+    assert!(
+        table.contains("web: 0/1 ready, paused until the next reload"),
+        "{table}"
+    );
+    run.stop();
+}
+
+#[test]
 fn status_says_why_the_last_reload_failed() {
     let mut run = Run::start(&config(""));
     run.write("behaviour", "exit 7");

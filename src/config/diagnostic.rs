@@ -113,9 +113,19 @@ fn wrong_type(message: &str) -> String {
         m if m.starts_with("invalid type") && m.ends_with("expected a string") => {
             " (write it in quotes)"
         }
+        m if m.ends_with("expected struct Check") => " (write a table: { path = \"/\" })",
         _ => "",
     };
-    message.replace('\n', "; ") + hint
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return format!("the key {key} is missing");
+    }
+    let message = message.replace('\n', "; ");
+    let message = match message.rsplit_once("expected ") {
+        Some((start, "u16" | "u32")) => format!("{start}expected a number"),
+        Some((start, what)) if what.starts_with("struct ") => format!("{start}expected a table"),
+        _ => message,
+    };
+    message + hint
 }
 
 /// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps.

@@ -89,6 +89,21 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
             "(write a list: [\"…\"])",
         ),
         (
+            "[app.w.reload]\ncheck = \"/health\"",
+            "2:9: invalid type: string \"/health\", expected a table",
+            "(write a table: { path = \"/\" })",
+        ),
+        (
+            "[app.w]\ngive_up = { crashes = 3 }",
+            "2:11: the key `within`",
+            "is missing",
+        ),
+        (
+            "[app.w]\nthreads = \"4\"",
+            "2:11: invalid type",
+            "expected a number",
+        ),
+        (
             "[app.w]\numask = 22",
             "2:9: invalid type",
             "(write it in quotes)",

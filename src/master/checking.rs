@@ -14,12 +14,13 @@ use crate::effects::tail::Tail;
 use crate::effects::{listen, probe};
 use crate::plan;
 use crate::signals::describe;
-use crate::supervisor::{Event, WorkerId};
+use crate::supervisor::{Event, Generation, WorkerId};
 
 /// What a probe that runs is about.
 pub(super) struct Checking {
     app: Name,
     worker: WorkerId,
+    generation: Generation,
 }
 
 impl Master {
@@ -66,8 +67,12 @@ impl Master {
         let pid = probe::start(check, listener.as_fd(), theirs.as_fd())?;
         info!("app={name} check pid={pid}: GET {}", check.path);
         self.tails.insert(pid, tail);
-        let app = name.clone();
-        self.checks.insert(pid, Checking { app, worker });
+        let checking = Checking {
+            app: name.clone(),
+            worker,
+            generation: reload.generation,
+        };
+        self.checks.insert(pid, checking);
         Ok(())
     }
 
@@ -78,9 +83,14 @@ impl Master {
         status: WaitStatus,
         words: Option<&str>,
     ) -> bool {
-        let Some(Checking { app, worker }) = self.checks.remove(&pid) else {
+        let Some(checking) = self.checks.remove(&pid) else {
             return false;
         };
+        if !self.is_first_of_reload(checking.generation) {
+            // Its reload has failed meanwhile; the next one asks for itself.
+            return true;
+        }
+        let Checking { app, worker, .. } = checking;
         if matches!(status, WaitStatus::Exited(_, 0)) {
             info!("app={app} check pid={pid}: passed");
             let private = self

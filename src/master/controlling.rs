@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::info;
+use log::{debug, info};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -50,7 +50,7 @@ impl Master {
             .as_mut()
             .and_then(|control| control.ready(caller));
         if let Some(request) = request {
-            info!("control: {request}");
+            debug!("control: {request}");
             self.serve_caller(caller, &request);
         }
     }
@@ -223,6 +223,8 @@ impl Master {
             "ready": counts.ready,
             "starting": counts.starting,
             "leaving": counts.leaving,
+            "given_up": app.supervisor.is_given_up(),
+            "paused": app.supervisor.is_paused(),
             "workers": workers.iter().map(worker).collect::<Vec<_>>(),
         })
     }

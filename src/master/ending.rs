@@ -188,6 +188,6 @@ fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     }
     match wait {
         Some(wait) if !wait.is_zero() => format!("retrying in {}", report::short(wait)),
-        _ => "no replacement is needed".into(),
+        _ => "as many others as are wanted run or start".into(),
     }
 }

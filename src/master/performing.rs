@@ -74,7 +74,12 @@ impl Master {
                 self.leave_queue_to_others(pid, reason);
             }
             if let Some(child) = self.children.get_mut(pid) {
-                child.told = Some((signal, reason));
+                // When it dies, the log says why it got SIGABRT first.
+                let first = match (reason, child.told) {
+                    (Reason::AbortGrace, Some((_, first))) => first,
+                    _ => reason,
+                };
+                child.told = Some((signal, first));
                 match signal {
                     Signal::SIGTERM => debug!(
                         "{}: {signal} ({})",

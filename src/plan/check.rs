@@ -30,14 +30,14 @@ impl Draft<'_> {
         let path = written.path.get_ref();
         if !(path.starts_with('/') && visible(path)) {
             let message =
-                format!("check: path must begin with \"/\" and have no spaces, not \"{path}\"");
+                format!("check: path must begin with \"/\" and have no spaces, not {path:?}");
             return Err(Place::at(written.path.span(), message));
         }
         let host = match &written.host {
             None => "localhost",
             Some(host) if visible(host.get_ref()) && !host.get_ref().is_empty() => host.get_ref(),
             Some(host) => {
-                let message = format!("check: \"{}\" is no host name", host.get_ref());
+                let message = format!("check: {:?} is no host name", host.get_ref());
                 return Err(Place::at(host.span(), message));
             }
         };

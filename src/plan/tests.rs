@@ -199,6 +199,18 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
             "4:11: threads must be between 1 and 1000",
         ),
         (
+            app(&format!("wsgi = 'a:b'\n{listen}\nmax_requests = 0")),
+            "4:16: max_requests must be 1 or more",
+        ),
+        (
+            app("command = ['celery']\nreload = { surge = 0 }"),
+            "3:20: surge must be 1 or more",
+        ),
+        (
+            app("command = ['celery']\nreload = { max_draining = 0 }"),
+            "3:27: max_draining must be 1 or more",
+        ),
+        (
             app(&format!("wsgi = 'a:b'\n{listen}\nchdir = 'nope'")),
             "4:9: chdir: there is no folder /srv/nope",
         ),

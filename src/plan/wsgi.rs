@@ -7,7 +7,7 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::host::find_program;
-use super::{Draft, Launch, normal};
+use super::{Draft, Launch, at_least_one, normal};
 use crate::config::{Address, Key, Place, Size, Time};
 
 /// What the interpreter runs: it loads the extension and hands over to it.
@@ -51,7 +51,7 @@ impl Draft<'_> {
             "threads": threads,
             "preload": preload,
             "static": self.static_files()?,
-            "max_requests": app.max_requests.as_ref().map(|n| *n.get_ref()),
+            "max_requests": at_least_one(&app.max_requests, "max_requests")?,
             "max_requests_jitter": app.max_requests_jitter.as_ref().map_or(0, |n| *n.get_ref()),
             "max_head": size(&app.max_head, 32 << 10),
             "max_headers": number(&app.max_headers, 100, 1..=256, "max_headers")?,

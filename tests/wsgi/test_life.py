@@ -137,6 +137,15 @@ class Start(Life):
         self.assertIn("printed by the application", server.log)
         self.assertEqual(server.log.count("left in order"), 1, server.log)
 
+    @both_kinds
+    def test_with_pythonunbuffered_what_is_printed_does_not_wait_in_a_buffer(self, preload):
+        env = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        server = self.launch(preload=preload, env=env).ready()
+        self.ask(server, "/print")
+        server.wait_log("printed by the application")
+        server.wait_log("told to wsgi.errors$")
+        server.finish()
+
 
 class Logs(Life):
     """Where what is said goes."""
