@@ -10,6 +10,7 @@ pub mod log_files;
 pub mod memory;
 pub mod notify;
 pub mod pid_file;
+pub mod private;
 pub mod probe;
 pub mod scoreboard;
 pub mod signals;

@@ -119,6 +119,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "memory",
             "notify",
             "pid_file",
+            "private",
             "probe",
             "scoreboard",
             "signals",

@@ -86,30 +86,6 @@ struct Inherited {
     address: Option<Address>,
 }
 
-/// A listener at an abstract address that the kernel chooses: unix(7), "Autobind feature".
-///
-/// # Errors
-/// There is no descriptor left.
-pub fn private() -> nix::Result<OwnedFd> {
-    let socket = socket::socket(
-        AddressFamily::Unix,
-        SockType::Stream,
-        SockFlag::SOCK_CLOEXEC,
-        None,
-    )?;
-    socket::bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
-    socket::listen(&socket, Backlog::new(16)?)?;
-    Ok(socket)
-}
-
-/// Shuts a listener down for all who hold it.
-///
-/// # Errors
-/// It is no socket.
-pub fn shut_down(listener: &OwnedFd) -> nix::Result<()> {
-    socket::shutdown(listener.as_raw_fd(), socket::Shutdown::Both)
-}
-
 /// All listeners of the master.
 pub struct Listeners {
     open: BTreeMap<Address, Open>,

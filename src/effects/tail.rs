@@ -17,6 +17,8 @@ use crate::plan::LogFile;
 const LINES: usize = 3;
 /// As many characters are quoted at most.
 const LONGEST: usize = 300;
+/// What the pipe holds, in bytes: as much as anybody may ask for (pipe(7)).
+const ROOM: i32 = 1 << 20;
 /// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
 
@@ -63,6 +65,8 @@ impl Tail {
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // Open for both directions, so that the process has a reader even when the master has died, and is not
         // killed by SIGPIPE while it finishes what it serves: fifo(7).
+        // Nobody reads then, so there is room for what is said meanwhile; less will do, where so much may not be had.
+        let _ = fcntl(&theirs, FcntlArg::F_SETPIPE_SZ(ROOM));
         let both = format!("/proc/self/fd/{}", theirs.as_raw_fd());
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let theirs = open(both.as_str(), flags, Mode::empty()).unwrap_or(theirs);

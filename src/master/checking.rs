@@ -10,8 +10,9 @@ use nix::unistd::Pid;
 
 use super::Master;
 use super::children::{Child, Name};
+use crate::effects::private::Private;
+use crate::effects::probe;
 use crate::effects::tail::Tail;
-use crate::effects::{listen, probe};
 use crate::plan;
 use crate::signals::describe;
 use crate::supervisor::{Event, Generation, WorkerId};
@@ -33,16 +34,18 @@ impl Master {
             return None;
         }
         let app = &child.app;
-        let listener = listen::private()
+        let made = Private::new().and_then(|private| {
+            let theirs = private.socket().try_clone_to_owned()?;
+            Ok((private, theirs))
+        });
+        let (private, theirs) = made
             .inspect_err(|error| warn!("app={app}: no listener to check a worker over: {error}"))
             .ok()?;
-        if is_probed
-            && let Some(reload) = &mut self.reload
-            && let Ok(ours) = listener.try_clone()
-        {
-            reload.private.insert(app.clone(), ours);
+        // That of a worker that is not probed is dropped, and so reached by nobody.
+        if is_probed && let Some(reload) = &mut self.reload {
+            reload.private.insert(app.clone(), private);
         }
-        Some(listener)
+        Some(theirs)
     }
 
     /// The first worker of a generation is ready: it is probed now.
@@ -64,7 +67,7 @@ impl Master {
             .ok_or_else(missing)?;
         let listener = reload.private.get(name).ok_or_else(missing)?;
         let (tail, theirs) = Tail::unheard()?;
-        let pid = probe::start(check, listener.as_fd(), theirs.as_fd())?;
+        let pid = probe::start(check, listener.socket(), theirs.as_fd())?;
         info!("app={name} check pid={pid}: GET {}", check.path);
         self.tails.insert(pid, tail);
         let checking = Checking {
@@ -90,14 +93,23 @@ impl Master {
             // Its reload has failed meanwhile; the next one asks for itself.
             return true;
         }
-        let Checking { app, worker, .. } = checking;
+        let Checking {
+            app,
+            worker,
+            generation,
+        } = checking;
         if matches!(status, WaitStatus::Exited(_, 0)) {
             info!("app={app} check pid={pid}: passed");
-            let private = self
-                .reload
-                .as_mut()
-                .and_then(|reload| reload.private.remove(&app));
-            if let Some(Err(error)) = private.map(|private| listen::shut_down(&private)) {
+            let reload = self.reload.as_mut();
+            let private = reload.and_then(|reload| reload.private.remove(&app));
+            let plans = self.apps.get(&app).map(|app| &app.plans);
+            let plan = plans.and_then(|plans| plans.get(&generation));
+            // To a Python worker this is the sign to accept elsewhere. Another program would find it readable for ever.
+            let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
+            let shut = private
+                .filter(|_| is_sign)
+                .map(|private| private.shut_down());
+            if let Some(Err(error)) = shut {
                 warn!(
                     "app={app}: cannot close the listener that a worker was checked over: {error}"
                 );

@@ -56,7 +56,8 @@ impl Master {
                         retires = Some(reason);
                     }
                     if let Some(status) = line.strip_prefix(notify::STATUS) {
-                        said = Some(status.chars().take(LONGEST_STATUS).collect());
+                        let visible = status.chars().filter(|c| !c.is_control());
+                        said = Some(visible.take(LONGEST_STATUS).collect());
                     }
                 }
             }

@@ -2,7 +2,6 @@
 //! committed. Whatever fails before leaves everything as it was, and says why.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -12,6 +11,7 @@ use super::children::{Child, Name};
 use super::{App, Master, Outcome, Phase};
 use crate::config::Address;
 use crate::effects::host::ThisHost;
+use crate::effects::private::Private;
 use crate::plan::{LogFile, Plan};
 use crate::supervisor::{Event, Generation, Supervisor};
 
@@ -29,7 +29,7 @@ pub(super) struct Reload {
     opened: Opened,
     unproven: BTreeSet<Name>,
     /// The listeners over which first workers are checked.
-    pub(super) private: BTreeMap<Name, OwnedFd>,
+    pub(super) private: BTreeMap<Name, Private>,
     /// How the canaries of the apps ended, in words.
     last_words: BTreeMap<Name, String>,
 }
