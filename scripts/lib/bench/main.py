@@ -68,7 +68,7 @@ def servers_there(options):
     for package, system in prepare.lacking():
         missing[NEEDS[package]] = system
         print(f"bench: without {NEEDS[package]}, which did not build (apt-get install {system}, then remove target/bench)")
-    wanted = ["preforkd", *options.server] if options.server else SERVERS
+    wanted = ["preforkd", "preforkd threads=4", *options.server] if options.server else SERVERS
     return [name for name in SERVERS if name in wanted and name.partition(" http11")[0] not in missing]
 
 

@@ -26,18 +26,21 @@ def check(running, row):
 
 
 def wrk(running, row, options):
-    """Requests per second in one run, and how many connections broke."""
+    """Requests per second in one run, how many connections broke, microseconds of processor time per request."""
     connections = min(row.connections or options.connections, options.connections)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s"]
     if row.post:
         command += ["-s", HERE / "post.lua"]
     command.append(f"http://127.0.0.1:{running.port}{row.path}")
+    before = running.spent()
     report = subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout
+    spent = (running.spent() - before) / 1000
     if "Non-2xx" in report:
         raise AssertionError(f"errors are not throughput:\n{report}\n{running.service.report()}")
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
     rate = float(re.search(r"Requests/sec:\s*([\d.]+)", report)[1])
-    return rate, sum(map(int, broken.groups())) if broken else 0
+    requests = int(re.search(r"(\d+) requests in", report)[1])
+    return rate, sum(map(int, broken.groups())) if broken else 0, spent / max(1, requests)
 
 
 def limit(row, options):
@@ -45,7 +48,7 @@ def limit(row, options):
     application, folder = APPS[row.app]
     command = on_core(0, [PYTHON, HERE / "limit.py", application, row.path, options.seconds])
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return float(done.stdout), 0
+    return float(done.stdout), 0, 1_000_000 / float(done.stdout)
 
 
 def measure(names, options, rows=ROWS):
@@ -94,7 +97,7 @@ def one_row(row, started, results, situation):
 
 def medians(results):
     """The median rate for each (row, server)."""
-    return {key: statistics.median(rate for rate, _ in runs) for key, runs in results.items()}
+    return {key: statistics.median(rate for rate, *_ in runs) for key, runs in results.items()}
 
 
 def show(results, names):
@@ -105,13 +108,14 @@ def show(results, names):
         if not there:
             continue
         print(f"\n{row.title} (`{row.path}`)\n")
-        print("| server | median req/s | lowest | highest | preforkd is | of the limit | broken |")
-        print("|---|---:|---:|---:|---:|---:|---:|")
+        print("| server | median req/s | lowest | highest | preforkd is | of the limit | CPU µs | broken |")
+        print("|---|---:|---:|---:|---:|---:|---:|---:|")
         for name in sorted(there, key=lambda name: -rates[row.key, name]):
             runs, own = results[row.key, name], rates.get((row.key, "preforkd"))
             rate = rates[row.key, name]
-            cells = [f"{number:,.0f}" for number in (rate, *(pick(rate for rate, _ in runs) for pick in (min, max)))]
+            cells = [f"{number:,.0f}" for number in (rate, *(pick(rate for rate, *_ in runs) for pick in (min, max)))]
             cells.append(f"{own / rate:.2f} x" if own and name != "preforkd" else "")
             above = rates.get((row.key, LIMIT))
             cells.append(f"{100 * rate / above:.1f} %" if above and name != LIMIT else "")
-            print(f"| {name} | {' | '.join(cells)} | {sum(broken for _, broken in runs)} |")
+            cells.append(f"{statistics.median(spent for *_, spent in runs):,.1f}")
+            print(f"| {name} | {' | '.join(cells)} | {sum(broken for _, broken, _ in runs)} |")
