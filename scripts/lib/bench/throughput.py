@@ -44,21 +44,22 @@ def wrk(running, row, options):
 
 
 def limit(row, options):
-    """Calls per second of the application alone, on the servers' core."""
+    """The same of the application alone, on the servers' core."""
     application, folder = APPS[row.app]
     command = on_core(0, [PYTHON, HERE / "limit.py", application, row.path, options.seconds])
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return float(done.stdout), 0, 1_000_000 / float(done.stdout)
+    rate, spent = map(float, done.stdout.split())
+    return rate, 0, spent
 
 
 def measure(names, options, rows=ROWS):
-    """Runs for each (row, server); a server that fails is left out, and said."""
+    """Runs for each (row, server); a server that fails with an application is left out there, and said."""
     rows = [row for row in rows if options.wants(row.key)]
     results, failed = {}, {}
     for number in range(1, options.rounds + 1):
         for app in APPS:
             pages = [row for row in rows if row.app == app]
-            wanted = [name for name in names if name not in failed and any(row.takes(name) for row in pages)]
+            wanted = [name for name in names if (name, app) not in failed and any(row.takes(name) for row in pages)]
             # Another one begins in each round.
             turn = number % max(1, len(wanted))
             wanted = wanted[turn:] + wanted[:turn]
@@ -72,7 +73,7 @@ def measure(names, options, rows=ROWS):
                             if row.takes(name):
                                 check(started[-1], row)
                     except AssertionError as error:
-                        failed[name] = str(error)
+                        failed[name, app] = str(error)
                         if started and started[-1].name == name:
                             started.pop().close()
                 for row in pages:
