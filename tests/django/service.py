@@ -151,6 +151,6 @@ def descendants(pid):
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
             children = [int(child) for child in file.read().split()]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
     return children + [below for child in children for below in descendants(child)]

@@ -5,7 +5,7 @@ import signal
 import unittest
 
 from browser import Browser
-from harness import SiteCase, data
+from harness import SiteCase, data, environ, site
 from load import Load
 from strict import Connection
 
@@ -78,6 +78,16 @@ class Reload:
                 self.assertIn(pid, (killed, None), reason)
                 # Never refused, never a wrong answer: the listener and the other worker live on.
                 self.assertRegex(reason, "closed after|ConnectionResetError|BrokenPipeError")
+
+
+class Broken(unittest.TestCase):
+    """A site whose views cannot be imported."""
+
+    def test_a_mistake_in_the_addresses_refuses_the_start(self):
+        settings = {"DJANGO_SETTINGS_MODULE": "e2e.broken"}
+        variables = {key: value for key, value in environ(data()).items() if os.environ.get(key) != value}
+        with self.assertRaisesRegex(AssertionError, "(?s)ended instead of.*No module named 'e2e.nowhere'"):
+            site(env={**variables, **settings})
 
 
 class InlineWorkers(Reload, SiteCase):

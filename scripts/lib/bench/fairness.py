@@ -11,6 +11,7 @@ CONNECTIONS = {False: 4000, True: 400}
 KEPT = 128
 CLIENTS = 16
 BUSY = 2
+SPREAD = "least / median / most"
 
 
 def run(options):
@@ -52,7 +53,7 @@ def short(master, workers, connections):
     woken = (sum(map(switches, pids)) - before) / connections
     requests = sorted(worker["requests"] for worker in master.workers())
     return [
-        told(f"{workers} workers: requests per worker, {connections} connections of {CLIENTS} clients, least / median / most",
+        told(f"{workers} workers: requests per worker, {connections} connections of {CLIENTS} clients, {SPREAD}",
              f"{requests[0]} / {requests[len(requests) // 2]} / {requests[-1]}"),
         told(f"{workers} workers: wake-ups of all workers per connection", f"{woken:.2f}"),
     ]
@@ -69,7 +70,7 @@ def kept(master, workers):
     held = sorted(worker["connections"] for worker in master.workers())
     for client in clients:
         client.close()
-    return [told(f"{workers} workers: connections per worker, {KEPT} kept open, least / median / most",
+    return [told(f"{workers} workers: connections per worker, {KEPT} kept open, {SPREAD}",
                  f"{held[0]} / {held[len(held) // 2]} / {held[-1]}")]
 
 
@@ -103,7 +104,7 @@ def wait_busy(master, number):
 
 
 def burst(workers):
-    """As many slow requests at one instant as there are idle workers: the slowest tells whether one waited for another."""
+    """As many slow requests at one instant as there are idle workers: how many waited for another one."""
     with Master(f"workers = {workers}", "preload = true", app="pages") as master:
         master.ready()
         gate, took = threading.Barrier(workers), []
@@ -120,7 +121,8 @@ def burst(workers):
         for thread in threads:
             thread.join()
     waited = sum(seconds > 0.9 for seconds in took)
-    return told(f"{workers} requests of 0.5 s at one instant to {workers} idle workers: waited for another one", f"{waited}")
+    title = f"{workers} requests of 0.5 s at one instant to {workers} idle workers: waited for another one"
+    return told(title, f"{waited}")
 
 
 def asleep():

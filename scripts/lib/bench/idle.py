@@ -25,7 +25,8 @@ def run(options):
             time.sleep(SECONDS[options.quick])
             woken = [switches(pid) - count for pid, count in zip(pids, before)]
         seconds = SECONDS[options.quick]
+        most = max(woken[1:1 + WORKERS])
         found += [at_most(f"threads={threads}: wake-ups of the master in {seconds} s", woken[0], 0, "{}"),
-                  at_most(f"threads={threads}: most wake-ups of one worker in {seconds} s", max(woken[1:1 + WORKERS]), 1, "{}")]
+                  at_most(f"threads={threads}: most wake-ups of one worker in {seconds} s", most, 1, "{}")]
     note("")
     return found

@@ -31,7 +31,8 @@ def run(options):
     """Per request, beside the record."""
     if not shutil.which("valgrind"):
         print("bench: no instructions are counted without valgrind: apt-get install valgrind")
-        return [Finding("instructions per request", "no valgrind", "", False)] if options.check or options.record else []
+        failed = Finding("instructions per request", "no valgrind", "", False)
+        return [failed] if options.check or options.record else []
     counted = {client: per_request(headers) for client, headers in CLIENTS.items()}
     now = {"rustc": places.compiler(), "CPython": places.python_version(), "hello world": counted}
     if options.record:

@@ -32,13 +32,16 @@ def run(names, options, results):
             note(f"round {number} of {options.rounds}: latency of {name}")
             try:
                 server = servers.Running(name, ROW.app)
-            except AssertionError:
+            except AssertionError as error:
+                print(f"\nWithout {name}: {str(error).splitlines()[0]}")
                 continue
             try:
                 check(server, ROW)
                 found.setdefault((name, rate), []).append(oha(server, rate, options))
                 if name == "preforkd":
                     found.setdefault((name, own), []).append(oha(server, own, options))
+            except (AssertionError, subprocess.CalledProcessError) as error:
+                print(f"\nWithout {name} in round {number}: {str(error).splitlines()[0]}")
             finally:
                 server.close()
     note("")

@@ -32,12 +32,12 @@ def arguments(text):
     if options.check or options.record:
         options.only = ["instructions"]
     options.wants = lambda key: not options.only or key in options.only
-    return options, keys
+    return options
 
 
 def main(text):
     """All of it, or what was asked for."""
-    options, keys = arguments(text)
+    options = arguments(text)
     # So that what was started is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     places.BENCH.mkdir(parents=True, exist_ok=True)
@@ -50,9 +50,9 @@ def main(text):
     print("## Versions\n\n| what | version |\n|---|---|")
     for name, version in places.versions():
         print(f"| {name} | {version} |")
-    print(f"\nRounds: {options.rounds}, of {options.seconds} s; {options.connections} connections where nothing else is "
-          f"said; one worker on core {places.CORES[0]}, the load on core {places.CORES[1]}.", flush=True)
-    behind = rates(names, options, keys, with_load) + parts(options)
+    print(f"\nRounds: {options.rounds}, of {options.seconds} s; {options.connections} connections where nothing else "
+          f"is said; one worker on core {places.CORES[0]}, the load on core {places.CORES[1]}.", flush=True)
+    behind = rates(names, options, with_load) + parts(options)
     findings.show("## All targets", behind)
     missed = [found for found in behind if found.reached is False]
     print(f"\n{sum(found.reached is True for found in behind)} reached, {len(missed)} behind.")
@@ -67,12 +67,13 @@ def servers_there(options):
     missing = {}
     for package, system in prepare.lacking():
         missing[NEEDS[package]] = system
-        print(f"bench: without {NEEDS[package]}, which did not build (apt-get install {system}, then remove target/bench)")
-    wanted = ["preforkd", *options.server] if options.server else SERVERS
+        print(f"bench: without {NEEDS[package]}, which did not build "
+              f"(apt-get install {system}, then remove target/bench)")
+    wanted = ["preforkd", "preforkd threads=4", *options.server] if options.server else SERVERS
     return [name for name in SERVERS if name in wanted and name.partition(" http11")[0] not in missing]
 
 
-def rates(names, options, keys, with_load):
+def rates(names, options, with_load):
     """The rows in requests per second, and the p99 at a rate that follows from them."""
     from . import latency, ratios, throughput
     from .rows import ROWS
@@ -82,8 +83,8 @@ def rates(names, options, keys, with_load):
     if any(options.wants(row.key) for row in ROWS):
         results, failed = throughput.measure(names, options)
         print("\n## Requests per second")
-        for name, reason in failed.items():
-            print(f"\nWithout {name}: {reason.splitlines()[0]}")
+        for (name, app), reason in failed.items():
+            print(f"\nWithout {name} serving {app}: {reason.splitlines()[0]}")
             print(reason, file=sys.stderr)
         throughput.show(results, names)
         found += ratios.findings(results)

@@ -21,7 +21,8 @@ class Master(Service):
         self.config = own / "app.toml"
         lines = ["[master]", f'control = "{own / "sock"}"', "[app.bench]"]
         if app:
-            lines += [f'wsgi = "{APPS[app][0]}"', f'chdir = "{APPS[app][1]}"', f'python = "{python}"', 'listen = ["fd:web"]']
+            application, folder = APPS[app]
+            lines += [f'wsgi = "{application}"', f'chdir = "{folder}"', f'python = "{python}"', 'listen = ["fd:web"]']
         if command:
             lines.append(f"command = {json.dumps(command)}")
         self.config.write_text("\n".join([*lines, *keys]) + "\n")

@@ -6,11 +6,11 @@ import sys
 
 from .places import APPS, BENCH, DEMO, HERE, OHA, PREFORKD, PYTHON
 
-# Compiled here; without its library or compiler the comparison is worth having too. Name on the index, module, what it takes.
+# Compiled here; without its library or compiler the comparison is worth having too. Name on the index, what it takes.
 COMPILED = (
-    ("bjoern", "bjoern", "libev-dev python3-dev gcc"),
-    ("uwsgi", "uwsgi", "python3-dev gcc"),
-    ("mod_wsgi", "mod_wsgi", "apache2-bin apache2-dev python3-dev gcc"),
+    ("bjoern", "libev-dev python3-dev gcc"),
+    ("uwsgi", "python3-dev gcc"),
+    ("mod_wsgi", "apache2-bin apache2-dev python3-dev gcc"),
 )
 REQUIREMENTS = (DEMO / "requirements.txt", HERE / "requirements.txt")
 OHA_VERSION = "^1"
@@ -38,8 +38,9 @@ def environment():
     subprocess.run([os.environ.get("PYTHON", "python3"), "-m", "venv", "--clear", BENCH / "venv"], check=True)
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *(word for file in REQUIREMENTS for word in ("-r", file))], check=True)
-    for package, _, _ in COMPILED:
-        subprocess.run([*pip, package], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for package, _ in COMPILED:
+        # Not from pip's cache, where one may lie that was built for another interpreter of the same version.
+        subprocess.run([*pip, "--no-cache-dir", package], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stamp.write_text(text)
 
 
@@ -48,7 +49,7 @@ def lacking():
     listed = subprocess.run([PYTHON, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"],
                             check=True, capture_output=True, text=True).stdout.lower()
     there = {line.partition("==")[0].replace("-", "_") for line in listed.splitlines()}
-    return [(name, packages) for name, module, packages in COMPILED if module not in there]
+    return [(name, packages) for name, packages in COMPILED if name not in there]
 
 
 def site():
@@ -66,7 +67,7 @@ def load_generator():
     if not OHA.exists():
         print("bench: building oha in target/bench/oha (minutes)", flush=True)
         subprocess.run(
-            ["cargo", "install", "--quiet", "--locked", "--root", OHA.parent.parent, "--target-dir", BENCH / "oha-build",
-             "--no-default-features", "--features", "rustls", "--version", OHA_VERSION, "oha"],
+            ["cargo", "install", "--quiet", "--locked", "--root", OHA.parent.parent, "--target-dir",
+             BENCH / "oha-build", "--no-default-features", "--features", "rustls", "--version", OHA_VERSION, "oha"],
         )
     return OHA.exists()

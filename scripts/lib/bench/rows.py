@@ -35,5 +35,6 @@ ROWS = (
     Row("body", "100 kB response", "pages", "/body", size=102_400),
     Row("stream", "10 MB streamed", "pages", "/stream", size=10_485_760, connections=4),
     Row("post", "64 kB POST", "pages", "/post", b"65536\n", post=True),
-    Row("cpu", "1 ms of Python", "pages", "/cpu", limit=True, only=("preforkd", "preforkd threads=4", "gunicorn gthread")),
+    Row("cpu", "1 ms of Python", "pages", "/cpu", limit=True,
+        only=("preforkd", "preforkd threads=4", "gunicorn gthread")),
 )

@@ -4,9 +4,10 @@ import os
 import shutil
 import socket
 import time
+from pathlib import Path
 
 from .places import APPS, BENCH, HERE, PREFORKD, PYTHON, on_core
-from service import GUARD, Service
+from service import GUARD, Service, descendants
 
 BASE = "gunicorn sync"
 
@@ -129,6 +130,12 @@ class Running:
             raise AssertionError(f"{self.name} does not answer {path}: {error}\n{self.service.report()}") from None
         finally:
             client.close()
+
+    def spent(self):
+        """Nanoseconds of processor time that all its processes have taken."""
+        pids = [self.service.process.pid, *descendants(self.service.process.pid)]
+        tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        return sum(int(task.read_text().split()[0]) for task in tasks)
 
     def close(self):
         """Nothing of it stays."""

@@ -29,11 +29,12 @@ def run(options):
         ]
         if app == "django":
             # The first call imports the views and compiles regular expressions, whoever calls.
-            found.append(told("django: the first call of the application itself takes, ms", f"{calling - importing:.0f}"))
+            found.append(told("django: the application's own first call takes, ms", f"{calling - importing:.0f}"))
     note("32 preloaded workers")
     both = [(imported("django"), all_ready("django", 32)) for _ in range(times)]
     importing, readying = (statistics.median(column) for column in zip(*both))
-    found.append(at_most("django: 32 preloaded workers ready after the import, ms", readying - importing, 150, "{:.0f}"))
+    title = "django: 32 preloaded workers ready after the import, ms"
+    found.append(at_most(title, readying - importing, 150, "{:.0f}"))
     note("scaling")
     found.append(at_most("django: scaling 8 -> 64 preloaded workers, ms",
                          statistics.median(scaling(8, 64) for _ in range(min(times, 5))), 200, "{:.0f}"))

@@ -26,36 +26,40 @@ def check(running, row):
 
 
 def wrk(running, row, options):
-    """Requests per second in one run, and how many connections broke."""
+    """Requests per second in one run, how many connections broke, microseconds of processor time per request."""
     connections = min(row.connections or options.connections, options.connections)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s"]
     if row.post:
         command += ["-s", HERE / "post.lua"]
     command.append(f"http://127.0.0.1:{running.port}{row.path}")
+    before = running.spent()
     report = subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout
+    spent = (running.spent() - before) / 1000
     if "Non-2xx" in report:
         raise AssertionError(f"errors are not throughput:\n{report}\n{running.service.report()}")
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
     rate = float(re.search(r"Requests/sec:\s*([\d.]+)", report)[1])
-    return rate, sum(map(int, broken.groups())) if broken else 0
+    requests = int(re.search(r"(\d+) requests in", report)[1])
+    return rate, sum(map(int, broken.groups())) if broken else 0, spent / max(1, requests)
 
 
 def limit(row, options):
-    """Calls per second of the application alone, on the servers' core."""
+    """The same of the application alone, on the servers' core."""
     application, folder = APPS[row.app]
     command = on_core(0, [PYTHON, HERE / "limit.py", application, row.path, options.seconds])
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
-    return float(done.stdout), 0
+    rate, spent = map(float, done.stdout.split())
+    return rate, 0, spent
 
 
 def measure(names, options, rows=ROWS):
-    """Runs for each (row, server); a server that fails is left out, and said."""
+    """Runs for each (row, server); a server that fails with an application is left out there, and said."""
     rows = [row for row in rows if options.wants(row.key)]
     results, failed = {}, {}
     for number in range(1, options.rounds + 1):
         for app in APPS:
             pages = [row for row in rows if row.app == app]
-            wanted = [name for name in names if name not in failed and any(row.takes(name) for row in pages)]
+            wanted = [name for name in names if (name, app) not in failed and any(row.takes(name) for row in pages)]
             # Another one begins in each round.
             turn = number % max(1, len(wanted))
             wanted = wanted[turn:] + wanted[:turn]
@@ -69,7 +73,7 @@ def measure(names, options, rows=ROWS):
                             if row.takes(name):
                                 check(started[-1], row)
                     except AssertionError as error:
-                        failed[name] = str(error)
+                        failed[name, app] = str(error)
                         if started and started[-1].name == name:
                             started.pop().close()
                 for row in pages:
@@ -94,7 +98,7 @@ def one_row(row, started, results, situation):
 
 def medians(results):
     """The median rate for each (row, server)."""
-    return {key: statistics.median(rate for rate, _ in runs) for key, runs in results.items()}
+    return {key: statistics.median(rate for rate, *_ in runs) for key, runs in results.items()}
 
 
 def show(results, names):
@@ -105,13 +109,14 @@ def show(results, names):
         if not there:
             continue
         print(f"\n{row.title} (`{row.path}`)\n")
-        print("| server | median req/s | lowest | highest | preforkd is | of the limit | broken |")
-        print("|---|---:|---:|---:|---:|---:|---:|")
+        print("| server | median req/s | lowest | highest | preforkd is | of the limit | CPU µs | broken |")
+        print("|---|---:|---:|---:|---:|---:|---:|---:|")
         for name in sorted(there, key=lambda name: -rates[row.key, name]):
             runs, own = results[row.key, name], rates.get((row.key, "preforkd"))
             rate = rates[row.key, name]
-            cells = [f"{number:,.0f}" for number in (rate, *(pick(rate for rate, _ in runs) for pick in (min, max)))]
+            cells = [f"{number:,.0f}" for number in (rate, *(pick(rate for rate, *_ in runs) for pick in (min, max)))]
             cells.append(f"{own / rate:.2f} x" if own and name != "preforkd" else "")
             above = rates.get((row.key, LIMIT))
             cells.append(f"{100 * rate / above:.1f} %" if above and name != LIMIT else "")
-            print(f"| {name} | {' | '.join(cells)} | {sum(broken for _, broken in runs)} |")
+            cells.append(f"{statistics.median(spent for *_, spent in runs):,.1f}")
+            print(f"| {name} | {' | '.join(cells)} | {sum(broken for _, broken, _ in runs)} |")
