@@ -173,9 +173,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
             Ok(client::table(&status))
         }
         Command::Reload => client::ask(socket, "reload"),
-        Command::Scale { what } => {
-            client::ask(socket, &format!("scale {what}")).map(|_| format!("{what}: accepted"))
-        }
+        Command::Scale { what } => client::ask(socket, &format!("scale {what}")),
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
         Command::WriteLog { .. } | Command::Probe(_) => unreachable!("it speaks to no master"),

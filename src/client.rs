@@ -22,8 +22,9 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             socket.display()
         )
     })?;
-    // Reload and stop take as long as they take.
-    let most = (!matches!(request, "reload" | "stop")).then_some(PATIENCE);
+    // Reload, scale and stop take as long as they take.
+    let takes_time = matches!(request, "reload" | "stop") || request.starts_with("scale ");
+    let most = (!takes_time).then_some(PATIENCE);
     // It fails only for a time of zero.
     let _ = stream.set_read_timeout(most);
     let mut answer = String::new();

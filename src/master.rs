@@ -356,6 +356,7 @@ impl Master {
         self.apps
             .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
         self.start_wanted_reload();
+        self.answer_scaled();
         let counts = self.apps.iter().map(|(name, app)| {
             (
                 &**name,

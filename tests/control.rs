@@ -122,11 +122,26 @@ fn status_says_why_the_last_reload_failed() {
 }
 
 #[test]
+fn scale_waits_for_workers_that_fail_only_until_that_is_clear() {
+    let run = Run::start(&config(""));
+    run.write("behaviour", "exit 5");
+    let (status, _, complaint) = command(&run, &["scale", "web=3"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("web 1/3 ready: its workers fail, see the log"),
+        "{complaint}"
+    );
+}
+
+#[test]
 fn scale_names_the_app_and_says_what_is_wrong() {
     let mut run = Run::start(&config(""));
     for (what, ready) in [("web=3", "3/3"), ("web=+1", "4/4"), ("web=-2", "2/2")] {
-        assert_eq!(command(&run, &["scale", what]).0, Some(0));
-        run.status(&format!("web {ready} ready"));
+        let (status, answer, _) = command(&run, &["scale", what]);
+        assert_eq!(
+            (status, answer.trim()),
+            (Some(0), format!("web {ready} ready").as_str())
+        );
     }
     for (what, why) in [
         ("web", "say APP=NUMBER"),

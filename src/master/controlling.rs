@@ -8,6 +8,7 @@ use log::{debug, info};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
+use super::children::Name;
 use super::{App, Master, Phase, report};
 use crate::effects::control::CallerId;
 use crate::signals::Request;
@@ -23,6 +24,8 @@ pub(super) struct Waiting {
     next_reload: Vec<CallerId>,
     /// For the one under way.
     reload: Vec<CallerId>,
+    /// For an app to have as many workers as are wanted.
+    scaled: Vec<(CallerId, Name)>,
     stop: Vec<CallerId>,
 }
 
@@ -77,19 +80,16 @@ impl Master {
                 self.obey("control", Request::Reopen);
                 self.answer(caller, "ok\n");
             }
-            ["scale", what] => {
-                let answer = self.scale_to(what);
-                self.answer(
-                    caller,
-                    &answer.map_or_else(|reason| format!("error {reason}\n"), |()| "ok\n".into()),
-                );
-            }
+            ["scale", what] => match self.scale_to(what) {
+                Ok(name) => self.waiting.scaled.push((caller, name)),
+                Err(reason) => self.answer(caller, &format!("error {reason}\n")),
+            },
             _ => self.answer(caller, &format!("error unknown request \"{request}\"\n")),
         }
     }
 
     /// `web=4`, `web=+1`, `web=-1`.
-    fn scale_to(&mut self, what: &str) -> Result<(), String> {
+    fn scale_to(&mut self, what: &str) -> Result<Name, String> {
         let (name, number) = what.split_once('=').ok_or("say APP=NUMBER, as web=4")?;
         let Some((name, app)) = self
             .apps
@@ -119,7 +119,32 @@ impl Master {
         }
         info!("control: app={name}: {goal} workers wanted");
         self.facts.push_back((name.clone(), Event::Scale(by)));
-        Ok(())
+        Ok(name.clone())
+    }
+
+    /// Answers those who wait for a number of workers, where it is there or will not come.
+    pub(super) fn answer_scaled(&mut self) {
+        for (caller, name) in std::mem::take(&mut self.waiting.scaled) {
+            let app = self.apps.get(&name).filter(|app| !app.removed);
+            let Some(app) = app.filter(|_| self.phase != Phase::Stopping) else {
+                self.answer(caller, &format!("error {name} is being stopped\n"));
+                continue;
+            };
+            let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
+            let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+            if supervisor.is_settled() {
+                self.answer(caller, &format!("ok\n{ready}\n"));
+            } else if supervisor.is_paused() {
+                self.answer(caller, &format!("ok\n{ready}, paused\n"));
+            } else if supervisor.is_in_trouble() {
+                self.answer(
+                    caller,
+                    &format!("error {ready}: its workers fail, see the log\n"),
+                );
+            } else {
+                self.waiting.scaled.push((caller, name));
+            }
+        }
     }
 
     /// A reload begins: who has asked until now waits for it.
