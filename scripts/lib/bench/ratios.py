@@ -1,4 +1,6 @@
 """The targets that are ratios of rates."""
+import statistics
+
 from .findings import at_least, told
 from .rows import ROWS
 from .servers import BASE
@@ -14,6 +16,7 @@ THREADS = 0.9
 def findings(results):
     """What the rates come to."""
     rates, found = medians(results), []
+    spent = {key: statistics.median(run[2] for run in runs) for key, runs in results.items()}
     for row in ROWS:
         own = rates.get((row.key, "preforkd"))
         if own is None:
@@ -30,6 +33,11 @@ def findings(results):
         elif peers:
             best = max(peers, key=peers.get)
             found.append(at_least(f"{row.title}: preforkd / best peer ({best})", own / peers[best], LEVEL))
+        if peers:
+            # What one core could do if it were given whole: the same comparison on a machine that others use too.
+            best = min(peers, key=lambda name: spent[row.key, name])
+            found.append(told(f"{row.title}: processor time per request, {best} / preforkd",
+                              f"{spent[row.key, best] / spent[row.key, 'preforkd']:.2f}"))
         if above := rates.get((row.key, LIMIT)):
             share = 100 * own / above
             title = f"{row.title}: preforkd's share of the limit, %"
