@@ -23,7 +23,7 @@ mod sockets;
 mod tests;
 mod wsgi;
 
-pub use check::Check;
+pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 

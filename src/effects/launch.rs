@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStringExt;
 use nix::unistd::Pid;
 use preforkd_worker::env;
 
-use crate::plan::Launch;
+use crate::plan::{self, Launch};
 use crate::sys::{self, Process};
 
 /// What a process finds of its master.
@@ -40,7 +40,7 @@ impl<'a> Contract<'a> {
         if is_known {
             self.check = private;
         } else if let Some(private) = private {
-            self.sockets.push((CHECK, private));
+            self.sockets.push((plan::CHECK_LISTENER, private));
         }
     }
 }
@@ -57,9 +57,6 @@ pub struct Output<'a> {
     /// Where a Python worker notes each request.
     pub access_log: Option<BorrowedFd<'a>>,
 }
-
-/// The name of the listener for probes.
-pub const CHECK: &str = "check";
 
 /// Variables that belong to the master alone.
 const OWN: [&str; 2] = ["WATCHDOG_PID", "WATCHDOG_USEC"];

@@ -5,6 +5,9 @@ use std::time::Duration;
 use super::Draft;
 use crate::config::Place;
 
+/// The name of the listener over which a worker of a `command` is checked; it comes after the others.
+pub const CHECK_LISTENER: &str = "check";
+
 /// A request and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use toml::Spanned;
 
+use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
 use crate::config::{Address, Place};
 use crate::supervisor::Readiness;
-
-/// The name of the listener over which a worker is checked; it comes after the others.
-const CHECK: &str = "check";
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
 const FIRST_FD: usize = 3;
@@ -29,7 +27,7 @@ impl Draft<'_> {
         let words = command.get_ref().iter();
         let mut names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
         if has_check {
-            names.push(CHECK);
+            names.push(CHECK_LISTENER);
         }
         let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, &names)).collect();
         launch.args = args.map_err(wrong)?;
