@@ -1,5 +1,6 @@
 //! Decoding a chunked body (RFC 9112 section 7.1), strictly and from pieces of any size.
 
+use crate::bytes::{text, token};
 use crate::reject::Reject;
 use crate::target::hex;
 
@@ -171,15 +172,6 @@ impl Decoder {
             }
         })
     }
-}
-
-fn text(b: u8) -> bool {
-    b == b'\t' || (b >= b' ' && b != 0x7f)
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-pub(crate) fn token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::body::{Arriving, Body};
-use crate::chunked::{Decoder, token};
+use crate::bytes::token;
+use crate::chunked::Decoder;
 use crate::head::{Framing, Head};
 use crate::limits::Limits;
 use crate::reject::Reject;

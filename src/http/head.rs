@@ -2,6 +2,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::bytes::number;
 use crate::limits::{Limits, MOST_FIELDS};
 use crate::reject::Reject;
 use crate::target;
@@ -123,7 +124,7 @@ impl Head {
                     }
                 }
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
-                    let other = length.replace(content_length(value)?);
+                    let other = length.replace(number(value).ok_or(BAD_LENGTH)?);
                     if other.is_some() {
                         return Err(Reject::bad("more than one Content-Length"));
                     }
@@ -159,22 +160,7 @@ impl Head {
     }
 }
 
-fn content_length(value: &[u8]) -> Result<u64, Reject> {
-    const BAD: Reject = Reject::bad("invalid Content-Length");
-    if value.is_empty() {
-        return Err(BAD);
-    }
-    value.iter().try_fold(0u64, |sum, &b| {
-        let digit = if b.is_ascii_digit() {
-            u64::from(b - b'0')
-        } else {
-            return Err(BAD);
-        };
-        sum.checked_mul(10)
-            .and_then(|sum| sum.checked_add(digit))
-            .ok_or(BAD)
-    })
-}
+const BAD_LENGTH: Reject = Reject::bad("invalid Content-Length");
 
 /// RFC 9112 section 6.1: 501 for a coding that is registered but not ours, if the message has an end at all
 /// (section 6.3: `chunked` is last); 400 for everything else but exactly `chunked`.

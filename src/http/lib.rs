@@ -7,6 +7,7 @@
 
 mod access;
 mod body;
+mod bytes;
 mod chunked;
 mod client;
 mod connection;

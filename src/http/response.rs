@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::chunked::token;
+use crate::bytes::{TEXT, TOKEN, all, number};
 use crate::date;
 
 /// Why a response head was refused.
@@ -148,13 +148,10 @@ impl Response {
         let Some(draft) = &mut self.draft else {
             return Err(HeadError::Sent);
         };
-        if name.is_empty() || !name.iter().all(|&b| token(b)) {
+        if name.is_empty() || !all(TOKEN, name) {
             return Err(HeadError::Name);
         }
-        if !value
-            .iter()
-            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
-        {
+        if !all(TEXT, value) {
             return Err(HeadError::Value);
         }
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
@@ -366,21 +363,12 @@ fn status_code(status: &[u8]) -> Option<u16> {
     let (digits, phrase) = status.split_at_checked(3)?;
     let phrase_ok = match phrase {
         [] => true,
-        [b' ', phrase @ ..] => phrase
-            .iter()
-            .all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t'),
+        [b' ', phrase @ ..] => all(TEXT, phrase),
         _ => false,
     };
-    let code = number(digits).and_then(|n| u16::try_from(n).ok())?;
+    let code = number(digits)? as u16;
     // An interim status is no answer, and after 101 the connection would speak another protocol.
     (phrase_ok && code >= 200).then_some(code)
-}
-
-fn number(digits: &[u8]) -> Option<u64> {
-    let valid = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    valid
-        .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
-        .flatten()
 }
 
 fn decimal(out: &mut Vec<u8>, mut number: u64) {

@@ -1,5 +1,6 @@
 //! Request targets and hosts (RFC 9112 section 3.2, RFC 9110 sections 4 and 7.2).
 
+use crate::bytes;
 use crate::reject::Reject;
 
 /// A request target, split. The parts are offsets into the target.
@@ -16,7 +17,7 @@ pub(crate) struct Target {
 pub(crate) fn parse(method: &[u8], target: &[u8]) -> Result<Target, Reject> {
     // RFC 9112 section 3.2: no whitespace, and a fragment is not part of a target. Characters that the grammar leaves out
     // but that browsers send in queries ("|", "{", "^") are not ambiguous and pass.
-    if !target.iter().all(|&b| b.is_ascii_graphic() && b != b'#') {
+    if !bytes::all(bytes::TARGET, target) {
         return Err(Reject::bad("invalid character in the request target"));
     }
     if method == b"CONNECT" {
@@ -76,14 +77,16 @@ pub(crate) fn host(value: &[u8]) -> Result<(), Reject> {
             .iter()
             .all(|&b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'));
         let future = matches!(literal.first(), Some(b'v' | b'V'))
-            && literal.iter().all(|&b| name_byte(b) || b == b':');
+            && literal
+                .iter()
+                .all(|&b| bytes::is(bytes::NAME, b) || b == b':');
         if !(address && literal.contains(&b':') || future) {
             return Err(BAD);
         }
         (literal, &value[end + 1..])
     } else {
         let end = memchr::memchr(b':', value).unwrap_or(value.len());
-        if !value[..end].iter().all(|&b| name_byte(b)) {
+        if !bytes::all(bytes::NAME, &value[..end]) {
             return Err(BAD);
         }
         value.split_at(end)
@@ -98,27 +101,6 @@ pub(crate) fn host(value: &[u8]) -> Result<(), Reject> {
     } else {
         Ok(())
     }
-}
-
-fn name_byte(b: u8) -> bool {
-    b.is_ascii_alphanumeric()
-        || matches!(
-            b,
-            b'-' | b'.'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b';'
-                | b'='
-        )
 }
 
 /// Decodes `%XX` once; a percent sign without two hexadecimal digits stays as it is.

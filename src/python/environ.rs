@@ -19,6 +19,8 @@ use crate::text;
 
 /// Names of fields that are kept; a client can invent names without end.
 const MOST_NAMES: usize = 1024;
+/// Ports that are kept.
+const PORTS: usize = 128;
 /// Longer values are not kept.
 const LONGEST_VALUE: usize = 256;
 
@@ -36,6 +38,8 @@ pub(crate) struct Environs<'py> {
     keys: HashMap<String, usize>,
     methods: Vec<(&'static [u8], Bound<'py, PyString>)>,
     peer: Option<(IpAddr, Bound<'py, PyString>)>,
+    /// Ports of clients, each at its number modulo [`PORTS`]: kept connections come back.
+    ports: Vec<Option<(u16, Bound<'py, PyString>)>>,
     path: Vec<u8>,
     /// Counts requests, to see a name that comes twice in one.
     serial: u64,
@@ -69,8 +73,8 @@ impl<'py> Environs<'py> {
             .iter()
             .map(|local| constant(py, local.as_ref(), threads, empty))
             .collect::<PyResult<_>>()?;
-        let methods: [&'static str; 9] = [
-            "GET", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "REPORT",
+        let methods: [&'static str; 8] = [
+            "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "REPORT",
         ];
         Ok(Self {
             py,
@@ -83,6 +87,7 @@ impl<'py> Environs<'py> {
                 .map(|method| (method.as_bytes(), PyString::intern(py, method)))
                 .collect(),
             peer: None,
+            ports: vec![const { None }; PORTS],
             path: Vec::new(),
             serial: 0,
         })
@@ -96,9 +101,12 @@ impl<'py> Environs<'py> {
             |key: &Bound<'py, PyString>, value: &Bound<'py, PyString>| environ.set_item(key, value);
 
         let method = request.method();
-        match self.methods.iter().find(|(name, _)| *name == method) {
-            Some((_, object)) => set(intern!(py, "REQUEST_METHOD"), object)?,
-            None => set(intern!(py, "REQUEST_METHOD"), &text::decode(py, method))?,
+        if method != b"GET" {
+            let known = self.methods.iter().find(|(name, _)| *name == method);
+            match known {
+                Some((_, object)) => set(intern!(py, "REQUEST_METHOD"), object)?,
+                None => set(intern!(py, "REQUEST_METHOD"), &text::decode(py, method))?,
+            }
         }
         let path = request.path();
         if path.contains(&b'%') {
@@ -143,7 +151,15 @@ impl<'py> Environs<'py> {
             }
         };
         environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
-        environ.set_item(intern!(py, "REMOTE_PORT"), decimal(py, peer.port().into()))
+        let port = match &mut self.ports[usize::from(peer.port()) % PORTS] {
+            Some((number, port)) if *number == peer.port() => port,
+            other => {
+                &mut other
+                    .insert((peer.port(), decimal(py, peer.port().into())))
+                    .1
+            }
+        };
+        environ.set_item(intern!(py, "REMOTE_PORT"), &*port)
     }
 
     fn field(&mut self, environ: &Bound<'py, PyDict>, raw: &[u8], value: &[u8]) -> PyResult<()> {
@@ -283,6 +299,12 @@ fn constant<'py>(
     set("SERVER_PROTOCOL", text("HTTP/1.1"))?;
     set("SCRIPT_NAME", text(""))?;
     set("QUERY_STRING", text(""))?;
+    // What nearly every request has: to replace a value costs less than to add a key.
+    set("REQUEST_METHOD", text("GET"))?;
+    set("PATH_INFO", text("/"))?;
+    if local.is_some() {
+        set("REMOTE_PORT", text(""))?;
+    }
     set("REMOTE_ADDR", text(""))?;
     set("wsgi.version", (1, 0).into_pyobject(py)?.into_any())?;
     set("wsgi.url_scheme", text("http"))?;
