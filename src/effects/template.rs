@@ -91,9 +91,11 @@ impl Template {
         self.waiting.len() < before
     }
 
-    /// Gives up a request that was sent and never answered.
-    pub fn forget(&mut self, ticket: u64) {
+    /// Gives up a request that was sent; says whether it was not answered before.
+    pub fn forget(&mut self, ticket: u64) -> bool {
+        let before = self.asked.len();
         self.asked.retain(|wanted| wanted.ticket != ticket);
+        self.asked.len() < before
     }
 
     /// Whether nobody waits for a worker of it.
@@ -111,9 +113,12 @@ impl Template {
                     self.loaded = true;
                     self.send();
                 }
-                Some(Said::Forked(ticket, _) | Said::Failed(ticket, _)) => {
-                    self.asked.retain(|wanted| wanted.ticket != ticket);
+                Some(Said::Forked(ticket, _)) => {
+                    self.forget(ticket);
                 }
+                // The process that forks several workers may die when some are there.
+                Some(Said::Failed(ticket, _)) if !self.forget(ticket) => continue,
+                Some(Said::Failed(..)) => {}
                 None => continue,
             }
             return said;

@@ -1,7 +1,9 @@
 //! The template: has loaded the application and forks workers from it, which share its memory (copy on write).
 //!
-//! It forks twice, so that the worker becomes a child of the master (which is a subreaper): see preforkd-worker(7), "Template".
+//! It forks a process in between, which forks the workers and ends, so that they become children of the master (which is a
+//! subreaper): see preforkd-worker(7), "Templates".
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -16,6 +18,9 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, set
 use crate::worker::{Failure, Inheritance, begin_record, serve};
 use crate::{import, logger, sys, title};
 
+/// Workers that one process in between forks: enough for its own cost to be shared, few enough that the first of them, which
+/// serves when that process has ended, does not wait long for the others.
+const BATCH: usize = 8;
 /// How often a new worker looks whether the master has become its parent; that takes microseconds.
 const ADOPTION_LOOK: Duration = Duration::from_micros(200);
 /// After so long the master is taken for dead.
@@ -30,6 +35,14 @@ struct Order {
 
 impl Order {
     fn parse(message: &str) -> Option<Self> {
+        let order = Self::read(message);
+        if order.is_none() {
+            log::error!("could not understand the master's message {message:?}; ignoring it");
+        }
+        order
+    }
+
+    fn read(message: &str) -> Option<Self> {
         let mut words = message.split_ascii_whitespace();
         let (fork, ticket, slot, record) =
             (words.next()?, words.next()?, words.next()?, words.next()?);
@@ -71,15 +84,21 @@ pub(crate) fn run(
             }
         };
         let Some(message) = message else { break };
-        let Some(order) = Order::parse(&message) else {
-            log::error!("could not understand the master's message {message:?}; ignoring it");
-            continue;
-        };
-        if fork(py, &socket, &order, &mut between)? {
-            drop(stop);
-            return work(py, socket, inheritance, &application, &order, master);
+        let mut orders: Vec<Order> = Order::parse(&message).into_iter().collect();
+        // The first worker is probed, and nobody else is wanted before it has passed.
+        while orders.len() < BATCH
+            && inheritance.check.is_none()
+            && let Received::Message(message) = receive(&socket)?
+        {
+            orders.extend(Order::parse(&message));
         }
-        // Only the first worker is probed.
+        if orders.is_empty() {
+            continue;
+        }
+        if let Some(order) = fork(py, &socket, &orders, &mut between)? {
+            drop(stop);
+            return work(py, socket, inheritance, &application, order, master);
+        }
         inheritance.check = None;
     }
     between.end(py, &socket)
@@ -88,26 +107,26 @@ pub(crate) fn run(
 /// The processes between the template and its workers. They end at once, after their own fork, and are only waited for when
 /// nothing else is to be done: so that the forks of many workers go on side by side.
 #[derive(Default)]
-struct Between(Vec<(i32, u64)>);
+struct Between(Vec<(i32, Vec<u64>)>);
 
 impl Between {
     fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Takes note of a process and of the ticket of its order.
-    fn add(&mut self, pid: i32, ticket: u64) {
-        self.0.push((pid, ticket));
+    /// Takes note of a process and of its orders.
+    fn add(&mut self, pid: i32, orders: &[Order]) {
+        self.0.push((pid, tickets(orders).collect()));
     }
 
-    /// Waits for all of them, and tells of those that failed.
+    /// Waits for all of them, and tells of those that failed; the master knows which workers there are all the same.
     fn end(&mut self, py: Python<'_>, socket: &OwnedFd) -> Result<(), Failure> {
         let os = py.import("os")?;
-        for (pid, ticket) in self.0.drain(..) {
+        for (pid, tickets) in self.0.drain(..) {
             let (_, status): (i32, i32) = os.call_method1("waitpid", (pid, 0))?.extract()?;
             if status != 0 {
                 let reason = format!("the process in between ended with wait status {status}");
-                tell(socket, &format!("FAILED {ticket} {reason}"))?;
+                fail(socket, tickets.into_iter(), &reason)?;
             }
         }
         Ok(())
@@ -193,39 +212,57 @@ fn close_databases(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Forks twice; true in the worker. By os.fork, so that what modules have registered for a fork is run (also what
-/// gives `random` a new seed).
-fn fork(
+/// Forks a process that forks the workers; the order in a worker, none in the template. By os.fork, so that what modules have
+/// registered for a fork is run (also what gives `random` a new seed).
+fn fork<'a>(
     py: Python<'_>,
     socket: &OwnedFd,
-    order: &Order,
+    orders: &'a [Order],
     between: &mut Between,
-) -> Result<bool, Failure> {
+) -> Result<Option<&'a Order>, Failure> {
     let os = py.import("os")?;
-    let failed = |error: &PyErr| tell(socket, &format!("FAILED {} {error}", order.ticket));
-    let child: i32 = match os.call_method0("fork") {
-        Ok(pid) => pid.extract()?,
-        Err(error) => {
-            failed(&error)?;
-            return Ok(false);
+    let fork = || os.call_method0("fork")?.extract::<i32>();
+    match fork() {
+        Ok(0) => {}
+        Ok(child) => {
+            between.add(child, orders);
+            return Ok(None);
         }
-    };
-    if child != 0 {
-        between.add(child, order.ticket);
-        return Ok(false);
-    }
-    match os.call_method0("fork").and_then(|pid| pid.extract::<i32>()) {
-        Ok(0) => {
-            // Like every worker it leads a session: the master ends what it started with it.
-            setsid().map_err(io::Error::from)?;
-            Ok(true)
-        }
-        Ok(_) => Err(leave(&os, 0)),
         Err(error) => {
-            let _ = failed(&error);
-            Err(leave(&os, 1))
+            fail(socket, tickets(orders), &error)?;
+            return Ok(None);
         }
     }
+    for order in orders {
+        match fork() {
+            Ok(0) => {
+                // Like every worker it leads a session: the master ends what it started with it.
+                setsid().map_err(io::Error::from)?;
+                return Ok(Some(order));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                if fail(socket, [order.ticket].into_iter(), &error).is_err() {
+                    return Err(leave(&os, 1));
+                }
+            }
+        }
+    }
+    Err(leave(&os, 0))
+}
+
+fn tickets(orders: &[Order]) -> impl Iterator<Item = u64> {
+    orders.iter().map(|order| order.ticket)
+}
+
+/// Says of each order that no worker comes of it.
+fn fail(
+    socket: &OwnedFd,
+    tickets: impl Iterator<Item = u64>,
+    reason: &dyn Display,
+) -> io::Result<()> {
+    let mut tickets = tickets;
+    tickets.try_for_each(|ticket| tell(socket, &format!("FAILED {ticket} {reason}")))
 }
 
 /// Ends the process in between without its exit handlers, which are the template's.
@@ -253,6 +290,27 @@ fn waiting(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<bool> {
     }
 }
 
+/// What there is to receive.
+enum Received {
+    Message(String),
+    /// Nothing now.
+    Nothing,
+    /// The master has closed the socket.
+    End,
+}
+
+fn receive(socket: &OwnedFd) -> io::Result<Received> {
+    let mut buffer = [0; 256];
+    match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
+        Ok((0, _)) => Ok(Received::End),
+        Ok((n, _)) => Ok(Received::Message(
+            String::from_utf8_lossy(&buffer[..n]).into_owned(),
+        )),
+        Err(Errno::INTR | Errno::AGAIN) => Ok(Received::Nothing),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The next message; none at the end.
 fn next_message(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<Option<String>> {
     loop {
@@ -267,13 +325,11 @@ fn next_message(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<Option<String>> 
         if !both[1].revents().is_empty() {
             return Ok(None);
         }
-        let mut buffer = [0; 256];
-        let n = match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok((n, _)) => n,
-            Err(Errno::INTR | Errno::AGAIN) => continue,
-            Err(error) => return Err(error.into()),
-        };
-        return Ok((n > 0).then(|| String::from_utf8_lossy(&buffer[..n]).into_owned()));
+        match receive(socket)? {
+            Received::Message(message) => return Ok(Some(message)),
+            Received::End => return Ok(None),
+            Received::Nothing => {}
+        }
     }
 }
 
