@@ -62,14 +62,14 @@ def main(text):
 
 def servers_there(options):
     """The names of those that take part."""
-    from .servers import NEEDS, SERVERS
+    from .servers import BARE, NEEDS, SERVERS
 
     missing = {}
     for package, system in prepare.lacking():
         missing[NEEDS[package]] = system
         print(f"bench: without {NEEDS[package]}, which did not build "
               f"(apt-get install {system}, then remove target/bench)")
-    wanted = ["preforkd", "preforkd threads=4", *options.server] if options.server else SERVERS
+    wanted = ["preforkd", "preforkd threads=4", BARE, *options.server] if options.server else SERVERS
     return [name for name in SERVERS if name in wanted and name.partition(" http11")[0] not in missing]
 
 

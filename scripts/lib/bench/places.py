@@ -29,6 +29,8 @@ def set_environment():
     os.environ.update(
         DEMO_DATA=str(BENCH / "data"), DJANGO_SETTINGS_MODULE="bench_site.settings", PYTHONPATH=str(HERE / "site"),
         PYTHONPYCACHEPREFIX=str(ROOT / "target" / "pycache"),
+        # One order of hashes for all: the luck of a start is worth 10 % else.
+        PYTHONHASHSEED="0",
     )
 
 
@@ -57,7 +59,7 @@ def versions():
         ("preforkd", " ".join(filter(None, (output(PREFORKD, "--version").split()[-1],
                                             output("git", "-C", ROOT, "rev-parse", "--short", "HEAD"))))),
         ("rustc", compiler()), ("CPython", python_version()), ("Linux", platform.release()),
-        ("processor", processor()),
+        ("processor", processor()), ("TCP", congestion_control()),
         *((name, packages[name]) for name in wanted if name in packages),
         *([("Apache", apache[1])] if apache and "mod_wsgi" in packages else []),
         ("wrk", (re.search(r"wrk (\S+)", wrk.stdout + wrk.stderr) or ["", "?"])[1]),
@@ -74,6 +76,14 @@ def compiler():
 def python_version():
     """The version of the servers' Python."""
     return output(PYTHON, "-c", "import platform; print(platform.python_version())")
+
+
+def congestion_control():
+    """What paces the connections: bbr costs a timer for each response."""
+    try:
+        return Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    except OSError:
+        return "?"
 
 
 def processor():

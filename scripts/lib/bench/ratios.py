@@ -3,7 +3,7 @@ import statistics
 
 from .findings import at_least, told
 from .rows import ROWS
-from .servers import BASE
+from .servers import BARE, BASE
 from .throughput import LIMIT, medians
 
 # Hello world: how many times as fast.
@@ -11,18 +11,19 @@ HELLO = {"bjoern": 1.2, "granian": 1.8, "uWSGI": 3, BASE: 15}
 SHARE = 97
 LEVEL = 0.98  # level with: within what two runs differ by anyway
 THREADS = 0.9
+SATURATED = 95  # per cent of the client's core: more requests it could not have sent
 
 
 def findings(results):
     """What the rates come to."""
     rates, found = medians(results), []
-    spent = {key: statistics.median(run[2] for run in runs) for key, runs in results.items()}
+    spent, busy = ({key: statistics.median(run[n] for run in runs) for key, runs in results.items()} for n in (2, 3))
     for row in ROWS:
         own = rates.get((row.key, "preforkd"))
         if own is None:
             continue
         peers = {name: rate for (key, name), rate in rates.items()
-                 if key == row.key and name != LIMIT and not name.startswith("preforkd")}
+                 if key == row.key and name not in (LIMIT, BARE) and not name.startswith("preforkd")}
         if row.key == "hello":
             found += [at_least(f"{row.title}: preforkd / {name}", own / peers[name], least)
                       for name, least in HELLO.items() if name in peers]
@@ -36,8 +37,12 @@ def findings(results):
         if peers:
             # What one core could do if it were given whole: the same comparison on a machine that others use too.
             best = min(peers, key=lambda name: spent[row.key, name])
-            found.append(told(f"{row.title}: processor time per request, {best} / preforkd",
-                              f"{spent[row.key, best] / spent[row.key, 'preforkd']:.2f}"))
+            title = f"{row.title}: processor time per request, {best} / preforkd"
+            ratio = spent[row.key, best] / spent[row.key, "preforkd"]
+            if best in HELLO and row.key == "hello" and busy[row.key, "preforkd"] > SATURATED:
+                found.append(at_least(f"{title} (wrk had no time for more)", ratio, HELLO[best]))
+            else:
+                found.append(told(title, f"{ratio:.2f}"))
         if above := rates.get((row.key, LIMIT)):
             share = 100 * own / above
             title = f"{row.title}: preforkd's share of the limit, %"
@@ -45,4 +50,6 @@ def findings(results):
                 found.append(at_least(title, share, SHARE, "{:.1f}"))
             else:
                 found.append(told(title, f"{share:.1f}"))
+        if bare := rates.get((row.key, BARE)):
+            found.append(told(f"{row.title}: preforkd / {BARE}, which knows no HTTP", f"{own / bare:.2f}"))
     return found

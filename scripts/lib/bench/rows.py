@@ -1,6 +1,8 @@
 """The rows that are measured in requests per second."""
 from dataclasses import dataclass
 
+from .servers import BARE
+
 POSTED = 65536
 
 
@@ -23,6 +25,8 @@ class Row:
 
     def takes(self, server):
         """Whether this server is measured here."""
+        if server == BARE:
+            return self.limit
         return server in self.only if self.only else server not in self.never
 
 

@@ -10,6 +10,8 @@ from .places import APPS, BENCH, HERE, PREFORKD, PYTHON, on_core
 from service import GUARD, Service, descendants
 
 BASE = "gunicorn sync"
+# No server but the least that one would have to do.
+BARE = "bare loop"
 
 
 def preforkd(threads=1):
@@ -69,6 +71,7 @@ SERVERS = {
     "preforkd": (preforkd(), True),
     "preforkd threads=4": (preforkd(4), True),
     "bjoern": (runner("run_bjoern.py"), True),
+    BARE: (runner("run_bare.py"), True),
     "granian": (granian, False),
     "uWSGI": (uwsgi("http-socket"), False),
     "uWSGI http11": (uwsgi("http11-socket"), False),

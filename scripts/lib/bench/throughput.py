@@ -1,8 +1,10 @@
 """Requests per second: rounds in which the servers take turns, and the tables."""
 import re
+import resource
 import statistics
 import subprocess
 import sys
+import time
 
 from . import servers
 from .places import APPS, HERE, PYTHON, on_core
@@ -26,21 +28,28 @@ def check(running, row):
 
 
 def wrk(running, row, options):
-    """Requests per second in one run, how many connections broke, microseconds of processor time per request."""
+    """Requests per second in one run, how many connections broke, microseconds of the server's processor time per
+    request, and the part of a core that wrk itself needed: near 100 % the rate is the client's."""
     connections = min(row.connections or options.connections, options.connections)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{options.seconds}s"]
     if row.post:
         command += ["-s", HERE / "post.lua"]
     command.append(f"http://127.0.0.1:{running.port}{row.path}")
-    before = running.spent()
+    before, began, own = running.spent(), time.monotonic(), children()
     report = subprocess.run(on_core(1, command), check=True, capture_output=True, text=True).stdout
-    spent = (running.spent() - before) / 1000
+    spent, busy = (running.spent() - before) / 1000, (children() - own) / (time.monotonic() - began)
     if "Non-2xx" in report:
         raise AssertionError(f"errors are not throughput:\n{report}\n{running.service.report()}")
     broken = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", report)
     rate = float(re.search(r"Requests/sec:\s*([\d.]+)", report)[1])
     requests = int(re.search(r"(\d+) requests in", report)[1])
-    return rate, sum(map(int, broken.groups())) if broken else 0, spent / max(1, requests)
+    return rate, sum(map(int, broken.groups())) if broken else 0, spent / max(1, requests), 100 * busy
+
+
+def children():
+    """Seconds of processor time of the programs that have been run here."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def limit(row, options):
@@ -49,7 +58,7 @@ def limit(row, options):
     command = on_core(0, [PYTHON, HERE / "limit.py", application, row.path, options.seconds])
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
     rate, spent = map(float, done.stdout.split())
-    return rate, 0, spent
+    return rate, 0, spent, 0
 
 
 def measure(names, options, rows=ROWS):
@@ -109,8 +118,8 @@ def show(results, names):
         if not there:
             continue
         print(f"\n{row.title} (`{row.path}`)\n")
-        print("| server | median req/s | lowest | highest | preforkd is | of the limit | CPU µs | broken |")
-        print("|---|---:|---:|---:|---:|---:|---:|---:|")
+        print("| server | median req/s | lowest | highest | preforkd is | of the limit | CPU µs | wrk busy | broken |")
+        print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
         for name in sorted(there, key=lambda name: -rates[row.key, name]):
             runs, own = results[row.key, name], rates.get((row.key, "preforkd"))
             rate = rates[row.key, name]
@@ -118,5 +127,6 @@ def show(results, names):
             cells.append(f"{own / rate:.2f} x" if own and name != "preforkd" else "")
             above = rates.get((row.key, LIMIT))
             cells.append(f"{100 * rate / above:.1f} %" if above and name != LIMIT else "")
-            cells.append(f"{statistics.median(spent for *_, spent in runs):,.1f}")
-            print(f"| {name} | {' | '.join(cells)} | {sum(broken for _, broken, _ in runs)} |")
+            cells.append(f"{statistics.median(run[2] for run in runs):,.1f}")
+            cells.append(f"{statistics.median(run[3] for run in runs):.0f} %" if name != LIMIT else "")
+            print(f"| {name} | {' | '.join(cells)} | {sum(run[1] for run in runs)} |")
