@@ -9,6 +9,7 @@ use std::path::Path;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use preforkd_worker::title::{self, Room};
 
@@ -58,20 +59,32 @@ pub fn run(path: &Path) -> io::Result<()> {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        let mut arrived = signals.arrived().into_iter();
-        let reopen = arrived.any(|signal| signal.number == Signal::SIGUSR1 as i32);
-        // What was said before the file was moved away belongs to it.
+        // Bytes until the file is opened anew: what was said before it was moved away belongs to it, and that is no more
+        // than the pipe holds, also if it never becomes empty.
+        let mut until_reopen = None;
         loop {
-            match pipe.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(n) => log.write(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+            let mut arrived = signals.arrived().into_iter();
+            if arrived.any(|signal| signal.number == Signal::SIGUSR1 as i32) {
+                until_reopen = Some(fcntl(&pipe, FcntlArg::F_GETPIPE_SZ)? as usize);
             }
-        }
-        if reopen {
-            log.reopen();
+            let emptied = match pipe.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    log.write(&buffer[..n]);
+                    until_reopen = until_reopen.map(|left: usize| left.saturating_sub(n));
+                    false
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                Err(error) => return Err(error),
+            };
+            if until_reopen.is_some_and(|left| left == 0 || emptied) {
+                log.reopen();
+                until_reopen = None;
+            }
+            if emptied {
+                break;
+            }
         }
     }
 }
@@ -108,22 +121,17 @@ impl<'a> Log<'a> {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        let lines = bytes.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
-        match self.try_write(bytes) {
-            Ok(()) => {
-                self.lost = 0;
-                self.unfinished = bytes.last() != Some(&b'\n');
+        let mut rest = bytes;
+        if let Err(error) = self.try_write(&mut rest) {
+            if self.lost == 0 {
+                self.complain(&error);
             }
-            Err(error) => {
-                if self.lost == 0 {
-                    self.complain(&error);
-                }
-                self.lost += lines;
-            }
+            self.lost += rest.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
         }
     }
 
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Takes from `rest` what was written.
+    fn try_write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
         };
@@ -134,8 +142,20 @@ impl<'a> Log<'a> {
                 "{end}preforkd: {} log lines found no room and are lost",
                 self.lost
             )?;
+            self.lost = 0;
         }
-        file.write_all(bytes)
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    self.unfinished = rest[n - 1] != b'\n';
+                    *rest = &rest[n..];
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn complain(&self, error: &io::Error) {
@@ -149,6 +169,10 @@ impl<'a> Log<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::OwnedFd;
+
+    use nix::fcntl::OFlag;
+
     use super::*;
 
     #[test]
@@ -172,6 +196,19 @@ mod tests {
             text,
             "one\npreforkd: 3 log lines found no room and are lost\nfive\n"
         );
+    }
+
+    #[test]
+    fn what_found_room_is_not_counted() {
+        let (file, theirs) = io::pipe().expect("a pipe");
+        let room = fcntl(&theirs, FcntlArg::F_GETPIPE_SZ).expect("a pipe") as usize;
+        fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+        let mut log = Log::new(Path::new("/dev/null"));
+        log.file = Some(File::from(OwnedFd::from(theirs)));
+        let line = [&[b'x'; 63][..], b"\n"].concat();
+        log.write(&line.repeat(room / line.len() + 3));
+        assert_eq!((log.lost, log.unfinished), (3, false));
+        drop(file);
     }
 
     #[test]

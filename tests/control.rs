@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 
 use common::{Run, app, preforkd};
 use nix::sys::signal::Signal;
@@ -219,5 +222,24 @@ fn a_caller_that_says_nothing_or_nonsense_disturbs_nobody() {
     let _ = caller.write_all(&[b'x'; 100_000]);
     assert!(caller.read_to_string(&mut answer).is_err() || answer.ends_with("dance\"\n"));
     assert_eq!(command(&run, &["status"]).0, Some(0));
+    run.stop();
+}
+
+#[test]
+fn callers_who_have_hung_up_keep_nobody_out() {
+    let mut run = Run::start(&config(""));
+    // The reload waits for a worker that never becomes ready.
+    run.write("behaviour", "mute");
+    for _ in 0..40 {
+        let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
+        caller.write_all(b"reload\n").expect("it reads");
+    }
+    // One who has said everything is still there to hear the answer.
+    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    caller.write_all(b"status\n").expect("it reads");
+    caller.shutdown(Shutdown::Write).expect("it is open");
+    let mut answer = String::new();
+    caller.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("ok\n"), "{answer}");
     run.stop();
 }

@@ -139,3 +139,16 @@ fn a_full_disk_costs_lines_and_nothing_else() {
     assert_ne!(run.ask("pid"), "");
     run.stop();
 }
+
+#[test]
+fn who_complains_without_end_does_not_hold_the_master_up() {
+    let config = app("stderr = '/dev/null'\nstart_timeout = '1s'\nabort_grace = '100ms'");
+    let mut run = Run::start(&config);
+    run.write("behaviour", "flood");
+    run.signal(Signal::SIGHUP);
+    run.hear("RELOADING=1");
+    // The first worker of generation 2 floods its standard error. It is given up in time all the same, and quoted.
+    let status = run.hear("READY=1");
+    assert!(status.contains("settings are missing"), "{status}");
+    run.stop();
+}

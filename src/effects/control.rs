@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::sys::stat::Mode;
 use nix::unistd::geteuid;
@@ -21,9 +22,12 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     callers: BTreeMap<RawFd, Caller>,
+    /// Calls so far.
+    calls: u64,
 }
 
 struct Caller {
+    call: u64,
     stream: UnixStream,
     request: Vec<u8>,
     answer: Vec<u8>,
@@ -33,8 +37,12 @@ struct Caller {
     answered: bool,
 }
 
-/// Where to find a caller again.
-pub type CallerId = RawFd;
+/// Where to find a caller again; never another one who has the same descriptor later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerId {
+    fd: RawFd,
+    call: u64,
+}
 
 impl Control {
     /// Listens at `path`, for the master's own user and root only.
@@ -62,6 +70,7 @@ impl Control {
             listener,
             path: path.to_owned(),
             callers: BTreeMap::new(),
+            calls: 0,
         })
     }
 
@@ -88,9 +97,8 @@ impl Control {
             let allowed = getsockopt(&stream, sockopt::PeerCredentials)
                 .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
             if self.callers.len() >= MOST_CALLERS {
-                // Some may have gone without a word.
-                self.callers
-                    .retain(|_, caller| caller.heard || caller.read());
+                // Some may have gone without a word, or while they waited for an answer.
+                self.callers.retain(|_, caller| !caller.is_gone());
             }
             if !allowed
                 || self.callers.len() >= MOST_CALLERS
@@ -99,7 +107,9 @@ impl Control {
                 continue;
             }
             let fd = stream.as_raw_fd();
+            self.calls += 1;
             let caller = Caller {
+                call: self.calls,
                 stream,
                 request: Vec::new(),
                 answer: Vec::new(),
@@ -112,38 +122,36 @@ impl Control {
     }
 
     /// Hangs up.
-    pub fn dismiss(&mut self, id: CallerId) {
-        self.callers.remove(&id);
+    pub fn dismiss(&mut self, fd: RawFd) {
+        self.callers.remove(&fd);
     }
 
     /// A caller's socket is ready: reads on, writes on. Returns a request that is complete now.
-    pub fn ready(&mut self, id: CallerId) -> Option<String> {
-        let caller = self.callers.get_mut(&id)?;
+    pub fn ready(&mut self, fd: RawFd) -> Option<(CallerId, String)> {
+        let caller = self.callers.get_mut(&fd)?;
         let open = caller.read();
-        if !caller.write() || (!open && !caller.heard) {
-            self.callers.remove(&id);
-            return None;
-        }
         let end = caller.request.iter().position(|&byte| byte == b'\n');
-        if caller.heard {
+        let hopeless = !open && (end.is_none() || caller.heard && caller.is_gone());
+        if hopeless || !caller.write() {
+            self.callers.remove(&fd);
             return None;
         }
-        let end = end?;
+        let end = end.filter(|_| !caller.heard)?;
         caller.heard = true;
-        Some(
-            String::from_utf8_lossy(&caller.request[..end])
-                .trim()
-                .to_owned(),
-        )
+        let request = String::from_utf8_lossy(&caller.request[..end]);
+        let call = caller.call;
+        Some((CallerId { fd, call }, request.trim().to_owned()))
     }
 
     /// Sends the whole answer; the connection is closed after it.
     pub fn answer(&mut self, id: CallerId, answer: &str) {
-        if let Some(caller) = self.callers.get_mut(&id) {
+        if let Some(caller) = self.callers.get_mut(&id.fd)
+            && caller.call == id.call
+        {
             caller.answer.extend_from_slice(answer.as_bytes());
             caller.answered = true;
             if !caller.write() {
-                self.callers.remove(&id);
+                self.callers.remove(&id.fd);
             }
         }
     }
@@ -163,6 +171,15 @@ impl Caller {
                 return false;
             }
         }
+    }
+
+    /// Whether nobody is there to read an answer; one who has only ended the request still is.
+    fn is_gone(&self) -> bool {
+        let mut poll = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        let _ = nix::poll::poll(&mut poll, PollTimeout::ZERO);
+        poll[0]
+            .revents()
+            .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
     }
 
     /// Writes what fits; whether the connection is still of use.

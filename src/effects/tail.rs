@@ -19,6 +19,8 @@ const LINES: usize = 3;
 const LONGEST: usize = 300;
 /// What the pipe holds, in bytes: as much as anybody may ask for (pipe(7)).
 const ROOM: i32 = 1 << 20;
+/// As many bytes are read at a time: whoever says more than can be passed on must not hold the master up.
+const TURN: usize = 256 * 1024;
 /// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
 
@@ -31,6 +33,17 @@ pub enum Listener {
     Errors,
     /// Nobody.
     Nobody,
+}
+
+/// How far reading went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// Everything that was there.
+    All,
+    /// Enough for now; there is more.
+    Enough,
+    /// Everything, and nobody can say more.
+    End,
 }
 
 /// The reading end of a process's standard error.
@@ -84,33 +97,44 @@ impl Tail {
         self.pipe.as_raw_fd()
     }
 
-    /// Reads what there is and passes it on in whole lines, a few thousand bytes at a time; says whether more may
-    /// come.
-    pub fn read(&mut self, mut pass_on: impl FnMut(&[u8])) -> bool {
+    /// Reads what there is, or a part of much, and passes it on in whole lines, a few thousand bytes at a time.
+    pub fn read(&mut self, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
+        self.read_some(TURN, pass_on)
+    }
+
+    /// Reads all that a process can have left behind when it ended, even if others go on to write.
+    pub fn read_rest(&mut self, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
+        self.read_some(ROOM as usize, pass_on)
+    }
+
+    fn read_some(&mut self, most: usize, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
         let mut buffer = [0; 16 * 1024];
-        let open = loop {
+        let mut left = most;
+        while left > 0 {
             match nix::unistd::read(&self.pipe, &mut buffer) {
-                Ok(0) => break false,
-                Ok(n) => self.take(&buffer[..n], &mut pass_on),
+                Ok(n @ 1..) => {
+                    self.take(&buffer[..n], pass_on);
+                    left = left.saturating_sub(n);
+                }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => break true,
-                Err(_) => break false,
+                Err(Errno::EAGAIN) => return Heard::All,
+                Ok(0) | Err(_) => {
+                    self.finish(pass_on);
+                    return Heard::End;
+                }
             }
-        };
-        if !open {
-            self.finish(pass_on);
         }
-        open
+        Heard::Enough
     }
 
     /// The process has ended: what was left of a line.
-    pub fn finish(&mut self, mut pass_on: impl FnMut(&[u8])) {
+    pub fn finish(&mut self, pass_on: &mut dyn FnMut(&[u8])) {
         if !self.unfinished.is_empty() {
-            self.take(b"\n", &mut pass_on);
+            self.take(b"\n", pass_on);
         }
     }
 
-    fn take(&mut self, bytes: &[u8], pass_on: &mut impl FnMut(&[u8])) {
+    fn take(&mut self, bytes: &[u8], pass_on: &mut dyn FnMut(&[u8])) {
         self.unfinished.extend_from_slice(bytes);
         while self.unfinished.contains(&b'\n') || self.unfinished.len() >= PIECE {
             let most = self.unfinished.len().min(PIECE);
@@ -150,30 +174,33 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn hear(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>, bool) {
+    fn hear(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>) {
         let (mut tail, theirs) = Tail::new(None).expect("a pipe");
         let mut passed = Vec::new();
         for piece in pieces {
             nix::unistd::write(&theirs, piece).expect("room");
-            assert!(tail.read(|bytes| passed.extend_from_slice(bytes)));
+            assert_eq!(
+                tail.read(&mut |bytes| passed.extend_from_slice(bytes)),
+                Heard::All
+            );
         }
         drop(theirs);
-        let open = tail.read(|bytes| passed.extend_from_slice(bytes));
-        (passed, tail.last_words(), open)
+        let heard = tail.read(&mut |bytes| passed.extend_from_slice(bytes));
+        assert_eq!(heard, Heard::End, "the other end is closed");
+        (passed, tail.last_words())
     }
 
     #[test]
     fn everything_is_passed_on_and_the_end_is_quoted() {
-        let (passed, words, open) = hear(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
+        let (passed, words) = hear(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
         assert_eq!(passed, b"one\ntwo\n\nthree\n  ^^^\nfour\n");
         assert_eq!(words.as_deref(), Some("two | three | four"));
-        assert!(!open, "the other end is closed");
     }
 
     #[test]
     fn lines_without_end_are_passed_on_in_pieces_and_quoted_by_their_end() {
         let long = [b'x'; 10_000];
-        let (passed, words, _) = hear(&[&long, b"the end"]);
+        let (passed, words) = hear(&[&long, b"the end"]);
         assert_eq!(passed.len(), 10_008);
         let words = words.expect("some");
         assert!(
@@ -185,6 +212,23 @@ mod tests {
 
     #[test]
     fn silence_has_no_last_words() {
-        assert_eq!(hear(&[]), (Vec::new(), None, false));
+        assert_eq!(hear(&[]), (Vec::new(), None));
+    }
+
+    #[test]
+    fn who_says_much_is_heard_in_parts() {
+        let (mut tail, theirs) = Tail::new(None).expect("a pipe");
+        let line = [b'x'; 4096];
+        let said = ROOM as usize / line.len();
+        for _ in 0..said {
+            nix::unistd::write(&theirs, &line).expect("room");
+        }
+        let mut passed = 0;
+        let mut parts = 1;
+        while tail.read(&mut |bytes| passed += bytes.len()) == Heard::Enough {
+            assert_eq!(passed, parts * TURN);
+            parts += 1;
+        }
+        assert_eq!(passed, said * line.len());
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! An answer begins with a line `ok` or `error REASON`; what was asked for follows.
 
+use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
@@ -47,12 +48,9 @@ impl Master {
     }
 
     /// A caller's socket is ready.
-    pub(super) fn hear_caller(&mut self, caller: CallerId) {
-        let request = self
-            .control
-            .as_mut()
-            .and_then(|control| control.ready(caller));
-        if let Some(request) = request {
+    pub(super) fn hear_caller(&mut self, fd: RawFd) {
+        let request = self.control.as_mut().and_then(|control| control.ready(fd));
+        if let Some((caller, request)) = request {
             debug!("control: {request}");
             self.serve_caller(caller, &request);
         }

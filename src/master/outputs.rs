@@ -11,7 +11,7 @@ use super::Master;
 use super::children::Name;
 use crate::effects::launch::Output;
 use crate::effects::log_files::LogFiles;
-use crate::effects::tail::{Listener, Tail};
+use crate::effects::tail::{Heard, Listener, Tail};
 use crate::plan::{self, LogFile};
 
 /// When all have ended, what they have said is still written for so long.
@@ -69,9 +69,17 @@ impl Master {
         let Some((&pid, _)) = tails.find(|(_, tail)| tail.fd() == fd) else {
             return;
         };
-        if !self.pass_on(pid) {
+        match self.pass_on(pid, Tail::read) {
+            Heard::All => {}
+            Heard::Enough => {
+                // Others first; to be watched anew is to be told anew.
+                self.unwatch(&fd);
+                if let Err(error) = self.watch(&fd) {
+                    warn!("cannot watch what pid {pid} says: {error}");
+                }
+            }
             // It has ended, which is told soon, or has gone over to its real standard error.
-            self.unwatch(&fd);
+            Heard::End => self.unwatch(&fd),
         }
     }
 
@@ -88,7 +96,7 @@ impl Master {
 
     /// A process has ended, having said this.
     pub(super) fn last_words(&mut self, pid: Pid) -> Option<String> {
-        self.pass_on(pid);
+        self.pass_on(pid, Tail::read_rest);
         let tail = self.stop_listening(pid)?;
         tail.last_words()
     }
@@ -97,16 +105,20 @@ impl Master {
         let mut tail = self.tails.remove(&pid)?;
         self.unwatch(&tail.fd());
         let to = tail.to.clone();
-        tail.finish(|bytes| pass_on(&self.log_files, &to, bytes));
+        tail.finish(&mut |bytes| pass_on(&self.log_files, &to, bytes));
         Some(tail)
     }
 
-    fn pass_on(&mut self, pid: Pid) -> bool {
+    fn pass_on(
+        &mut self,
+        pid: Pid,
+        read: impl FnOnce(&mut Tail, &mut dyn FnMut(&[u8])) -> Heard,
+    ) -> Heard {
         let Some(tail) = self.tails.get_mut(&pid) else {
-            return false;
+            return Heard::End;
         };
         let to = tail.to.clone();
-        tail.read(|bytes| pass_on(&self.log_files, &to, bytes))
+        read(tail, &mut |bytes| pass_on(&self.log_files, &to, bytes))
     }
 
     pub(super) fn log_deadline(&self) -> Option<Instant> {

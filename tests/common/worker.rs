@@ -45,6 +45,9 @@ fn main() {
         eprintln!("settings are missing");
         std::process::exit(status.parse().expect("a status"));
     }
+    while behaviour == "flood" {
+        eprintln!("settings are missing");
+    }
     let mute = behaviour == "mute";
     let check = std::env::var("LISTEN_FDNAMES").is_ok_and(|names| names.ends_with(":check"));
     let check = check.then(|| adopt(4));
