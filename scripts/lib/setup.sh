@@ -44,12 +44,16 @@ demo_venv() {
         say "making a virtual environment in target/demo/venv"
         mkdir -p "$demo"
         "$python" -m venv --clear "$demo/venv"
-    elif cmp -s "$wants" "$demo/venv/installed.txt"; then
-        return
     fi
-    say "installing Django from the package index"
-    "$demo/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$wants"
-    cp "$wants" "$demo/venv/installed.txt"
+    demo_install "$wants" installed.txt Django
+}
+
+# Installs what a file lists, unless that is done: the file lies in the environment, too, under another name.
+demo_install() {
+    cmp -s "$1" "$demo/venv/$2" && return
+    say "installing $3 from the package index"
+    "$demo/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$1"
+    cp "$1" "$demo/venv/$2"
 }
 
 # Database, static files and the user, unless nothing in conf/demo is newer than the last time.

@@ -8,6 +8,7 @@ mod board;
 mod environ;
 mod file;
 mod import;
+mod inherited;
 mod input;
 mod logger;
 mod settings;

@@ -9,14 +9,13 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
 use crate::worker::{Failure, Inheritance, begin_record, serve};
-use crate::{import, logger, sys, title};
+use crate::{import, inherited, logger, sys, title};
 
 /// Workers that one process in between forks: enough for its own cost to be shared, few enough that the first of them, which
 /// serves when that process has ended, does not wait long for the others.
@@ -68,7 +67,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let master = getppid();
     let application = import::application(py, &inheritance.settings.application)?;
-    prepare(py)?;
+    prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;
     let stop =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
@@ -167,8 +166,8 @@ fn work<'py>(
 }
 
 /// What has to be so before the first fork.
-fn prepare(py: Python<'_>) -> PyResult<()> {
-    close_databases(py)?;
+fn prepare(py: Python<'_>, inheritance: &Inheritance) -> PyResult<()> {
+    inherited::close_databases(py)?;
     // What is buffered at a fork comes out once for each process.
     let sys = py.import("sys")?;
     for stream in ["stdout", "stderr"] {
@@ -181,34 +180,8 @@ fn prepare(py: Python<'_>) -> PyResult<()> {
     gc.call_method0("collect")?;
     // The collector writes to every object it looks at; frozen ones it leaves alone, so that their pages stay shared.
     gc.call_method0("freeze")?;
-    let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
-    if threads > 1 {
-        let names: Vec<String> = py
-            .import("threading")?
-            .call_method0("enumerate")?
-            .cast::<PyList>()?
-            .iter()
-            .map(|thread| thread.getattr("name").map(|name| name.to_string()))
-            .collect::<PyResult<_>>()?;
-        log::warn!(
-            "the application started threads while it was loaded ({threads} in all; Python knows {}): a forked worker does not have \
-             them, and locks that they hold stay locked (start them later, or set preload = false)",
-            names.join(", ")
-        );
-    }
-    Ok(())
-}
-
-/// Django's connections that were opened while the application was loaded. They are closed here and not in the worker:
-/// to close one there would say goodbye on a socket that the template and all other workers share.
-fn close_databases(py: Python<'_>) -> PyResult<()> {
-    let modules = py.import("sys")?.getattr("modules")?;
-    if modules.contains("django.db")? {
-        modules
-            .get_item("django.db")?
-            .getattr("connections")?
-            .call_method0("close_all")?;
-    }
+    inherited::tell_of_threads(py)?;
+    inherited::tell_of_connections(&[&inheritance.stderr, &inheritance.access_log]);
     Ok(())
 }
 

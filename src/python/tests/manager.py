@@ -53,12 +53,13 @@ class Failure(Exception):
 class Worker:
     """One worker, perhaps with a template in front of it; use it as a context manager."""
 
-    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, env=None, **settings):
+    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, env=None, stderr=None, **settings):
         self.settings = dict(SETTINGS, application=application, **settings)
         self.python = python
         self.extension = os.path.abspath(extension)
         self.chdir = chdir
         self.env = env or {}
+        self.stderr = stderr  # a descriptor to go over to
         self.folder = tempfile.TemporaryDirectory(prefix="preforkd-")
         if unix:
             self.listener = socket.socket(socket.AF_UNIX)
@@ -75,7 +76,7 @@ class Worker:
         self.notify.bind("\0preforkd-test-%d-%s" % (os.getpid(), os.path.basename(self.folder.name)))
         self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.board = os.memfd_create("scoreboard")
-        os.ftruncate(self.board, 16 * 512)
+        os.ftruncate(self.board, 64 * 512)
         self.log = open(os.path.join(self.folder.name, "log"), "w+b")
         self.template = None
         self.pid = None
@@ -106,6 +107,9 @@ class Worker:
             self.template.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             fds.append(child.fileno())
             env["PREFORKD_TEMPLATE"] = "5"
+            if self.stderr is not None:
+                fds.append(self.stderr)
+                env["PREFORKD_STDERR_FD"] = "6"
         else:
             env["PREFORKD_SLOT"] = "3"
             env["PREFORKD_SCOREBOARD_RECORD"] = "9"
@@ -137,11 +141,20 @@ class Worker:
 
     def fork(self, ticket, slot, record):
         """Has the template fork a worker; its process id."""
-        self.template.send(b"FORK %d %d %d" % (ticket, slot, record))
+        self.order(ticket, slot, record)
         message, pid = self.receive(self.template)
         if message != "FORKED %d" % ticket:
             self.fail("expected FORKED %d, not %r" % (ticket, message))
         return pid
+
+    def order(self, ticket, slot, record):
+        """Asks the template for a worker."""
+        self.template.send(b"FORK %d %d %d" % (ticket, slot, record))
+
+    def freeze_template(self):
+        """Stops the template, until SIGCONT."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def receive(self, sock):
         """A message and the process id that the kernel vouches for."""

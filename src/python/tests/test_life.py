@@ -1,35 +1,21 @@
-"""Start, stop, templates, limits and static files of a worker."""
+"""Start, stop, limits and static files of a worker."""
 
 import json
 import os
 import resource
 import select
 import signal
-import socket
 import tempfile
-import unittest
 import unittest.mock
 
 import manager
+from case import Case
 from client import Client
 from manager import Worker
 from test_wsgi import OPTIONS
 
 
-class Life(unittest.TestCase):
-    def worker(self, application="apps:application", **settings):
-        worker = Worker(OPTIONS["extension"], application, python=OPTIONS["python"], **settings)
-        self.addCleanup(worker.__exit__)
-        return worker
-
-    def client(self, worker):
-        client = Client(worker.connect())
-        self.addCleanup(client.sock.close)
-        return client
-
-    def assertStops(self, worker):
-        self.assertEqual(worker.stop(), 0, worker.read_log())
-
+class Life(Case):
     def test_term_ends_an_idle_worker_with_its_exit_handlers(self):
         for settings in ({}, {"threads": 4}, {"preload": True}):
             worker = self.worker(**settings)
@@ -120,58 +106,10 @@ class Life(unittest.TestCase):
                 self.assertEqual(log.count(error), 1, log)
                 self.assertEqual(log.count("Traceback") <= 1, True, log)
 
-    def test_a_template_forks_workers_that_differ(self):
-        worker = self.worker(preload=True)
-        states = []
-        for ticket, slot in ((7, 4), (8, 5)):
-            pid = worker.fork(ticket, slot, slot)
-            self.addCleanup(os.kill, pid, signal.SIGKILL)
-            self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
-            self.assertEqual(worker.record(slot)[0], pid)
-            with open("/proc/%d/cmdline" % pid) as cmdline:
-                self.assertEqual(cmdline.read().rstrip("\0"), "preforkd: web/%d gen 2" % slot)
-            with open("/proc/%d/stat" % pid) as stat:
-                self.assertEqual(int(stat.read().rsplit(")")[1].split()[1]), os.getpid())
-        with open("/proc/%d/cmdline" % worker.process.pid) as cmdline:
-            self.assertEqual(cmdline.read().rstrip("\0"), "preforkd: web template gen 2")
-        pids = set()
-        while len(pids) < 2:
-            state = json.loads(self.client(worker).ask("/process").body)
-            if state["pid"] not in pids:
-                pids.add(state["pid"])
-                states.append(state)
-        self.assertNotEqual(states[0]["random"], states[1]["random"])
-        self.assertEqual(states[0]["at_import"], states[1]["at_import"])
-        self.assertTrue(all(state["forked"] for state in states))
-
-    def test_a_template_ends_with_its_socket(self):
-        worker = self.worker(preload=True)
-        worker.template.shutdown(socket.SHUT_RDWR)
-        self.assertEqual(worker.process.wait(manager.GUARD), 0)
-        self.assertEqual(self.client(worker).ask("/several").body, b"one two")
-
-    def test_a_template_ends_at_term(self):
-        worker = self.worker(preload=True)
-        worker.process.terminate()
-        self.assertEqual(worker.process.wait(manager.GUARD), 0)
-
-    def test_threads_at_fork_are_named(self):
-        worker = self.worker("threaded:application", preload=True)
-        self.assertIn("WARN  app=web worker=template gen=2", worker.read_log())
-        self.assertIn("background-reader", worker.read_log())
-
     def test_int_stops_like_term(self):
         worker = self.worker()
         os.kill(worker.pid, signal.SIGINT)
         self.assertEqual(worker.wait(), 0)
-
-    def pair(self, **settings):
-        """Two workers of one template, and the process id of the second."""
-        worker = self.worker(preload=True, **settings)
-        second = worker.fork(2, 4, 4)
-        self.addCleanup(os.kill, second, signal.SIGKILL)
-        self.assertEqual(worker.receive(worker.notify), ("READY=1", second))
-        return worker, second
 
     def test_connections_are_spread_over_idle_workers(self):
         worker, second = self.pair()

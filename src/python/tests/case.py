@@ -1,0 +1,44 @@
+"""What the tests of a worker's life and of its forks have in common."""
+
+import json
+import os
+import signal
+import unittest
+
+from client import Client
+from manager import Worker
+from test_wsgi import OPTIONS
+
+
+class Case(unittest.TestCase):
+    """Workers and clients that end with the test."""
+
+    def worker(self, application="apps:application", **settings):
+        worker = Worker(OPTIONS["extension"], application, python=OPTIONS["python"], **settings)
+        self.addCleanup(worker.__exit__)
+        return worker
+
+    def client(self, worker):
+        client = Client(worker.connect())
+        self.addCleanup(client.sock.close)
+        return client
+
+    def pair(self, application="apps:application", **settings):
+        """Two workers of one template, and the process id of the second."""
+        worker = self.worker(application, preload=True, **settings)
+        second = worker.fork(2, 4, 4)
+        self.addCleanup(os.kill, second, signal.SIGKILL)
+        self.assertEqual(worker.receive(worker.notify), ("READY=1", second))
+        return worker, second
+
+    def states(self, worker, pids, path):
+        """What each of these processes answers, by its id."""
+        states = {}
+        while set(states) != set(pids):
+            with Client(worker.connect()) as client:
+                state = json.loads(client.ask(path).body)
+            states[state["pid"]] = state
+        return states
+
+    def assertStops(self, worker):
+        self.assertEqual(worker.stop(), 0, worker.read_log())
