@@ -124,7 +124,14 @@ impl Between {
         for (pid, tickets) in self.0.drain(..) {
             let (_, status): (i32, i32) = os.call_method1("waitpid", (pid, 0))?.extract()?;
             if status != 0 {
-                let reason = format!("the process in between ended with wait status {status}");
+                let code: i32 = os
+                    .call_method1("waitstatus_to_exitcode", (status,))?
+                    .extract()?;
+                let end = match code {
+                    0.. => format!("exited with status {code}"),
+                    _ => format!("was killed by signal {}", -code),
+                };
+                let reason = format!("the process in between {end}");
                 fail(socket, tickets.into_iter(), &reason)?;
             }
         }

@@ -74,7 +74,7 @@ class Fork(Case):
             worker.order(ticket, ticket, ticket)
         worker.process.send_signal(signal.SIGCONT)
         messages = [worker.receive(worker.template) for _ in range(3)]
-        failed = "FAILED %d the process in between ended with wait status 768"
+        failed = "FAILED %d the process in between exited with status 3"
         self.assertEqual(messages, [(failed % ticket, worker.process.pid) for ticket in (11, 12, 13)])
         # It was one process.
         self.assertEqual([event for _, event in self.events()[len(before):]].count("child"), 1)
