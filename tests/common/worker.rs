@@ -45,8 +45,10 @@ fn main() {
         eprintln!("settings are missing");
         std::process::exit(status.parse().expect("a status"));
     }
-    while behaviour == "flood" {
-        eprintln!("settings are missing");
+    if behaviour == "flood" {
+        loop {
+            eprintln!("settings are missing");
+        }
     }
     let mute = behaviour == "mute";
     let check = std::env::var("LISTEN_FDNAMES").is_ok_and(|names| names.ends_with(":check"));
