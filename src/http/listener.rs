@@ -1,10 +1,12 @@
 //! Listening sockets shared with the other workers.
 
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, getsockname, sockopt,
@@ -29,6 +31,8 @@ pub(crate) struct Listener {
     watched: bool,
     /// It was shut down: there is nothing to watch any more.
     over: bool,
+    /// Somebody waited at the last look.
+    waited: bool,
 }
 
 impl Listener {
@@ -40,6 +44,7 @@ impl Listener {
             tcp: matches!(family, AddressFamily::INET | AddressFamily::INET6),
             watched: false,
             over: false,
+            waited: false,
         })
     }
 
@@ -54,6 +59,7 @@ impl Listener {
                 EventFlags::IN | EventFlags::EXCLUSIVE,
             )?;
             self.watched = true;
+            self.waited = false;
         }
         Ok(())
     }
@@ -64,6 +70,13 @@ impl Listener {
             let _ = epoll::delete(epoll, &self.socket);
             self.watched = false;
         }
+    }
+
+    /// Whether somebody waits now and somebody did at the last look, so that no worker takes them at once.
+    pub fn is_left_alone(&mut self) -> bool {
+        let mut look = [PollFd::new(&self.socket, PollFlags::IN)];
+        let waits = !self.over && poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0);
+        mem::replace(&mut self.waited, waits) && waits
     }
 
     pub fn accept(&mut self) -> Accepted {

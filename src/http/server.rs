@@ -112,6 +112,8 @@ struct Server<E: Engine, O> {
     exhausted: bool,
     /// No connection is accepted before.
     pause: Instant,
+    /// When to look next whether somebody waits in vain.
+    next_look: Instant,
     draining: bool,
 }
 
@@ -156,6 +158,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             spare: Vec::new(),
             exhausted: false,
             pause: NEVER,
+            next_look: 0,
             draining: false,
         })
     }
@@ -177,7 +180,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     client => self.event(client, EventFlags::from_bits_retain(flags)),
                 }
             }
-            for _ in 0..self.queue.len() {
+            let queued = self.queue.len();
+            let turns = events.len() - callers.len() + queued;
+            for _ in 0..queued {
                 if let Some(key) = self.queue.pop_front() {
                     self.go_on(key);
                 }
@@ -185,8 +190,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
             self.collect();
             // Clients that are already here come first; whoever waits to be accepted can be taken by another worker too.
             for listener in callers.drain(..) {
-                self.accept(listener);
+                self.accept(listener, turns);
             }
+            self.look_for_callers();
             self.expire()?;
             if let Some(access) = &mut self.access {
                 access.flush();

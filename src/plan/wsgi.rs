@@ -7,7 +7,8 @@ use serde_json::json;
 use toml::Spanned;
 
 use super::host::find_program;
-use super::{Draft, Launch, at_least_one, normal};
+use super::policy::at_least_one;
+use super::{Draft, Launch, normal};
 use crate::config::{Address, Key, Place, Size, Time};
 
 /// What the interpreter runs: it loads the extension and hands over to it.

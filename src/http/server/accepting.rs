@@ -17,6 +17,10 @@ use crate::timers::{NEVER, now};
 const SHARED_QUEUE: Duration = Duration::from_secs(2);
 /// How long no connection is accepted when no descriptor is left. Short against a client's patience, long enough to cost nothing.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
+/// How often a busy worker looks whether somebody waits whom nobody takes: a worker that has nothing to do takes microseconds.
+const LOOK: Duration = Duration::from_millis(2);
+/// Connections that it takes then.
+const AT_ONCE: usize = 16;
 
 impl<E: Engine, O: Observer> Server<E, O> {
     fn may_accept(&self) -> bool {
@@ -39,17 +43,51 @@ impl<E: Engine, O: Observer> Server<E, O> {
         Ok(())
     }
 
-    /// One connection only: what else waits goes to whichever worker is free first.
-    pub(super) fn accept(&mut self, index: usize) {
-        // Even when no thread is free any more since the wait: nobody else was woken for it.
-        if !self.draining
-            && self.pause == NEVER
-            && let Some(key) = self.accept_one(index)
-        {
+    /// Takes as many connections as others had their turn, and one at least: what else waits goes to whichever worker is
+    /// free first. Fewer would let those who come anew wait behind those who stay.
+    pub(super) fn accept(&mut self, index: usize, turns: usize) {
+        for taken in 0..turns.max(1) {
+            // The first even when no thread is free any more since the wait: nobody else was woken for it.
+            let open = !self.draining && self.pause == NEVER && (taken == 0 || self.may_accept());
+            let Some(key) = open.then(|| self.accept_one(index)).flatten() else {
+                break;
+            };
             self.go_on(key);
             // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
             // connections that stay open are spread over the workers.
             self.listeners[index].unwatch(&self.epoll);
+        }
+    }
+
+    /// Where all threads are busy all the time, the listeners are never watched. Those who have been waiting there a while,
+    /// as all other workers are busy too, are taken in all the same, and get their turn among the connections that stay.
+    pub(super) fn look_for_callers(&mut self) {
+        if self.next_look > self.now
+            || self.draining
+            || self.pause != NEVER
+            || self.engine.is_free()
+        {
+            return;
+        }
+        self.next_look = self.after(LOOK);
+        let first = if self.private {
+            self.listeners.len().saturating_sub(1)
+        } else {
+            0
+        };
+        for index in first..self.listeners.len() {
+            if !self.listeners[index].is_left_alone() {
+                continue;
+            }
+            for _ in 0..AT_ONCE {
+                if self.clients.len() >= self.limits.max_connections {
+                    return;
+                }
+                let Some(key) = self.accept_one(index) else {
+                    break;
+                };
+                self.go_on(key);
+            }
         }
     }
 

@@ -1,19 +1,19 @@
 //! The loop over real sockets, with a handler that is not Python.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use preforkd_http::server::{Config, serve_inline, serve_pool};
-use preforkd_http::{
-    Body, Files, Handler, Limits, Next, Observer, Origin, Reply, Request, Response, pool,
-};
+use common::{Running, config, start};
+use preforkd_http::server::serve_inline;
+use preforkd_http::{Body, Handler, Next, Observer, Origin, Reply, Request, Response};
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Echoes the body; under /stream in pieces without a length.
+#[derive(Clone)]
 struct Echo;
 
 impl Handler for Echo {
@@ -68,77 +68,6 @@ impl Handler for Echo {
     fn close(&mut self, _: Vec<u8>) {}
 }
 
-#[derive(Default)]
-struct Silent;
-
-impl Observer for Silent {
-    fn connections(&mut self, _: usize) {}
-    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
-    fn threads(&mut self, _: usize) {}
-    fn idle(&mut self) {}
-    fn answered(&mut self, _: u16, _: u64) {}
-    fn sent(&mut self, _: usize) {}
-    fn is_succeeded(&self) -> bool {
-        false
-    }
-    fn draining(&mut self) {}
-}
-
-struct Running {
-    address: std::net::SocketAddr,
-    stop: OwnedFd,
-    thread: thread::JoinHandle<()>,
-}
-
-fn start(threads: usize) -> Running {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let config = Config {
-        limits: Arc::new(Limits::default()),
-        listeners: vec![listener.into()],
-        files: Files::default(),
-        private: false,
-        access_log: None,
-        stop: stop.as_fd().try_clone_to_owned().unwrap(),
-    };
-    let thread = thread::spawn(move || {
-        if threads == 0 {
-            serve_inline(config, &mut Echo, Silent).unwrap();
-        } else {
-            let (pool, seats) = pool(threads).unwrap();
-            let threads: Vec<_> = seats
-                .into_iter()
-                .map(|seat| thread::spawn(move || seat.run(&mut Echo)))
-                .collect();
-            serve_pool(config, pool, Silent).unwrap();
-            threads
-                .into_iter()
-                .for_each(|thread| thread.join().unwrap());
-        }
-    });
-    Running {
-        address,
-        stop,
-        thread,
-    }
-}
-
-impl Running {
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        stream
-    }
-
-    fn stop(self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
-        self.thread.join().unwrap();
-    }
-}
-
 /// Sends a request whose answer ends the connection; the whole answer.
 fn ask(running: &Running, path: &str, body: &[u8]) -> Vec<u8> {
     let mut stream = running.connect();
@@ -158,7 +87,7 @@ fn ask(running: &Running, path: &str, body: &[u8]) -> Vec<u8> {
 #[test]
 fn requests_are_answered_and_the_server_stops() {
     for threads in [0, 1, 3] {
-        let running = start(threads);
+        let running = start(threads, Echo);
         for size in [0, 1, 10, 100_000, 3_000_000] {
             let body: Vec<u8> = (0..size).map(|i: usize| (i % 251) as u8).collect();
             let answer = ask(&running, "/", &body);
@@ -177,7 +106,7 @@ fn requests_are_answered_and_the_server_stops() {
 #[test]
 fn many_connections_at_once() {
     for threads in [0, 2] {
-        let running = start(threads);
+        let running = start(threads, Echo);
         let mut clients: Vec<TcpStream> = (0..200).map(|_| running.connect()).collect();
         for round in 0..3 {
             for (n, client) in clients.iter_mut().enumerate() {
@@ -206,7 +135,7 @@ fn many_connections_at_once() {
 
 #[test]
 fn a_rejected_client_reads_its_answer_though_it_goes_on_sending() {
-    let running = start(0);
+    let running = start(0, Echo);
     let mut stream = running.connect();
     stream
         .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n")
@@ -259,14 +188,7 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
             listener: listener.try_clone().unwrap(),
             late: Arc::clone(&late),
         };
-        let config = Config {
-            limits: Arc::new(Limits::default()),
-            listeners: vec![listener.try_clone().unwrap().into()],
-            files: Files::default(),
-            private: false,
-            access_log: None,
-            stop,
-        };
+        let config = config(listener.try_clone().unwrap(), stop);
         serve_inline(config, &mut Echo, observer).unwrap();
 
         listener.set_nonblocking(true).unwrap();

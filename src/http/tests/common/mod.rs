@@ -1,0 +1,96 @@
+//! A server on a thread of its own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use preforkd_http::server::{Config, serve_inline, serve_pool};
+use preforkd_http::{Files, Handler, Limits, Observer, Request, pool};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Sees nothing.
+#[derive(Default)]
+pub struct Silent;
+
+impl Observer for Silent {
+    fn connections(&mut self, _: usize) {}
+    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+    fn threads(&mut self, _: usize) {}
+    fn idle(&mut self) {}
+    fn answered(&mut self, _: u16, _: u64) {}
+    fn sent(&mut self, _: usize) {}
+    fn is_succeeded(&self) -> bool {
+        false
+    }
+    fn draining(&mut self) {}
+}
+
+/// Serves one listener with the usual limits.
+pub fn config(listener: TcpListener, stop: OwnedFd) -> Config {
+    Config {
+        limits: Arc::new(Limits::default()),
+        listeners: vec![listener.into()],
+        files: Files::default(),
+        private: false,
+        access_log: None,
+        stop,
+    }
+}
+
+/// A server until `stop`.
+pub struct Running {
+    address: SocketAddr,
+    stop: OwnedFd,
+    thread: thread::JoinHandle<()>,
+}
+
+/// Serves with so many threads for the handler; with none, on the loop's own.
+pub fn start<H: Handler + Clone + Send + 'static>(threads: usize, handler: H) -> Running {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let config = config(listener, stop.as_fd().try_clone_to_owned().unwrap());
+    let thread = thread::spawn(move || {
+        let mut handler = handler;
+        if threads == 0 {
+            serve_inline(config, &mut handler, Silent).unwrap();
+        } else {
+            let (pool, seats) = pool(threads).unwrap();
+            let threads: Vec<_> = seats
+                .into_iter()
+                .map(|seat| {
+                    let mut handler = handler.clone();
+                    thread::spawn(move || seat.run(&mut handler))
+                })
+                .collect();
+            serve_pool(config, pool, Silent).unwrap();
+            threads
+                .into_iter()
+                .for_each(|thread| thread.join().unwrap());
+        }
+    });
+    Running {
+        address,
+        stop,
+        thread,
+    }
+}
+
+impl Running {
+    /// A client.
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        stream
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        self.thread.join().unwrap();
+    }
+}
