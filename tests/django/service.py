@@ -31,6 +31,8 @@ class Service:
 
     # Where the server finds the notify socket: at a path, as with systemd, or at an abstract name ("@name").
     abstract = False
+    # Seconds that anything may take.
+    guard = GUARD
 
     def __init__(self, command, env=None, cwd=None):
         self.folder = tempfile.TemporaryDirectory(prefix="preforkd-service-")
@@ -75,7 +77,7 @@ class Service:
 
     def wait_log(self, pattern, start=0):
         """Wait for a line that `pattern` is found in, from line `start` on; its match."""
-        deadline = time.monotonic() + GUARD
+        deadline = time.monotonic() + self.guard
         with self.more_lines:
             at = start
             while True:
@@ -90,7 +92,7 @@ class Service:
 
     def wait_notify(self, *wanted):
         """Wait for a datagram that has all of the lines `wanted`; its lines as a dictionary."""
-        deadline = time.monotonic() + GUARD
+        deadline = time.monotonic() + self.guard
         while True:
             self.notify.settimeout(max(0.001, deadline - time.monotonic()))
             try:
@@ -117,11 +119,11 @@ class Service:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            status = self.process.wait(GUARD)
+            status = self.process.wait(self.guard)
         except subprocess.TimeoutExpired:
             name = signal.Signals(number).name
-            raise AssertionError(f"still there {GUARD} s after {name}\n{self.report()}") from None
-        self.reader.join(GUARD)
+            raise AssertionError(f"still there {self.guard} s after {name}\n{self.report()}") from None
+        self.reader.join(self.guard)
         if self.reader.is_alive():
             raise AssertionError(f"children outlived the server\n{self.report()}")
         return status
@@ -133,8 +135,8 @@ class Service:
                 if pid != self.process.pid or self.process.poll() is None:
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
-        self.ender.join(GUARD)
-        self.reader.join(GUARD)
+        self.ender.join(self.guard)
+        self.reader.join(self.guard)
         self.process.stdout.close()
         self.notify.close()
         self.folder.cleanup()

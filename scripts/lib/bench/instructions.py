@@ -1,14 +1,18 @@
 """Instructions per request in user space, which do not depend on how busy the machine is (callgrind)."""
 import http.client
 import json
+import os
 import re
 import shutil
+import subprocess
 
 from . import places
-from .findings import Finding, told
+from .findings import Finding, at_least, told
 from .master import Master
 from .throughput import note
 
+REPORT = places.BENCH / "callgrind.out"
+CALLGRIND = ["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={REPORT}"]
 RECORD = places.HERE / "instructions.json"
 REQUESTS = 2000
 TOLERANCE = 3  # per cent
@@ -33,7 +37,7 @@ def run(options):
         print("bench: no instructions are counted without valgrind: apt-get install valgrind")
         failed = Finding("instructions per request", "no valgrind", "", False)
         return [failed] if options.check or options.record else []
-    counted = {client: per_request(headers) for client, headers in CLIENTS.items()}
+    counted = {client: per_request(served, "hello", "/", REQUESTS, headers) for client, headers in CLIENTS.items()}
     now = {"rustc": places.compiler(), "CPython": places.python_version(), "hello world": counted}
     if options.record:
         RECORD.write_text(json.dumps(now, indent=2) + "\n")
@@ -46,20 +50,47 @@ def run(options):
         change = 100 * (count / before["hello world"][client] - 1)
         found.append(Finding(f"hello world {client}, instructions per request", f"{count:,} ({change:+.1f} %)",
                              f"at most {most:,.0f} (+{TOLERANCE} %)", count <= most))
-    return found
+    return found if options.check or options.record else found + share_of_limit()
 
 
-def per_request(headers):
+def share_of_limit():
+    """What is left of a request of Django's plain view for the application, where no cache and no clock plays a part."""
+    alone, behind = (per_request(count, "django", "/plain", REQUESTS // 5, {}) for count in (called, served))
+    return [told("Django plain view without a server, instructions per request", f"{alone:,}"),
+            told("Django plain view served by preforkd", f"{behind:,}"),
+            at_least("the limit's share of these, %", 100 * alone / behind, 97, "{:.1f}")]
+
+
+def per_request(count, app, path, requests, headers):
     """What twice as many requests cost more, so that the start does not count."""
-    once, twice = (total(number, headers) for number in (REQUESTS, 2 * REQUESTS))
-    return round((twice - once) / REQUESTS)
+    once, twice = (count(app, path, number, headers) for number in (requests, 2 * requests))
+    return round((twice - once) / requests)
 
 
-def total(requests, headers):
+def called(app, path, requests, _):
+    """Instructions of an application that is called so often without a server."""
+    note(f"counting the instructions of {requests} calls")
+    application, folder = places.APPS[app]
+    subprocess.run([*CALLGRIND, places.PYTHON, places.HERE / "limit.py", application, path, f"x{requests}"],
+                   cwd=folder, check=True, env={**os.environ, "PYTHONHASHSEED": "0"})
+    return reported()
+
+
+def reported():
+    """What callgrind has counted."""
+    return int(re.search(r"^(?:summary|totals): (\d+)", REPORT.read_text(), re.M)[1])
+
+
+class Slow(Master):
+    """Under callgrind everything takes fifty times as long."""
+
+    guard = 300
+
+
+def served(app, path, requests, headers):
     """Instructions of a worker in its whole life with so many requests."""
     note(f"counting the instructions of {requests} requests")
-    report = places.BENCH / "callgrind.out"
-    report.unlink(missing_ok=True)
+    REPORT.unlink(missing_ok=True)
     # The master asks an interpreter for its own name first, and starts what that says.
     wrapper = places.BENCH / "python-under-callgrind"
     wrapper.write_text(
@@ -67,18 +98,18 @@ def total(requests, headers):
         'if [ -z "$PREFORKD_EXTENSION" ]; then\n'
         f'    exec "{places.PYTHON}" -c \'import sys; sys.executable = sys.argv[1]; exec(sys.argv[2])\' "$0" "$2"\n'
         "fi\n"
-        f'exec valgrind --quiet --tool=callgrind --callgrind-out-file="{report}" "{places.PYTHON}" "$@"\n'
+        f'exec {" ".join(CALLGRIND)} "{places.PYTHON}" "$@"\n'
     )
     wrapper.chmod(0o755)
-    keys = ['env = { PYTHONHASHSEED = "0" }', "timeout = '10m'", "graceful_timeout = '2m'"]
-    with Master(*keys, app="hello", python=wrapper) as master:
+    keys = ['env = { PYTHONHASHSEED = "0" }', "timeout = '10m'", "graceful_timeout = '5m'", "start_timeout = '5m'"]
+    with Slow(*keys, app=app, python=wrapper) as master:
         master.ready()
-        client = http.client.HTTPConnection("127.0.0.1", master.port, timeout=60)
+        client = http.client.HTTPConnection("127.0.0.1", master.port, timeout=master.guard)
         for _ in range(requests):
-            client.request("GET", "/", headers=headers)
+            client.request("GET", path, headers=headers)
             answer = client.getresponse()
-            assert (answer.status, answer.read()) == (200, b"Hello, world\n"), answer.status
+            assert answer.status == 200 and answer.read().startswith(b"Hello"), answer.status
         client.close()
         master.stop()
     note("")
-    return int(re.search(r"^(?:summary|totals): (\d+)", report.read_text(), re.M)[1])
+    return reported()

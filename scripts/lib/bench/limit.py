@@ -1,6 +1,7 @@
 """The limit that an application sets: called in a loop with a ready environ, no server. Run in the bench's Python:
 
     limit.py MODULE:NAME PATH SECONDS    prints calls per second, and microseconds of processor time for each
+    limit.py MODULE:NAME PATH x1000      only makes so many calls
 """
 import gc
 import importlib
@@ -28,7 +29,7 @@ def main():
     sys.path.insert(0, os.getcwd())
     module, _, name = sys.argv[1].partition(":")
     application = getattr(importlib.import_module(module), name)
-    ready, seconds = environ(sys.argv[2]), float(sys.argv[3])
+    ready = environ(sys.argv[2])
 
     def start_response(status, headers, exc_info=None):
         return None
@@ -43,6 +44,11 @@ def main():
     # As preforkd does before it forks: what was imported is not looked at by the collector again.
     gc.collect()
     gc.freeze()
+    if sys.argv[3].startswith("x"):
+        for _ in range(int(sys.argv[3][1:])):
+            call()
+        return
+    seconds = float(sys.argv[3])
     for _ in range(BATCH):
         call()
     calls, spent, start = 0, time.process_time(), time.perf_counter()
