@@ -19,6 +19,8 @@ use crate::text;
 
 /// Names of fields that are kept; a client can invent names without end.
 const MOST_NAMES: usize = 1024;
+/// Longer names are not kept.
+const LONGEST_NAME: usize = 64;
 /// Ports that are kept.
 const PORTS: usize = 128;
 /// Longer values are not kept.
@@ -205,10 +207,13 @@ impl<'py> Environs<'py> {
         if let Some(&index) = self.spellings.get(raw) {
             return Some(index);
         }
-        if self.spellings.len() >= MOST_NAMES {
+        if raw.len() > LONGEST_NAME {
             return None;
         }
         let key = key(raw);
+        if self.spellings.len() >= MOST_NAMES {
+            return self.keys.get(&key).copied();
+        }
         let index = match self.keys.get(&key) {
             Some(&index) => index,
             None => {
@@ -250,7 +255,8 @@ impl<'py> Name<'py> {
         };
         Self {
             kind,
-            key: PyString::intern(py, key),
+            // Not interned: some versions of CPython never give an interned string back, and clients invent names.
+            key: PyString::new(py, key),
             last: None,
             seen: 0,
         }
