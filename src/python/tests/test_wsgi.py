@@ -97,6 +97,11 @@ class Wsgi:
             fields = [("X-%d-%d" % (n, i), str(i)) for i in range(90)] + [("X-%d-0" % n, "again")]
             environ = self.environ(fields=fields)
             self.assertEqual((environ["HTTP_X_%d_89" % n], environ["HTTP_X_%d_0" % n]), ("89", "0,again"))
+        # No more names are kept now, but a field is one whatever its spelling.
+        environ = self.environ(fields=[("x-0-0", "1"), ("X-0-0", "2"), ("x-0-0", "3")])
+        self.assertEqual(environ["HTTP_X_0_0"], "1,2,3")
+        name = "X-" + "long-" * 20
+        self.assertEqual(self.environ(fields=[(name, "1"), (name.lower(), "2")])["HTTP_" + name.upper().replace("-", "_")], "1,2")
 
     def test_content_type_and_length(self):
         environ = self.environ(method="POST", body=b"abc", fields=[("Content-Type", "text/x")])
