@@ -72,10 +72,20 @@ impl Listener {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_watched(&self) -> bool {
+        self.watched
+    }
+
+    /// Whether somebody waits to be accepted.
+    pub fn has_callers(&self) -> bool {
+        let mut look = [PollFd::new(&self.socket, PollFlags::IN)];
+        !self.over && poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+    }
+
     /// Whether somebody waits now and somebody did at the last look, so that no worker takes them at once.
     pub fn is_left_alone(&mut self) -> bool {
-        let mut look = [PollFd::new(&self.socket, PollFlags::IN)];
-        let waits = !self.over && poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0);
+        let waits = self.has_callers();
         mem::replace(&mut self.waited, waits) && waits
     }
 

@@ -112,6 +112,8 @@ struct Server<E: Engine, O> {
     exhausted: bool,
     /// No connection is accepted before.
     pause: Instant,
+    /// Until then whoever waits is left to workers that hold no connection yet.
+    yielding: Instant,
     /// When to look next whether somebody waits in vain.
     next_look: Instant,
     draining: bool,
@@ -158,6 +160,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             spare: Vec::new(),
             exhausted: false,
             pause: NEVER,
+            yielding: NEVER,
             next_look: 0,
             draining: false,
         })
@@ -193,6 +196,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.accept(listener, turns);
             }
             self.look_for_callers();
+            self.cease_to_yield();
             self.expire()?;
             if let Some(access) = &mut self.access {
                 access.flush();
@@ -203,7 +207,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
         let timeout = match self.queue.is_empty() {
-            true => until(self.timers.next().min(self.pause), self.now),
+            true => until(
+                self.timers.next().min(self.pause).min(self.yielding),
+                self.now,
+            ),
             false => until(0, 0),
         };
         let epoll = &self.epoll;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::mem;
+use std::ops::Range;
 use std::time::Duration;
 
 use super::{DRAIN_GRACE, LISTENERS, Server};
@@ -19,7 +20,10 @@ const SHARED_QUEUE: Duration = Duration::from_secs(2);
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(250);
 /// How often a busy worker looks whether somebody waits whom nobody takes: a worker that has nothing to do takes microseconds.
 const LOOK: Duration = Duration::from_millis(2);
-/// Connections that it takes then.
+/// How long a worker whose newest connection has not spoken yet leaves those who still wait to the others, whom the
+/// kernel has woken for them: each gets a worker of its own, and none waits behind another's request.
+const YIELD: Duration = Duration::from_millis(1);
+/// Connections that it takes when nobody else did.
 const AT_ONCE: usize = 16;
 
 impl<E: Engine, O: Observer> Server<E, O> {
@@ -32,10 +36,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
     /// Watches the listeners if a connection could be served now. The kernel wakes one worker only for a connection, so a
     /// worker that would leave it lying must not be among those that wait.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
-        let open = !self.draining && self.may_accept();
-        let last = self.listeners.len().wrapping_sub(1);
+        let open = !self.draining && self.yielding == NEVER && self.may_accept();
+        let taken_from = self.open_listeners();
         for (index, listener) in self.listeners.iter_mut().enumerate() {
-            match open && (!self.private || index == last) {
+            match open && taken_from.contains(&index) {
                 true => listener.watch(&self.epoll, LISTENERS + index as u64)?,
                 false => listener.unwatch(&self.epoll),
             }
@@ -52,10 +56,38 @@ impl<E: Engine, O: Observer> Server<E, O> {
             let Some(key) = open.then(|| self.accept_one(index)).flatten() else {
                 break;
             };
+            self.yielding = self.after(YIELD);
             self.go_on(key);
             // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
             // connections that stay open are spread over the workers.
             self.listeners[index].unwatch(&self.epoll);
+        }
+        if self.yielding != NEVER && !self.listeners[index].has_callers() {
+            self.yielding = NEVER;
+        }
+    }
+
+    /// Takes those whom no other worker took while this one left them to it.
+    pub(super) fn cease_to_yield(&mut self) {
+        if self.yielding > self.now {
+            return;
+        }
+        self.yielding = NEVER;
+        for index in self.open_listeners() {
+            for _ in 0..AT_ONCE {
+                if self.draining || !self.may_accept() {
+                    return;
+                }
+                let Some(key) = self.accept_one(index) else {
+                    self.yielding = NEVER;
+                    break;
+                };
+                self.yielding = self.after(YIELD);
+                self.go_on(key);
+                if self.yielding == NEVER {
+                    return;
+                }
+            }
         }
     }
 
@@ -70,12 +102,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             return;
         }
         self.next_look = self.after(LOOK);
-        let first = if self.private {
-            self.listeners.len().saturating_sub(1)
-        } else {
-            0
-        };
-        for index in first..self.listeners.len() {
+        for index in self.open_listeners() {
             if !self.listeners[index].is_left_alone() {
                 continue;
             }
@@ -88,6 +115,15 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 };
                 self.go_on(key);
             }
+        }
+    }
+
+    /// The listeners from which connections are taken.
+    fn open_listeners(&self) -> Range<usize> {
+        let all = self.listeners.len();
+        match self.private {
+            true => all.saturating_sub(1)..all,
+            false => 0..all,
         }
     }
 
@@ -171,5 +207,149 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::body::Body;
+    use crate::engine::Inline;
+    use crate::files::Files;
+    use crate::handler::{Handler, Next, Reply};
+    use crate::limits::Limits;
+    use crate::request::Request;
+    use crate::response::Response;
+    use crate::server::Config;
+
+    struct Empty;
+
+    impl Handler for Empty {
+        type Stream = ();
+
+        fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+            wait()
+        }
+
+        fn call(
+            &mut self,
+            _: Request<'_>,
+            _: &Origin,
+            _: Body,
+            mut response: Response,
+        ) -> Reply<()> {
+            response.begin(b"204 No Content").unwrap();
+            response.finish(Some(0));
+            response.end();
+            self.pull((), response)
+        }
+
+        fn pull(&mut self, (): (), response: Response) -> Reply<()> {
+            Reply {
+                response,
+                next: Next::Done,
+            }
+        }
+
+        fn close(&mut self, (): ()) {}
+    }
+
+    struct Unseen;
+
+    impl Observer for Unseen {
+        fn connections(&mut self, _: usize) {}
+        fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+        fn threads(&mut self, _: usize) {}
+        fn idle(&mut self) {}
+        fn answered(&mut self, _: u16, _: u64) {}
+        fn sent(&mut self, _: usize) {}
+        fn is_succeeded(&self) -> bool {
+            false
+        }
+        fn draining(&mut self) {}
+    }
+
+    /// A server at whose listener `clients` wait; each has sent the bytes. On a Unix socket, as who has connected there is in
+    /// the accept queue.
+    fn waiting(
+        clients: usize,
+        sent: &[u8],
+    ) -> (Server<Inline<'static, Empty>, Unseen>, Vec<UnixStream>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let clients = (0..clients)
+            .map(|_| {
+                let mut client = UnixStream::connect(&path).unwrap();
+                client.write_all(sent).unwrap();
+                client
+            })
+            .collect();
+        let (_, stop) = UnixStream::pair().unwrap();
+        let config = Config {
+            limits: Arc::new(Limits::default()),
+            listeners: vec![listener.into()],
+            private: false,
+            files: Files::default(),
+            access_log: None,
+            stop: stop.into(),
+        };
+        let server = Server::new(config, Inline(Box::leak(Box::new(Empty))), Unseen).unwrap();
+        (server, clients)
+    }
+
+    #[test]
+    fn who_waits_behind_a_silent_connection_is_left_to_other_workers_for_a_while() {
+        let (mut server, _clients) = waiting(3, b"");
+        server.accept(0, 0);
+        server.cease_to_yield();
+        server.watch_listeners().unwrap();
+        assert_eq!(server.clients.len(), 1);
+        assert!(!server.listeners[0].is_watched());
+        assert!(server.yielding <= server.after(YIELD));
+
+        server.now += 1_000_000;
+        server.cease_to_yield();
+        server.watch_listeners().unwrap();
+        assert_eq!(server.clients.len(), 3, "nobody else took them");
+        assert!(server.listeners[0].is_watched());
+    }
+
+    #[test]
+    fn a_crowd_of_silent_connections_is_taken_in_by_and_by() {
+        let (mut server, _clients) = waiting(2 * AT_ONCE, b"");
+        server.accept(0, 0);
+        server.now += 1_000_000;
+        server.cease_to_yield();
+        server.watch_listeners().unwrap();
+        assert_eq!(server.clients.len(), 1 + AT_ONCE);
+        assert!(!server.listeners[0].is_watched());
+    }
+
+    #[test]
+    fn the_next_is_taken_at_once_when_nobody_waits_or_the_request_was_answered() {
+        for (clients, sent) in [(1, &b""[..]), (2, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")] {
+            let (mut server, _clients) = waiting(clients, sent);
+            server.accept(0, 0);
+            server.watch_listeners().unwrap();
+            assert!(server.listeners[0].is_watched(), "{clients} clients");
+        }
+    }
+
+    #[test]
+    fn a_request_ends_the_wait() {
+        let (mut server, mut clients) = waiting(2, b"");
+        server.accept(0, 0);
+        clients[0]
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let key = server.clients.keys()[0];
+        server.event(key, rustix::event::epoll::EventFlags::IN);
+        server.watch_listeners().unwrap();
+        assert!(server.listeners[0].is_watched());
     }
 }

@@ -28,6 +28,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     pub(super) fn dispatch(&mut self, key: u64, client: &mut Client<E::Stream>) {
+        self.yielding = NEVER;
         client.began = now();
         client.waiting = Phase::Done;
         client.body_since = NEVER;
