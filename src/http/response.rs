@@ -338,6 +338,11 @@ impl Response {
         self.cut
     }
 
+    /// Whether only the end of the connection tells the client that the body is complete (RFC 9112 section 6.3).
+    pub(crate) fn ends_with_connection(&self) -> bool {
+        self.framing == Framing::Close
+    }
+
     pub(crate) fn take_out(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }

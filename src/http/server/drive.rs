@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{Shutdown, connect_unspec, shutdown};
 
 use super::{DRAIN_GRACE, KEPT_OUTPUT, Server};
 use crate::access::Entry;
@@ -69,6 +69,15 @@ impl<E: Engine, O: Observer> Server<E, O> {
         {
             self.log_access(client, response);
         }
+        let breaks_off = match &task {
+            Task::Parked(_, response) | Task::File { response, .. } => {
+                response.ends_with_connection()
+            }
+            Task::Ended(response) => {
+                response.ends_with_connection() && (response.is_cut() || client.has_output())
+            }
+            _ => false,
+        };
         let stream = match task {
             Task::Parked(stream, _) => Some(stream),
             Task::File { stream, .. } => stream,
@@ -81,7 +90,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
             self.engine.submit(key, Work::Close(stream));
             self.note_running();
         }
-        // The end must reach the client even if the application has forked: its child holds the socket, too.
+        // Either end must reach the client even if the application has forked: its child holds the socket, too.
+        if breaks_off {
+            // An orderly end would pass for the end of the body. On TCP this resets the connection (RFC 9293 section 3.10.5,
+            // ABORT); a Unix socket knows no such end.
+            let _ = connect_unspec(&client.socket);
+        }
         let _ = shutdown(&client.socket, Shutdown::Write);
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
@@ -163,11 +177,15 @@ impl<E: Engine, O: Observer> Server<E, O> {
                         }
                     }
                 }
-                Task::Ended(response) => {
-                    if let Some(turn) = self.ended(client, &response) {
-                        return turn;
+                Task::Ended(response) => match self.ended(client, &response) {
+                    Some(Turn::Close) => {
+                        // How it ended decides how the connection does.
+                        client.task = Task::Ended(response);
+                        return Turn::Close;
                     }
-                }
+                    Some(turn) => return turn,
+                    None => {}
+                },
                 Task::Rejected => match shutdown(&client.socket, Shutdown::Write) {
                     Ok(()) if !client.eof => {
                         client.task = Task::Lingering;

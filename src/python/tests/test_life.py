@@ -161,6 +161,16 @@ class Life(Case):
         while "closed endless" not in self.client(worker).ask("/seen").body.decode():
             pass
 
+    def test_a_response_that_was_not_taken_resets_the_connection_in_http_1_0(self):
+        """Its orderly end would be the end of the body."""
+        worker = self.worker(write_timeout=0.3)
+        client = self.client(worker)
+        client.send(b"GET /endless HTTP/1.0\r\n\r\n")
+        while "closed endless" not in self.client(worker).ask("/seen").body.decode():
+            pass
+        with self.assertRaises(ConnectionResetError):
+            client.to_end()
+
     def test_many_slow_clients_do_not_stop_the_others(self):
         worker = self.worker()
         slow = [self.client(worker) for _ in range(200)]

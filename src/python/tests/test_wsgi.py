@@ -339,6 +339,14 @@ class Wsgi:
         self.assertEqual(closed.exception.args[0], b"begun")
         self.logged("in the middle of its response to GET /raises_in_sized_body")
 
+    def test_a_body_that_raises_resets_the_connection_in_http_1_0(self):
+        """Its orderly end would be the end of the body."""
+        with self.client() as client:
+            client.send(b"GET /raises_in_body HTTP/1.0\r\n\r\n")
+            with self.assertRaises(ConnectionResetError):
+                client.to_end()
+        self.assertIn(b"begun", client.buffer)
+
     def test_exc_info_replaces_a_head_that_was_not_sent(self):
         response = self.get("/exc_info_before")
         self.assertEqual((response.status, response.body, response["X-First"]), ("503 Sorry", b"sorry", None))
