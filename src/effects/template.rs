@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
-use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, setsockopt, sockopt};
+use nix::sys::socket::{
+    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, sockopt,
+};
 use nix::unistd::Pid;
 
 use super::launch::{Contract, launch};
@@ -66,6 +68,12 @@ impl Template {
             asked: Vec::new(),
         };
         Ok((template, pipe))
+    }
+
+    /// What was said before is still to be received; a worker that has not said yet who it is ends instead.
+    pub fn hear_no_more(&self) {
+        // It can only fail when the other side is gone.
+        let _ = socket::shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 
     /// For the poll.

@@ -149,14 +149,20 @@ impl Master {
             .filter(|key| which(key))
             .cloned()
             .collect();
+        // No worker may run that nobody knows of.
+        for key in &keys {
+            self.templates[key].hear_no_more();
+        }
+        self.read_templates();
         for key in keys {
             let Some(template) = self.templates.remove(&key) else {
                 continue;
             };
             self.unwatch(&template.fd());
             self.leaving_templates.insert(template.pid);
-            // One that still imports may be deaf to TERM, and has nothing to lose.
-            let signal = if template.is_loaded() {
+            // One that still imports may be deaf to TERM, and has nothing to lose. One that still forks may hang in it, as may
+            // what it has forked, which leads no session of its own yet and ends with it.
+            let signal = if template.is_loaded() && template.is_idle() {
                 Signal::SIGTERM
             } else {
                 Signal::SIGKILL

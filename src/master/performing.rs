@@ -121,13 +121,14 @@ impl Master {
             send(template.pid, signal);
         } else if signal != Signal::SIGTERM {
             // It was forked, or should have been, and never said who it is: it died of something that the
-            // application does at a fork.
-            template.forget(worker.0);
+            // application does at a fork, or hangs in it and may hold the template up.
             error!(
-                "app={name} gen={}: a worker died right after its fork from the template",
-                key.1
+                "app={name} template gen={} pid={}: no worker came of a fork ({}): what the application does at a fork fails or hangs; taking a new template",
+                key.1,
+                template.pid,
+                report::reason_text(reason)
             );
-            self.not_started(name, worker, Event::SpawnFailed(worker));
+            self.end_templates(|other| *other == key);
         }
     }
 }

@@ -14,8 +14,11 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
+use self::between::Between;
 use crate::worker::{Failure, Inheritance, begin_record, serve};
 use crate::{import, inherited, logger, sys, title};
+
+mod between;
 
 /// Workers that one process in between forks: enough for its own cost to be shared, few enough that the first of them, which
 /// serves when that process has ended, does not wait long for the others.
@@ -74,15 +77,7 @@ pub(crate) fn run(
     sys::stop_on_signal(&stop, 0)?;
     tell(&socket, "READY")?;
     let mut between = Between::default();
-    loop {
-        let message = match between.is_empty() || waiting(&socket, &stop)? {
-            true => py.detach(|| next_message(&socket, &stop))?,
-            false => {
-                between.end(py, &socket)?;
-                continue;
-            }
-        };
-        let Some(message) = message else { break };
+    while let Some(message) = py.detach(|| next_message(&socket, &stop, &mut between))? {
         let mut orders: Vec<Order> = Order::parse(&message).into_iter().collect();
         // The first worker is probed, and nobody else is wanted before it has passed.
         while orders.len() < BATCH
@@ -96,47 +91,13 @@ pub(crate) fn run(
         }
         if let Some(order) = fork(py, &socket, &orders, &mut between)? {
             drop(stop);
+            drop(between);
             return work(py, socket, inheritance, &application, order, master);
         }
         inheritance.check = None;
     }
-    between.end(py, &socket)
-}
-
-/// The processes between the template and its workers. They end at once, after their own fork, and are only waited for when
-/// nothing else is to be done: so that the forks of many workers go on side by side.
-#[derive(Default)]
-struct Between(Vec<(i32, Vec<u64>)>);
-
-impl Between {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Takes note of a process and of its orders.
-    fn add(&mut self, pid: i32, orders: &[Order]) {
-        self.0.push((pid, tickets(orders).collect()));
-    }
-
-    /// Waits for all of them, and tells of those that failed; the master knows which workers there are all the same.
-    fn end(&mut self, py: Python<'_>, socket: &OwnedFd) -> Result<(), Failure> {
-        let os = py.import("os")?;
-        for (pid, tickets) in self.0.drain(..) {
-            let (_, status): (i32, i32) = os.call_method1("waitpid", (pid, 0))?.extract()?;
-            if status != 0 {
-                let code: i32 = os
-                    .call_method1("waitstatus_to_exitcode", (status,))?
-                    .extract()?;
-                let end = match code {
-                    0.. => format!("exited with status {code}"),
-                    _ => format!("was killed by signal {}", -code),
-                };
-                let reason = format!("the process in between {end}");
-                fail(socket, tickets.into_iter(), &reason)?;
-            }
-        }
-        Ok(())
-    }
+    py.detach(|| between.end(&socket));
+    Ok(())
 }
 
 /// A worker: tells the master, waits to become its child, serves.
@@ -205,7 +166,7 @@ fn fork<'a>(
     match fork() {
         Ok(0) => {}
         Ok(child) => {
-            between.add(child, orders);
+            between.add(child, tickets(orders));
             return Ok(None);
         }
         Err(error) => {
@@ -258,18 +219,6 @@ fn tell(socket: &OwnedFd, message: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether there is something to do.
-fn waiting(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<bool> {
-    let mut both = [
-        PollFd::new(socket, PollFlags::IN),
-        PollFd::new(stop, PollFlags::IN),
-    ];
-    match poll(&mut both, Some(&Timespec::default())) {
-        Err(Errno::INTR) => Ok(false),
-        other => Ok(other? > 0),
-    }
-}
-
 /// What there is to receive.
 enum Received {
     Message(String),
@@ -291,15 +240,25 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
     }
 }
 
-/// The next message; none at the end.
-fn next_message(socket: &OwnedFd, stop: &OwnedFd) -> io::Result<Option<String>> {
+/// The next message; none at the end. Looks after the processes in between as long as there is none.
+fn next_message(
+    socket: &OwnedFd,
+    stop: &OwnedFd,
+    between: &mut Between,
+) -> io::Result<Option<String>> {
     loop {
         let mut both = [
             PollFd::new(socket, PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
-        match poll(&mut both, None) {
+        let look = Timespec::try_from(between::LOOK).ok();
+        let timeout = look.as_ref().filter(|_| !between.is_empty());
+        match poll(&mut both, timeout) {
             Err(Errno::INTR) => continue,
+            Ok(0) => {
+                between.look(socket)?;
+                continue;
+            }
             other => other?,
         };
         if !both[1].revents().is_empty() {

@@ -53,6 +53,11 @@ class Life(unittest.TestCase):
         """The facts of the worker that answers."""
         return json.loads(self.open(server, path).read())
 
+    def wait_status(self, server, text):
+        """Wait until the init system is told this."""
+        while text not in server.wait_notify().get("STATUS", ""):
+            pass
+
     def release(self, text):
         """Open the gate for one held request."""
         with open(self.folder / "gate", "w") as gate:
@@ -237,11 +242,6 @@ class Load(Life):
         held = self.open(server, f"/held/{name}")
         return held, json.loads(held.readline())["pid"]
 
-    def wait_status(self, server, text):
-        """Wait until the init system is told this."""
-        while text not in server.wait_notify().get("STATUS", ""):
-            pass
-
     @both_kinds
     def test_busy_workers_have_idle_ones_beside_them_and_these_go_when_it_is_quiet(self, preload):
         workers = {"min": 1, "max": 3, "spare": 1, "idle_timeout": "500ms"}
@@ -287,6 +287,36 @@ class Stillborn(Life):
             server.expect(".")
             server.wait_log("cannot start: app=demo")
             self.assertEqual(server.process.wait(GUARD), 1)
+
+    def hangs_at(self, fork):
+        """A server with one worker, and another one that hangs at its first or second fork; and a pipe that ends with it."""
+        hangs = self.folder / "hangs"
+        env = {"STILLBORN_AT": fork, "STILLBORN_HANGS": str(hangs), "PYTHONDONTWRITEBYTECODE": "1"}
+        server = self.launch(preload=True, wsgi="stillborn:application", start_timeout="1s", env=env).ready()
+        os.mkfifo(hangs)
+        server.send(signal.SIGTTIN)
+        held = open(hangs)
+        self.addCleanup(held.close)
+        hangs.unlink()
+        return server, held
+
+    def test_a_worker_that_hangs_at_its_fork_is_replaced_and_its_template_with_it(self):
+        for fork in ("1", "2"):
+            with self.subTest(fork=fork):
+                server, held = self.hangs_at(fork)
+                server.expect("no worker came of a fork")
+                self.assertEqual(held.read(), "", "it has ended")
+                server.wait_log("no worker came of a fork .*taking a new template")
+                self.wait_status(server, "demo 2/2 ready")
+                self.assertEqual(self.ask(server)["app"], "demo")
+                server.finish()
+
+    def test_a_worker_that_hangs_at_its_fork_does_not_outlive_the_master(self):
+        for fork in ("1", "2"):
+            with self.subTest(fork=fork):
+                server, held = self.hangs_at(fork)
+                server.finish()
+                self.assertEqual(held.read(), "", "it has ended")
 
 
 class Hang(Life):

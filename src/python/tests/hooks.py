@@ -1,7 +1,9 @@
 """An application that notes in the file EVENTS what it is told of a fork. The process in between dies of it while there is a file
-DEADLY."""
+DEADLY, or hangs if that is a FIFO, which it opens."""
 
 import os
+import time
+from pathlib import Path
 
 from apps import application  # noqa: F401
 
@@ -15,8 +17,14 @@ def note(event):
 
 def child():
     note("child")
-    if os.getppid() == TEMPLATE and os.path.exists(os.environ["DEADLY"]):
+    deadly = Path(os.environ["DEADLY"])
+    if os.getppid() != TEMPLATE or not deadly.exists():
+        return
+    if not deadly.is_fifo():
         os._exit(3)
+    with deadly.open("w"):
+        while True:
+            time.sleep(1000)
 
 
 os.register_at_fork(before=lambda: note("before"), after_in_parent=lambda: note("parent"), after_in_child=child)

@@ -83,6 +83,32 @@ class Fork(Case):
         self.addCleanup(os.kill, pid, signal.SIGKILL)
         self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
 
+    def test_a_process_in_between_that_hangs_keeps_nobody_else_waiting(self):
+        worker = self.hooked()
+        held = self.hang(worker, 11)
+        pid = worker.fork(12, 12, 12)
+        self.addCleanup(os.kill, pid, signal.SIGKILL)
+        self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
+        failed = "FAILED 11 the process in between hung in what the application does at a fork"
+        self.assertEqual(worker.receive(worker.template), (failed, worker.process.pid))
+        self.assertEqual(held.read(), "", "it has ended")
+
+    def test_a_process_in_between_that_hangs_ends_with_the_template(self):
+        worker = self.hooked()
+        held = self.hang(worker, 11)
+        worker.process.terminate()
+        self.assertEqual(worker.process.wait(manager.GUARD), 0)
+        self.assertEqual(held.read(), "")
+
+    def hang(self, worker, ticket):
+        """Has a process in between hang; a pipe that ends with it."""
+        os.mkfifo(self.deadly)
+        worker.order(ticket, ticket, ticket)
+        held = open(self.deadly)
+        self.addCleanup(held.close)
+        os.unlink(self.deadly)
+        return held
+
     def test_hooks_run_on_both_sides_of_both_forks(self):
         worker = self.hooked()
         worker.process.terminate()
