@@ -1,5 +1,5 @@
 //! Raw bytes and what must come of them, each with the section or the weakness that it stands for; and that it does not depend on
-//! how the bytes were split.
+//! how the bytes were split. `9112 3.2` is section 3.2 of RFC 9112.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -53,7 +53,55 @@ fn outcome(pieces: &[&[u8]]) -> String {
     text + &end
 }
 
+/// The RFCs that rows cite: URIs, HTTP's own two, and the one of status 431.
+const RFCS: [&str; 4] = ["3986", "6585", "9110", "9112"];
+
+/// Whether `why` begins with a section of an RFC or the number of a weakness.
+fn cites(why: &str) -> bool {
+    let citation = why.split([',', '(']).next().unwrap_or_default().trim_end();
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match citation.strip_prefix("CVE-") {
+        Some(number) => number
+            .split_once('-')
+            .is_some_and(|(year, n)| year.len() == 4 && digits(year) && digits(n)),
+        None => citation
+            .split_once(' ')
+            .is_some_and(|(rfc, section)| RFCS.contains(&rfc) && section.split('.').all(digits)),
+    }
+}
+
+#[test]
+fn a_row_without_a_citation_is_refused() {
+    for why in [
+        "9112 3",
+        "9112 3.2.1, origin form",
+        "9110 8.6 (CVE-2023-38697)",
+        "CVE-2015-0219, x",
+    ] {
+        assert!(cites(why), "{why}");
+    }
+    for why in [
+        "",
+        "obfuscated",
+        "9112",
+        "9112 ",
+        "9112 x",
+        "9112 3.",
+        "7230 3",
+        "CVE-2015",
+        "CVE-15-1",
+        "of 9112 3",
+    ] {
+        assert!(!cites(why), "{why}");
+    }
+}
+
 fn check(why: &str, input: &[u8], expected: &str) {
+    assert!(
+        cites(why),
+        "neither section nor weakness: {why:?}: {}",
+        input.escape_ascii()
+    );
     assert_eq!(
         outcome(&[input]),
         expected,
@@ -205,7 +253,11 @@ fn request_lines() {
             "GE\0T / HTTP/1.1\r\nHost: a\r\n\r\n",
             "400",
         ),
-        ("TLS to a plain port", "\x16\x03\x01\x02\0\x01", "400"),
+        (
+            "9112 3, TLS to a plain port",
+            "\x16\x03\x01\x02\0\x01",
+            "400",
+        ),
         (
             "9112 2.3, HTTP/2 preface",
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
@@ -272,7 +324,7 @@ fn targets() {
             "GET /%00%2f  ;wait",
         ),
         (
-            "3986, what browsers send in queries",
+            "3986 3.4, what browsers send in queries",
             "GET",
             "/?a=[b]|{c}",
             "GET / a=[b]|{c} ;wait",
@@ -407,14 +459,14 @@ fn field_lines() {
         ("9110 5.5, obs-text", "X: \u{e9}", "GET /  ;wait"),
         ("9110 5.6.2, token", "X!#$%&'*+.^`|~-1: y", "GET /  ;wait"),
         (
-            "9112 5.1, space before the colon (CVE-2019-16785)",
+            "9112 5.1, space before the colon (CVE-2019-16869)",
             "X : y",
             "400",
         ),
         ("9112 5.1, tab before the colon", "X\t: y", "400"),
         ("9112 5.2, obs-fold", "X: y\r\n z", "400"),
         ("9112 5.2, obs-fold by tab", "X: y\r\n\tz", "400"),
-        ("9112 5, no colon", "X", "400"),
+        ("9112 5, no colon (CVE-2019-20444)", "X", "400"),
         ("9112 5, no name", ": y", "400"),
         ("9110 5.1, space in the name", "X Y: z", "400"),
         ("9110 5.1, control in the name", "X\x01: y", "400"),
@@ -422,13 +474,13 @@ fn field_lines() {
         ("9110 5.1, not ASCII in the name", "Xé: y", "400"),
         ("9110 5.1, delimiter in the name", "X(: y", "400"),
         ("9110 5.1, slash in the name", "X/Y: z", "400"),
-        ("9110 5.5, NUL (CVE-2020-35884)", "X: a\0b", "400"),
+        ("9110 5.5, NUL (CVE-2019-9900)", "X: a\0b", "400"),
         ("9110 5.5, control", "X: a\x01b", "400"),
         ("9110 5.5, DEL", "X: a\x7fb", "400"),
         ("9110 5.5, vertical tab", "X: a\x0bb", "400"),
         ("9110 5.5, bare CR", "X: a\rb", "400"),
         ("9112 2.2, bare CR at the end", "X: a\r\r\nY: b", "400"),
-        ("9112 2.2, bare LF (CVE-2021-33193)", "X: a\nY: b", "400"),
+        ("9112 2.2, bare LF (CVE-2019-16785)", "X: a\nY: b", "400"),
         (
             "9112 2.2, bare LF before Content-Length",
             "X: a\nContent-Length: 5",
@@ -487,7 +539,7 @@ fn content_lengths() {
             "POST /p  hello;GET /next  ;wait",
         ),
         (
-            "9110 8.6, sign (CVE-2022-1705)",
+            "9110 8.6, sign (CVE-2023-38697)",
             "Content-Length: +5",
             "400",
         ),
@@ -501,7 +553,7 @@ fn content_lengths() {
             "400",
         ),
         (
-            "9112 6.3, contradictory (CVE-2019-20444)",
+            "9112 6.3, contradictory (CVE-2019-20445)",
             "Content-Length: 5\r\ncontent-length: 6",
             "400",
         ),
@@ -576,7 +628,7 @@ fn transfer_codings() {
             "POST /p  hello;GET /next  ;wait",
         ),
         (
-            "9110 10.1.4, case",
+            "9112 7, case",
             "transfer-encoding: CHUNKED",
             "POST /p  hello;GET /next  ;wait",
         ),
@@ -605,18 +657,14 @@ fn transfer_codings() {
             "Transfer-Encoding: chunked, chunked",
             "400",
         ),
-        (
-            "9112 6.1, identity (CVE-2019-16786)",
-            "Transfer-Encoding: identity",
-            "400",
-        ),
+        ("9112 6.1, identity", "Transfer-Encoding: identity", "400"),
         (
             "9112 6.1, identity",
             "Transfer-Encoding: chunked, identity",
             "400",
         ),
         (
-            "9112 6.1, identity",
+            "9112 6.1, identity (CVE-2019-16786)",
             "Transfer-Encoding: identity, chunked",
             "400",
         ),
@@ -631,36 +679,56 @@ fn transfer_codings() {
             "501",
         ),
         ("9112 6.3, no end", "Transfer-Encoding: gzip", "400"),
-        ("obfuscated", "Transfer-Encoding: xchunked", "400"),
-        ("obfuscated", "Transfer-Encoding: chunkedx", "400"),
-        ("obfuscated", "Transfer-Encoding: chunked;q=1", "400"),
-        ("obfuscated", "Transfer-Encoding: \"chunked\"", "400"),
-        ("obfuscated", "Transfer-Encoding: chunk", "400"),
-        ("obfuscated", "Transfer-Encoding: ,chunked", "400"),
-        ("obfuscated", "Transfer-Encoding: chunked,", "400"),
         (
-            "obfuscated, vertical tab",
+            "9112 6.3, another coding",
+            "Transfer-Encoding: xchunked",
+            "400",
+        ),
+        (
+            "9112 6.3, another coding",
+            "Transfer-Encoding: chunkedx",
+            "400",
+        ),
+        (
+            "9112 7.1, a parameter",
+            "Transfer-Encoding: chunked;q=1",
+            "400",
+        ),
+        (
+            "9110 10.1.4, quoted",
+            "Transfer-Encoding: \"chunked\"",
+            "400",
+        ),
+        (
+            "9112 6.3, another coding",
+            "Transfer-Encoding: chunk",
+            "400",
+        ),
+        (
+            "9110 5.6.1.1, empty element",
+            "Transfer-Encoding: ,chunked",
+            "400",
+        ),
+        (
+            "9110 5.6.1.1, empty element",
+            "Transfer-Encoding: chunked,",
+            "400",
+        ),
+        (
+            "9110 5.6.3, vertical tab (CVE-2019-16789)",
             "Transfer-Encoding: \x0bchunked",
             "400",
         ),
         (
-            "obfuscated, space before the colon",
+            "9112 5.1, space before the colon (CVE-2019-16869)",
             "Transfer-Encoding : chunked",
             "400",
         ),
+        ("9112 5.2, folded", "Transfer-Encoding:\r\n chunked", "400"),
+        ("9110 5.5, control", "Transfer-Encoding: chunked\x01", "400"),
+        ("9112 6.3, empty", "Transfer-Encoding:", "400"),
         (
-            "obfuscated, folded",
-            "Transfer-Encoding:\r\n chunked",
-            "400",
-        ),
-        (
-            "obfuscated, control",
-            "Transfer-Encoding: chunked\x01",
-            "400",
-        ),
-        ("obfuscated, empty", "Transfer-Encoding:", "400"),
-        (
-            "obfuscated, long s",
+            "9110 5.6.2, Kelvin sign",
             "Transfer-Encoding: chun\u{212a}ed",
             "400",
         ),
@@ -719,18 +787,18 @@ fn chunks() {
             "POST /p  abc;wait",
         ),
         (
-            "9112 7.1, prefix 0x (CVE-2020-7238)",
+            "9112 7.1, prefix 0x (CVE-2023-38697)",
             "0x3\r\nabc\r\n0\r\n\r\n",
             "400",
         ),
-        ("9112 7.1, sign", "+3\r\nabc\r\n0\r\n\r\n", "400"),
-        ("9112 7.1, sign", "-3\r\nabc\r\n0\r\n\r\n", "400"),
-        ("9112 7.1, space before", " 3\r\nabc\r\n0\r\n\r\n", "400"),
         (
-            "9112 7.1, space after (CVE-2022-2466)",
-            "3 \r\nabc\r\n0\r\n\r\n",
+            "9112 7.1, sign (CVE-2023-38697)",
+            "+3\r\nabc\r\n0\r\n\r\n",
             "400",
         ),
+        ("9112 7.1, sign", "-3\r\nabc\r\n0\r\n\r\n", "400"),
+        ("9112 7.1, space before", " 3\r\nabc\r\n0\r\n\r\n", "400"),
+        ("9112 7.1, space after", "3 \r\nabc\r\n0\r\n\r\n", "400"),
         ("9112 7.1, no size", "\r\nabc\r\n0\r\n\r\n", "400"),
         (
             "9112 7.1, no size but an extension",
@@ -761,7 +829,7 @@ fn chunks() {
             "400",
         ),
         (
-            "9112 7.1, bare LF after the size (CVE-2024-6827)",
+            "9112 7.1, bare LF after the size (CVE-2025-22871)",
             "3\nabc\r\n0\r\n\r\n",
             "400",
         ),
@@ -784,7 +852,7 @@ fn chunks() {
             "400",
         ),
         (
-            "9112 7.1.1, bare LF in an extension",
+            "9112 7.1.1, bare LF in an extension (CVE-2023-38697)",
             "3;a\nabc\r\n0\r\n\r\n",
             "400",
         ),
@@ -889,12 +957,12 @@ fn pipelines() {
         "POST /p  abc;POST /p  x;GET /next  ;wait",
     );
     check(
-        "nothing is parsed after a rejection",
+        "9112 9.6, nothing is parsed after a rejection",
         format!("GET / HTTP/1.1\r\n\r\n{NEXT}").as_bytes(),
         "400",
     );
     check(
-        "bytes of one never become another's",
+        "9112 6.3, bytes of one never become another's",
         &post("Content-Length: 4", &format!("abc{NEXT}")),
         "POST /p  abcG;ET /next  ;wait",
     );
