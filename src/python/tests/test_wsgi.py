@@ -5,6 +5,7 @@ import os
 import unittest
 
 from client import Client, Closed
+from heads import REFUSED
 from manager import Worker
 
 OPTIONS = {}
@@ -373,42 +374,6 @@ class Wsgi:
 
         return self.get("/start?" + quote(expression))
 
-    def test_heads_are_checked(self):
-        for expression in [
-            "(b'200 OK', [])",
-            "(200, [])",
-            "('200', [], None, 5)",
-            "('20 OK', [])",
-            "('OK', [])",
-            "('200 OK\\r\\nX: y', [])",
-            "('101 Switching Protocols', [])",
-            "('200 O\\u0141K', [])",
-            "('200 OK', (('A', 'b'),))",
-            "('200 OK', {'A': 'b'})",
-            "('200 OK', None)",
-            "('200 OK', [['A', 'b']])",
-            "('200 OK', [('A',)])",
-            "('200 OK', [('A', 'b', 'c')])",
-            "('200 OK', [(b'A', 'b')])",
-            "('200 OK', [('A', b'b')])",
-            "('200 OK', [('A', None)])",
-            "('200 OK', [('A', 5)])",
-            "('200 OK', [('A b', 'c')])",
-            "('200 OK', [('', 'c')])",
-            "('200 OK', [('A:', 'c')])",
-            "('200 OK', [('A\\u0141', 'c')])",
-            "('200 OK', [('A', '\\u0141')])",
-            "('200 OK', [('A', 'b\\r\\nSet-Cookie: c')])",
-            "('200 OK', [('A', 'b\\nc')])",
-            "('200 OK', [('A', 'b\\0')])",
-            "('200 OK', [('Content-Length', 'many')])",
-            "('200 OK', [('Content-Length', '4'), ('Content-Length', '5')])",
-            "('200 OK', [('Transfer-Encoding', 'chunked')])",
-            "('200 OK', [('Upgrade', 'websocket')])",
-        ]:
-            with self.subTest(expression):
-                self.assertEqual(self.start(expression).status, "500 Internal Server Error")
-
     def test_heads_that_are_fine(self):
         response = self.start("('299 Fine indeed', [('X-Latin', '\\xe9'), ('X-A', '1'), ('X-A', '2'), ('X-Empty', '')])")
         self.assertEqual((response.status, response.body, response["X-Latin"], response["X-Empty"]), ("299 Fine indeed", b"body", "\xe9", ""))
@@ -470,6 +435,19 @@ class Wsgi:
         self.assertEqual(after[0], self.worker.pid)
         self.assertEqual((after[2] - before[2] >= 2, after[3] - before[3], after[6]), (True, 1, 0))
         self.assertGreater(after[4], before[4])
+
+
+def refusal(arguments):
+    """A test that start_response does not take these."""
+
+    def test(self):
+        self.assertEqual(self.start(arguments).status, "500 Internal Server Error")
+
+    return test
+
+
+for wrong, arguments in REFUSED.items():
+    setattr(Wsgi, "test_start_response_refuses_" + wrong, refusal(arguments))
 
 
 class Inline(Wsgi, unittest.TestCase):
