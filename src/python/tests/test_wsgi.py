@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import unittest
 
 from client import Client, Closed
@@ -67,6 +68,37 @@ class Wsgi:
         self.assertTrue(environ["REMOTE_PORT"].isdigit())
         self.assertNotIn("CONTENT_LENGTH", environ)
         self.assertNotIn("CONTENT_TYPE", environ)
+
+    def assertPeer(self, clients):
+        """Each of them is told its own address and port, in turns, as they keep their connections."""
+        for _ in range(3):
+            for client in clients:
+                environ = json.loads(client.ask("/environ").body)
+                host, port = client.sock.getsockname()
+                self.assertEqual((environ["REMOTE_ADDR"], environ["REMOTE_PORT"]), (host, str(port)))
+
+    def test_remote_port_is_that_of_each_of_many_clients(self):
+        self.assertPeer([self.client() for _ in range(300)])
+
+    def test_remote_port_is_that_of_each_client_that_comes_and_goes(self):
+        for _ in range(300):
+            with self.client() as client:
+                self.assertPeer([client])
+
+    def test_remote_port_of_clients_whose_ports_are_kept_in_one_place(self):
+        # Ports are kept by their number modulo 128; one number at two addresses is another client too.
+        for _ in range(20):
+            clients = [self.client()]
+            number = clients[0].sock.getsockname()[1]
+            try:
+                for host, port in [("127.0.0.1", number - 128), ("127.0.0.2", number), ("127.0.0.2", number - 256), ("127.0.0.1", number - 1)]:
+                    sock = socket.create_connection(self.worker.address, 30, (host, port))
+                    self.addCleanup(sock.close)
+                    clients.append(Client(sock))
+            except OSError:
+                continue  # somebody else has one of these ports
+            return self.assertPeer(clients)
+        self.fail("no free ports")
 
     def test_the_path_is_decoded_once_to_latin_1(self):
         self.assertEqual(self.environ("/a%20b%2Fc%2541/%C3%A9")["PATH_INFO"], "/a b/c%41/\xc3\xa9")
