@@ -88,7 +88,8 @@ fn line(entry: &Entry<'_>) -> Vec<u8> {
     let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or("-");
     // Writing to a string cannot fail, here and below.
     let _ = match entry.peer {
-        Some(peer) => write!(line, "{}", peer.ip()),
+        // A listener for both families sees IPv4 clients as IPv6; a log that is searched wants one form.
+        Some(peer) => write!(line, "{}", peer.ip().to_canonical()),
         None => write!(line, "-"),
     };
     let (day, month, year, time) = (part(5..7), part(8..11), part(12..16), part(17..25));
@@ -148,11 +149,15 @@ mod tests {
     use crate::limits::Limits;
 
     fn noted(head: &[u8]) -> String {
+        noted_of(([203, 0, 113, 7], 5).into(), head)
+    }
+
+    fn noted_of(peer: SocketAddr, head: &[u8]) -> String {
         let mut connection = Connection::new(Limits::default().into());
         connection.receive(head);
         assert!(matches!(connection.advance(), Event::Request));
         let line = line(&Entry {
-            peer: Some(([203, 0, 113, 7], 5).into()),
+            peer: Some(peer),
             request: Some(connection.request()),
             status: 404,
             bytes: 12,
@@ -174,6 +179,18 @@ mod tests {
         let form = |text: &str| Vec::from_iter(text.chars().map(|c| c.is_ascii_digit()));
         assert_eq!(form(&date[..2]), form("23"));
         assert_eq!(form(&date[7..]), form("2026:04:39:23 +0000"), "{date}");
+    }
+
+    #[test]
+    fn a_client_of_ipv4_is_named_alike_whatever_listens() {
+        for (peer, name) in [
+            ("203.0.113.7:5", "203.0.113.7 - - "),
+            ("[::ffff:203.0.113.7]:5", "203.0.113.7 - - "),
+            ("[2001:db8::7]:5", "2001:db8::7 - - "),
+        ] {
+            let line = noted_of(peer.parse().unwrap(), b"GET / HTTP/1.0\r\n\r\n");
+            assert!(line.starts_with(name), "{line}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -112,8 +113,8 @@ fn peer(fd: RawFd) -> Option<String> {
 
 /// An address in words.
 fn name(address: &SocketAddrAny) -> Option<String> {
-    if let Ok(address) = std::net::SocketAddr::try_from(address.clone()) {
-        return Some(address.to_string());
+    if let Ok(address) = SocketAddr::try_from(address.clone()) {
+        return Some(SocketAddr::new(address.ip().to_canonical(), address.port()).to_string());
     }
     let address = SocketAddrUnix::try_from(address.clone()).ok()?;
     match (address.path(), address.abstract_name()) {

@@ -51,9 +51,9 @@ class Failure(Exception):
 
 
 class Worker:
-    """One worker, perhaps with a template in front of it; use it as a context manager."""
+    """One worker, perhaps with a template in front of it; use it as a context manager. `dual`: a listener for IPv6 and IPv4."""
 
-    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, env=None, stderr=None, **settings):
+    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, **settings):
         self.settings = dict(SETTINGS, application=application, **settings)
         self.python = python
         self.extension = os.path.abspath(extension)
@@ -65,13 +65,16 @@ class Worker:
             self.listener = socket.socket(socket.AF_UNIX)
             self.path = os.path.join(self.folder.name, "sock")
             self.listener.bind(self.path)
+        elif dual:
+            self.listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+            self.path = None
         else:
             self.listener = socket.socket()
             self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.listener.bind(("127.0.0.1", 0))
             self.path = None
         self.listener.listen(512)
-        self.address = self.path or self.listener.getsockname()
+        self.address = self.path or ("127.0.0.1", self.listener.getsockname()[1])
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind("\0preforkd-test-%d-%s" % (os.getpid(), os.path.basename(self.folder.name)))
         self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)

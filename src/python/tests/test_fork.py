@@ -153,8 +153,11 @@ class Fork(Case):
             listener.listen()
             name = listener.getsockname()
             peers.append((family, kind, name.decode() if isinstance(name, bytes) else name))
-        # Two connections to one address are one peer.
-        worker = self.worker("connected:application", preload=True, env={"PEERS": json.dumps(peers + peers[:1])})
+        # Two connections to one address are one peer, also in the form that a socket for both families has for IPv4.
+        again = peers[:1]
+        if socket.has_dualstack_ipv6():
+            again.append((socket.AF_INET6, socket.SOCK_STREAM, ("::ffff:127.0.0.1", peers[0][2][1])))
+        worker = self.worker("connected:application", preload=True, env={"PEERS": json.dumps(peers + again)})
         warnings = [line for line in worker.read_log().splitlines() if "WARN" in line]
         self.assertEqual(len(warnings), 1, warnings)
         self.assertIn("WARN  app=web worker=template gen=2", warnings[0])

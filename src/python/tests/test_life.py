@@ -5,13 +5,14 @@ import os
 import resource
 import select
 import signal
+import socket
 import tempfile
 import unittest.mock
 
 import manager
 from case import Case
 from client import Client
-from manager import Worker
+from manager import GUARD, Worker
 from test_wsgi import OPTIONS
 
 
@@ -142,6 +143,13 @@ class Life(Case):
         environ = json.loads(self.client(worker).ask("/environ").body)
         self.assertEqual((environ["REMOTE_ADDR"], environ["SERVER_NAME"], environ["SERVER_PORT"]), ("", "localhost", "80"))
         self.assertNotIn("REMOTE_PORT", environ)
+
+    @unittest.skipUnless(socket.has_dualstack_ipv6(), "no socket takes both families here")
+    def test_a_client_of_ipv4_has_its_own_address_at_a_listener_for_both_families(self):
+        worker = self.worker(dual=True)
+        for host, remote in (("127.0.0.1", "127.0.0.1"), ("::1", "::1")):
+            with Client(socket.create_connection((host, worker.address[1]), GUARD)) as client:
+                self.assertEqual(json.loads(client.ask("/environ").body)["REMOTE_ADDR"], remote)
 
     def test_timeouts(self):
         worker = self.worker(header_timeout=0.2, body_timeout=0.3, keepalive_timeout=0.4)
