@@ -136,7 +136,7 @@ impl Connection {
         }
         match self.state {
             State::Request => Event::Request,
-            State::Rejected(reject) => Event::Reject(reject),
+            State::Rejected(reject) => Event::Reject(self.refused(reject)),
             _ => Event::Wait,
         }
     }
@@ -157,6 +157,11 @@ impl Connection {
     pub fn take_body(&mut self) -> std::io::Result<Body> {
         self.length = self.arriving.length();
         std::mem::take(&mut self.arriving).finish()
+    }
+
+    /// A refusal of the request that is there or arriving.
+    pub(crate) fn refused(&self, reject: Reject) -> Reject {
+        reject.to(&self.input[self.start..])
     }
 
     /// Whether the client wants to keep the connection after this request.

@@ -9,20 +9,34 @@ pub struct Reject {
     pub status: u16,
     /// What is wrong, in words that the client may read.
     pub why: &'static str,
+    /// The method was HEAD.
+    pub(crate) head_only: bool,
 }
 
 impl Reject {
     /// 400: malformed or ambiguous.
     pub(crate) const fn bad(why: &'static str) -> Self {
-        Self { status: 400, why }
+        Self::with(400, why)
     }
 
     pub(crate) const fn with(status: u16, why: &'static str) -> Self {
-        Self { status, why }
+        Self {
+            status,
+            why,
+            head_only: false,
+        }
     }
 
-    /// Appends the whole answer to `out`.
+    /// The same, in answer to a request whose bytes begin like this.
+    pub(crate) fn to(self, request: &[u8]) -> Self {
+        Self {
+            head_only: request.starts_with(b"HEAD "),
+            ..self
+        }
+    }
+
+    /// Appends the whole answer to `out`; without a body where the method was HEAD (RFC 9110 section 9.3.2).
     pub fn answer(self, out: &mut Vec<u8>) {
-        response::short_answer(out, self.status, self.why);
+        response::short_answer(out, self.status, self.why, self.head_only);
     }
 }

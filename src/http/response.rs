@@ -398,8 +398,8 @@ fn chunk_size(out: &mut Vec<u8>, size: usize) {
 }
 
 /// Appends a whole answer of the server's own, after which the connection closes.
-pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str) {
-    let mut response = Response::new(std::mem::take(out), true, false, false);
+pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str, head_only: bool) {
+    let mut response = Response::new(std::mem::take(out), true, head_only, false);
     response.fail(status, &format!("{status} {}: {text}\n", phrase(status)));
     *out = response.take_out();
 }
