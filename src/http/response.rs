@@ -107,7 +107,7 @@ impl Response {
         self.out.len()
     }
 
-    /// Whether no body goes out, whatever is written: the answer to HEAD, 204 or 304.
+    /// Whether no body goes out, whatever is written: the answer to HEAD, 204, 205 or 304.
     pub fn is_bodyless(&self) -> bool {
         self.framing == Framing::Nothing
     }
@@ -194,10 +194,14 @@ impl Response {
         let Some(draft) = self.draft.take() else {
             return;
         };
-        let bodyless = matches!(draft.code, 204 | 304);
-        let length = draft
-            .length
-            .or(known.filter(|_| !self.head_only && !bodyless));
+        let bodyless = matches!(draft.code, 204 | 205 | 304);
+        let length = match draft.code {
+            // RFC 9110 section 15.3.6: no content, which the client must be told.
+            205 => Some(0),
+            _ => draft
+                .length
+                .or(known.filter(|_| !self.head_only && !bodyless)),
+        };
         self.framing = match length {
             _ if self.head_only || bodyless => Framing::Nothing,
             Some(length) => Framing::Length(length),
@@ -511,9 +515,11 @@ mod tests {
     #[test]
     fn no_body_where_there_is_none() {
         for (status, head_only, length) in [
-            ("204 No Content", false, false),
-            ("304 Not Modified", false, true),
-            ("200 OK", true, true),
+            ("204 No Content", false, None),
+            ("205 Reset Content", false, Some("0")),
+            ("205 Reset Content", true, Some("0")),
+            ("304 Not Modified", false, Some("7")),
+            ("200 OK", true, Some("7")),
         ] {
             let mut r = Response::new(Vec::new(), true, head_only, true);
             r.begin(status.as_bytes()).unwrap();
@@ -527,7 +533,10 @@ mod tests {
                 text.ends_with("\r\n\r\n") && !text.contains("chunked"),
                 "{text}"
             );
-            assert_eq!(text.contains("Content-Length: 7"), length, "{text}");
+            let lengths = text
+                .lines()
+                .filter_map(|l| l.strip_prefix("Content-Length: "));
+            assert_eq!(Vec::from_iter(lengths), Vec::from_iter(length), "{text}");
         }
     }
 

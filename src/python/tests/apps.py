@@ -240,6 +240,11 @@ def no_content(environ, start):
     return [b"not to be seen"]
 
 
+def reset_content(environ, start):
+    start("205 Reset Content", [])
+    return iter([b"not to be ", b"seen"])
+
+
 def not_modified(environ, start):
     start("304 Not Modified", [("ETag", '"a"'), ("Content-Length", "5")])
     return []

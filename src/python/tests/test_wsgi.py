@@ -315,8 +315,10 @@ class Wsgi:
             self.assertIsNone(client.ask("/generator", method="HEAD")["Content-Length"])
             self.assertEqual(client.ask("/several").body, b"one two")
 
-    def test_204_and_304_have_no_body(self):
+    def test_204_205_and_304_have_no_body(self):
         with self.client() as client:
+            response = client.ask("/reset_content")
+            self.assertEqual((response.status, response["Content-Length"], response["Transfer-Encoding"]), ("205 Reset Content", "0", None))
             response = client.ask("/no_content")
             self.assertEqual((response.status, response["Content-Length"], response["Transfer-Encoding"]), ("204 No Content", None, None))
             response = client.ask("/not_modified")
