@@ -55,7 +55,7 @@ impl Settings {
     /// `max_requests_jitter` more.
     pub fn lifetime(&self) -> Option<u64> {
         use std::hash::{BuildHasher, RandomState};
-        // Made anew after the fork: its keys are the process's own.
+        // A fork inherits the thread's keys if the template has used them, so it is the process id that tells workers apart.
         let chance = RandomState::new().hash_one(std::process::id());
         let most = self.max_requests?;
         Some(most.saturating_add(chance % self.max_requests_jitter.saturating_add(1)))
