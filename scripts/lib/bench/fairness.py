@@ -11,6 +11,7 @@ CONNECTIONS = {False: 4000, True: 400}
 KEPT = 128
 CLIENTS = 16
 BUSY = 2
+TURN = 0.05  # seconds for each of those requests to have found its worker
 BURSTS = {False: 10, True: 2}
 SPREAD = "least / median / most"
 
@@ -23,7 +24,7 @@ def run(options):
         with Master(f"workers = {workers}", "preload = true", app="pages") as master:
             master.ready()
             found += [*short(master, workers, CONNECTIONS[options.quick]), *kept(master, workers)]
-    found += [busy(2), busy(8), burst(8, BURSTS[options.quick]), asleep()]
+    found += [*map(busy, (2, 8, 64)), burst(8, BURSTS[options.quick]), asleep()]
     note("")
     return found
 
@@ -77,11 +78,13 @@ def kept(master, workers):
 
 def busy(workers):
     """While all but one worker are busy for two seconds, the last one serves every new connection."""
+    held = BUSY + TURN * workers
     with Master(f"workers = {workers}", "preload = true", app="pages") as master:
         master.ready()
         taken, threads = [], []
+        first = time.monotonic()
         for number in range(1, workers):
-            threads.append(threading.Thread(target=lambda: taken.append(ask(master.port, f"/pid?{BUSY}"))))
+            threads.append(threading.Thread(target=lambda: taken.append(ask(master.port, f"/pid?{held}"))))
             threads[-1].start()
             wait_busy(master, number)
         begin, slowest, answered = time.monotonic(), 0.0, []
@@ -89,6 +92,7 @@ def busy(workers):
             start = time.monotonic()
             answered.append(ask(master.port))
             slowest = max(slowest, time.monotonic() - start)
+        assert time.monotonic() - first < held, f"{workers - 1} workers were not busy at the same time"
         for thread in threads:
             thread.join()
     wrong = sum(pid in taken for pid in answered)
