@@ -8,6 +8,8 @@ from .throughput import LIMIT, medians
 
 # Hello world: how many times as fast.
 HELLO = {"bjoern": 1.2, "granian": 1.8, "uWSGI": 3, BASE: 15}
+# What the name alone does not say.
+HOW = {"uWSGI": "uWSGI with http-socket, which closes each connection after one answer"}
 SHARE = 97
 LEVEL = 0.98  # level with: within what two runs differ by anyway
 THREADS = 0.9
@@ -25,7 +27,7 @@ def findings(results):
         peers = {name: rate for (key, name), rate in rates.items()
                  if key == row.key and name not in (LIMIT, BARE) and not name.startswith("preforkd")}
         if row.key == "hello":
-            found += [at_least(f"{row.title}: preforkd / {name}", own / peers[name], least)
+            found += [at_least(f"{row.title}: preforkd / {HOW.get(name, name)}", own / peers[name], least)
                       for name, least in HELLO.items() if name in peers]
         elif row.key == "cpu":
             threads = rates.get((row.key, "preforkd threads=4"))
