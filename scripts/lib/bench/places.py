@@ -32,6 +32,9 @@ def set_environment():
         # One order of hashes for all: the luck of a start is worth 10 % else.
         PYTHONHASHSEED="0",
     )
+    # The servers run as users run them, whatever the caller's shell is set up for.
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+        os.environ.pop(name, None)
 
 
 def on_core(number, command):
