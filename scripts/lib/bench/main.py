@@ -17,9 +17,9 @@ def arguments(text):
     keys = [row.key for row in ROWS] + list(PARTS)
     parser = argparse.ArgumentParser(description=text.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a smoke run: shows that it works, not how fast")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rounds", type=positive, default=5)
+    parser.add_argument("--seconds", type=positive, default=3, help="of one run; wrk counts in whole ones")
+    parser.add_argument("--connections", type=positive, default=32)
     parser.add_argument("--only", metavar="ROW", action="append", choices=keys, help="one of: " + ", ".join(keys))
     parser.add_argument("--server", metavar="NAME", action="append", choices=SERVERS,
                         help="beside preforkd only this one: " + ", ".join(SERVERS))
@@ -29,10 +29,20 @@ def arguments(text):
     options = parser.parse_args()
     if options.quick:
         options.rounds = options.seconds = 1
-    if options.check or options.record:
+    options.counting = options.check or options.record
+    if options.counting:
+        if options.server or set(options.only or ["instructions"]) != {"instructions"}:
+            parser.error("--check and --record count preforkd's instructions, nothing else: without --only and --server")
         options.only = ["instructions"]
     options.wants = lambda key: not options.only or key in options.only
     return options
+
+
+def positive(text):
+    """A whole number of at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def main(text):
