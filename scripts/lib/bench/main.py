@@ -52,16 +52,21 @@ def main(text):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
     places.BENCH.mkdir(parents=True, exist_ok=True)
     places.set_environment()
-    prepare.check()
-    prepare.environment()
-    prepare.site()
-    names = servers_there(options)
-    with_load = options.wants("p99") and prepare.load_generator()
+    prepare.check(options)
+    if options.counting:
+        prepare.interpreter()
+        names, with_load = [], False
+    else:
+        prepare.environment()
+        prepare.site()
+        names = servers_there(options)
+        with_load = options.wants("p99") and prepare.load_generator()
     print("## Versions\n\n| what | version |\n|---|---|")
     for name, version in places.versions():
         print(f"| {name} | {version} |")
-    print(f"\nRounds: {options.rounds}, of {options.seconds} s; {options.connections} connections where nothing else "
-          f"is said; one worker on core {places.CORES[0]}, the load on core {places.CORES[1]}.", flush=True)
+    if not options.counting:
+        print(f"\nRounds: {options.rounds}, of {options.seconds} s; {options.connections} connections where nothing else "
+              f"is said; one worker on core {places.CORES[0]}, the load on core {places.CORES[1]}.", flush=True)
     behind = rates(names, options, with_load) + parts(options)
     findings.show("## All targets", behind)
     missed = [found for found in behind if found.reached is False]

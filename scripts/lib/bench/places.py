@@ -57,7 +57,6 @@ def versions():
     packages = dict(re.findall(r"(\S+) (\S+)", output(PYTHON, "-c", code)))
     wanted = ("django", "bjoern", "granian", "uwsgi", "mod_wsgi", "waitress", "gunicorn")
     apache = re.search(r"Apache/(\S+)", output("apache2", "-v") or output("httpd", "-v"))
-    wrk = subprocess.run(["wrk", "-v"], capture_output=True, text=True)
     return [
         ("preforkd", " ".join(filter(None, (output(PREFORKD, "--version").split()[-1],
                                             output("git", "-C", ROOT, "rev-parse", "--short", "HEAD"))))),
@@ -65,10 +64,19 @@ def versions():
         ("processor", processor()), ("TCP", congestion_control()),
         *((name, packages[name]) for name in wanted if name in packages),
         *([("Apache", apache[1])] if apache and "mod_wsgi" in packages else []),
-        ("wrk", (re.search(r"wrk (\S+)", wrk.stdout + wrk.stderr) or ["", "?"])[1]),
+        ("wrk", wrk_version()),
         ("oha", output(OHA, "--version").removeprefix("oha ") or "none"),
         ("valgrind", output("valgrind", "--version").removeprefix("valgrind-") or "none"),
     ]
+
+
+def wrk_version():
+    """The version of wrk, which exits with 1 when it is asked for it."""
+    try:
+        said = subprocess.run(["wrk", "-v"], capture_output=True, text=True)
+    except OSError:
+        return "none"
+    return (re.search(r"wrk (\S+)", said.stdout + said.stderr) or ["", "?"])[1]
 
 
 def compiler():

@@ -16,16 +16,29 @@ REQUIREMENTS = (DEMO / "requirements.txt", HERE / "requirements.txt")
 OHA_VERSION = "^1"
 
 
-def check():
+def check(options):
     """One line for each thing that is not there, then the end."""
-    lacking = [f"no {tool}: apt-get install {package}"
-               for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")) if not shutil.which(tool)]
+    tools = [("wrk", "wrk"), ("taskset", "util-linux")] if not options.counting else [("valgrind", "valgrind")]
+    lacking = [f"no {tool}: apt-get install {package}" for tool, package in tools if not shutil.which(tool)]
     if not os.access(PREFORKD, os.X_OK):
         lacking.append(f"no {os.path.relpath(PREFORKD)}: cargo build --release")
-    if len(os.sched_getaffinity(0)) < 2:
+    if not options.counting and len(os.sched_getaffinity(0)) < 2:
         lacking.append("only one core: the load generator needs another one than the server")
+    if options.wants("p99") and not OHA.exists() and not shutil.which("cargo"):
+        lacking.append("no cargo, which builds oha for p99: install Rust (https://rustup.rs)")
     if lacking:
         sys.exit("\n".join(f"bench: {line}" for line in lacking))
+
+
+def interpreter():
+    """A Python for the application alone, if the whole environment is not there."""
+    if not PYTHON.exists():
+        create("--without-pip")
+
+
+def create(*options):
+    """An empty virtual environment. PYTHON names the interpreter, as in the other scripts."""
+    subprocess.run([os.environ.get("PYTHON", "python3"), "-m", "venv", "--clear", *options, BENCH / "venv"], check=True)
 
 
 def environment():
@@ -33,9 +46,8 @@ def environment():
     stamp, text = BENCH / "venv" / "installed.txt", "".join(file.read_text() for file in REQUIREMENTS)
     if stamp.exists() and stamp.read_text() == text:
         return
-    print("bench: installing the other servers and Django in target/bench/venv (minutes)", flush=True)
-    # PYTHON names the interpreter, as in the other scripts.
-    subprocess.run([os.environ.get("PYTHON", "python3"), "-m", "venv", "--clear", BENCH / "venv"], check=True)
+    patience("installing the other servers and Django in target/bench/venv")
+    create()
     pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *(word for file in REQUIREMENTS for word in ("-r", file))], check=True)
     for package, _ in COMPILED:
@@ -62,12 +74,19 @@ def site():
         subprocess.run(["chmod", "-R", "a+rwX", BENCH / "data"], check=True)
 
 
+def patience(what):
+    """What is done once, before the first measurement."""
+    print(f"bench: {what}: this takes some minutes, the first time only", file=sys.stderr, flush=True)
+
+
 def load_generator():
     """oha, which sends at a fixed rate; built once. Whether it is there."""
     if not OHA.exists():
-        print("bench: building oha in target/bench/oha (minutes)", flush=True)
+        patience("building oha in target/bench/oha")
         subprocess.run(
             ["cargo", "install", "--quiet", "--locked", "--root", OHA.parent.parent, "--target-dir",
              BENCH / "oha-build", "--no-default-features", "--features", "rustls", "--version", OHA_VERSION, "oha"],
         )
+        if not OHA.exists():
+            print("bench: without p99: oha did not build", file=sys.stderr)
     return OHA.exists()
