@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 
 use crate::connection::{Connection, Phase};
 use crate::request::Origin;
@@ -157,11 +157,30 @@ impl<S> Client<S> {
         }
     }
 
-    /// Writes what is to be written; also the number of bytes that went.
-    pub fn flush(&mut self) -> (Flow, usize) {
+    /// Whether what is to be written is all there is to say, so that it may wait until [`Client::push`]. On a Unix socket
+    /// nothing can wait.
+    pub fn can_be_held(&self) -> bool {
+        let whole = match &self.task {
+            Task::Ended(_) => true,
+            Task::Parked(_, response) => response.is_whole(),
+            _ => false,
+        };
+        whole && self.origin.peer.is_some() && !self.connection.has_input()
+    }
+
+    /// Sends what was held. The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
+    pub fn push(&self) {
+        // Failure means that the client is gone, which the next read finds out.
+        let _ = sockopt::set_tcp_nodelay(&self.socket, true);
+    }
+
+    /// Writes what is to be written, or leaves it to the kernel to hold; also the number of bytes that went.
+    pub fn flush(&mut self, hold: bool) -> (Flow, usize) {
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, hold);
         let mut sent = 0;
         while self.written < self.out.len() {
-            match send(&self.socket, &self.out[self.written..], SendFlags::NOSIGNAL) {
+            match send(&self.socket, &self.out[self.written..], flags) {
                 Ok(n) => {
                     self.written += n;
                     sent += n;

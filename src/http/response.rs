@@ -342,6 +342,11 @@ impl Response {
         self.cut
     }
 
+    /// Whether nothing more of it goes out, whatever the application goes on to say.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self.framing, Framing::Nothing | Framing::Length(0))
+    }
+
     /// Whether only the end of the connection tells the client that the body is complete (RFC 9112 section 6.3).
     pub(crate) fn ends_with_connection(&self) -> bool {
         self.framing == Framing::Close

@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
 use rustix::io::Errno;
 
+use self::cork::Cork;
 use crate::access::AccessLog;
 use crate::client::{Client, Task};
 use crate::connection::Phase;
@@ -26,6 +27,7 @@ use crate::timers::{Instant, NEVER, Timers, now, until};
 
 mod accepting;
 mod calls;
+mod cork;
 mod drive;
 
 const STOP: u64 = u64::MAX;
@@ -117,6 +119,7 @@ struct Server<E: Engine, O> {
     /// When to look next whether somebody waits in vain.
     next_look: Instant,
     draining: bool,
+    cork: Cork,
 }
 
 impl<E: Engine, O: Observer> Server<E, O> {
@@ -163,6 +166,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             yielding: NEVER,
             next_look: 0,
             draining: false,
+            cork: Cork::default(),
         })
     }
 
@@ -173,9 +177,16 @@ impl<E: Engine, O: Observer> Server<E, O> {
         while !(self.draining && self.clients.len() == 0) {
             self.wait(&mut events)?;
             self.now = now();
-            for &(key, flags) in &events {
+            for (index, &(key, flags)) in events.iter().enumerate() {
+                if self.cork.is_due(self.now) {
+                    self.push();
+                }
+                self.cork.others_are_ready(index + 1 < events.len());
                 match key {
-                    STOP => self.drain()?,
+                    STOP => {
+                        self.push();
+                        self.drain()?;
+                    }
                     WAKEUP => {}
                     listener if listener >= LISTENERS => {
                         callers.push((listener - LISTENERS) as usize)
@@ -183,6 +194,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     client => self.event(client, EventFlags::from_bits_retain(flags)),
                 }
             }
+            self.push();
             let queued = self.queue.len();
             let turns = events.len() - callers.len() + queued;
             for _ in 0..queued {

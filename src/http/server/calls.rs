@@ -121,7 +121,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
         match reply {
             Some(reply) => {
                 self.now = now();
-                self.running.clear();
+                if let Some((_, began)) = self.running.pop_front() {
+                    self.cork.called(self.now.saturating_sub(began));
+                }
                 self.observer.idle();
                 self.take_reply(client, reply);
             }

@@ -105,7 +105,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         client.queued = false;
         for _ in 0..STEPS {
             if client.has_output() {
-                match self.flush(client) {
+                match self.flush(key, client) {
                     Flow::Done => {}
                     Flow::Blocked => return self.wait_to_write(key, client),
                     Flow::Gone => return Turn::Close,
@@ -316,8 +316,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn flush(&mut self, client: &mut Client<E::Stream>) -> Flow {
-        let (flow, sent) = client.flush();
+    fn flush(&mut self, key: u64, client: &mut Client<E::Stream>) -> Flow {
+        let hold = self.cork.may_hold() && client.can_be_held();
+        let (flow, sent) = client.flush(hold);
+        if hold && matches!(flow, Flow::Done) {
+            self.cork.hold(key, self.now);
+        }
         if sent > 0 {
             self.observer.sent(sent);
             client.deadline = NEVER;
@@ -326,6 +330,16 @@ impl<E: Engine, O: Observer> Server<E, O> {
             self.spare = mem::take(&mut client.out);
         }
         flow
+    }
+
+    /// Has the responses that were held go out.
+    pub(super) fn push(&mut self) {
+        self.cork.others_are_ready(false);
+        for key in self.cork.release() {
+            if let Some(client) = self.clients.get(key) {
+                client.push();
+            }
+        }
     }
 
     fn wait_to_read(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {

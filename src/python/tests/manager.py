@@ -154,8 +154,8 @@ class Worker:
         """Asks the template for a worker."""
         self.template.send(b"FORK %d %d %d" % (ticket, slot, record))
 
-    def freeze_template(self):
-        """Stops the template, until SIGCONT."""
+    def freeze(self):
+        """Stops the process that was started, worker or template, until SIGCONT."""
         self.process.send_signal(signal.SIGSTOP)
         os.waitpid(self.process.pid, os.WUNTRACED)
 

@@ -45,7 +45,7 @@ class Fork(Case):
 
     def test_twenty_workers_ordered_at_once_are_twenty_workers(self):
         worker = self.hooked()
-        worker.freeze_template()
+        worker.freeze()
         slots = {100 + slot: slot for slot in range(10, 30)}
         for ticket, slot in slots.items():
             worker.order(ticket, slot, slot)
@@ -69,7 +69,7 @@ class Fork(Case):
         worker = self.hooked()
         before = self.events()
         with open(self.deadly, "w"):
-            worker.freeze_template()
+            worker.freeze()
         for ticket in (11, 12, 13):
             worker.order(ticket, ticket, ticket)
         worker.process.send_signal(signal.SIGCONT)

@@ -1,0 +1,80 @@
+"""Responses that are held in the kernel for a moment, as more requests are ready: nothing that others do keeps or loses them."""
+
+import os
+import select
+import signal
+import tempfile
+import time
+
+from case import Case
+
+# Of connections and requests: more than have to be short before a response is held.
+CALM = 100
+# A machine that stands still lets the kernel's timer be faster than the test.
+ATTEMPTS = 5
+
+
+class Held(Case):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="preforkd-")
+        self.addCleanup(folder.cleanup)
+        self.lasts = os.path.join(folder.name, "lasts")
+        os.mkfifo(self.lasts)
+
+    def calm(self):
+        """A worker on one thread whose calls have all been short."""
+        worker = self.worker("held:application", env={"LASTS": self.lasts})
+        self.rest(self.client(worker))
+        return worker
+
+    def rest(self, client):
+        for _ in range(CALM):
+            client.ask("/short")
+
+    def together(self, worker, clients, paths):
+        """Sends requests that are all ready when the worker looks."""
+        for client in clients:
+            client.ask("/short")
+        worker.freeze()
+        for client, path in zip(clients, paths):
+            client.send(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path)
+        worker.process.send_signal(signal.SIGCONT)
+
+    def test_a_response_is_held_while_others_are_ready_but_not_for_as_long_as_they_take(self):
+        worker = self.calm()
+        first, second = self.client(worker), self.client(worker)
+        held = False
+        for _ in range(ATTEMPTS):
+            self.together(worker, (first, second), (b"/short", b"/lasts"))
+            with open(self.lasts, "w"):
+                held = held or not select.select([first.sock], [], [], 0)[0]
+                self.assertEqual(first.receive().body, b"/short")
+                self.assertEqual(select.select([second.sock], [], [], 0)[0], [])
+            self.assertEqual(second.receive().body, b"/lasts")
+            if held:
+                break
+            self.rest(first)
+        self.assertTrue(held)
+
+    def test_a_response_is_not_held_after_a_call_that_took_long(self):
+        worker = self.calm()
+        first, second = self.client(worker), self.client(worker)
+        waited = []
+        for _ in range(1 + ATTEMPTS):
+            self.together(worker, (first, second), (b"/short", b"/lasts"))
+            with open(self.lasts, "w"):
+                since = time.monotonic()
+                first.receive()
+                waited.append(time.monotonic() - since)
+            second.receive()
+        # By the kernel's timer it would be 0.2 s, as for the first.
+        self.assertLess(min(waited[1:]), 0.1)
+
+    def test_a_worker_that_dies_takes_no_held_response_along(self):
+        for _ in range(ATTEMPTS):
+            worker = self.calm()
+            clients = [self.client(worker) for _ in range(4)]
+            self.together(worker, clients, (b"/short", b"/short", b"/short", b"/dies"))
+            for client in clients[:3]:
+                self.assertEqual(client.receive().body, b"/short")
+            self.assertTrue(clients[3].is_closed())
