@@ -299,7 +299,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 }
             }
             Phase::Head | Phase::Body if reading => {
-                Reject::with(408, "the request did not come in time").answer(&mut client.out);
+                let late = Reject::with(408, "the request did not come in time");
+                client.connection.refused(late).answer(&mut client.out);
                 client.task = Task::Rejected;
                 self.log_refusal(&client, 408);
                 return self.drive(key, client);

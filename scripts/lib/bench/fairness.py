@@ -12,7 +12,7 @@ KEPT = 128
 CLIENTS = 16
 BUSY = 2
 TURN = 0.05  # seconds for each of those requests to have found its worker
-BURSTS = {False: 10, True: 2}
+BURSTS = {False: 10, True: 7}
 SPREAD = "least / median / most"
 
 

@@ -153,12 +153,14 @@ class Life(Case):
 
     def test_timeouts(self):
         worker = self.worker(header_timeout=0.2, body_timeout=0.3, keepalive_timeout=0.4)
-        silent, slow, body, idle = (self.client(worker) for _ in range(4))
+        silent, slow, head, body, idle = (self.client(worker) for _ in range(5))
         slow.send(b"GET / HTTP/1.1\r\nHost:")
+        head.send(b"HEAD / HTTP/1.1\r\nHost:")
         body.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc")
         idle.ask("/several")
         self.assertTrue(silent.is_closed())
         self.assertEqual(slow.receive().status, "408 Request Timeout")
+        self.assertTrue(head.to_end().endswith(b"\r\n\r\n"), "no body where the method was HEAD")
         self.assertEqual(body.receive().status, "408 Request Timeout")
         self.assertTrue(idle.is_closed())
 
