@@ -1,7 +1,7 @@
 //! The master: waits for events, tells them to the supervisors, performs what they say. It has the only clock,
 //! one thread, and no word with any client.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Stderr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -45,6 +45,7 @@ mod report;
 #[cfg(test)]
 mod simulation;
 mod starting;
+mod templates;
 mod watching;
 
 use checking::Checking;
@@ -119,8 +120,8 @@ pub struct Master {
     apps: BTreeMap<Name, App>,
     children: Children,
     templates: HashMap<(Name, Generation), Template>,
-    /// Templates that were told to end.
-    leaving_templates: BTreeSet<Pid>,
+    /// Templates that were told to end, and when they have to have.
+    leaving_templates: BTreeMap<Pid, Instant>,
     /// Pipes of processes whose program is not executed yet.
     launching: HashMap<Pid, OwnedFd>,
     /// Facts that are to be told to a supervisor.
@@ -216,7 +217,7 @@ impl Master {
             apps: BTreeMap::new(),
             children: Children::default(),
             templates: HashMap::new(),
-            leaving_templates: BTreeSet::new(),
+            leaving_templates: BTreeMap::new(),
             launching: HashMap::new(),
             facts: VecDeque::new(),
             current: None,
@@ -315,6 +316,7 @@ impl Master {
             self.accept_callers();
         }
         self.end_overdue_step(now);
+        self.kill_overdue_templates(now);
         self.replace_log_writers(now);
         self.look(now);
         self.look_at_loads(now);
@@ -406,6 +408,7 @@ impl Master {
             .chain(self.next_look())
             .chain(self.next_look_at_load())
             .chain(self.next_retirement())
+            .chain(self.leaving_deadline())
             .min()
     }
 

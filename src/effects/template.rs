@@ -31,8 +31,10 @@ pub enum Said {
     Ready,
     /// A worker runs.
     Forked(u64, Pid),
-    /// A worker could not be forked.
+    /// The system would not have a worker forked.
     Failed(u64, String),
+    /// The process that was to fork a worker ended badly.
+    Lost(u64, String),
 }
 
 /// One template and what it was asked for.
@@ -125,8 +127,10 @@ impl Template {
                     self.forget(ticket);
                 }
                 // The process that forks several workers may die when some are there.
-                Some(Said::Failed(ticket, _)) if !self.forget(ticket) => continue,
-                Some(Said::Failed(..)) => {}
+                Some(Said::Failed(ticket, _) | Said::Lost(ticket, _)) if !self.forget(ticket) => {
+                    continue;
+                }
+                Some(Said::Failed(..) | Said::Lost(..)) => {}
                 None => continue,
             }
             return said;
@@ -168,6 +172,10 @@ fn parse(sender: Pid, text: &str) -> Option<Said> {
             ticket.parse().ok()?,
             reason.unwrap_or_default().to_owned(),
         )),
+        ("LOST", Some(ticket), reason) => Some(Said::Lost(
+            ticket.parse().ok()?,
+            reason.unwrap_or_default().to_owned(),
+        )),
         _ => None,
     }
 }
@@ -184,6 +192,10 @@ mod tests {
         assert_eq!(
             parse(pid, "FAILED 3 no memory left"),
             Some(Said::Failed(3, "no memory left".into()))
+        );
+        assert_eq!(
+            parse(pid, "LOST 3 it was killed"),
+            Some(Said::Lost(3, "it was killed".into()))
         );
         for nonsense in [
             "",

@@ -1,4 +1,4 @@
-//! The ends of processes: workers, templates, and strangers that became our children.
+//! The ends of processes: workers, and strangers that became our children.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,9 @@ use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-use super::children::Name;
-use super::performing::send;
 use super::{Master, Phase, report};
 use crate::signals::describe;
-use crate::supervisor::{Action, Event, Generation, WorkerId};
+use crate::supervisor::{Action, Event};
 
 impl Master {
     /// Reaps every child that has ended. Before each, all messages are read: what a process said before it
@@ -39,8 +37,8 @@ impl Master {
             self.note_progress(pid);
             // What it said before its death is told before its death, as long as it still has its number.
             self.tell_supervisors();
-            if !cleanly && self.children.get(pid).is_some() {
-                // What a crashed worker had started would go on, with the listeners, and be nobody's. As long
+            if !cleanly && (self.children.get(pid).is_some() || self.is_template(pid)) {
+                // What a crashed worker had started, or a template had forked, would go on, with the listeners, and be nobody's. As long
                 // as it is not reaped, the number of its session cannot be anybody else's.
                 let _ = killpg(pid, Signal::SIGKILL);
             }
@@ -59,19 +57,9 @@ impl Master {
         if self.step_ended(pid, status, words.as_deref())
             || self.check_ended(pid, status, words.as_deref())
             || self.log_writer_ended(pid, &describe(status))
+            || self.ended_as_template(pid, status, words.as_deref())
         {
             return;
-        }
-        if self.leaving_templates.remove(&pid) {
-            debug!("template pid={pid}: {}", describe(status));
-            return;
-        }
-        let template = self
-            .templates
-            .iter()
-            .find(|(_, template)| template.pid == pid);
-        if let Some(key) = template.map(|(key, _)| key.clone()) {
-            return self.template_ended(key, status, words.as_deref());
         }
         let Some(child) = self.children.remove(pid) else {
             debug!("pid {pid}, no worker: {}", describe(status));
@@ -113,70 +101,6 @@ impl Master {
         for action in actions {
             self.perform(&child.app, action);
         }
-    }
-
-    fn template_ended(&mut self, key: (Name, Generation), status: WaitStatus, words: Option<&str>) {
-        let Some(template) = self.templates.remove(&key) else {
-            return;
-        };
-        self.unwatch(&template.fd());
-        let (name, generation) = &key;
-        let when = if template.is_loaded() {
-            ""
-        } else {
-            ", before the application was loaded"
-        };
-        let words = report::last_words(words);
-        let death = format!("{}{when}{words}", describe(status));
-        error!(
-            "app={name} template gen={generation} pid={}: {death}",
-            template.pid
-        );
-        if let Some(reload) = &mut self.reload {
-            reload.note_template_death(name, *generation, &death);
-        }
-        for ticket in template.unanswered() {
-            let worker = WorkerId(ticket);
-            self.not_started(name, worker, Event::SpawnFailed(worker));
-        }
-    }
-
-    /// Ends templates; nobody waits for what they still import.
-    pub(super) fn end_templates(&mut self, which: impl Fn(&(Name, Generation)) -> bool) {
-        let keys: Vec<_> = self
-            .templates
-            .keys()
-            .filter(|key| which(key))
-            .cloned()
-            .collect();
-        // No worker may run that nobody knows of.
-        for key in &keys {
-            self.templates[key].hear_no_more();
-        }
-        self.read_templates();
-        for key in keys {
-            let Some(template) = self.templates.remove(&key) else {
-                continue;
-            };
-            self.unwatch(&template.fd());
-            self.leaving_templates.insert(template.pid);
-            // One that still imports may be deaf to TERM, and has nothing to lose. One that still forks may hang in it, as may
-            // what it has forked, which leads no session of its own yet and ends with it.
-            let signal = if template.is_loaded() && template.is_idle() {
-                Signal::SIGTERM
-            } else {
-                Signal::SIGKILL
-            };
-            send(template.pid, signal);
-            for ticket in template.unanswered() {
-                let worker = WorkerId(ticket);
-                self.not_started(&key.0, worker, Event::SpawnFailed(worker));
-            }
-        }
-    }
-
-    pub(super) fn no_templates(&self) -> bool {
-        self.templates.is_empty() && self.leaving_templates.is_empty()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What signals, and those who call the control socket, ask the master for.
 
 use std::io;
+use std::time::Duration;
 
 use log::{debug, info, warn};
 
@@ -15,6 +16,7 @@ impl Master {
             Request::Stop | Request::StopNow if self.phase == Phase::Stopping => {
                 info!("{from}: stopping now");
                 self.tell_all(&Event::StopNow);
+                self.hurry_templates(Duration::ZERO);
             }
             Request::Stop => {
                 info!("{from}: stopping; workers finish what they serve");
@@ -23,6 +25,7 @@ impl Master {
             Request::StopNow => {
                 info!("{from}: stopping; workers have a second (again: none)");
                 self.stop(&Event::StopNow);
+                self.hurry_templates(Duration::from_secs(1));
             }
             Request::More => self.scale(from, 1),
             Request::Fewer => self.scale(from, -1),

@@ -123,7 +123,7 @@ impl Master {
             // It was forked, or should have been, and never said who it is: it died of something that the
             // application does at a fork, or hangs in it and may hold the template up.
             error!(
-                "app={name} template gen={} pid={}: no worker came of a fork ({}): what the application does at a fork fails or hangs; taking a new template",
+                "app={name} template gen={} pid={}: no worker came of a fork ({}): what the application does at a fork fails or hangs; giving the template up",
                 key.1,
                 template.pid,
                 report::reason_text(reason)

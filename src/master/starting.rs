@@ -229,6 +229,13 @@ impl Master {
                     );
                     self.not_started(&name, worker, Event::Refused(worker));
                 }
+                Said::Lost(ticket, reason) => {
+                    let worker = WorkerId(ticket);
+                    error!(
+                        "app={name} template gen={generation} pid={pid}: cannot fork a worker: {reason}"
+                    );
+                    self.not_started(&name, worker, Event::SpawnFailed(worker));
+                }
             }
         }
     }

@@ -170,7 +170,7 @@ fn fork<'a>(
             return Ok(None);
         }
         Err(error) => {
-            fail(socket, tickets(orders), &error)?;
+            fail(socket, "FAILED", tickets(orders), &error)?;
             return Ok(None);
         }
     }
@@ -183,7 +183,7 @@ fn fork<'a>(
             }
             Ok(_) => {}
             Err(error) => {
-                if fail(socket, [order.ticket].into_iter(), &error).is_err() {
+                if fail(socket, "FAILED", [order.ticket].into_iter(), &error).is_err() {
                     return Err(leave(&os, 1));
                 }
             }
@@ -196,14 +196,15 @@ fn tickets(orders: &[Order]) -> impl Iterator<Item = u64> {
     orders.iter().map(|order| order.ticket)
 }
 
-/// Says of each order that no worker comes of it.
+/// Says of each order that no worker comes of it: `FAILED` or `LOST`.
 fn fail(
     socket: &OwnedFd,
+    word: &str,
     tickets: impl Iterator<Item = u64>,
     reason: &dyn Display,
 ) -> io::Result<()> {
     let mut tickets = tickets;
-    tickets.try_for_each(|ticket| tell(socket, &format!("FAILED {ticket} {reason}")))
+    tickets.try_for_each(|ticket| tell(socket, &format!("{word} {ticket} {reason}")))
 }
 
 /// Ends the process in between without its exit handlers, which are the template's.

@@ -132,6 +132,16 @@ class Start(Life):
         self.assertEqual(self.ask(server)["app"], "demo")
         server.finish()
 
+    def test_a_template_that_does_not_end_is_killed(self):
+        server = self.launch(wsgi="undying:application", preload=True).ready()
+        self.assertEqual(self.ask(server)["app"], "demo")
+        server.send(signal.SIGTERM)
+        server.wait_log("stopping; workers finish what they serve")
+        # Its grace is over.
+        server.send(signal.SIGTERM)
+        server.wait_log("template pid=.*: SIGKILL .it was told to end, and has not")
+        server.finish()
+
     @both_kinds
     def test_nothing_that_the_application_says_is_lost(self, preload):
         server = self.launch(preload=preload).ready()
@@ -306,7 +316,7 @@ class Stillborn(Life):
                 server, held = self.hangs_at(fork)
                 server.expect("no worker came of a fork")
                 self.assertEqual(held.read(), "", "it has ended")
-                server.wait_log("no worker came of a fork .*taking a new template")
+                server.wait_log("no worker came of a fork .*giving the template up")
                 self.wait_status(server, "demo 2/2 ready")
                 self.assertEqual(self.ask(server)["app"], "demo")
                 server.finish()

@@ -58,6 +58,7 @@ impl Between {
         ended.into_iter().try_for_each(|(tickets, reason)| {
             fail(
                 socket,
+                "LOST",
                 tickets.into_iter(),
                 &format_args!("the process in between {reason}"),
             )

@@ -74,7 +74,7 @@ class Fork(Case):
             worker.order(ticket, ticket, ticket)
         worker.process.send_signal(signal.SIGCONT)
         messages = [worker.receive(worker.template) for _ in range(3)]
-        failed = "FAILED %d the process in between exited with status 3"
+        failed = "LOST %d the process in between exited with status 3"
         self.assertEqual(messages, [(failed % ticket, worker.process.pid) for ticket in (11, 12, 13)])
         # It was one process.
         self.assertEqual([event for _, event in self.events()[len(before):]].count("child"), 1)
@@ -89,7 +89,7 @@ class Fork(Case):
         pid = worker.fork(12, 12, 12)
         self.addCleanup(os.kill, pid, signal.SIGKILL)
         self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
-        failed = "FAILED 11 the process in between hung in what the application does at a fork"
+        failed = "LOST 11 the process in between hung in what the application does at a fork"
         self.assertEqual(worker.receive(worker.template), (failed, worker.process.pid))
         self.assertEqual(held.read(), "", "it has ended")
 
