@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -77,6 +78,8 @@ pub(crate) struct Client<S> {
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
     watched: EventFlags,
+    /// See [`Client::reset_at_death`].
+    resets: bool,
 }
 
 /// A body that comes more slowly than this, in bytes a second, is no body but a way to hold a connection.
@@ -115,6 +118,16 @@ impl<S> Client<S> {
             logged: 0,
             queued: false,
             watched: EventFlags::empty(),
+            resets: false,
+        }
+    }
+
+    /// Whether the kernel resets the connection should the worker die (socket(7), `SO_LINGER`): the end of the connection would
+    /// pass for the end of a response. On TCP only.
+    pub fn reset_at_death(&mut self, reset: bool) {
+        if mem::replace(&mut self.resets, reset) != reset {
+            // Failure means that the client is gone, which the next read or write finds out.
+            let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
         }
     }
 

@@ -178,10 +178,15 @@ impl<E: Engine, O: Observer> Server<E, O> {
             self.wait(&mut events)?;
             self.now = now();
             for (index, &(key, flags)) in events.iter().enumerate() {
-                if self.cork.is_due(self.now) {
-                    self.push();
+                if self.cork.is_holding() {
+                    self.now = now();
+                    if self.cork.is_due(self.now) {
+                        self.push();
+                    }
                 }
-                self.cork.others_are_ready(index + 1 < events.len());
+                let mut later = events[index + 1..].iter();
+                self.cork
+                    .expect_others(later.any(|&(key, _)| key < LISTENERS));
                 match key {
                     STOP => {
                         self.push();

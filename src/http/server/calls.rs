@@ -123,6 +123,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.now = now();
                 if let Some((_, began)) = self.running.pop_front() {
                     self.cork.called(self.now.saturating_sub(began));
+                    if self.cork.is_due(self.now) {
+                        // This client is not in its place.
+                        client.push();
+                        self.push();
+                    }
                 }
                 self.observer.idle();
                 self.take_reply(client, reply);
@@ -150,6 +155,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn take_reply(&mut self, client: &mut Client<E::Stream>, reply: Reply<E::Stream>) {
         let Reply { mut response, next } = reply;
         client.out = response.take_out();
+        if response.ends_with_connection() && !matches!(next, Next::Done) {
+            client.reset_at_death(true);
+        }
         client.task = match next {
             Next::Done => Task::Ended(response),
             Next::More(stream) => Task::Parked(stream, response),

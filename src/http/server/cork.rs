@@ -3,15 +3,22 @@
 //! Every response wakes its client, and a client on the same machine, mostly a proxy, mostly sleeps: to wake its processor costs as much as
 //! a fifth of a quick Django view on a virtual machine. So while more requests are known to be ready, whole responses are written with
 //! MSG_MORE (send(2)) and pushed together. They are the kernel's then: a worker that dies takes none of them along, and if
-//! the next call takes long after all, they go out by TCP's own timer (tcp(7), `TCP_CORK`: 200 ms). That this hardly ever comes to
-//! pass is the business of [`Cork`]: it holds nothing where calls have been long of late.
+//! the next call takes long after all, they go out by TCP's own timer (tcp(7), `TCP_CORK`: 200 ms; on a path that takes longer than
+//! that, the retransmission timeout). That this hardly ever comes to pass is the business of [`Cork`]: it holds nothing where calls
+//! have been long of late.
 
 use crate::timers::Instant;
 
-/// How long a response may be held, in nanoseconds; a call that takes longer is a long one. What waking a client costs is nothing to it.
+/// How long a response may be held, in nanoseconds.
 const HOLD: Instant = 500_000;
-/// After so many calls in a row that were short the next one is taken to be short, too.
-const CALM: u32 = 64;
+/// Calls must be shorter than this in the mean, in nanoseconds: to others, what waking a client costs is nothing.
+const QUICK: Instant = HOLD / 2;
+/// No call may have been this long, in nanoseconds: what a collection of garbage takes is no harm, a query is.
+const LONG: Instant = 5_000_000;
+/// Of so many calls. Many, as one long request in a hundred is usual.
+const CALM: u32 = 1000;
+/// Calls that the mean goes back to, more or less.
+const MEMORY: Instant = 16;
 
 /// The connections whose responses are held.
 #[derive(Debug, Default)]
@@ -19,27 +26,37 @@ pub(super) struct Cork {
     held: Vec<u64>,
     since: Instant,
     /// Calls since the last long one.
-    short: u32,
+    calm: u32,
+    /// What calls have taken of late.
+    mean: Instant,
+    /// More requests are ready.
     others: bool,
 }
 
 impl Cork {
     /// Tells whether more requests are ready.
-    pub fn others_are_ready(&mut self, ready: bool) {
+    pub fn expect_others(&mut self, ready: bool) {
         self.others = ready;
+    }
+
+    /// Whether any response is held.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Tells how long a call of the application has taken, in nanoseconds.
     pub fn called(&mut self, took: Instant) {
-        self.short = match took {
-            0..HOLD => self.short.saturating_add(1),
-            _ => 0,
+        let took = took.min(LONG);
+        self.calm = match took {
+            LONG => 0,
+            _ => self.calm.saturating_add(1),
         };
+        self.mean = (self.mean * (MEMORY - 1) + took) / MEMORY;
     }
 
     /// Whether a whole response may be held now.
     pub fn may_hold(&self) -> bool {
-        self.others && self.short >= CALM
+        self.others && self.calm >= CALM && self.mean < QUICK
     }
 
     /// Takes note of a connection whose response is held.
@@ -67,8 +84,8 @@ mod tests {
 
     fn calm() -> Cork {
         let mut cork = Cork::default();
-        cork.others_are_ready(true);
-        (0..CALM).for_each(|_| cork.called(HOLD - 1));
+        cork.expect_others(true);
+        (0..CALM).for_each(|_| cork.called(QUICK / 2));
         cork
     }
 
@@ -76,15 +93,19 @@ mod tests {
     fn holds_only_where_calls_are_short_and_others_wait() {
         let mut cork = calm();
         assert!(cork.may_hold());
-        cork.others_are_ready(false);
+        cork.expect_others(false);
         assert!(!cork.may_hold());
-        cork.others_are_ready(true);
-        cork.called(HOLD);
+        cork.expect_others(true);
+        cork.called(2 * HOLD);
+        assert!(cork.may_hold(), "one is no harm");
+        cork.called(LONG);
         assert!(!cork.may_hold());
         (1..CALM).for_each(|_| cork.called(0));
         assert!(!cork.may_hold());
         cork.called(0);
         assert!(cork.may_hold());
+        (0..MEMORY).for_each(|_| cork.called(HOLD));
+        assert!(!cork.may_hold(), "these are not quick");
     }
 
     #[test]

@@ -95,6 +95,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
             // An orderly end would pass for the end of the body. On TCP this resets the connection (RFC 9293 section 3.10.5,
             // ABORT); a Unix socket knows no such end.
             let _ = connect_unspec(&client.socket);
+        } else {
+            client.reset_at_death(false);
         }
         let _ = shutdown(&client.socket, Shutdown::Write);
         self.clients.vacate(key);
@@ -334,7 +336,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     /// Has the responses that were held go out.
     pub(super) fn push(&mut self) {
-        self.cork.others_are_ready(false);
+        self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
                 client.push();

@@ -263,7 +263,11 @@ fn request_lines() {
             "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
             "505",
         ),
-        ("9112 2.3", "GET / HTTP/1.2\r\nHost: a\r\n\r\n", "505"),
+        (
+            "9110 2.5, SHOULD be taken for 1.1: a choice",
+            "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+            "505",
+        ),
         ("9112 2.3", "GET / HTTP/0.9\r\nHost: a\r\n\r\n", "505"),
         ("9112 2.3", "GET / HTTP/3.0\r\nHost: a\r\n\r\n", "505"),
         (
@@ -705,12 +709,12 @@ fn transfer_codings() {
             "400",
         ),
         (
-            "9110 5.6.1.1, empty element",
+            "9110 5.6.1.2, empty element: ambiguous here",
             "Transfer-Encoding: ,chunked",
             "400",
         ),
         (
-            "9110 5.6.1.1, empty element",
+            "9110 5.6.1.2, empty element: ambiguous here",
             "Transfer-Encoding: chunked,",
             "400",
         ),

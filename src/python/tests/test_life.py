@@ -181,6 +181,16 @@ class Life(Case):
         with self.assertRaises(ConnectionResetError):
             client.to_end()
 
+    def test_a_worker_that_is_killed_in_a_response_resets_the_connection_in_http_1_0(self):
+        for threads in (1, 4):
+            worker = self.worker(threads=threads)
+            client = self.client(worker)
+            client.send(b"GET /wait HTTP/1.0\r\n\r\n")
+            client.until(b"waiting\n")
+            os.kill(worker.pid, signal.SIGKILL)
+            with self.assertRaises(ConnectionResetError):
+                client.to_end()
+
     def test_many_slow_clients_do_not_stop_the_others(self):
         worker = self.worker()
         slow = [self.client(worker) for _ in range(200)]
