@@ -7,12 +7,15 @@
 //! that, the retransmission timeout). That this hardly ever comes to pass is the business of [`Cork`]: it holds nothing where calls
 //! have been long of late.
 
+use std::ops::Range;
+
 use crate::timers::Instant;
 
 /// How long a response may be held, in nanoseconds.
 const HOLD: Instant = 500_000;
-/// Calls must be shorter than this in the mean, in nanoseconds: to others, what waking a client costs is nothing.
-const QUICK: Instant = HOLD / 2;
+/// What calls may take in the mean, in nanoseconds: if they take longer, what waking a client costs is nothing to them; if less, a client
+/// that hears so often does not get to sleep.
+const QUICK: Range<Instant> = 20_000..HOLD / 2;
 /// No call may have been this long, in nanoseconds: what a collection of garbage takes is no harm, a query is.
 const LONG: Instant = 5_000_000;
 /// Of so many calls. Many, as one long request in a hundred is usual.
@@ -56,7 +59,7 @@ impl Cork {
 
     /// Whether a whole response may be held now.
     pub fn may_hold(&self) -> bool {
-        self.others && self.calm >= CALM && self.mean < QUICK
+        self.others && self.calm >= CALM && QUICK.contains(&self.mean)
     }
 
     /// Takes note of a connection whose response is held.
@@ -85,7 +88,7 @@ mod tests {
     fn calm() -> Cork {
         let mut cork = Cork::default();
         cork.expect_others(true);
-        (0..CALM).for_each(|_| cork.called(QUICK / 2));
+        (0..CALM).for_each(|_| cork.called(QUICK.end / 2));
         cork
     }
 
@@ -100,12 +103,17 @@ mod tests {
         assert!(cork.may_hold(), "one is no harm");
         cork.called(LONG);
         assert!(!cork.may_hold());
-        (1..CALM).for_each(|_| cork.called(0));
+        (1..CALM).for_each(|_| cork.called(QUICK.end / 2));
         assert!(!cork.may_hold());
-        cork.called(0);
+        cork.called(QUICK.end / 2);
         assert!(cork.may_hold());
         (0..MEMORY).for_each(|_| cork.called(HOLD));
         assert!(!cork.may_hold(), "these are not quick");
+        (0..10 * MEMORY).for_each(|_| cork.called(QUICK.start / 2));
+        assert!(
+            !cork.may_hold(),
+            "these are so quick that clients stay awake"
+        );
     }
 
     #[test]
