@@ -4,6 +4,8 @@ use crate::bytes::{text, token};
 use crate::reject::Reject;
 use crate::target::hex;
 
+/// Digits of a chunk's size: as many as fit into 64 bits.
+const MAX_DIGITS: u32 = 16;
 /// Bytes of extensions in the whole body: they carry nothing we read, and clients have used them to make a server
 /// read for ever (CVE-2023-39326).
 const MAX_EXTENSIONS: usize = 4 * 1024;
@@ -41,6 +43,8 @@ pub(crate) struct Decoder {
     state: State,
     /// Bytes left of the chunk.
     left: u64,
+    /// Digits of its size.
+    digits: u32,
     extensions: usize,
     trailers: usize,
 }
@@ -50,6 +54,7 @@ impl Decoder {
         Self {
             state: State::SizeStart,
             left: 0,
+            digits: 0,
             extensions: 0,
             trailers: 0,
         }
@@ -118,15 +123,18 @@ impl Decoder {
         Ok(match (self.state, b) {
             (SizeStart, _) => {
                 self.left = u64::from(hex(b).ok_or(SIZE)?);
+                self.digits = 1;
                 Size
             }
             (Size | SizeBlank, b';') => ExtNameStart,
             (Size, b'\r') => SizeLf,
             (Size | SizeBlank, _) if blank => SizeBlank,
             (Size, _) => {
-                if self.left >> 60 != 0 {
+                // Leading zeros count too: they could go on without end.
+                if self.digits == MAX_DIGITS {
                     return Err(SIZE);
                 }
+                self.digits += 1;
                 self.left = self.left << 4 | u64::from(hex(b).ok_or(SIZE)?);
                 Size
             }

@@ -89,6 +89,8 @@ static OWNER: AtomicI32 = AtomicI32::new(0);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 /// Seconds after which a process that was asked to stop is ended by SIGALRM; 0 for never.
 static LAST_RESORT: AtomicU32 = AtomicU32::new(0);
+/// Its group ends with it then.
+static TAKES_GROUP: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn on_stop(_signal: libc::c_int) {
     // SAFETY: only calls that signal-safety(7) lists, on atomics and a local, and errno is put back as it was.
@@ -101,7 +103,11 @@ extern "C" fn on_stop(_signal: libc::c_int) {
             let seconds = LAST_RESORT.load(Ordering::SeqCst);
             if seconds > 0 {
                 // The application may have taken SIGALRM for itself.
-                libc::signal(libc::SIGALRM, libc::SIG_DFL);
+                let last = match TAKES_GROUP.load(Ordering::SeqCst) {
+                    true => on_last_resort as extern "C" fn(libc::c_int) as libc::sighandler_t,
+                    false => libc::SIG_DFL,
+                };
+                libc::signal(libc::SIGALRM, last);
                 libc::alarm(seconds);
             }
         }
@@ -109,18 +115,34 @@ extern "C" fn on_stop(_signal: libc::c_int) {
     }
 }
 
+extern "C" fn on_last_resort(_signal: libc::c_int) {
+    end_group();
+}
+
+/// Kills the group of the calling process, itself included; in a signal handler too.
+pub(crate) fn end_group() {
+    // SAFETY: kill touches no memory, and signal-safety(7) lists it.
+    unsafe { libc::kill(0, libc::SIGKILL) };
+}
+
 /// From now on SIGTERM and SIGINT make `stop` readable instead of what the application or the interpreter had arranged; also if
-/// one came while the process was being forked. `last_resort` seconds later SIGALRM ends the process, if it is not 0.
+/// one came while the process was being forked. `last_resort` seconds later SIGALRM ends the process, if it is not 0, and the rest of
+/// its group if it `takes_group`.
 ///
 /// # Errors
 /// The kernel refuses the handler.
-pub(crate) fn stop_on_signal(stop: &OwnedFd, last_resort: u32) -> io::Result<()> {
+pub(crate) fn stop_on_signal(
+    stop: &OwnedFd,
+    last_resort: u32,
+    takes_group: bool,
+) -> io::Result<()> {
     let copy = stop.try_clone()?;
     let fd = copy.as_raw_fd();
     // The handler may run until the end of the process, so its descriptor is never closed.
     std::mem::forget(copy);
     STOP.store(fd, Ordering::SeqCst);
     LAST_RESORT.store(last_resort, Ordering::SeqCst);
+    TAKES_GROUP.store(takes_group, Ordering::SeqCst);
     OWNER.store(std::process::id().cast_signed(), Ordering::SeqCst);
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // SAFETY: zero is a valid sigaction; the handler is a function of the right type that only does what a handler may.

@@ -25,6 +25,9 @@ mod between;
 const BATCH: usize = 8;
 /// How often a new worker looks whether the master has become its parent; that takes microseconds.
 const ADOPTION_LOOK: Duration = Duration::from_micros(200);
+/// The template ends within so many seconds of being told to, whatever the application does; a master that is alive does not wait
+/// for as long.
+const LAST_RESORT: u32 = 12;
 /// After so long the master is taken for dead.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 
@@ -74,7 +77,7 @@ pub(crate) fn run(
     inheritance.take_stderr_over(py)?;
     let stop =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-    sys::stop_on_signal(&stop, 0)?;
+    sys::stop_on_signal(&stop, LAST_RESORT, true)?;
     tell(&socket, "READY")?;
     let mut between = Between::default();
     while let Some(message) = py.detach(|| next_message(&socket, &stop, &mut between))? {
@@ -97,6 +100,10 @@ pub(crate) fn run(
         inheritance.check = None;
     }
     py.detach(|| between.end(&socket));
+    if getppid() != master {
+        // The master has died. What hangs at its fork would outlive all others, with the listeners; it is still in this group.
+        sys::end_group();
+    }
     Ok(())
 }
 

@@ -181,7 +181,7 @@ pub(crate) fn serve<'py>(
     listeners.extend(check);
     let stop =
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-    sys::stop_on_signal(&stop, settings.last_resort())?;
+    sys::stop_on_signal(&stop, settings.last_resort(), false)?;
     let locals: Vec<Local> = listeners.iter().map(local).collect::<io::Result<_>>()?;
     let folders = settings
         .r#static

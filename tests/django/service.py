@@ -149,10 +149,19 @@ class Service:
 
 
 def descendants(pid):
-    """The pids of all children, their children and so on."""
+    """The pids of all children, their children and so on, but for those that have ended and wait to be reaped."""
     try:
         with open(f"/proc/{pid}/task/{pid}/children") as file:
-            children = [int(child) for child in file.read().split()]
+            children = [int(child) for child in file.read().split() if is_running(child)]
     except (FileNotFoundError, ProcessLookupError):
         return []
     return children + [below for child in children for below in descendants(child)]
+
+
+def is_running(pid):
+    """Whether a process has not ended yet."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -329,6 +329,14 @@ class Stillborn(Life):
                 self.assertEqual(held.read(), "", "it has ended")
 
 
+    def test_a_worker_that_hangs_at_its_fork_does_not_outlive_a_master_that_was_killed(self):
+        for fork in ("1", "2"):
+            with self.subTest(fork=fork):
+                server, held = self.hangs_at(fork)
+                server.process.kill()
+                self.assertEqual(held.read(), "", "it has ended")
+
+
 class Hang(Life):
     """A request that takes longer than `timeout`."""
 

@@ -816,6 +816,11 @@ fn chunks() {
             "10000000000000003\r\nabc\r\n0\r\n\r\n",
             "400",
         ),
+        (
+            "9112 7.1, zeros without end (CVE-2023-39326, by extensions)",
+            "00000000000000003\r\nabc\r\n0\r\n\r\n",
+            "400",
+        ),
         ("9110 15.5.14, too large", "ffffffffffffffff\r\nabc", "413"),
         (
             "9110 15.5.14, too large together",
