@@ -122,12 +122,17 @@ impl Master {
         } else if signal != Signal::SIGTERM {
             // It was forked, or should have been, and never said who it is: it died of something that the
             // application does at a fork, or hangs in it and may hold the template up.
-            error!(
-                "app={name} template gen={} pid={}: no worker came of a fork ({}): what the application does at a fork fails or hangs; giving the template up",
-                key.1,
-                template.pid,
+            let what = format!(
+                "gave no worker ({}): what the application does at a fork fails or hangs",
                 report::reason_text(reason)
             );
+            error!(
+                "app={name} template gen={} pid={}: {what}; giving it up",
+                key.1, template.pid
+            );
+            if let Some(reload) = &mut self.reload {
+                reload.note_template(name, key.1, &what);
+            }
             self.end_templates(|other| *other == key);
         }
     }

@@ -46,9 +46,10 @@ impl Reload {
         self.last_words.insert(app.clone(), words);
     }
 
-    pub(super) fn note_template_death(&mut self, app: &Name, generation: Generation, death: &str) {
+    /// Notes what became of an app's template.
+    pub(super) fn note_template(&mut self, app: &Name, generation: Generation, what: &str) {
         if generation == self.generation {
-            self.note(app, format!("its template {death}"));
+            self.note(app, format!("its template {what}"));
         }
     }
 }

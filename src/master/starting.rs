@@ -231,9 +231,11 @@ impl Master {
                 }
                 Said::Lost(ticket, reason) => {
                     let worker = WorkerId(ticket);
-                    error!(
-                        "app={name} template gen={generation} pid={pid}: cannot fork a worker: {reason}"
-                    );
+                    let what = format!("cannot fork a worker: {reason}");
+                    error!("app={name} template gen={generation} pid={pid}: {what}");
+                    if let Some(reload) = &mut self.reload {
+                        reload.note_template(&name, generation, &what);
+                    }
                     self.not_started(&name, worker, Event::SpawnFailed(worker));
                 }
             }

@@ -64,7 +64,7 @@ impl Master {
             template.pid
         );
         if let Some(reload) = &mut self.reload {
-            reload.note_template_death(name, *generation, &death);
+            reload.note_template(name, *generation, &death);
         }
         for ticket in template.unanswered() {
             let worker = WorkerId(ticket);

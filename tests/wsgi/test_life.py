@@ -295,7 +295,7 @@ class Stillborn(Life):
                 env={"STILLBORN_AT": fork, "PYTHONDONTWRITEBYTECODE": "1"},
             )
             server.expect(".")
-            server.wait_log("cannot start: app=demo")
+            server.wait_log("cannot start: app=demo: its template (cannot fork a worker|gave no worker)")
             self.assertEqual(server.process.wait(GUARD), 1)
 
     def hangs_at(self, fork):
@@ -314,9 +314,9 @@ class Stillborn(Life):
         for fork in ("1", "2"):
             with self.subTest(fork=fork):
                 server, held = self.hangs_at(fork)
-                server.expect("no worker came of a fork")
+                server.expect("gave no worker")
                 self.assertEqual(held.read(), "", "it has ended")
-                server.wait_log("no worker came of a fork .*giving the template up")
+                server.wait_log("gave no worker .*; giving it up")
                 self.wait_status(server, "demo 2/2 ready")
                 self.assertEqual(self.ask(server)["app"], "demo")
                 server.finish()
