@@ -1,7 +1,7 @@
 //! The loop: sockets, deadlines and the handler around [`crate::Connection`].
 //!
 //! epoll is used directly and not through mio, as only so can listeners be watched with EPOLLEXCLUSIVE. A keep-alive
-//! request costs one wait (shared by all that are ready), one read and one write.
+//! request costs one wait (shared by all that are ready), one read and one write, and where responses go out together one push.
 
 use std::collections::VecDeque;
 use std::io;

@@ -349,6 +349,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     fn wait_to_write(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
+        if let Task::Ended(response) = &client.task
+            && response.ends_with_connection()
+        {
+            client.reset_at_death(true);
+        }
         if client.deadline == NEVER || client.waiting != Phase::Done {
             client.waiting = Phase::Done;
             client.deadline = self.after(self.limits.write_timeout);

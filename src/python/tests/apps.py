@@ -119,6 +119,11 @@ def write_sized(environ, start):
     return []
 
 
+def write_large(environ, start):
+    start("200 OK", TEXT)(b"x" * 50_000_000)
+    return []
+
+
 def write_text(environ, start):
     start("200 OK", TEXT)("text")
     return []

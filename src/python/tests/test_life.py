@@ -191,6 +191,17 @@ class Life(Case):
             with self.assertRaises(ConnectionResetError):
                 client.to_end()
 
+    def test_a_worker_that_is_killed_while_it_sends_resets_the_connection_in_http_1_0(self):
+        worker = self.worker()
+        client = self.client(worker)
+        client.send(b"GET /write_large HTTP/1.0\r\n\r\n")
+        client.until(b"xxx")
+        # The worker sees it only after it has found the client slow.
+        self.client(worker).ask("/several")
+        os.kill(worker.pid, signal.SIGKILL)
+        with self.assertRaises(ConnectionResetError):
+            client.to_end()
+
     def test_many_slow_clients_do_not_stop_the_others(self):
         worker = self.worker()
         slow = [self.client(worker) for _ in range(200)]
