@@ -33,8 +33,8 @@ pub enum Said {
     Forked(u64, Pid),
     /// The system would not have a worker forked.
     Failed(u64, String),
-    /// The process that was to fork a worker ended badly.
-    Lost(u64, String),
+    /// The process that was to fork these workers ended badly.
+    Lost(Vec<u64>, String),
 }
 
 /// One template and what it was asked for.
@@ -117,20 +117,24 @@ impl Template {
     pub fn receive(&mut self) -> Option<Said> {
         loop {
             let (sender, text) = notify::receive(&self.socket)?;
-            let said = parse(sender, &text);
-            match said {
+            let mut said = parse(sender, &text);
+            match &mut said {
                 Some(Said::Ready) => {
                     self.loaded = true;
                     self.send();
                 }
                 Some(Said::Forked(ticket, _)) => {
-                    self.forget(ticket);
+                    self.forget(*ticket);
                 }
-                // The process that forks several workers may die when some are there.
-                Some(Said::Failed(ticket, _) | Said::Lost(ticket, _)) if !self.forget(ticket) => {
-                    continue;
+                Some(Said::Failed(ticket, _)) if !self.forget(*ticket) => continue,
+                Some(Said::Failed(..)) => {}
+                // Some of its workers may be there.
+                Some(Said::Lost(tickets, _)) => {
+                    tickets.retain(|ticket| self.forget(*ticket));
+                    if tickets.is_empty() {
+                        continue;
+                    }
                 }
-                Some(Said::Failed(..) | Said::Lost(..)) => {}
                 None => continue,
             }
             return said;
@@ -172,8 +176,11 @@ fn parse(sender: Pid, text: &str) -> Option<Said> {
             ticket.parse().ok()?,
             reason.unwrap_or_default().to_owned(),
         )),
-        ("LOST", Some(ticket), reason) => Some(Said::Lost(
-            ticket.parse().ok()?,
+        ("LOST", Some(tickets), reason) => Some(Said::Lost(
+            tickets
+                .split(',')
+                .map(|ticket| ticket.parse().ok())
+                .collect::<Option<_>>()?,
             reason.unwrap_or_default().to_owned(),
         )),
         _ => None,
@@ -194,8 +201,8 @@ mod tests {
             Some(Said::Failed(3, "no memory left".into()))
         );
         assert_eq!(
-            parse(pid, "LOST 3 it was killed"),
-            Some(Said::Lost(3, "it was killed".into()))
+            parse(pid, "LOST 3,4 it was killed"),
+            Some(Said::Lost(vec![3, 4], "it was killed".into()))
         );
         for nonsense in [
             "",

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use crate::connection::{Connection, Phase};
 use crate::request::Origin;
@@ -129,6 +129,12 @@ impl<S> Client<S> {
             // Failure means that the client is gone, which the next read or write finds out.
             let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
         }
+    }
+
+    /// The orderly end of what is sent.
+    pub fn end(&mut self) -> Result<(), Errno> {
+        self.reset_at_death(false);
+        shutdown(&self.socket, Shutdown::Write)
     }
 
     /// Watches the socket, edge-triggered; for room to write only once that was needed.

@@ -229,14 +229,15 @@ impl Master {
                     );
                     self.not_started(&name, worker, Event::Refused(worker));
                 }
-                Said::Lost(ticket, reason) => {
-                    let worker = WorkerId(ticket);
-                    let what = format!("cannot fork a worker: {reason}");
+                Said::Lost(tickets, reason) => {
+                    let what = format!("cannot fork {} workers: {reason}", tickets.len());
                     error!("app={name} template gen={generation} pid={pid}: {what}");
                     if let Some(reload) = &mut self.reload {
                         reload.note_template(&name, generation, &what);
                     }
-                    self.not_started(&name, worker, Event::SpawnFailed(worker));
+                    for worker in tickets.into_iter().map(WorkerId) {
+                        self.not_started(&name, worker, Event::SpawnFailed(worker));
+                    }
                 }
             }
         }

@@ -177,7 +177,7 @@ fn fork<'a>(
             return Ok(None);
         }
         Err(error) => {
-            fail(socket, "FAILED", tickets(orders), &error)?;
+            fail(socket, tickets(orders), &error)?;
             return Ok(None);
         }
     }
@@ -190,7 +190,7 @@ fn fork<'a>(
             }
             Ok(_) => {}
             Err(error) => {
-                if fail(socket, "FAILED", [order.ticket].into_iter(), &error).is_err() {
+                if fail(socket, [order.ticket].into_iter(), &error).is_err() {
                     return Err(leave(&os, 1));
                 }
             }
@@ -203,15 +203,14 @@ fn tickets(orders: &[Order]) -> impl Iterator<Item = u64> {
     orders.iter().map(|order| order.ticket)
 }
 
-/// Says of each order that no worker comes of it: `FAILED` or `LOST`.
+/// Says of each order that no worker comes of it.
 fn fail(
     socket: &OwnedFd,
-    word: &str,
     tickets: impl Iterator<Item = u64>,
     reason: &dyn Display,
 ) -> io::Result<()> {
     let mut tickets = tickets;
-    tickets.try_for_each(|ticket| tell(socket, &format!("{word} {ticket} {reason}")))
+    tickets.try_for_each(|ticket| tell(socket, &format!("FAILED {ticket} {reason}")))
 }
 
 /// Ends the process in between without its exit handlers, which are the template's.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{Shutdown, connect_unspec, shutdown};
+use rustix::net::connect_unspec;
 
 use super::{DRAIN_GRACE, KEPT_OUTPUT, Server};
 use crate::access::Entry;
@@ -95,10 +95,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
             // An orderly end would pass for the end of the body. On TCP this resets the connection (RFC 9293 section 3.10.5,
             // ABORT); a Unix socket knows no such end.
             let _ = connect_unspec(&client.socket);
-        } else {
-            client.reset_at_death(false);
         }
-        let _ = shutdown(&client.socket, Shutdown::Write);
+        let _ = client.end();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
@@ -188,7 +186,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     Some(turn) => return turn,
                     None => {}
                 },
-                Task::Rejected => match shutdown(&client.socket, Shutdown::Write) {
+                Task::Rejected => match client.end() {
                     Ok(()) if !client.eof => {
                         client.task = Task::Lingering;
                         client.deadline = self.after(LINGER.min(if self.draining {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
 
-use super::{ADOPTION_WAIT, fail};
+use super::{ADOPTION_WAIT, tell};
 
 /// How often it is looked whether one has ended; that takes milliseconds, and nobody waits for it.
 pub(super) const LOOK: Duration = Duration::from_millis(5);
@@ -56,11 +56,11 @@ impl Between {
             }
         });
         ended.into_iter().try_for_each(|(tickets, reason)| {
-            fail(
+            let tickets: Vec<String> = tickets.iter().map(u64::to_string).collect();
+            let tickets = tickets.join(",");
+            tell(
                 socket,
-                "LOST",
-                tickets.into_iter(),
-                &format_args!("the process in between {reason}"),
+                &format!("LOST {tickets} the process in between {reason}"),
             )
         })
     }

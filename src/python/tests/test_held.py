@@ -10,8 +10,8 @@ from case import Case
 
 # Of connections and requests: more than have to be short before a response is held.
 CALM = 1100
-# A machine that stands still lets the kernel's timer be faster than the test.
-ATTEMPTS = 5
+# On a machine with other work, calls are not short, or the kernel's timer is faster than the test.
+ATTEMPTS = 30
 
 
 def get(path, method="GET", version="1.1", fields=""):
@@ -68,7 +68,7 @@ class Held(Case):
         worker = self.calm()
         first, second = self.client(worker), self.client(worker)
         waited = []
-        for _ in range(1 + ATTEMPTS):
+        for _ in range(6):
             self.together(worker, (first, second), (SHORT, LASTS))
             with open(self.lasts, "w"):
                 since = time.monotonic()
