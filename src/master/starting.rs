@@ -230,7 +230,11 @@ impl Master {
                     self.not_started(&name, worker, Event::Refused(worker));
                 }
                 Said::Lost(tickets, reason) => {
-                    let what = format!("cannot fork {} workers: {reason}", tickets.len());
+                    let workers = match tickets.len() {
+                        1 => "a worker".to_owned(),
+                        several => format!("{several} workers"),
+                    };
+                    let what = format!("cannot fork {workers}: {reason}");
                     error!("app={name} template gen={generation} pid={pid}: {what}");
                     if let Some(reload) = &mut self.reload {
                         reload.note_template(&name, generation, &what);

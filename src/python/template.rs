@@ -23,6 +23,8 @@ mod between;
 /// Workers that one process in between forks: enough for its own cost to be shared, few enough that the first of them, which
 /// serves when that process has ended, does not wait long for the others.
 const BATCH: usize = 8;
+/// Longer than the kernel takes from the first to the last step of a process's end.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How often a new worker looks whether the master has become its parent; that takes microseconds.
 const ADOPTION_LOOK: Duration = Duration::from_micros(200);
 /// The template ends within so many seconds of being told to, whatever the application does; a master that is alive does not wait
@@ -100,8 +102,8 @@ pub(crate) fn run(
         inheritance.check = None;
     }
     py.detach(|| between.end(&socket));
-    if getppid() != master {
-        // The master has died. What hangs at its fork would outlive all others, with the listeners; it is still in this group.
+    if py.detach(|| has_died(master, &stop)) {
+        // What hangs at its fork would outlive all others, with the listeners; it is still in this group.
         sys::end_group();
     }
     Ok(())
@@ -277,6 +279,16 @@ fn next_message(
             Received::Nothing => {}
         }
     }
+}
+
+/// Whether the master has died, and has not just told the template to end. A process that dies closes its sockets a moment before its
+/// children get another parent, and the signal for that.
+fn has_died(master: Option<Pid>, stop: &OwnedFd) -> bool {
+    let mut told = [PollFd::new(stop, PollFlags::IN)];
+    let moment = Timespec::try_from(MOMENT).ok();
+    // An interruption is by the signal.
+    let _ = poll(&mut told, moment.as_ref());
+    getppid() != master
 }
 
 /// The process in between has ended when the master is the parent. Whether that came about.
