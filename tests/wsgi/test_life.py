@@ -328,7 +328,6 @@ class Stillborn(Life):
                 server.finish()
                 self.assertEqual(held.read(), "", "it has ended")
 
-
     def test_a_worker_that_hangs_at_its_fork_does_not_outlive_a_master_that_was_killed(self):
         for fork in ("1", "2"):
             with self.subTest(fork=fork):
