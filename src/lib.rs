@@ -22,6 +22,7 @@ pub mod logging;
 pub mod master;
 pub mod plan;
 pub mod probe;
+pub mod release;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;
