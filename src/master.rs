@@ -1,9 +1,9 @@
 //! The master: waits for events, tells them to the supervisors and the release, performs what they decide. It has the only clock,
 //! one thread, and no word with any client.
 //!
-//! Its parts own their state: [`workers`] who runs, [`templates`] who forks, [`jobs`] what runs once, [`logs`] where output goes,
-//! [`control`] who waits for an answer, [`init`] what the init system knows, [`watch`] and [`loads`] who is looked at when, and
-//! [`preparation`] the candidate. They meet in a [`turn::Turn`] of the loop. What touches the kernel is behind [`world::World`].
+//! Its parts own their state: `workers` who runs, `templates` who forks, `jobs` what runs once, `logs` where output goes,
+//! `control` who waits for an answer, `init` what the init system knows, `watch` and `load` who is looked at when, and
+//! `preparation` the candidate. They meet in a turn of the loop. What touches the kernel is behind the trait `World`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,6 +30,8 @@ mod preparation;
 mod report;
 mod rollout;
 mod signals;
+#[cfg(test)]
+mod simulation;
 mod system;
 mod templates;
 mod timers;
@@ -212,12 +214,15 @@ impl<W: World> Master<W> {
 
     /// Tells everybody what is known and does what they decide, until nothing is left to be done at once.
     fn settle(&mut self) {
-        self.tell();
-        self.workers
-            .start_some(&mut self.turn, &mut self.templates, MOST_STARTS);
-        self.tell();
-        while self.watch_rollout() {
+        let mut starts = MOST_STARTS;
+        loop {
             self.tell();
+            let (turn, templates) = (&mut self.turn, &mut self.templates);
+            let started = self.workers.start_some(turn, templates, starts);
+            starts -= started;
+            if started == 0 && !self.watch_rollout() {
+                break;
+            }
         }
         for name in self.workers.forget_removed() {
             self.turn.world.dismiss(&name);
@@ -242,20 +247,16 @@ impl<W: World> Master<W> {
     /// Tells supervisors and release all that is known, also what follows from what they decide.
     fn tell(&mut self) {
         loop {
-            self.tell_supervisors();
+            while let Some((name, events)) = self.turn.next_events() {
+                for action in self.workers.handle(&name, events, self.turn.now) {
+                    self.perform(&name, action);
+                }
+            }
             let Some(fact) = self.turn.next_fact() else {
                 return;
             };
             for action in self.release.handle(fact) {
                 self.perform_release(action);
-            }
-        }
-    }
-
-    fn tell_supervisors(&mut self) {
-        while let Some((name, events)) = self.turn.next_events() {
-            for action in self.workers.handle(&name, events, self.turn.now) {
-                self.perform(&name, action);
             }
         }
     }

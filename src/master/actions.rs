@@ -172,7 +172,7 @@ impl<W: World> Master<W> {
         }
         self.note_progress(pid);
         // What it said before its death is told before its death, as long as it still has its number.
-        self.tell_supervisors();
+        self.tell();
         // What a crashed worker had started, or a template had forked, would go on, with the listeners, and be nobody's. As long
         // as it is not reaped, the number of its session cannot be anybody else's.
         let is_ours = self.workers.children.get(pid).is_some() || self.is_known(pid);

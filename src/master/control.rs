@@ -200,6 +200,14 @@ impl Control {
         for caller in self.stop.drain(..) {
             turn.world.answer(caller, "ok\n");
         }
+        for caller in self
+            .status
+            .take()
+            .into_iter()
+            .flat_map(|status| status.callers)
+        {
+            turn.world.answer(caller, "error the master has stopped\n");
+        }
     }
 }
 

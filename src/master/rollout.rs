@@ -151,14 +151,13 @@ impl<W: World> Master<W> {
         true
     }
 
-    /// Whether all that is not complete is in trouble, or all workers are paused.
+    /// Whether no app comes further by itself: each is complete, in trouble, or without workers because it is paused.
     fn is_stuck(&self) -> bool {
-        let apps = || self.workers.configured().map(|(_, app)| &app.supervisor);
-        let in_trouble = apps().all(|s| s.is_settled() || s.is_in_trouble());
-        let paused = apps().all(|s| {
-            let counts = s.counts();
-            counts.ready + counts.starting == 0 && !s.is_in_trouble()
-        });
-        in_trouble || paused
+        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
+        apps.all(|supervisor| {
+            let counts = supervisor.counts();
+            let has_none = counts.ready + counts.starting == 0;
+            supervisor.is_settled() || supervisor.is_in_trouble() || has_none
+        })
     }
 }

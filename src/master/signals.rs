@@ -1,6 +1,5 @@
 //! What signals, and those who call the control socket, ask the master for.
 
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -58,7 +57,9 @@ impl<W: World> Master<W> {
             }
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
-            Request::Pause if on_terminal() => debug!("{from}: the size of a terminal has changed"),
+            Request::Pause if self.turn.world.has_terminal() => {
+                debug!("{from}: the size of a terminal has changed")
+            }
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
                 self.tell_all(&Event::Pause);
@@ -170,8 +171,4 @@ impl<W: World> Master<W> {
             self.turn.tell(&name, event.clone());
         }
     }
-}
-
-fn on_terminal() -> bool {
-    io::stdin().is_terminal() || io::stderr().is_terminal()
 }

@@ -1,7 +1,7 @@
 //! The world that is: the poll, and all [`crate::effects`] behind one map from descriptors to what they belong to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::{self, Stderr};
+use std::io::{self, IsTerminal, Stderr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -327,6 +327,10 @@ impl World for System {
         }
         self.init.flush();
         Ok(sources)
+    }
+
+    fn has_terminal(&self) -> bool {
+        io::stdin().is_terminal() || self.errors.is_terminal()
     }
 
     fn signals(&mut self) -> Vec<Arrived> {

@@ -161,21 +161,24 @@ impl Workers {
         });
     }
 
-    /// Starts the next workers of the queue, so many at most.
+    /// Starts the next workers of the queue, so many at most; says how many.
     pub(super) fn start_some<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         templates: &mut Templates,
         most: usize,
-    ) {
-        for _ in 0..most {
-            let Some(spawn) = self.queue.pop_front() else {
-                return;
-            };
+    ) -> usize {
+        let mut started = 0;
+        while started < most
+            && let Some(spawn) = self.queue.pop_front()
+        {
+            // Otherwise it was told to end before it was started.
             if self.queued.remove(&(spawn.app.clone(), spawn.worker)) {
                 self.start(turn, templates, spawn);
+                started += 1;
             }
         }
+        started
     }
 
     fn start<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, spawn: Spawn) {

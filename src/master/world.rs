@@ -163,6 +163,9 @@ pub trait World {
     /// The poll is broken beyond repair.
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>>;
 
+    /// Whether somebody looks at the master on a terminal.
+    fn has_terminal(&self) -> bool;
+
     /// The signals that have arrived.
     fn signals(&mut self) -> Vec<Arrived>;
 

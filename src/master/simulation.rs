@@ -1,0 +1,554 @@
+//! The real loop in a simulated world: forks fail, exits come in any order and their signals merge, messages are late or lost,
+//! process ids are used again at once, configurations, checks, commands and templates fail or hang, and the master itself stands
+//! still for a while. Whatever happens, the promises hold after every turn.
+//!
+//! A failed history prints its steps, which proptest has made as few as it can; found ones are kept as tests below.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use proptest::prelude::*;
+
+mod disk;
+mod kernel;
+mod world;
+
+use super::world::{Notice, Source, World};
+use super::{Master, Outcome};
+use crate::effects::control::CallerId;
+use crate::effects::signals::Arrived;
+use crate::release::{self, Name, State};
+use disk::{Code, Disk, End, NAMES, Written};
+use kernel::{Due, Kernel, Kind, Process};
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// An app is written into the configuration, or taken out.
+    Write(usize, Option<Written>),
+    /// A typing error is made, or mended.
+    Spoil(bool),
+    /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
+    Signal(Signal),
+    /// Somebody calls the control socket.
+    Order(&'static str),
+    /// A process that the number chooses dies by itself.
+    Crash(usize),
+    /// It says that it ends, and does so later.
+    Leaves(usize),
+    /// It says that it is too old.
+    Retires(usize),
+    /// It begins a request that never ends.
+    Hangs(usize),
+    /// Somebody who is no worker says that he is ready.
+    Stranger(usize),
+    /// From now on the next forks fail, so many.
+    NoForks(u32),
+    /// From now on no listener can be opened, or again.
+    NoListeners(bool),
+    /// Messages that are said from now on come so many milliseconds late; `None`: never.
+    Mail(Option<u64>),
+    /// Time passes while the master takes part.
+    Pass(u64),
+    /// Time passes while the master stands still.
+    Stopped(u64),
+}
+
+/// A master in its world, and what was promised.
+struct History {
+    master: Master<Kernel>,
+    outcome: Option<Outcome>,
+    /// As many workers of an app must be ready: what was wanted when all was well last, unless something has gone wrong since, or
+    /// another number was asked for.
+    floors: BTreeMap<Name, u32>,
+    /// The apps whose workers crashes held back at the last turn, and until when.
+    waited: BTreeMap<Name, Instant>,
+    /// Crashes have held workers back since the last release was complete.
+    troubled: bool,
+}
+
+impl History {
+    fn new(apps: &[(&'static str, Written)]) -> Self {
+        let apps = apps.iter().copied().collect();
+        let disk = Disk {
+            apps,
+            spoilt: false,
+        };
+        let plan = disk.plan().expect("it is good");
+        let mut kernel = Kernel::new(disk);
+        kernel
+            .open_listeners(&plan.listeners)
+            .expect("nothing is open");
+        let mut history = Self {
+            master: Master::new(kernel, plan),
+            outcome: None,
+            floors: BTreeMap::new(),
+            waited: BTreeMap::new(),
+            troubled: false,
+        };
+        history.pass(0);
+        history
+    }
+
+    fn kernel(&mut self) -> &mut Kernel {
+        &mut self.master.turn.world
+    }
+
+    fn turn(&mut self) {
+        let now = self.kernel().now;
+        // Who is started in this turn may have been decided on in the last one.
+        let waits = self.waits(now);
+        let waited = std::mem::replace(&mut self.waited, waits.clone());
+        let held =
+            |(name, at): (Name, Instant)| (waited.get(&name) == Some(&at)).then_some((name, at));
+        let waits = waits.into_iter().filter_map(held).collect();
+        self.kernel().started.clear();
+        self.outcome = self
+            .master
+            .turn()
+            .expect("the simulated poll does not fail");
+        self.check(&waits);
+    }
+
+    /// The apps whose workers crashes hold back, and until when.
+    fn waits(&self, now: Instant) -> BTreeMap<Name, Instant> {
+        let apps = self.master.workers.apps.iter();
+        let waits = apps.filter_map(|(name, app)| {
+            let at = app.supervisor.retry_at().filter(|at| *at > now);
+            Some((name.clone(), at?))
+        });
+        waits.collect()
+    }
+
+    fn check(&mut self, waits: &BTreeMap<Name, Instant>) {
+        let kernel = &self.master.turn.world;
+        let current = self.master.release.current();
+        for (app, generation) in &kernel.started {
+            let supervisor = &self.master.workers.apps[app].supervisor;
+            // A start that is allowed, or a worker that has stayed up, changes what the others wait for.
+            let held = waits
+                .get(app)
+                .is_some_and(|at| supervisor.retry_at() == Some(*at));
+            let held = held && Some(*generation) == current;
+            assert!(!held, "no fork comes before the backoff allows it");
+        }
+        let living = || {
+            kernel
+                .processes
+                .values()
+                .filter(|process| process.dead.is_none())
+        };
+        let slots: Vec<_> = living().filter_map(slot).collect();
+        let distinct: BTreeSet<_> = slots.iter().collect();
+        assert_eq!(
+            distinct.len(),
+            slots.len(),
+            "no slot is given twice: {slots:?}"
+        );
+        // A release that finds the last one in trouble does not wait for it.
+        let mut apps = self.master.workers.apps.values();
+        self.troubled |= apps.any(|app| app.supervisor.is_in_trouble());
+        self.troubled &= *self.master.release.state() != State::Idle;
+        for name in self.master.workers.apps.keys().filter(|_| !self.troubled) {
+            let untold = living().filter(|p| p.app == *name && !p.told && slot(p).is_some());
+            let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
+            assert!(
+                serving.len() <= 2,
+                "{name}: one that serves, one that comes: {serving:?}"
+            );
+        }
+        self.check_floors();
+    }
+
+    fn check_floors(&mut self) {
+        // What is under way may still want less.
+        let kernel = &self.master.turn.world;
+        let quiet = kernel.idle && kernel.is_quiet();
+        self.floors.retain(|name, _| {
+            let app = self.master.workers.apps.get(name);
+            app.is_some_and(|app| !app.removed)
+        });
+        for (name, app) in self.master.workers.configured() {
+            let counts = app.supervisor.counts();
+            if let Some(floor) = self.floors.get_mut(name) {
+                *floor = counts.wanted.min(*floor);
+                assert!(
+                    counts.ready >= *floor,
+                    "{name}: {} of {floor} are ready",
+                    counts.ready
+                );
+            }
+            if app.supervisor.is_settled() && quiet {
+                self.floors.insert(name.clone(), counts.wanted);
+            }
+        }
+    }
+
+    /// Time passes.
+    fn pass(&mut self, milliseconds: u64) {
+        let until = self.kernel().now + Duration::from_millis(milliseconds);
+        self.kernel().until = until;
+        self.kernel().spins = 0;
+        while self.outcome.is_none() {
+            self.turn();
+            if self.kernel().idle && self.outcome.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Pid> {
+        let processes = self.kernel().processes.iter();
+        let living = processes.filter(|(_, process)| process.dead.is_none());
+        living.map(|(&pid, _)| pid).nth(n)
+    }
+
+    /// A living worker.
+    fn worker(&mut self, n: usize) -> Option<(Pid, Name)> {
+        let processes = self.kernel().processes.iter();
+        let workers =
+            processes.filter(|(_, process)| process.dead.is_none() && slot(process).is_some());
+        workers
+            .map(|(&pid, process)| (pid, process.app.clone()))
+            .nth(n)
+    }
+
+    fn send(&mut self, signal: Signal) {
+        let number = signal as i32;
+        let kernel = self.kernel();
+        kernel.signals.push(Arrived {
+            number,
+            sender: Some(1),
+        });
+        kernel.sources.insert(Source::Signals);
+    }
+
+    fn order(&mut self, order: &str) {
+        let kernel = self.kernel();
+        let number = kernel.asked as i32;
+        kernel.asked += 1;
+        let caller = CallerId::example(number);
+        kernel.requests.insert(number, (caller, order.to_owned()));
+        kernel.sources.insert(Source::Caller(number));
+    }
+
+    fn take(&mut self, step: &Step) {
+        let harmless = matches!(
+            step,
+            Step::Pass(_)
+                | Step::Write(..)
+                | Step::Spoil(_)
+                | Step::Signal(Signal::SIGHUP | Signal::SIGUSR1)
+                | Step::Order("status" | "reload" | "reopen")
+                | Step::Retires(_)
+                | Step::Stranger(_)
+                | Step::NoListeners(_)
+        );
+        if !harmless {
+            self.floors.clear();
+        }
+        match *step {
+            Step::Write(n, written) => {
+                let apps = &mut self.kernel().disk.apps;
+                match written {
+                    Some(written) => drop(apps.insert(NAMES[n], written)),
+                    None if apps.len() > 1 => drop(apps.remove(NAMES[n])),
+                    None => {}
+                }
+            }
+            Step::Spoil(spoilt) => self.kernel().disk.spoilt = spoilt,
+            Step::Signal(signal) => self.send(signal),
+            Step::Order(order) => self.order(order),
+            Step::Crash(n) => {
+                if let Some(pid) = self.nth(n) {
+                    self.kernel().end(pid, false);
+                }
+            }
+            Step::Leaves(n) => {
+                if let Some((pid, _)) = self.worker(n) {
+                    self.kernel().say_after(0, pid, "STOPPING=1");
+                    self.kernel().after(300, Due::Ends(pid, true));
+                }
+            }
+            Step::Retires(n) => {
+                if let Some((pid, app)) = self.worker(n) {
+                    self.kernel().say(&app, pid, "RETIRE=it is tired");
+                }
+            }
+            Step::Hangs(n) => {
+                if let Some((pid, app)) = self.worker(n) {
+                    self.hang(pid, &app);
+                }
+            }
+            Step::Stranger(n) => {
+                let app = Name::from(NAMES[n % NAMES.len()]);
+                self.kernel().say(&app, Pid::from_raw(7), "READY=1");
+            }
+            Step::NoForks(number) => self.kernel().failing_forks = number,
+            Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
+            Step::Mail(delay) => self.kernel().delay = delay,
+            Step::Pass(milliseconds) => self.pass(milliseconds),
+            Step::Stopped(milliseconds) => {
+                let to = self.kernel().now + Duration::from_millis(milliseconds);
+                return self.kernel().advance(to);
+            }
+        }
+        self.pass(0);
+    }
+
+    fn hang(&mut self, pid: Pid, app: &Name) {
+        let since = self.kernel().nanoseconds();
+        let Some(process) = self
+            .kernel()
+            .processes
+            .get_mut(&pid)
+            .filter(|process| process.ready)
+        else {
+            return;
+        };
+        process.busy_since = Some(since);
+        if std::mem::take(&mut process.marked) {
+            self.kernel().say(app, pid, "BUSY=1");
+        }
+    }
+
+    /// From now on nothing goes wrong any more.
+    fn become_good(&mut self) {
+        let kernel = self.kernel();
+        kernel.failing_forks = 0;
+        kernel.refuses_listeners = false;
+        kernel.delay = Some(0);
+        kernel.disk.spoilt = false;
+        for written in kernel.disk.apps.values_mut() {
+            written.code = Code::Good;
+            written.check = written.check.map(|_| End::Well);
+            written.before = written.before.map(|_| End::Well);
+        }
+    }
+}
+
+/// Which worker a process is, if it is one.
+fn slot(process: &Process) -> Option<(Name, u64, u32)> {
+    match process.kind {
+        Kind::Worker { slot, .. } => Some((process.app.clone(), process.generation, slot)),
+        _ => None,
+    }
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        4 => Just(End::Well),
+        1 => Just(End::Badly),
+        1 => Just(End::Hangs),
+        1 => Just(End::Deaf),
+    ]
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let code = prop_oneof![
+        4 => Just(Code::Good),
+        1 => Just(Code::Broken),
+        1 => Just(Code::Stuck),
+        1 => Just(Code::Deaf),
+    ];
+    let rare = || prop::option::weighted(0.2, end());
+    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8);
+    all.prop_map(
+        |(code, workers, template, check, before, listeners)| Written {
+            code,
+            workers,
+            template,
+            check,
+            before,
+            listeners,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let signal = prop_oneof![
+        3 => Just(Signal::SIGHUP),
+        1 => Just(Signal::SIGTTIN),
+        1 => Just(Signal::SIGTTOU),
+        1 => Just(Signal::SIGWINCH),
+        1 => Just(Signal::SIGUSR1),
+    ];
+    let order = prop_oneof![
+        Just("status"),
+        Just("reload"),
+        Just("reopen"),
+        Just("scale web=+1"),
+        Just("scale queue=2"),
+        Just("dance"),
+    ];
+    prop_oneof![
+        4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
+        1 => any::<bool>().prop_map(Step::Spoil),
+        6 => signal.prop_map(Step::Signal),
+        2 => order.prop_map(Step::Order),
+        3 => (0..12usize).prop_map(Step::Crash),
+        1 => (0..8usize).prop_map(Step::Leaves),
+        1 => (0..8usize).prop_map(Step::Retires),
+        1 => (0..8usize).prop_map(Step::Hangs),
+        1 => (0..3usize).prop_map(Step::Stranger),
+        1 => (0..6u32).prop_map(Step::NoForks),
+        1 => any::<bool>().prop_map(Step::NoListeners),
+        1 => prop::option::of(0..500u64).prop_map(Step::Mail),
+        4 => (0..400u64).prop_map(Step::Pass),
+        2 => (0..20_000u64).prop_map(Step::Pass),
+        2 => (0..9000u64).prop_map(Step::Stopped),
+    ]
+}
+
+/// As many histories as PREFORKD_HISTORIES says, else enough for a quick look.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("PREFORKD_HISTORIES").ok();
+    let cases = cases.and_then(|number| number.parse().ok());
+    ProptestConfig {
+        cases: cases.unwrap_or(1000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+fn live(steps: &[Step]) -> History {
+    let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+    for step in steps {
+        history.take(step);
+        if history.outcome.is_some() {
+            break;
+        }
+    }
+    history
+}
+
+/// A history, then a good world and a last reload: every app must be served by all the workers that it wants, of that reload.
+fn live_and_settle(steps: &[Step]) {
+    let mut history = live(steps);
+    history.become_good();
+    if history.outcome.is_none() {
+        history.take(&Step::Order("reload"));
+        history.pass(600_000);
+    }
+    if history.outcome == Some(Outcome::CouldNotStart) {
+        // Something went wrong before anything had been ready.
+        return;
+    }
+    // Somebody may just be replaced for its age.
+    for _ in 0..20 {
+        let mut apps = history.master.workers.apps.values();
+        if apps.all(|app| app.supervisor.is_settled()) && history.kernel().is_quiet() {
+            break;
+        }
+        history.pass(500);
+    }
+    let Master {
+        workers,
+        release,
+        turn,
+        jobs,
+        ..
+    } = &history.master;
+    let kernel = &turn.world;
+    assert_eq!(*release.state(), State::Idle, "every release has ended");
+    let generation = release.current().expect("something runs");
+    assert_eq!(release.outcome(), Some(&release::Outcome::Done(generation)));
+    assert!(jobs.is_empty());
+    let configured: BTreeSet<_> = workers.apps.keys().map(|name| &**name).collect();
+    assert_eq!(configured, kernel.disk.apps.keys().copied().collect());
+    let (mut wanted, mut templates) = (0, 0);
+    for (name, app) in &workers.apps {
+        assert!(
+            app.supervisor.is_settled(),
+            "left alone in a good world {name} settles"
+        );
+        wanted += app.supervisor.counts().wanted;
+        templates += u32::from(kernel.disk.apps[&**name].template);
+    }
+    assert_eq!(
+        kernel.processes.len() as u32,
+        wanted + templates,
+        "{:?}",
+        kernel.processes
+    );
+    assert!(
+        kernel
+            .processes
+            .values()
+            .all(|process| process.generation == generation)
+    );
+    assert_eq!(
+        kernel.answers.len() as u32,
+        kernel.asked,
+        "every caller was answered"
+    );
+    assert_eq!(kernel.listeners, kernel.committed);
+    let last = |which: fn(&Notice) -> bool| kernel.notices.iter().rposition(which);
+    let reloading = last(|notice| *notice == Notice::Reloading);
+    let ready = last(|notice| matches!(notice, Notice::Ready(_)));
+    assert!(ready > reloading, "the init system hears of the end");
+}
+
+/// A history, then a stop: everything ends, and was reaped.
+fn live_and_stop(steps: &[Step], signal: Signal) {
+    let mut history = live(steps);
+    history.floors.clear();
+    if history.outcome.is_none() {
+        history.order("stop");
+        history.send(signal);
+        history.pass(120_000);
+    }
+    let kernel = &history.master.turn.world;
+    assert!(history.outcome.is_some(), "it ends: {:?}", kernel.processes);
+    assert!(kernel.processes.is_empty());
+    assert!(kernel.answers.len() as u32 >= kernel.asked.saturating_sub(1));
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn any_history_keeps_the_promises_and_settles(steps in prop::collection::vec(step(), 0..30)) {
+        live_and_settle(&steps);
+    }
+
+    #[test]
+    fn a_stop_ends_any_history(
+        steps in prop::collection::vec(step(), 0..30),
+        signal in prop_oneof![Just(Signal::SIGTERM), Just(Signal::SIGINT)],
+    ) {
+        live_and_stop(&steps, signal);
+    }
+}
+
+// Found ones.
+
+#[test]
+fn a_worker_that_was_ready_in_time_is_not_too_late_because_the_master_stood_still() {
+    live_and_settle(&[
+        Step::Stopped(5000),
+        Step::Signal(Signal::SIGTTIN),
+        Step::Stopped(2000),
+    ]);
+}
+
+#[test]
+fn a_first_worker_that_hangs_in_the_moment_it_is_ready_proves_nothing() {
+    live_and_settle(&[
+        Step::Signal(Signal::SIGHUP),
+        Step::Stopped(200),
+        Step::Hangs(0),
+        Step::Stopped(2000),
+    ]);
+}
+
+#[test]
+fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
+    live_and_settle(&[
+        Step::Mail(None),
+        Step::Pass(5251),
+        Step::Crash(2),
+        Step::Signal(Signal::SIGWINCH),
+    ]);
+}
