@@ -261,64 +261,6 @@ fn the_manual_has_every_signal_and_no_other() {
     assert_eq!(items("man/preforkd.8", "Dv"), table);
 }
 
-/// The public fields of the structs in src/config.rs, as they are called in the file.
-fn keys() -> BTreeSet<String> {
-    let text = read("src/config.rs");
-    let mut keys = BTreeSet::new();
-    let mut renamed = None;
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix("#[serde(rename = \"") {
-            renamed = rest.split('"').next().map(str::to_owned);
-        } else if let Some((name, _)) = line
-            .strip_prefix("pub ")
-            .and_then(|rest| rest.split_once(": "))
-        {
-            if name.starts_with("fn ") {
-                continue;
-            }
-            keys.insert(renamed.take().unwrap_or_else(|| name.to_owned()));
-        }
-    }
-    // The tables themselves.
-    keys.retain(|key| key != "master" && key != "app");
-    keys
-}
-
-#[test]
-fn every_key_stands_in_the_manual_and_in_the_sample() {
-    let keys = keys();
-    assert!(
-        keys.contains("workers") && keys.contains("static") && keys.len() > 20,
-        "{keys:?}"
-    );
-    let described = items("man/preforkd.toml.5", "Ic");
-    let missing: Vec<_> = keys.difference(&described).collect();
-    assert!(
-        missing.is_empty(),
-        "preforkd.toml.5 does not describe {missing:?}"
-    );
-    let of_listen = ["address", "name", "mode", "owner", "group"]
-        .map(str::to_owned)
-        .into();
-    let unknown: Vec<_> = described
-        .difference(&keys)
-        .filter(|key| !BTreeSet::contains(&of_listen, *key))
-        .collect();
-    assert!(
-        unknown.is_empty(),
-        "preforkd.toml.5 describes {unknown:?}, which there is not"
-    );
-    let sample = read("conf/app.toml");
-    for key in &keys {
-        let found = sample.lines().any(|line| {
-            let words: Vec<_> = line.trim_start_matches('#').split_whitespace().collect();
-            words.windows(2).any(|pair| pair == [key.as_str(), "="])
-        });
-        assert!(found, "conf/app.toml does not show `{key}`");
-    }
-}
-
 #[test]
 fn every_sample_configuration_is_accepted() {
     let mut checked = 0;

@@ -94,38 +94,79 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// Puts an error of the TOML reader in our own words where they help more.
-pub(super) fn explain(error: &toml::de::Error) -> Place {
+/// Puts an error of the TOML reader in our own words where they help more, and names the key.
+pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
     let message = error.message();
-    let message = unknown_key(message).unwrap_or_else(|| wrong_type(message));
+    let message = unknown_key(message).unwrap_or_else(|| in_words_of_toml(message));
+    let key = error.span().and_then(|span| key_at(text, &span));
     Place {
         span: error.span(),
-        message,
+        message: match key {
+            Some(key) => format!("{key}: {message}"),
+            None => message,
+        },
     }
 }
 
-/// serde names types; people want to know what to write.
-fn wrong_type(message: &str) -> String {
-    let hint = match message {
-        m if m.starts_with("invalid type: string") && m.contains("expected a sequence") => {
-            " (write a list: [\"…\"])"
+/// The key whose value holds `span`, without the name of its app. A file that is not TOML has none.
+fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
+    let file = toml::de::DeTable::parse(text).ok()?;
+    let mut path = Vec::new();
+    find(file.get_ref(), span, &mut path);
+    let from = match path.first() {
+        Some(&"app") => 2,
+        _ => 1,
+    };
+    let key = path.get(from..)?.join(".");
+    (!key.is_empty()).then_some(key)
+}
+
+fn find<'a>(
+    table: &'a toml::de::DeTable<'_>,
+    span: &Range<usize>,
+    path: &mut Vec<&'a str>,
+) -> bool {
+    for (key, value) in table {
+        path.push(key.get_ref());
+        // The span of a table that has a header is the header, so look inside of every table.
+        let inner = match value.get_ref() {
+            toml::de::DeValue::Table(inner) => find(inner, span, path),
+            _ => false,
+        };
+        let place = value.span();
+        if inner || (place.start <= span.start && span.end <= place.end) {
+            return true;
         }
-        m if m.starts_with("invalid type") && m.ends_with("expected a string") => {
-            " (write it in quotes)"
-        }
-        m if m.ends_with("expected struct Check") => " (write a table: { path = \"/\" })",
-        _ => "",
+        path.pop();
+    }
+    false
+}
+
+/// serde names types of Rust; people want to know what to write.
+fn in_words_of_toml(message: &str) -> String {
+    let found = |found: &str| match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        other => format!("the {}", other.replace('`', "")),
     };
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {key} is missing");
     }
-    let message = message.replace('\n', "; ");
-    let message = match message.rsplit_once("expected ") {
-        Some((start, "u16" | "u32")) => format!("{start}expected a number"),
-        Some((start, what)) if what.starts_with("struct ") => format!("{start}expected a table"),
-        _ => message,
-    };
-    message + hint
+    let parts = |start| message.strip_prefix(start)?.split_once(", expected ");
+    if let Some((what, expected)) = parts("invalid type: ") {
+        let (expected, hint) = match expected {
+            "a sequence" => ("a list", " (write [\"…\"])"),
+            "a string" => ("a string", " (write it in quotes)"),
+            "path string" => ("a path", " (write it in quotes)"),
+            "a map" | "a table" => ("a table", " (write { KEY = VALUE })"),
+            other => (other, ""),
+        };
+        return format!("must be {expected}, not {}{hint}", found(what));
+    }
+    if let Some((what, expected)) = parts("unknown variant ") {
+        return format!("must be {expected}, not {what}").replace('`', "\"");
+    }
+    message.replace('\n', "; ")
 }
 
 /// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps.
