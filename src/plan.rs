@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
 use crate::supervisor::{Policy, Readiness};
 
@@ -26,8 +28,9 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 
-/// What the master does with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the master does with a configuration. Its JSON form is for a master of the same program: it holds all of it, but
+/// needs paths that are valid UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Where the master writes its process id.
     pub pid_file: Option<PathBuf>,
@@ -41,7 +44,7 @@ pub struct Plan {
 }
 
 /// A socket to bind, or to take over from the init system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Where.
     pub address: Address,
@@ -58,7 +61,7 @@ pub struct Listener {
 }
 
 /// A pool of like workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
     /// Which listeners its workers get, in this order, and under which names.
     pub sockets: Vec<(String, Address)>,
@@ -83,7 +86,7 @@ pub struct App {
 }
 
 /// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recycle {
     /// When it is so old, or up to a tenth younger.
     pub max_age: Option<Duration>,
@@ -92,7 +95,7 @@ pub struct Recycle {
 }
 
 /// How it is seen that a worker hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hang {
     /// Nobody looks.
     Unseen,
@@ -103,7 +106,7 @@ pub enum Hang {
 }
 
 /// How a process is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The file to execute.
     pub program: PathBuf,
@@ -120,7 +123,7 @@ pub struct Launch {
 }
 
 /// User and groups of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// User id.
     pub uid: u32,

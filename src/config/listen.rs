@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::{self, Serialize, Serializer};
 
 use super::keys::Listen;
 use super::table::Value;
@@ -72,6 +73,19 @@ impl<'de> Deserialize<'de> for Address {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         address(&text).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Address {
+    /// As it is written in the configuration.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Self::Unix(path) = self
+            && path.to_str().is_none()
+        {
+            let message = format!("the path {} is not valid UTF-8", path.display());
+            return Err(ser::Error::custom(message));
+        }
+        serializer.collect_str(self)
     }
 }
 

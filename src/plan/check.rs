@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Draft;
 use crate::config::Place;
 
@@ -9,7 +11,7 @@ use crate::config::Place;
 pub const CHECK_LISTENER: &str = "check";
 
 /// A request and its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Path and query.
     pub path: String,

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Draft, normal};
 use crate::config::{Place, Value};
 
 /// A file that grows at its end.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogFile {
     /// Where.
     pub path: PathBuf,
@@ -15,7 +17,7 @@ pub struct LogFile {
 }
 
 /// The log files of an app; what has none goes to the master's own standard output or error, or nowhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output.
     pub stdout: Option<LogFile>,

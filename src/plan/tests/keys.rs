@@ -174,3 +174,39 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
         }
     }
 }
+
+#[test]
+fn a_plan_survives_as_json() {
+    let mut plans = vec![plan(
+        "[master]\npid_file = 'x.pid'\n\
+         [app.q]\ncommand = ['celery', '{fd}']\nuser = 'www'\numask = '0027'\nready = '3s'\nwatchdog = '1500ms'\n\
+         listen = ['[::1]:80', 'fd:x', { address = 'unix:s', mode = '0660', owner = 'www', group = 'media' }]\n\
+         stdout = 'x.log'\nmax_age = '1d'\nmax_memory = '1GiB'\nworkers = { min = 0, max = 3 }\n\
+         give_up = { crashes = 3, within = '1m', then = 'exit' }\n\
+         reload = { before = ['celery'], check = { path = '/' }, soak = '250ms', surge = 2 }\n\
+         [app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\naccess_log = 'a.log'\nenv = { A = 'ü\"' }",
+    )];
+    for key in KEYS {
+        if let Some(value) = other_value(key) {
+            plans.push(with(key.table, kind(key), &[(key.name, value)]));
+        }
+    }
+    for plan in plans {
+        let json = serde_json::to_string(&plan).expect("all paths are UTF-8");
+        assert_eq!(
+            serde_json::from_str::<Plan>(&json).expect(&json),
+            plan,
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn a_path_that_json_cannot_hold_is_an_error() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut plan = plan("[app.w]\ncommand = ['celery']\nlisten = ['unix:x']");
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"));
+    plan.listeners[0].address = Address::Unix(path.to_owned());
+    let error = serde_json::to_string(&plan).expect_err("it would be another path");
+    assert!(error.to_string().contains("is not valid UTF-8"), "{error}");
+}
