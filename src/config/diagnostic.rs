@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use toml::de::{DeTable, DeValue};
+
 /// Something wrong at a place of the file, counted in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -96,9 +98,18 @@ fn floor(text: &str, at: usize) -> usize {
 
 /// Puts an error of the TOML reader in our own words where they help more, and names the key.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
-    let message = error.message();
-    let message = unknown_key(message).unwrap_or_else(|| in_words_of_toml(message));
-    let key = error.span().and_then(|span| key_at(text, &span));
+    let path = error.span().and_then(|span| path_to(text, &span));
+    let path = path.unwrap_or_default();
+    let (key, message) = match unknown_key(error.message()) {
+        Some((unknown, message)) => {
+            let known = path.iter().position(|key| *key == unknown);
+            (key(&path[..known.unwrap_or(path.len())]), message)
+        }
+        None => {
+            let name = path.last().cloned();
+            (key(&path).or(name), in_words_of_toml(error.message()))
+        }
+    };
     Place {
         span: error.span(),
         message: match key {
@@ -108,38 +119,42 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
     }
 }
 
-/// The key whose value holds `span`, without the name of its app. A file that is not TOML has none.
-fn key_at(text: &str, span: &Range<usize>) -> Option<String> {
-    let file = toml::de::DeTable::parse(text).ok()?;
-    let mut path = Vec::new();
-    find(file.get_ref(), span, &mut path);
-    let from = match path.first() {
-        Some(&"app") => 2,
+/// A key as a path below `[master]` or its app.
+fn key(path: &[String]) -> Option<String> {
+    let from = match path.first()?.as_str() {
+        "app" => 2,
         _ => 1,
     };
     let key = path.get(from..)?.join(".");
     (!key.is_empty()).then_some(key)
 }
 
-fn find<'a>(
-    table: &'a toml::de::DeTable<'_>,
-    span: &Range<usize>,
-    path: &mut Vec<&'a str>,
-) -> bool {
-    for (key, value) in table {
-        path.push(key.get_ref());
-        // The span of a table that has a header is the header, so look inside of every table.
+/// The names that lead to the value that holds `span`. A file that is not TOML has none.
+fn path_to(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
+    let file = DeTable::parse(text).ok()?;
+    let mut path = find(file.get_ref(), span)?;
+    path.reverse();
+    Some(path)
+}
+
+/// The same from the innermost outwards.
+fn find(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+    table.iter().find_map(|(name, value)| {
+        // The place of a table that has a header is the header, so look inside of each.
         let inner = match value.get_ref() {
-            toml::de::DeValue::Table(inner) => find(inner, span, path),
-            _ => false,
+            DeValue::Table(inner) => find(inner, span),
+            DeValue::Array(values) => values.iter().find_map(|value| match value.get_ref() {
+                DeValue::Table(inner) => find(inner, span),
+                _ => None,
+            }),
+            _ => None,
         };
         let place = value.span();
-        if inner || (place.start <= span.start && span.end <= place.end) {
-            return true;
-        }
-        path.pop();
-    }
-    false
+        let here = place.start <= span.start && span.end <= place.end;
+        let mut path = inner.or_else(|| here.then(Vec::new))?;
+        path.push(name.get_ref().to_string());
+        Some(path)
+    })
 }
 
 /// serde names types of Rust; people want to know what to write.
@@ -147,7 +162,11 @@ fn in_words_of_toml(message: &str) -> String {
     let found = |found: &str| match found {
         "sequence" => "a list".to_owned(),
         "map" => "a table".to_owned(),
-        other => format!("the {}", other.replace('`', "")),
+        other => {
+            let other = other.replace('`', "").replace("floating point", "number");
+            let other = other.replace("integer", "number");
+            format!("the {}", other.trim_end_matches(" as i128"))
+        }
     };
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {key} is missing");
@@ -169,8 +188,8 @@ fn in_words_of_toml(message: &str) -> String {
     message.replace('\n', "; ")
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps.
-fn unknown_key(message: &str) -> Option<String> {
+/// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps. Says the key too.
+fn unknown_key(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
@@ -178,9 +197,10 @@ fn unknown_key(message: &str) -> Option<String> {
         .iter()
         .map(|name| (strsim::jaro_winkler(key, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(if score > 0.75 {
+    let message = if score > 0.75 {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
         format!("unknown key `{key}`; known here are: {}", known.join(", "))
-    })
+    };
+    Some((key, message))
 }

@@ -93,7 +93,7 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
         ),
         (
             "[app]\nw = 4",
-            "2:5: must be a table, not the integer 4",
+            "2:5: w: must be a table, not the number 4",
             "",
         ),
         (
@@ -128,12 +128,12 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
         ),
         (
             "[app.w]\numask = 22",
-            "2:9: umask: must be a string, not the integer 22",
+            "2:9: umask: must be a string, not the number 22",
             "(write it in quotes)",
         ),
         (
             "[app.w]\nchdir = 22",
-            "2:9: chdir: must be a path, not the integer 22",
+            "2:9: chdir: must be a path, not the number 22",
             "(write it in quotes)",
         ),
         (
@@ -143,7 +143,7 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
         ),
         (
             "[app.w]\npreload = 1",
-            "2:11: preload: must be a boolean, not the integer 1",
+            "2:11: preload: must be a boolean, not the number 1",
             "",
         ),
         (
@@ -198,7 +198,7 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
         ),
         (
             "[app.w]\nlisten = [{ address = \"x\" }]",
-            "2:23: listen: \"x\" is not an address",
+            "2:23: listen.address: \"x\" is not an address",
             "fd:NAME",
         ),
         (
@@ -225,6 +225,52 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
             "[app.w]\nworkers = { min = 3, mex = 4 }",
             "2:22: workers: unknown key `mex`",
             "did you mean `max`",
+        ),
+        (
+            "[aap.x]\na = 1",
+            "1:2: unknown key `aap`",
+            "did you mean `app`",
+        ),
+        (
+            "[app.w.relod]\na = 1",
+            "1:8: unknown key `relod`",
+            "did you mean `reload`",
+        ),
+        (
+            "[app.w.reload.chek]\na = 1",
+            "1:15: reload: unknown key `chek`",
+            "did you mean `check`",
+        ),
+        ("master = 4", "1:10: master: must be a table", ""),
+        (
+            "[app.'a.b']\nthreads = 0",
+            "2:11: threads: must be between 1 and 1000",
+            "",
+        ),
+        (
+            "[app.w]\nreload.soak = \"5x\"",
+            "2:15: reload.soak: \"5x\" is not a time",
+            "",
+        ),
+        (
+            "[[app.w.listen]]\naddress = \"x\"",
+            "2:11: listen.address: \"x\" is not an address",
+            "",
+        ),
+        (
+            "[app.w]\nenv = { A = 4 }",
+            "2:13: env.A: must be a string, not the number 4",
+            "",
+        ),
+        (
+            "[app.w]\nthreads = 4.5",
+            "2:11: threads: must be a number from 1 to 1000, not the number 4.5",
+            "",
+        ),
+        (
+            "[app.w]\nthreads = 99999999999999999999",
+            "2:11: threads: must be",
+            "99999999999999999999\n",
         ),
         ("[app.w", "1:7: unclosed table", ""),
     ];
