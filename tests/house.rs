@@ -161,6 +161,32 @@ fn only_the_plan_reads_the_configuration() {
 }
 
 #[test]
+fn the_plan_has_no_default_of_its_own() {
+    let files = sources("src/plan")
+        .into_iter()
+        .chain([root().join("src/plan.rs")]);
+    let is_test = |file: &Path| {
+        file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs")
+    };
+    for file in files.filter(|file| !is_test(file)) {
+        let code = code(&file);
+        // A default is a row of config/keys.rs; here it would be a number beside it.
+        for default in ["unwrap_or(", "map_or("] {
+            let mut uses = code.split(default).skip(1);
+            let literal =
+                uses.find(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '"'));
+            let literal = literal.and_then(|rest| rest.lines().next());
+            assert_eq!(literal, None, "{}: {default}", file.display());
+        }
+        assert!(
+            !code.contains("Duration::from_"),
+            "{} has a time of its own",
+            file.display()
+        );
+    }
+}
+
+#[test]
 fn unsafe_code_stands_in_two_files_only() {
     for file in sources("src") {
         let path = file
