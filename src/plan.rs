@@ -329,7 +329,10 @@ impl Draft<'_> {
         };
         let path = normal(&self.folder.join(&**chdir));
         if !self.host.is_folder(&path) {
-            return Err(chdir.wrong(format!("chdir: there is no folder {}", path.display())));
+            return Err(chdir.wrong(format!(
+                "chdir: there is no folder {} (create it first)",
+                path.display()
+            )));
         }
         Ok(path)
     }

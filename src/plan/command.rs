@@ -56,9 +56,9 @@ impl Draft<'_> {
         find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
             if name.contains('/') {
                 let file = launch.chdir.join(name);
-                wrong(format!("there is no executable file {}", file.display()))
+                wrong(format!("there is no executable file {} (check the path and the permissions)", file.display()))
             } else {
-                wrong(format!("there is no program \"{name}\" in PATH ({path})"))
+                wrong(format!("there is no program \"{name}\" in PATH, which is {path} (write the path of the program)"))
             }
         })
     }

@@ -61,7 +61,7 @@ impl Draft<'_> {
         let group = self.host.group(&name.0);
         group.ok_or_else(|| {
             name.wrong(format!(
-                "{key}: there is no group \"{}\" on this host",
+                "{key}: there is no group \"{}\" on this host (create it first)",
                 name.0
             ))
         })
@@ -69,7 +69,7 @@ impl Draft<'_> {
 }
 
 pub(super) fn no_user(key: &str, name: &str) -> String {
-    format!("{key}: there is no user \"{name}\" on this host")
+    format!("{key}: there is no user \"{name}\" on this host (create it first)")
 }
 
 fn not_root(key: &str) -> String {

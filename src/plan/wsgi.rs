@@ -105,7 +105,9 @@ impl Draft<'_> {
                 } else {
                     format!("{name} in PATH")
                 };
-                python.wrong(format!("python: there is no executable {place}"))
+                python.wrong(format!(
+                    "python: there is no executable {place} (write the path of an interpreter)"
+                ))
             })?;
             // Only by name: the link of a virtual environment must not be followed.
             let found = normal(&found);
