@@ -1,5 +1,6 @@
 //! The tables and keys of `app.toml`: type, default, when a change takes effect, which kind of app a key is for, and
-//! one sentence. The manual and the sample file say the same, which tests/keys.rs sees to.
+//! one sentence. To add a key, add a row here and use it in `plan/`; tests/keys.rs then asks for its entries in the
+//! manual and the sample file, which say the same, and plan/tests/keys.rs for an effect on the plan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,7 +10,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::listen::{Address, Entry};
-use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables, words};
+use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
     GroupName, MOST_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,

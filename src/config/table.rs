@@ -6,7 +6,7 @@ use std::ops::{Deref, Range};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
-use super::{Place, Typed};
+use super::Place;
 
 /// A key of the configuration, as the manual describes it.
 #[derive(Debug)]
@@ -169,11 +169,6 @@ impl<T> Written for Option<Value<T>> {
     }
 }
 
-/// The words for a type that is generic over its parts: `T::words()` as a plain function.
-pub(super) fn words<T: Typed>() -> String {
-    T::words()
-}
-
 /// Declares tables. Each row is a key:
 ///
 /// ```text
@@ -200,7 +195,7 @@ macro_rules! tables {
             Key {
                 table: $path,
                 name: tables!(@name $field $($name)?),
-                type_words: words::<$type>,
+                type_words: <$type as Typed>::words,
                 default: tables!(@default $default),
                 takes_effect: TakesEffect::$effect,
                 apps: tables!(@apps $($apps)?),
