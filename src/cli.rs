@@ -13,7 +13,7 @@ use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
 use crate::log_writer;
 use crate::logging;
-use crate::master::{self, Master, Outcome};
+use crate::master::{self, Outcome};
 use crate::plan::{self, Plan};
 use crate::probe;
 use crate::sys;
@@ -67,6 +67,9 @@ enum Command {
     Stop,
     /// Open the log files anew, as USR1 does.
     Reopen,
+    /// The process that checks the configuration; started by the master only.
+    #[command(hide = true)]
+    CheckConfig,
     /// The process behind a check; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
@@ -82,6 +85,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let own_task = match &arguments.command {
+        Some(Command::CheckConfig) => Some(Ok(())),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::WriteLog { path }) => Some(
             log_writer::run(path)
@@ -177,7 +181,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
         Command::Scale { what } => client::ask(socket, &format!("scale {what}")),
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
-        Command::WriteLog { .. } | Command::Probe(_) => {
+        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig => {
             unreachable!("handled before: it has no master to ask")
         }
     }
@@ -220,9 +224,5 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;
-    let master = Master::new(file, plan, listeners, signals)
-        .map_err(|error| format!("cannot start: {error}"))?;
-    master
-        .run()
-        .map_err(|error| format!("cannot wait for events: {error}"))
+    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot go on: {error}"))
 }

@@ -13,6 +13,7 @@
 //! Three crates beside it are what runs in a worker: `preforkd-worker` (the contract with the master),
 //! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
 
+pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod logging;
 pub mod master;
 pub mod plan;
 pub mod probe;
+pub mod release;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;

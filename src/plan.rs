@@ -85,6 +85,49 @@ pub struct App {
     pub output: Output,
 }
 
+#[cfg(test)]
+impl App {
+    /// An app of so many workers for tests, whose program is never executed.
+    pub fn example(workers: u32) -> Self {
+        Self {
+            sockets: Vec::new(),
+            launch: Launch {
+                program: "/bin/true".into(),
+                args: vec!["true".into()],
+                env: BTreeMap::new(),
+                chdir: "/".into(),
+                user: None,
+                umask: None,
+            },
+            template: false,
+            policy: Policy {
+                workers,
+                range: None,
+                readiness: Readiness::Notify,
+                announces_end: false,
+                start_timeout: Duration::from_secs(5),
+                graceful_timeout: Duration::from_secs(10),
+                abort_grace: Duration::from_secs(2),
+                check: false,
+                soak: Duration::ZERO,
+                surge: None,
+                max_draining: 2,
+                give_up: None,
+                backoff: Default::default(),
+            },
+            threads: None,
+            hang: Hang::Unseen,
+            recycle: Recycle {
+                max_age: None,
+                max_memory: None,
+            },
+            before: None,
+            check: None,
+            output: Output::default(),
+        }
+    }
+}
+
 /// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recycle {

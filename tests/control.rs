@@ -147,9 +147,9 @@ fn scale_names_the_app_and_says_what_is_wrong() {
         );
     }
     for (what, why) in [
-        ("web", "say APP=NUMBER"),
+        ("web", "write APP=NUMBER"),
         ("api=2", "there is no app \"api\" (there is: web)"),
-        ("web=x", "\"x\" is no number"),
+        ("web=x", "\"x\" is not a number"),
         ("web=0", "between 1 and 10000"),
     ] {
         let (status, _, complaint) = command(&run, &["scale", what]);
