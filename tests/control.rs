@@ -196,7 +196,7 @@ fn the_socket_is_for_its_user_only_and_is_not_needed() {
     let (status, _, complaint) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
     assert!(
-        complaint.contains("there is no control socket"),
+        complaint.contains("no control socket is configured"),
         "{complaint}"
     );
     run.stop();

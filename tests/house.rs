@@ -160,6 +160,49 @@ fn only_the_plan_reads_the_configuration() {
     }
 }
 
+/// Code without what stands under `#[cfg(test)]` at the left margin.
+fn without_items_for_tests(code: &str) -> String {
+    let mut parts = format!("\n{code}")
+        .split("\n#[cfg(test)]\n")
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    for part in &mut parts[1..] {
+        // An item of one line, or a block up to its brace at the margin.
+        let end = match part.lines().next().is_some_and(|line| line.ends_with(';')) {
+            true => part.find('\n'),
+            false => part.find("\n}\n").map(|at| at + 2),
+        };
+        part.replace_range(..end.unwrap_or(part.len()), "");
+    }
+    parts.concat()
+}
+
+#[test]
+fn the_plan_has_no_default_of_its_own() {
+    let files = sources("src/plan")
+        .into_iter()
+        .chain([root().join("src/plan.rs")]);
+    let is_test = |file: &Path| {
+        file.components().any(|part| part.as_os_str() == "tests") || file.ends_with("tests.rs")
+    };
+    for file in files.filter(|file| !is_test(file)) {
+        let code = without_items_for_tests(&code(&file));
+        // A default is a row of config/keys.rs; here it would be a number beside it.
+        for default in ["unwrap_or(", "map_or("] {
+            let mut uses = code.split(default).skip(1);
+            let literal =
+                uses.find(|rest| rest.starts_with(|c: char| c.is_ascii_digit() || c == '"'));
+            let literal = literal.and_then(|rest| rest.lines().next());
+            assert_eq!(literal, None, "{}: {default}", file.display());
+        }
+        assert!(
+            !code.contains("Duration::from_"),
+            "{} has a time of its own",
+            file.display()
+        );
+    }
+}
+
 #[test]
 fn unsafe_code_stands_in_two_files_only() {
     for file in sources("src") {
@@ -259,64 +302,6 @@ fn the_manual_has_every_signal_and_no_other() {
         .map(|(signal, _)| signal.to_string())
         .collect();
     assert_eq!(items("man/preforkd.8", "Dv"), table);
-}
-
-/// The public fields of the structs in src/config.rs, as they are called in the file.
-fn keys() -> BTreeSet<String> {
-    let text = read("src/config.rs");
-    let mut keys = BTreeSet::new();
-    let mut renamed = None;
-    for line in text.lines() {
-        let line = line.trim();
-        if let Some(rest) = line.strip_prefix("#[serde(rename = \"") {
-            renamed = rest.split('"').next().map(str::to_owned);
-        } else if let Some((name, _)) = line
-            .strip_prefix("pub ")
-            .and_then(|rest| rest.split_once(": "))
-        {
-            if name.starts_with("fn ") {
-                continue;
-            }
-            keys.insert(renamed.take().unwrap_or_else(|| name.to_owned()));
-        }
-    }
-    // The tables themselves.
-    keys.retain(|key| key != "master" && key != "app");
-    keys
-}
-
-#[test]
-fn every_key_stands_in_the_manual_and_in_the_sample() {
-    let keys = keys();
-    assert!(
-        keys.contains("workers") && keys.contains("static") && keys.len() > 20,
-        "{keys:?}"
-    );
-    let described = items("man/preforkd.toml.5", "Ic");
-    let missing: Vec<_> = keys.difference(&described).collect();
-    assert!(
-        missing.is_empty(),
-        "preforkd.toml.5 does not describe {missing:?}"
-    );
-    let of_listen = ["address", "name", "mode", "owner", "group"]
-        .map(str::to_owned)
-        .into();
-    let unknown: Vec<_> = described
-        .difference(&keys)
-        .filter(|key| !BTreeSet::contains(&of_listen, *key))
-        .collect();
-    assert!(
-        unknown.is_empty(),
-        "preforkd.toml.5 describes {unknown:?}, which there is not"
-    );
-    let sample = read("conf/app.toml");
-    for key in &keys {
-        let found = sample.lines().any(|line| {
-            let words: Vec<_> = line.trim_start_matches('#').split_whitespace().collect();
-            words.windows(2).any(|pair| pair == [key.as_str(), "="])
-        });
-        assert!(found, "conf/app.toml does not show `{key}`");
-    }
 }
 
 #[test]

@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 /// How crashes hold back replacements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
     /// A worker that was ready for so long has stayed up.
     pub stayed_up: Duration,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Between which numbers, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Range {
     /// Never fewer. With 0 the app may have none while nobody asks anything of it.
     pub min: u32,

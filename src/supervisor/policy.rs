@@ -12,7 +12,7 @@ pub const STOP_NOW: Duration = Duration::from_secs(1);
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
 /// When an app is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GiveUp {
     /// After so many failures (of workers that had not stayed up)...
     pub crashes: u32,
@@ -23,7 +23,7 @@ pub struct GiveUp {
 }
 
 /// When a worker counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Readiness {
     /// It sends `READY=1`.
     Notify,
@@ -34,7 +34,7 @@ pub enum Readiness {
 }
 
 /// What one generation wants of an app's workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
     /// The number of workers that should be ready, at first where it follows the load.
     pub workers: u32,
