@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use log::{error, info, warn};
 
 use crate::client;
+use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
@@ -69,7 +70,10 @@ enum Command {
     Reopen,
     /// The process that checks the configuration; started by the master only.
     #[command(hide = true)]
-    CheckConfig,
+    CheckConfig {
+        /// The file.
+        path: PathBuf,
+    },
     /// The process behind a check; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
@@ -85,7 +89,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let own_task = match &arguments.command {
-        Some(Command::CheckConfig) => Some(Ok(())),
+        Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::WriteLog { path }) => Some(
             log_writer::run(path)
@@ -181,7 +185,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
         Command::Scale { what } => client::ask(socket, &format!("scale {what}")),
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
-        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig => {
+        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
             unreachable!("handled before: it has no master to ask")
         }
     }

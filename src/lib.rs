@@ -13,10 +13,10 @@
 //! Three crates beside it are what runs in a worker: `preforkd-worker` (the contract with the master),
 //! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
 
-pub mod check;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod config_check;
 pub mod effects;
 pub mod log_writer;
 pub mod logging;

@@ -110,6 +110,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
         }
         let code = code(&file);
         for other in [
+            "config_check",
             "control",
             "host",
             "init",
@@ -128,7 +129,8 @@ fn effects_know_neither_each_other_nor_who_decides() {
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
-            let launches = ["log_files", "probe", "template"].contains(&name.as_str());
+            let launches =
+                ["config_check", "log_files", "probe", "template"].contains(&name.as_str());
             let allowed =
                 (launches && other == "launch") || (name == "template" && other == "notify");
             assert!(

@@ -19,6 +19,7 @@ use preforkd_worker::stderr;
 
 use super::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
 use crate::config::Address;
+use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{CallerId, Control};
 use crate::effects::init::Init;
 use crate::effects::launch::{Contract, Output, launch};
@@ -69,6 +70,7 @@ pub(super) struct System {
     /// The listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
+    checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes whose program is not executed yet.
     launching: HashMap<Pid, OwnedFd>,
     /// Pipes from which the master reads what a process writes to standard error.
@@ -133,6 +135,7 @@ impl System {
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
+            checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
             errors: io::stderr(),
@@ -362,11 +365,15 @@ impl World for System {
     }
 
     fn start_check(&mut self) -> io::Result<Pid> {
-        crate::check::start(&self.file)
+        let check = ConfigCheck::start(&self.file)?;
+        let pid = check.pid;
+        self.checks.insert(pid, check);
+        Ok(pid)
     }
 
-    fn checked(&mut self, _job: Pid) -> Result<Plan, String> {
-        crate::check::read(&self.file)
+    fn checked(&mut self, job: Pid) -> Result<Plan, String> {
+        let check = self.checks.remove(&job);
+        check.map_or_else(|| Err(String::new()), ConfigCheck::found)
     }
 
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
