@@ -140,7 +140,7 @@ impl Master {
         for (name, app_plan) in &plan.apps {
             let name: Name = name.as_str().into();
             let app = self.apps.entry(name.clone()).or_insert_with(|| App {
-                supervisor: Supervisor::new(seed(&name)),
+                supervisor: Supervisor::new(fastrand::u64(..)),
                 plans: Default::default(),
                 removed: false,
                 ended: false,
@@ -300,10 +300,4 @@ fn load(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     Plan::parse(&text, file, &ThisHost).map_err(|error| error.one_line())
-}
-
-/// Something of this process and app, so that masters and apps do not retry in step.
-fn seed(name: &str) -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(name)
 }

@@ -42,7 +42,7 @@ pub(super) struct Backoff {
     refused: bool,
     last_failure: Option<Instant>,
     not_before: Option<Instant>,
-    random: u64,
+    random: fastrand::Rng,
 }
 
 impl Backoff {
@@ -52,8 +52,7 @@ impl Backoff {
             refused: false,
             last_failure: None,
             not_before: None,
-            // xorshift stays at zero for ever if it starts there.
-            random: seed | 1,
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -136,10 +135,6 @@ impl Backoff {
             policy.most
         };
         let whole = policy.first.saturating_mul(1 << doublings).min(most);
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let chance = (self.random % 1024) as f64 / 2048.0;
-        whole.mul_f64(0.5 + chance)
+        whole.mul_f64(0.5 + self.random.f64() / 2.0)
     }
 }
