@@ -145,8 +145,10 @@ impl History {
                 }
             }
             Step::CannotStart => {
-                let mut workers = world.supervisor.workers.iter();
-                if let Some((&id, _)) = workers.find(|(_, w)| w.state == State::Starting) {
+                let mut workers = world.supervisor.roster.iter();
+                let starting = workers.find(|(_, w)| matches!(w.state, State::Starting { .. }));
+                if let Some((id, _)) = starting {
+                    drop(workers);
                     // Of the worker's own doing, or of the system's.
                     if id.0 % 2 == 0 {
                         world.vanishes(id);
@@ -177,34 +179,29 @@ impl History {
 
     fn check(&mut self) {
         let supervisor = &self.world.supervisor;
-        let alive: BTreeSet<_> = self.world.alive.keys().collect();
-        let known: BTreeSet<_> = supervisor.workers.keys().collect();
+        supervisor.roster.check();
+        let alive: BTreeSet<_> = self.world.alive.keys().copied().collect();
+        let known: BTreeSet<_> = supervisor.roster.iter().map(|(id, _)| id).collect();
         assert_eq!(
             alive, known,
             "every process is known, every known worker lives"
         );
-        let seats: BTreeSet<_> = supervisor
-            .workers
-            .values()
-            .map(|w| (w.generation, w.slot))
-            .collect();
-        assert_eq!(
-            seats.len(),
-            supervisor.workers.len(),
-            "no seat is given twice"
-        );
+        let workers = supervisor.roster.iter();
+        let slots: BTreeSet<_> = workers.map(|(_, w)| (w.generation, w.slot)).collect();
+        assert_eq!(slots.len(), known.len(), "no slot is given twice");
         let counts = supervisor.counts();
         if supervisor.is_settled() {
-            self.floor = Some(supervisor.wanted());
+            self.floor = Some(counts.wanted);
         }
         if let Some(floor) = &mut self.floor {
-            let serving = supervisor.workers.values().filter(|w| w.active());
-            let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
+            let workers = supervisor.roster.iter();
+            let active = workers.filter(|(_, w)| w.state.is_active());
+            let generations: BTreeSet<_> = active.map(|(_, w)| w.generation).collect();
             assert!(
                 generations.len() <= 2,
                 "the current one, and one that comes or goes"
             );
-            *floor = supervisor.wanted().min(*floor);
+            *floor = counts.wanted.min(*floor);
             assert!(
                 counts.ready >= *floor,
                 "a reload or a recycling never leaves fewer than wanted"
@@ -243,10 +240,9 @@ proptest! {
         history.check();
         let supervisor = &history.world.supervisor;
         prop_assert!(supervisor.is_settled());
-        let current = supervisor.current.as_ref().map(|c| c.generation);
-        prop_assert_eq!(current, Some(history.generation));
+        prop_assert_eq!(supervisor.generation(), Some(history.generation));
         prop_assert!(history.world.alive.values().all(|&g| g == history.generation));
-        prop_assert_eq!(history.world.alive.len() as u32, supervisor.wanted());
+        prop_assert_eq!(history.world.alive.len() as u32, supervisor.counts().wanted);
     }
 
     #[test]

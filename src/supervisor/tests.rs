@@ -1,6 +1,6 @@
 //! One test per sentence of the manual, in virtual time: nothing here waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
@@ -91,7 +91,9 @@ impl World {
                 self.alive.remove(&id);
                 self.dying.remove(&id);
             }
-            for action in self.supervisor.handle(event, self.now) {
+            let actions = self.supervisor.handle(event, self.now);
+            self.supervisor.roster.check();
+            for action in actions {
                 self.perform(action);
             }
             self.facts.pop_front();
