@@ -7,7 +7,7 @@ use super::{Generation, GiveUp, Slot, WorkerId};
 pub enum Action {
     /// Start a worker.
     Spawn {
-        /// Its name in later events.
+        /// Identifies it in later events.
         worker: WorkerId,
         /// Its number within the generation.
         slot: Slot,
@@ -16,17 +16,17 @@ pub enum Action {
     },
     /// Tell a worker to finish and exit (TERM).
     Terminate(WorkerId, Reason),
-    /// Tell a worker to say what it is doing and die (ABRT).
+    /// Tell a worker to report what it is doing and die (ABRT).
     Abort(WorkerId, Reason),
-    /// End a worker (KILL).
+    /// Kill a worker (KILL).
     Kill(WorkerId, Reason),
-    /// A worker serves, by its own word or by the policy's.
+    /// A worker is ready: it has reported so, or the policy says when it is.
     Ready(WorkerId),
-    /// The canary of the candidate is ready: check it.
+    /// Check the first worker of the candidate, which is ready.
     Check(WorkerId),
-    /// The canary of the candidate is ready, and was checked, and has lived long enough.
+    /// The first worker of the candidate is ready, has passed its check, and has stayed ready for long enough.
     Proven(Generation),
-    /// The candidate cannot start: its canary ended, or failed its check. The candidate is already gone here.
+    /// The first worker of the candidate ended or failed its check. The supervisor has dropped the candidate.
     Failed(Generation),
     /// Too many workers failed: no more are started until the next reload.
     GaveUp(GiveUp),
@@ -51,7 +51,7 @@ pub enum Reason {
     Recycled,
     /// Fewer workers are wanted.
     ScaledDown,
-    /// All workers are drained (WINCH).
+    /// The app was paused (WINCH).
     Paused,
     /// Its generation was given up.
     RolledBack,
@@ -59,10 +59,10 @@ pub enum Reason {
     StartTimeout,
     /// It had not ended within `graceful_timeout`.
     GracefulTimeout,
-    /// More than `max_draining` generations were draining, and its was the oldest.
+    /// More than `max_draining` generations were draining, and its own was the oldest.
     MaxDraining,
-    /// It was in one request, or silent, for longer than `timeout` or `watchdog` allows.
+    /// It was busy with one request for longer than `timeout`, or silent for longer than `watchdog`.
     Hung,
-    /// It had not died of ABRT.
+    /// It had not died of ABRT within `abort_grace`.
     AbortGrace,
 }

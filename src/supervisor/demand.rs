@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Between which numbers, and how.
+/// The limits of a number of workers that follows the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
     /// Never fewer. With 0 the app may have no worker while there is no request for it.
     pub min: u32,
     /// Never more.
     pub max: u32,
-    /// So many should be idle while others are busy.
+    /// This number should be idle while others are busy.
     pub spare: u32,
-    /// A worker that was not needed for so long is ended.
+    /// A worker that was not needed for this time is ended.
     pub idle_timeout: Duration,
 }
 
@@ -74,7 +74,8 @@ impl Demand {
         (wanted > range.min).then(|| self.since + range.idle_timeout)
     }
 
-    /// The number of workers that was enough for a whole `idle_timeout`, if that is over and they are fewer than wanted.
+    /// The number of workers that was enough during a whole `idle_timeout`, if that has passed and they are fewer than
+    /// wanted.
     pub(super) fn shrink(&mut self, wanted: u32, range: &Range, now: Instant) -> Option<u32> {
         if self.deadline(wanted, range)? > now {
             return None;
@@ -92,7 +93,7 @@ impl Demand {
 
 fn needed(load: Load, wanted: u32, range: &Range) -> u32 {
     let number = match load.busy {
-        // With nothing to do none is spare.
+        // Without work there is no need for spare workers.
         Some(0) if load.waiting == 0 => 0,
         Some(busy) => busy
             .saturating_add(load.waiting)
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_workers_leave_so_many_idle_within_the_range() {
+    fn while_some_are_busy_others_are_spare_within_the_range() {
         for (busy, number) in [(0, 1), (1, 3), (4, 6), (6, 8), (100, 8)] {
             assert_eq!(needed(load(busy, 0), 5, &RANGE), number, "{busy} busy");
         }
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(
             demand.shrink(6, &RANGE, at(61)),
             None,
-            "six were needed at its begin"
+            "six were needed when it began"
         );
         assert_eq!(told(&mut demand, load(1, 0), 6, &RANGE, at(70)), None);
         assert_eq!(demand.shrink(6, &RANGE, at(121)), Some(3));
