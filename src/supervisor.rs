@@ -246,7 +246,7 @@ impl Supervisor {
         self.give_up(now, actions);
         self.calm(now);
         self.follow_load(now);
-        self.recycle();
+        self.recycle_next();
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
         self.end_oldest_drain(actions);

@@ -8,7 +8,7 @@ use super::{Action, Generation, Reason, Supervisor, Urgency, Wish, WorkerId, pol
 
 impl Supervisor {
     /// Lets one worker at a time be replaced by a fresh one, and only when all else is well.
-    pub(super) fn recycle(&mut self) {
+    pub(super) fn recycle_next(&mut self) {
         let Some(current) = &self.current else { return };
         let wanted = current.wanted as usize;
         let complete = self.roster.ready() == wanted && self.roster.active() == wanted;
