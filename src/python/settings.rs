@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use preforkd_http::Limits;
 use serde::Deserialize;
@@ -54,11 +54,14 @@ impl Settings {
     /// After how many requests this worker asks to be replaced, by chance between `max_requests` and
     /// `max_requests_jitter` more.
     pub fn lifetime(&self) -> Option<u64> {
-        use std::hash::{BuildHasher, RandomState};
-        // A fork inherits the thread's keys if the template has used them, so it is the process id that tells workers apart.
-        let chance = RandomState::new().hash_one(std::process::id());
         let most = self.max_requests?;
-        Some(most.saturating_add(chance % self.max_requests_jitter.saturating_add(1)))
+        // A fork inherits the state of every generator, so each worker seeds one of its own: the process id tells
+        // workers of one instant apart, the time those of one process id.
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let time = time.map_or(0, |time| time.as_nanos() as u64);
+        let mut random =
+            fastrand::Rng::with_seed(time ^ u64::from(std::process::id()).rotate_left(32));
+        Some(most.saturating_add(random.u64(0..=self.max_requests_jitter)))
     }
 
     /// Seconds after SIGTERM until the worker ends itself, should nobody be there to kill it: a little more than the master waits.
