@@ -552,3 +552,24 @@ fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
         Step::Signal(Signal::SIGWINCH),
     ]);
 }
+
+#[test]
+fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
+    let stuck = Written {
+        code: Code::Stuck,
+        workers: 5,
+        template: false,
+        check: None,
+        before: None,
+        listeners: 0,
+    };
+    live_and_settle(&[
+        Step::Write(0, Some(stuck)),
+        Step::Signal(Signal::SIGHUP),
+        Step::Pass(1070),
+        Step::Signal(Signal::SIGTTIN),
+        Step::Leaves(2),
+        Step::Stopped(4701),
+        Step::Write(0, None),
+    ]);
+}
