@@ -64,8 +64,8 @@ struct History {
     floors: BTreeMap<Name, u32>,
     /// The apps whose workers crashes held back at the last turn, and until when.
     waited: BTreeMap<Name, Instant>,
-    /// The release before this one was complete.
-    waited_for_last: bool,
+    /// The generations that served each app before the release that is under way.
+    serving: BTreeMap<Name, BTreeSet<u64>>,
 }
 
 impl History {
@@ -85,7 +85,7 @@ impl History {
             outcome: None,
             floors: BTreeMap::new(),
             waited: BTreeMap::new(),
-            waited_for_last: true,
+            serving: BTreeMap::new(),
         };
         history.pass(0);
         history
@@ -146,27 +146,28 @@ impl History {
             slots.len(),
             "no slot is given twice: {slots:?}"
         );
-        // A release that finds the last one in trouble does not wait until that is complete.
-        let done = current.map(release::Outcome::Done);
-        match self.master.release.state() {
-            State::Idle | State::Preparing => {
-                self.waited_for_last = self.master.release.outcome() == done.as_ref();
-            }
-            _ => {}
+        let state = self.master.release.state();
+        if *state == State::Stopped {
+            return;
         }
-        for name in self
-            .master
-            .workers
-            .apps
-            .keys()
-            .filter(|_| self.waited_for_last)
-        {
+        for name in self.master.workers.apps.keys() {
             let untold =
                 living().filter(|p| p.app == *name && !p.told && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
+            // A release that finds the last one in trouble does not wait until that has no older workers.
+            let before = self.serving.entry(name.clone()).or_default();
+            match state {
+                State::RollingOut { .. } => {}
+                // Workers of the running generation come also while the next one is proven.
+                State::Proving { .. } => before.extend(current),
+                _ => before.clone_from(&serving),
+            }
+            let new = [current, self.master.release.candidate()];
+            let known =
+                |generation: &u64| before.contains(generation) || new.contains(&Some(*generation));
             assert!(
-                serving.len() <= 2,
-                "{name}: one that serves, one that comes: {serving:?}"
+                serving.iter().all(known),
+                "{name}: {serving:?} serve, and before the release {before:?} did"
             );
         }
         self.check_floors();
