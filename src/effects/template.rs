@@ -8,34 +8,15 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, sockopt,
 };
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
 use crate::plan::Launch;
 
-/// A worker that a template is to fork.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Wanted {
-    /// Comes back with the answer.
-    pub ticket: u64,
-    /// The worker's number.
-    pub slot: u32,
-    /// Its record in the scoreboard.
-    pub record: Option<u32>,
-}
-
-/// What a template, or a worker just forked from it, says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Said {
-    /// The application is loaded.
-    Ready,
-    /// A worker runs.
-    Forked(u64, Pid),
-    /// The system would not have a worker forked.
-    Failed(u64, String),
-    /// The process that was to fork these workers ended badly.
-    Lost(Vec<u64>, String),
-}
+/// As many packets are read at a time, lest a template that sends without end takes all time and memory: more than the
+/// queue of a socket holds, so that all is read that was sent before an end.
+const TURN: usize = 1024;
 
 /// One template and what it was asked for.
 pub struct Template {
@@ -43,8 +24,8 @@ pub struct Template {
     pub pid: Pid,
     socket: OwnedFd,
     loaded: bool,
-    waiting: VecDeque<Wanted>,
-    asked: Vec<Wanted>,
+    waiting: VecDeque<Fork>,
+    asked: Vec<Fork>,
 }
 
 impl Template {
@@ -89,22 +70,22 @@ impl Template {
     }
 
     /// Asks for a worker, now or as soon as the application is loaded.
-    pub fn want(&mut self, wanted: Wanted) {
-        self.waiting.push_back(wanted);
+    pub fn want(&mut self, order: Fork) {
+        self.waiting.push_back(order);
         self.send();
     }
 
     /// Takes a request back that was not sent yet; says whether that was so.
     pub fn cancel(&mut self, ticket: u64) -> bool {
         let before = self.waiting.len();
-        self.waiting.retain(|wanted| wanted.ticket != ticket);
+        self.waiting.retain(|order| order.ticket != ticket);
         self.waiting.len() < before
     }
 
     /// Gives up a request that was sent; says whether it was not answered before.
     pub fn forget(&mut self, ticket: u64) -> bool {
         let before = self.asked.len();
-        self.asked.retain(|wanted| wanted.ticket != ticket);
+        self.asked.retain(|order| order.ticket != ticket);
         self.asked.len() < before
     }
 
@@ -113,32 +94,48 @@ impl Template {
         self.waiting.is_empty() && self.asked.is_empty()
     }
 
-    /// What was said, until there is nothing more.
-    pub fn receive(&mut self) -> Option<Said> {
-        loop {
-            let (sender, text) = notify::receive(&self.socket)?;
-            let mut said = parse(sender, &text);
-            match &mut said {
-                Some(Said::Ready) => {
-                    self.loaded = true;
-                    self.send();
-                }
-                Some(Said::Forked(ticket, _)) => {
-                    self.forget(*ticket);
-                }
-                Some(Said::Failed(ticket, _)) if !self.forget(*ticket) => continue,
-                Some(Said::Failed(..)) => {}
-                // Some of its workers may be there.
-                Some(Said::Lost(tickets, _)) => {
-                    tickets.retain(|ticket| self.forget(*ticket));
-                    if tickets.is_empty() {
-                        continue;
-                    }
-                }
-                None => continue,
-            }
-            return said;
+    /// The replies that matter, in their order, and who sent each; and whether there may be more, as no more than
+    /// [`TURN`] packets are read at a time.
+    pub fn receive(&mut self) -> (Vec<(Pid, Reply)>, bool) {
+        let mut replies = Vec::new();
+        for _ in 0..TURN {
+            let Some((sender, packet)) = notify::receive(&self.socket) else {
+                return (replies, false);
+            };
+            let reply = Reply::parse(packet.as_bytes());
+            replies.extend(reply.and_then(|reply| Some((sender, self.take(sender, reply)?))));
         }
+        (replies, true)
+    }
+
+    /// Leaves out replies to orders that were not given, but for a worker that introduces itself: it may be one that
+    /// was given up, and must not go on.
+    fn take(&mut self, sender: Pid, reply: Reply) -> Option<Reply> {
+        let reply = match reply {
+            Reply::Ready => {
+                self.loaded = true;
+                reply
+            }
+            Reply::Forked { ticket } => {
+                // The kernel shows a sender outside of our PID namespace as 0, which to kill(2) is the master's own group.
+                if sender.as_raw() <= 0 || sender == self.pid {
+                    return None;
+                }
+                self.forget(ticket);
+                reply
+            }
+            Reply::Failed { ticket, .. } => self.forget(ticket).then_some(reply)?,
+            // Some of its workers may be there.
+            Reply::Lost {
+                mut tickets,
+                reason,
+            } => {
+                tickets.retain(|ticket| self.forget(*ticket));
+                (!tickets.is_empty()).then_some(Reply::Lost { tickets, reason })?
+            }
+        };
+        self.send();
+        Some(reply)
     }
 
     /// Everything that was asked for in vain, when the template has died.
@@ -146,20 +143,17 @@ impl Template {
         self.asked
             .into_iter()
             .chain(self.waiting)
-            .map(|wanted| wanted.ticket)
+            .map(|order| order.ticket)
     }
 
     fn send(&mut self) {
         while self.loaded
-            && let Some(wanted) = self.waiting.front()
+            && let Some(order) = self.waiting.front()
         {
-            let record = wanted
-                .record
-                .map_or("-".into(), |record| record.to_string());
-            let text = format!("FORK {} {} {record}", wanted.ticket, wanted.slot);
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            if socket::send(self.socket.as_raw_fd(), text.as_bytes(), flags).is_err() {
-                // Full: goes on when the template has answered. Closed: its death is told by the kernel.
+            let sent = socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags);
+            if sent.is_err() {
+                // Full: goes on with the next reply. Closed: the kernel tells of its death.
                 return;
             }
             self.asked.extend(self.waiting.pop_front());
@@ -167,52 +161,127 @@ impl Template {
     }
 }
 
-fn parse(sender: Pid, text: &str) -> Option<Said> {
-    let mut words = text.trim_end().splitn(3, ' ');
-    match (words.next()?, words.next(), words.next()) {
-        ("READY", None, None) => Some(Said::Ready),
-        ("FORKED", Some(ticket), None) => Some(Said::Forked(ticket.parse().ok()?, sender)),
-        ("FAILED", Some(ticket), reason) => Some(Said::Failed(
-            ticket.parse().ok()?,
-            reason.unwrap_or_default().to_owned(),
-        )),
-        ("LOST", Some(tickets), reason) => Some(Said::Lost(
-            tickets
-                .split(',')
-                .map(|ticket| ticket.parse().ok())
-                .collect::<Option<_>>()?,
-            reason.unwrap_or_default().to_owned(),
-        )),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_words_of_a_template_are_understood_and_others_ignored() {
-        let pid = Pid::from_raw(7);
-        assert_eq!(parse(pid, "READY"), Some(Said::Ready));
-        assert_eq!(parse(pid, "FORKED 12"), Some(Said::Forked(12, pid)));
-        assert_eq!(
-            parse(pid, "FAILED 3 no memory left"),
-            Some(Said::Failed(3, "no memory left".into()))
-        );
-        assert_eq!(
-            parse(pid, "LOST 3,4 it was killed"),
-            Some(Said::Lost(vec![3, 4], "it was killed".into()))
-        );
-        for nonsense in [
-            "",
-            "READY now",
-            "FORKED",
-            "FORKED x",
-            "FORKED 1 2",
-            "fork 1",
-        ] {
-            assert_eq!(parse(pid, nonsense), None, "{nonsense}");
+    fn template() -> (Template, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+                .expect("a pair of sockets");
+        setsockopt(&socket, sockopt::PassCred, &true).expect("an option of sockets");
+        let template = Template {
+            pid: Pid::from_raw(1),
+            socket,
+            loaded: false,
+            waiting: VecDeque::new(),
+            asked: Vec::new(),
+        };
+        (template, theirs)
+    }
+
+    fn say(theirs: &OwnedFd, reply: &str) {
+        socket::send(theirs.as_raw_fd(), reply.as_bytes(), MsgFlags::empty()).expect("room");
+    }
+
+    fn order(ticket: u64) -> Fork {
+        Fork {
+            ticket,
+            slot: 0,
+            record: None,
         }
+    }
+
+    #[test]
+    fn orders_wait_for_the_application_to_be_loaded() {
+        let (mut template, theirs) = template();
+        template.want(order(3));
+        let mut packet = [0; 64];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let early = socket::recv(theirs.as_raw_fd(), &mut packet, flags);
+        assert_eq!(early, Err(nix::Error::EAGAIN));
+        say(&theirs, "READY");
+        assert_eq!(
+            template.receive(),
+            (vec![(Pid::this(), Reply::Ready)], false)
+        );
+        let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
+        assert_eq!(Fork::parse(&packet[..length]), Some(order(3)));
+    }
+
+    #[test]
+    fn replies_to_orders_that_were_not_given_are_left_out() {
+        let (mut template, theirs) = template();
+        template.asked = vec![order(3), order(4), order(5)];
+        for reply in [
+            "FAILED 7 no",
+            "LOST 7,8 no",
+            "FAILED 3 no memory",
+            "FAILED 3 again",
+            "nonsense",
+            "LOST 3,4 it was killed",
+            "FORKED 5",
+        ] {
+            say(&theirs, reply);
+        }
+        let reason = "no memory".to_owned();
+        let (replies, _) = template.receive();
+        let replies: Vec<_> = replies.into_iter().map(|(_, reply)| reply).collect();
+        assert_eq!(
+            replies,
+            [
+                Reply::Failed { ticket: 3, reason },
+                Reply::Lost {
+                    tickets: vec![4],
+                    reason: "it was killed".into()
+                },
+                Reply::Forked { ticket: 5 }
+            ]
+        );
+        assert!(template.is_idle());
+    }
+
+    #[test]
+    fn a_template_is_no_worker_of_its_own() {
+        let (mut template, theirs) = template();
+        template.pid = Pid::this();
+        template.asked = vec![order(3)];
+        say(&theirs, "FORKED 3");
+        assert_eq!(template.receive(), (Vec::new(), false));
+        assert!(!template.is_idle(), "the order is still open");
+    }
+
+    #[test]
+    fn orders_that_found_no_room_follow_with_the_replies() {
+        let (mut template, theirs) = template();
+        template.loaded = true;
+        let all = 10_000;
+        (0..all).for_each(|ticket| template.want(order(ticket)));
+        assert!(!template.waiting.is_empty(), "the socket has less room");
+        let mut packet = [0; 64];
+        for ticket in 0..all {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
+            assert_eq!(Fork::parse(&packet[..length]), Some(order(ticket)));
+            say(&theirs, &format!("FAILED {ticket} no memory"));
+            assert_eq!(template.receive().0.len(), 1);
+        }
+        assert!(template.is_idle());
+    }
+
+    #[test]
+    fn a_template_that_sends_without_end_is_heard_in_parts() {
+        let (mut template, theirs) = template();
+        let sending = || {
+            let flags = MsgFlags::MSG_DONTWAIT;
+            socket::send(theirs.as_raw_fd(), b"READY", flags).is_ok()
+        };
+        let queued = std::iter::from_fn(|| sending().then_some(())).count();
+        assert!(
+            queued < TURN,
+            "one turn reads all that the socket holds: {queued}"
+        );
+        assert_eq!(template.receive().0.len(), queued);
     }
 }

@@ -2,7 +2,8 @@
 
 use log::{debug, info};
 use nix::unistd::Pid;
-use preforkd_worker::notify;
+use preforkd_worker::notify::Message;
+use preforkd_worker::text::{LONGEST, clean};
 
 use super::{Master, report};
 use crate::supervisor::Event;
@@ -10,9 +11,6 @@ use crate::supervisor::Event;
 /// So many messages are read at a time, lest a worker that sends without end takes all memory and all time. It
 /// is more than the queue holds at once, so that what was said before a death is always among them.
 const MOST_MESSAGES: usize = 1024;
-
-/// As many characters of a worker's status are kept.
-const LONGEST_STATUS: usize = 200;
 
 impl Master {
     /// What workers and templates say.
@@ -30,52 +28,39 @@ impl Master {
 
     pub(super) fn hear(&mut self, pid: Pid, text: &str) {
         let Some(child) = self.children.get(pid) else {
-            let text = text.trim_end();
             if text.contains("READY=1") {
                 info!("pid {pid} says READY=1, but is no worker itself: it does not count");
             } else {
+                let text = clean(text, LONGEST);
                 debug!("pid {pid} is no worker, but says: {text}");
             }
             return;
         };
         let (app, worker) = (child.app.clone(), child.worker);
-        let (mut alive, mut busy, mut retires, mut said) = (false, false, None, None);
-        for line in text.lines() {
-            match line {
-                "READY=1" => self.facts.push_back((app.clone(), Event::Ready(worker))),
-                "STOPPING=1" => {
-                    if child.told.is_none() {
-                        info!("{}: ends by itself", report::Tag(child, pid));
-                    }
-                    self.facts.push_back((app.clone(), Event::Stopping(worker)));
-                }
-                "WATCHDOG=1" => alive = true,
-                "BUSY=1" => busy = true,
-                line => {
-                    if let Some(reason) = line.strip_prefix(notify::RETIRE) {
-                        retires = Some(reason);
-                    }
-                    if let Some(status) = line.strip_prefix(notify::STATUS) {
-                        let visible = status.chars().filter(|c| !c.is_control());
-                        said = Some(visible.take(LONGEST_STATUS).collect());
-                    }
-                }
+        let message = Message::parse(text.as_bytes());
+        if message.ready {
+            self.facts.push_back((app.clone(), Event::Ready(worker)));
+        }
+        if message.stopping {
+            if child.told.is_none() {
+                info!("{}: ends by itself", report::Tag(child, pid));
             }
+            self.facts.push_back((app, Event::Stopping(worker)));
         }
         if let Some(child) = self.children.get_mut(pid)
-            && said.is_some()
+            && message.status.is_some()
         {
-            child.said = said;
+            child.said = message.status;
         }
-        if alive {
+        if message.watchdog {
             self.alive(pid);
         }
-        if busy {
+        if message.busy {
             self.busy(pid);
             self.load_begins(pid);
         }
-        if let Some(reason) = retires {
-            self.retire(pid, reason);
+        if let Some(reason) = message.retire {
+            self.retire(pid, &reason);
         }
     }
 }

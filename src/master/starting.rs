@@ -7,13 +7,14 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
 use super::children::{Child, Name};
 use super::outputs::Overheard;
 use super::performing::send;
 use super::{Master, report};
 use crate::effects::launch::{Contract, launch};
-use crate::effects::template::{Said, Template, Wanted};
+use crate::effects::template::Template;
 use crate::plan;
 use crate::supervisor::{Event, Generation, Slot, WorkerId};
 use crate::sys::{Progress, progress};
@@ -125,7 +126,7 @@ impl Master {
             }
         }
         if let Some(template) = self.templates.get_mut(&key) {
-            template.want(Wanted {
+            template.want(Fork {
                 ticket: child.worker.0,
                 slot: child.slot,
                 record: child.record,
@@ -209,27 +210,29 @@ impl Master {
     pub(super) fn read_templates(&mut self) {
         let mut said = Vec::new();
         for ((name, generation), template) in &mut self.templates {
-            while let Some(word) = template.receive() {
-                said.push((name.clone(), *generation, template.pid, word));
+            let (replies, more) = template.receive();
+            self.more_messages |= more;
+            for (sender, reply) in replies {
+                said.push((name.clone(), *generation, template.pid, sender, reply));
             }
         }
-        for (name, generation, pid, word) in said {
-            match word {
-                Said::Ready => {
+        for (name, generation, pid, sender, reply) in said {
+            match reply {
+                Reply::Ready => {
                     info!(
                         "app={name} template gen={generation} pid={pid}: the application is loaded"
                     );
                     self.last_words(pid);
                 }
-                Said::Forked(ticket, pid) => self.arrived(&name, WorkerId(ticket), pid),
-                Said::Failed(ticket, reason) => {
+                Reply::Forked { ticket } => self.arrived(&name, WorkerId(ticket), sender),
+                Reply::Failed { ticket, reason } => {
                     let worker = WorkerId(ticket);
                     error!(
                         "app={name} template gen={generation} pid={pid}: cannot fork a worker: {reason} (trying again)"
                     );
                     self.not_started(&name, worker, Event::Refused(worker));
                 }
-                Said::Lost(tickets, reason) => {
+                Reply::Lost { tickets, reason } => {
                     let workers = match tickets.len() {
                         1 => "a worker".to_owned(),
                         several => format!("{several} workers"),

@@ -1,9 +1,12 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::json;
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
+use preforkd_worker::settings::Settings;
 use toml::Spanned;
 
 use super::host::find_program;
@@ -47,25 +50,33 @@ impl Draft<'_> {
         }
         let threads = number(&app.threads, 1, 1..=1000, "threads")?;
         let preload = app.preload.as_ref().is_some_and(|p| *p.get_ref());
-        let settings = json!({
-            "application": wsgi.get_ref(),
-            "threads": threads,
-            "preload": preload,
-            "static": self.static_files()?,
-            "max_requests": at_least_one(&app.max_requests, "max_requests")?,
-            "max_requests_jitter": app.max_requests_jitter.as_ref().map_or(0, |n| *n.get_ref()),
-            "max_head": size(&app.max_head, 32 << 10),
-            "max_headers": number(&app.max_headers, 100, 1..=256, "max_headers")?,
-            "max_body": size(&app.max_body, 64 << 20),
-            "body_in_memory": size(&app.body_in_memory, 256 << 10),
-            "header_timeout": seconds(&app.header_timeout, 10),
-            "body_timeout": seconds(&app.body_timeout, 30),
-            "write_timeout": seconds(&app.write_timeout, 30),
-            "keepalive_timeout": seconds(&app.keepalive_timeout, 30),
-            "graceful_timeout": app.graceful_timeout.map_or(30.0, |t| t.0.as_secs_f64()),
-            "max_connections": number(&app.max_connections, 1000, 1..=1_000_000, "max_connections")?,
-            "listeners": sockets.iter().map(|(_, address)| address.to_string()).collect::<Vec<_>>(),
-        });
+        let settings = Settings {
+            application: wsgi.get_ref().clone(),
+            threads,
+            static_files: self.static_files()?,
+            max_requests: at_least_one(&app.max_requests, "max_requests")?.map(u64::from),
+            max_requests_jitter: app
+                .max_requests_jitter
+                .as_ref()
+                .map_or(0, |n| u64::from(*n.get_ref())),
+            max_head: size(&app.max_head, 32 << 10),
+            max_headers: number(&app.max_headers, 100, 1..=256, "max_headers")?,
+            max_body: size(&app.max_body, 64 << 20),
+            body_in_memory: size(&app.body_in_memory, 256 << 10),
+            header_timeout: time(&app.header_timeout, 10),
+            body_timeout: time(&app.body_timeout, 30),
+            write_timeout: time(&app.write_timeout, 30),
+            keepalive_timeout: time(&app.keepalive_timeout, 30),
+            graceful_timeout: app
+                .graceful_timeout
+                .map_or(Duration::from_secs(30), |t| t.0),
+            max_connections: number(&app.max_connections, 1000, 1..=1_000_000, "max_connections")?,
+        };
+        let settings = settings.encode().map_err(|error| {
+            self.wrong(format!(
+                "the settings of a worker cannot be passed on: {error}"
+            ))
+        })?;
         launch.program = self.python(&launch.chdir)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
@@ -76,18 +87,25 @@ impl Draft<'_> {
             .host
             .extension()
             .map_err(|message| self.wrong(message))?;
-        let extension = extension.to_string_lossy().into_owned();
-        launch.env.insert("PREFORKD_EXTENSION".into(), extension);
-        launch
-            .env
-            .insert("PREFORKD_WSGI".into(), settings.to_string());
+        let kind = match preload {
+            true => Kind::Template,
+            false => Kind::Wsgi,
+        };
+        launch.env.extend([
+            (env::KIND.into(), kind.name().into()),
+            (
+                env::EXTENSION.into(),
+                extension.to_string_lossy().into_owned(),
+            ),
+            (env::WSGI.into(), settings),
+        ]);
         Ok(preload)
     }
 
-    fn static_files(&self) -> Result<serde_json::Value, Place> {
-        let mut folders = serde_json::Map::new();
+    fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {
+        let mut folders = BTreeMap::new();
         let Some(written) = &self.written.static_files else {
-            return Ok(folders.into());
+            return Ok(folders);
         };
         for (prefix, folder) in written.get_ref() {
             if !(prefix.starts_with('/') && prefix.ends_with('/')) {
@@ -103,9 +121,9 @@ impl Draft<'_> {
                 );
                 return Err(Place::at(folder.span(), message));
             }
-            folders.insert(prefix.clone(), path.to_string_lossy().into());
+            folders.insert(prefix.clone(), path);
         }
-        Ok(folders.into())
+        Ok(folders)
     }
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.
@@ -154,9 +172,9 @@ fn size(key: &Key<Size>, default: u64) -> u64 {
     key.as_ref().map_or(default, |size| size.get_ref().0)
 }
 
-fn seconds(key: &Key<Time>, default: u64) -> f64 {
+fn time(key: &Key<Time>, default: u64) -> Duration {
     let time = key.as_ref().map(|time| time.get_ref().0);
-    time.unwrap_or(Duration::from_secs(default)).as_secs_f64()
+    time.unwrap_or(Duration::from_secs(default))
 }
 
 fn number(
