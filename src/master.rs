@@ -108,7 +108,8 @@ pub struct Master {
     waiting: Waiting,
     /// When those who call are to be taken in, as that has failed.
     callers_at: Option<Instant>,
-    scoreboard: Scoreboard,
+    /// One for each app that has had a worker.
+    scoreboards: BTreeMap<Name, Scoreboard>,
     oom_kills: OomKills,
     listeners: Listeners,
     log_files: LogFiles,
@@ -207,7 +208,7 @@ impl Master {
             control,
             waiting: Waiting::default(),
             callers_at: None,
-            scoreboard: Scoreboard::new()?,
+            scoreboards: BTreeMap::new(),
             oom_kills: OomKills::from_now(),
             listeners,
             log_files: LogFiles::default(),
@@ -357,6 +358,8 @@ impl Master {
     fn follow_up(&mut self) {
         self.apps
             .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
+        self.scoreboards
+            .retain(|name, _| self.apps.contains_key(name));
         self.start_wanted_reload();
         self.answer_scaled();
         let counts = self.apps.iter().map(|(name, app)| {

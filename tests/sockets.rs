@@ -159,7 +159,7 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
     assert!(run.ask("link /proc/self/fd/4").starts_with("socket:"));
     assert!(
         run.ask("link /proc/self/fd/5")
-            .contains("preforkd scoreboard")
+            .contains("preforkd scoreboard web ")
     );
     assert_eq!(run.ask("env LISTEN_FDS"), "2");
     assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:web");

@@ -6,7 +6,6 @@ use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use log::{debug, info};
-use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use super::children::Name;
@@ -204,8 +203,6 @@ impl Master {
     }
 
     fn app_json(&self, name: &str, app: &App) -> Value {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
-            .map_or(0, |now| std::time::Duration::from(now).as_nanos() as u64);
         let mut workers: Vec<_> = self
             .children
             .iter()
@@ -213,16 +210,13 @@ impl Master {
             .collect();
         workers.sort_by_key(|(_, child)| (child.generation, child.slot));
         let worker = |(pid, child): &(nix::unistd::Pid, &super::children::Child)| {
-            let seen = child
-                .record
-                .and_then(|record| self.scoreboard.read(record))
-                .filter(|seen| seen.pid != 0);
+            let seen = self.noted(child).filter(|seen| seen.pid != 0);
             let state = match (&child.told, child.ready) {
                 (Some((_, reason)), _) => format!("leaving: {}", report::reason_text(*reason)),
                 (None, true) => "ready".into(),
                 (None, false) => "starting".into(),
             };
-            let busy = seen.as_ref().and_then(|seen| seen.busy_since);
+            let busy = seen.as_ref().and_then(|seen| seen.busy);
             json!({
                 "slot": child.slot,
                 "generation": child.generation,
@@ -235,7 +229,7 @@ impl Master {
                 "errors": seen.as_ref().map(|seen| seen.errors),
                 "bytes": seen.as_ref().map(|seen| seen.bytes_out),
                 "connections": seen.as_ref().map(|seen| seen.connections),
-                "busy": busy.map(|since| now.saturating_sub(since) as f64 / 1e9),
+                "busy": busy.map(|busy| busy.as_secs_f64()),
                 "request": busy.and(seen.as_ref().map(|seen| seen.line.clone())),
             })
         };

@@ -136,7 +136,9 @@ impl Master {
     /// Nothing is to be seen any more: lets the workers, or the listeners, say when there is.
     fn leave_alone(&mut self, name: &Name, plan: &plan::App, records: &[u32], now: Instant) {
         for &record in records {
-            if let Err(error) = self.scoreboard.mark(record) {
+            if let Some(scoreboard) = self.scoreboards.get(name)
+                && let Err(error) = scoreboard.mark(record)
+            {
                 debug!("cannot mark record {record} of the scoreboard: {error}");
             }
         }
@@ -176,8 +178,7 @@ impl Master {
         let workers = self.children.iter().map(|(_, child)| child);
         for child in workers.filter(|child| child.app == *name && child.ready) {
             let Some(record) = child.record else { continue };
-            let seen = self.scoreboard.read(record);
-            let running = seen.map_or(0, |seen| seen.threads_busy);
+            let running = self.noted(child).map_or(0, |seen| seen.threads_busy);
             active |= running > 0;
             if child.told.is_none() {
                 ready += 1;

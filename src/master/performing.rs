@@ -151,7 +151,8 @@ impl Master {
         let mut sockets = child.listens_on.iter();
         if let Some(record) = child.record
             && sockets.all(|at| self.listeners.socket(at).is_some())
-            && let Err(error) = self.scoreboard.succeed(record)
+            && let Some(scoreboard) = self.scoreboards.get(&child.app)
+            && let Err(error) = scoreboard.succeed(record)
         {
             debug!("cannot write record {record} of the scoreboard: {error}");
         }

@@ -1,5 +1,7 @@
 //! Starting workers: by fork and exec, or through a template.
 
+use std::collections::btree_map::Entry;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Instant;
@@ -8,12 +10,14 @@ use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::scoreboard::Snapshot;
 
 use super::children::{Child, Name};
 use super::outputs::Overheard;
 use super::performing::send;
 use super::{Master, report};
 use crate::effects::launch::{Contract, launch};
+use crate::effects::scoreboard::Scoreboard;
 use crate::effects::template::Template;
 use crate::plan;
 use crate::supervisor::{Event, Generation, Slot, WorkerId};
@@ -39,9 +43,9 @@ impl Master {
                 .push_back((name.clone(), Event::SpawnFailed(worker)));
             return;
         };
-        let record = self.scoreboard.allocate();
-        let record = record
-            .inspect_err(|error| warn!("app={name}: no scoreboard record for a worker: {error}"));
+        let record = self.allocate(name).inspect_err(|error| {
+            warn!("app={name}: cannot give a worker a record in the scoreboard: {error}; nobody sees whether it hangs")
+        });
         let child = Child {
             app: name.clone(),
             worker,
@@ -153,9 +157,10 @@ impl Master {
                 })
                 .collect(),
             notify_socket: self.notify.name(),
-            scoreboard: child
-                .record
-                .map(|record| (self.scoreboard.fd(), is_worker.then_some(record))),
+            scoreboard: child.record.and_then(|record| {
+                let scoreboard = self.scoreboards.get(&child.app)?;
+                Some((scoreboard.fd(), is_worker.then_some(record)))
+            }),
             template: None,
             check: None,
             output: self.output(plan, overheard),
@@ -272,8 +277,24 @@ impl Master {
     }
 
     pub(super) fn release(&mut self, child: &Child) {
-        if let Some(record) = child.record {
-            self.scoreboard.release(record);
+        if let Some(record) = child.record
+            && let Some(scoreboard) = self.scoreboards.get_mut(&child.app)
+        {
+            scoreboard.release(record);
         }
+    }
+
+    fn allocate(&mut self, name: &Name) -> io::Result<u32> {
+        let scoreboard = match self.scoreboards.entry(name.clone()) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Scoreboard::new(name)?),
+        };
+        scoreboard.allocate()
+    }
+
+    /// What a worker has noted in its record.
+    pub(super) fn noted(&self, child: &Child) -> Option<Snapshot> {
+        let scoreboard = self.scoreboards.get(&child.app)?;
+        scoreboard.read(child.record?, child.asked_for.elapsed())
     }
 }

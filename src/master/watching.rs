@@ -11,9 +11,7 @@
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
-use preforkd_worker::scoreboard::Snapshot;
 
 use super::{Master, report};
 use crate::plan::Hang;
@@ -115,18 +113,20 @@ impl Master {
     }
 
     fn look_at_request(&mut self, pid: Pid, most: Duration) {
-        let Some(record) = self.children.get(pid).and_then(|child| child.record) else {
+        let child = self.children.get(pid);
+        let Some((child, record)) = child.and_then(|child| Some((child, child.record?))) else {
             return;
         };
         let read = |master: &Self| {
             master
-                .scoreboard
-                .read(record)
-                .and_then(|seen| Some((age(&seen)?, seen)))
+                .noted(child)
+                .and_then(|seen| Some((seen.busy?, seen)))
         };
         let mut seen = read(self);
         if seen.is_none() {
-            if let Err(error) = self.scoreboard.mark(record) {
+            if let Some(scoreboard) = self.scoreboards.get(&child.app)
+                && let Err(error) = scoreboard.mark(record)
+            {
                 debug!("cannot mark record {record} of the scoreboard: {error}");
                 return;
             }
@@ -193,11 +193,4 @@ impl Master {
             child.look_at = None;
         }
     }
-}
-
-/// How long the oldest running request of a worker has been running.
-fn age(seen: &Snapshot) -> Option<Duration> {
-    let since = Duration::from_nanos(seen.busy_since?);
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
-    Some(Duration::from(now).saturating_sub(since))
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
-use preforkd_worker::settings::Settings;
+use preforkd_worker::settings::{MOST_CONNECTIONS, MOST_THREADS, Settings};
 use toml::Spanned;
 
 use super::host::find_program;
@@ -48,7 +48,7 @@ impl Draft<'_> {
                 "`ready` is for apps with `command`; a WSGI worker says itself when it is ready";
             return Err(Place::at(ready.span(), message));
         }
-        let threads = number(&app.threads, 1, 1..=1000, "threads")?;
+        let threads = number(&app.threads, 1, 1..=MOST_THREADS, "threads")?;
         let preload = app.preload.as_ref().is_some_and(|p| *p.get_ref());
         let settings = Settings {
             application: wsgi.get_ref().clone(),
@@ -70,7 +70,12 @@ impl Draft<'_> {
             graceful_timeout: app
                 .graceful_timeout
                 .map_or(Duration::from_secs(30), |t| t.0),
-            max_connections: number(&app.max_connections, 1000, 1..=1_000_000, "max_connections")?,
+            max_connections: number(
+                &app.max_connections,
+                1000,
+                1..=MOST_CONNECTIONS,
+                "max_connections",
+            )?,
         };
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use preforkd_worker::scoreboard::{RECORD_BYTES, RECORD_WORDS};
 use pyo3::prelude::*;
-use rustix::fs::fstat;
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 use rustix::process::{Signal, getpid, kill_current_process_group};
@@ -58,8 +58,15 @@ pub(crate) fn is_only_reference(object: &Bound<'_, PyAny>) -> bool {
 /// Maps record `index` of the scoreboard. The mapping stays for the rest of the process.
 ///
 /// # Errors
-/// The memory is too small, or cannot be mapped.
+/// The memory is not sealed or too small, or cannot be mapped.
 pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [AtomicU64]> {
+    // Without the seals another process could cut the memory off under the mapping, and an access would be SIGBUS.
+    let sealed = SealFlags::SHRINK | SealFlags::GROW;
+    if !fcntl_get_seals(memory)?.contains(sealed) {
+        return Err(io::Error::other(
+            "its size is not sealed (F_SEAL_SHRINK and F_SEAL_GROW)",
+        ));
+    }
     let offset = u64::from(index) * RECORD_BYTES as u64;
     let length = fstat(memory)?.st_size;
     if u64::try_from(length).unwrap_or(0) < offset + RECORD_BYTES as u64 {
@@ -74,7 +81,7 @@ pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [A
     // SAFETY: a new shared mapping at a place that the kernel chooses; no existing memory is touched.
     let address = unsafe { mmap(anywhere, page, protection, MapFlags::SHARED, memory, start) }?;
     // SAFETY: the record lies within the mapped page, since a page is a multiple of a record, and within the file, whose size
-    // was checked and which the master never shrinks. It is never unmapped, hence 'static. It is aligned to 8 bytes, and AtomicU64 is valid
+    // was checked and is sealed. It is never unmapped, hence 'static. It is aligned to 8 bytes, and AtomicU64 is valid
     // for all bits and for memory that other processes read and write.
     Ok(unsafe {
         std::slice::from_raw_parts(

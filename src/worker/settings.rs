@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Most threads of a worker.
+pub const MOST_THREADS: u32 = 1000;
+/// Most connections of a worker.
+pub const MOST_CONNECTIONS: u32 = 1_000_000;
+
 /// What an app with `wsgi` is configured to do; preforkd.toml(5) describes each key. Sizes are in bytes, times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `module:attribute`.
     pub application: String,
-    /// How many requests a worker runs at a time.
+    /// How many requests a worker runs at a time, at most [`MOST_THREADS`].
     pub threads: u32,
     /// URL prefixes and the folders whose files are served below them.
     #[serde(rename = "static")]
@@ -44,7 +49,7 @@ pub struct Settings {
     /// So long after SIGTERM the master waits before it kills.
     #[serde(with = "seconds")]
     pub graceful_timeout: Duration,
-    /// Most connections of one worker.
+    /// Most connections of one worker, at most [`MOST_CONNECTIONS`].
     pub max_connections: u32,
 }
 

@@ -88,6 +88,11 @@ class Contract(Case):
         log = self.failed_start(env={"PREFORKD_WSGI": json.dumps(settings)})
         self.assertIn("could not read PREFORKD_WSGI: missing field `threads`", log)
 
+    def test_a_scoreboard_that_others_could_cut_off_is_refused(self):
+        for seals in (0, 2, 4):
+            log = self.failed_start(seals=seals)
+            self.assertIn("could not map record 9 of the scoreboard: its size is not sealed", log)
+
     def test_a_record_outside_of_the_scoreboard_is_refused(self):
         for record in ("64", "4294967295"):
             log = self.failed_start(env={"PREFORKD_SCOREBOARD_RECORD": record})
