@@ -1,5 +1,7 @@
 //! What the settings of a worker mean to the HTTP server and to the process.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use preforkd_http::Limits;
 use preforkd_worker::settings::Settings;
 
@@ -22,11 +24,13 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
 /// After how many requests this worker asks to be replaced, by chance between `max_requests` and
 /// `max_requests_jitter` more.
 pub(crate) fn lifetime(settings: &Settings) -> Option<u64> {
-    use std::hash::{BuildHasher, RandomState};
-    // A fork inherits the thread's keys if the template has used them, so it is the process id that tells workers apart.
-    let chance = RandomState::new().hash_one(std::process::id());
     let most = settings.max_requests?;
-    Some(most.saturating_add(chance % settings.max_requests_jitter.saturating_add(1)))
+    // A fork inherits the state of every generator, so each worker seeds one of its own: the process id tells
+    // workers of one instant apart, the time those of one process id.
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    let time = time.map_or(0, |time| time.as_nanos() as u64);
+    let mut random = fastrand::Rng::with_seed(time ^ u64::from(std::process::id()).rotate_left(32));
+    Some(most.saturating_add(random.u64(0..=settings.max_requests_jitter)))
 }
 
 /// Seconds after SIGTERM until the worker ends itself, should nobody be there to kill it: a little more than the master waits.
