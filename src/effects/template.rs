@@ -1,6 +1,6 @@
 //! Templates: processes that have loaded an application and fork workers from it, on request over a socket.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -14,18 +14,20 @@ use super::launch::{Contract, launch};
 use super::notify;
 use crate::plan::Launch;
 
-/// As many packets are read at a time, lest a template that sends without end takes all time and memory: more than the
-/// queue of a socket holds, so that all is read that was sent before an end.
+/// Most packets that are read at a time, so that a template that floods costs bounded time and memory: more than the
+/// queue of a socket holds, so that everything is read that was sent before an end.
 const TURN: usize = 1024;
 
-/// One template and what it was asked for.
+/// One template and its orders.
 pub struct Template {
     /// Its process.
     pub pid: Pid,
     socket: OwnedFd,
     loaded: bool,
-    waiting: VecDeque<Fork>,
-    asked: Vec<Fork>,
+    /// Orders that were not sent yet, by ticket. Tickets grow, so this is their order.
+    waiting: BTreeMap<u64, Fork>,
+    /// Tickets of orders that were sent and have no reply yet.
+    sent: BTreeSet<u64>,
 }
 
 impl Template {
@@ -47,13 +49,14 @@ impl Template {
             pid,
             socket,
             loaded: false,
-            waiting: VecDeque::new(),
-            asked: Vec::new(),
+            waiting: BTreeMap::new(),
+            sent: BTreeSet::new(),
         };
         Ok((template, pipe))
     }
 
-    /// What was said before is still to be received; a worker that has not said yet who it is ends instead.
+    /// From now on the template can send nothing. What it has sent before can still be received; a worker that has not introduced
+    /// itself ends.
     pub fn hear_no_more(&self) {
         // It can only fail when the other side is gone.
         let _ = socket::shutdown(self.socket.as_raw_fd(), Shutdown::Read);
@@ -71,31 +74,27 @@ impl Template {
 
     /// Asks for a worker, now or as soon as the application is loaded.
     pub fn want(&mut self, order: Fork) {
-        self.waiting.push_back(order);
+        self.waiting.insert(order.ticket, order);
         self.send();
     }
 
-    /// Takes a request back that was not sent yet; says whether that was so.
+    /// Takes back an order that was not sent yet. Whether that was possible.
     pub fn cancel(&mut self, ticket: u64) -> bool {
-        let before = self.waiting.len();
-        self.waiting.retain(|order| order.ticket != ticket);
-        self.waiting.len() < before
+        self.waiting.remove(&ticket).is_some()
     }
 
-    /// Gives up a request that was sent; says whether it was not answered before.
-    pub fn forget(&mut self, ticket: u64) -> bool {
-        let before = self.asked.len();
-        self.asked.retain(|order| order.ticket != ticket);
-        self.asked.len() < before
+    /// Notes the reply to an order. Whether it was sent and had none yet.
+    fn forget(&mut self, ticket: u64) -> bool {
+        self.sent.remove(&ticket)
     }
 
-    /// Whether nobody waits for a worker of it.
+    /// Whether it has no order that is still to be carried out.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.asked.is_empty()
+        self.waiting.is_empty() && self.sent.is_empty()
     }
 
-    /// The replies that matter, in their order, and who sent each; and whether there may be more, as no more than
-    /// [`TURN`] packets are read at a time.
+    /// The replies that matter, in their order, and who sent each; and whether there may be more, as a bounded number of
+    /// packets is read at a time.
     pub fn receive(&mut self) -> (Vec<(Pid, Reply)>, bool) {
         let mut replies = Vec::new();
         for _ in 0..TURN {
@@ -138,25 +137,22 @@ impl Template {
         Some(reply)
     }
 
-    /// Everything that was asked for in vain, when the template has died.
+    /// The tickets of all orders without a reply, when the template has died.
     pub fn unanswered(self) -> impl Iterator<Item = u64> {
-        self.asked
-            .into_iter()
-            .chain(self.waiting)
-            .map(|order| order.ticket)
+        self.sent.into_iter().chain(self.waiting.into_keys())
     }
 
     fn send(&mut self) {
         while self.loaded
-            && let Some(order) = self.waiting.front()
+            && let Some(order) = self.waiting.first_entry()
         {
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let sent = socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags);
-            if sent.is_err() {
+            let packet = order.get().encode();
+            if socket::send(self.socket.as_raw_fd(), packet.as_bytes(), flags).is_err() {
                 // Full: goes on with the next reply. Closed: the kernel tells of its death.
                 return;
             }
-            self.asked.extend(self.waiting.pop_front());
+            self.sent.insert(order.remove().ticket);
         }
     }
 }
@@ -175,8 +171,8 @@ mod tests {
             pid: Pid::from_raw(1),
             socket,
             loaded: false,
-            waiting: VecDeque::new(),
-            asked: Vec::new(),
+            waiting: BTreeMap::new(),
+            sent: BTreeSet::new(),
         };
         (template, theirs)
     }
@@ -213,7 +209,7 @@ mod tests {
     #[test]
     fn replies_to_orders_that_were_not_given_are_left_out() {
         let (mut template, theirs) = template();
-        template.asked = vec![order(3), order(4), order(5)];
+        template.sent = [3, 4, 5].into();
         for reply in [
             "FAILED 7 no",
             "LOST 7,8 no",
@@ -246,7 +242,7 @@ mod tests {
     fn a_template_is_no_worker_of_its_own() {
         let (mut template, theirs) = template();
         template.pid = Pid::this();
-        template.asked = vec![order(3)];
+        template.sent = [3].into();
         say(&theirs, "FORKED 3");
         assert_eq!(template.receive(), (Vec::new(), false));
         assert!(!template.is_idle(), "the order is still open");

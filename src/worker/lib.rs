@@ -1,6 +1,6 @@
 //! The contract between the master and its workers, as types that both sides use (preforkd-worker(7) describes it).
 //!
-//! [`contract`] has its version and the kinds of worker, [`env`] the variables, [`settings`] what a WSGI worker is
+//! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] what a WSGI worker is
 //! configured to do, [`messages`] what master and template say, [`notify`] what a worker tells the master, and
 //! [`scoreboard`] the layout of the shared memory. [`text`] cleans what workers say.
 //!
