@@ -19,8 +19,7 @@ impl From<PyErr> for Failure {
     }
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Message(error.to_string())
-    }
+/// What could not be done, and why.
+pub(crate) fn could_not<E: Into<io::Error>>(what: &str) -> impl Fn(E) -> Failure {
+    move |error| Failure::Message(format!("could not {what}: {}", error.into()))
 }

@@ -1,6 +1,5 @@
 //! What a process has from its master: settings and descriptors.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use preforkd_worker::env::{self, Environment};
@@ -8,7 +7,7 @@ use preforkd_worker::scoreboard::Record;
 use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, could_not};
 use crate::{logger, sys};
 
 /// Everything that the master passes.
@@ -37,11 +36,7 @@ impl Inheritance {
         logger::set_process(&environment);
         let settings = Settings::parse(&get(env::WSGI).unwrap_or_default())
             .map_err(|error| Failure::Message(format!("could not read {}: {error}", env::WSGI)))?;
-        let adopt = |fd| {
-            sys::adopt(fd).map_err(|error| {
-                Failure::Message(format!("could not take over descriptor {fd}: {error}"))
-            })
-        };
+        let adopt = |fd| sys::adopt(fd).map_err(could_not(&format!("take over descriptor {fd}")));
         Ok(Self {
             settings,
             listeners: (0..environment.listeners as i32)
@@ -66,7 +61,7 @@ impl Inheritance {
         if let Err(error) = stream.call_method0("flush") {
             log::debug!("could not flush standard error: {error}");
         }
-        rustix::stdio::dup2_stderr(&stderr).map_err(io::Error::from)?;
+        rustix::stdio::dup2_stderr(&stderr).map_err(could_not("change standard error"))?;
         logger::look_at_stderr();
         Ok(())
     }
@@ -77,11 +72,8 @@ impl Inheritance {
         else {
             return Ok(None);
         };
-        let words = sys::map_record(memory, index).map_err(|error| {
-            Failure::Message(format!(
-                "could not map record {index} of the scoreboard: {error}"
-            ))
-        })?;
+        let what = format!("map record {index} of the scoreboard");
+        let words = sys::map_record(memory, index).map_err(could_not(&what))?;
         let record = Record::new(words);
         record.begin(std::process::id());
         Ok(Some(record))

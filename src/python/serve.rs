@@ -15,7 +15,7 @@ use rustix::net::{SocketAddrAny, getsockname};
 
 use crate::board::Board;
 use crate::environ::Local;
-use crate::failure::Failure;
+use crate::failure::{Failure, could_not};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
 use crate::sys;
@@ -42,17 +42,17 @@ pub(crate) fn serve<'py>(
     } = inheritance;
     let private = check.is_some();
     listeners.extend(check);
-    let stop =
-        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-    sys::stop_on_signal(&stop, last_resort(&settings), false)?;
-    let locals: Vec<Local> = listeners.iter().map(local).collect::<io::Result<_>>()?;
+    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(could_not("create an eventfd"))?;
+    sys::stop_on_signal(&stop, last_resort(&settings), false)
+        .map_err(could_not("handle SIGTERM"))?;
+    let locals = listeners.iter().map(local).collect::<io::Result<_>>();
+    let locals: Vec<Local> = locals.map_err(could_not("find the address of a listener"))?;
     let folders = settings
         .static_files
         .iter()
         .map(|(prefix, path)| (prefix.as_str(), path));
-    let files = Files::new(folders).map_err(|error| {
-        Failure::Message(format!("could not open a folder of static files: {error}"))
-    })?;
+    let files = Files::new(folders).map_err(could_not("open a folder of static files"))?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
@@ -65,7 +65,8 @@ pub(crate) fn serve<'py>(
         .notify_socket
         .as_deref()
         .map(Notifier::new)
-        .transpose()?;
+        .transpose()
+        .map_err(could_not("make a socket to the master"))?;
     let mut board = Board {
         record,
         notifier,
@@ -73,8 +74,9 @@ pub(crate) fn serve<'py>(
         left: lifetime(&settings),
     };
     if settings.threads > 1 {
-        let (pool, seats) = pool(settings.threads as usize)?;
-        let threads = seats
+        let (pool, seats) =
+            pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
+        let threads: io::Result<Vec<_>> = seats
             .into_iter()
             .enumerate()
             .map(|(index, seat)| {
@@ -91,7 +93,8 @@ pub(crate) fn serve<'py>(
                         });
                     })
             })
-            .collect::<io::Result<Vec<_>>>()?;
+            .collect();
+        let threads = threads.map_err(could_not("start a thread"))?;
         board.ready();
         py.detach(|| {
             let result = serve_pool(config, pool, board);
@@ -100,11 +103,12 @@ pub(crate) fn serve<'py>(
                 let _ = thread.join();
             }
             result
-        })?;
+        })
+        .map_err(could_not("go on serving"))?;
     } else {
         let mut wsgi = Wsgi::new(py, application.clone(), &locals, false)?;
         board.ready();
-        serve_inline(config, &mut wsgi, board)?;
+        serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
     Ok(())
 }
@@ -122,12 +126,16 @@ impl Board {
         if let Some(notifier) = &self.notifier
             && let Err(error) = notifier.tell(&Notice::Ready)
         {
-            log::error!("could not tell the master that the worker is ready: {error}");
+            log::error!(
+                "could not tell the master that the worker is ready: {error}; the master will abort it after start_timeout"
+            );
         }
         if let Some(notifier) = &self.notifier
             && let Err(error) = notifier.set_nonblocking()
         {
-            log::warn!("the worker may have to wait for its master: {error}");
+            log::warn!(
+                "could not make the socket to the master non-blocking: {error}; a master that does not read delays requests"
+            );
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
 use self::intermediate::Intermediates;
-use crate::failure::Failure;
+use crate::failure::{Failure, could_not};
 use crate::inheritance::Inheritance;
 use crate::serve::serve;
 use crate::{import, inherited, logger, sys, title};
@@ -34,6 +34,9 @@ const LAST_RESORT: u32 = 12;
 /// How long a new worker waits for the master to become its parent; after that it takes the master for dead.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 
+const ANSWER: &str = "send a message to the master";
+const HEAR: &str = "receive a message of the master";
+
 /// Loads the application and forks workers until the master closes the socket or sends SIGTERM. In a worker it serves,
 /// and returns when that is over.
 pub(crate) fn run(
@@ -45,17 +48,20 @@ pub(crate) fn run(
     let application = import::application(py, &inheritance.settings.application)?;
     prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;
-    let stop =
-        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-    sys::stop_on_signal(&stop, LAST_RESORT, true)?;
-    tell(&socket, &Reply::Ready)?;
+    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(could_not("create an eventfd"))?;
+    sys::stop_on_signal(&stop, LAST_RESORT, true).map_err(could_not("handle SIGTERM"))?;
+    tell(&socket, &Reply::Ready).map_err(could_not(ANSWER))?;
     let mut intermediates = Intermediates::default();
-    while let Some(packet) = py.detach(|| next_packet(&socket, &stop, &mut intermediates))? {
+    while let Some(packet) = py
+        .detach(|| next_packet(&socket, &stop, &mut intermediates))
+        .map_err(could_not(HEAR))?
+    {
         let mut orders: Vec<Fork> = order(&packet).into_iter().collect();
         // The master probes the first worker, and wants no other before that has passed.
         while orders.len() < BATCH
             && inheritance.check.is_none()
-            && let Received::Packet(packet) = receive(&socket)?
+            && let Received::Packet(packet) = receive(&socket).map_err(could_not(HEAR))?
         {
             orders.extend(order(&packet));
         }
@@ -100,11 +106,12 @@ fn work<'py>(
     match tell(&socket, &Reply::Forked { ticket }) {
         // Meanwhile the master has given up the template, and the worker with it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        told => told?,
+        told => told.map_err(could_not(ANSWER))?,
     }
     drop(socket);
     let waited = py.detach(|| wait_for_parent(master));
-    set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(could_not("ask for a signal at the death of the master"))?;
     // The master may have died before the kernel was asked for the signal.
     if !waited || getppid() != master {
         return Ok(());
@@ -159,7 +166,7 @@ fn fork<'a>(
             return Ok(None);
         }
         Err(error) => {
-            fail(socket, tickets(orders), &error)?;
+            fail(socket, tickets(orders), &error).map_err(could_not(ANSWER))?;
             return Ok(None);
         }
     }
@@ -167,7 +174,7 @@ fn fork<'a>(
         match fork() {
             Ok(0) => {
                 // Like every worker it leads a session: the master ends with it what it has started.
-                setsid().map_err(io::Error::from)?;
+                setsid().map_err(could_not("make a session"))?;
                 return Ok(Some(order));
             }
             Ok(_) => {}
