@@ -7,13 +7,14 @@ use clap::{Parser, Subcommand};
 use log::{error, info, warn};
 
 use crate::client;
+use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
 use crate::log_writer;
 use crate::logging;
-use crate::master::{self, Master, Outcome};
+use crate::master::{self, Outcome};
 use crate::plan::{self, Plan};
 use crate::probe;
 use crate::sys;
@@ -30,23 +31,23 @@ const USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(
     version,
-    after_help = "Signals: HUP reloads, TERM stops, TTIN and TTOU add and take a worker. See preforkd(8)."
+    after_help = "Signals: HUP reloads, TERM stops, TTIN and TTOU add and remove a worker. See preforkd(8)."
 )]
 struct Arguments {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Only check the configuration and say what is wrong with it.
+    /// Check the configuration, report the first error, and exit.
     #[arg(short = 't', long)]
     test: bool,
-    /// Also log what is of use to a developer.
+    /// Also log details for debugging.
     #[arg(short, long)]
     verbose: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// What a running master can be asked and told.
+/// A request to a running master.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Show all apps and workers of the running master.
@@ -67,6 +68,12 @@ enum Command {
     Stop,
     /// Open the log files anew, as USR1 does.
     Reopen,
+    /// The process that checks the configuration; started by the master only.
+    #[command(hide = true)]
+    CheckConfig {
+        /// The file.
+        path: PathBuf,
+    },
     /// The process behind a check; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
@@ -82,6 +89,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let own_task = match &arguments.command {
+        Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::WriteLog { path }) => Some(
             log_writer::run(path)
@@ -98,7 +106,7 @@ pub fn run() -> ExitCode {
         }
     }
     let Some(config) = arguments.config else {
-        eprintln!("preforkd: which configuration? Say it with -c FILE (see --help)");
+        eprintln!("preforkd: no configuration file given (use -c FILE)");
         return USAGE.into();
     };
     if let Some(command) = arguments.command {
@@ -154,13 +162,13 @@ fn tell_init(why: &str) {
     }
 }
 
-/// Asks or tells the master that runs with this configuration, which may be faulty by now.
+/// Sends a request to the master that runs with this configuration; the file may have become invalid since.
 fn control(command: &Command, file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let socket = plan::control::find(&text, file, &ThisHost);
     let socket = socket.as_deref().ok_or(
-        "there is no control socket: say `control = \"PATH\"` or `pid_file` in [master] and restart preforkd",
+        "no control socket is configured (set `control` or `pid_file` in [master], and restart preforkd)",
     )?;
     match command {
         Command::Status { json } => {
@@ -168,23 +176,29 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
             if *json {
                 return Ok(answer);
             }
-            let status = serde_json::from_str(&answer)
-                .map_err(|error| format!("the master's status is no JSON: {error}"))?;
+            let status = serde_json::from_str(&answer).map_err(|error| {
+                format!("the status from the master is not valid JSON: {error}")
+            })?;
             Ok(client::table(&status))
         }
         Command::Reload => client::ask(socket, "reload"),
         Command::Scale { what } => client::ask(socket, &format!("scale {what}")),
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
-        Command::WriteLog { .. } | Command::Probe(_) => unreachable!("it speaks to no master"),
+        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
+            unreachable!("handled before: it has no master to ask")
+        }
     }
 }
 
-/// Everything that is wrong with the file, as a user wants to see it.
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// The first error, with its place in the file.
 fn read(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::NotFound => " (say which file with -c)",
+            std::io::ErrorKind::NotFound => " (check the path given with -c)",
             _ => "",
         };
         format!("cannot read {}: {error}{hint}", file.display())
@@ -214,9 +228,5 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;
-    let master = Master::new(file, plan, listeners, signals)
-        .map_err(|error| format!("cannot start: {error}"))?;
-    master
-        .run()
-        .map_err(|error| format!("cannot wait for events: {error}"))
+    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot go on: {error}"))
 }

@@ -37,7 +37,7 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             Err("the master has closed the connection (are you its user, or root?)".into())
         }
         _ => Err(format!(
-            "the master says what cannot be understood: {}",
+            "unexpected answer from the master (is it another version of preforkd?): {}",
             answer.trim_end()
         )),
     }

@@ -1,6 +1,7 @@
 //! What the master does to the world: one topic of system calls in each file. They know neither each other
 //! (but those that `launch`) nor the supervisor nor the master.
 
+pub mod config_check;
 pub mod control;
 pub mod host;
 pub mod init;

@@ -16,12 +16,14 @@
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod config_check;
 pub mod effects;
 pub mod log_writer;
 pub mod logging;
 pub mod master;
 pub mod plan;
 pub mod probe;
+pub mod release;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;

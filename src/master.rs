@@ -1,69 +1,61 @@
-//! The master: waits for events, tells them to the supervisors, performs what they say. It has the only clock,
+//! The master: waits for events, tells them to the supervisors and the release, performs what they decide. It has the only clock,
 //! one thread, and no word with any client.
+//!
+//! Its parts own their state: `workers` who runs, `templates` who forks, `jobs` what runs once, `logs` where output goes,
+//! `control` who waits for an answer, `init` what the init system knows, `watch` and `load` who is looked at when, and
+//! `preparation` the candidate. They meet in a turn of the loop. What touches the kernel is behind the trait `World`.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::io::{self, Stderr};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::collections::BTreeSet;
+use std::io;
 use std::path::PathBuf;
-use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use log::{info, warn};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use log::info;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 
-use crate::effects::control::Control;
-use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
-use crate::effects::log_files::LogFiles;
-use crate::effects::memory::OomKills;
-use crate::effects::notify::NotifySocket;
-use crate::effects::pid_file::PidFile;
-use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::Signals;
-use crate::effects::tail::Tail;
-use crate::effects::template::Template;
-use crate::plan::{self, Plan};
-use crate::signals;
-use crate::supervisor::{Event, Generation, Supervisor};
+use crate::plan::Plan;
+use crate::release::{Name, Release, State};
+use crate::signals as vocabulary;
 
-mod checking;
-mod children;
-mod controlling;
-mod ending;
-mod hearing;
+mod actions;
+mod control;
+mod init;
+mod jobs;
 mod load;
-mod obeying;
-mod outputs;
-mod performing;
-mod preparing;
-mod recycling;
-mod reload;
+mod logs;
+mod messages;
+mod preparation;
 mod report;
+mod rollout;
+mod signals;
 #[cfg(test)]
 mod simulation;
-mod starting;
+mod system;
 mod templates;
-mod watching;
+mod timers;
+mod turn;
+mod watch;
+mod workers;
+mod world;
 
-use checking::Checking;
-use children::{Children, Name};
-use controlling::Waiting;
-use load::Looks;
-use preparing::Preparation;
-use reload::{Opened, Reload};
+use control::{Control, Whole};
+use init::Init;
+use jobs::Jobs;
+use load::Loads;
+use logs::Logs;
+use messages::Complaints;
+use preparation::Preparation;
+use system::System;
+use templates::Templates;
+use turn::Turn;
+use watch::Watch;
+use workers::Workers;
+use world::{Notice, Source, World};
 
-/// The tokens of the poll; descriptors that come and go have `FIRST_FD` and their number.
-const SIGNALS: Token = Token(0);
-const NOTIFY: Token = Token(1);
-const INIT: Token = Token(2);
-const CONTROL: Token = Token(3);
-const FIRST_FD: usize = 4;
-
-/// How often what has failed for want of memory is tried again.
-const POLL_RETRY: Duration = Duration::from_millis(100);
+/// So many workers are started in one turn; meanwhile other things happen.
+const MOST_STARTS: usize = 32;
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,73 +68,29 @@ pub enum Outcome {
     GaveUp,
 }
 
-/// One app: its workers, and how to start those of each generation.
-struct App {
-    supervisor: Supervisor,
-    plans: BTreeMap<Generation, Rc<plan::App>>,
-    /// It is no longer configured: forget it when its last worker has ended.
-    removed: bool,
-    ended: bool,
-    looks: Looks,
-}
-
-/// What the init system was told last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Starting,
-    Ready,
-    Reloading,
-    Stopping,
-}
-
-/// The master process.
-pub struct Master {
-    file: PathBuf,
-    poll: Poll,
-    signals: Signals,
-    notify: NotifySocket,
-    /// Not all messages were read.
-    more_messages: bool,
+/// The master process, in a world.
+struct Master<W> {
+    turn: Turn<W>,
+    workers: Workers,
+    templates: Templates,
+    jobs: Jobs,
+    logs: Logs,
+    control: Control,
     init: Init,
-    control: Option<Control>,
-    waiting: Waiting,
-    /// When those who call are to be taken in, as that has failed.
-    callers_at: Option<Instant>,
-    /// One for each app that has had a worker.
-    scoreboards: BTreeMap<Name, Scoreboard>,
-    oom_kills: OomKills,
-    listeners: Listeners,
-    log_files: LogFiles,
-    /// Standard error.
-    errors: Stderr,
-    /// What is heard on standard error of processes that start.
-    tails: HashMap<Pid, Tail>,
-    checks: HashMap<Pid, Checking>,
-    apps: BTreeMap<Name, App>,
-    children: Children,
-    templates: HashMap<(Name, Generation), Template>,
-    /// Templates that were told to end, and when they have to have.
-    leaving_templates: BTreeMap<Pid, Instant>,
-    /// Pipes of processes whose program is not executed yet.
-    launching: HashMap<Pid, OwnedFd>,
-    /// Facts that are to be told to a supervisor.
-    facts: VecDeque<(Name, Event)>,
-    /// The committed configuration and its generation.
-    current: Option<(Generation, Plan)>,
-    last_generation: Generation,
-    reload: Option<Reload>,
-    preparation: Option<Preparation>,
-    reload_wanted: bool,
+    watch: Watch,
+    loads: Loads,
+    complaints: Complaints,
+    /// Apps of which not all messages were read.
+    unread: BTreeSet<Name>,
+    /// Not all ends of processes were taken.
+    unreaped: bool,
+    release: Release,
+    preparation: Preparation,
+    /// The committed configuration.
+    current: Option<Plan>,
     /// Why the last reload failed; told until one succeeds.
     refused: Option<String>,
-    /// When the init system wants to hear that the loop goes round.
-    sign_of_life: Option<Instant>,
-    /// Everything has ended; how long what was said may still be written.
-    last_words_until: Option<Instant>,
-    phase: Phase,
-    status: String,
     outcome: Outcome,
-    _pid_file: Option<PidFile>,
 }
 
 /// Catches what the master listens to. To be called first of all: a reload that is asked for while the program
@@ -151,241 +99,198 @@ pub struct Master {
 /// # Errors
 /// There is no descriptor left.
 pub fn catch_signals() -> io::Result<Signals> {
-    let numbers = signals::TABLE.iter().map(|(signal, _)| *signal as i32);
+    let numbers = vocabulary::TABLE.iter().map(|(signal, _)| *signal as i32);
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-impl Master {
-    /// A master that serves the checked configuration in `file` through `listeners`.
-    ///
-    /// # Errors
-    /// The process lacks something it needs: descriptors, memory, the folder of the pid file.
-    pub fn new(
-        file: PathBuf,
-        plan: Plan,
-        listeners: Listeners,
-        mut signals: Signals,
-    ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let notify = NotifySocket::bind()?;
-        signals.register(poll.registry(), SIGNALS)?;
-        poll.registry()
-            .register(&mut SourceFd(&notify.fd()), NOTIFY, Interest::READABLE)?;
-        let init = Init::find().unwrap_or_else(|error| {
-            warn!("cannot reach the init system at NOTIFY_SOCKET: {error} (it will not learn that preforkd is ready)");
-            Init::absent()
-        });
-        let sign_of_life = init.watchdog().map(|_| Instant::now());
-        if let Some(fd) = init.fd() {
-            poll.registry()
-                .register(&mut SourceFd(&fd), INIT, Interest::WRITABLE)?;
+/// Serves the checked configuration in `file` through `listeners`, until everything has ended after a stop.
+///
+/// # Errors
+/// The process lacks something it needs: descriptors, memory, the folder of the pid file. Or the poll is broken beyond repair.
+pub fn run(
+    file: PathBuf,
+    plan: Plan,
+    listeners: Listeners,
+    signals: Signals,
+) -> io::Result<Outcome> {
+    let system = System::new(file, &plan, listeners, signals)?;
+    let mut master = Master::new(system, plan);
+    loop {
+        if let Some(outcome) = master.turn()? {
+            return Ok(outcome);
         }
-        let control = plan.control.as_deref().and_then(|path| {
-            let bound = Control::bind(path);
-            bound
-                .inspect_err(|error| warn!("no control socket at {}: {error}", path.display()))
-                .ok()
-        });
-        if let Some(control) = &control {
-            poll.registry()
-                .register(&mut SourceFd(&control.fd()), CONTROL, Interest::READABLE)?;
-        }
-        // A worker forked twice by its template becomes our child: prctl(2).
-        nix::sys::prctl::set_child_subreaper(true)?;
-        let pid_file = plan.pid_file.clone().map(|path| {
-            let shown = path.display().to_string();
-            PidFile::write(path).map_err(|e| {
-                io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
-            })
-        });
-        let mut master = Self {
-            file,
-            poll,
-            signals,
-            notify,
-            more_messages: false,
+    }
+}
+
+impl<W: World> Master<W> {
+    /// A master that begins with a checked configuration.
+    fn new(world: W, plan: Plan) -> Self {
+        let now = world.now();
+        let mut turn = Turn::new(world, now);
+        let init = Init::new(&turn);
+        let (mut preparation, mut jobs) = (Preparation::default(), Jobs::default());
+        preparation.begin_first(&mut turn, &mut jobs, plan);
+        Self {
+            turn,
+            workers: Workers::default(),
+            templates: Templates::default(),
+            jobs,
+            logs: Logs::default(),
+            control: Control::default(),
             init,
-            control,
-            waiting: Waiting::default(),
-            callers_at: None,
-            scoreboards: BTreeMap::new(),
-            oom_kills: OomKills::from_now(),
-            listeners,
-            log_files: LogFiles::default(),
-            errors: io::stderr(),
-            tails: HashMap::new(),
-            checks: HashMap::new(),
-            apps: BTreeMap::new(),
-            children: Children::default(),
-            templates: HashMap::new(),
-            leaving_templates: BTreeMap::new(),
-            launching: HashMap::new(),
-            facts: VecDeque::new(),
+            watch: Watch::default(),
+            loads: Loads::default(),
+            complaints: Complaints::default(),
+            unread: BTreeSet::new(),
+            unreaped: false,
+            release: Release::new(),
+            preparation,
             current: None,
-            last_generation: 0,
-            reload: None,
-            preparation: None,
-            reload_wanted: false,
             refused: None,
-            sign_of_life,
-            last_words_until: None,
-            phase: Phase::Starting,
-            status: String::new(),
             outcome: Outcome::Stopped,
-            _pid_file: pid_file.transpose()?,
-        };
-        for name in master.listeners.unused() {
-            warn!("the inherited socket {name} is used by no app");
         }
-        let log_files = master.log_files.open(&plan.log_files());
-        log_files.map_err(io::Error::other)?;
-        master.propose(plan, Opened::default());
-        Ok(master)
     }
 
-    /// Runs until everything has ended after a stop.
-    ///
-    /// # Errors
-    /// The poll is broken beyond repair.
-    pub fn run(mut self) -> io::Result<Outcome> {
-        let mut events = Events::with_capacity(256);
-        loop {
-            self.tell_supervisors();
-            self.follow_up();
-            if self.phase == Phase::Stopping
-                && self.apps.values().all(|app| app.ended)
-                && self.no_templates()
-                && self.preparation.is_none()
-                && self.logs_are_written()
-            {
-                self.stop_ends();
-                info!("stopped");
-                return Ok(self.outcome);
-            }
-            let wait = self
-                .deadline()
-                .map(|at| at.saturating_duration_since(Instant::now()));
-            let timeout = if std::mem::take(&mut self.more_messages) {
-                Some(Duration::ZERO)
-            } else {
-                wait
-            };
-            match self.poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                // By a signal, which counts even if the handler found no memory to wake the poll with.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-                Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                    warn!("cannot wait for events: {error} (trying again)");
-                    let _ = self.poll.poll(&mut events, Some(POLL_RETRY));
+    /// One turn of the loop: does what is to be done, waits, and takes what has happened. The outcome, when everything has ended.
+    fn turn(&mut self) -> io::Result<Option<Outcome>> {
+        self.settle();
+        if self.has_ended() {
+            self.control.stop_ends(&mut self.turn);
+            info!("stopped");
+            return Ok(Some(self.outcome));
+        }
+        let deadline = self.deadline();
+        let sources = self.turn.world.wait(deadline)?;
+        self.turn.now = self.turn.world.now();
+        self.take(sources);
+        Ok(None)
+    }
+
+    /// Takes what has happened.
+    fn take(&mut self, mut sources: BTreeSet<Source>) {
+        sources.extend(self.unread.iter().cloned().map(Source::Messages));
+        for source in sources {
+            self.take_source(source);
+        }
+        if self.take_signals() || self.unreaped {
+            self.unreaped = !self.reap();
+        }
+        let turn = &mut self.turn;
+        self.init.live(turn);
+        self.jobs.end_overdue(turn);
+        self.templates.kill_overdue(turn);
+        self.logs.replace_writers(turn);
+        self.logs.resume(turn);
+        self.watch.look(turn, &mut self.workers.children);
+        self.loads.look(turn, &self.workers);
+        self.workers.tell_deadlines(turn);
+    }
+
+    fn take_source(&mut self, source: Source) {
+        let turn = &mut self.turn;
+        match source {
+            // Signals are asked for in each turn: one that has interrupted the poll counts even if nothing could wake it.
+            Source::Signals => {}
+            Source::Messages(app) => self.read_messages(&app),
+            Source::Template(pid) => {
+                if let Some(key) = self.templates.key(pid).cloned() {
+                    self.workers.read_template(turn, &mut self.templates, &key);
                 }
-                Err(error) => return Err(error),
             }
-            self.take(&events);
+            Source::Launch(pid) => self.note_progress(pid),
+            Source::Stderr(pid) => self.logs.read(turn, pid),
+            Source::Callers => self.control.accept(turn),
+            Source::Caller(fd) => {
+                if let Some((caller, request)) = turn.world.request(fd) {
+                    self.serve_caller(caller, &request);
+                }
+            }
+            Source::Listener(address) => {
+                self.loads.connection_waits(turn, &self.workers, &address);
+            }
+            Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
         }
     }
 
-    /// Turns what the poll found into facts.
-    fn take(&mut self, events: &Events) {
-        self.init.flush();
-        self.read_messages();
-        for event in events {
-            if event.token() == CONTROL {
-                self.accept_callers();
-            }
-            if let Some(fd) = event.token().0.checked_sub(FIRST_FD) {
-                self.read_launch(fd as RawFd);
-                self.read_tail(fd as RawFd);
-                self.connection_waits(fd as RawFd);
-                self.hear_caller(fd as RawFd);
+    /// Tells everybody what is known and does what they decide, until nothing is left to be done at once.
+    fn settle(&mut self) {
+        let mut starts = MOST_STARTS;
+        loop {
+            self.tell();
+            let (turn, templates) = (&mut self.turn, &mut self.templates);
+            let started = self.workers.start_some(turn, templates, starts);
+            starts -= started;
+            if started == 0 && !self.watch_rollout() {
+                break;
             }
         }
-        for arrived in self.signals.arrived() {
-            if let Some((signal, request)) = signals::request(arrived.number) {
-                let sender = arrived
-                    .sender
-                    .map_or(String::new(), |pid| format!(" from pid {pid}"));
-                self.obey(&format!("{signal}{sender}"), request);
-            }
+        for name in self.workers.forget_removed() {
+            self.turn.world.dismiss(&name);
+            self.complaints.forget(&name);
+            self.unread.remove(&name);
         }
-        self.reap();
-        let now = Instant::now();
-        if self.sign_of_life.is_some_and(|at| at <= now) {
-            self.init.alive();
-            self.sign_of_life = self.init.watchdog().map(|every| now + every);
-        }
-        if self.callers_at.is_some_and(|at| at <= now) {
-            self.accept_callers();
-        }
-        self.end_overdue_step(now);
-        self.kill_overdue_templates(now);
-        self.replace_log_writers(now);
-        self.look(now);
-        self.look_at_loads(now);
-        self.retire_the_old(now);
-        for (name, app) in &self.apps {
-            if app.supervisor.deadline().is_some_and(|at| at <= now) {
-                self.facts.push_back((name.clone(), Event::Deadline));
-            }
-        }
-    }
-
-    /// Tells the supervisors all facts, also those that follow from what they say.
-    fn tell_supervisors(&mut self) {
-        while let Some((name, _)) = self.facts.front() {
-            let name = name.clone();
-            let facts = std::mem::take(&mut self.facts).into_iter();
-            let (mine, others): (Vec<_>, Vec<_>) = facts.partition(|(app, _)| *app == name);
-            self.facts = others.into();
-            let Some(app) = self.apps.get_mut(&name) else {
-                continue;
-            };
-            let by_load = |event: &Event| matches!(event, Event::Load(_) | Event::Deadline);
-            let by_load = mine.iter().all(|(_, event)| by_load(event));
-            let before = app.supervisor.counts().wanted;
-            let events = mine.into_iter().map(|(_, event)| event);
-            let actions = app.supervisor.handle_all(events, Instant::now());
-            let wanted = app.supervisor.counts().wanted;
-            if by_load && wanted != before {
-                info!("app={name}: {wanted} workers wanted, by its load");
-            }
-            for action in actions {
-                self.perform(&name, action);
-            }
-        }
-    }
-
-    /// What has become due by all that happened.
-    fn follow_up(&mut self) {
-        self.apps
-            .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
-        self.scoreboards
-            .retain(|name, _| self.apps.contains_key(name));
-        self.start_wanted_reload();
-        self.answer_scaled();
-        let counts = self.apps.iter().map(|(name, app)| {
-            (
-                &**name,
-                app.supervisor.counts(),
-                app.supervisor.is_given_up(),
-            )
-        });
-        let status = report::status(counts);
-        let changed = status != self.status;
-        self.status = status;
-        if !self.announce_readiness() && changed {
+        let stopping = self.is_stopping();
+        self.control
+            .answer_scaled(&mut self.turn, &self.workers, stopping);
+        let whole = Whole {
+            generation: self.release.current(),
+            phase: phase(&self.release),
+            refused: self.refused.as_deref(),
+        };
+        self.control.go_on(&mut self.turn, &self.workers, &whole);
+        if self.update_status() {
             let line = self.status_line();
-            self.init.status(&line);
+            self.turn.world.tell_init(&Notice::Status(line));
         }
+    }
+
+    /// Tells supervisors and release all that is known, also what follows from what they decide.
+    fn tell(&mut self) {
+        loop {
+            while let Some((name, events)) = self.turn.next_events() {
+                for action in self.workers.handle(&name, events, self.turn.now) {
+                    self.perform(&name, action);
+                }
+            }
+            let Some(fact) = self.turn.next_fact() else {
+                return;
+            };
+            for action in self.release.handle(fact) {
+                self.perform_release(action);
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.is_stopping()
+            && self.workers.apps.values().all(|app| app.ended)
+            && self.templates.is_empty()
+            && self.jobs.is_empty()
+            && self.logs.are_written(&mut self.turn)
+    }
+
+    /// Puts the line on all apps together again; whether it has changed.
+    fn update_status(&mut self) -> bool {
+        if !std::mem::take(&mut self.workers.changed) {
+            return false;
+        }
+        let apps = self.workers.apps.iter().map(|(name, app)| {
+            let supervisor = &app.supervisor;
+            (&**name, supervisor.counts(), supervisor.is_given_up())
+        });
+        let status = report::status(apps);
+        self.init.update(status)
     }
 
     fn status_line(&self) -> String {
-        let running = match (&self.current, self.phase) {
-            (_, Phase::Stopping) if self.outcome != Outcome::Stopped => {
+        let status = &self.init.status;
+        let running = match (self.release.current(), self.is_stopping()) {
+            (_, true) if self.outcome != Outcome::Stopped => {
                 return self.refused.clone().unwrap_or_default();
             }
-            (_, Phase::Stopping) => return format!("stopping: {}", self.status),
-            (None, _) => return format!("starting: {}", self.status),
-            (Some((generation, _)), _) => format!("generation {generation}: {}", self.status),
+            (_, true) => return format!("stopping: {status}"),
+            (None, _) => return format!("starting: {status}"),
+            (Some(generation), _) => format!("generation {generation}: {status}"),
         };
         match &self.refused {
             Some(refused) => format!("{refused}; {running}"),
@@ -394,49 +299,29 @@ impl Master {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let supervisors = self
-            .apps
-            .values()
-            .filter_map(|app| app.supervisor.deadline());
-        supervisors
-            .chain(self.sign_of_life)
-            .chain(self.step_deadline())
-            .chain(self.log_deadline())
-            .chain(self.callers_at)
-            .chain(
-                self.init
-                    .is_short_of_memory()
-                    .then(|| Instant::now() + POLL_RETRY),
-            )
-            .chain(self.next_look())
-            .chain(self.next_look_at_load())
-            .chain(self.next_retirement())
-            .chain(self.leaving_deadline())
+        let now = self.turn.now;
+        let at_once = (!self.unread.is_empty() || self.unreaped).then_some(now);
+        at_once
+            .into_iter()
+            .chain(self.workers.deadline(now))
+            .chain(self.init.deadline())
+            .chain(self.jobs.deadline())
+            .chain(self.logs.deadline(&self.turn))
+            .chain(self.control.deadline(now))
+            .chain(self.watch.deadline())
+            .chain(self.loads.deadline())
+            .chain(self.templates.deadline())
             .min()
     }
+}
 
-    fn watch(&self, fd: &impl AsRawFd) -> io::Result<()> {
-        let fd = fd.as_raw_fd();
-        let token = Token(FIRST_FD + fd as usize);
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&fd), token, Interest::READABLE)
-    }
-
-    /// Watches for reading and writing.
-    fn watch_both(&self, fd: RawFd) -> io::Result<()> {
-        let token = Token(FIRST_FD + fd as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
-            .register(&mut SourceFd(&fd), token, interest)
-    }
-
-    fn unwatch(&self, fd: &impl AsRawFd) {
-        // Closing would do the same, but for a child between fork and exec that still holds a copy.
-        let _ = self
-            .poll
-            .registry()
-            .deregister(&mut SourceFd(&fd.as_raw_fd()));
+/// How far the master is, in a word for the status.
+fn phase(release: &Release) -> &'static str {
+    match (release.state(), release.current()) {
+        (State::Stopped, _) => "stopping",
+        (_, None) => "starting",
+        (State::Idle, _) => "ready",
+        (State::RollingOut { .. }, _) if release.outcome().is_none() => "starting",
+        _ => "reloading",
     }
 }

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::{Address, App as Written, Config, Diagnostic, Place, Ready};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
 use crate::supervisor::{Policy, Readiness};
 
 mod check;
@@ -26,8 +28,9 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 
-/// What the master does with a configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the master does with a configuration. Its JSON form is for a master of the same program: it holds all of it, but
+/// needs paths that are valid UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Where the master writes its process id.
     pub pid_file: Option<PathBuf>,
@@ -41,7 +44,7 @@ pub struct Plan {
 }
 
 /// A socket to bind, or to take over from the init system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Where.
     pub address: Address,
@@ -58,7 +61,7 @@ pub struct Listener {
 }
 
 /// A pool of like workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
     /// Which listeners its workers get, in this order, and under which names.
     pub sockets: Vec<(String, Address)>,
@@ -82,8 +85,51 @@ pub struct App {
     pub output: Output,
 }
 
+#[cfg(test)]
+impl App {
+    /// An app of so many workers for tests, whose program is never executed.
+    pub fn example(workers: u32) -> Self {
+        Self {
+            sockets: Vec::new(),
+            launch: Launch {
+                program: "/bin/true".into(),
+                args: vec!["true".into()],
+                env: BTreeMap::new(),
+                chdir: "/".into(),
+                user: None,
+                umask: None,
+            },
+            template: false,
+            policy: Policy {
+                workers,
+                range: None,
+                readiness: Readiness::Notify,
+                announces_end: false,
+                start_timeout: Duration::from_secs(5),
+                graceful_timeout: Duration::from_secs(10),
+                abort_grace: Duration::from_secs(2),
+                check: false,
+                soak: Duration::ZERO,
+                surge: None,
+                max_draining: 2,
+                give_up: None,
+                backoff: Default::default(),
+            },
+            threads: None,
+            hang: Hang::Unseen,
+            recycle: Recycle {
+                max_age: None,
+                max_memory: None,
+            },
+            before: None,
+            check: None,
+            output: Output::default(),
+        }
+    }
+}
+
 /// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recycle {
     /// When it is so old, or up to a tenth younger.
     pub max_age: Option<Duration>,
@@ -92,7 +138,7 @@ pub struct Recycle {
 }
 
 /// How it is seen that a worker hangs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hang {
     /// Nobody looks.
     Unseen,
@@ -103,7 +149,7 @@ pub enum Hang {
 }
 
 /// How a process is started.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The file to execute.
     pub program: PathBuf,
@@ -120,7 +166,7 @@ pub struct Launch {
 }
 
 /// User and groups of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// User id.
     pub uid: u32,
@@ -157,18 +203,14 @@ impl Plan {
     pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
         if config.app.is_empty() {
             return Err(Place::whole(
-                "there is no [app.NAME] table, so there is nothing to run",
+                "there is no app to run (add a table [app.NAME])",
             ));
         }
-        let pid_file = config.master.pid_file.as_ref().map(|p| folder.join(p));
+        let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
+        let control = config.master.control.as_ref().map(|path| path.as_path());
         let mut plan = Self {
-            pid_file,
-            control: control::place(
-                config.master.control.as_deref(),
-                config.master.pid_file.as_deref(),
-                folder,
-                host,
-            ),
+            pid_file: pid_file.map(|path| folder.join(path)),
+            control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
         };
@@ -179,8 +221,9 @@ impl Plan {
                 .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
                 || name.is_empty()
             {
-                let message =
-                    format!("the app name \"{name}\" may hold letters, digits, - and _ only");
+                let message = format!(
+                    "\"{name}\" is not a name for an app (use letters, digits, - and _ only)"
+                );
                 return Err(Place::at(header, message));
             }
             let draft = Draft {
@@ -226,27 +269,14 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
+        self.refuse_keys_of_the_other_kind()?;
         let sockets = self.sockets(listeners)?;
         let check = self.check()?;
-        let threads = self.written.threads.as_ref();
-        let threads = threads.map_or(1, |threads| *threads.get_ref());
-        let mut env = self.written.env.clone();
-        if let Some(bad) = env
-            .keys()
-            .find(|key| key.is_empty() || key.contains(['=', '\0']))
-        {
-            return Err(self.wrong(format!("env: \"{bad}\" is no name of a variable")));
-        }
-        if let Some((key, _)) = env.iter().find(|(_, value)| value.contains('\0')) {
-            return Err(self.wrong(format!("env: {key} holds a NUL character")));
-        }
+        let mut env = self.env()?;
         let user = self.user(&mut env)?;
         if let Some(time) = &self.written.watchdog {
             // sd_watchdog_enabled(3) of the program looks here.
-            env.insert(
-                "WATCHDOG_USEC".into(),
-                time.get_ref().0.as_micros().to_string(),
-            );
+            env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
         }
         let mut launch = Launch {
             program: PathBuf::new(),
@@ -254,7 +284,7 @@ impl Draft<'_> {
             env,
             chdir: self.chdir()?,
             user,
-            umask: self.written.umask.map(|mask| mask.0),
+            umask: self.written.umask.as_ref().map(|mask| mask.0),
         };
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
             (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
@@ -263,15 +293,15 @@ impl Draft<'_> {
                 self.command(command, &sockets, check.is_some(), &mut launch)?,
             ),
             (Some(_), Some(command)) => {
-                let message = "an app has either `wsgi` or `command`, not both";
-                return Err(Place::at(command.span(), message));
+                return Err(
+                    command.wrong("an app has either `wsgi` or `command`, not both (remove one)")
+                );
             }
             (None, None) => {
-                let message = format!(
-                    "[app.{}] says neither `wsgi` nor `command`: what should it run?",
+                return Err(self.wrong(format!(
+                    "[app.{}] has neither `wsgi` nor `command` (add one of them)",
                     self.name
-                );
-                return Err(self.wrong(message));
+                )));
             }
         };
         let before = self.before(&launch)?;
@@ -283,25 +313,69 @@ impl Draft<'_> {
             template,
             policy: self.policy(readiness, check.is_some())?,
             check,
-            threads: self.written.wsgi.is_some().then_some(threads),
-            hang: self.hang()?,
+            threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            hang: self.hang(),
             recycle: Recycle {
-                max_age: self.written.max_age.map(|age| age.0),
-                max_memory: self.written.max_memory.map(|size| size.0),
+                max_age: self.written.max_age.as_ref().map(|age| age.0),
+                max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
         })
+    }
+
+    /// Refuses a key that does nothing for this kind of app.
+    fn refuse_keys_of_the_other_kind(&self) -> Result<(), Place> {
+        let kind = match (&self.written.wsgi, &self.written.command) {
+            (Some(_), None) => Apps::Wsgi,
+            (None, Some(_)) => Apps::Command,
+            _ => return Ok(()),
+        };
+        let mut written = self.written.written();
+        let wrong = written.find(|(key, _)| key.apps != Apps::Any && key.apps != kind);
+        let Some((key, place)) = wrong else {
+            return Ok(());
+        };
+        let advice = match key.instead {
+            Some(instead) => format!("use `{instead}`"),
+            None => "remove it".into(),
+        };
+        let message = format!(
+            "`{}` is for {}, not for {kind} ({advice})",
+            key.name, key.apps
+        );
+        Err(Place::at(place, message))
+    }
+
+    /// Variables for the workers' environment.
+    fn env(&self) -> Result<BTreeMap<String, String>, Place> {
+        let mut env = BTreeMap::new();
+        for (name, value) in &*self.written.env {
+            let wrong = |message| Err(Place::at(name.span(), message));
+            let name = name.get_ref();
+            if name.is_empty() || name.contains(['=', '\0']) {
+                return wrong(format!(
+                    "env: {name:?} is not a name for a variable (it must not be empty, nor hold \"=\" or a NUL character)"
+                ));
+            }
+            if value.contains('\0') {
+                return wrong(format!(
+                    "env: the value of {name} must not hold a NUL character"
+                ));
+            }
+            env.insert(name.clone(), value.clone());
+        }
+        Ok(env)
     }
 
     fn chdir(&self) -> Result<PathBuf, Place> {
         let Some(chdir) = &self.written.chdir else {
             return Ok(self.folder.to_owned());
         };
-        let path = normal(&self.folder.join(chdir.get_ref()));
+        let path = normal(&self.folder.join(&**chdir));
         if !self.host.is_folder(&path) {
-            return Err(Place::at(
-                chdir.span(),
-                format!("chdir: there is no folder {}", path.display()),
-            ));
+            return Err(chdir.wrong(format!(
+                "chdir: there is no folder {} (create it first)",
+                path.display()
+            )));
         }
         Ok(path)
     }
@@ -312,10 +386,10 @@ impl Draft<'_> {
 
     /// When a program that is not ours is ready.
     fn readiness(&self) -> Readiness {
-        match self.written.ready.as_ref().map(|r| *r.get_ref()) {
-            None | Some(Ready::Notify) => Readiness::Notify,
-            Some(Ready::Exec) => Readiness::Exec,
-            Some(Ready::After(time)) => Readiness::After(time),
+        match *self.written.ready {
+            Ready::Notify => Readiness::Notify,
+            Ready::Exec => Readiness::Exec,
+            Ready::After(time) => Readiness::After(time),
         }
     }
 }

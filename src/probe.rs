@@ -15,7 +15,7 @@ use crate::sys;
 const LISTENER: i32 = 3;
 
 /// The time from a failed attempt to the next one.
-const PAUSE: Duration = Duration::from_millis(500);
+pub const PAUSE: Duration = Duration::from_millis(500);
 
 /// A status line is not longer.
 const LONGEST: u64 = 1000;

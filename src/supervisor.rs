@@ -1,46 +1,89 @@
-//! What one app's workers are and what should happen to them. Pure: no system call, no clock, no I/O.
+//! Supervises the workers of one app. Pure: no system call, no clock, no I/O.
 //!
 //! Events only record facts; `Supervisor::advance` then compares the facts with what is wanted and says what
 //! to do. There is no "reloading" or "scaling" state: a reload is the fact that workers of an older generation
-//! exist, scaling is a number that differs from a count. The master performs the [`Action`]s; an effect that
+//! exist, scaling is a number that differs from a count. The master performs the [`Action`]s; an action that
 //! failed comes back as an [`Event`].
 //!
-//! A worker is
+//! A worker keeps its slot until [`Event::Exited`] says that its process was reaped. Until then it is
 //!
-//! - `Starting`: asked for, and it has not said that it is ready;
-//! - `Ready`: it serves;
-//! - `Leaving`: it was ready and was told to end (or said itself that it ends);
-//! - `Doomed`: told to end before it was ready.
+//! - *starting*: it was asked for and has not reported that it is ready;
+//! - *ready*: it serves;
+//! - *leaving*: it was ready and ends on its own initiative;
+//! - *draining*: it was ready and was told to finish what it serves;
+//! - *doomed*: it was told to end before it was ready;
+//! - *aborting*: it was told to report what it is doing and die;
+//! - *killed*.
 //!
-//! It holds its seat until [`Event::Exited`] says that its process was reaped. A new generation begins as a
-//! *candidate* with one worker, the canary. Only when the canary is ready ([`Action::Proven`]) and the master
-//! agrees ([`Event::Commit`]) does the generation become the current one; until then the workers of the
-//! current generation are not touched, so that taking the candidate back costs nothing.
+//! A new generation begins as a *candidate* with a single worker, the *canary*: should the new generation be
+//! bad, only this worker shows it. When the canary is ready ([`Action::Proven`]) and the master agrees
+//! ([`Event::Commit`]), the generation becomes the current one. Until then the workers of the current generation
+//! are not touched, so that a rollback costs nothing.
+//!
+//! The cost of an event does not grow with the number of workers: `Roster` keeps indexes for all that is asked
+//! about them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
+mod action;
 mod backoff;
+mod candidate;
 mod demand;
 mod ending;
+mod event;
 mod facts;
 mod policy;
+mod roster;
 mod starting;
-mod vocabulary;
 mod worker;
 
+#[cfg(test)]
+mod cost;
 #[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod tests;
 
+pub use action::{Action, Reason};
 use backoff::Backoff;
+use candidate::Candidate;
 use demand::Demand;
 pub use demand::{Load, Range};
+pub use event::Event;
+use facts::Extent;
 pub use policy::{GiveUp, Policy, Readiness};
-pub use vocabulary::{Action, Counts, Event, Generation, Reason, Slot, WorkerId};
-use worker::{State, Worker};
+use roster::Roster;
+use worker::State;
+pub use worker::{Generation, Slot, WorkerId};
 
+/// The facts about one app's workers, and what is wanted of them.
+#[derive(Debug)]
+pub struct Supervisor {
+    roster: Roster,
+    current: Option<Current>,
+    candidate: Option<Candidate>,
+    /// What the app was when its configuration was removed; until it has a current generation again.
+    removed: Option<Removed>,
+    wish: Wish,
+    /// The generations of which the master may still be told to start a worker.
+    generations: BTreeSet<Generation>,
+    /// Workers that have become ready, which the master has not been told.
+    became_ready: Vec<WorkerId>,
+    /// Workers that hang, about which nothing has been done.
+    hung: Vec<(WorkerId, Extent)>,
+    /// Workers that are to make room for fresh ones, when it is their turn.
+    recycle: BTreeSet<WorkerId>,
+    backoff: Backoff,
+    /// When workers failed, as far back as the policy looks.
+    failures: VecDeque<Instant>,
+    /// No worker is started any more, until the next commit.
+    given_up: bool,
+    settled: bool,
+    exited: bool,
+}
+
+/// The generation that serves.
 #[derive(Debug)]
 struct Current {
     generation: Generation,
@@ -50,53 +93,59 @@ struct Current {
 }
 
 #[derive(Debug)]
-struct Candidate {
-    generation: Generation,
+struct Removed {
+    /// The newest generation that was removed.
+    newest: Generation,
+    /// By which its workers end.
     policy: Policy,
-    canary: Option<WorkerId>,
-    /// When the canary, being ready, will have lived long enough.
-    soaked_at: Option<Instant>,
-    proven: bool,
-    /// What TTIN and TTOU asked for while the candidate was tried; it survives the commit.
-    scaled_meanwhile: i32,
 }
 
+/// What people want of the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Run,
     Pause,
-    Stop,
+    Stop(Urgency),
 }
 
-/// The facts about one app's workers, and what is wanted of them.
-#[derive(Debug)]
-pub struct Supervisor {
-    workers: BTreeMap<WorkerId, Worker>,
-    current: Option<Current>,
-    candidate: Option<Candidate>,
-    wish: Wish,
-    backoff: Backoff,
-    /// When workers failed, as far back as the policy looks.
-    failures: VecDeque<Instant>,
-    /// No worker is started any more, until the next commit.
-    given_up: bool,
-    next_id: u64,
-    settled: bool,
-    exited: bool,
+/// How a stop was asked for, until that is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Graceful,
+    /// Within [`policy::STOP_NOW`].
+    Soon,
+    AtOnce,
+}
+
+/// How many workers an app has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// How many should be ready.
+    pub wanted: u32,
+    /// How many are ready, of any generation.
+    pub ready: u32,
+    /// Workers that are not ready yet.
+    pub starting: u32,
+    /// Workers that finish what they serve, or were told to die.
+    pub leaving: u32,
 }
 
 impl Supervisor {
-    /// An app without any configuration yet; `seed` feeds the jitter of the backoff.
+    /// An app without any configuration yet; `seed` determines the jitter of the backoff.
     pub fn new(seed: u64) -> Self {
         Self {
-            workers: BTreeMap::new(),
+            roster: Roster::default(),
             current: None,
             candidate: None,
+            removed: None,
             wish: Wish::Run,
+            generations: BTreeSet::new(),
+            became_ready: Vec::new(),
+            hung: Vec::new(),
+            recycle: BTreeSet::new(),
             backoff: Backoff::new(seed),
             failures: VecDeque::new(),
             given_up: false,
-            next_id: 0,
             settled: false,
             exited: false,
         }
@@ -108,46 +157,51 @@ impl Supervisor {
         self.handle_all([event], now)
     }
 
-    /// Records what is known at one time, and says what has to be done now. Nothing is decided in between: whoever has
-    /// said in time that it is ready must not be ended because that is read after another's message.
+    /// Records all that is known at one time, and says what has to be done now. Nothing is decided in between: a worker
+    /// that reported in time that it is ready must not be ended because its report is read after another event.
     #[must_use]
     pub fn handle_all(
         &mut self,
         events: impl IntoIterator<Item = Event>,
         now: Instant,
     ) -> Vec<Action> {
-        let mut actions = Vec::new();
         for event in events {
-            self.record(event, now, &mut actions);
+            self.record(event, now);
         }
+        let mut actions = Vec::new();
         self.advance(now, &mut actions);
         actions
     }
 
     /// When [`Event::Deadline`] is due, if nothing else happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let due = |w: &Worker| [w.deadline, w.matures, w.may_accept_until];
-        let workers = self.workers.values().flat_map(due);
-        let waits = self.wants_more() && !self.is_starting();
+        let waits = self.lacks_workers() && !self.is_starting();
         let retry = waits.then(|| self.retry_at()).flatten();
-        workers
-            .flatten()
-            .chain(retry)
-            .chain(self.calm_at())
-            .chain(self.candidate.as_ref().and_then(|c| c.soaked_at))
-            .chain(self.shrinks_at())
-            .min()
+        [
+            self.roster.next_due(),
+            retry,
+            self.calm_at(),
+            self.soaked_at(),
+            self.shrinks_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The generation that serves.
+    pub fn generation(&self) -> Option<Generation> {
+        self.current.as_ref().map(|current| current.generation)
     }
 
     /// How many workers there are, by what they do.
     pub fn counts(&self) -> Counts {
-        let count = |state| self.workers.values().filter(|w| w.state == state).count() as u32;
         let first = self.candidate.as_ref().map_or(0, |c| c.policy.workers);
         Counts {
             wanted: self.current.as_ref().map_or(first, |c| c.wanted),
-            ready: count(State::Ready),
-            starting: count(State::Starting),
-            leaving: count(State::Leaving) + count(State::Doomed),
+            ready: self.roster.ready() as u32,
+            starting: self.roster.starting() as u32,
+            leaving: self.roster.ending() as u32,
         }
     }
 
@@ -158,12 +212,7 @@ impl Supervisor {
 
     /// Whether nothing is left of the app.
     pub fn is_empty(&self) -> bool {
-        self.workers.is_empty() && self.current.is_none() && self.candidate.is_none()
-    }
-
-    /// Whether more workers should be there than are, or are on their way.
-    pub fn lacks_workers(&self) -> bool {
-        self.wants_more()
+        self.roster.is_empty() && self.current.is_none() && self.candidate.is_none()
     }
 
     /// Whether crashes keep the app from having all its workers, for now or until the next reload.
@@ -171,12 +220,12 @@ impl Supervisor {
         self.given_up || self.retry_at().is_some()
     }
 
-    /// Whether it was given up.
+    /// Whether the app was given up.
     pub fn is_given_up(&self) -> bool {
         self.given_up
     }
 
-    /// Whether its workers were told to end until the next reload.
+    /// Whether the workers were told to end until the next reload.
     pub fn is_paused(&self) -> bool {
         self.wish == Wish::Pause
     }
@@ -188,140 +237,136 @@ impl Supervisor {
 
     /// Compares the facts with what is wanted. The only place that decides.
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.mature(now, actions);
-        self.prove(now, actions);
+        self.mature(now);
+        self.announce_ready(actions);
+        // Before anything is concluded from the fact that a worker is ready.
+        self.abort_hung(now, actions);
+        self.try_candidate(now, actions);
+        self.retire(actions);
+        self.give_up(now, actions);
         self.calm(now);
-        self.shrink(now);
-        self.recycle();
+        self.follow_load(now);
+        self.recycle_next();
         self.end_surplus(now, actions);
         self.start_missing(now, actions);
-        self.end_oldest_drain(now);
+        self.end_oldest_drain(actions);
         self.escalate(now, actions);
-        self.announce(now, actions);
+        self.announce(actions);
     }
 
-    /// Workers that never say `READY=1` are ready when their time has come.
-    fn mature(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let ripe: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, w)| w.matures.is_some_and(|at| at <= now))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in ripe {
-            self.ready(id, now, actions);
+    /// Workers that never report `READY=1` are ready when their time has come.
+    fn mature(&mut self, now: Instant) {
+        for id in self.roster.due(now) {
+            if let Some(State::Starting {
+                matures: Some(at), ..
+            }) = self.roster.state(id)
+                && at <= now
+            {
+                self.ready(id, now);
+            }
         }
     }
 
-    /// The canary has been ready for long enough.
-    fn prove(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let workers = &self.workers;
-        let serves = |id| {
-            workers
-                .get(id)
-                .is_some_and(|w: &Worker| w.state == State::Ready)
+    fn announce_ready(&mut self, actions: &mut Vec<Action>) {
+        let roster = &self.roster;
+        let ready = self.became_ready.drain(..);
+        // One that has been reaped since is of no interest.
+        let ready = ready.filter(|id| roster.get(*id).is_some());
+        actions.extend(ready.map(Action::Ready));
+    }
+
+    /// Gives up an app whose workers fail too often.
+    fn give_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let current = self.current.as_ref();
+        let Some(limit) = current.and_then(|current| current.policy.give_up) else {
+            return;
         };
-        if let Some(candidate) = &mut self.candidate
-            && candidate.soaked_at.take_if(|at| *at <= now).is_some()
-            // One that hangs or ends by itself meanwhile proves nothing; its end will be its failure.
-            && candidate.canary.as_ref().is_some_and(serves)
-        {
-            candidate.proven = true;
-            actions.push(Action::Proven(candidate.generation));
+        let is_past = |at: &Instant| now.saturating_duration_since(*at) > limit.within;
+        while self.failures.front().is_some_and(is_past) {
+            self.failures.pop_front();
+        }
+        let failed = self.failures.len();
+        if !self.given_up && failed > 0 && failed >= limit.crashes as usize {
+            self.given_up = true;
+            actions.push(Action::GaveUp(limit));
         }
     }
 
+    /// Ends the backoff when a worker has stayed up.
     fn calm(&mut self, now: Instant) {
         if self.calm_at().is_some_and(|at| at <= now) {
             self.backoff.clear();
         }
     }
 
-    /// When fewer workers may do.
-    fn shrinks_at(&self) -> Option<Instant> {
-        let current = self.current.as_ref().filter(|_| self.wish == Wish::Run)?;
-        let range = current.policy.range.as_ref()?;
-        current.demand.deadline(current.wanted, range)
+    /// When a worker that became ready after the last failure will have stayed up.
+    fn calm_at(&self) -> Option<Instant> {
+        let failed = self.backoff.last_failure()?;
+        let current = self.current.as_ref()?;
+        let ready = self.roster.first_ready_after(current.generation, failed)?;
+        Some(ready + current.policy.backoff.stayed_up)
     }
 
-    /// Wants fewer workers, when fewer were enough for long.
-    fn shrink(&mut self, now: Instant) {
-        if self.shrinks_at().is_some_and(|at| at <= now)
-            && let Some(current) = &mut self.current
-            && let Some(range) = &current.policy.range
+    /// Wants as many workers as the load needs.
+    fn follow_load(&mut self, now: Instant) {
+        let Some(current) = &mut self.current else {
+            return;
+        };
+        let Some(range) = &current.policy.range else {
+            return;
+        };
+        if let Some(needed) = current.demand.grow(now) {
+            current.wanted = current.wanted.max(needed);
+        } else if self.wish == Wish::Run
             && let Some(enough) = current.demand.shrink(current.wanted, range, now)
         {
             current.wanted = enough;
         }
     }
 
-    /// When a worker that was started after the last failure will have stayed up.
-    fn calm_at(&self) -> Option<Instant> {
-        let failed = self.backoff.last_failure()?;
-        let current = self.current.as_ref()?;
-        self.workers
-            .values()
-            .filter(|w| w.generation == current.generation && w.state == State::Ready)
-            .filter_map(|w| w.ready_at)
-            .filter(|&at| at > failed)
-            .map(|at| at + current.policy.backoff.stayed_up)
-            .min()
+    /// When fewer workers may be enough.
+    fn shrinks_at(&self) -> Option<Instant> {
+        let current = self.current.as_ref().filter(|_| self.wish == Wish::Run)?;
+        let range = current.policy.range.as_ref()?;
+        current.demand.deadline(current.wanted, range)
     }
 
-    fn announce(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for worker in self.workers.values_mut() {
-            worker.may_accept_until.take_if(|until| *until <= now);
-        }
-        let settled = self.wish == Wish::Run
-            && self.candidate.is_none()
-            && self.current.as_ref().is_some_and(|current| {
-                let active = self.count(Worker::active);
-                let serving =
-                    self.count(|w| w.state == State::Ready && w.generation == current.generation);
-                // "Settled" means that what is answered from now on comes from the current generation.
-                let accepting = self
-                    .count(|w| w.may_accept_until.is_some() && w.generation < current.generation);
-                active == current.wanted && serving == current.wanted && accepting == 0
-            });
+    fn announce(&mut self, actions: &mut Vec<Action>) {
+        let settled = self.has_settled();
         if settled && !self.settled {
             actions.push(Action::Settled);
         }
         self.settled = settled;
-        if self.wish == Wish::Stop && self.workers.is_empty() && !self.exited {
+        if matches!(self.wish, Wish::Stop(_)) && self.roster.is_empty() && !self.exited {
             self.exited = true;
             actions.push(Action::Exit);
         }
     }
 
-    fn wanted(&self) -> u32 {
-        self.current.as_ref().map_or(0, |c| c.wanted)
+    fn has_settled(&self) -> bool {
+        let Some(current) = &self.current else {
+            return false;
+        };
+        let wanted = current.wanted as usize;
+        let serving = self.roster.tally(current.generation).ready();
+        // "Settled" means that every request from now on is served by the current generation.
+        let mut older = self.roster.generations_before(current.generation);
+        self.wish == Wish::Run
+            && self.candidate.is_none()
+            && self.roster.active() == wanted
+            && serving == wanted
+            && older.all(|(_, tally)| tally.accepting == 0)
     }
 
-    fn policy_of(&self, id: WorkerId) -> Option<&Policy> {
-        let generation = self.workers.get(&id)?.generation;
-        let candidate = self
-            .candidate
-            .as_ref()
-            .filter(|c| c.generation == generation);
-        candidate
-            .map(|c| &c.policy)
-            .or(self.current.as_ref().map(|c| &c.policy))
-    }
-
-    /// Whether a worker of the current generation is on its way.
-    fn is_starting(&self) -> bool {
-        let current = self.current.as_ref().map(|c| c.generation);
-        let mut workers = self.workers.values();
-        workers.any(|w| Some(w.generation) == current && w.state == State::Starting)
-    }
-
-    fn count(&self, which: impl Fn(&Worker) -> bool) -> u32 {
-        self.workers.values().filter(|w| which(w)).count() as u32
-    }
-
-    /// The workers of which something is true, oldest first.
-    fn select(&self, which: impl Fn(&Worker) -> bool) -> Vec<WorkerId> {
-        let chosen = self.workers.iter().filter(|(_, w)| which(w));
-        chosen.map(|(&id, _)| id).collect()
+    /// The policy by which workers of a generation live: the candidate's for its own, that of the current generation
+    /// for all others, and the last one that was configured when the app was removed.
+    fn policy(&self, generation: Generation) -> Option<&Policy> {
+        let candidate = self.candidate.as_ref();
+        let candidate = candidate.filter(|c| c.generation == generation);
+        let current = self.current.as_ref().map(|c| &c.policy);
+        let removed = self.removed.as_ref();
+        let removed = removed.filter(|r| generation <= r.newest);
+        let removed = removed.map(|r| &r.policy);
+        candidate.map(|c| &c.policy).or(current).or(removed)
     }
 }

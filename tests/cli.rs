@@ -51,7 +51,12 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn wrong_usage_is_status_2_and_help_and_version_are_0() {
-    assert_eq!(output(&[]).0, Some(2));
+    let (status, _, stderr) = output(&[]);
+    assert_eq!(status, Some(2));
+    assert_eq!(
+        stderr,
+        "preforkd: no configuration file given (use -c FILE)\n"
+    );
     assert_eq!(output(&["--nonsense"]).0, Some(2));
     let (status, stdout, _) = output(&["--version"]);
     assert_eq!(

@@ -147,9 +147,9 @@ fn scale_names_the_app_and_says_what_is_wrong() {
         );
     }
     for (what, why) in [
-        ("web", "say APP=NUMBER"),
+        ("web", "write APP=NUMBER"),
         ("api=2", "there is no app \"api\" (there is: web)"),
-        ("web=x", "\"x\" is no number"),
+        ("web=x", "\"x\" is not a number"),
         ("web=0", "between 1 and 10000"),
     ] {
         let (status, _, complaint) = command(&run, &["scale", what]);
@@ -196,7 +196,7 @@ fn the_socket_is_for_its_user_only_and_is_not_needed() {
     let (status, _, complaint) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
     assert!(
-        complaint.contains("there is no control socket"),
+        complaint.contains("no control socket is configured"),
         "{complaint}"
     );
     run.stop();

@@ -14,7 +14,7 @@ fn a_killed_worker_is_replaced_in_its_slot() {
     kill(second.pid, Signal::SIGKILL).expect("it lives");
     let line = run.logged(&[
         "killed by SIGKILL, not by preforkd",
-        "a replacement is started",
+        "starting a replacement",
     ]);
     assert!(
         line.contains(&format!("app=web worker=1 gen=1 pid={}", second.pid)),

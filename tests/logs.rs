@@ -100,7 +100,7 @@ fn a_writer_that_dies_is_replaced_and_nothing_is_lost() {
         run.logged(&[
             "the writer of",
             "out",
-            "killed by SIGKILL; it is replaced, and nothing is lost",
+            "killed by SIGKILL; it is replaced, and no line is lost",
         ]);
         run.ask(&format!("say {round}"));
         assert_eq!(told(&mut log), round);

@@ -71,7 +71,7 @@ fn a_generation_that_cannot_start_is_rolled_back_and_the_next_good_one_is_taken(
         "{heard}"
     );
     assert!(
-        heard.contains("(its last words: settings are missing); keeping generation 1"),
+        heard.contains("(its last output: settings are missing); keeping generation 1"),
         "{heard}"
     );
     run.logged(&["settings are missing"]);
@@ -110,7 +110,7 @@ fn many_reloads_at_once_become_few_and_the_last_counts() {
     }
     run.status("web 3/3 ready");
     let log = run.stop();
-    let generations = log.matches("it takes over").count();
+    let generations = log.matches("takes over").count();
     assert!(
         (1..10).contains(&generations),
         "{generations} generations for 50 signals"
@@ -219,7 +219,7 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     let heard = run.reload();
     assert!(
         heard.contains("app=web: its command `before` exited with status 4")
-            && heard.contains("(its last words: not migrated); keeping"),
+            && heard.contains("(its last output: not migrated); keeping"),
         "{heard}"
     );
     assert_eq!(run.ask("pid"), pid);
@@ -230,7 +230,10 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
             "start_timeout = '200ms'\n[app.web.reload]",
         ),
     );
-    assert!(run.reload().contains("had not ended within start_timeout"));
+    assert!(
+        run.reload()
+            .contains("did not end within 200ms and was told to")
+    );
     run.write("app.toml", &with("exec sleep 1000"));
     run.signal(Signal::SIGHUP);
     run.logged(&["before pid=", "sleep 1000"]);
@@ -300,7 +303,7 @@ fn a_worker_is_killed_that_does_not_drain() {
     let mut run =
         Run::start(&app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
     run.reload();
-    run.logged(&["gen=1", "SIGKILL (not ended within graceful_timeout)"]);
+    run.logged(&["gen=1", "SIGKILL (still running after graceful_timeout)"]);
     run.stop();
 }
 

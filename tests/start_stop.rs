@@ -98,7 +98,7 @@ fn a_worker_that_does_not_finish_is_killed_at_graceful_timeout() {
         Run::start(&app("graceful_timeout = '100ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
     let log = run.stop();
     assert!(
-        log.contains("SIGKILL (not ended within graceful_timeout)"),
+        log.contains("SIGKILL (still running after graceful_timeout)"),
         "{log}"
     );
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use toml::de::{DeTable, DeValue};
+
 /// Something wrong at a place of the file, counted in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -94,42 +96,100 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// Puts an error of the TOML reader in our own words where they help more.
-pub(super) fn explain(error: &toml::de::Error) -> Place {
-    let message = error.message();
-    let message = unknown_key(message).unwrap_or_else(|| wrong_type(message));
+/// Puts an error of the TOML reader in our own words where they help more, and names the key.
+pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
+    let path = error.span().and_then(|span| path_to(text, &span));
+    let path = path.unwrap_or_default();
+    let (key, message) = match unknown_key(error.message()) {
+        Some((unknown, message)) => {
+            let known = path.iter().position(|key| *key == unknown);
+            (key(&path[..known.unwrap_or(path.len())]), message)
+        }
+        None => {
+            let name = path.last().cloned();
+            (key(&path).or(name), in_words_of_toml(error.message()))
+        }
+    };
     Place {
         span: error.span(),
-        message,
+        message: match key {
+            Some(key) => format!("{key}: {message}"),
+            None => message,
+        },
     }
 }
 
-/// serde names types; people want to know what to write.
-fn wrong_type(message: &str) -> String {
-    let hint = match message {
-        m if m.starts_with("invalid type: string") && m.contains("expected a sequence") => {
-            " (write a list: [\"…\"])"
+/// A key as a path below `[master]` or its app.
+fn key(path: &[String]) -> Option<String> {
+    let from = match path.first()?.as_str() {
+        "app" => 2,
+        _ => 1,
+    };
+    let key = path.get(from..)?.join(".");
+    (!key.is_empty()).then_some(key)
+}
+
+/// The names that lead to the value that holds `span`. A file that is not TOML has none.
+fn path_to(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
+    let file = DeTable::parse(text).ok()?;
+    let mut path = find(file.get_ref(), span)?;
+    path.reverse();
+    Some(path)
+}
+
+/// The same from the innermost outwards.
+fn find(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
+    table.iter().find_map(|(name, value)| {
+        // The place of a table that has a header is the header, so look inside of each.
+        let inner = match value.get_ref() {
+            DeValue::Table(inner) => find(inner, span),
+            DeValue::Array(values) => values.iter().find_map(|value| match value.get_ref() {
+                DeValue::Table(inner) => find(inner, span),
+                _ => None,
+            }),
+            _ => None,
+        };
+        let place = value.span();
+        let here = place.start <= span.start && span.end <= place.end;
+        let mut path = inner.or_else(|| here.then(Vec::new))?;
+        path.push(name.get_ref().to_string());
+        Some(path)
+    })
+}
+
+/// serde names types of Rust; people want to know what to write.
+fn in_words_of_toml(message: &str) -> String {
+    let found = |found: &str| match found {
+        "sequence" => "a list".to_owned(),
+        "map" => "a table".to_owned(),
+        other => {
+            let other = other.replace('`', "").replace("floating point", "number");
+            let other = other.replace("integer", "number");
+            format!("the {}", other.trim_end_matches(" as i128"))
         }
-        m if m.starts_with("invalid type") && m.ends_with("expected a string") => {
-            " (write it in quotes)"
-        }
-        m if m.ends_with("expected struct Check") => " (write a table: { path = \"/\" })",
-        _ => "",
     };
     if let Some(key) = message.strip_prefix("missing field ") {
         return format!("the key {key} is missing");
     }
-    let message = message.replace('\n', "; ");
-    let message = match message.rsplit_once("expected ") {
-        Some((start, "u16" | "u32")) => format!("{start}expected a number"),
-        Some((start, what)) if what.starts_with("struct ") => format!("{start}expected a table"),
-        _ => message,
-    };
-    message + hint
+    let parts = |start| message.strip_prefix(start)?.split_once(", expected ");
+    if let Some((what, expected)) = parts("invalid type: ") {
+        let (expected, hint) = match expected {
+            "a sequence" => ("a list", " (write [\"…\"])"),
+            "a string" => ("a string", " (write it in quotes)"),
+            "path string" => ("a path", " (write it in quotes)"),
+            "a map" | "a table" => ("a table", " (write { KEY = VALUE })"),
+            other => (other, ""),
+        };
+        return format!("must be {expected}, not {}{hint}", found(what));
+    }
+    if let Some((what, expected)) = parts("unknown variant ") {
+        return format!("must be {expected}, not {what}").replace('`', "\"");
+    }
+    message.replace('\n', "; ")
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps.
-fn unknown_key(message: &str) -> Option<String> {
+/// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps. Says the key too.
+fn unknown_key(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
@@ -137,9 +197,10 @@ fn unknown_key(message: &str) -> Option<String> {
         .iter()
         .map(|name| (strsim::jaro_winkler(key, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(if score > 0.75 {
+    let message = if score > 0.75 {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
         format!("unknown key `{key}`; known here are: {}", known.join(", "))
-    })
+    };
+    Some((key, message))
 }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::ser::{self, Serialize, Serializer};
 
-use super::value::Mode;
+use super::keys::Listen;
+use super::table::Value;
+use super::value::Typed;
 
 /// Where a listener is bound.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,41 +33,23 @@ impl fmt::Display for Address {
     }
 }
 
-/// A listener as configured.
+/// An entry of `listen`: an address, or a table with one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listen {
-    /// Where.
-    pub address: Address,
-    /// Its name in `LISTEN_FDNAMES` and `{fd:NAME}`; the app's name if none is given.
-    pub name: Option<String>,
-    /// Permission bits of a unix socket.
-    pub mode: Option<Mode>,
-    /// Owner of a unix socket.
-    pub owner: Option<String>,
-    /// Group of a unix socket.
-    pub group: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Table {
-    address: Address,
-    name: Option<String>,
-    mode: Option<Mode>,
-    owner: Option<String>,
-    group: Option<String>,
-}
+pub struct Entry(pub Listen);
 
 fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
-            "" => Err("\"unix:\" needs a path, as \"unix:/run/web.sock\"".into()),
+            "" => Err("\"unix:\" needs a path (write for example \"unix:/run/web.sock\")".into()),
             path => Ok(Address::Unix(path.into())),
         };
     }
     if let Some(name) = text.strip_prefix("fd:") {
         return match name {
-            "" => Err("\"fd:\" needs the name of an inherited socket, as \"fd:web\"".into()),
+            "" => Err(
+                "\"fd:\" needs the name of an inherited socket (write for example \"fd:web\")"
+                    .into(),
+            ),
             name => Ok(Address::Inherited(name.into())),
         };
     }
@@ -80,7 +64,9 @@ fn address(text: &str) -> Result<Address, String> {
             "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"".into()
         }
     };
-    Err(format!("\"{text}\" is no address to listen on ({hint})"))
+    Err(format!(
+        "\"{text}\" is not an address to listen on ({hint})"
+    ))
 }
 
 impl<'de> Deserialize<'de> for Address {
@@ -90,45 +76,52 @@ impl<'de> Deserialize<'de> for Address {
     }
 }
 
-struct ListenVisitor;
+impl Serialize for Address {
+    /// As it is written in the configuration.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Self::Unix(path) = self
+            && path.to_str().is_none()
+        {
+            let message = format!("the path {} is not valid UTF-8", path.display());
+            return Err(ser::Error::custom(message));
+        }
+        serializer.collect_str(self)
+    }
+}
 
-impl<'de> Visitor<'de> for ListenVisitor {
-    type Value = Listen;
+impl Typed for Address {
+    fn words() -> String {
+        "address".into()
+    }
+}
+
+impl Typed for Entry {
+    fn words() -> String {
+        "listener".into()
+    }
+}
+
+struct EntryVisitor;
+
+impl<'de> Visitor<'de> for EntryVisitor {
+    type Value = Entry;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("an address, or a table with `address`")
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Listen, E> {
-        Ok(Listen {
-            address: address(text).map_err(E::custom)?,
-            name: None,
-            mode: None,
-            owner: None,
-            group: None,
-        })
+    fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
+        let address = address(text).map_err(E::custom)?;
+        Ok(Entry(Listen::on(Value::without_place(address))))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Listen, A::Error> {
-        let Table {
-            address,
-            name,
-            mode,
-            owner,
-            group,
-        } = Table::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Listen {
-            address,
-            name,
-            mode,
-            owner,
-            group,
-        })
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
+        Listen::deserialize(MapAccessDeserializer::new(map)).map(Entry)
     }
 }
 
-impl<'de> Deserialize<'de> for Listen {
+impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ListenVisitor)
+        deserializer.deserialize_any(EntryVisitor)
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+use super::value::Typed;
+
 /// A time as "30s", "1h30m", "250ms".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
@@ -19,11 +21,11 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Reads a time; it must be longer than zero and have a unit.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err(format!("the time \"{text}\" must be longer than zero")),
-        Ok(time) if time > LONGEST => Err(format!("the time \"{text}\" is longer than a year")),
+        Ok(time) if time.is_zero() => Err(format!("must be longer than zero, not \"{text}\"")),
+        Ok(time) if time > LONGEST => Err(format!("must be a year at most, not \"{text}\"")),
         Ok(time) => Ok(time),
-        Err(error) => Err(format!(
-            "\"{text}\" is no time: {error} (write it as \"30s\", \"1h30m\" or \"250ms\")"
+        Err(_) => Err(format!(
+            "\"{text}\" is not a time (write for example \"250ms\", \"30s\" or \"1h30m\")"
         )),
     }
 }
@@ -31,20 +33,21 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
 fn size(text: &str) -> Result<u64, String> {
     if text.trim_end().ends_with(|c: char| c.is_ascii_digit()) {
         return Err(format!(
-            "the size \"{text}\" has no unit (write \"{text}B\", \"{text}KiB\" or \"{text}MiB\")"
+            "\"{text}\" has no unit (write for example \"{text}KiB\" or \"{text}MiB\")"
         ));
     }
     match text.parse::<bytesize::ByteSize>() {
-        Ok(size) if size.0 == 0 => Err(format!("the size \"{text}\" must be more than zero")),
+        Ok(size) if size.0 == 0 => Err(format!("must be more than zero, not \"{text}\"")),
         Ok(size) => Ok(size.0),
         Err(_) => Err(format!(
-            "\"{text}\" is no size (write it as \"64KiB\", \"512MiB\" or \"1.5GB\")"
+            "\"{text}\" is not a size (write for example \"64KiB\", \"512MiB\" or \"1.5GB\")"
         )),
     }
 }
 
 struct Text<T> {
     expected: &'static str,
+    example: fn(i64) -> String,
     parse: fn(&str) -> Result<T, String>,
 }
 
@@ -60,10 +63,22 @@ impl<T> Visitor<'_> for Text<T> {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
-        let expected = self.expected;
+        let example = (self.example)(number);
         Err(E::custom(format!(
-            "{number} has no unit; expected {expected}"
+            "{number} has no unit (write for example {example})"
         )))
+    }
+}
+
+impl Typed for Time {
+    fn words() -> String {
+        "time".into()
+    }
+}
+
+impl Typed for Size {
+    fn words() -> String {
+        "size".into()
     }
 }
 
@@ -71,6 +86,7 @@ impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Text {
             expected: "a time such as \"30s\"",
+            example: |number| format!("\"{number}s\" or \"{number}ms\""),
             parse: time,
         };
         deserializer.deserialize_any(text).map(Self)
@@ -81,6 +97,7 @@ impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Text {
             expected: "a size such as \"10MiB\"",
+            example: |number| format!("\"{number}KiB\" or \"{number}MiB\""),
             parse: size,
         };
         deserializer.deserialize_any(text).map(Self)

@@ -1,18 +1,56 @@
-//! Values with a small syntax of their own: `workers`, `mode` and `umask`, `ready`.
+//! The types of values, and what the manual calls them.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+use toml::Spanned;
 
 use super::{Range, units};
 
 /// The most workers of one app: far more than a machine runs, few enough that a typing error is found.
-const MOST_WORKERS: i64 = 10_000;
+pub(super) const MOST_WORKERS: u32 = 10_000;
+
+/// The largest number of a key without a limit of its own.
+pub(super) const NO_LIMIT: u32 = u32::MAX;
+
+/// A type of value.
+pub trait Typed {
+    /// What the manual calls it.
+    fn words() -> String;
+}
+
+/// A number from `LEAST` to `MOST`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Number<const LEAST: u32, const MOST: u32>(pub u32);
+
+/// The name or number of a user.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct UserName(pub String);
+
+/// The name or number of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct GroupName(pub String);
+
+/// What happens when an app is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Then {
+    /// What runs is kept.
+    Degrade,
+    /// The master ends.
+    Exit,
+}
 
 /// How many workers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Workers {
     /// So many.
     Number(u32),
@@ -47,25 +85,15 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
-        match number {
-            1..=MOST_WORKERS => Ok(Workers::Number(number as u32)),
-            _ => Err(E::custom(format!(
-                "workers must be between 1 and {MOST_WORKERS}, not {number}"
-            ))),
-        }
+        Number::<1, MOST_WORKERS>::read(number).map(|number| Workers::Number(number.0))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Workers, A::Error> {
         let range = Range::deserialize(MapAccessDeserializer::new(map))?;
-        let Range { min, max, .. } = range;
-        if !(1..=MOST_WORKERS).contains(&i64::from(max)) {
-            return Err(A::Error::custom(format!(
-                "workers: max must be between 1 and {MOST_WORKERS}, not {max}"
-            )));
-        }
+        let (min, max) = (range.min.0, range.max.0);
         if min > max {
             return Err(A::Error::custom(format!(
-                "workers: min is {min} and max is {max}, which is less"
+                "`min` must not be greater than `max`, but min is {min} and max is {max}"
             )));
         }
         Ok(Workers::Range(range))
@@ -75,7 +103,7 @@ impl<'de> Visitor<'de> for WorkersVisitor {
         match text {
             "auto" => Ok(Workers::Auto),
             _ => Err(E::custom(format!(
-                "workers must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
+                "must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
         }
     }
@@ -93,7 +121,7 @@ impl<'de> Deserialize<'de> for Mode {
         match u32::from_str_radix(&text, 8) {
             Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
             _ => Err(D::Error::custom(format!(
-                "\"{text}\" is no mode (write three or four octal digits, as \"0660\")"
+                "\"{text}\" is not a mode (write octal digits up to \"0777\", for example \"0660\")"
             ))),
         }
     }
@@ -107,9 +135,94 @@ impl<'de> Deserialize<'de> for Ready {
             "exec" => Ok(Self::Exec),
             other => units::time(other).map(Self::After).map_err(|_| {
                 D::Error::custom(format!(
-                    "ready must be \"notify\", \"exec\" or a time such as \"2s\", not \"{other}\""
+                    "must be \"notify\", \"exec\" or a time such as \"2s\", not \"{other}\""
                 ))
             }),
         }
+    }
+}
+
+impl<const LEAST: u32, const MOST: u32> Number<LEAST, MOST> {
+    fn read<E: Error>(number: i64) -> Result<Self, E> {
+        let found = u32::try_from(number).ok();
+        let found = found.filter(|found| (LEAST..=MOST).contains(found));
+        found.map(Self).ok_or_else(|| {
+            E::custom(match MOST {
+                NO_LIMIT => format!("must be at least {LEAST}, not {number}"),
+                _ => format!("must be between {LEAST} and {MOST}, not {number}"),
+            })
+        })
+    }
+}
+
+impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfNumber<const LEAST: u32, const MOST: u32>;
+        impl<const LEAST: u32, const MOST: u32> Visitor<'_> for OfNumber<LEAST, MOST> {
+            type Value = Number<LEAST, MOST>;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                write!(f, "a {}", Number::<LEAST, MOST>::words())
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                Number::read(number)
+            }
+        }
+        deserializer.deserialize_any(OfNumber)
+    }
+}
+
+impl<const LEAST: u32, const MOST: u32> Typed for Number<LEAST, MOST> {
+    fn words() -> String {
+        match MOST {
+            NO_LIMIT => format!("number from {LEAST}"),
+            _ => format!("number from {LEAST} to {MOST}"),
+        }
+    }
+}
+
+macro_rules! typed {
+    ($($type:ty: $words:literal),+ $(,)?) => {
+        $(impl Typed for $type {
+            fn words() -> String {
+                $words.into()
+            }
+        })+
+    };
+}
+
+typed! {
+    String: "string",
+    bool: "boolean",
+    PathBuf: "path",
+    UserName: "user",
+    GroupName: "group",
+    Mode: "mode",
+    Ready: "\"notify\", \"exec\" or time",
+    Then: "\"degrade\" or \"exit\"",
+}
+
+impl Typed for Workers {
+    fn words() -> String {
+        format!("{}, \"auto\" or table", Number::<1, MOST_WORKERS>::words())
+    }
+}
+
+impl<T: Typed> Typed for Spanned<T> {
+    fn words() -> String {
+        T::words()
+    }
+}
+
+impl<T: Typed> Typed for Vec<T> {
+    fn words() -> String {
+        format!("list of {}s", T::words())
+    }
+}
+
+impl<K, T: Typed> Typed for BTreeMap<K, T> {
+    fn words() -> String {
+        format!("table of {}s", T::words())
     }
 }

@@ -44,6 +44,19 @@ pub struct CallerId {
     call: u64,
 }
 
+#[cfg(test)]
+impl CallerId {
+    /// The only caller of this number.
+    pub fn example(fd: RawFd) -> Self {
+        Self { fd, call: 0 }
+    }
+
+    /// That number.
+    pub fn number(self) -> RawFd {
+        self.fd
+    }
+}
+
 impl Control {
     /// Listens at `path`, for the master's own user and root only.
     ///

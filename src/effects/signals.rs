@@ -2,7 +2,7 @@
 //! registered when it is to tell the sender.)
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -41,6 +41,11 @@ impl Signals {
     /// The kernel refuses one more descriptor.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.delivery.get_read_mut(), token, Interest::READABLE)
+    }
+
+    /// The descriptor that [`Signals::register`] registers.
+    pub fn fd(&self) -> RawFd {
+        self.delivery.get_read().as_raw_fd()
     }
 
     /// What has arrived; each standard signal is merged with others of its number by the kernel.

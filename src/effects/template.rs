@@ -1,6 +1,5 @@
 //! Templates: processes that have loaded an application and fork workers from it, on request over a socket.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
@@ -14,20 +13,14 @@ use super::launch::{Contract, launch};
 use super::notify;
 use crate::plan::Launch;
 
-/// Most packets that are read at a time, so that a template that floods costs bounded time and memory: more than the
-/// queue of a socket holds, so that everything is read that was sent before an end.
-const TURN: usize = 1024;
+/// Most packets in a row that are skipped because they cannot be understood: more than the queue of a socket holds.
+const SKIPPED: usize = 1024;
 
-/// One template and its orders.
+/// The master's end of a template's socket.
 pub struct Template {
     /// Its process.
     pub pid: Pid,
     socket: OwnedFd,
-    loaded: bool,
-    /// Orders that were not sent yet, by ticket. Tickets grow, so this is their order.
-    waiting: BTreeMap<u64, Fork>,
-    /// Tickets of orders that were sent and have no reply yet.
-    sent: BTreeSet<u64>,
 }
 
 impl Template {
@@ -45,14 +38,7 @@ impl Template {
             ..contract
         };
         let (pid, pipe) = launch(launch_as, &contract)?;
-        let template = Self {
-            pid,
-            socket,
-            loaded: false,
-            waiting: BTreeMap::new(),
-            sent: BTreeSet::new(),
-        };
-        Ok((template, pipe))
+        Ok((Self { pid, socket }, pipe))
     }
 
     /// From now on the template can send nothing. What it has sent before can still be received; a worker that has not introduced
@@ -67,93 +53,22 @@ impl Template {
         self.socket.as_raw_fd()
     }
 
-    /// Whether the application is loaded.
-    pub fn is_loaded(&self) -> bool {
-        self.loaded
+    /// The next reply and who sent it, until there is nothing more; what cannot be understood is skipped.
+    pub fn receive(&self) -> Option<(Pid, Reply)> {
+        let packets = std::iter::from_fn(|| notify::receive(&self.socket)).take(SKIPPED);
+        packets
+            // The kernel shows a sender outside of our PID namespace as 0, which to kill(2) is the master's own group.
+            .filter(|(sender, _)| sender.as_raw() > 0)
+            .find_map(|(sender, packet)| Some((sender, Reply::parse(packet.as_bytes())?)))
     }
 
-    /// Asks for a worker, now or as soon as the application is loaded.
-    pub fn want(&mut self, order: Fork) {
-        self.waiting.insert(order.ticket, order);
-        self.send();
-    }
-
-    /// Takes back an order that was not sent yet. Whether that was possible.
-    pub fn cancel(&mut self, ticket: u64) -> bool {
-        self.waiting.remove(&ticket).is_some()
-    }
-
-    /// Notes the reply to an order. Whether it was sent and had none yet.
-    fn forget(&mut self, ticket: u64) -> bool {
-        self.sent.remove(&ticket)
-    }
-
-    /// Whether it has no order that is still to be carried out.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.sent.is_empty()
-    }
-
-    /// The replies that matter, in their order, and who sent each; and whether there may be more, as a bounded number of
-    /// packets is read at a time.
-    pub fn receive(&mut self) -> (Vec<(Pid, Reply)>, bool) {
-        let mut replies = Vec::new();
-        for _ in 0..TURN {
-            let Some((sender, packet)) = notify::receive(&self.socket) else {
-                return (replies, false);
-            };
-            let reply = Reply::parse(packet.as_bytes());
-            replies.extend(reply.and_then(|reply| Some((sender, self.take(sender, reply)?))));
-        }
-        (replies, true)
-    }
-
-    /// Leaves out replies to orders that were not given, but for a worker that introduces itself: it may be one that
-    /// was given up, and must not go on.
-    fn take(&mut self, sender: Pid, reply: Reply) -> Option<Reply> {
-        let reply = match reply {
-            Reply::Ready => {
-                self.loaded = true;
-                reply
-            }
-            Reply::Forked { ticket } => {
-                // The kernel shows a sender outside of our PID namespace as 0, which to kill(2) is the master's own group.
-                if sender.as_raw() <= 0 || sender == self.pid {
-                    return None;
-                }
-                self.forget(ticket);
-                reply
-            }
-            Reply::Failed { ticket, .. } => self.forget(ticket).then_some(reply)?,
-            // Some of its workers may be there.
-            Reply::Lost {
-                mut tickets,
-                reason,
-            } => {
-                tickets.retain(|ticket| self.forget(*ticket));
-                (!tickets.is_empty()).then_some(Reply::Lost { tickets, reason })?
-            }
-        };
-        self.send();
-        Some(reply)
-    }
-
-    /// The tickets of all orders without a reply, when the template has died.
-    pub fn unanswered(self) -> impl Iterator<Item = u64> {
-        self.sent.into_iter().chain(self.waiting.into_keys())
-    }
-
-    fn send(&mut self) {
-        while self.loaded
-            && let Some(order) = self.waiting.first_entry()
-        {
-            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-            let packet = order.get().encode();
-            if socket::send(self.socket.as_raw_fd(), packet.as_bytes(), flags).is_err() {
-                // Full: goes on with the next reply. Closed: the kernel tells of its death.
-                return;
-            }
-            self.sent.insert(order.remove().ticket);
-        }
+    /// Sends an order.
+    ///
+    /// # Errors
+    /// The socket is full, or the template is gone.
+    pub fn send(&self, order: &Fork) -> nix::Result<()> {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags).map(drop)
     }
 }
 
@@ -167,117 +82,44 @@ mod tests {
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
                 .expect("a pair of sockets");
         setsockopt(&socket, sockopt::PassCred, &true).expect("an option of sockets");
-        let template = Template {
-            pid: Pid::from_raw(1),
-            socket,
-            loaded: false,
-            waiting: BTreeMap::new(),
-            sent: BTreeSet::new(),
-        };
-        (template, theirs)
+        let pid = Pid::from_raw(1);
+        (Template { pid, socket }, theirs)
     }
 
-    fn say(theirs: &OwnedFd, reply: &str) {
-        socket::send(theirs.as_raw_fd(), reply.as_bytes(), MsgFlags::empty()).expect("room");
-    }
-
-    fn order(ticket: u64) -> Fork {
-        Fork {
-            ticket,
-            slot: 0,
-            record: None,
-        }
+    fn say(theirs: &OwnedFd, packet: &[u8]) -> bool {
+        let flags = MsgFlags::MSG_DONTWAIT;
+        socket::send(theirs.as_raw_fd(), packet, flags).is_ok()
     }
 
     #[test]
-    fn orders_wait_for_the_application_to_be_loaded() {
-        let (mut template, theirs) = template();
-        template.want(order(3));
+    fn orders_and_replies_pass_the_socket_and_nonsense_is_skipped() {
+        let (template, theirs) = template();
+        let order = Fork {
+            ticket: 3,
+            slot: 1,
+            record: None,
+        };
+        assert_eq!(template.send(&order), Ok(()));
         let mut packet = [0; 64];
         let flags = MsgFlags::MSG_DONTWAIT;
-        let early = socket::recv(theirs.as_raw_fd(), &mut packet, flags);
-        assert_eq!(early, Err(nix::Error::EAGAIN));
-        say(&theirs, "READY");
-        assert_eq!(
-            template.receive(),
-            (vec![(Pid::this(), Reply::Ready)], false)
-        );
         let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
-        assert_eq!(Fork::parse(&packet[..length]), Some(order(3)));
-    }
-
-    #[test]
-    fn replies_to_orders_that_were_not_given_are_left_out() {
-        let (mut template, theirs) = template();
-        template.sent = [3, 4, 5].into();
-        for reply in [
-            "FAILED 7 no",
-            "LOST 7,8 no",
-            "FAILED 3 no memory",
-            "FAILED 3 again",
-            "nonsense",
-            "LOST 3,4 it was killed",
-            "FORKED 5",
-        ] {
-            say(&theirs, reply);
+        assert_eq!(Fork::parse(&packet[..length]), Some(order));
+        for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {
+            assert!(say(&theirs, packet));
         }
-        let reason = "no memory".to_owned();
-        let (replies, _) = template.receive();
-        let replies: Vec<_> = replies.into_iter().map(|(_, reply)| reply).collect();
-        assert_eq!(
-            replies,
-            [
-                Reply::Failed { ticket: 3, reason },
-                Reply::Lost {
-                    tickets: vec![4],
-                    reason: "it was killed".into()
-                },
-                Reply::Forked { ticket: 5 }
-            ]
-        );
-        assert!(template.is_idle());
+        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
+        let forked = Reply::Forked { ticket: 3 };
+        assert_eq!(template.receive(), Some((Pid::this(), forked)));
+        assert_eq!(template.receive(), None);
     }
 
     #[test]
-    fn a_template_is_no_worker_of_its_own() {
-        let (mut template, theirs) = template();
-        template.pid = Pid::this();
-        template.sent = [3].into();
-        say(&theirs, "FORKED 3");
-        assert_eq!(template.receive(), (Vec::new(), false));
-        assert!(!template.is_idle(), "the order is still open");
-    }
-
-    #[test]
-    fn orders_that_found_no_room_follow_with_the_replies() {
-        let (mut template, theirs) = template();
-        template.loaded = true;
-        let all = 10_000;
-        (0..all).for_each(|ticket| template.want(order(ticket)));
-        assert!(!template.waiting.is_empty(), "the socket has less room");
-        let mut packet = [0; 64];
-        for ticket in 0..all {
-            let flags = MsgFlags::MSG_DONTWAIT;
-            let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
-            assert_eq!(Fork::parse(&packet[..length]), Some(order(ticket)));
-            say(&theirs, &format!("FAILED {ticket} no memory"));
-            assert_eq!(template.receive().0.len(), 1);
-        }
-        assert!(template.is_idle());
-    }
-
-    #[test]
-    fn a_template_that_sends_without_end_is_heard_in_parts() {
-        let (mut template, theirs) = template();
-        let sending = || {
-            let flags = MsgFlags::MSG_DONTWAIT;
-            socket::send(theirs.as_raw_fd(), b"READY", flags).is_ok()
-        };
-        let queued = std::iter::from_fn(|| sending().then_some(())).count();
-        assert!(
-            queued < TURN,
-            "one turn reads all that the socket holds: {queued}"
-        );
-        assert_eq!(template.receive().0.len(), queued);
+    fn a_full_queue_of_nonsense_hides_no_reply() {
+        let (template, theirs) = template();
+        let queued = std::iter::from_fn(|| say(&theirs, b"x").then_some(())).count();
+        assert!(queued < SKIPPED, "{queued}");
+        assert_eq!(template.receive(), None);
+        assert!(say(&theirs, b"READY"));
+        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
     }
 }

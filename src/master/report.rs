@@ -4,13 +4,15 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use nix::unistd::Pid;
 
-use super::children::Child;
-use crate::signals::describe;
-use crate::supervisor::{Counts, Reason};
+use super::workers::children::Child;
+use super::world::Exit;
+use crate::supervisor::{Action, Counts, Reason};
 use crate::sys::Stage;
+
+/// A line on all apps is not longer, in characters: the init system takes 4096 bytes at most, with everything else that it is told.
+const LONGEST_STATUS: usize = 1000;
 
 /// `app=web worker=3 gen=2 pid=4711`
 pub struct Tag<'a>(pub &'a Child, pub Pid);
@@ -40,77 +42,135 @@ pub fn stage(stage: Stage) -> &'static str {
 }
 
 /// Why a worker died.
-pub fn death(child: &Child, status: WaitStatus, now: Instant, out_of_memory: bool) -> String {
+pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> String {
     let ended = match out_of_memory {
-        true => "killed by the kernel, as memory ran out (SIGKILL)".to_owned(),
-        false => describe(status),
+        true => "killed by the kernel because memory ran out (SIGKILL)".to_owned(),
+        false => exit.to_string(),
     };
     let age = short(now.saturating_duration_since(child.asked_for));
-    let Some((signal, reason)) = child.told else {
-        let by = match status {
-            WaitStatus::Signaled(..) if !out_of_memory => ", not by preforkd",
+    let Some((signal, why)) = child.told else {
+        let by = match exit {
+            Exit::Signal(..) if !out_of_memory => ", not by preforkd",
             _ => "",
         };
-        return if child.ready {
-            format!("{ended}{by}, after {age}")
-        } else {
-            format!("{ended}{by}, before it was ready, after {age}")
+        return match child.ready_at {
+            Some(_) => format!("{ended}{by}, after {age}"),
+            None => format!("{ended}{by}, before it was ready, after {age}"),
         };
     };
-    let why = reason_text(reason);
-    match (signal, status) {
-        (
-            Signal::SIGTERM,
-            WaitStatus::Exited(_, 0) | WaitStatus::Signaled(_, Signal::SIGTERM, _),
-        ) => {
+    let why = reason(why);
+    match (signal, exit) {
+        (Signal::SIGTERM, Exit::Status(0) | Exit::Signal(Signal::SIGTERM, _)) => {
             format!("ended ({why})")
         }
         _ => format!("{ended} after our {signal} ({why})"),
     }
 }
 
-/// What a process said last, to follow how it died.
+/// What the supervisor made of a death, in words; `wait` says how long crashes still hold a replacement back, if one is needed.
+pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
+    let any = |which: fn(&Action) -> bool| actions.iter().any(which);
+    if any(|action| matches!(action, Action::Failed(_))) {
+        return "its generation is given up".into();
+    }
+    if any(|action| matches!(action, Action::GaveUp(_))) {
+        return "its app is given up".into();
+    }
+    if any(|action| matches!(action, Action::Spawn { .. })) {
+        return "starting a replacement".into();
+    }
+    match wait {
+        Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
+        _ => "no replacement is needed now".into(),
+    }
+}
+
+/// What a process wrote last, to follow how it died.
 pub fn last_words(words: Option<&str>) -> String {
-    words.map_or(String::new(), |words| format!(" (its last words: {words})"))
+    words.map_or(String::new(), |words| {
+        format!(" (its last output: {words})")
+    })
 }
 
 /// A reason as the log says it.
-pub fn reason_text(reason: Reason) -> &'static str {
+pub fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
-        Reason::Replaced => "a newer generation took over",
+        Reason::Replaced => "replaced by a newer generation",
         Reason::Removed => "its app is no longer configured",
-        Reason::Recycled => "a fresh worker took its place",
+        Reason::Recycled => "replaced by a fresh worker",
         Reason::ScaledDown => "fewer workers are wanted",
         Reason::Paused => "paused",
         Reason::RolledBack => "its generation was rolled back",
         Reason::StartTimeout => "not ready within start_timeout",
-        Reason::GracefulTimeout => "not ended within graceful_timeout",
-        Reason::MaxDraining => "more generations than max_draining still drained",
+        Reason::GracefulTimeout => "still running after graceful_timeout",
+        Reason::MaxDraining => "more generations than max_draining were draining",
         Reason::Hung => "hangs",
-        Reason::AbortGrace => "not dead of SIGABRT in time",
+        Reason::AbortGrace => "still running after SIGABRT and abort_grace",
     }
 }
 
-/// One line on all apps: `web 4/4 ready, queue 0/1 ready (1 starting)`.
+/// `a worker`, `3 workers`
+pub fn workers(number: usize) -> String {
+    match number {
+        1 => "a worker".to_owned(),
+        several => format!("{several} workers"),
+    }
+}
+
+/// One line on all apps: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, those come first that are not as wanted,
+/// and the others are counted.
 pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
-    let describe = |(name, counts, given_up): (&str, Counts, bool)| {
-        let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
-        let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
-        let rest: Vec<_> = rest
-            .iter()
-            .filter(|(n, _)| *n > 0)
-            .map(|(n, what)| format!("{n} {what}"))
-            .collect();
-        if !rest.is_empty() {
-            text += &format!(" ({})", rest.join(", "));
-        }
-        if given_up {
-            text += ", given up";
-        }
-        text
+    let mut apps: Vec<_> = apps.collect();
+    let line = join(&apps);
+    if line.chars().count() <= LONGEST_STATUS {
+        return line;
+    }
+    let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
+        counts.ready == counts.wanted && counts.starting + counts.leaving == 0 && !given_up
     };
-    apps.map(describe).collect::<Vec<_>>().join("; ")
+    apps.sort_by_key(is_well);
+    let (mut line, mut shown) = (String::new(), 0);
+    for app in apps.iter().filter(|app| !is_well(app)) {
+        let next = one(*app) + "; ";
+        if line.chars().count() + next.chars().count() > LONGEST_STATUS {
+            break;
+        }
+        line += &next;
+        shown += 1;
+    }
+    let rest = &apps[shown..];
+    let (ready, wanted) = rest
+        .iter()
+        .fold((0u64, 0u64), |(ready, wanted), (_, counts, _)| {
+            (
+                ready + u64::from(counts.ready),
+                wanted + u64::from(counts.wanted),
+            )
+        });
+    let others = if shown > 0 { "other " } else { "" };
+    line + &format!("{} {others}apps {ready}/{wanted} ready", rest.len())
+}
+
+fn join(apps: &[(&str, Counts, bool)]) -> String {
+    apps.iter()
+        .map(|app| one(*app))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
+    let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
+    let rest = rest.iter().filter(|(n, _)| *n > 0);
+    let rest: Vec<_> = rest.map(|(n, what)| format!("{n} {what}")).collect();
+    if !rest.is_empty() {
+        text += &format!(" ({})", rest.join(", "));
+    }
+    if given_up {
+        text += ", given up";
+    }
+    text
 }
 
 /// A time for the log: "350ms", "4.2s", "1h 3m 20s".
@@ -140,20 +200,20 @@ mod tests {
         };
         let later = now + Duration::from_millis(1500);
         assert_eq!(Tag(&child, pid).to_string(), "app=web worker=3 gen=2 pid=9");
-        let killed = WaitStatus::Signaled(pid, Signal::SIGKILL, false);
-        let (good, bad) = (WaitStatus::Exited(pid, 0), WaitStatus::Exited(pid, 1));
+        let killed = Exit::Signal(Signal::SIGKILL, false);
+        let (good, bad) = (Exit::Status(0), Exit::Status(1));
         assert_eq!(
             death(&child, bad, later, false),
             "exited with status 1, before it was ready, after 1.5s"
         );
-        child.ready = true;
+        child.ready_at = Some(now);
         assert_eq!(
             death(&child, killed, later, false),
             "killed by SIGKILL, not by preforkd, after 1.5s"
         );
         assert_eq!(
             death(&child, killed, later, true),
-            "killed by the kernel, as memory ran out (SIGKILL), after 1.5s"
+            "killed by the kernel because memory ran out (SIGKILL), after 1.5s"
         );
         child.told = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(death(&child, good, later, false), "ended (stop)");
@@ -164,7 +224,7 @@ mod tests {
         child.told = Some((Signal::SIGKILL, Reason::GracefulTimeout));
         assert_eq!(
             death(&child, killed, later, false),
-            "killed by SIGKILL after our SIGKILL (not ended within graceful_timeout)"
+            "killed by SIGKILL after our SIGKILL (still running after graceful_timeout)"
         );
     }
 
@@ -184,6 +244,35 @@ mod tests {
         assert_eq!(
             status([("queue", some, true), ("web", all, false)].into_iter()),
             "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+        );
+    }
+
+    #[test]
+    fn the_status_of_many_apps_counts_those_that_are_well() {
+        let names: Vec<_> = (0..200)
+            .map(|n| format!("customer-portal-{n:03}-production"))
+            .collect();
+        let counts = |ready| Counts {
+            wanted: 2,
+            ready,
+            ..Counts::default()
+        };
+        let apps = |bad: usize| {
+            let apps = names.iter().enumerate();
+            let apps: Vec<_> = apps
+                .map(|(n, name)| (&**name, counts(if n < bad { 1 } else { 2 }), false))
+                .collect();
+            status(apps.into_iter())
+        };
+        assert_eq!(apps(0), "200 apps 400/400 ready");
+        assert_eq!(
+            apps(1),
+            "customer-portal-000-production 1/2 ready; 199 other apps 398/398 ready"
+        );
+        let line = apps(200);
+        assert!(
+            line.len() < LONGEST_STATUS + 100 && line.contains(" other apps "),
+            "{line}"
         );
     }
 }

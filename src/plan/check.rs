@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Draft;
 use crate::config::Place;
 
@@ -9,7 +11,7 @@ use crate::config::Place;
 pub const CHECK_LISTENER: &str = "check";
 
 /// A request and its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Path and query.
     pub path: String,
@@ -25,45 +27,29 @@ pub struct Check {
 
 impl Draft<'_> {
     pub(super) fn check(&self) -> Result<Option<Check>, Place> {
-        let reload = self.written.reload.as_ref();
-        let Some(written) = reload.and_then(|reload| reload.check.as_ref()) else {
+        let Some(written) = &self.written.reload.check else {
             return Ok(None);
         };
         let visible = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
-        let path = written.path.get_ref();
+        let (path, host) = (&written.path, &written.host);
         if !(path.starts_with('/') && visible(path)) {
-            let message =
-                format!("check: path must begin with \"/\" and have no spaces, not {path:?}");
-            return Err(Place::at(written.path.span(), message));
+            return Err(path.wrong(format!(
+                "reload.check.path: must begin with \"/\" and be of visible ASCII characters, not {:?} (encode others as %XX)",
+                **path
+            )));
         }
-        let host = match &written.host {
-            None => "localhost",
-            Some(host) if visible(host.get_ref()) && !host.get_ref().is_empty() => host.get_ref(),
-            Some(host) => {
-                let message = format!("check: {:?} is no host name", host.get_ref());
-                return Err(Place::at(host.span(), message));
-            }
-        };
-        let expect = written.expect.as_ref();
-        if let Some(expect) = expect.filter(|expect| !(200..600).contains(expect.get_ref())) {
-            let message = "check: expect must be a status between 200 and 599";
-            return Err(Place::at(expect.span(), message));
-        }
-        let attempts = written.attempts.as_ref();
-        if let Some(attempts) = attempts.filter(|attempts| *attempts.get_ref() == 0) {
-            return Err(Place::at(
-                attempts.span(),
-                "check: attempts must be 1 or more",
-            ));
+        if host.is_empty() || !visible(host) {
+            return Err(host.wrong(format!(
+                "reload.check.host: {:?} is not a host name (write for example \"www.example.com\")",
+                **host
+            )));
         }
         Ok(Some(Check {
-            path: path.clone(),
-            host: host.to_owned(),
-            expect: expect.map_or(200, |expect| *expect.get_ref()),
-            timeout: written
-                .timeout
-                .map_or(Duration::from_secs(5), |time| time.0),
-            attempts: attempts.map_or(3, |attempts| *attempts.get_ref()),
+            path: path.to_string(),
+            host: host.to_string(),
+            expect: written.expect.0 as u16,
+            timeout: written.timeout.0,
+            attempts: written.attempts.0,
         }))
     }
 }

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use toml::Spanned;
-
 use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
-use crate::config::{Address, Place};
+use crate::config::{Address, Place, Value};
 use crate::supervisor::Readiness;
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
@@ -17,20 +15,18 @@ impl Draft<'_> {
     /// Fills in how the program is executed.
     pub(super) fn command(
         &self,
-        command: &Spanned<Vec<String>>,
+        command: &Value<Vec<String>>,
         sockets: &[(String, Address)],
         has_check: bool,
         launch: &mut Launch,
     ) -> Result<Readiness, Place> {
-        self.refuse_keys_of_wsgi()?;
-        let wrong = |message: String| Place::at(command.span(), message);
-        let words = command.get_ref().iter();
+        let words = command.iter();
         let mut names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
         if has_check {
             names.push(CHECK_LISTENER);
         }
         let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, &names)).collect();
-        launch.args = args.map_err(wrong)?;
+        launch.args = args.map_err(|message| command.wrong(message))?;
         launch.program = self.find(command, "command", launch)?;
         Ok(self.readiness())
     }
@@ -38,18 +34,18 @@ impl Draft<'_> {
     /// Finds the program that `launch.args` begins with; `key` is where the user wrote them.
     fn find(
         &self,
-        written: &Spanned<Vec<String>>,
+        written: &Value<Vec<String>>,
         key: &str,
         launch: &Launch,
     ) -> Result<PathBuf, Place> {
-        let wrong = |message: String| Place::at(written.span(), format!("{key}: {message}"));
+        let wrong = |message: String| written.wrong(format!("{key}: {message}"));
         let Some(name) = launch.args.first().filter(|name| !name.is_empty()) else {
-            return Err(wrong("the name of a program is missing".into()));
+            return Err(wrong(
+                "the name of a program is missing (write [\"PROGRAM\", \"ARGUMENT\", …])".into(),
+            ));
         };
         if launch.args.iter().any(|word| word.contains('\0')) {
-            return Err(wrong(
-                "a NUL character cannot be passed to a program".into(),
-            ));
+            return Err(wrong("an argument must not hold a NUL character".into()));
         }
         let path = launch
             .env
@@ -60,78 +56,25 @@ impl Draft<'_> {
         find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
             if name.contains('/') {
                 let file = launch.chdir.join(name);
-                wrong(format!("there is no executable file {}", file.display()))
+                wrong(format!("there is no executable file {} (check the path and the permissions)", file.display()))
             } else {
-                wrong(format!("there is no program \"{name}\" in PATH ({path})"))
+                wrong(format!("there is no program \"{name}\" in PATH, which is {path} (write the path of the program)"))
             }
         })
     }
 
     /// The command that must succeed before a reload, which runs as the workers do.
     pub(super) fn before(&self, launch: &Launch) -> Result<Option<Launch>, Place> {
-        let Some(before) = self
-            .written
-            .reload
-            .as_ref()
-            .and_then(|reload| reload.before.as_ref())
-        else {
+        let Some(before) = &self.written.reload.before else {
             return Ok(None);
         };
         let mut step = launch.clone();
         // Settings of a worker; the step is none.
         step.env
             .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
-        step.args = before.get_ref().clone();
-        step.program = self.find(before, "before", &step)?;
+        step.args = before.to_vec();
+        step.program = self.find(before, "reload.before", &step)?;
         Ok(Some(step))
-    }
-
-    fn refuse_keys_of_wsgi(&self) -> Result<(), Place> {
-        let app = self.written;
-        let keys = [
-            ("python", app.python.as_ref().map(|k| k.span())),
-            ("threads", app.threads.as_ref().map(|k| k.span())),
-            ("preload", app.preload.as_ref().map(|k| k.span())),
-            ("static", app.static_files.as_ref().map(|k| k.span())),
-            ("max_requests", app.max_requests.as_ref().map(|k| k.span())),
-            (
-                "max_requests_jitter",
-                app.max_requests_jitter.as_ref().map(|k| k.span()),
-            ),
-            ("max_head", app.max_head.as_ref().map(|k| k.span())),
-            ("max_headers", app.max_headers.as_ref().map(|k| k.span())),
-            ("max_body", app.max_body.as_ref().map(|k| k.span())),
-            (
-                "body_in_memory",
-                app.body_in_memory.as_ref().map(|k| k.span()),
-            ),
-            (
-                "header_timeout",
-                app.header_timeout.as_ref().map(|k| k.span()),
-            ),
-            ("body_timeout", app.body_timeout.as_ref().map(|k| k.span())),
-            (
-                "write_timeout",
-                app.write_timeout.as_ref().map(|k| k.span()),
-            ),
-            (
-                "keepalive_timeout",
-                app.keepalive_timeout.as_ref().map(|k| k.span()),
-            ),
-            (
-                "max_connections",
-                app.max_connections.as_ref().map(|k| k.span()),
-            ),
-        ];
-        match keys.into_iter().find_map(|(key, span)| Some((key, span?))) {
-            None => Ok(()),
-            Some((key, span)) => Err(Place::at(
-                span,
-                format!(
-                    "`{key}` is for apps with `wsgi`; a `command` is told such things by its arguments"
-                ),
-            )),
-        }
     }
 }
 
@@ -145,20 +88,26 @@ fn fill_in(word: &str, sockets: &[&str]) -> Result<String, String> {
         let (inside, after) = from
             .strip_prefix("{fd")
             .and_then(|from| from.split_once('}'))
-            .ok_or_else(|| format!("command: \"{word}\" has \"{{fd\" without \"}}\""))?;
+            .ok_or_else(|| {
+                format!(
+                    "command: \"{word}\" has \"{{fd\" without \"}}\" (write {{fd}} or {{fd:NAME}})"
+                )
+            })?;
         let index = match inside.strip_prefix(':') {
             None if inside.is_empty() => Some(0).filter(|_| !sockets.is_empty()),
             None => {
                 return Err(format!(
-                    "command: \"{{fd{inside}}}\" is neither {{fd}} nor {{fd:NAME}}"
+                    "command: \"{{fd{inside}}}\" is not a placeholder (write {{fd}} or {{fd:NAME}})"
                 ));
             }
             Some(name) => sockets.iter().position(|known| *known == name),
         };
         let index = index.ok_or_else(|| match sockets.is_empty() {
-            true => format!("command: {{fd{inside}}} needs a listener, but `listen` is empty"),
+            true => format!(
+                "command: {{fd{inside}}} needs a listener, but there is none (add `listen`)"
+            ),
             false => format!(
-                "command: no listener for {{fd{inside}}} (there is: {})",
+                "command: {{fd{inside}}} names no listener of this app (it has: {})",
                 sockets.join(", ")
             ),
         })?;

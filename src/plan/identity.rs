@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Credentials, Draft};
-use crate::config::{Key, Place};
+use crate::config::{GroupName, Place, Value};
 
 impl Draft<'_> {
     /// Who the workers run as; fills in what a login would set in their environment.
@@ -11,21 +11,21 @@ impl Draft<'_> {
         &self,
         env: &mut BTreeMap<String, String>,
     ) -> Result<Option<Credentials>, Place> {
-        let group = match &self.written.group {
-            None => None,
-            Some(group) => Some(
-                self.group(group.get_ref())
-                    .map_err(|m| Place::at(group.span(), m))?,
-            ),
-        };
+        let group = &self.written.group;
+        let gid = group
+            .as_ref()
+            .map(|group| self.group("group", group))
+            .transpose()?;
         let Some(user) = &self.written.user else {
-            let Some(gid) = group else { return Ok(None) };
+            let (Some(group), Some(gid)) = (group, gid) else {
+                return Ok(None);
+            };
             let own = self.host.own_ids();
             if own.1 == gid && own.0 != 0 {
                 return Ok(None);
             }
             if own.0 != 0 {
-                return Err(self.not_root(&self.written.group));
+                return Err(group.wrong(not_root("group")));
             }
             return Ok(Some(Credentials {
                 uid: own.0,
@@ -33,15 +33,11 @@ impl Draft<'_> {
                 groups: vec![gid],
             }));
         };
-        let found = self.host.user(user.get_ref()).ok_or_else(|| {
-            Place::at(
-                user.span(),
-                format!("there is no user \"{}\" on this host", user.get_ref()),
-            )
-        })?;
+        let found = self.host.user(&user.0);
+        let found = found.ok_or_else(|| user.wrong(no_user("user", &user.0)))?;
         let own = self.host.own_ids();
         if own.0 != 0 && own.0 != found.uid {
-            return Err(self.not_root(&self.written.user));
+            return Err(user.wrong(not_root("user")));
         }
         for (key, value) in [
             ("USER", &found.name),
@@ -50,27 +46,34 @@ impl Draft<'_> {
         ] {
             env.entry(key.into()).or_insert_with(|| value.clone());
         }
-        if own.0 == found.uid && own.0 != 0 && group.is_none_or(|g| g == own.1) {
+        if own.0 == found.uid && own.0 != 0 && gid.is_none_or(|gid| gid == own.1) {
             // Already this user: an unprivileged master could not set the groups anyway.
             return Ok(None);
         }
         Ok(Some(Credentials {
             uid: found.uid,
-            gid: group.unwrap_or(found.gid),
+            gid: gid.unwrap_or(found.gid),
             groups: found.groups,
         }))
     }
 
-    fn not_root(&self, key: &Key<String>) -> Place {
-        let message = "only a master that runs as root can run workers as somebody else (start preforkd as root, or leave this out)";
-        match key {
-            Some(key) => Place::at(key.span(), message),
-            None => self.wrong(message),
-        }
+    pub(super) fn group(&self, key: &str, name: &Value<GroupName>) -> Result<u32, Place> {
+        let group = self.host.group(&name.0);
+        group.ok_or_else(|| {
+            name.wrong(format!(
+                "{key}: there is no group \"{}\" on this host (create it first)",
+                name.0
+            ))
+        })
     }
+}
 
-    pub(super) fn group(&self, name: &str) -> Result<u32, String> {
-        let group = self.host.group(name);
-        group.ok_or_else(|| format!("there is no group \"{name}\" on this host"))
-    }
+pub(super) fn no_user(key: &str, name: &str) -> String {
+    format!("{key}: there is no user \"{name}\" on this host (create it first)")
+}
+
+fn not_root(key: &str) -> String {
+    format!(
+        "{key}: only a master that runs as root can run workers as another user or group (start preforkd as root, or remove the key)"
+    )
 }

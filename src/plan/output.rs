@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Draft, normal};
-use crate::config::{Key, Place};
+use crate::config::{Place, Value};
 
 /// A file that grows at its end.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogFile {
     /// Where.
     pub path: PathBuf,
@@ -15,7 +17,7 @@ pub struct LogFile {
 }
 
 /// The log files of an app; what has none goes to the master's own standard output or error, or nowhere.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output.
     pub stdout: Option<LogFile>,
@@ -38,12 +40,6 @@ impl Output {
 impl Draft<'_> {
     pub(super) fn output(&self) -> Result<Output, Place> {
         let written = self.written;
-        let access_log = written.access_log.as_ref();
-        if let Some(key) = access_log.filter(|_| written.wsgi.is_none()) {
-            let message =
-                "`access_log` is for apps with `wsgi`; a `command` keeps a log of its own";
-            return Err(Place::at(key.span(), message));
-        }
         Ok(Output {
             stdout: self.log_file(&written.stdout, "stdout", false)?,
             stderr: self.log_file(&written.stderr, "stderr", false)?,
@@ -54,20 +50,26 @@ impl Draft<'_> {
 
     fn log_file(
         &self,
-        key: &Key<PathBuf>,
+        key: &Option<Value<PathBuf>>,
         name: &str,
         lossy: bool,
     ) -> Result<Option<LogFile>, Place> {
         let Some(key) = key else { return Ok(None) };
-        let path = normal(&self.folder.join(key.get_ref()));
+        let path = normal(&self.folder.join(&**key));
         let folder = path.parent().unwrap_or(Path::new("/"));
         if !self.host.is_folder(folder) {
-            let message = format!("{name}: there is no folder {}", folder.display());
-            return Err(Place::at(key.span(), message));
+            let message = format!(
+                "{name}: there is no folder {} (create it first)",
+                folder.display()
+            );
+            return Err(key.wrong(message));
         }
         if self.host.is_folder(&path) {
-            let message = format!("{name}: {} is a folder, not a file", path.display());
-            return Err(Place::at(key.span(), message));
+            let message = format!(
+                "{name}: {} is a folder (write the path of a file)",
+                path.display()
+            );
+            return Err(key.wrong(message));
         }
         Ok(Some(LogFile { path, lossy }))
     }

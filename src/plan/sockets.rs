@@ -1,5 +1,8 @@
 //! `listen`: which sockets there are and who gets them.
 
+use std::path::Path;
+
+use super::identity::no_user;
 use super::{Draft, Listener, normal};
 use crate::config::{Address, Listen, Place};
 
@@ -7,78 +10,80 @@ impl Draft<'_> {
     /// Enters the app's listeners into `all` and says which the workers get.
     pub(super) fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
         let mut sockets: Vec<(String, Address)> = Vec::new();
-        for entry in &self.written.listen {
-            let listener = self
-                .listener(entry.get_ref())
-                .map_err(|m| Place::at(entry.span(), m))?;
-            if all.iter().any(|other| other.address == listener.address) {
-                let message = format!("{} is listened on twice", listener.address);
-                return Err(Place::at(entry.span(), message));
+        for entry in &*self.written.listen {
+            let place = entry.span();
+            let written = &entry.get_ref().0;
+            let address = self
+                .address(written)
+                .map_err(|message| Place::at(place.clone(), message))?;
+            if all.iter().any(|other| other.address == address) {
+                let message = format!("listen: {address} is listened on twice (remove one)");
+                return Err(Place::at(place, message));
             }
-            let name = entry.get_ref().name.as_deref().unwrap_or(self.name);
+            let name = written
+                .name
+                .as_ref()
+                .map_or(self.name, |name| name.as_str());
             if name.is_empty() || name.contains(|c: char| c == ':' || !c.is_ascii_graphic()) {
-                let message =
-                    format!("\"{name}\" is no name for a listener (no spaces, no colons)");
-                return Err(Place::at(entry.span(), message));
+                let message = format!(
+                    "listen: {name:?} is not a name for a listener (use visible ASCII characters without colons)"
+                );
+                return Err(Place::at(place, message));
             }
-            sockets.push((name.to_owned(), listener.address.clone()));
-            all.push(listener);
+            sockets.push((name.to_owned(), address.clone()));
+            all.push(self.listener(written, address)?);
         }
         Ok(sockets)
     }
 
-    fn listener(&self, written: &Listen) -> Result<Listener, String> {
-        let address = match &written.address {
-            Address::Unix(path) => {
-                let path = normal(&self.folder.join(path));
-                // sockaddr_un(7): 108 bytes with the final NUL.
-                if path.as_os_str().len() > 107 {
-                    return Err(format!(
-                        "unix:{} is too long for a socket (107 bytes at most)",
-                        path.display()
-                    ));
-                }
-                if !path
-                    .parent()
-                    .is_some_and(|parent| self.host.is_folder(parent))
-                {
-                    return Err(format!(
-                        "unix:{}: its folder does not exist",
-                        path.display()
-                    ));
-                }
-                Address::Unix(path)
-            }
-            other => {
-                if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
-                    return Err(format!(
-                        "{other}: mode, owner and group are for unix sockets only"
-                    ));
-                }
-                other.clone()
-            }
-        };
+    fn listener(&self, written: &Listen, address: Address) -> Result<Listener, Place> {
         let owner = match &written.owner {
             None => None,
             Some(name) => {
-                let user = self.host.user(name);
-                Some(
-                    user.ok_or_else(|| format!("there is no user \"{name}\" on this host"))?
-                        .uid,
-                )
+                let user = self.host.user(&name.0);
+                let user = user.ok_or_else(|| name.wrong(no_user("listen.owner", &name.0)))?;
+                Some(user.uid)
             }
         };
+        let group = written.group.as_ref();
         Ok(Listener {
             address,
-            backlog: self.written.backlog.as_ref().map_or(2048, |b| *b.get_ref()),
+            backlog: self.written.backlog.0,
             v6only: false,
-            mode: written.mode.map(|m| m.0),
+            mode: written.mode.as_ref().map(|mode| mode.0),
             owner,
-            group: written
-                .group
-                .as_deref()
-                .map(|g| self.group(g))
+            group: group
+                .map(|group| self.group("listen.group", group))
                 .transpose()?,
         })
+    }
+
+    /// The address with an absolute path.
+    fn address(&self, written: &Listen) -> Result<Address, String> {
+        let address: &Address = &written.address;
+        let Address::Unix(path) = address else {
+            if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
+                return Err(format!(
+                    "listen: {address}: `mode`, `owner` and `group` are for unix sockets only (remove them)"
+                ));
+            }
+            return Ok(address.clone());
+        };
+        let path = normal(&self.folder.join(path));
+        let shown = path.display();
+        // sockaddr_un(7): 108 bytes with the final NUL.
+        if path.as_os_str().len() > 107 {
+            return Err(format!(
+                "listen: unix:{shown} is too long (a socket's path has 107 bytes at most)"
+            ));
+        }
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        if !self.host.is_folder(folder) {
+            return Err(format!(
+                "listen: unix:{shown}: there is no folder {} (create it first)",
+                folder.display()
+            ));
+        }
+        Ok(Address::Unix(path))
     }
 }

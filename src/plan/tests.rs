@@ -5,6 +5,8 @@ use preforkd_worker::settings::Settings;
 use super::*;
 use crate::config::Diagnostic;
 
+mod keys;
+
 /// A host that exists only here.
 struct Invented {
     ids: (u32, u32),
@@ -150,20 +152,23 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
     let app = |rest: &str| format!("[app.w]\n{rest}");
     let listen = "listen = ['127.0.0.1:80']";
     let cases = [
-        ("".into(), "1:1: there is no [app.NAME]"),
+        ("".into(), "1:1: there is no app to run"),
         (
             "[app.'a b']\ncommand = ['celery']".into(),
-            "1:6: the app name \"a b\"",
+            "1:6: \"a b\" is not a name for an app",
         ),
-        (app(""), "1:6: [app.w] says neither `wsgi` nor `command`"),
+        (app(""), "1:6: [app.w] has neither `wsgi` nor `command`"),
         (
             app("wsgi = 'a:b'\ncommand = ['x']"),
             "3:11: an app has either",
         ),
-        (app("wsgi = 'a.b'"), "2:8: wsgi must be \"MODULE:CALLABLE\""),
+        (
+            app("wsgi = 'a.b'"),
+            "2:8: wsgi: must be \"MODULE:CALLABLE\"",
+        ),
         (
             app("wsgi = 'a:b'"),
-            "1:6: [app.w] serves HTTP but listens nowhere",
+            "1:6: [app.w] has `wsgi`, but no listener",
         ),
         (
             app("command = []"),
@@ -183,7 +188,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app("command = ['celery', '{fd:z}']\nlisten = ['127.0.0.1:80']"),
-            "2:11: command: no listener for {fd:z} (there is: w)",
+            "2:11: command: {fd:z} names no listener of this app (it has: w)",
         ),
         (
             app("command = ['celery', '{fd']"),
@@ -191,7 +196,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app("command = ['celery']\nthreads = 4"),
-            "3:11: `threads` is for apps with `wsgi`",
+            "3:11: `threads` is for apps with `wsgi`, not for apps with `command` (remove it)",
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nready = 'exec'")),
@@ -199,19 +204,19 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nthreads = 0")),
-            "4:11: threads must be between 1 and 1000",
+            "4:11: threads: must be between 1 and 1000",
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nmax_requests = 0")),
-            "4:16: max_requests must be 1 or more",
+            "4:16: max_requests: must be at least 1",
         ),
         (
             app("command = ['celery']\nreload = { surge = 0 }"),
-            "3:20: surge must be 1 or more",
+            "3:20: reload.surge: must be at least 1",
         ),
         (
             app("command = ['celery']\nreload = { max_draining = 0 }"),
-            "3:27: max_draining must be 1 or more",
+            "3:27: reload.max_draining: must be at least 1",
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nchdir = 'nope'")),
@@ -235,38 +240,90 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app("command = ['celery']\nlisten = ['127.0.0.1:80', '127.0.0.1:80']"),
-            "3:27: 127.0.0.1:80 is listened on twice",
+            "3:27: listen: 127.0.0.1:80 is listened on twice",
         ),
         (
             app("command = ['celery']\nlisten = [{ address = '127.0.0.1:80', mode = '0600' }]"),
-            "3:11: 127.0.0.1:80: mode, owner",
+            "3:11: listen: 127.0.0.1:80: `mode`",
         ),
         (
             app("command = ['celery']\nlisten = ['unix:nope/x']"),
-            "3:11: unix:/srv/nope/x: its folder",
+            "3:11: listen: unix:/srv/nope/x: there is no folder /srv/nope",
         ),
         (
             app("command = ['celery']\nuser = 'nope'"),
-            "3:8: there is no user \"nope\"",
+            "3:8: user: there is no user \"nope\"",
         ),
         (
             app("command = ['celery']\ngroup = 'nope'"),
-            "3:9: there is no group \"nope\"",
+            "3:9: group: there is no group \"nope\"",
         ),
         (
             app("command = ['celery']\ntimeout = '3s'"),
-            "3:11: `timeout` is for apps with `wsgi`",
+            "3:11: `timeout` is for apps with `wsgi`, not for apps with `command` (use `watchdog`)",
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nwatchdog = '3s'")),
-            "4:12: `watchdog` is for apps with `command`",
+            "4:12: `watchdog` is for apps with `command`, not for apps with `wsgi` (use `timeout`)",
         ),
         (
             app("command = ['celery']\nenv = { 'A=' = 'x' }"),
-            "1:6: env: \"A=\" is no name",
+            "3:9: env: \"A=\" is not a name",
         ),
     ];
-    for (text, expected) in cases {
+    let others = [
+        (
+            "listen = [{ address = 'unix:x', owner = 'nope' }]",
+            "3:41: listen.owner: there is no user",
+        ),
+        (
+            "listen = [{ address = 'unix:x', group = 'nope' }]",
+            "3:41: listen.group: there is no group",
+        ),
+        (
+            "listen = [{ address = 'unix:x', name = 'a b' }]",
+            "3:11: listen: \"a b\" is not a name for a listener",
+        ),
+        (
+            "workers = { min = 1, max = 2 }",
+            "3:11: workers: the number can follow the load only",
+        ),
+        (
+            "reload = { check = { path = 'x' } }",
+            "3:29: reload.check.path: must begin with",
+        ),
+        (
+            "reload = { check = { path = '/', host = '' } }",
+            "3:41: reload.check.host: \"\" is not a host name",
+        ),
+        (
+            "reload = { check = { path = '/', expect = 100 } }",
+            "3:43: reload.check.expect: must be between 200 and 599",
+        ),
+        (
+            "reload = { check = { path = '/', attempts = 0 } }",
+            "3:45: reload.check.attempts: must be at least 1",
+        ),
+        (
+            "reload = { before = [] }",
+            "3:21: reload.before: the name of a program is missing",
+        ),
+        (
+            "give_up = { crashes = 0, within = '1m' }",
+            "3:23: give_up.crashes: must be at least 1",
+        ),
+        (
+            "stdout = 'nope/x.log'",
+            "3:10: stdout: there is no folder /srv/nope",
+        ),
+        ("stderr = 'site'", "3:10: stderr: /srv/site is a folder"),
+        (
+            "access_log = 'x.log'",
+            "3:14: `access_log` is for apps with `wsgi`, not for apps with `command` (remove it)",
+        ),
+    ]
+    .map(|(rest, expected)| (app(&format!("command = ['celery']\n{rest}")), expected));
+    for (text, expected) in cases.into_iter().chain(others) {
         let error = plan_as((0, 0), &text).expect_err(&text);
         assert!(
             error.starts_with(&format!("app.toml:{expected}")),
@@ -275,7 +332,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
     }
     let error = plan_as((1000, 1000), &app("command = ['celery']\nuser = 'www'")).unwrap_err();
     assert!(
-        error.contains("3:8: only a master that runs as root"),
+        error.contains("3:8: user: only a master that runs as root"),
         "{error}"
     );
 }

@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
-use preforkd_worker::settings::{MOST_CONNECTIONS, MOST_THREADS, Settings};
-use toml::Spanned;
+use preforkd_worker::settings::Settings;
 
 use super::host::find_program;
-use super::policy::at_least_one;
 use super::{Draft, Launch, normal};
-use crate::config::{Address, Key, Place, Size, Time};
+use crate::config::{Address, Place, Value};
 
 /// What the interpreter runs: it loads the extension and hands over to it.
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
@@ -21,7 +18,7 @@ impl Draft<'_> {
     /// Fills in how the interpreter is executed; says whether it is a template.
     pub(super) fn wsgi(
         &self,
-        wsgi: &Spanned<String>,
+        wsgi: &Value<String>,
         sockets: &[(String, Address)],
         launch: &mut Launch,
     ) -> Result<bool, Place> {
@@ -30,52 +27,34 @@ impl Draft<'_> {
             let parts = name.split_once(':');
             parts.is_some_and(|(module, callable)| !module.is_empty() && !callable.is_empty())
         };
-        if !well_formed(wsgi.get_ref()) {
-            let message = format!(
-                "wsgi must be \"MODULE:CALLABLE\", as \"mysite.wsgi:application\", not \"{}\"",
-                wsgi.get_ref()
-            );
-            return Err(Place::at(wsgi.span(), message));
+        if !well_formed(wsgi) {
+            return Err(wsgi.wrong(format!(
+                "wsgi: must be \"MODULE:CALLABLE\", not {:?} (write for example \"mysite.wsgi:application\")",
+                **wsgi
+            )));
         }
         if sockets.is_empty() {
             return Err(self.wrong(format!(
-                "[app.{}] serves HTTP but listens nowhere (add listen = [\"127.0.0.1:8000\"])",
+                "[app.{}] has `wsgi`, but no listener (add for example listen = [\"127.0.0.1:8000\"])",
                 self.name
             )));
         }
-        if let Some(ready) = &app.ready {
-            let message =
-                "`ready` is for apps with `command`; a WSGI worker says itself when it is ready";
-            return Err(Place::at(ready.span(), message));
-        }
-        let threads = number(&app.threads, 1, 1..=MOST_THREADS, "threads")?;
-        let preload = app.preload.as_ref().is_some_and(|p| *p.get_ref());
         let settings = Settings {
-            application: wsgi.get_ref().clone(),
-            threads,
+            application: (**wsgi).clone(),
+            threads: app.threads.0,
             static_files: self.static_files()?,
-            max_requests: at_least_one(&app.max_requests, "max_requests")?.map(u64::from),
-            max_requests_jitter: app
-                .max_requests_jitter
-                .as_ref()
-                .map_or(0, |n| u64::from(*n.get_ref())),
-            max_head: size(&app.max_head, 32 << 10),
-            max_headers: number(&app.max_headers, 100, 1..=256, "max_headers")?,
-            max_body: size(&app.max_body, 64 << 20),
-            body_in_memory: size(&app.body_in_memory, 256 << 10),
-            header_timeout: time(&app.header_timeout, 10),
-            body_timeout: time(&app.body_timeout, 30),
-            write_timeout: time(&app.write_timeout, 30),
-            keepalive_timeout: time(&app.keepalive_timeout, 30),
-            graceful_timeout: app
-                .graceful_timeout
-                .map_or(Duration::from_secs(30), |t| t.0),
-            max_connections: number(
-                &app.max_connections,
-                1000,
-                1..=MOST_CONNECTIONS,
-                "max_connections",
-            )?,
+            max_requests: app.max_requests.as_ref().map(|number| number.0.into()),
+            max_requests_jitter: app.max_requests_jitter.0.into(),
+            max_head: app.max_head.0,
+            max_headers: app.max_headers.0,
+            max_body: app.max_body.0,
+            body_in_memory: app.body_in_memory.0,
+            header_timeout: app.header_timeout.0,
+            body_timeout: app.body_timeout.0,
+            write_timeout: app.write_timeout.0,
+            keepalive_timeout: app.keepalive_timeout.0,
+            graceful_timeout: app.graceful_timeout.0,
+            max_connections: app.max_connections.0,
         };
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(
@@ -92,36 +71,31 @@ impl Draft<'_> {
             .host
             .extension()
             .map_err(|message| self.wrong(message))?;
-        let kind = match preload {
+        let kind = match *app.preload {
             true => Kind::Template,
             false => Kind::Wsgi,
         };
+        let extension = extension.to_string_lossy().into_owned();
         launch.env.extend([
             (env::KIND.into(), kind.name().into()),
-            (
-                env::EXTENSION.into(),
-                extension.to_string_lossy().into_owned(),
-            ),
+            (env::EXTENSION.into(), extension),
             (env::WSGI.into(), settings),
         ]);
-        Ok(preload)
+        Ok(*app.preload)
     }
 
     fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {
         let mut folders = BTreeMap::new();
-        let Some(written) = &self.written.static_files else {
-            return Ok(folders);
-        };
-        for (prefix, folder) in written.get_ref() {
+        for (prefix, folder) in &*self.written.static_files {
             if !(prefix.starts_with('/') && prefix.ends_with('/')) {
                 let message =
-                    format!("static: the prefix \"{prefix}\" must begin and end with \"/\"");
+                    format!("static: the prefix {prefix:?} must begin and end with \"/\"");
                 return Err(Place::at(folder.span(), message));
             }
             let path = normal(&self.folder.join(folder.get_ref()));
             if !self.host.is_folder(&path) {
                 let message = format!(
-                    "static: there is no folder {} (for Django: manage.py collectstatic)",
+                    "static: there is no folder {} (create it first; for Django, run manage.py collectstatic)",
                     path.display()
                 );
                 return Err(Place::at(folder.span(), message));
@@ -135,24 +109,23 @@ impl Draft<'_> {
     fn python(&self, chdir: &Path) -> Result<PathBuf, Place> {
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
-            let name = python.get_ref().to_string_lossy();
+            let name = python.to_string_lossy();
             let found = find_program(&name, self.folder, &path, self.host).ok_or_else(|| {
                 let place = if name.contains('/') {
                     normal(&self.folder.join(&*name)).display().to_string()
                 } else {
                     format!("{name} in PATH")
                 };
-                Place::at(
-                    python.span(),
-                    format!("python: there is no executable {place}"),
-                )
+                python.wrong(format!(
+                    "python: there is no executable {place} (write the path of an interpreter)"
+                ))
             })?;
             // Only by name: the link of a virtual environment must not be followed.
             let found = normal(&found);
             return self
                 .host
                 .interpreter(&found)
-                .map_err(|m| Place::at(python.span(), m));
+                .map_err(|message| python.wrong(format!("python: {message}")));
         }
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
         let environments = [
@@ -167,33 +140,8 @@ impl Draft<'_> {
             .find(|file| self.host.is_executable(file))
             .or_else(|| find_program("python3", chdir, &path, self.host))
             .ok_or_else(|| {
-                self.wrong("there is no Python: neither .venv nor venv in the app's folder, nor python3 in PATH (say `python = \"…\"`)")
+                self.wrong("there is no Python interpreter in .venv or venv below `chdir`, nor python3 in PATH (write `python = \"PATH\"`)")
             })?;
         self.host.interpreter(&found).map_err(|m| self.wrong(m))
     }
-}
-
-fn size(key: &Key<Size>, default: u64) -> u64 {
-    key.as_ref().map_or(default, |size| size.get_ref().0)
-}
-
-fn time(key: &Key<Time>, default: u64) -> Duration {
-    let time = key.as_ref().map(|time| time.get_ref().0);
-    time.unwrap_or(Duration::from_secs(default))
-}
-
-fn number(
-    key: &Key<u32>,
-    default: u32,
-    range: std::ops::RangeInclusive<u32>,
-    name: &str,
-) -> Result<u32, Place> {
-    let Some(key) = key else { return Ok(default) };
-    let number = *key.get_ref();
-    if range.contains(&number) {
-        return Ok(number);
-    }
-    let (least, most) = range.into_inner();
-    let message = format!("{name} must be between {least} and {most}, not {number}");
-    Err(Place::at(key.span(), message))
 }

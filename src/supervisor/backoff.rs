@@ -1,25 +1,25 @@
 //! When a worker that died may be replaced.
 //!
 //! A worker that had stayed up is replaced at once, however many die together: that is an accident. A worker
-//! that dies young (before it was ready, or soon after) is a failure: the first is replaced at once, further
-//! ones wait, twice as long each time, one instant for the whole app and one worker at a time, until one
-//! stays up. So a crash loop costs next to nothing, whatever the number of workers.
+//! that dies young (before it was ready, or soon after) is a failure. The first failure is replaced at once. After
+//! further ones replacements wait, twice as long each time: one time for the whole app, and one worker at a time, until
+//! a worker stays up. So a crash loop costs next to nothing, whatever the number of workers.
 //!
-//! That the system makes no process is nobody's failure: it is tried again at least once a second, and when one
-//! worker is ready, there is no reason to hold back the others.
+//! If the system refuses to create a process, that is not the app's fault: it is tried again at least once a second,
+//! and as soon as one worker is ready, the others are no longer held back.
 
 use std::time::{Duration, Instant};
 
 /// How crashes hold back replacements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
     /// A worker that was ready for so long has stayed up.
     pub stayed_up: Duration,
-    /// The wait after the second failure in a row; doubled by each further one.
+    /// The wait after the second failure in a row; each further failure doubles it.
     pub first: Duration,
     /// The longest wait.
     pub most: Duration,
-    /// The longest wait after the system has refused to make a process.
+    /// The longest wait after the system has refused to create a process.
     pub most_refused: Duration,
 }
 
@@ -34,101 +34,105 @@ impl Default for Policy {
     }
 }
 
-/// The failures of one app so far.
+/// The failures of one app since a worker last stayed up.
 #[derive(Debug)]
 pub(super) struct Backoff {
+    streak: Option<Streak>,
+    random: fastrand::Rng,
+}
+
+/// Failures in a row.
+#[derive(Debug)]
+struct Streak {
+    /// At least one.
     failures: u32,
-    /// The last failure was the system's, which made no process.
+    last: Instant,
+    /// The last failure was the system's: it has refused to create a process.
     refused: bool,
-    last_failure: Option<Instant>,
     not_before: Option<Instant>,
-    random: u64,
 }
 
 impl Backoff {
     pub(super) fn new(seed: u64) -> Self {
         Self {
-            failures: 0,
-            refused: false,
-            last_failure: None,
-            not_before: None,
-            // xorshift stays at zero for ever if it starts there.
-            random: seed | 1,
+            streak: None,
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// A worker ended that nobody had told to; says whether that was a failure.
+    /// Records that a worker ended that was not told to; returns whether that was a failure.
     pub(super) fn note_end(
         &mut self,
-        ready_at: Option<Instant>,
+        ready_since: Option<Instant>,
         now: Instant,
         policy: &Policy,
     ) -> bool {
         let stayed_up =
-            ready_at.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
-        // Workers that end in one instant (their template died) are one failure.
-        if stayed_up || self.last_failure == Some(now) {
+            ready_since.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
+        // Workers that end at the same instant (their template died) are one failure.
+        if stayed_up || self.last_failure() == Some(now) {
             return false;
         }
-        self.refused = false;
-        self.count(now, policy);
+        self.count(now, false, policy);
         true
     }
 
-    /// The system has made no process for a worker.
+    /// Records that the system has refused to create a process for a worker.
     pub(super) fn note_refusal(&mut self, now: Instant, policy: &Policy) {
-        self.refused = true;
-        self.count(now, policy);
+        self.count(now, true, policy);
     }
 
-    /// A worker is ready: if the system had refused to make processes, it does no more.
+    /// Records that a worker is ready: if the system refused to create processes, it no longer does.
     pub(super) fn note_ready(&mut self) {
-        if self.refused {
-            self.clear();
+        self.streak.take_if(|streak| streak.refused);
+    }
+
+    fn count(&mut self, now: Instant, refused: bool, policy: &Policy) {
+        let streak = self.streak.get_or_insert(Streak {
+            failures: 0,
+            last: now,
+            refused,
+            not_before: None,
+        });
+        streak.failures = streak.failures.saturating_add(1);
+        (streak.last, streak.refused) = (now, refused);
+        if streak.failures > 1 {
+            let until = now + streak.wait(&mut self.random, policy);
+            streak.not_before = streak.not_before.max(Some(until));
         }
     }
 
-    fn count(&mut self, now: Instant, policy: &Policy) {
-        self.failures = self.failures.saturating_add(1);
-        self.last_failure = Some(now);
-        if self.failures > 1 {
-            let wait = now + self.wait(policy);
-            self.not_before = Some(self.not_before.map_or(wait, |earlier| earlier.max(wait)));
-        }
-    }
-
-    /// Whether a worker may be started now; if so, notes that it is.
+    /// Whether a worker may be started now; if so, records that it is.
     pub(super) fn permits(&mut self, now: Instant, starting: bool, policy: &Policy) -> bool {
-        if self.failures == 0 {
+        let Some(streak) = &mut self.streak else {
             return true;
-        }
-        if starting || self.not_before.is_some_and(|at| now < at) {
+        };
+        if starting || streak.not_before.is_some_and(|at| now < at) {
             return false;
         }
-        if self.failures > 1 {
-            self.not_before = Some(now + self.wait(policy));
+        if streak.failures > 1 {
+            streak.not_before = Some(now + streak.wait(&mut self.random, policy));
         }
         true
     }
 
     pub(super) fn clear(&mut self) {
-        self.failures = 0;
-        self.refused = false;
-        self.last_failure = None;
-        self.not_before = None;
+        self.streak = None;
     }
 
     pub(super) fn last_failure(&self) -> Option<Instant> {
-        self.last_failure
+        self.streak.as_ref().map(|streak| streak.last)
     }
 
     pub(super) fn not_before(&self) -> Option<Instant> {
-        self.not_before
+        self.streak.as_ref()?.not_before
     }
+}
 
-    /// Doubling, between half and the whole of it by chance, so that the apps of many machines that lost the
-    /// same database do not come back in step.
-    fn wait(&mut self, policy: &Policy) -> Duration {
+impl Streak {
+    /// Doubles with each failure. A random part of it, at least half, is waited, so that the apps of many machines that
+    /// lost the same database do not come back in step.
+    fn wait(&self, random: &mut fastrand::Rng, policy: &Policy) -> Duration {
         let doublings = self.failures.saturating_sub(2).min(20);
         let most = if self.refused {
             policy.most_refused
@@ -136,10 +140,6 @@ impl Backoff {
             policy.most
         };
         let whole = policy.first.saturating_mul(1 << doublings).min(most);
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        let chance = (self.random % 1024) as f64 / 2048.0;
-        whole.mul_f64(0.5 + chance)
+        whole.mul_f64(0.5 + random.f64() / 2.0)
     }
 }

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-/// Between which numbers, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The limits of a number of workers that follows the load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Range {
-    /// Never fewer. With 0 the app may have none while nobody asks anything of it.
+    /// Never fewer. With 0 the app may have no worker while there is no request for it.
     pub min: u32,
     /// Never more.
     pub max: u32,
-    /// So many should be idle while others are busy.
+    /// This number should be idle while others are busy.
     pub spare: u32,
-    /// A worker that was not needed for so long goes.
+    /// A worker that was not needed for this time is ended.
     pub idle_timeout: Duration,
 }
 
@@ -24,13 +24,15 @@ pub struct Load {
     pub waiting: u32,
 }
 
-/// The load of late.
+/// The recent load.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
     last: Load,
+    /// The number of workers that the load needs, if more than are wanted; until [`Demand::grow`].
+    lacks: Option<u32>,
     /// Since when `peak` counts.
     since: Instant,
-    /// As many workers were needed at most.
+    /// The highest number of workers that was needed.
     peak: u32,
 }
 
@@ -42,36 +44,38 @@ impl Demand {
         };
         Self {
             last,
+            lacks: None,
             since: now,
             peak: 0,
         }
     }
 
-    /// Notes a load; the number of workers that it needs at once, if that is more than are wanted.
-    pub(super) fn note(
-        &mut self,
-        load: Load,
-        wanted: u32,
-        range: &Range,
-        now: Instant,
-    ) -> Option<u32> {
+    /// Records a load.
+    pub(super) fn note(&mut self, load: Load, wanted: u32, range: &Range) {
         self.last = load;
         let needed = needed(load, wanted, range);
         if needed > wanted {
-            self.since = now;
-            self.peak = needed;
-            return Some(needed);
+            self.lacks = self.lacks.max(Some(needed));
+        } else {
+            self.peak = self.peak.max(needed);
         }
-        self.peak = self.peak.max(needed);
-        None
     }
 
-    /// When fewer may do, if nothing happens until then.
+    /// The number of workers that a load has needed since this was last asked, if that was more than were wanted.
+    pub(super) fn grow(&mut self, now: Instant) -> Option<u32> {
+        let needed = self.lacks.take()?;
+        self.since = now;
+        self.peak = needed;
+        Some(needed)
+    }
+
+    /// When fewer may be enough, if nothing happens until then.
     pub(super) fn deadline(&self, wanted: u32, range: &Range) -> Option<Instant> {
         (wanted > range.min).then(|| self.since + range.idle_timeout)
     }
 
-    /// The number of workers that was enough for a whole `idle_timeout`, if that is over and they are fewer than wanted.
+    /// The number of workers that was enough during a whole `idle_timeout`, if that has passed and they are fewer than
+    /// wanted.
     pub(super) fn shrink(&mut self, wanted: u32, range: &Range, now: Instant) -> Option<u32> {
         if self.deadline(wanted, range)? > now {
             return None;
@@ -89,12 +93,12 @@ impl Demand {
 
 fn needed(load: Load, wanted: u32, range: &Range) -> u32 {
     let number = match load.busy {
-        // With nothing to do none is spare.
+        // Without work there is no need for spare workers.
         Some(0) if load.waiting == 0 => 0,
         Some(busy) => busy
             .saturating_add(load.waiting)
             .saturating_add(range.spare),
-        // Who waits is not being served by those that are there; when nobody waits, one fewer may do.
+        // A connection that waits is not served by the workers there are; if none waits, one fewer may be enough.
         None if load.waiting == 0 => wanted.saturating_sub(1),
         None => wanted.saturating_add(load.waiting),
     };
@@ -117,8 +121,20 @@ mod tests {
         Load { busy, waiting }
     }
 
+    /// The number that is wanted because of a load, if more.
+    fn told(
+        demand: &mut Demand,
+        load: Load,
+        wanted: u32,
+        range: &Range,
+        now: Instant,
+    ) -> Option<u32> {
+        demand.note(load, wanted, range);
+        demand.grow(now)
+    }
+
     #[test]
-    fn busy_workers_leave_so_many_idle_within_the_range() {
+    fn while_some_are_busy_others_are_spare_within_the_range() {
         for (busy, number) in [(0, 1), (1, 3), (4, 6), (6, 8), (100, 8)] {
             assert_eq!(needed(load(busy, 0), 5, &RANGE), number, "{busy} busy");
         }
@@ -129,20 +145,20 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut demand = Demand::new(start);
-        assert_eq!(demand.note(load(4, 0), 1, &RANGE, at(1)), Some(6));
-        assert_eq!(demand.note(load(2, 0), 6, &RANGE, at(2)), None);
-        assert_eq!(demand.note(load(0, 0), 6, &RANGE, at(50)), None);
+        assert_eq!(told(&mut demand, load(4, 0), 1, &RANGE, at(1)), Some(6));
+        assert_eq!(told(&mut demand, load(2, 0), 6, &RANGE, at(2)), None);
+        assert_eq!(told(&mut demand, load(0, 0), 6, &RANGE, at(50)), None);
         assert_eq!(demand.deadline(6, &RANGE), Some(at(61)));
         assert_eq!(demand.shrink(6, &RANGE, at(60)), None);
         // A peak inside the time keeps the number once more.
         assert_eq!(
             demand.shrink(6, &RANGE, at(61)),
             None,
-            "six were needed at its begin"
+            "six were needed when it began"
         );
-        assert_eq!(demand.note(load(1, 0), 6, &RANGE, at(70)), None);
+        assert_eq!(told(&mut demand, load(1, 0), 6, &RANGE, at(70)), None);
         assert_eq!(demand.shrink(6, &RANGE, at(121)), Some(3));
-        assert_eq!(demand.note(load(0, 0), 3, &RANGE, at(122)), None);
+        assert_eq!(told(&mut demand, load(0, 0), 3, &RANGE, at(122)), None);
         assert_eq!(
             demand.shrink(3, &RANGE, at(181)),
             None,
@@ -160,8 +176,8 @@ mod tests {
             waiting,
         };
         let mut demand = Demand::new(start);
-        assert_eq!(demand.note(blind(3), 2, &RANGE, start), Some(5));
-        assert_eq!(demand.note(blind(0), 5, &RANGE, start), None);
+        assert_eq!(told(&mut demand, blind(3), 2, &RANGE, start), Some(5));
+        assert_eq!(told(&mut demand, blind(0), 5, &RANGE, start), None);
         let later = start + RANGE.idle_timeout;
         assert_eq!(demand.shrink(5, &RANGE, later), None);
         assert_eq!(
@@ -180,6 +196,6 @@ mod tests {
         let mut demand = Demand::new(Instant::now());
         let later = Instant::now() + range.idle_timeout;
         assert_eq!(demand.shrink(2, &range, later), Some(0));
-        assert_eq!(demand.note(load(0, 1), 0, &range, later), Some(3));
+        assert_eq!(told(&mut demand, load(0, 1), 0, &range, later), Some(3));
     }
 }

@@ -1,179 +1,307 @@
-//! Which workers are to go, and how hard they are told.
+//! Which workers are to end, and how hard they are told.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::worker::{State, Worker, leave};
-use super::{Action, Reason, Supervisor, Wish, WorkerId, policy};
+use super::facts::Extent;
+use super::worker::{Limit, Overdue, State};
+use super::{Action, Generation, Reason, Supervisor, Urgency, Wish, WorkerId, policy};
 
 impl Supervisor {
     /// Lets one worker at a time be replaced by a fresh one, and only when all else is well.
-    pub(super) fn recycle(&mut self) {
-        let Some(current) = self.current.as_ref().map(|c| c.generation) else {
-            return;
-        };
-        let whole =
-            self.candidate.is_none() && self.count(|w| w.state == State::Ready) == self.wanted();
+    pub(super) fn recycle_next(&mut self) {
+        let Some(current) = &self.current else { return };
+        let wanted = current.wanted as usize;
+        let complete = self.roster.ready() == wanted && self.roster.active() == wanted;
         let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
-        if whole && calm && self.count(Worker::active) == self.wanted() {
-            let mut workers = self.workers.values_mut();
-            let next = workers.find(|w| w.due && w.active() && w.generation == current);
-            if let Some(worker) = next {
-                worker.stale = true;
+        let replaces = self.candidate.is_some() || self.roster.tally(current.generation).stale > 0;
+        if !(complete && calm) || replaces {
+            return;
+        }
+        while let Some(id) = self.recycle.pop_first() {
+            if let Some(worker) = self.roster.get(id)
+                && let State::Ready { since, .. } = worker.state
+                && worker.generation == current.generation
+            {
+                return self.roster.set(id, State::Ready { since, stale: true });
             }
         }
     }
 
-    /// Whether a worker is to be replaced by a newer one.
-    pub(super) fn is_old(&self, worker: &Worker) -> bool {
-        let current = self.current.as_ref().map(|c| c.generation);
-        worker.stale || current.is_some_and(|current| worker.generation < current)
+    pub(super) fn abort_hung(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (id, extent) in std::mem::take(&mut self.hung) {
+            match (extent, self.roster.state(id)) {
+                (
+                    Extent::Whole,
+                    Some(State::Ready { .. } | State::Leaving { .. } | State::Draining { .. }),
+                ) => self.abort(id, Reason::Hung, now, actions),
+                (Extent::Part, Some(State::Ready { .. } | State::Leaving { .. })) => {
+                    self.end(id, Reason::Hung, now, actions);
+                }
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn end_surplus(&mut self, now: Instant, actions: &mut Vec<Action>) {
         match self.wish {
-            Wish::Stop => return self.end_all(Reason::Stop, now, actions),
-            // A canary that is tried while paused lives on: its commit ends the pause.
-            Wish::Pause => return self.end_all(Reason::Paused, now, actions),
-            Wish::Run => {}
-        }
-        let candidate = self.candidate.as_ref().map(|c| c.generation);
-        let current = self.current.as_ref().map(|c| c.generation);
-        let wanted = self.wanted() as usize;
-
-        // Workers of a generation that was given up, and unready ones of an older one, serve nobody.
-        let stray = |w: &Worker| {
-            let newer = current.is_none_or(|g| w.generation > g);
-            let kept = Some(w.generation) == current || Some(w.generation) == candidate;
-            w.active() && !kept && (newer || w.state == State::Starting)
-        };
-        for id in self.select(stray) {
-            let newer = current.is_none_or(|g| self.workers[&id].generation > g);
-            let reason = if newer {
-                Reason::RolledBack
-            } else {
-                Reason::Replaced
-            };
-            self.end(id, reason, now, actions);
-        }
-
-        let Some(current) = current else { return };
-        // An older worker goes when the wanted number serves without it.
-        for id in self.select(|w| w.state == State::Ready && self.is_old(w)) {
-            let ready = |w: &Worker| w.state == State::Ready && w.generation <= current;
-            if self.select(ready).len() > wanted {
-                let older = self.workers[&id].generation < current;
-                let reason = if older {
-                    Reason::Replaced
-                } else {
-                    Reason::Recycled
-                };
-                self.end(id, reason, now, actions);
+            Wish::Stop(urgency) => self.stop(urgency, now, actions),
+            Wish::Pause => self.pause(now, actions),
+            Wish::Run => {
+                self.end_strays(now, actions);
+                if let Some(current) = &self.current {
+                    let (generation, wanted) = (current.generation, current.wanted as usize);
+                    self.end_replaced(generation, wanted, now, actions);
+                    self.end_unwanted(generation, wanted, now, actions);
+                }
             }
         }
-        // Fewer are wanted: unready workers first, then the highest slots.
-        let mut mine = self.select(|w| w.active() && w.generation == current && !w.stale);
-        mine.sort_by_key(|id| {
-            let worker = &self.workers[id];
-            (worker.state == State::Starting, worker.slot)
-        });
-        for &id in mine.iter().skip(wanted) {
+    }
+
+    fn stop(&mut self, urgency: Urgency, now: Instant, actions: &mut Vec<Action>) {
+        match urgency {
+            Urgency::Graceful => {
+                for id in self.roster.all_active() {
+                    self.end(id, Reason::Stop, now, actions);
+                }
+            }
+            Urgency::Soon => {
+                for id in self.roster.all() {
+                    self.hurry(id, now, actions);
+                }
+            }
+            Urgency::AtOnce => {
+                for id in self.roster.all() {
+                    self.kill(id, Reason::Stop, actions);
+                }
+            }
+        }
+        // What was more urgent has been done.
+        self.wish = Wish::Stop(Urgency::Graceful);
+    }
+
+    fn pause(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        // A canary that is tried during a pause lives on: its commit ends the pause.
+        let canary = self.candidate.as_ref().and_then(|c| c.canary());
+        for id in self.roster.all_active() {
+            if Some(id) != canary {
+                self.end(id, Reason::Paused, now, actions);
+            }
+        }
+    }
+
+    /// Ends what serves nobody: workers of a generation that was given up or removed, and workers of an older one
+    /// that are not ready.
+    fn end_strays(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let current = self.generation();
+        let candidate = self.candidate.as_ref().map(|c| c.generation);
+        let removed = self.removed.as_ref().map(|r| r.newest);
+        let mut strays = Vec::new();
+        for (generation, _) in self.roster.generations() {
+            if [current, candidate].contains(&Some(generation)) {
+                continue;
+            }
+            if current.is_some_and(|current| generation < current) {
+                let starting = self.roster.starting_of(generation);
+                strays.extend(starting.map(|id| (id, Reason::Replaced)));
+                continue;
+            }
+            let reason = match removed {
+                Some(newest) if generation <= newest => Reason::Removed,
+                _ => Reason::RolledBack,
+            };
+            let active = self.roster.active_of(generation);
+            strays.extend(active.map(|id| (id, reason)));
+        }
+        for (id, reason) in strays {
+            self.end(id, reason, now, actions);
+        }
+    }
+
+    /// Ends older workers, as long as the wanted number serves without them.
+    fn end_replaced(
+        &mut self,
+        current: Generation,
+        wanted: usize,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let mine = self.roster.tally(current).ready();
+        let older = self.roster.generations_before(current);
+        let older: usize = older.map(|(_, tally)| tally.ready()).sum();
+        let surplus = (mine + older).saturating_sub(wanted);
+        if surplus == 0 {
+            return;
+        }
+        let older = self.roster.generations_before(current);
+        let older = older.flat_map(|(generation, _)| self.roster.ready_of(generation));
+        let older = older.map(|id| (id, Reason::Replaced));
+        let stale = self.roster.stale_of(current);
+        let stale = stale.map(|id| (id, Reason::Recycled));
+        let replaced: Vec<_> = older.chain(stale).take(surplus).collect();
+        for (id, reason) in replaced {
+            self.end(id, reason, now, actions);
+        }
+    }
+
+    /// Ends workers when fewer are wanted: first those that are not ready, then those in the highest slots.
+    fn end_unwanted(
+        &mut self,
+        current: Generation,
+        wanted: usize,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let tally = self.roster.tally(current);
+        let surplus = (tally.starting + tally.fresh).saturating_sub(wanted);
+        let starting = self.roster.starting_of(current).rev();
+        let highest = starting.chain(self.roster.fresh_of(current).rev());
+        for id in highest.take(surplus).collect::<Vec<_>>() {
             self.end(id, Reason::ScaledDown, now, actions);
         }
     }
 
-    pub(super) fn end_all(&mut self, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
-        let canary = match reason {
-            Reason::Paused => self.candidate.as_ref().and_then(|c| c.canary),
-            _ => None,
-        };
-        for id in self.select(Worker::active) {
-            if Some(id) != canary {
-                self.end(id, reason, now, actions);
+    /// Kills what is left of the oldest generations, so that reloads that come faster than old workers finish do not
+    /// pile up generations.
+    pub(super) fn end_oldest_drain(&mut self, actions: &mut Vec<Action>) {
+        let Some(current) = &self.current else { return };
+        let most = current.policy.max_draining as usize;
+        let older = self.roster.generations_before(current.generation);
+        let draining: Vec<_> = older.filter(|(_, tally)| tally.draining).collect();
+        let surplus = draining.len().saturating_sub(most);
+        let oldest = draining.into_iter().take(surplus);
+        let ids = oldest.flat_map(|(generation, _)| self.roster.ending_of(generation));
+        for id in ids.collect::<Vec<_>>() {
+            self.kill(id, Reason::MaxDraining, actions);
+        }
+    }
+
+    /// Ends workers harder that have exceeded their time.
+    pub(super) fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for id in self.roster.due(now) {
+            match self.roster.state(id) {
+                Some(State::Starting { .. }) => {
+                    self.abort(id, Reason::StartTimeout, now, actions);
+                }
+                Some(State::Leaving { .. }) => self.kill(id, Reason::GracefulTimeout, actions),
+                Some(State::Draining {
+                    deadline, overdue, ..
+                }) if deadline > now => {
+                    let draining = State::Draining {
+                        deadline,
+                        overdue,
+                        may_accept_until: None,
+                    };
+                    self.roster.set(id, draining);
+                }
+                Some(State::Draining { overdue, .. }) => match overdue {
+                    Overdue::Abort => self.abort(id, Reason::Hung, now, actions),
+                    Overdue::Kill(limit) => self.kill(id, limit.reason(), actions),
+                },
+                Some(State::Doomed { limit, .. }) => self.kill(id, limit.reason(), actions),
+                Some(State::Aborting { .. }) => self.kill(id, Reason::AbortGrace, actions),
+                Some(State::Ready { .. } | State::Killed { .. }) | None => {}
             }
         }
     }
 
-    /// Reloads that come faster than old workers finish must not pile up generations.
-    pub(super) fn end_oldest_drain(&mut self, now: Instant) {
-        let Some(current) = &self.current else { return };
-        let (generation, most) = (current.generation, current.policy.max_draining as usize);
-        let workers = self
-            .workers
-            .values()
-            .filter(|w| !w.active() && w.generation < generation);
-        let draining: BTreeSet<_> = workers.map(|w| w.generation).collect();
-        let surplus = draining.len().saturating_sub(most);
-        let Some(&last) = draining.iter().take(surplus).next_back() else {
+    /// Tells a worker to finish what it serves and exit, within its `graceful_timeout`.
+    fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.roster.get(id) else {
             return;
         };
-        for worker in self
-            .workers
-            .values_mut()
-            .filter(|w| !w.active() && w.generation <= last)
-        {
-            if worker.deadline.is_some_and(|at| at > now) {
-                worker.deadline = Some(now);
-                worker.overdue = Reason::MaxDraining;
-            }
-        }
-    }
-
-    /// Who has had its time is ended harder.
-    pub(super) fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for id in self.select(|w| w.deadline.is_some_and(|at| at <= now)) {
-            let Some(worker) = self.workers.get_mut(&id) else {
-                continue;
-            };
-            match (worker.state, worker.overdue) {
-                (State::Starting, _) => {
-                    self.abort(id, Reason::StartTimeout, State::Doomed, now, actions)
-                }
-                (_, Reason::Hung) => self.abort(id, Reason::Hung, State::Leaving, now, actions),
-                (_, overdue) => {
-                    worker.deadline = None;
-                    actions.push(Action::Kill(id, overdue));
-                }
-            }
-        }
-    }
-
-    /// Has a worker say what it is doing and die, within its `abort_grace`.
-    pub(super) fn abort(
-        &mut self,
-        id: WorkerId,
-        reason: Reason,
-        state: State,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        let grace = self
-            .policy_of(id)
-            .map_or(policy::STOP_NOW, |p| p.abort_grace);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            worker.state = state;
-            worker.deadline = Some(now + grace);
-            worker.overdue = Reason::AbortGrace;
-            worker.may_accept_until = None;
-            actions.push(Action::Abort(id, reason));
-        }
-    }
-
-    pub(super) fn end(
-        &mut self,
-        id: WorkerId,
-        reason: Reason,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
-        let policy = self.policy_of(id);
-        let grace = policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
+        let policy = self.policy(worker.generation);
+        let deadline = now + policy.map_or(policy::STOP_NOW, |p| p.graceful_timeout);
         let says_when = policy.is_some_and(|p| p.announces_end);
-        if let Some(worker) = self.workers.get_mut(&id) {
-            if says_when && worker.state == State::Ready {
-                worker.may_accept_until = Some(now + policy::LAST_ACCEPT);
+        let limit = Limit::GracefulTimeout;
+        let overdue = match reason {
+            Reason::Hung => Overdue::Abort,
+            _ => Overdue::Kill(limit),
+        };
+        let state = match worker.state {
+            State::Starting { .. } => State::Doomed { deadline, limit },
+            State::Ready { .. } => State::Draining {
+                deadline,
+                overdue,
+                may_accept_until: says_when.then(|| now + policy::LAST_ACCEPT),
+            },
+            State::Leaving { .. } => State::Draining {
+                deadline,
+                overdue,
+                may_accept_until: None,
+            },
+            _ => return,
+        };
+        self.roster.set(id, state);
+        actions.push(Action::Terminate(id, reason));
+    }
+
+    /// Leaves a worker no more than [`policy::STOP_NOW`]; it is told, unless it knows that it has to end.
+    fn hurry(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
+        let until = now + policy::STOP_NOW;
+        let limit = Limit::StopNow;
+        let overdue = Overdue::Kill(limit);
+        let (state, is_new) = match self.roster.state(id) {
+            Some(State::Starting { .. }) => {
+                let deadline = until;
+                (State::Doomed { deadline, limit }, true)
             }
-            leave(id, worker, reason, grace, now, actions);
+            Some(State::Ready { .. } | State::Leaving { .. }) => (
+                State::Draining {
+                    deadline: until,
+                    overdue,
+                    may_accept_until: None,
+                },
+                true,
+            ),
+            Some(State::Draining {
+                deadline,
+                may_accept_until,
+                ..
+            }) => (
+                State::Draining {
+                    deadline: deadline.min(until),
+                    overdue,
+                    may_accept_until,
+                },
+                false,
+            ),
+            Some(State::Doomed { deadline, .. }) => {
+                let deadline = deadline.min(until);
+                (State::Doomed { deadline, limit }, false)
+            }
+            Some(State::Aborting { deadline, cause }) => {
+                let deadline = deadline.min(until);
+                (State::Aborting { deadline, cause }, false)
+            }
+            Some(State::Killed { .. }) | None => return,
+        };
+        self.roster.set(id, state);
+        if is_new {
+            actions.push(Action::Terminate(id, Reason::Stop));
         }
+    }
+
+    /// Has a worker report what it is doing and die, within its `abort_grace`.
+    fn abort(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+        let Some(worker) = self.roster.get(id) else {
+            return;
+        };
+        let policy = self.policy(worker.generation);
+        let grace = policy.map_or(policy::STOP_NOW, |p| p.abort_grace);
+        let aborting = State::Aborting {
+            deadline: now + grace,
+            cause: worker.state.cause(),
+        };
+        self.roster.set(id, aborting);
+        actions.push(Action::Abort(id, reason));
+    }
+
+    fn kill(&mut self, id: WorkerId, reason: Reason, actions: &mut Vec<Action>) {
+        let Some(state) = self.roster.state(id) else {
+            return;
+        };
+        let cause = state.cause();
+        self.roster.set(id, State::Killed { cause });
+        actions.push(Action::Kill(id, reason));
     }
 }

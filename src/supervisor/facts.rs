@@ -1,119 +1,65 @@
-//! What each event changes in the facts. Nothing is decided here but what the event itself says.
+//! What each event changes in the facts. Nothing is decided here.
 
 use std::time::Instant;
 
-use super::worker::{State, leave};
-use super::{
-    Action, Candidate, Current, Demand, Event, Generation, Load, Policy, Readiness, Reason,
-    Supervisor, Wish, WorkerId, policy,
-};
+use super::candidate::add;
+use super::worker::{Cause, State};
+use super::{Event, Load, Readiness, Supervisor, Urgency, Wish, WorkerId};
+
+/// How much of a worker hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// It does nothing else.
+    Whole,
+    /// Its other threads serve.
+    Part,
+}
 
 impl Supervisor {
-    pub(super) fn record(&mut self, event: Event, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn record(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Propose(generation, policy) => self.propose(generation, policy, actions),
-            Event::Commit => self.commit(now, actions),
+            Event::Propose(generation, policy) => self.propose(generation, policy),
+            Event::Commit => self.commit(now),
             Event::Rollback => {
-                self.drop_candidate(actions);
+                self.candidate = None;
                 self.resume();
             }
             Event::Scale(by) => self.scale(by),
-            Event::Load(load) => self.load(load, now),
+            Event::Load(load) => self.load(load),
             Event::Executed(id) => self.executed(id, now),
-            Event::Ready(id) => self.ready(id, now, actions),
+            Event::Ready(id) => self.ready(id, now),
             Event::Checked(id) => self.checked(id, now),
-            Event::CheckFailed(id) => self.check_failed(id, actions),
+            Event::CheckFailed(id) => {
+                self.canary_failed(id);
+            }
             Event::Stopping(id) => self.stopping(id, now),
             Event::Recycle(id) => {
-                if let Some(worker) = self.workers.get_mut(&id) {
-                    worker.due = true;
+                if self.roster.state(id).is_some_and(State::is_active) {
+                    self.recycle.insert(id);
                 }
             }
-            Event::Hung(id) => self.hung(id, now, actions),
-            Event::HungInPart(id) => {
-                if self
-                    .workers
-                    .get(&id)
-                    .is_some_and(|w| w.state == State::Ready)
-                {
-                    self.end(id, Reason::Hung, now, actions);
-                    if let Some(worker) = self.workers.get_mut(&id) {
-                        worker.overdue = Reason::Hung;
-                    }
-                }
-            }
-            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now, actions),
-            Event::Refused(id) => self.ended(id, true, now, actions),
+            Event::Hung(id) => self.hung(id, Extent::Whole),
+            Event::HungInPart(id) => self.hung(id, Extent::Part),
+            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now),
+            Event::Refused(id) => self.ended(id, true, now),
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;
                 }
             }
-            Event::Remove => {
-                self.end_all(Reason::Removed, now, actions);
-                self.drop_candidate(actions);
-                if let Some(current) = self.current.take() {
-                    actions.push(Action::Retire(current.generation));
+            Event::Remove => self.remove(),
+            Event::Stop => {
+                if !matches!(self.wish, Wish::Stop(_)) {
+                    self.wish = Wish::Stop(Urgency::Graceful);
                 }
-                self.resume();
             }
-            Event::Stop => self.wish = Wish::Stop,
-            Event::StopNow => self.stop_now(now, actions),
+            Event::StopNow => self.stop_now(),
             Event::Deadline => {}
         }
     }
 
-    fn propose(&mut self, generation: Generation, policy: Policy, actions: &mut Vec<Action>) {
-        self.drop_candidate(actions);
-        self.candidate = Some(Candidate {
-            generation,
-            policy,
-            canary: None,
-            soaked_at: None,
-            proven: false,
-            scaled_meanwhile: 0,
-        });
-    }
-
-    fn commit(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let Some(candidate) = self.candidate.take_if(|c| c.proven) else {
-            return;
-        };
-        let configured = candidate.policy.workers;
-        let wanted = match self.current.take() {
-            None => add(configured, candidate.scaled_meanwhile),
-            Some(old) => {
-                actions.push(Action::Retire(old.generation));
-                if let Some(range) = &candidate.policy.range {
-                    // The new one has just been started; it goes again when nobody asks anything of it.
-                    old.wanted.clamp(range.min.max(1), range.max)
-                } else if old.policy.workers == configured && old.policy.range.is_none() {
-                    old.wanted
-                } else {
-                    add(configured, candidate.scaled_meanwhile)
-                }
-            }
-        };
-        self.current = Some(Current {
-            generation: candidate.generation,
-            policy: candidate.policy,
-            wanted,
-            demand: Demand::new(now),
-        });
-        self.backoff.clear();
-        self.failures.clear();
-        self.given_up = false;
-        self.resume();
-    }
-
-    /// Its canary, if it lives, is a stray from now on.
-    fn drop_candidate(&mut self, actions: &mut Vec<Action>) {
-        if let Some(candidate) = self.candidate.take() {
-            actions.push(Action::Retire(candidate.generation));
-        }
-    }
-
-    fn resume(&mut self) {
+    /// Ends a pause.
+    pub(super) fn resume(&mut self) {
         if self.wish == Wish::Pause {
             self.wish = Wish::Run;
         }
@@ -121,145 +67,132 @@ impl Supervisor {
 
     fn scale(&mut self, by: i32) {
         if let Some(candidate) = &mut self.candidate {
-            candidate.scaled_meanwhile += by;
+            candidate.scaled_meanwhile = candidate.scaled_meanwhile.saturating_add(by);
         }
         if let Some(current) = &mut self.current {
             current.wanted = add(current.wanted, by);
         }
     }
 
-    fn load(&mut self, load: Load, now: Instant) {
+    fn load(&mut self, load: Load) {
         if let Some(current) = &mut self.current
             && let Some(range) = &current.policy.range
-            && let Some(needed) = current.demand.note(load, current.wanted, range, now)
         {
-            current.wanted = needed;
+            current.demand.note(load, current.wanted, range);
         }
     }
 
     fn executed(&mut self, id: WorkerId, now: Instant) {
-        let readiness = self.policy_of(id).map(|p| p.readiness);
-        let Some(worker) = self.workers.get_mut(&id) else {
+        let Some(worker) = self.roster.get(id) else {
             return;
         };
-        if worker.state == State::Starting {
-            worker.matures = match readiness {
-                Some(Readiness::After(time)) => Some(now + time),
-                Some(Readiness::Exec) => Some(now),
-                _ => None,
+        let State::Starting {
+            ready_at_latest, ..
+        } = worker.state
+        else {
+            return;
+        };
+        let readiness = self.policy(worker.generation).map(|p| p.readiness);
+        let matures = match readiness {
+            Some(Readiness::After(time)) => Some(now + time),
+            Some(Readiness::Exec) => Some(now),
+            Some(Readiness::Notify) | None => None,
+        };
+        let starting = State::Starting {
+            ready_at_latest,
+            matures,
+        };
+        self.roster.set(id, starting);
+    }
+
+    pub(super) fn ready(&mut self, id: WorkerId, now: Instant) {
+        if let Some(State::Starting { .. }) = self.roster.state(id) {
+            let ready = State::Ready {
+                since: now,
+                stale: false,
             };
-        }
-    }
-
-    pub(super) fn ready(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
-        let Some(worker) = self.workers.get_mut(&id) else {
-            return;
-        };
-        if worker.state != State::Starting {
-            return;
-        }
-        worker.state = State::Ready;
-        worker.deadline = None;
-        worker.matures = None;
-        worker.ready_at = Some(now);
-        self.backoff.note_ready();
-        actions.push(Action::Ready(id));
-        if let Some(candidate) = &mut self.candidate
-            && candidate.canary == Some(id)
-        {
-            // Before there is anything that serves, waiting would help nobody.
-            match &self.current {
-                None => candidate.soaked_at = Some(now),
-                Some(_) if candidate.policy.check => actions.push(Action::Check(id)),
-                Some(_) => candidate.soaked_at = Some(now + candidate.policy.soak),
-            }
-        }
-    }
-
-    fn checked(&mut self, id: WorkerId, now: Instant) {
-        if let Some(candidate) = &mut self.candidate
-            && candidate.canary == Some(id)
-        {
-            candidate.soaked_at = Some(now + candidate.policy.soak);
-        }
-    }
-
-    fn check_failed(&mut self, id: WorkerId, actions: &mut Vec<Action>) {
-        let candidate = self.candidate.as_ref();
-        if let Some(candidate) = candidate.filter(|c| c.canary == Some(id)) {
-            actions.push(Action::Failed(candidate.generation));
-            self.drop_candidate(actions);
+            self.roster.set(id, ready);
+            self.became_ready.push(id);
+            self.backoff.note_ready();
         }
     }
 
     fn stopping(&mut self, id: WorkerId, now: Instant) {
-        let grace = self.policy_of(id).map(|p| p.graceful_timeout);
-        let Some(worker) = self.workers.get_mut(&id) else {
+        let Some(worker) = self.roster.get(id) else {
             return;
         };
-        worker.may_accept_until = None;
-        if worker.state == State::Ready {
-            worker.state = State::Leaving;
-            worker.deadline = grace.map(|g| now + g);
-            worker.overdue = Reason::GracefulTimeout;
+        let state = match worker.state {
+            State::Ready { since, .. } => {
+                let Some(policy) = self.policy(worker.generation) else {
+                    return;
+                };
+                State::Leaving {
+                    ready_since: since,
+                    deadline: now + policy.graceful_timeout,
+                }
+            }
+            State::Draining {
+                deadline, overdue, ..
+            } => State::Draining {
+                deadline,
+                overdue,
+                may_accept_until: None,
+            },
+            _ => return,
+        };
+        self.roster.set(id, state);
+    }
+
+    fn hung(&mut self, id: WorkerId, extent: Extent) {
+        let counts = match self.roster.state(id) {
+            Some(State::Ready { .. }) => true,
+            // What is left of a worker that is ending may hang too.
+            Some(State::Leaving { .. } | State::Draining { .. }) => extent == Extent::Whole,
+            _ => false,
+        };
+        if counts {
+            self.hung.push((id, extent));
         }
     }
 
-    fn hung(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
-        if let Some(worker) = self.workers.get(&id)
-            && matches!(worker.state, State::Ready | State::Leaving)
-            && worker.overdue != Reason::AbortGrace
-        {
-            self.abort(id, Reason::Hung, State::Leaving, now, actions);
-        }
-    }
-
-    fn ended(&mut self, id: WorkerId, refused: bool, now: Instant, actions: &mut Vec<Action>) {
-        let Some(worker) = self.workers.remove(&id) else {
+    fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
+        let Some(worker) = self.roster.remove(id) else {
             return;
         };
-        let candidate = self.candidate.as_ref();
-        if let Some(candidate) = candidate.filter(|c| c.canary == Some(id)) {
-            actions.push(Action::Failed(candidate.generation));
-            return self.drop_candidate(actions);
+        self.recycle.remove(&id);
+        if self.canary_failed(id) {
+            return;
         }
-        let Some(current) = self.current.as_ref() else {
+        let Some(current) = &self.current else { return };
+        let Cause::Worker { ready_since } = worker.state.cause() else {
             return;
         };
-        if worker.generation != current.generation || worker.asked {
+        if worker.generation != current.generation {
             return;
         }
-        let policy = &current.policy;
+        let pace = &current.policy.backoff;
         if refused {
-            return self.backoff.note_refusal(now, &policy.backoff);
-        }
-        let counted = self.backoff.note_end(worker.ready_at, now, &policy.backoff);
-        if let Some(give_up) = policy.give_up.filter(|_| counted && !self.given_up) {
+            self.backoff.note_refusal(now, pace);
+        } else if self.backoff.note_end(ready_since, now, pace)
+            && current.policy.give_up.is_some()
+            && !self.given_up
+        {
             self.failures.push_back(now);
-            self.failures
-                .retain(|&at| now.saturating_duration_since(at) <= give_up.within);
-            if self.failures.len() >= give_up.crashes as usize {
-                self.given_up = true;
-                actions.push(Action::GaveUp(give_up));
-            }
         }
     }
 
-    fn stop_now(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let again = self.wish == Wish::Stop && self.workers.values().all(|w| !w.active());
-        self.wish = Wish::Stop;
-        for (&id, worker) in &mut self.workers {
-            if again {
-                worker.deadline = None;
-                actions.push(Action::Kill(id, Reason::Stop));
-            } else {
-                leave(id, worker, Reason::Stop, policy::STOP_NOW, now, actions);
-                worker.overdue = Reason::Stop;
-            }
-        }
+    fn stop_now(&mut self) {
+        let again = match self.wish {
+            // Everything was told to end before, and is told once more.
+            Wish::Stop(Urgency::Graceful) => self.roster.active() == 0,
+            Wish::Stop(Urgency::Soon | Urgency::AtOnce) => true,
+            Wish::Run | Wish::Pause => false,
+        };
+        let urgency = if again {
+            Urgency::AtOnce
+        } else {
+            Urgency::Soon
+        };
+        self.wish = Wish::Stop(urgency);
     }
-}
-
-fn add(number: u32, by: i32) -> u32 {
-    number.saturating_add_signed(by).max(1)
 }

@@ -23,6 +23,8 @@ enum Step {
     Pass(f64),
     /// An event about a worker that may be long gone.
     Late(u64),
+    /// What happens in so many further steps is told at once.
+    Together(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -39,6 +41,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0.0..3.0f64).prop_map(Step::Pass),
         (0.0..90.0f64).prop_map(Step::Pass),
         (0..40u64).prop_map(Step::Late),
+        (1..5usize).prop_map(Step::Together),
     ]
 }
 
@@ -57,9 +60,11 @@ struct History {
     world: World,
     generation: Generation,
     wanted_reload: Option<(u32, bool)>,
-    /// As many workers must be ready: what was wanted when it last settled, unless the history has killed some
-    /// since, or asked for fewer.
+    /// At least this number of workers must be ready: what was wanted when the app last settled, unless the history has
+    /// killed some since, or asked for fewer.
     floor: Option<u32>,
+    /// What happens in so many further steps is held back.
+    together: usize,
 }
 
 impl History {
@@ -72,6 +77,7 @@ impl History {
             generation: 1,
             wanted_reload: None,
             floor: None,
+            together: 0,
         }
     }
 
@@ -101,6 +107,13 @@ impl History {
     }
 
     fn take(&mut self, step: &Step) {
+        if self.world.held {
+            self.together = self.together.saturating_sub(1);
+            // Time does not pass before what has happened is told.
+            if self.together == 0 || matches!(step, Step::Pass(_)) {
+                self.world.release();
+            }
+        }
         let world = &mut self.world;
         match *step {
             Step::Reload { workers, good } => {
@@ -145,9 +158,11 @@ impl History {
                 }
             }
             Step::CannotStart => {
-                let mut workers = world.supervisor.workers.iter();
-                if let Some((&id, _)) = workers.find(|(_, w)| w.state == State::Starting) {
-                    // Of the worker's own doing, or of the system's.
+                let mut workers = world.supervisor.roster.iter();
+                let starting = workers.find(|(_, w)| matches!(w.state, State::Starting { .. }));
+                if let Some((id, _)) = starting {
+                    drop(workers);
+                    // Because of the worker, or because of the system.
                     if id.0 % 2 == 0 {
                         world.vanishes(id);
                     } else {
@@ -160,12 +175,16 @@ impl History {
                 world.tell(Event::Pause);
                 self.floor = None;
             }
+            Step::Together(steps) => {
+                self.together = steps;
+                world.held = true;
+            }
             Step::Pass(seconds) => {
                 world.pass(seconds);
                 self.reload();
             }
             Step::Late(id) => {
-                // Only a reaped worker: the kernel says no untruth about the living.
+                // Only a reaped worker: the kernel reports no end of a living one.
                 if !world.alive.contains_key(&WorkerId(id)) {
                     for event in [Event::Exited(WorkerId(id)), Event::Ready(WorkerId(id))] {
                         world.tell(event);
@@ -176,35 +195,33 @@ impl History {
     }
 
     fn check(&mut self) {
+        if self.world.held {
+            return;
+        }
         let supervisor = &self.world.supervisor;
-        let alive: BTreeSet<_> = self.world.alive.keys().collect();
-        let known: BTreeSet<_> = supervisor.workers.keys().collect();
+        supervisor.roster.check();
+        let alive: BTreeSet<_> = self.world.alive.keys().copied().collect();
+        let known: BTreeSet<_> = supervisor.roster.iter().map(|(id, _)| id).collect();
         assert_eq!(
             alive, known,
-            "every process is known, every known worker lives"
+            "the supervisor knows exactly the living workers"
         );
-        let seats: BTreeSet<_> = supervisor
-            .workers
-            .values()
-            .map(|w| (w.generation, w.slot))
-            .collect();
-        assert_eq!(
-            seats.len(),
-            supervisor.workers.len(),
-            "no seat is given twice"
-        );
+        let workers = supervisor.roster.iter();
+        let slots: BTreeSet<_> = workers.map(|(_, w)| (w.generation, w.slot)).collect();
+        assert_eq!(slots.len(), known.len(), "no slot is given twice");
         let counts = supervisor.counts();
         if supervisor.is_settled() {
-            self.floor = Some(supervisor.wanted());
+            self.floor = Some(counts.wanted);
         }
         if let Some(floor) = &mut self.floor {
-            let serving = supervisor.workers.values().filter(|w| w.active());
-            let generations: BTreeSet<_> = serving.map(|w| w.generation).collect();
+            let workers = supervisor.roster.iter();
+            let active = workers.filter(|(_, w)| w.state.is_active());
+            let generations: BTreeSet<_> = active.map(|(_, w)| w.generation).collect();
             assert!(
                 generations.len() <= 2,
                 "the current one, and one that comes or goes"
             );
-            *floor = supervisor.wanted().min(*floor);
+            *floor = counts.wanted.min(*floor);
             assert!(
                 counts.ready >= *floor,
                 "a reload or a recycling never leaves fewer than wanted"
@@ -213,7 +230,7 @@ impl History {
     }
 }
 
-/// As many histories of each kind as PREFORKD_HISTORIES says, else enough for a quick look.
+/// PREFORKD_HISTORIES is the number of histories of each kind; by default it is small.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PREFORKD_HISTORIES")
         .ok()
@@ -235,7 +252,7 @@ proptest! {
             history.take(step);
             history.check();
         }
-        // A HUP resumes what WINCH paused, and comes again where it had to wait.
+        // A reload resumes a paused app; one that had to wait is tried again as time passes.
         history.take(&Step::Reload { workers: 3, good: true });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));
@@ -243,10 +260,9 @@ proptest! {
         history.check();
         let supervisor = &history.world.supervisor;
         prop_assert!(supervisor.is_settled());
-        let current = supervisor.current.as_ref().map(|c| c.generation);
-        prop_assert_eq!(current, Some(history.generation));
+        prop_assert_eq!(supervisor.generation(), Some(history.generation));
         prop_assert!(history.world.alive.values().all(|&g| g == history.generation));
-        prop_assert_eq!(history.world.alive.len() as u32, supervisor.wanted());
+        prop_assert_eq!(history.world.alive.len() as u32, supervisor.counts().wanted);
     }
 
     #[test]
@@ -255,6 +271,7 @@ proptest! {
         for step in &steps {
             history.take(step);
         }
+        history.world.release();
         history.world.log.clear();
         history.world.tell(if now { Event::StopNow } else { Event::Stop });
         history.world.pass(120.0);

@@ -1,4 +1,4 @@
-//! The numbers that the supervisor works by.
+//! What a generation wants of its workers, and the constants of supervision.
 
 use std::time::Duration;
 
@@ -7,56 +7,56 @@ use super::{Range, backoff};
 /// How long a worker has to end when everything must stop now.
 pub const STOP_NOW: Duration = Duration::from_secs(1);
 
-/// How long a worker that was told to end may take to say that it accepts no more, before a reload counts as
-/// complete without that word. It may be in the middle of a long request, and accepts nothing meanwhile.
+/// How long a reload waits for an old worker to report that it no longer accepts. A worker that has not reported by then
+/// is in the middle of a long request, and accepts nothing meanwhile.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
 /// When an app is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GiveUp {
-    /// After so many failures (of workers that had not stayed up)...
+    /// After this number of failures (of workers that had not stayed up)...
     pub crashes: u32,
-    /// ...in such a time.
+    /// ...within this time.
     pub within: Duration,
-    /// Whether the master ends then; else it keeps what runs.
+    /// Whether the master ends then. Otherwise it keeps the workers that run.
     pub exit: bool,
 }
 
 /// When a worker counts as ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Readiness {
     /// It sends `READY=1`.
     Notify,
     /// Its program was executed.
     Exec,
-    /// Its program was executed and has lived so long.
+    /// Its program has run for this time.
     After(Duration),
 }
 
 /// What one generation wants of an app's workers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
-    /// The number of workers that should be ready, at first where it follows the load.
+    /// The number of workers that should be ready. If the number follows the load: at first.
     pub workers: u32,
-    /// Where the number follows the load.
+    /// The limits, if the number follows the load.
     pub range: Option<Range>,
     /// When a worker counts as ready.
     pub readiness: Readiness,
-    /// Its workers say `STOPPING=1` when they accept no more.
+    /// Whether its workers send `STOPPING=1` when they no longer accept.
     pub announces_end: bool,
     /// A worker that is not ready after this time has failed.
     pub start_timeout: Duration,
     /// A worker that was told to end has this time to finish what it serves.
     pub graceful_timeout: Duration,
-    /// A worker that was told to say what it is doing and die (ABRT) has this time before KILL.
+    /// A worker that was told to report what it is doing and die (ABRT) has this time before it is killed.
     pub abort_grace: Duration,
     /// The first worker of a generation that takes over from another is checked when it is ready.
     pub check: bool,
-    /// The first worker of a generation that takes over from another must live so long after it was ready.
+    /// The first worker of a generation that takes over from another must stay ready for this time.
     pub soak: Duration,
     /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.
     pub surge: Option<u32>,
-    /// So many older generations may still finish what they serve; the oldest of more is ended.
+    /// How many older generations may still finish what they serve. If there are more, the oldest are killed.
     pub max_draining: u32,
     /// When the app is given up; `None`: never.
     pub give_up: Option<GiveUp>,
@@ -65,8 +65,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How many workers more than wanted may exist while a new generation takes over. A quarter, as other
-    /// rolling updates have it, neither doubles the memory nor takes one start time per worker.
+    /// How many workers more than wanted may exist while a new generation takes over. The default, a quarter, is
+    /// that of other rolling updates: it neither doubles the memory nor takes one start time for each worker.
     pub fn surge(&self, wanted: u32) -> u32 {
         self.surge.unwrap_or(wanted.div_ceil(4)).max(1)
     }

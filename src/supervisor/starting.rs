@@ -1,25 +1,26 @@
-//! Which workers are to come.
+//! Which workers are to be started.
 
 use std::time::{Duration, Instant};
 
-use super::worker::{State, Worker};
-use super::{Action, Generation, Reason, Supervisor, Wish, WorkerId};
+use super::candidate::Trial;
+use super::worker::State;
+use super::{Action, Generation, Supervisor, Wish, WorkerId};
 
 impl Supervisor {
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.wish == Wish::Stop {
+        if matches!(self.wish, Wish::Stop(_)) {
             return;
         }
         if let Some(candidate) = &self.candidate
-            && candidate.canary.is_none()
+            && candidate.trial == Trial::Untried
         {
             let (generation, limit) = (candidate.generation, candidate.policy.start_timeout);
             let canary = self.spawn(generation, limit, now, actions);
             if let Some(candidate) = &mut self.candidate {
-                candidate.canary = Some(canary);
+                candidate.trial = Trial::Starting(canary);
             }
         }
-        while self.wants_more() {
+        while self.lacks_workers() {
             let Some(current) = &self.current else { return };
             let generation = current.generation;
             let limit = current.policy.start_timeout;
@@ -32,53 +33,41 @@ impl Supervisor {
         }
     }
 
-    /// Whether one more worker of the current generation should be started, were it not for the backoff.
-    pub(super) fn wants_more(&self) -> bool {
+    /// Whether one more worker of the current generation should be started, but for the backoff.
+    pub fn lacks_workers(&self) -> bool {
         let Some(current) = &self.current else {
             return false;
         };
         if self.wish != Wish::Run || self.given_up {
             return false;
         }
-        let mine = self.count(|w| w.active() && w.generation == current.generation && !w.stale);
-        let older = self.count(|w| w.active() && self.is_old(w));
+        let mine = self.roster.tally(current.generation);
+        let older = self.roster.generations_before(current.generation);
+        let older: usize = older.map(|(_, tally)| tally.active()).sum();
+        let wanted = current.wanted as usize;
+        let surge = current.policy.surge(current.wanted) as usize;
         // During a rollout at most `surge` more than wanted exist at a time.
-        mine < current.wanted
-            && mine + older < current.wanted + current.policy.surge(current.wanted)
+        mine.starting + mine.fresh < wanted && mine.active() + older < wanted + surge
     }
 
-    pub(super) fn spawn(
+    /// Whether a worker of the current generation is starting.
+    pub(super) fn is_starting(&self) -> bool {
+        let generation = self.generation();
+        generation.is_some_and(|generation| self.roster.tally(generation).starting > 0)
+    }
+
+    fn spawn(
         &mut self,
         generation: Generation,
         start_timeout: Duration,
         now: Instant,
         actions: &mut Vec<Action>,
     ) -> WorkerId {
-        let worker = WorkerId(self.next_id);
-        self.next_id += 1;
-        let taken = |slot| {
-            let mut workers = self.workers.values();
-            workers.any(|w| w.generation == generation && w.slot == slot)
+        let starting = State::Starting {
+            ready_at_latest: now + start_timeout,
+            matures: None,
         };
-        let slot = (0..)
-            .find(|&slot| !taken(slot))
-            .expect("fewer than 2^32 workers");
-        self.workers.insert(
-            worker,
-            Worker {
-                slot,
-                generation,
-                state: State::Starting,
-                deadline: Some(now + start_timeout),
-                overdue: Reason::StartTimeout,
-                matures: None,
-                ready_at: None,
-                asked: false,
-                due: false,
-                stale: false,
-                may_accept_until: None,
-            },
-        );
+        let (worker, slot) = self.roster.add(generation, starting);
         actions.push(Action::Spawn {
             worker,
             slot,

@@ -1,6 +1,6 @@
 //! One test per sentence of the manual, in virtual time: nothing here waits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
@@ -11,7 +11,7 @@ pub(super) struct World {
     pub(super) supervisor: Supervisor,
     /// What a new worker of a generation does.
     pub(super) boot: fn(Generation) -> Boot,
-    /// Whether the master agrees to every proven candidate.
+    /// Whether the master commits every proven candidate.
     pub(super) commits: bool,
     /// Living processes.
     pub(super) alive: BTreeMap<WorkerId, Generation>,
@@ -20,6 +20,9 @@ pub(super) struct World {
     /// Processes that have ended and are not reaped yet.
     dying: BTreeSet<WorkerId>,
     facts: VecDeque<Event>,
+    telling: bool,
+    /// Facts are kept until [`World::release`], which tells them at once.
+    pub(super) held: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -28,11 +31,11 @@ pub(super) enum Boot {
     Good,
     /// Exits after 10 ms without having been ready.
     Dies,
-    /// Never says that it is ready, and ends only by KILL.
+    /// Never reports that it is ready, and ends only by KILL.
     Hangs,
     /// Good, but fails a check.
     Unfit,
-    /// Is never there: the system makes no process.
+    /// The system refuses to create a process.
     Refused,
 }
 
@@ -66,6 +69,8 @@ impl World {
             ripening: BTreeMap::new(),
             dying: BTreeSet::new(),
             facts: VecDeque::new(),
+            telling: false,
+            held: false,
         }
     }
 
@@ -82,19 +87,39 @@ impl World {
     /// Tells an event and all that follow from it, one after the other, as the master does.
     pub(super) fn tell(&mut self, event: Event) {
         self.facts.push_back(event);
-        if self.facts.len() > 1 {
+        if self.telling || self.held {
             return;
         }
-        while let Some(event) = self.facts.front().cloned() {
+        self.telling = true;
+        while let Some(event) = self.facts.pop_front() {
+            self.handle([event]);
+        }
+        self.telling = false;
+    }
+
+    /// Tells at once what was held, and one after the other what follows from it.
+    pub(super) fn release(&mut self) {
+        self.held = false;
+        let facts = std::mem::take(&mut self.facts);
+        self.telling = true;
+        self.handle(facts);
+        self.telling = false;
+        self.tell(Event::Deadline);
+    }
+
+    fn handle(&mut self, events: impl IntoIterator<Item = Event>) {
+        let events: Vec<_> = events.into_iter().collect();
+        for event in &events {
             if let Event::Exited(id) | Event::SpawnFailed(id) | Event::Refused(id) = event {
                 // Reaped, or never there: from now on no signal may go to it.
-                self.alive.remove(&id);
-                self.dying.remove(&id);
+                self.alive.remove(id);
+                self.dying.remove(id);
             }
-            for action in self.supervisor.handle(event, self.now) {
-                self.perform(action);
-            }
-            self.facts.pop_front();
+        }
+        let actions = self.supervisor.handle_all(events, self.now);
+        self.supervisor.roster.check();
+        for action in actions {
+            self.perform(action);
         }
     }
 
@@ -137,7 +162,7 @@ impl World {
 
     /// A living worker ends.
     pub(super) fn dies(&mut self, id: WorkerId) {
-        assert!(self.alive.contains_key(&id), "only the living die");
+        assert!(self.alive.contains_key(&id), "only a living worker dies");
         self.ripening.remove(&id);
         if self.dying.insert(id) {
             self.tell(Event::Exited(id));
@@ -150,7 +175,7 @@ impl World {
         self.tell(Event::SpawnFailed(id));
     }
 
-    /// The system would not make a process for a worker.
+    /// The system refuses to create a process for a worker.
     pub(super) fn is_refused(&mut self, id: WorkerId) {
         self.ripening.remove(&id);
         self.tell(Event::Refused(id));
@@ -822,7 +847,7 @@ fn generations_that_drain_do_not_pile_up() {
     for generation in 1..=6 {
         world.boot = |_| Boot::Good;
         world.tell(Event::Propose(generation, policy(1)));
-        // Who has to go now takes its time.
+        // The workers that are told to end now do not.
         world.boot = |_| Boot::Hangs;
         world.tell(Event::Ready(WorkerId(generation - 1)));
     }
@@ -887,7 +912,7 @@ fn a_canary_that_hangs_while_it_soaks_proves_nothing() {
     };
     world.tell(Event::Propose(2, soaking));
     world.pass(2.0);
-    // It does not die before the time is over.
+    // It does not die before its time to die of ABRT has passed.
     world.boot = |generation| {
         if generation == 2 {
             Boot::Hangs
@@ -899,4 +924,124 @@ fn a_canary_that_hangs_while_it_soaks_proves_nothing() {
     world.pass(30.0);
     assert!(world.log.contains(&Action::Failed(2)), "{:?}", world.log);
     assert!(!world.log.contains(&Action::Proven(2)), "{:?}", world.log);
+}
+
+#[test]
+fn no_signal_goes_to_a_worker_that_has_ended_meanwhile() {
+    let mut world = World::running(2);
+    let hung = world.any();
+    world.held = true;
+    world.tell(Event::Hung(hung));
+    world.dies(hung);
+    world.release();
+    assert!(
+        matches!(world.log[..], [Action::Spawn { .. }]),
+        "{:?}",
+        world.log
+    );
+}
+
+#[test]
+fn a_canary_that_was_ready_and_has_ended_meanwhile_has_failed() {
+    let mut world = World::running(1);
+    world.tell(Event::Propose(2, policy(1)));
+    world.log.clear();
+    world.held = true;
+    world.tell(Event::Ready(WorkerId(1)));
+    world.dies(WorkerId(1));
+    world.release();
+    assert_eq!(
+        world.log,
+        [Action::Failed(2), Action::Retire(2), Action::Settled]
+    );
+}
+
+#[test]
+fn an_app_that_is_removed_and_comes_back_at_once_begins_anew() {
+    let mut world = World::running(2);
+    world.held = true;
+    world.tell(Event::Propose(2, policy(1)));
+    world.tell(Event::Remove);
+    world.tell(Event::Propose(3, policy(1)));
+    world.release();
+    let old = [0, 1].map(|id| Action::Terminate(WorkerId(id), Reason::Removed));
+    let canary = Action::Spawn {
+        worker: WorkerId(2),
+        slot: 0,
+        generation: 3,
+    };
+    let expected = [Action::Retire(1), Action::Retire(2), old[0], old[1], canary];
+    assert_eq!(world.log, expected);
+    world.pass(2.0);
+    assert_eq!(world.supervisor.generation(), Some(3));
+    assert_eq!(world.ready(), 1);
+}
+
+#[test]
+fn a_hung_worker_that_ends_by_itself_is_aborted_if_it_does_not() {
+    let mut world = World::running(1);
+    let hung = world.any();
+    world.boot = |_| Boot::Hangs;
+    world.held = true;
+    world.tell(Event::HungInPart(hung));
+    world.tell(Event::Stopping(hung));
+    world.release();
+    assert_eq!(world.log[0], Action::Terminate(hung, Reason::Hung));
+    world.pass(30.0);
+    assert!(world.log.contains(&Action::Abort(hung, Reason::Hung)));
+}
+
+#[test]
+fn a_worker_that_is_aborted_does_not_become_ready_by_the_passing_of_time() {
+    let mut world = World::running(1);
+    world.boot = |_| Boot::Hangs;
+    let late = Policy {
+        readiness: Readiness::After(Duration::from_secs(61)),
+        abort_grace: Duration::from_secs(5),
+        ..policy(1)
+    };
+    world.tell(Event::Propose(2, late));
+    world.tell(Event::Executed(WorkerId(1)));
+    world.log.clear();
+    world.pass(65.1);
+    let expected = [
+        Action::Abort(WorkerId(1), Reason::StartTimeout),
+        Action::Kill(WorkerId(1), Reason::AbortGrace),
+        Action::Failed(2),
+    ];
+    assert_eq!(world.log[..3], expected);
+}
+
+#[test]
+fn a_worker_that_was_killed_is_not_aborted() {
+    let now = Instant::now();
+    let mut supervisor = Supervisor::new(7);
+    let id = WorkerId(0);
+    for event in [
+        Event::Propose(1, policy(1)),
+        Event::Ready(id),
+        Event::Commit,
+    ] {
+        let _ = supervisor.handle(event, now);
+    }
+    let actions = supervisor.handle(Event::Hung(id), now);
+    assert!(actions.contains(&Action::Abort(id, Reason::Hung)));
+    let later = now + Duration::from_secs(2);
+    let actions = supervisor.handle(Event::Deadline, later);
+    assert!(actions.contains(&Action::Kill(id, Reason::AbortGrace)));
+    assert_eq!(supervisor.handle(Event::Hung(id), later), []);
+}
+
+#[test]
+fn a_replacement_that_is_late_keeps_the_next_recycling_waiting() {
+    let mut world = World::running(2);
+    world.boot = |_| Boot::Hangs;
+    let old: Vec<_> = world.alive.keys().copied().collect();
+    for id in old {
+        world.tell(Event::Recycle(id));
+    }
+    // The replacement is aborted, killed, and replaced.
+    world.pass(62.0);
+    assert_eq!(world.spawns(), 2);
+    assert_eq!(world.ready(), 2);
 }

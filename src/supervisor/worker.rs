@@ -1,67 +1,135 @@
-//! What is known of one worker.
+//! One worker: its name, its place and what it is doing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Action, Generation, Reason, Slot, WorkerId};
+use super::Reason;
+
+/// Counts the accepted configurations of a master; never reused.
+pub type Generation = u64;
+
+/// A worker's number within its app and generation, from 0: the lowest that is free when the worker is started.
+pub type Slot = u32;
+
+/// Identifies one worker of an app. Unlike a process id or a slot it is never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    Starting,
-    Ready,
-    Leaving,
-    Doomed,
-}
-
-#[derive(Debug, Clone)]
 pub(super) struct Worker {
-    pub(super) slot: Slot,
     pub(super) generation: Generation,
+    pub(super) slot: Slot,
     pub(super) state: State,
-    /// When the state has lasted too long.
-    pub(super) deadline: Option<Instant>,
-    /// What the passing of `deadline` is called.
-    pub(super) overdue: Reason,
-    /// When it became ready by the mere passing of time ([`super::Readiness::After`]).
-    pub(super) matures: Option<Instant>,
-    pub(super) ready_at: Option<Instant>,
-    /// Its end would be our own doing, not a crash.
-    pub(super) asked: bool,
-    /// It should make room for a fresh one, when it is its turn.
-    pub(super) due: bool,
-    /// It is its turn: it counts as one of an older generation.
-    pub(super) stale: bool,
-    /// Told to end, it may still accept until it says `STOPPING=1`, or for so long at most.
-    pub(super) may_accept_until: Option<Instant>,
 }
 
-impl Worker {
-    pub(super) fn active(&self) -> bool {
-        matches!(self.state, State::Starting | State::Ready)
+/// What a worker is doing, with all that is known about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Asked for, not ready yet.
+    Starting {
+        ready_at_latest: Instant,
+        /// When the passing of time alone makes it ready ([`super::Readiness::After`]).
+        matures: Option<Instant>,
+    },
+    /// It serves.
+    Ready {
+        since: Instant,
+        /// A fresh worker takes its place: it counts as one of an older generation.
+        stale: bool,
+    },
+    /// It was ready and is ending on its own initiative.
+    Leaving {
+        ready_since: Instant,
+        deadline: Instant,
+    },
+    /// It was ready and was told to finish what it serves.
+    Draining {
+        deadline: Instant,
+        overdue: Overdue,
+        /// Until then, or until it says `STOPPING=1`, it may still accept requests.
+        may_accept_until: Option<Instant>,
+    },
+    /// It was told to end before it was ready.
+    Doomed { deadline: Instant, limit: Limit },
+    /// It was told to report what it is doing and die (ABRT).
+    Aborting { deadline: Instant, cause: Cause },
+    /// It was killed and has not been reaped yet.
+    Killed { cause: Cause },
+}
+
+/// Who caused a worker's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The supervisor told it to end.
+    Supervisor,
+    /// The worker itself; if it dies young, that is a failure.
+    Worker { ready_since: Option<Instant> },
+}
+
+/// What follows when a draining worker exceeds its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overdue {
+    Kill(Limit),
+    /// It drains because one of its requests hangs: before it is killed it reports where.
+    Abort,
+}
+
+/// Which limit a deadline stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Limit {
+    GracefulTimeout,
+    /// [`super::policy::STOP_NOW`].
+    StopNow,
+}
+
+impl Limit {
+    pub(super) fn reason(self) -> Reason {
+        match self {
+            Self::GracefulTimeout => Reason::GracefulTimeout,
+            Self::StopNow => Reason::Stop,
+        }
     }
 }
 
-/// Tells a worker to end within `grace`; one that was told already only gets less time, never more.
-pub(super) fn leave(
-    id: WorkerId,
-    worker: &mut Worker,
-    reason: Reason,
-    grace: Duration,
-    now: Instant,
-    actions: &mut Vec<Action>,
-) {
-    let until = now + grace;
-    let told = !worker.active() && worker.asked;
-    if !told {
-        worker.state = match worker.state {
-            State::Starting | State::Doomed => State::Doomed,
-            State::Ready | State::Leaving => State::Leaving,
+impl State {
+    /// Whether it counts towards the wanted number.
+    pub(super) fn is_active(self) -> bool {
+        matches!(self, Self::Starting { .. } | Self::Ready { .. })
+    }
+
+    /// Who causes the worker's end, if it ends now.
+    pub(super) fn cause(self) -> Cause {
+        match self {
+            Self::Starting { .. } => Cause::Worker { ready_since: None },
+            Self::Ready { since, .. } => Cause::Worker {
+                ready_since: Some(since),
+            },
+            Self::Leaving { ready_since, .. } => Cause::Worker {
+                ready_since: Some(ready_since),
+            },
+            Self::Draining { .. } | Self::Doomed { .. } => Cause::Supervisor,
+            Self::Aborting { cause, .. } | Self::Killed { cause } => cause,
+        }
+    }
+
+    /// When the passing of time changes the state next.
+    pub(super) fn due(self) -> Option<Instant> {
+        let earlier = |deadline: Instant, other: Option<Instant>| {
+            Some(other.map_or(deadline, |other| deadline.min(other)))
         };
-        worker.asked = true;
-        worker.matures = None;
-        worker.overdue = Reason::GracefulTimeout;
-        actions.push(Action::Terminate(id, reason));
-        worker.deadline = Some(until);
-    } else if let Some(deadline) = &mut worker.deadline {
-        *deadline = until.min(*deadline);
+        match self {
+            Self::Starting {
+                ready_at_latest,
+                matures,
+            } => earlier(ready_at_latest, matures),
+            Self::Draining {
+                deadline,
+                may_accept_until,
+                ..
+            } => earlier(deadline, may_accept_until),
+            Self::Leaving { deadline, .. }
+            | Self::Doomed { deadline, .. }
+            | Self::Aborting { deadline, .. } => Some(deadline),
+            Self::Ready { .. } | Self::Killed { .. } => None,
+        }
     }
 }

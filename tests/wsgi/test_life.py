@@ -139,7 +139,7 @@ class Start(Life):
         server.wait_log("stopping; workers finish what they serve")
         # Its grace is over.
         server.send(signal.SIGTERM)
-        server.wait_log("template pid=.*: SIGKILL .it was told to end, and has not")
+        server.wait_log("template pid=.*: sending SIGKILL .it did not end when told to")
         server.finish()
 
     @both_kinds
@@ -295,7 +295,7 @@ class Stillborn(Life):
                 env={"STILLBORN_AT": fork, "PYTHONDONTWRITEBYTECODE": "1"},
             )
             server.expect(".")
-            server.wait_log("cannot start: app=demo: its template (cannot fork a worker|gave no worker)")
+            server.wait_log("cannot start: app=demo: its template (cannot fork a worker|forked no worker in time)")
             self.assertEqual(server.process.wait(GUARD), 1)
 
     def hangs_at(self, fork):
@@ -314,9 +314,9 @@ class Stillborn(Life):
         for fork in ("1", "2"):
             with self.subTest(fork=fork):
                 server, held = self.hangs_at(fork)
-                server.expect("gave no worker")
+                server.expect("forked no worker in time")
                 self.assertEqual(held.read(), "", "it has ended")
-                server.wait_log("gave no worker .*; giving it up")
+                server.wait_log("forked no worker in time .*; ending the template")
                 self.wait_status(server, "demo 2/2 ready")
                 self.assertEqual(self.ask(server)["app"], "demo")
                 server.finish()
@@ -382,7 +382,7 @@ class Hang(Life):
         os.kill(pid, signal.SIGSTOP)
         server.wait_log(rf"pid={pid}: stopped by a signal")
         os.kill(pid, signal.SIGCONT)
-        server.wait_log(rf"pid={pid}: goes on")
+        server.wait_log(rf"pid={pid}: continued")
         self.assertEqual(self.ask(server)["pid"], pid)
         server.expect(rf"\bpid={pid}\b")
         os.kill(pid, signal.SIGSTOP)
@@ -416,15 +416,15 @@ class Recycle(Life):
             connection.request("GET", "/")
             pids.append(json.loads(connection.getresponse().read())["pid"])
         self.assertGreaterEqual(pids.count(pids[0]), 20)
-        server.wait_log(rf"pid={pids[0]}: a fresh worker is to take its place: it has answered max_requests")
-        server.wait_log(rf"pid={pids[0]}: ended \(a fresh worker took its place\)")
+        server.wait_log(rf"pid={pids[0]}: to be replaced: it has answered max_requests")
+        server.wait_log(rf"pid={pids[0]}: ended \(replaced by a fresh worker\)")
         server.finish()
 
     def test_a_worker_is_replaced_when_it_is_old_or_large(self):
         for limit, reason in (({"max_age": "300ms"}, "as old as max_age"), ({"max_memory": "1KiB", "timeout": "200ms"}, "share of memory is")):
             server = self.launch(preload=True, **limit).ready()
             pid = self.ask(server)["pid"]
-            server.wait_log(rf"pid={pid}: a fresh worker is to take its place: .*{reason}")
+            server.wait_log(rf"pid={pid}: to be replaced: .*{reason}")
             server.finish()
 
 

@@ -1,78 +1,181 @@
 //! The kernel of the simulation: processes that begin, speak and end, and what the master hears of it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
-use crate::supervisor::{Generation, Slot, WorkerId};
+use super::disk::{Code, Disk, End};
+use crate::config::Address;
+use crate::effects::control::CallerId;
+use crate::effects::signals::Arrived;
+use crate::master::world::{Notice, Source};
+use crate::plan::Plan;
+use crate::release::{Generation, Name};
+use crate::supervisor::Slot;
 
 /// Process ids of this small machine: few, so that each is used again and again.
-const PIDS: std::ops::Range<i32> = 100..130;
+const PIDS: std::ops::Range<i32> = 100..180;
 
-/// What the processes of a generation do.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Code {
-    /// Ready in good time; ends when told to.
-    Good,
-    /// Dies before it is ready.
-    Broken,
-    /// Never ready; ends by KILL only.
-    Stuck,
-    /// Ready, and deaf to TERM and ABRT.
-    Deaf,
+/// What a process is.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Worker {
+        slot: Slot,
+        record: Option<u32>,
+    },
+    Template,
+    /// A job that ends like this, of its own or when it is told to.
+    Job(End),
 }
 
+#[derive(Debug)]
 pub(super) struct Process {
-    pub(super) worker: WorkerId,
+    pub(super) app: Name,
     pub(super) generation: Generation,
-    pub(super) slot: Slot,
+    pub(super) kind: Kind,
     pub(super) code: Code,
-    pub(super) dead: bool,
+    /// It has ended, well or badly, and was not reaped.
+    pub(super) dead: Option<bool>,
     pub(super) told: bool,
+    pub(super) killed: bool,
+    /// It has said, or counts as one that has said, that it is ready.
+    pub(super) ready: bool,
+    /// Since when it is in a request, in nanoseconds.
+    pub(super) busy_since: Option<u64>,
+    pub(super) marked: bool,
+    /// Its program was executed, which the master was not told yet.
+    pub(super) executed: bool,
 }
 
 /// What happens by itself at an instant.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Due {
-    Says(Pid, Word),
-    Dies(Pid),
-}
-
-/// What a process says.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Word {
-    Ready,
-    Stopping,
+    Executes(Pid),
+    Says(Pid, &'static str),
+    /// It ends, well or badly.
+    Ends(Pid, bool),
+    Loads(Pid),
+    Forks(Pid, Fork),
 }
 
 pub(super) struct Kernel {
+    pub(super) start: Instant,
     pub(super) now: Instant,
+    /// Until when the master is let run.
+    pub(super) until: Instant,
+    /// Nothing was left to happen until then.
+    pub(super) idle: bool,
+    /// Turns since time last moved.
+    pub(super) spins: u32,
     pub(super) processes: BTreeMap<Pid, Process>,
-    pub(super) due: BTreeMap<(Instant, u64), Due>,
+    due: BTreeMap<(Instant, u64), Due>,
     /// The order of what is due at one instant.
     pub(super) ticket: u64,
-    /// Messages in the master's socket: who, and which process that was then.
-    pub(super) mail: VecDeque<(Pid, Word)>,
-    /// At least one child has ended since the master last looked.
-    pub(super) sigchld: bool,
+    pub(super) sources: BTreeSet<Source>,
+    pub(super) signals: Vec<Arrived>,
+    /// Messages in the sockets of the apps.
+    pub(super) mail: BTreeMap<Name, VecDeque<(Pid, String)>>,
+    /// Replies in the sockets of the templates; none once it was closed.
+    pub(super) replies: BTreeMap<Pid, VecDeque<(Pid, Reply)>>,
+    pub(super) shut: BTreeSet<Pid>,
     pub(super) failing_forks: u32,
+    /// Listeners that cannot be opened.
+    pub(super) refuses_listeners: bool,
     pub(super) delay: Option<u64>,
+    pub(super) disk: Disk,
+    /// What a check of the configuration has found, by its job.
+    pub(super) found: BTreeMap<Pid, Result<Plan, String>>,
+    pub(super) listeners: BTreeSet<Address>,
+    /// The listeners of the committed configuration.
+    pub(super) committed: BTreeSet<Address>,
+    pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
+    pub(super) privates: BTreeSet<Name>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) requests: BTreeMap<i32, (CallerId, String)>,
+    /// How many callers have asked, and the answers that were given.
+    pub(super) asked: u32,
+    pub(super) answers: BTreeMap<i32, String>,
+    /// Workers that were started since the last look: app, generation.
+    pub(super) started: Vec<(Name, Generation)>,
 }
 
 impl Kernel {
+    pub(super) fn new(disk: Disk) -> Self {
+        let now = Instant::now();
+        Self {
+            start: now,
+            now,
+            until: now,
+            idle: false,
+            spins: 0,
+            processes: BTreeMap::new(),
+            due: BTreeMap::new(),
+            ticket: 0,
+            sources: BTreeSet::new(),
+            signals: Vec::new(),
+            mail: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            shut: BTreeSet::new(),
+            failing_forks: 0,
+            refuses_listeners: false,
+            delay: Some(0),
+            disk,
+            found: BTreeMap::new(),
+            listeners: BTreeSet::new(),
+            committed: BTreeSet::new(),
+            records: BTreeMap::new(),
+            privates: BTreeSet::new(),
+            notices: Vec::new(),
+            requests: BTreeMap::new(),
+            asked: 0,
+            answers: BTreeMap::new(),
+            started: Vec::new(),
+        }
+    }
+
     pub(super) fn after(&mut self, milliseconds: u64, due: Due) {
         self.ticket += 1;
         let at = self.now + Duration::from_millis(milliseconds);
         self.due.insert((at, self.ticket), due);
     }
 
+    pub(super) fn nanoseconds(&self) -> u64 {
+        // Never 0, which would mean that nobody is busy.
+        (self.now - self.start).as_nanos() as u64 + 1
+    }
+
+    /// The instant of what happens next by itself.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Whether nothing will happen by itself, nothing waits for the master, and nobody hangs.
+    pub(super) fn is_quiet(&self) -> bool {
+        let well = |process: &Process| process.dead.is_none() && process.busy_since.is_none();
+        self.due.is_empty() && self.processes.values().all(well)
+    }
+
+    /// Lets time pass up to an instant, and everything happen that is due by then.
+    pub(super) fn advance(&mut self, to: Instant) {
+        while let Some(entry) = self.due.first_entry()
+            && entry.key().0 <= to
+        {
+            let ((at, _), due) = entry.remove_entry();
+            self.now = self.now.max(at);
+            self.happen(due);
+        }
+        self.now = self.now.max(to);
+    }
+
+    /// Makes a process, unless forks fail.
     pub(super) fn fork(
         &mut self,
-        worker: WorkerId,
-        slot: Slot,
+        app: &Name,
         generation: Generation,
+        kind: Kind,
         code: Code,
     ) -> Option<Pid> {
         if self.failing_forks > 0 {
@@ -82,62 +185,167 @@ impl Kernel {
         let mut pids = PIDS.map(Pid::from_raw);
         let pid = pids.find(|pid| !self.processes.contains_key(pid))?;
         let process = Process {
-            worker,
+            app: app.clone(),
             generation,
-            slot,
+            kind,
             code,
-            dead: false,
+            dead: None,
             told: false,
+            killed: false,
+            ready: false,
+            busy_since: None,
+            marked: false,
+            executed: false,
         };
         self.processes.insert(pid, process);
-        match code {
-            Code::Good | Code::Deaf => self.say_after(200, pid, Word::Ready),
-            Code::Broken => self.after(5, Due::Dies(pid)),
-            Code::Stuck => {}
-        }
         Some(pid)
     }
 
+    /// What a worker does after its program was executed, or after it was forked.
+    pub(super) fn begin_worker(&mut self, pid: Pid, code: Code) {
+        match code {
+            Code::Good | Code::Deaf => self.say_after(200, pid, "READY=1"),
+            Code::Broken => self.after(5, Due::Ends(pid, false)),
+            Code::Stuck => {}
+        }
+    }
+
     /// A process says something, unless its words are lost.
-    pub(super) fn say_after(&mut self, milliseconds: u64, pid: Pid, what: Word) {
+    pub(super) fn say_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
         if let Some(delay) = self.delay {
             self.after(milliseconds + delay, Due::Says(pid, what));
         }
     }
 
-    pub(super) fn kill(&mut self, pid: Pid, signal: Signal) {
+    pub(super) fn signal(&mut self, pid: Pid, signal: Signal) {
         let process = self.processes.get_mut(&pid);
         let process = process.expect("a signal goes to a process that was not reaped");
-        if process.dead {
+        if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }
-        let obeys = !matches!(process.code, Code::Stuck | Code::Deaf);
         let again = std::mem::replace(&mut process.told, true);
+        let kind = process.kind.clone();
         if signal == Signal::SIGKILL {
-            self.after(0, Due::Dies(pid));
-        } else if obeys && !again {
-            self.say_after(10, pid, Word::Stopping);
-            self.after(50, Due::Dies(pid));
+            let deaf = matches!(kind, Kind::Job(_)) && !again;
+            assert!(!deaf, "a job is told to end before it is killed");
+            process.killed = true;
+            return self.after(0, Due::Ends(pid, false));
+        }
+        match (kind, process.code) {
+            (Kind::Job(End::Deaf), _) | (_, Code::Deaf) => {}
+            (Kind::Job(_), _) => self.after(10, Due::Ends(pid, false)),
+            (_, Code::Stuck) => {}
+            (Kind::Template, _) => self.after(10, Due::Ends(pid, signal == Signal::SIGTERM)),
+            (Kind::Worker { .. }, _) if !again => {
+                self.say_after(10, pid, "STOPPING=1");
+                self.after(50, Due::Ends(pid, true));
+            }
+            _ => {}
         }
     }
 
-    pub(super) fn die(&mut self, pid: Pid) {
-        if let Some(process) = self.processes.get_mut(&pid)
-            && !process.dead
+    pub(super) fn end(&mut self, pid: Pid, cleanly: bool) {
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        if process.dead.is_some() {
+            return;
+        }
+        process.dead = Some(cleanly);
+        if let Kind::Job(_) = process.kind
+            && let Some(found) = self.found.get_mut(&pid)
+            && (process.told || !cleanly && found.is_ok())
         {
-            process.dead = true;
-            self.sigchld = true;
-            // What it has not said yet it will not say; its number may soon be another's.
-            self.due.retain(|_, due| match due {
-                Due::Says(who, _) | Due::Dies(who) => *who != pid,
-            });
+            *found = Err(String::new());
+        }
+        let signal = Signal::SIGCHLD as i32;
+        self.signals.push(Arrived {
+            number: signal,
+            sender: None,
+        });
+        self.sources.insert(Source::Signals);
+        // What it has not said yet it will not say; its number may soon be another's.
+        self.due.retain(|_, due| match due {
+            Due::Executes(who)
+            | Due::Says(who, _)
+            | Due::Ends(who, _)
+            | Due::Loads(who)
+            | Due::Forks(who, _) => *who != pid,
+        });
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Executes(pid) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.executed = true;
+                    self.sources.insert(Source::Launch(pid));
+                }
+            }
+            Due::Says(pid, what) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.ready |= what == "READY=1";
+                    let app = process.app.clone();
+                    self.say(&app, pid, what);
+                }
+            }
+            Due::Ends(pid, cleanly) => self.end(pid, cleanly),
+            Due::Loads(pid) => self.reply(pid, pid, Reply::Ready),
+            Due::Forks(pid, order) => self.fork_from(pid, &order),
         }
     }
 
-    pub(super) fn happen(&mut self, due: Due) {
-        match due {
-            Due::Says(pid, what) => self.mail.push_back((pid, what)),
-            Due::Dies(pid) => self.die(pid),
+    pub(super) fn say(&mut self, app: &Name, pid: Pid, what: &str) {
+        if let Some(mail) = self.mail.get_mut(app) {
+            mail.push_back((pid, what.to_owned()));
+            self.sources.insert(Source::Messages(app.clone()));
+        }
+    }
+
+    fn reply(&mut self, template: Pid, sender: Pid, reply: Reply) {
+        if !self.shut.contains(&template)
+            && let Some(replies) = self.replies.get_mut(&template)
+        {
+            replies.push_back((sender, reply));
+            self.sources.insert(Source::Template(template));
+        }
+    }
+
+    fn fork_from(&mut self, template: Pid, order: &Fork) {
+        let Some(process) = self.processes.get(&template) else {
+            return;
+        };
+        let (app, generation, code) = (process.app.clone(), process.generation, process.code);
+        // A worker that cannot say any more who it is ends.
+        if self.shut.contains(&template) || !self.replies.contains_key(&template) {
+            return;
+        }
+        let kind = Kind::Worker {
+            slot: order.slot,
+            record: order.record,
+        };
+        match self.fork(&app, generation, kind, code) {
+            Some(pid) => {
+                self.reply(
+                    template,
+                    pid,
+                    Reply::Forked {
+                        ticket: order.ticket,
+                    },
+                );
+                self.begin_worker(pid, code);
+            }
+            None => {
+                let reason = "Resource temporarily unavailable".to_owned();
+                self.reply(
+                    template,
+                    template,
+                    Reply::Failed {
+                        ticket: order.ticket,
+                        reason,
+                    },
+                );
+            }
         }
     }
 }

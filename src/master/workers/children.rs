@@ -11,12 +11,9 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use crate::config::Address;
-use crate::plan::{Hang, Recycle};
-use crate::supervisor::{Generation, Reason, Slot, WorkerId};
-
-/// An app's name.
-pub type Name = Rc<str>;
+use crate::plan;
+use crate::release::{Generation, Name};
+use crate::supervisor::{Reason, Slot, WorkerId};
 
 /// One worker's process.
 #[derive(Debug, Clone)]
@@ -29,26 +26,20 @@ pub struct Child {
     pub slot: Slot,
     /// Its configuration.
     pub generation: Generation,
+    /// The same, in full.
+    pub plan: Rc<plan::App>,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
-    /// What it listens on.
-    pub listens_on: Vec<Address>,
     /// When it was asked for.
     pub asked_for: Instant,
-    /// Whether it has said that it is ready.
-    pub ready: bool,
-    /// How it is seen that it hangs.
-    pub hang: Hang,
-    /// When it makes room for a fresh one.
-    pub recycle: Recycle,
-    /// When it is too old.
-    pub retire_at: Option<Instant>,
-    /// When it has to be looked at for hanging or growing.
-    pub look_at: Option<Instant>,
-    /// It was stopped by a signal: when that has lasted too long.
-    pub stopped_until: Option<Instant>,
+    /// When it has become ready.
+    pub ready_at: Option<Instant>,
+    /// It has said that it ends.
+    pub stopping: bool,
+    /// It is to be replaced by a fresh one, which is said once.
+    pub retired: bool,
     /// Its own words for what it does.
-    pub said: Option<String>,
+    pub said: Option<Box<str>>,
     /// The last signal that we sent, and why.
     pub told: Option<(Signal, Reason)>,
 }
@@ -104,17 +95,11 @@ impl Children {
         self.by_pid.get_mut(&pid)
     }
 
-    /// All workers that have a process.
-    pub fn iter(&self) -> impl Iterator<Item = (Pid, &Child)> {
-        self.by_pid.iter().map(|(&pid, child)| (pid, child))
-    }
-
-    /// The workers for which the time that `when` says has come.
-    pub fn due(&self, now: Instant, when: impl Fn(&Child) -> Option<Instant>) -> Vec<Pid> {
-        let due = self
-            .iter()
-            .filter(|(_, child)| when(child).is_some_and(|at| at <= now));
-        due.map(|(pid, _)| pid).collect()
+    /// The workers of an app that have a process, oldest first.
+    pub fn of<'a>(&'a self, app: &Name) -> impl Iterator<Item = (Pid, &'a Child)> + use<'a> {
+        let (first, last) = (WorkerId(0), WorkerId(u64::MAX));
+        let pids = self.pids.range((app.clone(), first)..=(app.clone(), last));
+        pids.filter_map(|(_, &pid)| Some((pid, self.by_pid.get(&pid)?)))
     }
 
     /// The process of a worker.
@@ -137,18 +122,12 @@ impl Child {
             worker: WorkerId(worker),
             slot: 0,
             generation: 1,
+            plan: Rc::new(plan::App::example(1)),
             record: None,
-            listens_on: Vec::new(),
             asked_for: Instant::now(),
-            ready: false,
-            hang: Hang::Unseen,
-            recycle: Recycle {
-                max_age: None,
-                max_memory: None,
-            },
-            retire_at: None,
-            look_at: None,
-            stopped_until: None,
+            ready_at: None,
+            stopping: false,
+            retired: false,
             said: None,
             told: None,
         }
@@ -180,6 +159,20 @@ mod tests {
         children.insert(pid, Child::example(2));
         assert_eq!(children.pid(&web, WorkerId(1)), None);
         assert_eq!(children.pid(&web, WorkerId(2)), Some(pid));
+    }
+
+    #[test]
+    fn the_workers_of_an_app_are_told_from_those_of_others() {
+        let (mut children, web) = (Children::default(), Name::from("web"));
+        for (pid, app) in [(7, "web"), (8, "api"), (9, "web"), (10, "webs")] {
+            let child = Child {
+                app: app.into(),
+                ..Child::example(pid)
+            };
+            children.insert(Pid::from_raw(pid as i32), child);
+        }
+        let pids: Vec<_> = children.of(&web).map(|(pid, _)| pid.as_raw()).collect();
+        assert_eq!(pids, [7, 9]);
     }
 
     #[test]

@@ -1,0 +1,192 @@
+//! The tables and keys of `app.toml`: type, default, when a change takes effect, which kind of app a key is for, and
+//! one sentence. To add a key, add a row here and use it in `plan/`; tests/keys.rs then asks for its entries in the
+//! manual and the sample file, which say the same, and plan/tests/keys.rs for an effect on the plan.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use preforkd_worker::settings::{MOST_CONNECTIONS, MOST_THREADS};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
+use toml::Spanned;
+
+use super::listen::{Address, Entry};
+use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
+use super::units::{Size, Time};
+use super::value::{
+    GroupName, MOST_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
+};
+
+tables! {
+    /// `[master]`: what concerns the master itself.
+    table "master" Master {
+        /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
+        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Restart;
+        /// The file to which the master writes its process ID.
+        pid_file: PathBuf = (none "none"), Restart;
+    }
+
+    /// `[app.NAME]`: a pool of like workers.
+    table "app.NAME" App {
+        /// The WSGI application to serve, as MODULE:CALLABLE.
+        wsgi: String = (none "none"), Reload;
+        /// The program to run, with its arguments.
+        command: Vec<String> = (none "none"), Reload;
+
+        /// The sockets that all workers of the app share.
+        listen: Vec<Spanned<Entry>> = [], Reload;
+        /// How many connections may wait in each listener until a worker accepts them.
+        backlog: Number<0, NO_LIMIT> = 2048, Reload;
+        /// The number of workers; "auto" is the number of CPUs that the master may use.
+        workers: Workers = 1, Reload;
+
+        /// The working directory of the workers.
+        chdir: PathBuf = (none "the folder of the configuration file"), Reload;
+        /// The user that the workers run as.
+        user: UserName = (none "the user of the master"), Reload;
+        /// The primary group of the workers.
+        group: GroupName = (none "the primary group of user, else the group of the master"), Reload;
+        /// The file mode creation mask of the workers.
+        umask: Mode = (none "the mask of the master"), Reload;
+        /// Variables to add to the environment of the workers.
+        env: BTreeMap<Spanned<String>, String> = {}, Reload;
+
+        /// The file to which the standard output of the workers goes.
+        stdout: PathBuf = (none "standard output of the master"), Reload;
+        /// The file to which the standard error of the workers goes.
+        stderr: PathBuf = (none "standard error of the master"), Reload;
+
+        /// A worker that is not ready after this time has failed.
+        start_timeout: Time = "60s", Reload;
+        /// How long a worker that is told to end may take to finish what it serves, before it is killed.
+        graceful_timeout: Time = "30s", Reload;
+        /// How long a worker that hangs, or was not ready in time, may take to report what it is doing, before it is killed.
+        abort_grace: Time = "2s", Reload;
+        /// When to stop replacing workers that fail again and again.
+        give_up: GiveUp = (none "never"), Reload;
+        /// How a reload proceeds.
+        reload: Reload = {}, Reload;
+
+        /// The age at which a worker is replaced by a fresh one.
+        max_age: Time = (none "none"), Reload;
+        /// The share of memory (PSS) above which a worker is replaced by a fresh one.
+        max_memory: Size = (none "none"), Reload;
+
+        /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
+        ready: Ready = "notify", Reload, only Command;
+        /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
+        watchdog: Time = (none "none"), Reload, only Command, else "timeout";
+
+        /// The Python interpreter.
+        python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;
+        /// The number of threads in each worker that call the application.
+        threads: Number<1, MOST_THREADS> = 1, Reload, only Wsgi;
+        /// A worker that is in one request for longer than this hangs; it is killed and replaced.
+        timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
+        /// The file to which each worker writes a line for each response.
+        access_log: PathBuf = (none "none"), Reload, only Wsgi;
+        /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
+        preload: bool = false, Reload, only Wsgi;
+        /// Folders to serve below a prefix of the URL, without entering Python.
+        static_files as "static": BTreeMap<String, Spanned<PathBuf>> = {}, Reload, only Wsgi;
+        /// The longest request line and header section together; a longer one is answered with 414 or 431.
+        max_head: Size = "32KiB", Reload, only Wsgi;
+        /// The most header lines of a request; more are answered with 431.
+        max_headers: Number<1, 256> = 100, Reload, only Wsgi;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = "64MiB", Reload, only Wsgi;
+        /// A request body larger than this goes to a temporary file.
+        body_in_memory: Size = "256KiB", Reload, only Wsgi;
+        /// How long the head of a request may take to arrive.
+        header_timeout: Time = "10s", Reload, only Wsgi;
+        /// The longest pause between two pieces of a request body.
+        body_timeout: Time = "30s", Reload, only Wsgi;
+        /// How long sending a response may make no progress before the connection is closed.
+        write_timeout: Time = "30s", Reload, only Wsgi;
+        /// How long an idle connection is kept open for its next request.
+        keepalive_timeout: Time = "30s", Reload, only Wsgi;
+        /// The number of responses after which a worker is replaced by a fresh one.
+        max_requests: Number<1, NO_LIMIT> = (none "none"), Reload, only Wsgi;
+        /// Each worker adds a random number up to this one to `max_requests`, so that workers do not end together.
+        max_requests_jitter: Number<0, NO_LIMIT> = 0, Reload, only Wsgi;
+        /// The most connections that one worker has open at a time.
+        max_connections: Number<1, MOST_CONNECTIONS> = 1000, Reload, only Wsgi;
+    }
+
+    /// `workers` as a table: the number follows the load.
+    table "app.NAME.workers" Range {
+        /// The least number of workers; with 0, an app that nobody uses has no worker.
+        min: Number<0, MOST_WORKERS> = (required), Reload;
+        /// The greatest number of workers.
+        max: Number<1, MOST_WORKERS> = (required), Reload;
+        /// How many workers should be idle while others are busy.
+        spare: Number<0, NO_LIMIT> = 1, Reload;
+        /// A worker that was not needed for this time ends.
+        idle_timeout: Time = "60s", Reload;
+    }
+
+    /// `give_up`: when to stop replacing workers that fail.
+    table "app.NAME.give_up" GiveUp {
+        /// The number of failures.
+        crashes: Number<1, NO_LIMIT> = (required), Reload;
+        /// The time in which they happen.
+        within: Time = (required), Reload;
+        /// What happens then: "degrade" keeps the workers that run and starts none until the next reload; "exit" stops the master with status 3.
+        then: Then = "degrade", Reload;
+    }
+
+    /// `[app.NAME.reload]`: how a reload proceeds.
+    table "app.NAME.reload" Reload {
+        /// A program, with its arguments, that must end with status 0 before any worker is started.
+        before: Vec<String> = (none "none"), Reload;
+        /// A request that the first worker of the new generation must answer as expected.
+        check: Check = (none "none"), Reload;
+        /// How long the first worker of the new generation must live after it is ready, before the others follow.
+        soak: Time = (none "none"), Reload;
+        /// How many older generations may still finish what they serve.
+        max_draining: Number<1, NO_LIMIT> = 4, Reload;
+        /// How many workers more than wanted may exist while the new generation takes over.
+        surge: Number<1, NO_LIMIT> = (none "a quarter of the workers, rounded up"), Reload;
+    }
+
+    /// `check`: a request and its answer.
+    table "app.NAME.reload.check" Check {
+        /// The path and query to ask for.
+        path: String = (required), Reload;
+        /// The Host field of the request.
+        host: String = "localhost", Reload;
+        /// The status that the answer must have.
+        expect: Number<200, 599> = 200, Reload;
+        /// How long an attempt may take.
+        timeout: Time = "5s", Reload;
+        /// The number of attempts, half a second apart.
+        attempts: Number<1, NO_LIMIT> = 3, Reload;
+    }
+
+    /// An entry of `listen` as a table: an address, and how to bind it.
+    table "app.NAME.listen" Listen {
+        /// The address to listen on.
+        address: Address = (required), Reload;
+        /// The name of the listener in LISTEN_FDNAMES and {fd:NAME}.
+        name: String = (none "the name of the app"), Reload;
+        /// The permissions of a Unix socket.
+        mode: Mode = (none "what the umask of the master leaves"), Reload;
+        /// The owner of a Unix socket.
+        owner: UserName = (none "the user of the master"), Reload;
+        /// The group of a Unix socket.
+        group: GroupName = (none "the group of the master"), Reload;
+    }
+}
+
+impl Listen {
+    /// An address without anything else.
+    pub(super) fn on(address: Value<Address>) -> Self {
+        Self {
+            address,
+            name: None,
+            mode: None,
+            owner: None,
+            group: None,
+        }
+    }
+}

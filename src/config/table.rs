@@ -1,0 +1,281 @@
+//! How a table of keys is declared: once, for the reader, its defaults and its description.
+
+use std::fmt;
+use std::ops::{Deref, Range};
+
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+
+use super::Place;
+
+/// A key of the configuration, as the manual describes it.
+#[derive(Debug)]
+pub struct Key {
+    /// The table that it stands in, as `app.NAME.reload.check`.
+    pub table: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its type in words.
+    pub type_words: fn() -> String,
+    /// What counts where it is not written.
+    pub default: DefaultValue,
+    /// When a change takes effect.
+    pub takes_effect: TakesEffect,
+    /// Which kind of app it is for.
+    pub apps: Apps,
+    /// The key that the other kind of app has for the same purpose.
+    pub instead: Option<&'static str>,
+    /// What it says, in one sentence.
+    pub sentence: &'static str,
+}
+
+/// What counts where a key is not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// The key must be written.
+    Required,
+    /// No value; these words say what that means.
+    Absent(&'static str),
+    /// This value, in TOML.
+    Toml(&'static str),
+}
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// At the next reload.
+    Reload,
+    /// When the master is started again.
+    Restart,
+}
+
+/// Which kind of app a key is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Apps {
+    /// Every kind.
+    Any,
+    /// Those with `wsgi`.
+    Wsgi,
+    /// Those with `command`.
+    Command,
+}
+
+impl Key {
+    /// The table and the name, as `app.NAME.reload.surge`.
+    pub fn path(&self) -> String {
+        format!("{}.{}", self.table, self.name)
+    }
+}
+
+impl fmt::Display for DefaultValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Required => "none (required)",
+            Self::Absent(text) | Self::Toml(text) => text,
+        })
+    }
+}
+
+impl fmt::Display for TakesEffect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reload => "at a reload",
+            Self::Restart => "at a restart",
+        })
+    }
+}
+
+impl fmt::Display for Apps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "any app",
+            Self::Wsgi => "apps with `wsgi`",
+            Self::Command => "apps with `command`",
+        })
+    }
+}
+
+/// The value of a key: as written, with its place in the file, or the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value<T> {
+    value: T,
+    place: Option<Range<usize>>,
+}
+
+impl<T> Value<T> {
+    /// The value as it is written.
+    pub(super) fn written(spanned: Spanned<T>) -> Self {
+        Self {
+            place: Some(spanned.span()),
+            value: spanned.into_inner(),
+        }
+    }
+
+    /// A value that is not that of a key alone.
+    pub(super) fn without_place(value: T) -> Self {
+        Self { value, place: None }
+    }
+
+    /// Something wrong with this value.
+    pub fn wrong(&self, message: impl Into<String>) -> Place {
+        Place {
+            span: self.place.clone(),
+            message: message.into(),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> Value<T> {
+    /// The value that `toml` stands for, which is that of no place in the file.
+    ///
+    /// # Panics
+    /// If it is not of the type of the key: a test reads every default.
+    pub(super) fn default(toml: &str) -> Self {
+        Self::without_place(default(toml))
+    }
+}
+
+/// Reads a default value.
+///
+/// # Panics
+/// If `toml` is no value of this type.
+pub(super) fn default<T: DeserializeOwned>(toml: &str) -> T {
+    let value = toml::de::ValueDeserializer::parse(toml).and_then(T::deserialize);
+    value.unwrap_or_else(|error| panic!("the default {toml}: {error}"))
+}
+
+impl<T> Deref for Value<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// Where a key is written, if it is.
+pub(super) trait Written {
+    fn place(&self) -> Option<Range<usize>>;
+}
+
+impl<T> Written for Value<T> {
+    fn place(&self) -> Option<Range<usize>> {
+        self.place.clone()
+    }
+}
+
+impl<T> Written for Option<Value<T>> {
+    fn place(&self) -> Option<Range<usize>> {
+        self.as_ref()?.place.clone()
+    }
+}
+
+/// Declares tables. Each row is a key:
+///
+/// ```text
+/// /// One sentence.
+/// field as "name": Type = DEFAULT, EFFECT, only KIND, else "key of the other kind";
+/// ```
+///
+/// `as` is for names that Rust does not allow, `only` for keys of one kind of app. DEFAULT is a value as TOML has it,
+/// `(none "what that means")` or `(required)`. A key with a default is a [`Value`] in the struct that becomes of the
+/// table, one without an `Option<Value>`.
+macro_rules! tables {
+    ($(
+        $(#[doc = $about:literal])+
+        table $path:literal $Table:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $field:ident $(as $name:literal)? : $type:ty = $default:tt, $effect:ident
+                    $(, only $apps:ident)? $(, else $instead:literal)? ;
+            )+
+        }
+    )+) => {
+        /// Every key of every table.
+        pub static KEYS: &[Key] = &[$($(
+            Key {
+                table: $path,
+                name: tables!(@name $field $($name)?),
+                type_words: <$type as Typed>::words,
+                default: tables!(@default $default),
+                takes_effect: TakesEffect::$effect,
+                apps: tables!(@apps $($apps)?),
+                instead: tables!(@instead $($instead)?),
+                sentence: concat!($($doc),+).trim_ascii(),
+            },
+        )+)+];
+
+        $(
+            $(#[doc = $about])+
+            #[derive(Debug, Clone, PartialEq, Eq)]
+            pub struct $Table {
+                $(
+                    $(#[doc = $doc])+
+                    pub $field: tables!(@field $default $type),
+                )+
+            }
+
+            impl $Table {
+                /// The keys that are written, with the places of their values.
+                pub fn written(&self) -> impl Iterator<Item = (&'static Key, std::ops::Range<usize>)> {
+                    let places = [$((tables!(@name $field $($name)?), self.$field.place())),+];
+                    let rows = KEYS.iter().filter(|key| key.table == $path);
+                    rows.zip(places).filter_map(|(key, (name, place))| {
+                        debug_assert_eq!(key.name, name);
+                        Some((key, place?))
+                    })
+                }
+            }
+
+            impl Typed for $Table {
+                fn words() -> String {
+                    "table".into()
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $Table {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    #[derive(Deserialize)]
+                    #[serde(deny_unknown_fields, expecting = "a table")]
+                    struct Table {
+                        $(
+                            $(#[serde(rename = $name)])?
+                            $field: Option<Spanned<$type>>,
+                        )+
+                    }
+                    let table = Table::deserialize(deserializer)?;
+                    Ok(Self {
+                        $($field: tables!(@value D, table.$field, $default, tables!(@name $field $($name)?)),)+
+                    })
+                }
+            }
+        )+
+    };
+
+    (@name $field:ident) => { stringify!($field) };
+    (@name $field:ident $name:literal) => { $name };
+
+    (@default (required)) => { DefaultValue::Required };
+    (@default (none $words:literal)) => { DefaultValue::Absent($words) };
+    (@default $toml:tt) => { DefaultValue::Toml(stringify!($toml)) };
+
+    (@apps) => { Apps::Any };
+    (@apps $apps:ident) => { Apps::$apps };
+
+    (@instead) => { None };
+    (@instead $key:literal) => { Some($key) };
+
+    (@field (none $words:literal) $type:ty) => { Option<Value<$type>> };
+    (@field $default:tt $type:ty) => { Value<$type> };
+
+    (@value $D:ident, $written:expr, (required), $name:expr) => {
+        Value::written($written.ok_or_else(|| $D::Error::missing_field($name))?)
+    };
+    (@value $D:ident, $written:expr, (none $words:literal), $name:expr) => {
+        $written.map(Value::written)
+    };
+    (@value $D:ident, $written:expr, $default:tt, $name:expr) => {
+        $written.map_or_else(|| Value::default(stringify!($default)), Value::written)
+    };
+}
+
+pub(super) use tables;

@@ -1,0 +1,53 @@
+//! Starting the process that checks the configuration ([`crate::config_check`]), and reading what it has found.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::unistd::Pid;
+
+use super::launch;
+use crate::plan::Plan;
+
+/// A plan is not longer as JSON, in bytes: thousands of apps fit.
+const LONGEST: u64 = 256 << 20;
+
+/// A check that runs, or has ended.
+pub struct ConfigCheck {
+    /// Its process.
+    pub pid: Pid,
+    answer: File,
+}
+
+impl ConfigCheck {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// No process or memory file could be made.
+    pub fn start(file: &Path) -> io::Result<Self> {
+        let answer = memfd_create(c"preforkd plan", MFdFlags::MFD_CLOEXEC)?;
+        let arguments: [OsString; 2] = ["check-config".into(), file.into()];
+        let pid = launch::own(arguments, None, answer.as_fd())?;
+        let answer = answer.into();
+        Ok(Self { pid, answer })
+    }
+
+    /// What it has found, after it has ended.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, in one line; nothing, if it has not come to that.
+    pub fn found(mut self) -> Result<Plan, String> {
+        let mut text = Vec::new();
+        let read = self.answer.seek(SeekFrom::Start(0));
+        let read = read.and_then(|_| (&self.answer).take(LONGEST).read_to_end(&mut text));
+        read.map_err(|error| format!("cannot read the checked configuration: {error}"))?;
+        if text.is_empty() {
+            return Err(String::new());
+        }
+        serde_json::from_slice(&text)
+            .unwrap_or_else(|error| Err(format!("cannot read the checked configuration: {error}")))
+    }
+}

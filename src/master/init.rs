@@ -1,0 +1,42 @@
+//! What the init system was told, and when it wants to hear that the loop goes round.
+
+use std::time::Instant;
+
+use super::turn::Turn;
+use super::world::{Notice, World};
+
+/// The state of what the init system knows.
+pub(super) struct Init {
+    /// All apps in one line.
+    pub(super) status: String,
+    sign_of_life: Option<Instant>,
+}
+
+impl Init {
+    pub(super) fn new<W: World>(turn: &Turn<W>) -> Self {
+        Self {
+            status: String::new(),
+            sign_of_life: turn.world.watchdog().map(|_| turn.now),
+        }
+    }
+
+    /// When the next sign of life is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sign_of_life
+    }
+
+    /// Gives the sign of life when it is due.
+    pub(super) fn live<W: World>(&mut self, turn: &mut Turn<W>) {
+        if self.sign_of_life.is_some_and(|at| at <= turn.now) {
+            turn.world.tell_init(&Notice::Alive);
+            self.sign_of_life = turn.world.watchdog().map(|every| turn.now + every);
+        }
+    }
+
+    /// Takes a new line on all apps; whether it differs from the last one.
+    pub(super) fn update(&mut self, status: String) -> bool {
+        let changed = status != self.status;
+        self.status = status;
+        changed
+    }
+}

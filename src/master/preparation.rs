@@ -1,0 +1,265 @@
+//! What comes before the first worker of a generation: the configuration is checked by a job, listeners and log files are
+//! opened, and each app's command `before` has to succeed. What was opened is closed again when the candidate fails.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::jobs::{Ended, Jobs, Limits, Task};
+use super::report;
+use super::turn::Turn;
+use super::world::{Private, Role, Start, World};
+use crate::config::Address;
+use crate::plan::{LogFile, Plan};
+use crate::release::{Fact, Generation, Name};
+
+/// What checks the configuration asks name services and slow disks, but not for longer.
+const CHECK: Limits = Limits {
+    time: Duration::from_secs(60),
+    grace: Duration::from_secs(2),
+};
+
+/// A checked configuration, and what was opened for it.
+pub(super) struct Candidate {
+    pub(super) plan: Plan,
+    listeners: Vec<Address>,
+    log_files: Vec<LogFile>,
+}
+
+enum Step {
+    /// The job runs that checks the configuration.
+    Checking,
+    /// These log files are being opened.
+    Opening(BTreeSet<LogFile>),
+    /// The command of one app runs; those of these are left.
+    Commands(VecDeque<Name>),
+}
+
+/// The preparation that is under way, and the candidate that it has prepared.
+#[derive(Default)]
+pub(super) struct Preparation {
+    step: Option<Step>,
+    candidate: Option<Candidate>,
+    /// The first start runs no commands: they belong to a reload.
+    is_first: bool,
+    generation: Generation,
+}
+
+impl Preparation {
+    /// Begins with a configuration that was checked, and whose listeners are open.
+    pub(super) fn begin_first<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        plan: Plan,
+    ) {
+        self.is_first = true;
+        self.open_log_files(turn, jobs, plan, Vec::new());
+    }
+
+    /// Begins with the check of the configuration, which is to become this generation.
+    pub(super) fn begin<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        generation: Generation,
+    ) {
+        self.is_first = false;
+        self.generation = generation;
+        match turn.world.start_check() {
+            Ok(pid) => {
+                self.step = Some(Step::Checking);
+                jobs.add(turn, pid, Task::Check, CHECK);
+            }
+            Err(error) => self.fail(
+                turn,
+                format!("cannot start the process that checks the configuration: {error}"),
+            ),
+        }
+    }
+
+    /// The job that checked the configuration has ended.
+    pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, ended: Ended) {
+        let found = turn.world.checked(ended.pid);
+        if self.step.take().is_none() {
+            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+        }
+        let plan = match (ended.verdict, found) {
+            (_, Ok(plan)) => plan,
+            // What is wrong with the configuration is what it says, not how it ended.
+            (Err(_), Err(reason)) if !reason.is_empty() => return self.fail(turn, reason),
+            (Err(end), Err(_)) => {
+                return self.fail(turn, format!("the check of the configuration {end}"));
+            }
+            (Ok(()), Err(reason)) => return self.fail(turn, reason),
+        };
+        match turn.world.open_listeners(&plan.listeners) {
+            Ok(listeners) => self.open_log_files(turn, jobs, plan, listeners),
+            Err(reason) => self.fail(turn, reason),
+        }
+    }
+
+    fn open_log_files<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        plan: Plan,
+        listeners: Vec<Address>,
+    ) {
+        let opened = turn.world.open_log_files(&plan.log_files());
+        let (log_files, reason) = match opened {
+            Ok(files) => (files, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        self.step = Some(Step::Opening(log_files.iter().cloned().collect()));
+        self.candidate = Some(Candidate {
+            plan,
+            listeners,
+            log_files,
+        });
+        match reason {
+            Some(reason) => self.fail(turn, reason),
+            None => self.go_on_when_open(turn, jobs),
+        }
+    }
+
+    /// Log files were opened, or could not be.
+    pub(super) fn opened<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        for (file, result) in turn.world.opened_log_files() {
+            let Some(Step::Opening(waiting)) = &mut self.step else {
+                continue;
+            };
+            if !waiting.remove(&file) {
+                continue;
+            }
+            if let Err(reason) = result {
+                let path = file.path.display();
+                self.fail(turn, format!("cannot write the log file {path}: {reason}"));
+            }
+        }
+        if matches!(self.step, Some(Step::Opening(_))) {
+            self.go_on_when_open(turn, jobs);
+        }
+    }
+
+    fn go_on_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        if let Some(Step::Opening(waiting)) = &self.step
+            && waiting.is_empty()
+            && let Some(candidate) = &self.candidate
+        {
+            let apps = candidate.plan.apps.iter();
+            let commands = apps.filter(|(_, app)| app.before.is_some() && !self.is_first);
+            let names = commands.map(|(name, _)| name.as_str().into()).collect();
+            self.next_command(turn, jobs, names);
+        }
+    }
+
+    fn next_command<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        mut left: VecDeque<Name>,
+    ) {
+        let Some(candidate) = &self.candidate else {
+            return;
+        };
+        let Some(name) = left.pop_front() else {
+            self.step = None;
+            let apps = candidate.plan.apps.keys();
+            let apps = apps.map(|name| name.as_str().into()).collect();
+            return turn.report(Fact::Prepared(apps));
+        };
+        let app = candidate.plan.apps.get(&*name);
+        let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
+            return self.next_command(turn, jobs, left);
+        };
+        let started = turn.world.start(&Start {
+            app: &name,
+            plan: app,
+            launch: command,
+            role: Role::Job,
+            generation: self.generation,
+            heard: true,
+            private: Private::None,
+        });
+        match started {
+            Ok(pid) => {
+                let limits = Limits {
+                    time: app.policy.start_timeout,
+                    grace: app.policy.graceful_timeout,
+                };
+                info!(
+                    "app={name} before pid={pid}: running {}",
+                    command.args.join(" ")
+                );
+                jobs.add(turn, pid, Task::Before(name), limits);
+                self.step = Some(Step::Commands(left));
+            }
+            Err(error) => {
+                let what = "its command `before` cannot be started";
+                self.fail(turn, format!("app={name}: {what}: {error}"));
+            }
+        }
+    }
+
+    /// The command of an app has ended.
+    pub(super) fn command_ended<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        name: &Name,
+        ended: Ended,
+    ) {
+        let Some(Step::Commands(left)) = self.step.take() else {
+            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+        };
+        let (pid, time) = (ended.pid, report::short(ended.time));
+        match ended.verdict {
+            Ok(()) => {
+                info!("app={name} before pid={pid}: succeeded after {time}");
+                self.next_command(turn, jobs, left);
+            }
+            Err(why) => {
+                let why = why + &report::last_words(ended.words.as_deref());
+                error!("app={name} before pid={pid}: {why}");
+                self.fail(turn, format!("app={name}: its command `before` {why}"));
+            }
+        }
+    }
+
+    fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
+        self.step = None;
+        turn.report(Fact::NotPrepared(reason));
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        jobs.abandon(turn, |task| matches!(task, Task::Check | Task::Before(_)));
+        if self
+            .step
+            .take()
+            .is_some_and(|step| matches!(step, Step::Opening(_)))
+        {
+            self.discard(turn);
+        }
+    }
+
+    /// The candidate that was prepared.
+    pub(super) fn candidate(&self) -> Option<&Candidate> {
+        self.candidate.as_ref()
+    }
+
+    /// The candidate is taken.
+    pub(super) fn take(&mut self) -> Option<Candidate> {
+        self.candidate.take()
+    }
+
+    /// Closes what was opened for the candidate.
+    pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>) {
+        if let Some(candidate) = self.candidate.take() {
+            turn.world.close_listeners(&candidate.listeners);
+            turn.world.close_log_files(&candidate.log_files);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Performing what [`crate::release`] decides.
+
+use log::{debug, error, info, warn};
+
+use super::world::{Notice, World};
+use super::{Master, Outcome};
+use crate::release::{Action, Fact, Generation, State};
+use crate::supervisor::Event;
+
+impl<W: World> Master<W> {
+    pub(super) fn perform_release(&mut self, action: Action) {
+        debug!("release: {action:?}");
+        let turn = &mut self.turn;
+        match action {
+            Action::Prepare => {
+                turn.world.tell_init(&Notice::Reloading);
+                self.control.reload_begins();
+                let generation = self.release.next();
+                self.preparation.begin(turn, &mut self.jobs, generation);
+            }
+            Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
+            Action::Propose(generation, _) => self.propose(generation),
+            Action::Commit(name) => turn.tell(&name, Event::Commit),
+            Action::Remove(name) => {
+                if self
+                    .release
+                    .current()
+                    .is_some_and(|g| Some(g) != self.release.candidate())
+                {
+                    debug!("app={name}: removed");
+                }
+                self.workers.remove(turn, &name);
+            }
+            Action::RollBack(name) => turn.tell(&name, Event::Rollback),
+            Action::TakeOver(generation) => self.take_over(generation),
+            Action::Discard => {
+                self.workers.candidate = None;
+                self.preparation.discard(turn);
+            }
+            Action::Done(generation) => self.announce(generation),
+            Action::RolledBack(reason) => self.announce_failure(&reason),
+            Action::CannotStart(reason) => {
+                error!("cannot start: {reason}");
+                self.stop_with(Outcome::CouldNotStart, format!("cannot start: {reason}"));
+            }
+        }
+    }
+
+    /// Lets one worker of each app prove the candidate.
+    fn propose(&mut self, generation: Generation) {
+        let Some(candidate) = self.preparation.candidate() else {
+            return;
+        };
+        self.workers.candidate = Some(generation);
+        for (name, app) in &candidate.plan.apps {
+            let name = name.as_str().into();
+            if let Err(error) = self.turn.world.admit(&name, app) {
+                let reason = format!("its workers cannot be heard: {error}");
+                self.turn
+                    .report(Fact::Reason(name.clone(), generation, reason));
+                self.turn.report(Fact::Failed(name, generation));
+                continue;
+            }
+            self.workers.configure(&name, generation, app.clone());
+            let policy = app.policy.clone();
+            self.turn.tell(&name, Event::Propose(generation, policy));
+        }
+    }
+
+    /// The candidate is the running configuration now.
+    fn take_over(&mut self, generation: Generation) {
+        let Some(candidate) = self.preparation.take() else {
+            return;
+        };
+        let (turn, plan) = (&mut self.turn, candidate.plan);
+        if let Some(old) = &self.current {
+            info!("generation {generation} is proven and takes over");
+            for name in old
+                .apps
+                .keys()
+                .filter(|name| !plan.apps.contains_key(*name))
+            {
+                info!("app={name}: no longer configured; its workers finish what they serve");
+            }
+            if old.pid_file != plan.pid_file {
+                warn!("pid_file has changed; this takes effect when preforkd is restarted");
+            }
+        }
+        self.workers.candidate = None;
+        self.workers.serving = true;
+        self.loads.stop(turn);
+        let (closed, complaints) = turn.world.keep_listeners(&plan.listeners);
+        for complaint in complaints {
+            warn!("the change of a listener does not take effect: {complaint}");
+        }
+        for address in closed {
+            info!("no longer listening on {address}");
+        }
+        turn.world.keep_log_files(&plan.log_files());
+        self.refused = None;
+        self.loads.follow(turn, &plan);
+        self.current = Some(plan);
+    }
+
+    fn announce(&mut self, generation: Generation) {
+        let listeners = self.current.iter().flat_map(|plan| &plan.listeners);
+        let listeners: Vec<_> = listeners.map(|l| l.address.to_string()).collect();
+        let place = match listeners.is_empty() {
+            true => String::new(),
+            false => format!(", listening on {}", listeners.join(", ")),
+        };
+        self.update_status();
+        let status = &self.init.status;
+        info!("generation {generation} is ready: {status}{place}");
+        let answer = format!("ok\ngeneration {generation}: {status}\n");
+        let line = self.status_line();
+        self.turn.world.tell_init(&Notice::Ready(line));
+        self.control.reload_ends(&mut self.turn, &answer);
+    }
+
+    /// Says that a reload has failed and what that means.
+    fn announce_failure(&mut self, reason: &str) {
+        let keeping = match self.release.current() {
+            Some(generation) => format!("keeping generation {generation}"),
+            None => "nothing runs yet".into(),
+        };
+        let refused = format!("reload failed: {reason}");
+        error!("{refused}; {keeping}");
+        let notice = Notice::Ready(format!("{refused}; {keeping}"));
+        self.turn.world.tell_init(&notice);
+        self.refused = Some(refused);
+        let answer = format!("error {reason}; {keeping}\n");
+        self.control.reload_ends(&mut self.turn, &answer);
+    }
+
+    /// Tells the release how far the rollout is.
+    pub(super) fn watch_rollout(&mut self) -> bool {
+        if !matches!(self.release.state(), State::RollingOut { .. }) {
+            return false;
+        }
+        // A generation in trouble is not waited for, but the first one has to come up.
+        let may_be_in_trouble = self.release.outcome().is_some();
+        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
+        let complete = apps.all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
+        let fact = match complete {
+            true => Fact::RolledOut,
+            false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
+            false => return false,
+        };
+        self.turn.report(fact);
+        true
+    }
+
+    /// Whether no app comes further by itself: each is complete, in trouble, or without workers because it is paused.
+    fn is_stuck(&self) -> bool {
+        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
+        apps.all(|supervisor| {
+            let counts = supervisor.counts();
+            let has_none = counts.ready + counts.starting == 0;
+            supervisor.is_settled() || supervisor.is_in_trouble() || has_none
+        })
+    }
+}

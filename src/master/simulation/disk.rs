@@ -1,0 +1,161 @@
+//! What stands in the simulated configuration, and what the programs that it names do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::Address;
+use crate::plan::{App, Check, Hang, Listener, Plan};
+use crate::supervisor::{GiveUp, Readiness};
+
+/// What the workers of an app do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    /// Ready in good time; ends when told to.
+    Good,
+    /// Dies before it is ready.
+    Broken,
+    /// Never ready; ends by KILL only.
+    Stuck,
+    /// Ready, and deaf to TERM and ABRT.
+    Deaf,
+}
+
+/// How something that runs once ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Well,
+    Badly,
+    /// Not at all, until it is told to.
+    Hangs,
+    /// Not even then.
+    Deaf,
+}
+
+/// An app as it is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Written {
+    pub(super) code: Code,
+    pub(super) workers: u32,
+    pub(super) template: bool,
+    pub(super) check: Option<End>,
+    pub(super) before: Option<End>,
+    /// How many listeners it has.
+    pub(super) listeners: u8,
+}
+
+impl Written {
+    pub(super) fn good(workers: u32) -> Self {
+        Self {
+            code: Code::Good,
+            workers,
+            template: false,
+            check: None,
+            before: None,
+            listeners: 1,
+        }
+    }
+}
+
+/// The names that apps may have.
+pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
+
+/// The configuration file.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    pub(super) apps: BTreeMap<&'static str, Written>,
+    /// It holds a typing error.
+    pub(super) spoilt: bool,
+}
+
+impl Disk {
+    /// What the check of the configuration finds.
+    pub(super) fn plan(&self) -> Result<Plan, String> {
+        if self.spoilt {
+            return Err("app.toml:3:1: unknown key".into());
+        }
+        let apps = self.apps.iter();
+        let apps: BTreeMap<_, _> = apps
+            .map(|(name, written)| ((*name).to_owned(), app(name, written)))
+            .collect();
+        let addresses = apps.values().flat_map(|app| &app.sockets);
+        let listener = |address: &Address| Listener {
+            address: address.clone(),
+            backlog: 10,
+            v6only: false,
+            mode: None,
+            owner: None,
+            group: None,
+        };
+        Ok(Plan {
+            pid_file: None,
+            control: None,
+            listeners: addresses.map(|(_, address)| listener(address)).collect(),
+            apps,
+        })
+    }
+}
+
+/// The program of an app's workers stands in its arguments, which nobody executes.
+fn app(name: &str, written: &Written) -> App {
+    let workers = written.workers;
+    let mut app = App::example(workers);
+    app.launch.args = vec![format!("{:?}", written.code)];
+    app.template = written.template;
+    app.sockets = (0..written.listeners)
+        .map(|n| {
+            let address = Address::Unix(format!("/{name}-{n}").into());
+            (name.to_owned(), address)
+        })
+        .collect();
+    app.hang = Hang::Request(Duration::from_secs(3));
+    app.threads = Some(1);
+    app.output.taken_over = written.template;
+    app.recycle.max_age = (workers == 3).then(|| Duration::from_secs(30));
+    app.recycle.max_memory = (workers == 5).then_some(1 << 20);
+    app.before = written.before.map(|end| {
+        let mut command = app.launch.clone();
+        command.args = vec![format!("{end:?}")];
+        command
+    });
+    app.check = written.check.map(|end| Check {
+        path: format!("/{end:?}"),
+        host: "localhost".into(),
+        expect: 200,
+        timeout: Duration::from_secs(1),
+        attempts: 1,
+    });
+    let policy = &mut app.policy;
+    policy.check = written.check.is_some();
+    policy.announces_end = workers.is_multiple_of(2);
+    policy.readiness = match workers {
+        5 => Readiness::After(Duration::from_millis(300)),
+        _ => Readiness::Notify,
+    };
+    policy.soak = Duration::from_millis(u64::from(workers % 3) * 100);
+    policy.give_up = (workers == 4).then_some(GiveUp {
+        crashes: 6,
+        within: Duration::from_secs(60),
+        exit: false,
+    });
+    app
+}
+
+/// The code that a process was started with.
+pub(super) fn code(argument: &str) -> Code {
+    match argument {
+        "Broken" => Code::Broken,
+        "Stuck" => Code::Stuck,
+        "Deaf" => Code::Deaf,
+        _ => Code::Good,
+    }
+}
+
+/// The end that a job was started with.
+pub(super) fn end(argument: &str) -> End {
+    match argument.trim_start_matches('/') {
+        "Badly" => End::Badly,
+        "Hangs" => End::Hangs,
+        "Deaf" => End::Deaf,
+        _ => End::Well,
+    }
+}

@@ -1,0 +1,382 @@
+//! The simulated world as the master sees it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
+
+use super::disk::{Code, End, code, end};
+use super::kernel::{Due, Kernel, Kind};
+use crate::config::Address;
+use crate::effects::control::CallerId;
+use crate::effects::signals::Arrived;
+use crate::effects::tail::Heard;
+use crate::master::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
+use crate::plan::{self, Listener, LogFile, Plan};
+use crate::release::Name;
+use crate::sys::Progress;
+
+/// A loop that turns so often without time passing does not wait.
+const MOST_SPINS: u32 = 2000;
+
+/// Records of each scoreboard: fewer than workers there may be, so that some do without.
+const RECORDS: u32 = 12;
+
+impl Kernel {
+    fn job(&mut self, app: &Name, end: End, takes: u64) -> io::Result<Pid> {
+        let made = self.fork(app, 0, Kind::Job(end), Code::Good);
+        let pid = made.ok_or_else(|| io::Error::other("no process"))?;
+        match end {
+            End::Well => self.after(takes, Due::Ends(pid, true)),
+            End::Badly => self.after(takes, Due::Ends(pid, false)),
+            End::Hangs | End::Deaf => {}
+        }
+        Ok(pid)
+    }
+}
+
+impl World for Kernel {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
+        self.spins += 1;
+        self.idle = false;
+        assert!(
+            self.spins < MOST_SPINS,
+            "the loop waits when there is nothing to do"
+        );
+        if self.sources.is_empty() {
+            let next = self.next().into_iter().chain(deadline).min();
+            let to = next.filter(|at| *at <= self.until);
+            self.idle = to.is_none();
+            let to = to.unwrap_or(self.until);
+            if to > self.now {
+                self.spins = 0;
+            }
+            self.advance(to);
+        }
+        Ok(std::mem::take(&mut self.sources))
+    }
+
+    fn has_terminal(&self) -> bool {
+        false
+    }
+
+    fn signals(&mut self) -> Vec<Arrived> {
+        std::mem::take(&mut self.signals)
+    }
+
+    fn start(&mut self, start: &Start) -> io::Result<Pid> {
+        let argument = start.launch.args.first().map_or("", String::as_str);
+        let pid = match start.role {
+            Role::Job => self.job(start.app, end(argument), 100)?,
+            Role::Template | Role::Worker(..) => {
+                let kind = match start.role {
+                    Role::Worker(slot, record) => Kind::Worker { slot, record },
+                    _ => Kind::Template,
+                };
+                let is_template = kind == Kind::Template;
+                let code = code(argument);
+                let made = self.fork(start.app, start.generation, kind, code);
+                let pid = made.ok_or_else(|| io::Error::other("no process"))?;
+                if is_template {
+                    self.replies.insert(pid, VecDeque::new());
+                    match code {
+                        Code::Broken => self.after(5, Due::Ends(pid, false)),
+                        Code::Stuck => {}
+                        Code::Good | Code::Deaf => self.after(300, Due::Loads(pid)),
+                    }
+                } else {
+                    self.started.push((start.app.clone(), start.generation));
+                    self.begin_worker(pid, code);
+                }
+                pid
+            }
+        };
+        if start.private == Private::Probed {
+            self.privates.insert(start.app.clone());
+        }
+        self.after(1, Due::Executes(pid));
+        Ok(pid)
+    }
+
+    fn start_check(&mut self) -> io::Result<Pid> {
+        let found = self.disk.plan();
+        let end = if found.is_ok() { End::Well } else { End::Badly };
+        let pid = self.job(&"".into(), end, 20)?;
+        self.found.insert(pid, found);
+        Ok(pid)
+    }
+
+    fn checked(&mut self, job: Pid) -> Result<Plan, String> {
+        self.found.remove(&job).expect("it was a check")
+    }
+
+    fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
+        assert!(
+            self.privates.contains(app),
+            "a probe goes to a private listener"
+        );
+        self.job(app, end(&check.path), 50)
+    }
+
+    fn end_private(&mut self, app: &Name, _tell: bool) {
+        self.privates.remove(app);
+    }
+
+    fn progress(&mut self, pid: Pid) -> Progress {
+        let process = self.processes.get_mut(&pid);
+        match process.is_some_and(|process| std::mem::take(&mut process.executed)) {
+            true => Progress::Executed,
+            false => Progress::Pending,
+        }
+    }
+
+    fn read_stderr(&mut self, _pid: Pid) -> Heard {
+        Heard::All
+    }
+
+    fn watch_stderr(&mut self, _pid: Pid, _watch: bool) {}
+
+    fn last_words(&mut self, _pid: Pid) -> Option<String> {
+        None
+    }
+
+    fn signal(&mut self, pid: Pid, signal: Signal, _whom: Whom) {
+        Self::signal(self, pid, signal);
+    }
+
+    fn changed(&mut self) -> Option<(Pid, Change)> {
+        let dead = |cleanly| Change::Ended { cleanly };
+        let processes = self.processes.iter();
+        let mut zombies = processes.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
+        // The kernel tells them in no order that could be relied on.
+        match self.ticket % 2 {
+            0 => zombies.next(),
+            _ => zombies.next_back(),
+        }
+    }
+
+    fn reap(&mut self, pid: Pid, _kill_session: bool) -> Option<Exit> {
+        let process = self
+            .processes
+            .remove(&pid)
+            .expect("it was not reaped before");
+        let cleanly = process.dead.expect("it has ended");
+        Some(match (cleanly, process.killed) {
+            (true, _) => Exit::Status(0),
+            (false, true) => Exit::Signal(Signal::SIGKILL, false),
+            (false, false) => Exit::Status(1),
+        })
+    }
+
+    fn memory(&mut self, pid: Pid) -> Option<u64> {
+        assert!(
+            self.processes.contains_key(&pid),
+            "who was reaped is not looked at"
+        );
+        Some(1 << 10)
+    }
+
+    fn out_of_memory(&mut self) -> bool {
+        false
+    }
+
+    fn admit(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
+        self.mail.entry(app.clone()).or_default();
+        self.records.entry(app.clone()).or_default();
+        Ok(())
+    }
+
+    fn dismiss(&mut self, app: &Name) {
+        let living = self
+            .processes
+            .values()
+            .filter(|process| process.app == *app);
+        let workers = living.filter(|process| matches!(process.kind, Kind::Worker { .. }));
+        assert_eq!(workers.count(), 0, "an app goes after its last worker");
+        self.mail.remove(app);
+        let records = self.records.remove(app);
+        assert_eq!(
+            records,
+            Some(BTreeSet::new()),
+            "every record was given back"
+        );
+    }
+
+    fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)> {
+        let mail = self.mail.get_mut(app);
+        let mail = mail.map(|mail| mail.drain(..mail.len().min(most)).collect());
+        mail.unwrap_or_default()
+    }
+
+    fn order(&mut self, template: Pid, order: &Fork) -> bool {
+        self.after(5, Due::Forks(template, *order));
+        true
+    }
+
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)> {
+        self.replies.get_mut(&template)?.pop_front()
+    }
+
+    fn shut(&mut self, template: Pid) {
+        self.shut.insert(template);
+    }
+
+    fn close(&mut self, template: Pid) {
+        self.shut.remove(&template);
+        let replies = self.replies.remove(&template);
+        assert_eq!(
+            replies.map(|replies| replies.len()),
+            Some(0),
+            "all was heard"
+        );
+    }
+
+    fn allocate(&mut self, app: &Name) -> io::Result<u32> {
+        let records = self.records.get_mut(app).expect("the app was admitted");
+        let free = (0..RECORDS).find(|record| !records.contains(record));
+        let free = free.ok_or_else(|| io::Error::other("no record is left"))?;
+        records.insert(free);
+        Ok(free)
+    }
+
+    fn release(&mut self, app: &Name, record: u32) {
+        let records = self.records.get_mut(app).expect("the app was admitted");
+        assert!(records.remove(&record), "a record is given back once");
+    }
+
+    fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
+        let mut processes = self.processes.values();
+        let is_it =
+            |kind: &Kind| matches!(kind, Kind::Worker { record: Some(own), .. } if *own == record);
+        let process = processes.find(|process| process.app == *app && is_it(&process.kind))?;
+        Some(Snapshot {
+            pid: 1,
+            state: State::Idle,
+            requests: 0,
+            errors: 0,
+            bytes_out: 0,
+            connections: 0,
+            busy: process.busy_since.map(|since| {
+                Duration::from_nanos(self.nanoseconds().saturating_sub(since)).min(age)
+            }),
+            threads_busy: process.busy_since.map_or(0, |_| 1),
+            line: "GET /".into(),
+            latency: [0; LATENCY_BUCKETS],
+        })
+    }
+
+    fn mark(&mut self, app: &Name, record: u32) -> io::Result<()> {
+        let is_it =
+            |kind: &Kind| matches!(kind, Kind::Worker { record: Some(own), .. } if *own == record);
+        let mut processes = self.processes.values_mut();
+        if let Some(process) = processes.find(|process| process.app == *app && is_it(&process.kind))
+        {
+            process.marked = true;
+        }
+        Ok(())
+    }
+
+    fn succeed(&mut self, _app: &Name, _record: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String> {
+        let new = wanted.iter().map(|listener| listener.address.clone());
+        let new: Vec<_> = new.filter(|at| !self.listeners.contains(at)).collect();
+        if self.refuses_listeners && !new.is_empty() {
+            return Err("the address is in use".into());
+        }
+        self.listeners.extend(new.iter().cloned());
+        Ok(new)
+    }
+
+    fn close_listeners(&mut self, addresses: &[Address]) {
+        for address in addresses {
+            assert!(
+                !self.committed.contains(address),
+                "a configured listener is never closed"
+            );
+            assert!(self.listeners.remove(address), "it was open");
+        }
+    }
+
+    fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
+        self.committed = wanted
+            .iter()
+            .map(|listener| listener.address.clone())
+            .collect();
+        let open = std::mem::take(&mut self.listeners).into_iter();
+        let (kept, closed): (BTreeSet<_>, BTreeSet<_>) =
+            open.partition(|at| self.committed.contains(at));
+        assert_eq!(kept, self.committed, "what is configured is open");
+        self.listeners = kept;
+        (closed.into_iter().collect(), Vec::new())
+    }
+
+    fn accept_queue(&self, address: &Address) -> Option<u32> {
+        self.listeners.contains(address).then_some(0)
+    }
+
+    fn watch_listener(&mut self, _address: &Address, _watch: bool) {}
+
+    fn open_log_files(&mut self, _wanted: &BTreeSet<LogFile>) -> Result<Vec<LogFile>, String> {
+        Ok(Vec::new())
+    }
+
+    fn opened_log_files(&mut self) -> Vec<(LogFile, Result<(), String>)> {
+        Vec::new()
+    }
+
+    fn close_log_files(&mut self, _files: &[LogFile]) {}
+
+    fn keep_log_files(&mut self, _wanted: &BTreeSet<LogFile>) {}
+
+    fn reopen_log_files(&mut self) -> usize {
+        0
+    }
+
+    fn log_writer_ended(&mut self, _pid: Pid) -> Option<Option<LogFile>> {
+        None
+    }
+
+    fn replace_log_writers(&mut self, _now: Instant) -> Vec<(LogFile, io::Error)> {
+        Vec::new()
+    }
+
+    fn log_deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn log_files_are_quiet(&self) -> bool {
+        true
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        None
+    }
+
+    fn tell_init(&mut self, notice: &Notice) {
+        self.notices.push(notice.clone());
+    }
+
+    fn accept_callers(&mut self) -> bool {
+        false
+    }
+
+    fn request(&mut self, caller: i32) -> Option<(CallerId, String)> {
+        self.requests.remove(&caller)
+    }
+
+    fn answer(&mut self, caller: CallerId, answer: &str) {
+        let before = self.answers.insert(caller.number(), answer.to_owned());
+        assert_eq!(before, None, "a caller is answered once");
+    }
+}

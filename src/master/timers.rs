@@ -1,0 +1,87 @@
+//! What is due when: a set of keys, each with its instant. Setting, clearing and asking take logarithmic time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+/// Timers by key; each key has one at most.
+#[derive(Debug)]
+pub(super) struct Timers<K> {
+    due: BTreeSet<(Instant, K)>,
+    at: BTreeMap<K, Instant>,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self {
+            due: BTreeSet::new(),
+            at: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone> Timers<K> {
+    /// Sets the timer of a key, in the place of the one that it had; `None` clears it.
+    pub(super) fn set(&mut self, key: K, at: Option<Instant>) {
+        let old = match at {
+            Some(at) => self.at.insert(key.clone(), at),
+            None => self.at.remove(&key),
+        };
+        if old == at {
+            return;
+        }
+        if let Some(old) = old {
+            self.due.remove(&(old, key.clone()));
+        }
+        if let Some(at) = at {
+            self.due.insert((at, key));
+        }
+    }
+
+    /// When the next one is due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// The timer of a key.
+    pub(super) fn get(&self, key: &K) -> Option<Instant> {
+        self.at.get(key).copied()
+    }
+
+    /// Takes out the one that is due first, if it is due.
+    pub(super) fn take_one_due(&mut self, now: Instant) -> Option<K> {
+        self.due.first().filter(|(at, _)| *at <= now)?;
+        let (_, key) = self.due.pop_first()?;
+        self.at.remove(&key);
+        Some(key)
+    }
+
+    /// Takes out all that are due.
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<K> {
+        std::iter::from_fn(|| self.take_one_due(now)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_timer_which_is_due_once() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut timers = Timers::default();
+        timers.set("a", Some(at(5)));
+        timers.set("b", Some(at(3)));
+        timers.set("a", Some(at(2)));
+        assert_eq!(
+            (timers.next(), timers.get(&"a")),
+            (Some(at(2)), Some(at(2)))
+        );
+        assert_eq!(timers.take_due(at(2)), ["a"]);
+        assert_eq!(timers.take_due(at(2)), [""; 0]);
+        timers.set("b", None);
+        assert_eq!((timers.next(), timers.get(&"b")), (None, None));
+    }
+}

@@ -1,0 +1,254 @@
+//! Finding workers that hang, have grown too large or are too old.
+//!
+//! A WSGI worker notes in its scoreboard record since when it is in a request. The master looks there when the
+//! oldest request would be too old. While a worker is idle nobody looks: the master leaves a mark in the
+//! record, and a worker that begins a request and finds the mark takes it away and says so (`BUSY=1`). So a
+//! master of a thousand idle workers sleeps, and busy ones cost it one look in each `timeout`. The size of such a worker
+//! is looked at then, too: it only grows by serving.
+//!
+//! A `command` worker with `watchdog` has to say `WATCHDOG=1` in time: sd_notify(3).
+
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info, warn};
+use nix::unistd::Pid;
+
+use super::report;
+use super::timers::Timers;
+use super::turn::Turn;
+use super::workers::children::{Child, Children};
+use super::world::World;
+use crate::plan::Hang;
+use crate::supervisor::Event;
+
+/// How often the size of a worker is looked at that has a `max_memory` and does not say when it is busy.
+const SIZE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often a worker is looked at in which one request hangs and others finish.
+const NEIGHBOURS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What a worker is looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Look {
+    /// Its oldest request, or its silence.
+    Hang,
+    /// A signal has stopped it.
+    Stopped,
+    /// It is too old.
+    Age,
+}
+
+/// When each worker is looked at next.
+#[derive(Default)]
+pub(super) struct Watch {
+    looks: Timers<(Pid, Look)>,
+    /// To read a size takes the kernel as long as the process is large, so that one is read in each turn.
+    sizes: Timers<Pid>,
+}
+
+impl Watch {
+    /// A worker is ready: from now on it is watched.
+    pub(super) fn begin<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        children: &mut Children,
+        pid: Pid,
+    ) {
+        let Some(child) = children.get(pid) else {
+            return;
+        };
+        let recycle = child.plan.recycle;
+        if let Some(age) = recycle.max_age {
+            // Up to a tenth less, by chance, so that workers that were started together do not end together.
+            let at = turn.now + age.mul_f64(1.0 - fastrand::f64() / 10.0);
+            self.looks.set((pid, Look::Age), Some(at));
+        }
+        let hang = child.plan.hang;
+        if recycle.max_memory.is_some() && !matches!(hang, Hang::Request(_)) {
+            self.sizes.set(pid, Some(turn.now));
+        }
+        match hang {
+            Hang::Unseen => {}
+            Hang::Silence(most) => self.look_again(pid, turn.now + most),
+            Hang::Request(most) => self.look_at_request(turn, children, pid, most),
+        }
+    }
+
+    /// A worker was reaped.
+    pub(super) fn end(&mut self, pid: Pid) {
+        for look in [Look::Hang, Look::Stopped, Look::Age] {
+            self.looks.set((pid, look), None);
+        }
+        self.sizes.set(pid, None);
+    }
+
+    /// The worker has begun a request, after a time without any. Nothing can be wrong with that before `timeout`
+    /// has passed; and no new mark before then, lest every request of a quiet site wakes the master.
+    pub(super) fn busy(&mut self, now: Instant, pid: Pid, child: &Child) {
+        if let Hang::Request(most) = child.plan.hang {
+            self.look_again(pid, now + most);
+        }
+    }
+
+    /// The worker has given a sign of life.
+    pub(super) fn alive(&mut self, now: Instant, pid: Pid, child: &Child) {
+        if let Hang::Silence(most) = child.plan.hang
+            && child.ready_at.is_some()
+        {
+            self.look_again(pid, now + most);
+        }
+    }
+
+    /// A signal has stopped the worker. It may be taken for a debugger's or an operator's whim for as long as a
+    /// request may take; it also answers nothing meanwhile.
+    pub(super) fn stopped(&mut self, now: Instant, pid: Pid, child: &Child) {
+        warn!("{}: stopped by a signal", report::Tag(child, pid));
+        if let Hang::Silence(most) | Hang::Request(most) = child.plan.hang {
+            self.looks.set((pid, Look::Stopped), Some(now + most));
+        }
+    }
+
+    /// The worker goes on.
+    pub(super) fn continued(&mut self, pid: Pid, child: &Child) {
+        info!("{}: continued", report::Tag(child, pid));
+        self.looks.set((pid, Look::Stopped), None);
+    }
+
+    /// When a worker has to be looked at next.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.looks.next().into_iter().chain(self.sizes.next()).min()
+    }
+
+    /// Looks at all workers whose time has come, but reads the size of one only.
+    pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, children: &mut Children) {
+        for (pid, look) in self.looks.take_due(turn.now) {
+            let Some(child) = children.get(pid) else {
+                continue;
+            };
+            match (look, child.plan.hang) {
+                (Look::Age, _) => retire(turn, children, pid, "it is as old as max_age"),
+                (Look::Stopped, _) => {
+                    self.hangs(
+                        turn,
+                        child,
+                        pid,
+                        "stopped by a signal for longer than it may be silent",
+                    );
+                }
+                (Look::Hang, Hang::Request(most)) => {
+                    if child.plan.recycle.max_memory.is_some() {
+                        // It has been busy since the last look, so it may have grown.
+                        self.sizes.set(pid, Some(turn.now));
+                    }
+                    self.look_at_request(turn, children, pid, most);
+                }
+                (Look::Hang, Hang::Silence(most)) => {
+                    let most = report::short(most);
+                    let said = format!("no WATCHDOG=1 for {most} (watchdog)");
+                    self.hangs(turn, child, pid, &said);
+                }
+                (Look::Hang, Hang::Unseen) => {}
+            }
+        }
+        if let Some(pid) = self.sizes.take_one_due(turn.now) {
+            self.look_at_size(turn, children, pid);
+        }
+    }
+
+    fn look_at_size<W: World>(&mut self, turn: &mut Turn<W>, children: &mut Children, pid: Pid) {
+        let Some(child) = children.get(pid).filter(|child| !child.retired) else {
+            return;
+        };
+        let Some(most) = child.plan.recycle.max_memory else {
+            return;
+        };
+        if !matches!(child.plan.hang, Hang::Request(_)) {
+            self.sizes.set(pid, Some(turn.now + SIZE_INTERVAL));
+        }
+        if let Some(share) = turn.world.memory(pid).filter(|&share| share > most) {
+            let (share, most) = (bytesize::ByteSize(share), bytesize::ByteSize(most));
+            let reason = format!("its share of memory is {share} (max_memory {most})");
+            retire(turn, children, pid, &reason);
+        }
+    }
+
+    fn look_at_request<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        children: &Children,
+        pid: Pid,
+        most: Duration,
+    ) {
+        let Some(child) = children.get(pid) else {
+            return;
+        };
+        let Some(record) = child.record else { return };
+        let served = turn.now.saturating_duration_since(child.asked_for);
+        let read = |turn: &Turn<W>| {
+            let seen = turn.world.read(&child.app, record, served)?;
+            Some((seen.busy?, seen))
+        };
+        let mut seen = read(turn);
+        if seen.is_none() {
+            if let Err(error) = turn.world.mark(&child.app, record) {
+                debug!(
+                    "{}: cannot mark its scoreboard record: {error}",
+                    report::Tag(child, pid)
+                );
+                return;
+            }
+            // It may have become busy just before the mark was there.
+            seen = read(turn);
+        }
+        match seen {
+            None => {}
+            Some((age, _)) if age < most => self.look_again(pid, turn.now + (most - age)),
+            Some((age, seen)) => {
+                let others = match seen.threads_busy {
+                    0 | 1 => String::new(),
+                    threads => format!(", {threads} threads busy"),
+                };
+                let (age, most) = (report::short(age), report::short(most));
+                let said = format!("in {} for {age}{others} (timeout {most})", seen.line);
+                if seen.threads_busy > 1 {
+                    self.hangs_in_part(turn, child, pid, &said);
+                } else {
+                    self.hangs(turn, child, pid, &said);
+                }
+            }
+        }
+    }
+
+    fn hangs<W: World>(&mut self, turn: &mut Turn<W>, child: &Child, pid: Pid, said: &str) {
+        self.looks.set((pid, Look::Hang), None);
+        self.looks.set((pid, Look::Stopped), None);
+        error!("{}: hangs: {said}", report::Tag(child, pid));
+        turn.tell(&child.app, Event::Hung(child.worker));
+    }
+
+    /// One thread hangs and others serve: the worker is told to finish, and looked at until only that one is left.
+    fn hangs_in_part<W: World>(&mut self, turn: &mut Turn<W>, child: &Child, pid: Pid, said: &str) {
+        if child.told.is_none() {
+            error!(
+                "{}: hangs: {said}; its other requests may finish",
+                report::Tag(child, pid)
+            );
+            turn.tell(&child.app, Event::HungInPart(child.worker));
+        }
+        self.look_again(pid, turn.now + NEIGHBOURS_INTERVAL);
+    }
+
+    fn look_again(&mut self, pid: Pid, at: Instant) {
+        self.looks.set((pid, Look::Hang), Some(at));
+    }
+}
+
+/// Has a worker replaced; once is enough.
+pub(super) fn retire<W>(turn: &mut Turn<W>, children: &mut Children, pid: Pid, reason: &str) {
+    if let Some(child) = children.get_mut(pid)
+        && !std::mem::replace(&mut child.retired, true)
+    {
+        info!("{}: to be replaced: {reason}", report::Tag(child, pid));
+        turn.tell(&child.app, Event::Recycle(child.worker));
+    }
+}

@@ -1,0 +1,212 @@
+//! Each key of the table is used, and its default is what counts where it is not written.
+
+use super::*;
+use crate::config::{DefaultValue, KEYS, Key};
+
+/// Keys whose value must be of a kind that this host has, or fit to another key.
+const VALUES: [(&str, &str); 22] = [
+    ("app.NAME.wsgi", "'other:app'"),
+    ("app.NAME.command", "['celery', 'worker']"),
+    ("app.NAME.listen", "['127.0.0.1:7']"),
+    ("app.NAME.workers", "7"),
+    ("app.NAME.chdir", "'other'"),
+    ("app.NAME.python", "'site/.venv/bin/python'"),
+    ("app.NAME.stdout", "'out.log'"),
+    ("app.NAME.stderr", "'error.log'"),
+    ("app.NAME.access_log", "'access.log'"),
+    ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.static", "{ '/s/' = 'static' }"),
+    ("app.NAME.ready", "'exec'"),
+    ("app.NAME.reload.before", "['celery', 'check']"),
+    ("app.NAME.reload.check.path", "'/other'"),
+    ("app.NAME.reload.check.host", "'other'"),
+    ("app.NAME.reload.check.expect", "204"),
+    ("app.NAME.listen.address", "'unix:other'"),
+    ("app.NAME.listen.name", "'other'"),
+    ("app.NAME.give_up.then", "'exit'"),
+    ("master.control", "'control'"),
+    ("master.pid_file", "'pid'"),
+    ("app.NAME.max_requests_jitter", "7"),
+];
+
+/// What a table must hold anyway.
+fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
+    match table {
+        "app.NAME" if kind == Apps::Command => {
+            vec![("command", "['celery']"), ("listen", "['127.0.0.1:1']")]
+        }
+        "app.NAME" => vec![("wsgi", "'a:b'"), ("listen", "['127.0.0.1:1']")],
+        "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
+        "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
+        "app.NAME.reload.check" => vec![("path", "'/'")],
+        "app.NAME.listen" => vec![("address", "'unix:x'")],
+        _ => vec![],
+    }
+}
+
+/// A configuration with `added` in `table`, next to what must be there.
+fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
+    let mut rows: BTreeMap<&str, String> = BTreeMap::new();
+    rows.extend(
+        required(table, kind)
+            .into_iter()
+            .map(|(name, value)| (name, value.to_owned())),
+    );
+    rows.extend(added.iter().cloned());
+    let rows: Vec<String> = rows
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    let (lines, inline) = (rows.join("\n"), rows.join(", "));
+    let app = |skip: &str| {
+        let app = required("app.NAME", kind)
+            .into_iter()
+            .filter(|(name, _)| *name != skip);
+        let app: Vec<String> = app
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect();
+        format!("[app.w]\n{}", app.concat())
+    };
+    plan(&match table {
+        "app.NAME" => format!("[app.w]\n{lines}"),
+        "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
+        "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
+        "master" => format!("[master]\n{lines}\n{}", app("")),
+        other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
+    })
+}
+
+fn kind(key: &Key) -> Apps {
+    match key.name {
+        "command" => Apps::Command,
+        _ if key.apps == Apps::Command => Apps::Command,
+        _ => Apps::Wsgi,
+    }
+}
+
+/// A value that is neither the default nor what must be there anyway.
+fn other_value(key: &Key) -> Option<String> {
+    if let Some((_, value)) = VALUES.iter().find(|(path, _)| *path == key.path()) {
+        return Some((*value).to_owned());
+    }
+    let value = match (key.type_words)().as_str() {
+        number if number.starts_with("number") => "7",
+        "time" => "'7s'",
+        "size" => "'7KiB'",
+        "boolean" => "true",
+        "mode" => "'0123'",
+        "user" => "'www'",
+        "group" => "'media'",
+        // Its own keys are looked at.
+        "table" => return None,
+        other => panic!(
+            "{} of type {other} needs a value to be tested with",
+            key.path()
+        ),
+    };
+    Some(value.to_owned())
+}
+
+#[test]
+fn every_key_changes_the_plan() {
+    for key in KEYS {
+        let Some(value) = other_value(key) else {
+            continue;
+        };
+        // Without `max_requests` nobody asks for the jitter, but the worker is told.
+        let without = with(key.table, kind(key), &[]);
+        let changed = with(key.table, kind(key), &[(key.name, value)]);
+        assert_ne!(changed, without, "{} changes nothing", key.path());
+    }
+}
+
+#[test]
+fn a_default_that_is_written_changes_nothing() {
+    let mut compared = 0;
+    for key in KEYS {
+        let DefaultValue::Toml(default) = key.default else {
+            continue;
+        };
+        if key.path() == "app.NAME.listen" {
+            // An app without listeners can only be a `command`.
+            assert_eq!(default, "[]");
+            let plan = plan("[app.w]\ncommand = ['celery']");
+            assert_eq!(plan.apps["w"].sockets, []);
+            continue;
+        }
+        let without = with(key.table, kind(key), &[]);
+        let written = with(key.table, kind(key), &[(key.name, default.to_owned())]);
+        assert_eq!(written, without, "{} = {default}", key.path());
+        compared += 1;
+    }
+    assert!(compared > 25, "only {compared} defaults");
+}
+
+#[test]
+fn a_key_is_refused_for_the_other_kind_of_app_only() {
+    for key in KEYS.iter().filter(|key| key.apps != Apps::Any) {
+        let value = other_value(key).expect("a value");
+        for (kind, wanted) in [
+            (Apps::Wsgi, "wsgi = 'a:b'"),
+            (Apps::Command, "command = ['celery']"),
+        ] {
+            let text = format!(
+                "[app.w]\n{wanted}\nlisten = ['127.0.0.1:1']\n{} = {value}",
+                key.name
+            );
+            let refused = plan_as((0, 0), &text).err();
+            assert_eq!(
+                refused.is_some(),
+                kind != key.apps,
+                "{}: {refused:?}",
+                key.path()
+            );
+            if let Some(refused) = refused {
+                assert!(
+                    refused.starts_with(&format!(
+                        "app.toml:4:{}: `{}` is for",
+                        key.name.len() + 4,
+                        key.name
+                    )),
+                    "{refused}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_plan_survives_as_json() {
+    let mut plans = vec![plan(
+        "[master]\npid_file = 'x.pid'\n\
+         [app.q]\ncommand = ['celery', '{fd}']\nuser = 'www'\numask = '0027'\nready = '3s'\nwatchdog = '1500ms'\n\
+         listen = ['[::1]:80', 'fd:x', { address = 'unix:s', mode = '0660', owner = 'www', group = 'media' }]\n\
+         stdout = 'x.log'\nmax_age = '1d'\nmax_memory = '1GiB'\nworkers = { min = 0, max = 3 }\n\
+         give_up = { crashes = 3, within = '1m', then = 'exit' }\n\
+         reload = { before = ['celery'], check = { path = '/' }, soak = '250ms', surge = 2 }\n\
+         [app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\naccess_log = 'a.log'\nenv = { A = 'ü\"' }",
+    )];
+    for key in KEYS {
+        if let Some(value) = other_value(key) {
+            plans.push(with(key.table, kind(key), &[(key.name, value)]));
+        }
+    }
+    for plan in plans {
+        let json = serde_json::to_string(&plan).expect("all paths are UTF-8");
+        assert_eq!(
+            serde_json::from_str::<Plan>(&json).expect(&json),
+            plan,
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn a_path_that_json_cannot_hold_is_an_error() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut plan = plan("[app.w]\ncommand = ['celery']\nlisten = ['unix:x']");
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"));
+    plan.listeners[0].address = Address::Unix(path.to_owned());
+    let error = serde_json::to_string(&plan).expect_err("it would be another path");
+    assert!(error.to_string().contains("is not valid UTF-8"), "{error}");
+}

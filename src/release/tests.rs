@@ -1,0 +1,369 @@
+use std::collections::HashSet;
+
+use super::*;
+
+fn apps(names: &[&str]) -> BTreeSet<Name> {
+    names.iter().map(|name| Name::from(*name)).collect()
+}
+
+fn web() -> Name {
+    "web".into()
+}
+
+fn proving(generation: Generation, names: &[&str], unproven: &[&str]) -> State {
+    State::Proving {
+        generation,
+        apps: apps(names),
+        unproven: apps(unproven),
+        reasons: BTreeMap::new(),
+    }
+}
+
+/// A master that runs generation 1 of `web` and `old`, in this state.
+fn running(state: State) -> Release {
+    let last = match state {
+        State::Proving { generation, .. } => generation,
+        _ => 1,
+    };
+    Release {
+        state,
+        current: Some((1, apps(&["old", "web"]))),
+        last,
+        again: false,
+        outcome: None,
+    }
+}
+
+/// One of each kind of fact, about generation 2 where it is about one.
+fn facts() -> Vec<Fact> {
+    vec![
+        Fact::Requested,
+        Fact::Prepared(apps(&["new", "web"])),
+        Fact::NotPrepared("line 3".into()),
+        Fact::Reason(web(), 2, "it exits".into()),
+        Fact::Proven(web(), 2),
+        Fact::Failed(web(), 2),
+        Fact::RolledOut,
+        Fact::Stuck,
+        Fact::Stopping,
+    ]
+}
+
+/// Which state follows, whether another release is wanted then, and what is done; in short.
+fn step(mut release: Release, fact: Fact) -> String {
+    let actions = release.handle(fact);
+    let state = match &release.state {
+        State::Idle => "idle".to_owned(),
+        State::Preparing => "preparing".to_owned(),
+        State::Proving {
+            generation,
+            unproven,
+            reasons,
+            ..
+        } => {
+            let left = unproven
+                .iter()
+                .map(|app| &**app)
+                .collect::<Vec<_>>()
+                .join("+");
+            let why = if reasons.is_empty() {
+                ""
+            } else {
+                " with a reason"
+            };
+            format!("proving {generation} ({left}){why}")
+        }
+        State::RollingOut { generation } => format!("rolling out {generation}"),
+        State::Stopped => "stopped".to_owned(),
+    };
+    let again = if release.again { ", again" } else { "" };
+    let words = actions.iter().map(|action| match action {
+        Action::Prepare => "prepare".to_owned(),
+        Action::Abandon => "abandon".to_owned(),
+        Action::Propose(generation, apps) => format!("propose {generation} to {}", apps.len()),
+        Action::Commit(app) => format!("commit {app}"),
+        Action::Remove(app) => format!("remove {app}"),
+        Action::RollBack(app) => format!("roll back {app}"),
+        Action::TakeOver(generation) => format!("take over {generation}"),
+        Action::Discard => "discard".to_owned(),
+        Action::Done(generation) => format!("done {generation}"),
+        Action::RolledBack(reason) => format!("rolled back: {reason}"),
+        Action::CannotStart(reason) => format!("cannot start: {reason}"),
+    });
+    let actions = words.collect::<Vec<_>>().join(", ");
+    format!("{state}{again} [{actions}]")
+}
+
+/// The whole table: each state with each fact, in a master that runs generation 1 of `old` and `web`, where the candidate
+/// changes `web`, adds `new` and removes `old`.
+#[test]
+fn each_pair_of_state_and_fact_is_decided() {
+    let both = proving(2, &["new", "web"], &["new", "web"]);
+    let last = proving(2, &["new", "web"], &["web"]);
+    let table: [(State, [&str; 9]); 6] = [
+        (
+            State::Idle,
+            [
+                "preparing [prepare]",
+                "idle [discard]",
+                "idle [discard]",
+                "idle []",
+                "idle []",
+                "idle []",
+                "idle []",
+                "idle []",
+                "stopped []",
+            ],
+        ),
+        (
+            State::Preparing,
+            [
+                "preparing, again []",
+                "proving 2 (new+web) [propose 2 to 2]",
+                "idle [discard, roll back old, roll back web, rolled back: line 3]",
+                "preparing []",
+                "preparing []",
+                "preparing []",
+                "preparing []",
+                "preparing []",
+                "stopped [abandon]",
+            ],
+        ),
+        (
+            both,
+            [
+                "proving 2 (new+web), again []",
+                "proving 2 (new+web) [discard]",
+                "proving 2 (new+web) [discard]",
+                "proving 2 (new+web) with a reason []",
+                "proving 2 (new) []",
+                "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+                "proving 2 (new+web) []",
+                "proving 2 (new+web) []",
+                "stopped [discard]",
+            ],
+        ),
+        (
+            last,
+            [
+                "proving 2 (web), again []",
+                "proving 2 (web) [discard]",
+                "proving 2 (web) [discard]",
+                "proving 2 (web) with a reason []",
+                "rolling out 2 [commit new, commit web, remove old, take over 2]",
+                "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+                "proving 2 (web) []",
+                "proving 2 (web) []",
+                "stopped [discard]",
+            ],
+        ),
+        (
+            State::RollingOut { generation: 1 },
+            [
+                "rolling out 1, again []",
+                "rolling out 1 [discard]",
+                "rolling out 1 [discard]",
+                "rolling out 1 []",
+                "rolling out 1 []",
+                "rolling out 1 []",
+                "idle [done 1]",
+                "rolling out 1 []",
+                "stopped []",
+            ],
+        ),
+        (
+            State::Stopped,
+            [
+                "stopped []",
+                "stopped [discard]",
+                "stopped [discard]",
+                "stopped []",
+                "stopped []",
+                "stopped []",
+                "stopped []",
+                "stopped []",
+                "stopped []",
+            ],
+        ),
+    ];
+    for (state, expected) in table {
+        for (fact, expected) in facts().into_iter().zip(expected) {
+            let found = step(running(state.clone()), fact.clone());
+            assert_eq!(found, expected, "{state:?} with {fact:?}");
+        }
+    }
+}
+
+/// What the first start does otherwise: there is nothing to fall back to, and each app goes on as soon as it can.
+#[test]
+fn a_first_start_keeps_nothing_and_waits_for_nobody() {
+    let first = |state| Release {
+        state,
+        current: None,
+        ..running(State::Idle)
+    };
+    let release = || first(proving(1, &["queue", "web"], &["queue", "web"]));
+    let stopped = "stopped [discard, cannot start: line 3]";
+    assert_eq!(
+        step(Release::new(), Fact::NotPrepared("line 3".into())),
+        stopped
+    );
+    assert_eq!(
+        step(release(), Fact::Proven(web(), 1)),
+        "proving 1 (queue) [commit web]"
+    );
+    let failed = "stopped [discard, cannot start: app=web: its first worker could not be started]";
+    assert_eq!(step(release(), Fact::Failed(web(), 1)), failed);
+    let last = first(proving(1, &["queue", "web"], &["web"]));
+    assert_eq!(
+        step(last, Fact::Proven(web(), 1)),
+        "rolling out 1 [commit web, take over 1]"
+    );
+}
+
+#[test]
+fn a_waiting_request_begins_when_the_release_is_over_or_stuck() {
+    let again = |state| Release {
+        again: true,
+        ..running(state)
+    };
+    let rolling = || again(State::RollingOut { generation: 1 });
+    assert_eq!(
+        step(rolling(), Fact::RolledOut),
+        "preparing [done 1, prepare]"
+    );
+    assert_eq!(step(rolling(), Fact::Stuck), "preparing [prepare]");
+    let failed = step(again(State::Preparing), Fact::NotPrepared("line 3".into()));
+    assert_eq!(
+        failed,
+        "preparing [discard, roll back old, roll back web, rolled back: line 3, prepare]"
+    );
+    assert_eq!(step(rolling(), Fact::Stopping), "stopped []");
+}
+
+#[test]
+fn the_last_reason_of_an_app_is_why_it_failed() {
+    let mut release = running(proving(2, &["web"], &["web"]));
+    for reason in ["its template died", "it exits"] {
+        let _ = release.handle(Fact::Reason(web(), 2, reason.into()));
+    }
+    let _ = release.handle(Fact::Reason(web(), 1, "an old worker dies".into()));
+    let _ = release.handle(Fact::Reason("new".into(), 2, "another app".into()));
+    let _ = release.handle(Fact::Failed(web(), 2));
+    let reason = "app=web: it exits".to_owned();
+    assert_eq!(release.outcome(), Some(&Outcome::RolledBack(reason)));
+}
+
+#[test]
+fn what_concerns_another_generation_changes_nothing() {
+    for fact in [
+        Fact::Proven(web(), 1),
+        Fact::Failed(web(), 1),
+        Fact::Failed(web(), 3),
+    ] {
+        let release = running(proving(2, &["web"], &["web"]));
+        let mut after = release.clone();
+        assert_eq!(after.handle(fact), []);
+        assert_eq!(after, release);
+    }
+}
+
+/// All histories of up to eight facts: generations are never used again, each candidate is committed or taken back once, and what the
+/// master opened for it is kept or discarded once.
+#[test]
+fn every_walk_keeps_the_transaction_whole() {
+    let mut seen = HashSet::new();
+    let mut walks = vec![(Release::new(), 0u32, Walk::default())];
+    let mut steps = 0u64;
+    while let Some((release, depth, walk)) = walks.pop() {
+        if depth == 8 || !seen.insert(format!("{release:?} {walk:?} {depth}")) {
+            continue;
+        }
+        let generation = release.candidate().unwrap_or(release.last);
+        let facts = [
+            Fact::Requested,
+            Fact::Prepared(apps(&["new", "web"])),
+            Fact::Prepared(apps(&["web"])),
+            Fact::NotPrepared("line 3".into()),
+            Fact::Proven(web(), generation),
+            Fact::Proven("new".into(), generation),
+            Fact::Failed(web(), generation),
+            Fact::RolledOut,
+            Fact::Stuck,
+            Fact::Stopping,
+        ];
+        for fact in facts {
+            let mut next = release.clone();
+            let mut walk = walk.clone();
+            let was_preparing = *release.state() == State::Preparing;
+            // The master reports the end of a preparation only while there is one, or was when it stopped.
+            if matches!(fact, Fact::Prepared(_) | Fact::NotPrepared(_)) && !was_preparing {
+                continue;
+            }
+            for action in next.handle(fact) {
+                walk.take(&action);
+            }
+            assert!(next.last >= release.last, "generations only grow");
+            assert_eq!(walk.proposed, next.candidate(), "one candidate at a time");
+            let preparing = *next.state() == State::Preparing;
+            assert!(
+                !preparing || walk.preparing,
+                "what is being prepared was begun"
+            );
+            assert!(next.current() <= Some(next.last));
+            steps += 1;
+            walks.push((next, depth + 1, walk));
+        }
+    }
+    assert!(steps > 1000, "{steps} steps");
+}
+
+/// What the master has been told to do so far.
+#[derive(Debug, Clone)]
+struct Walk {
+    preparing: bool,
+    proposed: Option<Generation>,
+}
+
+impl Default for Walk {
+    fn default() -> Self {
+        Self {
+            preparing: true,
+            proposed: None,
+        }
+    }
+}
+
+impl Walk {
+    fn take(&mut self, action: &Action) {
+        match action {
+            Action::Prepare => {
+                assert!(!self.preparing && self.proposed.is_none(), "one at a time");
+                self.preparing = true;
+            }
+            Action::Abandon => {
+                assert!(self.preparing);
+                self.preparing = false;
+            }
+            Action::Propose(generation, _) => {
+                assert!(self.preparing && self.proposed.is_none());
+                (self.preparing, self.proposed) = (false, Some(*generation));
+            }
+            Action::TakeOver(generation) => {
+                assert_eq!(
+                    self.proposed.take(),
+                    Some(*generation),
+                    "only what was proposed"
+                );
+            }
+            Action::Discard => {
+                assert!(
+                    self.preparing || self.proposed.is_some(),
+                    "there is something to discard"
+                );
+                (self.preparing, self.proposed) = (false, None);
+            }
+            _ => {}
+        }
+    }
+}

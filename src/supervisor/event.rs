@@ -1,0 +1,54 @@
+//! The facts that the master reports.
+
+use super::{Generation, Load, Policy, WorkerId};
+
+/// A fact that the master reports.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a policy comes only with a reload, and is passed once"
+)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A configuration was accepted: the candidate. Its first worker has to prove it.
+    Propose(Generation, Policy),
+    /// The candidate becomes the current generation.
+    Commit,
+    /// The candidate is given up, as it failed here or in another app.
+    Rollback,
+    /// That many more workers are wanted, or fewer if negative; at least one is kept.
+    Scale(i32),
+    /// How much work there is just now.
+    Load(Load),
+    /// The worker's program was executed.
+    Executed(WorkerId),
+    /// The worker reports that it serves.
+    Ready(WorkerId),
+    /// The first worker of the candidate has passed its check.
+    Checked(WorkerId),
+    /// The first worker of the candidate has failed its check.
+    CheckFailed(WorkerId),
+    /// The worker reports that it no longer accepts and that it ends: as it was told, or on its own initiative.
+    Stopping(WorkerId),
+    /// The worker is to be replaced by a fresh one: it has served long enough, or has grown.
+    Recycle(WorkerId),
+    /// The worker has been busy with one request, or silent, for too long, and does nothing else.
+    Hung(WorkerId),
+    /// The worker has been busy with one request for too long, but its other threads serve: they may finish.
+    HungInPart(WorkerId),
+    /// The worker's process was reaped.
+    Exited(WorkerId),
+    /// The worker could not be started; there is no process.
+    SpawnFailed(WorkerId),
+    /// The system refused to create a process for the worker, which is not the app's fault.
+    Refused(WorkerId),
+    /// End all workers, start none, until the next commit or rollback.
+    Pause,
+    /// The app is no longer configured: end its workers.
+    Remove,
+    /// End everything: finish what is being served.
+    Stop,
+    /// End everything within a second; if repeated, at once.
+    StopNow,
+    /// The instant that [`super::Supervisor::deadline`] returned has come.
+    Deadline,
+}

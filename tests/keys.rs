@@ -1,0 +1,174 @@
+//! The manual and the sample file say of each key what the table of keys says, and of no other.
+
+#[path = "keys/manual.rs"]
+mod manual;
+#[path = "keys/sample.rs"]
+mod sample;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use preforkd::config::{Apps, Config, DefaultValue, KEYS, Key, TakesEffect};
+use toml::Value;
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn key(table: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter()
+        .find(|key| key.table == table && key.name == name)
+}
+
+/// A sentence without the marks that only some texts have.
+fn bare(sentence: &str) -> String {
+    sentence.replace('`', "")
+}
+
+/// A value in TOML.
+fn value(text: &str) -> Value {
+    let table: toml::Table = format!("it = {text}")
+        .parse()
+        .unwrap_or_else(|error| panic!("{text}: {error}"));
+    table["it"].clone()
+}
+
+#[test]
+fn each_key_stands_in_the_table_once_with_one_sentence() {
+    let paths: BTreeSet<String> = KEYS.iter().map(Key::path).collect();
+    assert_eq!(paths.len(), KEYS.len(), "a key is there twice");
+    assert!(
+        paths.contains("app.NAME.static") && paths.contains("app.NAME.reload.check.path"),
+        "{paths:?}"
+    );
+    for key in KEYS {
+        let (path, sentence) = (key.path(), key.sentence);
+        assert!(
+            sentence.starts_with(|c: char| c.is_uppercase()),
+            "{path}: {sentence}"
+        );
+        assert!(
+            sentence.ends_with('.') && !sentence.contains(". "),
+            "{path}: {sentence}"
+        );
+    }
+}
+
+#[test]
+fn the_manual_describes_each_key_as_the_table_does() {
+    let entries = manual::entries(&read("man/preforkd.toml.5"));
+    let mut described: BTreeMap<String, manual::Entry> = BTreeMap::new();
+    for entry in entries {
+        let path = format!("{}.{}", entry.table, entry.name);
+        assert!(
+            key(&entry.table, &entry.name).is_some(),
+            "the manual describes {path}, which does not exist"
+        );
+        assert!(
+            described.insert(path.clone(), entry).is_none(),
+            "the manual describes {path} twice"
+        );
+    }
+    for key in KEYS {
+        let path = key.path();
+        let entry = described
+            .get(&path)
+            .unwrap_or_else(|| panic!("the manual does not describe {path}"));
+        let type_words = (key.type_words)();
+        let head = format!(
+            "Type: {type_words}; default: {}; takes effect: {}.",
+            key.default, key.takes_effect
+        );
+        assert_eq!(entry.head, head, "{path}");
+        assert!(
+            entry.text.starts_with(&bare(key.sentence)),
+            "{path}: {}\nnot: {}",
+            entry.text,
+            key.sentence
+        );
+        assert_eq!(
+            entry.apps, key.apps,
+            "{path} stands in the section of other apps"
+        );
+    }
+}
+
+#[test]
+fn the_sample_shows_each_key_as_the_table_does() {
+    let mut shown: BTreeSet<String> = BTreeSet::new();
+    for line in sample::lines(&read("conf/app.toml")) {
+        let path = format!("{}.{}", line.table, line.name);
+        let key = key(&line.table, &line.name)
+            .unwrap_or_else(|| panic!("the sample shows {path}, which does not exist"));
+        note_keys_inside(&path, &line.value, &mut shown);
+        if !shown.insert(path.clone()) {
+            // Another form of a key whose default was shown.
+            assert!(line.commented, "{path} is set twice");
+            continue;
+        }
+        let comment = bare(&line.comment);
+        assert!(
+            comment.starts_with(&bare(key.sentence)),
+            "{path}: {comment}\nnot: {}",
+            key.sentence
+        );
+        match key.default {
+            DefaultValue::Toml(default) if line.commented => {
+                assert_eq!(line.value, value(default), "{path}")
+            }
+            DefaultValue::Toml(_) => {}
+            none => assert!(
+                comment.contains(&format!("Default: {none}.")),
+                "{path}: {comment}"
+            ),
+        }
+        let restart = comment.contains("Takes effect at a restart.");
+        assert_eq!(
+            restart,
+            key.takes_effect == TakesEffect::Restart,
+            "{path}: {comment}"
+        );
+        if key.apps != Apps::Any || line.apps == Apps::Wsgi {
+            assert_eq!(
+                line.apps, key.apps,
+                "{path} is shown among the keys of other apps"
+            );
+        }
+    }
+    // A table that has a header of its own is shown by its keys.
+    let with_header: Vec<String> = shown
+        .iter()
+        .filter_map(|path| Some(path.rsplit_once('.')?.0.to_owned()))
+        .collect();
+    shown.extend(with_header);
+    for path in KEYS.iter().map(Key::path) {
+        assert!(shown.contains(&path), "the sample does not show {path}");
+    }
+}
+
+/// Notes the keys inside of a value that is a table of keys, or a list of such; what has a default is shown with it.
+fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
+    let values = match value {
+        Value::Array(values) => &values[..],
+        other => std::slice::from_ref(other),
+    };
+    if !KEYS.iter().any(|key| key.table == path) {
+        return;
+    }
+    for (name, value) in values.iter().filter_map(Value::as_table).flatten() {
+        let key = key(path, name)
+            .unwrap_or_else(|| panic!("the sample shows {path}.{name}, which does not exist"));
+        if let DefaultValue::Toml(default) = key.default {
+            assert_eq!(*value, self::value(default), "{path}.{name}");
+        }
+        shown.insert(key.path());
+    }
+}
+
+#[test]
+fn every_line_of_the_sample_can_be_put_in_force() {
+    let text = sample::uncommented(&read("conf/app.toml"));
+    let config = Config::parse(&text).unwrap_or_else(|place| panic!("{}\n{text}", place.message));
+    assert_eq!(config.app.len(), 2);
+}

@@ -1,0 +1,116 @@
+//! The entries of a manual page in mdoc(7) that describe keys.
+
+use preforkd::config::Apps;
+
+/// What the manual says of a key.
+#[derive(Debug)]
+pub struct Entry {
+    pub table: String,
+    pub name: String,
+    pub apps: Apps,
+    /// Type, default, and when a change takes effect.
+    pub head: String,
+    pub text: String,
+}
+
+/// The sections that describe keys.
+fn table_of(heading: &str) -> Option<(&'static str, Apps)> {
+    Some(match heading {
+        "MASTER" => ("master", Apps::Any),
+        "APPS" => ("app.NAME", Apps::Any),
+        "Apps with wsgi" => ("app.NAME", Apps::Wsgi),
+        "Apps with command" => ("app.NAME", Apps::Command),
+        "RELOAD" => ("app.NAME.reload", Apps::Any),
+        "LISTENERS" => ("app.NAME.listen", Apps::Any),
+        _ => return None,
+    })
+}
+
+/// All entries `.It Ic NAME`; one in a list inside of another is of the table that the outer one describes.
+pub fn entries(page: &str) -> Vec<Entry> {
+    let mut entries: Vec<(Entry, Vec<&str>)> = Vec::new();
+    let mut section = None;
+    // The item that each open list has come to.
+    let mut items: Vec<Option<&str>> = Vec::new();
+    let mut inside = false;
+    for line in page.lines() {
+        let (request, rest) = line.split_once(' ').unwrap_or((line, ""));
+        match request {
+            ".Sh" | ".Ss" => section = table_of(rest),
+            ".Bl" => items.push(None),
+            ".El" => {
+                items.pop();
+            }
+            ".It" => {
+                let outer: Vec<&str> = items[..items.len() - 1].iter().copied().flatten().collect();
+                let name = rest.strip_prefix("Ic ");
+                *items.last_mut().expect("an item stands in a list") = name;
+                if let Some(name) = name {
+                    let (table, apps) =
+                        section.unwrap_or_else(|| panic!("`{name}` stands in no section of keys"));
+                    let table = [&[table], &outer[..]].concat().join(".");
+                    let (head, text) = (String::new(), String::new());
+                    entries.push((
+                        Entry {
+                            table,
+                            name: name.into(),
+                            apps,
+                            head,
+                            text,
+                        },
+                        Vec::new(),
+                    ));
+                }
+                inside = name.is_some();
+                continue;
+            }
+            _ => {
+                if let (true, Some((_, lines))) = (inside, entries.last_mut()) {
+                    lines.push(line);
+                }
+                continue;
+            }
+        }
+        inside = false;
+    }
+    let entries = entries.into_iter().map(|(entry, lines)| {
+        let end = lines
+            .iter()
+            .position(|line| *line == ".Pp")
+            .unwrap_or(lines.len());
+        Entry {
+            head: plain(&lines[..end]),
+            text: plain(&lines[end..]),
+            ..entry
+        }
+    });
+    entries.collect()
+}
+
+/// The text as it is read: without macros, with the quotes of `.Dq`.
+fn plain(lines: &[&str]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let words = line
+            .strip_prefix('.')
+            .map(|line| line.split_once(' ').unwrap_or((line, "")));
+        let shown = match words {
+            None => (*line).to_owned(),
+            Some(("Pp" | "Bd" | "Ed", _)) => String::new(),
+            Some((name, words)) => {
+                let end = words.trim_end_matches([' ', '.', ',', ';', ':', ')']).len();
+                let (words, points) = (&words[..end], words[end..].trim_start());
+                match name {
+                    "Dq" => format!("\"{words}\"{points}"),
+                    "Pq" => format!("({words}){points}"),
+                    _ => format!("{words}{points}"),
+                }
+            }
+        };
+        if !text.is_empty() && !shown.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(&shown);
+    }
+    text.replace("\\(dq", "\"")
+}
