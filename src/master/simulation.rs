@@ -64,8 +64,8 @@ struct History {
     floors: BTreeMap<Name, u32>,
     /// The apps whose workers crashes held back at the last turn, and until when.
     waited: BTreeMap<Name, Instant>,
-    /// Crashes have held workers back since the last release was complete.
-    troubled: bool,
+    /// The release before this one was complete.
+    waited_for_last: bool,
 }
 
 impl History {
@@ -85,7 +85,7 @@ impl History {
             outcome: None,
             floors: BTreeMap::new(),
             waited: BTreeMap::new(),
-            troubled: false,
+            waited_for_last: true,
         };
         history.pass(0);
         history
@@ -146,12 +146,23 @@ impl History {
             slots.len(),
             "no slot is given twice: {slots:?}"
         );
-        // A release that finds the last one in trouble does not wait for it.
-        let mut apps = self.master.workers.apps.values();
-        self.troubled |= apps.any(|app| app.supervisor.is_in_trouble());
-        self.troubled &= *self.master.release.state() != State::Idle;
-        for name in self.master.workers.apps.keys().filter(|_| !self.troubled) {
-            let untold = living().filter(|p| p.app == *name && !p.told && slot(p).is_some());
+        // A release that finds the last one in trouble does not wait until that is complete.
+        let done = current.map(release::Outcome::Done);
+        match self.master.release.state() {
+            State::Idle | State::Preparing => {
+                self.waited_for_last = self.master.release.outcome() == done.as_ref();
+            }
+            _ => {}
+        }
+        for name in self
+            .master
+            .workers
+            .apps
+            .keys()
+            .filter(|_| self.waited_for_last)
+        {
+            let untold =
+                living().filter(|p| p.app == *name && !p.told && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
             assert!(
                 serving.len() <= 2,
@@ -267,6 +278,8 @@ impl History {
             }
             Step::Leaves(n) => {
                 if let Some((pid, _)) = self.worker(n) {
+                    let process = self.kernel().processes.get_mut(&pid);
+                    process.expect("it lives").leaves = true;
                     self.kernel().say_after(0, pid, "STOPPING=1");
                     self.kernel().after(300, Due::Ends(pid, true));
                 }

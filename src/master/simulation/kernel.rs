@@ -40,6 +40,8 @@ pub(super) struct Process {
     /// It has ended, well or badly, and was not reaped.
     pub(super) dead: Option<bool>,
     pub(super) told: bool,
+    /// It ends by itself.
+    pub(super) leaves: bool,
     pub(super) killed: bool,
     /// It has said, or counts as one that has said, that it is ready.
     pub(super) ready: bool,
@@ -191,6 +193,7 @@ impl Kernel {
             code,
             dead: None,
             told: false,
+            leaves: false,
             killed: false,
             ready: false,
             busy_since: None,
