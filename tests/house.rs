@@ -313,13 +313,13 @@ fn items(page: &str, macro_name: &str) -> BTreeSet<String> {
     let start = format!(".It {macro_name} ");
     let page = read(page);
     let items = page.lines().filter_map(|line| line.strip_prefix(&start));
+    // `.It Ev ONE , TWO` has two of them.
     items
         .flat_map(|rest| {
-            rest.split_whitespace()
-                .take(1)
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
+            rest.split(',')
+                .filter_map(|item| item.split_whitespace().next())
         })
+        .map(str::to_owned)
         .collect()
 }
 
@@ -330,6 +330,20 @@ fn the_manual_has_every_signal_and_no_other() {
         .map(|(signal, _)| signal.to_string())
         .collect();
     assert_eq!(items("man/preforkd.8", "Dv"), table);
+}
+
+#[test]
+fn the_manual_has_the_version_and_every_variable_of_the_contract() {
+    use preforkd_worker::{contract, env};
+    let described = items("man/preforkd-worker.7", "Ev");
+    let of_all = [env::APP, env::SLOT, env::GENERATION];
+    for variable in env::PRIVATE.iter().chain(&of_all) {
+        assert!(described.contains(*variable), "{variable}");
+    }
+    let version = format!("It is {} in this release,", contract::VERSION);
+    assert!(read("man/preforkd-worker.7").contains(&version));
+    let stand_in = format!("CONTRACT = \"{}\"", contract::VERSION);
+    assert!(read("src/python/tests/manager.py").contains(&stand_in));
 }
 
 #[test]

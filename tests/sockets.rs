@@ -142,6 +142,9 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
         .replacen("listen = ['unix:web.sock']\n", "", 1);
     let mut run = Run::begin_with(&config, |command| {
         command.env("WATCHDOG_USEC", "1").env("INHERITED", "too");
+        command
+            .env("PREFORKD_CONTRACT", "0")
+            .env("PREFORKD_KIND", "wsgi");
         // The folder is made before the master looks for it.
         let toml = command.get_args().nth(1).expect("-c FILE").to_owned();
         std::fs::create_dir(std::path::Path::new(&toml).with_file_name("sub")).expect("room");
@@ -156,10 +159,15 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
     assert!(run.ask("link /proc/self/fd/4").starts_with("socket:"));
     assert!(
         run.ask("link /proc/self/fd/5")
-            .contains("preforkd scoreboard")
+            .contains("preforkd scoreboard web ")
     );
     assert_eq!(run.ask("env LISTEN_FDS"), "2");
     assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:web");
+    assert_eq!(
+        run.ask("env PREFORKD_CONTRACT"),
+        preforkd_worker::contract::VERSION.to_string()
+    );
+    assert_eq!(run.ask("env PREFORKD_KIND"), "unset");
     assert_eq!(run.ask("env PREFORKD_APP"), "web");
     assert_eq!(run.ask("env PREFORKD_SLOT"), "0");
     assert_eq!(run.ask("env PREFORKD_GENERATION"), "1");

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use preforkd_worker::settings::{MOST_CONNECTIONS, MOST_THREADS};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
@@ -79,7 +80,7 @@ tables! {
         /// The Python interpreter.
         python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;
         /// The number of threads in each worker that call the application.
-        threads: Number<1, 1000> = 1, Reload, only Wsgi;
+        threads: Number<1, MOST_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
         /// The file to which each worker writes a line for each response.
@@ -109,7 +110,7 @@ tables! {
         /// Each worker adds a random number up to this one to `max_requests`, so that workers do not end together.
         max_requests_jitter: Number<0, NO_LIMIT> = 0, Reload, only Wsgi;
         /// The most connections that one worker has open at a time.
-        max_connections: Number<1, 1_000_000> = 1000, Reload, only Wsgi;
+        max_connections: Number<1, MOST_CONNECTIONS> = 1000, Reload, only Wsgi;
     }
 
     /// `workers` as a table: the number follows the load.

@@ -7,7 +7,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 
 use nix::unistd::Pid;
-use preforkd_worker::env;
+use preforkd_worker::{contract, env};
 
 use crate::plan::{self, Launch};
 use crate::sys::{self, Process};
@@ -82,6 +82,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
     set(env::LISTEN_FDS, fds.len().to_string());
     set(env::LISTEN_FDNAMES, names.join(":"));
     set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    set(env::CONTRACT, contract::VERSION.to_string());
     set(env::APP, contract.app.to_owned());
     set(env::GENERATION, contract.generation.to_string());
     if let Some(slot) = contract.slot {

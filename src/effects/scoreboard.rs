@@ -1,37 +1,58 @@
-//! The shared memory in which workers note what they do. The master only reads it (and clears a record before
-//! it is given away), by pread and pwrite: it maps nothing that a worker can write.
+//! The shared memory in which the workers of an app note what they do. The master reads and writes it by pread and pwrite: it
+//! maps nothing that a worker can write.
+//!
+//! Each app has a memory of its own, so its workers cannot reach the records of other apps. Its size is set once and sealed, so that
+//! no worker can cut it off under the mapping of another (which would die of SIGBUS), or make it grow.
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::time::{ClockId, clock_gettime};
 use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, SUCCEEDED, Snapshot};
 
-/// All records.
+/// Records of an app: for the 10,000 workers up to which the master is measured, and those of the generation before that still
+/// drain. The memory is sparse, so a record takes a part of a page only after it was used; the whole has 8 MiB.
+const RECORDS: u32 = 16_384;
+
+/// The records of one app.
 pub struct Scoreboard {
     memory: File,
-    size: u32,
+    /// Records from here on were never used.
+    fresh: u32,
+    /// Records that were released, all below `fresh`.
     free: BTreeSet<u32>,
 }
 
 impl Scoreboard {
-    /// An empty one.
+    /// An empty one, whose memory bears the app's name in proc(5).
     ///
     /// # Errors
-    /// No memory file could be made: memfd_create(2).
-    pub fn new() -> io::Result<Self> {
-        let memory = memfd_create(c"preforkd scoreboard", MFdFlags::MFD_CLOEXEC)?;
+    /// The memory could not be made (memfd_create(2)) or sealed.
+    pub fn new(app: &str) -> io::Result<Self> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        // memfd_create(2) takes 249 bytes.
+        let name: String = format!("preforkd scoreboard {app}")
+            .chars()
+            .take(60)
+            .collect();
+        let memory: File = memfd_create(name.as_str(), flags)?.into();
+        memory.set_len(offset(RECORDS))?;
+        let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self {
-            memory: memory.into(),
-            size: 0,
+            memory,
+            fresh: 0,
             free: BTreeSet::new(),
         })
     }
 
-    /// For the workers.
+    /// For the app's workers.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }
@@ -39,19 +60,25 @@ impl Scoreboard {
     /// A cleared record for a new worker.
     ///
     /// # Errors
-    /// There is no memory left.
+    /// All records are in use, or there is no memory left.
     pub fn allocate(&mut self) -> io::Result<u32> {
-        let record = self.free.first().copied().unwrap_or(self.size);
+        let record = self.free.first().copied().unwrap_or(self.fresh);
+        if record >= RECORDS {
+            let text = format!("all {RECORDS} records are in use");
+            return Err(io::Error::other(text));
+        }
         self.memory
             .write_all_at(&[0; RECORD_BYTES], offset(record))?;
-        self.size = self.size.max(record + 1);
+        self.fresh = self.fresh.max(record + 1);
         self.free.remove(&record);
         Ok(record)
     }
 
     /// The worker was reaped: its record may be given to another.
     pub fn release(&mut self, record: u32) {
-        self.free.insert(record);
+        if record < self.fresh {
+            self.free.insert(record);
+        }
     }
 
     /// Leaves the mark that makes the worker say when it begins a request.
@@ -75,11 +102,12 @@ impl Scoreboard {
         self.memory.write_all_at(&1_u64.to_ne_bytes(), place)
     }
 
-    /// What a worker has noted.
-    pub fn read(&self, record: u32) -> Option<Snapshot> {
+    /// What a worker that was started so long ago has noted. Any worker of the app may have written it: see [`Snapshot::decode`].
+    pub fn read(&self, record: u32, age: Duration) -> Option<Snapshot> {
         let mut bytes = [0; RECORD_BYTES];
         self.memory.read_exact_at(&mut bytes, offset(record)).ok()?;
-        Snapshot::decode(&bytes)
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
+        Snapshot::decode(&bytes, now.into(), age)
     }
 }
 
@@ -91,15 +119,74 @@ fn offset(record: u32) -> u64 {
 mod tests {
     use super::*;
 
+    /// The memory as a worker has it.
+    fn workers(scoreboard: &Scoreboard) -> File {
+        scoreboard
+            .fd()
+            .try_clone_to_owned()
+            .expect("a descriptor")
+            .into()
+    }
+
+    fn pid(scoreboard: &Scoreboard, record: u32) -> Option<u32> {
+        let seen = scoreboard.read(record, Duration::ZERO);
+        seen.map(|snapshot| snapshot.pid)
+    }
+
     #[test]
     fn a_record_is_given_to_one_worker_at_a_time_and_cleared() {
-        let mut scoreboard = Scoreboard::new().expect("a memfd");
+        let mut scoreboard = Scoreboard::new("web").expect("a memfd");
         assert_eq!(scoreboard.allocate().ok(), Some(0));
         assert_eq!(scoreboard.allocate().ok(), Some(1));
-        scoreboard.memory.write_all_at(&[1; 8], 0).expect("room");
+        let memory = workers(&scoreboard);
+        memory.write_all_at(&7_u64.to_ne_bytes(), 0).expect("room");
+        assert_eq!(pid(&scoreboard, 0), Some(7));
         scoreboard.release(0);
+        scoreboard.release(99);
         assert_eq!(scoreboard.allocate().ok(), Some(0));
-        assert_eq!(scoreboard.read(0).map(|snapshot| snapshot.pid), Some(0));
+        assert_eq!(pid(&scoreboard, 0), Some(0));
         assert_eq!(scoreboard.allocate().ok(), Some(2));
+    }
+
+    #[test]
+    fn when_all_records_are_in_use_one_has_to_be_released_first() {
+        let mut scoreboard = Scoreboard::new("web").expect("a memfd");
+        for record in 0..RECORDS {
+            assert_eq!(scoreboard.allocate().ok(), Some(record));
+        }
+        let error = scoreboard.allocate().expect_err("none is left");
+        assert_eq!(error.to_string(), "all 16384 records are in use");
+        scoreboard.release(77);
+        assert_eq!(scoreboard.allocate().ok(), Some(77));
+        assert!(scoreboard.allocate().is_err());
+    }
+
+    #[test]
+    fn a_worker_can_change_neither_the_size_nor_the_seals() {
+        let mut scoreboard = Scoreboard::new("web").expect("a memfd");
+        let memory = workers(&scoreboard);
+        let size = memory.metadata().expect("its size").len();
+        for length in [0, size - 1, size + 1] {
+            let refused = memory.set_len(length).map_err(|error| error.kind());
+            assert_eq!(refused, Err(io::ErrorKind::PermissionDenied), "{length}");
+        }
+        assert!(memory.write_all_at(&[1], size).is_err(), "beyond its end");
+        // A worker that could add this one would keep all others from writing.
+        let seal = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE);
+        assert_eq!(fcntl(&memory, seal), Err(nix::Error::EPERM));
+        assert_eq!(scoreboard.allocate().ok(), Some(0));
+    }
+
+    #[test]
+    fn apps_do_not_share_memory() {
+        use std::os::unix::fs::MetadataExt as _;
+        let [web, api] = ["web", "api"].map(|app| Scoreboard::new(app).expect("a memfd"));
+        let [one, other] = [&web, &api].map(|it| workers(it).metadata().expect("its number"));
+        assert_ne!(one.ino(), other.ino());
+    }
+
+    #[test]
+    fn an_app_may_have_any_name() {
+        assert!(Scoreboard::new(&"x".repeat(1000)).is_ok());
     }
 }

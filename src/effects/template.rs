@@ -7,34 +7,14 @@ use nix::sys::socket::{
     self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, sockopt,
 };
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
 use crate::plan::Launch;
 
-/// An order to a template: fork a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Order {
-    /// Comes back with the answer.
-    pub ticket: u64,
-    /// The worker's number.
-    pub slot: u32,
-    /// Its record in the scoreboard.
-    pub record: Option<u32>,
-}
-
-/// What a template, or a worker just forked from it, says.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// The application is loaded.
-    Ready,
-    /// A worker runs; it says so itself.
-    Forked(u64),
-    /// The system would not have a worker forked.
-    Failed(u64, String),
-    /// The process that was to fork these workers ended badly.
-    Lost(Vec<u64>, String),
-}
+/// Most packets in a row that are skipped because they cannot be understood: more than the queue of a socket holds.
+const SKIPPED: usize = 1024;
 
 /// The master's end of a template's socket.
 pub struct Template {
@@ -61,7 +41,8 @@ impl Template {
         Ok((Self { pid, socket }, pipe))
     }
 
-    /// What was said before is still to be received; a worker that has not said yet who it is ends instead.
+    /// From now on the template can send nothing. What it has sent before can still be received; a worker that has not introduced
+    /// itself ends.
     pub fn hear_no_more(&self) {
         // It can only fail when the other side is gone.
         let _ = socket::shutdown(self.socket.as_raw_fd(), Shutdown::Read);
@@ -72,45 +53,22 @@ impl Template {
         self.socket.as_raw_fd()
     }
 
-    /// What was said next and who said it, until there is nothing more; what cannot be understood is skipped.
+    /// The next reply and who sent it, until there is nothing more; what cannot be understood is skipped.
     pub fn receive(&self) -> Option<(Pid, Reply)> {
-        loop {
-            let (sender, text) = notify::receive(&self.socket)?;
-            if let Some(reply) = parse(&text) {
-                return Some((sender, reply));
-            }
-        }
+        let packets = std::iter::from_fn(|| notify::receive(&self.socket)).take(SKIPPED);
+        packets
+            // The kernel shows a sender outside of our PID namespace as 0, which to kill(2) is the master's own group.
+            .filter(|(sender, _)| sender.as_raw() > 0)
+            .find_map(|(sender, packet)| Some((sender, Reply::parse(packet.as_bytes())?)))
     }
 
     /// Sends an order.
     ///
     /// # Errors
     /// The socket is full, or the template is gone.
-    pub fn send(&self, order: &Order) -> nix::Result<()> {
-        let record = order.record.map_or("-".into(), |record| record.to_string());
-        let text = format!("FORK {} {} {record}", order.ticket, order.slot);
+    pub fn send(&self, order: &Fork) -> nix::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        socket::send(self.socket.as_raw_fd(), text.as_bytes(), flags).map(drop)
-    }
-}
-
-fn parse(text: &str) -> Option<Reply> {
-    let mut words = text.trim_end().splitn(3, ' ');
-    match (words.next()?, words.next(), words.next()) {
-        ("READY", None, None) => Some(Reply::Ready),
-        ("FORKED", Some(ticket), None) => Some(Reply::Forked(ticket.parse().ok()?)),
-        ("FAILED", Some(ticket), reason) => Some(Reply::Failed(
-            ticket.parse().ok()?,
-            reason.unwrap_or_default().to_owned(),
-        )),
-        ("LOST", Some(tickets), reason) => Some(Reply::Lost(
-            tickets
-                .split(',')
-                .map(|ticket| ticket.parse().ok())
-                .collect::<Option<_>>()?,
-            reason.unwrap_or_default().to_owned(),
-        )),
-        _ => None,
+        socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags).map(drop)
     }
 }
 
@@ -118,27 +76,50 @@ fn parse(text: &str) -> Option<Reply> {
 mod tests {
     use super::*;
 
+    fn template() -> (Template, OwnedFd) {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, theirs) =
+            socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+                .expect("a pair of sockets");
+        setsockopt(&socket, sockopt::PassCred, &true).expect("an option of sockets");
+        let pid = Pid::from_raw(1);
+        (Template { pid, socket }, theirs)
+    }
+
+    fn say(theirs: &OwnedFd, packet: &[u8]) -> bool {
+        let flags = MsgFlags::MSG_DONTWAIT;
+        socket::send(theirs.as_raw_fd(), packet, flags).is_ok()
+    }
+
     #[test]
-    fn the_words_of_a_template_are_understood_and_others_ignored() {
-        assert_eq!(parse("READY"), Some(Reply::Ready));
-        assert_eq!(parse("FORKED 12"), Some(Reply::Forked(12)));
-        assert_eq!(
-            parse("FAILED 3 no memory left"),
-            Some(Reply::Failed(3, "no memory left".into()))
-        );
-        assert_eq!(
-            parse("LOST 3,4 it was killed"),
-            Some(Reply::Lost(vec![3, 4], "it was killed".into()))
-        );
-        for nonsense in [
-            "",
-            "READY now",
-            "FORKED",
-            "FORKED x",
-            "FORKED 1 2",
-            "fork 1",
-        ] {
-            assert_eq!(parse(nonsense), None, "{nonsense}");
+    fn orders_and_replies_pass_the_socket_and_nonsense_is_skipped() {
+        let (template, theirs) = template();
+        let order = Fork {
+            ticket: 3,
+            slot: 1,
+            record: None,
+        };
+        assert_eq!(template.send(&order), Ok(()));
+        let mut packet = [0; 64];
+        let flags = MsgFlags::MSG_DONTWAIT;
+        let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
+        assert_eq!(Fork::parse(&packet[..length]), Some(order));
+        for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {
+            assert!(say(&theirs, packet));
         }
+        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
+        let forked = Reply::Forked { ticket: 3 };
+        assert_eq!(template.receive(), Some((Pid::this(), forked)));
+        assert_eq!(template.receive(), None);
+    }
+
+    #[test]
+    fn a_full_queue_of_nonsense_hides_no_reply() {
+        let (template, theirs) = template();
+        let queued = std::iter::from_fn(|| say(&theirs, b"x").then_some(())).count();
+        assert!(queued < SKIPPED, "{queued}");
+        assert_eq!(template.receive(), None);
+        assert!(say(&theirs, b"READY"));
+        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
     }
 }

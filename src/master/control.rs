@@ -302,30 +302,30 @@ fn app_json<W: World>(
 }
 
 fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option<&u64>) -> Value {
+    let age = turn.now.saturating_duration_since(child.asked_for);
     let seen = child
         .record
-        .and_then(|record| turn.world.read(&child.app, record));
+        .and_then(|record| turn.world.read(&child.app, record, age));
     let seen = seen.filter(|seen| seen.pid != 0);
     let state = match (&child.told, child.ready_at) {
         (Some((_, reason)), _) => format!("leaving: {}", report::reason(*reason)),
         (None, Some(_)) => "ready".into(),
         (None, None) => "starting".into(),
     };
-    let busy = seen.as_ref().and_then(|seen| seen.busy_since);
-    let busy_for = |since| turn.world.monotonic().saturating_sub(since) as f64 / 1e9;
+    let busy = seen.as_ref().and_then(|seen| seen.busy);
     json!({
         "slot": child.slot,
         "generation": child.generation,
         "pid": pid.as_raw(),
         "state": state,
         "said": child.said,
-        "age": turn.now.saturating_duration_since(child.asked_for).as_secs_f64(),
+        "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),
         "errors": seen.as_ref().map(|seen| seen.errors),
         "bytes": seen.as_ref().map(|seen| seen.bytes_out),
         "connections": seen.as_ref().map(|seen| seen.connections),
-        "busy": busy.map(busy_for),
+        "busy": busy.map(|busy| busy.as_secs_f64()),
         "request": busy.and(seen.as_ref().map(|seen| seen.line.clone())),
     })
 }

@@ -202,7 +202,8 @@ fn see<W: World>(turn: &Turn<W>, workers: &Workers, name: &Name, plan: &plan::Ap
     let children = workers.children.of(name).map(|(_, child)| child);
     for child in children.filter(|child| child.ready_at.is_some()) {
         let Some(record) = child.record else { continue };
-        let running = turn.world.read(name, record);
+        let age = turn.now.saturating_duration_since(child.asked_for);
+        let running = turn.world.read(name, record, age);
         let running = running.map_or(0, |seen| seen.threads_busy);
         active |= running > 0;
         if child.told.is_none() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 use nix::unistd::Pid;
-use preforkd_worker::notify;
+use preforkd_worker::notify::Message;
 
 use super::world::World;
 use super::{Master, report, watch};
@@ -15,9 +15,6 @@ use crate::supervisor::Event;
 /// So many messages of an app are read at a time, lest a worker that sends without end takes all memory and all time. It
 /// is more than the queue holds at once, so that what was said before a death is always among them.
 pub(super) const MOST_MESSAGES: usize = 1024;
-
-/// As many characters of a worker's status are kept.
-const LONGEST_STATUS: usize = 200;
 
 /// So often in each [`FORGIVEN`] the log tells of messages that no worker has sent.
 const COMPLAINTS: u32 = 3;
@@ -68,9 +65,7 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         let children = &mut self.workers.children;
         let Some(child) = children.get_mut(pid).filter(|child| child.app == *app) else {
-            if text.lines().any(|line| line == notify::READY)
-                && self.complaints.allow(app, turn.now)
-            {
+            if Message::parse(text.as_bytes()).ready && self.complaints.allow(app, turn.now) {
                 info!(
                     "app={app}: ignoring READY=1 from pid {pid}, which is not a worker (the worker's own process has to send it)"
                 );
@@ -80,32 +75,27 @@ impl<W: World> Master<W> {
             return;
         };
         let worker = child.worker;
-        let mut retires = None;
-        for line in text.lines() {
-            match line {
-                notify::READY => turn.tell(app, Event::Ready(worker)),
-                notify::STOPPING => {
-                    if !std::mem::replace(&mut child.stopping, true) && child.told.is_none() {
-                        info!("{}: is ending by itself", report::Tag(child, pid));
-                    }
-                    turn.tell(app, Event::Stopping(worker));
-                }
-                notify::WATCHDOG => self.watch.alive(turn.now, pid, child),
-                notify::BUSY => {
-                    self.watch.busy(turn.now, pid, child);
-                    self.loads.begins(turn, app);
-                }
-                line => {
-                    if let Some(reason) = line.strip_prefix(notify::RETIRE) {
-                        retires = Some(report::clean(reason, LONGEST_STATUS));
-                    }
-                    if let Some(status) = line.strip_prefix(notify::STATUS) {
-                        child.said = Some(report::clean(status, LONGEST_STATUS).into());
-                    }
-                }
-            }
+        let message = Message::parse(text.as_bytes());
+        if message.ready {
+            turn.tell(app, Event::Ready(worker));
         }
-        if let Some(reason) = retires {
+        if message.stopping {
+            if !std::mem::replace(&mut child.stopping, true) && child.told.is_none() {
+                info!("{}: is ending by itself", report::Tag(child, pid));
+            }
+            turn.tell(app, Event::Stopping(worker));
+        }
+        if message.watchdog {
+            self.watch.alive(turn.now, pid, child);
+        }
+        if message.busy {
+            self.watch.busy(turn.now, pid, child);
+            self.loads.begins(turn, app);
+        }
+        if let Some(status) = message.status {
+            child.said = Some(status.into());
+        }
+        if let Some(reason) = message.retire {
             watch::retire(turn, children, pid, &reason);
         }
     }

@@ -29,12 +29,6 @@ impl fmt::Display for Tag<'_> {
     }
 }
 
-/// A text that may hold anything, for one line of a log, cut to so many characters.
-pub fn clean(text: &str, most: usize) -> String {
-    let visible = text.chars().filter(|c| !c.is_control());
-    visible.take(most).collect()
-}
-
 /// What a failed start was about, in words that follow "failed at".
 pub fn stage(stage: Stage) -> &'static str {
     match stage {

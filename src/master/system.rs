@@ -12,8 +12,8 @@ use mio::{Events, Interest, Poll, Token};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 use preforkd_worker::stderr;
 
@@ -33,7 +33,7 @@ use crate::effects::probe;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
 use crate::effects::tail::{Heard, Listener as Reader, Tail};
-use crate::effects::template::{Order, Reply, Template};
+use crate::effects::template::Template;
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::{self, Progress};
@@ -298,11 +298,6 @@ impl World for System {
         Instant::now()
     }
 
-    fn monotonic(&self) -> u64 {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC);
-        now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
-    }
-
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
         let short = self.init.is_short_of_memory().then_some(POLL_RETRY);
         let opened = (!self.opened.is_empty()).then_some(Duration::ZERO);
@@ -502,7 +497,7 @@ impl World for System {
 
     fn admit(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
         if !self.scoreboards.contains_key(app) {
-            self.scoreboards.insert(app.clone(), Scoreboard::new()?);
+            self.scoreboards.insert(app.clone(), Scoreboard::new(app)?);
         }
         if !self.notify.contains_key(app) {
             let socket = NotifySocket::bind()?;
@@ -526,7 +521,7 @@ impl World for System {
         messages.into_iter().flatten().take(most).collect()
     }
 
-    fn order(&mut self, template: Pid, order: &Order) -> bool {
+    fn order(&mut self, template: Pid, order: &Fork) -> bool {
         let template = self.templates.get(&template);
         template.is_some_and(|template| template.send(order).is_ok())
     }
@@ -560,8 +555,8 @@ impl World for System {
         }
     }
 
-    fn read(&self, app: &Name, record: u32) -> Option<Snapshot> {
-        self.scoreboards.get(app)?.read(record)
+    fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
+        self.scoreboards.get(app)?.read(record, age)
     }
 
     fn mark(&mut self, app: &Name, record: u32) -> io::Result<()> {

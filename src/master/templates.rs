@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
 use super::timers::Timers;
 use super::turn::Turn;
 use super::workers::send;
 use super::world::{Exit, Private, Role, Start, World};
-use crate::effects::template::{Order, Reply};
 use crate::plan;
 use crate::release::{Generation, Name};
 
@@ -40,7 +40,7 @@ struct Template {
     pid: Pid,
     loaded: bool,
     /// Orders that were not sent yet, by ticket: tickets grow.
-    waiting: BTreeMap<u64, Order>,
+    waiting: BTreeMap<u64, Fork>,
     /// Tickets of orders that were sent and not answered.
     asked: BTreeSet<u64>,
 }
@@ -92,7 +92,7 @@ impl Templates {
     }
 
     /// Orders a worker, now or as soon as the application is loaded.
-    pub(super) fn want<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Order) {
+    pub(super) fn want<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
         if let Some(template) = self.running.get_mut(key) {
             template.waiting.insert(order.ticket, order);
             template.send(turn);
@@ -115,15 +115,21 @@ impl Templates {
                     template.send(turn);
                     return Some(Said::Loaded(template.pid));
                 }
-                (sender, Reply::Forked(ticket)) if sender != template.pid => {
+                (sender, Reply::Forked { ticket }) if sender != template.pid => {
                     template.asked.remove(&ticket);
                     template.send(turn);
                     return Some(Said::Forked(ticket, sender));
                 }
-                (_, Reply::Failed(ticket, reason)) if template.asked.remove(&ticket) => {
+                (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
                     return Some(Said::Failed(ticket, reason));
                 }
-                (_, Reply::Lost(mut tickets, reason)) => {
+                (
+                    _,
+                    Reply::Lost {
+                        mut tickets,
+                        reason,
+                    },
+                ) => {
                     // Some of its workers may be there.
                     tickets.retain(|ticket| template.asked.remove(ticket));
                     if !tickets.is_empty() {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::unistd::Pid;
-use preforkd_worker::scoreboard::Snapshot;
 
 use super::report;
 use super::timers::Timers;
@@ -184,9 +183,10 @@ impl Watch {
             return;
         };
         let Some(record) = child.record else { return };
+        let served = turn.now.saturating_duration_since(child.asked_for);
         let read = |turn: &Turn<W>| {
-            let seen = turn.world.read(&child.app, record)?;
-            Some((age(turn, child, &seen)?, seen))
+            let seen = turn.world.read(&child.app, record, served)?;
+            Some((seen.busy?, seen))
         };
         let mut seen = read(turn);
         if seen.is_none() {
@@ -251,12 +251,4 @@ pub(super) fn retire<W>(turn: &mut Turn<W>, children: &mut Children, pid: Pid, r
         info!("{}: to be replaced: {reason}", report::Tag(child, pid));
         turn.tell(&child.app, Event::Recycle(child.worker));
     }
-}
-
-/// How long the oldest running request of a worker has been running; never longer than the worker has served, whatever it says.
-fn age<W: World>(turn: &Turn<W>, child: &Child, seen: &Snapshot) -> Option<Duration> {
-    let since = seen.busy_since?;
-    let age = Duration::from_nanos(turn.world.monotonic().saturating_sub(since));
-    let served = turn.now.saturating_duration_since(child.asked_for);
-    Some(age.min(served))
 }

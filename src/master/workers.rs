@@ -7,13 +7,13 @@ use std::time::Instant;
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::Fork;
 
 use super::report;
 use super::templates::{Key, Said, Templates};
 use super::timers::Timers;
 use super::turn::Turn;
 use super::world::{Exit, Private, Role, Start, Whom, World};
-use crate::effects::template::Order;
 use crate::plan;
 use crate::release::{Fact, Generation, Name};
 use crate::supervisor::{Action, Event, Reason, Slot, Supervisor, WorkerId};
@@ -252,7 +252,7 @@ impl Workers {
         if let Err(error) = templates.ensure(turn, &key, &child.plan, private) {
             return self.refused(turn, child, "start a template", &error);
         }
-        let order = Order {
+        let order = Fork {
             ticket: child.worker.0,
             slot: child.slot,
             record: child.record,

@@ -3,17 +3,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
 use crate::effects::control::CallerId;
 use crate::effects::signals::Arrived;
 use crate::effects::tail::Heard;
-use crate::effects::template::{Order, Reply};
 use crate::plan::{self, Launch, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
@@ -154,9 +154,6 @@ pub trait World {
     /// The time.
     fn now(&self) -> Instant;
 
-    /// The same clock as workers note it in the scoreboard: CLOCK_MONOTONIC in nanoseconds.
-    fn monotonic(&self) -> u64;
-
     /// Waits until something happens, or until the deadline; says where.
     ///
     /// # Errors
@@ -240,7 +237,7 @@ pub trait World {
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)>;
 
     /// Gives an order to a template; false if it cannot take one now.
-    fn order(&mut self, template: Pid, order: &Order) -> bool;
+    fn order(&mut self, template: Pid, order: &Fork) -> bool;
 
     /// The next reply of a template or of a worker that it has just forked, with its sender.
     fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)>;
@@ -262,8 +259,8 @@ pub trait World {
     /// The worker was reaped.
     fn release(&mut self, app: &Name, record: u32);
 
-    /// What a worker has noted. It is not to be trusted.
-    fn read(&self, app: &Name, record: u32) -> Option<Snapshot>;
+    /// What a worker that was started so long ago has noted: data that may lie, within the bounds of [`Snapshot::decode`].
+    fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot>;
 
     /// Leaves the mark that makes a worker say when it begins a request.
     ///

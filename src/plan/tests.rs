@@ -1,3 +1,7 @@
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
+use preforkd_worker::settings::Settings;
+
 use super::*;
 use crate::config::Diagnostic;
 
@@ -73,11 +77,10 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert_eq!(web.launch.chdir, Path::new("/srv/site"));
     assert_eq!(web.policy.workers, 6);
     assert!(web.template);
-    let settings: serde_json::Value =
-        serde_json::from_str(&web.launch.env["PREFORKD_WSGI"]).unwrap();
-    assert_eq!(settings["application"], "site.wsgi:app");
-    assert_eq!(settings["graceful_timeout"], 30.0);
-    assert_eq!(settings["listeners"][0], "127.0.0.1:80");
+    let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
+    assert_eq!(settings.application, "site.wsgi:app");
+    assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
+    assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
 }
 
 #[test]

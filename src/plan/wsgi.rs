@@ -1,8 +1,11 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
+use preforkd_worker::settings::Settings;
 
 use super::host::find_program;
 use super::{Draft, Launch, normal};
@@ -36,25 +39,28 @@ impl Draft<'_> {
                 self.name
             )));
         }
-        let settings = json!({
-            "application": **wsgi,
-            "threads": app.threads.0,
-            "preload": *app.preload,
-            "static": self.static_files()?,
-            "max_requests": app.max_requests.as_ref().map(|number| number.0),
-            "max_requests_jitter": app.max_requests_jitter.0,
-            "max_head": app.max_head.0,
-            "max_headers": app.max_headers.0,
-            "max_body": app.max_body.0,
-            "body_in_memory": app.body_in_memory.0,
-            "header_timeout": app.header_timeout.0.as_secs_f64(),
-            "body_timeout": app.body_timeout.0.as_secs_f64(),
-            "write_timeout": app.write_timeout.0.as_secs_f64(),
-            "keepalive_timeout": app.keepalive_timeout.0.as_secs_f64(),
-            "graceful_timeout": app.graceful_timeout.0.as_secs_f64(),
-            "max_connections": app.max_connections.0,
-            "listeners": sockets.iter().map(|(_, address)| address.to_string()).collect::<Vec<_>>(),
-        });
+        let settings = Settings {
+            application: (**wsgi).clone(),
+            threads: app.threads.0,
+            static_files: self.static_files()?,
+            max_requests: app.max_requests.as_ref().map(|number| number.0.into()),
+            max_requests_jitter: app.max_requests_jitter.0.into(),
+            max_head: app.max_head.0,
+            max_headers: app.max_headers.0,
+            max_body: app.max_body.0,
+            body_in_memory: app.body_in_memory.0,
+            header_timeout: app.header_timeout.0,
+            body_timeout: app.body_timeout.0,
+            write_timeout: app.write_timeout.0,
+            keepalive_timeout: app.keepalive_timeout.0,
+            graceful_timeout: app.graceful_timeout.0,
+            max_connections: app.max_connections.0,
+        };
+        let settings = settings.encode().map_err(|error| {
+            self.wrong(format!(
+                "the settings of a worker cannot be passed on: {error}"
+            ))
+        })?;
         launch.program = self.python(&launch.chdir)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
@@ -65,16 +71,21 @@ impl Draft<'_> {
             .host
             .extension()
             .map_err(|message| self.wrong(message))?;
+        let kind = match *app.preload {
+            true => Kind::Template,
+            false => Kind::Wsgi,
+        };
         let extension = extension.to_string_lossy().into_owned();
-        launch.env.insert("PREFORKD_EXTENSION".into(), extension);
-        launch
-            .env
-            .insert("PREFORKD_WSGI".into(), settings.to_string());
+        launch.env.extend([
+            (env::KIND.into(), kind.name().into()),
+            (env::EXTENSION.into(), extension),
+            (env::WSGI.into(), settings),
+        ]);
         Ok(*app.preload)
     }
 
-    fn static_files(&self) -> Result<serde_json::Value, Place> {
-        let mut folders = serde_json::Map::new();
+    fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {
+        let mut folders = BTreeMap::new();
         for (prefix, folder) in &*self.written.static_files {
             if !(prefix.starts_with('/') && prefix.ends_with('/')) {
                 let message =
@@ -89,9 +100,9 @@ impl Draft<'_> {
                 );
                 return Err(Place::at(folder.span(), message));
             }
-            folders.insert(prefix.clone(), path.to_string_lossy().into());
+            folders.insert(prefix.clone(), path);
         }
-        Ok(folders.into())
+        Ok(folders)
     }
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.

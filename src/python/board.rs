@@ -1,7 +1,7 @@
 //! What the server's loop does, noted in the scoreboard.
 
 use preforkd_http::{Observer, Request};
-use preforkd_worker::notify::{self, Notifier};
+use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::{Record, State};
 
 /// Writes the worker's record, if there is a scoreboard, and tells the master when the worker stops.
@@ -15,13 +15,13 @@ pub(crate) struct Board {
 
 impl Board {
     /// Tells the master, unless it is gone or does not read; says whether it was told.
-    fn say(&self, message: &str) -> bool {
+    fn tell(&self, notice: &Notice) -> bool {
         let notifier = self.notifier.as_ref();
-        notifier.is_some_and(|notifier| notifier.send(message).is_ok())
+        notifier.is_some_and(|notifier| notifier.tell(notice).is_ok())
     }
 
     fn ask_for_replacement(&self) -> bool {
-        self.say(&format!("{}it has answered max_requests", notify::RETIRE))
+        self.tell(&Notice::Retire("it has answered max_requests".into()))
     }
 
     fn state(&self, state: State) {
@@ -43,7 +43,7 @@ impl Observer for Board {
     fn busy(&mut self, since: u64, threads: usize, request: Request<'_>) {
         if let Some(record) = self.record {
             record.busy(since, threads, request.method(), request.path());
-            if record.is_marked() && !self.say(notify::BUSY) {
+            if record.is_marked() && !self.tell(&Notice::Busy) {
                 record.keep_mark();
             }
         }
@@ -89,6 +89,6 @@ impl Observer for Board {
         self.state(State::Draining);
         self.draining = true;
         // The master may be what died; the worker stops all the same.
-        self.say(notify::STOPPING);
+        self.tell(&Notice::Stopping);
     }
 }

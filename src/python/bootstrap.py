@@ -1,4 +1,4 @@
-# Run by a worker as `python -c`: loads the extension module that PREFORKD_EXTENSION names and hands over to it.
+# Run by a worker as `python -c`: loads the extension module that PREFORKD_EXTENSION names and calls it.
 import os
 import sys
 
@@ -29,6 +29,17 @@ def patient(module):
         setattr(sys, f"__{name}__", new)
 
 
+def mismatch(extension, master, path):
+    """Why an extension that speaks this version of the worker contract cannot work for this master; None if it can."""
+    if str(extension) == master:
+        return None
+    extension, master = ("an older version, if any" if one is None else f"version {one}" for one in (extension, master))
+    return (
+        f"could not start a worker with the extension {path}: it speaks {extension} of the worker contract, but the master speaks "
+        f"{master} (install preforkd and its extension from the same release, then restart preforkd)"
+    )
+
+
 def run():
     from importlib.machinery import ExtensionFileLoader
     from importlib.util import module_from_spec, spec_from_file_location
@@ -46,6 +57,11 @@ def run():
     module = module_from_spec(spec)
     sys.modules["_preforkd"] = module
     loader.exec_module(module)
+    # An extension that is older than this text does not compare for itself.
+    refusal = mismatch(getattr(module, "CONTRACT", None), os.environ.get("PREFORKD_CONTRACT"), path)
+    if refusal:
+        print(refusal, file=sys.stderr)
+        return 1
     patient(module)
     return module.main()
 

@@ -1,16 +1,21 @@
 //! The Python extension module: WSGI (PEP 3333) between the HTTP server and the interpreter.
 //!
-//! `bootstrap.py` loads it and calls `main`, which reads the contract's environment, loads the application and either serves
-//! or, as a template, forks workers that serve. Unsafe code is in `sys` only.
+//! `bootstrap.py` loads it, compares its version of the contract with the master's, and calls `main`, which reads the
+//! environment, loads the application and either serves or, as a template, forks workers that serve. Unsafe code is in
+//! `sys` only.
 #![deny(unsafe_code)]
 
 mod board;
 mod environ;
+mod failure;
 mod file;
 mod import;
+mod inheritance;
 mod inherited;
 mod input;
 mod logger;
+mod process;
+mod serve;
 mod settings;
 mod start;
 mod stream;
@@ -18,7 +23,6 @@ mod sys;
 mod template;
 mod text;
 mod title;
-mod worker;
 mod wsgi;
 
 use pyo3::prelude::*;
@@ -35,6 +39,11 @@ mod extension {
     use super::main;
     #[pymodule_export]
     use super::say;
+
+    /// The version of the contract that the extension speaks; `bootstrap.py` compares it with the master's.
+    #[pymodule_export]
+    const CONTRACT: u32 = preforkd_worker::contract::VERSION;
+
     #[pymodule_export]
     use super::start::{StartResponse, Write};
 }
@@ -52,5 +61,5 @@ fn say(py: Python<'_>, stream: i32, data: &[u8]) -> usize {
 /// Runs the worker or template that the environment describes. Returns the exit status of the process.
 #[pyfunction]
 fn main(py: Python<'_>) -> i32 {
-    worker::run(py)
+    process::run(py)
 }

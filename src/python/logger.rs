@@ -15,13 +15,17 @@ static JOURNAL: AtomicBool = AtomicBool::new(false);
 static SLOT: AtomicI64 = AtomicI64::new(-1);
 
 /// Sends log lines to standard error from now on.
-pub(crate) fn init(environment: &Environment) {
-    let _ = WHO.set((environment.app.clone(), environment.generation));
-    set_slot(environment.slot);
+pub(crate) fn init() {
     look_at_stderr();
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
+}
+
+/// From now on lines name the process.
+pub(crate) fn set_process(environment: &Environment) {
+    let _ = WHO.set((environment.app.clone(), environment.generation));
+    set_slot(environment.slot);
 }
 
 /// Looks again what standard error is.
@@ -40,24 +44,18 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let (app, generation) = WHO
-            .get()
-            .map_or(("", 0), |(app, generation)| (app.as_str(), *generation));
         let slot = match SLOT.load(Ordering::Relaxed) {
             -1 => "template".to_owned(),
             slot => slot.to_string(),
         };
-        let journal = JOURNAL.load(Ordering::Relaxed);
-        let start = stderr::line_start(journal, record.level());
-        let line = format!(
-            "{start}app={app} worker={slot} gen={generation} pid={}: {}\n",
-            std::process::id(),
-            record.args()
-        );
+        let who = WHO.get().map_or(String::new(), |(app, generation)| {
+            format!("app={app} worker={slot} gen={generation} ")
+        });
+        let start = stderr::line_start(JOURNAL.load(Ordering::Relaxed), record.level());
+        let pid = std::process::id();
+        let line = format!("{start}{who}pid={pid}: {}\n", record.args());
         stderr::write_line(line.as_bytes(), |lost| {
-            format!(
-                "{start}app={app} worker={slot} gen={generation}: {lost} log lines found no reader and are lost\n"
-            )
+            format!("{start}{who}pid={pid}: {lost} log lines found no reader and are lost\n")
         });
     }
 

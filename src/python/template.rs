@@ -1,72 +1,43 @@
-//! The template: has loaded the application and forks workers from it, which share its memory (copy on write).
+//! The template: it loads the application and forks workers, which share its memory (copy on write).
 //!
-//! It forks a process in between, which forks the workers and ends, so that they become children of the master (which is a
-//! subreaper): see preforkd-worker(7), "Templates".
+//! It forks an intermediate process, which forks the workers and exits, so that they become children of the master, which
+//! is a subreaper: preforkd-worker(7), "Templates".
 
 use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use preforkd_worker::contract::Kind;
+use preforkd_worker::messages::{BATCH, Fork, Reply};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
-use self::between::Between;
-use crate::worker::{Failure, Inheritance, begin_record, serve};
+use self::intermediate::Intermediates;
+use crate::failure::{Failure, could_not};
+use crate::inheritance::Inheritance;
+use crate::serve::serve;
 use crate::{import, inherited, logger, sys, title};
 
-mod between;
+mod intermediate;
 
-/// Workers that one process in between forks: enough for its own cost to be shared, few enough that the first of them, which
-/// serves when that process has ended, does not wait long for the others.
-const BATCH: usize = 8;
 /// Longer than the kernel takes from the first to the last step of a process's end.
 const MOMENT: Duration = Duration::from_secs(1);
-/// How often a new worker looks whether the master has become its parent; that takes microseconds.
+/// How often a new worker checks whether the master has become its parent; that takes microseconds.
 const ADOPTION_LOOK: Duration = Duration::from_micros(200);
-/// The template ends within so many seconds of being told to, whatever the application does; a master that is alive does not wait
-/// for as long.
+/// Seconds after SIGTERM until the template ends itself, whatever the application does. A master that is alive kills it
+/// before that.
 const LAST_RESORT: u32 = 12;
-/// After so long the master is taken for dead.
+/// How long a new worker waits for the master to become its parent; after that it takes the master for dead.
 const ADOPTION_WAIT: Duration = Duration::from_secs(5);
 
-/// `FORK <ticket> <slot> <record>`.
-struct Order {
-    ticket: u64,
-    slot: u32,
-    record: Option<u32>,
-}
+const ANSWER: &str = "send a message to the master";
+const HEAR: &str = "receive a message of the master";
 
-impl Order {
-    fn parse(message: &str) -> Option<Self> {
-        let order = Self::read(message);
-        if order.is_none() {
-            log::error!("could not understand the master's message {message:?}; ignoring it");
-        }
-        order
-    }
-
-    fn read(message: &str) -> Option<Self> {
-        let mut words = message.split_ascii_whitespace();
-        let (fork, ticket, slot, record) =
-            (words.next()?, words.next()?, words.next()?, words.next()?);
-        let record = match record {
-            "-" => None,
-            number => Some(number.parse().ok()?),
-        };
-        let order = Self {
-            ticket: ticket.parse().ok()?,
-            slot: slot.parse().ok()?,
-            record,
-        };
-        (fork == "FORK" && words.next().is_none()).then_some(order)
-    }
-}
-
-/// Loads the application and forks workers until the master closes the socket or says TERM. In a worker it serves
+/// Loads the application and forks workers until the master closes the socket or sends SIGTERM. In a worker it serves,
 /// and returns when that is over.
 pub(crate) fn run(
     py: Python<'_>,
@@ -77,60 +48,76 @@ pub(crate) fn run(
     let application = import::application(py, &inheritance.settings.application)?;
     prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;
-    let stop =
-        eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
-    sys::stop_on_signal(&stop, LAST_RESORT, true)?;
-    tell(&socket, "READY")?;
-    let mut between = Between::default();
-    while let Some(message) = py.detach(|| next_message(&socket, &stop, &mut between))? {
-        let mut orders: Vec<Order> = Order::parse(&message).into_iter().collect();
-        // The first worker is probed, and nobody else is wanted before it has passed.
+    let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .map_err(could_not("create an eventfd"))?;
+    sys::stop_on_signal(&stop, LAST_RESORT, true).map_err(could_not("handle SIGTERM"))?;
+    tell(&socket, &Reply::Ready).map_err(could_not(ANSWER))?;
+    let mut intermediates = Intermediates::default();
+    while let Some(packet) = py
+        .detach(|| next_packet(&socket, &stop, &mut intermediates))
+        .map_err(could_not(HEAR))?
+    {
+        let mut orders: Vec<Fork> = order(&packet).into_iter().collect();
+        // The master probes the first worker, and wants no other before that has passed.
         while orders.len() < BATCH
             && inheritance.check.is_none()
-            && let Received::Message(message) = receive(&socket)?
+            && let Received::Packet(packet) = receive(&socket).map_err(could_not(HEAR))?
         {
-            orders.extend(Order::parse(&message));
+            orders.extend(order(&packet));
         }
         if orders.is_empty() {
             continue;
         }
-        if let Some(order) = fork(py, &socket, &orders, &mut between)? {
+        if let Some(order) = fork(py, &socket, &orders, &mut intermediates)? {
             drop(stop);
-            drop(between);
+            drop(intermediates);
             return work(py, socket, inheritance, &application, order, master);
         }
         inheritance.check = None;
     }
-    py.detach(|| between.end(&socket));
+    py.detach(|| intermediates.end(&socket));
     if py.detach(|| has_died(master, &stop)) {
-        // What hangs at its fork would outlive all others, with the listeners; it is still in this group.
+        // An intermediate process that hangs would outlive all others and keep the listeners open; it is still in this group.
         sys::end_group();
     }
     Ok(())
 }
 
-/// A worker: tells the master, waits to become its child, serves.
+/// The order in a packet.
+fn order(packet: &[u8]) -> Option<Fork> {
+    let order = Fork::parse(packet);
+    if order.is_none() {
+        let packet = packet.escape_ascii();
+        log::error!("could not understand the master's message \"{packet}\"; ignoring it");
+    }
+    order
+}
+
+/// A worker: introduces itself to the master, waits to become its child, serves.
 fn work<'py>(
     py: Python<'py>,
     socket: OwnedFd,
     mut inheritance: Inheritance,
     application: &Bound<'py, PyAny>,
-    order: &Order,
+    order: &Fork,
     master: Option<Pid>,
 ) -> Result<(), Failure> {
-    match tell(&socket, &format!("FORKED {}", order.ticket)) {
-        // The master has given its template up meanwhile, and the worker with it.
+    let ticket = order.ticket;
+    match tell(&socket, &Reply::Forked { ticket }) {
+        // Meanwhile the master has given up the template, and the worker with it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-        told => told?,
+        told => told.map_err(could_not(ANSWER))?,
     }
     drop(socket);
     let waited = py.detach(|| wait_for_parent(master));
-    set_parent_process_death_signal(Some(Signal::TERM)).map_err(io::Error::from)?;
-    // The master may have died before it was asked to be told of.
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(could_not("ask for a signal at the death of the master"))?;
+    // The master may have died before the kernel was asked for the signal.
     if !waited || getppid() != master {
         return Ok(());
     }
     let environment = &mut inheritance.environment;
+    environment.kind = Kind::Wsgi;
     environment.slot = Some(order.slot);
     environment.scoreboard_record = order.record;
     logger::set_slot(environment.slot);
@@ -138,14 +125,14 @@ fn work<'py>(
     py.import("os")?
         .getattr("environ")?
         .set_item(preforkd_worker::env::SLOT, order.slot.to_string())?;
-    let record = begin_record(&inheritance)?;
+    let record = inheritance.begin_record()?;
     serve(py, inheritance, application, record)
 }
 
-/// What has to be so before the first fork.
+/// What must be done before the first fork.
 fn prepare(py: Python<'_>, inheritance: &Inheritance) -> PyResult<()> {
     inherited::close_databases(py)?;
-    // What is buffered at a fork comes out once for each process.
+    // What is buffered at a fork is written once by each process.
     let sys = py.import("sys")?;
     for stream in ["stdout", "stderr"] {
         let stream = sys.getattr(stream)?;
@@ -155,39 +142,39 @@ fn prepare(py: Python<'_>, inheritance: &Inheritance) -> PyResult<()> {
     }
     let gc = py.import("gc")?;
     gc.call_method0("collect")?;
-    // The collector writes to every object it looks at; frozen ones it leaves alone, so that their pages stay shared.
+    // The collector writes to every object that it visits. It does not visit frozen ones, so that their pages stay shared.
     gc.call_method0("freeze")?;
     inherited::tell_of_threads(py)?;
     inherited::tell_of_connections(&[&inheritance.stderr, &inheritance.access_log]);
     Ok(())
 }
 
-/// Forks a process that forks the workers; the order in a worker, none in the template. By os.fork, so that what modules have
-/// registered for a fork is run (also what gives `random` a new seed).
+/// Forks an intermediate process that forks the workers; returns the order in a worker, none in the template. By os.fork, so
+/// that the hooks of os.register_at_fork run (among them the one that gives `random` a new seed).
 fn fork<'a>(
     py: Python<'_>,
     socket: &OwnedFd,
-    orders: &'a [Order],
-    between: &mut Between,
-) -> Result<Option<&'a Order>, Failure> {
+    orders: &'a [Fork],
+    intermediates: &mut Intermediates,
+) -> Result<Option<&'a Fork>, Failure> {
     let os = py.import("os")?;
     let fork = || os.call_method0("fork")?.extract::<i32>();
     match fork() {
         Ok(0) => {}
         Ok(child) => {
-            between.add(child, tickets(orders));
+            intermediates.add(child, tickets(orders));
             return Ok(None);
         }
         Err(error) => {
-            fail(socket, tickets(orders), &error)?;
+            fail(socket, tickets(orders), &error).map_err(could_not(ANSWER))?;
             return Ok(None);
         }
     }
     for order in orders {
         match fork() {
             Ok(0) => {
-                // Like every worker it leads a session: the master ends what it started with it.
-                setsid().map_err(io::Error::from)?;
+                // Like every worker it leads a session: the master ends with it what it has started.
+                setsid().map_err(could_not("make a session"))?;
                 return Ok(Some(order));
             }
             Ok(_) => {}
@@ -201,21 +188,23 @@ fn fork<'a>(
     Err(leave(&os, 0))
 }
 
-fn tickets(orders: &[Order]) -> impl Iterator<Item = u64> {
+fn tickets(orders: &[Fork]) -> impl Iterator<Item = u64> {
     orders.iter().map(|order| order.ticket)
 }
 
-/// Says of each order that no worker comes of it.
+/// Reports for each order that its worker was not forked.
 fn fail(
     socket: &OwnedFd,
-    tickets: impl Iterator<Item = u64>,
+    mut tickets: impl Iterator<Item = u64>,
     reason: &dyn Display,
 ) -> io::Result<()> {
-    let mut tickets = tickets;
-    tickets.try_for_each(|ticket| tell(socket, &format!("FAILED {ticket} {reason}")))
+    tickets.try_for_each(|ticket| {
+        let reason = reason.to_string();
+        tell(socket, &Reply::Failed { ticket, reason })
+    })
 }
 
-/// Ends the process in between without its exit handlers, which are the template's.
+/// Ends the intermediate process without the exit handlers, which are the template's.
 fn leave(os: &Bound<'_, PyModule>, status: i32) -> Failure {
     match os.call_method1("_exit", (status,)) {
         Ok(_) => Failure::Shown,
@@ -223,14 +212,14 @@ fn leave(os: &Bound<'_, PyModule>, status: i32) -> Failure {
     }
 }
 
-fn tell(socket: &OwnedFd, message: &str) -> io::Result<()> {
-    send(socket, message.as_bytes(), SendFlags::NOSIGNAL)?;
+fn tell(socket: &OwnedFd, reply: &Reply) -> io::Result<()> {
+    send(socket, reply.encode().as_bytes(), SendFlags::NOSIGNAL)?;
     Ok(())
 }
 
 /// What there is to receive.
 enum Received {
-    Message(String),
+    Packet(Vec<u8>),
     /// Nothing now.
     Nothing,
     /// The master has closed the socket.
@@ -241,31 +230,29 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut buffer = [0; 256];
     match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
         Ok((0, _)) => Ok(Received::End),
-        Ok((n, _)) => Ok(Received::Message(
-            String::from_utf8_lossy(&buffer[..n]).into_owned(),
-        )),
+        Ok((n, _)) => Ok(Received::Packet(buffer[..n].to_vec())),
         Err(Errno::INTR | Errno::AGAIN) => Ok(Received::Nothing),
         Err(error) => Err(error.into()),
     }
 }
 
-/// The next message; none at the end. Looks after the processes in between as long as there is none.
-fn next_message(
+/// The next packet; none at the end. Looks after the intermediate processes as long as there is none.
+fn next_packet(
     socket: &OwnedFd,
     stop: &OwnedFd,
-    between: &mut Between,
-) -> io::Result<Option<String>> {
+    intermediates: &mut Intermediates,
+) -> io::Result<Option<Vec<u8>>> {
     loop {
         let mut both = [
             PollFd::new(socket, PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
-        let look = Timespec::try_from(between::LOOK).ok();
-        let timeout = look.as_ref().filter(|_| !between.is_empty());
+        let look = Timespec::try_from(intermediate::LOOK).ok();
+        let timeout = look.as_ref().filter(|_| !intermediates.is_empty());
         match poll(&mut both, timeout) {
             Err(Errno::INTR) => continue,
             Ok(0) => {
-                between.look(socket)?;
+                intermediates.look(socket)?;
                 continue;
             }
             other => other?,
@@ -274,24 +261,24 @@ fn next_message(
             return Ok(None);
         }
         match receive(socket)? {
-            Received::Message(message) => return Ok(Some(message)),
+            Received::Packet(packet) => return Ok(Some(packet)),
             Received::End => return Ok(None),
             Received::Nothing => {}
         }
     }
 }
 
-/// Whether the master has died, and has not just told the template to end. A process that dies closes its sockets a moment before its
-/// children get another parent, and the signal for that.
+/// Whether the master has died, rather than just told the template to end. A process that dies closes its sockets a moment
+/// before its children get another parent and the signal for that.
 fn has_died(master: Option<Pid>, stop: &OwnedFd) -> bool {
     let mut told = [PollFd::new(stop, PollFlags::IN)];
     let moment = Timespec::try_from(MOMENT).ok();
-    // An interruption is by the signal.
+    // Only the signal interrupts it.
     let _ = poll(&mut told, moment.as_ref());
     getppid() != master
 }
 
-/// The process in between has ended when the master is the parent. Whether that came about.
+/// Waits until the intermediate process has ended, and so the master is the parent. Whether that happened in time.
 fn wait_for_parent(master: Option<Pid>) -> bool {
     let mut left = ADOPTION_WAIT;
     while getppid() != master {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::contract::Kind;
+
 /// Number of listeners passed, from descriptor 3 on (sd_listen_fds(3)).
 pub const LISTEN_FDS: &str = "LISTEN_FDS";
 /// The process the listeners are meant for (sd_listen_fds(3)).
@@ -10,6 +12,10 @@ pub const LISTEN_PID: &str = "LISTEN_PID";
 pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 /// The master's datagram socket for readiness and status (sd_notify(3)).
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+/// Version of the contract, decimal: [`crate::contract::VERSION`] of the master.
+pub const CONTRACT: &str = "PREFORKD_CONTRACT";
+/// What kind of worker the process is, see [`Kind`]; unset for any program.
+pub const KIND: &str = "PREFORKD_KIND";
 /// Name of the app the worker belongs to.
 pub const APP: &str = "PREFORKD_APP";
 /// The worker's slot, decimal.
@@ -39,7 +45,9 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// What an application must not see: it would take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 12] = [
+pub const PRIVATE: [&str; 14] = [
+    CONTRACT,
+    KIND,
     LISTEN_FDS,
     LISTEN_PID,
     LISTEN_FDNAMES,
@@ -57,6 +65,8 @@ pub const PRIVATE: [&str; 12] = [
 /// The environment of a worker or template, read once at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
+    /// What kind of worker it is.
+    pub kind: Kind,
     /// Name of the app; empty when the process was not started by a master.
     pub app: String,
     /// The worker's slot; a template has none.
@@ -123,7 +133,16 @@ impl Environment {
                 expected: "the process id of this worker",
             });
         }
+        let kind = match get(KIND) {
+            None => Kind::default(),
+            Some(value) => Kind::parse(&value).ok_or(Error {
+                variable: KIND,
+                value,
+                expected: "a kind of worker",
+            })?,
+        };
         Ok(Self {
+            kind,
             app: get(APP).unwrap_or_default(),
             slot: number(&get, SLOT)?,
             generation: number(&get, GENERATION)?.unwrap_or(0),
@@ -186,11 +205,12 @@ mod tests {
             (APP, "web"),
             (SLOT, "3"),
             (GENERATION, "12"),
+            (KIND, "wsgi"),
             (SCOREBOARD_FD, "5"),
             (SCOREBOARD_RECORD, "9"),
         ])
         .unwrap();
-        assert_eq!(env.listeners, 2);
+        assert_eq!((env.kind, env.listeners), (Kind::Wsgi, 2));
         assert_eq!(env.listener_names, ["web", "admin"]);
         assert_eq!(
             (env.app.as_str(), env.slot, env.generation),
@@ -209,6 +229,16 @@ mod tests {
         assert_eq!(
             (env.listeners, env.slot, env.notify_socket),
             (0, None, None)
+        );
+        assert_eq!(env.kind, Kind::Command);
+    }
+
+    #[test]
+    fn an_unknown_kind_of_worker_is_refused() {
+        let error = parse(&[(KIND, "front")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "PREFORKD_KIND=\"front\": expected a kind of worker"
         );
     }
 

@@ -1,8 +1,8 @@
 //! The scoreboard: shared memory in which each worker notes what it does.
 //!
-//! A memfd holds one record of [`RECORD_BYTES`] for each worker. A worker writes its own record only and with plain stores,
-//! as nobody else writes there; the master reads records with pread(2), so that it needs no mapping and a torn
-//! value can at worst be one request old.
+//! Each app has a memfd of its own, of a sealed size, with one record of [`RECORD_BYTES`] for each worker. A worker writes its own
+//! record only and with plain stores, as nobody else writes there; the master reads records with pread(2), so that it needs no
+//! mapping and a torn value can at worst be one request old. It does not trust what it reads: [`Snapshot::decode`].
 //!
 //! | words | contents |
 //! |---|---|
@@ -22,6 +22,9 @@
 //! | 55..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::settings::{MOST_CONNECTIONS, MOST_THREADS};
 
 /// Bytes of one record; a multiple of the cache line, so that workers do not share lines.
 pub const RECORD_BYTES: usize = 512;
@@ -219,10 +222,13 @@ pub fn bucket(microseconds: u64) -> usize {
     ((u64::BITS - microseconds.leading_zeros()) as usize).min(LATENCY_BUCKETS - 1)
 }
 
+/// Most that a counter shows, 281 trillion: the counters of all workers of an app can be added without overflow.
+pub const MOST_COUNTED: u64 = 1 << 48;
+
 /// A record as the master reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Process id of the worker.
+    /// Process id of the worker, as it says; 0 before it has begun.
     pub pid: u32,
     /// What it does.
     pub state: State,
@@ -234,8 +240,8 @@ pub struct Snapshot {
     pub bytes_out: u64,
     /// Connections open.
     pub connections: u64,
-    /// Start of the oldest running request, CLOCK_MONOTONIC in nanoseconds.
-    pub busy_since: Option<u64>,
+    /// For how long the oldest running request runs.
+    pub busy: Option<Duration>,
     /// Threads that run a request.
     pub threads_busy: u64,
     /// Method and path of the oldest running request (the last one when idle), cut at [`LINE_BYTES`].
@@ -245,36 +251,44 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Decodes a record; `None` when there are fewer than [`RECORD_BYTES`] bytes. Any bytes decode to something, as a
-    /// worker that went mad may have written anything.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    /// Decodes a record at the time `now` of CLOCK_MONOTONIC, of a worker that was started `age` before; `None` when there are fewer
+    /// than [`RECORD_BYTES`] bytes.
+    ///
+    /// The record belongs to the worker's user, who may have written anything, so any bytes decode to something possible:
+    /// - a request began neither in the future nor before the worker;
+    /// - no more threads and connections than an app may have: [`MOST_THREADS`], [`MOST_CONNECTIONS`];
+    /// - counters are at most [`MOST_COUNTED`];
+    /// - the line has at most [`LINE_BYTES`] characters, all of them printable ASCII, as tables and log lines show it;
+    /// - an unknown state is [`State::Free`].
+    ///
+    /// What remains is a worker that lies about itself, or about others of its app: it is taken for idle, busy or hanging. The
+    /// process id is what the record says, and not to be used for more than to see that there is one.
+    pub fn decode(bytes: &[u8], now: Duration, age: Duration) -> Option<Self> {
         let (words, _) = bytes.get(..RECORD_BYTES)?.as_chunks::<8>();
         let word = |i: usize| u64::from_ne_bytes(words[i]);
+        let counter = |i: usize| word(i).min(MOST_COUNTED);
         let length = usize::try_from(word(LINE_LENGTH))
             .unwrap_or(usize::MAX)
             .min(LINE_BYTES);
         let line = &bytes[LINE * 8..LINE * 8 + length];
+        let since = Some(word(BUSY_SINCE)).filter(|&since| since != 0);
         Some(Self {
             pid: u32::try_from(word(PID)).unwrap_or(0),
             state: State::from_word(word(STATE)),
-            requests: word(REQUESTS),
-            errors: word(ERRORS),
-            bytes_out: word(BYTES_OUT),
-            connections: word(CONNECTIONS),
-            busy_since: Some(word(BUSY_SINCE)).filter(|&since| since != 0),
-            threads_busy: word(THREADS_BUSY),
-            // Log lines and tables show it: nothing that could steer a terminal.
+            requests: counter(REQUESTS),
+            errors: counter(ERRORS),
+            bytes_out: counter(BYTES_OUT),
+            connections: word(CONNECTIONS).min(MOST_CONNECTIONS.into()),
+            busy: since.map(|since| now.saturating_sub(Duration::from_nanos(since)).min(age)),
+            threads_busy: word(THREADS_BUSY).min(MOST_THREADS.into()),
             line: line
                 .iter()
-                .map(|&b| {
-                    if (b' '..=b'~').contains(&b) {
-                        char::from(b)
-                    } else {
-                        '?'
-                    }
+                .map(|&b| match b {
+                    b' '..=b'~' => char::from(b),
+                    _ => '?',
                 })
                 .collect(),
-            latency: std::array::from_fn(|i| word(LATENCY + i)),
+            latency: std::array::from_fn(|i| counter(LATENCY + i)),
         })
     }
 }
@@ -295,7 +309,7 @@ mod tests {
             .iter()
             .flat_map(|w| w.load(Ordering::Relaxed).to_ne_bytes())
             .collect();
-        Snapshot::decode(&bytes).unwrap()
+        Snapshot::decode(&bytes, Duration::from_nanos(100), Duration::from_nanos(50)).unwrap()
     }
 
     #[test]
@@ -310,7 +324,7 @@ mod tests {
         record.connections(3);
         record.sent(100);
         record.sent(1);
-        record.busy(55, 2, b"GET", b"/admin/");
+        record.busy(75, 2, b"GET", b"/admin/");
         record.answered(200, 3);
         record.answered(503, 100);
         let s = snapshot(record);
@@ -318,13 +332,16 @@ mod tests {
             (s.state, s.connections, s.bytes_out, s.threads_busy),
             (State::Busy, 3, 101, 2)
         );
-        assert_eq!((s.busy_since, s.line.as_str()), (Some(55), "GET /admin/"));
+        assert_eq!(
+            (s.busy, s.line.as_str()),
+            (Some(Duration::from_nanos(25)), "GET /admin/")
+        );
         assert_eq!(
             (s.requests, s.errors, s.latency[2], s.latency[7]),
             (2, 1, 1, 1)
         );
         record.idle();
-        assert_eq!(snapshot(record).busy_since, None);
+        assert_eq!(snapshot(record).busy, None);
     }
 
     #[test]
@@ -337,9 +354,43 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_decode() {
-        assert!(Snapshot::decode(&[0xff; RECORD_BYTES]).is_some());
-        assert!(Snapshot::decode(&[0xff; RECORD_BYTES - 1]).is_none());
+    fn any_bytes_decode_to_something_possible() {
+        let (now, age) = (Duration::from_secs(1000), Duration::from_secs(10));
+        for byte in 0..=u8::MAX {
+            let s = Snapshot::decode(&[byte; RECORD_BYTES], now, age).expect("a whole record");
+            let ascii = s.line.chars().all(|c| (' '..='~').contains(&c));
+            assert!(ascii && s.line.len() <= LINE_BYTES, "{}", s.line);
+            assert!(s.busy.is_none_or(|busy| busy <= age));
+            assert!(s.threads_busy <= MOST_THREADS.into());
+            assert!(s.connections <= MOST_CONNECTIONS.into());
+            let counters = [s.requests, s.errors, s.bytes_out];
+            assert!(
+                counters
+                    .iter()
+                    .chain(&s.latency)
+                    .all(|&n| n <= MOST_COUNTED)
+            );
+        }
+        assert!(Snapshot::decode(&[0xff; RECORD_BYTES - 1], now, age).is_none());
+    }
+
+    #[test]
+    fn a_request_began_neither_in_the_future_nor_before_its_worker() {
+        let (now, age) = (Duration::from_secs(1000), Duration::from_secs(10));
+        for (since, busy) in [
+            (995, 5),
+            (990, 10),
+            (989, 10),
+            (1000, 0),
+            (1001, 0),
+            (1 << 32, 0),
+        ] {
+            let mut bytes = [0; RECORD_BYTES];
+            let word = (since * 1_000_000_000_u64).to_ne_bytes();
+            bytes[BUSY_SINCE * 8..][..8].copy_from_slice(&word);
+            let s = Snapshot::decode(&bytes, now, age).expect("a whole record");
+            assert_eq!(s.busy, Some(Duration::from_secs(busy)), "{since}");
+        }
     }
 
     #[test]

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
 use crate::config::Address;
 use crate::effects::control::CallerId;
 use crate::effects::signals::Arrived;
-use crate::effects::template::{Order, Reply};
 use crate::master::world::{Notice, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
@@ -60,7 +60,7 @@ pub(super) enum Due {
     /// It ends, well or badly.
     Ends(Pid, bool),
     Loads(Pid),
-    Forks(Pid, Order),
+    Forks(Pid, Fork),
 }
 
 pub(super) struct Kernel {
@@ -314,7 +314,7 @@ impl Kernel {
         }
     }
 
-    fn fork_from(&mut self, template: Pid, order: &Order) {
+    fn fork_from(&mut self, template: Pid, order: &Fork) {
         let Some(process) = self.processes.get(&template) else {
             return;
         };
@@ -329,12 +329,25 @@ impl Kernel {
         };
         match self.fork(&app, generation, kind, code) {
             Some(pid) => {
-                self.reply(template, pid, Reply::Forked(order.ticket));
+                self.reply(
+                    template,
+                    pid,
+                    Reply::Forked {
+                        ticket: order.ticket,
+                    },
+                );
                 self.begin_worker(pid, code);
             }
             None => {
                 let reason = "Resource temporarily unavailable".to_owned();
-                self.reply(template, template, Reply::Failed(order.ticket, reason));
+                self.reply(
+                    template,
+                    template,
+                    Reply::Failed {
+                        ticket: order.ticket,
+                        reason,
+                    },
+                );
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 
 use super::disk::{Code, End, code, end};
@@ -14,7 +15,6 @@ use crate::config::Address;
 use crate::effects::control::CallerId;
 use crate::effects::signals::Arrived;
 use crate::effects::tail::Heard;
-use crate::effects::template::{Order, Reply};
 use crate::master::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
@@ -42,10 +42,6 @@ impl Kernel {
 impl World for Kernel {
     fn now(&self) -> Instant {
         self.now
-    }
-
-    fn monotonic(&self) -> u64 {
-        self.nanoseconds()
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
@@ -220,7 +216,7 @@ impl World for Kernel {
         mail.unwrap_or_default()
     }
 
-    fn order(&mut self, template: Pid, order: &Order) -> bool {
+    fn order(&mut self, template: Pid, order: &Fork) -> bool {
         self.after(5, Due::Forks(template, *order));
         true
     }
@@ -256,7 +252,7 @@ impl World for Kernel {
         assert!(records.remove(&record), "a record is given back once");
     }
 
-    fn read(&self, app: &Name, record: u32) -> Option<Snapshot> {
+    fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
         let mut processes = self.processes.values();
         let is_it =
             |kind: &Kind| matches!(kind, Kind::Worker { record: Some(own), .. } if *own == record);
@@ -268,7 +264,9 @@ impl World for Kernel {
             errors: 0,
             bytes_out: 0,
             connections: 0,
-            busy_since: process.busy_since,
+            busy: process.busy_since.map(|since| {
+                Duration::from_nanos(self.nanoseconds().saturating_sub(since)).min(age)
+            }),
             threads_busy: process.busy_since.map_or(0, |_| 1),
             line: "GET /".into(),
             latency: [0; LATENCY_BUCKETS],

@@ -6,7 +6,7 @@ import signal
 import unittest
 
 from client import Client
-from manager import Worker
+from manager import GUARD, Failure, Worker
 from test_wsgi import OPTIONS
 
 
@@ -31,6 +31,14 @@ class Case(unittest.TestCase):
         self.assertEqual(worker.receive(worker.notify), ("READY=1", second))
         return worker, second
 
+    def failed_start(self, application="apps:application", extension=None, **settings):
+        """The log of a process that ends with status 1 before it is ready."""
+        with self.assertRaises(Failure) as failure:
+            Fails(extension or OPTIONS["extension"], application, python=OPTIONS["python"], **settings)
+        status, _, log = str(failure.exception).partition("\n")
+        self.assertEqual(status, "exit status 1", log)
+        return log
+
     def states(self, worker, pids, path):
         """What each of these processes answers, by its id."""
         states = {}
@@ -42,3 +50,19 @@ class Case(unittest.TestCase):
 
     def assertStops(self, worker):
         self.assertEqual(worker.stop(), 0, worker.read_log())
+
+
+class Fails(Worker):
+    """A process that is expected to end before it is ready."""
+
+    def receive(self, sock):
+        status = self.process.wait(GUARD)
+        failure = Failure("exit status %d\n%s" % (status, self.read_log()))
+        if self.template is not None:
+            self.template.close()
+            self.template = None
+        self.__exit__()
+        raise failure
+
+    def kill(self):
+        """It has ended."""

@@ -1,4 +1,4 @@
-"""An application that notes in the file EVENTS what it is told of a fork. The process in between dies of it while there is a file
+"""An application that notes in the file EVENTS what it is told of a fork. The intermediate process dies of it while there is a file
 DEADLY, or hangs if that is a FIFO, which it opens."""
 
 import os

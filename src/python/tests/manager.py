@@ -1,6 +1,7 @@
 """Plays the manager's part of the worker contract: binds a socket, starts workers, takes their datagrams."""
 
 import array
+import fcntl
 import json
 import os
 import select
@@ -13,11 +14,14 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
 GUARD = 30  # seconds after which a wait is a failure
+CONTRACT = "1"  # the version of the worker contract
+F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
     "threads": 1,
-    "preload": False,
     "static": {},
+    "max_requests": None,
+    "max_requests_jitter": 0,
     "max_body": 64 << 20,
     "max_head": 32768,
     "max_headers": 100,
@@ -28,7 +32,6 @@ SETTINGS = {
     "keepalive_timeout": 60.0,
     "graceful_timeout": 20.0,
     "max_connections": 1000,
-    "listeners": ["127.0.0.1:0"],
 }
 
 # Lowers its own descriptors to the numbers of the contract, then becomes the program, as a manager's child does between fork and exec.
@@ -51,10 +54,13 @@ class Failure(Exception):
 
 
 class Worker:
-    """One worker, perhaps with a template in front of it; use it as a context manager. `dual`: a listener for IPv6 and IPv4."""
+    """One worker, perhaps with a template in front of it; use it as a context manager. `dual`: a listener for IPv6 and IPv4.
+    `env`: more variables, or others, or with None fewer than the contract's."""
 
-    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, **settings):
+    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, preload=False, seals=SEALS, bootstrap=None, **settings):
         self.settings = dict(SETTINGS, application=application, **settings)
+        self.preload = preload
+        self.bootstrap = bootstrap  # another text than the manager's
         self.python = python
         self.extension = os.path.abspath(extension)
         self.chdir = chdir
@@ -78,8 +84,9 @@ class Worker:
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind("\0preforkd-test-%d-%s" % (os.getpid(), os.path.basename(self.folder.name)))
         self.notify.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.board = os.memfd_create("scoreboard")
+        self.board = os.memfd_create("scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.board, 64 * 512)
+        fcntl.fcntl(self.board, F_ADD_SEALS, seals)
         self.log = open(os.path.join(self.folder.name, "log"), "w+b")
         self.template = None
         self.pid = None
@@ -87,10 +94,12 @@ class Worker:
         self.start()
 
     def start(self):
-        preload = self.settings["preload"]
+        preload = self.preload
         fds = [self.listener.fileno(), self.board]
-        env = dict(os.environ, **self.env)
+        env = dict(os.environ)
         env.update(
+            PREFORKD_CONTRACT=CONTRACT,
+            PREFORKD_KIND="template" if preload else "wsgi",
             LISTEN_FDS="1",
             LISTEN_FDNAMES="web",
             NOTIFY_SOCKET=self.notify.getsockname().replace(b"\0", b"@", 1).decode(),
@@ -116,8 +125,15 @@ class Worker:
         else:
             env["PREFORKD_SLOT"] = "3"
             env["PREFORKD_SCOREBOARD_RECORD"] = "9"
-        with open(BOOTSTRAP) as source:
-            bootstrap = source.read()
+        for name, value in self.env.items():
+            if value is None:
+                del env[name]
+            else:
+                env[name] = value
+        bootstrap = self.bootstrap
+        if bootstrap is None:
+            with open(BOOTSTRAP) as source:
+                bootstrap = source.read()
         numbers = ",".join(map(str, fds))
         self.process = subprocess.Popen(
             [sys.executable, "-c", LAUNCH, numbers, self.python, "-c", bootstrap],

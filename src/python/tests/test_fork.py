@@ -61,11 +61,11 @@ class Fork(Case):
             self.assertEqual((parent(pid), worker.record(slot)[0]), (os.getpid(), pid))
             with open("/proc/%d/cmdline" % pid) as cmdline:
                 self.assertEqual(cmdline.read().rstrip("\0"), "preforkd: web/%d gen 2" % slot)
-        # Several of them had one process in between.
+        # Several of them had one intermediate process.
         forks = [event for event in self.events() if event == (worker.process.pid, "before")]
         self.assertLess(len(forks), 10)
 
-    def test_a_process_in_between_that_dies_fails_its_orders_and_no_others(self):
+    def test_an_intermediate_process_that_dies_fails_its_orders_and_no_others(self):
         worker = self.hooked()
         before = self.events()
         with open(self.deadly, "w"):
@@ -73,7 +73,7 @@ class Fork(Case):
         for ticket in (11, 12, 13):
             worker.order(ticket, ticket, ticket)
         worker.process.send_signal(signal.SIGCONT)
-        lost = "LOST 11,12,13 the process in between exited with status 3"
+        lost = "LOST 11,12,13 the intermediate process exited with status 3"
         self.assertEqual(worker.receive(worker.template), (lost, worker.process.pid))
         # It was one process.
         self.assertEqual([event for _, event in self.events()[len(before):]].count("child"), 1)
@@ -82,17 +82,20 @@ class Fork(Case):
         self.addCleanup(os.kill, pid, signal.SIGKILL)
         self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
 
-    def test_a_process_in_between_that_hangs_keeps_nobody_else_waiting(self):
+    def test_an_intermediate_process_that_hangs_keeps_nobody_else_waiting(self):
         worker = self.hooked()
         held = self.hang(worker, 11)
         pid = worker.fork(12, 12, 12)
         self.addCleanup(os.kill, pid, signal.SIGKILL)
         self.assertEqual(worker.receive(worker.notify), ("READY=1", pid))
-        failed = "LOST 11 the process in between hung in what the application does at a fork"
+        failed = (
+            "LOST 11 the intermediate process did not finish within 5s; a hook that the application registered with "
+            "os.register_at_fork may block"
+        )
         self.assertEqual(worker.receive(worker.template), (failed, worker.process.pid))
         self.assertEqual(held.read(), "", "it has ended")
 
-    def test_a_process_in_between_that_hangs_ends_with_the_template(self):
+    def test_an_intermediate_process_that_hangs_ends_with_the_template(self):
         worker = self.hooked()
         held = self.hang(worker, 11)
         worker.process.terminate()
@@ -100,7 +103,7 @@ class Fork(Case):
         self.assertEqual(held.read(), "")
 
     def hang(self, worker, ticket):
-        """Has a process in between hang; a pipe that ends with it."""
+        """Has an intermediate process hang; a pipe that ends with it."""
         os.mkfifo(self.deadly)
         worker.order(ticket, ticket, ticket)
         held = open(self.deadly)
@@ -117,7 +120,7 @@ class Fork(Case):
             seen.setdefault(pid, []).append(event)
         self.assertEqual(seen.pop(worker.process.pid), ["before", "parent"])
         self.assertEqual(seen.pop(worker.pid), ["child"])
-        # In between.
+        # The intermediate process.
         self.assertEqual(list(seen.values()), [["child", "before", "parent"]])
 
     def test_chance_and_tls_differ_between_workers(self):

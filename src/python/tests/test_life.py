@@ -7,13 +7,11 @@ import select
 import signal
 import socket
 import tempfile
-import unittest.mock
+import unittest
 
-import manager
 from case import Case
 from client import Client
-from manager import GUARD, Worker
-from test_wsgi import OPTIONS
+from manager import GUARD
 
 
 class Life(Case):
@@ -99,11 +97,7 @@ class Life(Case):
                 ("apps:answer", "is not callable"),
                 (":", "does not name an application"),
             ]:
-                with self.assertRaises(Exception) as failure:
-                    with unittest.mock.patch.object(manager, "GUARD", 10):
-                        StartFails(OPTIONS["extension"], application, python=OPTIONS["python"], preload=preload)
-                log = str(failure.exception)
-                self.assertIn("exit status 1\n", log)
+                log = self.failed_start(application, preload=preload)
                 self.assertEqual(log.count(error), 1, log)
                 self.assertEqual(log.count("Traceback") <= 1, True, log)
 
@@ -273,13 +267,3 @@ class Life(Case):
             self.client(worker).ask("/several", fields=[("Connection", "close")])
         with Client(worker.connect()) as client:
             self.assertLessEqual(json.loads(client.ask("/process").body)["fds"], first + 2)
-
-
-class StartFails(Worker):
-    """A worker that is expected to end before it is ready."""
-
-    def receive(self, sock):
-        status = self.process.wait(manager.GUARD)
-        self.pid = None
-        self.template = None
-        raise manager.Failure("exit status %d\n%s" % (status, self.read_log()))

@@ -1,0 +1,158 @@
+//! Settings of a WSGI worker, which travel as one JSON object (preforkd-worker(7), "PREFORKD_WSGI").
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Most threads of a worker.
+pub const MOST_THREADS: u32 = 1000;
+/// Most connections of a worker.
+pub const MOST_CONNECTIONS: u32 = 1_000_000;
+
+/// What an app with `wsgi` is configured to do; preforkd.toml(5) describes each key. Sizes are in bytes, times in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// `module:attribute`.
+    pub application: String,
+    /// How many requests a worker runs at a time, at most [`MOST_THREADS`].
+    pub threads: u32,
+    /// URL prefixes and the folders whose files are served below them.
+    #[serde(rename = "static")]
+    pub static_files: BTreeMap<String, PathBuf>,
+    /// After so many requests the worker asks to be replaced.
+    pub max_requests: Option<u64>,
+    /// Up to so many more, by chance.
+    pub max_requests_jitter: u64,
+    /// Most bytes of a request's head.
+    pub max_head: u64,
+    /// Most fields of a request's head.
+    pub max_headers: u32,
+    /// Most bytes of a request's body.
+    pub max_body: u64,
+    /// As many bytes of a body are kept in memory; a longer one goes to a file.
+    pub body_in_memory: u64,
+    /// Within this the head of a request must arrive.
+    #[serde(with = "seconds")]
+    pub header_timeout: Duration,
+    /// Within this the next bytes of a body must arrive.
+    #[serde(with = "seconds")]
+    pub body_timeout: Duration,
+    /// Within this a client must take some bytes of a response.
+    #[serde(with = "seconds")]
+    pub write_timeout: Duration,
+    /// So long an idle connection stays open.
+    #[serde(with = "seconds")]
+    pub keepalive_timeout: Duration,
+    /// So long after SIGTERM the master waits before it kills.
+    #[serde(with = "seconds")]
+    pub graceful_timeout: Duration,
+    /// Most connections of one worker, at most [`MOST_CONNECTIONS`].
+    pub max_connections: u32,
+}
+
+impl Settings {
+    /// The JSON object.
+    ///
+    /// # Errors
+    /// A path that is not UTF-8.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Reads the JSON object.
+    ///
+    /// # Errors
+    /// A key that is missing, unknown or of another type.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+}
+
+/// Times as numbers of seconds with fractions.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    /// 136 years: with a longer time, sums of times would overflow.
+    const MOST: Duration = Duration::from_secs(u32::MAX as u64);
+
+    pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(time.min(&MOST).as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds.min(MOST.as_secs_f64())).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            application: "site.wsgi:app".into(),
+            threads: 4,
+            static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
+            max_requests: Some(1000),
+            max_requests_jitter: 7,
+            max_head: 1,
+            max_headers: 2,
+            max_body: u64::MAX,
+            body_in_memory: 3,
+            header_timeout: Duration::from_millis(1500),
+            body_timeout: Duration::from_secs(2),
+            write_timeout: Duration::ZERO,
+            keepalive_timeout: Duration::from_secs(4),
+            graceful_timeout: Duration::from_secs(5),
+            max_connections: 6,
+        }
+    }
+
+    #[test]
+    fn a_worker_reads_what_the_master_wrote() {
+        let mut settings = settings();
+        let json = settings.encode().expect("UTF-8");
+        assert_eq!(Settings::parse(&json).expect("the same type"), settings);
+        assert!(json.contains("\"header_timeout\":1.5,"), "{json}");
+        settings.max_requests = None;
+        settings.header_timeout = Duration::MAX;
+        let json = settings.encode().expect("UTF-8");
+        let read = Settings::parse(&json).expect("the same type");
+        assert_eq!(read.max_requests, None);
+        assert_eq!(
+            read.header_timeout,
+            Duration::from_secs(u64::from(u32::MAX))
+        );
+    }
+
+    #[test]
+    fn keys_of_another_version_are_refused() {
+        let json = settings().encode().expect("UTF-8");
+        for other in [
+            "",
+            "{}",
+            &json.replacen("threads", "workers", 1),
+            &json.replacen("1.5", "-1.5", 1),
+            &json.replacen("1.5", "\"1.5\"", 1),
+            &json.replacen('{', "{\"new\":1,", 1),
+        ] {
+            assert!(Settings::parse(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_cannot_be_passed() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let mut settings = settings();
+        let path = std::ffi::OsString::from_vec(b"/srv/\xff".to_vec());
+        settings.static_files.insert("/x/".into(), path.into());
+        assert!(settings.encode().is_err());
+    }
+}
