@@ -12,8 +12,7 @@ use super::report;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
-use super::world::World;
-use crate::effects::control::CallerId;
+use super::world::{CallerId, World};
 use crate::release::Name;
 
 /// How often those who call are taken in when there was no descriptor left for them.

@@ -9,8 +9,7 @@ use nix::unistd::Pid;
 
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, World};
-use crate::effects::tail::Heard;
+use super::world::{Exit, Heard, World};
 
 /// When all have ended, what they have written is still passed on for so long.
 const LAST_WORDS: Duration = Duration::from_secs(1);

@@ -7,9 +7,8 @@ use nix::sys::signal::Signal;
 
 use super::control::{self, Order};
 use super::workers::App;
-use super::world::{Notice, World};
+use super::world::{CallerId, Notice, World};
 use super::{Master, Outcome};
-use crate::effects::control::CallerId;
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
 use crate::supervisor::Event;

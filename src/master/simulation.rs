@@ -15,10 +15,8 @@ mod disk;
 mod kernel;
 mod world;
 
-use super::world::{Notice, Source, World};
+use super::world::{Arrived, CallerId, Notice, Source, World};
 use super::{Master, Outcome};
-use crate::effects::control::CallerId;
-use crate::effects::signals::Arrived;
 use crate::release::{self, Name, State};
 use disk::{Code, Disk, End, NAMES, Written};
 use kernel::{Due, Kernel, Kind, Process};

@@ -11,13 +11,14 @@ use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
-use crate::effects::control::CallerId;
-use crate::effects::signals::Arrived;
-use crate::effects::tail::Heard;
 use crate::plan::{self, Launch, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 use crate::sys::Progress;
+
+pub use crate::effects::control::CallerId;
+pub use crate::effects::signals::Arrived;
+pub use crate::effects::tail::Heard;
 
 /// Where something has happened. Each descriptor that the world watches belongs to one of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

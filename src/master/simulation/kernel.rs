@@ -9,9 +9,7 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
 use crate::config::Address;
-use crate::effects::control::CallerId;
-use crate::effects::signals::Arrived;
-use crate::master::world::{Notice, Source};
+use crate::master::world::{Arrived, CallerId, Notice, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;

@@ -12,10 +12,9 @@ use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 use super::disk::{Code, End, code, end};
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
-use crate::effects::control::CallerId;
-use crate::effects::signals::Arrived;
-use crate::effects::tail::Heard;
-use crate::master::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
+use crate::master::world::{
+    Arrived, CallerId, Change, Exit, Heard, Notice, Private, Role, Source, Start, Whom, World,
+};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::Progress;
