@@ -193,7 +193,7 @@ impl Master {
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
             let shown = path.display().to_string();
-            PidFile::write(path).map_err(|e| {
+            PidFile::write(&path).map_err(|e| {
                 io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
             })
         });

@@ -1,5 +1,5 @@
 //! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment, asking
-//! for the length of an accept queue.
+//! for the length of an accept queue and for random numbers.
 //!
 //! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
 //! meet a lock that another thread held.
@@ -314,6 +314,20 @@ pub fn accept_queue(listener: &BorrowedFd) -> u32 {
     }
     let mut look = [PollFd::new(*listener, PollFlags::POLLIN)];
     u32::from(poll(&mut look, PollTimeout::ZERO).is_ok_and(|number| number > 0))
+}
+
+/// A number that nobody can guess: getrandom(2).
+///
+/// # Errors
+/// The kernel has none yet, early at boot.
+pub fn random() -> nix::Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the kernel writes at most as many bytes as the array has.
+    let length =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    // So few are never cut short: random(4).
+    nix::errno::Errno::result(length)?;
+    Ok(u64::from_ne_bytes(bytes))
 }
 
 /// Takes over a descriptor that the init system passed to this process.

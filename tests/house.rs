@@ -118,19 +118,26 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "log_files",
             "memory",
             "notify",
+            "paths",
             "pid_file",
             "private",
             "probe",
             "scoreboard",
             "signals",
+            "socket_file",
             "tail",
             "template",
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
-            let launches = ["log_files", "probe", "template"].contains(&name.as_str());
-            let allowed =
-                (launches && other == "launch") || (name == "template" && other == "notify");
+            let users: &[&str] = match other {
+                "launch" => &["log_files", "probe", "template"],
+                "notify" => &["template"],
+                "paths" => &["log_files", "notify", "pid_file", "socket_file"],
+                "socket_file" => &["control", "listen"],
+                _ => &[],
+            };
+            let allowed = users.contains(&name.as_str());
             assert!(
                 !known || allowed || other == name,
                 "effects/{name} knows effects/{other}"
