@@ -75,6 +75,9 @@ enum Command {
     WriteLog {
         /// The file.
         path: PathBuf,
+        /// The master waits to hear whether it can be opened.
+        #[arg(long)]
+        report: bool,
     },
 }
 
@@ -83,8 +86,8 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let own_task = match &arguments.command {
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { path }) => Some(
-            log_writer::run(path)
+        Some(Command::WriteLog { path, report }) => Some(
+            log_writer::run(path, *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", path.display())),
         ),
         _ => None,
@@ -198,8 +201,11 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    sys::move_environment();
-    if let Err(error) = title::set(&format!("preforkd: master {name}"), Room::Environment) {
+    let room = match sys::move_environment() {
+        Ok(()) => Room::Environment,
+        Err(_) => Room::Arguments,
+    };
+    if let Err(error) = title::set(&format!("preforkd: master {name}"), room) {
         warn!("cannot set the process title: {error}");
     }
     // The configuration is found again at each reload, wherever somebody changes to.
@@ -210,7 +216,8 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         std::process::id(),
         file.display()
     );
-    let mut listeners = Listeners::inherit();
+    let mut listeners = Listeners::inherit()
+        .map_err(|error| format!("cannot take over the sockets of the init system: {error}"))?;
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;

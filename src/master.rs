@@ -236,7 +236,7 @@ impl Master {
         for name in master.listeners.unused() {
             warn!("the inherited socket {name} is used by no app");
         }
-        let log_files = master.log_files.open(&plan.log_files());
+        let log_files = master.log_files.open_and_wait(&plan.log_files());
         log_files.map_err(io::Error::other)?;
         master.propose(plan, Opened::default());
         Ok(master)

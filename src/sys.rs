@@ -1,13 +1,15 @@
 //! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment, asking
 //! for the length of an accept queue and for random numbers.
 //!
-//! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
-//! meet a lock that another thread held.
+//! What [`spawn`] does between fork and exec is async-signal-safe and works on memory that was prepared before, so that the
+//! child meets no lock that another thread held: signal-safety(7). (The master has one thread anyway.)
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -128,8 +130,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
         Some(&SigSet::all()),
         Some(&mut before),
     )?;
-    // SAFETY: the master has a single thread, so the child may do what the master may; it only makes
-    // async-signal-safe calls on memory prepared above, and ends in execve or _exit.
+    // SAFETY: the child only makes async-signal-safe calls on memory prepared above, and ends in execve or _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
         write_decimal(&mut listen_pid[11..], getpid().as_raw());
@@ -330,12 +331,33 @@ pub fn random() -> nix::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Takes over a descriptor that the init system passed to this process.
+/// Descriptors that were taken over.
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// Takes over a descriptor that was passed to this program by whoever started it; from then on it is closed on exec.
 ///
-/// Each number may be taken once only; [`sd_notify::listen_fds_with_names`] names those that were passed.
-pub fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: the init system opened it for us and nothing else in the process knows its number.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// # Errors
+/// It was not passed: it is not open, it is a standard stream, it was taken over before, or this program has opened it itself,
+/// which shows by its being closed on exec, as all are that the standard library and nix open.
+pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    let not_passed = |why: &str| io::Error::other(format!("descriptor {fd} was not passed: {why}"));
+    if fd < FIRST_FD {
+        return Err(not_passed("it is a standard stream"));
+    }
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if taken.contains(&fd) {
+        return Err(not_passed("it was taken over before"));
+    }
+    // SAFETY: plain numbers.
+    let flags = nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(not_passed("it was opened by this program"));
+    }
+    // SAFETY: plain numbers.
+    nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    taken.insert(fd);
+    // SAFETY: it is open, nothing in this program has opened it, and nothing else here gets it again.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 unsafe extern "C" {
@@ -343,7 +365,13 @@ unsafe extern "C" {
 }
 
 /// Copies the environment to the heap, for good, so that a process title may take its place.
-pub fn move_environment() {
+///
+/// # Errors
+/// This process has other threads, which may read the environment meanwhile; or that cannot be seen (proc(5)).
+pub fn move_environment() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("there is more than one thread"));
+    }
     // SAFETY: the process has one thread, so nobody changes or reads the environment meanwhile. The list ends
     // with a null pointer and its entries are NUL-terminated strings; the copies live for ever.
     unsafe {
@@ -356,6 +384,7 @@ pub fn move_environment() {
         copies.push(ptr::null());
         environ = copies.leak().as_ptr();
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -370,5 +399,20 @@ mod tests {
             let text = CStr::from_bytes_until_nul(&text).expect("a NUL");
             assert_eq!(text.to_str(), Ok(pid.to_string().as_str()));
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_taken_over_once_and_only_if_it_was_passed() {
+        let own = pipe2(OFlag::O_CLOEXEC).expect("a pipe").0;
+        let error = adopt(own.as_raw_fd()).expect_err("it is ours");
+        assert!(
+            error.to_string().contains("opened by this program"),
+            "{error}"
+        );
+        assert!(adopt(2).is_err());
+        assert!(adopt(1_000_000).is_err());
+        let passed = std::os::fd::IntoRawFd::into_raw_fd(pipe2(OFlag::empty()).expect("a pipe").0);
+        let taken = adopt(passed).expect("it looks as if it was passed");
+        assert!(adopt(taken.as_raw_fd()).is_err(), "once only");
     }
 }

@@ -128,14 +128,14 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
     })
 }
 
-/// Starts this program itself for one of its own tasks, with a descriptor as number 3.
+/// Starts this program itself for one of its own tasks, with descriptors from number 3 on.
 ///
 /// # Errors
 /// No process could be made.
 pub fn own(
     arguments: impl IntoIterator<Item = OsString>,
     stderr: Option<BorrowedFd>,
-    fd: BorrowedFd,
+    fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
     let (pid, _) = sys::spawn(&Process {
@@ -150,7 +150,7 @@ pub fn own(
         umask: None,
         stdout: None,
         stderr,
-        fds: vec![fd],
+        fds,
     })?;
     Ok(pid)
 }

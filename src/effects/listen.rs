@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -11,6 +12,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
+use preforkd_worker::env::{self, FIRST_LISTENER};
 
 use super::socket_file::{self, Rights, SocketFile};
 use crate::config::Address;
@@ -76,21 +78,24 @@ pub struct Listeners {
 
 impl Listeners {
     /// No listeners yet, but those that the init system passed: sd_listen_fds(3).
-    pub fn inherit() -> Self {
-        let passed = sd_notify::listen_fds_with_names().into_iter().flatten();
-        let inherited = passed.map(|(fd, name)| {
-            let socket = sys::adopt(fd);
+    ///
+    /// # Errors
+    /// What it says it has passed was not.
+    pub fn inherit() -> io::Result<Self> {
+        let names = passed(|name| std::env::var(name).ok(), std::process::id());
+        let inherited = names.zip(FIRST_LISTENER..).map(|(name, fd)| {
+            let socket = sys::adopt(fd)?;
             let address = local_address(&socket);
-            Inherited {
+            Ok(Inherited {
                 name,
                 socket,
                 address,
-            }
+            })
         });
-        Self {
+        Ok(Self {
             open: BTreeMap::new(),
-            inherited: inherited.collect(),
-        }
+            inherited: inherited.collect::<io::Result<_>>()?,
+        })
     }
 
     /// Opens what is wanted and not open yet; says which those are.
@@ -207,6 +212,21 @@ impl Listeners {
     }
 }
 
+/// The names of the sockets that the init system has passed to the process `own`, the first of them as descriptor 3.
+fn passed(variable: impl Fn(&str) -> Option<String>, own: u32) -> impl Iterator<Item = String> {
+    let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
+    let count = match number(env::LISTEN_PID) {
+        Some(pid) if pid == own => number(env::LISTEN_FDS).unwrap_or(0),
+        _ => 0,
+    };
+    let names = variable(env::LISTEN_FDNAMES).filter(|names| !names.is_empty());
+    let names = names.iter().flat_map(|names| names.split(':'));
+    let names: Vec<_> = names.map(str::to_owned).collect();
+    // What has no name is called so: sd_listen_fds_with_names(3).
+    let nameless = std::iter::repeat_with(|| "unknown".to_owned());
+    names.into_iter().chain(nameless).take(count as usize)
+}
+
 fn local_address(socket: &OwnedFd) -> Option<Address> {
     let address: SockaddrStorage = socket::getsockname(socket.as_raw_fd()).ok()?;
     if let Some(v4) = address.as_sockaddr_in() {
@@ -282,4 +302,35 @@ fn backlog(listener: &Listener) -> Backlog {
     // The kernel cuts it to net.core.somaxconn: listen(2).
     let wanted = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_passed_is_known_by_the_environment() {
+        let of = |pid: &str, fds: &str, names: &str| {
+            passed(
+                |name| {
+                    let value = match name {
+                        "LISTEN_PID" => pid,
+                        "LISTEN_FDS" => fds,
+                        _ => names,
+                    };
+                    (!value.is_empty()).then(|| value.to_owned())
+                },
+                7,
+            )
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(of("7", "2", "web:admin"), ["web", "admin"]);
+        assert_eq!(of("7", "2", ""), ["unknown", "unknown"]);
+        assert_eq!(of("7", "2", "web"), ["web", "unknown"]);
+        assert_eq!(of("7", "1", "web:admin"), ["web"]);
+        assert_eq!(of("7", "3", "x::z"), ["x", "", "z"]);
+        for (pid, fds) in [("8", "1"), ("", "1"), ("7", ""), ("7", "-1"), ("x", "1")] {
+            assert!(of(pid, fds, "web").is_empty(), "{pid} {fds}");
+        }
+    }
 }

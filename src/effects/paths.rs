@@ -92,6 +92,8 @@ pub struct Folder {
     trust: Trust,
     /// Everybody may go through it and through all folders on the way.
     pub is_open_to_all: bool,
+    /// Others may put files of their own into it, even if it is trusted: /tmp.
+    pub is_shared: bool,
     /// Where the trust ended: the last folder that is trusted, and the way from there.
     border: Option<Border>,
 }
@@ -213,6 +215,7 @@ impl Walk {
             dir: self.dir,
             trust: self.trust,
             is_open_to_all: self.is_open_to_all,
+            is_shared: self.seen.mode & (GROUP_WRITES | OTHERS_WRITE) != 0,
             border: self.border,
         }
     }

@@ -209,13 +209,13 @@ fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<
     let stat = fstat(&file).map_err(explain("looking what lies there"))?;
     let what = match kind(&stat) {
         SFlag::S_IFSOCK => "a socket",
-        SFlag::S_IFLNK => "a symbolic link",
-        SFlag::S_IFDIR => "a folder",
-        _ => "a file that is no socket",
+        SFlag::S_IFLNK => "a symbolic link of this name",
+        SFlag::S_IFDIR => "a folder of this name",
+        _ => "a file of this name that is no socket",
     };
     if what != "a socket" {
         return Err(format!(
-            "there is {what} of this name (move it away, or configure another path)"
+            "there is {what} (move it away, or configure another path)"
         ));
     }
     if stat.st_uid != geteuid().as_raw() && Some(stat.st_uid) != owner {
@@ -323,7 +323,7 @@ mod tests {
         symlink(&target, folder.path().join("link")).expect("room");
         std::fs::create_dir(folder.path().join("folder")).expect("room");
         for (name, said) in [
-            ("target", "a file that is no socket"),
+            ("target", "a file of this name that is no socket"),
             ("link", "a symbolic link"),
             ("folder", "a folder"),
         ] {

@@ -89,7 +89,7 @@ impl Master {
             listeners: listeners.map_err(|error| error.to_string())?,
             log_files: Vec::new(),
         };
-        match self.log_files.open(&plan.log_files()) {
+        match self.log_files.open_and_wait(&plan.log_files()) {
             Ok(files) => opened.log_files = files,
             Err(error) => {
                 self.close(&opened);
