@@ -19,7 +19,7 @@ use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::OomKills;
-use crate::effects::notify::NotifySocket;
+use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::Signals;
@@ -100,7 +100,7 @@ pub struct Master {
     file: PathBuf,
     poll: Poll,
     signals: Signals,
-    notify: NotifySocket,
+    notify: Notify,
     /// Not all messages were read.
     more_messages: bool,
     init: Init,
@@ -166,10 +166,8 @@ impl Master {
         mut signals: Signals,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
-        let notify = NotifySocket::bind()?;
+        let notify = Notify::new()?;
         signals.register(poll.registry(), SIGNALS)?;
-        poll.registry()
-            .register(&mut SourceFd(&notify.fd()), NOTIFY, Interest::READABLE)?;
         let init = Init::find().unwrap_or_else(|error| {
             warn!("cannot reach the init system at NOTIFY_SOCKET: {error} (it will not learn that preforkd is ready)");
             Init::absent()
@@ -238,6 +236,7 @@ impl Master {
         }
         let log_files = master.log_files.open_and_wait(&plan.log_files());
         log_files.map_err(io::Error::other)?;
+        master.hear_apps_of(&plan)?;
         master.propose(plan, Opened::default());
         Ok(master)
     }
@@ -355,8 +354,14 @@ impl Master {
 
     /// What has become due by all that happened.
     fn follow_up(&mut self) {
-        self.apps
-            .retain(|_, app| !(app.removed && app.supervisor.is_empty()));
+        let notify = &mut self.notify;
+        self.apps.retain(|name, app| {
+            let stays = !(app.removed && app.supervisor.is_empty());
+            if !stays {
+                notify.unbind(name);
+            }
+            stays
+        });
         self.start_wanted_reload();
         self.answer_scaled();
         let counts = self.apps.iter().map(|(name, app)| {

@@ -317,6 +317,65 @@ pub fn accept_queue(listener: &BorrowedFd) -> u32 {
     u32::from(poll(&mut look, PollTimeout::ZERO).is_ok_and(|number| number > 0))
 }
 
+/// Receives a message and who sent it, if the socket passes credentials: unix(7). There is no room for descriptors that come
+/// along, so the kernel closes them. Never blocks.
+///
+/// # Errors
+/// There is no message (EAGAIN), or the kernel has no memory.
+pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<Pid>)> {
+    /// Room for one header with credentials and nothing else, aligned as a header has to be.
+    #[repr(C)]
+    struct Room {
+        header: libc::cmsghdr,
+        credentials: libc::ucred,
+        padding: u32,
+    }
+    // SAFETY: the structures consist of numbers and pointers, for which zero is a value.
+    let (mut room, mut message): (Room, libc::msghdr) = unsafe { std::mem::zeroed() };
+    let mut part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = ptr::from_mut(&mut room).cast();
+    message.msg_controllen = size_of::<Room>() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the kernel writes at most `iov_len` bytes to `bytes` and `msg_controllen` bytes to `room`.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+    let length = nix::errno::Errno::result(length)?;
+    let has_credentials = message.msg_controllen > 0
+        && room.header.cmsg_level == libc::SOL_SOCKET
+        && room.header.cmsg_type == libc::SCM_CREDENTIALS;
+    let sender = has_credentials.then(|| Pid::from_raw(room.credentials.pid));
+    Ok((length as usize, sender))
+}
+
+/// From `asm-generic/socket.h`, since Linux 6.16; the libc crate has no name for it yet.
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_PASSRIGHTS: libc::c_int = 83;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_PASSRIGHTS: libc::c_int = 0x5c;
+
+/// Refuses descriptors that are passed over a unix socket: who tries to pass one gets EPERM.
+///
+/// # Errors
+/// The kernel is older than Linux 6.16.
+pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
+    let no: libc::c_int = 0;
+    // SAFETY: the kernel reads as many bytes as the number has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            ptr::from_ref(&no).cast(),
+            size_of_val(&no) as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result).map(drop)
+}
+
 /// A number that nobody can guess: getrandom(2).
 ///
 /// # Errors

@@ -1,10 +1,15 @@
 //! What workers and templates say.
 
+use std::io;
+
 use log::{debug, info};
+use mio::Interest;
+use mio::unix::SourceFd;
 use nix::unistd::Pid;
 use preforkd_worker::notify;
 
-use super::{Master, report};
+use super::{Master, NOTIFY, report};
+use crate::plan::Plan;
 use crate::supervisor::Event;
 
 /// So many messages are read at a time, lest a worker that sends without end takes all memory and all time. It
@@ -15,21 +20,51 @@ const MOST_MESSAGES: usize = 1024;
 const LONGEST_STATUS: usize = 200;
 
 impl Master {
+    /// Has sockets ready on which the apps of a plan can be heard.
+    pub(super) fn hear_apps_of(&mut self, plan: &Plan) -> io::Result<()> {
+        for (name, app) in &plan.apps {
+            let before = self.notify.fd(name);
+            let uid = app.launch.user.as_ref().map(|user| user.uid);
+            let cannot = |error: io::Error| {
+                let message = format!("cannot bind the notify socket of app={name}: {error}");
+                io::Error::new(error.kind(), message)
+            };
+            self.notify.bind(name, uid).map_err(cannot)?;
+            let now = self
+                .notify
+                .fd(name)
+                .filter(|_| self.notify.fd(name) != before);
+            if let Some(fd) = now {
+                self.poll
+                    .registry()
+                    .register(&mut SourceFd(&fd), NOTIFY, Interest::READABLE)
+                    .map_err(cannot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What workers and templates say.
     pub(super) fn read_messages(&mut self) {
         // A worker of a template tells its pid over the template's socket before it says anything else: whose
         // word is taken from the queue here has been introduced there.
-        let words = std::iter::from_fn(|| self.notify.receive()).take(MOST_MESSAGES);
-        let words: Vec<_> = words.collect();
-        self.more_messages |= words.len() == MOST_MESSAGES;
+        let mut words = Vec::new();
+        for app in self.notify.apps() {
+            let said = self.notify.receive(app, MOST_MESSAGES);
+            self.more_messages |= said.len() == MOST_MESSAGES;
+            words.push((app.to_owned(), said));
+        }
         self.read_templates();
-        for (pid, text) in words {
-            self.hear(pid, &text);
+        for (app, said) in words {
+            for (pid, text) in said {
+                self.hear(&app, pid, &text);
+            }
         }
     }
 
-    pub(super) fn hear(&mut self, pid: Pid, text: &str) {
-        let Some(child) = self.children.get(pid) else {
+    fn hear(&mut self, app: &str, pid: Pid, text: &str) {
+        let child = self.children.get(pid);
+        let Some(child) = child.filter(|child| &*child.app == app) else {
             let text = text.trim_end();
             if text.contains("READY=1") {
                 info!("pid {pid} says READY=1, but is no worker itself: it does not count");

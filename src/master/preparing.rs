@@ -80,7 +80,7 @@ impl Master {
             slot: None,
             generation: self.last_generation + 1,
             sockets: Vec::new(),
-            notify_socket: self.notify.name(),
+            notify_socket: self.notify.address(name).unwrap_or_default(),
             scoreboard: None,
             template: None,
             check: None,

@@ -84,6 +84,7 @@ impl Master {
     }
 
     fn open(&mut self, plan: &Plan) -> Result<Opened, String> {
+        self.hear_apps_of(plan).map_err(|error| error.to_string())?;
         let listeners = self.listeners.open(&plan.listeners);
         let mut opened = Opened {
             listeners: listeners.map_err(|error| error.to_string())?,

@@ -151,7 +151,7 @@ impl Master {
                     Some((name.as_str(), self.listeners.socket(address)?))
                 })
                 .collect(),
-            notify_socket: self.notify.name(),
+            notify_socket: self.notify.address(&child.app).unwrap_or_default(),
             scoreboard: child
                 .record
                 .map(|record| (self.scoreboard.fd(), is_worker.then_some(record))),
