@@ -4,6 +4,7 @@
 pub mod control;
 pub mod host;
 pub mod init;
+pub mod interpreter;
 pub mod launch;
 pub mod listen;
 pub mod log_files;

@@ -376,6 +376,18 @@ pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
+/// A descriptor that can be read as soon as a child has ended: pidfd_open(2).
+///
+/// # Errors
+/// There is no descriptor left, or the kernel is older than Linux 5.3.
+pub fn watch_process(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = nix::errno::Errno::result(result)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 /// A number that nobody can guess: getrandom(2).
 ///
 /// # Errors

@@ -113,6 +113,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "control",
             "host",
             "init",
+            "interpreter",
             "launch",
             "listen",
             "log_files",
@@ -131,6 +132,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
+                "interpreter" => &["host"],
                 "launch" => &["log_files", "probe", "template"],
                 "notify" => &["template"],
                 "paths" => &["log_files", "notify", "pid_file", "socket_file"],

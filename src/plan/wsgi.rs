@@ -1,6 +1,6 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
@@ -66,7 +66,7 @@ impl Draft<'_> {
             "max_connections": number(&app.max_connections, 1000, 1..=1_000_000, "max_connections")?,
             "listeners": sockets.iter().map(|(_, address)| address.to_string()).collect::<Vec<_>>(),
         });
-        launch.program = self.python(&launch.chdir)?;
+        launch.program = self.python(launch)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
             "-c".into(),
@@ -109,7 +109,8 @@ impl Draft<'_> {
     }
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.
-    fn python(&self, chdir: &Path) -> Result<PathBuf, Place> {
+    fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
+        let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
             let name = python.get_ref().to_string_lossy();
@@ -128,7 +129,7 @@ impl Draft<'_> {
             let found = normal(&found);
             return self
                 .host
-                .interpreter(&found)
+                .interpreter(&found, launch)
                 .map_err(|m| Place::at(python.span(), m));
         }
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
@@ -146,7 +147,9 @@ impl Draft<'_> {
             .ok_or_else(|| {
                 self.wrong("there is no Python: neither .venv nor venv in the app's folder, nor python3 in PATH (say `python = \"…\"`)")
             })?;
-        self.host.interpreter(&found).map_err(|m| self.wrong(m))
+        self.host
+            .interpreter(&found, launch)
+            .map_err(|m| self.wrong(m))
     }
 }
 
