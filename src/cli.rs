@@ -107,11 +107,11 @@ pub fn run() -> ExitCode {
     if let Some(command) = arguments.command {
         return match control(&command, &config) {
             Ok(answer) => {
-                println!("{}", answer.trim_end());
+                println!("{}", plain(answer.trim_end()));
                 ExitCode::SUCCESS
             }
             Err(message) => {
-                logging::complain(&message);
+                logging::complain(&plain(&message));
                 FAILED.into()
             }
         };
@@ -148,6 +148,12 @@ pub fn run() -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+/// What a master says without what would move the cursor: in a folder of another user, it may be another who answers.
+fn plain(text: &str) -> String {
+    let is_plain = |c: &char| *c == '\n' || !c.is_control();
+    text.chars().filter(is_plain).collect()
 }
 
 /// The init system keeps the last status of a service: why it is not there.

@@ -135,7 +135,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "interpreter" => &["host"],
                 "launch" => &["log_files", "probe", "template"],
                 "notify" => &["template"],
-                "paths" => &["log_files", "notify", "pid_file", "socket_file"],
+                "paths" => &["notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
                 _ => &[],
             };

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -89,10 +90,14 @@ fn taken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, message)
 }
 
-/// Whether a process is a master. What a crashed one has left behind is nobody's.
+/// Whether a process is a master of this user. What a crashed one has left behind is nobody's, and a process of another user
+/// may call itself what it likes.
 fn is_other_master(pid: u32) -> bool {
+    let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
     let command = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-    command.is_ok_and(|command| command.trim() == "preforkd") && pid != std::process::id()
+    owner.is_ok_and(|owner| owner == geteuid().as_raw())
+        && command.is_ok_and(|command| command.trim() == "preforkd")
+        && pid != std::process::id()
 }
 
 fn kind(stat: &FileStat) -> SFlag {

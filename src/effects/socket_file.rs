@@ -229,9 +229,10 @@ fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<
             .map_err(explain("removing the stale socket file")),
         Ok(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            // A process may call itself what it likes.
+            let name: String = name.chars().filter(|c| !c.is_control()).collect();
             Err(format!(
-                "process {pid} ({}) is serving there (stop it first)",
-                name.trim()
+                "process {pid} ({name}) is serving there (stop it first)"
             ))
         }
         // Its accept queue is full, so it lives.
