@@ -154,7 +154,10 @@ fn a_log_file_becomes_a_link_before_it_is_opened_anew() {
     run.ask("say again");
     attack(&run, "rm theirs/out");
     run.signal(Signal::SIGUSR1);
-    run.ask("say after");
+    // The writer takes the signal when it gets to it.
+    while !run.path("theirs/out").exists() {
+        run.ask("say after");
+    }
     // All is written before the master ends.
     run.stop();
     assert_eq!(precious(run.folder.path()), untouched());
@@ -196,6 +199,27 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_lies_behind_a_link_from_the_star
         let run = refused(folder, &config, said);
         assert!(!run.path("out").exists());
     }
+}
+
+#[test]
+fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_at_all() {
+    needs_root!();
+    let stage = || {
+        let folder = stage();
+        std::fs::create_dir(folder.path().join("theirs/logs")).expect("room");
+        let config = app(folder.path(), "stdout = 'theirs/logs/out'");
+        (folder, config)
+    };
+    let (folder, config) = stage();
+    let said = "written as uid 65534, who can change the folder";
+    refused(folder, &config, said);
+
+    let (folder, config) = stage();
+    chown(folder.path().join("theirs/logs"), Some(USER), None).expect("root may");
+    let mut run = start(folder, &config);
+    let made = run.path("theirs/logs/out").metadata();
+    assert_eq!(made.expect("it was made").uid(), USER);
+    run.stop();
 }
 
 #[test]

@@ -132,9 +132,9 @@ impl Folder {
         self.trust
     }
 
-    /// Where the trust ended.
-    pub fn into_border(self) -> Option<Border> {
-        self.border
+    /// Where the trust ended; nothing if it did not, or when this was asked before.
+    pub fn take_border(&mut self) -> Option<Border> {
+        self.border.take()
     }
 }
 

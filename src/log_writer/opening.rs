@@ -53,7 +53,7 @@ impl Opening {
             Some(border) => Place::find_from(border, self.own)?,
             None => Place::find(&self.path)?,
         };
-        let (folder, name) = match place {
+        let (mut folder, name) = match place {
             Place::Descriptor(number) => return standard(number),
             Place::In(folder, name) => (folder, name),
         };
@@ -62,15 +62,12 @@ impl Opening {
             && uid != 0
             && geteuid().is_root()
         {
+            self.border = folder.take_border();
             become_user(uid, gid)
                 .map_err(|errno| wrong(&format!("becoming uid {uid}: {}", errno.desc())))?;
         }
-        let strict = trust != Trust::Trusted || folder.is_shared;
-        let file = open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))?;
-        if !geteuid().is_root() && self.own == 0 && self.border.is_none() {
-            self.border = folder.into_border();
-        }
-        Ok(file)
+        let strict = trust != Trust::Trusted || self.own == 0 && folder.is_shared;
+        open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
     }
 
     fn explain(&self, error: io::Error, trust: Trust) -> io::Error {
@@ -79,7 +76,7 @@ impl Opening {
                 if error.kind() == io::ErrorKind::PermissionDenied && self.own == 0 =>
             {
                 let message = format!(
-                    "{error} (as uid {uid}, to whom the folder belongs: give the file to it, or the folder to root)"
+                    "{error} (written as uid {uid}, who can change the folder or the way there: give it the folder and the file, or give the whole way to root)"
                 );
                 io::Error::new(error.kind(), message)
             }
