@@ -148,6 +148,40 @@ fn effects_know_neither_each_other_nor_who_decides() {
     }
 }
 
+/// By its name a file may be another one a moment later, where an application's user owns the folder: `paths` and `socket_file`
+/// have the ways to do this by descriptor.
+#[test]
+fn effects_make_change_and_remove_no_file_by_its_path() {
+    let mut files = sources("src/effects");
+    files.extend(sources("src/log_writer"));
+    files.push(root().join("src/log_writer.rs"));
+    for file in files {
+        let name = file.display().to_string();
+        let code = code(&file);
+        let code = code.split("#[cfg(test)]\nmod tests").next();
+        let code = code.unwrap_or_default();
+        for forbidden in [
+            "fs::write(",
+            "fs::rename(",
+            "fs::create_dir",
+            "remove_file(",
+            "create(true)",
+            "File::create",
+            "unistd::chown(",
+            "UnixListener::bind(",
+            "UnixDatagram::bind(",
+            "UnixStream::connect(",
+        ] {
+            // In a folder that only the master can enter.
+            let allowed = name.ends_with("private.rs") && forbidden == "remove_file(";
+            assert!(
+                allowed || !code.contains(forbidden),
+                "{name} uses {forbidden}"
+            );
+        }
+    }
+}
+
 #[test]
 fn only_the_plan_reads_the_configuration() {
     for file in sources("src").into_iter().filter(|f| of_manager(f)) {

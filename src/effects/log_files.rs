@@ -58,6 +58,8 @@ impl Error {
 struct Report {
     pipe: OwnedFd,
     text: Vec<u8>,
+    /// The file is to be opened anew as soon as it is open: until then the writer may not know the signal yet.
+    reopen: bool,
 }
 
 struct Open {
@@ -156,7 +158,10 @@ impl LogFiles {
             let Some(result) = open.pending.as_mut().and_then(Report::read) else {
                 continue;
             };
-            open.pending = None;
+            let pending = open.pending.take();
+            if pending.is_some_and(|pending| pending.reopen) {
+                open.reopen();
+            }
             let result = result.map_err(|reason| Error::new(file, reason));
             reports.push((file.clone(), result));
         }
@@ -192,10 +197,12 @@ impl LogFiles {
     }
 
     /// Has all files opened anew by their names; says how many those are.
-    pub fn reopen(&self) -> usize {
-        for writer in self.open.values().filter_map(|open| open.writer) {
-            // A writer that is gone opens the file anew when it is replaced.
-            let _ = kill(writer, Signal::SIGUSR1);
+    pub fn reopen(&mut self) -> usize {
+        for open in self.open.values_mut() {
+            match &mut open.pending {
+                Some(pending) => pending.reopen = true,
+                None => open.reopen(),
+            }
         }
         self.open.len()
     }
@@ -239,6 +246,13 @@ impl LogFiles {
 }
 
 impl Open {
+    fn reopen(&self) {
+        if let Some(writer) = self.writer {
+            // A writer that is gone opens the file anew when it is replaced.
+            let _ = kill(writer, Signal::SIGUSR1);
+        }
+    }
+
     /// It is open, and its writer has died. A pending one that dies is told by its report.
     fn needs_writer(&self) -> bool {
         self.writer.is_none() && self.pending.is_none()
@@ -294,6 +308,7 @@ fn open(file: &LogFile) -> io::Result<Open> {
         pending: Some(Report {
             pipe: report,
             text: Vec::new(),
+            reopen: false,
         }),
     })
 }
