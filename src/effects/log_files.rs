@@ -324,3 +324,36 @@ fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io:
     arguments.extend(["--".into(), file.path.clone().into_os_string()]);
     launch::own(arguments, None, fds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is heard after each of these pieces, and at last at the end.
+    fn heard(pieces: &[&str]) -> Vec<Option<Result<(), String>>> {
+        let (pipe, theirs) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
+        let mut report = Report {
+            pipe,
+            text: Vec::new(),
+            reopen: false,
+        };
+        let mut heard = vec![report.read()];
+        for piece in pieces {
+            nix::unistd::write(&theirs, piece.as_bytes()).expect("room");
+            heard.push(report.read());
+        }
+        drop(theirs);
+        heard.push(report.read());
+        heard
+    }
+
+    #[test]
+    fn a_report_is_one_line_or_an_early_end() {
+        assert_eq!(heard(&["open", "ed\n"])[..3], [None, None, Some(Ok(()))]);
+        let reason = Some(Err("no\u{fffd} room".to_owned()));
+        assert_eq!(heard(&["no\u{fffd}\x1b room\n"])[1], reason);
+        let early = heard(&[]);
+        assert_eq!(early[0], None);
+        assert!(matches!(&early[1], Some(Err(reason)) if reason.contains("has ended")));
+    }
+}

@@ -63,11 +63,13 @@ pub struct Notify {
 impl Home {
     fn new(path: &Path) -> io::Result<Self> {
         let parent = Folder::open(path)?;
-        if parent.trust() != Trust::Trusted {
-            return Err(io::Error::other("others can change it"));
-        }
-        if geteuid().is_root() && !parent.is_open_to_all {
-            return Err(io::Error::other("other users may not go through it"));
+        if geteuid().is_root() {
+            if parent.trust() != Trust::Trusted {
+                return Err(io::Error::other("others can change it"));
+            }
+            if !parent.is_open_to_all {
+                return Err(io::Error::other("other users may not go through it"));
+            }
         }
         remove_leftovers(&parent);
         for _ in 0..ATTEMPTS_AT_FOLDER {

@@ -62,10 +62,11 @@ const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_SEARCH: u32 = 0o001;
 
-/// Who can change what lies in a folder, seen by a master that runs as `own`.
-fn judge(folder: Seen, own: u32) -> Trust {
+/// Who can change what lies in a folder, seen by a master that runs as `own`. `outsider` is the user that stands for all who are
+/// not known in this user namespace, if nobody can be that user here: user_namespaces(7).
+fn judge(folder: Seen, own: u32, outsider: Option<u32>) -> Trust {
     let Seen { uid, gid, mode } = folder;
-    let foreign = uid != 0 && uid != own;
+    let foreign = uid != 0 && uid != own && Some(uid) != outsider;
     // A master that is not root has no more to lose than its user, who said who may write there.
     let shared = own == 0
         && mode & STICKY == 0
@@ -75,6 +76,28 @@ fn judge(folder: Seen, own: u32) -> Trust {
     } else {
         Trust::Trusted
     }
+}
+
+/// In a container without all users (rootless, bubblewrap), root's own folders belong to this user, as whom nobody can run.
+fn outsider() -> Option<u32> {
+    let uid = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;
+    let uid = uid.trim().parse().ok()?;
+    let map = std::fs::read_to_string("/proc/self/uid_map").ok()?;
+    (!is_mapped(uid, &map)).then_some(uid)
+}
+
+/// Whether a user exists in a namespace with this map: user_namespaces(7).
+fn is_mapped(uid: u32, map: &str) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => {
+                (first..first.saturating_add(count)).contains(&u64::from(uid))
+            }
+            // What cannot be understood is no reason for trust.
+            _ => true,
+        }
+    })
 }
 
 /// Whether a symbolic link of `link_owner` may be followed; `trust` is that of its folder and of the way there.
@@ -173,6 +196,7 @@ impl Place {
 
 struct Walk {
     own: u32,
+    outsider: Option<u32>,
     dir: OwnedFd,
     seen: Seen,
     /// The way so far, for messages.
@@ -197,13 +221,15 @@ impl Walk {
 
     fn from(own: u32, dir: OwnedFd, at: PathBuf, rest: VecDeque<OsString>) -> io::Result<Self> {
         let seen = Seen::from(&fstat(&dir)?);
+        let outsider = outsider();
         Ok(Self {
             own,
+            outsider,
             dir,
             seen,
             at,
             rest,
-            trust: judge(seen, own),
+            trust: judge(seen, own, outsider),
             is_open_to_all: seen.mode & OTHERS_SEARCH != 0,
             border: None,
             links: 0,
@@ -243,7 +269,7 @@ impl Walk {
         let seen = Seen::from(stat);
         let before = std::mem::replace(&mut self.dir, next);
         if self.trust == Trust::Trusted {
-            self.trust = judge(seen, self.own);
+            self.trust = judge(seen, self.own, self.outsider);
             if self.trust != Trust::Trusted {
                 let mut rest = self.rest.clone();
                 rest.push_front(name.clone());
@@ -397,8 +423,30 @@ mod tests {
                 true => Trust::Trusted,
                 false => Trust::Owner { uid, gid },
             };
-            let judged = judge(seen(uid, gid, mode), own);
+            let judged = judge(seen(uid, gid, mode), own, None);
             assert_eq!(judged, expected, "own {own}: {uid}:{gid} {mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_user_whom_nobody_can_be_in_this_namespace_changes_nothing() {
+        let folder = seen(65534, 65534, 0o755);
+        let owner = Trust::Owner {
+            uid: 65534,
+            gid: 65534,
+        };
+        assert_eq!(judge(folder, 0, None), owner);
+        assert_eq!(judge(folder, 0, Some(65534)), Trust::Trusted);
+        let writable = seen(65534, 65534, 0o777);
+        assert_eq!(judge(writable, 0, Some(65534)), owner);
+        for (map, mapped) in [
+            ("         0          0 4294967295\n", true), // the host
+            ("0 1000 1\n", false),
+            ("0 1000 1\n1 100000 65536\n", true),
+            ("0 1000 1\n1 100000 65533\n", false),
+            ("nonsense", true),
+        ] {
+            assert_eq!(is_mapped(65534, map), mapped, "{map}");
         }
     }
 

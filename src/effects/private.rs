@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sys::socket::{self, AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr};
-use nix::unistd::mkdtemp;
+use nix::unistd::{geteuid, mkdtemp};
 
 use super::paths::{Folder, Trust};
 
@@ -21,7 +21,7 @@ impl Private {
     /// Listens.
     ///
     /// # Errors
-    /// There is no descriptor left, no folder can be made among the temporary files, or others can change their folder.
+    /// There is no descriptor left, no folder can be made among the temporary files, or, for root, others can change their folder.
     pub fn new() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let parent = trusted_folder()?;
@@ -57,14 +57,14 @@ impl Private {
 fn trusted_folder() -> io::Result<PathBuf> {
     let temporary = std::env::temp_dir();
     match Folder::open(&temporary)?.trust() {
-        Trust::Trusted => Ok(temporary),
-        Trust::Owner { .. } => {
+        Trust::Owner { .. } if geteuid().is_root() => {
             let message = format!(
                 "others can change the folder {} (name another in TMPDIR)",
                 temporary.display()
             );
             Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
         }
+        _ => Ok(temporary),
     }
 }
 
