@@ -102,6 +102,7 @@ fn untouched() -> (String, u32, u32) {
 /// A master that cannot start, and what it says.
 fn refused(folder: tempfile::TempDir, config: &str, said: &str) -> Run {
     let mut run = begin(folder, config);
+    assert!(!run.starts(), "it starts: {said}");
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
     assert!(log.contains(said), "{said}: {log}");

@@ -92,7 +92,10 @@ impl SocketFile {
     /// What was just bound in a folder that nobody else can change.
     fn find(folder: Folder, name: OsString) -> Result<Self, String> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let file = openat(&folder, &*name, flags, Mode::empty()).map_err(explain("open"))?;
+        let file = openat(&folder, &*name, flags, Mode::empty()).map_err(|errno| {
+            let _ = unlinkat(&folder, &*name, UnlinkatFlags::NoRemoveDir);
+            explain("open")(errno)
+        })?;
         let stat = fstat(&file).map_err(explain("open"))?;
         if kind(&stat) != SFlag::S_IFSOCK || stat.st_uid != geteuid().as_raw() {
             return Err("another file was put in the place of the socket".into());
