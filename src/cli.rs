@@ -82,6 +82,9 @@ enum Command {
     WriteLog {
         /// The file.
         path: PathBuf,
+        /// The master waits to hear whether it can be opened.
+        #[arg(long)]
+        report: bool,
     },
 }
 
@@ -91,8 +94,8 @@ pub fn run() -> ExitCode {
     let own_task = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { path }) => Some(
-            log_writer::run(path)
+        Some(Command::WriteLog { path, report }) => Some(
+            log_writer::run(path, *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", path.display())),
         ),
         _ => None,
@@ -112,11 +115,11 @@ pub fn run() -> ExitCode {
     if let Some(command) = arguments.command {
         return match control(&command, &config) {
             Ok(answer) => {
-                println!("{}", answer.trim_end());
+                println!("{}", plain(answer.trim_end()));
                 ExitCode::SUCCESS
             }
             Err(message) => {
-                logging::complain(&message);
+                logging::complain(&plain(&message));
                 FAILED.into()
             }
         };
@@ -153,6 +156,12 @@ pub fn run() -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+/// What a master says without what would move the cursor: in a folder of another user, it may be another who answers.
+fn plain(text: &str) -> String {
+    let is_plain = |c: &char| *c == '\n' || !c.is_control();
+    text.chars().filter(is_plain).collect()
 }
 
 /// The init system keeps the last status of a service: why it is not there.
@@ -212,8 +221,11 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    sys::move_environment();
-    if let Err(error) = title::set(&format!("preforkd: master {name}"), Room::Environment) {
+    let room = match sys::move_environment() {
+        Ok(()) => Room::Environment,
+        Err(_) => Room::Arguments,
+    };
+    if let Err(error) = title::set(&format!("preforkd: master {name}"), room) {
         warn!("cannot set the process title: {error}");
     }
     // The configuration is found again at each reload, wherever somebody changes to.
@@ -224,7 +236,8 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         std::process::id(),
         file.display()
     );
-    let mut listeners = Listeners::inherit();
+    let mut listeners = Listeners::inherit()
+        .map_err(|error| format!("cannot take over the sockets of the init system: {error}"))?;
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;

@@ -23,7 +23,10 @@ pub fn run(file: &Path) -> Result<(), String> {
     let found = read(file);
     let text = serde_json::to_vec(&found)
         .map_err(|error| format!("cannot write the plan as JSON: {error}"))?;
-    let mut answer = File::from(sys::adopt(ANSWER));
+    let mut answer = File::from(
+        sys::adopt(ANSWER)
+            .map_err(|error| format!("this is started by the master only: {error}"))?,
+    );
     let written = answer.write_all(&text);
     written.map_err(|error| format!("cannot hand over the plan: {error}"))
 }

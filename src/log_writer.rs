@@ -1,9 +1,9 @@
 //! The process behind a log file: writes what comes through a pipe, until nobody can write there any more.
 //!
 //! It is this program, started by the master as `preforkd write-log FILE` with the pipe as descriptor 3. It alone
-//! waits for the disk. A full disk costs lines, which are counted, and stops nobody. USR1 opens the file anew.
+//! waits for the disk, also to open the file. A full disk costs lines, which are counted, and stops nobody. USR1 opens the file anew.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 
@@ -16,8 +16,16 @@ use preforkd_worker::title::{self, Room};
 use crate::effects::signals::Signals;
 use crate::sys;
 
+mod opening;
+
+use opening::Opening;
+
 /// The pipe, as the master passes it.
 const PIPE: i32 = 3;
+/// Where the master hears whether the file could be opened.
+const REPORT: i32 = 4;
+/// What it hears if so; anything else is the reason why not.
+pub const OPENED: &str = "opened";
 
 /// Signals that end a process by default and mean the master; a writer ends when its work does.
 const IGNORED: [Signal; 4] = [
@@ -30,29 +38,40 @@ const IGNORED: [Signal; 4] = [
 const INPUT: Token = Token(0);
 const SIGNALS: Token = Token(1);
 
-/// Writes until the pipe ends.
+/// Writes until the pipe ends. With `is_awaited` the master waits to hear whether the file could be opened, and if not, there
+/// is nothing to do here.
 ///
 /// # Errors
 /// It was not started by a master, or there is no descriptor left.
-pub fn run(path: &Path) -> io::Result<()> {
+pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
+    let mut pipe = File::from(sys::adopt(PIPE)?);
+    let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
     let mut signals = Signals::catch(caught.map(|&signal| signal as i32))?;
-    sys::move_environment();
+    let room = match sys::move_environment() {
+        Ok(()) => Room::Environment,
+        Err(_) => Room::Arguments,
+    };
     // It was executed as /proc/self/exe, whose last part pgrep(1) would show.
     nix::sys::prctl::set_name(c"preforkd")?;
     // Without its title it is no less of use.
-    let _ = title::set(
-        &format!("preforkd: log {}", path.display()),
-        Room::Environment,
-    );
-    let mut pipe = File::from(sys::adopt(PIPE));
+    let _ = title::set(&format!("preforkd: log {}", path.display()), room);
+    let mut log = Log::new(path);
+    let opened = log.reopen();
+    if let Some(report) = report.map(File::from) {
+        if let Err(error) = opened {
+            return tell(report, &error.to_string());
+        }
+        tell(report, OPENED)?;
+    } else if let Err(error) = opened {
+        log.complain(&error);
+    }
     let mut poll = Poll::new()?;
     let mut source = SourceFd(&PIPE);
     poll.registry()
         .register(&mut source, INPUT, Interest::READABLE)?;
     signals.register(poll.registry(), SIGNALS)?;
     let mut events = Events::with_capacity(2);
-    let mut log = Log::new(path);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match poll.poll(&mut events, None) {
@@ -79,7 +98,9 @@ pub fn run(path: &Path) -> io::Result<()> {
                 Err(error) => return Err(error),
             };
             if until_reopen.is_some_and(|left| left == 0 || emptied) {
-                log.reopen();
+                if let Err(error) = log.reopen() {
+                    log.complain(&error);
+                }
                 until_reopen = None;
             }
             if emptied {
@@ -89,9 +110,18 @@ pub fn run(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Says in one line what became of the file.
+fn tell(mut report: File, what: &str) -> io::Result<()> {
+    let line: String = what
+        .chars()
+        .map(|c| if c == '\n' { ' ' } else { c })
+        .collect();
+    report.write_all(format!("{line}\n").as_bytes())
+}
+
 /// A file that grows, as long as there is room.
-struct Log<'a> {
-    path: &'a Path,
+struct Log {
+    opening: Opening,
     file: Option<File>,
     /// Lines that found no room.
     lost: u64,
@@ -99,25 +129,20 @@ struct Log<'a> {
     unfinished: bool,
 }
 
-impl<'a> Log<'a> {
-    fn new(path: &'a Path) -> Self {
-        let mut log = Self {
-            path,
+impl Log {
+    fn new(path: &Path) -> Self {
+        Self {
+            opening: Opening::new(path),
             file: None,
             lost: 0,
             unfinished: false,
-        };
-        log.reopen();
-        log
+        }
     }
 
     /// Opens the file by its name; keeps the open one if that fails.
-    fn reopen(&mut self) {
-        let mut how = OpenOptions::new();
-        match how.append(true).create(true).open(self.path) {
-            Ok(file) => self.file = Some(file),
-            Err(error) => self.complain(&error),
-        }
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = Some(self.opening.open()?);
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -161,7 +186,7 @@ impl<'a> Log<'a> {
     fn complain(&self, error: &io::Error) {
         let line = format!(
             "preforkd: cannot write the log file {}: {error}; lines are lost until it can be written\n",
-            self.path.display()
+            self.opening.path().display()
         );
         preforkd_worker::stderr::write_line(line.as_bytes(), |_| String::new());
     }
@@ -175,21 +200,27 @@ mod tests {
 
     use super::*;
 
+    fn open(path: &Path) -> Log {
+        let mut log = Log::new(path);
+        log.reopen().expect("it can be written");
+        log
+    }
+
     #[test]
     fn what_finds_no_room_is_counted_and_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
-        let mut log = Log::new(&path);
+        let mut log = open(&path);
         log.write(b"one\n");
         log.file = Some(
-            OpenOptions::new()
+            File::options()
                 .write(true)
                 .open("/dev/full")
                 .expect("it is there"),
         );
         log.write(b"two\nthree\n");
         log.write(b"four");
-        log.reopen();
+        log.reopen().expect("it can be written");
         log.write(b"five\n");
         let text = std::fs::read_to_string(&path).expect("a log");
         assert_eq!(
@@ -215,11 +246,11 @@ mod tests {
     fn a_file_that_was_moved_away_is_made_anew() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
-        let mut log = Log::new(&path);
+        let mut log = open(&path);
         log.write(b"one\n");
         std::fs::rename(&path, &moved).expect("a move");
         log.write(b"two\n");
-        log.reopen();
+        log.reopen().expect("it can be written");
         log.write(b"three\n");
         let read = |path| std::fs::read_to_string(path).expect("a log");
         assert_eq!(

@@ -178,6 +178,7 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         self.init.live(turn);
         self.jobs.end_overdue(turn);
+        self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
@@ -306,6 +307,7 @@ impl<W: World> Master<W> {
             .chain(self.workers.deadline(now))
             .chain(self.init.deadline())
             .chain(self.jobs.deadline())
+            .chain(self.preparation.deadline())
             .chain(self.logs.deadline(&self.turn))
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())

@@ -45,10 +45,9 @@ pub struct Question {
 /// # Errors
 /// What was wrong at the last attempt, in words.
 pub fn run(question: &Question) -> Result<(), String> {
-    let listener = UnixListener::from(sys::adopt(LISTENER));
-    let address = listener.local_addr();
+    let listener = sys::adopt(LISTENER).map(UnixListener::from);
+    let address = listener.and_then(|listener| listener.local_addr());
     let address = address.map_err(|error| format!("there is no listener to probe: {error}"))?;
-    drop(listener);
     let mut left = question.attempts;
     loop {
         let stream = UnixStream::connect_addr(&address);

@@ -1,13 +1,15 @@
 //! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment, asking
-//! for the length of an accept queue.
+//! for the length of an accept queue and for random numbers.
 //!
-//! The master has one thread. That is what makes [`spawn`] sound: between fork and exec the child may not
-//! meet a lock that another thread held.
+//! What [`spawn`] does between fork and exec is async-signal-safe and works on memory that was prepared before, so that the
+//! child meets no lock that another thread held: signal-safety(7). (The master has one thread anyway.)
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -128,8 +130,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
         Some(&SigSet::all()),
         Some(&mut before),
     )?;
-    // SAFETY: the master has a single thread, so the child may do what the master may; it only makes
-    // async-signal-safe calls on memory prepared above, and ends in execve or _exit.
+    // SAFETY: the child only makes async-signal-safe calls on memory prepared above, and ends in execve or _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
         write_decimal(&mut listen_pid[11..], getpid().as_raw());
@@ -316,12 +317,118 @@ pub fn accept_queue(listener: &BorrowedFd) -> u32 {
     u32::from(poll(&mut look, PollTimeout::ZERO).is_ok_and(|number| number > 0))
 }
 
-/// Takes over a descriptor that the init system passed to this process.
+/// Receives a message and who sent it, if the socket passes credentials: unix(7). There is no room for descriptors that come
+/// along, so the kernel closes them. Never blocks.
 ///
-/// Each number may be taken once only; [`sd_notify::listen_fds_with_names`] names those that were passed.
-pub fn adopt(fd: RawFd) -> OwnedFd {
-    // SAFETY: the init system opened it for us and nothing else in the process knows its number.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+/// # Errors
+/// There is no message (EAGAIN), or the kernel has no memory.
+pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<Pid>)> {
+    /// Room for one header with credentials and nothing else, aligned as a header has to be.
+    #[repr(C)]
+    struct Room {
+        header: libc::cmsghdr,
+        credentials: libc::ucred,
+        padding: u32,
+    }
+    // SAFETY: the structures consist of numbers and pointers, for which zero is a value.
+    let (mut room, mut message): (Room, libc::msghdr) = unsafe { std::mem::zeroed() };
+    let mut part = libc::iovec {
+        iov_base: bytes.as_mut_ptr().cast(),
+        iov_len: bytes.len(),
+    };
+    message.msg_iov = &mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = ptr::from_mut(&mut room).cast();
+    message.msg_controllen = size_of::<Room>() as _;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the kernel writes at most `iov_len` bytes to `bytes` and `msg_controllen` bytes to `room`.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut message, flags) };
+    let length = nix::errno::Errno::result(length)?;
+    let has_credentials = message.msg_controllen > 0
+        && room.header.cmsg_level == libc::SOL_SOCKET
+        && room.header.cmsg_type == libc::SCM_CREDENTIALS;
+    let sender = has_credentials.then(|| Pid::from_raw(room.credentials.pid));
+    Ok((length as usize, sender))
+}
+
+/// From `asm-generic/socket.h`, since Linux 6.16; the libc crate has no name for it yet.
+#[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
+const SO_PASSRIGHTS: libc::c_int = 83;
+#[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
+const SO_PASSRIGHTS: libc::c_int = 0x5c;
+
+/// Refuses descriptors that are passed over a unix socket: who tries to pass one gets EPERM.
+///
+/// # Errors
+/// The kernel is older than Linux 6.16.
+pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
+    let no: libc::c_int = 0;
+    // SAFETY: the kernel reads as many bytes as the number has.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            ptr::from_ref(&no).cast(),
+            size_of_val(&no) as libc::socklen_t,
+        )
+    };
+    nix::errno::Errno::result(result).map(drop)
+}
+
+/// A descriptor that can be read as soon as a child has ended: pidfd_open(2).
+///
+/// # Errors
+/// There is no descriptor left, or the kernel is older than Linux 5.3.
+pub fn watch_process(child: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: plain numbers.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
+    let fd = nix::errno::Errno::result(result)?;
+    // SAFETY: the kernel has just opened it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// A number that nobody can guess: getrandom(2).
+///
+/// # Errors
+/// The kernel has none yet, early at boot.
+pub fn random() -> nix::Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the kernel writes at most as many bytes as the array has.
+    let length =
+        unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    // So few are never cut short: random(4).
+    nix::errno::Errno::result(length)?;
+    Ok(u64::from_ne_bytes(bytes))
+}
+
+/// Descriptors that were taken over.
+static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// Takes over a descriptor that was passed to this program by whoever started it; from then on it is closed on exec.
+///
+/// # Errors
+/// It was not passed: it is not open, it is a standard stream, it was taken over before, or this program has opened it itself,
+/// which shows by its being closed on exec, as all are that the standard library and nix open.
+pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    let not_passed = |why: &str| io::Error::other(format!("descriptor {fd} was not passed: {why}"));
+    if fd < FIRST_FD {
+        return Err(not_passed("it is a standard stream"));
+    }
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if taken.contains(&fd) {
+        return Err(not_passed("it was taken over before"));
+    }
+    // SAFETY: plain numbers.
+    let flags = nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(not_passed("it was opened by this program"));
+    }
+    // SAFETY: plain numbers.
+    nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    taken.insert(fd);
+    // SAFETY: it is open, nothing in this program has opened it, and nothing else here gets it again.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 unsafe extern "C" {
@@ -329,7 +436,13 @@ unsafe extern "C" {
 }
 
 /// Copies the environment to the heap, for good, so that a process title may take its place.
-pub fn move_environment() {
+///
+/// # Errors
+/// This process has other threads, which may read the environment meanwhile; or that cannot be seen (proc(5)).
+pub fn move_environment() -> io::Result<()> {
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::other("there is more than one thread"));
+    }
     // SAFETY: the process has one thread, so nobody changes or reads the environment meanwhile. The list ends
     // with a null pointer and its entries are NUL-terminated strings; the copies live for ever.
     unsafe {
@@ -342,6 +455,7 @@ pub fn move_environment() {
         copies.push(ptr::null());
         environ = copies.leak().as_ptr();
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -356,5 +470,20 @@ mod tests {
             let text = CStr::from_bytes_until_nul(&text).expect("a NUL");
             assert_eq!(text.to_str(), Ok(pid.to_string().as_str()));
         }
+    }
+
+    #[test]
+    fn a_descriptor_is_taken_over_once_and_only_if_it_was_passed() {
+        let own = pipe2(OFlag::O_CLOEXEC).expect("a pipe").0;
+        let error = adopt(own.as_raw_fd()).expect_err("it is ours");
+        assert!(
+            error.to_string().contains("opened by this program"),
+            "{error}"
+        );
+        assert!(adopt(2).is_err());
+        assert!(adopt(1_000_000).is_err());
+        let passed = std::os::fd::IntoRawFd::into_raw_fd(pipe2(OFlag::empty()).expect("a pipe").0);
+        let taken = adopt(passed).expect("it looks as if it was passed");
+        assert!(adopt(taken.as_raw_fd()).is_err(), "once only");
     }
 }

@@ -119,6 +119,9 @@ each_call! {
     waitpid: EINTR,
     poll: EINTR,
     open64: EMFILE,
+    openat: EMFILE,
+    bind: ENOSPC,
+    renameat: ENOSPC,
     listen: EADDRINUSE,
     socketpair: EMFILE,
 }

@@ -141,28 +141,70 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "control",
             "host",
             "init",
+            "interpreter",
             "launch",
             "listen",
             "log_files",
             "memory",
             "notify",
+            "paths",
             "pid_file",
             "private",
             "probe",
             "scoreboard",
             "signals",
+            "socket_file",
             "tail",
             "template",
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
-            let launches =
-                ["config_check", "log_files", "probe", "template"].contains(&name.as_str());
-            let allowed =
-                (launches && other == "launch") || (name == "template" && other == "notify");
+            let users: &[&str] = match other {
+                "interpreter" => &["host"],
+                "launch" => &["config_check", "log_files", "probe", "template"],
+                "notify" => &["template"],
+                "paths" => &["notify", "pid_file", "private", "socket_file"],
+                "socket_file" => &["control", "listen"],
+                _ => &[],
+            };
+            let allowed = users.contains(&name.as_str());
             assert!(
                 !known || allowed || other == name,
                 "effects/{name} knows effects/{other}"
+            );
+        }
+    }
+}
+
+/// By its name a file may be another one a moment later, where an application's user owns the folder: `paths` and `socket_file`
+/// have the ways to do this by descriptor.
+#[test]
+fn effects_make_change_and_remove_no_file_by_its_path() {
+    let mut files = sources("src/effects");
+    files.extend(sources("src/log_writer"));
+    files.push(root().join("src/log_writer.rs"));
+    for file in files {
+        let name = file.display().to_string();
+        let code = code(&file);
+        let code = code.split("#[cfg(test)]\nmod tests").next();
+        let code = code.unwrap_or_default();
+        for forbidden in [
+            "fs::write(",
+            "fs::rename(",
+            "fs::create_dir",
+            "remove_file(",
+            "create(true)",
+            "File::create",
+            "unistd::chown(",
+            "UnixListener::bind(",
+            "UnixDatagram::bind(",
+            "UnixStream::connect(",
+        ] {
+            // In a folder that only the master can enter.
+            let allowed = name.ends_with("private.rs") && forbidden == "remove_file(";
+            assert!(
+                allowed || !code.contains(forbidden),
+                "{name} uses {forbidden}"
             );
         }
     }

@@ -182,6 +182,50 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
 }
 
 #[test]
+fn what_the_init_system_means_for_the_main_process_alone_does_not_reach_a_worker() {
+    let private = [
+        "LISTEN_PIDFDID",
+        "FDSTORE",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "MAINPID",
+        "MANAGERPID",
+        "MANAGERPIDFDID",
+        "SYSTEMD_EXEC_PID",
+        "PIDFILE",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+    ];
+    let of_use = [
+        "INVOCATION_ID",
+        "CREDENTIALS_DIRECTORY",
+        "STATE_DIRECTORY",
+        "CACHE_DIRECTORY",
+        "LOGS_DIRECTORY",
+        "CONFIGURATION_DIRECTORY",
+    ];
+    let mut run = Run::begin_with(&app("env = { PIDFILE = 'mine' }"), |command| {
+        for name in private.iter().chain(&of_use) {
+            command.env(name, "4711");
+        }
+    });
+    run.hear("READY=1");
+    for name in private.iter().filter(|name| **name != "PIDFILE") {
+        assert_eq!(run.ask(&format!("env {name}")), "unset", "{name}");
+    }
+    for name in of_use {
+        assert_eq!(run.ask(&format!("env {name}")), "4711", "{name}");
+    }
+    assert_eq!(run.ask("env PIDFILE"), "mine", "the app's own");
+    let init = run.path("init.sock").display().to_string();
+    let notify = run.ask("env NOTIFY_SOCKET");
+    assert!(notify != "unset" && notify != init, "{notify}");
+    run.stop();
+}
+
+#[test]
 fn a_descriptor_of_whoever_started_the_master_does_not_reach_a_worker() {
     let config = app("");
     let mut run = Run::begin_with(&config, |command| {

@@ -30,7 +30,7 @@ impl ConfigCheck {
     pub fn start(file: &Path) -> io::Result<Self> {
         let answer = memfd_create(c"preforkd plan", MFdFlags::MFD_CLOEXEC)?;
         let arguments: [OsString; 2] = ["check-config".into(), file.into()];
-        let pid = launch::own(arguments, None, answer.as_fd())?;
+        let pid = launch::own(arguments, None, vec![answer.as_fd()])?;
         let answer = answer.into();
         Ok(Self { pid, answer })
     }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::sys::stat::Mode;
+use nix::sys::socket::{self, Backlog, getsockopt, sockopt};
 use nix::unistd::geteuid;
+
+use super::socket_file::{self, Rights, SocketFile};
 
 /// The longest request.
 const LONGEST: usize = 4096;
@@ -21,6 +21,7 @@ const MOST_CALLERS: usize = 32;
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
+    _file: SocketFile,
     callers: BTreeMap<RawFd, Caller>,
     /// Calls so far.
     calls: u64,
@@ -61,27 +62,21 @@ impl Control {
     /// Listens at `path`, for the master's own user and root only.
     ///
     /// # Errors
-    /// The folder cannot be written, or another process serves there.
+    /// The folder cannot be written, another process serves there, or something else lies there, which stays as it is.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another preforkd answers there",
-            ));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let before = nix::sys::stat::umask(Mode::from_bits_truncate(0o177));
-        let listener = UnixListener::bind(path);
-        nix::sys::stat::umask(before);
-        let listener = listener?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let socket = socket_file::stream()?;
+        let rights = Rights {
+            mode: Some(0o600),
+            ..Rights::default()
+        };
+        let listen = || socket::listen(&socket, Backlog::MAXCONN);
+        let file = SocketFile::bind(&socket, path, rights, listen).map_err(io::Error::other)?;
+        let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
             path: path.to_owned(),
+            _file: file,
             callers: BTreeMap::new(),
             calls: 0,
         })
@@ -204,12 +199,5 @@ impl Caller {
             }
         }
         !self.answered
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // If it stays, the next master removes it.
-        let _ = std::fs::remove_file(&self.path);
     }
 }

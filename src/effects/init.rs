@@ -14,6 +14,9 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
+/// systemd ignores a message that is longer.
+const LONGEST: usize = 4096;
+
 /// The way to the init system.
 pub struct Init {
     /// How often it wants a sign of life.
@@ -78,13 +81,13 @@ impl Init {
     pub fn alive(&mut self) {
         // What waits is older; the init system that does not read it needs no more of it.
         if self.waiting.is_empty() {
-            self.say("WATCHDOG=1".into(), false);
+            self.tell("WATCHDOG=1".to_owned(), false);
         }
     }
 
     /// Everything that was asked for runs.
     pub fn ready(&mut self, status: &str) {
-        self.say(format!("READY=1\nSTATUS={status}"), false);
+        self.tell(message("READY=1\n", status), false);
     }
 
     /// A reload has begun; ended by [`Init::ready`], also if it fails.
@@ -92,23 +95,21 @@ impl Init {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
             i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
         });
-        self.say(
-            format!("RELOADING=1\nMONOTONIC_USEC={now}\nSTATUS=reloading"),
-            false,
-        );
+        let facts = format!("RELOADING=1\nMONOTONIC_USEC={now}\n");
+        self.tell(message(&facts, "reloading"), false);
     }
 
     /// The stop has begun.
     pub fn stopping(&mut self, status: &str) {
-        self.say(format!("STOPPING=1\nSTATUS={status}"), false);
+        self.tell(message("STOPPING=1\n", status), false);
     }
 
     /// One line for `systemctl status`.
     pub fn status(&mut self, status: &str) {
-        self.say(format!("STATUS={status}"), true);
+        self.tell(message("", status), true);
     }
 
-    fn say(&mut self, text: String, status_only: bool) {
+    fn tell(&mut self, text: String, status_only: bool) {
         if self.socket.is_none() {
             return;
         }
@@ -136,6 +137,24 @@ impl Init {
             self.waiting.pop_front();
         }
     }
+}
+
+/// Facts, a line each, and a status that takes no more room than there is left: a line of words of others may be among it.
+fn message(facts: &str, status: &str) -> String {
+    const KEY: &str = "STATUS=";
+    const CUT: &str = "…";
+    let status: String = status
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let room = LONGEST.saturating_sub(facts.len() + KEY.len());
+    if status.len() <= room {
+        return format!("{facts}{KEY}{status}");
+    }
+    let most = room.saturating_sub(CUT.len());
+    let end = (0..=most).rev().find(|&end| status.is_char_boundary(end));
+    let status = &status[..end.unwrap_or(0)];
+    format!("{facts}{KEY}{status}{CUT}")
 }
 
 /// The kernel will have some again, but does not say when.
@@ -166,4 +185,31 @@ fn connect(address: &OsString) -> io::Result<UnixDatagram> {
         None => socket.connect(address)?,
     }
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_any_length_and_contents_is_one_line_that_fits() {
+        assert_eq!(message("READY=1\n", "web 2/2"), "READY=1\nSTATUS=web 2/2");
+        let forged = message("", "web\nMAINPID=1\r\x1b[2J\u{85}");
+        assert_eq!(forged, "STATUS=web MAINPID=1  [2J ");
+        let facts = "RELOADING=1\nMONOTONIC_USEC=1\n";
+        for text in ["x", "ä", "€", "😀"] {
+            for length in [
+                4000, 4040, 4053, 4054, 4055, 4056, 4057, 4060, 4096, 100_000,
+            ] {
+                let text = message(facts, &text.repeat(length));
+                assert!(text.len() <= LONGEST && text.len() > 4000, "{}", text.len());
+                assert!(text.starts_with(facts));
+                assert_eq!(text.lines().count(), 3);
+            }
+        }
+        let cut = message("", &"x".repeat(LONGEST));
+        assert!(cut.ends_with("x…") && cut.len() == LONGEST, "{}", cut.len());
+        let whole = message("", &"x".repeat(LONGEST - "STATUS=".len()));
+        assert!(whole.ends_with('x') && whole.len() == LONGEST);
+    }
 }

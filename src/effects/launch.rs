@@ -58,17 +58,49 @@ pub struct Output<'a> {
     pub access_log: Option<BorrowedFd<'a>>,
 }
 
-/// Variables that belong to the master alone.
-const OWN: [&str; 2] = ["WATCHDOG_PID", "WATCHDOG_USEC"];
+/// Variables that the init system means for the service's main process alone: systemd.exec(5), sd_listen_fds(3), sd_notify(3),
+/// sd_watchdog_enabled(3). Whatever describes the service as a whole (`INVOCATION_ID`, `JOURNAL_STREAM`, `CREDENTIALS_DIRECTORY`,
+/// `STATE_DIRECTORY` and the like) is of use to an application and stays.
+const PRIVATE: [&str; 17] = [
+    // The master's own sockets; a worker is told of its own.
+    env::LISTEN_FDS,
+    env::LISTEN_PID,
+    env::LISTEN_FDNAMES,
+    // Compared with the reader's own pidfd: with that of the master, a worker would find no sockets.
+    "LISTEN_PIDFDID",
+    // A worker that spoke there would speak for the service: READY=1, MAINPID=, STOPPING=1, WATCHDOG=trigger.
+    env::NOTIFY_SOCKET,
+    "FDSTORE",
+    // Of `WatchdogSec=`, which the master answers to; `watchdog` of an app sets its own.
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    // Whose child the master is, and whether it was started by systemd itself: wrong in a child.
+    "MAINPID",
+    "MANAGERPID",
+    "MANAGERPIDFDID",
+    "SYSTEMD_EXEC_PID",
+    // Of `PIDFile=`: an application that writes its own there would become the main process.
+    "PIDFILE",
+    // One watcher for the whole cgroup, which workers of other users may not write to.
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
+    // Of `Accept=yes`, where a connection is the service's; some frameworks believe them.
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+];
+
+/// The master's environment without what is private: to it, or to a worker of a master above it.
+fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
+    let is_private = |key: &OsString| PRIVATE.iter().chain(&env::PRIVATE).any(|own| key == own);
+    std::env::vars_os().filter(move |(key, _)| !is_private(key))
+}
 
 /// Forks and executes; the pipe tells how far the child comes ([`sys::progress`]).
 ///
 /// # Errors
 /// No process could be made.
 pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)> {
-    let mut variables: BTreeMap<OsString, OsString> = std::env::vars_os()
-        .filter(|(key, _)| !OWN.iter().chain(&env::PRIVATE).any(|own| key == own))
-        .collect();
+    let mut variables: BTreeMap<OsString, OsString> = inherited().collect();
     variables.extend(
         launch
             .env
@@ -129,29 +161,27 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
     })
 }
 
-/// Starts this program itself for one of its own tasks, with a descriptor as number 3.
+/// Starts this program itself for one of its own tasks, with descriptors from number 3 on.
 ///
 /// # Errors
 /// No process could be made.
 pub fn own(
     arguments: impl IntoIterator<Item = OsString>,
     stderr: Option<BorrowedFd>,
-    fd: BorrowedFd,
+    fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
     let (pid, _) = sys::spawn(&Process {
         // Also when the file was replaced by another since.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,
-        env: std::env::vars_os()
-            .map(assignment)
-            .collect::<io::Result<_>>()?,
+        env: inherited().map(assignment).collect::<io::Result<_>>()?,
         chdir: c"/".to_owned(),
         user: None,
         umask: None,
         stdout: None,
         stderr,
-        fds: vec![fd],
+        fds,
     })?;
     Ok(pid)
 }

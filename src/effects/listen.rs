@@ -3,19 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, setsockopt,
-    sockopt,
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
-use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid};
+use preforkd_worker::env::{self, FIRST_LISTENER};
 
+use super::socket_file::{self, Rights, SocketFile};
 use crate::config::Address;
 use crate::plan::Listener;
 use crate::sys;
@@ -41,21 +40,8 @@ struct Open {
     wanted: Listener,
     /// The init system has bound it, as it was told to.
     inherited: bool,
-    /// The file of a unix socket that we made: removed at the end if it is still the same.
-    file: Option<(PathBuf, u64)>,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if let Some((path, inode)) = &self.file
-            && path
-                .symlink_metadata()
-                .is_ok_and(|file| file.ino() == *inode)
-        {
-            // If this fails, the next start takes the stale file over.
-            let _ = std::fs::remove_file(path);
-        }
-    }
+    /// The file of a unix socket that we made.
+    file: Option<SocketFile>,
 }
 
 impl Open {
@@ -65,12 +51,10 @@ impl Open {
         }
         // listen(2) on a listening socket only changes the length of its queue.
         socket::listen(&self.socket, backlog(listener)).map_err(|errno| errno.desc().to_owned())?;
-        if let Some((path, _)) = &self.file {
-            own(path, listener)?;
-            if let Some(mode) = listener.mode {
-                let mode = std::fs::Permissions::from_mode(mode);
-                std::fs::set_permissions(path, mode)
-                    .map_err(|error| format!("changing its mode: {error}"))?;
+        if let Some(file) = &self.file {
+            file.set(rights(listener))?;
+            if !file.is_in_place() {
+                return Err("its file was removed or replaced by another, so that nobody can connect (restart preforkd)".into());
             }
         }
         if self.wanted.v6only != listener.v6only {
@@ -94,21 +78,24 @@ pub struct Listeners {
 
 impl Listeners {
     /// No listeners yet, but those that the init system passed: sd_listen_fds(3).
-    pub fn inherit() -> Self {
-        let passed = sd_notify::listen_fds_with_names().into_iter().flatten();
-        let inherited = passed.map(|(fd, name)| {
-            let socket = sys::adopt(fd);
+    ///
+    /// # Errors
+    /// What it says it has passed was not.
+    pub fn inherit() -> io::Result<Self> {
+        let names = passed(|name| std::env::var(name).ok(), std::process::id());
+        let inherited = names.zip(FIRST_LISTENER..).map(|(name, fd)| {
+            let socket = sys::adopt(fd)?;
             let address = local_address(&socket);
-            Inherited {
+            Ok(Inherited {
                 name,
                 socket,
                 address,
-            }
+            })
         });
-        Self {
+        Ok(Self {
             open: BTreeMap::new(),
-            inherited: inherited.collect(),
-        }
+            inherited: inherited.collect::<io::Result<_>>()?,
+        })
     }
 
     /// Opens what is wanted and not open yet; says which those are.
@@ -225,6 +212,21 @@ impl Listeners {
     }
 }
 
+/// The names of the sockets that the init system has passed to the process `own`, the first of them as descriptor 3.
+fn passed(variable: impl Fn(&str) -> Option<String>, own: u32) -> impl Iterator<Item = String> {
+    let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
+    let count = match number(env::LISTEN_PID) {
+        Some(pid) if pid == own => number(env::LISTEN_FDS).unwrap_or(0),
+        _ => 0,
+    };
+    let names = variable(env::LISTEN_FDNAMES).filter(|names| !names.is_empty());
+    let names = names.iter().flat_map(|names| names.split(':'));
+    let names: Vec<_> = names.map(str::to_owned).collect();
+    // What has no name is called so: sd_listen_fds_with_names(3).
+    let nameless = std::iter::repeat_with(|| "unknown".to_owned());
+    names.into_iter().chain(nameless).take(count as usize)
+}
+
 fn local_address(socket: &OwnedFd) -> Option<Address> {
     let address: SockaddrStorage = socket::getsockname(socket.as_raw_fd()).ok()?;
     if let Some(v4) = address.as_sockaddr_in() {
@@ -277,73 +279,22 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
 }
 
 fn unix(path: &Path, listener: &Listener) -> Result<Open, String> {
-    remove_stale(path)?;
-    let explain = |doing: &'static str| move |errno: Errno| format!("{doing}: {}", errno.desc());
-    let address = UnixAddr::new(path).map_err(explain("address"))?;
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)
-        .map_err(explain("socket"))?;
-    // The mode is right from the first moment on, whatever umask the master was started with.
-    let before = listener
-        .mode
-        .map(|mode| nix::sys::stat::umask(Mode::from_bits_truncate(!mode & 0o777)));
-    let bound = socket::bind(socket.as_raw_fd(), &address);
-    if let Some(before) = before {
-        nix::sys::stat::umask(before);
-    }
-    bound.map_err(explain("bind"))?;
-    let inode = path.symlink_metadata().map_err(|e| e.to_string())?.ino();
-    let open = Open {
+    let socket = socket_file::stream().map_err(|error| format!("socket: {error}"))?;
+    let listen = || socket::listen(&socket, backlog(listener));
+    let file = SocketFile::bind(&socket, path, rights(listener), listen)?;
+    Ok(Open {
         wanted: listener.clone(),
         inherited: false,
         socket,
-        file: Some((path.to_owned(), inode)),
-    };
-    own(path, listener)?;
-    socket::listen(&open.socket, backlog(listener)).map_err(explain("listen"))?;
-    Ok(open)
+        file: Some(file),
+    })
 }
 
-/// Gives a socket file its owner and group.
-fn own(path: &Path, listener: &Listener) -> Result<(), String> {
-    let (owner, group) = (
-        listener.owner.map(Uid::from_raw),
-        listener.group.map(Gid::from_raw),
-    );
-    if owner.is_none() && group.is_none() {
-        return Ok(());
-    }
-    nix::unistd::chown(path, owner, group)
-        .map_err(|errno| format!("changing its owner: {}", errno.desc()))
-}
-
-/// Removes the socket file of a process that is gone.
-fn remove_stale(path: &Path) -> Result<(), String> {
-    let Ok(file) = path.symlink_metadata() else {
-        return Ok(());
-    };
-    if !file.file_type().is_socket() {
-        return Err("there is a file of this name that is no socket (move it away)".into());
-    }
-    let probe = || -> nix::Result<i32> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let probe = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        socket::connect(probe.as_raw_fd(), &UnixAddr::new(path)?)?;
-        Ok(socket::getsockopt(&probe, sockopt::PeerCredentials)?.pid())
-    };
-    match probe() {
-        Err(Errno::ECONNREFUSED) => std::fs::remove_file(path)
-            .map_err(|error| format!("removing the stale socket file: {error}")),
-        Ok(pid) => {
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Err(format!(
-                "process {pid} ({}) is serving there (stop it first)",
-                name.trim()
-            ))
-        }
-        // EAGAIN: its accept queue is full, so it lives.
-        Err(Errno::EAGAIN) => Err("another process is serving there (stop it first)".into()),
-        Err(errno) => Err(format!("asking who serves there: {}", errno.desc())),
+fn rights(listener: &Listener) -> Rights {
+    Rights {
+        mode: listener.mode,
+        owner: listener.owner,
+        group: listener.group,
     }
 }
 
@@ -351,4 +302,35 @@ fn backlog(listener: &Listener) -> Backlog {
     // The kernel cuts it to net.core.somaxconn: listen(2).
     let wanted = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_passed_is_known_by_the_environment() {
+        let of = |pid: &str, fds: &str, names: &str| {
+            passed(
+                |name| {
+                    let value = match name {
+                        "LISTEN_PID" => pid,
+                        "LISTEN_FDS" => fds,
+                        _ => names,
+                    };
+                    (!value.is_empty()).then(|| value.to_owned())
+                },
+                7,
+            )
+            .collect::<Vec<_>>()
+        };
+        assert_eq!(of("7", "2", "web:admin"), ["web", "admin"]);
+        assert_eq!(of("7", "2", ""), ["unknown", "unknown"]);
+        assert_eq!(of("7", "2", "web"), ["web", "unknown"]);
+        assert_eq!(of("7", "1", "web:admin"), ["web"]);
+        assert_eq!(of("7", "3", "x::z"), ["x", "", "z"]);
+        for (pid, fds) in [("8", "1"), ("", "1"), ("7", ""), ("7", "-1"), ("x", "1")] {
+            assert!(of(pid, fds, "web").is_empty(), "{pid} {fds}");
+        }
+    }
 }

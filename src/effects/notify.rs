@@ -1,86 +1,329 @@
-//! The socket on which workers say that they are ready. The kernel says whose datagram it is.
+//! The sockets on which workers say that they are ready, one for each app. The kernel says whose datagram it is.
+//!
+//! They lie in a folder of the master's, and only the user of the app may write to one. So strangers cannot send anything, and
+//! an app that sends without end fills its own queue and no other. Where the system has no folder that can be written, as in a
+//! container that may read only, they have abstract addresses (unix(7)): strangers have to guess those, or look them up.
 
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
-use nix::cmsg_space;
-use nix::sys::socket::{
-    self, AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr,
-    UnixCredentials, setsockopt, sockopt,
-};
-use nix::unistd::{Pid, getpid};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, openat};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, sockopt};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, umask};
+use nix::unistd::{Pid, Uid, UnlinkatFlags, fchownat, geteuid, mkdtemp, unlinkat};
+
+use super::paths::{Folder, Trust};
+use crate::sys;
 
 /// The longest message that is read; the rest of a longer one is cut.
 const LONGEST: usize = 4096;
 
-/// The master's end.
-pub struct NotifySocket {
+/// How the names of the folders of all masters begin.
+const PREFIX: &str = "preforkd-notify-";
+
+/// A master that starts at the same moment may take a new folder for one that was left behind.
+const ATTEMPTS_AT_FOLDER: u32 = 5;
+
+/// An address that holds a path is not longer: unix(7).
+const LONGEST_ADDRESS: usize = 107;
+
+/// A folder for a file of ours that only needs a name; nobody else can put one there.
+const FOLDER: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
+struct Bound {
     socket: OwnedFd,
+    address: String,
+    uid: Option<u32>,
+    /// Its name in the folder.
     name: String,
 }
 
-impl NotifySocket {
-    /// Binds an abstract address (unix(7)) that no file has to be removed for.
-    ///
-    /// # Errors
-    /// No socket could be made.
-    pub fn bind() -> nix::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-        setsockopt(&socket, sockopt::PassCred, &true)?;
-        let name = format!("preforkd/{}/{:08x}", getpid(), nonce());
-        socket::bind(
-            socket.as_raw_fd(),
-            &UnixAddr::new_abstract(name.as_bytes())?,
-        )?;
-        Ok(Self {
-            socket,
-            name: format!("@{name}"),
-        })
+/// The folder; removed when this is dropped, if it is empty.
+struct Home {
+    parent: Folder,
+    /// Locked for as long as its master lives.
+    folder: Flock<File>,
+    path: PathBuf,
+}
+
+/// The master's ends of all of them. Dropped, they and their folder are gone.
+pub struct Notify {
+    home: Option<Home>,
+    /// The newest last: a reload may give an app another user.
+    apps: BTreeMap<String, Vec<Bound>>,
+}
+
+impl Home {
+    fn new(path: &Path) -> io::Result<Self> {
+        let parent = Folder::open(path)?;
+        if geteuid().is_root() {
+            if parent.trust() != Trust::Trusted {
+                return Err(io::Error::other("others can change it"));
+            }
+            if !parent.is_open_to_all {
+                return Err(io::Error::other("other users may not go through it"));
+            }
+        }
+        remove_leftovers(&parent);
+        for _ in 0..ATTEMPTS_AT_FOLDER {
+            let path = mkdtemp(&path.join(format!("{PREFIX}XXXXXX")))?;
+            let name = path.file_name().unwrap_or_default();
+            let remove = || {
+                let _ = unlinkat(&parent, name, UnlinkatFlags::RemoveDir);
+            };
+            let opened = openat(&parent, name, FOLDER, Mode::empty()).inspect_err(|_| remove());
+            let Ok(folder) = lock(opened?.into()) else {
+                continue;
+            };
+            if !leads_to(&parent, name, &folder) {
+                continue;
+            }
+            let mode = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
+            fchmod(&*folder, mode).inspect_err(|_| remove())?;
+            return Ok(Self {
+                parent,
+                folder,
+                path,
+            });
+        }
+        Err(io::Error::other("each new folder is removed by others"))
     }
 
-    /// What `NOTIFY_SOCKET` is for a worker.
-    pub fn name(&self) -> &str {
-        &self.name
+    fn bind(&self, socket: &OwnedFd, name: &str, uid: Option<u32>) -> io::Result<String> {
+        let path = self.path.join(name);
+        let address = path.to_str().filter(|path| path.len() <= LONGEST_ADDRESS);
+        let address = address.ok_or_else(|| io::Error::other("its path is too long"))?;
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let bound = socket::bind(socket.as_raw_fd(), &UnixAddr::new(address)?);
+        umask(before);
+        bound?;
+        self.give_away(name, uid)
+            .inspect_err(|_| self.remove(name))?;
+        Ok(address.to_owned())
     }
 
-    /// For the poll.
-    pub fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    fn give_away(&self, name: &str, uid: Option<u32>) -> nix::Result<()> {
+        let Some(uid) = uid.map(Uid::from_raw) else {
+            return Ok(());
+        };
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = openat(self.folder.as_fd(), name, flags, Mode::empty())?;
+        fchownat(&file, "", Some(uid), None, AtFlags::AT_EMPTY_PATH)
     }
 
-    /// The next message and who sent it; `None` if there is none.
-    pub fn receive(&self) -> Option<(Pid, String)> {
-        receive(&self.socket)
+    fn remove(&self, name: &str) {
+        // If it stays, the next master removes it.
+        let _ = unlinkat(self.folder.as_fd(), name, UnlinkatFlags::NoRemoveDir);
     }
 }
 
-/// A name that others cannot guess and bind before us.
-fn nonce() -> u32 {
-    use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) as u32
+impl Drop for Home {
+    fn drop(&mut self) {
+        let name = self.path.file_name().unwrap_or_default();
+        let _ = unlinkat(&self.parent, name, UnlinkatFlags::RemoveDir);
+    }
+}
+
+impl Notify {
+    /// Makes the folder: in the runtime directory of the service, in /run, or among the temporary files, whichever is the
+    /// first in which other users can get at it. Removes what masters of the same user have left behind when they were killed.
+    ///
+    /// # Errors
+    /// None that is known: see [`Notify::bind`].
+    pub fn new() -> io::Result<Self> {
+        let homes = candidates().into_iter().map(|parent| {
+            Home::new(&parent).inspect_err(|reason| {
+                let parent = parent.display();
+                log::debug!("cannot make a folder for notify sockets in {parent}: {reason}");
+            })
+        });
+        Ok(Self::with(homes.flatten().next()))
+    }
+
+    fn with(home: Option<Home>) -> Self {
+        let apps = BTreeMap::new();
+        Self { home, apps }
+    }
+
+    /// Binds the socket of an app whose workers run as `uid`; `None`: as the master. If it is bound for another user already,
+    /// it gets one more, and workers that run go on with theirs.
+    ///
+    /// # Errors
+    /// There is no descriptor left, or no room in the file system.
+    pub fn bind(&mut self, app: &str, uid: Option<u32>) -> io::Result<()> {
+        let newest = self.apps.get(app).and_then(|all| all.last());
+        if newest.is_some_and(|bound| bound.uid == uid) {
+            return Ok(());
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, sockopt::PassCred, &true)?;
+        if uid.is_some_and(|uid| uid != geteuid().as_raw()) {
+            // To close a descriptor that somebody has passed may take as long as they like: socket(7), SO_LINGER. Linux
+            // before 6.16 cannot refuse them.
+            let _ = sys::refuse_descriptors(socket.as_fd());
+        }
+        let name = format!("{:016x}", sys::random()?);
+        let address = match &self.home {
+            Some(home) => home.bind(&socket, &name, uid)?,
+            None => {
+                let name = format!("preforkd/{name}");
+                let address = UnixAddr::new_abstract(name.as_bytes())?;
+                socket::bind(socket.as_raw_fd(), &address)?;
+                format!("@{name}")
+            }
+        };
+        let bound = Bound {
+            socket,
+            address,
+            uid,
+            name,
+        };
+        self.apps.entry(app.to_owned()).or_default().push(bound);
+        Ok(())
+    }
+
+    /// Lets go of the sockets of an app.
+    pub fn unbind(&mut self, app: &str) {
+        for bound in self.apps.remove(app).into_iter().flatten() {
+            if let Some(home) = &self.home {
+                home.remove(&bound.name);
+            }
+        }
+    }
+
+    /// What `NOTIFY_SOCKET` is for a new worker of an app.
+    pub fn address(&self, app: &str) -> Option<&str> {
+        Some(&self.apps.get(app)?.last()?.address)
+    }
+
+    /// For the poll: the newest socket of an app. An older one is to stay watched.
+    pub fn fd(&self, app: &str) -> Option<RawFd> {
+        Some(self.apps.get(app)?.last()?.socket.as_raw_fd())
+    }
+
+    /// The apps that have a socket.
+    pub fn apps(&self) -> impl Iterator<Item = &str> {
+        self.apps.keys().map(String::as_str)
+    }
+
+    /// What the workers of an app have said and who said it, at most so many messages; all of them if they are fewer.
+    pub fn receive(&self, app: &str, most: usize) -> Vec<(Pid, String)> {
+        let sockets = self.apps.get(app).into_iter().flatten();
+        let messages = sockets.flat_map(|bound| std::iter::from_fn(|| receive(&bound.socket)));
+        messages.take(most).collect()
+    }
+}
+
+impl Drop for Notify {
+    fn drop(&mut self) {
+        for app in self.apps.keys().cloned().collect::<Vec<_>>() {
+            self.unbind(&app);
+        }
+    }
+}
+
+/// Where the folder may be.
+fn candidates() -> Vec<PathBuf> {
+    // systemd.exec(5): several are separated by colons.
+    let runtime = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
+    let runtime = runtime.split(':').next().filter(|first| !first.is_empty());
+    let mut all: Vec<PathBuf> = runtime.map(PathBuf::from).into_iter().collect();
+    if geteuid().is_root() {
+        all.push("/run".into());
+    }
+    all.extend([std::env::temp_dir(), "/tmp".into(), "/dev/shm".into()]);
+    all.dedup();
+    all
+}
+
+/// Who holds the lock lives.
+fn lock(folder: File) -> Result<Flock<File>, Errno> {
+    Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)
+}
+
+/// Whether a name still leads to an open folder.
+fn leads_to(parent: &Folder, name: &std::ffi::OsStr, folder: &File) -> bool {
+    let named = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    let (Ok(named), Ok(open)) = (named, fstat(folder)) else {
+        return false;
+    };
+    (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)
+}
+
+/// Removes the folders of masters of this user that are gone.
+fn remove_leftovers(parent: &Folder) {
+    for name in names(parent.as_fd().as_raw_fd()) {
+        if !name.to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // What cannot be removed harms nobody.
+        let _ = remove_leftover(parent, &name);
+    }
+}
+
+fn remove_leftover(parent: &Folder, name: &std::ffi::OsStr) -> nix::Result<()> {
+    let folder = openat(parent, name, FOLDER | OFlag::O_NONBLOCK, Mode::empty())?;
+    let stat = fstat(&folder)?;
+    if stat.st_uid != geteuid().as_raw() || stat.st_mode & 0o022 != 0 {
+        return Err(Errno::EPERM);
+    }
+    let folder = lock(folder.into())?;
+    let inside = names(folder.as_raw_fd());
+    // A lock may be lost while its master lives, as by an exec.
+    if !inside.iter().all(|name| is_dead(&folder, name)) {
+        return Err(Errno::EBUSY);
+    }
+    for name in inside {
+        unlinkat(folder.as_fd(), &*name, UnlinkatFlags::NoRemoveDir)?;
+    }
+    unlinkat(parent, name, UnlinkatFlags::RemoveDir)
+}
+
+/// Whether a file is a socket that nobody reads any more.
+fn is_dead(folder: &File, name: &std::ffi::OsStr) -> bool {
+    let is_socket =
+        |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let asked = || -> nix::Result<()> {
+        let file = openat(folder.as_fd(), name, flags, Mode::empty())?;
+        if !is_socket(fstat(&file)?) {
+            return Err(Errno::ENOTSOCK);
+        }
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let probe = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        socket::connect(probe.as_raw_fd(), &UnixAddr::new(&*path)?)
+    };
+    asked() == Err(Errno::ECONNREFUSED)
+}
+
+/// What is in an open folder.
+fn names(folder: RawFd) -> Vec<std::ffi::OsString> {
+    let entries = std::fs::read_dir(format!("/proc/self/fd/{folder}"));
+    let entries = entries.into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).collect()
 }
 
 /// The kernel may lack memory for a moment; what is not read now might wait for the next message.
 const ATTEMPTS: u32 = 3;
 
-/// Receives one message from a socket that passes credentials; skips what has none.
+/// Receives one message from a socket that passes credentials; skips what has none. Descriptors that come along are closed.
 pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
+    let mut bytes = [0; LONGEST];
     let mut failures = 0;
     loop {
-        let mut bytes = [0; LONGEST];
-        let mut parts = [IoSliceMut::new(&mut bytes)];
-        let mut control = cmsg_space!(UnixCredentials);
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
-        let message = match socket::recvmsg::<()>(
-            socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            flags,
-        ) {
+        let (length, sender) = match sys::receive(socket.as_fd(), &mut bytes) {
             Ok(message) => message,
-            Err(nix::Error::EINTR) => continue,
-            Err(nix::Error::EAGAIN) => return None,
+            Err(Errno::EINTR) => continue,
+            Err(Errno::EAGAIN) => return None,
             Err(_) => {
                 failures += 1;
                 if failures == ATTEMPTS {
@@ -89,13 +332,6 @@ pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
                 continue;
             }
         };
-        let length = message.bytes;
-        let sender = message.cmsgs().ok().and_then(|mut all| {
-            all.find_map(|one| match one {
-                ControlMessageOwned::ScmCredentials(who) => Some(Pid::from_raw(who.pid())),
-                _ => None,
-            })
-        });
         if length == 0 && sender.is_none_or(|pid| pid.as_raw() == 0) {
             // The other end of a connected socket is closed.
             return None;
@@ -103,5 +339,141 @@ pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
         if let Some(pid) = sender {
             return Some((pid, String::from_utf8_lossy(&bytes[..length]).into_owned()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::net::UnixDatagram;
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+    use super::*;
+
+    fn notify() -> (tempfile::TempDir, Notify) {
+        let parent = tempfile::tempdir().expect("a folder");
+        let mode = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(parent.path(), mode).expect("ours");
+        let notify = notify_in(parent.path());
+        (parent, notify)
+    }
+
+    fn notify_in(parent: &Path) -> Notify {
+        Notify::with(Some(Home::new(parent).expect("room")))
+    }
+
+    fn folder(notify: &Notify) -> &Path {
+        &notify.home.as_ref().expect("a folder").path
+    }
+
+    fn count(folder: &Path) -> usize {
+        std::fs::read_dir(folder).expect("ours").count()
+    }
+
+    #[test]
+    fn each_app_has_a_queue_of_its_own_that_only_its_user_can_fill() {
+        let (parent, mut notify) = notify();
+        notify.bind("a", None).expect("room");
+        notify.bind("b", Some(geteuid().as_raw())).expect("room");
+        let teller = UnixDatagram::unbound().expect("a socket");
+        teller.set_nonblocking(true).expect("a socket");
+        let of = |app: &str| notify.address(app).expect("it is bound").to_owned();
+        while teller.send_to(b"WATCHDOG=1", of("a")).is_ok() {}
+        teller.send_to(b"READY=1", of("b")).expect("room");
+        let said = notify.receive("b", 10);
+        assert_eq!(said, [(Pid::this(), "READY=1".to_owned())]);
+        assert_eq!(notify.receive("a", 1).len(), 1);
+        assert!(notify.receive("c", 1).is_empty());
+
+        let file = std::fs::metadata(of("a")).expect("it is there");
+        assert_eq!(file.mode() & 0o777, 0o600);
+        let inside = folder(&notify).metadata().expect("it is there");
+        assert_eq!(inside.mode() & 0o777, 0o711);
+        notify.unbind("a");
+        assert!(notify.address("a").is_none());
+        assert_eq!(count(folder(&notify)), 1);
+        drop(notify);
+        assert_eq!(count(parent.path()), 0);
+    }
+
+    #[test]
+    fn without_a_folder_the_addresses_are_abstract() {
+        let mut notify = Notify::with(None);
+        notify.bind("a", None).expect("room");
+        let address = notify.address("a").expect("it is bound");
+        let teller = preforkd_worker::notify::Notifier::new(address).expect("an address");
+        teller.send("READY=1").expect("room");
+        assert_eq!(notify.receive("a", 10).len(), 1);
+    }
+
+    #[test]
+    fn another_user_gets_another_socket_and_the_old_one_is_heard_still() {
+        let (_parent, mut notify) = notify();
+        notify.bind("a", None).expect("room");
+        let old = notify.address("a").expect("bound").to_owned();
+        notify.bind("a", None).expect("it is bound already");
+        assert_eq!(notify.address("a"), Some(&*old));
+        notify.bind("a", Some(geteuid().as_raw())).expect("room");
+        let new = notify.address("a").expect("bound").to_owned();
+        assert_ne!(new, old);
+        let teller = UnixDatagram::unbound().expect("a socket");
+        for (text, address) in [("old", &old), ("new", &new)] {
+            teller.send_to(text.as_bytes(), address).expect("room");
+        }
+        let said = notify.receive("a", 10).into_iter().map(|(_, text)| text);
+        assert_eq!(said.collect::<Vec<_>>(), ["old", "new"]);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_passed_descriptors_do_not_stay() {
+        let (_parent, mut notify) = notify();
+        notify.bind("a", None).expect("room");
+        let teller = UnixDatagram::unbound().expect("a socket");
+        let address = notify.address("a").expect("bound");
+        teller.send_to(&[b'x'; 10_000], address).expect("room");
+        let (read, write) = nix::unistd::pipe().expect("a pipe");
+        let passed = [write.as_raw_fd()];
+        let message = [ControlMessage::ScmRights(&passed)];
+        let address = UnixAddr::new(address).expect("short");
+        let bytes = [io::IoSlice::new(b"FDSTORE=1")];
+        let flags = MsgFlags::empty();
+        sendmsg(teller.as_raw_fd(), &bytes, &message, flags, Some(&address)).expect("room");
+        let said = notify.receive("a", 10);
+        assert_eq!((said[0].1.len(), &*said[1].1), (LONGEST, "FDSTORE=1"));
+        drop(write);
+        // If the descriptor was held anywhere, this would wait.
+        assert_eq!(nix::unistd::read(&read, &mut [0]), Ok(0));
+
+        // Of another user they are not taken at all, where the kernel can refuse them.
+        let (_, write) = nix::unistd::pipe().expect("a pipe");
+        let socket = &notify.apps["a"][0].socket;
+        if sys::refuse_descriptors(socket.as_fd()).is_ok() {
+            let passed = [write.as_raw_fd()];
+            let message = [ControlMessage::ScmRights(&passed)];
+            let sent = sendmsg(teller.as_raw_fd(), &bytes, &message, flags, Some(&address));
+            assert_eq!(sent, Err(Errno::EPERM));
+        }
+    }
+
+    #[test]
+    fn what_a_killed_master_has_left_is_removed_and_what_a_live_one_uses_is_not() {
+        let (parent, mut live) = notify();
+        live.bind("a", None).expect("room");
+        let mut dead = notify_in(parent.path());
+        dead.bind("a", None).expect("room");
+        let foreign = parent.path().join(format!("{PREFIX}notes"));
+        std::fs::create_dir(&foreign).expect("room");
+        std::fs::write(foreign.join("file"), "precious").expect("room");
+        assert_eq!(count(parent.path()), 3);
+        // As a kill does: descriptors are closed, files stay.
+        let path = folder(&dead).to_owned();
+        dead.apps.clear();
+        dead.home.as_mut().expect("a folder").path = "nothing".into();
+        drop(dead);
+        assert_eq!(count(&path), 1);
+        let third = notify_in(parent.path());
+        assert!(!path.exists());
+        assert!(foreign.join("file").exists() && folder(&live).exists() && folder(&third).exists());
     }
 }

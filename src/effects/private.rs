@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::sys::socket::{self, AddressFamily, Backlog, Shutdown, SockFlag, SockType, UnixAddr};
-use nix::unistd::mkdtemp;
+use nix::unistd::{geteuid, mkdtemp};
+
+use super::paths::{Folder, Trust};
 
 /// Such a listener; dropped, it can be reached no more, while who has accepted there goes on.
 #[derive(Debug)]
@@ -19,12 +21,13 @@ impl Private {
     /// Listens.
     ///
     /// # Errors
-    /// There is no descriptor left, or no folder can be made among the temporary files.
+    /// There is no descriptor left, no folder can be made among the temporary files, or, for root, others can change their folder.
     pub fn new() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
+        let parent = trusted_folder()?;
         let private = Self {
             socket: socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?,
-            folder: mkdtemp(&std::env::temp_dir().join("preforkd-check-XXXXXX"))?,
+            folder: mkdtemp(&parent.join("preforkd-check-XXXXXX"))?,
         };
         let address = UnixAddr::new(&private.name())?;
         socket::bind(private.socket.as_raw_fd(), &address)?;
@@ -47,6 +50,21 @@ impl Private {
 
     fn name(&self) -> PathBuf {
         self.folder.join("socket")
+    }
+}
+
+/// A folder for temporary files in which nobody can put another folder in the place of ours.
+fn trusted_folder() -> io::Result<PathBuf> {
+    let temporary = std::env::temp_dir();
+    match Folder::open(&temporary)?.trust() {
+        Trust::Owner { .. } if geteuid().is_root() => {
+            let message = format!(
+                "others can change the folder {} (name another in TMPDIR)",
+                temporary.display()
+            );
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
+        }
+        _ => Ok(temporary),
     }
 }
 

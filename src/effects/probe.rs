@@ -22,5 +22,5 @@ pub fn start(check: &Check, listener: BorrowedFd, stderr: BorrowedFd) -> io::Res
         number("timeout", check.timeout.as_millis()),
         number("attempts", check.attempts.into()),
     ];
-    launch::own(arguments, Some(stderr), listener)
+    launch::own(arguments, Some(stderr), vec![listener])
 }

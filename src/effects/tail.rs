@@ -1,6 +1,8 @@
 //! The end of what a process says on standard error while it starts, so that the reason of a failure can quote it.
 //!
-//! Standard error is a pipe meanwhile, and the master passes on what it reads there.
+//! Standard error is a pipe meanwhile, and the master passes on what it reads there. A process that says more than can be
+//! passed on costs a bounded part of each turn: what is kept of it is a few thousand bytes, which are looked at when they are
+//! asked for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,6 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::sys::stat::Mode;
 use nix::unistd::pipe2;
+use preforkd_worker::text::clean;
 
 use crate::plan::LogFile;
 
@@ -20,9 +23,11 @@ const LONGEST: usize = 300;
 /// What the pipe holds, in bytes: as much as anybody may ask for (pipe(7)).
 const ROOM: i32 = 1 << 20;
 /// As many bytes are read at a time: whoever says more than can be passed on must not hold the master up.
-const TURN: usize = 256 * 1024;
+const TURN: usize = 64 * 1024;
 /// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
+/// As many bytes are kept of the end: what is quoted, in characters of four bytes, among lines that are not quoted.
+const KEPT: usize = 8 * 1024;
 
 /// Who else hears what a process says.
 #[derive(Debug, Clone)]
@@ -53,7 +58,8 @@ pub struct Tail {
     pub to: Listener,
     /// A line that has not ended.
     unfinished: Vec<u8>,
-    last: VecDeque<String>,
+    /// The end of what was passed on.
+    last: VecDeque<u8>,
 }
 
 impl Tail {
@@ -136,33 +142,39 @@ impl Tail {
 
     fn take(&mut self, bytes: &[u8], pass_on: &mut dyn FnMut(&[u8])) {
         self.unfinished.extend_from_slice(bytes);
-        while self.unfinished.contains(&b'\n') || self.unfinished.len() >= PIECE {
-            let most = self.unfinished.len().min(PIECE);
-            let lines = self.unfinished[..most].iter().rposition(|&b| b == b'\n');
-            let length = lines.map_or(most, |newline| newline + 1);
-            let piece: Vec<u8> = self.unfinished.drain(..length).collect();
-            pass_on(&piece);
-            for line in String::from_utf8_lossy(&piece).lines() {
-                self.remember(line);
-            }
+        let mut done = 0;
+        loop {
+            let rest = &self.unfinished[done..];
+            let most = &rest[..rest.len().min(PIECE)];
+            let length = match most.iter().rposition(|&b| b == b'\n') {
+                Some(newline) => newline + 1,
+                None if most.len() == PIECE => PIECE,
+                None => break,
+            };
+            pass_on(&most[..length]);
+            done += length;
         }
-    }
-
-    fn remember(&mut self, line: &str) {
-        let line: String = line.trim().chars().filter(|c| !c.is_control()).collect();
-        // Python underlines the place of an error.
-        if line.is_empty() || line.chars().all(|c| "^~ ".contains(c)) {
-            return;
-        }
-        if self.last.len() == LINES {
-            self.last.pop_front();
-        }
-        self.last.push_back(line);
+        let kept = done.saturating_sub(KEPT);
+        let surplus = (self.last.len() + done - kept).saturating_sub(KEPT);
+        self.last.drain(..surplus);
+        self.last.extend(&self.unfinished[kept..done]);
+        self.unfinished.drain(..done);
     }
 
     /// The last lines in one; the end of them if they are long.
     pub fn last_words(&self) -> Option<String> {
-        let words = Vec::from_iter(self.last.iter().map(String::as_str)).join(" | ");
+        let bytes: Vec<u8> = self.last.iter().copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
+        let mut lines: Vec<String> = text
+            .lines()
+            .rev()
+            .map(|line| clean(line.trim(), usize::MAX))
+            // Python underlines the place of an error.
+            .filter(|line| !line.chars().all(|c| "^~ ".contains(c)))
+            .take(LINES)
+            .collect();
+        lines.reverse();
+        let words = lines.join(" | ");
         let surplus = words.chars().count().saturating_sub(LONGEST);
         let words: String = words.chars().skip(surplus).collect();
         let cut = if surplus > 0 { "…" } else { "" };
@@ -213,6 +225,27 @@ mod tests {
     #[test]
     fn silence_has_no_last_words() {
         assert_eq!(hear(&[]), (Vec::new(), None));
+    }
+
+    #[test]
+    fn the_last_words_are_plain_text_of_one_direction() {
+        let said = "\x1b[31mred\x07 \u{202e}txt.exe\u{202c}\u{2066}\u{200f}\u{2028}\n\r\n";
+        let (passed, words) = hear(&[said.as_bytes()]);
+        assert_eq!(passed, said.as_bytes());
+        assert_eq!(words.as_deref(), Some("[31mred txt.exe"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_flood_is_its_end_and_no_more() {
+        let (mut tail, theirs) = Tail::new(None).expect("a pipe");
+        for number in 0..10_000 {
+            let line = format!("line {number}\n");
+            nix::unistd::write(&theirs, line.as_bytes()).expect("room");
+        }
+        while tail.read(&mut |_| {}) == Heard::Enough {}
+        assert!(tail.last.len() <= KEPT && tail.unfinished.is_empty());
+        let words = tail.last_words();
+        assert_eq!(words.as_deref(), Some("line 9997 | line 9998 | line 9999"));
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{
     self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, sockopt,
 };
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use preforkd_worker::messages::{Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
 use crate::plan::Launch;
+use crate::sys;
 
 /// Most packets in a row that are skipped because they cannot be understood: more than the queue of a socket holds.
 const SKIPPED: usize = 1024;
@@ -33,6 +34,11 @@ impl Template {
         let (socket, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
+        let user = launch_as.user.as_ref();
+        if user.is_some_and(|user| user.uid != geteuid().as_raw()) {
+            // See `notify`.
+            let _ = sys::refuse_descriptors(socket.as_fd());
+        }
         let contract = Contract {
             template: Some(theirs.as_fd()),
             ..contract

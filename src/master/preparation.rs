@@ -2,7 +2,7 @@
 //! opened, and each app's command `before` has to succeed. What was opened is closed again when the candidate fails.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{error, info};
 
@@ -20,6 +20,9 @@ const CHECK: Limits = Limits {
     grace: Duration::from_secs(2),
 };
 
+/// A disk that has not opened the log files by then is taken for broken.
+const OPENING: Duration = Duration::from_secs(10);
+
 /// A checked configuration, and what was opened for it.
 pub(super) struct Candidate {
     pub(super) plan: Plan,
@@ -30,8 +33,8 @@ pub(super) struct Candidate {
 enum Step {
     /// The job runs that checks the configuration.
     Checking,
-    /// These log files are being opened.
-    Opening(BTreeSet<LogFile>),
+    /// These log files are being opened, until then at most.
+    Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app runs; those of these are left.
     Commands(VecDeque<Name>),
 }
@@ -112,7 +115,8 @@ impl Preparation {
             Ok(files) => (files, None),
             Err(reason) => (Vec::new(), Some(reason)),
         };
-        self.step = Some(Step::Opening(log_files.iter().cloned().collect()));
+        let waiting = log_files.iter().cloned().collect();
+        self.step = Some(Step::Opening(waiting, turn.now + OPENING));
         self.candidate = Some(Candidate {
             plan,
             listeners,
@@ -127,24 +131,40 @@ impl Preparation {
     /// Log files were opened, or could not be.
     pub(super) fn opened<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         for (file, result) in turn.world.opened_log_files() {
-            let Some(Step::Opening(waiting)) = &mut self.step else {
-                continue;
-            };
-            if !waiting.remove(&file) {
-                continue;
-            }
-            if let Err(reason) = result {
-                let path = file.path.display();
-                self.fail(turn, format!("cannot write the log file {path}: {reason}"));
+            if let Some(Step::Opening(waiting, _)) = &mut self.step
+                && waiting.remove(&file)
+                && let Err(reason) = result
+            {
+                self.fail(turn, reason);
             }
         }
-        if matches!(self.step, Some(Step::Opening(_))) {
-            self.go_on_when_open(turn, jobs);
+        self.go_on_when_open(turn, jobs);
+    }
+
+    /// When the log files have to be open.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.step {
+            Some(Step::Opening(_, until)) => Some(*until),
+            _ => None,
+        }
+    }
+
+    /// Gives up when they are not.
+    pub(super) fn give_up_opening<W>(&mut self, turn: &mut Turn<W>) {
+        if let Some(Step::Opening(waiting, until)) = &self.step
+            && *until <= turn.now
+            && let Some(file) = waiting.first()
+        {
+            let (path, time) = (file.path.display(), report::short(OPENING));
+            let reason = format!(
+                "cannot write the log file {path}: it is not open after {time} (does the disk answer?)"
+            );
+            self.fail(turn, reason);
         }
     }
 
     fn go_on_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
-        if let Some(Step::Opening(waiting)) = &self.step
+        if let Some(Step::Opening(waiting, _)) = &self.step
             && waiting.is_empty()
             && let Some(candidate) = &self.candidate
         {
@@ -239,7 +259,7 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(_)))
+            .is_some_and(|step| matches!(step, Step::Opening(..)))
         {
             self.discard(turn);
         }

@@ -26,7 +26,7 @@ use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
-use crate::effects::notify::NotifySocket;
+use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::probe;
@@ -64,8 +64,7 @@ pub(super) struct System {
     control: Option<Control>,
     listeners: Listeners,
     log_files: LogFiles,
-    opened: Vec<LogFile>,
-    notify: BTreeMap<Name, NotifySocket>,
+    notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
@@ -113,7 +112,7 @@ impl System {
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
             let shown = path.display().to_string();
-            PidFile::write(path).map_err(|e| {
+            PidFile::write(&path).map_err(|e| {
                 io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
             })
         });
@@ -130,8 +129,7 @@ impl System {
             control,
             listeners,
             log_files: LogFiles::default(),
-            opened: Vec::new(),
-            notify: BTreeMap::new(),
+            notify: Notify::new()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -166,6 +164,10 @@ impl System {
         self.watched.remove(&fd);
         // Closing would do the same, but for a child between fork and exec that still holds a copy.
         let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+    }
+
+    fn is_watched_for(&self, fd: RawFd, source: &Source) -> bool {
+        matches!(self.watched.get(&fd), Some(Watched::Master(known)) if known == source)
     }
 
     /// A process was started: how far it comes is watched, and what it writes.
@@ -238,7 +240,7 @@ impl System {
             slot,
             generation: start.generation,
             sockets: sockets.filter(|_| !is_job).collect(),
-            notify_socket: self.notify.get(start.app).map_or("", NotifySocket::name),
+            notify_socket: self.notify.address(start.app).unwrap_or_default(),
             scoreboard: board
                 .filter(|_| has_record)
                 .map(|board| (board.fd(), record)),
@@ -300,9 +302,8 @@ impl World for System {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
         let short = self.init.is_short_of_memory().then_some(POLL_RETRY);
-        let opened = (!self.opened.is_empty()).then_some(Duration::ZERO);
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = until.into_iter().chain(short).chain(opened).min();
+        let timeout = until.into_iter().chain(short).min();
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // By a signal, which counts even if the handler found no memory to wake the poll with.
@@ -319,9 +320,6 @@ impl World for System {
             if let Some(Watched::Master(source)) = self.watched.get(&fd) {
                 sources.insert(source.clone());
             }
-        }
-        if opened.is_some() {
-            sources.insert(Source::LogFiles);
         }
         self.init.flush();
         Ok(sources)
@@ -495,30 +493,30 @@ impl World for System {
         self.oom_kills.happened()
     }
 
-    fn admit(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
+    fn admit(&mut self, app: &Name, plan: &plan::App) -> io::Result<()> {
         if !self.scoreboards.contains_key(app) {
             self.scoreboards.insert(app.clone(), Scoreboard::new(app)?);
         }
-        if !self.notify.contains_key(app) {
-            let socket = NotifySocket::bind()?;
-            self.watch_for(socket.fd(), Source::Messages(app.clone()))?;
-            self.notify.insert(app.clone(), socket);
-        }
-        Ok(())
+        let user = plan.launch.user.as_ref();
+        self.notify.bind(app, user.map(|user| user.uid))?;
+        let fd = self.notify.fd(app);
+        let fd = fd.filter(|fd| !self.is_watched_for(*fd, &Source::Messages(app.clone())));
+        fd.map_or(Ok(()), |fd| {
+            self.watch_for(fd, Source::Messages(app.clone()))
+        })
     }
 
     fn dismiss(&mut self, app: &Name) {
-        if let Some(socket) = self.notify.remove(app) {
-            self.unwatch(socket.fd());
-        }
+        self.notify.unbind(app);
+        let was_its =
+            |what: &Watched| matches!(what, Watched::Master(Source::Messages(name)) if name == app);
+        self.watched.retain(|_, what| !was_its(what));
         self.scoreboards.remove(app);
         self.privates.remove(app);
     }
 
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)> {
-        let socket = self.notify.get(app);
-        let messages = socket.map(|socket| std::iter::from_fn(|| socket.receive()));
-        messages.into_iter().flatten().take(most).collect()
+        self.notify.receive(app, most)
     }
 
     fn order(&mut self, template: Pid, order: &Fork) -> bool {
@@ -602,13 +600,24 @@ impl World for System {
     fn open_log_files(&mut self, wanted: &BTreeSet<LogFile>) -> Result<Vec<LogFile>, String> {
         let opened = self.log_files.open(wanted);
         let opened = opened.map_err(|error| error.to_string())?;
-        self.opened.clone_from(&opened);
+        for file in &opened {
+            let fd = self.log_files.report_fd(file);
+            let watched = fd.map_or(Ok(()), |fd| self.watch_for(fd, Source::LogFiles));
+            if let Err(error) = watched {
+                self.log_files.close(&opened);
+                let path = file.path.display();
+                return Err(format!(
+                    "cannot watch how the log file {path} is opened: {error}"
+                ));
+            }
+        }
         Ok(opened)
     }
 
     fn opened_log_files(&mut self) -> Vec<(LogFile, Result<(), String>)> {
-        let opened = std::mem::take(&mut self.opened).into_iter();
-        opened.map(|file| (file, Ok(()))).collect()
+        let reports = self.log_files.reports().into_iter();
+        let reports = reports.map(|(file, result)| (file, result.map_err(|e| e.to_string())));
+        reports.collect()
     }
 
     fn close_log_files(&mut self, files: &[LogFile]) {

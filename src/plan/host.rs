@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Launch;
+
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
@@ -33,11 +35,12 @@ pub trait Host {
     fn variable(&self, name: &str) -> Option<String>;
     /// How many CPUs this process may use.
     fn cpus(&self) -> u32;
-    /// The interpreter behind `path`, which may be a wrapper script.
+    /// The interpreter behind `path`, which may be a wrapper script. That is asked as the user of `launch`, in its folder and
+    /// with its environment, which takes a few seconds at most.
     ///
     /// # Errors
-    /// What it said when it was asked.
-    fn interpreter(&self, path: &Path) -> Result<PathBuf, String>;
+    /// Why it cannot be asked, or what is wrong with its answer.
+    fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
     /// The extension module that belongs to this preforkd.
     ///
     /// # Errors

@@ -49,7 +49,7 @@ impl Host for Invented {
     fn cpus(&self) -> u32 {
         6
     }
-    fn interpreter(&self, path: &Path) -> Result<PathBuf, String> {
+    fn interpreter(&self, path: &Path, _: &Launch) -> Result<PathBuf, String> {
         Ok(path.to_owned())
     }
     fn extension(&self) -> Result<PathBuf, String> {

@@ -1,7 +1,7 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
@@ -40,11 +40,11 @@ impl Draft<'_> {
             )));
         }
         let settings = Settings {
-            application: (**wsgi).clone(),
+            application: wsgi.to_string(),
             threads: app.threads.0,
             static_files: self.static_files()?,
-            max_requests: app.max_requests.as_ref().map(|number| number.0.into()),
-            max_requests_jitter: app.max_requests_jitter.0.into(),
+            max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
+            max_requests_jitter: u64::from(app.max_requests_jitter.0),
             max_head: app.max_head.0,
             max_headers: app.max_headers.0,
             max_body: app.max_body.0,
@@ -61,7 +61,7 @@ impl Draft<'_> {
                 "the settings of a worker cannot be passed on: {error}"
             ))
         })?;
-        launch.program = self.python(&launch.chdir)?;
+        launch.program = self.python(launch)?;
         launch.args = vec![
             launch.program.to_string_lossy().into_owned(),
             "-c".into(),
@@ -75,10 +75,12 @@ impl Draft<'_> {
             true => Kind::Template,
             false => Kind::Wsgi,
         };
-        let extension = extension.to_string_lossy().into_owned();
         launch.env.extend([
             (env::KIND.into(), kind.name().into()),
-            (env::EXTENSION.into(), extension),
+            (
+                env::EXTENSION.into(),
+                extension.to_string_lossy().into_owned(),
+            ),
             (env::WSGI.into(), settings),
         ]);
         Ok(*app.preload)
@@ -106,7 +108,8 @@ impl Draft<'_> {
     }
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.
-    fn python(&self, chdir: &Path) -> Result<PathBuf, Place> {
+    fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
+        let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
             let name = python.to_string_lossy();
@@ -124,7 +127,7 @@ impl Draft<'_> {
             let found = normal(&found);
             return self
                 .host
-                .interpreter(&found)
+                .interpreter(&found, launch)
                 .map_err(|message| python.wrong(format!("python: {message}")));
         }
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
@@ -142,6 +145,8 @@ impl Draft<'_> {
             .ok_or_else(|| {
                 self.wrong("there is no Python interpreter in .venv or venv below `chdir`, nor python3 in PATH (write `python = \"PATH\"`)")
             })?;
-        self.host.interpreter(&found).map_err(|m| self.wrong(m))
+        self.host
+            .interpreter(&found, launch)
+            .map_err(|message| self.wrong(message))
     }
 }

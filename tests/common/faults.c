@@ -71,6 +71,19 @@ WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, option
 WRAP(int, poll, (struct pollfd *fds, nfds_t n, int ms), (fds, n, ms))
 WRAP(int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(int, getsockopt, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
+WRAP(int, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
+WRAP(int, renameat, (int a, const char *old, int b, const char *new), (a, old, b, new))
+
+int openat(int folder, const char *path, int flags, ...) {
+    static int (*real)(int, const char *, int, ...);
+    va_list more;
+    va_start(more, flags);
+    int mode = va_arg(more, int);
+    va_end(more);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "openat");
+    return fails("openat") ? -1 : real(folder, path, flags, mode);
+}
 
 int open64(const char *path, int flags, ...) {
     static int (*real)(const char *, int, ...);

@@ -39,6 +39,9 @@ fn main() {
         .or_else(|| std::env::args().nth(1))
         .unwrap_or_default();
     let behaviour = behaviour.trim();
+    if let Some(address) = behaviour.strip_prefix("shout ") {
+        return shout(address);
+    }
     let (mut term, mut abort) = (caught(SIGTERM), caught(SIGABRT));
     tell("started");
     if let Some(status) = behaviour.strip_prefix("exit ") {
@@ -56,6 +59,13 @@ fn main() {
     let listener = (!mute && std::env::var("LISTEN_FDS").is_ok_and(|n| n != "0")).then(listener);
     if !mute {
         notify("READY=1");
+    }
+    if behaviour == "loud" {
+        std::thread::spawn(|| {
+            loop {
+                notify("WATCHDOG=1\nSTATUS=loud");
+            }
+        });
     }
     loop {
         wait([
@@ -86,6 +96,15 @@ fn main() {
             // SAFETY: the descriptor is new, and nothing else knows it.
             answer(unsafe { File::from_raw_fd(stream) });
         }
+    }
+}
+
+/// Sends to an address as somebody who is no worker, and says what comes of it.
+fn shout(address: &str) {
+    let notifier = preforkd_worker::notify::Notifier::new(address).expect("an address");
+    match notifier.send("READY=1\nSTOPPING=1") {
+        Ok(()) => println!("sent"),
+        Err(error) => println!("{:?}", error.kind()),
     }
 }
 

@@ -1,0 +1,276 @@
+//! The question to a script in front of a Python interpreter (pyenv and the like): which interpreter it leads to.
+//!
+//! The script may belong to the application's user, so it runs as the app's workers will, with a deadline, and what it says is
+//! only the name of a program that runs as the same user. Whoever asks waits for the answer.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use crate::plan::Launch;
+use crate::sys::{self, Process, Progress};
+
+/// A script that has not led to an interpreter in this time will not.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So long it may take to end when it is told to.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// A path is not longer: PATH_MAX.
+const LONGEST: usize = 4096;
+
+/// Of the master's environment it gets what such scripts look at, and what tells them the language.
+const VARIABLES: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "VIRTUAL_ENV",
+];
+/// And all with these beginnings.
+const PREFIXES: [&str; 3] = ["PYENV_", "ASDF_", "MISE_"];
+
+/// Whether a file is a script. What cannot be read is none.
+pub fn is_script(path: &Path) -> bool {
+    let mut start = [0; 2];
+    // Without waiting, should somebody have put a fifo there.
+    let opened = File::options()
+        .read(true)
+        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
+        .open(path);
+    let Ok(mut file) = opened else { return false };
+    file.metadata().is_ok_and(|file| file.is_file())
+        && file.read_exact(&mut start).is_ok()
+        && start == *b"#!"
+}
+
+/// Asks a script which interpreter it leads to, for [`PATIENCE`] at most, as the user of `launch` and in its folder.
+///
+/// # Errors
+/// It cannot be run, says nothing in time, or does not say the path of a program.
+pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
+    let shown = path.display();
+    let deadline = Instant::now() + PATIENCE;
+    let (answers, pid, progress) =
+        start(path, launch).map_err(|error| format!("{shown} cannot be run: {error}"))?;
+    let answer = read_line(answers, deadline);
+    end(pid);
+    if let Progress::Failed(stage, error) = sys::progress(&progress) {
+        return Err(format!("{shown} cannot be run: {stage:?}: {error}"));
+    }
+    match answer {
+        Some(answer) if is_path(&answer) => Ok(answer.into()),
+        Some(_) => Err(format!(
+            "{shown} is a script that leads to no interpreter (try `{shown} -c 'import sys'` as the user of the app)"
+        )),
+        None => Err(format!(
+            "{shown} is a script that has not led to an interpreter within {}s",
+            PATIENCE.as_secs()
+        )),
+    }
+}
+
+fn is_path(answer: &str) -> bool {
+    answer.starts_with('/') && !answer.chars().any(char::is_control)
+}
+
+fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, OwnedFd)> {
+    let (answers, theirs) = io::pipe()?;
+    fcntl(&answers, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let nothing = File::options().write(true).open("/dev/null")?;
+    let user = launch.user.as_ref();
+    let (pid, progress) = sys::spawn(&Process {
+        program: c_string(path.into())?,
+        args: vec![
+            c_string(path.into())?,
+            c"-c".to_owned(),
+            c"import sys; print(sys.executable)".to_owned(),
+        ],
+        env: environment(std::env::vars_os(), &launch.env)?,
+        chdir: c_string(launch.chdir.clone().into())?,
+        user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
+        umask: launch.umask,
+        stdout: Some(theirs.as_fd()),
+        stderr: Some(nothing.as_fd()),
+        fds: Vec::new(),
+    })?;
+    Ok((File::from(OwnedFd::from(answers)), pid, progress))
+}
+
+fn environment(
+    own: impl Iterator<Item = (OsString, OsString)>,
+    app: &BTreeMap<String, String>,
+) -> io::Result<Vec<CString>> {
+    let of_use = |key: &OsStr| {
+        VARIABLES.iter().any(|name| key == *name)
+            || PREFIXES
+                .iter()
+                .any(|prefix| key.as_encoded_bytes().starts_with(prefix.as_bytes()))
+    };
+    let mut variables: BTreeMap<OsString, OsString> = own.filter(|(key, _)| of_use(key)).collect();
+    variables.extend(app.iter().map(|(key, value)| (key.into(), value.into())));
+    variables
+        .into_iter()
+        .map(|(mut assignment, value)| {
+            assignment.push("=");
+            assignment.push(value);
+            c_string(assignment)
+        })
+        .collect()
+}
+
+/// The first line, or all that comes before the end; nothing if neither comes in time.
+fn read_line(mut answers: File, deadline: Instant) -> Option<String> {
+    let mut line = Vec::new();
+    let mut bytes = [0; 512];
+    while line.len() < LONGEST && !line.contains(&b'\n') {
+        if !wait_for(&answers, deadline) {
+            return None;
+        }
+        match answers.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(n) => line.extend_from_slice(&bytes[..n]),
+            Err(error) if is_passing(&error) => {}
+            Err(_) => break,
+        }
+    }
+    let line = line.split(|&byte| byte == b'\n').next()?;
+    Some(String::from_utf8_lossy(line).trim().to_owned())
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
+}
+
+/// Ends the script and all that it has started: with TERM, then with KILL.
+fn end(pid: Pid) {
+    let send = |signal| {
+        // It leads a group of its own, or is about to.
+        if killpg(pid, signal).is_err() {
+            let _ = kill(pid, signal);
+        }
+    };
+    // It has printed what it was asked for, or never will.
+    send(Signal::SIGTERM);
+    if let Ok(process) = sys::watch_process(pid) {
+        wait_for(&process, Instant::now() + GRACE);
+    }
+    send(Signal::SIGKILL);
+    while waitpid(pid, None) == Err(nix::Error::EINTR) {}
+}
+
+/// Waits until there is something to read; whether that is so in time.
+fn wait_for(source: &impl AsFd, deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(
+            &mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
+            Ok(0) => return false,
+            Err(nix::Error::EINTR) => {}
+            // An error is found by who reads.
+            _ => return true,
+        }
+    }
+}
+
+fn c_string(text: OsString) -> io::Result<CString> {
+    CString::new(text.into_vec()).map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn launch(folder: &Path) -> Launch {
+        Launch {
+            program: PathBuf::new(),
+            args: Vec::new(),
+            env: [("SAID".to_owned(), "by the app".to_owned())].into(),
+            chdir: folder.to_owned(),
+            user: None,
+            umask: None,
+        }
+    }
+
+    fn answer(script: &str) -> Result<PathBuf, String> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("python");
+        std::fs::write(&path, script).expect("room");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).expect("ours");
+        assert_eq!(is_script(&path), script.starts_with("#!"));
+        ask(&path, &launch(folder.path()))
+    }
+
+    #[test]
+    fn a_script_is_asked_in_the_folder_and_with_the_environment_of_its_app() {
+        let said = answer(
+            "#!/bin/sh\n[ \"$SAID\" = 'by the app' ] && [ -f python ] && echo /usr/bin/python\n",
+        );
+        assert_eq!(said, Ok("/usr/bin/python".into()));
+        let silent = answer("#!/bin/sh\nexit 3\n").expect_err("no answer");
+        assert!(silent.contains("leads to no interpreter"), "{silent}");
+        let odd = answer("#!/bin/sh\nprintf '/usr/\\033[2J\\n'\n").expect_err("no path");
+        assert!(odd.contains("leads to no interpreter"), "{odd}");
+        let missing = answer("#!/no/such/shell\n").expect_err("it cannot be run");
+        assert!(missing.contains("cannot be run"), "{missing}");
+    }
+
+    #[test]
+    fn one_that_says_its_word_and_stays_is_ended_also_when_it_is_deaf() {
+        let said =
+            answer("#!/bin/sh\ntrap '' TERM\necho /usr/bin/python\nwhile :; do sleep 100; done\n");
+        assert_eq!(said, Ok("/usr/bin/python".into()));
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_script() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("room");
+        assert!(!is_script(&fifo));
+        assert!(!is_script(folder.path()));
+        assert!(!is_script(&folder.path().join("none")));
+    }
+
+    #[test]
+    fn of_the_masters_environment_little_is_passed() {
+        let own = [
+            ("PATH", "/bin"),
+            ("SECRET", "x"),
+            ("PYENV_ROOT", "/p"),
+            ("HOME", "/root"),
+        ];
+        let own = own.map(|(key, value)| (key.into(), value.into()));
+        let app = [("HOME".to_owned(), "/srv".to_owned())].into();
+        let passed = environment(own.into_iter(), &app).expect("no NUL");
+        assert_eq!(
+            passed,
+            [c"HOME=/srv", c"PATH=/bin", c"PYENV_ROOT=/p"].map(CString::from)
+        );
+    }
+}

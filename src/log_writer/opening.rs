@@ -1,0 +1,223 @@
+//! How a log file is opened: below the folder that the walk has led to, and where others can change that folder, as its
+//! owner and never as root.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setgid, setgroups, setuid};
+
+use crate::effects::paths::{Border, Folder, Place, Trust};
+
+/// For a file that only grows. Without waiting for the reader of a fifo, and through no link.
+const FLAGS: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_APPEND)
+    .union(OFlag::O_NONBLOCK)
+    .union(OFlag::O_NOCTTY)
+    .union(OFlag::O_CLOEXEC);
+
+/// A log file's name, and who opens it.
+pub struct Opening {
+    path: PathBuf,
+    /// Who this process was at first.
+    own: u32,
+    /// From where the walk goes on when this process has become another user, who may not come there from `/`.
+    border: Option<Border>,
+}
+
+impl Opening {
+    pub fn new(path: &Path) -> Self {
+        let own = geteuid().as_raw();
+        Self {
+            path: path.to_owned(),
+            own,
+            border: None,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file by its name. A root process becomes the owner of a folder that others can change, for good.
+    ///
+    /// # Errors
+    /// What is wrong with the folder or the file.
+    pub fn open(&mut self) -> io::Result<File> {
+        let place = match &self.border {
+            Some(border) => Place::find_from(border, self.own)?,
+            None => Place::find(&self.path)?,
+        };
+        let (mut folder, name) = match place {
+            Place::Descriptor(number) => return standard(number),
+            Place::In(folder, name) => (folder, name),
+        };
+        let trust = folder.trust();
+        if let Trust::Owner { uid, gid } = trust
+            && uid != 0
+            && geteuid().is_root()
+        {
+            self.border = folder.take_border();
+            become_user(uid, gid)
+                .map_err(|errno| wrong(&format!("becoming uid {uid}: {}", errno.desc())))?;
+        }
+        let strict = trust != Trust::Trusted || self.own == 0 && folder.is_shared;
+        open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
+    }
+
+    fn explain(&self, error: io::Error, trust: Trust) -> io::Error {
+        match trust {
+            Trust::Owner { uid, .. }
+                if error.kind() == io::ErrorKind::PermissionDenied && self.own == 0 =>
+            {
+                let message = format!(
+                    "{error} (written as uid {uid}, who can change the folder or the way there: give it the folder and the file, or give the whole way to root)"
+                );
+                io::Error::new(error.kind(), message)
+            }
+            _ => error,
+        }
+    }
+}
+
+/// Takes over a user's id and groups, as a login would, and no right of root's.
+fn become_user(uid: u32, folder_gid: u32) -> nix::Result<()> {
+    // This process may wait for a name service.
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    let (gid, groups) = match user {
+        Some(user) => {
+            let name = std::ffi::CString::new(user.name).map_err(|_| Errno::EINVAL)?;
+            let groups = getgrouplist(&name, user.gid).unwrap_or_else(|_| vec![user.gid]);
+            (user.gid, groups)
+        }
+        None => {
+            let gid = Gid::from_raw(if folder_gid == 0 { uid } else { folder_gid });
+            (gid, vec![gid])
+        }
+    };
+    setgroups(&groups)?;
+    setgid(gid)?;
+    setuid(Uid::from_raw(uid))?;
+    // All three ids are set, so there is no way back: setuid(2).
+    let done = geteuid().as_raw() == uid && getegid() == gid && setuid(Uid::from_raw(0)).is_err();
+    if done { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+/// Opens a file in a folder. Where others can change the folder (`strict`), a second name may be that of a file elsewhere.
+fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
+    let flags = FLAGS | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
+    let mode = Mode::from_bits_truncate(0o666);
+    let file = openat(folder, name, flags, mode).map_err(|errno| match errno {
+        Errno::ELOOP => wrong("it is a symbolic link (put the file itself there)"),
+        Errno::ENXIO => wrong("it is a socket, or a fifo that nobody reads"),
+        other => other.into(),
+    })?;
+    let stat = fstat(&file)?;
+    match kind(&stat) {
+        SFlag::S_IFREG if strict && stat.st_nlink > 1 => {
+            return Err(wrong(
+                "the file has several names (hard links), so it may belong elsewhere (remove it; a new one is made)",
+            ));
+        }
+        SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR => {}
+        _ => {
+            return Err(wrong(
+                "it is neither a file nor a fifo nor a character device",
+            ));
+        }
+    }
+    Ok(blocking(file)?)
+}
+
+/// Standard output or error of this process, which are those of the master.
+fn standard(number: i32) -> io::Result<File> {
+    let stream = match number {
+        1 => io::stdout().as_fd().try_clone_to_owned()?,
+        2 => io::stderr().as_fd().try_clone_to_owned()?,
+        _ => return Err(wrong("it is neither standard output nor standard error")),
+    };
+    // A pipe is opened anew, where it may be: whether its writers wait is then nobody else's affair. A socket cannot be, and
+    // the other writers of a file share its end.
+    if kind(&fstat(&stream)?) == SFlag::S_IFIFO {
+        let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
+        if let Ok(anew) = open(path.as_str(), FLAGS, Mode::empty()) {
+            return Ok(blocking(anew)?);
+        }
+    }
+    Ok(stream.into())
+}
+
+/// The process that writes may wait.
+fn blocking(file: OwnedFd) -> nix::Result<File> {
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+    Ok(file.into())
+}
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+fn wrong(message: &str) -> io::Error {
+    io::Error::other(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixListener;
+
+    use nix::unistd::mkfifo;
+
+    use super::*;
+
+    #[test]
+    fn only_what_can_grow_is_opened_and_in_a_foreign_folder_only_under_its_one_name() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path();
+        let walked = Folder::open(path).expect("it is there");
+        std::fs::write(path.join("file"), "one\n").expect("room");
+        std::fs::hard_link(path.join("file"), path.join("twin")).expect("room");
+        std::os::unix::fs::symlink("file", path.join("link")).expect("room");
+        mkfifo(&path.join("fifo"), Mode::S_IRWXU).expect("room");
+        let _socket = UnixListener::bind(path.join("socket")).expect("room");
+        for (name, strict, reason) in [
+            ("new", true, None),
+            ("twin", false, None),
+            ("twin", true, Some("several names")),
+            ("link", false, Some("a symbolic link")),
+            ("fifo", false, Some("nobody reads")),
+            ("socket", false, Some("a socket")),
+        ] {
+            let opened = open_in(&walked, OsStr::new(name), strict);
+            let said = opened.err().map(|error| error.to_string());
+            match (&said, reason) {
+                (None, None) => {}
+                (Some(said), Some(reason)) => assert!(said.contains(reason), "{name}: {said}"),
+                _ => panic!("{name}, {strict}: {said:?}"),
+            }
+        }
+        let mut file = open_in(&walked, OsStr::new("file"), false).expect("it is there");
+        file.write_all(b"two\n").expect("room");
+        let text = std::fs::read_to_string(path.join("file"));
+        assert_eq!(text.expect("it is there"), "one\ntwo\n");
+    }
+
+    #[test]
+    fn standard_output_and_error_are_log_files_too_and_no_other_descriptor_is() {
+        for path in ["/dev/stdout", "/dev/stderr"] {
+            Opening::new(Path::new(path)).open().expect("it is open");
+        }
+        let error = Opening::new(Path::new("/dev/fd/3")).open();
+        assert!(
+            error
+                .expect_err("it is none")
+                .to_string()
+                .contains("neither")
+        );
+    }
+}

@@ -1,0 +1,430 @@
+//! The privilege boundary: what the user of an application can do to a master that is root, to its files, and to another app.
+//! Each test is an attack, made as that user. They need root, and say so where they are skipped.
+
+mod common;
+
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{Run, worker};
+use nix::sys::signal::Signal;
+
+/// The user and group of the application.
+const USER: u32 = 65534;
+/// The user of another application: daemon, whom every host has.
+const OTHER: u32 = 1;
+/// A user of neither.
+const STRANGER: u32 = 65533;
+
+/// Whether this is root; else it says that the test is skipped, past the harness, which hides what succeeds.
+fn is_root(test: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        let _ = writeln!(std::io::stderr(), "{test}: skipped, as it needs root");
+    }
+    root
+}
+
+macro_rules! needs_root {
+    () => {
+        if !is_root(std::thread::current().name().unwrap_or_default()) {
+            return;
+        }
+    };
+}
+
+/// A folder of root's that everybody can enter, with a worker, root's own file `precious` (that everybody may write, so that
+/// nothing but the master's care protects it), and a folder `theirs` of the application's user.
+fn stage() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path();
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::copy(worker(), path.join("worker")).expect("room");
+    std::fs::write(path.join("precious"), "precious").expect("room");
+    std::fs::set_permissions(path.join("precious"), PermissionsExt::from_mode(0o666))
+        .expect("ours");
+    std::fs::create_dir(path.join("theirs")).expect("room");
+    chown(path.join("theirs"), Some(USER), Some(USER)).expect("root may");
+    folder
+}
+
+/// An app of the application's user; `rest` is added to its table.
+fn app(folder: &Path, rest: &str) -> String {
+    let worker = folder.join("worker");
+    format!(
+        "[app.web]\ncommand = ['{}']\nuser = '{USER}'\ngroup = '{USER}'\nlisten = ['unix:web.sock']\n{rest}\n",
+        worker.display()
+    )
+}
+
+fn begin(folder: tempfile::TempDir, config: &str) -> Run {
+    Run::begin_in(folder, config, |_| {})
+}
+
+fn start(folder: tempfile::TempDir, config: &str) -> Run {
+    let run = begin(folder, config);
+    run.hear("READY=1");
+    run
+}
+
+/// Does something as the application's user.
+fn attack(run: &Run, script: &str) {
+    let done = command(USER, run.folder.path(), script);
+    assert!(done.status.success(), "{script}: {done:?}");
+}
+
+fn command(user: u32, folder: &Path, script: &str) -> Output {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]).current_dir(folder);
+    shell
+        .uid(user)
+        .gid(user)
+        .output()
+        .expect("there is a shell")
+}
+
+/// Contents, mode and owner of root's file.
+fn precious(folder: &Path) -> (String, u32, u32) {
+    let path = folder.join("precious");
+    let found = path.symlink_metadata().expect("it is there");
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    (text, found.mode() & 0o7777, found.uid())
+}
+
+fn untouched() -> (String, u32, u32) {
+    ("precious".into(), 0o666, 0)
+}
+
+/// A master that cannot start, and what it says.
+fn refused(folder: tempfile::TempDir, config: &str, said: &str) -> Run {
+    let mut run = begin(folder, config);
+    assert!(!run.starts(), "it starts: {said}");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains(said), "{said}: {log}");
+    assert_eq!(precious(run.folder.path()), untouched());
+    run
+}
+
+/// The ids of the process that writes a log file.
+fn writer_ids(run: &Run) -> String {
+    let master = run.pid();
+    let children = format!("/proc/{master}/task/{master}/children");
+    let children = std::fs::read_to_string(children).expect("the master lives");
+    let status = |pid: &str| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        command.starts_with("preforkd: log").then_some(status)
+    };
+    let status = children.split_whitespace().find_map(status);
+    let status = status.expect("there is a writer");
+    let lines = status.lines().filter(|line| {
+        line.starts_with("Uid:") || line.starts_with("Gid:") || line.starts_with("CapEff:")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_log_file_becomes_a_link_before_it_is_opened_anew() {
+    needs_root!();
+    let folder = stage();
+    let config = app(folder.path(), "stdout = 'theirs/out'");
+    let mut run = start(folder, &config);
+    let ids = writer_ids(&run);
+    let expected = format!(
+        "Uid:\t{USER}\t{USER}\t{USER}\t{USER}\nGid:\t{USER}\t{USER}\t{USER}\t{USER}\nCapEff:\t0000000000000000"
+    );
+    assert_eq!(ids, expected);
+    attack(
+        &run,
+        "mv theirs/out theirs/old && ln -s ../precious theirs/out",
+    );
+    run.signal(Signal::SIGUSR1);
+    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.ask("say attacker");
+    attack(
+        &run,
+        "rm theirs/out && ln -s ../new theirs/out && mv theirs/old theirs/older",
+    );
+    run.signal(Signal::SIGUSR1);
+    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.ask("say again");
+    attack(&run, "rm theirs/out");
+    run.signal(Signal::SIGUSR1);
+    // The writer takes the signal when it gets to it.
+    while !run.path("theirs/out").exists() {
+        run.ask("say after");
+    }
+    // All is written before the master ends.
+    run.stop();
+    assert_eq!(precious(run.folder.path()), untouched());
+    assert!(!run.path("new").exists());
+    let older = std::fs::read_to_string(run.path("theirs/older")).expect("it was open");
+    assert!(
+        older.contains("attacker") && older.contains("again"),
+        "{older}"
+    );
+    let anew = run.path("theirs/out").metadata().expect("it was made");
+    assert_eq!(anew.uid(), USER);
+}
+
+#[test]
+fn a_log_file_is_a_link_or_has_a_second_name_or_lies_behind_a_link_from_the_start() {
+    needs_root!();
+    for (attack, log, said) in [
+        (
+            "ln -s ../precious theirs/out",
+            "theirs/out",
+            "theirs/out is a symbolic link in a folder that belongs to uid 65534",
+        ),
+        (
+            "ln -s .. theirs/logs",
+            "theirs/logs/out",
+            "theirs/logs is a symbolic link in a folder that belongs to uid 65534",
+        ),
+        (
+            "ln precious theirs/out",
+            "theirs/out",
+            "the file has several names",
+        ),
+    ] {
+        let folder = stage();
+        // As root, since the kernel may forbid the user to do so.
+        let done = command(0, folder.path(), attack);
+        assert!(done.status.success(), "{done:?}");
+        let config = app(folder.path(), &format!("stderr = '{log}'"));
+        let run = refused(folder, &config, said);
+        assert!(!run.path("out").exists());
+    }
+}
+
+#[test]
+fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_at_all() {
+    needs_root!();
+    let stage = || {
+        let folder = stage();
+        std::fs::create_dir(folder.path().join("theirs/logs")).expect("room");
+        let config = app(folder.path(), "stdout = 'theirs/logs/out'");
+        (folder, config)
+    };
+    let (folder, config) = stage();
+    let said = "written as uid 65534, who can change the folder";
+    refused(folder, &config, said);
+
+    let (folder, config) = stage();
+    chown(folder.path().join("theirs/logs"), Some(USER), None).expect("root may");
+    let mut run = start(folder, &config);
+    let made = run.path("theirs/logs/out").metadata();
+    assert_eq!(made.expect("it was made").uid(), USER);
+    run.stop();
+}
+
+#[test]
+fn a_folder_of_root_that_the_group_of_the_application_may_write_is_not_trusted() {
+    needs_root!();
+    let folder = stage();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("room");
+    chown(&shared, Some(0), Some(USER)).expect("root may");
+    std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o775)).expect("ours");
+    let done = command(USER, folder.path(), "ln -s ../precious shared/out");
+    assert!(done.status.success(), "{done:?}");
+    let config = app(folder.path(), "stdout = 'shared/out'");
+    refused(
+        folder,
+        &config,
+        "in a folder that others than root may write",
+    );
+}
+
+#[test]
+fn the_file_of_a_listener_becomes_a_link_before_its_mode_changes() {
+    needs_root!();
+    let folder = stage();
+    let config = |mode: &str| {
+        let second = format!("{{ address = 'unix:theirs/s', mode = '{mode}', owner = '{USER}' }}");
+        app(folder.path(), "").replace("'unix:web.sock'", &format!("'unix:web.sock', {second}"))
+    };
+    let (before, after) = (config("0600"), config("0642"));
+    let mut run = start(folder, &before);
+    let made = run.path("theirs/s").metadata().expect("it was bound");
+    assert_eq!((made.uid(), made.mode() & 0o777), (USER, 0o600));
+    let inside = std::fs::read_dir(run.path("theirs")).expect("it is there");
+    assert_eq!(inside.count(), 1, "no draft is left");
+    attack(&run, "rm theirs/s && ln -s ../precious theirs/s");
+    run.write("app.toml", &after);
+    run.reload();
+    run.logged(&["theirs/s: its file was removed or replaced"]);
+    assert_eq!(precious(run.folder.path()), untouched());
+    run.stop();
+    assert!(run.path("theirs/s").is_symlink(), "it is not the master's");
+    assert_eq!(precious(run.folder.path()), untouched());
+}
+
+#[test]
+fn something_lies_where_a_listener_should_be() {
+    needs_root!();
+    for (attack, said) in [
+        (
+            "ln -s ../precious theirs/s",
+            "there is a symbolic link of this name",
+        ),
+        (
+            "echo mine > theirs/s",
+            "there is a file of this name that is no socket",
+        ),
+        ("mkdir theirs/s", "there is a folder of this name"),
+    ] {
+        let folder = stage();
+        let done = command(USER, folder.path(), attack);
+        assert!(done.status.success(), "{done:?}");
+        let config = app(folder.path(), "").replace("unix:web.sock", "unix:theirs/s");
+        let run = refused(folder, &config, said);
+        let still = run.path("theirs/s").symlink_metadata();
+        assert_eq!(still.expect("it stays").uid(), USER);
+    }
+}
+
+#[test]
+fn what_lies_at_control_stays_there() {
+    needs_root!();
+    let folder = stage();
+    let socket = folder.path().join("theirs/control");
+    let _theirs = UnixListener::bind(&socket).expect("room");
+    chown(&socket, Some(USER), Some(USER)).expect("root may");
+    for (path, said) in [
+        ("precious", "there is a file of this name that is no socket"),
+        ("theirs/control", "there is a socket of uid 65534"),
+    ] {
+        let folder = stage();
+        let path = match path {
+            "precious" => folder.path().join(path),
+            _ => socket.clone(),
+        };
+        let control = format!("[master]\ncontrol = '{}'\n", path.display());
+        let config = app(folder.path(), "") + &control;
+        let mut run = begin(folder, &config);
+        run.logged(&["no control socket at", said]);
+        run.hear("READY=1");
+        run.stop();
+        assert_eq!(precious(run.folder.path()), untouched());
+    }
+    assert!(socket.exists());
+}
+
+#[test]
+fn the_pid_file_is_a_link_or_becomes_another_file() {
+    needs_root!();
+    let folder = stage();
+    let done = command(USER, folder.path(), "ln -s ../precious theirs/pid");
+    assert!(done.status.success(), "{done:?}");
+    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
+    refused(folder, &config, "there is a symbolic link of this name");
+
+    let folder = stage();
+    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
+    let mut run = start(folder, &config);
+    let pid = std::fs::read_to_string(run.path("theirs/pid")).expect("it was written");
+    assert_eq!(pid, format!("{}\n", run.pid()));
+    attack(
+        &run,
+        "cat theirs/pid > theirs/x && mv -f theirs/x theirs/pid",
+    );
+    run.stop();
+    let theirs = run.path("theirs/pid").metadata().expect("it stays");
+    assert_eq!(theirs.uid(), USER);
+}
+
+#[test]
+fn a_stranger_cannot_send_messages_and_a_loud_worker_keeps_no_other_app_waiting() {
+    needs_root!();
+    let folder = stage();
+    let worker = folder.path().join("worker").display().to_string();
+    let loud =
+        format!("[app.loud]\ncommand = ['{worker}', 'loud']\nuser = '{USER}'\ngroup = '{USER}'\n");
+    let other = app(folder.path(), "").replace(&USER.to_string(), &OTHER.to_string());
+    let mut run = start(folder, &(loud + &other));
+    let address = run.ask("env NOTIFY_SOCKET");
+    let shout = |user, address: &str| {
+        let script = format!("'{worker}' 'shout {address}'");
+        let done = command(user, Path::new("/"), &script);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        shout(USER, &address),
+        "PermissionDenied",
+        "the other app's user"
+    );
+    assert_eq!(
+        shout(STRANGER, &address),
+        "PermissionDenied",
+        "nobody's user"
+    );
+    assert_eq!(shout(OTHER, &address), "sent", "its own");
+    let listed = command(OTHER, Path::new("/"), &format!("ls $(dirname {address})"));
+    assert!(!listed.status.success(), "what else is there is not shown");
+    // The flood goes on meanwhile.
+    let heard = run.reload();
+    assert!(heard.contains("generation 2"), "{heard}");
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+    assert!(
+        !Path::new(&address).exists(),
+        "sockets and folder are removed"
+    );
+    assert!(!Path::new(&address).parent().expect("a folder").exists());
+}
+
+#[test]
+fn the_interpreter_is_a_script_of_the_application() {
+    needs_root!();
+    let folder = stage();
+    let path = folder.path();
+    let script = "#!/bin/sh\nid -u >> theirs/who; id -G >> theirs/who\necho /usr/bin/python3\n";
+    std::fs::write(path.join("theirs/python"), script).expect("room");
+    chown(path.join("theirs/python"), Some(USER), Some(USER)).expect("root may");
+    std::fs::set_permissions(path.join("theirs/python"), PermissionsExt::from_mode(0o755))
+        .expect("ours");
+    let config = format!(
+        "[app.web]\nwsgi = 'app:application'\npython = 'theirs/python'\nuser = '{USER}'\ngroup = '{USER}'\nlisten = ['unix:web.sock']\n"
+    );
+    std::fs::write(path.join("app.toml"), config).expect("room");
+    let checked = common::preforkd()
+        .arg("-t")
+        .arg("-c")
+        .arg(path.join("app.toml"))
+        .output()
+        .expect("preforkd runs");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    // The extension module may not be built.
+    assert!(
+        checked.status.success() || said.contains("extension module"),
+        "{said}"
+    );
+    let who = std::fs::read_to_string(path.join("theirs/who")).expect("it was asked");
+    assert_eq!(who, format!("{USER}\n{USER}\n"));
+}
+
+#[test]
+fn links_of_root_are_followed_as_ever() {
+    needs_root!();
+    let folder = stage();
+    let path = folder.path();
+    std::fs::create_dir(path.join("release")).expect("room");
+    symlink("release", path.join("current")).expect("room");
+    symlink("release/real.log", path.join("out")).expect("room");
+    let config = app(path, "stdout = 'out'\nstderr = '/dev/null'")
+        .replace("unix:web.sock", "unix:current/web.sock")
+        + "[master]\npid_file = 'current/pid'\ncontrol = 'current/control'\n";
+    let mut run = start(folder, &config);
+    for name in ["web.sock", "pid", "control", "real.log"] {
+        let made = run.path("release").join(name).symlink_metadata();
+        assert_eq!(made.expect(name).uid(), 0);
+    }
+    run.stop();
+}
