@@ -30,6 +30,8 @@ pub struct Contract<'a> {
     pub template: Option<BorrowedFd<'a>>,
     /// A Python worker's listener for probes.
     pub check: Option<BorrowedFd<'a>>,
+    /// Where a Python worker is told to stop.
+    pub stop: Option<BorrowedFd<'a>>,
     /// Where what it says goes.
     pub output: Output<'a>,
 }
@@ -133,6 +135,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         (env::STDERR_FD, output.stderr_later),
         (env::ACCESS_LOG_FD, output.access_log),
         (env::CHECK_FD, contract.check),
+        (env::STOP_FD, contract.stop),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {

@@ -1,10 +1,11 @@
 //! Templates: processes that have loaded an application and fork workers from it, on request over a socket.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{
-    self, AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, setsockopt, sockopt,
+    self, AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, setsockopt,
+    sockopt,
 };
 use nix::unistd::{Pid, geteuid};
 use preforkd_worker::messages::{Fork, Reply};
@@ -68,13 +69,18 @@ impl Template {
             .find_map(|(sender, packet)| Some((sender, Reply::parse(packet.as_bytes())?)))
     }
 
-    /// Sends an order.
+    /// Sends an order, with the descriptor at whose end the worker stops.
     ///
     /// # Errors
     /// The socket is full, or the template is gone.
-    pub fn send(&self, order: &Fork) -> nix::Result<()> {
+    pub fn send(&self, order: &Fork, stop: Option<BorrowedFd>) -> nix::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags).map(drop)
+        let stop: Vec<RawFd> = stop.iter().map(AsRawFd::as_raw_fd).collect();
+        let along = (!stop.is_empty()).then_some(ControlMessage::ScmRights(&stop));
+        let text = order.encode();
+        let message = [IoSlice::new(text.as_bytes())];
+        let socket = self.socket.as_raw_fd();
+        socket::sendmsg::<()>(socket, &message, along.as_slice(), flags, None).map(drop)
     }
 }
 
@@ -105,11 +111,25 @@ mod tests {
             slot: 1,
             record: None,
         };
-        assert_eq!(template.send(&order), Ok(()));
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        assert_eq!(template.send(&order, None), Ok(()));
+        assert_eq!(template.send(&order, Some(reader.as_fd())), Ok(()));
         let mut packet = [0; 64];
         let flags = MsgFlags::MSG_DONTWAIT;
         let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
         assert_eq!(Fork::parse(&packet[..length]), Some(order));
+        let mut parts = [std::io::IoSliceMut::new(&mut packet)];
+        let mut room = nix::cmsg_space!(RawFd);
+        let received =
+            socket::recvmsg::<()>(theirs.as_raw_fd(), &mut parts, Some(&mut room), flags);
+        let received = received.expect("the order again");
+        let along: Vec<_> = received.cmsgs().expect("whole").collect();
+        assert!(matches!(
+            &along[..],
+            [socket::ControlMessageOwned::ScmRights(fds)] if fds.len() == 1
+        ));
+        drop(reader);
+        std::io::Write::write_all(&mut writer, b"x").expect("the descriptor that came is a reader");
         for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {
             assert!(say(&theirs, packet));
         }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
 use crate::date;
+use crate::descriptors::Own;
 use crate::request::Request;
 
 /// A pipe takes so many bytes at once or none: pipe(7), PIPE_BUF.
@@ -33,7 +34,7 @@ pub(crate) struct Entry<'a> {
 
 /// Collects lines, and writes them when the loop has time.
 pub(crate) struct AccessLog {
-    pipe: OwnedFd,
+    pipe: Own,
     buffer: Vec<u8>,
     lines: u64,
     lost: u64,
@@ -43,7 +44,7 @@ impl AccessLog {
     /// To a pipe with O_NONBLOCK.
     pub fn new(pipe: OwnedFd) -> Self {
         Self {
-            pipe,
+            pipe: pipe.into(),
             buffer: Vec::with_capacity(PIECE),
             lines: 0,
             lost: 0,

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
 
 use crate::connection::{Connection, Phase};
+use crate::descriptors::Own;
 use crate::request::Origin;
 use crate::response::Response;
 use crate::timers::{Instant, NEVER};
@@ -49,7 +50,7 @@ pub(crate) enum Flow {
 
 /// One client.
 pub(crate) struct Client<S> {
-    pub socket: OwnedFd,
+    pub socket: Own,
     pub connection: Connection,
     pub origin: Origin,
     pub task: Task<S>,
@@ -99,7 +100,7 @@ impl<S> Client<S> {
 
     pub fn new(socket: OwnedFd, connection: Connection, origin: Origin) -> Self {
         Self {
-            socket,
+            socket: socket.into(),
             connection,
             origin,
             body_since: NEVER,
@@ -138,7 +139,7 @@ impl<S> Client<S> {
     }
 
     /// Watches the socket, edge-triggered; for room to write only once that was needed.
-    pub fn watch(&mut self, epoll: &OwnedFd, key: u64, write: bool) -> io::Result<()> {
+    pub fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
         let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         flags.set(EventFlags::OUT, write);
         if self.watched.is_empty() {

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::body::Body;
+use crate::descriptors::Own;
 use crate::handler::{Handler, Reply};
 use crate::request::{Origin, OwnedRequest, Request};
 use crate::response::Response;
@@ -108,7 +109,7 @@ struct Shared<S> {
     queue: Mutex<Queue<S>>,
     work: Condvar,
     finished: Mutex<Vec<Finished<S>>>,
-    eventfd: OwnedFd,
+    eventfd: Own,
     /// The loop was woken and has not looked yet; it need not be woken again.
     woken: AtomicBool,
 }
@@ -153,7 +154,7 @@ pub fn pool<S: Send + 'static>(threads: usize) -> io::Result<(Pool<S>, Vec<Seat<
         }),
         work: Condvar::new(),
         finished: Mutex::new(Vec::new()),
-        eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        eventfd: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?.into(),
         woken: AtomicBool::new(false),
     });
     let seats = (0..threads)

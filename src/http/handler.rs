@@ -75,6 +75,10 @@ pub trait Observer {
     fn sent(&mut self, bytes: usize);
     /// Whether other workers take what waits in the accept queues; asked when the server is to stop.
     fn is_succeeded(&self) -> bool;
+    /// A signal has come, whose handlers run in here; whether the server is to stop for it.
+    fn interrupted(&mut self) -> bool {
+        false
+    }
     /// The server accepts no more connections and finishes.
     fn draining(&mut self);
 }

@@ -12,6 +12,7 @@ mod chunked;
 mod client;
 mod connection;
 mod date;
+pub mod descriptors;
 mod engine;
 mod files;
 mod handler;

@@ -12,6 +12,8 @@ use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, getsockname, sockopt,
 };
 
+use crate::descriptors::Own;
+
 /// What came of an attempt to accept.
 pub(crate) enum Accepted {
     Connection(OwnedFd, Option<SocketAddr>),
@@ -26,7 +28,7 @@ pub(crate) enum Accepted {
 /// One listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: OwnedFd,
+    socket: Own,
     tcp: bool,
     watched: bool,
     /// It was shut down: there is nothing to watch any more.
@@ -40,7 +42,7 @@ impl Listener {
         rustix::io::ioctl_fionbio(&socket, true)?;
         let family = getsockname(&socket)?.address_family();
         Ok(Self {
-            socket,
+            socket: socket.into(),
             tcp: matches!(family, AddressFamily::INET | AddressFamily::INET6),
             watched: false,
             over: false,
@@ -50,7 +52,7 @@ impl Listener {
 
     /// Begins to watch the socket. EPOLLEXCLUSIVE wakes one of the waiting workers for a connection instead of all;
     /// level-triggered, so that a worker need not take everything that waits and leaves it to others.
-    pub fn watch(&mut self, epoll: &OwnedFd, key: u64) -> io::Result<()> {
+    pub fn watch(&mut self, epoll: &Own, key: u64) -> io::Result<()> {
         if !self.watched && !self.over {
             epoll::add(
                 epoll,
@@ -64,7 +66,7 @@ impl Listener {
         Ok(())
     }
 
-    pub fn unwatch(&mut self, epoll: &OwnedFd) {
+    pub fn unwatch(&mut self, epoll: &Own) {
         if self.watched {
             // It fails only for a descriptor that is not watched, and that is what is wanted.
             let _ = epoll::delete(epoll, &self.socket);

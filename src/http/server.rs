@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use self::cork::Cork;
 use crate::access::AccessLog;
 use crate::client::{Client, Task};
 use crate::connection::Phase;
+use crate::descriptors::Own;
 use crate::engine::{Engine, Inline, Pool};
 use crate::files::Files;
 use crate::handler::{Handler, Observer};
@@ -32,6 +34,7 @@ mod drive;
 
 const STOP: u64 = u64::MAX;
 const WAKEUP: u64 = u64::MAX - 1;
+const SIGNALS: u64 = u64::MAX - 2;
 /// Keys from here on are listeners; [`Slab`] gives none that are so high.
 const LISTENERS: u64 = u64::MAX << 32;
 
@@ -60,8 +63,10 @@ pub struct Config {
     pub files: Files,
     /// A non-blocking pipe for a line on each request.
     pub access_log: Option<OwnedFd>,
-    /// Becomes readable when the server is to stop gracefully.
-    pub stop: OwnedFd,
+    /// When one of them becomes readable, or ends, the server is to stop gracefully.
+    pub stop: Vec<OwnedFd>,
+    /// A non-blocking pipe, to which a byte is written when a signal has come.
+    pub signals: Option<OwnedFd>,
 }
 
 /// Serves with the handler on the calling thread, until `stop` becomes readable and everything is answered.
@@ -90,7 +95,7 @@ pub fn serve_pool<S: Send + 'static>(
 }
 
 struct Server<E: Engine, O> {
-    epoll: OwnedFd,
+    epoll: Own,
     engine: E,
     observer: O,
     limits: Arc<Limits>,
@@ -98,7 +103,10 @@ struct Server<E: Engine, O> {
     listeners: Vec<Listener>,
     private: bool,
     access: Option<AccessLog>,
-    _stop: OwnedFd,
+    _stop: Vec<Own>,
+    signals: Option<Own>,
+    /// The wait was interrupted by a signal.
+    interrupted: bool,
     clients: Slab<Box<Client<E::Stream>>>,
     timers: Timers,
     /// Connections that can go on at once but have to let others go first.
@@ -125,19 +133,12 @@ struct Server<E: Engine, O> {
 impl<E: Engine, O: Observer> Server<E, O> {
     fn new(config: Config, engine: E, observer: O) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &config.stop,
-            EventData::new_u64(STOP),
-            EventFlags::IN | EventFlags::ET,
-        )?;
-        if let Some(wakeup) = engine.wakeup() {
-            epoll::add(
-                &epoll,
-                wakeup,
-                EventData::new_u64(WAKEUP),
-                EventFlags::IN | EventFlags::ET,
-            )?;
+        let stops = config.stop.iter().map(|stop| (stop.as_fd(), STOP));
+        let wakeup = engine.wakeup().map(|wakeup| (wakeup, WAKEUP));
+        let signals = config.signals.iter().map(|fd| (fd.as_fd(), SIGNALS));
+        for (fd, key) in stops.chain(wakeup).chain(signals) {
+            let flags = EventFlags::IN | EventFlags::ET;
+            epoll::add(&epoll, fd, EventData::new_u64(key), flags)?;
         }
         let listeners = config
             .listeners
@@ -145,7 +146,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             .map(Listener::new)
             .collect::<io::Result<_>>()?;
         Ok(Self {
-            epoll,
+            epoll: epoll.into(),
             engine,
             observer,
             limits: config.limits,
@@ -153,7 +154,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
             listeners,
             private: config.private,
             access: config.access_log.map(AccessLog::new),
-            _stop: config.stop,
+            _stop: config.stop.into_iter().map(Own::from).collect(),
+            signals: config.signals.map(Own::from),
+            interrupted: false,
             clients: Slab::default(),
             timers: Timers::default(),
             queue: VecDeque::new(),
@@ -177,6 +180,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
         while !(self.draining && self.clients.len() == 0) {
             self.wait(&mut events)?;
             self.now = now();
+            if mem::take(&mut self.interrupted) {
+                self.run_signal_handlers()?;
+            }
             for (index, &(key, flags)) in events.iter().enumerate() {
                 if self.cork.is_holding() {
                     self.now = now();
@@ -193,6 +199,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                         self.drain()?;
                     }
                     WAKEUP => {}
+                    SIGNALS => self.run_signal_handlers()?,
                     listener if listener >= LISTENERS => {
                         callers.push((listener - LISTENERS) as usize)
                     }
@@ -230,7 +237,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             ),
             false => until(0, 0),
         };
-        let epoll = &self.epoll;
+        let (epoll, interrupted) = (&self.epoll, &mut self.interrupted);
         self.engine.wait(|| {
             events.clear();
             let mut found = [PollEvent {
@@ -246,10 +253,26 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     );
                     Ok(())
                 }
-                Err(Errno::INTR) => Ok(()),
+                Err(Errno::INTR) => {
+                    *interrupted = true;
+                    Ok(())
+                }
                 Err(error) => Err(error.into()),
             }
         })
+    }
+
+    /// The byte that was written is of no interest: a signal may also have come without one, if the application uses the place
+    /// where its writer stands for itself.
+    fn run_signal_handlers(&mut self) -> io::Result<()> {
+        self.push();
+        if let Some(signals) = &self.signals {
+            let _ = rustix::io::read(signals, &mut self.buffer[..]);
+        }
+        match self.observer.interrupted() {
+            true => self.drain(),
+            false => Ok(()),
+        }
     }
 
     fn event(&mut self, key: u64, flags: EventFlags) {

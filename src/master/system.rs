@@ -32,6 +32,7 @@ use crate::effects::private;
 use crate::effects::probe;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
+use crate::effects::stop_orders::{self, StopOrders};
 use crate::effects::tail::{Heard, Listener as Reader, Tail};
 use crate::effects::template::Template;
 use crate::plan::{self, Listener, LogFile, Plan};
@@ -69,6 +70,7 @@ pub(super) struct System {
     /// The listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
+    stop_orders: StopOrders,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes whose program is not executed yet.
     launching: HashMap<Pid, OwnedFd>,
@@ -133,6 +135,7 @@ impl System {
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
+            stop_orders: StopOrders::default(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -224,6 +227,7 @@ impl System {
         start: &Start<'a>,
         private: Option<&'a OwnedFd>,
         theirs: Option<&'a OwnedFd>,
+        stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
         let sockets = start.plan.sockets.iter();
         let sockets =
@@ -246,11 +250,21 @@ impl System {
                 .map(|board| (board.fd(), record)),
             template: None,
             check: None,
+            stop,
             output: self.output(start.plan, theirs),
         };
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
         contract
+    }
+
+    /// The pipe over which a worker is told to stop; none if there is none to be had, as a signal does it too.
+    fn stop_order(whose: impl std::fmt::Display) -> Option<(OwnedFd, OwnedFd)> {
+        let made = stop_orders::pair();
+        made.inspect_err(|error| {
+            warn!("no pipe for the stop order of a worker of {whose}: {error}; it will get SIGTERM instead");
+        })
+        .ok()
     }
 
     /// A pipe for the standard error of a process that is about to start; none if there is none to be had.
@@ -336,7 +350,11 @@ impl World for System {
     fn start(&mut self, start: &Start) -> io::Result<Pid> {
         let private = self.private(start);
         let (tail, theirs) = start.heard.then(|| Self::tail(start)).flatten().unzip();
-        let contract = self.contract(start, private.as_ref(), theirs.as_ref());
+        let is_worker = matches!(start.role, Role::Worker(..));
+        let stop = is_worker && start.plan.output.taken_over;
+        let (stop, their_stop) = stop.then(|| Self::stop_order(start.app)).flatten().unzip();
+        let their_stop = their_stop.as_ref().map(AsFd::as_fd);
+        let contract = self.contract(start, private.as_ref(), theirs.as_ref(), their_stop);
         let (pid, pipe, template) = match start.role {
             Role::Template => {
                 let (template, pipe) = Template::start(start.launch, contract)?;
@@ -352,6 +370,9 @@ impl World for System {
                 warn!("cannot watch a template, pid {pid}: {error}");
             }
             self.templates.insert(pid, template);
+        }
+        if let Some(stop) = stop {
+            self.stop_orders.insert(pid, stop);
         }
         self.follow(pid, pipe, tail);
         Ok(pid)
@@ -431,6 +452,10 @@ impl World for System {
         }
     }
 
+    fn order_stop(&mut self, pid: Pid) -> bool {
+        self.stop_orders.give(pid)
+    }
+
     fn changed(&mut self) -> Option<(Pid, Change)> {
         let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         let (stopped, continued) = (WaitPidFlag::WSTOPPED, WaitPidFlag::WCONTINUED);
@@ -471,6 +496,7 @@ impl World for System {
         if let Some(pipe) = self.launching.remove(&pid) {
             self.unwatch(pipe.as_raw_fd());
         }
+        self.stop_orders.remove(pid);
         match status {
             Ok(WaitStatus::Exited(_, code)) => Some(Exit::Status(code)),
             Ok(WaitStatus::Signaled(_, signal, core)) => Some(Exit::Signal(signal, core)),
@@ -520,12 +546,32 @@ impl World for System {
     }
 
     fn order(&mut self, template: Pid, order: &Fork) -> bool {
-        let template = self.templates.get(&template);
-        template.is_some_and(|template| template.send(order).is_ok())
+        let Some(socket) = self.templates.get(&template) else {
+            return false;
+        };
+        let (ours, theirs) = Self::stop_order(format_args!("template {template}")).unzip();
+        let sent = socket.send(order, theirs.as_ref().map(AsFd::as_fd)).is_ok();
+        if let Some(ours) = ours.filter(|_| sent) {
+            self.stop_orders.expect(template, order.ticket, ours);
+        }
+        sent
     }
 
     fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)> {
-        self.templates.get(&template)?.receive()
+        let said = self.templates.get(&template)?.receive()?;
+        match &said {
+            (worker, Reply::Forked { ticket }) => {
+                self.stop_orders.arrived(template, *ticket, *worker);
+            }
+            (_, Reply::Failed { ticket, .. }) => self.stop_orders.give_up(template, *ticket),
+            (_, Reply::Lost { tickets, .. }) => {
+                for ticket in tickets {
+                    self.stop_orders.give_up(template, *ticket);
+                }
+            }
+            (_, Reply::Ready) => {}
+        }
+        Some(said)
     }
 
     fn shut(&mut self, template: Pid) {
@@ -537,6 +583,7 @@ impl World for System {
     fn close(&mut self, template: Pid) {
         if let Some(template) = self.templates.remove(&template) {
             self.unwatch(template.fd());
+            self.stop_orders.close(template.pid);
         }
     }
 

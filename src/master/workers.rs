@@ -356,6 +356,9 @@ impl Workers {
 
     fn arrived<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, worker: WorkerId, pid: Pid) {
         if let Some(signal) = self.children.arrived(name, worker, pid) {
+            if signal == Signal::SIGTERM {
+                turn.world.order_stop(pid);
+            }
             send(turn, pid, signal);
         }
         match self.children.get(pid) {
@@ -471,6 +474,12 @@ impl Workers {
         match signal {
             Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
             _ => warn!("{tag}: sending {signal} ({why})"),
+        }
+        // A worker that serves is told where no handler of the application can interfere. One that still loads the application
+        // looks at nothing yet.
+        let is_ready = child.ready_at.is_some();
+        if signal == Signal::SIGTERM && turn.world.order_stop(pid) && is_ready {
+            return;
         }
         send(turn, pid, signal);
     }

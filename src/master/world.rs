@@ -211,6 +211,9 @@ pub trait World {
     /// Sends a signal to a child that was not reaped.
     fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom);
 
+    /// Tells a worker to stop over the descriptor that it holds for that; false if it has none.
+    fn order_stop(&mut self, pid: Pid) -> bool;
+
     /// A child that has changed. One that has ended is told again until it is reaped.
     fn changed(&mut self) -> Option<(Pid, Change)>;
 

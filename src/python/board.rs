@@ -3,6 +3,9 @@
 use preforkd_http::{Observer, Request};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::{Record, State};
+use pyo3::Python;
+
+use crate::{signals, sys};
 
 /// Writes the worker's record, if there is a scoreboard, and tells the master when the worker stops.
 pub(crate) struct Board {
@@ -85,7 +88,12 @@ impl Observer for Board {
         self.record.is_some_and(Record::is_succeeded)
     }
 
+    fn interrupted(&mut self) -> bool {
+        Python::attach(signals::run_handlers)
+    }
+
     fn draining(&mut self) {
+        sys::arm_last_resort();
         self.state(State::Draining);
         self.draining = true;
         // The master may be what died; the worker stops all the same.

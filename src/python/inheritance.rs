@@ -23,6 +23,8 @@ pub(crate) struct Inheritance {
     pub access_log: Option<OwnedFd>,
     /// The listener over which the master probes the first worker.
     pub check: Option<OwnedFd>,
+    /// At its end the worker drains.
+    pub stop: Option<OwnedFd>,
 }
 
 impl Inheritance {
@@ -47,6 +49,7 @@ impl Inheritance {
             stderr: environment.stderr_fd.map(adopt).transpose()?,
             access_log: environment.access_log_fd.map(adopt).transpose()?,
             check: environment.check_fd.map(adopt).transpose()?,
+            stop: environment.stop_fd.map(adopt).transpose()?,
             environment,
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 
 use preforkd_http::server::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, pool};
+use preforkd_http::{Files, descriptors, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
 use pyo3::prelude::*;
@@ -18,7 +18,7 @@ use crate::environ::Local;
 use crate::failure::{Failure, could_not};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
-use crate::sys;
+use crate::signals;
 use crate::wsgi::Wsgi;
 
 /// Threads of the pool have as much stack as the main thread mostly has: deep recursion must not depend on where a request runs.
@@ -38,14 +38,16 @@ pub(crate) fn serve<'py>(
         mut listeners,
         access_log,
         check,
+        stop: order,
+        scoreboard,
         ..
     } = inheritance;
     let private = check.is_some();
     listeners.extend(check);
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(could_not("create an eventfd"))?;
-    sys::stop_on_signal(&stop, last_resort(&settings), false)
-        .map_err(could_not("handle SIGTERM"))?;
+    let signals = signals::prepare(py, &stop, last_resort(&settings))?;
+    scoreboard.iter().for_each(descriptors::own);
     let locals = listeners.iter().map(local).collect::<io::Result<_>>();
     let locals: Vec<Local> = locals.map_err(could_not("find the address of a listener"))?;
     let folders = settings
@@ -59,7 +61,8 @@ pub(crate) fn serve<'py>(
         private,
         files,
         access_log,
-        stop,
+        stop: std::iter::once(stop).chain(order).collect(),
+        signals,
     };
     let notifier = environment
         .notify_socket
@@ -67,6 +70,7 @@ pub(crate) fn serve<'py>(
         .map(Notifier::new)
         .transpose()
         .map_err(could_not("make a socket to the master"))?;
+    notifier.iter().for_each(descriptors::own);
     let mut board = Board {
         record,
         notifier,

@@ -8,8 +8,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering,
+};
 
+use preforkd_http::descriptors;
 use preforkd_worker::scoreboard::{RECORD_BYTES, RECORD_WORDS};
 use pyo3::prelude::*;
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
@@ -93,44 +96,87 @@ pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [A
     })
 }
 
-/// Where the handler reports a request to stop: an eventfd.
+/// Where a request to stop is reported: an eventfd.
 static STOP: AtomicI32 = AtomicI32::new(-1);
-/// The process that the handler works for; a forked child is not it until it says so.
+/// The process that the handlers work for; a forked child is not it until it says so.
 static OWNER: AtomicI32 = AtomicI32::new(0);
 /// A request to stop has come.
 static STOPPED: AtomicBool = AtomicBool::new(false);
-/// Seconds after which a process that was asked to stop is ended by SIGALRM; 0 for never.
+/// Seconds after which a process that was asked to stop is ended; 0 for never.
 static LAST_RESORT: AtomicU32 = AtomicU32::new(0);
+/// The timer for that, null as long as there is none. Not alarm(2), which an application may use for itself.
+static TIMER: AtomicPtr<libc::c_void> = AtomicPtr::new(ptr::null_mut());
+/// There is such a timer, of this process; its identity may be null.
+static HAS_TIMER: AtomicBool = AtomicBool::new(false);
 /// Its group ends with it then.
 static TAKES_GROUP: AtomicBool = AtomicBool::new(false);
 
+/// What the kernel sends when the master dies, and when the last resort is due. Nobody else uses these numbers, so that handlers
+/// of the application are not in the way.
+fn private_signals() -> [(libc::c_int, extern "C" fn(libc::c_int)); 2] {
+    [
+        (orphan_signal(), on_stop),
+        (libc::SIGRTMAX() - 2, on_last_resort),
+    ]
+}
+
+fn orphan_signal() -> libc::c_int {
+    libc::SIGRTMAX() - 3
+}
+
 extern "C" fn on_stop(_signal: libc::c_int) {
-    // SAFETY: only calls that signal-safety(7) lists, on atomics and a local, and errno is put back as it was. The descriptor
-    // is set before the owner, and never closed.
-    unsafe {
-        let errno = *libc::__errno_location();
-        STOPPED.store(true, Ordering::SeqCst);
-        if getpid().as_raw_pid() == OWNER.load(Ordering::SeqCst) {
-            let stop = BorrowedFd::borrow_raw(STOP.load(Ordering::SeqCst));
-            // Full: it is readable already.
-            let _ = rustix::io::write(stop, &1u64.to_ne_bytes());
-            let seconds = LAST_RESORT.load(Ordering::SeqCst);
-            if seconds > 0 {
-                // The application may have taken SIGALRM for itself.
-                let last = match TAKES_GROUP.load(Ordering::SeqCst) {
-                    true => on_last_resort as extern "C" fn(libc::c_int) as libc::sighandler_t,
-                    false => libc::SIG_DFL,
-                };
-                libc::signal(libc::SIGALRM, last);
-                libc::alarm(seconds);
-            }
+    // SAFETY: errno is the thread's own, and is put back as it was.
+    let errno = unsafe { *libc::__errno_location() };
+    request_stop();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// Reports a request to stop, and sees to it that the process ends some time; in a signal handler too. A process that was forked from
+/// the one that the request is for only notes it.
+pub(crate) fn request_stop() {
+    STOPPED.store(true, Ordering::SeqCst);
+    if getpid().as_raw_pid() != OWNER.load(Ordering::SeqCst) {
+        return;
+    }
+    // SAFETY: the descriptor is set before the owner, and never closed.
+    let stop = unsafe { BorrowedFd::borrow_raw(STOP.load(Ordering::SeqCst)) };
+    // Full: it is readable already.
+    let _ = rustix::io::write(stop, &1u64.to_ne_bytes());
+    arm_last_resort();
+}
+
+/// From now on it is only a matter of time until the process ends, whatever the application does; in a signal handler too.
+pub(crate) fn arm_last_resort() {
+    let seconds = LAST_RESORT.load(Ordering::SeqCst);
+    if seconds > 0 && HAS_TIMER.load(Ordering::SeqCst) {
+        // SAFETY: zero is a valid value of all fields; the timer is this process's and never deleted. The call is one of those
+        // that signal-safety(7) lists.
+        unsafe {
+            let mut when: libc::itimerspec = std::mem::zeroed();
+            when.it_value.tv_sec = seconds.into();
+            libc::timer_settime(
+                TIMER.load(Ordering::SeqCst),
+                0,
+                &raw const when,
+                ptr::null_mut(),
+            );
         }
-        *libc::__errno_location() = errno;
     }
 }
 
 extern "C" fn on_last_resort(_signal: libc::c_int) {
-    end_group();
+    if TAKES_GROUP.load(Ordering::SeqCst) {
+        end_group();
+    }
+    // SAFETY: only calls that signal-safety(7) lists, on a local. The default disposition runs no code.
+    unsafe {
+        libc::signal(libc::SIGALRM, libc::SIG_DFL);
+        let mut alarm: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const alarm, ptr::null_mut());
+        libc::raise(libc::SIGALRM);
+    }
 }
 
 /// Kills the group of the calling process, itself included; in a signal handler too.
@@ -139,39 +185,183 @@ pub(crate) fn end_group() {
     let _ = kill_current_process_group(Signal::KILL);
 }
 
-/// From now on SIGTERM and SIGINT make `stop` readable instead of what the application or the interpreter had arranged; also if
-/// one came while the process was being forked. `last_resort` seconds later SIGALRM ends the process, if it is not 0, and the rest of
-/// its group if it `takes_group`.
+/// From now on [`request_stop`] makes `stop` readable; also if a request came while the process was being forked. `last_resort` seconds
+/// later the process is ended by SIGALRM, if it is not 0, or the whole of its group if it `takes_group`.
 ///
 /// # Errors
-/// The kernel refuses the handler.
-pub(crate) fn stop_on_signal(
+/// The kernel refuses a handler.
+pub(crate) fn begin_to_listen(
     stop: &OwnedFd,
     last_resort: u32,
     takes_group: bool,
 ) -> io::Result<()> {
     let copy = stop.try_clone()?;
     let fd = copy.as_raw_fd();
-    // The handler may run until the end of the process, so its descriptor is never closed.
+    descriptors::own(&copy);
+    // A handler may run until the end of the process, so its descriptor is never closed.
     std::mem::forget(copy);
     STOP.store(fd, Ordering::SeqCst);
     LAST_RESORT.store(last_resort, Ordering::SeqCst);
     TAKES_GROUP.store(takes_group, Ordering::SeqCst);
-    OWNER.store(getpid().as_raw_pid(), Ordering::SeqCst);
-    for signal in [libc::SIGTERM, libc::SIGINT] {
-        // SAFETY: zero is a valid sigaction; the handler is a function of the right type that only does what a handler may.
-        let result = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_stop as extern "C" fn(libc::c_int) as usize;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &raw const action, ptr::null_mut())
-        };
-        if result == -1 {
-            return Err(io::Error::last_os_error());
-        }
+    for (signal, handler) in private_signals() {
+        handle(signal, handler)?;
     }
+    HAS_TIMER.store(make_timer(), Ordering::SeqCst);
+    OWNER.store(getpid().as_raw_pid(), Ordering::SeqCst);
     if STOPPED.load(Ordering::SeqCst) {
-        rustix::io::write(stop, &1u64.to_ne_bytes())?;
+        request_stop();
     }
     Ok(())
+}
+
+/// From now on SIGTERM and SIGINT are requests to stop, whatever the application or the interpreter had arranged.
+///
+/// # Errors
+/// The kernel refuses a handler.
+pub(crate) fn stop_on_signals() -> io::Result<()> {
+    STOP_SIGNALS
+        .iter()
+        .try_for_each(|&signal| handle(signal, on_stop))
+}
+
+/// From now on the death of the master is a request to stop, and no SIGTERM, which an application may have taken for itself.
+///
+/// # Errors
+/// The kernel refuses it.
+pub(crate) fn stop_when_orphaned() -> io::Result<()> {
+    // SAFETY: plain numbers.
+    match unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, orphan_signal(), 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn handle(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
+    // SAFETY: zero is a valid sigaction; the handler is a function of the right type that only does what a handler may.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, ptr::null_mut())
+    };
+    match result {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the timer of the last resort; false if there is none to be had, so that only the master ends a process that is stuck.
+fn make_timer() -> bool {
+    let [_, (signal, _)] = private_signals();
+    // SAFETY: zero is a valid sigevent, and the kernel writes the timer's identity into a local.
+    unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_SIGNAL;
+        event.sigev_signo = signal;
+        let mut timer: libc::timer_t = ptr::null_mut();
+        let made = libc::timer_create(libc::CLOCK_MONOTONIC, &raw mut event, &raw mut timer) == 0;
+        TIMER.store(timer, Ordering::SeqCst);
+        made
+    }
+}
+
+/// What ends a process, by default or in Python.
+const STOP_SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
+/// This process was forked by the application, from the worker.
+static IS_FORKED: AtomicBool = AtomicBool::new(false);
+/// Which of [`STOP_SIGNALS`] were blocked before the fork that is under way.
+static BLOCKED: AtomicU8 = AtomicU8::new(0);
+/// [`let_go_in_children`] was called.
+static LETS_GO: AtomicBool = AtomicBool::new(false);
+
+/// Whether this process was forked by the application, from the worker.
+pub(crate) fn is_forked() -> bool {
+    IS_FORKED.load(Ordering::Relaxed)
+}
+
+/// From now on what is forked from this process, by Python or any library, has the default dispositions of the signals that stop a
+/// worker, and /dev/null in place of each descriptor that is the server's own. In place, so that server code that should run there all
+/// the same reaches nobody, and no file that is opened later.
+///
+/// # Errors
+/// There is no memory left.
+pub(crate) fn let_go_in_children() -> io::Result<()> {
+    if LETS_GO.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    // SAFETY: the handlers only make calls that signal-safety(7) lists, on atomics and locals, as the child of a process with
+    // threads must. glibc and musl let no two forks run them at the same time.
+    match unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Until its dispositions are the default ones, a signal to the child waits.
+extern "C" fn before_fork() {
+    if is_forked() {
+        return;
+    }
+    // SAFETY: an empty set is all zero; the sets are locals.
+    unsafe {
+        let (mut set, mut old): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+        for signal in STOP_SIGNALS {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut old);
+        let blocked = STOP_SIGNALS.iter().enumerate().map(|(bit, &signal)| {
+            let is_blocked = libc::sigismember(&raw const old, signal) == 1;
+            u8::from(is_blocked) << bit
+        });
+        BLOCKED.store(blocked.sum(), Ordering::SeqCst);
+    }
+}
+
+extern "C" fn after_fork() {
+    if is_forked() {
+        return;
+    }
+    let blocked = BLOCKED.load(Ordering::SeqCst);
+    // SAFETY: an empty set is all zero; the set is a local.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        for (bit, &signal) in STOP_SIGNALS.iter().enumerate() {
+            if blocked >> bit & 1 == 0 {
+                libc::sigaddset(&raw mut set, signal);
+            }
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, ptr::null_mut());
+    }
+}
+
+extern "C" fn in_child() {
+    if is_forked() {
+        return;
+    }
+    let private = private_signals().map(|(signal, _)| signal);
+    for signal in STOP_SIGNALS.into_iter().chain(private) {
+        // SAFETY: zero is a valid sigaction, and the default disposition runs no code. What is ignored stays so, as in any child.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, ptr::null(), &raw mut action);
+            if action.sa_sigaction != libc::SIG_IGN {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+    // SAFETY: a NUL-terminated string. The descriptors that are replaced are the server's, whose code does not go on here.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        for fd in descriptors::owned() {
+            if null < 0 || libc::dup3(null, fd, libc::O_CLOEXEC) < 0 {
+                libc::close(fd);
+            }
+        }
+        if null >= 0 {
+            libc::close(null);
+        }
+    }
+    after_fork();
+    // From here on a process like any other: what it forks has nothing to let go of.
+    IS_FORKED.store(true, Ordering::SeqCst);
 }

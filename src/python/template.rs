@@ -4,7 +4,8 @@
 //! is a subreaper: preforkd-worker(7), "Templates".
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use preforkd_worker::messages::{BATCH, Fork, Reply};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setsid};
 
 use self::intermediate::Intermediates;
@@ -50,25 +51,26 @@ pub(crate) fn run(
     inheritance.take_stderr_over(py)?;
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .map_err(could_not("create an eventfd"))?;
-    sys::stop_on_signal(&stop, LAST_RESORT, true).map_err(could_not("handle SIGTERM"))?;
+    sys::begin_to_listen(&stop, LAST_RESORT, true).map_err(could_not("handle signals"))?;
+    sys::stop_on_signals().map_err(could_not("handle SIGTERM"))?;
     tell(&socket, &Reply::Ready).map_err(could_not(ANSWER))?;
     let mut intermediates = Intermediates::default();
     while let Some(packet) = py
         .detach(|| next_packet(&socket, &stop, &mut intermediates))
         .map_err(could_not(HEAR))?
     {
-        let mut orders: Vec<Fork> = order(&packet).into_iter().collect();
+        let mut orders: Vec<Order> = order(packet).into_iter().collect();
         // The master probes the first worker, and wants no other before that has passed.
         while orders.len() < BATCH
             && inheritance.check.is_none()
             && let Received::Packet(packet) = receive(&socket).map_err(could_not(HEAR))?
         {
-            orders.extend(order(&packet));
+            orders.extend(order(packet));
         }
         if orders.is_empty() {
             continue;
         }
-        if let Some(order) = fork(py, &socket, &orders, &mut intermediates)? {
+        if let Some(order) = fork(py, &socket, orders, &mut intermediates)? {
             drop(stop);
             drop(intermediates);
             return work(py, socket, inheritance, &application, order, master);
@@ -83,14 +85,24 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// What the master wants.
+struct Order {
+    fork: Fork,
+    /// Where the worker is told to stop.
+    stop: Option<OwnedFd>,
+}
+
 /// The order in a packet.
-fn order(packet: &[u8]) -> Option<Fork> {
-    let order = Fork::parse(packet);
+fn order(packet: Packet) -> Option<Order> {
+    let order = Fork::parse(&packet.bytes);
     if order.is_none() {
-        let packet = packet.escape_ascii();
+        let packet = packet.bytes.escape_ascii();
         log::error!("could not understand the master's message \"{packet}\"; ignoring it");
     }
-    order
+    order.map(|fork| Order {
+        fork,
+        stop: packet.descriptor,
+    })
 }
 
 /// A worker: introduces itself to the master, waits to become its child, serves.
@@ -99,9 +111,11 @@ fn work<'py>(
     socket: OwnedFd,
     mut inheritance: Inheritance,
     application: &Bound<'py, PyAny>,
-    order: &Fork,
+    order: Order,
     master: Option<Pid>,
 ) -> Result<(), Failure> {
+    let Order { fork: order, stop } = order;
+    inheritance.stop = stop;
     let ticket = order.ticket;
     match tell(&socket, &Reply::Forked { ticket }) {
         // Meanwhile the master has given up the template, and the worker with it.
@@ -151,22 +165,22 @@ fn prepare(py: Python<'_>, inheritance: &Inheritance) -> PyResult<()> {
 
 /// Forks an intermediate process that forks the workers; returns the order in a worker, none in the template. By os.fork, so
 /// that the hooks of os.register_at_fork run (among them the one that gives `random` a new seed).
-fn fork<'a>(
+fn fork(
     py: Python<'_>,
     socket: &OwnedFd,
-    orders: &'a [Fork],
+    orders: Vec<Order>,
     intermediates: &mut Intermediates,
-) -> Result<Option<&'a Fork>, Failure> {
+) -> Result<Option<Order>, Failure> {
     let os = py.import("os")?;
     let fork = || os.call_method0("fork")?.extract::<i32>();
     match fork() {
         Ok(0) => {}
         Ok(child) => {
-            intermediates.add(child, tickets(orders));
+            intermediates.add(child, tickets(&orders));
             return Ok(None);
         }
         Err(error) => {
-            fail(socket, tickets(orders), &error).map_err(could_not(ANSWER))?;
+            fail(socket, tickets(&orders), &error).map_err(could_not(ANSWER))?;
             return Ok(None);
         }
     }
@@ -179,7 +193,7 @@ fn fork<'a>(
             }
             Ok(_) => {}
             Err(error) => {
-                if fail(socket, [order.ticket].into_iter(), &error).is_err() {
+                if fail(socket, [order.fork.ticket].into_iter(), &error).is_err() {
                     return Err(leave(&os, 1));
                 }
             }
@@ -188,8 +202,8 @@ fn fork<'a>(
     Err(leave(&os, 0))
 }
 
-fn tickets(orders: &[Fork]) -> impl Iterator<Item = u64> {
-    orders.iter().map(|order| order.ticket)
+fn tickets(orders: &[Order]) -> impl Iterator<Item = u64> {
+    orders.iter().map(|order| order.fork.ticket)
 }
 
 /// Reports for each order that its worker was not forked.
@@ -217,9 +231,15 @@ fn tell(socket: &OwnedFd, reply: &Reply) -> io::Result<()> {
     Ok(())
 }
 
+/// A message of the master, and the descriptor that came along.
+struct Packet {
+    bytes: Vec<u8>,
+    descriptor: Option<OwnedFd>,
+}
+
 /// What there is to receive.
 enum Received {
-    Packet(Vec<u8>),
+    Packet(Packet),
     /// Nothing now.
     Nothing,
     /// The master has closed the socket.
@@ -228,9 +248,26 @@ enum Received {
 
 fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut buffer = [0; 256];
-    match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
-        Ok((0, _)) => Ok(Received::End),
-        Ok((n, _)) => Ok(Received::Packet(buffer[..n].to_vec())),
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut along = RecvAncillaryBuffer::new(&mut room);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    match recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut buffer)],
+        &mut along,
+        flags,
+    ) {
+        Ok(message) if message.bytes == 0 => Ok(Received::End),
+        Ok(message) => {
+            let fds = along.drain().filter_map(|along| match along {
+                RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+                _ => None,
+            });
+            Ok(Received::Packet(Packet {
+                descriptor: fds.flatten().next(),
+                bytes: buffer[..message.bytes].to_vec(),
+            }))
+        }
         Err(Errno::INTR | Errno::AGAIN) => Ok(Received::Nothing),
         Err(error) => Err(error.into()),
     }
@@ -241,7 +278,7 @@ fn next_packet(
     socket: &OwnedFd,
     stop: &OwnedFd,
     intermediates: &mut Intermediates,
-) -> io::Result<Option<Vec<u8>>> {
+) -> io::Result<Option<Packet>> {
     loop {
         let mut both = [
             PollFd::new(socket, PollFlags::IN),

@@ -8,6 +8,7 @@ use pyo3::types::{PyList, PyTuple};
 
 use crate::environ::{Environs, Local};
 use crate::file::{self, FileWrapper};
+use crate::forks;
 use crate::input::Input;
 use crate::start::StartResponse;
 use crate::stream::{Line, Stream};
@@ -49,7 +50,9 @@ impl<'py> Wsgi<'py> {
         if request.body_length().is_some_and(|length| length > 0) {
             environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(body))?)?;
         }
-        self.application.call1((environ, start))
+        let result = self.application.call1((environ, start));
+        forks::leave_if_forked(py, &result);
+        result
     }
 
     fn start(&mut self) -> PyResult<Bound<'py, StartResponse>> {
@@ -280,6 +283,8 @@ impl Handler for Wsgi<'_> {
     type Stream = Stream;
 
     fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        // In the middle of a response, perhaps.
+        forks::leave_if_forked(self.py, &Ok(()));
         self.py.detach(wait)
     }
 

@@ -10,7 +10,7 @@ use crate::env;
 ///
 /// Programs that others write may ignore it, unless they keep a record in the scoreboard: listeners and notify messages are
 /// those of systemd.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Compares the version that the master says with that of this extension.
 ///

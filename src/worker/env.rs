@@ -36,6 +36,9 @@ pub const ACCESS_LOG_FD: &str = "PREFORKD_ACCESS_LOG_FD";
 /// Descriptor of a listener over which the master probes the worker, decimal. Until it is shut down (accept(2) fails
 /// with EINVAL) the worker accepts there only.
 pub const CHECK_FD: &str = "PREFORKD_CHECK_FD";
+/// Descriptor over which the master tells the worker to stop, decimal: the read end of a pipe, at whose end the worker drains.
+/// A worker of a template gets its own with the order ([`crate::messages::Fork`]).
+pub const STOP_FD: &str = "PREFORKD_STOP_FD";
 /// Path of the extension module; only for Python workers.
 pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 /// Settings of a WSGI worker as a JSON object; only for Python workers.
@@ -45,7 +48,7 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// What an application must not see: it would take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 14] = [
+pub const PRIVATE: [&str; 15] = [
     CONTRACT,
     KIND,
     LISTEN_FDS,
@@ -60,6 +63,7 @@ pub const PRIVATE: [&str; 14] = [
     STDERR_FD,
     ACCESS_LOG_FD,
     CHECK_FD,
+    STOP_FD,
 ];
 
 /// The environment of a worker or template, read once at its start.
@@ -91,6 +95,8 @@ pub struct Environment {
     pub access_log_fd: Option<i32>,
     /// Descriptor of the listener for probes.
     pub check_fd: Option<i32>,
+    /// Descriptor at whose end the worker drains.
+    pub stop_fd: Option<i32>,
 }
 
 /// A variable that does not hold what the contract says.
@@ -158,6 +164,7 @@ impl Environment {
             stderr_fd: number(&get, STDERR_FD)?,
             access_log_fd: number(&get, ACCESS_LOG_FD)?,
             check_fd: number(&get, CHECK_FD)?,
+            stop_fd: number(&get, STOP_FD)?,
         })
     }
 }

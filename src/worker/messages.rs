@@ -20,7 +20,8 @@ const FORKED: &str = "FORKED";
 const FAILED: &str = "FAILED";
 const LOST: &str = "LOST";
 
-/// What the master orders: a worker.
+/// What the master orders: a worker. The read end of a pipe comes along (unix(7), `SCM_RIGHTS`), at whose end the worker drains;
+/// none if the master had no descriptor left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
     /// Comes back with the reply.

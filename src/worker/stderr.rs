@@ -74,6 +74,9 @@ pub fn say(to: impl AsFd, mut bytes: &[u8]) {
     }
 }
 
+/// A process that was just forked does not say what its parent had begun to say.
+pub fn forget_unfinished_line() {}
+
 /// Says how many lines were lost before, if there were any.
 fn tell_lost(to: impl AsFd) {
     let lost = LOST.load(Ordering::Relaxed);

@@ -76,6 +76,48 @@ def both_kinds(test):
     return run
 
 
+class Handlers(Life):
+    """Signals that the application has taken for itself."""
+
+    @both_kinds
+    def test_a_reload_and_a_stop_lose_nothing_where_the_application_exits_at_every_signal(self, preload):
+        (self.folder / "taken.py").write_text(textwrap.dedent("""
+            import os, signal, sys
+
+            def leave(*_):
+                sys.exit(1)
+
+            for name in ("TERM", "HUP", "INT", "USR1", "CHLD"):
+                signal.signal(getattr(signal, "SIG" + name), leave)
+
+            def application(environ, start_response):
+                with open(os.environ["E2E_GATE"]) as gate:
+                    answer = gate.read()
+                start_response("200 OK", [("Content-Type", "text/plain")])
+                return [answer.encode()]
+        """))
+        server = self.launch(wsgi="taken:application", chdir=str(self.folder), preload=preload).ready()
+
+        def held(order):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+            self.addCleanup(connection.close)
+            connection.request("GET", "/")
+            # Open when the application is reading.
+            with open(self.folder / "gate", "w") as gate:
+                order()
+                gate.write("whole")
+            self.assertEqual(connection.getresponse().read(), b"whole")
+
+        def reload():
+            server.send(signal.SIGHUP)
+            server.wait_notify("RELOADING=1")
+            server.wait_notify("READY=1")
+
+        held(reload)
+        held(lambda: (server.send(signal.SIGTERM), server.wait_notify("STOPPING=1")))
+        self.assertEqual(server.process.wait(GUARD), 0)
+
+
 class Start(Life):
     """How an application finds its worker; how it fails."""
 

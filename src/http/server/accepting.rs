@@ -296,7 +296,8 @@ mod tests {
             private: false,
             files: Files::default(),
             access_log: None,
-            stop: stop.into(),
+            stop: vec![stop.into()],
+            signals: None,
         };
         let server = Server::new(config, Inline(Box::leak(Box::new(Empty))), Unseen).unwrap();
         (server, clients)

@@ -151,6 +151,15 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
+    fn order_stop(&mut self, pid: Pid) -> bool {
+        // Some kinds of worker have a descriptor for it, to which their processes react like to the signal.
+        let has_one = pid.as_raw() % 2 == 0;
+        if has_one {
+            Self::signal(self, pid, Signal::SIGTERM);
+        }
+        has_one
+    }
+
     fn changed(&mut self) -> Option<(Pid, Change)> {
         let dead = |cleanly| Change::Ended { cleanly };
         let processes = self.processes.iter();

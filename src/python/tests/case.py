@@ -23,6 +23,11 @@ class Case(unittest.TestCase):
         self.addCleanup(client.sock.close)
         return client
 
+    def once(self, worker, path):
+        """The answer to a request on a connection that is closed then."""
+        with Client(worker.connect()) as client:
+            return client.ask(path)
+
     def pair(self, application="apps:application", **settings):
         """Two workers of one template, and the process id of the second."""
         worker = self.worker(application, preload=True, **settings)

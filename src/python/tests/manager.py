@@ -14,7 +14,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
 GUARD = 30  # seconds after which a wait is a failure
-CONTRACT = "1"  # the version of the worker contract
+CONTRACT = "2"  # the version of the worker contract
 F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
@@ -89,6 +89,7 @@ class Worker:
         fcntl.fcntl(self.board, F_ADD_SEALS, seals)
         self.log = open(os.path.join(self.folder.name, "log"), "w+b")
         self.template = None
+        self.orders = None
         self.pid = None
         self.process = None
         self.start()
@@ -96,6 +97,7 @@ class Worker:
     def start(self):
         preload = self.preload
         fds = [self.listener.fileno(), self.board]
+        stop, self.orders = os.pipe()
         env = dict(os.environ)
         env.update(
             PREFORKD_CONTRACT=CONTRACT,
@@ -123,6 +125,8 @@ class Worker:
                 fds.append(self.stderr)
                 env["PREFORKD_STDERR_FD"] = "6"
         else:
+            fds.append(stop)
+            env["PREFORKD_STOP_FD"] = "5"
             env["PREFORKD_SLOT"] = "3"
             env["PREFORKD_SCOREBOARD_RECORD"] = "9"
         for name, value in self.env.items():
@@ -149,7 +153,8 @@ class Worker:
             child.close()
             if self.receive(self.template)[0] != "READY":
                 self.fail("the template is not ready")
-            self.pid = self.fork(1, 3, 9)
+            self.pid = self.fork(1, 3, 9, stop)
+        os.close(stop)
         message, pid = self.receive(self.notify)
         if message != "READY=1":
             self.fail("expected READY=1, not %r" % message)
@@ -158,17 +163,17 @@ class Worker:
         if pid != self.pid:
             self.fail("READY=1 of process %d and not of %d" % (pid, self.pid))
 
-    def fork(self, ticket, slot, record):
-        """Has the template fork a worker; its process id."""
-        self.order(ticket, slot, record)
+    def fork(self, ticket, slot, record, stop=None):
+        """Has the template fork a worker, which stops at the end of the pipe `stop`; its process id."""
+        self.order(ticket, slot, record, stop)
         message, pid = self.receive(self.template)
         if message != "FORKED %d" % ticket:
             self.fail("expected FORKED %d, not %r" % (ticket, message))
         return pid
 
-    def order(self, ticket, slot, record):
+    def order(self, ticket, slot, record, stop=None):
         """Asks the template for a worker."""
-        self.template.send(b"FORK %d %d %d" % (ticket, slot, record))
+        socket.send_fds(self.template, [b"FORK %d %d %d" % (ticket, slot, record)], [] if stop is None else [stop])
 
     def freeze(self):
         """Stops the process that was started, worker or template, until SIGCONT."""
@@ -218,6 +223,12 @@ class Worker:
             os.close(descriptor)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
+    def end_orders(self):
+        """Tells the worker to stop, by no signal."""
+        if self.orders is not None:
+            os.close(self.orders)
+            self.orders = None
+
     def stop(self):
         """Asks the worker to stop and gives its exit status."""
         os.kill(self.pid, signal.SIGTERM)
@@ -234,6 +245,7 @@ class Worker:
         return self
 
     def __exit__(self, *_):
+        self.end_orders()
         self.kill()
         if self.template is not None:
             self.template.close()

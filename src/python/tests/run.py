@@ -7,10 +7,12 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import test_children
 import test_contract
 import test_fork
 import test_held
 import test_life
+import test_signals
 import test_wsgi
 
 
@@ -28,7 +30,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 

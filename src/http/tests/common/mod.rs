@@ -35,7 +35,8 @@ pub fn config(listener: TcpListener, stop: OwnedFd) -> Config {
         files: Files::default(),
         private: false,
         access_log: None,
-        stop,
+        stop: vec![stop],
+        signals: None,
     }
 }
 
