@@ -8,7 +8,7 @@ use preforkd_worker::stderr;
 
 /// Starts logging; in the form of the journal where that reads standard error.
 pub fn begin(verbose: bool) {
-    let journal = stderr::is_journal();
+    let journal = stderr::is_journal(std::io::stderr());
     let level = if verbose {
         LevelFilter::Debug
     } else {
@@ -32,7 +32,7 @@ pub fn begin(verbose: bool) {
 /// Shows an error of several lines, before or without a log.
 pub fn complain(message: &str) {
     // For people on a terminal the message alone; the journal wants a priority for each line.
-    let start = match stderr::is_journal() {
+    let start = match stderr::is_journal(std::io::stderr()) {
         true => stderr::line_start(true, Level::Error),
         false => String::new(),
     };

@@ -4,12 +4,17 @@ import sys
 
 
 def patient(module):
-    """Standard output and error for which a frozen log reader, or a full disk, does not stop the application."""
+    """Standard output and error that write each line when it is whole, also when several threads write, and
+    for which a frozen log reader, or a full disk, does not stop the application."""
     import io
 
     class Stream(io.FileIO):
         def write(self, data):
             return module.say(self.fileno(), bytes(data))
+
+        def flush(self):
+            super().flush()
+            module.say_begun(self.fileno())
 
     for name, number in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
@@ -18,15 +23,31 @@ def patient(module):
         old.flush()
         raw = Stream(number, "wb", closefd=False)
         raw.name = old.name
-        # With PYTHONUNBUFFERED nothing is to wait in a buffer.
-        through = old.write_through
-        new = io.TextIOWrapper(
-            raw if through else io.BufferedWriter(raw), old.encoding, old.errors,
-            line_buffering=old.line_buffering, write_through=through,
-        )
+        # Lines are put together below it, where each thread has its own.
+        new = io.TextIOWrapper(raw, old.encoding, old.errors, write_through=True)
         new.mode = "w"
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
+
+
+def show_levels(module):
+    """Under the journal, lines that `logging` writes have the priority of their record."""
+    if "JOURNAL_STREAM" not in os.environ:
+        return
+    import functools
+    import logging
+
+    emit = logging.StreamHandler.emit
+
+    @functools.wraps(emit)
+    def emit_with_level(self, record):
+        before = module.level(max(0, record.levelno))
+        try:
+            emit(self, record)
+        finally:
+            module.level(before)
+
+    logging.StreamHandler.emit = emit_with_level
 
 
 def mismatch(extension, master, path):
@@ -63,6 +84,7 @@ def run():
         print(refusal, file=sys.stderr)
         return 1
     patient(module)
+    show_levels(module)
     return module.main()
 
 

@@ -27,6 +27,7 @@ mod text;
 mod title;
 mod wsgi;
 
+use preforkd_worker::stderr::{self, Stream};
 use pyo3::prelude::*;
 
 /// The module as Python sees it.
@@ -40,7 +41,7 @@ mod extension {
     #[pymodule_export]
     use super::main;
     #[pymodule_export]
-    use super::say;
+    use super::{level, say, say_begun};
 
     /// The version of the contract that the extension speaks; `bootstrap.py` compares it with the master's.
     #[pymodule_export]
@@ -50,14 +51,38 @@ mod extension {
     use super::start::{StartResponse, Write};
 }
 
-/// Writes to standard output (1) or error (2) what finds a reader; see [`preforkd_worker::stderr::say`].
+/// Writes to standard output (1) or error (2) the lines that are complete with this; see [`stderr::say`].
 #[pyfunction]
 fn say(py: Python<'_>, stream: i32, data: &[u8]) -> usize {
-    py.detach(|| match stream {
-        1 => preforkd_worker::stderr::say(std::io::stdout(), data),
-        _ => preforkd_worker::stderr::say(std::io::stderr(), data),
-    });
+    let stream = stream_of(stream);
+    let lines = stderr::complete_lines(stream, data);
+    if !lines.is_empty() {
+        py.detach(|| stderr::say_lines(stream, &lines));
+    }
     data.len()
+}
+
+/// Writes what the thread has begun to say, without the end of the line.
+#[pyfunction]
+fn say_begun(py: Python<'_>, stream: i32) {
+    let stream = stream_of(stream);
+    let begun = stderr::begun_line(stream);
+    if !begun.is_empty() {
+        py.detach(|| stderr::say_lines(stream, &begun));
+    }
+}
+
+fn stream_of(number: i32) -> Stream {
+    match number {
+        1 => Stream::Output,
+        _ => Stream::Error,
+    }
+}
+
+/// Sets the level, of Python's `logging`, of what the thread says from now on, 0 for none. Returns the one before.
+#[pyfunction]
+fn level(level: u32) -> u32 {
+    stderr::set_level(level)
 }
 
 /// Runs the worker or template that the environment describes. Returns the exit status of the process.

@@ -30,7 +30,8 @@ pub(crate) fn set_process(environment: &Environment) {
 
 /// Looks again what standard error is.
 pub(crate) fn look_at_stderr() {
-    JOURNAL.store(stderr::is_journal(), Ordering::Relaxed);
+    stderr::look_at_streams();
+    JOURNAL.store(stderr::is_journal(std::io::stderr()), Ordering::Relaxed);
 }
 
 /// The slot that lines name.

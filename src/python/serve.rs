@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::thread;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::server::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, descriptors, pool};
+use preforkd_http::{Files, Seat, descriptors, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
 use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
@@ -19,6 +19,7 @@ use crate::failure::{Failure, could_not};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
 use crate::signals;
+use crate::stream::Stream;
 use crate::wsgi::Wsgi;
 
 /// Threads of the pool have as much stack as the main thread mostly has: deep recursion must not depend on where a request runs.
@@ -80,41 +81,53 @@ pub(crate) fn serve<'py>(
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
-        let threads: io::Result<Vec<_>> = seats
-            .into_iter()
-            .enumerate()
-            .map(|(index, seat)| {
-                let (application, locals) = (application.clone().unbind(), locals.clone());
-                thread::Builder::new()
-                    .name(format!("request-{index}"))
-                    .stack_size(STACK)
-                    .spawn(move || {
-                        Python::attach(|py| {
-                            match Wsgi::new(py, application.into_bound(py), &locals, true) {
-                                Ok(mut wsgi) => seat.run(&mut wsgi),
-                                Err(error) => error.display(py),
-                            }
-                        });
-                    })
-            })
-            .collect();
-        let threads = threads.map_err(could_not("start a thread"))?;
+        let threads = start_threads(py, seats, application, &locals)?;
         board.ready();
-        py.detach(|| {
-            let result = serve_pool(config, pool, board);
-            for thread in threads {
-                // A thread that panicked has said so.
-                let _ = thread.join();
-            }
-            result
-        })
-        .map_err(could_not("go on serving"))?;
+        let result = py.detach(|| serve_pool(config, pool, board));
+        for thread in threads {
+            thread.call_method0("join")?;
+        }
+        result.map_err(could_not("go on serving"))?;
     } else {
         let mut wsgi = Wsgi::new(py, application.clone(), &locals, false)?;
         board.ready();
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
     Ok(())
+}
+
+/// Threads of Python, so that its debuggers, profilers and coverage tools see them.
+fn start_threads<'py>(
+    py: Python<'py>,
+    seats: Vec<Seat<Stream>>,
+    application: &Bound<'py, PyAny>,
+    locals: &[Local],
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let threading = py.import("threading")?;
+    let size = threading.call_method1("stack_size", (STACK,))?;
+    let mut threads = Vec::new();
+    for (index, seat) in seats.into_iter().enumerate() {
+        let (application, locals) = (application.clone().unbind(), locals.to_vec());
+        let seat = Mutex::new(Some(seat));
+        let run = PyCFunction::new_closure(py, Some(c"serve"), None, move |args, _| {
+            let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let py = args.py();
+            let application = application.bind(py).clone();
+            let mut wsgi = Wsgi::new(py, application, &locals, true)?;
+            if let Some(seat) = seat {
+                seat.run(&mut wsgi);
+            }
+            PyResult::Ok(())
+        })?;
+        let options = PyDict::new(py);
+        options.set_item("target", run)?;
+        options.set_item("name", format!("preforkd-{index}"))?;
+        let thread = threading.call_method("Thread", (), Some(&options))?;
+        thread.call_method0("start")?;
+        threads.push(thread);
+    }
+    threading.call_method1("stack_size", (size,))?;
+    Ok(threads)
 }
 
 fn local(listener: &OwnedFd) -> io::Result<Local> {

@@ -43,7 +43,7 @@ pub(crate) fn prepare(
     let ours = ours.unbind();
     let in_child = PyCFunction::new_closure(py, Some(c"let_go"), None, move |args, _| {
         let py = args.py();
-        preforkd_worker::stderr::forget_unfinished_line();
+        preforkd_worker::stderr::forget_unfinished_lines();
         let signal = py.import("signal")?;
         set_handlers_back(&signal, ours.bind(py).as_any())?;
         let theirs = set_wakeup(&signal, -1)?;

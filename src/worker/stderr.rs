@@ -1,6 +1,7 @@
 //! Log lines on standard error that never block: a log reader that is frozen, gone, or has a full disk must
 //! not stop the process that has something to say. Lines that find no room are counted.
 
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -74,8 +75,115 @@ pub fn say(to: impl AsFd, mut bytes: &[u8]) {
     }
 }
 
+/// What an application writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Error,
+}
+
+impl Stream {
+    fn say(self, bytes: &[u8]) {
+        match self {
+            Self::Output => say(io::stdout(), bytes),
+            Self::Error => say(io::stderr(), bytes),
+        }
+    }
+}
+
+/// The lines that a thread has begun, one for each stream: what other threads say must not get into them.
+#[derive(Default)]
+struct Unfinished([Vec<u8>; 2]);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        for stream in [Stream::Output, Stream::Error] {
+            stream.say(&self.0[stream as usize]);
+        }
+    }
+}
+
+thread_local! {
+    static UNFINISHED: RefCell<Unfinished> = RefCell::default();
+    /// The priority of what the thread is about to say, as a digit; 0 if it has none.
+    static PRIORITY: Cell<u8> = const { Cell::new(0) };
+}
+
+/// Whether the streams are the journal's.
+static ARE_JOURNAL: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+
+/// Looks again what standard output and error are.
+pub fn look_at_streams() {
+    ARE_JOURNAL[Stream::Output as usize].store(is_journal(io::stdout()), Ordering::Relaxed);
+    ARE_JOURNAL[Stream::Error as usize].store(is_journal(io::stderr()), Ordering::Relaxed);
+}
+
+/// Sets the priority of what this thread says from now on: a level of Python's `logging`, 0 for none. Returns the one before.
+pub fn set_level(level: u32) -> u32 {
+    let priority = match level {
+        0 => 0,
+        1..=19 => b'7',
+        20..=29 => b'6',
+        30..=39 => b'4',
+        40..=49 => b'3',
+        _ => b'2',
+    };
+    let before = PRIORITY.replace(priority);
+    match before {
+        b'7' => 10,
+        b'6' => 20,
+        b'4' => 30,
+        b'3' => 40,
+        b'2' => 50,
+        _ => 0,
+    }
+}
+
+/// The lines that are complete with this piece of what a thread says; the rest waits for its end, but not for ever.
+pub fn complete_lines(stream: Stream, piece: &[u8]) -> Vec<u8> {
+    let priority = PRIORITY.get();
+    let is_journal = ARE_JOURNAL[stream as usize].load(Ordering::Relaxed);
+    UNFINISHED.with_borrow_mut(|unfinished| {
+        let begun = &mut unfinished.0[stream as usize];
+        for line in piece.split_inclusive(|&b| b == b'\n') {
+            let begins = begun.last().is_none_or(|&b| b == b'\n');
+            if begins && priority != 0 && is_journal && !has_priority(line) {
+                begun.extend_from_slice(&[b'<', priority, b'>']);
+            }
+            begun.extend_from_slice(line);
+        }
+        let end = begun.iter().rposition(|&b| b == b'\n');
+        let end = end.map_or(0, |newline| newline + 1);
+        match begun.len() - end > LONGEST {
+            true => std::mem::take(begun),
+            false => begun.drain(..end).collect(),
+        }
+    })
+}
+
+/// Whether a line tells its priority itself: sd-daemon(3).
+fn has_priority(line: &[u8]) -> bool {
+    matches!(line, [b'<', b'0'..=b'7', b'>', ..])
+}
+
+/// Writes lines of [`complete_lines`].
+pub fn say_lines(stream: Stream, lines: &[u8]) {
+    stream.say(lines);
+}
+
+/// Takes the line that the thread has begun, to be said as it is.
+pub fn begun_line(stream: Stream) -> Vec<u8> {
+    UNFINISHED.with_borrow_mut(|unfinished| std::mem::take(&mut unfinished.0[stream as usize]))
+}
+
 /// A process that was just forked does not say what its parent had begun to say.
-pub fn forget_unfinished_line() {}
+pub fn forget_unfinished_lines() {
+    for stream in [Stream::Output, Stream::Error] {
+        begun_line(stream);
+    }
+}
 
 /// Says how many lines were lost before, if there were any.
 fn tell_lost(to: impl AsFd) {
@@ -87,17 +195,17 @@ fn tell_lost(to: impl AsFd) {
     }
 }
 
-/// Whether standard error is systemd's journal, which has a clock and levels of its own: a line then begins
-/// with its priority instead of a time. `JOURNAL_STREAM` alone does not tell, as standard error may
+/// Whether a stream is systemd's journal, which has a clock and levels of its own: a line then begins
+/// with its priority instead of a time. `JOURNAL_STREAM` alone does not tell, as the stream may
 /// have been redirected since: systemd.exec(5).
-pub fn is_journal() -> bool {
-    let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
+pub fn is_journal(stream: impl AsFd) -> bool {
+    let Ok(name) = std::env::var("JOURNAL_STREAM") else {
         return false;
     };
-    let named = stream
+    let named = name
         .split_once(':')
         .and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?)));
-    let own = rustix::fs::fstat(io::stderr()).map(|file| (file.st_dev, file.st_ino));
+    let own = rustix::fs::fstat(stream).map(|file| (file.st_dev, file.st_ino));
     named.is_some() && named == own.ok()
 }
 
@@ -145,8 +253,14 @@ fn has_room(file: impl AsFd) -> bool {
 
 fn wait_for_room(file: impl AsFd, most: &Timespec) -> bool {
     let mut fds = [PollFd::new(&file, PollFlags::OUT)];
-    // An error is found by the write, too.
-    poll(&mut fds, Some(most)).is_ok_and(|ready| ready > 0)
+    loop {
+        match poll(&mut fds, Some(most)) {
+            // An application may have handlers of its own.
+            Err(Errno::INTR) => {}
+            // An error is found by the write, too.
+            ready => return ready.is_ok_and(|ready| ready > 0),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -186,6 +300,51 @@ mod tests {
         // Other tests of this process may have lost some, too.
         let (_, told) = end.split_once("heard\npreforkd: ").expect("both");
         assert!(told.ends_with("found no reader and are lost\n"), "{told}");
+    }
+
+    #[test]
+    fn a_line_is_said_when_it_is_whole_whatever_other_threads_begin() {
+        let out = Stream::Output;
+        assert_eq!(complete_lines(out, b"one "), b"");
+        assert_eq!(complete_lines(Stream::Error, b"other\n"), b"other\n");
+        std::thread::spawn(move || {
+            assert_eq!(complete_lines(out, b"of a thread\n"), b"of a thread\n");
+        })
+        .join()
+        .expect("as it should");
+        assert_eq!(
+            complete_lines(out, b"two\nthree\nfour"),
+            b"one two\nthree\n"
+        );
+        assert_eq!(begun_line(out), b"four");
+        assert_eq!(begun_line(out), b"");
+        let long = [b'.'; LONGEST + 1];
+        assert_eq!(
+            complete_lines(out, &long),
+            long,
+            "nobody waits for its end for ever"
+        );
+        assert_eq!(complete_lines(out, b"forgotten"), b"");
+        forget_unfinished_lines();
+        assert_eq!(complete_lines(out, b"\n"), b"\n");
+    }
+
+    #[test]
+    fn each_line_has_the_level_of_its_record_under_the_journal_only() {
+        let log = |text: &[u8]| complete_lines(Stream::Error, text);
+        assert_eq!(set_level(30), 0);
+        assert_eq!(log(b"a\n"), b"a\n");
+        ARE_JOURNAL[Stream::Error as usize].store(true, Ordering::Relaxed);
+        assert_eq!(log(b"a\nTraceback:\n"), b"<4>a\n<4>Traceback:\n");
+        assert_eq!(log(b"be"), b"");
+        assert_eq!(log(b"gun\n<6>own\n<b>"), b"<4>begun\n<6>own\n");
+        assert_eq!(log(b"\n"), b"<4><b>\n");
+        for (level, start) in [(50, "<2>"), (40, "<3>"), (20, "<6>"), (10, "<7>"), (0, "")] {
+            set_level(level);
+            assert_eq!(log(b"x\n"), format!("{start}x\n").as_bytes());
+            assert_eq!(set_level(level), level);
+        }
+        ARE_JOURNAL[Stream::Error as usize].store(false, Ordering::Relaxed);
     }
 
     #[test]

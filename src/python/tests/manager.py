@@ -57,7 +57,7 @@ class Worker:
     """One worker, perhaps with a template in front of it; use it as a context manager. `dual`: a listener for IPv6 and IPv4.
     `env`: more variables, or others, or with None fewer than the contract's."""
 
-    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, preload=False, seals=SEALS, bootstrap=None, **settings):
+    def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, preload=False, seals=SEALS, bootstrap=None, journal=False, **settings):
         self.settings = dict(SETTINGS, application=application, **settings)
         self.preload = preload
         self.bootstrap = bootstrap  # another text than the manager's
@@ -65,6 +65,7 @@ class Worker:
         self.extension = os.path.abspath(extension)
         self.chdir = chdir
         self.env = env or {}
+        self.journal = journal  # the log passes for that of systemd
         self.stderr = stderr  # a descriptor to go over to
         self.folder = tempfile.TemporaryDirectory(prefix="preforkd-")
         if unix:
@@ -129,9 +130,12 @@ class Worker:
             env["PREFORKD_STOP_FD"] = "5"
             env["PREFORKD_SLOT"] = "3"
             env["PREFORKD_SCOREBOARD_RECORD"] = "9"
+        if self.journal:
+            status = os.fstat(self.log.fileno())
+            env["JOURNAL_STREAM"] = "%d:%d" % (status.st_dev, status.st_ino)
         for name, value in self.env.items():
             if value is None:
-                del env[name]
+                env.pop(name, None)
             else:
                 env[name] = value
         bootstrap = self.bootstrap

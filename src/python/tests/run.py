@@ -12,6 +12,7 @@ import test_contract
 import test_fork
 import test_held
 import test_life
+import test_output
 import test_signals
 import test_wsgi
 
@@ -30,7 +31,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children, test_output))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 
