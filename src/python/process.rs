@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use crate::failure::Failure;
 use crate::inheritance::Inheritance;
+use crate::input::Input;
 use crate::serve::serve;
 use crate::{import, logger, template, title};
 
@@ -31,6 +32,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     // The master sends SIGABRT to a worker that hangs: it shows the stack of each thread.
     py.import("faulthandler")?.call_method0("enable")?;
     title::set(&inheritance.environment);
+    Input::register(py)?;
     match (inheritance.environment.kind, inheritance.template.take()) {
         (Kind::Template, Some(socket)) => template::run(py, socket, inheritance),
         (Kind::Wsgi, None) => {

@@ -18,6 +18,8 @@ pub(crate) struct Wsgi<'py> {
     py: Python<'py>,
     application: Bound<'py, PyAny>,
     environs: Environs<'py>,
+    /// The input of requests without a body.
+    empty: Bound<'py, Input>,
     /// One that no application holds any more.
     spare: Option<Bound<'py, StartResponse>>,
 }
@@ -34,6 +36,7 @@ impl<'py> Wsgi<'py> {
             py,
             application,
             environs: Environs::new(py, listeners, threads, &empty)?,
+            empty,
             spare: None,
         })
     }
@@ -49,6 +52,9 @@ impl<'py> Wsgi<'py> {
         let environ = self.environs.make(request, origin)?;
         if request.body_length().is_some_and(|length| length > 0) {
             environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(body))?)?;
+        } else if self.empty.get().is_closed() {
+            let empty = Bound::new(py, Input::new(Body::default()))?;
+            environ.set_item(intern!(py, "wsgi.input"), empty)?;
         }
         let result = self.application.call1((environ, start));
         forks::leave_if_forked(py, &result);

@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import threading
+import urllib.parse
 import wsgiref.validate
 
 SEEN = []  # what happened, for /seen
@@ -63,9 +64,28 @@ def read(environ, start):
 
 def inputs(environ, start):
     """Runs the expressions of the query over the input, one after the other."""
-    results = [eval(part, {"i": environ["wsgi.input"]}) for part in environ["QUERY_STRING"].split(";")]
+    results = [eval(part, {"i": environ["wsgi.input"]}) for part in urllib.parse.unquote(environ["QUERY_STRING"]).split(";")]
     start("200 OK", TEXT)
     return [repr(results).encode()]
+
+
+def refusals(environ, start):
+    """What a reader cannot do: the exceptions."""
+    stream = environ["wsgi.input"]
+    calls = [
+        stream.fileno, lambda: stream.seek(0), stream.tell, lambda: stream.truncate(0), lambda: stream.write(b"x"),
+        lambda: stream.writelines([b"x"]), stream.detach, lambda: stream.readinto(b"abc"), lambda: stream.readinto(None), stream.close,
+        stream.read, stream.read1, stream.readline, lambda: stream.readinto(bytearray(1)), stream.readable, stream.flush,
+        lambda: iter(stream), stream.__enter__,
+    ]
+    names = []
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            names.append(type(error).__name__)
+    start("200 OK", TEXT)
+    return [" ".join(names).encode()]
 
 
 def several(environ, start):

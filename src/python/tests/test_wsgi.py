@@ -1,9 +1,11 @@
 """PEP 3333, sentence by sentence, for each way to run a worker."""
 
+import io
 import json
 import os
 import socket
 import unittest
+import urllib.parse
 
 from client import Client, Closed
 from heads import REFUSED
@@ -179,7 +181,7 @@ class Wsgi:
     # wsgi.input
 
     def post(self, expressions, body=b"one\ntwo\nthree"):
-        return eval(self.get("/inputs?" + ";".join(expressions), method="POST", body=body).body)
+        return eval(self.get("/inputs?" + urllib.parse.quote(";".join(expressions)), method="POST", body=body).body)
 
     def test_read(self):
         self.assertEqual(self.post(["i.read(2)", "i.read(0)", "i.read()", "i.read()", "i.read(5)"]), [b"on", b"", b"e\ntwo\nthree", b"", b""])
@@ -198,6 +200,44 @@ class Wsgi:
 
     def test_empty_input(self):
         self.assertEqual(eval(self.get("/inputs?i.read();i.read(5);i.readline();i.readlines();list(i)").body), [b"", b"", b"", [], []])
+
+    def test_input_is_a_buffered_reader(self):
+        """As an `io.BufferedReader` over the same bytes, from memory and from a file."""
+        expressions = [
+            "[i.readable(),i.writable(),i.seekable(),i.isatty(),i.closed,i.flush()]",
+            "[i.read1(2),i.read1(0),i.peek()[:1]]",
+            "(lambda b:[i.readinto(b),bytes(b)])(bytearray(3))",
+            "(lambda b:[i.readinto1(b),bytes(b)])(memoryview(bytearray(4))[1:3])",
+            "(lambda b:[i.readinto(b),b.tolist()])(__import__('array').array('H',[0,0]))",
+            "i.readinto(bytearray())",
+            "isinstance(i,__import__('io').BufferedIOBase)",
+            "len(i.read1())>0",
+            "i.read()[-5:]",
+            "[i.read(),i.read1(),i.peek(),i.readinto(bytearray(3))]",
+            "[i.close(),i.close(),i.closed]",
+        ]
+        for body in (b"one\ntwo\nthree and more lines", b"line\n" * 200000):
+            reader = io.BufferedReader(io.BytesIO(body))
+            self.assertEqual(self.post(expressions, body), [eval(part, {"i": reader}) if "seekable" not in part else [True, False, False, False, False, None] for part in expressions])
+
+    def test_input_in_the_wrappers_of_the_io_module(self):
+        for wrapped, expected in (
+            ("__import__('io').TextIOWrapper(i,'utf-8').read()", "hällo\nwörld"),
+            ("list(__import__('io').TextIOWrapper(i,'utf-8'))", ["hällo\n", "wörld"]),
+            ("__import__('io').BufferedReader(i,4).read(8)", "hällo\nw".encode()),
+            ("__import__('codecs').getreader('utf-8')(i).read()", "hällo\nwörld"),
+            ("[w.read()for(w)in[i.__enter__()]]", ["hällo\nwörld".encode()]),
+        ):
+            self.assertEqual(self.post([wrapped], "hällo\nwörld".encode()), [expected])
+
+    def test_input_refuses_what_a_reader_refuses(self):
+        failures = self.get("/refusals", method="POST", body=b"abc").body.decode().split()
+        self.assertEqual(failures, ["UnsupportedOperation"] * 7 + ["TypeError"] * 2 + ["ValueError"] * 8)
+
+    def test_a_closed_input_is_that_of_its_request_only(self):
+        with self.client() as client:
+            for _ in range(2):
+                self.assertEqual(eval(client.ask("/inputs?[i.closed,i.read(),i.close(),i.closed]").body), [[False, b"", None, True]])
 
     def test_a_chunked_body_has_a_length(self):
         with self.client() as client:
