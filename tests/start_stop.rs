@@ -73,10 +73,11 @@ fn a_program_that_cannot_be_executed_says_at_which_stage() {
     let mut run = Run::begin(&format!("[app.x]\ncommand = ['{}']", script.display()));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
-    assert!(
-        log.contains("failed at executing the program: No such file or directory"),
-        "{log}"
+    let failed = format!(
+        "failed at executing the program {}: No such file or directory",
+        script.display()
     );
+    assert!(log.contains(&failed), "{log}");
 }
 
 #[test]

@@ -197,7 +197,9 @@ fn unknown_key(message: &str) -> Option<(&str, String)> {
         .iter()
         .map(|name| (strsim::jaro_winkler(key, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let message = if score > 0.75 {
+    let message = if key == "asgi" {
+        "unknown key `asgi`: preforkd serves WSGI applications; for an ASGI application, run its server (for example command = [\"uvicorn\", \"--fd\", \"{fd}\", \"MODULE:APP\"] and ready = \"2s\")".to_owned()
+    } else if score > 0.75 {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
         format!("unknown key `{key}`; known here are: {}", known.join(", "))

@@ -207,6 +207,11 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
             "did you mean `address`",
         ),
         (
+            "[app.w]\nasgi = \"m:app\"",
+            "2:1: unknown key `asgi`: preforkd serves WSGI applications",
+            "uvicorn",
+        ),
+        (
             "[app.w]\nlisten = [{ mode = \"0600\" }]",
             "2:11: listen: the key `address` is missing",
             "",

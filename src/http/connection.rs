@@ -301,8 +301,10 @@ const TOO_LARGE: Reject = Reject::with(413, "request body too large");
 const KEPT_INPUT: usize = 4 * 1024;
 
 fn storage(error: &std::io::Error) -> Reject {
+    let folder = std::env::temp_dir();
+    let folder = folder.display();
     log::error!(
-        "could not store a request body in a temporary file: {error} (is the disk full?); answering 500"
+        "could not store a request body in a temporary file in {folder}: {error} (see that the folder is writable and has room, or name another one in TMPDIR); answering 500"
     );
     Reject::with(500, "the request body could not be stored")
 }

@@ -130,9 +130,15 @@ impl<W: World> Master<W> {
         }
         if let Progress::Failed(stage, reason) = progress {
             let why = format!("failed at {}: {reason}", report::stage(stage));
-            if !self.jobs.not_executed(pid, why.clone()) {
-                error!("template pid={pid}: {why}");
+            if self.jobs.not_executed(pid, why.clone()) {
+                return;
             }
+            let key = self.templates.key(pid);
+            let plan = key.and_then(|(app, generation)| self.workers.plan(app, *generation));
+            let why = plan.map_or(why, |plan| {
+                report::failed_start(stage, &reason, &plan.launch)
+            });
+            error!("template pid={pid}: {why}");
         }
     }
 

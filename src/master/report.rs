@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
+use crate::plan::Launch;
 use crate::supervisor::{Action, Counts, Reason};
 use crate::sys::Stage;
 
@@ -39,6 +40,20 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::Chdir => "changing to the working directory",
         Stage::Exec => "executing the program",
     }
+}
+
+/// Why the program of a process does not run.
+pub fn failed_start(stage: Stage, reason: &std::io::Error, launch: &Launch) -> String {
+    let what = match stage {
+        Stage::Exec => format!(" {}", launch.program.display()),
+        Stage::Chdir => format!(" {}", launch.chdir.display()),
+        _ => String::new(),
+    };
+    let user = launch.user.as_ref().filter(|_| !what.is_empty());
+    let user = user.map_or(String::new(), |user| {
+        format!(" as the user with id {}", user.uid)
+    });
+    format!("failed at {}{what}{user}: {reason}", self::stage(stage))
 }
 
 /// Why a worker died.

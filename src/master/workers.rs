@@ -72,6 +72,11 @@ impl Workers {
         app.plans.insert(generation, Rc::new(plan));
     }
 
+    /// How workers of a generation are started.
+    pub(super) fn plan(&self, app: &Name, generation: Generation) -> Option<&plan::App> {
+        self.apps.get(app)?.plans.get(&generation).map(Rc::as_ref)
+    }
+
     /// The names of the apps.
     pub(super) fn names(&self) -> Vec<Name> {
         self.apps.keys().cloned().collect()
@@ -305,8 +310,8 @@ impl Workers {
         };
         match progress {
             Progress::Failed(stage, reason) => {
-                let stage = report::stage(*stage);
-                error!("{}: failed at {stage}: {reason}", report::Tag(child, pid));
+                let failed = report::failed_start(*stage, reason, &child.plan.launch);
+                error!("{}: {failed}", report::Tag(child, pid));
             }
             Progress::Executed => turn.tell(&child.app, Event::Executed(child.worker)),
             Progress::Pending => {}

@@ -167,6 +167,10 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
             "2:8: wsgi: must be \"MODULE:CALLABLE\"",
         ),
         (
+            app("wsgi = 'a:b('"),
+            "2:8: wsgi: must be \"MODULE:CALLABLE\"",
+        ),
+        (
             app("wsgi = 'a:b'"),
             "1:6: [app.w] has `wsgi`, but no listener",
         ),

@@ -25,11 +25,16 @@ impl Draft<'_> {
         let app = self.written;
         let well_formed = |name: &str| {
             let parts = name.split_once(':');
-            parts.is_some_and(|(module, callable)| !module.is_empty() && !callable.is_empty())
+            parts.is_some_and(|(module, callable)| {
+                let is_call = callable.contains('(');
+                !module.is_empty()
+                    && !callable.is_empty()
+                    && is_call == callable.trim_end().ends_with(')')
+            })
         };
         if !well_formed(wsgi) {
             return Err(wsgi.wrong(format!(
-                "wsgi: must be \"MODULE:CALLABLE\", not {:?} (write for example \"mysite.wsgi:application\")",
+                "wsgi: must be \"MODULE:CALLABLE\", not {:?} (write for example \"mysite.wsgi:application\", or \"mysite:create_app()\")",
                 **wsgi
             )));
         }

@@ -1,31 +1,105 @@
 //! Loading the application.
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
 
-/// The object that `module:attribute` names; without an attribute it is `application`.
-pub(crate) fn application<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    let (module, path) = name.split_once(':').unwrap_or((name, "application"));
-    if module.is_empty() || path.is_empty() {
-        return Err(PyValueError::new_err(format!(
-            "{name:?} does not name an application; expected module:attribute"
+use crate::failure::Failure;
+use crate::{environment, recognise};
+
+/// The application that `module:attribute` names, or that the call `module:factory(arguments)` returns; without an attribute it
+/// is `application`.
+pub(crate) fn application<'py>(
+    py: Python<'py>,
+    settings: &Settings,
+) -> Result<Bound<'py, PyAny>, Failure> {
+    let name = settings.application.as_str();
+    let (module, expression) = name.split_once(':').unwrap_or((name, "application"));
+    if module.is_empty() || expression.is_empty() {
+        return Err(Failure::Message(format!(
+            "{name:?} does not name an application (write wsgi = \"MODULE:CALLABLE\")"
         )));
     }
+    let call = Call::parse(py, name, expression)?;
     // importlib and not __import__, which returns the topmost package.
     let module = py
         .import("importlib")?
         .call_method1("import_module", (module,))?;
+    let path = call.as_ref().map_or(expression, |call| &call.path);
     let object = path
         .split('.')
         .try_fold(module, |object, attribute| object.getattr(attribute))?;
-    match object.is_callable() {
-        true => {
-            load_django(py)?;
-            Ok(object)
+    let object = match &call {
+        Some(call) => object.call(
+            call.positional.bind(py).to_tuple(),
+            Some(call.named.bind(py)),
+        )?,
+        None => object,
+    };
+    recognise::check(name, &object, call.is_some())?;
+    environment::tell_of_patches(py, settings.threads)?;
+    load_django(py)?;
+    Ok(object)
+}
+
+/// A call with literals for arguments.
+struct Call {
+    /// What is called.
+    path: String,
+    positional: Py<PyList>,
+    named: Py<PyDict>,
+}
+
+impl Call {
+    /// Reads an expression; none if it is no call.
+    fn parse<'py>(py: Python<'py>, name: &str, expression: &str) -> Result<Option<Self>, Failure> {
+        if !expression.contains('(') {
+            return Ok(None);
         }
-        false => Err(PyTypeError::new_err(format!(
-            "{name} is not callable, so it is no WSGI application: {object:?}"
-        ))),
+        let wrong = |why: &str| {
+            Failure::Message(format!(
+                "{name:?} does not name an application: {why} (write for example \"mysite:create_app()\", or \"mysite:create_app('production', debug=False)\")"
+            ))
+        };
+        let ast = py.import("ast")?;
+        let mode = PyDict::new(py);
+        mode.set_item("mode", "eval")?;
+        let Ok(tree) = ast.call_method("parse", (expression,), Some(&mode)) else {
+            return Err(wrong("after the colon stands no Python expression"));
+        };
+        let call = tree.getattr("body")?;
+        if !call.is_instance(&ast.getattr("Call")?)? {
+            return Err(wrong("after the colon stands neither a name nor a call"));
+        }
+        let path: String = ast
+            .call_method1("unparse", (call.getattr("func")?,))?
+            .extract()?;
+        let is_name = |part: &str| part.chars().all(|c| c == '_' || c.is_alphanumeric());
+        if !path.split('.').all(is_name) {
+            return Err(wrong("what is called is no name"));
+        }
+        let literal = |node: Bound<'py, PyAny>| {
+            ast.call_method1("literal_eval", (node,))
+                .map_err(|_| wrong("an argument is no literal"))
+        };
+        let positional = PyList::empty(py);
+        for node in call.getattr("args")?.try_iter()? {
+            positional.append(literal(node?)?)?;
+        }
+        let named = PyDict::new(py);
+        for keyword in call.getattr("keywords")?.try_iter()? {
+            let keyword = keyword?;
+            let key = keyword.getattr("arg")?;
+            if key.is_none() {
+                return Err(wrong("an argument is no literal"));
+            }
+            named.set_item(key, literal(keyword.getattr("value")?)?)?;
+        }
+        Ok(Some(Self {
+            path,
+            positional: positional.unbind(),
+            named: named.unbind(),
+        }))
     }
 }
 

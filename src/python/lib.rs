@@ -7,6 +7,7 @@
 
 mod board;
 mod environ;
+mod environment;
 mod failure;
 mod file;
 mod forks;
@@ -16,6 +17,7 @@ mod inherited;
 mod input;
 mod logger;
 mod process;
+mod recognise;
 mod serve;
 mod settings;
 mod signals;

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
-use crate::{import, logger, template, title};
+use crate::{environment, import, logger, template, title};
 
 /// Runs worker or template to its end; the exit status.
 pub(crate) fn run(py: Python<'_>) -> i32 {
@@ -33,11 +33,15 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     py.import("faulthandler")?.call_method0("enable")?;
     title::set(&inheritance.environment);
     Input::register(py)?;
+    if inheritance.environment.slot.is_none_or(|slot| slot == 0) {
+        environment::tell(py)?;
+        environment::tell_of_temporary_folder();
+    }
     match (inheritance.environment.kind, inheritance.template.take()) {
         (Kind::Template, Some(socket)) => template::run(py, socket, inheritance),
         (Kind::Wsgi, None) => {
             let record = inheritance.begin_record()?;
-            let application = import::application(py, &inheritance.settings.application)?;
+            let application = import::application(py, &inheritance.settings)?;
             serve(py, inheritance, &application, record)
         }
         (kind, socket) => Err(Failure::Message(format!(

@@ -15,6 +15,7 @@ use rustix::net::{SocketAddrAny, getsockname};
 
 use crate::board::Board;
 use crate::environ::Local;
+use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
@@ -85,7 +86,7 @@ pub(crate) fn serve<'py>(
         board.ready();
         let result = py.detach(|| serve_pool(config, pool, board));
         for thread in threads {
-            thread.call_method0("join")?;
+            thread.join(py)?;
         }
         result.map_err(could_not("go on serving"))?;
     } else {
@@ -96,35 +97,75 @@ pub(crate) fn serve<'py>(
     Ok(())
 }
 
+/// A thread of the pool.
+enum Thread<'py> {
+    Python(Bound<'py, PyAny>),
+    /// Unknown to Python, where a library has replaced its threads by something that runs on this one.
+    Native(std::thread::JoinHandle<()>),
+}
+
+impl Thread<'_> {
+    fn join(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Python(thread) => thread.call_method0("join").map(drop),
+            Self::Native(thread) => {
+                // One that panicked has said so.
+                let _ = py.detach(|| thread.join());
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Threads of Python, so that its debuggers, profilers and coverage tools see them.
 fn start_threads<'py>(
     py: Python<'py>,
     seats: Vec<Seat<Stream>>,
     application: &Bound<'py, PyAny>,
     locals: &[Local],
-) -> PyResult<Vec<Bound<'py, PyAny>>> {
+) -> Result<Vec<Thread<'py>>, Failure> {
+    let native = environment::has_patched_threads(py)?;
     let threading = py.import("threading")?;
     let size = threading.call_method1("stack_size", (STACK,))?;
     let mut threads = Vec::new();
     for (index, seat) in seats.into_iter().enumerate() {
         let (application, locals) = (application.clone().unbind(), locals.to_vec());
         let seat = Mutex::new(Some(seat));
-        let run = PyCFunction::new_closure(py, Some(c"serve"), None, move |args, _| {
+        let run = move |py: Python<'_>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let py = args.py();
             let application = application.bind(py).clone();
             let mut wsgi = Wsgi::new(py, application, &locals, true)?;
             if let Some(seat) = seat {
                 seat.run(&mut wsgi);
             }
             PyResult::Ok(())
-        })?;
-        let options = PyDict::new(py);
-        options.set_item("target", run)?;
-        options.set_item("name", format!("preforkd-{index}"))?;
-        let thread = threading.call_method("Thread", (), Some(&options))?;
-        thread.call_method0("start")?;
-        threads.push(thread);
+        };
+        let name = format!("preforkd-{index}");
+        threads.push(match native {
+            true => std::thread::Builder::new()
+                .name(name)
+                .stack_size(STACK)
+                .spawn(move || {
+                    Python::attach(|py| {
+                        if let Err(error) = run(py) {
+                            error.display(py);
+                        }
+                    });
+                })
+                .map(Thread::Native)
+                .map_err(could_not("start a thread"))?,
+            false => {
+                let run = PyCFunction::new_closure(py, Some(c"serve"), None, move |args, _| {
+                    run(args.py())
+                });
+                let options = PyDict::new(py);
+                options.set_item("target", run?)?;
+                options.set_item("name", name)?;
+                let thread = threading.call_method("Thread", (), Some(&options))?;
+                thread.call_method0("start")?;
+                Thread::Python(thread)
+            }
+        });
     }
     threading.call_method1("stack_size", (size,))?;
     Ok(threads)

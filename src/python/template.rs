@@ -46,7 +46,7 @@ pub(crate) fn run(
     mut inheritance: Inheritance,
 ) -> Result<(), Failure> {
     let master = getppid();
-    let application = import::application(py, &inheritance.settings.application)?;
+    let application = import::application(py, &inheritance.settings)?;
     prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)

@@ -219,7 +219,7 @@ class Logs(Life):
         server.finish()
         text = {name: path.read_text() for name, path in files.items()}
         self.assertEqual(text["stdout"], "printed by the application\nleft in order\n")
-        self.assertEqual(text["stderr"], "told to wsgi.errors\n")
+        self.assertRegex(text["stderr"], r"\A\S+ INFO  app=demo .* Python 3.*\ntold to wsgi.errors\n\Z")
         good, bad = text["access_log"].splitlines()
         self.assertRegex(good, r'^127\.0\.0\.1 - - \[.*\] "GET /print\?a=b HTTP/1\.1" 200 [1-9]\d* "-" "-" \d+\.\d{3}$')
         self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "-" 400 0 "-" "-" 0\.000$')

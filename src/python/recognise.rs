@@ -1,0 +1,196 @@
+//! Whether an object is a WSGI application (PEP 3333, "The Application/Framework Side"). What is none would answer each request
+//! with 500, so it must not start.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyModule, PyType};
+
+use crate::failure::Failure;
+
+/// Looks at what `name` names, or what the call in it has returned.
+///
+/// # Errors
+/// It is no WSGI application; what it is instead, and what to do.
+pub(crate) fn check(name: &str, object: &Bound<'_, PyAny>, called: bool) -> Result<(), Failure> {
+    if is_plain(object)? {
+        return Ok(());
+    }
+    let what = match called {
+        true => format!("{name} returns"),
+        false => format!("{name} is"),
+    };
+    match complaint(name, object, called)? {
+        None => Ok(()),
+        Some(complaint) => Err(Failure::Message(format!("{what} {complaint}"))),
+    }
+}
+
+/// Whether it is what most applications are, a function of two arguments or an object whose class has such a method; found without
+/// `inspect`, whose import takes longer than that of a small application.
+fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let is_bound = object.getattr_opt("__func__")?.is_some();
+    let (function, arguments) = match object.getattr_opt("__code__")? {
+        Some(_) => (object.clone(), if is_bound { 3 } else { 2 }),
+        None => match object.get_type().getattr_opt("__call__")? {
+            Some(method) => (method, 3),
+            None => return Ok(false),
+        },
+    };
+    let Some(code) = function.getattr_opt("__code__")? else {
+        return Ok(false);
+    };
+    let number = |attribute: &str| code.getattr(attribute)?.extract::<u32>();
+    let has_defaults = function
+        .getattr_opt("__defaults__")?
+        .is_some_and(|defaults| !defaults.is_none());
+    Ok(number("co_argcount")? == arguments
+        && number("co_kwonlyargcount")? == 0
+        && number("co_flags")? & ASYNC == 0
+        && !has_defaults
+        && !object.is_instance_of::<PyType>())
+}
+
+/// Flags of a code object: coroutine and asynchronous generator.
+const ASYNC: u32 = 0x80 | 0x200;
+
+/// What is wrong with an object, in words that follow "is".
+fn complaint(name: &str, object: &Bound<'_, PyAny>, called: bool) -> PyResult<Option<String>> {
+    let py = object.py();
+    let inspect = py.import("inspect")?;
+    let kind = object.get_type();
+    let shown = kind.qualname()?;
+    if inspect
+        .call_method1("iscoroutine", (object,))?
+        .is_truthy()?
+    {
+        object.call_method0("close")?;
+        return Ok(Some(
+            "a coroutine, as the function is async: no WSGI application, which must be made by a plain function"
+                .to_owned(),
+        ));
+    }
+    if !object.is_callable() {
+        let hint = if object.cast::<PyModule>().is_ok() {
+            format!("name an object in the module, for example {name}.application")
+        } else {
+            "name the object that the framework calls the application".to_owned()
+        };
+        return Ok(Some(format!(
+            "of type {shown} and is not callable, so it is no WSGI application ({hint})"
+        )));
+    }
+    if is_async(&inspect, object)? || asks_for_scope(&inspect, object)? {
+        return Ok(Some(format!(
+            "an ASGI application, and `wsgi` serves WSGI applications only (if the framework makes both, name the other one, for Django \
+             \"PROJECT.wsgi:application\"; otherwise run an ASGI server: command = [\"uvicorn\", \"--fd\", \"{{fd}}\", \"{name}\"] and ready = \"2s\")"
+        )));
+    }
+    if let Ok(class) = object.cast::<PyType>() {
+        let is_iterable = ["__iter__", "__getitem__"]
+            .iter()
+            .any(|method| class.hasattr(*method).unwrap_or(false));
+        let takes_request = takes(&inspect, object, 2)?.unwrap_or(true);
+        // PEP 3333 allows one whose instances are the responses.
+        return Ok((!is_iterable || !takes_request).then(|| {
+            let hint = match called {
+                true => String::new(),
+                false => format!("name an instance of it, or write \"{name}()\" to make one"),
+            };
+            format!("a class, which makes no responses, so it is no WSGI application ({hint})")
+        }));
+    }
+    let signature = signature(&inspect, object)?;
+    let shown = signature.map_or(String::new(), |signature| signature.to_string());
+    if takes(&inspect, object, 2)? == Some(false) {
+        let is_factory = !called && takes(&inspect, object, 0)? == Some(true);
+        let is_factory = is_factory || !called && takes(&inspect, object, 1)? == Some(true);
+        let hint = match is_factory {
+            true => format!(
+                "if it makes the application, write \"{name}()\", with literals for arguments"
+            ),
+            false => "name the object that the framework calls the application".to_owned(),
+        };
+        return Ok(Some(format!(
+            "called with the arguments {shown} and not with (environ, start_response), so it is no WSGI application ({hint})"
+        )));
+    }
+    if !called && is_perhaps_a_factory(&inspect, object)? {
+        log::warn!(
+            "{name}{shown} needs no argument; if it makes the application, write \"{name}()\": now it is called with (environ, start_response)"
+        );
+    }
+    Ok(None)
+}
+
+/// Whether calling it makes something to be awaited.
+fn is_async(inspect: &Bound<'_, PyModule>, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let mut functions = vec![object.clone()];
+    if object.is_instance_of::<PyType>() {
+        // Its instances, then.
+        functions.push(object.getattr("__call__")?);
+    } else {
+        functions.extend(object.get_type().getattr_opt("__call__")?);
+    }
+    for function in functions {
+        for test in ["iscoroutinefunction", "isasyncgenfunction"] {
+            if inspect.call_method1(test, (&function,))?.is_truthy()? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether it has the arguments of an ASGI application, by their names in the specification.
+fn asks_for_scope(inspect: &Bound<'_, PyModule>, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let Some(signature) = signature(inspect, object)? else {
+        return Ok(false);
+    };
+    let names: Vec<String> = signature
+        .getattr("parameters")?
+        .try_iter()?
+        .map(|name| name?.extract())
+        .collect::<PyResult<_>>()?;
+    Ok(names == ["scope", "receive", "send"] || names == ["scope"])
+}
+
+/// Its signature, if Python can tell it; not that of what it wraps.
+fn signature<'py>(
+    inspect: &Bound<'py, PyModule>,
+    object: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let options = pyo3::types::PyDict::new(inspect.py());
+    options.set_item("follow_wrapped", false)?;
+    Ok(inspect
+        .call_method("signature", (object,), Some(&options))
+        .ok())
+}
+
+/// Whether it can be called with so many arguments; none if Python cannot tell.
+fn takes(
+    inspect: &Bound<'_, PyModule>,
+    object: &Bound<'_, PyAny>,
+    number: usize,
+) -> PyResult<Option<bool>> {
+    let Some(signature) = signature(inspect, object)? else {
+        return Ok(None);
+    };
+    let arguments = pyo3::types::PyTuple::new(inspect.py(), vec![0; number])?;
+    Ok(Some(signature.call_method1("bind", arguments).is_ok()))
+}
+
+/// Whether it has arguments, and a default for each.
+fn is_perhaps_a_factory(
+    inspect: &Bound<'_, PyModule>,
+    object: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let Some(signature) = signature(inspect, object)? else {
+        return Ok(false);
+    };
+    let empty = inspect.getattr("Parameter")?.getattr("empty")?;
+    let parameters = signature.getattr("parameters")?.call_method0("values")?;
+    let mut has_defaults = false;
+    for parameter in parameters.try_iter()? {
+        has_defaults |= !parameter?.getattr("default")?.is(&empty);
+    }
+    Ok(has_defaults && takes(inspect, object, 0)? == Some(true))
+}

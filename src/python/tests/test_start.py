@@ -1,0 +1,122 @@
+"""What a start says, and what does not start."""
+
+import os
+import subprocess
+import tempfile
+
+from case import Case
+from client import Client
+from test_wsgi import OPTIONS
+
+APPLICATIONS = (
+    "plain", "instance", "method", "Response", "wrapped", "starred", "partial", "nested.application", "defaults",
+    "factory()", "named('production', debug=True)", 'named ( name = "production", debug = True )', "open_to_all()", "open_to_all({'a': [1, (2,)]}, None)",
+    "strict('x', secret=b'y')", "nested.factory()", "Callable()", "factory( )",
+)
+
+# What is no application, with words of the message.
+OTHERS = {
+    "scoped": ("ASGI", "uvicorn"),
+    "other": ("ASGI",),
+    "old_asgi": ("ASGI",),
+    "synchronous_asgi": ("ASGI",),
+    "stream": ("ASGI",),
+    "async_instance": ("ASGI",),
+    "AsyncCallable": ("ASGI",),
+    "AsyncCallable()": ("ASGI",),
+    "async_factory()": ("coroutine",),
+    "factory": ("()", '"kinds:factory()"'),
+    "named": ("(name='x', *, debug=False)", '"kinds:named()"'),
+    "Callable": ("class", '"kinds:Callable()"'),
+    "NoResponse": ("class",),
+    "wants_request": ("(request)", "environ"),
+    "nested.bound": ("(start_response)",),
+    "number": ("int", "not callable"),
+    "plain(": ("no Python expression",),
+    "factory)(": ("no Python expression",),
+    "factory(plain)": ("no literal",),
+    "factory(*[])": ("no literal",),
+    "factory(**{})": ("no literal",),
+    "factory(__import__('os'))": ("no literal",),
+    "factory() or plain": ("neither a name nor a call",),
+    "factory()()": ("no name",),
+    "(lambda: 1)()": ("no name",),
+}
+
+
+class Start(Case):
+    def test_what_is_an_application_starts(self):
+        for name in APPLICATIONS:
+            worker = self.worker("kinds:" + name)
+            self.assertEqual(self.once(worker, "/").body, b"answered", name)
+            self.assertNotIn("WARN", worker.read_log(), name)
+
+    def test_what_is_none_does_not_start_and_the_log_says_what_to_do(self):
+        for name, words in OTHERS.items():
+            log = self.failed_start("kinds:" + name)
+            for word in ("kinds:" + name,) + words:
+                self.assertIn(word, log)
+            self.assertNotIn("Traceback", log, name)
+            self.assertEqual(log.count("ERROR"), 1, log)
+
+    def test_a_template_refuses_them_too(self):
+        for name in ("scoped", "factory", "plain("):
+            self.assertIn("kinds:" + name, self.failed_start("kinds:" + name, preload=True))
+
+    def test_a_function_that_could_be_a_factory_is_warned_of(self):
+        worker = self.worker("kinds:open_to_all")
+        self.assertIn("kinds:open_to_all()", worker.read_log())
+
+    def test_what_a_factory_raises_is_shown(self):
+        log = self.failed_start("kinds:named('x')")
+        self.assertIn("AssertionError", log)
+        self.assertIn("Traceback", log)
+
+    def test_the_log_names_the_interpreter_and_its_environment_once(self):
+        version = subprocess.run([OPTIONS["python"], "-c", "import platform; print(platform.python_version())"], capture_output=True, text=True, check=True)
+        line = "Python " + version.stdout.strip()
+        for settings in ({"env": {"PREFORKD_SLOT": "0"}}, {"preload": True}):
+            worker = self.worker(**settings)
+            self.assertEqual(worker.read_log().count(line), 1, worker.read_log())
+        self.assertNotIn(line, self.worker().read_log(), "the other workers need not say it again")
+
+    def test_a_virtual_environment_is_named(self):
+        with tempfile.TemporaryDirectory(prefix="preforkd-") as folder:
+            subprocess.run([OPTIONS["python"], "-m", "venv", "--without-pip", folder], check=True)
+            python = os.path.join(folder, "bin", "python")
+            options = dict(OPTIONS)
+            OPTIONS["python"] = python
+            try:
+                worker = self.worker(env={"PREFORKD_SLOT": "0"})
+            finally:
+                OPTIONS.update(options)
+            self.assertIn("in the virtual environment " + folder, worker.read_log())
+
+    def test_a_folder_for_temporary_files_that_cannot_be_used_is_named_at_the_start_and_when_it_is_needed(self):
+        worker = self.worker(env={"PREFORKD_SLOT": "0", "TMPDIR": "/no/such/folder"}, body_in_memory=1000)
+        self.assertIn("/no/such/folder", worker.read_log())
+        with Client(worker.connect()) as client:
+            self.assertEqual(client.ask("/read", method="POST", body=b"x" * 2000).status, "500 Internal Server Error")
+        self.assertEqual(worker.read_log().count("/no/such/folder"), 2, worker.read_log())
+
+    def test_patches_of_the_standard_library_are_warned_of(self):
+        for library in ("gevent", "eventlet"):
+            for threads in (1, 2):
+                with tempfile.TemporaryDirectory(prefix="preforkd-") as folder:
+                    self.stand_in(library, folder)
+                    worker = self.worker("kinds:plain", threads=threads, chdir=folder)
+                    log = worker.read_log()
+                    self.assertIn("let %s patch the standard library" % library, log)
+                    self.assertEqual(self.once(worker, "/").body, b"answered")
+                    self.assertStops(worker)
+
+    def stand_in(self, library, folder):
+        """A library that answers the questions of the one with this name, and whose threads never begin, and an application that uses it."""
+        module, question = {"gevent": ("monkey", "is_module_patched"), "eventlet": ("patcher", "is_monkey_patched")}[library]
+        os.mkdir(os.path.join(folder, library))
+        with open(os.path.join(folder, library, "__init__.py"), "w"):
+            pass
+        with open(os.path.join(folder, library, module + ".py"), "w") as code:
+            code.write("import threading\nthreading.Thread.start = lambda self: self._started.wait()\ndef %s(name):\n    return name != 'socket'\n" % question)
+        with open(os.path.join(os.path.dirname(__file__), "kinds.py")) as kinds, open(os.path.join(folder, "kinds.py"), "w") as code:
+            code.write("import %s.%s\n%s" % (library, module, kinds.read()))
