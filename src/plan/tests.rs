@@ -167,6 +167,10 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
             "2:8: wsgi: must be \"MODULE:CALLABLE\"",
         ),
         (
+            app("wsgi = 'a:b'\nlisten = ['127.0.0.1:1']\nhooks = 'site/hooks.py'"),
+            "4:9: hooks: must be the name of a module",
+        ),
+        (
             app("wsgi = 'a:b('"),
             "2:8: wsgi: must be \"MODULE:CALLABLE\"",
         ),

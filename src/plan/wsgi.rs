@@ -46,6 +46,7 @@ impl Draft<'_> {
         }
         let settings = Settings {
             application: wsgi.to_string(),
+            hooks: self.hooks()?,
             threads: app.threads.0,
             static_files: self.static_files()?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
@@ -89,6 +90,21 @@ impl Draft<'_> {
             (env::WSGI.into(), settings),
         ]);
         Ok(*app.preload)
+    }
+
+    fn hooks(&self) -> Result<Option<String>, Place> {
+        let Some(hooks) = &self.written.hooks else {
+            return Ok(None);
+        };
+        let is_name =
+            |part: &str| !part.is_empty() && part.chars().all(|c| c == '_' || c.is_alphanumeric());
+        match hooks.split('.').all(is_name) {
+            true => Ok(Some(hooks.to_string())),
+            false => Err(hooks.wrong(format!(
+                "hooks: must be the name of a module, not {:?} (write for example \"mysite.hooks\")",
+                **hooks
+            ))),
+        }
     }
 
     fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {

@@ -11,6 +11,7 @@ mod environment;
 mod failure;
 mod file;
 mod forks;
+mod hooks;
 mod import;
 mod inheritance;
 mod inherited;

@@ -5,6 +5,7 @@ use preforkd_worker::env;
 use pyo3::prelude::*;
 
 use crate::failure::Failure;
+use crate::hooks::Hooks;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
@@ -42,7 +43,8 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         (Kind::Wsgi, None) => {
             let record = inheritance.begin_record()?;
             let application = import::application(py, &inheritance.settings)?;
-            serve(py, inheritance, &application, record)
+            let hooks = Hooks::load(py, inheritance.settings.hooks.as_deref())?;
+            serve(py, inheritance, &application, &hooks, record)
         }
         (kind, socket) => Err(Failure::Message(format!(
             "could not start: {}={}, but {} is {} (a defect of preforkd)",

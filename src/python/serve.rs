@@ -17,6 +17,7 @@ use crate::board::Board;
 use crate::environ::Local;
 use crate::environment;
 use crate::failure::{Failure, could_not};
+use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
 use crate::signals;
@@ -31,9 +32,27 @@ pub(crate) fn serve<'py>(
     py: Python<'py>,
     mut inheritance: Inheritance,
     application: &Bound<'py, PyAny>,
+    hooks: &Hooks<'py>,
     record: Option<Record>,
 ) -> Result<(), Failure> {
+    // While the master still listens: why it fails, if it does, is why the worker does not start.
+    hooks.call(Hook::WorkerStart)?;
     inheritance.take_stderr_over(py)?;
+    let served = serve_until_stop(py, inheritance, application, record);
+    // What was served was served, whatever becomes of this.
+    match hooks.call(Hook::WorkerStop) {
+        Err(Failure::Message(message)) => log::error!("{message}"),
+        Ok(()) | Err(Failure::Shown) => {}
+    }
+    served
+}
+
+fn serve_until_stop<'py>(
+    py: Python<'py>,
+    inheritance: Inheritance,
+    application: &Bound<'py, PyAny>,
+    record: Option<Record>,
+) -> Result<(), Failure> {
     let Inheritance {
         environment,
         settings,

@@ -19,6 +19,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, set
 
 use self::intermediate::Intermediates;
 use crate::failure::{Failure, could_not};
+use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
 use crate::serve::serve;
 use crate::{import, inherited, logger, sys, title};
@@ -47,6 +48,8 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let master = getppid();
     let application = import::application(py, &inheritance.settings)?;
+    let hooks = Hooks::load(py, inheritance.settings.hooks.as_deref())?;
+    hooks.call(Hook::BeforeFork)?;
     prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -73,7 +76,14 @@ pub(crate) fn run(
         if let Some(order) = fork(py, &socket, orders, &mut intermediates)? {
             drop(stop);
             drop(intermediates);
-            return work(py, socket, inheritance, &application, order, master);
+            return work(
+                py,
+                socket,
+                inheritance,
+                (&application, &hooks),
+                order,
+                master,
+            );
         }
         inheritance.check = None;
     }
@@ -110,7 +120,7 @@ fn work<'py>(
     py: Python<'py>,
     socket: OwnedFd,
     mut inheritance: Inheritance,
-    application: &Bound<'py, PyAny>,
+    (application, hooks): (&Bound<'py, PyAny>, &Hooks<'py>),
     order: Order,
     master: Option<Pid>,
 ) -> Result<(), Failure> {
@@ -140,7 +150,8 @@ fn work<'py>(
         .getattr("environ")?
         .set_item(preforkd_worker::env::SLOT, order.slot.to_string())?;
     let record = inheritance.begin_record()?;
-    serve(py, inheritance, application, record)
+    hooks.call(Hook::AfterFork)?;
+    serve(py, inheritance, application, hooks, record)
 }
 
 /// What must be done before the first fork.

@@ -17,6 +17,8 @@ pub const MOST_CONNECTIONS: u32 = 1_000_000;
 pub struct Settings {
     /// `module:attribute`.
     pub application: String,
+    /// A module with functions that are called at the turns of a worker's life.
+    pub hooks: Option<String>,
     /// How many requests a worker runs at a time, at most [`MOST_THREADS`].
     pub threads: u32,
     /// URL prefixes and the folders whose files are served below them.
@@ -98,6 +100,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             application: "site.wsgi:app".into(),
+            hooks: Some("site.hooks".into()),
             threads: 4,
             static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
             max_requests: Some(1000),

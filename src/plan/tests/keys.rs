@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
 
 /// Keys whose value must be of a kind that this host has, or fit to another key.
-const VALUES: [(&str, &str); 22] = [
+const VALUES: [(&str, &str); 23] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -17,6 +17,7 @@ const VALUES: [(&str, &str); 22] = [
     ("app.NAME.env", "{ A = 'b' }"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
     ("app.NAME.reload.check.path", "'/other'"),
     ("app.NAME.reload.check.host", "'other'"),

@@ -18,6 +18,7 @@ CONTRACT = "2"  # the version of the worker contract
 F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
+    "hooks": None,
     "threads": 1,
     "static": {},
     "max_requests": None,

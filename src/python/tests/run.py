@@ -11,6 +11,7 @@ import test_children
 import test_contract
 import test_fork
 import test_held
+import test_hooks
 import test_life
 import test_output
 import test_signals
@@ -32,7 +33,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children, test_output, test_start))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children, test_output, test_start, test_hooks))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 

@@ -1,0 +1,5 @@
+"""One hook only."""
+
+
+def worker_start():
+    print("started")

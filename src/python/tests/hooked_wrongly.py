@@ -1,0 +1,5 @@
+"""A hook that would not run."""
+
+
+async def worker_start():
+    print("never")
