@@ -189,7 +189,7 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_lies_behind_a_link_from_the_star
         (
             "ln precious theirs/out",
             "theirs/out",
-            "the file has several names",
+            "the file has several hard links",
         ),
     ] {
         let folder = stage();
@@ -212,7 +212,7 @@ fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_a
         (folder, config)
     };
     let (folder, config) = stage();
-    let said = "written as uid 65534, who can change the folder";
+    let said = "opened as uid 65534, who can change the folder";
     refused(folder, &config, said);
 
     let (folder, config) = stage();
@@ -237,7 +237,7 @@ fn a_folder_of_root_that_the_group_of_the_application_may_write_is_not_trusted()
     refused(
         folder,
         &config,
-        "in a folder that others than root may write",
+        "in a folder that users other than root can write to",
     );
 }
 
@@ -258,7 +258,7 @@ fn the_file_of_a_listener_becomes_a_link_before_its_mode_changes() {
     attack(&run, "rm theirs/s && ln -s ../precious theirs/s");
     run.write("app.toml", &after);
     run.reload();
-    run.logged(&["theirs/s: its file was removed or replaced"]);
+    run.logged(&["theirs/s: its socket file was removed or replaced"]);
     assert_eq!(precious(run.folder.path()), untouched());
     run.stop();
     assert!(run.path("theirs/s").is_symlink(), "it is not the master's");
@@ -271,13 +271,13 @@ fn something_lies_where_a_listener_should_be() {
     for (attack, said) in [
         (
             "ln -s ../precious theirs/s",
-            "there is a symbolic link of this name",
+            "there is a symbolic link at this path",
         ),
         (
             "echo mine > theirs/s",
-            "there is a file of this name that is no socket",
+            "there is a file at this path that is not a socket",
         ),
-        ("mkdir theirs/s", "there is a folder of this name"),
+        ("mkdir theirs/s", "there is a folder at this path"),
     ] {
         let folder = stage();
         let done = command(USER, folder.path(), attack);
@@ -297,7 +297,10 @@ fn what_lies_at_control_stays_there() {
     let _theirs = UnixListener::bind(&socket).expect("room");
     chown(&socket, Some(USER), Some(USER)).expect("root may");
     for (path, said) in [
-        ("precious", "there is a file of this name that is no socket"),
+        (
+            "precious",
+            "there is a file at this path that is not a socket",
+        ),
         ("theirs/control", "there is a socket of uid 65534"),
     ] {
         let folder = stage();
@@ -323,7 +326,7 @@ fn the_pid_file_is_a_link_or_becomes_another_file() {
     let done = command(USER, folder.path(), "ln -s ../precious theirs/pid");
     assert!(done.status.success(), "{done:?}");
     let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    refused(folder, &config, "there is a symbolic link of this name");
+    refused(folder, &config, "there is a symbolic link at this path");
 
     let folder = stage();
     let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";

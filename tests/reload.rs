@@ -290,7 +290,7 @@ fn a_listener_that_cannot_be_had_ends_the_reload() {
     );
     let heard = run.reload();
     assert!(
-        heard.contains("/file: there is a file of this name that is no socket"),
+        heard.contains("/file: there is a file at this path that is not a socket"),
         "{heard}"
     );
     assert!(!run.path("new.sock").exists());

@@ -57,7 +57,7 @@ fn a_name_that_was_not_passed_is_an_error_that_names_it() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
     assert!(
-        log.contains("cannot listen on fd:nope: no socket was passed under this name"),
+        log.contains("cannot listen on fd:nope: no socket with this name was passed"),
         "{log}"
     );
 }
@@ -108,7 +108,7 @@ fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
     assert_eq!(status, Some(1));
     assert!(
         log.contains(&format!(
-            "process {} (preforkd) is serving there",
+            "process {} (preforkd) is listening there",
             first.pid()
         )),
         "{log}"
