@@ -164,7 +164,7 @@ fn the_pid_file_is_written_and_removed() {
     assert_eq!(status, Some(1));
     assert!(
         log.contains(&format!(
-            "it names another preforkd that runs, pid {}",
+            "it names another running preforkd, pid {}",
             run.pid()
         )),
         "{log}"
@@ -189,7 +189,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_lost_lines_are_counted() {
     let mut next = || lines.next().expect("the master lives").expect("text");
     while !next().contains("starts, pid") {}
     run.signal(Signal::SIGTTIN);
-    while !next().contains("log lines found no reader and are lost") {
+    while !next().contains("log lines were lost: standard error was not read") {
         // Some room is there only when a page of the pipe has been read.
         run.signal(Signal::SIGTTIN);
     }
