@@ -1,4 +1,4 @@
-//! The types of values, and what the manual calls them.
+//! The types of values, and their names in the manual.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,15 +13,15 @@ use toml::Spanned;
 
 use super::{Range, units};
 
-/// The most workers of one app: far more than a machine runs, few enough that a typing error is found.
+/// The maximum number of workers of one app: more than a machine runs, few enough to catch a typing error.
 pub(super) const MOST_WORKERS: u32 = 10_000;
 
-/// The largest number of a key without a limit of its own.
+/// The maximum of a number without a limit of its own.
 pub(super) const NO_LIMIT: u32 = u32::MAX;
 
 /// A type of value.
 pub trait Typed {
-    /// What the manual calls it.
+    /// Its name in the manual.
     fn words() -> String;
 }
 
@@ -43,20 +43,20 @@ pub struct GroupName(pub String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Then {
-    /// What runs is kept.
+    /// Running workers are kept.
     Degrade,
-    /// The master ends.
+    /// The master stops.
     Exit,
 }
 
-/// How many workers.
+/// The number of workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Workers {
-    /// So many.
+    /// This number.
     Number(u32),
-    /// As many as CPUs that the master may use.
+    /// The number of CPUs that the master may use.
     Auto,
-    /// As many as the load needs.
+    /// A number that follows the load.
     Range(Range),
 }
 
@@ -67,11 +67,11 @@ pub struct Mode(pub u32);
 /// When a worker counts as ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// When it says so (`READY=1`).
+    /// When it sends `READY=1`.
     Notify,
-    /// When its program was executed.
+    /// When its program has been executed.
     Exec,
-    /// When it has lived so long.
+    /// This time after that.
     After(Duration),
 }
 
