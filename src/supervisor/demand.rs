@@ -1,4 +1,4 @@
-//! How many workers an app should have, when that follows its load.
+//! The number of workers of an app that follows its load.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub struct Range {
     /// Never fewer. With 0 the app may have no worker while there is no request for it.
     pub min: u32,
-    /// Never more.
+    /// The minimum. With 0 the app may have no worker while there are no requests.
     pub max: u32,
     /// This number should be idle while others are busy.
     pub spare: u32,
