@@ -12,6 +12,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
@@ -90,6 +91,16 @@ enum Command {
 
 /// Runs the program as the command line asks.
 pub fn run() -> ExitCode {
+    // Every worker is launched here, so this comes first and does little.
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .take(4)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if words.first().is_some_and(|word| word == launcher::COMMAND) {
+        eprintln!("{}", launcher::run(&words[1..]));
+        return FAILED.into();
+    }
     let arguments = Arguments::parse();
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),

@@ -151,6 +151,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "private",
             "probe",
             "scoreboard",
+            "spawn",
             "signals",
             "socket_file",
             "tail",
@@ -164,6 +165,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "paths" => &["notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
+                "spawn" => &["launch"],
                 _ => &[],
             };
             let allowed = users.contains(&name.as_str());

@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStringExt;
 use nix::unistd::Pid;
 use preforkd_worker::{contract, env};
 
+use super::spawn::spawn;
 use crate::plan::{self, Launch};
-use crate::sys::{self, Process};
+use crate::sys::Process;
 
 /// The parts of the worker contract for one process.
 pub struct Contract<'a> {
@@ -95,7 +96,7 @@ fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(move |(key, _)| !is_private(key))
 }
 
-/// Forks and executes. Read the returned pipe with [`sys::progress`].
+/// Starts a process. Read the returned pipe with [`crate::sys::progress`].
 ///
 /// # Errors
 /// The process cannot be created.
@@ -141,7 +142,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         }
     }
     let user = launch.user.as_ref();
-    sys::spawn(&Process {
+    spawn(Process {
         program: c_string(launch.program.clone().into_os_string())?,
         args: launch
             .args
@@ -171,7 +172,7 @@ pub fn own(
     fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
-    let (pid, _) = sys::spawn(&Process {
+    let (pid, _) = spawn(Process {
         // This path works even after the file was replaced.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,
