@@ -59,13 +59,21 @@ impl Orders {
             u8::from(self.output.1).to_string(),
             self.args.len().to_string(),
         ];
-        let mut bytes = Vec::with_capacity(16 * 1024);
+        let texts = [&self.program, &self.chdir]
+            .into_iter()
+            .chain(&self.args)
+            .chain(&self.env);
+        let heads = heads.map(|head| head + "\0");
+        let room = heads.iter().map(String::len).sum::<usize>()
+            + texts
+                .clone()
+                .map(|text| text.count_bytes() + 1)
+                .sum::<usize>();
+        let mut bytes = Vec::with_capacity(room);
         for head in heads {
             bytes.extend_from_slice(head.as_bytes());
-            bytes.push(0);
         }
-        let texts = [&self.program, &self.chdir].into_iter();
-        for text in texts.chain(&self.args).chain(&self.env) {
+        for text in texts {
             bytes.extend_from_slice(text.as_bytes_with_nul());
         }
         bytes

@@ -90,10 +90,22 @@ const PRIVATE: [&str; 17] = [
     "REMOTE_PORT",
 ];
 
-/// The master's environment, without private variables: its own, and those of a master that runs it as a worker.
-fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
+/// A variable: its name, and the assignment to pass on.
+type Variable = (OsString, CString);
+
+thread_local! {
+    /// The master's environment, without private variables: its own, and those of a master that runs it as a worker. It does not
+    /// change while the master runs, and each start needs it.
+    static INHERITED: Vec<Variable> = inherited();
+}
+
+fn inherited() -> Vec<Variable> {
     let is_private = |key: &OsString| PRIVATE.iter().chain(&env::PRIVATE).any(|own| key == own);
-    std::env::vars_os().filter(move |(key, _)| !is_private(key))
+    let variables = std::env::vars_os().filter(|(key, _)| !is_private(key));
+    // They come from the system, so they contain no NUL.
+    let passed =
+        variables.filter_map(|(key, value)| Some((key.clone(), assignment(key, value).ok()?)));
+    passed.collect()
 }
 
 /// Starts a process. Read the returned pipe with [`crate::sys::progress`].
@@ -101,13 +113,9 @@ fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
 /// # Errors
 /// The process cannot be created.
 pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)> {
-    let mut variables: BTreeMap<OsString, OsString> = inherited().collect();
-    variables.extend(
-        launch
-            .env
-            .iter()
-            .map(|(key, value)| (key.into(), value.into())),
-    );
+    let own = launch.env.iter();
+    let mut variables: BTreeMap<OsString, OsString> =
+        own.map(|(key, value)| (key.into(), value.into())).collect();
     let mut fds: Vec<BorrowedFd> = contract.sockets.iter().map(|(_, fd)| *fd).collect();
     let mut set = |key: &str, value: String| variables.insert(key.into(), value.into());
     let next = |fds: &Vec<BorrowedFd>| (env::FIRST_LISTENER as usize + fds.len()).to_string();
@@ -149,10 +157,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
             .iter()
             .map(|arg| c_string(arg.into()))
             .collect::<io::Result<_>>()?,
-        env: variables
-            .into_iter()
-            .map(assignment)
-            .collect::<io::Result<_>>()?,
+        env: environment(variables)?,
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
@@ -176,7 +181,7 @@ pub fn own(
         // This path works even after the file was replaced.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,
-        env: inherited().map(assignment).collect::<io::Result<_>>()?,
+        env: environment(BTreeMap::new())?,
         chdir: c"/".to_owned(),
         user: None,
         umask: None,
@@ -187,7 +192,21 @@ pub fn own(
     Ok(pid)
 }
 
-fn assignment((mut key, value): (OsString, OsString)) -> io::Result<CString> {
+/// These variables, and those of the master that are not among them.
+fn environment(variables: BTreeMap<OsString, OsString>) -> io::Result<Vec<CString>> {
+    let mut all: Vec<CString> = INHERITED.with(|inherited| {
+        let others = inherited
+            .iter()
+            .filter(|(key, _)| !variables.contains_key(key));
+        others.map(|(_, passed)| passed.clone()).collect()
+    });
+    for (key, value) in variables {
+        all.push(assignment(key, value)?);
+    }
+    Ok(all)
+}
+
+fn assignment(mut key: OsString, value: OsString) -> io::Result<CString> {
     key.push("=");
     key.push(value);
     c_string(key)
