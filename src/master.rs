@@ -1,9 +1,10 @@
-//! The master: waits for events, tells them to the supervisors and the release, performs what they decide. It has the only clock,
-//! one thread, and no word with any client.
+//! The master: waits for events, passes them to the supervisors and the release, and performs their actions. It has the only
+//! clock, one thread, and never communicates with clients of an app.
 //!
-//! Its parts own their state: `workers` who runs, `templates` who forks, `jobs` what runs once, `logs` where output goes,
-//! `control` who waits for an answer, `init` what the init system knows, `watch` and `load` who is looked at when, and
-//! `preparation` the candidate. They meet in a turn of the loop. What touches the kernel is behind the trait `World`.
+//! Its parts own their state: `workers` the apps and their processes, `templates` the processes that fork workers, `jobs` the
+//! processes that run once, `logs` the output, `control` the waiting clients of the control socket, `init` the status of the init
+//! system, `watch` and `load` the times of the next checks, and `preparation` the candidate. They meet in a turn of the loop.
+//! All system calls are behind the trait `World`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -54,17 +55,17 @@ use watch::Watch;
 use workers::Workers;
 use world::{Notice, Source, World};
 
-/// So many workers are started in one turn; meanwhile other things happen.
+/// The maximum number of workers started per turn, so that other events are not delayed.
 const MOST_STARTS: usize = 32;
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stopped as asked.
+    /// Stopped as requested.
     Stopped,
     /// The first generation could not start.
     CouldNotStart,
-    /// An app was given up that says `then = "exit"`.
+    /// An app with `then = "exit"` was given up.
     GaveUp,
 }
 
@@ -80,33 +81,33 @@ struct Master<W> {
     watch: Watch,
     loads: Loads,
     complaints: Complaints,
-    /// Apps of which not all messages were read.
+    /// Apps with unread messages.
     unread: BTreeSet<Name>,
-    /// Not all ends of processes were taken.
+    /// There are unreaped processes left.
     unreaped: bool,
     release: Release,
     preparation: Preparation,
     /// The committed configuration.
     current: Option<Plan>,
-    /// Why the last reload failed; told until one succeeds.
+    /// Why the last reload failed; shown until one succeeds.
     refused: Option<String>,
     outcome: Outcome,
 }
 
-/// Catches what the master listens to. To be called first of all: a reload that is asked for while the program
-/// still reads its configuration must not end it.
+/// Catches the signals of the master. Call it first: a HUP that arrives while the program still reads its configuration must
+/// not kill it.
 ///
 /// # Errors
-/// There is no descriptor left.
+/// No descriptor is available.
 pub fn catch_signals() -> io::Result<Signals> {
     let numbers = vocabulary::TABLE.iter().map(|(signal, _)| *signal as i32);
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Serves the checked configuration in `file` through `listeners`, until everything has ended after a stop.
+/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop.
 ///
 /// # Errors
-/// The process lacks something it needs: descriptors, memory, the folder of the pid file. Or the poll is broken beyond repair.
+/// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
 pub fn run(
     file: PathBuf,
     plan: Plan,
@@ -123,7 +124,7 @@ pub fn run(
 }
 
 impl<W: World> Master<W> {
-    /// A master that begins with a checked configuration.
+    /// A master with a checked configuration.
     fn new(world: W, plan: Plan) -> Self {
         let now = world.now();
         let mut turn = Turn::new(world, now);
@@ -151,7 +152,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// One turn of the loop: does what is to be done, waits, and takes what has happened. The outcome, when everything has ended.
+    /// One turn of the loop: does what is due, waits, and handles events. Returns the outcome when everything has ended.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         self.settle();
         if self.has_ended() {
@@ -166,7 +167,7 @@ impl<W: World> Master<W> {
         Ok(None)
     }
 
-    /// Takes what has happened.
+    /// Handles events.
     fn take(&mut self, mut sources: BTreeSet<Source>) {
         sources.extend(self.unread.iter().cloned().map(Source::Messages));
         for source in sources {
@@ -190,7 +191,7 @@ impl<W: World> Master<W> {
     fn take_source(&mut self, source: Source) {
         let turn = &mut self.turn;
         match source {
-            // Signals are asked for in each turn: one that has interrupted the poll counts even if nothing could wake it.
+            // Signals are read in each turn: one that has interrupted the poll counts even if no event was queued for it.
             Source::Signals => {}
             Source::Messages(app) => self.read_messages(&app),
             Source::Template(pid) => {
@@ -213,7 +214,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Tells everybody what is known and does what they decide, until nothing is left to be done at once.
+    /// Passes queued facts on and performs the resulting actions, until there are none.
     fn settle(&mut self) {
         let mut starts = MOST_STARTS;
         loop {
@@ -245,7 +246,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Tells supervisors and release all that is known, also what follows from what they decide.
+    /// Passes all queued facts to supervisors and release, including those that result from their actions.
     fn tell(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
@@ -270,7 +271,7 @@ impl<W: World> Master<W> {
             && self.logs.are_written(&mut self.turn)
     }
 
-    /// Puts the line on all apps together again; whether it has changed.
+    /// Updates the status line of all apps. Returns whether it has changed.
     fn update_status(&mut self) -> bool {
         if !std::mem::take(&mut self.workers.changed) {
             return false;
@@ -317,7 +318,7 @@ impl<W: World> Master<W> {
     }
 }
 
-/// How far the master is, in a word for the status.
+/// The phase of the master, in one word for the status.
 fn phase(release: &Release) -> &'static str {
     match (release.state(), release.current()) {
         (State::Stopped, _) => "stopping",

@@ -147,10 +147,10 @@ fn scale_names_the_app_and_what_is_wrong() {
         );
     }
     for (what, why) in [
-        ("web", "write APP=NUMBER"),
-        ("api=2", "there is no app \"api\" (there is: web)"),
+        ("web", "expected APP=NUMBER"),
+        ("api=2", "there is no app \"api\" (configured: web)"),
         ("web=x", "\"x\" is not a number"),
-        ("web=0", "between 1 and 10000"),
+        ("web=0", "must be between 1 and 10000"),
     ] {
         let (status, _, error) = command(&run, &["scale", what]);
         assert_eq!(status, Some(1));

@@ -235,7 +235,7 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     );
     assert!(
         run.reload()
-            .contains("did not end within 200ms and was told to")
+            .contains("did not end within 200ms and was terminated")
     );
     run.write("app.toml", &with("exec sleep 1000"));
     run.signal(Signal::SIGHUP);

@@ -1,4 +1,4 @@
-//! Performing what supervisors decide, and what follows from the ends of processes.
+//! Performs the actions of supervisors, and handles the ends of processes.
 
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
@@ -12,10 +12,10 @@ use crate::release::{Fact, Name};
 use crate::supervisor::{Action, Event, WorkerId};
 use crate::sys::Progress;
 
-/// What a probe may take beyond its attempts and the pauses between them.
+/// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// So many ends of processes are taken in one turn.
+/// The maximum number of processes reaped per turn.
 const MOST_ENDS: usize = 256;
 
 impl<W: World> Master<W> {
@@ -80,13 +80,13 @@ impl<W: World> Master<W> {
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         info!("{}: ready after {time}", report::Tag(child, pid));
         if child.plan.output.taken_over {
-            // It has gone over to its real standard error: what it wrote while it started is not why it dies one day.
+            // It has switched to its real standard error: its output from the start does not explain a later death.
             self.logs.last_words(turn, pid);
         }
         self.watch.begin(turn, children, pid);
     }
 
-    /// The first worker of a candidate is ready: it has to answer a request.
+    /// Checks the first worker of a candidate, which is ready.
     fn begin_check(&mut self, name: &Name, worker: WorkerId) {
         let generation = self.workers.candidate;
         let app = self.workers.apps.get(name);
@@ -94,7 +94,7 @@ impl<W: World> Master<W> {
         let (Some(generation), Some(check)) =
             (generation, plan.as_ref().and_then(|p| p.check.as_ref()))
         else {
-            return self.check_failed(name, worker, "could not be checked: it has no check");
+            return self.check_failed(name, worker, "could not be checked: no check is configured");
         };
         match self.turn.world.start_probe(name, check) {
             Ok(pid) => {
@@ -121,7 +121,7 @@ impl<W: World> Master<W> {
         self.turn.tell(app, Event::CheckFailed(worker));
     }
 
-    /// A process has come further on its way to its program.
+    /// Handles progress of a process before its program runs.
     pub(super) fn note_progress(&mut self, pid: Pid) {
         let turn = &mut self.turn;
         let progress = turn.world.progress(pid);
@@ -131,13 +131,16 @@ impl<W: World> Master<W> {
         if let Progress::Failed(stage, reason) = progress {
             let why = format!("failed at {}: {reason}", report::stage(stage));
             if !self.jobs.not_executed(pid, why.clone()) {
-                error!("template pid={pid}: {why}");
+                match self.templates.key(pid) {
+                    Some(key) => error!("{}: {why}", self.templates.tag(key)),
+                    None => error!("pid={pid}: {why}"),
+                }
             }
         }
     }
 
-    /// Takes the ends of processes. Before each, all messages are read: what a process said before it
-    /// died counts, and the first message of a template's worker tells who it was. False if there may be more.
+    /// Reaps processes. Before each, all messages are read: a message sent before the death counts, and the first message
+    /// of a template's worker identifies it. Returns false if there may be more.
     pub(super) fn reap(&mut self) -> bool {
         for _ in 0..MOST_ENDS {
             let Some((pid, change)) = self.turn.world.changed() else {
@@ -156,7 +159,7 @@ impl<W: World> Master<W> {
 
     fn reap_one(&mut self, pid: Pid, cleanly: bool) {
         if self.workers.children.get(pid).is_none() && !self.is_known(pid) {
-            // It may be a worker that was just forked and has not been introduced.
+            // It may be a worker that was just forked and has not introduced itself.
             for key in self.templates.keys() {
                 self.workers
                     .read_template(&mut self.turn, &mut self.templates, &key);
@@ -171,10 +174,10 @@ impl<W: World> Master<W> {
             self.read_messages(&app);
         }
         self.note_progress(pid);
-        // What it said before its death is told before its death, as long as it still has its number.
+        // Its last messages are handled before its death, while its pid is still its own.
         self.tell();
-        // What a crashed worker had started, or a template had forked, would go on, with the listeners, and be nobody's. As long
-        // as it is not reaped, the number of its session cannot be anybody else's.
+        // Processes started by a crashed worker, or forked by a template, would keep the listeners open and be unknown. Until it
+        // is reaped, its session id cannot be reused.
         let is_ours = self.workers.children.get(pid).is_some() || self.is_known(pid);
         if let Some(exit) = self.turn.world.reap(pid, is_ours && !cleanly) {
             self.ended(pid, exit);
@@ -201,7 +204,7 @@ impl<W: World> Master<W> {
         } else if !self.templates.ended_as_told(pid, exit)
             && !self.logs.writer_ended(turn, pid, exit)
         {
-            debug!("pid {pid}, no worker: {exit}");
+            debug!("unknown process pid={pid}: {exit}");
         }
     }
 
@@ -260,7 +263,7 @@ impl<W: World> Master<W> {
                 worker,
                 generation,
             } => {
-                // Otherwise its release has failed meanwhile; the next one asks for itself.
+                // Otherwise its release has failed meanwhile; the next release checks again.
                 if self.workers.candidate == Some(*generation) {
                     let (app, worker, generation) = (app.clone(), *worker, *generation);
                     self.probe_ended(&app, worker, generation, &job);
@@ -280,7 +283,7 @@ impl<W: World> Master<W> {
         info!("app={name} check pid={}: passed", job.pid);
         let app = self.workers.apps.get(name);
         let plan = app.and_then(|app| app.plans.get(&generation));
-        // To a Python worker this is the sign to accept elsewhere. Another program would find it readable for ever.
+        // This tells a Python worker to accept on its other listeners. For another program the listener would stay readable.
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
         self.turn.tell(name, Event::Checked(worker));

@@ -1,6 +1,6 @@
-//! Those who call the control socket, and what they wait for: status, reload, scale, stop, reopen.
+//! Clients of the control socket, and their pending requests: status, reload, scale, stop, reopen.
 //!
-//! An answer begins with a line `ok` or `error REASON`; what was asked for follows.
+//! An answer begins with a line `ok` or `error REASON`; the result follows.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,29 +15,29 @@ use super::workers::{App, Workers};
 use super::world::{CallerId, World};
 use crate::release::Name;
 
-/// How often those who call are taken in when there was no descriptor left for them.
+/// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// The most workers that an app may be scaled to.
-const MOST_WORKERS: i32 = 10_000;
+/// The maximum number of workers of an app.
+const MAX_WORKERS: i32 = 10_000;
 
-/// What a caller asks for.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// All apps and workers.
+    /// Show all apps and workers.
     Status,
-    /// As HUP.
+    /// Reload, as with HUP.
     Reload,
-    /// As TERM.
+    /// Stop, as with TERM.
     Stop,
-    /// As USR1.
+    /// Reopen the log files, as with USR1.
     Reopen,
     /// `web=4`, `web=+1`, `web=-1`.
     Scale(String),
 }
 
 impl Order {
-    /// Reads a request.
+    /// Parses a request.
     pub(super) fn parse(request: &str) -> Option<Self> {
         let words: Vec<&str> = request.split_whitespace().collect();
         Some(match words[..] {
@@ -51,38 +51,38 @@ impl Order {
     }
 }
 
-/// A status that is being put together. To read how much memory a process has takes the kernel as long as the process is
-/// large, so that one is read in each turn.
+/// A status that is being collected. Reading the memory of a process takes the kernel time in proportion to its size, so only
+/// one is read per turn.
 struct Gathering {
     callers: Vec<CallerId>,
     left: Vec<Pid>,
     memory: HashMap<Pid, u64>,
 }
 
-/// What is known of the master as a whole, for its status.
+/// The state of the master as a whole, for its status.
 pub(super) struct Whole<'a> {
     pub(super) generation: Option<u64>,
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
 }
 
-/// The callers that wait.
+/// The waiting clients.
 #[derive(Default)]
 pub(super) struct Control {
-    /// When those who call are to be taken in, as that has failed.
+    /// When to accept clients again, after a failure.
     accept_at: Option<Instant>,
-    /// For the reload that starts next.
+    /// Waiting for the next reload.
     next_reload: Vec<CallerId>,
-    /// For the one under way.
+    /// Waiting for the current reload.
     reload: Vec<CallerId>,
-    /// For an app to have as many workers as are wanted.
+    /// Waiting until an app has the wanted number of workers.
     scaled: Vec<(CallerId, Name)>,
     stop: Vec<CallerId>,
     status: Option<Gathering>,
 }
 
 impl Control {
-    /// Takes in those who call.
+    /// Accepts clients.
     pub(super) fn accept<W: World>(&mut self, turn: &mut Turn<W>) {
         let more = turn.world.accept_callers();
         self.accept_at = more.then(|| turn.now + ACCEPT_RETRY);
@@ -94,7 +94,7 @@ impl Control {
         gathers.into_iter().chain(self.accept_at).min()
     }
 
-    /// Tries again what has failed, and goes on with a status.
+    /// Retries what has failed, and continues a status.
     pub(super) fn go_on<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -108,7 +108,7 @@ impl Control {
             return;
         };
         if let Some(pid) = status.left.pop() {
-            // Who was reaped meanwhile is nobody to look at.
+            // One that was reaped meanwhile is skipped.
             let bytes = workers
                 .children
                 .get(pid)
@@ -127,7 +127,7 @@ impl Control {
         }
     }
 
-    /// Somebody wants the status.
+    /// A client requests the status.
     pub(super) fn want_status(&mut self, workers: &Workers, caller: CallerId) {
         let status = self.status.get_or_insert_with(|| {
             let children = workers.configured();
@@ -141,22 +141,22 @@ impl Control {
         status.callers.push(caller);
     }
 
-    /// Somebody waits for the next reload.
+    /// A client waits for the next reload.
     pub(super) fn want_reload(&mut self, caller: CallerId) {
         self.next_reload.push(caller);
     }
 
-    /// Somebody waits for the end.
+    /// A client waits for the end.
     pub(super) fn want_stop(&mut self, caller: CallerId) {
         self.stop.push(caller);
     }
 
-    /// Somebody waits for an app to have as many workers as are wanted.
+    /// A client waits until an app has the wanted number of workers.
     pub(super) fn want_scaled(&mut self, caller: CallerId, app: Name) {
         self.scaled.push((caller, app));
     }
 
-    /// Answers those who wait for a number of workers, where it is there or will not come.
+    /// Answers clients that wait for a number of workers, if it is reached or will not be.
     pub(super) fn answer_scaled<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -176,7 +176,7 @@ impl Control {
         });
     }
 
-    /// A reload begins: who has asked until now waits for it.
+    /// A reload begins: clients that have requested one until now wait for it.
     pub(super) fn reload_begins(&mut self) {
         self.reload.append(&mut self.next_reload);
     }
@@ -210,19 +210,19 @@ impl Control {
     }
 }
 
-/// By how many workers an app is to be scaled, and which.
+/// The app to scale, and the difference.
 ///
 /// # Errors
-/// What is wrong with the request.
+/// The request is invalid, for this reason.
 pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String> {
     let (name, number) = what
         .split_once('=')
-        .ok_or("write APP=NUMBER, as in web=4")?;
+        .ok_or("expected APP=NUMBER, such as web=4")?;
     let found = workers.configured().find(|(known, _)| &***known == name);
     let Some((name, app)) = found else {
         let names: Vec<_> = workers.configured().map(|(name, _)| &**name).collect();
         return Err(format!(
-            "there is no app \"{name}\" (there is: {})",
+            "there is no app \"{name}\" (configured: {})",
             names.join(", ")
         ));
     };
@@ -235,15 +235,15 @@ pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String
         false => given.saturating_sub(wanted),
     };
     let goal = wanted.saturating_add(by);
-    if !(1..=MOST_WORKERS).contains(&goal) {
+    if !(1..=MAX_WORKERS).contains(&goal) {
         return Err(format!(
-            "{name} would have {goal} workers; between 1 and {MOST_WORKERS} are possible"
+            "{name} would have {goal} workers; the number must be between 1 and {MAX_WORKERS}"
         ));
     }
     Ok((name.clone(), by))
 }
 
-/// What those learn who wait for a number of workers; nothing as long as it may still come.
+/// The answer to a client that waits for a number of workers; `None` while it may still be reached.
 fn scaled(name: &str, app: &App) -> Option<String> {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
     let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);

@@ -1,4 +1,4 @@
-//! What workers say.
+//! Messages from workers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use super::{Master, report, watch};
 use crate::release::Name;
 use crate::supervisor::Event;
 
-/// So many messages of an app are read at a time, lest a worker that sends without end takes all memory and all time. It
-/// is more than the queue holds at once, so that what was said before a death is always among them.
+/// The maximum number of messages of an app per turn, so that a worker that floods cannot take all memory and time. It is more
+/// than the queue holds, so that messages from before a death are always among them.
 pub(super) const MOST_MESSAGES: usize = 1024;
 
-/// So often in each [`FORGIVEN`] the log tells of messages that no worker has sent.
+/// The maximum number of log lines about unknown senders per [`LOG_WINDOW`].
 const COMPLAINTS: u32 = 3;
 const FORGIVEN: Duration = Duration::from_secs(60);
 
-/// How often the log told of an app's processes that are no workers and say that they are ready.
+/// Limits the log lines about unknown processes of an app that send READY=1.
 #[derive(Debug, Default)]
 pub(super) struct Complaints(BTreeMap<Name, (Instant, u32)>);
 
 impl Complaints {
-    /// Whether the log may tell of one more.
+    /// Whether another line may be logged.
     fn allow(&mut self, app: &Name, now: Instant) -> bool {
         let (since, number) = self.0.entry(app.clone()).or_insert((now, 0));
         if now.saturating_duration_since(*since) >= FORGIVEN {
@@ -35,14 +35,14 @@ impl Complaints {
         *number <= COMPLAINTS
     }
 
-    /// An app has gone.
+    /// An app was removed.
     pub(super) fn forget(&mut self, app: &Name) {
         self.0.remove(app);
     }
 }
 
 impl<W: World> Master<W> {
-    /// Takes the messages of an app's workers.
+    /// Reads the messages of an app's workers.
     pub(super) fn read_messages(&mut self, app: &Name) {
         let messages = self.turn.world.messages(app, MOST_MESSAGES);
         if messages.len() == MOST_MESSAGES {
@@ -50,8 +50,8 @@ impl<W: World> Master<W> {
         } else {
             self.unread.remove(app);
         }
-        // A worker of a template tells its pid over the template's socket before it says anything else: whose
-        // message was taken from the queue here has been introduced there.
+        // A worker of a template sends its pid over the template's socket before any other message: the sender of each
+        // message in this queue has introduced itself there.
         for key in self.templates.of(app) {
             self.workers
                 .read_template(&mut self.turn, &mut self.templates, &key);
@@ -67,10 +67,10 @@ impl<W: World> Master<W> {
         let Some(child) = children.get_mut(pid).filter(|child| child.app == *app) else {
             if Message::parse(text.as_bytes()).ready && self.complaints.allow(app, turn.now) {
                 info!(
-                    "app={app}: ignoring READY=1 from pid {pid}, which is not a worker (the worker's own process has to send it)"
+                    "app={app}: ignoring READY=1 from pid={pid}, which is not a worker (the worker's own process must send it)"
                 );
             } else {
-                debug!("app={app}: ignoring a message from pid {pid}, which is not a worker");
+                debug!("app={app}: ignoring a message from pid={pid}, which is not a worker");
             }
             return;
         };
@@ -81,7 +81,10 @@ impl<W: World> Master<W> {
         }
         if message.stopping {
             if !std::mem::replace(&mut child.stopping, true) && child.told.is_none() {
-                info!("{}: is ending by itself", report::Tag(child, pid));
+                info!(
+                    "{}: is ending on its own initiative",
+                    report::Tag(child, pid)
+                );
             }
             turn.tell(app, Event::Stopping(worker));
         }
@@ -106,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_about_one_app_are_few_and_forgiven() {
+    fn log_lines_about_one_app_are_limited_per_time() {
         let (start, web) = (Instant::now(), Name::from("web"));
         let mut complaints = Complaints::default();
         let told = (0..1000).filter(|_| complaints.allow(&web, start)).count();

@@ -1,5 +1,5 @@
-//! What comes before the first worker of a generation: the configuration is checked by a job, listeners and log files are
-//! opened, and each app's command `before` has to succeed. What was opened is closed again when the candidate fails.
+//! The preparation of a generation, before its first worker: a job checks the configuration, listeners and log files are opened,
+//! and each app's command `before` must succeed. Everything opened is closed again if the candidate fails.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::config::Address;
 use crate::plan::{LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
 
-/// What checks the configuration asks name services and slow disks, but not for longer.
+/// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
     time: Duration::from_secs(60),
     grace: Duration::from_secs(2),
 };
 
-/// A disk that has not opened the log files by then is taken for broken.
+/// The time in which a log file must be opened.
 const OPENING: Duration = Duration::from_secs(10);
 
 /// A checked configuration, and what was opened for it.
@@ -31,11 +31,11 @@ pub(super) struct Candidate {
 }
 
 enum Step {
-    /// The job runs that checks the configuration.
+    /// The job that checks the configuration is running.
     Checking,
-    /// These log files are being opened, until then at most.
+    /// These log files are being opened, until this time at most.
     Opening(BTreeSet<LogFile>, Instant),
-    /// The command of one app runs; those of these are left.
+    /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
 }
 
@@ -44,7 +44,7 @@ enum Step {
 pub(super) struct Preparation {
     step: Option<Step>,
     candidate: Option<Candidate>,
-    /// The first start runs no commands: they belong to a reload.
+    /// Whether this is the first start, which runs no `before` commands: they belong to a reload.
     is_first: bool,
     generation: Generation,
 }
@@ -90,7 +90,7 @@ impl Preparation {
         }
         let plan = match (ended.verdict, found) {
             (_, Ok(plan)) => plan,
-            // What is wrong with the configuration is what it says, not how it ended.
+            // The reason is the result of the check, not the exit status of the process.
             (Err(_), Err(reason)) if !reason.is_empty() => return self.fail(turn, reason),
             (Err(end), Err(_)) => {
                 return self.fail(turn, format!("the check of the configuration {end}"));
@@ -141,7 +141,7 @@ impl Preparation {
         self.go_on_when_open(turn, jobs);
     }
 
-    /// When the log files have to be open.
+    /// The time limit for opening the log files.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
             Some(Step::Opening(_, until)) => Some(*until),
@@ -149,7 +149,7 @@ impl Preparation {
         }
     }
 
-    /// Gives up when they are not.
+    /// Fails if log files are not open in time.
     pub(super) fn give_up_opening<W>(&mut self, turn: &mut Turn<W>) {
         if let Some(Step::Opening(waiting, until)) = &self.step
             && *until <= turn.now
@@ -157,7 +157,7 @@ impl Preparation {
         {
             let (path, time) = (file.path.display(), report::short(OPENING));
             let reason = format!(
-                "cannot write the log file {path}: it is not open after {time} (does the disk answer?)"
+                "cannot write the log file {path}: it was not opened within {time} (check the disk)"
             );
             self.fail(turn, reason);
         }
@@ -253,7 +253,7 @@ impl Preparation {
         turn.report(Fact::NotPrepared(reason));
     }
 
-    /// Nobody waits for it any more.
+    /// Abandons the preparation: its result is no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         jobs.abandon(turn, |task| matches!(task, Task::Check | Task::Before(_)));
         if self
@@ -265,17 +265,17 @@ impl Preparation {
         }
     }
 
-    /// The candidate that was prepared.
+    /// The prepared candidate.
     pub(super) fn candidate(&self) -> Option<&Candidate> {
         self.candidate.as_ref()
     }
 
-    /// The candidate is taken.
+    /// Takes the prepared candidate.
     pub(super) fn take(&mut self) -> Option<Candidate> {
         self.candidate.take()
     }
 
-    /// Closes what was opened for the candidate.
+    /// Closes everything that was opened for the candidate.
     pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>) {
         if let Some(candidate) = self.candidate.take() {
             turn.world.close_listeners(&candidate.listeners);

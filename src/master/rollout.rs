@@ -1,4 +1,4 @@
-//! Performing what [`crate::release`] decides.
+//! Performs the actions of [`crate::release`].
 
 use log::{debug, error, info, warn};
 
@@ -46,7 +46,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Lets one worker of each app prove the candidate.
+    /// Starts one worker of each app to prove the candidate.
     fn propose(&mut self, generation: Generation) {
         let Some(candidate) = self.preparation.candidate() else {
             return;
@@ -55,7 +55,7 @@ impl<W: World> Master<W> {
         for (name, app) in &candidate.plan.apps {
             let name = name.as_str().into();
             if let Err(error) = self.turn.world.admit(&name, app) {
-                let reason = format!("its workers cannot be heard: {error}");
+                let reason = format!("cannot receive messages from its workers: {error}");
                 self.turn
                     .report(Fact::Reason(name.clone(), generation, reason));
                 self.turn.report(Fact::Failed(name, generation));
@@ -67,7 +67,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// The candidate is the running configuration now.
+    /// Makes the candidate the running configuration.
     fn take_over(&mut self, generation: Generation) {
         let Some(candidate) = self.preparation.take() else {
             return;
@@ -80,7 +80,7 @@ impl<W: World> Master<W> {
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
             {
-                info!("app={name}: no longer configured; its workers finish what they serve");
+                info!("app={name}: no longer configured; its workers finish their requests");
             }
             if old.pid_file != plan.pid_file {
                 warn!("pid_file has changed; this takes effect when preforkd is restarted");
@@ -118,7 +118,7 @@ impl<W: World> Master<W> {
         self.control.reload_ends(&mut self.turn, &answer);
     }
 
-    /// Says that a reload has failed and what that means.
+    /// Reports that a reload has failed, and the consequence.
     fn announce_failure(&mut self, reason: &str) {
         let keeping = match self.release.current() {
             Some(generation) => format!("keeping generation {generation}"),
@@ -133,12 +133,12 @@ impl<W: World> Master<W> {
         self.control.reload_ends(&mut self.turn, &answer);
     }
 
-    /// Tells the release how far the rollout is.
+    /// Reports the progress of the rollout to the release.
     pub(super) fn watch_rollout(&mut self) -> bool {
         if !matches!(self.release.state(), State::RollingOut { .. }) {
             return false;
         }
-        // A generation in trouble is not waited for, but the first one has to come up.
+        // Do not wait for a generation in trouble, except the first one, which must start.
         let may_be_in_trouble = self.release.outcome().is_some();
         let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
         let complete = apps.all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
@@ -151,7 +151,7 @@ impl<W: World> Master<W> {
         true
     }
 
-    /// Whether no app comes further by itself: each is complete, in trouble, or without workers because it is paused.
+    /// Whether no app makes progress: each is complete, in trouble, or paused without workers.
     fn is_stuck(&self) -> bool {
         let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
         apps.all(|supervisor| {

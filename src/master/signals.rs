@@ -1,4 +1,4 @@
-//! What signals, and those who call the control socket, ask the master for.
+//! Performs the requests of signals and of clients of the control socket.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
 use crate::supervisor::Event;
 
-/// How long what was told to end has after SIGINT.
+/// How long processes have to end after SIGINT.
 const STOP_NOW: Duration = Duration::from_secs(1);
 
 impl<W: World> Master<W> {
-    /// Does what the signals ask for that have arrived; says whether a child has changed.
+    /// Performs the requests of the signals that have arrived. Returns whether a child has changed.
     pub(super) fn take_signals(&mut self) -> bool {
         let arrived = self.turn.world.signals();
         for arrived in &arrived {
@@ -46,7 +46,7 @@ impl<W: World> Master<W> {
                 self.hurry(Duration::ZERO);
             }
             Request::Stop => {
-                info!("{from}: stopping; workers finish what they serve");
+                info!("{from}: stopping; workers finish their requests");
                 self.stop(&Event::Stop);
             }
             Request::StopNow => {
@@ -57,7 +57,7 @@ impl<W: World> Master<W> {
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
             Request::Pause if self.turn.world.has_terminal() => {
-                debug!("{from}: the size of a terminal has changed")
+                debug!("{from}: ignored, because the size of a terminal has changed")
             }
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
@@ -75,7 +75,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Does what a caller of the control socket asks for.
+    /// Performs the request of a client of the control socket.
     pub(super) fn serve_caller(&mut self, caller: CallerId, request: &str) {
         debug!("control: {request}");
         match Order::parse(request) {
@@ -113,7 +113,7 @@ impl<W: World> Master<W> {
 
     fn scale_all(&mut self, from: &str, by: i32) {
         let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
-        // What listens nowhere is often meant to run once (a scheduler), and a signal names no app.
+        // An app without a listener is often meant to run once (a scheduler), and a signal names no app.
         let any_listens = self.workers.apps.values().any(listens);
         let apps = self.workers.apps.iter();
         let scaled = apps.filter(|(_, app)| !any_listens || listens(app));
@@ -131,12 +131,12 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Whether everything is to end.
+    /// Whether the master is stopping.
     pub(super) fn is_stopping(&self) -> bool {
         *self.release.state() == State::Stopped
     }
 
-    /// Begins the stop; the event says how much time workers have.
+    /// Begins the stop. The event determines the time limits of workers.
     pub(super) fn stop(&mut self, event: &Event) {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
@@ -153,7 +153,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// The stop ends with this outcome, which is said as the reason.
+    /// Stops with this outcome, and reports the reason.
     pub(super) fn stop_with(&mut self, outcome: Outcome, reason: String) {
         self.outcome = outcome;
         self.refused = Some(reason);

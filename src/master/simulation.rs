@@ -1,8 +1,8 @@
 //! The real loop in a simulated world: forks fail, exits come in any order and their signals merge, messages are late or lost,
-//! process ids are used again at once, configurations, checks, commands and templates fail or hang, and the master itself stands
-//! still for a while. Whatever happens, the promises hold after every turn.
+//! process ids are reused at once, configurations, checks, commands and templates fail or hang, and the master itself is suspended
+//! for a while. Whatever happens, the promises hold after every turn.
 //!
-//! A failed history prints its steps, which proptest has made as few as it can; found ones are kept as tests below.
+//! A failed history prints its steps, which proptest has minimised; known ones are kept as tests below.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -23,46 +23,46 @@ use kernel::{Due, Kernel, Kind, Process};
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// An app is written into the configuration, or taken out.
+    /// An app is added to the configuration, changed, or removed.
     Write(usize, Option<Written>),
-    /// A typing error is made, or mended.
+    /// A syntax error is made, or corrected.
     Spoil(bool),
     /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
     Signal(Signal),
-    /// Somebody calls the control socket.
+    /// A client of the control socket sends a request.
     Order(&'static str),
-    /// A process that the number chooses dies by itself.
+    /// A process chosen by the number dies on its own.
     Crash(usize),
-    /// It says that it ends, and does so later.
+    /// A worker reports that it ends, and does so later.
     Leaves(usize),
-    /// It says that it is too old.
+    /// A worker asks to be replaced.
     Retires(usize),
-    /// It begins a request that never ends.
+    /// A worker begins a request that never ends.
     Hangs(usize),
-    /// Somebody who is no worker says that he is ready.
+    /// A process that is not a worker sends READY=1.
     Stranger(usize),
-    /// From now on the next forks fail, so many.
+    /// The next forks fail, this many.
     NoForks(u32),
-    /// From now on no listener can be opened, or again.
+    /// Whether opening a listener fails from now on.
     NoListeners(bool),
-    /// Messages that are said from now on come so many milliseconds late; `None`: never.
+    /// Messages from now on are delayed by so many milliseconds; `None`: lost.
     Mail(Option<u64>),
-    /// Time passes while the master takes part.
+    /// Time passes while the master runs.
     Pass(u64),
-    /// Time passes while the master stands still.
+    /// Time passes while the master is suspended.
     Stopped(u64),
 }
 
-/// A master in its world, and what was promised.
+/// A master in its world, and the promises to check.
 struct History {
     master: Master<Kernel>,
     outcome: Option<Outcome>,
-    /// As many workers of an app must be ready: what was wanted when all was well last, unless something has gone wrong since, or
-    /// another number was asked for.
+    /// The minimum number of ready workers of an app: the number wanted when it last settled, unless there was a fault since, or
+    /// another number was requested.
     floors: BTreeMap<Name, u32>,
-    /// The apps whose workers crashes held back at the last turn, and until when.
+    /// The apps whose replacements the backoff delayed at the last turn, and until when.
     waited: BTreeMap<Name, Instant>,
-    /// The generations that served each app before the release that is under way.
+    /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
 }
 
@@ -95,7 +95,7 @@ impl History {
 
     fn turn(&mut self) {
         let now = self.kernel().now;
-        // Who is started in this turn may have been decided on in the last one.
+        // A worker that is started in this turn may have been decided on in the last one.
         let waits = self.waits(now);
         let waited = std::mem::replace(&mut self.waited, waits.clone());
         let held =
@@ -109,7 +109,7 @@ impl History {
         self.check(&waits);
     }
 
-    /// The apps whose workers crashes hold back, and until when.
+    /// The apps whose replacements the backoff delays, and until when.
     fn waits(&self, now: Instant) -> BTreeMap<Name, Instant> {
         let apps = self.master.workers.apps.iter();
         let waits = apps.filter_map(|(name, app)| {
@@ -124,7 +124,7 @@ impl History {
         let current = self.master.release.current();
         for (app, generation) in &kernel.started {
             let supervisor = &self.master.workers.apps[app].supervisor;
-            // A start that is allowed, or a worker that has stayed up, changes what the others wait for.
+            // A permitted start, or a worker that has stayed up, changes the delay of the others.
             let held = waits
                 .get(app)
                 .is_some_and(|at| supervisor.retry_at() == Some(*at));
@@ -152,11 +152,11 @@ impl History {
             let untold =
                 living().filter(|p| p.app == *name && !p.told && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
-            // A release that finds the last one in trouble does not wait until that has no older workers.
+            // A release after one in trouble does not wait until that has no older workers.
             let before = self.serving.entry(name.clone()).or_default();
             match state {
                 State::RollingOut { .. } => {}
-                // Workers of the running generation come also while the next one is proven.
+                // Workers of the running generation may also start while the next one is proven.
                 State::Proving { .. } => before.extend(current),
                 _ => before.clone_from(&serving),
             }
@@ -172,7 +172,7 @@ impl History {
     }
 
     fn check_floors(&mut self) {
-        // What is under way may still want less.
+        // The current release may still reduce the number.
         let kernel = &self.master.turn.world;
         let quiet = kernel.idle && kernel.is_quiet();
         self.floors.retain(|name, _| {
@@ -325,7 +325,7 @@ impl History {
         }
     }
 
-    /// From now on nothing goes wrong any more.
+    /// From now on there are no faults.
     fn become_good(&mut self) {
         let kernel = self.kernel();
         kernel.failing_forks = 0;
@@ -340,7 +340,7 @@ impl History {
     }
 }
 
-/// Which worker a process is, if it is one.
+/// The worker that a process is, if it is one.
 fn slot(process: &Process) -> Option<(Name, u64, u32)> {
     match process.kind {
         Kind::Worker { slot, .. } => Some((process.app.clone(), process.generation, slot)),
@@ -413,7 +413,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// As many histories as PREFORKD_HISTORIES says, else enough for a quick look.
+/// The number of histories is PREFORKD_HISTORIES; by default it is small.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PREFORKD_HISTORIES").ok();
     let cases = cases.and_then(|number| number.parse().ok());
@@ -435,7 +435,7 @@ fn live(steps: &[Step]) -> History {
     history
 }
 
-/// A history, then a good world and a last reload: every app must be served by all the workers that it wants, of that reload.
+/// A history, then a world without faults and a last reload: every app must have all its wanted workers, of that reload.
 fn live_and_settle(steps: &[Step]) {
     let mut history = live(steps);
     history.become_good();
@@ -444,10 +444,10 @@ fn live_and_settle(steps: &[Step]) {
         history.pass(600_000);
     }
     if history.outcome == Some(Outcome::CouldNotStart) {
-        // Something went wrong before anything had been ready.
+        // A fault came before anything was ready.
         return;
     }
-    // Somebody may just be replaced for its age.
+    // A worker may just be recycled for its age.
     for _ in 0..20 {
         let mut apps = history.master.workers.apps.values();
         if apps.all(|app| app.supervisor.is_settled()) && history.kernel().is_quiet() {
@@ -471,10 +471,7 @@ fn live_and_settle(steps: &[Step]) {
     assert_eq!(configured, kernel.disk.apps.keys().copied().collect());
     let (mut wanted, mut templates) = (0, 0);
     for (name, app) in &workers.apps {
-        assert!(
-            app.supervisor.is_settled(),
-            "left alone in a good world {name} settles"
-        );
+        assert!(app.supervisor.is_settled(), "without faults {name} settles");
         wanted += app.supervisor.counts().wanted;
         templates += u32::from(kernel.disk.apps[&**name].template);
     }
@@ -493,16 +490,16 @@ fn live_and_settle(steps: &[Step]) {
     assert_eq!(
         kernel.answers.len() as u32,
         kernel.asked,
-        "every caller was answered"
+        "every client was answered"
     );
     assert_eq!(kernel.listeners, kernel.committed);
     let last = |which: fn(&Notice) -> bool| kernel.notices.iter().rposition(which);
     let reloading = last(|notice| *notice == Notice::Reloading);
     let ready = last(|notice| matches!(notice, Notice::Ready(_)));
-    assert!(ready > reloading, "the init system hears of the end");
+    assert!(ready > reloading, "the init system is told of the end");
 }
 
-/// A history, then a stop: everything ends, and was reaped.
+/// A history, then a stop: everything ends and is reaped.
 fn live_and_stop(steps: &[Step], signal: Signal) {
     let mut history = live(steps);
     history.floors.clear();
@@ -534,10 +531,10 @@ proptest! {
     }
 }
 
-// Found ones.
+// Known failures.
 
 #[test]
-fn a_worker_that_was_ready_in_time_is_not_too_late_because_the_master_stood_still() {
+fn a_worker_that_was_ready_in_time_is_not_late_because_the_master_was_suspended() {
     live_and_settle(&[
         Step::Stopped(5000),
         Step::Signal(Signal::SIGTTIN),
@@ -546,7 +543,7 @@ fn a_worker_that_was_ready_in_time_is_not_too_late_because_the_master_stood_stil
 }
 
 #[test]
-fn a_first_worker_that_hangs_in_the_moment_it_is_ready_proves_nothing() {
+fn a_first_worker_that_hangs_when_it_becomes_ready_proves_nothing() {
     live_and_settle(&[
         Step::Signal(Signal::SIGHUP),
         Step::Stopped(200),

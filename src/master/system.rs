@@ -1,4 +1,4 @@
-//! The world that is: the poll, and all [`crate::effects`] behind one map from descriptors to what they belong to.
+//! The real world: the poll, and all [`crate::effects`] behind one map from descriptors to event sources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal, Stderr};
@@ -38,17 +38,17 @@ use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::{self, Progress};
 
-/// How often what has failed for want of memory is tried again.
+/// The retry interval of a poll that has failed for lack of memory.
 const POLL_RETRY: Duration = Duration::from_millis(100);
 
-/// Events that are taken from the kernel at a time.
+/// The maximum number of events read at a time.
 const MOST_EVENTS: usize = 256;
 
-/// What a descriptor is watched for that only the world itself cares about.
+/// The owner of a polled descriptor.
 enum Watched {
-    /// The master is told.
+    /// An event for the master.
     Master(Source),
-    /// What waits for the init system can be sent.
+    /// The socket to the init system.
     Init,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct System {
     file: PathBuf,
     poll: Poll,
     events: Events,
-    /// Whose each watched descriptor is; a token is the number of its descriptor.
+    /// The owners of polled descriptors. A token is the number of its descriptor.
     watched: HashMap<RawFd, Watched>,
     signals: Signals,
     init: Init,
@@ -66,13 +66,13 @@ pub(super) struct System {
     log_files: LogFiles,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
-    /// The listeners over which first workers are checked.
+    /// The private listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
     checks: HashMap<Pid, ConfigCheck>,
-    /// Pipes of processes whose program is not executed yet.
+    /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, OwnedFd>,
-    /// Pipes from which the master reads what a process writes to standard error.
+    /// Pipes from which the master reads the standard error of a process.
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
@@ -84,7 +84,7 @@ impl System {
     /// Everything that a master with this configuration needs.
     ///
     /// # Errors
-    /// The process lacks descriptors or memory, or the pid file cannot be written.
+    /// Descriptors or memory are missing, or the pid file cannot be written.
     pub(super) fn new(
         file: PathBuf,
         plan: &Plan,
@@ -97,7 +97,7 @@ impl System {
         signals.register(poll.registry(), Token(fd as usize))?;
         watched.insert(fd, Watched::Master(Source::Signals));
         let init = Init::find().unwrap_or_else(|error| {
-            warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not learn that preforkd is ready");
+            warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not be told that preforkd is ready");
             Init::absent()
         });
         let control = plan.control.as_deref().and_then(|path| {
@@ -108,7 +108,7 @@ impl System {
                 })
                 .ok()
         });
-        // A worker forked twice by its template becomes our child: prctl(2).
+        // A worker that its template has forked twice becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
             let shown = path.display().to_string();
@@ -162,7 +162,7 @@ impl System {
 
     fn unwatch(&mut self, fd: RawFd) {
         self.watched.remove(&fd);
-        // Closing would do the same, but for a child between fork and exec that still holds a copy.
+        // Closing is not enough while a child between fork and exec still holds a copy.
         let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
     }
 
@@ -170,11 +170,11 @@ impl System {
         matches!(self.watched.get(&fd), Some(Watched::Master(known)) if known == source)
     }
 
-    /// A process was started: how far it comes is watched, and what it writes.
+    /// Polls the pipes of a process that was started: its progress and its output.
     fn follow(&mut self, pid: Pid, pipe: OwnedFd, tail: Option<Tail>) {
         if let Err(error) = self.watch_for(pipe.as_raw_fd(), Source::Launch(pid)) {
-            // Its end is then seen when the process is reaped.
-            warn!("cannot watch the start of pid {pid}: {error}");
+            // A failure is then seen when the process is reaped.
+            warn!("cannot watch the start of pid={pid}: {error}");
         }
         self.launching.insert(pid, pipe);
         if let Some(tail) = tail {
@@ -183,7 +183,7 @@ impl System {
         }
     }
 
-    /// The listener for a check that a process gets: kept, if it is to be probed.
+    /// The private listener of a process; it is kept if it will be probed.
     fn private(&mut self, start: &Start) -> Option<OwnedFd> {
         if start.private == Private::None {
             return None;
@@ -192,18 +192,17 @@ impl System {
             let theirs = private.socket().try_clone_to_owned()?;
             Ok((private, theirs))
         });
-        let app = start.app;
         let (private, theirs) = made
-            .inspect_err(|error| warn!("app={app}: no listener to check a worker over: {error}"))
+            .inspect_err(|error| warn!("{start}: cannot create a listener for its check: {error}"))
             .ok()?;
-        // Another one is dropped, and so reached by nobody.
+        // An unused one is dropped, so no one can connect to it.
         if start.private == Private::Probed {
-            self.privates.insert(app.clone(), private);
+            self.privates.insert(start.app.clone(), private);
         }
         Some(theirs)
     }
 
-    /// What a process writes to. One that is heard goes on as the others do when it is ready.
+    /// The output of a process. One whose output is read while it starts switches to that of the others when it is ready.
     fn output<'a>(&'a self, plan: &plan::App, theirs: Option<&'a OwnedFd>) -> Output<'a> {
         let file =
             |file: &Option<LogFile>| file.as_ref().and_then(|file| self.log_files.input(file));
@@ -253,14 +252,11 @@ impl System {
         contract
     }
 
-    /// A pipe for the standard error of a process that is about to start; none if there is none to be had.
+    /// A pipe for the standard error of a process that is about to start; `None` if it cannot be created.
     fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
         let tail = Tail::new(start.plan.output.stderr.clone());
         tail.inspect_err(|error| {
-            warn!(
-                "app={}: cannot read what a process writes while it starts: {error}",
-                start.app
-            );
+            warn!("{start}: cannot read its output while it starts: {error}");
         })
         .ok()
     }
@@ -306,7 +302,7 @@ impl World for System {
         let timeout = until.into_iter().chain(short).min();
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
-            // By a signal, which counts even if the handler found no memory to wake the poll with.
+            // By a signal, which counts even if its handler could not queue an event.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 warn!("cannot wait for events: {error}; retrying");
@@ -349,7 +345,7 @@ impl World for System {
         };
         if let Some(template) = template {
             if let Err(error) = self.watch_for(template.fd(), Source::Template(pid)) {
-                warn!("cannot watch a template, pid {pid}: {error}");
+                warn!("{start} pid={pid}: cannot watch its socket: {error}");
             }
             self.templates.insert(pid, template);
         }
@@ -381,7 +377,7 @@ impl World for System {
     fn end_private(&mut self, app: &Name, tell: bool) {
         let shut = self.privates.remove(app);
         if let Some(Err(error)) = shut.filter(|_| tell).map(|private| private.shut_down()) {
-            warn!("app={app}: cannot close the listener that a worker was checked over: {error}");
+            warn!("app={app}: cannot shut down the listener for the check of a worker: {error}");
         }
     }
 
@@ -408,7 +404,7 @@ impl World for System {
         if !watch {
             self.unwatch(fd);
         } else if let Err(error) = self.watch_for(fd, Source::Stderr(pid)) {
-            warn!("cannot watch what pid {pid} writes: {error}");
+            warn!("cannot watch the output of pid={pid}: {error}");
         }
     }
 
@@ -423,11 +419,11 @@ impl World for System {
 
     fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom) {
         if whom == Whom::Session {
-            // It may not lead its group yet.
+            // It may not lead its process group yet.
             let _ = killpg(pid, signal);
         }
         if let Err(error) = kill(pid, signal) {
-            warn!("cannot send {signal} to pid {pid}: {error}");
+            warn!("cannot send {signal} to pid={pid}: {error}");
         }
     }
 
@@ -475,11 +471,11 @@ impl World for System {
             Ok(WaitStatus::Exited(_, code)) => Some(Exit::Status(code)),
             Ok(WaitStatus::Signaled(_, signal, core)) => Some(Exit::Signal(signal, core)),
             Ok(other) => {
-                debug!("pid {pid} has not ended: {other:?}");
+                debug!("pid={pid} has not ended: {other:?}");
                 None
             }
             Err(error) => {
-                warn!("cannot reap pid {pid}: {error}");
+                warn!("cannot reap pid={pid}: {error}");
                 None
             }
         }
@@ -607,7 +603,7 @@ impl World for System {
                 self.log_files.close(&opened);
                 let path = file.path.display();
                 return Err(format!(
-                    "cannot watch how the log file {path} is opened: {error}"
+                    "cannot watch the opening of the log file {path}: {error}"
                 ));
             }
         }
@@ -668,13 +664,13 @@ impl World for System {
         };
         let (callers, more) = control.accept();
         let both = Interest::READABLE | Interest::WRITABLE;
-        // One that has hung up may have left its number to a later one.
+        // A closed connection may have left its number to a later one.
         for fd in callers.into_iter().collect::<BTreeSet<_>>() {
             let source = Watched::Master(Source::Caller(fd));
             if let Err(error) = self.watch(fd, source, both)
                 && let Some(control) = &mut self.control
             {
-                warn!("cannot hear a caller of the control socket: {error}");
+                warn!("cannot watch a client of the control socket: {error}");
                 control.dismiss(fd);
             }
         }

@@ -1,4 +1,4 @@
-//! The apps and their workers: who runs, in which generation, who is to be started, and who is told to end.
+//! The apps and their workers: which ones run, in which generation, which are to be started, and which to end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -23,11 +23,11 @@ pub(super) mod children;
 
 use children::{Child, Children};
 
-/// One app: its supervisor, and how workers of each of its generations are started.
+/// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {
     pub(super) supervisor: Supervisor,
     pub(super) plans: BTreeMap<Generation, Rc<plan::App>>,
-    /// It is no longer configured, and forgotten when its last worker has ended.
+    /// It is no longer configured, and is forgotten when its last worker has ended.
     pub(super) removed: bool,
     /// All its workers have ended after a stop.
     pub(super) ended: bool,
@@ -48,19 +48,19 @@ pub(super) struct Workers {
     pub(super) children: Children,
     /// The generation that is being proven.
     pub(super) candidate: Option<Generation>,
-    /// A generation was committed, so that something serves while a candidate is proven.
+    /// Whether a generation was committed and serves while a candidate is proven.
     pub(super) serving: bool,
-    /// Something has happened that the status shows.
+    /// The status has changed.
     pub(super) changed: bool,
     deadlines: Timers<Name>,
-    /// Who is to be started, in this order. A start takes a fraction of a millisecond, and other things are to be done meanwhile.
+    /// The workers to start, in this order. A start takes a fraction of a millisecond, and other events must not wait for many.
     queue: VecDeque<Spawn>,
-    /// Those of the queue who still are.
+    /// Queued workers that are still wanted.
     queued: BTreeSet<(Name, WorkerId)>,
 }
 
 impl Workers {
-    /// An app gets a plan for a generation; the app is new, perhaps.
+    /// Gives an app a plan for a generation; creates the app if it is new.
     pub(super) fn configure(&mut self, name: &Name, generation: Generation, plan: plan::App) {
         let app = self.apps.entry(name.clone()).or_insert_with(|| App {
             supervisor: Supervisor::new(fastrand::u64(..)),
@@ -77,12 +77,12 @@ impl Workers {
         self.apps.keys().cloned().collect()
     }
 
-    /// The apps that are configured.
+    /// The configured apps.
     pub(super) fn configured(&self) -> impl Iterator<Item = (&Name, &App)> {
         self.apps.iter().filter(|(_, app)| !app.removed)
     }
 
-    /// Tells a supervisor what has happened; says what it wants done.
+    /// Passes events to a supervisor, and returns its actions.
     pub(super) fn handle(&mut self, name: &Name, events: Vec<Event>, now: Instant) -> Vec<Action> {
         let Some(app) = self.apps.get_mut(name) else {
             return Vec::new();
@@ -93,14 +93,14 @@ impl Workers {
         let actions = app.supervisor.handle_all(events, now);
         let wanted = app.supervisor.counts().wanted;
         if by_load && wanted != before {
-            info!("app={name}: {wanted} workers wanted, by its load");
+            info!("app={name}: {wanted} workers wanted, because of its load");
         }
         self.deadlines.set(name.clone(), app.supervisor.deadline());
         self.changed = true;
         actions
     }
 
-    /// Tells the supervisors whose deadline has come.
+    /// Queues deadlines of supervisors that are due.
     pub(super) fn tell_deadlines<W>(&mut self, turn: &mut Turn<W>) {
         for name in self.deadlines.take_due(turn.now) {
             turn.tell(&name, Event::Deadline);
@@ -113,7 +113,7 @@ impl Workers {
         starts.into_iter().chain(self.deadlines.next()).min()
     }
 
-    /// Forgets the apps that are no longer configured and have no worker left; says which.
+    /// Forgets apps that are no longer configured and have no workers left. Returns their names.
     pub(super) fn forget_removed(&mut self) -> Vec<Name> {
         let gone = |app: &App| app.removed && app.supervisor.is_empty();
         let gone = self.apps.iter().filter(|(_, app)| gone(app));
@@ -144,7 +144,7 @@ impl Workers {
 
     // Starting.
 
-    /// Puts a worker into the queue of those to be started.
+    /// Queues a worker to be started.
     pub(super) fn spawn(
         &mut self,
         app: &Name,
@@ -161,7 +161,7 @@ impl Workers {
         });
     }
 
-    /// Starts the next workers of the queue, so many at most; says how many.
+    /// Starts the next queued workers, up to a number. Returns how many.
     pub(super) fn start_some<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -197,7 +197,7 @@ impl Workers {
             return;
         };
         let record = turn.world.allocate(&app).inspect_err(|error| {
-            warn!("app={app} worker={slot}: starting without a scoreboard record: {error}");
+            warn!("app={app} worker={slot} gen={generation}: starting without a scoreboard record: {error}");
         });
         let child = Child {
             app,
@@ -228,7 +228,7 @@ impl Workers {
             launch: &child.plan.launch,
             role: Role::Worker(child.slot, child.record),
             generation: child.generation,
-            // A program that never lets go of the pipe is read only where its last words would end a release.
+            // A program that never closes the pipe is read only if its last output would end a release.
             heard: own || self.is_first(child.generation),
             private: self.private(&child, !own),
         });
@@ -279,7 +279,7 @@ impl Workers {
         self.candidate == Some(generation)
     }
 
-    /// The private listener that a process gets. A program is told by a number which of its listeners this is, so each of its workers
+    /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
     /// has one.
     fn private(&self, child: &Child, always: bool) -> Private {
         if child.plan.check.is_none() {
@@ -293,7 +293,7 @@ impl Workers {
         }
     }
 
-    /// A process has come further on its way to its program; false if it is no worker.
+    /// Handles progress of a process before its program runs. Returns false if it is not a worker.
     pub(super) fn progressed<W>(
         &mut self,
         turn: &mut Turn<W>,
@@ -316,7 +316,7 @@ impl Workers {
 
     // Templates.
 
-    /// Takes all that a template, and the workers that it has forked, have said.
+    /// Handles all messages of a template and of the workers that it has forked.
     pub(super) fn read_template<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -331,7 +331,7 @@ impl Workers {
                         "app={name} template gen={} pid={pid}: application loaded",
                         key.1
                     );
-                    // What it wrote while it was loaded is not why it fails one day.
+                    // Its output while it was loading does not explain a later failure.
                     turn.world.last_words(pid);
                 }
                 Said::Forked(ticket, pid) => self.arrived(turn, name, WorkerId(ticket), pid),
@@ -363,12 +363,12 @@ impl Workers {
                 debug!("{}: forked from the template", report::Tag(child, pid));
                 turn.tell(name, Event::Executed(worker));
             }
-            // It comes after it was given up.
+            // It arrives after it was given up.
             None => send(turn, pid, Signal::SIGKILL),
         }
     }
 
-    /// An expected worker will not come; the event says why.
+    /// An expected worker will not arrive; the event is the reason.
     fn not_started<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, event: Event) {
         if let Event::Refused(worker) | Event::SpawnFailed(worker) | Event::Exited(worker) = event
             && let Some(child) = self.children.give_up(name, worker)
@@ -378,7 +378,7 @@ impl Workers {
         }
     }
 
-    /// Ends a template, after all that it has said was heard; nobody waits for what it still imports.
+    /// Ends a template after handling all its messages. No one waits for its import any more.
     pub(super) fn end_template<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -391,7 +391,7 @@ impl Workers {
         }
     }
 
-    /// A template has ended by itself.
+    /// A template has ended on its own.
     pub(super) fn template_ended<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -413,7 +413,7 @@ impl Workers {
         }
     }
 
-    /// Takes all that a template has said, and nothing after it: no worker may run that nobody knows of.
+    /// Handles all messages of a template, and allows no further ones: no worker may run that is not in the table.
     fn hear_out<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
         templates.shut(turn, key);
         self.read_template(turn, templates, key);
@@ -421,14 +421,14 @@ impl Workers {
 
     // Ending.
 
-    /// A process was reaped: the worker that it was.
+    /// A process was reaped. Returns its worker.
     pub(super) fn remove_child<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<Child> {
         let child = self.children.remove(pid)?;
         release(turn, &child);
         Some(child)
     }
 
-    /// Sends a signal to a worker; to one that is only expected, through what is to become of its template.
+    /// Sends a signal to a worker. For one that has not arrived yet, decides what happens to its template.
     pub(super) fn signal<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -461,7 +461,7 @@ impl Workers {
         if signal == Signal::SIGTERM && self.serving {
             leave_queue_to_others(turn, child, reason);
         }
-        // When it dies, the log says why it got SIGABRT first.
+        // When it dies, the log gives the reason of the SIGABRT.
         let first = match (reason, child.told) {
             (Reason::AbortGrace, Some((_, first))) => first,
             _ => reason,
@@ -490,12 +490,12 @@ impl Workers {
                 self.end_template(turn, templates, key);
             }
         } else if let Some(pid) = templates.pid(key).filter(|_| !templates.is_loaded(key)) {
-            // What keeps the worker from starting is the application's import.
+            // The import of the application keeps the worker from starting.
             warn!("{}: sending {signal} ({why})", templates.tag(key));
             send(turn, pid, signal);
         } else if signal != Signal::SIGTERM && templates.pid(key).is_some() {
-            // It was forked, or should have been, and never said who it is: it died of something that the
-            // application does at a fork, or hangs in it and may hold the template up.
+            // It was or should have been forked and has not introduced itself: a hook that the application runs at a fork has
+            // killed it, or blocks and may hold up the template.
             let what = format!(
                 "forked no worker in time ({why}): a hook that the application registered with os.register_at_fork() may fail or block"
             );
@@ -506,7 +506,7 @@ impl Workers {
     }
 }
 
-/// A release that fails by this template says why.
+/// Notes that a template is the reason why a release fails.
 fn blame<W>(turn: &mut Turn<W>, key: &Key, what: &str) {
     turn.report(Fact::Reason(
         key.0.clone(),
@@ -515,14 +515,14 @@ fn blame<W>(turn: &mut Turn<W>, key: &Key, what: &str) {
     ));
 }
 
-/// Gives a worker's record back.
+/// Releases a worker's scoreboard record.
 pub(super) fn release<W: World>(turn: &mut Turn<W>, child: &Child) {
     if let Some(record) = child.record {
         turn.world.release(&child.app, record);
     }
 }
 
-/// Signals a process of the table. KILL goes to the whole session: what the worker started must not hold on to the listeners.
+/// Signals a process of the table. KILL goes to the whole session: no process that the worker started may keep the listeners open.
 pub(super) fn send<W: World>(turn: &mut Turn<W>, pid: Pid, signal: Signal) {
     let whom = match signal {
         Signal::SIGKILL => Whom::Session,
@@ -531,7 +531,7 @@ pub(super) fn send<W: World>(turn: &mut Turn<W>, pid: Pid, signal: Signal) {
     turn.world.signal(pid, signal, whom);
 }
 
-/// Tells a worker that is to end whether it need empty the accept queues: not when others go on with them.
+/// Tells a worker that is to end whether it must empty the accept queues: not if others accept from them.
 fn leave_queue_to_others<W: World>(turn: &mut Turn<W>, child: &Child, reason: Reason) {
     let others = matches!(
         reason,

@@ -19,10 +19,10 @@ use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::Progress;
 
-/// A loop that turns so often without time passing does not wait.
+/// A loop that turns this often while no time passes does not wait.
 const MOST_SPINS: u32 = 2000;
 
-/// Records of each scoreboard: fewer than workers there may be, so that some do without.
+/// Records of each scoreboard: fewer than there may be workers, so that some have none.
 const RECORDS: u32 = 12;
 
 impl Kernel {
@@ -48,7 +48,7 @@ impl World for Kernel {
         self.idle = false;
         assert!(
             self.spins < MOST_SPINS,
-            "the loop waits when there is nothing to do"
+            "the loop waits if there is nothing to do"
         );
         if self.sources.is_empty() {
             let next = self.next().into_iter().chain(deadline).min();
@@ -155,7 +155,7 @@ impl World for Kernel {
         let dead = |cleanly| Change::Ended { cleanly };
         let processes = self.processes.iter();
         let mut zombies = processes.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
-        // The kernel tells them in no order that could be relied on.
+        // The kernel reports them in no particular order.
         match self.ticket % 2 {
             0 => zombies.next(),
             _ => zombies.next_back(),
@@ -178,7 +178,7 @@ impl World for Kernel {
     fn memory(&mut self, pid: Pid) -> Option<u64> {
         assert!(
             self.processes.contains_key(&pid),
-            "who was reaped is not looked at"
+            "a reaped process is not examined"
         );
         Some(1 << 10)
     }
@@ -202,11 +202,7 @@ impl World for Kernel {
         assert_eq!(workers.count(), 0, "an app goes after its last worker");
         self.mail.remove(app);
         let records = self.records.remove(app);
-        assert_eq!(
-            records,
-            Some(BTreeSet::new()),
-            "every record was given back"
-        );
+        assert_eq!(records, Some(BTreeSet::new()), "every record was released");
     }
 
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)> {
@@ -234,7 +230,7 @@ impl World for Kernel {
         assert_eq!(
             replies.map(|replies| replies.len()),
             Some(0),
-            "all was heard"
+            "everything was read"
         );
     }
 
@@ -248,7 +244,7 @@ impl World for Kernel {
 
     fn release(&mut self, app: &Name, record: u32) {
         let records = self.records.get_mut(app).expect("the app was admitted");
-        assert!(records.remove(&record), "a record is given back once");
+        assert!(records.remove(&record), "a record is released once");
     }
 
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
@@ -315,7 +311,7 @@ impl World for Kernel {
         let open = std::mem::take(&mut self.listeners).into_iter();
         let (kept, closed): (BTreeSet<_>, BTreeSet<_>) =
             open.partition(|at| self.committed.contains(at));
-        assert_eq!(kept, self.committed, "what is configured is open");
+        assert_eq!(kept, self.committed, "every configured listener is open");
         self.listeners = kept;
         (closed.into_iter().collect(), Vec::new())
     }
@@ -376,6 +372,6 @@ impl World for Kernel {
 
     fn answer(&mut self, caller: CallerId, answer: &str) {
         let before = self.answers.insert(caller.number(), answer.to_owned());
-        assert_eq!(before, None, "a caller is answered once");
+        assert_eq!(before, None, "a client is answered once");
     }
 }
