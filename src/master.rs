@@ -46,7 +46,7 @@ use init::Init;
 use jobs::Jobs;
 use load::Loads;
 use logs::Logs;
-use messages::Complaints;
+use messages::LogLimit;
 use preparation::Preparation;
 use system::System;
 use templates::Templates;
@@ -56,7 +56,7 @@ use workers::Workers;
 use world::{Notice, Source, World};
 
 /// The maximum number of workers started per turn, so that other events are not delayed.
-const MOST_STARTS: usize = 32;
+const MAX_STARTS: usize = 32;
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
-    complaints: Complaints,
+    log_limit: LogLimit,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
     /// There are unreaped processes left.
@@ -141,7 +141,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
-            complaints: Complaints::default(),
+            log_limit: LogLimit::default(),
             unread: BTreeSet::new(),
             unreaped: false,
             release: Release::new(),
@@ -163,21 +163,21 @@ impl<W: World> Master<W> {
         let deadline = self.deadline();
         let sources = self.turn.world.wait(deadline)?;
         self.turn.now = self.turn.world.now();
-        self.take(sources);
+        self.handle_events(sources);
         Ok(None)
     }
 
     /// Handles events.
-    fn take(&mut self, mut sources: BTreeSet<Source>) {
+    fn handle_events(&mut self, mut sources: BTreeSet<Source>) {
         sources.extend(self.unread.iter().cloned().map(Source::Messages));
         for source in sources {
-            self.take_source(source);
+            self.handle_source(source);
         }
-        if self.take_signals() || self.unreaped {
+        if self.handle_signals() || self.unreaped {
             self.unreaped = !self.reap();
         }
         let turn = &mut self.turn;
-        self.init.live(turn);
+        self.init.send_alive(turn);
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
@@ -185,10 +185,10 @@ impl<W: World> Master<W> {
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
-        self.workers.tell_deadlines(turn);
+        self.workers.queue_deadlines(turn);
     }
 
-    fn take_source(&mut self, source: Source) {
+    fn handle_source(&mut self, source: Source) {
         let turn = &mut self.turn;
         match source {
             // Signals are read in each turn: one that has interrupted the poll counts even if no event was queued for it.
@@ -201,10 +201,10 @@ impl<W: World> Master<W> {
             }
             Source::Launch(pid) => self.note_progress(pid),
             Source::Stderr(pid) => self.logs.read(turn, pid),
-            Source::Callers => self.control.accept(turn),
-            Source::Caller(fd) => {
-                if let Some((caller, request)) = turn.world.request(fd) {
-                    self.serve_caller(caller, &request);
+            Source::Clients => self.control.accept(turn),
+            Source::Client(fd) => {
+                if let Some((client, request)) = turn.world.request(fd) {
+                    self.serve_client(client, &request);
                 }
             }
             Source::Listener(address) => {
@@ -216,9 +216,9 @@ impl<W: World> Master<W> {
 
     /// Passes queued facts on and performs the resulting actions, until there are none.
     fn settle(&mut self) {
-        let mut starts = MOST_STARTS;
+        let mut starts = MAX_STARTS;
         loop {
-            self.tell();
+            self.dispatch();
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
@@ -227,8 +227,8 @@ impl<W: World> Master<W> {
             }
         }
         for name in self.workers.forget_removed() {
-            self.turn.world.dismiss(&name);
-            self.complaints.forget(&name);
+            self.turn.world.remove_app(&name);
+            self.log_limit.forget(&name);
             self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
@@ -239,15 +239,15 @@ impl<W: World> Master<W> {
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
         };
-        self.control.go_on(&mut self.turn, &self.workers, &whole);
+        self.control.resume(&mut self.turn, &self.workers, &whole);
         if self.update_status() {
             let line = self.status_line();
-            self.turn.world.tell_init(&Notice::Status(line));
+            self.turn.world.notify_init(&Notice::Status(line));
         }
     }
 
     /// Passes all queued facts to supervisors and release, including those that result from their actions.
-    fn tell(&mut self) {
+    fn dispatch(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
                 for action in self.workers.handle(&name, events, self.turn.now) {

@@ -177,7 +177,7 @@ impl Supervisor {
         [
             self.roster.next_due(),
             retry,
-            self.calm_at(),
+            self.backoff_ends_at(),
             self.soaked_at(),
             self.shrinks_at(),
         ]
@@ -234,14 +234,14 @@ impl Supervisor {
 
     /// Compares the facts with what is wanted. This is the only place that decides.
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.mature(now);
+        self.ready_by_time(now);
         self.announce_ready(actions);
         // First, because the readiness of a worker has consequences below.
         self.abort_hung(now, actions);
         self.try_candidate(now, actions);
         self.retire(actions);
         self.give_up(now, actions);
-        self.calm(now);
+        self.end_backoff(now);
         self.follow_load(now);
         self.recycle_next();
         self.end_surplus(now, actions);
@@ -252,7 +252,7 @@ impl Supervisor {
     }
 
     /// Workers that never send `READY=1` become ready after the configured time.
-    fn mature(&mut self, now: Instant) {
+    fn ready_by_time(&mut self, now: Instant) {
         for id in self.roster.due(now) {
             if let Some(State::Starting {
                 matures: Some(at), ..
@@ -290,14 +290,14 @@ impl Supervisor {
     }
 
     /// Ends the backoff when a worker has stayed up.
-    fn calm(&mut self, now: Instant) {
-        if self.calm_at().is_some_and(|at| at <= now) {
+    fn end_backoff(&mut self, now: Instant) {
+        if self.backoff_ends_at().is_some_and(|at| at <= now) {
             self.backoff.clear();
         }
     }
 
     /// When a worker that became ready after the last failure will have stayed up long enough.
-    fn calm_at(&self) -> Option<Instant> {
+    fn backoff_ends_at(&self) -> Option<Instant> {
         let failed = self.backoff.last_failure()?;
         let current = self.current.as_ref()?;
         let ready = self.roster.first_ready_after(current.generation, failed)?;

@@ -120,7 +120,9 @@ fn processes_that_a_crashed_worker_had_started_end_with_it() {
     let grandchild = run.event("started").pid;
     kill(parent(grandchild), Signal::SIGKILL).expect("it lives");
     // Its parent is dead, so the master inherits and reaps it.
-    run.logged(&[&format!("unknown process pid={grandchild}: killed by SIGKILL")]);
+    run.logged(&[&format!(
+        "unknown process pid={grandchild}: killed by SIGKILL"
+    )]);
     run.stop();
 }
 

@@ -170,7 +170,7 @@ fn an_open_listener_gets_a_new_mode() {
 fn a_removed_app_can_return_while_its_old_workers_still_drain() {
     let two = app("")
         + &format!(
-            "[app.slow]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            "[app.slow]\ngraceful_timeout = '1h'\ncommand = ['{}', 'ignore-signals']\n",
             worker()
         );
     let mut run = Run::start(&two);
@@ -185,7 +185,7 @@ fn a_removed_app_can_return_while_its_old_workers_still_drain() {
     // The same after a rollback: a new app is removed again, and the next attempt adds it.
     let three = two.clone()
         + &format!(
-            "[app.third]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            "[app.third]\ngraceful_timeout = '1h'\ncommand = ['{}', 'ignore-signals']\n",
             worker()
         );
     run.write(
@@ -303,8 +303,9 @@ fn a_listener_that_cannot_be_opened_fails_the_reload() {
 
 #[test]
 fn a_worker_that_does_not_drain_is_killed() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.reload();
     run.logged(&["gen=1", "SIGKILL (still running after graceful_timeout)"]);
     run.stop();

@@ -94,8 +94,9 @@ fn term_lets_workers_finish_and_ends_with_status_0() {
 
 #[test]
 fn a_worker_that_does_not_finish_is_killed_at_graceful_timeout() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '100ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '100ms'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     let log = run.stop();
     assert!(
         log.contains("SIGKILL (still running after graceful_timeout)"),
@@ -105,8 +106,9 @@ fn a_worker_that_does_not_finish_is_killed_at_graceful_timeout() {
 
 #[test]
 fn a_second_term_kills_at_once() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '1h'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.signal(Signal::SIGTERM);
     run.message("STOPPING=1");
     let log = run.stop();
@@ -115,8 +117,9 @@ fn a_second_term_kills_at_once() {
 
 #[test]
 fn int_gives_a_second_and_then_kills() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '1h'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.signal(Signal::SIGINT);
     assert_eq!(run.event("term").name, "term");
     let (status, log) = run.ended();

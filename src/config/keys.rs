@@ -14,7 +14,7 @@ use super::listen::{Address, Entry};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    GroupName, MOST_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
+    GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -116,9 +116,9 @@ tables! {
     /// `workers` as a table: the number follows the load.
     table "app.NAME.workers" Range {
         /// The least number of workers; with 0, an app that nobody uses has no worker.
-        min: Number<0, MOST_WORKERS> = (required), Reload;
+        min: Number<0, MAX_WORKERS> = (required), Reload;
         /// The greatest number of workers.
-        max: Number<1, MOST_WORKERS> = (required), Reload;
+        max: Number<1, MAX_WORKERS> = (required), Reload;
         /// How many workers should be idle while others are busy.
         spare: Number<0, NO_LIMIT> = 1, Reload;
         /// A worker that was not needed for this time ends.

@@ -14,7 +14,7 @@ use toml::Spanned;
 use super::{Range, units};
 
 /// The maximum number of workers of one app: more than a machine runs, few enough to catch a typing error.
-pub(super) const MOST_WORKERS: u32 = 10_000;
+pub(super) const MAX_WORKERS: u32 = 10_000;
 
 /// The maximum of a number without a limit of its own.
 pub(super) const NO_LIMIT: u32 = u32::MAX;
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
-        Number::<1, MOST_WORKERS>::read(number).map(|number| Workers::Number(number.0))
+        Number::<1, MAX_WORKERS>::read(number).map(|number| Workers::Number(number.0))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Workers, A::Error> {
@@ -205,7 +205,7 @@ typed! {
 
 impl Typed for Workers {
     fn words() -> String {
-        format!("{}, \"auto\" or table", Number::<1, MOST_WORKERS>::words())
+        format!("{}, \"auto\" or table", Number::<1, MAX_WORKERS>::words())
     }
 }
 

@@ -22,31 +22,31 @@ pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     _file: SocketFile,
-    callers: BTreeMap<RawFd, Caller>,
+    clients: BTreeMap<RawFd, Client>,
     /// Connections accepted so far.
     calls: u64,
 }
 
-struct Caller {
+struct Client {
     call: u64,
     stream: UnixStream,
     request: Vec<u8>,
     answer: Vec<u8>,
     /// The request was returned by `ready`; further input is ignored.
-    heard: bool,
+    has_request: bool,
     /// The answer is complete. The connection is closed when it is written.
     answered: bool,
 }
 
 /// Identifies a client, and never a later one with the same descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallerId {
+pub struct ClientId {
     fd: RawFd,
     call: u64,
 }
 
 #[cfg(test)]
-impl CallerId {
+impl ClientId {
     /// The only client with this descriptor.
     pub fn example(fd: RawFd) -> Self {
         Self { fd, call: 0 }
@@ -77,7 +77,7 @@ impl Control {
             listener,
             path: path.to_owned(),
             _file: file,
-            callers: BTreeMap::new(),
+            clients: BTreeMap::new(),
             calls: 0,
         })
     }
@@ -104,68 +104,68 @@ impl Control {
             };
             let allowed = getsockopt(&stream, sockopt::PeerCredentials)
                 .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
-            if self.callers.len() >= MAX_CLIENTS {
+            if self.clients.len() >= MAX_CLIENTS {
                 // Some may have closed their connection without a request, or before their answer.
-                self.callers.retain(|_, caller| !caller.is_gone());
+                self.clients.retain(|_, client| !client.is_gone());
             }
             if !allowed
-                || self.callers.len() >= MAX_CLIENTS
+                || self.clients.len() >= MAX_CLIENTS
                 || stream.set_nonblocking(true).is_err()
             {
                 continue;
             }
             let fd = stream.as_raw_fd();
             self.calls += 1;
-            let caller = Caller {
+            let client = Client {
                 call: self.calls,
                 stream,
                 request: Vec::new(),
                 answer: Vec::new(),
-                heard: false,
+                has_request: false,
                 answered: false,
             };
-            self.callers.insert(fd, caller);
+            self.clients.insert(fd, client);
             new.push(fd);
         }
     }
 
     /// Closes the connection to a client.
-    pub fn dismiss(&mut self, fd: RawFd) {
-        self.callers.remove(&fd);
+    pub fn close_client(&mut self, fd: RawFd) {
+        self.clients.remove(&fd);
     }
 
     /// Reads or writes after an event of a client's socket. Returns a request that is now complete.
-    pub fn ready(&mut self, fd: RawFd) -> Option<(CallerId, String)> {
-        let caller = self.callers.get_mut(&fd)?;
-        let open = caller.read();
-        let end = caller.request.iter().position(|&byte| byte == b'\n');
-        let hopeless = !open && (end.is_none() || caller.heard && caller.is_gone());
-        if hopeless || !caller.write() {
-            self.callers.remove(&fd);
+    pub fn ready(&mut self, fd: RawFd) -> Option<(ClientId, String)> {
+        let client = self.clients.get_mut(&fd)?;
+        let open = client.read();
+        let end = client.request.iter().position(|&byte| byte == b'\n');
+        let hopeless = !open && (end.is_none() || client.has_request && client.is_gone());
+        if hopeless || !client.write() {
+            self.clients.remove(&fd);
             return None;
         }
-        let end = end.filter(|_| !caller.heard)?;
-        caller.heard = true;
-        let request = String::from_utf8_lossy(&caller.request[..end]);
-        let call = caller.call;
-        Some((CallerId { fd, call }, request.trim().to_owned()))
+        let end = end.filter(|_| !client.has_request)?;
+        client.has_request = true;
+        let request = String::from_utf8_lossy(&client.request[..end]);
+        let call = client.call;
+        Some((ClientId { fd, call }, request.trim().to_owned()))
     }
 
     /// Sends the complete answer. The connection is closed after it.
-    pub fn answer(&mut self, id: CallerId, answer: &str) {
-        if let Some(caller) = self.callers.get_mut(&id.fd)
-            && caller.call == id.call
+    pub fn answer(&mut self, id: ClientId, answer: &str) {
+        if let Some(client) = self.clients.get_mut(&id.fd)
+            && client.call == id.call
         {
-            caller.answer.extend_from_slice(answer.as_bytes());
-            caller.answered = true;
-            if !caller.write() {
-                self.callers.remove(&id.fd);
+            client.answer.extend_from_slice(answer.as_bytes());
+            client.answered = true;
+            if !client.write() {
+                self.clients.remove(&id.fd);
             }
         }
     }
 }
 
-impl Caller {
+impl Client {
     /// Reads what is available. Returns whether more may follow.
     fn read(&mut self) -> bool {
         let mut bytes = [0; MAX_REQUEST];

@@ -137,18 +137,18 @@ impl Listeners {
 
     /// Applies changed settings to open listeners: accept queue, mode and owner. Returns what failed.
     pub fn adapt(&mut self, wanted: &[Listener]) -> Vec<String> {
-        let mut complaints = Vec::new();
+        let mut failures = Vec::new();
         for listener in wanted {
             if let Some(open) = self.open.get_mut(&listener.address)
                 && open.wanted != *listener
             {
                 if let Err(reason) = open.adapt(listener) {
-                    complaints.push(format!("{}: {reason}", listener.address));
+                    failures.push(format!("{}: {reason}", listener.address));
                 }
                 open.wanted = listener.clone();
             }
         }
-        complaints
+        failures
     }
 
     /// Closes all other listeners, and returns their addresses.

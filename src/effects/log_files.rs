@@ -300,14 +300,14 @@ mod tests {
             text: Vec::new(),
             reopen: false,
         };
-        let mut heard = vec![report.read()];
+        let mut reports = vec![report.read()];
         for piece in pieces {
             nix::unistd::write(&theirs, piece.as_bytes()).expect("room");
-            heard.push(report.read());
+            reports.push(report.read());
         }
         drop(theirs);
-        heard.push(report.read());
-        heard
+        reports.push(report.read());
+        reports
     }
 
     #[test]

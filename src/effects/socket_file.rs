@@ -366,11 +366,11 @@ mod tests {
         socket::listen(&live, Backlog::new(0).expect("a length")).expect("a socket");
         let waiting: Vec<_> = std::iter::from_fn(|| {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let caller = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
-            let caller = caller.expect("a descriptor");
+            let client = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
+            let client = client.expect("a descriptor");
             let address = UnixAddr::new(&path).expect("short");
-            socket::connect(caller.as_raw_fd(), &address).ok()?;
-            Some(caller)
+            socket::connect(client.as_raw_fd(), &address).ok()?;
+            Some(client)
         })
         .collect();
         let error = bind(&path, Rights::default()).map(drop);

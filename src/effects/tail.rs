@@ -31,18 +31,18 @@ const KEPT: usize = 8 * 1024;
 
 /// Where the output of a process is forwarded to.
 #[derive(Debug, Clone)]
-pub enum Listener {
+pub enum Destination {
     /// A log file.
     File(LogFile),
     /// The master's own standard error.
-    Errors,
+    Stderr,
     /// Nowhere.
-    Nobody,
+    Nowhere,
 }
 
 /// How far reading got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
+pub enum ReadState {
     /// Everything that was available.
     All,
     /// Up to the limit; there is more.
@@ -55,7 +55,7 @@ pub enum Heard {
 pub struct Tail {
     pipe: OwnedFd,
     /// Where it is forwarded to.
-    pub to: Listener,
+    pub to: Destination,
     /// An incomplete line.
     unfinished: Vec<u8>,
     /// The end of what was forwarded.
@@ -68,18 +68,18 @@ impl Tail {
     /// # Errors
     /// No descriptor is available.
     pub fn new(file: Option<LogFile>) -> io::Result<(Self, OwnedFd)> {
-        Self::to(file.map_or(Listener::Errors, Listener::File))
+        Self::to(file.map_or(Destination::Stderr, Destination::File))
     }
 
     /// A pipe whose content is quoted but not forwarded.
     ///
     /// # Errors
     /// No descriptor is available.
-    pub fn unheard() -> io::Result<(Self, OwnedFd)> {
-        Self::to(Listener::Nobody)
+    pub fn quoted_only() -> io::Result<(Self, OwnedFd)> {
+        Self::to(Destination::Nowhere)
     }
 
-    fn to(to: Listener) -> io::Result<(Self, OwnedFd)> {
+    fn to(to: Destination) -> io::Result<(Self, OwnedFd)> {
         let (pipe, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         // Open in both directions, so that the pipe has a reader even when the master has died, and SIGPIPE does not kill the
@@ -104,16 +104,16 @@ impl Tail {
     }
 
     /// Reads up to [`TURN`] bytes and forwards them in whole lines, a few thousand bytes at a time.
-    pub fn read(&mut self, forward: &mut dyn FnMut(&[u8])) -> Heard {
+    pub fn read(&mut self, forward: &mut dyn FnMut(&[u8])) -> ReadState {
         self.read_some(TURN, forward)
     }
 
     /// Reads everything that a process can have left when it ended, even if other processes go on writing.
-    pub fn read_rest(&mut self, forward: &mut dyn FnMut(&[u8])) -> Heard {
+    pub fn read_rest(&mut self, forward: &mut dyn FnMut(&[u8])) -> ReadState {
         self.read_some(PIPE_SIZE as usize, forward)
     }
 
-    fn read_some(&mut self, most: usize, forward: &mut dyn FnMut(&[u8])) -> Heard {
+    fn read_some(&mut self, most: usize, forward: &mut dyn FnMut(&[u8])) -> ReadState {
         let mut buffer = [0; 16 * 1024];
         let mut left = most;
         while left > 0 {
@@ -123,14 +123,14 @@ impl Tail {
                     left = left.saturating_sub(n);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Heard::All,
+                Err(Errno::EAGAIN) => return ReadState::All,
                 Ok(0) | Err(_) => {
                     self.finish(forward);
-                    return Heard::End;
+                    return ReadState::End;
                 }
             }
         }
-        Heard::Enough
+        ReadState::Enough
     }
 
     /// The process has ended: forwards an incomplete line.
@@ -162,7 +162,7 @@ impl Tail {
     }
 
     /// The last lines, joined; truncated at the start if they are long.
-    pub fn last_words(&self) -> Option<String> {
+    pub fn last_output(&self) -> Option<String> {
         let bytes: Vec<u8> = self.last.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let mut lines: Vec<String> = text
@@ -186,25 +186,25 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn hear(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>) {
+    fn read_all(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>) {
         let (mut tail, theirs) = Tail::new(None).expect("a pipe");
         let mut passed = Vec::new();
         for piece in pieces {
             nix::unistd::write(&theirs, piece).expect("room");
             assert_eq!(
                 tail.read(&mut |bytes| passed.extend_from_slice(bytes)),
-                Heard::All
+                ReadState::All
             );
         }
         drop(theirs);
-        let heard = tail.read(&mut |bytes| passed.extend_from_slice(bytes));
-        assert_eq!(heard, Heard::End, "the other end is closed");
-        (passed, tail.last_words())
+        let state = tail.read(&mut |bytes| passed.extend_from_slice(bytes));
+        assert_eq!(state, ReadState::End, "the other end is closed");
+        (passed, tail.last_output())
     }
 
     #[test]
     fn everything_is_forwarded_and_the_end_is_quoted() {
-        let (passed, words) = hear(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
+        let (passed, words) = read_all(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
         assert_eq!(passed, b"one\ntwo\n\nthree\n  ^^^\nfour\n");
         assert_eq!(words.as_deref(), Some("two | three | four"));
     }
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn lines_without_end_are_forwarded_in_pieces_and_quoted_by_their_end() {
         let long = [b'x'; 10_000];
-        let (passed, words) = hear(&[&long, b"the end"]);
+        let (passed, words) = read_all(&[&long, b"the end"]);
         assert_eq!(passed.len(), 10_008);
         let words = words.expect("some");
         assert!(
@@ -224,13 +224,13 @@ mod tests {
 
     #[test]
     fn without_output_there_is_nothing_to_quote() {
-        assert_eq!(hear(&[]), (Vec::new(), None));
+        assert_eq!(read_all(&[]), (Vec::new(), None));
     }
 
     #[test]
     fn the_quoted_output_is_plain_text_of_one_direction() {
         let said = "\x1b[31mred\x07 \u{202e}txt.exe\u{202c}\u{2066}\u{200f}\u{2028}\n\r\n";
-        let (passed, words) = hear(&[said.as_bytes()]);
+        let (passed, words) = read_all(&[said.as_bytes()]);
         assert_eq!(passed, said.as_bytes());
         assert_eq!(words.as_deref(), Some("[31mred txt.exe"));
     }
@@ -242,9 +242,9 @@ mod tests {
             let line = format!("line {number}\n");
             nix::unistd::write(&theirs, line.as_bytes()).expect("room");
         }
-        while tail.read(&mut |_| {}) == Heard::Enough {}
+        while tail.read(&mut |_| {}) == ReadState::Enough {}
         assert!(tail.last.len() <= KEPT && tail.unfinished.is_empty());
-        let words = tail.last_words();
+        let words = tail.last_output();
         assert_eq!(words.as_deref(), Some("line 9997 | line 9998 | line 9999"));
     }
 
@@ -258,7 +258,7 @@ mod tests {
         }
         let mut passed = 0;
         let mut parts = 1;
-        while tail.read(&mut |bytes| passed += bytes.len()) == Heard::Enough {
+        while tail.read(&mut |bytes| passed += bytes.len()) == ReadState::Enough {
             assert_eq!(passed, parts * TURN);
             parts += 1;
         }

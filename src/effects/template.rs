@@ -49,7 +49,7 @@ impl Template {
 
     /// Stops the template from sending. What it has sent before can still be received; a worker that has not introduced itself
     /// ends.
-    pub fn hear_no_more(&self) {
+    pub fn shut_down_read(&self) {
         // This fails only if the other end is closed.
         let _ = socket::shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }

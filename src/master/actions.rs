@@ -16,7 +16,7 @@ use crate::sys::Progress;
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The maximum number of processes reaped per turn.
-const MOST_ENDS: usize = 256;
+const MAX_ENDS: usize = 256;
 
 impl<W: World> Master<W> {
     pub(super) fn perform(&mut self, name: &Name, action: Action) {
@@ -34,10 +34,10 @@ impl<W: World> Master<W> {
             Action::Ready(worker) => return self.is_ready(name, worker),
             Action::Check(worker) => return self.begin_check(name, worker),
             Action::Proven(generation) => {
-                return turn.report(Fact::Proven(name.clone(), generation));
+                return turn.queue_fact(Fact::Proven(name.clone(), generation));
             }
             Action::Failed(generation) => {
-                return turn.report(Fact::Failed(name.clone(), generation));
+                return turn.queue_fact(Fact::Failed(name.clone(), generation));
             }
             Action::GaveUp(limits) => {
                 let within = report::short(limits.within);
@@ -81,7 +81,7 @@ impl<W: World> Master<W> {
         info!("{}: ready after {time}", report::Tag(child, pid));
         if child.plan.output.taken_over {
             // It has switched to its real standard error: its output from the start does not explain a later death.
-            self.logs.last_words(turn, pid);
+            self.logs.last_output(turn, pid);
         }
         self.watch.begin(turn, children, pid);
     }
@@ -116,9 +116,9 @@ impl<W: World> Master<W> {
         if let Some(generation) = self.workers.candidate {
             let reason = format!("its first worker {why}");
             self.turn
-                .report(Fact::Reason(app.clone(), generation, reason));
+                .queue_fact(Fact::Reason(app.clone(), generation, reason));
         }
-        self.turn.tell(app, Event::CheckFailed(worker));
+        self.turn.queue_event(app, Event::CheckFailed(worker));
     }
 
     /// Handles progress of a process before its program runs.
@@ -142,7 +142,7 @@ impl<W: World> Master<W> {
     /// Reaps processes. Before each, all messages are read: a message sent before the death counts, and the first message
     /// of a template's worker identifies it. Returns false if there may be more.
     pub(super) fn reap(&mut self) -> bool {
-        for _ in 0..MOST_ENDS {
+        for _ in 0..MAX_ENDS {
             let Some((pid, change)) = self.turn.world.changed() else {
                 return true;
             };
@@ -175,7 +175,7 @@ impl<W: World> Master<W> {
         }
         self.note_progress(pid);
         // Its last messages are handled before its death, while its pid is still its own.
-        self.tell();
+        self.dispatch();
         // Processes started by a crashed worker, or forked by a template, would keep the listeners open and be unknown. Until it
         // is reaped, its session id cannot be reused.
         let is_ours = self.workers.children.get(pid).is_some() || self.is_known(pid);
@@ -190,17 +190,17 @@ impl<W: World> Master<W> {
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
         let turn = &mut self.turn;
-        let words = self.logs.last_words(turn, pid);
+        let output = self.logs.last_output(turn, pid);
         if let Some(child) = self.workers.remove_child(turn, pid) {
             self.watch.end(pid);
-            self.worker_ended(&child, pid, exit, words.as_deref());
+            self.worker_ended(&child, pid, exit, output.as_deref());
         } else if self.jobs.is_job(pid) {
-            if let Some(job) = self.jobs.ended(turn, pid, exit, words) {
+            if let Some(job) = self.jobs.ended(turn, pid, exit, output) {
                 self.job_ended(job);
             }
         } else if let Some(key) = self.templates.key(pid).cloned() {
             self.workers
-                .template_ended(turn, &mut self.templates, &key, exit, words.as_deref());
+                .template_ended(turn, &mut self.templates, &key, exit, output.as_deref());
         } else if !self.templates.ended_as_told(pid, exit)
             && !self.logs.writer_ended(turn, pid, exit)
         {
@@ -213,10 +213,10 @@ impl<W: World> Master<W> {
         child: &super::workers::children::Child,
         pid: Pid,
         exit: Exit,
-        words: Option<&str>,
+        output: Option<&str>,
     ) {
         let now = self.turn.now;
-        let sent = child.told.map(|(signal, _)| signal);
+        let sent = child.signalled.map(|(signal, _)| signal);
         let out_of_memory = matches!(exit, Exit::Signal(Signal::SIGKILL, _))
             && sent != Some(Signal::SIGKILL)
             && self.turn.world.out_of_memory();
@@ -233,13 +233,13 @@ impl<W: World> Master<W> {
         if sent == Some(Signal::SIGTERM) {
             info!("{tag}: {death}");
         } else {
-            death += &report::last_words(words);
+            death += &report::last_output(output);
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
-        self.turn.report(Fact::Reason(
+        self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
             format!("its first worker {death}"),
@@ -275,7 +275,7 @@ impl<W: World> Master<W> {
     fn probe_ended(&mut self, name: &Name, worker: WorkerId, generation: u64, job: &Ended) {
         if let Err(end) = &job.verdict {
             let why = job
-                .words
+                .output
                 .clone()
                 .unwrap_or_else(|| format!("the probe {end}"));
             return self.check_failed(name, worker, &format!("failed its check: {why}"));
@@ -286,7 +286,7 @@ impl<W: World> Master<W> {
         // This tells a Python worker to accept on its other listeners. For another program the listener would stay readable.
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
-        self.turn.tell(name, Event::Checked(worker));
+        self.turn.queue_event(name, Event::Checked(worker));
     }
 }
 

@@ -12,7 +12,7 @@ use super::report;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
-use super::world::{CallerId, World};
+use super::world::{ClientId, World};
 use crate::release::Name;
 
 /// The interval of attempts to accept clients when no descriptor was available.
@@ -23,7 +23,7 @@ const MAX_WORKERS: i32 = 10_000;
 
 /// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum Command {
     /// Show all apps and workers.
     Status,
     /// Reload, as with HUP.
@@ -36,7 +36,7 @@ pub(super) enum Order {
     Scale(String),
 }
 
-impl Order {
+impl Command {
     /// Parses a request.
     pub(super) fn parse(request: &str) -> Option<Self> {
         let words: Vec<&str> = request.split_whitespace().collect();
@@ -54,7 +54,7 @@ impl Order {
 /// A status that is being collected. Reading the memory of a process takes the kernel time in proportion to its size, so only
 /// one is read per turn.
 struct Gathering {
-    callers: Vec<CallerId>,
+    clients: Vec<ClientId>,
     left: Vec<Pid>,
     memory: HashMap<Pid, u64>,
 }
@@ -72,19 +72,19 @@ pub(super) struct Control {
     /// When to accept clients again, after a failure.
     accept_at: Option<Instant>,
     /// Waiting for the next reload.
-    next_reload: Vec<CallerId>,
+    next_reload: Vec<ClientId>,
     /// Waiting for the current reload.
-    reload: Vec<CallerId>,
+    reload: Vec<ClientId>,
     /// Waiting until an app has the wanted number of workers.
-    scaled: Vec<(CallerId, Name)>,
-    stop: Vec<CallerId>,
+    scaled: Vec<(ClientId, Name)>,
+    stop: Vec<ClientId>,
     status: Option<Gathering>,
 }
 
 impl Control {
     /// Accepts clients.
     pub(super) fn accept<W: World>(&mut self, turn: &mut Turn<W>) {
-        let more = turn.world.accept_callers();
+        let more = turn.world.accept_clients();
         self.accept_at = more.then(|| turn.now + ACCEPT_RETRY);
     }
 
@@ -95,7 +95,7 @@ impl Control {
     }
 
     /// Retries what has failed, and continues a status.
-    pub(super) fn go_on<W: World>(
+    pub(super) fn resume<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         workers: &Workers,
@@ -117,43 +117,43 @@ impl Control {
             return;
         }
         if let Some(Gathering {
-            callers, memory, ..
+            clients, memory, ..
         }) = self.status.take()
         {
             let status = status_json(turn, workers, whole, &memory);
-            for caller in callers {
-                turn.world.answer(caller, &format!("ok\n{status}\n"));
+            for client in clients {
+                turn.world.answer(client, &format!("ok\n{status}\n"));
             }
         }
     }
 
     /// A client requests the status.
-    pub(super) fn want_status(&mut self, workers: &Workers, caller: CallerId) {
+    pub(super) fn add_status(&mut self, workers: &Workers, client: ClientId) {
         let status = self.status.get_or_insert_with(|| {
             let children = workers.configured();
             let children = children.flat_map(|(name, _)| workers.children.of(name));
             Gathering {
-                callers: Vec::new(),
+                clients: Vec::new(),
                 left: children.map(|(pid, _)| pid).collect(),
                 memory: HashMap::new(),
             }
         });
-        status.callers.push(caller);
+        status.clients.push(client);
     }
 
     /// A client waits for the next reload.
-    pub(super) fn want_reload(&mut self, caller: CallerId) {
-        self.next_reload.push(caller);
+    pub(super) fn wait_for_reload(&mut self, client: ClientId) {
+        self.next_reload.push(client);
     }
 
     /// A client waits for the end.
-    pub(super) fn want_stop(&mut self, caller: CallerId) {
-        self.stop.push(caller);
+    pub(super) fn wait_for_stop(&mut self, client: ClientId) {
+        self.stop.push(client);
     }
 
     /// A client waits until an app has the wanted number of workers.
-    pub(super) fn want_scaled(&mut self, caller: CallerId, app: Name) {
-        self.scaled.push((caller, app));
+    pub(super) fn wait_for_scale(&mut self, client: ClientId, app: Name) {
+        self.scaled.push((client, app));
     }
 
     /// Answers clients that wait for a number of workers, if it is reached or will not be.
@@ -163,14 +163,14 @@ impl Control {
         workers: &Workers,
         stopping: bool,
     ) {
-        self.scaled.retain(|(caller, name)| {
+        self.scaled.retain(|(client, name)| {
             let app = workers.apps.get(name).filter(|app| !app.removed);
             let answer = match app.filter(|_| !stopping) {
                 Some(app) => scaled(name, app),
                 None => Some(format!("error {name} is being stopped\n")),
             };
             if let Some(answer) = &answer {
-                turn.world.answer(*caller, answer);
+                turn.world.answer(*client, answer);
             }
             answer.is_none()
         });
@@ -183,8 +183,8 @@ impl Control {
 
     /// A reload is over.
     pub(super) fn reload_ends<W: World>(&mut self, turn: &mut Turn<W>, answer: &str) {
-        for caller in self.reload.drain(..) {
-            turn.world.answer(caller, answer);
+        for client in self.reload.drain(..) {
+            turn.world.answer(client, answer);
         }
     }
 
@@ -196,16 +196,16 @@ impl Control {
 
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
-        for caller in self.stop.drain(..) {
-            turn.world.answer(caller, "ok\n");
+        for client in self.stop.drain(..) {
+            turn.world.answer(client, "ok\n");
         }
-        for caller in self
+        for client in self
             .status
             .take()
             .into_iter()
-            .flat_map(|status| status.callers)
+            .flat_map(|status| status.clients)
         {
-            turn.world.answer(caller, "error the master has stopped\n");
+            turn.world.answer(client, "error the master has stopped\n");
         }
     }
 }
@@ -306,7 +306,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         .record
         .and_then(|record| turn.world.read(&child.app, record, age));
     let seen = seen.filter(|seen| seen.pid != 0);
-    let state = match (&child.told, child.ready_at) {
+    let state = match (&child.signalled, child.ready_at) {
         (Some((_, reason)), _) => format!("leaving: {}", report::reason(*reason)),
         (None, Some(_)) => "ready".into(),
         (None, None) => "starting".into(),
@@ -317,7 +317,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "generation": child.generation,
         "pid": pid.as_raw(),
         "state": state,
-        "said": child.said,
+        "said": child.status_text,
         "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),

@@ -26,9 +26,9 @@ impl Init {
     }
 
     /// Sends the keep-alive message when it is due.
-    pub(super) fn live<W: World>(&mut self, turn: &mut Turn<W>) {
+    pub(super) fn send_alive<W: World>(&mut self, turn: &mut Turn<W>) {
         if self.sign_of_life.is_some_and(|at| at <= turn.now) {
-            turn.world.tell_init(&Notice::Alive);
+            turn.world.notify_init(&Notice::Alive);
             self.sign_of_life = turn.world.watchdog().map(|every| turn.now + every);
         }
     }

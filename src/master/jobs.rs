@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Whom, World};
+use super::world::{Exit, Target, World};
 use crate::release::{Generation, Name};
 use crate::supervisor::WorkerId;
 
@@ -55,7 +55,7 @@ struct Job {
     limits: Limits,
     began: Instant,
     /// It was signalled to end.
-    told: bool,
+    signalled: bool,
     /// Its program could not be executed.
     not_executed: Option<String>,
 }
@@ -69,7 +69,7 @@ pub(super) struct Ended {
     /// Why it failed; `None` if it has succeeded.
     pub(super) verdict: Result<(), String>,
     /// Its last output on standard error.
-    pub(super) words: Option<String>,
+    pub(super) output: Option<String>,
 }
 
 /// All running jobs.
@@ -86,7 +86,7 @@ impl Jobs {
             task,
             limits,
             began: turn.now,
-            told: false,
+            signalled: false,
             not_executed: None,
         };
         self.running.insert(pid, job);
@@ -105,13 +105,13 @@ impl Jobs {
         turn: &Turn<W>,
         pid: Pid,
         exit: Exit,
-        words: Option<String>,
+        output: Option<String>,
     ) -> Option<Ended> {
         let job = self.running.remove(&pid)?;
         self.deadlines.set(pid, None);
         let time = turn.now.saturating_duration_since(job.began);
         let most = report::short(job.limits.time);
-        let verdict = match (job.not_executed, exit.is_success(), job.told) {
+        let verdict = match (job.not_executed, exit.is_success(), job.signalled) {
             (Some(why), ..) => Err(why),
             (None, true, false) => Ok(()),
             (None, _, true) => Err(format!(
@@ -125,14 +125,14 @@ impl Jobs {
             pid,
             time,
             verdict,
-            words,
+            output,
         })
     }
 
     /// Terminates jobs whose results are no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&Task) -> bool) {
         for (&pid, job) in self.running.iter_mut().filter(|(_, job)| which(&job.task)) {
-            if !std::mem::replace(&mut job.told, true) {
+            if !std::mem::replace(&mut job.signalled, true) {
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
@@ -143,7 +143,7 @@ impl Jobs {
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
         for (&pid, job) in &self.running {
-            if job.told && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
+            if job.signalled && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
                 self.deadlines.set(pid, Some(latest));
             }
         }
@@ -155,13 +155,13 @@ impl Jobs {
             let Some(job) = self.running.get_mut(&pid) else {
                 continue;
             };
-            if job.told {
+            if job.signalled {
                 let grace = report::short(job.limits.grace);
                 let task = &job.task;
                 warn!("{task} pid={pid}: sending SIGKILL (still running {grace} after SIGTERM)");
-                turn.world.signal(pid, Signal::SIGKILL, Whom::Session);
+                turn.world.signal(pid, Signal::SIGKILL, Target::Session);
             } else {
-                job.told = true;
+                job.signalled = true;
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
@@ -187,6 +187,6 @@ impl Jobs {
 /// Sends SIGTERM to a job, and SIGCONT, because a stopped process would not handle it.
 fn terminate<W: World>(turn: &mut Turn<W>, pid: Pid) {
     for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        turn.world.signal(pid, signal, Whom::Session);
+        turn.world.signal(pid, signal, Target::Session);
     }
 }

@@ -66,7 +66,7 @@ impl Loads {
     }
 
     /// A worker of an app has become busy.
-    pub(super) fn begins<W>(&mut self, turn: &Turn<W>, name: &Name) {
+    pub(super) fn becomes_busy<W>(&mut self, turn: &Turn<W>, name: &Name) {
         if self.followed.contains_key(name) {
             self.look_from(name, turn.now);
         }
@@ -120,7 +120,7 @@ impl Loads {
         let seen = see(turn, workers, name, plan);
         // A worker that is starting may be all that is needed.
         if seen.load.busy.is_some() || app.supervisor.counts().starting == 0 {
-            turn.tell(name, Event::Load(seen.load));
+            turn.queue_event(name, Event::Load(seen.load));
         }
         if seen.active {
             self.quiet_since.remove(name);
@@ -131,12 +131,12 @@ impl Loads {
         if quiet_since + QUIET > turn.now {
             self.looks.set(name.clone(), Some(turn.now + TICK));
         } else {
-            self.leave_alone(turn, workers, name, plan, &seen.records);
+            self.stop_checks(turn, workers, name, plan, &seen.records);
         }
     }
 
     /// The app is quiet: lets the workers, or the listeners, report the next load.
-    fn leave_alone<W: World>(
+    fn stop_checks<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         workers: &Workers,
@@ -205,7 +205,7 @@ fn see<W: World>(turn: &Turn<W>, workers: &Workers, name: &Name, plan: &plan::Ap
         let running = turn.world.read(name, record, age);
         let running = running.map_or(0, |seen| seen.threads_busy);
         active |= running > 0;
-        if child.told.is_none() {
+        if child.signalled.is_none() {
             ready += 1;
             busy += u32::from(running >= u64::from(threads));
             if running == 0 {

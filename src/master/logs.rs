@@ -9,10 +9,10 @@ use nix::unistd::Pid;
 
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Heard, World};
+use super::world::{Exit, ReadState, World};
 
 /// How long the master still forwards output after all processes have ended.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
 /// A process that writes more than is read at a time is paused for this long, and for as long again for each other one that does:
 /// so all of them together take a small share of the master's time.
@@ -30,17 +30,17 @@ impl Logs {
     /// Reads the standard error of a process.
     pub(super) fn read<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
         match turn.world.read_stderr(pid) {
-            Heard::All => {
+            ReadState::All => {
                 self.flooding.remove(&pid);
             }
-            Heard::Enough => {
+            ReadState::Enough => {
                 self.flooding.insert(pid);
                 turn.world.watch_stderr(pid, false);
                 let pause = PAUSE * self.flooding.len() as u32;
                 self.paused.set(pid, Some(turn.now + pause));
             }
             // It has ended, which will be reported soon, or has switched to its real standard error.
-            Heard::End => {
+            ReadState::End => {
                 self.forget(pid);
                 turn.world.watch_stderr(pid, false);
             }
@@ -55,9 +55,9 @@ impl Logs {
     }
 
     /// Reads the rest of a process's output, and stops reading. Returns the last lines of it.
-    pub(super) fn last_words<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<String> {
+    pub(super) fn last_output<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<String> {
         self.forget(pid);
-        turn.world.last_words(pid)
+        turn.world.last_output(pid)
     }
 
     fn forget(&mut self, pid: Pid) {
@@ -90,7 +90,7 @@ impl Logs {
         turn.world.keep_log_files(&BTreeSet::new());
         let until = *self
             .last_words_until
-            .get_or_insert_with(|| turn.now + LAST_WORDS);
+            .get_or_insert_with(|| turn.now + FLUSH_TIME);
         turn.world.log_files_are_quiet() || turn.now >= until
     }
 

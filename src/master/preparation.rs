@@ -86,7 +86,7 @@ impl Preparation {
     pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, ended: Ended) {
         let found = turn.world.checked(ended.pid);
         if self.step.take().is_none() {
-            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
         }
         let plan = match (ended.verdict, found) {
             (_, Ok(plan)) => plan,
@@ -124,7 +124,7 @@ impl Preparation {
         });
         match reason {
             Some(reason) => self.fail(turn, reason),
-            None => self.go_on_when_open(turn, jobs),
+            None => self.continue_when_open(turn, jobs),
         }
     }
 
@@ -138,7 +138,7 @@ impl Preparation {
                 self.fail(turn, reason);
             }
         }
-        self.go_on_when_open(turn, jobs);
+        self.continue_when_open(turn, jobs);
     }
 
     /// The time limit for opening the log files.
@@ -163,7 +163,7 @@ impl Preparation {
         }
     }
 
-    fn go_on_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+    fn continue_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         if let Some(Step::Opening(waiting, _)) = &self.step
             && waiting.is_empty()
             && let Some(candidate) = &self.candidate
@@ -188,7 +188,7 @@ impl Preparation {
             self.step = None;
             let apps = candidate.plan.apps.keys();
             let apps = apps.map(|name| name.as_str().into()).collect();
-            return turn.report(Fact::Prepared(apps));
+            return turn.queue_fact(Fact::Prepared(apps));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -200,7 +200,7 @@ impl Preparation {
             launch: command,
             role: Role::Job,
             generation: self.generation,
-            heard: true,
+            captured: true,
             private: Private::None,
         });
         match started {
@@ -232,7 +232,7 @@ impl Preparation {
         ended: Ended,
     ) {
         let Some(Step::Commands(left)) = self.step.take() else {
-            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
         };
         let (pid, time) = (ended.pid, report::short(ended.time));
         match ended.verdict {
@@ -241,7 +241,7 @@ impl Preparation {
                 self.next_command(turn, jobs, left);
             }
             Err(why) => {
-                let why = why + &report::last_words(ended.words.as_deref());
+                let why = why + &report::last_output(ended.output.as_deref());
                 error!("app={name} before pid={pid}: {why}");
                 self.fail(turn, format!("app={name}: its command `before` {why}"));
             }
@@ -250,7 +250,7 @@ impl Preparation {
 
     fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
         self.step = None;
-        turn.report(Fact::NotPrepared(reason));
+        turn.queue_fact(Fact::NotPrepared(reason));
     }
 
     /// Abandons the preparation: its result is no longer needed.

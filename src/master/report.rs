@@ -12,7 +12,7 @@ use crate::supervisor::{Action, Counts, Reason};
 use crate::sys::Stage;
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
-const LONGEST_STATUS: usize = 1000;
+const MAX_STATUS: usize = 1000;
 
 /// `app=web worker=3 gen=2 pid=4711`
 pub struct Tag<'a>(pub &'a Child, pub Pid);
@@ -48,7 +48,7 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
         false => exit.to_string(),
     };
     let age = short(now.saturating_duration_since(child.asked_for));
-    let Some((signal, why)) = child.told else {
+    let Some((signal, why)) = child.signalled else {
         let by = match exit {
             Exit::Signal(..) if !out_of_memory => ", not by preforkd",
             _ => "",
@@ -86,9 +86,9 @@ pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
 }
 
 /// The last output of a process, to follow the cause of its death.
-pub fn last_words(words: Option<&str>) -> String {
-    words.map_or(String::new(), |words| {
-        format!(" (its last output: {words})")
+pub fn last_output(output: Option<&str>) -> String {
+    output.map_or(String::new(), |output| {
+        format!(" (its last output: {output})")
     })
 }
 
@@ -123,7 +123,7 @@ pub fn workers(number: usize) -> String {
 pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
     let mut apps: Vec<_> = apps.collect();
     let line = join(&apps);
-    if line.chars().count() <= LONGEST_STATUS {
+    if line.chars().count() <= MAX_STATUS {
         return line;
     }
     let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
@@ -133,7 +133,7 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
     let (mut line, mut shown) = (String::new(), 0);
     for app in apps.iter().filter(|app| !is_well(app)) {
         let next = one(*app) + "; ";
-        if line.chars().count() + next.chars().count() > LONGEST_STATUS {
+        if line.chars().count() + next.chars().count() > MAX_STATUS {
             break;
         }
         line += &next;
@@ -215,13 +215,13 @@ mod tests {
             death(&child, killed, later, true),
             "killed by the kernel because memory ran out (SIGKILL), after 1.5s"
         );
-        child.told = Some((Signal::SIGTERM, Reason::Stop));
+        child.signalled = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(death(&child, good, later, false), "ended (stop)");
         assert_eq!(
             death(&child, bad, later, false),
             "exited with status 1 after our SIGTERM (stop)"
         );
-        child.told = Some((Signal::SIGKILL, Reason::GracefulTimeout));
+        child.signalled = Some((Signal::SIGKILL, Reason::GracefulTimeout));
         assert_eq!(
             death(&child, killed, later, false),
             "killed by SIGKILL after our SIGKILL (still running after graceful_timeout)"
@@ -271,7 +271,7 @@ mod tests {
         );
         let line = apps(200);
         assert!(
-            line.len() < LONGEST_STATUS + 100 && line.contains(" other apps "),
+            line.len() < MAX_STATUS + 100 && line.contains(" other apps "),
             "{line}"
         );
     }

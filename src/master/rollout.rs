@@ -13,14 +13,14 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         match action {
             Action::Prepare => {
-                turn.world.tell_init(&Notice::Reloading);
+                turn.world.notify_init(&Notice::Reloading);
                 self.control.reload_begins();
                 let generation = self.release.next();
                 self.preparation.begin(turn, &mut self.jobs, generation);
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, _) => self.propose(generation),
-            Action::Commit(name) => turn.tell(&name, Event::Commit),
+            Action::Commit(name) => turn.queue_event(&name, Event::Commit),
             Action::Remove(name) => {
                 if self
                     .release
@@ -31,7 +31,7 @@ impl<W: World> Master<W> {
                 }
                 self.workers.remove(turn, &name);
             }
-            Action::RollBack(name) => turn.tell(&name, Event::Rollback),
+            Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
                 self.workers.candidate = None;
@@ -54,16 +54,17 @@ impl<W: World> Master<W> {
         self.workers.candidate = Some(generation);
         for (name, app) in &candidate.plan.apps {
             let name = name.as_str().into();
-            if let Err(error) = self.turn.world.admit(&name, app) {
+            if let Err(error) = self.turn.world.add_app(&name, app) {
                 let reason = format!("cannot receive messages from its workers: {error}");
                 self.turn
-                    .report(Fact::Reason(name.clone(), generation, reason));
-                self.turn.report(Fact::Failed(name, generation));
+                    .queue_fact(Fact::Reason(name.clone(), generation, reason));
+                self.turn.queue_fact(Fact::Failed(name, generation));
                 continue;
             }
             self.workers.configure(&name, generation, app.clone());
             let policy = app.policy.clone();
-            self.turn.tell(&name, Event::Propose(generation, policy));
+            self.turn
+                .queue_event(&name, Event::Propose(generation, policy));
         }
     }
 
@@ -89,9 +90,9 @@ impl<W: World> Master<W> {
         self.workers.candidate = None;
         self.workers.serving = true;
         self.loads.stop(turn);
-        let (closed, complaints) = turn.world.keep_listeners(&plan.listeners);
-        for complaint in complaints {
-            warn!("the change of a listener does not take effect: {complaint}");
+        let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
+        for failure in failures {
+            warn!("the change of a listener does not take effect: {failure}");
         }
         for address in closed {
             info!("no longer listening on {address}");
@@ -114,7 +115,7 @@ impl<W: World> Master<W> {
         info!("generation {generation} is ready: {status}{place}");
         let answer = format!("ok\ngeneration {generation}: {status}\n");
         let line = self.status_line();
-        self.turn.world.tell_init(&Notice::Ready(line));
+        self.turn.world.notify_init(&Notice::Ready(line));
         self.control.reload_ends(&mut self.turn, &answer);
     }
 
@@ -127,7 +128,7 @@ impl<W: World> Master<W> {
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
-        self.turn.world.tell_init(&notice);
+        self.turn.world.notify_init(&notice);
         self.refused = Some(refused);
         let answer = format!("error {reason}; {keeping}\n");
         self.control.reload_ends(&mut self.turn, &answer);
@@ -147,7 +148,7 @@ impl<W: World> Master<W> {
             false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
             false => return false,
         };
-        self.turn.report(fact);
+        self.turn.queue_fact(fact);
         true
     }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 
-use super::control::{self, Order};
+use super::control::{self, Command};
 use super::workers::App;
-use super::world::{CallerId, Notice, World};
+use super::world::{ClientId, Notice, World};
 use super::{Master, Outcome};
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
@@ -18,31 +18,31 @@ const STOP_NOW: Duration = Duration::from_secs(1);
 
 impl<W: World> Master<W> {
     /// Performs the requests of the signals that have arrived. Returns whether a child has changed.
-    pub(super) fn take_signals(&mut self) -> bool {
+    pub(super) fn handle_signals(&mut self) -> bool {
         let arrived = self.turn.world.signals();
         for arrived in &arrived {
             if let Some((signal, request)) = signals::request(arrived.number) {
                 let sender = arrived.sender;
                 let sender = sender.map_or(String::new(), |pid| format!(" from pid {pid}"));
-                self.obey(&format!("{signal}{sender}"), request);
+                self.perform_request(&format!("{signal}{sender}"), request);
             }
         }
         let mut arrived = arrived.iter();
         arrived.any(|arrived| arrived.number == Signal::SIGCHLD as i32)
     }
 
-    fn obey(&mut self, from: &str, request: Request) {
+    fn perform_request(&mut self, from: &str, request: Request) {
         match request {
             Request::Reload if self.is_stopping() => {
                 info!("{from}: not reloading: the master is stopping");
             }
             Request::Reload => {
                 info!("{from}: reload");
-                self.turn.report(Fact::Requested);
+                self.turn.queue_fact(Fact::Requested);
             }
             Request::Stop | Request::StopNow if self.is_stopping() => {
                 info!("{from}: stopping now");
-                self.tell_all(&Event::StopNow);
+                self.queue_for_all(&Event::StopNow);
                 self.hurry(Duration::ZERO);
             }
             Request::Stop => {
@@ -61,7 +61,7 @@ impl<W: World> Master<W> {
             }
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
-                self.tell_all(&Event::Pause);
+                self.queue_for_all(&Event::Pause);
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
@@ -76,37 +76,37 @@ impl<W: World> Master<W> {
     }
 
     /// Performs the request of a client of the control socket.
-    pub(super) fn serve_caller(&mut self, caller: CallerId, request: &str) {
+    pub(super) fn serve_client(&mut self, client: ClientId, request: &str) {
         debug!("control: {request}");
-        match Order::parse(request) {
-            Some(Order::Status) => self.control.want_status(&self.workers, caller),
-            Some(Order::Reload) if self.is_stopping() => {
+        match Command::parse(request) {
+            Some(Command::Status) => self.control.add_status(&self.workers, client),
+            Some(Command::Reload) if self.is_stopping() => {
                 self.turn
                     .world
-                    .answer(caller, "error the master is stopping\n");
+                    .answer(client, "error the master is stopping\n");
             }
-            Some(Order::Reload) => {
-                self.control.want_reload(caller);
-                self.obey("control", Request::Reload);
+            Some(Command::Reload) => {
+                self.control.wait_for_reload(client);
+                self.perform_request("control", Request::Reload);
             }
-            Some(Order::Stop) => {
-                self.control.want_stop(caller);
-                self.obey("control", Request::Stop);
+            Some(Command::Stop) => {
+                self.control.wait_for_stop(client);
+                self.perform_request("control", Request::Stop);
             }
-            Some(Order::Reopen) => {
-                self.obey("control", Request::Reopen);
-                self.turn.world.answer(caller, "ok\n");
+            Some(Command::Reopen) => {
+                self.perform_request("control", Request::Reopen);
+                self.turn.world.answer(client, "ok\n");
             }
-            Some(Order::Scale(what)) => match control::scale(&what, &self.workers) {
+            Some(Command::Scale(what)) => match control::scale(&what, &self.workers) {
                 Ok((name, by)) => {
                     self.scale("control", &name, by);
-                    self.control.want_scaled(caller, name);
+                    self.control.wait_for_scale(client, name);
                 }
-                Err(reason) => self.turn.world.answer(caller, &format!("error {reason}\n")),
+                Err(reason) => self.turn.world.answer(client, &format!("error {reason}\n")),
             },
             None => {
                 let answer = format!("error unknown request \"{request}\"\n");
-                self.turn.world.answer(caller, &answer);
+                self.turn.world.answer(client, &answer);
             }
         }
     }
@@ -127,7 +127,7 @@ impl<W: World> Master<W> {
             let wanted = app.supervisor.counts().wanted;
             let wanted = wanted.saturating_add_signed(by).max(1);
             info!("{from}: app={name}: {wanted} workers wanted");
-            self.turn.tell(name, Event::Scale(by));
+            self.turn.queue_event(name, Event::Scale(by));
         }
     }
 
@@ -143,9 +143,9 @@ impl<W: World> Master<W> {
         }
         self.loads.stop(&mut self.turn);
         let line = self.status_line();
-        self.turn.world.tell_init(&Notice::Stopping(line));
+        self.turn.world.notify_init(&Notice::Stopping(line));
         self.control.stop_begins(&mut self.turn);
-        self.tell_all(event);
+        self.queue_for_all(event);
         self.jobs.abandon(&mut self.turn, |_| true);
         for key in self.templates.keys() {
             self.workers
@@ -165,9 +165,9 @@ impl<W: World> Master<W> {
         self.jobs.hurry(self.turn.now, grace);
     }
 
-    fn tell_all(&mut self, event: &Event) {
+    fn queue_for_all(&mut self, event: &Event) {
         for name in self.workers.names() {
-            self.turn.tell(&name, event.clone());
+            self.turn.queue_event(&name, event.clone());
         }
     }
 }

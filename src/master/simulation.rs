@@ -15,7 +15,7 @@ mod disk;
 mod kernel;
 mod world;
 
-use super::world::{Arrived, CallerId, Notice, Source, World};
+use super::world::{Arrived, ClientId, Notice, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
 use disk::{Code, Disk, End, NAMES, Written};
@@ -30,7 +30,7 @@ enum Step {
     /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
     Signal(Signal),
     /// A client of the control socket sends a request.
-    Order(&'static str),
+    Request(&'static str),
     /// A process chosen by the number dies on its own.
     Crash(usize),
     /// A worker reports that it ends, and does so later.
@@ -40,13 +40,13 @@ enum Step {
     /// A worker begins a request that never ends.
     Hangs(usize),
     /// A process that is not a worker sends READY=1.
-    Stranger(usize),
+    UnknownProcess(usize),
     /// The next forks fail, this many.
     NoForks(u32),
     /// Whether opening a listener fails from now on.
     NoListeners(bool),
     /// Messages from now on are delayed by so many milliseconds; `None`: lost.
-    Mail(Option<u64>),
+    MessageDelay(Option<u64>),
     /// Time passes while the master runs.
     Pass(u64),
     /// Time passes while the master is suspended.
@@ -149,8 +149,8 @@ impl History {
             return;
         }
         for name in self.master.workers.apps.keys() {
-            let untold =
-                living().filter(|p| p.app == *name && !p.told && !p.leaves && slot(p).is_some());
+            let untold = living()
+                .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
             // A release after one in trouble does not wait until that has no older workers.
             let before = self.serving.entry(name.clone()).or_default();
@@ -238,9 +238,9 @@ impl History {
         let kernel = self.kernel();
         let number = kernel.asked as i32;
         kernel.asked += 1;
-        let caller = CallerId::example(number);
-        kernel.requests.insert(number, (caller, order.to_owned()));
-        kernel.sources.insert(Source::Caller(number));
+        let client = ClientId::example(number);
+        kernel.requests.insert(number, (client, order.to_owned()));
+        kernel.sources.insert(Source::Client(number));
     }
 
     fn take(&mut self, step: &Step) {
@@ -250,9 +250,9 @@ impl History {
                 | Step::Write(..)
                 | Step::Spoil(_)
                 | Step::Signal(Signal::SIGHUP | Signal::SIGUSR1)
-                | Step::Order("status" | "reload" | "reopen")
+                | Step::Request("status" | "reload" | "reopen")
                 | Step::Retires(_)
-                | Step::Stranger(_)
+                | Step::UnknownProcess(_)
                 | Step::NoListeners(_)
         );
         if !harmless {
@@ -269,7 +269,7 @@ impl History {
             }
             Step::Spoil(spoilt) => self.kernel().disk.spoilt = spoilt,
             Step::Signal(signal) => self.send(signal),
-            Step::Order(order) => self.order(order),
+            Step::Request(order) => self.order(order),
             Step::Crash(n) => {
                 if let Some(pid) = self.nth(n) {
                     self.kernel().end(pid, false);
@@ -279,13 +279,14 @@ impl History {
                 if let Some((pid, _)) = self.worker(n) {
                     let process = self.kernel().processes.get_mut(&pid);
                     process.expect("it lives").leaves = true;
-                    self.kernel().say_after(0, pid, "STOPPING=1");
+                    self.kernel().send_after(0, pid, "STOPPING=1");
                     self.kernel().after(300, Due::Ends(pid, true));
                 }
             }
             Step::Retires(n) => {
                 if let Some((pid, app)) = self.worker(n) {
-                    self.kernel().say(&app, pid, "RETIRE=it is tired");
+                    self.kernel()
+                        .send_message(&app, pid, "RETIRE=it is too old");
                 }
             }
             Step::Hangs(n) => {
@@ -293,13 +294,14 @@ impl History {
                     self.hang(pid, &app);
                 }
             }
-            Step::Stranger(n) => {
+            Step::UnknownProcess(n) => {
                 let app = Name::from(NAMES[n % NAMES.len()]);
-                self.kernel().say(&app, Pid::from_raw(7), "READY=1");
+                self.kernel()
+                    .send_message(&app, Pid::from_raw(7), "READY=1");
             }
             Step::NoForks(number) => self.kernel().failing_forks = number,
             Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
-            Step::Mail(delay) => self.kernel().delay = delay,
+            Step::MessageDelay(delay) => self.kernel().delay = delay,
             Step::Pass(milliseconds) => self.pass(milliseconds),
             Step::Stopped(milliseconds) => {
                 let to = self.kernel().now + Duration::from_millis(milliseconds);
@@ -321,12 +323,12 @@ impl History {
         };
         process.busy_since = Some(since);
         if std::mem::take(&mut process.marked) {
-            self.kernel().say(app, pid, "BUSY=1");
+            self.kernel().send_message(app, pid, "BUSY=1");
         }
     }
 
     /// From now on there are no faults.
-    fn become_good(&mut self) {
+    fn stop_faults(&mut self) {
         let kernel = self.kernel();
         kernel.failing_forks = 0;
         kernel.refuses_listeners = false;
@@ -353,7 +355,7 @@ fn end() -> impl Strategy<Value = End> {
         4 => Just(End::Well),
         1 => Just(End::Badly),
         1 => Just(End::Hangs),
-        1 => Just(End::Deaf),
+        1 => Just(End::IgnoresSignals),
     ]
 }
 
@@ -361,8 +363,8 @@ fn written() -> impl Strategy<Value = Written> {
     let code = prop_oneof![
         4 => Just(Code::Good),
         1 => Just(Code::Broken),
-        1 => Just(Code::Stuck),
-        1 => Just(Code::Deaf),
+        1 => Just(Code::NeverReady),
+        1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
     let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8);
@@ -398,15 +400,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
         1 => any::<bool>().prop_map(Step::Spoil),
         6 => signal.prop_map(Step::Signal),
-        2 => order.prop_map(Step::Order),
+        2 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),
         1 => (0..8usize).prop_map(Step::Leaves),
         1 => (0..8usize).prop_map(Step::Retires),
         1 => (0..8usize).prop_map(Step::Hangs),
-        1 => (0..3usize).prop_map(Step::Stranger),
+        1 => (0..3usize).prop_map(Step::UnknownProcess),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),
-        1 => prop::option::of(0..500u64).prop_map(Step::Mail),
+        1 => prop::option::of(0..500u64).prop_map(Step::MessageDelay),
         4 => (0..400u64).prop_map(Step::Pass),
         2 => (0..20_000u64).prop_map(Step::Pass),
         2 => (0..9000u64).prop_map(Step::Stopped),
@@ -424,7 +426,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-fn live(steps: &[Step]) -> History {
+fn run_steps(steps: &[Step]) -> History {
     let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
     for step in steps {
         history.take(step);
@@ -436,11 +438,11 @@ fn live(steps: &[Step]) -> History {
 }
 
 /// A history, then a world without faults and a last reload: every app must have all its wanted workers, of that reload.
-fn live_and_settle(steps: &[Step]) {
-    let mut history = live(steps);
-    history.become_good();
+fn run_and_settle(steps: &[Step]) {
+    let mut history = run_steps(steps);
+    history.stop_faults();
     if history.outcome.is_none() {
-        history.take(&Step::Order("reload"));
+        history.take(&Step::Request("reload"));
         history.pass(600_000);
     }
     if history.outcome == Some(Outcome::CouldNotStart) {
@@ -500,8 +502,8 @@ fn live_and_settle(steps: &[Step]) {
 }
 
 /// A history, then a stop: everything ends and is reaped.
-fn live_and_stop(steps: &[Step], signal: Signal) {
-    let mut history = live(steps);
+fn run_and_stop(steps: &[Step], signal: Signal) {
+    let mut history = run_steps(steps);
     history.floors.clear();
     if history.outcome.is_none() {
         history.order("stop");
@@ -519,7 +521,7 @@ proptest! {
 
     #[test]
     fn any_history_keeps_the_promises_and_settles(steps in prop::collection::vec(step(), 0..30)) {
-        live_and_settle(&steps);
+        run_and_settle(&steps);
     }
 
     #[test]
@@ -527,7 +529,7 @@ proptest! {
         steps in prop::collection::vec(step(), 0..30),
         signal in prop_oneof![Just(Signal::SIGTERM), Just(Signal::SIGINT)],
     ) {
-        live_and_stop(&steps, signal);
+        run_and_stop(&steps, signal);
     }
 }
 
@@ -535,7 +537,7 @@ proptest! {
 
 #[test]
 fn a_worker_that_was_ready_in_time_is_not_late_because_the_master_was_suspended() {
-    live_and_settle(&[
+    run_and_settle(&[
         Step::Stopped(5000),
         Step::Signal(Signal::SIGTTIN),
         Step::Stopped(2000),
@@ -544,7 +546,7 @@ fn a_worker_that_was_ready_in_time_is_not_late_because_the_master_was_suspended(
 
 #[test]
 fn a_first_worker_that_hangs_when_it_becomes_ready_proves_nothing() {
-    live_and_settle(&[
+    run_and_settle(&[
         Step::Signal(Signal::SIGHUP),
         Step::Stopped(200),
         Step::Hangs(0),
@@ -554,8 +556,8 @@ fn a_first_worker_that_hangs_when_it_becomes_ready_proves_nothing() {
 
 #[test]
 fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
-    live_and_settle(&[
-        Step::Mail(None),
+    run_and_settle(&[
+        Step::MessageDelay(None),
         Step::Pass(5251),
         Step::Crash(2),
         Step::Signal(Signal::SIGWINCH),
@@ -565,14 +567,14 @@ fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
 #[test]
 fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
     let stuck = Written {
-        code: Code::Stuck,
+        code: Code::NeverReady,
         workers: 5,
         template: false,
         check: None,
         before: None,
         listeners: 0,
     };
-    live_and_settle(&[
+    run_and_settle(&[
         Step::Write(0, Some(stuck)),
         Step::Signal(Signal::SIGHUP),
         Step::Pass(1070),

@@ -17,10 +17,10 @@ use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 use preforkd_worker::stderr;
 
-use super::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
+use super::world::{Change, Exit, Notice, Private, Role, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::config_check::ConfigCheck;
-use crate::effects::control::{CallerId, Control};
+use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::listen::Listeners;
@@ -32,7 +32,7 @@ use crate::effects::private;
 use crate::effects::probe;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
-use crate::effects::tail::{Heard, Listener as Reader, Tail};
+use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
@@ -42,7 +42,7 @@ use crate::sys::{self, Progress};
 const POLL_RETRY: Duration = Duration::from_millis(100);
 
 /// The maximum number of events read at a time.
-const MOST_EVENTS: usize = 256;
+const MAX_EVENTS: usize = 256;
 
 /// The owner of a polled descriptor.
 enum Watched {
@@ -122,7 +122,7 @@ impl System {
         let mut system = Self {
             file,
             poll,
-            events: Events::with_capacity(MOST_EVENTS),
+            events: Events::with_capacity(MAX_EVENTS),
             watched,
             signals,
             init,
@@ -144,7 +144,7 @@ impl System {
             system.watch(fd, Watched::Init, Interest::WRITABLE)?;
         }
         if let Some(fd) = system.control.as_ref().map(Control::fd) {
-            system.watch_for(fd, Source::Callers)?;
+            system.watch_for(fd, Source::Clients)?;
         }
         Ok(system)
     }
@@ -264,13 +264,13 @@ impl System {
     fn read_tail(
         &mut self,
         pid: Pid,
-        read: impl FnOnce(&mut Tail, &mut dyn FnMut(&[u8])) -> Heard,
-    ) -> Heard {
+        read: impl FnOnce(&mut Tail, &mut dyn FnMut(&[u8])) -> ReadState,
+    ) -> ReadState {
         let Some(tail) = self.tails.get_mut(&pid) else {
-            return Heard::End;
+            return ReadState::End;
         };
         let to = tail.to.clone();
-        read(tail, &mut |bytes| pass_on(&self.log_files, &to, bytes))
+        read(tail, &mut |bytes| forward(&self.log_files, &to, bytes))
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
@@ -279,15 +279,15 @@ impl System {
     }
 }
 
-fn pass_on(files: &LogFiles, to: &Reader, bytes: &[u8]) {
+fn forward(files: &LogFiles, to: &Destination, bytes: &[u8]) {
     let file = match to {
-        Reader::Nobody => return,
-        Reader::Errors => None,
-        Reader::File(file) => files.input(file),
+        Destination::Nowhere => return,
+        Destination::Stderr => None,
+        Destination::File(file) => files.input(file),
     };
     match file {
-        Some(pipe) => stderr::pass_on(pipe, bytes),
-        None => stderr::pass_on(io::stderr(), bytes),
+        Some(pipe) => stderr::forward(pipe, bytes),
+        None => stderr::forward(io::stderr(), bytes),
     }
 }
 
@@ -331,7 +331,7 @@ impl World for System {
 
     fn start(&mut self, start: &Start) -> io::Result<Pid> {
         let private = self.private(start);
-        let (tail, theirs) = start.heard.then(|| Self::tail(start)).flatten().unzip();
+        let (tail, theirs) = start.captured.then(|| Self::tail(start)).flatten().unzip();
         let contract = self.contract(start, private.as_ref(), theirs.as_ref());
         let (pid, pipe, template) = match start.role {
             Role::Template => {
@@ -368,7 +368,7 @@ impl World for System {
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
         let private = self.privates.get(app);
         let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
-        let (tail, theirs) = Tail::unheard()?;
+        let (tail, theirs) = Tail::quoted_only()?;
         let pid = probe::start(check, private.socket(), theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
@@ -393,7 +393,7 @@ impl World for System {
         progress
     }
 
-    fn read_stderr(&mut self, pid: Pid) -> Heard {
+    fn read_stderr(&mut self, pid: Pid) -> ReadState {
         self.read_tail(pid, Tail::read)
     }
 
@@ -408,17 +408,17 @@ impl World for System {
         }
     }
 
-    fn last_words(&mut self, pid: Pid) -> Option<String> {
+    fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
         let mut tail = self.tails.remove(&pid)?;
         self.unwatch(tail.fd());
         let to = tail.to.clone();
-        tail.finish(&mut |bytes| pass_on(&self.log_files, &to, bytes));
-        tail.last_words()
+        tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
+        tail.last_output()
     }
 
-    fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom) {
-        if whom == Whom::Session {
+    fn signal(&mut self, pid: Pid, signal: Signal, target: Target) {
+        if target == Target::Session {
             // It may not lead its process group yet.
             let _ = killpg(pid, signal);
         }
@@ -489,7 +489,7 @@ impl World for System {
         self.oom_kills.happened()
     }
 
-    fn admit(&mut self, app: &Name, plan: &plan::App) -> io::Result<()> {
+    fn add_app(&mut self, app: &Name, plan: &plan::App) -> io::Result<()> {
         if !self.scoreboards.contains_key(app) {
             self.scoreboards.insert(app.clone(), Scoreboard::new(app)?);
         }
@@ -502,7 +502,7 @@ impl World for System {
         })
     }
 
-    fn dismiss(&mut self, app: &Name) {
+    fn remove_app(&mut self, app: &Name) {
         self.notify.unbind(app);
         let was_its =
             |what: &Watched| matches!(what, Watched::Master(Source::Messages(name)) if name == app);
@@ -515,7 +515,7 @@ impl World for System {
         self.notify.receive(app, most)
     }
 
-    fn order(&mut self, template: Pid, order: &Fork) -> bool {
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool {
         let template = self.templates.get(&template);
         template.is_some_and(|template| template.send(order).is_ok())
     }
@@ -524,9 +524,9 @@ impl World for System {
         self.templates.get(&template)?.receive()
     }
 
-    fn shut(&mut self, template: Pid) {
+    fn shut_down(&mut self, template: Pid) {
         if let Some(template) = self.templates.get(&template) {
-            template.hear_no_more();
+            template.shut_down_read();
         }
     }
 
@@ -571,8 +571,8 @@ impl World for System {
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
-        let complaints = self.listeners.adapt(wanted);
-        (self.listeners.keep(wanted), complaints)
+        let failures = self.listeners.adapt(wanted);
+        (self.listeners.keep(wanted), failures)
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
@@ -648,7 +648,7 @@ impl World for System {
         self.init.watchdog()
     }
 
-    fn tell_init(&mut self, notice: &Notice) {
+    fn notify_init(&mut self, notice: &Notice) {
         match notice {
             Notice::Ready(status) => self.init.ready(status),
             Notice::Reloading => self.init.reloading(),
@@ -658,32 +658,32 @@ impl World for System {
         }
     }
 
-    fn accept_callers(&mut self) -> bool {
+    fn accept_clients(&mut self) -> bool {
         let Some(control) = &mut self.control else {
             return false;
         };
-        let (callers, more) = control.accept();
+        let (clients, more) = control.accept();
         let both = Interest::READABLE | Interest::WRITABLE;
         // A closed connection may have left its number to a later one.
-        for fd in callers.into_iter().collect::<BTreeSet<_>>() {
-            let source = Watched::Master(Source::Caller(fd));
+        for fd in clients.into_iter().collect::<BTreeSet<_>>() {
+            let source = Watched::Master(Source::Client(fd));
             if let Err(error) = self.watch(fd, source, both)
                 && let Some(control) = &mut self.control
             {
                 warn!("cannot watch a client of the control socket: {error}");
-                control.dismiss(fd);
+                control.close_client(fd);
             }
         }
         more
     }
 
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)> {
-        self.control.as_mut()?.ready(caller)
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
+        self.control.as_mut()?.ready(client)
     }
 
-    fn answer(&mut self, caller: CallerId, answer: &str) {
+    fn answer(&mut self, client: ClientId, answer: &str) {
         if let Some(control) = &mut self.control {
-            control.answer(caller, answer);
+            control.answer(client, answer);
         }
     }
 }

@@ -25,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) type Key = (Name, Generation);
 
 /// A message from a template, or from a worker just forked from it.
-pub(super) enum Said {
+pub(super) enum TemplateMessage {
     /// The application is loaded; with the template's process.
     Loaded(Pid),
     /// A worker runs: its ticket and its process.
@@ -74,7 +74,7 @@ impl Templates {
             launch: &plan.launch,
             role: Role::Template,
             generation: key.1,
-            heard: true,
+            captured: true,
             private,
         })?;
         self.keys.insert(pid, key.clone());
@@ -92,7 +92,7 @@ impl Templates {
     }
 
     /// Requests a worker, now or as soon as the application is loaded.
-    pub(super) fn want<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
+    pub(super) fn request<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
         if let Some(template) = self.running.get_mut(key) {
             template.waiting.insert(order.ticket, order);
             template.send(turn);
@@ -106,22 +106,26 @@ impl Templates {
     }
 
     /// The next message; `None` if there is no more.
-    pub(super) fn receive<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) -> Option<Said> {
+    pub(super) fn receive<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        key: &Key,
+    ) -> Option<TemplateMessage> {
         let template = self.running.get_mut(key)?;
         loop {
             match turn.world.reply(template.pid)? {
                 (_, Reply::Ready) if !template.loaded => {
                     template.loaded = true;
                     template.send(turn);
-                    return Some(Said::Loaded(template.pid));
+                    return Some(TemplateMessage::Loaded(template.pid));
                 }
                 (sender, Reply::Forked { ticket }) if sender != template.pid => {
                     template.asked.remove(&ticket);
                     template.send(turn);
-                    return Some(Said::Forked(ticket, sender));
+                    return Some(TemplateMessage::Forked(ticket, sender));
                 }
                 (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
-                    return Some(Said::Failed(ticket, reason));
+                    return Some(TemplateMessage::Failed(ticket, reason));
                 }
                 (
                     _,
@@ -133,7 +137,7 @@ impl Templates {
                     // Some of its workers may run.
                     tickets.retain(|ticket| template.asked.remove(ticket));
                     if !tickets.is_empty() {
-                        return Some(Said::Lost(tickets, reason));
+                        return Some(TemplateMessage::Lost(tickets, reason));
                     }
                 }
                 // The message is forged, or answers a request that was given up.
@@ -143,9 +147,9 @@ impl Templates {
     }
 
     /// Lets a template send nothing more. Earlier messages can still be received; a worker that has not introduced itself ends.
-    pub(super) fn shut<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) {
+    pub(super) fn shut_down<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) {
         if let Some(template) = self.running.get(key) {
-            turn.world.shut(template.pid);
+            turn.world.shut_down(template.pid);
         }
     }
 
@@ -281,7 +285,7 @@ impl Template {
             && let Some((&ticket, order)) = self.waiting.first_key_value()
         {
             // Full: continues when the template has answered. Closed: the kernel reports its death.
-            if !turn.world.order(self.pid, order) {
+            if !turn.world.request_fork(self.pid, order) {
                 return;
             }
             self.asked.insert(ticket);

@@ -26,7 +26,7 @@ impl<W> Turn<W> {
     }
 
     /// Queues an event for an app's supervisor.
-    pub(super) fn tell(&mut self, app: &Name, event: Event) {
+    pub(super) fn queue_event(&mut self, app: &Name, event: Event) {
         match self.events.get_mut(app) {
             Some(events) => events.push(event),
             None => {
@@ -36,7 +36,7 @@ impl<W> Turn<W> {
     }
 
     /// Queues a fact for the release.
-    pub(super) fn report(&mut self, fact: release::Fact) {
+    pub(super) fn queue_fact(&mut self, fact: release::Fact) {
         self.facts.push_back(fact);
     }
 

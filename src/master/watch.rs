@@ -222,17 +222,17 @@ impl Watch {
         self.looks.set((pid, Look::Hang), None);
         self.looks.set((pid, Look::Stopped), None);
         error!("{}: hangs: {said}", report::Tag(child, pid));
-        turn.tell(&child.app, Event::Hung(child.worker));
+        turn.queue_event(&child.app, Event::Hung(child.worker));
     }
 
     /// One thread hangs and others serve: tells the worker to finish, and checks it until only that one is left.
     fn hangs_in_part<W: World>(&mut self, turn: &mut Turn<W>, child: &Child, pid: Pid, said: &str) {
-        if child.told.is_none() {
+        if child.signalled.is_none() {
             error!(
                 "{}: hangs: {said}; its other requests may finish",
                 report::Tag(child, pid)
             );
-            turn.tell(&child.app, Event::HungInPart(child.worker));
+            turn.queue_event(&child.app, Event::HungInPart(child.worker));
         }
         self.look_again(pid, turn.now + NEIGHBOURS_INTERVAL);
     }
@@ -248,6 +248,6 @@ pub(super) fn retire<W>(turn: &mut Turn<W>, children: &mut Children, pid: Pid, r
         && !std::mem::replace(&mut child.retired, true)
     {
         info!("{}: to be replaced: {reason}", report::Tag(child, pid));
-        turn.tell(&child.app, Event::Recycle(child.worker));
+        turn.queue_event(&child.app, Event::Recycle(child.worker));
     }
 }

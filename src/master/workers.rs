@@ -10,10 +10,10 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::Fork;
 
 use super::report;
-use super::templates::{Key, Said, Templates};
+use super::templates::{Key, TemplateMessage, Templates};
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Private, Role, Start, Whom, World};
+use super::world::{Exit, Private, Role, Start, Target, World};
 use crate::plan;
 use crate::release::{Fact, Generation, Name};
 use crate::supervisor::{Action, Event, Reason, Slot, Supervisor, WorkerId};
@@ -101,9 +101,9 @@ impl Workers {
     }
 
     /// Queues deadlines of supervisors that are due.
-    pub(super) fn tell_deadlines<W>(&mut self, turn: &mut Turn<W>) {
+    pub(super) fn queue_deadlines<W>(&mut self, turn: &mut Turn<W>) {
         for name in self.deadlines.take_due(turn.now) {
-            turn.tell(&name, Event::Deadline);
+            turn.queue_event(&name, Event::Deadline);
         }
     }
 
@@ -131,7 +131,7 @@ impl Workers {
             && !app.removed
         {
             app.removed = true;
-            turn.tell(name, Event::Remove);
+            turn.queue_event(name, Event::Remove);
         }
     }
 
@@ -193,7 +193,7 @@ impl Workers {
             error!(
                 "app={app} worker={slot} gen={generation}: not started: the generation is unknown (this is a bug in preforkd)"
             );
-            turn.tell(&app, Event::SpawnFailed(worker));
+            turn.queue_event(&app, Event::SpawnFailed(worker));
             return;
         };
         let record = turn.world.allocate(&app).inspect_err(|error| {
@@ -210,8 +210,8 @@ impl Workers {
             ready_at: None,
             stopping: false,
             retired: false,
-            said: None,
-            told: None,
+            status_text: None,
+            signalled: None,
         };
         if child.plan.template {
             self.start_from_template(turn, templates, child);
@@ -229,7 +229,7 @@ impl Workers {
             role: Role::Worker(child.slot, child.record),
             generation: child.generation,
             // A program that never closes the pipe is read only if its last output would end a release.
-            heard: own || self.is_first(child.generation),
+            captured: own || self.is_first(child.generation),
             private: self.private(&child, !own),
         });
         match started {
@@ -258,7 +258,7 @@ impl Workers {
             record: child.record,
         };
         self.children.expect(child);
-        templates.want(turn, &key, order);
+        templates.request(turn, &key, order);
     }
 
     fn refused<W: World>(
@@ -271,7 +271,7 @@ impl Workers {
         let Child { app, slot, .. } = &child;
         error!("app={app} worker={slot}: cannot {what}: {error}; retrying");
         release(turn, &child);
-        turn.tell(&child.app, Event::Refused(child.worker));
+        turn.queue_event(&child.app, Event::Refused(child.worker));
     }
 
     /// Whether a worker of this generation has to prove it.
@@ -308,7 +308,7 @@ impl Workers {
                 let stage = report::stage(*stage);
                 error!("{}: failed at {stage}: {reason}", report::Tag(child, pid));
             }
-            Progress::Executed => turn.tell(&child.app, Event::Executed(child.worker)),
+            Progress::Executed => turn.queue_event(&child.app, Event::Executed(child.worker)),
             Progress::Pending => {}
         }
         true
@@ -326,26 +326,28 @@ impl Workers {
         while let Some(said) = templates.receive(turn, key) {
             let name = &key.0;
             match said {
-                Said::Loaded(pid) => {
+                TemplateMessage::Loaded(pid) => {
                     info!(
                         "app={name} template gen={} pid={pid}: application loaded",
                         key.1
                     );
                     // Its output while it was loading does not explain a later failure.
-                    turn.world.last_words(pid);
+                    turn.world.last_output(pid);
                 }
-                Said::Forked(ticket, pid) => self.arrived(turn, name, WorkerId(ticket), pid),
-                Said::Failed(ticket, reason) => {
+                TemplateMessage::Forked(ticket, pid) => {
+                    self.arrived(turn, name, WorkerId(ticket), pid)
+                }
+                TemplateMessage::Failed(ticket, reason) => {
                     error!(
                         "{}: cannot fork a worker: {reason}; retrying",
                         templates.tag(key)
                     );
                     self.not_started(turn, name, Event::Refused(WorkerId(ticket)));
                 }
-                Said::Lost(tickets, reason) => {
+                TemplateMessage::Lost(tickets, reason) => {
                     let what = format!("cannot fork {}: {reason}", report::workers(tickets.len()));
                     error!("{}: {what}", templates.tag(key));
-                    blame(turn, key, &what);
+                    note_reason(turn, key, &what);
                     for ticket in tickets {
                         self.not_started(turn, name, Event::SpawnFailed(WorkerId(ticket)));
                     }
@@ -361,7 +363,7 @@ impl Workers {
         match self.children.get(pid) {
             Some(child) => {
                 debug!("{}: forked from the template", report::Tag(child, pid));
-                turn.tell(name, Event::Executed(worker));
+                turn.queue_event(name, Event::Executed(worker));
             }
             // It arrives after it was given up.
             None => send(turn, pid, Signal::SIGKILL),
@@ -374,7 +376,7 @@ impl Workers {
             && let Some(child) = self.children.give_up(name, worker)
         {
             release(turn, &child);
-            turn.tell(name, event);
+            turn.queue_event(name, event);
         }
     }
 
@@ -385,7 +387,7 @@ impl Workers {
         templates: &mut Templates,
         key: &Key,
     ) {
-        self.hear_out(turn, templates, key);
+        self.read_rest(turn, templates, key);
         for ticket in templates.end(turn, key) {
             self.not_started(turn, &key.0, Event::SpawnFailed(WorkerId(ticket)));
         }
@@ -398,24 +400,24 @@ impl Workers {
         templates: &mut Templates,
         key: &Key,
         exit: Exit,
-        words: Option<&str>,
+        output: Option<&str>,
     ) {
-        self.hear_out(turn, templates, key);
+        self.read_rest(turn, templates, key);
         let when = match templates.is_loaded(key) {
             true => "",
             false => ", before the application was loaded",
         };
-        let death = format!("{exit}{when}{}", report::last_words(words));
+        let death = format!("{exit}{when}{}", report::last_output(output));
         error!("{}: {death}", templates.tag(key));
-        blame(turn, key, &death);
+        note_reason(turn, key, &death);
         for ticket in templates.remove(turn, key) {
             self.not_started(turn, &key.0, Event::SpawnFailed(WorkerId(ticket)));
         }
     }
 
     /// Handles all messages of a template, and allows no further ones: no worker may run that is not in the table.
-    fn hear_out<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
-        templates.shut(turn, key);
+    fn read_rest<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
+        templates.shut_down(turn, key);
         self.read_template(turn, templates, key);
     }
 
@@ -438,11 +440,11 @@ impl Workers {
         (signal, reason): (Signal, Reason),
     ) {
         if self.queued.remove(&(name.clone(), worker)) {
-            turn.tell(name, Event::Exited(worker));
+            turn.queue_event(name, Event::Exited(worker));
         } else if let Some(pid) = self.children.pid(name, worker) {
             self.signal_process(turn, pid, signal, reason);
         } else if let Some(child) = self.children.expected(name, worker) {
-            child.told = Some((signal, reason));
+            child.signalled = Some((signal, reason));
             let key = (name.clone(), child.generation);
             self.signal_expected(turn, templates, &key, worker, (signal, reason));
         }
@@ -462,11 +464,11 @@ impl Workers {
             leave_queue_to_others(turn, child, reason);
         }
         // When it dies, the log gives the reason of the SIGABRT.
-        let first = match (reason, child.told) {
+        let first = match (reason, child.signalled) {
             (Reason::AbortGrace, Some((_, first))) => first,
             _ => reason,
         };
-        child.told = Some((signal, first));
+        child.signalled = Some((signal, first));
         let (tag, why) = (report::Tag(child, pid), report::reason(reason));
         match signal {
             Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
@@ -500,15 +502,15 @@ impl Workers {
                 "forked no worker in time ({why}): a hook that the application registered with os.register_at_fork() may fail or block"
             );
             error!("{}: {what}; ending the template", templates.tag(key));
-            blame(turn, key, &what);
+            note_reason(turn, key, &what);
             self.end_template(turn, templates, key);
         }
     }
 }
 
 /// Notes that a template is the reason why a release fails.
-fn blame<W>(turn: &mut Turn<W>, key: &Key, what: &str) {
-    turn.report(Fact::Reason(
+fn note_reason<W>(turn: &mut Turn<W>, key: &Key, what: &str) {
+    turn.queue_fact(Fact::Reason(
         key.0.clone(),
         key.1,
         format!("its template {what}"),
@@ -524,11 +526,11 @@ pub(super) fn release<W: World>(turn: &mut Turn<W>, child: &Child) {
 
 /// Signals a process of the table. KILL goes to the whole session: no process that the worker started may keep the listeners open.
 pub(super) fn send<W: World>(turn: &mut Turn<W>, pid: Pid, signal: Signal) {
-    let whom = match signal {
-        Signal::SIGKILL => Whom::Session,
-        _ => Whom::Process,
+    let target = match signal {
+        Signal::SIGKILL => Target::Session,
+        _ => Target::Process,
     };
-    turn.world.signal(pid, signal, whom);
+    turn.world.signal(pid, signal, target);
 }
 
 /// Tells a worker that is to end whether it must empty the accept queues: not if others accept from them.

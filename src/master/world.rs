@@ -16,9 +16,9 @@ use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 use crate::sys::Progress;
 
-pub use crate::effects::control::CallerId;
+pub use crate::effects::control::ClientId;
 pub use crate::effects::signals::Arrived;
-pub use crate::effects::tail::Heard;
+pub use crate::effects::tail::ReadState;
 
 /// The source of an event. Each polled descriptor belongs to one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,9 +34,9 @@ pub enum Source {
     /// A process has written to its standard error, which the master reads while it starts.
     Stderr(Pid),
     /// A client connects to the control socket.
-    Callers,
+    Clients,
     /// The connection of a client is ready.
-    Caller(i32),
+    Client(i32),
     /// A connection waits at a watched listener.
     Listener(Address),
     /// Writers have reported whether they could open their log files.
@@ -79,7 +79,7 @@ pub struct Start<'a> {
     /// The generation of its configuration.
     pub generation: Generation,
     /// Whether the master reads its standard error while it starts.
-    pub heard: bool,
+    pub captured: bool,
     /// The private listener.
     pub private: Private,
 }
@@ -139,7 +139,7 @@ impl std::fmt::Display for Exit {
 
 /// The target of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum Target {
     /// The process.
     Process,
     /// All processes of the session that it leads.
@@ -211,16 +211,16 @@ pub trait World {
     fn progress(&mut self, pid: Pid) -> Progress;
 
     /// Reads what a process has written to its standard error, and forwards it.
-    fn read_stderr(&mut self, pid: Pid) -> Heard;
+    fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
     /// Whether to report [`Source::Stderr`] of a process. Meanwhile its output stays in the pipe.
     fn watch_stderr(&mut self, pid: Pid, watch: bool);
 
     /// Reads and forwards the rest of a process's standard error, and stops reading. Returns the last lines of it.
-    fn last_words(&mut self, pid: Pid) -> Option<String>;
+    fn last_output(&mut self, pid: Pid) -> Option<String>;
 
     /// Sends a signal to a child that was not reaped.
-    fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom);
+    fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
     /// A child that has changed. One that has ended is returned again until it is reaped.
     fn changed(&mut self) -> Option<(Pid, Change)>;
@@ -240,22 +240,22 @@ pub trait World {
     ///
     /// # Errors
     /// Its socket or its scoreboard cannot be created.
-    fn admit(&mut self, app: &Name, plan: &plan::App) -> io::Result<()>;
+    fn add_app(&mut self, app: &Name, plan: &plan::App) -> io::Result<()>;
 
     /// Removes an app.
-    fn dismiss(&mut self, app: &Name);
+    fn remove_app(&mut self, app: &Name);
 
     /// The next messages of an app's processes, at most `most`, each with its sender.
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)>;
 
     /// Sends a request to a template. Returns false if its queue is full.
-    fn order(&mut self, template: Pid, order: &Fork) -> bool;
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool;
 
     /// The next reply of a template or of a worker that it has just forked, with its sender.
     fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)>;
 
     /// Stops a template from sending. Earlier messages can still be read; a process that would send later ends.
-    fn shut(&mut self, template: Pid);
+    fn shut_down(&mut self, template: Pid);
 
     /// Closes a template's socket.
     fn close(&mut self, template: Pid);
@@ -345,14 +345,14 @@ pub trait World {
     fn watchdog(&self) -> Option<std::time::Duration>;
 
     /// Sends a message to the init system.
-    fn tell_init(&mut self, notice: &Notice);
+    fn notify_init(&mut self, notice: &Notice);
 
     /// Accepts clients. Returns whether some still wait because no descriptor was available.
-    fn accept_callers(&mut self) -> bool;
+    fn accept_clients(&mut self) -> bool;
 
     /// The complete request of a client, if any.
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)>;
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)>;
 
     /// Answers a client and closes the connection.
-    fn answer(&mut self, caller: CallerId, answer: &str);
+    fn answer(&mut self, client: ClientId, answer: &str);
 }

@@ -38,7 +38,7 @@ pub fn write_line(line: &[u8], report: impl FnOnce(u64) -> String) {
 }
 
 /// Writes a few lines of another process, at most PIPE_BUF bytes, or counts them as lost.
-pub fn pass_on(to: impl AsFd, lines: &[u8]) {
+pub fn forward(to: impl AsFd, lines: &[u8]) {
     if !put(to, lines) {
         let number = lines.iter().filter(|&&b| b == b'\n').count();
         LOST.fetch_add(number as u64, Ordering::Relaxed);

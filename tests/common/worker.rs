@@ -83,7 +83,7 @@ fn main() {
         for (signal, status, name) in [(&mut term, 0, "term"), (&mut abort, 134, "abrt")] {
             if signal.read(&mut [0; 8]).is_ok() {
                 tell(name);
-                if behaviour != "deaf" {
+                if behaviour != "ignore-signals" {
                     std::process::exit(status);
                 }
             }

@@ -15,9 +15,9 @@ pub(super) enum Code {
     /// Dies before it is ready.
     Broken,
     /// Never ready; ends only by KILL.
-    Stuck,
+    NeverReady,
     /// Ready, and ignores TERM and ABRT.
-    Deaf,
+    IgnoresSignals,
 }
 
 /// How a process that runs once ends.
@@ -28,7 +28,7 @@ pub(super) enum End {
     /// Not at all, until it is told to.
     Hangs,
     /// Not even then.
-    Deaf,
+    IgnoresSignals,
 }
 
 /// An app in the configuration.
@@ -144,8 +144,8 @@ fn app(name: &str, written: &Written) -> App {
 pub(super) fn code(argument: &str) -> Code {
     match argument {
         "Broken" => Code::Broken,
-        "Stuck" => Code::Stuck,
-        "Deaf" => Code::Deaf,
+        "NeverReady" => Code::NeverReady,
+        "IgnoresSignals" => Code::IgnoresSignals,
         _ => Code::Good,
     }
 }
@@ -155,7 +155,7 @@ pub(super) fn end(argument: &str) -> End {
     match argument.trim_start_matches('/') {
         "Badly" => End::Badly,
         "Hangs" => End::Hangs,
-        "Deaf" => End::Deaf,
+        "IgnoresSignals" => End::IgnoresSignals,
         _ => End::Well,
     }
 }

@@ -9,7 +9,7 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
 use crate::config::Address;
-use crate::master::world::{Arrived, CallerId, Notice, Source};
+use crate::master::world::{Arrived, ClientId, Notice, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
@@ -37,7 +37,7 @@ pub(super) struct Process {
     pub(super) code: Code,
     /// It has ended, with status 0 or not, and was not reaped.
     pub(super) dead: Option<bool>,
-    pub(super) told: bool,
+    pub(super) signalled: bool,
     /// It will end on its own.
     pub(super) leaves: bool,
     pub(super) killed: bool,
@@ -54,7 +54,7 @@ pub(super) struct Process {
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     Executes(Pid),
-    Says(Pid, &'static str),
+    Sends(Pid, &'static str),
     /// It ends, with status 0 or not.
     Ends(Pid, bool),
     Loads(Pid),
@@ -94,7 +94,7 @@ pub(super) struct Kernel {
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
-    pub(super) requests: BTreeMap<i32, (CallerId, String)>,
+    pub(super) requests: BTreeMap<i32, (ClientId, String)>,
     /// The number of clients, and the answers they got.
     pub(super) asked: u32,
     pub(super) answers: BTreeMap<i32, String>,
@@ -190,7 +190,7 @@ impl Kernel {
             kind,
             code,
             dead: None,
-            told: false,
+            signalled: false,
             leaves: false,
             killed: false,
             ready: false,
@@ -205,16 +205,16 @@ impl Kernel {
     /// The behaviour of a worker after exec, or after it was forked.
     pub(super) fn begin_worker(&mut self, pid: Pid, code: Code) {
         match code {
-            Code::Good | Code::Deaf => self.say_after(200, pid, "READY=1"),
+            Code::Good | Code::IgnoresSignals => self.send_after(200, pid, "READY=1"),
             Code::Broken => self.after(5, Due::Ends(pid, false)),
-            Code::Stuck => {}
+            Code::NeverReady => {}
         }
     }
 
     /// A process sends a message, unless messages are lost.
-    pub(super) fn say_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
+    pub(super) fn send_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
         if let Some(delay) = self.delay {
-            self.after(milliseconds + delay, Due::Says(pid, what));
+            self.after(milliseconds + delay, Due::Sends(pid, what));
         }
     }
 
@@ -224,21 +224,21 @@ impl Kernel {
         if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }
-        let again = std::mem::replace(&mut process.told, true);
+        let again = std::mem::replace(&mut process.signalled, true);
         let kind = process.kind.clone();
         if signal == Signal::SIGKILL {
-            let deaf = matches!(kind, Kind::Job(_)) && !again;
-            assert!(!deaf, "a job is told to end before it is killed");
+            let unsignalled = matches!(kind, Kind::Job(_)) && !again;
+            assert!(!unsignalled, "a job is told to end before it is killed");
             process.killed = true;
             return self.after(0, Due::Ends(pid, false));
         }
         match (kind, process.code) {
-            (Kind::Job(End::Deaf), _) | (_, Code::Deaf) => {}
+            (Kind::Job(End::IgnoresSignals), _) | (_, Code::IgnoresSignals) => {}
             (Kind::Job(_), _) => self.after(10, Due::Ends(pid, false)),
-            (_, Code::Stuck) => {}
+            (_, Code::NeverReady) => {}
             (Kind::Template, _) => self.after(10, Due::Ends(pid, signal == Signal::SIGTERM)),
             (Kind::Worker { .. }, _) if !again => {
-                self.say_after(10, pid, "STOPPING=1");
+                self.send_after(10, pid, "STOPPING=1");
                 self.after(50, Due::Ends(pid, true));
             }
             _ => {}
@@ -255,7 +255,7 @@ impl Kernel {
         process.dead = Some(cleanly);
         if let Kind::Job(_) = process.kind
             && let Some(found) = self.found.get_mut(&pid)
-            && (process.told || !cleanly && found.is_ok())
+            && (process.signalled || !cleanly && found.is_ok())
         {
             *found = Err(String::new());
         }
@@ -268,7 +268,7 @@ impl Kernel {
         // It sends nothing more; its pid may soon be reused.
         self.due.retain(|_, due| match due {
             Due::Executes(who)
-            | Due::Says(who, _)
+            | Due::Sends(who, _)
             | Due::Ends(who, _)
             | Due::Loads(who)
             | Due::Forks(who, _) => *who != pid,
@@ -283,11 +283,11 @@ impl Kernel {
                     self.sources.insert(Source::Launch(pid));
                 }
             }
-            Due::Says(pid, what) => {
+            Due::Sends(pid, what) => {
                 if let Some(process) = self.processes.get_mut(&pid) {
                     process.ready |= what == "READY=1";
                     let app = process.app.clone();
-                    self.say(&app, pid, what);
+                    self.send_message(&app, pid, what);
                 }
             }
             Due::Ends(pid, cleanly) => self.end(pid, cleanly),
@@ -296,7 +296,7 @@ impl Kernel {
         }
     }
 
-    pub(super) fn say(&mut self, app: &Name, pid: Pid, what: &str) {
+    pub(super) fn send_message(&mut self, app: &Name, pid: Pid, what: &str) {
         if let Some(mail) = self.mail.get_mut(app) {
             mail.push_back((pid, what.to_owned()));
             self.sources.insert(Source::Messages(app.clone()));

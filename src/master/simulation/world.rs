@@ -13,14 +13,14 @@ use super::disk::{Code, End, code, end};
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::master::world::{
-    Arrived, CallerId, Change, Exit, Heard, Notice, Private, Role, Source, Start, Whom, World,
+    Arrived, Change, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::Progress;
 
 /// A loop that turns this often while no time passes does not wait.
-const MOST_SPINS: u32 = 2000;
+const MAX_SPINS: u32 = 2000;
 
 /// Records of each scoreboard: fewer than there may be workers, so that some have none.
 const RECORDS: u32 = 12;
@@ -32,7 +32,7 @@ impl Kernel {
         match end {
             End::Well => self.after(takes, Due::Ends(pid, true)),
             End::Badly => self.after(takes, Due::Ends(pid, false)),
-            End::Hangs | End::Deaf => {}
+            End::Hangs | End::IgnoresSignals => {}
         }
         Ok(pid)
     }
@@ -47,7 +47,7 @@ impl World for Kernel {
         self.spins += 1;
         self.idle = false;
         assert!(
-            self.spins < MOST_SPINS,
+            self.spins < MAX_SPINS,
             "the loop waits if there is nothing to do"
         );
         if self.sources.is_empty() {
@@ -88,8 +88,8 @@ impl World for Kernel {
                     self.replies.insert(pid, VecDeque::new());
                     match code {
                         Code::Broken => self.after(5, Due::Ends(pid, false)),
-                        Code::Stuck => {}
-                        Code::Good | Code::Deaf => self.after(300, Due::Loads(pid)),
+                        Code::NeverReady => {}
+                        Code::Good | Code::IgnoresSignals => self.after(300, Due::Loads(pid)),
                     }
                 } else {
                     self.started.push((start.app.clone(), start.generation));
@@ -137,17 +137,17 @@ impl World for Kernel {
         }
     }
 
-    fn read_stderr(&mut self, _pid: Pid) -> Heard {
-        Heard::All
+    fn read_stderr(&mut self, _pid: Pid) -> ReadState {
+        ReadState::All
     }
 
     fn watch_stderr(&mut self, _pid: Pid, _watch: bool) {}
 
-    fn last_words(&mut self, _pid: Pid) -> Option<String> {
+    fn last_output(&mut self, _pid: Pid) -> Option<String> {
         None
     }
 
-    fn signal(&mut self, pid: Pid, signal: Signal, _whom: Whom) {
+    fn signal(&mut self, pid: Pid, signal: Signal, _target: Target) {
         Self::signal(self, pid, signal);
     }
 
@@ -187,13 +187,13 @@ impl World for Kernel {
         false
     }
 
-    fn admit(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
+    fn add_app(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
         self.mail.entry(app.clone()).or_default();
         self.records.entry(app.clone()).or_default();
         Ok(())
     }
 
-    fn dismiss(&mut self, app: &Name) {
+    fn remove_app(&mut self, app: &Name) {
         let living = self
             .processes
             .values()
@@ -211,7 +211,7 @@ impl World for Kernel {
         mail.unwrap_or_default()
     }
 
-    fn order(&mut self, template: Pid, order: &Fork) -> bool {
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool {
         self.after(5, Due::Forks(template, *order));
         true
     }
@@ -220,7 +220,7 @@ impl World for Kernel {
         self.replies.get_mut(&template)?.pop_front()
     }
 
-    fn shut(&mut self, template: Pid) {
+    fn shut_down(&mut self, template: Pid) {
         self.shut.insert(template);
     }
 
@@ -358,20 +358,20 @@ impl World for Kernel {
         None
     }
 
-    fn tell_init(&mut self, notice: &Notice) {
+    fn notify_init(&mut self, notice: &Notice) {
         self.notices.push(notice.clone());
     }
 
-    fn accept_callers(&mut self) -> bool {
+    fn accept_clients(&mut self) -> bool {
         false
     }
 
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)> {
-        self.requests.remove(&caller)
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
+        self.requests.remove(&client)
     }
 
-    fn answer(&mut self, caller: CallerId, answer: &str) {
-        let before = self.answers.insert(caller.number(), answer.to_owned());
+    fn answer(&mut self, client: ClientId, answer: &str) {
+        let before = self.answers.insert(client.number(), answer.to_owned());
         assert_eq!(before, None, "a client is answered once");
     }
 }

@@ -38,9 +38,9 @@ pub struct Child {
     /// It is to be replaced, which is reported once.
     pub retired: bool,
     /// Its status text.
-    pub said: Option<Box<str>>,
+    pub status_text: Option<Box<str>>,
     /// The last signal that we sent, and the reason.
-    pub told: Option<(Signal, Reason)>,
+    pub signalled: Option<(Signal, Reason)>,
 }
 
 /// All worker processes.
@@ -67,7 +67,7 @@ impl Children {
     /// An expected worker has introduced itself. Returns the signal that it missed.
     pub fn arrived(&mut self, app: &Name, worker: WorkerId, pid: Pid) -> Option<Signal> {
         let child = self.expected.remove(&(app.clone(), worker))?;
-        let missed = child.told.map(|(signal, _)| signal);
+        let missed = child.signalled.map(|(signal, _)| signal);
         self.insert(pid, child);
         missed
     }
@@ -127,8 +127,8 @@ impl Child {
             ready_at: None,
             stopping: false,
             retired: false,
-            said: None,
-            told: None,
+            status_text: None,
+            signalled: None,
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         let expected = children
             .expected(&web, WorkerId(1))
             .expect("it is expected");
-        expected.told = Some((Signal::SIGTERM, Reason::Stop));
+        expected.signalled = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(
             children.arrived(&web, WorkerId(1), pid),
             Some(Signal::SIGTERM)
