@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use log::info;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
@@ -82,6 +83,8 @@ struct Master<W> {
     complaints: Complaints,
     /// Apps of which not all messages were read.
     unread: BTreeSet<Name>,
+    /// Templates of which not all replies were read.
+    unread_templates: BTreeSet<Pid>,
     /// Not all ends of processes were taken.
     unreaped: bool,
     release: Release,
@@ -142,6 +145,7 @@ impl<W: World> Master<W> {
             loads: Loads::default(),
             complaints: Complaints::default(),
             unread: BTreeSet::new(),
+            unread_templates: BTreeSet::new(),
             unreaped: false,
             release: Release::new(),
             preparation,
@@ -169,6 +173,8 @@ impl<W: World> Master<W> {
     /// Takes what has happened.
     fn take(&mut self, mut sources: BTreeSet<Source>) {
         sources.extend(self.unread.iter().cloned().map(Source::Messages));
+        let templates = std::mem::take(&mut self.unread_templates);
+        sources.extend(templates.into_iter().map(Source::Template));
         for source in sources {
             self.take_source(source);
         }
@@ -184,6 +190,7 @@ impl<W: World> Master<W> {
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
+        self.workers.adopt(turn);
         self.workers.tell_deadlines(turn);
     }
 
@@ -195,7 +202,7 @@ impl<W: World> Master<W> {
             Source::Messages(app) => self.read_messages(&app),
             Source::Template(pid) => {
                 if let Some(key) = self.templates.key(pid).cloned() {
-                    self.workers.read_template(turn, &mut self.templates, &key);
+                    self.read_template(&key);
                 }
             }
             Source::Launch(pid) => self.note_progress(pid),
@@ -301,7 +308,8 @@ impl<W: World> Master<W> {
 
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
-        let at_once = (!self.unread.is_empty() || self.unreaped).then_some(now);
+        let unread = !(self.unread.is_empty() && self.unread_templates.is_empty());
+        let at_once = (unread || self.unreaped).then_some(now);
         at_once
             .into_iter()
             .chain(self.workers.deadline(now))

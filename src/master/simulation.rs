@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::Reply;
 use proptest::prelude::*;
 
 mod disk;
@@ -41,6 +42,8 @@ enum Step {
     Hangs(usize),
     /// Somebody who is no worker says that he is ready.
     Stranger(usize),
+    /// Somebody who holds a template's socket claims to be the worker of this ticket.
+    Forges(usize, u64),
     /// From now on the next forks fail, so many.
     NoForks(u32),
     /// From now on no listener can be opened, or again.
@@ -297,6 +300,13 @@ impl History {
                 let app = Name::from(NAMES[n % NAMES.len()]);
                 self.kernel().say(&app, Pid::from_raw(7), "READY=1");
             }
+            Step::Forges(n, ticket) => {
+                let templates: Vec<_> = self.kernel().replies.keys().copied().collect();
+                if let Some(template) = templates.get(n) {
+                    let reply = Reply::Forked { ticket };
+                    self.kernel().reply(*template, Pid::from_raw(7), reply);
+                }
+            }
             Step::NoForks(number) => self.kernel().failing_forks = number,
             Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
             Step::Mail(delay) => self.kernel().delay = delay,
@@ -404,6 +414,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Retires),
         1 => (0..8usize).prop_map(Step::Hangs),
         1 => (0..3usize).prop_map(Step::Stranger),
+        1 => (0..3usize, 0..12u64).prop_map(|(n, ticket)| Step::Forges(n, ticket)),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),
         1 => prop::option::of(0..500u64).prop_map(Step::Mail),

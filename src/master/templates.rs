@@ -121,6 +121,7 @@ impl Templates {
                     return Some(Said::Forked(ticket, sender));
                 }
                 (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
+                    template.send(turn);
                     return Some(Said::Failed(ticket, reason));
                 }
                 (
@@ -132,6 +133,7 @@ impl Templates {
                 ) => {
                     // Some of its workers may be there.
                     tickets.retain(|ticket| template.asked.remove(ticket));
+                    template.send(turn);
                     if !tickets.is_empty() {
                         return Some(Said::Lost(tickets, reason));
                     }

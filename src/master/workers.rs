@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
@@ -33,6 +33,15 @@ pub(super) struct App {
     pub(super) ended: bool,
 }
 
+/// How often it is looked whether a worker of a template has become the master's child; that takes milliseconds.
+const ADOPTION_LOOK: Duration = Duration::from_millis(5);
+
+/// A worker that has not become one by then ends by itself.
+const ADOPTION: Duration = Duration::from_secs(6);
+
+/// So many replies of a template are taken at a time, lest one that replies without end takes all time.
+const MOST_REPLIES: usize = 256;
+
 /// A worker that the supervisor wants started.
 struct Spawn {
     app: Name,
@@ -57,6 +66,10 @@ pub(super) struct Workers {
     queue: VecDeque<Spawn>,
     /// Those of the queue who still are.
     queued: BTreeSet<(Name, WorkerId)>,
+    /// Workers of templates that are no children of the master yet, and since when they are known.
+    unadopted: BTreeMap<Pid, Instant>,
+    /// When they are looked at.
+    looks: Timers<Pid>,
 }
 
 impl Workers {
@@ -110,7 +123,11 @@ impl Workers {
     /// When the next supervisor has a deadline, or the next worker is to be started.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let starts = (!self.queued.is_empty()).then_some(now);
-        starts.into_iter().chain(self.deadlines.next()).min()
+        let starts = starts.into_iter();
+        starts
+            .chain(self.deadlines.next())
+            .chain(self.looks.next())
+            .min()
     }
 
     /// Forgets the apps that are no longer configured and have no worker left; says which.
@@ -204,8 +221,9 @@ impl Workers {
             worker,
             slot,
             generation,
-            plan,
             record: record.ok(),
+            adopted: !plan.template,
+            plan,
             asked_for: turn.now,
             ready_at: None,
             stopping: false,
@@ -316,14 +334,17 @@ impl Workers {
 
     // Templates.
 
-    /// Takes all that a template, and the workers that it has forked, have said.
+    /// Takes what a template, and the workers that it has forked, have said; false if there may be more.
     pub(super) fn read_template<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         templates: &mut Templates,
         key: &Key,
-    ) {
-        while let Some(said) = templates.receive(turn, key) {
+    ) -> bool {
+        for _ in 0..MOST_REPLIES {
+            let Some(said) = templates.receive(turn, key) else {
+                return true;
+            };
             let name = &key.0;
             match said {
                 Said::Loaded(pid) => {
@@ -334,7 +355,9 @@ impl Workers {
                     // What it wrote while it was loaded is not why it fails one day.
                     turn.world.last_words(pid);
                 }
-                Said::Forked(ticket, pid) => self.arrived(turn, name, WorkerId(ticket), pid),
+                Said::Forked(ticket, pid) => {
+                    self.arrived(turn, templates, name, WorkerId(ticket), pid);
+                }
                 Said::Failed(ticket, reason) => {
                     error!(
                         "{}: cannot fork a worker: {reason}; retrying",
@@ -352,19 +375,86 @@ impl Workers {
                 }
             }
         }
+        false
     }
 
-    fn arrived<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, worker: WorkerId, pid: Pid) {
-        if let Some(signal) = self.children.arrived(name, worker, pid) {
-            send(turn, pid, signal);
+    fn arrived<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        templates: &Templates,
+        name: &Name,
+        worker: WorkerId,
+        pid: Pid,
+    ) {
+        if self.children.get(pid).is_some() || templates.is_template(pid) {
+            // It has a part already, and lies.
+            return;
         }
-        match self.children.get(pid) {
-            Some(child) => {
-                debug!("{}: forked from the template", report::Tag(child, pid));
-                turn.tell(name, Event::Executed(worker));
+        self.children.arrived(name, worker, pid);
+        if self.children.get(pid).is_some() {
+            turn.tell(name, Event::Executed(worker));
+        }
+        self.unadopted.insert(pid, turn.now);
+        self.looks.set(pid, Some(turn.now));
+        self.adopt(turn);
+    }
+
+    /// Looks whether workers that were forked by templates have become children of the master, and sends them what they have
+    /// missed; one that comes after it was given up is killed. Until then a signal could reach another process that got the number.
+    pub(super) fn adopt<W: World>(&mut self, turn: &mut Turn<W>) {
+        for pid in self.looks.take_due(turn.now) {
+            let since = self.unadopted.get(&pid).copied();
+            let Some(since) = since.filter(|_| !self.is_adopted(turn, pid)) else {
+                continue;
+            };
+            if turn.now.saturating_duration_since(since) < ADOPTION {
+                self.looks.set(pid, Some(turn.now + ADOPTION_LOOK));
+            } else {
+                self.disown(turn, pid);
             }
-            // It comes after it was given up.
-            None => send(turn, pid, Signal::SIGKILL),
+        }
+    }
+
+    /// Whether a worker is a child of the master by now; what it says counts only then.
+    pub(super) fn is_adopted<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> bool {
+        if self.unadopted.contains_key(&pid) {
+            if !turn.world.is_child(pid) {
+                return false;
+            }
+            self.forget(pid);
+            let missed = self.adopted(pid);
+            missed
+                .into_iter()
+                .for_each(|signal| send(turn, pid, signal));
+        }
+        true
+    }
+
+    /// A process that a template has forked is the master's child; the signal that it is to get now.
+    fn adopted(&mut self, pid: Pid) -> Option<Signal> {
+        let Some(child) = self.children.get_mut(pid) else {
+            return Some(Signal::SIGKILL);
+        };
+        child.adopted = true;
+        debug!("{}: forked from the template", report::Tag(child, pid));
+        child.told.map(|(signal, _)| signal)
+    }
+
+    /// A process that was no worker was reaped.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.unadopted.remove(&pid);
+        self.looks.set(pid, None);
+    }
+
+    /// A process has said that it is a worker, and is no child of the master.
+    fn disown<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
+        self.unadopted.remove(&pid);
+        if let Some(child) = self.remove_child(turn, pid) {
+            error!(
+                "{}: not a child of the master; it is not taken for a worker",
+                report::Tag(&child, pid)
+            );
+            turn.tell(&child.app, Event::SpawnFailed(child.worker));
         }
     }
 
@@ -416,7 +506,7 @@ impl Workers {
     /// Takes all that a template has said, and nothing after it: no worker may run that nobody knows of.
     fn hear_out<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
         templates.shut(turn, key);
-        self.read_template(turn, templates, key);
+        while !self.read_template(turn, templates, key) {}
     }
 
     // Ending.
@@ -424,6 +514,7 @@ impl Workers {
     /// A process was reaped: the worker that it was.
     pub(super) fn remove_child<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<Child> {
         let child = self.children.remove(pid)?;
+        self.forget(pid);
         release(turn, &child);
         Some(child)
     }
@@ -472,7 +563,9 @@ impl Workers {
             Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
             _ => warn!("{tag}: sending {signal} ({why})"),
         }
-        send(turn, pid, signal);
+        if child.adopted {
+            send(turn, pid, signal);
+        }
     }
 
     fn signal_expected<W: World>(

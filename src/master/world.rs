@@ -217,6 +217,9 @@ pub trait World {
     /// Reaps a child that has ended, after all that its crash left behind in its session was killed.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
 
+    /// Whether a process is a child that was not reaped, so that its number is its own.
+    fn is_child(&mut self, pid: Pid) -> bool;
+
     /// The memory that a process has to itself, in bytes.
     fn memory(&mut self, pid: Pid) -> Option<u64>;
 

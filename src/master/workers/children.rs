@@ -30,6 +30,9 @@ pub struct Child {
     pub plan: Rc<plan::App>,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
+    /// It is the master's child, so that its number is its own. A worker that was forked by a template becomes that when the
+    /// intermediate process has ended.
+    pub adopted: bool,
     /// When it was asked for.
     pub asked_for: Instant,
     /// When it has become ready.
@@ -124,6 +127,7 @@ impl Child {
             generation: 1,
             plan: Rc::new(plan::App::example(1)),
             record: None,
+            adopted: true,
             asked_for: Instant::now(),
             ready_at: None,
             stopping: false,
