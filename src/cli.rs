@@ -12,6 +12,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
@@ -90,6 +91,16 @@ enum Command {
 
 /// Does what the command line says.
 pub fn run() -> ExitCode {
+    // Each worker comes this way, so that it is kept short.
+    let words: Vec<String> = std::env::args_os()
+        .skip(1)
+        .take(4)
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if words.first().is_some_and(|word| word == launcher::COMMAND) {
+        eprintln!("{}", launcher::run(&words[1..]));
+        return FAILED.into();
+    }
     let arguments = Arguments::parse();
     let own_task = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),

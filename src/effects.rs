@@ -18,5 +18,6 @@ pub mod probe;
 pub mod scoreboard;
 pub mod signals;
 pub mod socket_file;
+pub mod spawn;
 pub mod tail;
 pub mod template;

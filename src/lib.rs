@@ -18,6 +18,7 @@ pub mod client;
 pub mod config;
 pub mod config_check;
 pub mod effects;
+pub mod launcher;
 pub mod log_writer;
 pub mod logging;
 pub mod master;

@@ -19,6 +19,11 @@ use nix::unistd::{Pid, getpid, pipe2};
 /// The first descriptor that a child finds its own at, as with systemd: sd_listen_fds(3).
 const FIRST_FD: RawFd = 3;
 
+/// The variable with the process id that the child has only then, and room for that.
+const LISTEN_PID: &[u8; 23] = b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+/// Where the number begins.
+const LISTEN_PID_AT: usize = 11;
+
 /// Everything that a child needs; all memory is allocated before the fork.
 pub struct Process<'a> {
     /// The file to execute.
@@ -107,7 +112,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut listen_pid = *LISTEN_PID;
     let mut args = pointers(&process.args);
     args.push(ptr::null());
     let mut env = pointers(&process.env);
@@ -133,7 +138,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     // SAFETY: the child only makes async-signal-safe calls on memory prepared above, and ends in execve or _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
-        write_decimal(&mut listen_pid[11..], getpid().as_raw());
+        write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
         child.run();
     }
     let error = io::Error::last_os_error();
@@ -143,6 +148,27 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     } else {
         Ok((Pid::from_raw(forked), report))
     }
+}
+
+/// Turns this process, which the master has started, into another one; tells the master through `report` if that fails.
+pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
+    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
+    let mut listen_pid = *LISTEN_PID;
+    write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
+    let mut args = pointers(&process.args);
+    args.push(ptr::null());
+    let mut env = pointers(&process.env);
+    env.push(listen_pid.as_ptr().cast());
+    env.push(ptr::null());
+    let child = Child {
+        process,
+        args: &args,
+        env: &env,
+        moved: vec![-1; process.fds.len()],
+        report: report.as_raw_fd(),
+        master,
+    };
+    child.run()
 }
 
 /// Writes a positive number and a NUL; the child cannot allocate.

@@ -103,7 +103,8 @@ macro_rules! each_call {
 }
 
 each_call! {
-    fork: EAGAIN,
+    posix_spawn: EAGAIN,
+    memfd_create: EMFILE,
     pipe2: EMFILE,
     accept4: EMFILE,
     epoll_ctl: ENOMEM,

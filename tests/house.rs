@@ -152,6 +152,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "private",
             "probe",
             "scoreboard",
+            "spawn",
             "signals",
             "socket_file",
             "tail",
@@ -165,6 +166,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "paths" => &["notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
+                "spawn" => &["launch"],
                 _ => &[],
             };
             let allowed = users.contains(&name.as_str());

@@ -9,8 +9,9 @@ use std::os::unix::ffi::OsStringExt;
 use nix::unistd::Pid;
 use preforkd_worker::{contract, env};
 
+use super::spawn::spawn;
 use crate::plan::{self, Launch};
-use crate::sys::{self, Process};
+use crate::sys::Process;
 
 /// What a process finds of its master.
 pub struct Contract<'a> {
@@ -95,7 +96,7 @@ fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os().filter(move |(key, _)| !is_private(key))
 }
 
-/// Forks and executes; the pipe tells how far the child comes ([`sys::progress`]).
+/// Starts a process; the pipe tells how far the child comes ([`crate::sys::progress`]).
 ///
 /// # Errors
 /// No process could be made.
@@ -141,7 +142,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         }
     }
     let user = launch.user.as_ref();
-    sys::spawn(&Process {
+    spawn(Process {
         program: c_string(launch.program.clone().into_os_string())?,
         args: launch
             .args
@@ -171,7 +172,7 @@ pub fn own(
     fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
-    let (pid, _) = sys::spawn(&Process {
+    let (pid, _) = spawn(Process {
         // Also when the file was replaced by another since.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,

@@ -6,7 +6,7 @@ import sys
 from . import findings, places, prepare
 
 # Parts beside the rows, in the order they are done in.
-PARTS = ("p99", "instructions", "memory", "start", "idle", "fairness")
+PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness")
 
 
 def arguments(text):
@@ -110,10 +110,10 @@ def rates(names, options, with_load):
 
 def parts(options):
     """The parts that do not measure rates."""
-    from . import fairness, idle, instructions, memory, start
+    from . import fairness, idle, instructions, memory, start, work
 
     found = []
-    for part in (instructions, memory, start, idle, fairness):
+    for part in (instructions, memory, start, work, idle, fairness):
         name = part.__name__.rpartition(".")[2]
         if options.wants(name):
             results = part.run(options)
