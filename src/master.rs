@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use log::info;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
@@ -83,6 +84,8 @@ struct Master<W> {
     log_limit: LogLimit,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
+    /// Templates with unread replies.
+    unread_templates: BTreeSet<Pid>,
     /// There are unreaped processes left.
     unreaped: bool,
     release: Release,
@@ -143,6 +146,7 @@ impl<W: World> Master<W> {
             loads: Loads::default(),
             log_limit: LogLimit::default(),
             unread: BTreeSet::new(),
+            unread_templates: BTreeSet::new(),
             unreaped: false,
             release: Release::new(),
             preparation,
@@ -170,6 +174,8 @@ impl<W: World> Master<W> {
     /// Handles events.
     fn handle_events(&mut self, mut sources: BTreeSet<Source>) {
         sources.extend(self.unread.iter().cloned().map(Source::Messages));
+        let templates = std::mem::take(&mut self.unread_templates);
+        sources.extend(templates.into_iter().map(Source::Template));
         for source in sources {
             self.handle_source(source);
         }
@@ -185,6 +191,7 @@ impl<W: World> Master<W> {
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
+        self.workers.adopt(turn);
         self.workers.queue_deadlines(turn);
     }
 
@@ -196,7 +203,7 @@ impl<W: World> Master<W> {
             Source::Messages(app) => self.read_messages(&app),
             Source::Template(pid) => {
                 if let Some(key) = self.templates.key(pid).cloned() {
-                    self.workers.read_template(turn, &mut self.templates, &key);
+                    self.read_template(&key);
                 }
             }
             Source::Launch(pid) => self.note_progress(pid),
@@ -302,7 +309,8 @@ impl<W: World> Master<W> {
 
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
-        let at_once = (!self.unread.is_empty() || self.unreaped).then_some(now);
+        let unread = !(self.unread.is_empty() && self.unread_templates.is_empty());
+        let at_once = (unread || self.unreaped).then_some(now);
         at_once
             .into_iter()
             .chain(self.workers.deadline(now))

@@ -161,8 +161,7 @@ impl<W: World> Master<W> {
         if self.workers.children.get(pid).is_none() && !self.is_known(pid) {
             // It may be a worker that was just forked and has not introduced itself.
             for key in self.templates.keys() {
-                self.workers
-                    .read_template(&mut self.turn, &mut self.templates, &key);
+                self.read_template(&key);
             }
         }
         if let Some(app) = self
@@ -204,6 +203,7 @@ impl<W: World> Master<W> {
         } else if !self.templates.ended_as_told(pid, exit)
             && !self.logs.writer_ended(turn, pid, exit)
         {
+            self.workers.forget(pid);
             debug!("unknown process pid={pid}: {exit}");
         }
     }

@@ -132,6 +132,7 @@ impl Control {
         let status = self.status.get_or_insert_with(|| {
             let children = workers.configured();
             let children = children.flat_map(|(name, _)| workers.children.of(name));
+            let children = children.filter(|(_, child)| child.adopted);
             Gathering {
                 clients: Vec::new(),
                 left: children.map(|(pid, _)| pid).collect(),

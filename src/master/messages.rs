@@ -7,6 +7,7 @@ use log::{debug, info};
 use nix::unistd::Pid;
 use preforkd_worker::notify::Message;
 
+use super::templates::Key;
 use super::world::World;
 use super::{Master, report, watch};
 use crate::release::Name;
@@ -53,18 +54,29 @@ impl<W: World> Master<W> {
         // A worker of a template sends its pid over the template's socket before any other message: the sender of each
         // message in this queue has introduced itself there.
         for key in self.templates.of(app) {
-            self.workers
-                .read_template(&mut self.turn, &mut self.templates, &key);
+            self.read_template(&key);
         }
         for (pid, text) in messages {
             self.handle_message(app, pid, &text);
         }
     }
 
+    /// Handles the replies of a template.
+    pub(super) fn read_template(&mut self, key: &Key) {
+        let (turn, templates) = (&mut self.turn, &mut self.templates);
+        if !self.workers.read_template(turn, templates, key) {
+            self.unread_templates.extend(self.templates.pid(key));
+        }
+    }
+
     fn handle_message(&mut self, app: &Name, pid: Pid, text: &str) {
         let turn = &mut self.turn;
+        let is_adopted = self.workers.is_adopted(turn, pid);
         let children = &mut self.workers.children;
-        let Some(child) = children.get_mut(pid).filter(|child| child.app == *app) else {
+        let Some(child) = children
+            .get_mut(pid)
+            .filter(|child| child.app == *app && is_adopted)
+        else {
             if Message::parse(text.as_bytes()).ready && self.log_limit.allow(app, turn.now) {
                 info!(
                     "app={app}: ignoring READY=1 from pid={pid}, which is not a worker (the worker's own process must send it)"

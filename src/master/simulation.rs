@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::Reply;
 use proptest::prelude::*;
 
 mod disk;
@@ -41,6 +42,8 @@ enum Step {
     Hangs(usize),
     /// A process that is not a worker sends READY=1.
     UnknownProcess(usize),
+    /// A process with a template's socket claims to be the worker of this ticket.
+    Forges(usize, u64),
     /// The next forks fail, this many.
     NoForks(u32),
     /// Whether opening a listener fails from now on.
@@ -299,6 +302,13 @@ impl History {
                 self.kernel()
                     .send_message(&app, Pid::from_raw(7), "READY=1");
             }
+            Step::Forges(n, ticket) => {
+                let templates: Vec<_> = self.kernel().replies.keys().copied().collect();
+                if let Some(template) = templates.get(n) {
+                    let reply = Reply::Forked { ticket };
+                    self.kernel().reply(*template, Pid::from_raw(7), reply);
+                }
+            }
             Step::NoForks(number) => self.kernel().failing_forks = number,
             Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
             Step::MessageDelay(delay) => self.kernel().delay = delay,
@@ -406,6 +416,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..8usize).prop_map(Step::Retires),
         1 => (0..8usize).prop_map(Step::Hangs),
         1 => (0..3usize).prop_map(Step::UnknownProcess),
+        1 => (0..3usize, 0..12u64).prop_map(|(n, ticket)| Step::Forges(n, ticket)),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),
         1 => prop::option::of(0..500u64).prop_map(Step::MessageDelay),

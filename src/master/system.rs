@@ -481,6 +481,16 @@ impl World for System {
         }
     }
 
+    fn is_child(&mut self, pid: Pid) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        loop {
+            match waitid(Id::Pid(pid), flags) {
+                Err(Errno::EINTR) => {}
+                other => return other != Err(Errno::ECHILD),
+            }
+        }
+    }
+
     fn memory(&mut self, pid: Pid) -> Option<u64> {
         memory::share(pid)
     }

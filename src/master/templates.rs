@@ -125,6 +125,7 @@ impl Templates {
                     return Some(TemplateMessage::Forked(ticket, sender));
                 }
                 (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
+                    template.send(turn);
                     return Some(TemplateMessage::Failed(ticket, reason));
                 }
                 (
@@ -136,6 +137,7 @@ impl Templates {
                 ) => {
                     // Some of its workers may run.
                     tickets.retain(|ticket| template.asked.remove(ticket));
+                    template.send(turn);
                     if !tickets.is_empty() {
                         return Some(TemplateMessage::Lost(tickets, reason));
                     }

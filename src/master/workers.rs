@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
@@ -33,6 +33,15 @@ pub(super) struct App {
     pub(super) ended: bool,
 }
 
+/// The interval of checks whether a worker of a template has become the master's child, which takes milliseconds.
+const ADOPTION_LOOK: Duration = Duration::from_millis(5);
+
+/// The time in which a worker of a template must become the master's child.
+const ADOPTION: Duration = Duration::from_secs(6);
+
+/// The maximum number of replies of a template per turn, so that one that floods does not take all the time.
+const MAX_REPLIES: usize = 256;
+
 /// A worker that the supervisor wants started.
 struct Spawn {
     app: Name,
@@ -57,6 +66,10 @@ pub(super) struct Workers {
     queue: VecDeque<Spawn>,
     /// Queued workers that are still wanted.
     queued: BTreeSet<(Name, WorkerId)>,
+    /// Workers of templates that are not children of the master yet, and since when they are known.
+    unadopted: BTreeMap<Pid, Instant>,
+    /// When each of them is checked.
+    looks: Timers<Pid>,
 }
 
 impl Workers {
@@ -110,7 +123,11 @@ impl Workers {
     /// When the next supervisor has a deadline, or the next worker is to be started.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let starts = (!self.queued.is_empty()).then_some(now);
-        starts.into_iter().chain(self.deadlines.next()).min()
+        let starts = starts.into_iter();
+        starts
+            .chain(self.deadlines.next())
+            .chain(self.looks.next())
+            .min()
     }
 
     /// Forgets apps that are no longer configured and have no workers left. Returns their names.
@@ -204,8 +221,9 @@ impl Workers {
             worker,
             slot,
             generation,
-            plan,
             record: record.ok(),
+            adopted: !plan.template,
+            plan,
             asked_for: turn.now,
             ready_at: None,
             stopping: false,
@@ -316,14 +334,17 @@ impl Workers {
 
     // Templates.
 
-    /// Handles all messages of a template and of the workers that it has forked.
+    /// Handles messages of a template and of the workers that it has forked. Returns false if there may be more.
     pub(super) fn read_template<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         templates: &mut Templates,
         key: &Key,
-    ) {
-        while let Some(said) = templates.receive(turn, key) {
+    ) -> bool {
+        for _ in 0..MAX_REPLIES {
+            let Some(said) = templates.receive(turn, key) else {
+                return true;
+            };
             let name = &key.0;
             match said {
                 TemplateMessage::Loaded(pid) => {
@@ -335,7 +356,7 @@ impl Workers {
                     turn.world.last_output(pid);
                 }
                 TemplateMessage::Forked(ticket, pid) => {
-                    self.arrived(turn, name, WorkerId(ticket), pid)
+                    self.arrived(turn, templates, name, WorkerId(ticket), pid);
                 }
                 TemplateMessage::Failed(ticket, reason) => {
                     error!(
@@ -354,19 +375,87 @@ impl Workers {
                 }
             }
         }
+        false
     }
 
-    fn arrived<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, worker: WorkerId, pid: Pid) {
-        if let Some(signal) = self.children.arrived(name, worker, pid) {
-            send(turn, pid, signal);
+    fn arrived<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        templates: &Templates,
+        name: &Name,
+        worker: WorkerId,
+        pid: Pid,
+    ) {
+        if self.children.get(pid).is_some() || templates.is_template(pid) {
+            // It is another process of the table already, so the message is forged.
+            return;
         }
-        match self.children.get(pid) {
-            Some(child) => {
-                debug!("{}: forked from the template", report::Tag(child, pid));
-                turn.queue_event(name, Event::Executed(worker));
+        self.children.arrived(name, worker, pid);
+        if self.children.get(pid).is_some() {
+            turn.queue_event(name, Event::Executed(worker));
+        }
+        self.unadopted.insert(pid, turn.now);
+        self.looks.set(pid, Some(turn.now));
+        self.adopt(turn);
+    }
+
+    /// Checks whether workers that were forked by templates have become children of the master, and sends them the signals that
+    /// they have missed; one that arrives after it was given up is killed. Before that a signal might reach another process with a
+    /// reused pid.
+    pub(super) fn adopt<W: World>(&mut self, turn: &mut Turn<W>) {
+        for pid in self.looks.take_due(turn.now) {
+            let since = self.unadopted.get(&pid).copied();
+            let Some(since) = since.filter(|_| !self.is_adopted(turn, pid)) else {
+                continue;
+            };
+            if turn.now.saturating_duration_since(since) < ADOPTION {
+                self.looks.set(pid, Some(turn.now + ADOPTION_LOOK));
+            } else {
+                self.disown(turn, pid);
             }
-            // It arrives after it was given up.
-            None => send(turn, pid, Signal::SIGKILL),
+        }
+    }
+
+    /// Whether a worker is a child of the master by now. Its messages count only then.
+    pub(super) fn is_adopted<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> bool {
+        if self.unadopted.contains_key(&pid) {
+            if !turn.world.is_child(pid) {
+                return false;
+            }
+            self.forget(pid);
+            let missed = self.adopted(pid);
+            missed
+                .into_iter()
+                .for_each(|signal| send(turn, pid, signal));
+        }
+        true
+    }
+
+    /// A process that a template has forked is the master's child. Returns the signal to send now.
+    fn adopted(&mut self, pid: Pid) -> Option<Signal> {
+        let Some(child) = self.children.get_mut(pid) else {
+            return Some(Signal::SIGKILL);
+        };
+        child.adopted = true;
+        debug!("{}: forked from the template", report::Tag(child, pid));
+        child.signalled.map(|(signal, _)| signal)
+    }
+
+    /// A process that was not a worker was reaped.
+    pub(super) fn forget(&mut self, pid: Pid) {
+        self.unadopted.remove(&pid);
+        self.looks.set(pid, None);
+    }
+
+    /// A process has introduced itself as a worker, but is not a child of the master.
+    fn disown<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
+        self.unadopted.remove(&pid);
+        if let Some(child) = self.remove_child(turn, pid) {
+            error!(
+                "{}: rejected, because it is not a child of the master",
+                report::Tag(&child, pid)
+            );
+            turn.queue_event(&child.app, Event::SpawnFailed(child.worker));
         }
     }
 
@@ -418,7 +507,7 @@ impl Workers {
     /// Handles all messages of a template, and allows no further ones: no worker may run that is not in the table.
     fn read_rest<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
         templates.shut_down(turn, key);
-        self.read_template(turn, templates, key);
+        while !self.read_template(turn, templates, key) {}
     }
 
     // Ending.
@@ -426,6 +515,7 @@ impl Workers {
     /// A process was reaped. Returns its worker.
     pub(super) fn remove_child<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<Child> {
         let child = self.children.remove(pid)?;
+        self.forget(pid);
         release(turn, &child);
         Some(child)
     }
@@ -474,7 +564,9 @@ impl Workers {
             Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
             _ => warn!("{tag}: sending {signal} ({why})"),
         }
-        send(turn, pid, signal);
+        if child.adopted {
+            send(turn, pid, signal);
+        }
     }
 
     fn signal_expected<W: World>(

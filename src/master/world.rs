@@ -228,6 +228,9 @@ pub trait World {
     /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
 
+    /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
+    fn is_child(&mut self, pid: Pid) -> bool;
+
     /// The memory of a process, in bytes: [`crate::effects::memory::share`].
     fn memory(&mut self, pid: Pid) -> Option<u64>;
 

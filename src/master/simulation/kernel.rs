@@ -38,6 +38,8 @@ pub(super) struct Process {
     /// It has ended, with status 0 or not, and was not reaped.
     pub(super) dead: Option<bool>,
     pub(super) signalled: bool,
+    /// It is the master's child; a worker of a template only after the intermediate process has ended.
+    pub(super) adopted: bool,
     /// It will end on its own.
     pub(super) leaves: bool,
     pub(super) killed: bool,
@@ -58,6 +60,7 @@ pub(super) enum Due {
     /// It ends, with status 0 or not.
     Ends(Pid, bool),
     Loads(Pid),
+    IsAdopted(Pid),
     Forks(Pid, Fork),
 }
 
@@ -191,6 +194,7 @@ impl Kernel {
             code,
             dead: None,
             signalled: false,
+            adopted: true,
             leaves: false,
             killed: false,
             ready: false,
@@ -221,6 +225,7 @@ impl Kernel {
     pub(super) fn signal(&mut self, pid: Pid, signal: Signal) {
         let process = self.processes.get_mut(&pid);
         let process = process.expect("a signal goes to a process that was not reaped");
+        assert!(process.adopted, "a signal goes to a child");
         if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }
@@ -259,12 +264,9 @@ impl Kernel {
         {
             *found = Err(String::new());
         }
-        let signal = Signal::SIGCHLD as i32;
-        self.signals.push(Arrived {
-            number: signal,
-            sender: None,
-        });
-        self.sources.insert(Source::Signals);
+        if process.adopted {
+            self.child_has_changed();
+        }
         // It sends nothing more; its pid may soon be reused.
         self.due.retain(|_, due| match due {
             Due::Executes(who)
@@ -272,7 +274,17 @@ impl Kernel {
             | Due::Ends(who, _)
             | Due::Loads(who)
             | Due::Forks(who, _) => *who != pid,
+            Due::IsAdopted(_) => true,
         });
+    }
+
+    fn child_has_changed(&mut self) {
+        let number = Signal::SIGCHLD as i32;
+        self.signals.push(Arrived {
+            number,
+            sender: None,
+        });
+        self.sources.insert(Source::Signals);
     }
 
     fn happen(&mut self, due: Due) {
@@ -292,6 +304,14 @@ impl Kernel {
             }
             Due::Ends(pid, cleanly) => self.end(pid, cleanly),
             Due::Loads(pid) => self.reply(pid, pid, Reply::Ready),
+            Due::IsAdopted(pid) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.adopted = true;
+                    if process.dead.is_some() {
+                        self.child_has_changed();
+                    }
+                }
+            }
             Due::Forks(pid, order) => self.fork_from(pid, &order),
         }
     }
@@ -303,7 +323,7 @@ impl Kernel {
         }
     }
 
-    fn reply(&mut self, template: Pid, sender: Pid, reply: Reply) {
+    pub(super) fn reply(&mut self, template: Pid, sender: Pid, reply: Reply) {
         if !self.shut.contains(&template)
             && let Some(replies) = self.replies.get_mut(&template)
         {
@@ -327,6 +347,9 @@ impl Kernel {
         };
         match self.fork(&app, generation, kind, code) {
             Some(pid) => {
+                let process = self.processes.get_mut(&pid);
+                process.expect("it was just made").adopted = false;
+                self.after(3, Due::IsAdopted(pid));
                 self.reply(
                     template,
                     pid,

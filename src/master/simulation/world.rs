@@ -154,7 +154,8 @@ impl World for Kernel {
     fn changed(&mut self) -> Option<(Pid, Change)> {
         let dead = |cleanly| Change::Ended { cleanly };
         let processes = self.processes.iter();
-        let mut zombies = processes.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
+        let children = processes.filter(|(_, process)| process.adopted);
+        let mut zombies = children.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
         // The kernel reports them in no particular order.
         match self.ticket % 2 {
             0 => zombies.next(),
@@ -173,6 +174,12 @@ impl World for Kernel {
             (false, true) => Exit::Signal(Signal::SIGKILL, false),
             (false, false) => Exit::Status(1),
         })
+    }
+
+    fn is_child(&mut self, pid: Pid) -> bool {
+        self.processes
+            .get(&pid)
+            .is_some_and(|process| process.adopted)
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {

@@ -29,6 +29,9 @@ pub struct Child {
     pub plan: Rc<plan::App>,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
+    /// It is the master's child, so its pid cannot be reused. A worker that was forked by a template becomes one when the
+    /// intermediate process has ended.
+    pub adopted: bool,
     /// When it was requested.
     pub asked_for: Instant,
     /// When it became ready.
@@ -123,6 +126,7 @@ impl Child {
             generation: 1,
             plan: Rc::new(plan::App::example(1)),
             record: None,
+            adopted: true,
             asked_for: Instant::now(),
             ready_at: None,
             stopping: false,
