@@ -238,3 +238,22 @@ fn the_init_system_gets_the_signs_of_life_that_it_wants() {
     }
     run.stop();
 }
+
+#[test]
+fn the_init_system_gets_messages_that_it_takes_also_of_many_apps() {
+    let app = |n| {
+        format!(
+            "[app.customer-portal-{n:03}-production]\ncommand = ['/bin/sleep', '1000']\nready = 'exec'\n"
+        )
+    };
+    let config: String = (0..200).map(app).collect();
+    let mut run = Run::begin(&config);
+    let mut heard = String::new();
+    while !heard.contains("READY=1") {
+        heard = run.heard();
+        // systemd ignores longer ones: sd_notify(3).
+        assert!(heard.len() <= 4096, "{} bytes", heard.len());
+    }
+    assert!(heard.contains("200 apps 200/200 ready"), "{heard}");
+    run.stop();
+}
