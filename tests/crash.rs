@@ -152,3 +152,15 @@ fn parent(pid: Pid) -> Pid {
         .and_then(|rest| rest.split_whitespace().nth(1));
     Pid::from_raw(parent.and_then(|p| p.parse().ok()).expect("a pid"))
 }
+
+#[test]
+fn a_worker_that_has_grown_too_large_is_replaced_whether_it_has_a_watchdog_or_not() {
+    for watchdog in ["", "watchdog = '1h'\n"] {
+        let mut run = Run::start(&app(&format!("{watchdog}max_memory = '64KiB'")));
+        let first = run.event("started").pid;
+        let pid = format!("pid={first}");
+        run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
+        run.logged(&[&pid, "ended (replaced by a fresh worker)"]);
+        run.stop();
+    }
+}

@@ -363,6 +363,27 @@ fn the_master_starts_no_thread_and_knows_no_python_and_no_http() {
 }
 
 #[test]
+fn system_calls_go_through_nix_in_the_manager_and_through_rustix_in_workers() {
+    for file in sources("src") {
+        let path = file.strip_prefix(root().join("src")).expect("below src");
+        let name = path.display().to_string();
+        let code = code(&file);
+        let foreign = match of_manager(&file) {
+            true => "rustix::",
+            false => "nix::",
+        };
+        let uses = |krate: &str| {
+            let mut found = code.match_indices(krate);
+            // `std::os::unix::` and the like end with the same letters.
+            found.any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+        };
+        assert!(!uses(foreign), "{name} uses {foreign}");
+        let may_use_libc = ["sys.rs", "python/sys.rs"].contains(&name.as_str());
+        assert!(may_use_libc || !uses("libc::"), "{name} uses libc");
+    }
+}
+
+#[test]
 fn every_dependency_says_why_it_is_there() {
     for manifest in [
         "Cargo.toml",

@@ -5,6 +5,7 @@ mod common;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::{Run, app};
 use nix::sys::signal::{Signal, kill};
@@ -150,5 +151,25 @@ fn a_flood_on_standard_error_does_not_hold_up_the_master() {
     // The first worker of generation 2 floods its standard error. It still fails in time, and is quoted.
     let status = run.message("READY=1");
     assert!(status.contains("settings are missing"), "{status}");
+    run.stop();
+}
+
+/// CPU time of the master so far: /proc/PID/schedstat.
+fn cpu(run: &Run) -> Duration {
+    let times = std::fs::read_to_string(format!("/proc/{}/schedstat", run.pid()));
+    let times = times.expect("the master lives");
+    let first = times.split_whitespace().next().expect("three numbers");
+    Duration::from_nanos(first.parse().expect("a number"))
+}
+
+#[test]
+fn a_worker_that_floods_standard_error_takes_a_small_share_of_the_master() {
+    let mut run = Run::start(&app("start_timeout = '2s'\nabort_grace = '100ms'"));
+    run.write("behaviour", "flood");
+    let (before, began) = (cpu(&run), Instant::now());
+    run.signal(Signal::SIGHUP);
+    run.logged(&["gen=2", "SIGABRT (not ready within start_timeout)"]);
+    let (took, time) = (cpu(&run) - before, began.elapsed());
+    assert!(took < time / 4, "{took:?} of CPU time in {time:?}");
     run.stop();
 }

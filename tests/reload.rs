@@ -237,6 +237,14 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
         run.reload()
             .contains("did not end within 200ms and was terminated")
     );
+    let both = "start_timeout = '200ms'\ngraceful_timeout = '200ms'\n[app.web.reload]";
+    let ignores = with("trap \"\" TERM; while :; do sleep 1000; done");
+    run.write("app.toml", &ignores.replace("[app.web.reload]", both));
+    let message = run.reload();
+    assert!(
+        message.contains("was terminated: killed by SIGKILL"),
+        "SIGKILL comes after SIGTERM: {message}"
+    );
     run.write("app.toml", &with("exec sleep 1000"));
     run.signal(Signal::SIGHUP);
     run.logged(&["before pid=", "sleep 1000"]);

@@ -241,3 +241,22 @@ fn the_init_system_gets_keep_alive_messages() {
     }
     run.stop();
 }
+
+#[test]
+fn messages_to_the_init_system_are_short_enough_even_with_many_apps() {
+    let app = |n| {
+        format!(
+            "[app.customer-portal-{n:03}-production]\ncommand = ['/bin/sleep', '1000']\nready = 'exec'\n"
+        )
+    };
+    let config: String = (0..200).map(app).collect();
+    let mut run = Run::begin(&config);
+    let mut message = String::new();
+    while !message.contains("READY=1") {
+        message = run.next_message();
+        // systemd ignores longer ones: sd_notify(3).
+        assert!(message.len() <= 4096, "{} bytes", message.len());
+    }
+    assert!(message.contains("200 apps 200/200 ready"), "{message}");
+    run.stop();
+}

@@ -157,6 +157,14 @@ impl Run {
         kill(self.pid(), signal).expect("the master lives");
     }
 
+    /// The next message to the init system, whatever its length.
+    pub fn next_message(&self) -> String {
+        let mut buffer = vec![0; 1 << 20];
+        let length = self.init.recv(&mut buffer);
+        let length = length.unwrap_or_else(|e| self.fail(&format!("no message: {e}")));
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
     /// Waits for a message to the init system with this line; returns the whole message.
     pub fn message(&self, line: &str) -> String {
         let mut buffer = [0; 4096];
