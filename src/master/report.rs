@@ -71,7 +71,7 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);
     if any(|action| matches!(action, Action::Failed(_))) {
-        return "its generation is given up".into();
+        return "its generation has failed".into();
     }
     if any(|action| matches!(action, Action::GaveUp(_))) {
         return "its app is given up".into();

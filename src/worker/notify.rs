@@ -112,11 +112,11 @@ impl Notifier {
     ///
     /// # Errors
     /// The master is gone, or its queue is full.
-    pub fn tell(&self, notice: &Notice) -> io::Result<()> {
+    pub fn notify(&self, notice: &Notice) -> io::Result<()> {
         self.send(&notice.encode())
     }
 
-    /// Sends a raw message, which may have several lines. Waits like [`Notifier::tell`].
+    /// Sends a raw message, which may have several lines. Waits like [`Notifier::notify`].
     ///
     /// # Errors
     /// The master is gone, or its queue is full.
@@ -146,7 +146,7 @@ mod tests {
             UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         Notifier::new(&format!("@{name}"))
             .unwrap()
-            .tell(&Notice::Ready)
+            .notify(&Notice::Ready)
             .unwrap();
         let mut buf = [0; 64];
         let n = master.recv(&mut buf).unwrap();
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn it_is_an_error_if_the_master_is_gone() {
         let notifier = Notifier::new("@preforkd-notify-test-nobody").unwrap();
-        assert!(notifier.tell(&Notice::Ready).is_err());
+        assert!(notifier.notify(&Notice::Ready).is_err());
     }
 
     #[test]

@@ -56,7 +56,7 @@ const TIMEOUT: Timespec = Timespec {
 
 /// Writes the output of an application. Waits a moment for a slow reader; a reader that is stopped, gone, or has a full disk
 /// loses lines.
-pub fn say(to: impl AsFd, mut bytes: &[u8]) {
+pub fn write_output(to: impl AsFd, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let most = &bytes[..bytes.len().min(MAX_LINE)];
         let end = most.iter().rposition(|&b| b == b'\n');
@@ -174,13 +174,13 @@ mod tests {
         while put(&writer, &line) {}
         let began = std::time::Instant::now();
         for _ in 0..100 {
-            say(&writer, &line);
+            write_output(&writer, &line);
         }
         // It waits a tenth of a second once, and then no more.
         assert!(began.elapsed() < std::time::Duration::from_secs(5));
         let mut some = vec![0; 10 * MAX_LINE];
         reader.read_exact(&mut some).expect("it is there");
-        say(&writer, b"heard\n");
+        write_output(&writer, b"heard\n");
         drop(writer);
         let end = rest(reader);
         let end = String::from_utf8_lossy(&end[end.len() - 100..]).into_owned();
