@@ -92,13 +92,16 @@ enum Command {
 /// Runs the program as the command line asks.
 pub fn run() -> ExitCode {
     // Every worker is launched here, so this comes first and does little.
-    let words: Vec<String> = std::env::args_os()
+    let arguments: Vec<String> = std::env::args_os()
         .skip(1)
         .take(4)
-        .map(|word| word.to_string_lossy().into_owned())
+        .map(|argument| argument.to_string_lossy().into_owned())
         .collect();
-    if words.first().is_some_and(|word| word == launcher::COMMAND) {
-        eprintln!("{}", launcher::run(&words[1..]));
+    if arguments
+        .first()
+        .is_some_and(|name| name == launcher::COMMAND)
+    {
+        eprintln!("{}", launcher::run(&arguments[1..]));
         return FAILED.into();
     }
     let arguments = Arguments::parse();

@@ -75,9 +75,9 @@ fn the_manual_describes_each_key_as_the_table_does() {
         let entry = described
             .get(&path)
             .unwrap_or_else(|| panic!("the manual does not describe {path}"));
-        let type_words = (key.type_words)();
+        let type_description = (key.type_description)();
         let head = format!(
-            "Type: {type_words}; default: {}; takes effect: {}.",
+            "Type: {type_description}; default: {}; takes effect: {}.",
             key.default, key.takes_effect
         );
         assert_eq!(entry.head, head, "{path}");

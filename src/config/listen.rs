@@ -90,13 +90,13 @@ impl Serialize for Address {
 }
 
 impl Typed for Address {
-    fn words() -> String {
+    fn description() -> String {
         "address".into()
     }
 }
 
 impl Typed for Entry {
-    fn words() -> String {
+    fn description() -> String {
         "listener".into()
     }
 }

@@ -16,7 +16,7 @@ pub struct Key {
     /// Its name.
     pub name: &'static str,
     /// Its type, described in words.
-    pub type_words: fn() -> String,
+    pub type_description: fn() -> String,
     /// Its default.
     pub default: DefaultValue,
     /// When a change takes effect.
@@ -195,7 +195,7 @@ macro_rules! tables {
             Key {
                 table: $path,
                 name: tables!(@name $field $($name)?),
-                type_words: <$type as Typed>::words,
+                type_description: <$type as Typed>::description,
                 default: tables!(@default $default),
                 takes_effect: TakesEffect::$effect,
                 apps: tables!(@apps $($apps)?),
@@ -227,7 +227,7 @@ macro_rules! tables {
             }
 
             impl Typed for $Table {
-                fn words() -> String {
+                fn description() -> String {
                     "table".into()
                 }
             }
@@ -255,7 +255,7 @@ macro_rules! tables {
     (@name $field:ident $name:literal) => { $name };
 
     (@default (required)) => { DefaultValue::Required };
-    (@default (none $words:literal)) => { DefaultValue::Absent($words) };
+    (@default (none $text:literal)) => { DefaultValue::Absent($text) };
     (@default $toml:tt) => { DefaultValue::Toml(stringify!($toml)) };
 
     (@apps) => { Apps::Any };
@@ -264,13 +264,13 @@ macro_rules! tables {
     (@instead) => { None };
     (@instead $key:literal) => { Some($key) };
 
-    (@field (none $words:literal) $type:ty) => { Option<Value<$type>> };
+    (@field (none $text:literal) $type:ty) => { Option<Value<$type>> };
     (@field $default:tt $type:ty) => { Value<$type> };
 
     (@value $D:ident, $written:expr, (required), $name:expr) => {
         Value::written($written.ok_or_else(|| $D::Error::missing_field($name))?)
     };
-    (@value $D:ident, $written:expr, (none $words:literal), $name:expr) => {
+    (@value $D:ident, $written:expr, (none $text:literal), $name:expr) => {
         $written.map(Value::written)
     };
     (@value $D:ident, $written:expr, $default:tt, $name:expr) => {

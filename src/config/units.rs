@@ -71,13 +71,13 @@ impl<T> Visitor<'_> for Text<T> {
 }
 
 impl Typed for Time {
-    fn words() -> String {
+    fn description() -> String {
         "time".into()
     }
 }
 
 impl Typed for Size {
-    fn words() -> String {
+    fn description() -> String {
         "size".into()
     }
 }

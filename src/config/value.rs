@@ -22,7 +22,7 @@ pub(super) const NO_LIMIT: u32 = u32::MAX;
 /// A type of value.
 pub trait Typed {
     /// Its name in the manual.
-    fn words() -> String;
+    fn description() -> String;
 }
 
 /// A number from `LEAST` to `MOST`.
@@ -162,7 +162,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
             type Value = Number<LEAST, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a {}", Number::<LEAST, MOST>::words())
+                write!(f, "a {}", Number::<LEAST, MOST>::description())
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
@@ -174,7 +174,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
 }
 
 impl<const LEAST: u32, const MOST: u32> Typed for Number<LEAST, MOST> {
-    fn words() -> String {
+    fn description() -> String {
         match MOST {
             NO_LIMIT => format!("number from {LEAST}"),
             _ => format!("number from {LEAST} to {MOST}"),
@@ -183,10 +183,10 @@ impl<const LEAST: u32, const MOST: u32> Typed for Number<LEAST, MOST> {
 }
 
 macro_rules! typed {
-    ($($type:ty: $words:literal),+ $(,)?) => {
+    ($($type:ty: $text:literal),+ $(,)?) => {
         $(impl Typed for $type {
-            fn words() -> String {
-                $words.into()
+            fn description() -> String {
+                $text.into()
             }
         })+
     };
@@ -204,25 +204,28 @@ typed! {
 }
 
 impl Typed for Workers {
-    fn words() -> String {
-        format!("{}, \"auto\" or table", Number::<1, MAX_WORKERS>::words())
+    fn description() -> String {
+        format!(
+            "{}, \"auto\" or table",
+            Number::<1, MAX_WORKERS>::description()
+        )
     }
 }
 
 impl<T: Typed> Typed for Spanned<T> {
-    fn words() -> String {
-        T::words()
+    fn description() -> String {
+        T::description()
     }
 }
 
 impl<T: Typed> Typed for Vec<T> {
-    fn words() -> String {
-        format!("list of {}s", T::words())
+    fn description() -> String {
+        format!("list of {}s", T::description())
     }
 }
 
 impl<K, T: Typed> Typed for BTreeMap<K, T> {
-    fn words() -> String {
-        format!("table of {}s", T::words())
+    fn description() -> String {
+        format!("table of {}s", T::description())
     }
 }

@@ -174,11 +174,11 @@ impl Tail {
             .take(LINES)
             .collect();
         lines.reverse();
-        let words = lines.join(" | ");
-        let surplus = words.chars().count().saturating_sub(MAX_QUOTE);
-        let words: String = words.chars().skip(surplus).collect();
+        let output = lines.join(" | ");
+        let surplus = output.chars().count().saturating_sub(MAX_QUOTE);
+        let output: String = output.chars().skip(surplus).collect();
         let cut = if surplus > 0 { "…" } else { "" };
-        (!words.is_empty()).then(|| format!("{cut}{words}"))
+        (!output.is_empty()).then(|| format!("{cut}{output}"))
     }
 }
 
@@ -204,22 +204,22 @@ mod tests {
 
     #[test]
     fn everything_is_forwarded_and_the_end_is_quoted() {
-        let (passed, words) = read_all(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
+        let (passed, output) = read_all(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
         assert_eq!(passed, b"one\ntwo\n\nthree\n  ^^^\nfour\n");
-        assert_eq!(words.as_deref(), Some("two | three | four"));
+        assert_eq!(output.as_deref(), Some("two | three | four"));
     }
 
     #[test]
     fn lines_without_end_are_forwarded_in_pieces_and_quoted_by_their_end() {
         let long = [b'x'; 10_000];
-        let (passed, words) = read_all(&[&long, b"the end"]);
+        let (passed, output) = read_all(&[&long, b"the end"]);
         assert_eq!(passed.len(), 10_008);
-        let words = words.expect("some");
+        let output = output.expect("some");
         assert!(
-            words.starts_with('…') && words.ends_with("the end"),
-            "{words}"
+            output.starts_with('…') && output.ends_with("the end"),
+            "{output}"
         );
-        assert_eq!(words.chars().count(), MAX_QUOTE + 1);
+        assert_eq!(output.chars().count(), MAX_QUOTE + 1);
     }
 
     #[test]
@@ -230,9 +230,9 @@ mod tests {
     #[test]
     fn the_quoted_output_is_plain_text_of_one_direction() {
         let said = "\x1b[31mred\x07 \u{202e}txt.exe\u{202c}\u{2066}\u{200f}\u{2028}\n\r\n";
-        let (passed, words) = read_all(&[said.as_bytes()]);
+        let (passed, output) = read_all(&[said.as_bytes()]);
         assert_eq!(passed, said.as_bytes());
-        assert_eq!(words.as_deref(), Some("[31mred txt.exe"));
+        assert_eq!(output.as_deref(), Some("[31mred txt.exe"));
     }
 
     #[test]
@@ -244,8 +244,8 @@ mod tests {
         }
         while tail.read(&mut |_| {}) == ReadState::Enough {}
         assert!(tail.last.len() <= KEPT && tail.unfinished.is_empty());
-        let words = tail.last_output();
-        assert_eq!(words.as_deref(), Some("line 9997 | line 9998 | line 9999"));
+        let output = tail.last_output();
+        assert_eq!(output.as_deref(), Some("line 9997 | line 9998 | line 9999"));
     }
 
     #[test]

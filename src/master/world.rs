@@ -342,7 +342,7 @@ pub trait World {
     /// Whether no writer is running.
     fn log_files_are_quiet(&self) -> bool;
 
-    // The init system, and those who call the control socket.
+    // The init system, and clients of the control socket.
 
     /// The interval of keep-alive messages to the init system.
     fn watchdog(&self) -> Option<std::time::Duration>;

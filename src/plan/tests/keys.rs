@@ -89,7 +89,7 @@ fn other_value(key: &Key) -> Option<String> {
     if let Some((_, value)) = VALUES.iter().find(|(path, _)| *path == key.path()) {
         return Some((*value).to_owned());
     }
-    let value = match (key.type_words)().as_str() {
+    let value = match (key.type_description)().as_str() {
         number if number.starts_with("number") => "7",
         "time" => "'7s'",
         "size" => "'7KiB'",
