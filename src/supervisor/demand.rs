@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 /// The limits of a number of workers that follows the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Range {
-    /// Never fewer. With 0 the app may have no worker while there is no request for it.
-    pub min: u32,
     /// The minimum. With 0 the app may have no worker while there are no requests.
+    pub min: u32,
+    /// The maximum.
     pub max: u32,
     /// This number should be idle while others are busy.
     pub spare: u32,

@@ -9,17 +9,17 @@
 //! | 0 | process id |
 //! | 1 | state, see [`State`] |
 //! | 2 | requests answered |
-//! | 3 | of these with status 500 to 599 |
+//! | 3 | responses with status 500 to 599 among them |
 //! | 4 | bytes written to clients |
-//! | 5 | connections open now |
 //! | 5 | open connections |
 //! | 6 | start of the oldest running request, CLOCK_MONOTONIC in nanoseconds; 0 if none runs |
 //! | 7 | threads that run a request |
-//! | 9..29 | method and path of the oldest running request, cut, 8 bytes a word in memory order |
+//! | 8 | length of the request line in bytes |
 //! | 9..29 | method and path of the oldest running request, truncated, 8 bytes a word in memory order |
-//! | 53 | the master's mark: a worker that begins a request and finds it not 0 sets it to 0 and says `BUSY=1` |
+//! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
 //! | 53 | the master's mark: a worker that begins a request and finds a value other than 0 sets it to 0 and sends `BUSY=1` |
 //! | 54 | set by the master before it stops the worker: not 0 if others take the connections in the accept queues |
+//! | 55..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
