@@ -60,7 +60,7 @@ pub fn is_script(path: &Path) -> bool {
         && start == *b"#!"
 }
 
-/// Asks a script for its interpreter, for at most [`TIMEOUT`], as the user of `launch` and in its working directory.
+/// Asks a script for its interpreter, for at most `TIMEOUT`, as the user of `launch` and in its working directory.
 ///
 /// # Errors
 /// The script cannot be run, does not answer in time, or does not answer with the path of a program.

@@ -103,7 +103,7 @@ impl Tail {
         self.pipe.as_raw_fd()
     }
 
-    /// Reads up to [`TURN`] bytes and forwards them in whole lines, a few thousand bytes at a time.
+    /// Reads up to `TURN` bytes and forwards them in whole lines, a few thousand bytes at a time.
     pub fn read(&mut self, forward: &mut dyn FnMut(&[u8])) -> ReadState {
         self.read_some(TURN, forward)
     }
