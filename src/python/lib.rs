@@ -54,7 +54,7 @@ mod extension {
     use super::start::{StartResponse, Write};
 }
 
-/// Writes to standard output (1) or error (2) the lines that are complete with this; see [`stderr::say`].
+/// Writes to standard output (1) or error (2) the lines that are complete with this; see [`stderr::write_output`].
 #[pyfunction]
 fn say(py: Python<'_>, stream: i32, data: &[u8]) -> usize {
     let stream = stream_of(stream);
