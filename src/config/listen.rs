@@ -1,7 +1,7 @@
 //! An entry of `listen`: an address, or a table with an address and how to bind it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::de::value::MapAccessDeserializer;
@@ -50,23 +50,40 @@ fn address(text: &str) -> Result<Address, String> {
                 "\"fd:\" needs the name of an inherited socket (write for example \"fd:web\")"
                     .into(),
             ),
+            name if name.contains(['/', ':']) => Err(format!(
+                "\"{text}\" does not name an inherited socket (write \"fd:NAME\", with the name that the init system gives it: \
+                 FileDescriptorName= of the .socket unit, by default the name of that unit)"
+            )),
             name => Ok(Address::Inherited(name.into())),
         };
     }
     if let Ok(address) = text.parse() {
         return Ok(Address::Tcp(address));
     }
-    let port = text.strip_prefix(':').or(text.strip_prefix("*:"));
-    let hint = match (port, text.strip_prefix("localhost:")) {
-        (Some(port), _) => format!("write \"0.0.0.0:{port}\" for every IPv4 address of this host"),
-        (_, Some(port)) => format!("write \"127.0.0.1:{port}\""),
-        _ => {
-            "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"".into()
-        }
-    };
+    let hint = hint(text);
     Err(format!(
         "\"{text}\" is not an address to listen on ({hint})"
     ))
+}
+
+/// What to write instead of something that is not an address.
+fn hint(text: &str) -> String {
+    let usual = "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"";
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return usual.into();
+    };
+    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return usual.into();
+    }
+    if port.parse::<u16>().is_err() {
+        return "a port is a number from 1 to 65535".into();
+    }
+    match host {
+        "" | "*" => format!("write \"0.0.0.0:{port}\" for every IPv4 address of this host"),
+        "localhost" => format!("write \"127.0.0.1:{port}\""),
+        host if host.parse::<Ipv6Addr>().is_ok() => format!("write \"[{host}]:{port}\""),
+        _ => usual.into(),
+    }
 }
 
 impl<'de> Deserialize<'de> for Address {

@@ -197,6 +197,31 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "/run",
         ),
         (
+            "[app.w]\nlisten = [\"::1:80\"]",
+            "2:11: listen: \"::1:80\" is not an address",
+            "[::1]:80",
+        ),
+        (
+            "[app.w]\nlisten = [\"127.0.0.1:80000\"]",
+            "2:11: listen: \"127.0.0.1:80000\" is not an address",
+            "from 1 to 65535",
+        ),
+        (
+            "[app.w]\nlisten = [\":80\"]",
+            "2:11: listen: \":80\" is not an address",
+            "0.0.0.0:80",
+        ),
+        (
+            "[app.w]\nlisten = [\"fd://3\"]",
+            "2:11: listen: \"fd://3\" does not name an inherited socket",
+            "FileDescriptorName=",
+        ),
+        (
+            "[app.w]\nlisten = [\"example.org:80\"]",
+            "2:11: listen: \"example.org:80\" is not an address",
+            "fd:NAME",
+        ),
+        (
             "[app.w]\nlisten = [{ address = \"x\" }]",
             "2:23: listen.address: \"x\" is not an address",
             "fd:NAME",
