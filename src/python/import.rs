@@ -36,7 +36,18 @@ pub(crate) fn application<'py>(
         )?,
         None => object,
     };
-    recognise::check(name, &object, call.is_some())?;
+    let mut called = call.is_some();
+    let object = match !called && recognise::is_factory(&object)? {
+        true => {
+            log::warn!(
+                "{name} is called to make the application, as it takes no arguments (write wsgi = \"{name}()\")"
+            );
+            called = true;
+            object.call0()?
+        }
+        false => object,
+    };
+    recognise::check(name, &object, called)?;
     environment::tell_of_patches(py, settings.threads)?;
     load_django(py)?;
     Ok(object)

@@ -15,13 +15,27 @@ pub(crate) fn check(name: &str, object: &Bound<'_, PyAny>, called: bool) -> Resu
         return Ok(());
     }
     let what = match called {
-        true => format!("{name} returns"),
+        true => format!("what {name} returns is"),
         false => format!("{name} is"),
     };
     match complaint(name, object, called)? {
         None => Ok(()),
         Some(complaint) => Err(Failure::Message(format!("{what} {complaint}"))),
     }
+}
+
+/// Whether an object is a function that takes no arguments, and cannot be called with those of an application.
+pub(crate) fn is_factory(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    if is_plain(object)?
+        || object.getattr_opt("__code__")?.is_none()
+        || object.is_instance_of::<PyType>()
+    {
+        return Ok(false);
+    }
+    let inspect = object.py().import("inspect")?;
+    Ok(!is_async(&inspect, object)?
+        && takes(&inspect, object, 2)? == Some(false)
+        && takes(&inspect, object, 0)? == Some(true))
 }
 
 /// Whether it is what most applications are, a function of two arguments or an object whose class has such a method; found without
@@ -101,11 +115,11 @@ fn complaint(name: &str, object: &Bound<'_, PyAny>, called: bool) -> PyResult<Op
     let signature = signature(&inspect, object)?;
     let shown = signature.map_or(String::new(), |signature| signature.to_string());
     if takes(&inspect, object, 2)? == Some(false) {
-        let is_factory = !called && takes(&inspect, object, 0)? == Some(true);
-        let is_factory = is_factory || !called && takes(&inspect, object, 1)? == Some(true);
-        let hint = match is_factory {
+        let is_factory =
+            object.getattr_opt("__code__")?.is_some() && takes(&inspect, object, 1)? == Some(true);
+        let hint = match !called && is_factory {
             true => format!(
-                "if it makes the application, write \"{name}()\", with literals for arguments"
+                "if it makes the application, write a call with literals for arguments, \"{name}(…)\""
             ),
             false => "name the object that the framework calls the application".to_owned(),
         };

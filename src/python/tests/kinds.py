@@ -17,6 +17,18 @@ def named(name="x", *, debug=False):
     return plain
 
 
+def optional(name="x"):
+    return plain
+
+
+def with_name(name):
+    return plain
+
+
+def seven():
+    return 7
+
+
 def open_to_all(config=None, debug=False):
     return plain
 

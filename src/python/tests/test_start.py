@@ -25,8 +25,9 @@ OTHERS = {
     "AsyncCallable": ("ASGI",),
     "AsyncCallable()": ("ASGI",),
     "async_factory()": ("coroutine",),
-    "factory": ("()", '"kinds:factory()"'),
-    "named": ("(name='x', *, debug=False)", '"kinds:named()"'),
+    "with_name": ("(name)", '"kinds:with_name(…)"'),
+    "seven": ("what kinds:seven returns is of type int",),
+    "async_factory": ("ASGI",),
     "Callable": ("class", '"kinds:Callable()"'),
     "NoResponse": ("class",),
     "wants_request": ("(request)", "environ"),
@@ -60,8 +61,14 @@ class Start(Case):
             self.assertEqual(log.count("ERROR"), 1, log)
 
     def test_a_template_refuses_them_too(self):
-        for name in ("scoped", "factory", "plain("):
+        for name in ("scoped", "seven", "plain("):
             self.assertIn("kinds:" + name, self.failed_start("kinds:" + name, preload=True))
+
+    def test_a_factory_that_is_not_called_is_called_with_a_warning(self):
+        for name in ("factory", "optional", "nested.factory"):
+            worker = self.worker("kinds:" + name)
+            self.assertEqual(self.once(worker, "/").body, b"answered", name)
+            self.assertIn('write wsgi = "kinds:%s()"' % name, worker.read_log())
 
     def test_a_function_that_could_be_a_factory_is_warned_of(self):
         worker = self.worker("kinds:open_to_all")
