@@ -25,6 +25,7 @@ mod actions;
 mod control;
 mod init;
 mod jobs;
+mod leftovers;
 mod load;
 mod logs;
 mod messages;
@@ -45,6 +46,7 @@ mod world;
 use control::{Control, Whole};
 use init::Init;
 use jobs::Jobs;
+use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use messages::LogLimit;
@@ -76,6 +78,7 @@ struct Master<W> {
     workers: Workers,
     templates: Templates,
     jobs: Jobs,
+    leftovers: Leftovers,
     logs: Logs,
     control: Control,
     init: Init,
@@ -138,6 +141,7 @@ impl<W: World> Master<W> {
             turn,
             workers: Workers::default(),
             templates: Templates::default(),
+            leftovers: Leftovers::default(),
             jobs,
             logs: Logs::default(),
             control: Control::default(),
@@ -187,6 +191,7 @@ impl<W: World> Master<W> {
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
+        self.leftovers.kill_overdue(turn);
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
@@ -275,6 +280,7 @@ impl<W: World> Master<W> {
             && self.workers.apps.values().all(|app| app.ended)
             && self.templates.is_empty()
             && self.jobs.is_empty()
+            && self.leftovers.is_empty()
             && self.logs.are_written(&mut self.turn)
     }
 
@@ -322,6 +328,7 @@ impl<W: World> Master<W> {
             .chain(self.watch.deadline())
             .chain(self.loads.deadline())
             .chain(self.templates.deadline())
+            .chain(self.leftovers.deadline())
             .min()
     }
 }

@@ -119,11 +119,29 @@ fn processes_that_a_crashed_worker_had_started_end_with_it() {
     });
     let grandchild = run.event("started").pid;
     kill(parent(grandchild), Signal::SIGKILL).expect("it lives");
-    // Its parent is dead, so the master inherits and reaps it.
-    run.logged(&[&format!(
-        "unknown process pid={grandchild}: killed by SIGKILL"
-    )]);
+    // Its parent is dead, so the master inherits, ends and reaps it.
+    run.logged(&["left a process that it had started; sending SIGTERM"]);
+    run.logged(&[&format!("unknown process pid={grandchild}: ")]);
     run.stop();
+}
+
+#[test]
+fn what_a_worker_leaves_behind_is_ended_though_it_exits_in_good_order_and_killed_if_it_is_deaf() {
+    // The shell has gone when its children get their signal.
+    let script = "(trap \"\" TERM; while :; do sleep 1000; done) & (trap \"\" TERM; while :; do sleep 1000; done) & kill -0 $!; exit 0";
+    let config = format!(
+        "[app.x]\nready = 'exec'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::begin_with(&config, |command| {
+        command.arg("--verbose");
+    });
+    run.logged(&["left 2 processes that it had started; sending SIGTERM"]);
+    run.logged(&[
+        "sending SIGKILL to 2 processes that it had started (still running after graceful_timeout)",
+    ]);
+    run.signal(Signal::SIGTERM);
+    let (status, _) = run.ended();
+    assert_eq!(status, Some(0));
 }
 
 #[test]

@@ -180,10 +180,9 @@ impl<W: World> Master<W> {
         self.note_progress(pid);
         // Its last messages are handled before its death, while its pid is still its own.
         self.dispatch();
-        // Processes started by a crashed worker, or forked by a template, would keep the listeners open and be unknown. Until it
-        // is reaped, its session id cannot be reused.
-        let is_ours = self.workers.children.get(pid).is_some() || self.is_known(pid);
-        if let Some(exit) = self.turn.world.reap(pid, is_ours && !cleanly) {
+        // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
+        // id cannot be reused. What a worker has started gets some time to end.
+        if let Some(exit) = self.turn.world.reap(pid, self.is_known(pid) && !cleanly) {
             self.ended(pid, exit);
         }
     }
@@ -209,6 +208,7 @@ impl<W: World> Master<W> {
             && !self.logs.writer_ended(turn, pid, exit)
         {
             self.workers.forget(pid);
+            self.leftovers.reaped(turn);
             debug!("unknown process pid={pid}: {exit}");
         }
     }
@@ -244,6 +244,9 @@ impl<W: World> Master<W> {
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
+        let grace = child.plan.policy.graceful_timeout;
+        self.leftovers
+            .end(&mut self.turn, pid, tag.to_string(), grace);
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,

@@ -42,6 +42,14 @@ pub fn stage(stage: Stage) -> &'static str {
     }
 }
 
+/// A number of processes in words.
+pub fn processes(number: usize) -> String {
+    match number {
+        1 => "a process".into(),
+        number => format!("{number} processes"),
+    }
+}
+
 /// Why the program of a process was not executed.
 pub fn failed_start(stage: Stage, reason: &std::io::Error, launch: &Launch) -> String {
     let what = match stage {

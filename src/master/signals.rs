@@ -163,6 +163,7 @@ impl<W: World> Master<W> {
     fn hurry(&mut self, grace: Duration) {
         self.templates.hurry(self.turn.now, grace);
         self.jobs.hurry(self.turn.now, grace);
+        self.leftovers.hurry(self.turn.now, grace);
     }
 
     fn queue_for_all(&mut self, event: &Event) {

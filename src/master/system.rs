@@ -246,6 +246,10 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
+    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize {
+        children::signal_rest(leader, signal)
+    }
+
     fn order_stop(&mut self, pid: Pid) -> bool {
         self.stop_orders.give(pid)
     }

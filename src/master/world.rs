@@ -222,6 +222,10 @@ pub trait World {
     /// Sends a signal to a child that was not reaped.
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
+    /// Sends a signal, or none, to the rest of a session whose leader was reaped. Returns the number of its processes that have
+    /// become children of the master.
+    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize;
+
     /// Tells a worker to stop by ending the pipe that it holds for that; false if it has none.
     fn order_stop(&mut self, pid: Pid) -> bool;
 

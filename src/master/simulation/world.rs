@@ -151,6 +151,10 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
+    fn signal_rest(&mut self, _leader: Pid, _signal: Option<Signal>) -> usize {
+        0
+    }
+
     fn order_stop(&mut self, pid: Pid) -> bool {
         // Some kinds of worker have a descriptor for it, to which their processes react like to the signal.
         let has_one = pid.as_raw() % 2 == 0;
