@@ -97,6 +97,12 @@ tables! {
         max_body: Size = "64MiB", Reload, only Wsgi;
         /// A request body larger than this goes to a temporary file.
         body_in_memory: Size = "256KiB", Reload, only Wsgi;
+        /// What a client does not take of a response waits in memory up to this size, and above it in a temporary file.
+        response_in_memory: Size = "256KiB", Reload, only Wsgi;
+        /// The most that waits of a response in the temporary file; above it the thread waits for the client.
+        response_in_file: Size = "64MiB", Reload, only Wsgi;
+        /// The most that waits of all responses of a worker together, in memory and in files.
+        max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;
         /// The longest pause between two pieces of a request body.

@@ -34,6 +34,12 @@ pub struct Settings {
     pub max_body: u64,
     /// As many bytes of a body are kept in memory; a longer one goes to a file.
     pub body_in_memory: u64,
+    /// As many bytes of a response wait in memory for a client that does not take them.
+    pub response_in_memory: u64,
+    /// As many more wait in a file, before the application waits for the client.
+    pub response_in_file: u64,
+    /// As many wait so in all responses of a worker together.
+    pub max_buffered: u64,
     /// Within this the head of a request must arrive.
     #[serde(with = "seconds")]
     pub header_timeout: Duration,
@@ -106,6 +112,9 @@ mod tests {
             max_headers: 2,
             max_body: u64::MAX,
             body_in_memory: 3,
+            response_in_memory: 8,
+            response_in_file: 9,
+            max_buffered: 10,
             header_timeout: Duration::from_millis(1500),
             body_timeout: Duration::from_secs(2),
             write_timeout: Duration::ZERO,

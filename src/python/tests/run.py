@@ -11,6 +11,7 @@ import test_contract
 import test_fork
 import test_held
 import test_life
+import test_streams
 import test_wsgi
 
 
@@ -28,7 +29,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_streams))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 
