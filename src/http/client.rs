@@ -244,6 +244,7 @@ impl Link {
     }
 
     /// Writes what comes next, or leaves it to the kernel to hold; also the number of bytes that went.
+    #[inline(always)]
     pub fn flush(&mut self, hold: bool) -> (Flow, usize) {
         if self.written < self.out.len() {
             return self.flush_out(hold);
@@ -284,6 +285,7 @@ impl Link {
         (flow, sent)
     }
 
+    #[cold]
     fn flush_backlog(&mut self, backlog: &Backlog) -> (Flow, usize) {
         match backlog.next(&mut self.out) {
             Next::Memory => {
@@ -324,12 +326,16 @@ impl Link {
         }
     }
 
+    #[inline(always)]
     pub fn has_output(&self) -> bool {
-        self.written < self.out.len()
-            || self
-                .backlog
-                .as_ref()
-                .is_some_and(|backlog| backlog.has_data())
+        self.written < self.out.len() || (self.backlog.is_some() && self.has_backlog())
+    }
+
+    #[cold]
+    fn has_backlog(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.has_data())
     }
 }
 

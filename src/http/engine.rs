@@ -20,7 +20,7 @@ pub use pool::{Pool, Seat, pool};
 /// What a handler has come back with.
 pub(crate) struct Answer {
     pub response: Response,
-    pub part: Option<Part>,
+    pub part: Option<Box<Part>>,
 }
 
 /// What a thread of the pool tells about its request.

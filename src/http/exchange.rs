@@ -44,7 +44,8 @@ pub(crate) struct Part {
 pub struct Exchange {
     response: Response,
     outlet: Box<dyn Outlet>,
-    part: Option<Part>,
+    /// In a box, as hardly any response has one and all are moved around.
+    part: Option<Box<Part>>,
     gone: bool,
 }
 
@@ -71,7 +72,7 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn into_parts(self) -> (Response, Box<dyn Outlet>, Option<Part>) {
+    pub(crate) fn into_parts(self) -> (Response, Box<dyn Outlet>, Option<Box<Part>>) {
         (self.response, self.outlet, self.part)
     }
 
@@ -102,11 +103,11 @@ impl Exchange {
     /// returned; it ends the response then. Only if [`Response::is_plain`].
     pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
         let length = self.response.pass(length);
-        self.part = Some(Part {
+        self.part = Some(Box::new(Part {
             file,
             offset,
             length,
-        });
+        }));
     }
 
     fn note(&mut self, sent: Sent) -> Sent {

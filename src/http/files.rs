@@ -51,6 +51,11 @@ impl Files {
         Ok(Self { folders })
     }
 
+    /// Whether there is no folder.
+    pub fn is_empty(&self) -> bool {
+        self.folders.is_empty()
+    }
+
     fn folder(&self, path: &[u8]) -> Option<&Folder> {
         self.folders
             .iter()
@@ -59,7 +64,7 @@ impl Files {
 
     /// Whether the request is for a file: its path is under a prefix.
     pub(crate) fn is_meant(&self, request: Request<'_>) -> bool {
-        !self.folders.is_empty() && self.folder(request.path()).is_some()
+        self.folder(request.path()).is_some()
     }
 
     /// Answers a request for a file.

@@ -9,7 +9,6 @@ use crate::body::Body;
 use crate::client::{Client, Task};
 use crate::connection::Phase;
 use crate::engine::{Answer, Engine, Report};
-use crate::exchange::Part;
 use crate::handler::Observer;
 use crate::response::Response;
 use crate::timers::{Instant, NEVER, now};
@@ -85,8 +84,9 @@ impl<O: Observer> Core<O> {
     }
 
     /// Answers a request for a static file; whether it was one.
+    #[inline(always)]
     pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
-        if !self.files.is_meant(client.connection.request()) {
+        if self.files.is_empty() || !self.files.is_meant(client.connection.request()) {
             return false;
         }
         self.yielding = NEVER;
@@ -95,6 +95,7 @@ impl<O: Observer> Core<O> {
         drop(client.connection.take_body());
         let request = client.connection.request();
         let (response, part) = self.files.answer(request, response);
+        let part = part.map(Box::new);
         self.take_answer(client, Answer { response, part });
         true
     }
@@ -111,14 +112,10 @@ impl<O: Observer> Core<O> {
             link.reset_at_death(true);
         }
         link.task = match part {
-            Some(Part {
-                file,
-                offset,
-                length,
-            }) => Task::File {
-                file,
-                offset,
-                left: length,
+            Some(part) => Task::File {
+                file: part.file,
+                offset: part.offset,
+                left: part.length,
                 response,
             },
             None => Task::Ended(response),

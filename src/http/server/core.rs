@@ -16,7 +16,7 @@ use super::between::Current;
 use super::cork::Cork;
 use super::{Config, LISTENERS, READ_BUFFER, STOP, TICK, WAKEUP};
 use crate::access::AccessLog;
-use crate::client::{Client, Task};
+use crate::client::{Client, Link, Task};
 use crate::connection::Phase;
 use crate::exchange::Outlet;
 use crate::files::Files;
@@ -113,6 +113,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Waits for events, until `deadline` at the latest; not at all when there is something to do.
+    #[inline(always)]
     pub(super) fn wait(
         &mut self,
         deadline: Instant,
@@ -168,11 +169,17 @@ impl<O: Observer> Core<O> {
 
     /// Puts the connection's deadline into the timers unless an earlier entry is there.
     pub(super) fn arm(&mut self, key: u64) {
-        if let Some(client) = self.clients.get_mut(key)
-            && client.link.deadline < client.link.armed
-        {
-            client.link.armed = client.link.deadline.next_multiple_of(TICK);
-            self.timers.push(client.link.armed, key);
+        if let Some(mut client) = self.clients.lend(key) {
+            self.arm_link(key, &mut client.link);
+            self.clients.give_back(key, client);
+        }
+    }
+
+    /// The same for a connection that was taken out.
+    pub(super) fn arm_link(&mut self, key: u64, link: &mut Link) {
+        if link.deadline < link.armed {
+            link.armed = link.deadline.next_multiple_of(TICK);
+            self.timers.push(link.armed, key);
         }
     }
 

@@ -35,21 +35,19 @@ pub(super) enum Turn {
 
 impl<O: Observer> Core<O> {
     /// Puts the connection where it belongs after its turn.
+    #[inline(always)]
     pub(super) fn settle(&mut self, key: u64, mut client: Client, turn: Turn) {
         match turn {
-            Turn::Close => self.close(key, client),
-            Turn::Wait => {
-                self.clients.give_back(key, client);
-                self.arm(key);
-            }
+            Turn::Close => return self.close(key, client),
+            Turn::Wait => {}
             Turn::Queue | Turn::Ready => {
                 if !mem::replace(&mut client.link.queued, true) {
                     self.queue.push_back(key);
                 }
-                self.clients.give_back(key, client);
-                self.arm(key);
             }
         }
+        self.arm_link(key, &mut client.link);
+        self.clients.give_back(key, client);
     }
 
     /// Ends the connection; one whose request a thread is in, when that has come back.
