@@ -60,7 +60,7 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// So many bytes of a body are best written and sent at a time: as what was handed over is held whole, it is what one call adds.
+    /// The most bytes of a body that should be written before each [`Exchange::send`], as these are held as a whole.
     pub const SLICE: usize = 128 * 1024;
 
     pub(crate) fn new(response: Response, outlet: Box<dyn Outlet>) -> Self {

@@ -148,7 +148,11 @@ impl<O: Observer> Core<O> {
         let Some(client) = self.clients.get_mut(key) else {
             return false;
         };
-        client.link.note_event(flags, now);
+        let link = &mut client.link;
+        link.note_event(flags, now);
+        // A thread of the pool makes something that nobody can get any more.
+        link.broken |= matches!(link.task, Task::Running)
+            && flags.intersects(EventFlags::HUP | EventFlags::ERR);
         true
     }
 
