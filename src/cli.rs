@@ -12,6 +12,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
@@ -22,9 +23,9 @@ use preforkd_worker::title::{self, Room};
 
 /// Could not start.
 const FAILED: u8 = 1;
-/// An app was given up, as its configuration says.
+/// An app was given up, as configured.
 const GAVE_UP: u8 = 3;
-/// Wrong usage or configuration.
+/// Invalid usage or configuration.
 const USAGE: u8 = 2;
 
 /// Runs the programs of app.toml in worker processes that share their sockets, and keeps them running.
@@ -56,7 +57,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Reload as HUP does, and wait for the end: status 1 if the new generation was refused.
+    /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
     Reload,
     /// Change the number of workers of an app: web=4, web=+1, web=-1.
     Scale {
@@ -64,34 +65,47 @@ enum Command {
         #[arg(value_name = "APP=N")]
         what: String,
     },
-    /// Stop as TERM does, and wait for the end.
+    /// Stop as with TERM and wait for the end.
     Stop,
-    /// Open the log files anew, as USR1 does.
+    /// Reopen the log files, as with USR1.
     Reopen,
-    /// The process that checks the configuration; started by the master only.
+    /// The helper process that checks the configuration; started by the master only.
     #[command(hide = true)]
     CheckConfig {
         /// The file.
         path: PathBuf,
     },
-    /// The process behind a check; started by the master only.
+    /// The helper process that checks a new worker; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
-    /// The process behind a log file; started by the master only.
+    /// The helper process that writes a log file; started by the master only.
     #[command(hide = true)]
     WriteLog {
         /// The file.
         path: PathBuf,
-        /// The master waits to hear whether it can be opened.
+        /// Report to the master whether the file can be opened.
         #[arg(long)]
         report: bool,
     },
 }
 
-/// Does what the command line says.
+/// Runs the program as the command line asks.
 pub fn run() -> ExitCode {
+    // Every worker is launched here, so this comes first and does little.
+    let arguments: Vec<String> = std::env::args_os()
+        .skip(1)
+        .take(4)
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if arguments
+        .first()
+        .is_some_and(|name| name == launcher::COMMAND)
+    {
+        eprintln!("{}", launcher::run(&arguments[1..]));
+        return FAILED.into();
+    }
     let arguments = Arguments::parse();
-    let own_task = match &arguments.command {
+    let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::WriteLog { path, report }) => Some(
@@ -100,7 +114,7 @@ pub fn run() -> ExitCode {
         ),
         _ => None,
     };
-    match own_task {
+    match helper {
         None => {}
         Some(Ok(())) => return ExitCode::SUCCESS,
         Some(Err(message)) => {
@@ -119,7 +133,7 @@ pub fn run() -> ExitCode {
                 ExitCode::SUCCESS
             }
             Err(message) => {
-                logging::complain(&plain(&message));
+                logging::print_error(&plain(&message));
                 FAILED.into()
             }
         };
@@ -127,16 +141,16 @@ pub fn run() -> ExitCode {
     let signals = match master::catch_signals() {
         Ok(signals) => signals,
         Err(error) => {
-            logging::complain(&format!("cannot catch signals: {error}"));
+            logging::print_error(&format!("cannot catch signals: {error}"));
             return FAILED.into();
         }
     };
     let plan = match read(&config) {
         Ok(plan) => plan,
         Err(message) => {
-            logging::complain(&message);
+            logging::print_error(&message);
             if !arguments.test {
-                tell_init(message.lines().next().unwrap_or_default());
+                set_init_status(message.lines().next().unwrap_or_default());
             }
             return USAGE.into();
         }
@@ -152,26 +166,26 @@ pub fn run() -> ExitCode {
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
         Err(message) => {
             error!("{message}");
-            tell_init(&message);
+            set_init_status(&message);
             FAILED.into()
         }
     }
 }
 
-/// What a master says without what would move the cursor: in a folder of another user, it may be another who answers.
+/// An answer without control characters: in an untrusted folder another process may listen at the control socket.
 fn plain(text: &str) -> String {
     let is_plain = |c: &char| *c == '\n' || !c.is_control();
     text.chars().filter(is_plain).collect()
 }
 
-/// The init system keeps the last status of a service: why it is not there.
-fn tell_init(why: &str) {
+/// Tells the init system, which keeps the last status of a service, why the service is not running.
+fn set_init_status(status: &str) {
     if let Ok(mut init) = Init::find() {
-        init.status(why);
+        init.status(status);
     }
 }
 
-/// Sends a request to the master that runs with this configuration; the file may have become invalid since.
+/// Sends a request to the master that runs with this configuration. The file may have become invalid since it started.
 fn control(command: &Command, file: &Path) -> Result<String, String> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -186,7 +200,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
                 return Ok(answer);
             }
             let status = serde_json::from_str(&answer).map_err(|error| {
-                format!("the status from the master is not valid JSON: {error}")
+                format!("the master's status is not valid JSON: {error} (is it another version of preforkd?)")
             })?;
             Ok(client::table(&status))
         }
@@ -195,7 +209,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
         Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
         Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
         Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
-            unreachable!("handled before: it has no master to ask")
+            unreachable!("helper processes send no requests to a master")
         }
     }
 }
@@ -203,7 +217,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
 /// Reads and checks the configuration.
 ///
 /// # Errors
-/// The first error, with its place in the file.
+/// The first error, with its position in the file.
 fn read(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
@@ -228,7 +242,7 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     if let Err(error) = title::set(&format!("preforkd: master {name}"), room) {
         warn!("cannot set the process title: {error}");
     }
-    // The configuration is found again at each reload, wherever somebody changes to.
+    // Reloads read the file by its absolute path, whatever the working directory is.
     let file = std::path::absolute(&file).unwrap_or(file);
     info!(
         "preforkd {} starts, pid {}, configuration {}",
@@ -237,9 +251,9 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         file.display()
     );
     let mut listeners = Listeners::inherit()
-        .map_err(|error| format!("cannot take over the sockets of the init system: {error}"))?;
+        .map_err(|error| format!("cannot adopt the sockets of the init system: {error}"))?;
     listeners
         .open(&plan.listeners)
         .map_err(|error| error.to_string())?;
-    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot go on: {error}"))
+    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot continue: {error}"))
 }

@@ -1,4 +1,4 @@
-//! The other end of the control socket: `preforkd status`, `reload`, `scale`, `stop`, `reopen`.
+//! The client of the control socket: `preforkd status`, `reload`, `scale`, `stop`, `reopen`.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A master answers at once, unless it is stopped or starved.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the master at `socket` and waits for its answer.
+/// Sends a request to the master at `socket` and waits for its answer.
 ///
 /// # Errors
-/// There is no master, or it refuses; in words.
+/// No master listens there, or it refuses the request. The message is for people.
 pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
     let mut stream = UnixStream::connect(socket).map_err(|error| {
         format!(
@@ -22,20 +22,21 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             socket.display()
         )
     })?;
-    // Reload, scale and stop take as long as they take.
+    // Reload, scale and stop have no time limit.
     let takes_time = matches!(request, "reload" | "stop") || request.starts_with("scale ");
-    let most = (!takes_time).then_some(PATIENCE);
-    // It fails only for a time of zero.
-    let _ = stream.set_read_timeout(most);
+    let timeout = (!takes_time).then_some(TIMEOUT);
+    // This fails only for a time of zero.
+    let _ = stream.set_read_timeout(timeout);
     let mut answer = String::new();
     let asked = writeln!(stream, "{request}").and_then(|()| stream.read_to_string(&mut answer));
     asked.map_err(|error| format!("the master does not answer: {error}"))?;
     match answer.split_once('\n') {
         Some(("ok", rest)) => Ok(rest.trim_end().to_owned()),
         Some((first, _)) if first.starts_with("error ") => Err(first["error ".len()..].to_owned()),
-        _ if answer.is_empty() => {
-            Err("the master has closed the connection (are you its user, or root?)".into())
-        }
+        _ if answer.is_empty() => Err(
+            "the master has closed the connection (run this as the master's user or as root)"
+                .into(),
+        ),
         _ => Err(format!(
             "unexpected answer from the master (is it another version of preforkd?): {}",
             answer.trim_end()
@@ -43,7 +44,7 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
     }
 }
 
-/// The answer to `status` as a table for people.
+/// The answer to `status` as a table.
 pub fn table(status: &Value) -> String {
     let mut text = String::new();
     let of = |value: &Value| match value {
@@ -102,8 +103,8 @@ pub fn table(status: &Value) -> String {
             {
                 let _ = write!(state, ", {busy:.1}s in {request}");
             }
-            if let Some(said) = worker["said"].as_str() {
-                let _ = write!(state, ", says: {said}");
+            if let Some(status) = worker["said"].as_str() {
+                let _ = write!(state, ", status: {status}");
             }
             let _ = writeln!(
                 text,

@@ -1,6 +1,6 @@
-//! `app.toml` as written. [`KEYS`] is the one table of its keys: type, default, when a change takes effect. After
-//! reading, each value is as written or the default. Whether it fits this host is [`crate::plan`]'s to say. Every error
-//! names the key and shows its place.
+//! `app.toml` as written. [`KEYS`] is the only table of its keys: type, default, when a change takes effect. After
+//! parsing, each value is as written or the default. [`crate::plan`] checks whether it fits this host. Every error names the
+//! key and shows its position.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub use value::{GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Config {
-    /// What concerns the master itself.
+    /// Settings of the master itself.
     #[serde(default = "nothing_written")]
     pub master: Master,
     /// The apps by name.
@@ -40,10 +40,10 @@ fn nothing_written() -> Master {
 }
 
 impl Config {
-    /// Reads the text of a configuration file.
+    /// Parses a configuration file.
     ///
     /// # Errors
-    /// The first thing that is wrong, with its key and place; an unknown key comes with the nearest known one.
+    /// The first error, with its key and position; for an unknown key, the nearest known one.
     pub fn parse(text: &str) -> Result<Self, Place> {
         toml::from_str(text).map_err(|error| diagnostic::explain(&error, text))
     }

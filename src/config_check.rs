@@ -1,8 +1,8 @@
-//! The process that checks the configuration: it reads the file, resolves names and looks at paths, which may take as long as
-//! disks and name services take, and asks the scripts in front of interpreters. The master does not wait for any of that.
+//! The process that checks the configuration. It reads the file, resolves names, examines paths and asks the scripts in front
+//! of interpreters. The master does not wait for disks, name services or scripts.
 //!
-//! It is this program, started by the master as `preforkd check-config FILE` with a memory file as descriptor 3. There it
-//! writes what it has found as JSON: the plan, or what is wrong in one line.
+//! It is this program, started by the master as `preforkd check-config FILE` with a memory file as descriptor 3. It writes its
+//! result there as JSON: the plan, or the error in one line.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,23 +12,23 @@ use crate::effects::host::ThisHost;
 use crate::plan::Plan;
 use crate::sys;
 
-/// Where it writes what it has found.
+/// The descriptor for the result.
 const ANSWER: i32 = 3;
 
-/// Checks the configuration in `file` and writes down what it has found.
+/// Checks the configuration in `file` and writes the result.
 ///
 /// # Errors
-/// It was not started by a master, or there is no memory left.
+/// It was not started by a master, or no memory is available.
 pub fn run(file: &Path) -> Result<(), String> {
     let found = read(file);
     let text = serde_json::to_vec(&found)
-        .map_err(|error| format!("cannot write the plan as JSON: {error}"))?;
+        .map_err(|error| format!("cannot encode the plan as JSON: {error}"))?;
     let mut answer = File::from(
         sys::adopt(ANSWER)
-            .map_err(|error| format!("this is started by the master only: {error}"))?,
+            .map_err(|error| format!("check-config is started by the master only: {error}"))?,
     );
     let written = answer.write_all(&text);
-    written.map_err(|error| format!("cannot hand over the plan: {error}"))
+    written.map_err(|error| format!("cannot send the plan to the master: {error}"))
 }
 
 /// Reads and checks a configuration file.

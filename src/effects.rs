@@ -1,5 +1,5 @@
-//! What the master does to the world: one topic of system calls in each file. They know neither the
-//! supervisor nor the master, nor each other, but what others are made of: `paths`, `socket_file` and `launch`.
+//! System calls of the master, one topic per file. They know neither the supervisor nor the master. They do not know each
+//! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
 pub mod config_check;
 pub mod control;
@@ -18,5 +18,6 @@ pub mod probe;
 pub mod scoreboard;
 pub mod signals;
 pub mod socket_file;
+pub mod spawn;
 pub mod tail;
 pub mod template;

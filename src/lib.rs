@@ -1,16 +1,18 @@
 //! preforkd: a multi-process prefork worker manager.
 //!
-//! The map of the house:
+//! The modules:
 //!
-//! - [`cli`] reads the command line; [`client`] asks a running master; [`logging`] says where log lines go;
-//! - [`log_writer`] is the process behind a log file, [`probe`] that behind a check;
-//! - [`config`] is `app.toml` as written, [`plan`] the same checked against the host;
+//! - [`cli`] reads the command line; [`client`] sends requests to a running master; [`logging`] writes the master's log;
+//! - [`log_writer`] is the process that writes a log file, [`probe`] the one that checks a new worker, [`config_check`] the one
+//!   that checks the configuration, [`launcher`] the one that executes the program of a worker, template or job;
+//! - [`config`] is `app.toml` as written, [`plan`] is the configuration checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
-//! - [`master`] is the loop between the world and the supervisors;
-//! - [`effects`] acts on the world, one topic in each file; [`sys`] is the only unsafe code;
+//! - [`master`] is the event loop;
+//! - [`effects`] makes the system calls, one topic in each file; [`sys`] is the only unsafe code;
+//! - [`release`] decides how a new generation is brought in;
 //! - [`signals`] is the table of signals.
 //!
-//! Three crates beside it are what runs in a worker: `preforkd-worker` (the contract with the master),
+//! Three crates beside it run in workers: `preforkd-worker` (the contract with the master),
 //! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
 
 pub mod cli;
@@ -18,6 +20,7 @@ pub mod client;
 pub mod config;
 pub mod config_check;
 pub mod effects;
+pub mod launcher;
 pub mod log_writer;
 pub mod logging;
 pub mod master;

@@ -1,7 +1,8 @@
-//! The process behind a log file: writes what comes through a pipe, until nobody can write there any more.
+//! The writer of a log file: copies a pipe to the file until no process holds the write end of the pipe.
 //!
-//! It is this program, started by the master as `preforkd write-log FILE` with the pipe as descriptor 3. It alone
-//! waits for the disk, also to open the file. A full disk costs lines, which are counted, and stops nobody. USR1 opens the file anew.
+//! It is this program, started by the master as `preforkd write-log FILE` with the pipe as descriptor 3. Only this process
+//! waits for the disk, also to open the file. When the disk is full, lines are lost and counted, and no other process waits.
+//! USR1 reopens the file.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,14 +21,14 @@ mod opening;
 
 use opening::Opening;
 
-/// The pipe, as the master passes it.
+/// The descriptor of the pipe.
 const PIPE: i32 = 3;
-/// Where the master hears whether the file could be opened.
+/// The descriptor for the report whether the file could be opened.
 const REPORT: i32 = 4;
-/// What it hears if so; anything else is the reason why not.
+/// The report of success; any other report is the reason of a failure.
 pub const OPENED: &str = "opened";
 
-/// Signals that end a process by default and mean the master; a writer ends when its work does.
+/// Signals that end a process by default and are meant for the master. A writer ends when its pipe does.
 const IGNORED: [Signal; 4] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -38,11 +39,11 @@ const IGNORED: [Signal; 4] = [
 const INPUT: Token = Token(0);
 const SIGNALS: Token = Token(1);
 
-/// Writes until the pipe ends. With `is_awaited` the master waits to hear whether the file could be opened, and if not, there
-/// is nothing to do here.
+/// Writes until the pipe ends. With `is_awaited` the master waits for the report, and the process ends if the file cannot be
+/// opened.
 ///
 /// # Errors
-/// It was not started by a master, or there is no descriptor left.
+/// It was not started by a master, or no descriptor is available.
 pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
     let mut pipe = File::from(sys::adopt(PIPE)?);
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
@@ -52,19 +53,19 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
         Ok(()) => Room::Environment,
         Err(_) => Room::Arguments,
     };
-    // It was executed as /proc/self/exe, whose last part pgrep(1) would show.
+    // It was executed as /proc/self/exe, so its name would be `exe`.
     nix::sys::prctl::set_name(c"preforkd")?;
-    // Without its title it is no less of use.
+    // The title is not essential.
     let _ = title::set(&format!("preforkd: log {}", path.display()), room);
     let mut log = Log::new(path);
     let opened = log.reopen();
     if let Some(report) = report.map(File::from) {
         if let Err(error) = opened {
-            return tell(report, &error.to_string());
+            return send(report, &error.to_string());
         }
-        tell(report, OPENED)?;
+        send(report, OPENED)?;
     } else if let Err(error) = opened {
-        log.complain(&error);
+        log.print_error(&error);
     }
     let mut poll = Poll::new()?;
     let mut source = SourceFd(&PIPE);
@@ -78,8 +79,8 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
-        // Bytes until the file is opened anew: what was said before it was moved away belongs to it, and that is no more
-        // than the pipe holds, also if it never becomes empty.
+        // Bytes to write before the file is reopened: output from before it was renamed belongs to it. That is at most the
+        // capacity of the pipe, even if the pipe never becomes empty.
         let mut until_reopen = None;
         loop {
             let mut arrived = signals.arrived().into_iter();
@@ -99,7 +100,7 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
             };
             if until_reopen.is_some_and(|left| left == 0 || emptied) {
                 if let Err(error) = log.reopen() {
-                    log.complain(&error);
+                    log.print_error(&error);
                 }
                 until_reopen = None;
             }
@@ -110,22 +111,22 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
     }
 }
 
-/// Says in one line what became of the file.
-fn tell(mut report: File, what: &str) -> io::Result<()> {
-    let line: String = what
+/// Sends the report, as one line.
+fn send(mut report: File, text: &str) -> io::Result<()> {
+    let line: String = text
         .chars()
         .map(|c| if c == '\n' { ' ' } else { c })
         .collect();
     report.write_all(format!("{line}\n").as_bytes())
 }
 
-/// A file that grows, as long as there is room.
+/// The log file.
 struct Log {
     opening: Opening,
     file: Option<File>,
-    /// Lines that found no room.
+    /// Lines that could not be written.
     lost: u64,
-    /// The last thing written was not the end of a line.
+    /// The file ends in an incomplete line.
     unfinished: bool,
 }
 
@@ -139,7 +140,7 @@ impl Log {
         }
     }
 
-    /// Opens the file by its name; keeps the open one if that fails.
+    /// Opens the file by its name. Keeps the open one if that fails.
     fn reopen(&mut self) -> io::Result<()> {
         self.file = Some(self.opening.open()?);
         Ok(())
@@ -149,13 +150,13 @@ impl Log {
         let mut rest = bytes;
         if let Err(error) = self.try_write(&mut rest) {
             if self.lost == 0 {
-                self.complain(&error);
+                self.print_error(&error);
             }
             self.lost += rest.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
         }
     }
 
-    /// Takes from `rest` what was written.
+    /// Writes `rest`, and removes from it what was written.
     fn try_write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Err(ErrorKind::NotFound.into());
@@ -164,7 +165,7 @@ impl Log {
             let end = if self.unfinished { "\n" } else { "" };
             writeln!(
                 file,
-                "{end}preforkd: {} log lines found no room and are lost",
+                "{end}preforkd: {} log lines were lost: the file could not be written",
                 self.lost
             )?;
             self.lost = 0;
@@ -183,7 +184,7 @@ impl Log {
         Ok(())
     }
 
-    fn complain(&self, error: &io::Error) {
+    fn print_error(&self, error: &io::Error) {
         let line = format!(
             "preforkd: cannot write the log file {}: {error}; lines are lost until it can be written\n",
             self.opening.path().display()
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_told() {
+    fn lines_that_cannot_be_written_are_counted_and_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log");
         let mut log = open(&path);
@@ -225,12 +226,12 @@ mod tests {
         let text = std::fs::read_to_string(&path).expect("a log");
         assert_eq!(
             text,
-            "one\npreforkd: 3 log lines found no room and are lost\nfive\n"
+            "one\npreforkd: 3 log lines were lost: the file could not be written\nfive\n"
         );
     }
 
     #[test]
-    fn what_found_room_is_not_counted() {
+    fn lines_that_were_written_are_not_counted() {
         let (file, theirs) = io::pipe().expect("a pipe");
         let room = fcntl(&theirs, FcntlArg::F_GETPIPE_SZ).expect("a pipe") as usize;
         fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_moved_away_is_made_anew() {
+    fn a_renamed_file_is_replaced_by_a_new_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
         let mut log = open(&path);

@@ -1,4 +1,4 @@
-//! The log: one line each, on standard error.
+//! The log: one line per message, on standard error.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use env_logger::{Builder, Target, WriteStyle};
 use log::{Level, LevelFilter};
 use preforkd_worker::stderr;
 
-/// Starts logging; in the form of the journal where that reads standard error.
+/// Starts logging, with priorities if standard error is the journal.
 pub fn begin(verbose: bool) {
     let journal = stderr::is_journal();
     let level = if verbose {
@@ -29,9 +29,9 @@ pub fn begin(verbose: bool) {
         .init();
 }
 
-/// Shows an error of several lines, before or without a log.
-pub fn complain(message: &str) {
-    // For people on a terminal the message alone; the journal wants a priority for each line.
+/// Prints an error, which may have several lines, when logging has not started.
+pub fn print_error(message: &str) {
+    // The journal needs a priority on each line; on a terminal the message suffices.
     let start = match stderr::is_journal() {
         true => stderr::line_start(true, Level::Error),
         false => String::new(),
@@ -41,7 +41,7 @@ pub fn complain(message: &str) {
     }
 }
 
-/// Takes whole lines; never blocks and never fails.
+/// Writes whole lines. Never blocks and never fails.
 struct Lines {
     journal: bool,
 }
@@ -50,7 +50,7 @@ impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         stderr::write_line(line, |lost| {
             let start = stderr::line_start(self.journal, Level::Warn);
-            format!("{start}{lost} log lines found no reader and are lost\n")
+            format!("{start}{lost} log lines were lost: standard error was not read fast enough\n")
         });
         Ok(line.len())
     }

@@ -1,9 +1,10 @@
-//! The master: waits for events, tells them to the supervisors and the release, performs what they decide. It has the only clock,
-//! one thread, and no word with any client.
+//! The master: waits for events, passes them to the supervisors and the release, and performs their actions. It has the only
+//! clock, one thread, and never communicates with clients of an app.
 //!
-//! Its parts own their state: `workers` who runs, `templates` who forks, `jobs` what runs once, `logs` where output goes,
-//! `control` who waits for an answer, `init` what the init system knows, `watch` and `load` who is looked at when, and
-//! `preparation` the candidate. They meet in a turn of the loop. What touches the kernel is behind the trait `World`.
+//! Its parts own their state: `workers` the apps and their processes, `templates` the processes that fork workers, `jobs` the
+//! processes that run once, `logs` the output, `control` the waiting clients of the control socket, `init` the status of the init
+//! system, `watch` and `load` the times of the next checks, and `preparation` the candidate. They meet in a turn of the loop.
+//! All system calls are behind the trait `World`.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::Instant;
 
 use log::info;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
@@ -45,7 +47,7 @@ use init::Init;
 use jobs::Jobs;
 use load::Loads;
 use logs::Logs;
-use messages::Complaints;
+use messages::LogLimit;
 use preparation::Preparation;
 use system::System;
 use templates::Templates;
@@ -54,17 +56,17 @@ use watch::Watch;
 use workers::Workers;
 use world::{Notice, Source, World};
 
-/// So many workers are started in one turn; meanwhile other things happen.
-const MOST_STARTS: usize = 32;
+/// The maximum number of workers started per turn, so that other events are not delayed.
+const MAX_STARTS: usize = 32;
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stopped as asked.
+    /// Stopped as requested.
     Stopped,
     /// The first generation could not start.
     CouldNotStart,
-    /// An app was given up that says `then = "exit"`.
+    /// An app with `then = "exit"` was given up.
     GaveUp,
 }
 
@@ -79,34 +81,36 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
-    complaints: Complaints,
-    /// Apps of which not all messages were read.
+    log_limit: LogLimit,
+    /// Apps with unread messages.
     unread: BTreeSet<Name>,
-    /// Not all ends of processes were taken.
+    /// Templates with unread replies.
+    unread_templates: BTreeSet<Pid>,
+    /// There are unreaped processes left.
     unreaped: bool,
     release: Release,
     preparation: Preparation,
     /// The committed configuration.
     current: Option<Plan>,
-    /// Why the last reload failed; told until one succeeds.
+    /// Why the last reload failed; shown until one succeeds.
     refused: Option<String>,
     outcome: Outcome,
 }
 
-/// Catches what the master listens to. To be called first of all: a reload that is asked for while the program
-/// still reads its configuration must not end it.
+/// Catches the signals of the master. Call it first: a HUP that arrives while the program still reads its configuration must
+/// not kill it.
 ///
 /// # Errors
-/// There is no descriptor left.
+/// No descriptor is available.
 pub fn catch_signals() -> io::Result<Signals> {
     let numbers = vocabulary::TABLE.iter().map(|(signal, _)| *signal as i32);
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Serves the checked configuration in `file` through `listeners`, until everything has ended after a stop.
+/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop.
 ///
 /// # Errors
-/// The process lacks something it needs: descriptors, memory, the folder of the pid file. Or the poll is broken beyond repair.
+/// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
 pub fn run(
     file: PathBuf,
     plan: Plan,
@@ -123,7 +127,7 @@ pub fn run(
 }
 
 impl<W: World> Master<W> {
-    /// A master that begins with a checked configuration.
+    /// A master with a checked configuration.
     fn new(world: W, plan: Plan) -> Self {
         let now = world.now();
         let mut turn = Turn::new(world, now);
@@ -140,8 +144,9 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
-            complaints: Complaints::default(),
+            log_limit: LogLimit::default(),
             unread: BTreeSet::new(),
+            unread_templates: BTreeSet::new(),
             unreaped: false,
             release: Release::new(),
             preparation,
@@ -151,7 +156,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// One turn of the loop: does what is to be done, waits, and takes what has happened. The outcome, when everything has ended.
+    /// One turn of the loop: does what is due, waits, and handles events. Returns the outcome when everything has ended.
     fn turn(&mut self) -> io::Result<Option<Outcome>> {
         self.settle();
         if self.has_ended() {
@@ -162,21 +167,23 @@ impl<W: World> Master<W> {
         let deadline = self.deadline();
         let sources = self.turn.world.wait(deadline)?;
         self.turn.now = self.turn.world.now();
-        self.take(sources);
+        self.handle_events(sources);
         Ok(None)
     }
 
-    /// Takes what has happened.
-    fn take(&mut self, mut sources: BTreeSet<Source>) {
+    /// Handles events.
+    fn handle_events(&mut self, mut sources: BTreeSet<Source>) {
         sources.extend(self.unread.iter().cloned().map(Source::Messages));
+        let templates = std::mem::take(&mut self.unread_templates);
+        sources.extend(templates.into_iter().map(Source::Template));
         for source in sources {
-            self.take_source(source);
+            self.handle_source(source);
         }
-        if self.take_signals() || self.unreaped {
+        if self.handle_signals() || self.unreaped {
             self.unreaped = !self.reap();
         }
         let turn = &mut self.turn;
-        self.init.live(turn);
+        self.init.send_alive(turn);
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
@@ -184,26 +191,27 @@ impl<W: World> Master<W> {
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
-        self.workers.tell_deadlines(turn);
+        self.workers.adopt(turn);
+        self.workers.queue_deadlines(turn);
     }
 
-    fn take_source(&mut self, source: Source) {
+    fn handle_source(&mut self, source: Source) {
         let turn = &mut self.turn;
         match source {
-            // Signals are asked for in each turn: one that has interrupted the poll counts even if nothing could wake it.
+            // Signals are read in each turn: one that has interrupted the poll counts even if no event was queued for it.
             Source::Signals => {}
             Source::Messages(app) => self.read_messages(&app),
             Source::Template(pid) => {
                 if let Some(key) = self.templates.key(pid).cloned() {
-                    self.workers.read_template(turn, &mut self.templates, &key);
+                    self.read_template(&key);
                 }
             }
             Source::Launch(pid) => self.note_progress(pid),
             Source::Stderr(pid) => self.logs.read(turn, pid),
-            Source::Callers => self.control.accept(turn),
-            Source::Caller(fd) => {
-                if let Some((caller, request)) = turn.world.request(fd) {
-                    self.serve_caller(caller, &request);
+            Source::Clients => self.control.accept(turn),
+            Source::Client(fd) => {
+                if let Some((client, request)) = turn.world.request(fd) {
+                    self.serve_client(client, &request);
                 }
             }
             Source::Listener(address) => {
@@ -213,11 +221,11 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Tells everybody what is known and does what they decide, until nothing is left to be done at once.
+    /// Passes queued facts on and performs the resulting actions, until there are none.
     fn settle(&mut self) {
-        let mut starts = MOST_STARTS;
+        let mut starts = MAX_STARTS;
         loop {
-            self.tell();
+            self.dispatch();
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
@@ -226,8 +234,8 @@ impl<W: World> Master<W> {
             }
         }
         for name in self.workers.forget_removed() {
-            self.turn.world.dismiss(&name);
-            self.complaints.forget(&name);
+            self.turn.world.remove_app(&name);
+            self.log_limit.forget(&name);
             self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
@@ -238,15 +246,15 @@ impl<W: World> Master<W> {
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
         };
-        self.control.go_on(&mut self.turn, &self.workers, &whole);
+        self.control.resume(&mut self.turn, &self.workers, &whole);
         if self.update_status() {
             let line = self.status_line();
-            self.turn.world.tell_init(&Notice::Status(line));
+            self.turn.world.notify_init(&Notice::Status(line));
         }
     }
 
-    /// Tells supervisors and release all that is known, also what follows from what they decide.
-    fn tell(&mut self) {
+    /// Passes all queued facts to supervisors and release, including those that result from their actions.
+    fn dispatch(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
                 for action in self.workers.handle(&name, events, self.turn.now) {
@@ -270,7 +278,7 @@ impl<W: World> Master<W> {
             && self.logs.are_written(&mut self.turn)
     }
 
-    /// Puts the line on all apps together again; whether it has changed.
+    /// Updates the status line of all apps. Returns whether it has changed.
     fn update_status(&mut self) -> bool {
         if !std::mem::take(&mut self.workers.changed) {
             return false;
@@ -301,7 +309,8 @@ impl<W: World> Master<W> {
 
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
-        let at_once = (!self.unread.is_empty() || self.unreaped).then_some(now);
+        let unread = !(self.unread.is_empty() && self.unread_templates.is_empty());
+        let at_once = (unread || self.unreaped).then_some(now);
         at_once
             .into_iter()
             .chain(self.workers.deadline(now))
@@ -317,7 +326,7 @@ impl<W: World> Master<W> {
     }
 }
 
-/// How far the master is, in a word for the status.
+/// The phase of the master, in one word for the status.
 fn phase(release: &Release) -> &'static str {
     match (release.state(), release.current()) {
         (State::Stopped, _) => "stopping",

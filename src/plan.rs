@@ -1,7 +1,7 @@
-//! A configuration checked against the host: what to bind, what to launch, by which policy.
+//! A configuration checked against the host: what to bind, what to launch, and by which policy.
 //!
-//! The only place that knows the kinds of worker: what comes out is the same for all of them. Pure: what it
-//! has to know of the host it asks of a [`Host`].
+//! This is the only module that knows the kinds of worker; its result is the same for all of them. Pure: it asks a [`Host`]
+//! about the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,29 +28,29 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 
-/// What the master does with a configuration. Its JSON form is for a master of the same program: it holds all of it, but
-/// needs paths that are valid UTF-8.
+/// A checked configuration. Its JSON form is complete, but only for a process of the same program, and its paths must be
+/// valid UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Where the master writes its process id.
+    /// The path of the pid file.
     pub pid_file: Option<PathBuf>,
-    /// Where the master can be asked and told things: as configured, else beside the pid file, else in the
-    /// runtime directory of the service.
+    /// The path of the control socket: as configured, else beside the pid file, else in the runtime directory of the
+    /// service.
     pub control: Option<PathBuf>,
-    /// Every socket that any app listens on.
+    /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps, by name.
     pub apps: BTreeMap<String, App>,
 }
 
-/// A socket to bind, or to take over from the init system.
+/// A socket to bind, or to inherit from the init system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// Where.
+    /// Its address.
     pub address: Address,
     /// The length of its accept queue.
     pub backlog: u32,
-    /// An IPv6 socket that leaves IPv4 to another listener on the same port.
+    /// For an IPv6 socket: another listener has the same port for IPv4.
     pub v6only: bool,
     /// Permission bits of a unix socket; `None` leaves them to the umask.
     pub mode: Option<u32>,
@@ -63,31 +63,31 @@ pub struct Listener {
 /// A pool of like workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
-    /// Which listeners its workers get, in this order, and under which names.
+    /// The listeners that its workers get, in this order, and their names.
     pub sockets: Vec<(String, Address)>,
     /// How a worker is started.
     pub launch: Launch,
     /// Whether the launched process is a template that forks the workers.
     pub template: bool,
-    /// How many, how patiently.
+    /// The number of workers, and the time limits.
     pub policy: Policy,
-    /// How many requests a worker serves at a time, where its scoreboard record shows them.
+    /// The number of requests a worker serves at a time, if its scoreboard record shows them.
     pub threads: Option<u32>,
-    /// How it is seen that a worker hangs.
+    /// How a hanging worker is detected.
     pub hang: Hang,
-    /// When a worker makes room for a fresh one.
+    /// When a worker is recycled.
     pub recycle: Recycle,
-    /// What must succeed before a reload starts any worker.
+    /// The command that must succeed before a reload starts any worker.
     pub before: Option<Launch>,
-    /// What its first worker must answer in a reload.
+    /// The check of the first worker of a new generation.
     pub check: Option<Check>,
-    /// Where what its workers say goes.
+    /// Where the output of its workers goes.
     pub output: Output,
 }
 
 #[cfg(test)]
 impl App {
-    /// An app of so many workers for tests, whose program is never executed.
+    /// An app for tests, whose program is never executed.
     pub fn example(workers: u32) -> Self {
         Self {
             sockets: Vec::new(),
@@ -128,23 +128,23 @@ impl App {
     }
 }
 
-/// When a worker makes room for a fresh one. (After how many requests, a WSGI worker knows itself.)
+/// When a worker is recycled. (A WSGI worker counts its requests itself.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recycle {
-    /// When it is so old, or up to a tenth younger.
+    /// At this age, or up to a tenth earlier.
     pub max_age: Option<Duration>,
-    /// When its share of memory is larger, in bytes.
+    /// When its share of memory exceeds this, in bytes.
     pub max_memory: Option<u64>,
 }
 
-/// How it is seen that a worker hangs.
+/// How a hanging worker is detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Hang {
-    /// Nobody looks.
+    /// Not at all.
     Unseen,
     /// Its record in the scoreboard shows a request older than this.
     Request(Duration),
-    /// It has not said `WATCHDOG=1` for so long.
+    /// It has not sent `WATCHDOG=1` for this time.
     Silence(Duration),
 }
 
@@ -153,19 +153,19 @@ pub enum Hang {
 pub struct Launch {
     /// The file to execute.
     pub program: PathBuf,
-    /// The arguments, the program's own name first.
+    /// The arguments, starting with the program's own name.
     pub args: Vec<String>,
-    /// What is added to the master's environment.
+    /// Variables to add to the master's environment.
     pub env: BTreeMap<String, String>,
     /// The working directory.
     pub chdir: PathBuf,
-    /// Who it runs as; `None`: as the master.
+    /// The user it runs as; the master's if `None`.
     pub user: Option<Credentials>,
-    /// The file mode creation mask; `None`: the master's.
+    /// The file mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
 }
 
-/// User and groups of a process.
+/// The user and groups of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// User id.
@@ -183,11 +183,10 @@ impl Plan {
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
-    /// Reads the text of the configuration `file` and checks it against `host`; relative paths in it are
-    /// relative to its folder.
+    /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
     ///
     /// # Errors
-    /// The first thing that is wrong, ready to be shown.
+    /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
         let shown = file.display().to_string();
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
@@ -199,7 +198,7 @@ impl Plan {
     /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
     ///
     /// # Errors
-    /// The first thing that cannot be, with its place in the file.
+    /// The first error, with its position in the file.
     pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
         if config.app.is_empty() {
             return Err(Place::whole(
@@ -222,7 +221,7 @@ impl Plan {
                 || name.is_empty()
             {
                 let message = format!(
-                    "\"{name}\" is not a name for an app (use letters, digits, - and _ only)"
+                    "\"{name}\" is not a valid name for an app (use letters, digits, - and _ only)"
                 );
                 return Err(Place::at(header, message));
             }
@@ -241,7 +240,7 @@ impl Plan {
     }
 }
 
-/// A dual-stack `[::]:80` and a `0.0.0.0:80` cannot both be bound; with both configured each gets its own.
+/// A dual-stack `[::]:80` and a `0.0.0.0:80` cannot both be bound. If both are configured, the first is IPv6 only.
 fn leave_ipv4_to_its_own(listeners: &mut [Listener]) {
     let ipv4_ports: Vec<u16> = listeners
         .iter()
@@ -257,10 +256,10 @@ fn leave_ipv4_to_its_own(listeners: &mut [Listener]) {
     }
 }
 
-/// One `[app.NAME]` on its way to an [`App`].
+/// An `[app.NAME]` table while it is checked.
 struct Draft<'a> {
     name: &'a str,
-    /// The place of the name in the table's header.
+    /// The position of the name in the table's header.
     header: std::ops::Range<usize>,
     written: &'a Written,
     folder: &'a Path,
@@ -275,7 +274,7 @@ impl Draft<'_> {
         let mut env = self.env()?;
         let user = self.user(&mut env)?;
         if let Some(time) = &self.written.watchdog {
-            // sd_watchdog_enabled(3) of the program looks here.
+            // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
         }
         let mut launch = Launch {
@@ -322,7 +321,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Refuses a key that does nothing for this kind of app.
+    /// Refuses a key that has no effect for this kind of app.
     fn refuse_keys_of_the_other_kind(&self) -> Result<(), Place> {
         let kind = match (&self.written.wsgi, &self.written.command) {
             (Some(_), None) => Apps::Wsgi,
@@ -353,12 +352,12 @@ impl Draft<'_> {
             let name = name.get_ref();
             if name.is_empty() || name.contains(['=', '\0']) {
                 return wrong(format!(
-                    "env: {name:?} is not a name for a variable (it must not be empty, nor hold \"=\" or a NUL character)"
+                    "env: {name:?} is not a valid name for a variable (it must not be empty, nor contain \"=\" or a NUL character)"
                 ));
             }
             if value.contains('\0') {
                 return wrong(format!(
-                    "env: the value of {name} must not hold a NUL character"
+                    "env: the value of {name} must not contain a NUL character"
                 ));
             }
             env.insert(name.clone(), value.clone());
@@ -384,7 +383,7 @@ impl Draft<'_> {
         Place::at(self.header.clone(), message)
     }
 
-    /// When a program that is not ours is ready.
+    /// When a program is ready.
     fn readiness(&self) -> Readiness {
         match *self.written.ready {
             Ready::Notify => Readiness::Notify,
@@ -394,7 +393,7 @@ impl Draft<'_> {
     }
 }
 
-/// Removes `.` and resolves `..` by name, so that messages show the path that is meant.
+/// Removes `.` and resolves `..` lexically, so that messages show the effective path.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {

@@ -1,7 +1,7 @@
-//! The process behind `check`: asks the first worker of a new generation for a page, as the configuration says.
+//! The probe of `check`: requests a page from the first worker of a new generation.
 //!
 //! It is this program, started by the master as `preforkd probe …` with the worker's private listener as descriptor 3,
-//! whose address it takes. What is wrong goes to standard error, which the master quotes.
+//! whose address it connects to. It reports a failure on standard error, which the master quotes.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,16 +11,16 @@ use clap::Args;
 
 use crate::sys;
 
-/// The private listener, as the master passes it.
+/// The descriptor of the private listener.
 const LISTENER: i32 = 3;
 
-/// The time from a failed attempt to the next one.
+/// The time between two attempts.
 pub const PAUSE: Duration = Duration::from_millis(500);
 
-/// A status line is not longer.
-const LONGEST: u64 = 1000;
+/// The maximum length of a status line.
+const MAX_LINE: u64 = 1000;
 
-/// What is asked for.
+/// The request to send and the answer to expect.
 #[derive(Debug, Args)]
 pub struct Question {
     /// The path and query.
@@ -29,30 +29,30 @@ pub struct Question {
     /// The Host field.
     #[arg(long)]
     host: String,
-    /// The status that is as it should be.
+    /// The expected status.
     #[arg(long)]
     expect: u16,
-    /// The time of an attempt, in milliseconds.
+    /// The time limit of an attempt, in milliseconds.
     #[arg(long)]
     timeout: u64,
-    /// How many attempts.
+    /// The number of attempts.
     #[arg(long)]
     attempts: u32,
 }
 
-/// Asks until the answer is as it should be, or the attempts are used up.
+/// Sends requests until one has the expected status, or the attempts are used up.
 ///
 /// # Errors
-/// What was wrong at the last attempt, in words.
+/// Why the last attempt failed.
 pub fn run(question: &Question) -> Result<(), String> {
     let listener = sys::adopt(LISTENER).map(UnixListener::from);
     let address = listener.and_then(|listener| listener.local_addr());
-    let address = address.map_err(|error| format!("there is no listener to probe: {error}"))?;
+    let address = address.map_err(|error| format!("cannot find the listener to probe: {error}"))?;
     let mut left = question.attempts;
     loop {
         let stream = UnixStream::connect_addr(&address);
         let answer = stream.and_then(|stream| ask(stream, question));
-        let said = match answer {
+        let failure = match answer {
             Ok(line) if status(&line) == Some(question.expect) => return Ok(()),
             Ok(line) => format!(
                 "answered \"{}\", not {}",
@@ -66,13 +66,13 @@ pub fn run(question: &Question) -> Result<(), String> {
         };
         left = left.saturating_sub(1);
         if left == 0 {
-            return Err(format!("GET {} {said}", question.path));
+            return Err(format!("GET {} {failure}", question.path));
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-/// The status line of the answer.
+/// Sends the request and returns the status line.
 fn ask(mut stream: UnixStream, question: &Question) -> io::Result<String> {
     let time = Duration::from_millis(question.timeout.max(1));
     let began = Instant::now();
@@ -81,12 +81,12 @@ fn ask(mut stream: UnixStream, question: &Question) -> io::Result<String> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: preforkd-check\r\nConnection: close\r\n\r\n"
     );
-    // Who answers before it has read all may close early; the answer counts.
+    // A worker may answer and close before it has read the whole request; its answer counts.
     let _ = stream.write_all(request.as_bytes());
     let left = time.saturating_sub(began.elapsed());
     stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
     let mut line = String::new();
-    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
     match line.trim_end() {
         "" => Err(io::Error::new(
             ErrorKind::UnexpectedEof,
@@ -143,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn silence_and_an_end_are_told_apart() {
+    fn no_answer_and_a_closed_connection_are_told_apart() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        assert!(is_late(&ask(ours, &question()).expect_err("silence")));
+        assert!(is_late(&ask(ours, &question()).expect_err("no answer")));
         drop(theirs);
         let (ours, theirs) = UnixStream::pair().expect("a pair");
         theirs
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_status_line_has_no_status() {
+    fn another_line_than_a_status_line_has_no_status() {
         for line in ["", "HTTP/1.1", "HTTP/1.1 abc", "SSH-2.0 200 x"] {
             assert_eq!(status(line), None, "{line}");
         }

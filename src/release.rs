@@ -1,12 +1,12 @@
-//! A release: the transaction that brings a generation in, over all apps. Pure: no system call, no clock, no I/O.
+//! A release: the transaction over all apps that brings a generation in. Pure: no system call, no clock, no I/O.
 //!
-//! A request is *prepared* (the configuration is checked, listeners and log files are opened, the commands `before` run), then *proven* (one
-//! worker of each app becomes ready), then *rolled out* (the other workers follow). Until every app has proven the
-//! generation, nothing of the running one is touched; whatever fails before takes everything back and says why.
+//! A request is *prepared* (the configuration is checked, listeners and log files are opened, the commands `before` run), then
+//! *proven* (one worker of each app becomes ready), then *rolled out* (the other workers follow). Until every app has proven the
+//! generation, nothing of the running one is touched; a failure before that rolls everything back and gives its reason.
 //!
 //! The master reports [`Fact`]s and performs [`Action`]s. [`Release::handle`] is the whole table: each state with each
-//! fact. A request that comes while a release is under way is remembered: any number of them become one more
-//! release, which takes what is on disk by then.
+//! fact. A request during a release is remembered: any number of them become one more release, which reads what is on disk
+//! then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -14,28 +14,28 @@ use std::rc::Rc;
 #[cfg(test)]
 mod tests;
 
-/// An app's name.
+/// The name of an app.
 pub type Name = Rc<str>;
 
-/// Counts accepted configurations; never reused.
+/// Counts accepted configurations. Never reused.
 pub type Generation = u64;
 
-/// How far the release is.
+/// The state of the release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// None is under way.
+    /// No release is under way.
     Idle,
     /// The configuration is checked, files are opened, commands run.
     Preparing,
-    /// The first worker of each app has to become ready.
+    /// The first worker of each app must become ready.
     Proving {
         /// The candidate.
         generation: Generation,
         /// Its apps.
         apps: BTreeSet<Name>,
-        /// Those that have not proven it yet.
+        /// The apps that have not proven it yet.
         unproven: BTreeSet<Name>,
-        /// What is known of why an app's first worker fails.
+        /// Known reasons why an app's first worker fails.
         reasons: BTreeMap<Name, String>,
     },
     /// The generation is committed; workers of older ones are being replaced.
@@ -43,28 +43,28 @@ pub enum State {
         /// The generation.
         generation: Generation,
     },
-    /// The master stops: nothing is released any more.
+    /// The master stops. There are no further releases.
     Stopped,
 }
 
-/// What the release is told.
+/// A fact that the master reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fact {
-    /// Somebody asks for a reload.
+    /// A reload is requested.
     Requested,
-    /// Everything that comes before the first worker has succeeded; these are the apps of the new configuration.
+    /// The preparation has succeeded; these are the apps of the new configuration.
     Prepared(BTreeSet<Name>),
-    /// Something of it has failed.
+    /// The preparation has failed, for this reason.
     NotPrepared(String),
-    /// Why an app's first worker of a generation fails; [`Fact::Failed`] follows.
+    /// Why an app's first worker of a generation fails. [`Fact::Failed`] follows.
     Reason(Name, Generation, String),
     /// An app's first worker of this generation is ready, and has passed its check.
     Proven(Name, Generation),
-    /// It has ended, or failed its check.
+    /// An app's first worker of this generation has ended, or failed its check.
     Failed(Name, Generation),
-    /// All apps are served by the committed generation alone.
+    /// The committed generation alone serves all apps.
     RolledOut,
-    /// They will not be for now: crashes hold replacements back, or all workers are paused.
+    /// The rollout will not complete for now: crashes delay replacements, or all workers are paused.
     Stuck,
     /// The master stops.
     Stopping,
@@ -75,29 +75,29 @@ pub enum Fact {
 pub enum Action {
     /// Begin the preparation.
     Prepare,
-    /// End the preparation that is under way; nobody waits for it.
+    /// Abandon the preparation that is under way.
     Abandon,
     /// Start one worker of each app of the candidate.
     Propose(Generation, BTreeSet<Name>),
-    /// Let an app take the candidate.
+    /// Make the candidate the current generation of an app.
     Commit(Name),
-    /// Let an app's workers finish what they serve and end.
+    /// Drain the workers of an app that is no longer configured.
     Remove(Name),
-    /// Let an app forget the candidate; resumes it if it was paused.
+    /// Make an app drop the candidate; resumes it if it was paused.
     RollBack(Name),
-    /// The candidate is the running configuration now: let go of what only the old one needed.
+    /// The candidate is the running configuration now: close what only the old one needed.
     TakeOver(Generation),
-    /// Let go of what was opened for the candidate only.
+    /// Close what was opened for the candidate only.
     Discard,
     /// The release is complete.
     Done(Generation),
-    /// The release has failed for this reason; the running generation, if there is one, is kept.
+    /// The release has failed for this reason. The running generation, if any, is kept.
     RolledBack(String),
     /// The first generation could not start, for this reason: stop.
     CannotStart(String),
 }
 
-/// How the last release ended.
+/// The result of the last release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It is complete.
@@ -106,15 +106,15 @@ pub enum Outcome {
     RolledBack(String),
 }
 
-/// The release and what it builds on.
+/// The release, and the generation it builds on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     state: State,
     /// The committed generation and its apps.
     current: Option<(Generation, BTreeSet<Name>)>,
-    /// The number given last.
+    /// The last generation number used.
     last: Generation,
-    /// Another release was asked for meanwhile.
+    /// Another release was requested meanwhile.
     again: bool,
     outcome: Option<Outcome>,
 }
@@ -126,7 +126,7 @@ impl Default for Release {
 }
 
 impl Release {
-    /// A master that runs nothing yet; its first release is under preparation.
+    /// A master that runs nothing yet. Its first release is being prepared.
     pub fn new() -> Self {
         Self {
             state: State::Preparing,
@@ -137,7 +137,7 @@ impl Release {
         }
     }
 
-    /// How far it is.
+    /// The state of the release.
     pub fn state(&self) -> &State {
         &self.state
     }
@@ -147,7 +147,7 @@ impl Release {
         self.current.as_ref().map(|(generation, _)| *generation)
     }
 
-    /// The number that the next candidate will have.
+    /// The number of the next candidate.
     pub fn next(&self) -> Generation {
         self.last + 1
     }
@@ -160,17 +160,17 @@ impl Release {
         }
     }
 
-    /// Whether another release begins as soon as this one is over.
+    /// Whether another release begins when this one is over.
     pub fn is_wanted(&self) -> bool {
         self.again
     }
 
-    /// How the last release ended, if one has.
+    /// The result of the last release, if any.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
     }
 
-    /// Takes a fact; says what has to be done, in this order.
+    /// Records a fact and returns what to do, in this order.
     #[must_use]
     pub fn handle(&mut self, fact: Fact) -> Vec<Action> {
         match (&mut self.state, fact) {
@@ -202,7 +202,7 @@ impl Release {
                 actions.extend(self.keep_current(reason));
                 actions
             }
-            // Nothing was being prepared: what comes now belongs to nothing.
+            // Nothing is being prepared: this result belongs to no release.
             (_, Fact::Prepared(_) | Fact::NotPrepared(_)) => vec![Action::Discard],
 
             (
@@ -226,7 +226,7 @@ impl Release {
             ) if *generation == of => {
                 let is_first = self.current.is_none();
                 let all = unproven.remove(&app) && unproven.is_empty();
-                // At the first start there is nothing to keep: each app goes on at once.
+                // At the first start there is nothing to protect: each app continues at once.
                 let mut actions: Vec<_> = is_first
                     .then_some(Action::Commit(app))
                     .into_iter()
@@ -249,7 +249,7 @@ impl Release {
                     reason.unwrap_or_else(|| "its first worker could not be started".into());
                 self.roll_back(format!("app={app}: {reason}"))
             }
-            // Of another generation, or of one that is decided.
+            // About another generation, or about one that is decided.
             (_, Fact::Reason(..) | Fact::Proven(..) | Fact::Failed(..)) => Vec::new(),
 
             (&mut State::RollingOut { generation }, Fact::RolledOut) => {
@@ -258,7 +258,7 @@ impl Release {
                 actions.extend(self.end());
                 actions
             }
-            // The release that waits may be what ends the trouble.
+            // The waiting release may be what ends the trouble.
             (State::RollingOut { .. }, Fact::Stuck) if self.again => self.prepare(),
             (_, Fact::RolledOut | Fact::Stuck) => Vec::new(),
         }
@@ -270,7 +270,7 @@ impl Release {
         vec![Action::Prepare]
     }
 
-    /// The release is over, whichever way: the next one begins if it is wanted.
+    /// The release is over: begins the next one if it is wanted.
     fn end(&mut self) -> Vec<Action> {
         self.state = State::Idle;
         if self.again {
@@ -309,7 +309,7 @@ impl Release {
         actions
     }
 
-    /// Takes the candidate back.
+    /// Rolls the candidate back.
     fn roll_back(&mut self, reason: String) -> Vec<Action> {
         let State::Proving { apps, .. } = std::mem::replace(&mut self.state, State::Idle) else {
             return Vec::new();
@@ -325,7 +325,7 @@ impl Release {
         actions
     }
 
-    /// The candidate is gone: what runs is kept, and says so; a first start has nothing to keep.
+    /// The candidate is dropped: reports that the running generation is kept; a first start has nothing to keep.
     fn keep_current(&mut self, reason: String) -> Vec<Action> {
         self.outcome = Some(Outcome::RolledBack(reason.clone()));
         let Some((_, apps)) = &self.current else {

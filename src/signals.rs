@@ -1,30 +1,30 @@
-//! What each signal to the master asks for, and exit statuses in words. Pure.
+//! The requests that signals to the master make, and descriptions of exit statuses. Pure.
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
-/// What a signal to the master asks for.
+/// The request that a signal to the master makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request {
-    /// Take the configuration and the code anew.
+    /// Read the configuration and the code again.
     Reload,
-    /// End when everything that is being served is finished.
+    /// Stop when all requests are finished.
     Stop,
-    /// End now.
+    /// Stop now.
     StopNow,
-    /// One worker more.
+    /// Add a worker.
     More,
-    /// One worker fewer.
+    /// Remove a worker.
     Fewer,
-    /// End all workers, keep the listeners.
+    /// Drain all workers, keep the listeners.
     Pause,
-    /// Open the log files anew.
+    /// Reopen the log files.
     Reopen,
     /// Replace the master's program.
     Upgrade,
 }
 
-/// The whole vocabulary, as in preforkd(8).
+/// All signals, as in preforkd(8).
 pub const TABLE: [(Signal, Request); 9] = [
     (Signal::SIGHUP, Request::Reload),
     (Signal::SIGTERM, Request::Stop),
@@ -37,14 +37,14 @@ pub const TABLE: [(Signal, Request); 9] = [
     (Signal::SIGUSR2, Request::Upgrade),
 ];
 
-/// What a signal number asks for.
+/// The request of a signal number.
 pub fn request(number: i32) -> Option<(Signal, Request)> {
     TABLE
         .into_iter()
         .find(|(signal, _)| *signal as i32 == number)
 }
 
-/// How a process ended, in words.
+/// Describes how a process ended.
 pub fn describe(status: WaitStatus) -> String {
     match status {
         WaitStatus::Exited(_, code) => format!("exited with status {code}"),
@@ -62,7 +62,7 @@ mod tests {
     use nix::unistd::Pid;
 
     #[test]
-    fn statuses_are_told_in_words() {
+    fn statuses_are_described() {
         let pid = Pid::from_raw(1);
         assert_eq!(describe(WaitStatus::Exited(pid, 3)), "exited with status 3");
         assert_eq!(
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_asks_for_one_thing() {
+    fn every_signal_makes_one_request() {
         assert_eq!(
             request(Signal::SIGHUP as i32),
             Some((Signal::SIGHUP, Request::Reload))

@@ -1,27 +1,24 @@
 //! Supervises the workers of one app. Pure: no system call, no clock, no I/O.
 //!
-//! Events only record facts; `Supervisor::advance` then compares the facts with what is wanted and says what
-//! to do. There is no "reloading" or "scaling" state: a reload is the fact that workers of an older generation
-//! exist, scaling is a number that differs from a count. The master performs the [`Action`]s; an action that
-//! failed comes back as an [`Event`].
+//! Events only record facts; `Supervisor::advance` then compares the facts with what is wanted and returns actions. There is
+//! no "reloading" or "scaling" state: during a reload workers of an older generation exist, and while scaling a number differs
+//! from a count. The master performs the [`Action`]s; an action that failed comes back as an [`Event`].
 //!
 //! A worker keeps its slot until [`Event::Exited`] says that its process was reaped. Until then it is
 //!
 //! - *starting*: it was asked for and has not reported that it is ready;
-//! - *ready*: it serves;
+//! - *starting*: it was requested and is not ready yet;
 //! - *leaving*: it was ready and ends on its own initiative;
 //! - *draining*: it was ready and was told to finish what it serves;
 //! - *doomed*: it was told to end before it was ready;
 //! - *aborting*: it was told to report what it is doing and die;
 //! - *killed*.
 //!
-//! A new generation begins as a *candidate* with a single worker, the *canary*: should the new generation be
-//! bad, only this worker shows it. When the canary is ready ([`Action::Proven`]) and the master agrees
-//! ([`Event::Commit`]), the generation becomes the current one. Until then the workers of the current generation
-//! are not touched, so that a rollback costs nothing.
+//! A new generation begins as a *candidate* with a single worker, the *canary*, so that a bad generation costs only this
+//! worker. When the canary is ready ([`Action::Proven`]) and the master agrees ([`Event::Commit`]), the generation becomes the
+//! current one. Until then the workers of the current generation are not touched, so a rollback costs nothing.
 //!
-//! The cost of an event does not grow with the number of workers: `Roster` keeps indexes for all that is asked
-//! about them.
+//! The cost of an event does not grow with the number of workers: `Roster` keeps an index for every question.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
@@ -63,27 +60,27 @@ pub struct Supervisor {
     roster: Roster,
     current: Option<Current>,
     candidate: Option<Candidate>,
-    /// What the app was when its configuration was removed; until it has a current generation again.
+    /// What the app was when its configuration was removed, until it has a current generation again.
     removed: Option<Removed>,
     wish: Wish,
-    /// The generations of which the master may still be told to start a worker.
+    /// The generations of which workers may still be started.
     generations: BTreeSet<Generation>,
-    /// Workers that have become ready, which the master has not been told.
+    /// Workers that have become ready, and that were not announced yet.
     became_ready: Vec<WorkerId>,
-    /// Workers that hang, about which nothing has been done.
+    /// Hanging workers that were not handled yet.
     hung: Vec<(WorkerId, Extent)>,
-    /// Workers that are to make room for fresh ones, when it is their turn.
+    /// Workers to recycle, one at a time.
     recycle: BTreeSet<WorkerId>,
     backoff: Backoff,
-    /// When workers failed, as far back as the policy looks.
+    /// When workers failed, within the time that the policy considers.
     failures: VecDeque<Instant>,
-    /// No worker is started any more, until the next commit.
+    /// No worker is started until the next commit.
     given_up: bool,
     settled: bool,
     exited: bool,
 }
 
-/// The generation that serves.
+/// The generation that serves requests.
 #[derive(Debug)]
 struct Current {
     generation: Generation,
@@ -96,11 +93,11 @@ struct Current {
 struct Removed {
     /// The newest generation that was removed.
     newest: Generation,
-    /// By which its workers end.
+    /// The policy by which its workers end.
     policy: Policy,
 }
 
-/// What people want of the app.
+/// What the operator wants of the app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
     Run,
@@ -108,7 +105,7 @@ enum Wish {
     Stop(Urgency),
 }
 
-/// How a stop was asked for, until that is done.
+/// A requested stop that was not performed yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Urgency {
     Graceful,
@@ -126,12 +123,12 @@ pub struct Counts {
     pub ready: u32,
     /// Workers that are not ready yet.
     pub starting: u32,
-    /// Workers that finish what they serve, or were told to die.
+    /// Workers that are draining or dying.
     pub leaving: u32,
 }
 
 impl Supervisor {
-    /// An app without any configuration yet; `seed` determines the jitter of the backoff.
+    /// An app without a configuration. `seed` determines the jitter of the backoff.
     pub fn new(seed: u64) -> Self {
         Self {
             roster: Roster::default(),
@@ -151,14 +148,14 @@ impl Supervisor {
         }
     }
 
-    /// Records a fact and says what has to be done now.
+    /// Records a fact and returns what to do now.
     #[must_use]
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         self.handle_all([event], now)
     }
 
-    /// Records all that is known at one time, and says what has to be done now. Nothing is decided in between: a worker
-    /// that reported in time that it is ready must not be ended because its report is read after another event.
+    /// Records everything that is known at one instant, and returns what to do now. Nothing is decided in between: a worker
+    /// that has reported in time must not be ended because its report is handled after another event.
     #[must_use]
     pub fn handle_all(
         &mut self,
@@ -173,14 +170,14 @@ impl Supervisor {
         actions
     }
 
-    /// When [`Event::Deadline`] is due, if nothing else happens before.
+    /// When [`Event::Deadline`] is due, unless something else happens before.
     pub fn deadline(&self) -> Option<Instant> {
         let waits = self.lacks_workers() && !self.is_starting();
         let retry = waits.then(|| self.retry_at()).flatten();
         [
             self.roster.next_due(),
             retry,
-            self.calm_at(),
+            self.backoff_ends_at(),
             self.soaked_at(),
             self.shrinks_at(),
         ]
@@ -189,12 +186,12 @@ impl Supervisor {
         .min()
     }
 
-    /// The generation that serves.
+    /// The generation that serves requests.
     pub fn generation(&self) -> Option<Generation> {
         self.current.as_ref().map(|current| current.generation)
     }
 
-    /// How many workers there are, by what they do.
+    /// The numbers of workers by state.
     pub fn counts(&self) -> Counts {
         let first = self.candidate.as_ref().map_or(0, |c| c.policy.workers);
         Counts {
@@ -210,7 +207,7 @@ impl Supervisor {
         self.settled
     }
 
-    /// Whether nothing is left of the app.
+    /// Whether the app has no workers left.
     pub fn is_empty(&self) -> bool {
         self.roster.is_empty() && self.current.is_none() && self.candidate.is_none()
     }
@@ -225,26 +222,26 @@ impl Supervisor {
         self.given_up
     }
 
-    /// Whether the workers were told to end until the next reload.
+    /// Whether the app is paused until the next reload.
     pub fn is_paused(&self) -> bool {
         self.wish == Wish::Pause
     }
 
-    /// When the next worker may be started, while crashes hold it back.
+    /// When the next worker may be started, if the backoff delays it.
     pub fn retry_at(&self) -> Option<Instant> {
         self.backoff.not_before()
     }
 
-    /// Compares the facts with what is wanted. The only place that decides.
+    /// Compares the facts with what is wanted. This is the only place that decides.
     fn advance(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        self.mature(now);
+        self.ready_by_time(now);
         self.announce_ready(actions);
-        // Before anything is concluded from the fact that a worker is ready.
+        // First, because the readiness of a worker has consequences below.
         self.abort_hung(now, actions);
         self.try_candidate(now, actions);
         self.retire(actions);
         self.give_up(now, actions);
-        self.calm(now);
+        self.end_backoff(now);
         self.follow_load(now);
         self.recycle_next();
         self.end_surplus(now, actions);
@@ -254,8 +251,8 @@ impl Supervisor {
         self.announce(actions);
     }
 
-    /// Workers that never report `READY=1` are ready when their time has come.
-    fn mature(&mut self, now: Instant) {
+    /// Workers that never send `READY=1` become ready after the configured time.
+    fn ready_by_time(&mut self, now: Instant) {
         for id in self.roster.due(now) {
             if let Some(State::Starting {
                 matures: Some(at), ..
@@ -270,7 +267,7 @@ impl Supervisor {
     fn announce_ready(&mut self, actions: &mut Vec<Action>) {
         let roster = &self.roster;
         let ready = self.became_ready.drain(..);
-        // One that has been reaped since is of no interest.
+        // Skip one that was reaped since.
         let ready = ready.filter(|id| roster.get(*id).is_some());
         actions.extend(ready.map(Action::Ready));
     }
@@ -293,21 +290,21 @@ impl Supervisor {
     }
 
     /// Ends the backoff when a worker has stayed up.
-    fn calm(&mut self, now: Instant) {
-        if self.calm_at().is_some_and(|at| at <= now) {
+    fn end_backoff(&mut self, now: Instant) {
+        if self.backoff_ends_at().is_some_and(|at| at <= now) {
             self.backoff.clear();
         }
     }
 
-    /// When a worker that became ready after the last failure will have stayed up.
-    fn calm_at(&self) -> Option<Instant> {
+    /// When a worker that became ready after the last failure will have stayed up long enough.
+    fn backoff_ends_at(&self) -> Option<Instant> {
         let failed = self.backoff.last_failure()?;
         let current = self.current.as_ref()?;
         let ready = self.roster.first_ready_after(current.generation, failed)?;
         Some(ready + current.policy.backoff.stayed_up)
     }
 
-    /// Wants as many workers as the load needs.
+    /// Adjusts the wanted number of workers to the load.
     fn follow_load(&mut self, now: Instant) {
         let Some(current) = &mut self.current else {
             return;
@@ -324,7 +321,7 @@ impl Supervisor {
         }
     }
 
-    /// When fewer workers may be enough.
+    /// When the wanted number may shrink.
     fn shrinks_at(&self) -> Option<Instant> {
         let current = self.current.as_ref().filter(|_| self.wish == Wish::Run)?;
         let range = current.policy.range.as_ref()?;
@@ -349,7 +346,7 @@ impl Supervisor {
         };
         let wanted = current.wanted as usize;
         let serving = self.roster.tally(current.generation).ready();
-        // "Settled" means that every request from now on is served by the current generation.
+        // "Settled" means that the current generation serves every request from now on.
         let mut older = self.roster.generations_before(current.generation);
         self.wish == Wish::Run
             && self.candidate.is_none()
@@ -358,8 +355,8 @@ impl Supervisor {
             && older.all(|(_, tally)| tally.accepting == 0)
     }
 
-    /// The policy by which workers of a generation live: the candidate's for its own, that of the current generation
-    /// for all others, and the last one that was configured when the app was removed.
+    /// The policy for workers of a generation: the candidate's for its own, that of the current generation for all others, and
+    /// the last one if the app was removed.
     fn policy(&self, generation: Generation) -> Option<&Policy> {
         let candidate = self.candidate.as_ref();
         let candidate = candidate.filter(|c| c.generation == generation);

@@ -1,8 +1,8 @@
-//! The only unsafe code of the manager: fork and exec, taking over descriptors, moving the environment, asking
-//! for the length of an accept queue and for random numbers.
+//! The only unsafe code of the manager: fork and exec, adopting inherited descriptors, moving the environment, the length
+//! of an accept queue, and random numbers.
 //!
-//! What [`spawn`] does between fork and exec is async-signal-safe and works on memory that was prepared before, so that the
-//! child meets no lock that another thread held: signal-safety(7). (The master has one thread anyway.)
+//! Between fork and exec, [`spawn`] makes only async-signal-safe calls on memory that was allocated before the fork, so the
+//! child never waits for a lock that another thread held: signal-safety(7). (The master has one thread anyway.)
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -16,38 +16,43 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
 use nix::unistd::{Pid, getpid, pipe2};
 
-/// The first descriptor that a child finds its own at, as with systemd: sd_listen_fds(3).
+/// The number of the first inherited descriptor in a child, as with systemd: sd_listen_fds(3).
 const FIRST_FD: RawFd = 3;
 
-/// Everything that a child needs; all memory is allocated before the fork.
+/// The variable with the process id, which is known only in the child, with space for the number.
+const LISTEN_PID: &[u8; 23] = b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+/// The offset of the number.
+const LISTEN_PID_AT: usize = 11;
+
+/// Everything that a child needs. All memory is allocated before the fork.
 pub struct Process<'a> {
     /// The file to execute.
     pub program: CString,
-    /// Its arguments, its own name first.
+    /// Its arguments, starting with its own name.
     pub args: Vec<CString>,
-    /// Its whole environment, without `LISTEN_PID`.
+    /// Its complete environment, except `LISTEN_PID`.
     pub env: Vec<CString>,
-    /// Where it starts.
+    /// Its working directory.
     pub chdir: CString,
-    /// User id, group id and supplementary groups, unless the master's.
+    /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, &'a [u32])>,
-    /// File mode creation mask, unless the master's.
+    /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
-    /// Standard output, unless the master's.
+    /// Standard output; the master's if `None`.
     pub stdout: Option<BorrowedFd<'a>>,
-    /// Standard error, unless the master's.
+    /// Standard error; the master's if `None`.
     pub stderr: Option<BorrowedFd<'a>>,
-    /// Descriptors that the child finds from 3 on; no others are inherited but standard output and error.
+    /// Descriptors that the child gets as 3 and up. It inherits no others except its standard streams.
     pub fds: Vec<BorrowedFd<'a>>,
 }
 
-/// What a child was doing when it failed, before its program ran.
+/// The step at which a child failed before it executed its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// setsid, signals.
+    /// setsid, signal dispositions.
     Session,
-    /// Placing its descriptors.
+    /// Moving its descriptors.
     Descriptors,
     /// setgroups, setgid.
     Group,
@@ -68,18 +73,18 @@ const STAGES: [Stage; 6] = [
     Stage::Exec,
 ];
 
-/// How far a child has come, as read from its pipe.
+/// The state of a child before exec, as read from its pipe.
 #[derive(Debug)]
 pub enum Progress {
-    /// Its program is not running yet.
+    /// It has not executed its program yet.
     Pending,
-    /// Its program was executed, or it died before.
+    /// It has executed its program, or has died before.
     Executed,
-    /// It failed.
+    /// A step failed.
     Failed(Stage, io::Error),
 }
 
-/// Reads what a child reports through the pipe that [`spawn`] returned; never blocks.
+/// Reads the state of a child from the pipe that [`spawn`] returned. Never blocks.
 pub fn progress(pipe: &OwnedFd) -> Progress {
     let mut report = [0; 5];
     match nix::unistd::read(pipe, &mut report) {
@@ -96,18 +101,18 @@ pub fn progress(pipe: &OwnedFd) -> Progress {
     }
 }
 
-/// Forks and executes. The pipe tells how far the child comes: [`progress`].
+/// Forks and executes. Read the returned pipe with [`progress`].
 ///
-/// The child is in a session of its own (so Ctrl-C on the master's terminal reaches the master only), has
-/// default signal dispositions, standard input from /dev/null, and gets SIGTERM when the master dies.
+/// The child leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
+/// dispositions and standard input from /dev/null, and gets SIGTERM when the master dies.
 ///
 /// # Errors
-/// There is no memory, process or descriptor left.
+/// No memory, process or descriptor is available.
 pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let mut listen_pid = *b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
+    let mut listen_pid = *LISTEN_PID;
     let mut args = pointers(&process.args);
     args.push(ptr::null());
     let mut env = pointers(&process.env);
@@ -122,8 +127,8 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
         master: getpid(),
     };
 
-    // A signal that arrives between fork and exec must not run the master's handlers in the child, where it
-    // would be forgotten by exec: it waits, and meets the default disposition.
+    // A signal that arrives between fork and exec must not run the master's handlers in the child, where exec would
+    // lose it. It stays pending and meets the default disposition.
     let mut before = SigSet::empty();
     pthread_sigmask(
         SigmaskHow::SIG_SETMASK,
@@ -133,7 +138,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     // SAFETY: the child only makes async-signal-safe calls on memory prepared above, and ends in execve or _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
-        write_decimal(&mut listen_pid[11..], getpid().as_raw());
+        write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
         child.run();
     }
     let error = io::Error::last_os_error();
@@ -145,7 +150,28 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     }
 }
 
-/// Writes a positive number and a NUL; the child cannot allocate.
+/// Executes the program of a process that the master has started. Reports a failure to the master through `report`.
+pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
+    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
+    let mut listen_pid = *LISTEN_PID;
+    write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
+    let mut args = pointers(&process.args);
+    args.push(ptr::null());
+    let mut env = pointers(&process.env);
+    env.push(listen_pid.as_ptr().cast());
+    env.push(ptr::null());
+    let child = Child {
+        process,
+        args: &args,
+        env: &env,
+        moved: vec![-1; process.fds.len()],
+        report: report.as_raw_fd(),
+        master,
+    };
+    child.run()
+}
+
+/// Writes a positive number in decimal and a NUL byte, without allocating.
 fn write_decimal(to: &mut [u8], mut number: i32) {
     let digits = number.checked_ilog10().unwrap_or(0) as usize + 1;
     to[digits] = 0;
@@ -160,7 +186,7 @@ struct Child<'a> {
     process: &'a Process<'a>,
     args: &'a [*const libc::c_char],
     env: &'a [*const libc::c_char],
-    /// Room for the descriptors on their way.
+    /// Space for the temporary numbers of the descriptors.
     moved: Vec<RawFd>,
     report: RawFd,
     master: Pid,
@@ -213,7 +239,7 @@ impl Child<'_> {
         check(Stage::Chdir, unsafe {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
-        // After setuid, which clears it: prctl(2). If the master has died meanwhile, nobody would tell.
+        // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
         nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGTERM).map_err(|_| Stage::Session)?;
         if nix::unistd::getppid() != self.master {
             // SAFETY: see `run`.
@@ -225,8 +251,8 @@ impl Child<'_> {
     fn session(&self) -> Result<(), Stage> {
         // SAFETY: no arguments.
         check(Stage::Session, unsafe { libc::setsid() })?;
-        // What the master was given to bind a low port is not for the application: capabilities(7). Where there are
-        // no ambient capabilities there is nothing to take.
+        // Ambient capabilities let the master bind a low port; the application must not inherit them: capabilities(7). On a
+        // kernel without them there is nothing to clear.
         // SAFETY: plain numbers.
         unsafe {
             libc::prctl(
@@ -238,7 +264,7 @@ impl Child<'_> {
             )
         };
         for signal in 1..=libc::SIGRTMAX() {
-            // SAFETY: the default disposition runs no code of ours; what cannot be set (KILL, STOP) stays.
+            // SAFETY: the default disposition runs no code of ours; KILL and STOP cannot be set and stay.
             unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
         SigSet::empty()
@@ -246,7 +272,7 @@ impl Child<'_> {
             .map_err(|_| Stage::Session)
     }
 
-    /// Puts every descriptor where the program expects it, and lets go of all others.
+    /// Moves each descriptor to the number that the program expects, and marks all others as close-on-exec.
     fn descriptors(&mut self) -> Result<(), Stage> {
         let at = Stage::Descriptors;
         let fds = &self.process.fds;
@@ -261,7 +287,7 @@ impl Child<'_> {
         })?;
         // SAFETY: plain numbers.
         check(at, unsafe { libc::dup2(null, libc::STDIN_FILENO) })?;
-        // First all out of the way, lest one is overwritten before its turn.
+        // First duplicate all to high numbers, so that none is overwritten before it is moved.
         for (fd, moved) in fds.iter().zip(&mut self.moved) {
             // SAFETY: plain numbers.
             *moved = check(at, unsafe {
@@ -282,8 +308,8 @@ impl Child<'_> {
             // SAFETY: plain numbers.
             check(at, unsafe { libc::dup2(*moved, goal) })?;
         }
-        // What whoever started the master left open is none of the worker's business. Linux before 5.11 cannot
-        // do this at one stroke; the master's own descriptors are close-on-exec anyway.
+        // Descriptors that the master has inherited must not reach a worker. Linux before 5.11 cannot mark them all in one
+        // call; the master's own descriptors are close-on-exec anyway.
         // SAFETY: plain numbers.
         unsafe { libc::close_range(free as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
         Ok(())
@@ -294,10 +320,10 @@ fn check(stage: Stage, result: i32) -> Result<i32, Stage> {
     if result < 0 { Err(stage) } else { Ok(result) }
 }
 
-/// How many connections wait at a listener to be accepted: tcp(7), `TCP_INFO`, where `tcpi_unacked` of a listener counts
-/// them. Of a unix socket, only whether there are any: poll(2).
+/// The number of connections that wait in the accept queue of a listener: tcp(7), `TCP_INFO`, where `tcpi_unacked` of a
+/// listener counts them. For a unix socket 1 if any wait, else 0: poll(2).
 pub fn accept_queue(listener: &BorrowedFd) -> u32 {
-    // SAFETY: the structure consists of numbers, for which zero is a value.
+    // SAFETY: the structure consists of integers, for which zero is valid.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = size_of_val(&info) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, and `info` has as many.
@@ -317,20 +343,20 @@ pub fn accept_queue(listener: &BorrowedFd) -> u32 {
     u32::from(poll(&mut look, PollTimeout::ZERO).is_ok_and(|number| number > 0))
 }
 
-/// Receives a message and who sent it, if the socket passes credentials: unix(7). There is no room for descriptors that come
-/// along, so the kernel closes them. Never blocks.
+/// Receives a message and its sender's pid, if the socket passes credentials: unix(7). The control buffer has no room for
+/// passed descriptors, so the kernel closes them. Never blocks.
 ///
 /// # Errors
-/// There is no message (EAGAIN), or the kernel has no memory.
+/// No message is queued (EAGAIN), or the kernel is out of memory.
 pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Option<Pid>)> {
-    /// Room for one header with credentials and nothing else, aligned as a header has to be.
+    /// A control buffer for one header with credentials, aligned as a header must be.
     #[repr(C)]
     struct Room {
         header: libc::cmsghdr,
         credentials: libc::ucred,
         padding: u32,
     }
-    // SAFETY: the structures consist of numbers and pointers, for which zero is a value.
+    // SAFETY: the structures consist of integers and pointers, for which zero is valid.
     let (mut room, mut message): (Room, libc::msghdr) = unsafe { std::mem::zeroed() };
     let mut part = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
@@ -351,19 +377,19 @@ pub fn receive(socket: BorrowedFd, bytes: &mut [u8]) -> nix::Result<(usize, Opti
     Ok((length as usize, sender))
 }
 
-/// From `asm-generic/socket.h`, since Linux 6.16; the libc crate has no name for it yet.
+/// From `asm-generic/socket.h`, since Linux 6.16. The libc crate does not define it yet.
 #[cfg(not(any(target_arch = "sparc", target_arch = "sparc64")))]
 const SO_PASSRIGHTS: libc::c_int = 83;
 #[cfg(any(target_arch = "sparc", target_arch = "sparc64"))]
 const SO_PASSRIGHTS: libc::c_int = 0x5c;
 
-/// Refuses descriptors that are passed over a unix socket: who tries to pass one gets EPERM.
+/// Refuses descriptors that are passed over a unix socket: the sender gets EPERM.
 ///
 /// # Errors
 /// The kernel is older than Linux 6.16.
 pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
     let no: libc::c_int = 0;
-    // SAFETY: the kernel reads as many bytes as the number has.
+    // SAFETY: the kernel reads the size of one integer.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -376,48 +402,48 @@ pub fn refuse_descriptors(socket: BorrowedFd) -> nix::Result<()> {
     nix::errno::Errno::result(result).map(drop)
 }
 
-/// A descriptor that can be read as soon as a child has ended: pidfd_open(2).
+/// A descriptor that becomes readable when a child ends: pidfd_open(2).
 ///
 /// # Errors
-/// There is no descriptor left, or the kernel is older than Linux 5.3.
+/// No descriptor is available, or the kernel is older than Linux 5.3.
 pub fn watch_process(child: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: plain numbers.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, child.as_raw(), 0) };
     let fd = nix::errno::Errno::result(result)?;
-    // SAFETY: the kernel has just opened it for us.
+    // SAFETY: the kernel has just opened it for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
-/// A number that nobody can guess: getrandom(2).
+/// An unpredictable random number: getrandom(2).
 ///
 /// # Errors
-/// The kernel has none yet, early at boot.
+/// The kernel's generator is not initialised yet, early at boot.
 pub fn random() -> nix::Result<u64> {
     let mut bytes = [0; 8];
-    // SAFETY: the kernel writes at most as many bytes as the array has.
+    // SAFETY: the kernel writes at most the length of the array.
     let length =
         unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
-    // So few are never cut short: random(4).
+    // A read of up to 256 bytes is never partial: random(4).
     nix::errno::Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
 }
 
-/// Descriptors that were taken over.
-static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+/// The descriptors that were adopted.
+static ADOPTED: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
 
-/// Takes over a descriptor that was passed to this program by whoever started it; from then on it is closed on exec.
+/// Adopts a descriptor that was inherited from the parent process, and marks it as close-on-exec.
 ///
 /// # Errors
-/// It was not passed: it is not open, it is a standard stream, it was taken over before, or this program has opened it itself,
-/// which shows by its being closed on exec, as all are that the standard library and nix open.
+/// It was not inherited: it is closed, is a standard stream, was adopted before, or was opened by this program. The last is
+/// known by its close-on-exec flag, which the standard library and nix set on everything that they open.
 pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     let not_passed = |why: &str| io::Error::other(format!("descriptor {fd} was not passed: {why}"));
     if fd < FIRST_FD {
         return Err(not_passed("it is a standard stream"));
     }
-    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut taken = ADOPTED.lock().unwrap_or_else(PoisonError::into_inner);
     if taken.contains(&fd) {
-        return Err(not_passed("it was taken over before"));
+        return Err(not_passed("it was adopted before"));
     }
     // SAFETY: plain numbers.
     let flags = nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
@@ -427,7 +453,7 @@ pub fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: plain numbers.
     nix::errno::Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
     taken.insert(fd);
-    // SAFETY: it is open, nothing in this program has opened it, and nothing else here gets it again.
+    // SAFETY: it is open, this program has not opened it, and nothing else in this program adopts it again.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -435,16 +461,16 @@ unsafe extern "C" {
     static mut environ: *const *const libc::c_char;
 }
 
-/// Copies the environment to the heap, for good, so that a process title may take its place.
+/// Copies the environment to the heap, permanently, to make room for a process title.
 ///
 /// # Errors
-/// This process has other threads, which may read the environment meanwhile; or that cannot be seen (proc(5)).
+/// This process has other threads, which might read the environment at the same time; or their number is unknown (proc(5)).
 pub fn move_environment() -> io::Result<()> {
     if std::fs::read_dir("/proc/self/task")?.count() != 1 {
         return Err(io::Error::other("there is more than one thread"));
     }
-    // SAFETY: the process has one thread, so nobody changes or reads the environment meanwhile. The list ends
-    // with a null pointer and its entries are NUL-terminated strings; the copies live for ever.
+    // SAFETY: the process has one thread, so nothing else reads or changes the environment at the same time. The list ends
+    // with a null pointer and its entries are NUL-terminated strings; the copies are never freed.
     unsafe {
         let mut copies = Vec::new();
         let mut entry = environ;
@@ -473,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_is_taken_over_once_and_only_if_it_was_passed() {
+    fn a_descriptor_is_adopted_once_and_only_if_it_was_inherited() {
         let own = pipe2(OFlag::O_CLOEXEC).expect("a pipe").0;
         let error = adopt(own.as_raw_fd()).expect_err("it is ours");
         assert!(
@@ -483,7 +509,7 @@ mod tests {
         assert!(adopt(2).is_err());
         assert!(adopt(1_000_000).is_err());
         let passed = std::os::fd::IntoRawFd::into_raw_fd(pipe2(OFlag::empty()).expect("a pipe").0);
-        let taken = adopt(passed).expect("it looks as if it was passed");
+        let taken = adopt(passed).expect("it looks inherited");
         assert!(adopt(taken.as_raw_fd()).is_err(), "once only");
     }
 }

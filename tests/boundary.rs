@@ -1,5 +1,5 @@
-//! The privilege boundary: what the user of an application can do to a master that is root, to its files, and to another app.
-//! Each test is an attack, made as that user. They need root, and say so where they are skipped.
+//! The privilege boundary: attacks by the user of an application on a root master, on its files, and on another app. Each test
+//! makes one attack as that user. The tests need root, and print a line if they are skipped.
 
 mod common;
 
@@ -15,12 +15,12 @@ use nix::sys::signal::Signal;
 
 /// The user and group of the application.
 const USER: u32 = 65534;
-/// The user of another application: daemon, whom every host has.
+/// The user of another application: daemon, which exists on every host.
 const OTHER: u32 = 1;
-/// A user of neither.
-const STRANGER: u32 = 65533;
+/// A user of no application.
+const UNRELATED: u32 = 65533;
 
-/// Whether this is root; else it says that the test is skipped, past the harness, which hides what succeeds.
+/// Whether this is root. Otherwise reports that the test is skipped, past the harness, which hides the output of tests that pass.
 fn is_root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -37,8 +37,8 @@ macro_rules! needs_root {
     };
 }
 
-/// A folder of root's that everybody can enter, with a worker, root's own file `precious` (that everybody may write, so that
-/// nothing but the master's care protects it), and a folder `theirs` of the application's user.
+/// A root-owned folder that everyone can enter, with a worker, root's file `precious` (writable for everyone, so that only the
+/// master's care protects it), and a folder `theirs` of the application's user.
 fn stage() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
@@ -67,11 +67,11 @@ fn begin(folder: tempfile::TempDir, config: &str) -> Run {
 
 fn start(folder: tempfile::TempDir, config: &str) -> Run {
     let run = begin(folder, config);
-    run.hear("READY=1");
+    run.message("READY=1");
     run
 }
 
-/// Does something as the application's user.
+/// Runs a script as the application's user.
 fn attack(run: &Run, script: &str) {
     let done = command(USER, run.folder.path(), script);
     assert!(done.status.success(), "{script}: {done:?}");
@@ -99,13 +99,13 @@ fn untouched() -> (String, u32, u32) {
     ("precious".into(), 0o666, 0)
 }
 
-/// A master that cannot start, and what it says.
-fn refused(folder: tempfile::TempDir, config: &str, said: &str) -> Run {
+/// A master that cannot start, and part of its log.
+fn refused(folder: tempfile::TempDir, config: &str, reason: &str) -> Run {
     let mut run = begin(folder, config);
-    assert!(!run.starts(), "it starts: {said}");
+    assert!(!run.starts(), "it starts: {reason}");
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
-    assert!(log.contains(said), "{said}: {log}");
+    assert!(log.contains(reason), "{reason}: {log}");
     assert_eq!(precious(run.folder.path()), untouched());
     run
 }
@@ -129,7 +129,7 @@ fn writer_ids(run: &Run) -> String {
 }
 
 #[test]
-fn a_log_file_becomes_a_link_before_it_is_opened_anew() {
+fn a_log_file_becomes_a_link_before_it_is_reopened() {
     needs_root!();
     let folder = stage();
     let config = app(folder.path(), "stdout = 'theirs/out'");
@@ -155,11 +155,11 @@ fn a_log_file_becomes_a_link_before_it_is_opened_anew() {
     run.ask("say again");
     attack(&run, "rm theirs/out");
     run.signal(Signal::SIGUSR1);
-    // The writer takes the signal when it gets to it.
+    // The writer handles the signal later.
     while !run.path("theirs/out").exists() {
         run.ask("say after");
     }
-    // All is written before the master ends.
+    // Everything is written before the master ends.
     run.stop();
     assert_eq!(precious(run.folder.path()), untouched());
     assert!(!run.path("new").exists());
@@ -168,12 +168,12 @@ fn a_log_file_becomes_a_link_before_it_is_opened_anew() {
         older.contains("attacker") && older.contains("again"),
         "{older}"
     );
-    let anew = run.path("theirs/out").metadata().expect("it was made");
-    assert_eq!(anew.uid(), USER);
+    let reopened = run.path("theirs/out").metadata().expect("it was made");
+    assert_eq!(reopened.uid(), USER);
 }
 
 #[test]
-fn a_log_file_is_a_link_or_has_a_second_name_or_lies_behind_a_link_from_the_start() {
+fn a_log_file_is_a_link_or_has_a_second_name_or_is_behind_a_link_from_the_start() {
     needs_root!();
     for (attack, log, said) in [
         (
@@ -189,11 +189,11 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_lies_behind_a_link_from_the_star
         (
             "ln precious theirs/out",
             "theirs/out",
-            "the file has several names",
+            "the file has several hard links",
         ),
     ] {
         let folder = stage();
-        // As root, since the kernel may forbid the user to do so.
+        // As root, because the kernel may forbid it to the user.
         let done = command(0, folder.path(), attack);
         assert!(done.status.success(), "{done:?}");
         let config = app(folder.path(), &format!("stderr = '{log}'"));
@@ -212,7 +212,7 @@ fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_a
         (folder, config)
     };
     let (folder, config) = stage();
-    let said = "written as uid 65534, who can change the folder";
+    let said = "opened as uid 65534, who can change the folder";
     refused(folder, &config, said);
 
     let (folder, config) = stage();
@@ -224,7 +224,7 @@ fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_a
 }
 
 #[test]
-fn a_folder_of_root_that_the_group_of_the_application_may_write_is_not_trusted() {
+fn a_folder_of_root_that_is_writable_for_the_group_of_the_application_is_not_trusted() {
     needs_root!();
     let folder = stage();
     let shared = folder.path().join("shared");
@@ -237,7 +237,7 @@ fn a_folder_of_root_that_the_group_of_the_application_may_write_is_not_trusted()
     refused(
         folder,
         &config,
-        "in a folder that others than root may write",
+        "in a folder that users other than root can write to",
     );
 }
 
@@ -258,7 +258,7 @@ fn the_file_of_a_listener_becomes_a_link_before_its_mode_changes() {
     attack(&run, "rm theirs/s && ln -s ../precious theirs/s");
     run.write("app.toml", &after);
     run.reload();
-    run.logged(&["theirs/s: its file was removed or replaced"]);
+    run.logged(&["theirs/s: its socket file was removed or replaced"]);
     assert_eq!(precious(run.folder.path()), untouched());
     run.stop();
     assert!(run.path("theirs/s").is_symlink(), "it is not the master's");
@@ -266,18 +266,18 @@ fn the_file_of_a_listener_becomes_a_link_before_its_mode_changes() {
 }
 
 #[test]
-fn something_lies_where_a_listener_should_be() {
+fn another_file_is_at_the_path_of_a_listener() {
     needs_root!();
     for (attack, said) in [
         (
             "ln -s ../precious theirs/s",
-            "there is a symbolic link of this name",
+            "there is a symbolic link at this path",
         ),
         (
             "echo mine > theirs/s",
-            "there is a file of this name that is no socket",
+            "there is a file at this path that is not a socket",
         ),
-        ("mkdir theirs/s", "there is a folder of this name"),
+        ("mkdir theirs/s", "there is a folder at this path"),
     ] {
         let folder = stage();
         let done = command(USER, folder.path(), attack);
@@ -290,14 +290,17 @@ fn something_lies_where_a_listener_should_be() {
 }
 
 #[test]
-fn what_lies_at_control_stays_there() {
+fn another_file_at_the_path_of_control_is_not_touched() {
     needs_root!();
     let folder = stage();
     let socket = folder.path().join("theirs/control");
     let _theirs = UnixListener::bind(&socket).expect("room");
     chown(&socket, Some(USER), Some(USER)).expect("root may");
     for (path, said) in [
-        ("precious", "there is a file of this name that is no socket"),
+        (
+            "precious",
+            "there is a file at this path that is not a socket",
+        ),
         ("theirs/control", "there is a socket of uid 65534"),
     ] {
         let folder = stage();
@@ -309,7 +312,7 @@ fn what_lies_at_control_stays_there() {
         let config = app(folder.path(), "") + &control;
         let mut run = begin(folder, &config);
         run.logged(&["no control socket at", said]);
-        run.hear("READY=1");
+        run.message("READY=1");
         run.stop();
         assert_eq!(precious(run.folder.path()), untouched());
     }
@@ -323,7 +326,7 @@ fn the_pid_file_is_a_link_or_becomes_another_file() {
     let done = command(USER, folder.path(), "ln -s ../precious theirs/pid");
     assert!(done.status.success(), "{done:?}");
     let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    refused(folder, &config, "there is a symbolic link of this name");
+    refused(folder, &config, "there is a symbolic link at this path");
 
     let folder = stage();
     let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
@@ -340,7 +343,7 @@ fn the_pid_file_is_a_link_or_becomes_another_file() {
 }
 
 #[test]
-fn a_stranger_cannot_send_messages_and_a_loud_worker_keeps_no_other_app_waiting() {
+fn an_unrelated_user_cannot_send_messages_and_a_flood_does_not_delay_another_app() {
     needs_root!();
     let folder = stage();
     let worker = folder.path().join("worker").display().to_string();
@@ -361,16 +364,16 @@ fn a_stranger_cannot_send_messages_and_a_loud_worker_keeps_no_other_app_waiting(
         "the other app's user"
     );
     assert_eq!(
-        shout(STRANGER, &address),
+        shout(UNRELATED, &address),
         "PermissionDenied",
-        "nobody's user"
+        "an unrelated user"
     );
     assert_eq!(shout(OTHER, &address), "sent", "its own");
     let listed = command(OTHER, Path::new("/"), &format!("ls $(dirname {address})"));
-    assert!(!listed.status.success(), "what else is there is not shown");
-    // The flood goes on meanwhile.
-    let heard = run.reload();
-    assert!(heard.contains("generation 2"), "{heard}");
+    assert!(!listed.status.success(), "the folder cannot be listed");
+    // The flood continues.
+    let message = run.reload();
+    assert!(message.contains("generation 2"), "{message}");
     assert_ne!(run.ask("pid"), "");
     run.stop();
     assert!(
@@ -411,7 +414,7 @@ fn the_interpreter_is_a_script_of_the_application() {
 }
 
 #[test]
-fn links_of_root_are_followed_as_ever() {
+fn links_of_root_are_still_followed() {
     needs_root!();
     let folder = stage();
     let path = folder.path();

@@ -30,7 +30,7 @@ fn a_good_configuration_is_ok() {
 }
 
 #[test]
-fn a_faulty_one_is_shown_with_place_and_nearest_key() {
+fn a_faulty_one_is_shown_with_position_and_nearest_key() {
     let (status, stdout, stderr) = check("[app.web]\nwrokers = 4\n");
     assert_eq!((status, stdout.as_str()), (Some(2), ""));
     assert!(stderr.starts_with("preforkd: /"), "{stderr}");
@@ -50,7 +50,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn wrong_usage_is_status_2_and_help_and_version_are_0() {
+fn invalid_usage_is_status_2_and_help_and_version_are_0() {
     let (status, _, stderr) = output(&[]);
     assert_eq!(status, Some(2));
     assert_eq!(

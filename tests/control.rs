@@ -14,7 +14,7 @@ fn config(rest: &str) -> String {
     "[master]\ncontrol = 'control.sock'\n".to_owned() + &app(rest)
 }
 
-/// Runs a command beside the master; its status, what it says and what it complains of.
+/// Runs a command against the master; returns its status, output and error output.
 fn command(run: &Run, words: &[&str]) -> (Option<i32>, String, String) {
     let output = preforkd()
         .args(words)
@@ -31,25 +31,25 @@ fn command(run: &Run, words: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn reload_waits_for_the_end_and_says_how_it_was() {
+fn reload_waits_for_the_end_and_prints_the_result() {
     let mut run = Run::start(&config("workers = 2"));
     let (status, said, _) = command(&run, &["reload"]);
     assert_eq!(status, Some(0));
     assert!(said.starts_with("generation 2: web 2/2 ready"), "{said}");
     run.write("behaviour", "exit 7");
-    let (status, _, complaint) = command(&run, &["reload"]);
+    let (status, _, error) = command(&run, &["reload"]);
     assert_eq!(status, Some(1));
     assert!(
-        complaint.contains("app=web: its first worker exited with status 7"),
-        "{complaint}"
+        error.contains("app=web: its first worker exited with status 7"),
+        "{error}"
     );
-    assert!(complaint.contains("keeping generation 2"), "{complaint}");
+    assert!(error.contains("keeping generation 2"), "{error}");
     run.write("app.toml", &config("wrokers = 2"));
-    let (status, _, complaint) = command(&run, &["reload"]);
+    let (status, _, error) = command(&run, &["reload"]);
     assert_eq!(status, Some(1));
     assert!(
-        complaint.contains("app.toml:6:1: unknown key `wrokers`"),
-        "{complaint}"
+        error.contains("app.toml:6:1: unknown key `wrokers`"),
+        "{error}"
     );
     run.stop();
 }
@@ -74,9 +74,9 @@ fn reloads_at_the_same_time_all_get_an_answer() {
 }
 
 #[test]
-fn status_shows_every_worker_for_people_and_for_programs() {
+fn status_shows_every_worker_as_a_table_and_as_json() {
     let mut run = Run::start(&config("workers = 2"));
-    let first = run.told_of("started");
+    let first = run.event("started");
     let (status, table, _) = command(&run, &["status"]);
     assert_eq!(status, Some(0));
     assert!(
@@ -97,7 +97,7 @@ fn status_shows_every_worker_for_people_and_for_programs() {
 }
 
 #[test]
-fn status_says_that_an_app_is_paused() {
+fn status_shows_that_an_app_is_paused() {
     let mut run = Run::start(&config(""));
     run.signal(Signal::SIGWINCH);
     run.status("web 0/1 ready");
@@ -110,7 +110,7 @@ fn status_says_that_an_app_is_paused() {
 }
 
 #[test]
-fn status_says_why_the_last_reload_failed() {
+fn status_shows_why_the_last_reload_failed() {
     let mut run = Run::start(&config(""));
     run.write("behaviour", "exit 7");
     run.reload();
@@ -119,25 +119,25 @@ fn status_says_why_the_last_reload_failed() {
         table.contains("reload failed: app=web: its first worker exited with status 7"),
         "{table}"
     );
-    // Also in what the init system shows.
+    // The init system's status shows it too.
     run.signal(Signal::SIGTTIN);
     run.stop();
 }
 
 #[test]
-fn scale_waits_for_workers_that_fail_only_until_that_is_clear() {
+fn scale_does_not_wait_for_workers_that_keep_failing() {
     let run = Run::start(&config(""));
     run.write("behaviour", "exit 5");
-    let (status, _, complaint) = command(&run, &["scale", "web=3"]);
+    let (status, _, error) = command(&run, &["scale", "web=3"]);
     assert_eq!(status, Some(1));
     assert!(
-        complaint.contains("web 1/3 ready: its workers fail, see the log"),
-        "{complaint}"
+        error.contains("web 1/3 ready: its workers fail, see the log"),
+        "{error}"
     );
 }
 
 #[test]
-fn scale_names_the_app_and_says_what_is_wrong() {
+fn scale_names_the_app_and_what_is_wrong() {
     let mut run = Run::start(&config(""));
     for (what, ready) in [("web=3", "3/3"), ("web=+1", "4/4"), ("web=-2", "2/2")] {
         let (status, answer, _) = command(&run, &["scale", what]);
@@ -147,14 +147,14 @@ fn scale_names_the_app_and_says_what_is_wrong() {
         );
     }
     for (what, why) in [
-        ("web", "write APP=NUMBER"),
-        ("api=2", "there is no app \"api\" (there is: web)"),
+        ("web", "expected APP=NUMBER"),
+        ("api=2", "there is no app \"api\" (configured: web)"),
         ("web=x", "\"x\" is not a number"),
-        ("web=0", "between 1 and 10000"),
+        ("web=0", "must be between 1 and 10000"),
     ] {
-        let (status, _, complaint) = command(&run, &["scale", what]);
+        let (status, _, error) = command(&run, &["scale", what]);
         assert_eq!(status, Some(1));
-        assert!(complaint.contains(why), "{complaint}");
+        assert!(error.contains(why), "{error}");
     }
     run.stop();
 }
@@ -168,16 +168,13 @@ fn stop_waits_until_everything_has_ended() {
     );
     assert_eq!(run.ended().0, Some(0));
     assert!(!run.path("control.sock").exists());
-    let (status, _, complaint) = command(&run, &["status"]);
+    let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
-    assert!(
-        complaint.contains("cannot reach a master at"),
-        "{complaint}"
-    );
+    assert!(error.contains("cannot reach a master at"), "{error}");
 }
 
 #[test]
-fn the_socket_is_for_its_user_only_and_is_not_needed() {
+fn only_its_user_can_connect_and_the_master_runs_without_it() {
     let mut run = Run::start(&config(""));
     let mode = run
         .path("control.sock")
@@ -193,17 +190,14 @@ fn the_socket_is_for_its_user_only_and_is_not_needed() {
     run.stop();
 
     let mut run = Run::start(&app(""));
-    let (status, _, complaint) = command(&run, &["status"]);
+    let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
-    assert!(
-        complaint.contains("no control socket is configured"),
-        "{complaint}"
-    );
+    assert!(error.contains("no control socket is configured"), "{error}");
     run.stop();
 }
 
 #[test]
-fn a_caller_that_says_nothing_or_nonsense_disturbs_nobody() {
+fn a_silent_client_and_an_invalid_request_have_no_effect() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
     let mut run = Run::start(&config(""));
@@ -211,35 +205,35 @@ fn a_caller_that_says_nothing_or_nonsense_disturbs_nobody() {
         .map(|_| UnixStream::connect(run.path("control.sock")).expect("it listens"))
         .collect();
     drop(silent);
-    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
-    caller.write_all(b"dan").expect("it reads");
-    caller.write_all(b"ce\n").expect("it reads");
+    let mut client = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    client.write_all(b"dan").expect("it reads");
+    client.write_all(b"ce\n").expect("it reads");
     let mut answer = String::new();
-    caller.read_to_string(&mut answer).expect("it answers");
+    client.read_to_string(&mut answer).expect("it answers");
     assert_eq!(answer, "error unknown request \"dance\"\n");
-    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
-    // Too long a line is no request; the master may close before all of it is written.
-    let _ = caller.write_all(&[b'x'; 100_000]);
-    assert!(caller.read_to_string(&mut answer).is_err() || answer.ends_with("dance\"\n"));
+    let mut client = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    // A line that is too long is not a request. The master may close before all of it is written.
+    let _ = client.write_all(&[b'x'; 100_000]);
+    assert!(client.read_to_string(&mut answer).is_err() || answer.ends_with("dance\"\n"));
     assert_eq!(command(&run, &["status"]).0, Some(0));
     run.stop();
 }
 
 #[test]
-fn callers_who_have_hung_up_keep_nobody_out() {
+fn clients_that_have_closed_their_connection_do_not_keep_others_out() {
     let mut run = Run::start(&config(""));
     // The reload waits for a worker that never becomes ready.
     run.write("behaviour", "mute");
     for _ in 0..40 {
-        let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
-        caller.write_all(b"reload\n").expect("it reads");
+        let mut client = UnixStream::connect(run.path("control.sock")).expect("it listens");
+        client.write_all(b"reload\n").expect("it reads");
     }
-    // One who has said everything is still there to hear the answer.
-    let mut caller = UnixStream::connect(run.path("control.sock")).expect("it listens");
-    caller.write_all(b"status\n").expect("it reads");
-    caller.shutdown(Shutdown::Write).expect("it is open");
+    // A client that has only ended its request still reads the answer.
+    let mut client = UnixStream::connect(run.path("control.sock")).expect("it listens");
+    client.write_all(b"status\n").expect("it reads");
+    client.shutdown(Shutdown::Write).expect("it is open");
     let mut answer = String::new();
-    caller.read_to_string(&mut answer).expect("an answer");
+    client.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("ok\n"), "{answer}");
     run.stop();
 }

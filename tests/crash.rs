@@ -1,4 +1,4 @@
-//! Workers that die are replaced, and one line says why they died.
+//! Dead workers are replaced, and one log line gives the reason of their death.
 
 mod common;
 
@@ -9,8 +9,8 @@ use nix::unistd::Pid;
 #[test]
 fn a_killed_worker_is_replaced_in_its_slot() {
     let mut run = Run::start(&app("workers = 2"));
-    run.told_of("started");
-    let second = run.told_of("started");
+    run.event("started");
+    let second = run.event("started");
     kill(second.pid, Signal::SIGKILL).expect("it lives");
     let line = run.logged(&[
         "killed by SIGKILL, not by preforkd",
@@ -20,7 +20,7 @@ fn a_killed_worker_is_replaced_in_its_slot() {
         line.contains(&format!("app=web worker=1 gen=1 pid={}", second.pid)),
         "{line}"
     );
-    let replacement = run.told_of("started");
+    let replacement = run.event("started");
     assert_eq!(
         (replacement.slot, replacement.generation),
         ("1".into(), "1".into())
@@ -39,7 +39,7 @@ fn no_exit_status_of_a_worker_ends_the_master() {
 }
 
 #[test]
-fn a_crash_loop_slows_down_and_mends_when_the_cause_goes() {
+fn a_crash_loop_slows_down_and_ends_when_its_cause_is_removed() {
     let mut run = Run::start(&app("workers = 2"));
     run.write("behaviour", "exit 9");
     run.ask("exit 1");
@@ -50,7 +50,7 @@ fn a_crash_loop_slows_down_and_mends_when_the_cause_goes() {
 }
 
 #[test]
-fn an_app_that_keeps_failing_is_given_up_and_a_reload_takes_it_up_again() {
+fn an_app_that_keeps_failing_is_given_up_until_a_reload() {
     let mut run = Run::start(&app(
         "workers = 2\ngive_up = { crashes = 3, within = '1m' }",
     ));
@@ -82,23 +82,23 @@ fn giving_up_may_end_the_master_with_a_status_of_its_own() {
 #[test]
 fn a_worker_that_ends_by_itself_is_replaced_while_it_finishes() {
     let mut run = Run::start(&app("graceful_timeout = '300ms'"));
-    let first = run.told_of("started");
+    let first = run.event("started");
     assert_eq!(run.ask("stopping"), "stopping");
-    assert_ne!(run.told_of("started").pid, first.pid);
+    assert_ne!(run.event("started").pid, first.pid);
     run.status("web 1/1 ready (1 leaving)");
     run.stop();
 }
 
 #[test]
-fn only_the_worker_itself_can_say_that_it_is_ready() {
+fn only_the_worker_itself_can_report_that_it_is_ready() {
     let shell = "'/bin/sh', '-c', '\"$0\"; exit 5'";
     let config = format!(
         "[app.x]\nstart_timeout = '300ms'\ncommand = [{shell}, '{}']\n",
         worker()
     );
     let mut run = Run::begin(&config);
-    // The shell is the worker; the program that it starts says READY=1, which does not count.
-    run.told_of("started");
+    // The shell is the worker; READY=1 from the program that it starts does not count.
+    run.event("started");
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
     assert!(
@@ -108,7 +108,7 @@ fn only_the_worker_itself_can_say_that_it_is_ready() {
 }
 
 #[test]
-fn what_a_crashed_worker_had_started_ends_with_it() {
+fn processes_that_a_crashed_worker_had_started_end_with_it() {
     let shell = "'/bin/sh', '-c', '\"$0\"; exit 5'";
     let config = format!(
         "[app.x]\nready = 'exec'\ncommand = [{shell}, '{}']\n",
@@ -117,27 +117,29 @@ fn what_a_crashed_worker_had_started_ends_with_it() {
     let mut run = Run::begin_with(&config, |command| {
         command.arg("--verbose");
     });
-    let grandchild = run.told_of("started").pid;
+    let grandchild = run.event("started").pid;
     kill(parent(grandchild), Signal::SIGKILL).expect("it lives");
-    // Its parent dead, the master inherits and reaps it.
-    run.logged(&[&format!("pid {grandchild}, no worker: killed by SIGKILL")]);
+    // Its parent is dead, so the master inherits and reaps it.
+    run.logged(&[&format!(
+        "unknown process pid={grandchild}: killed by SIGKILL"
+    )]);
     run.stop();
 }
 
 #[test]
-fn an_init_system_that_does_not_listen_stops_nothing() {
+fn an_init_system_that_does_not_read_stops_nothing() {
     let mut run = Run::begin(&app("workers = 2"));
     run.logged(&["generation 1 is ready"]);
-    // Far more messages than the queue of a datagram socket holds; none is read.
+    // Far more messages than the queue of a datagram socket holds, and none is read.
     for _ in 0..40 {
         run.signal(Signal::SIGTTIN);
         run.logged(&["SIGTTIN", "workers wanted"]);
     }
     for _ in 0..42 {
-        run.told_of("started");
+        run.event("started");
     }
-    // What waited is said as soon as it is read, the last status at the end.
-    run.hear("READY=1");
+    // Queued messages are sent as soon as it reads, the last status at the end.
+    run.message("READY=1");
     run.status("web 42/42 ready");
     run.stop();
 }
@@ -149,4 +151,16 @@ fn parent(pid: Pid) -> Pid {
         .next()
         .and_then(|rest| rest.split_whitespace().nth(1));
     Pid::from_raw(parent.and_then(|p| p.parse().ok()).expect("a pid"))
+}
+
+#[test]
+fn a_worker_that_has_grown_too_large_is_replaced_whether_it_has_a_watchdog_or_not() {
+    for watchdog in ["", "watchdog = '1h'\n"] {
+        let mut run = Run::start(&app(&format!("{watchdog}max_memory = '64KiB'")));
+        let first = run.event("started").pid;
+        let pid = format!("pid={first}");
+        run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
+        run.logged(&[&pid, "ended (replaced by a fresh worker)"]);
+        run.stop();
+    }
 }

@@ -1,5 +1,5 @@
-//! System calls of the master fail, each once: for every n the n-th fork, pipe, accept and so on. Either the master cannot
-//! start and says why; or it goes on: it replaces a killed worker, reloads, and stops in order.
+//! System calls of the master fail, one at a time: for every n the n-th fork, pipe, accept and so on. Either the master cannot
+//! start and reports why, or it goes on: it replaces a killed worker, reloads, and stops in order.
 
 mod common;
 
@@ -31,14 +31,14 @@ fn library() -> &'static Path {
     })
 }
 
-/// What became of a run in which a call failed.
+/// The result of a run in which a call failed.
 #[derive(Debug, PartialEq)]
 enum Outcome {
-    /// There are fewer such calls.
+    /// The run makes fewer such calls.
     NotReached,
-    /// The master could not start, and said so.
+    /// The master could not start, and reported it.
     NotStarted,
-    /// It did all that it should.
+    /// The master did everything it should.
     Survived,
 }
 
@@ -57,10 +57,10 @@ fn live_through(function: &str, n: u32, errno: Errno) -> Outcome {
         run.all_ended();
         return Outcome::NotStarted;
     }
-    let first = run.told_of("started").pid;
-    run.told_of("started");
+    let first = run.event("started").pid;
+    run.event("started");
     kill(first, Signal::SIGKILL).expect("it lives");
-    run.told_of("started");
+    run.event("started");
     let mut preforkd = common::preforkd();
     let status = preforkd
         .arg("status")
@@ -68,10 +68,10 @@ fn live_through(function: &str, n: u32, errno: Errno) -> Outcome {
         .arg(run.path("app.toml"))
         .output();
     let _ = status.expect("it runs: whether it is answered is not the question");
-    let heard = run.reload();
+    let message = run.reload();
     let good =
-        heard.contains("generation 2: web 2/2 ready") || heard.contains("keeping generation 1");
-    assert!(good, "{fault}: {heard}");
+        message.contains("generation 2: web 2/2 ready") || message.contains("keeping generation 1");
+    assert!(good, "{fault}: {message}");
     assert_ne!(run.ask("pid"), "", "{fault}");
     let reached = mark.exists();
     run.stop();
@@ -90,7 +90,7 @@ fn each_call(function: &str, errno: Errno) {
     assert!(n > 1, "no {function} was reached");
 }
 
-/// A test for each function, so that they run side by side.
+/// One test per function, so that they run in parallel.
 macro_rules! each_call {
     ($($function:ident: $errno:ident),* $(,)?) => {
         $(
@@ -103,7 +103,8 @@ macro_rules! each_call {
 }
 
 each_call! {
-    fork: EAGAIN,
+    posix_spawn: EAGAIN,
+    memfd_create: EMFILE,
     pipe2: EMFILE,
     accept4: EMFILE,
     epoll_ctl: ENOMEM,

@@ -1,5 +1,4 @@
-//! The rules of the house (ARCHITECTURE.md), kept by reading its sources; and the documents, kept true by
-//! comparing them with the code.
+//! The rules of ARCHITECTURE.md, checked by reading the sources; and the documents, checked by comparing them with the code.
 
 mod common;
 
@@ -43,7 +42,7 @@ fn code(path: &Path) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The modules of this crate that a file names.
+/// The modules of this crate that a file imports.
 fn imports(path: &Path) -> BTreeSet<String> {
     let code = code(path);
     let paths = code.split("crate::").skip(1);
@@ -63,7 +62,7 @@ fn of_manager(path: &Path) -> bool {
         .any(|krate| path.starts_with(krate))
 }
 
-/// The names by which code calls the dependencies of the manager.
+/// The names of the manager's dependencies in code.
 fn external_crates() -> Vec<String> {
     let manifest = read("Cargo.toml");
     let tables = manifest.split("\n[").skip(1);
@@ -95,7 +94,7 @@ fn supervisor_and_release_know_nothing_but_std() {
             .split("#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default()
-            // The JSON form of a policy is derived, and no code of ours.
+            // The JSON form of a policy is derived, and not code of ours.
             .replace(", serde::Serialize, serde::Deserialize", "");
         let is_test = ["tests.rs", "histories.rs", "cost.rs"]
             .iter()
@@ -106,7 +105,7 @@ fn supervisor_and_release_know_nothing_but_std() {
                 "{name} uses {forbidden}"
             );
         }
-        // The one crate allowed is a generator of random numbers, seeded by the caller: without a seed it asks the system.
+        // The only crate allowed is a random number generator with a seed from the client; without one it would ask the system.
         for used in code.split("fastrand::").skip(1) {
             let seeded = used.starts_with("Rng::with_seed(") || used.starts_with("Rng,");
             assert!(seeded, "{name} uses fastrand without a seed");
@@ -152,6 +151,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "private",
             "probe",
             "scoreboard",
+            "spawn",
             "signals",
             "socket_file",
             "tail",
@@ -165,6 +165,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "paths" => &["notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
+                "spawn" => &["launch"],
                 _ => &[],
             };
             let allowed = users.contains(&name.as_str());
@@ -176,8 +177,8 @@ fn effects_know_neither_each_other_nor_who_decides() {
     }
 }
 
-/// By its name a file may be another one a moment later, where an application's user owns the folder: `paths` and `socket_file`
-/// have the ways to do this by descriptor.
+/// Where an application's user owns the folder, a name may refer to another file a moment later. `paths` and `socket_file`
+/// do these things by descriptor.
 #[test]
 fn effects_make_change_and_remove_no_file_by_its_path() {
     let mut files = sources("src/effects");
@@ -214,11 +215,11 @@ fn effects_make_change_and_remove_no_file_by_its_path() {
 fn in_the_master_only_its_world_touches_the_kernel() {
     for file in sources("src/master") {
         let name = file.display().to_string();
-        let is_world = ["master/system.rs", "master/world.rs"]
+        let is_world = ["master/system.rs", "master/system/", "master/world.rs"]
             .iter()
-            .any(|world| name.ends_with(world));
+            .any(|world| name.contains(world));
         let code = code(&file);
-        // What only gives names to things of the kernel does nothing.
+        // Names of kernel objects make no system call.
         let code = code
             .replace("nix::unistd::Pid", "")
             .replace("nix::sys::signal::Signal", "");
@@ -240,7 +241,7 @@ fn in_the_master_only_its_world_touches_the_kernel() {
     }
 }
 
-/// Whether a file names something in its tests only.
+/// Whether a file mentions something in its tests only.
 fn is_test_of(code: &str, what: &str) -> bool {
     let marks = ["#[cfg(test)]\nmod tests {", "#[cfg(test)]\nimpl"];
     let ends = marks.iter().filter_map(|mark| code.find(mark));
@@ -269,14 +270,14 @@ fn only_the_plan_reads_the_configuration() {
     }
 }
 
-/// Code without what stands under `#[cfg(test)]` at the left margin.
+/// Code without the items under `#[cfg(test)]` at the left margin.
 fn without_items_for_tests(code: &str) -> String {
     let mut parts = format!("\n{code}")
         .split("\n#[cfg(test)]\n")
         .map(str::to_owned)
         .collect::<Vec<_>>();
     for part in &mut parts[1..] {
-        // An item of one line, or a block up to its brace at the margin.
+        // A one-line item, or a block up to the brace at the margin.
         let end = match part.lines().next().is_some_and(|line| line.ends_with(';')) {
             true => part.find('\n'),
             false => part.find("\n}\n").map(|at| at + 2),
@@ -296,7 +297,7 @@ fn the_plan_has_no_default_of_its_own() {
     };
     for file in files.filter(|file| !is_test(file)) {
         let code = without_items_for_tests(&code(&file));
-        // A default is a row of config/keys.rs; here it would be a number beside it.
+        // A default belongs in a row of config/keys.rs; here it would be a second one.
         for default in ["unwrap_or(", "map_or("] {
             let mut uses = code.split(default).skip(1);
             let literal =
@@ -358,6 +359,27 @@ fn the_master_starts_no_thread_and_knows_no_python_and_no_http() {
             !dependencies.contains(forbidden),
             "the manager depends on {forbidden}"
         );
+    }
+}
+
+#[test]
+fn system_calls_go_through_nix_in_the_manager_and_through_rustix_in_workers() {
+    for file in sources("src") {
+        let path = file.strip_prefix(root().join("src")).expect("below src");
+        let name = path.display().to_string();
+        let code = code(&file);
+        let foreign = match of_manager(&file) {
+            true => "rustix::",
+            false => "nix::",
+        };
+        let uses = |krate: &str| {
+            let mut found = code.match_indices(krate);
+            // `std::os::unix::` and the like end with the same letters.
+            found.any(|(at, _)| !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+        };
+        assert!(!uses(foreign), "{name} uses {foreign}");
+        let may_use_libc = ["sys.rs", "python/sys.rs"].contains(&name.as_str());
+        assert!(may_use_libc || !uses("libc::"), "{name} uses libc");
     }
 }
 
@@ -442,7 +464,7 @@ fn every_sample_configuration_is_accepted() {
                 .arg(&path)
                 .output()
                 .expect("preforkd runs");
-            // Built or not, the extension module is not the sample's matter.
+            // The sample is right even if the extension module is not built.
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(
                 output.status.success() || said.contains("extension module"),

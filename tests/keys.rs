@@ -1,4 +1,4 @@
-//! The manual and the sample file say of each key what the table of keys says, and of no other.
+//! The manual and the sample file agree with the table of keys, and describe no others.
 
 #[path = "keys/manual.rs"]
 mod manual;
@@ -21,7 +21,7 @@ fn key(table: &str, name: &str) -> Option<&'static Key> {
         .find(|key| key.table == table && key.name == name)
 }
 
-/// A sentence without the marks that only some texts have.
+/// A sentence without the markup that only some texts have.
 fn bare(sentence: &str) -> String {
     sentence.replace('`', "")
 }
@@ -75,9 +75,9 @@ fn the_manual_describes_each_key_as_the_table_does() {
         let entry = described
             .get(&path)
             .unwrap_or_else(|| panic!("the manual does not describe {path}"));
-        let type_words = (key.type_words)();
+        let type_description = (key.type_description)();
         let head = format!(
-            "Type: {type_words}; default: {}; takes effect: {}.",
+            "Type: {type_description}; default: {}; takes effect: {}.",
             key.default, key.takes_effect
         );
         assert_eq!(entry.head, head, "{path}");
@@ -103,7 +103,7 @@ fn the_sample_shows_each_key_as_the_table_does() {
             .unwrap_or_else(|| panic!("the sample shows {path}, which does not exist"));
         note_keys_inside(&path, &line.value, &mut shown);
         if !shown.insert(path.clone()) {
-            // Another form of a key whose default was shown.
+            // Another form of a key whose default was already shown.
             assert!(line.commented, "{path} is set twice");
             continue;
         }
@@ -136,7 +136,7 @@ fn the_sample_shows_each_key_as_the_table_does() {
             );
         }
     }
-    // A table that has a header of its own is shown by its keys.
+    // A table with a header of its own is shown by its keys.
     let with_header: Vec<String> = shown
         .iter()
         .filter_map(|path| Some(path.rsplit_once('.')?.0.to_owned()))
@@ -147,7 +147,7 @@ fn the_sample_shows_each_key_as_the_table_does() {
     }
 }
 
-/// Notes the keys inside of a value that is a table of keys, or a list of such; what has a default is shown with it.
+/// Notes the keys inside a value that is a table of keys, or a list of such tables. Keys with a default are shown with it.
 fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
     let values = match value {
         Value::Array(values) => &values[..],
@@ -167,7 +167,7 @@ fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn every_line_of_the_sample_can_be_put_in_force() {
+fn every_line_of_the_sample_can_be_uncommented() {
     let text = sample::uncommented(&read("conf/app.toml"));
     let config = Config::parse(&text).unwrap_or_else(|place| panic!("{}\n{text}", place.message));
     assert_eq!(config.app.len(), 2);

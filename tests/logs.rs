@@ -1,17 +1,18 @@
-//! Log files of apps: `stdout`, `stderr`, reopening, a writer that dies, what cannot be written.
+//! Log files of apps: `stdout`, `stderr`, reopening, a dead writer, files that cannot be written.
 
 mod common;
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use common::{Run, app};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
 
-/// A log file whose lines can be waited for: a fifo. Open for both directions, so that it never ends.
+/// A log file whose lines can be waited for: a fifo, open in both directions, so that it never ends.
 fn fifo(path: &Path) -> BufReader<File> {
     mkfifo(path, Mode::S_IRWXU).expect("a new name");
     let both = OpenOptions::new().read(true).write(true).open(path);
@@ -23,12 +24,12 @@ fn start_with_fifo(config: &str) -> (Run, BufReader<File>) {
     let folder = tempfile::tempdir().expect("a folder");
     let log = fifo(&folder.path().join("out"));
     let run = Run::begin_in(folder, config, |_| {});
-    run.hear("READY=1");
+    run.message("READY=1");
     (run, log)
 }
 
-/// The next event that a worker tells in its log.
-fn told(log: &mut impl BufRead) -> String {
+/// The next event in a worker's output.
+fn next_event(log: &mut impl BufRead) -> String {
     let mut line = String::new();
     log.read_line(&mut line).expect("a line");
     line.trim_end()
@@ -54,20 +55,20 @@ fn writer(run: &Run, file: &str) -> Pid {
 }
 
 #[test]
-fn what_workers_say_goes_to_their_file_which_is_opened_anew_on_demand() {
+fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
     for by_signal in [true, false] {
         let config = app("stdout = 'out'") + "[master]\ncontrol = 'control.sock'\n";
         let (mut run, mut log) = start_with_fifo(&config);
-        assert_eq!(told(&mut log), "started");
+        assert_eq!(next_event(&mut log), "started");
         std::fs::rename(run.path("out"), run.path("out.1")).expect("a move");
         run.ask("say moved");
         assert_eq!(
-            told(&mut log),
+            next_event(&mut log),
             "moved",
             "the open file is written, whatever its name"
         );
 
-        let mut anew = fifo(&run.path("out"));
+        let mut reopened = fifo(&run.path("out"));
         if by_signal {
             run.signal(Signal::SIGUSR1);
         } else {
@@ -76,25 +77,25 @@ fn what_workers_say_goes_to_their_file_which_is_opened_anew_on_demand() {
             assert!(done.expect("it runs").status.success());
         }
         run.logged(&["reopening 1 log files"]);
-        // The writer takes the signal when it gets to it.
+        // The writer handles the signal later.
         let both = std::thread::spawn(move || {
-            let told = told(&mut anew);
-            (anew, told)
+            let event = next_event(&mut reopened);
+            (reopened, event)
         });
         while !both.is_finished() {
             run.ask("say again");
         }
-        let (mut anew, again) = both.join().expect("it was told");
+        let (mut reopened, again) = both.join().expect("no panic");
         assert_eq!(again, "again");
         run.stop();
-        while told(&mut anew) != "term" {}
+        while next_event(&mut reopened) != "term" {}
     }
 }
 
 #[test]
-fn a_writer_that_dies_is_replaced_and_nothing_is_lost() {
+fn a_dead_writer_is_replaced_and_nothing_is_lost() {
     let (mut run, mut log) = start_with_fifo(&app("stdout = 'out'"));
-    assert_eq!(told(&mut log), "started");
+    assert_eq!(next_event(&mut log), "started");
     for round in ["one", "two"] {
         kill(writer(&run, "out"), Signal::SIGKILL).expect("it lives");
         run.logged(&[
@@ -103,23 +104,23 @@ fn a_writer_that_dies_is_replaced_and_nothing_is_lost() {
             "killed by SIGKILL; it is replaced, and no line is lost",
         ]);
         run.ask(&format!("say {round}"));
-        assert_eq!(told(&mut log), round);
+        assert_eq!(next_event(&mut log), round);
     }
     run.stop();
 }
 
 #[test]
-fn everything_is_written_before_the_master_ends_and_files_come_and_go_with_reloads() {
+fn everything_is_written_before_the_master_ends_and_files_change_with_reloads() {
     let config = |files: &str| app(&format!("workers = 2\n{files}"));
     let mut run = Run::start(&config("stdout = 'a.log'\nstderr = 'a.log'"));
     run.write("app.toml", &config("stdout = 'b.log'"));
     run.reload();
     run.write("app.toml", &config("stdout = 'missing/c.log'"));
-    let heard = run.reload();
-    assert!(heard.contains("stdout: there is no folder"), "{heard}");
+    let message = run.reload();
+    assert!(message.contains("stdout: there is no folder"), "{message}");
     run.write("app.toml", &config("stdout = 'c.log'\nstderr = 'web.sock'"));
-    let heard = run.reload();
-    assert!(heard.contains("cannot write the log file "), "{heard}");
+    let message = run.reload();
+    assert!(message.contains("cannot write the log file "), "{message}");
     run.stop();
     for name in ["a.log", "b.log"] {
         let text = std::fs::read_to_string(run.path(name)).expect("it was made");
@@ -141,14 +142,38 @@ fn a_full_disk_costs_lines_and_nothing_else() {
 }
 
 #[test]
-fn who_complains_without_end_does_not_hold_the_master_up() {
+fn a_flood_on_standard_error_does_not_hold_up_the_master() {
     let config = app("stderr = '/dev/null'\nstart_timeout = '1s'\nabort_grace = '100ms'");
     let mut run = Run::start(&config);
     run.write("behaviour", "flood");
     run.signal(Signal::SIGHUP);
-    run.hear("RELOADING=1");
-    // The first worker of generation 2 floods its standard error. It is given up in time all the same, and quoted.
-    let status = run.hear("READY=1");
+    run.message("RELOADING=1");
+    // The first worker of generation 2 floods its standard error. It still fails in time, and is quoted.
+    let status = run.message("READY=1");
     assert!(status.contains("settings are missing"), "{status}");
+    run.stop();
+}
+
+/// CPU time of the master so far: /proc/PID/schedstat.
+fn cpu(run: &Run) -> Duration {
+    let times = std::fs::read_to_string(format!("/proc/{}/schedstat", run.pid()));
+    let times = times.expect("the master lives");
+    let first = times.split_whitespace().next().expect("three numbers");
+    Duration::from_nanos(first.parse().expect("a number"))
+}
+
+#[test]
+fn a_worker_that_floods_standard_error_takes_a_small_share_of_the_master() {
+    let config = app("start_timeout = '2s'\nabort_grace = '100ms'\nstderr = 'out'");
+    let mut run = Run::start(&config);
+    let flood = "command = ['/bin/sh', '-c', 'exec yes >&2']\n";
+    let lines = config.lines().filter(|line| !line.starts_with("command"));
+    let rest: Vec<_> = lines.map(|line| format!("{line}\n")).collect();
+    run.write("app.toml", &(rest.concat() + flood));
+    let (before, began) = (cpu(&run), Instant::now());
+    run.signal(Signal::SIGHUP);
+    run.logged(&["gen=2", "SIGABRT (not ready within start_timeout)"]);
+    let (took, time) = (cpu(&run) - before, began.elapsed());
+    assert!(took < time / 5, "{took:?} of CPU time in {time:?}");
     run.stop();
 }

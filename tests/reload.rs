@@ -1,4 +1,4 @@
-//! HUP: a transaction that takes in what works and leaves everything alone otherwise.
+//! HUP: a transaction that brings a generation in if it works, and changes nothing otherwise.
 
 mod common;
 
@@ -6,20 +6,20 @@ use common::{Run, app, worker};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn a_reload_replaces_all_workers_by_ones_of_the_next_generation() {
+fn a_reload_replaces_all_workers_by_those_of_the_next_generation() {
     let mut run = Run::start(&app("workers = 3"));
-    let old: Vec<_> = (0..3).map(|_| run.told_of("started").pid).collect();
+    let old: Vec<_> = (0..3).map(|_| run.event("started").pid).collect();
     assert!(run.reload().contains("STATUS=generation 2: web 3/3 ready"));
     let mut ended = Vec::new();
     let mut begun = 0;
     while ended.len() < 3 || begun < 3 {
-        let told = run.told();
-        match told.event.as_str() {
+        let event = run.next_event();
+        match event.name.as_str() {
             "started" => {
-                assert_eq!(told.generation, "2");
+                assert_eq!(event.generation, "2");
                 begun += 1;
             }
-            _ => ended.push(told.pid),
+            _ => ended.push(event.pid),
         }
     }
     assert!(old.iter().all(|pid| ended.contains(pid)));
@@ -30,8 +30,8 @@ fn a_reload_replaces_all_workers_by_ones_of_the_next_generation() {
 fn the_init_system_learns_when_a_reload_began() {
     let mut run = Run::start(&app(""));
     run.signal(Signal::SIGHUP);
-    let heard = run.hear("RELOADING=1");
-    let began = heard
+    let message = run.message("RELOADING=1");
+    let began = message
         .lines()
         .find_map(|line| line.strip_prefix("MONOTONIC_USEC="))
         .expect("a time");
@@ -39,63 +39,63 @@ fn the_init_system_learns_when_a_reload_began() {
         began
             .parse::<u64>()
             .is_ok_and(|microseconds| microseconds > 0),
-        "{heard}"
+        "{message}"
     );
-    run.hear("READY=1");
+    run.message("READY=1");
     run.stop();
 }
 
 #[test]
-fn a_broken_file_keeps_everything_and_says_what_is_wrong() {
+fn an_invalid_file_changes_nothing_and_the_error_is_reported() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");
     run.write("app.toml", "[app.web]\nwrokers = 2\n");
-    let heard = run.reload();
+    let message = run.reload();
     assert!(
-        heard.contains(
+        message.contains(
             "app.toml:2:1: unknown key `wrokers`; did you mean `workers`?; keeping generation 1"
         ),
-        "{heard}"
+        "{message}"
     );
     assert_eq!(run.ask("pid"), pid);
     run.stop();
 }
 
 #[test]
-fn a_generation_that_cannot_start_is_rolled_back_and_the_next_good_one_is_taken() {
+fn a_generation_that_cannot_start_is_rolled_back_and_the_next_good_one_is_brought_in() {
     let mut run = Run::start(&app("workers = 2"));
     run.write("behaviour", "exit 7");
-    let heard = run.reload();
+    let message = run.reload();
     assert!(
-        heard.contains("exited with status 7, before it was ready"),
-        "{heard}"
+        message.contains("exited with status 7, before it was ready"),
+        "{message}"
     );
     assert!(
-        heard.contains("(its last output: settings are missing); keeping generation 1"),
-        "{heard}"
+        message.contains("(its last output: settings are missing); keeping generation 1"),
+        "{message}"
     );
     run.logged(&["settings are missing"]);
-    assert!(heard.contains("keeping generation 1"), "{heard}");
+    assert!(message.contains("keeping generation 1"), "{message}");
     std::fs::remove_file(run.path("behaviour")).expect("it is there");
-    let heard = run.reload();
-    assert!(heard.contains("generation 3: web 2/2 ready"), "{heard}");
+    let message = run.reload();
+    assert!(message.contains("generation 3: web 2/2 ready"), "{message}");
     run.stop();
 }
 
 #[test]
-fn one_app_that_cannot_start_takes_all_back() {
+fn one_app_that_cannot_start_rolls_all_back() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");
     run.write(
         "app.toml",
         &(app("") + "[app.queue]\ncommand = ['/bin/false']\n"),
     );
-    let heard = run.reload();
+    let message = run.reload();
     assert!(
-        heard.contains("reload failed: app=queue: its first worker exited with status 1"),
-        "{heard}"
+        message.contains("reload failed: app=queue: its first worker exited with status 1"),
+        "{message}"
     );
-    assert!(heard.contains("keeping generation 1"), "{heard}");
+    assert!(message.contains("keeping generation 1"), "{message}");
     run.logged(&["app=web", "gen=2", "ended (its generation was rolled back)"]);
     assert_eq!(run.ask("pid"), pid);
     run.stop();
@@ -118,7 +118,7 @@ fn many_reloads_at_once_become_few_and_the_last_counts() {
 }
 
 #[test]
-fn apps_and_listeners_come_and_go_with_a_reload() {
+fn apps_and_listeners_are_added_and_removed_by_a_reload() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");
     let two = app("")
@@ -127,8 +127,11 @@ fn apps_and_listeners_come_and_go_with_a_reload() {
             worker()
         );
     run.write("app.toml", &two);
-    let heard = run.reload();
-    assert!(heard.contains("api 1/1 ready; web 1/1 ready"), "{heard}");
+    let message = run.reload();
+    assert!(
+        message.contains("api 1/1 ready; web 1/1 ready"),
+        "{message}"
+    );
     assert_ne!(run.ask("pid"), pid);
     assert!(run.path("api.sock").exists());
     run.write("app.toml", &app(""));
@@ -141,7 +144,7 @@ fn apps_and_listeners_come_and_go_with_a_reload() {
 }
 
 #[test]
-fn a_listener_that_stays_takes_a_new_mode() {
+fn an_open_listener_gets_a_new_mode() {
     use std::os::unix::fs::PermissionsExt;
     let with = |mode| {
         app("").replace(
@@ -164,25 +167,25 @@ fn a_listener_that_stays_takes_a_new_mode() {
 }
 
 #[test]
-fn an_app_that_is_removed_can_come_back_while_its_old_workers_still_drain() {
+fn a_removed_app_can_return_while_its_old_workers_still_drain() {
     let two = app("")
         + &format!(
-            "[app.slow]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            "[app.slow]\ngraceful_timeout = '1h'\ncommand = ['{}', 'ignore-signals']\n",
             worker()
         );
     let mut run = Run::start(&two);
     run.write("app.toml", &app(""));
     run.reload();
-    run.told_of("term");
+    run.event("term");
     run.write("app.toml", &two);
     assert!(
         run.reload()
             .contains("slow 1/1 ready (1 leaving); web 1/1 ready")
     );
-    // The same after a rollback: an app that was new is gone again, and the next try brings it.
+    // The same after a rollback: a new app is removed again, and the next attempt adds it.
     let three = two.clone()
         + &format!(
-            "[app.third]\ngraceful_timeout = '1h'\ncommand = ['{}', 'deaf']\n",
+            "[app.third]\ngraceful_timeout = '1h'\ncommand = ['{}', 'ignore-signals']\n",
             worker()
         );
     run.write(
@@ -196,7 +199,7 @@ fn an_app_that_is_removed_can_come_back_while_its_old_workers_still_drain() {
     run.write("app.toml", &three);
     assert!(run.reload().contains("third 1/1 ready"));
     run.signal(Signal::SIGTERM);
-    run.hear("STOPPING=1");
+    run.message("STOPPING=1");
     run.stop();
 }
 
@@ -216,11 +219,11 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     assert_ne!(run.ask("pid"), pid);
     let pid = run.ask("pid");
     run.write("app.toml", &with("echo not migrated >&2; exit 4"));
-    let heard = run.reload();
+    let message = run.reload();
     assert!(
-        heard.contains("app=web: its command `before` exited with status 4")
-            && heard.contains("(its last output: not migrated); keeping"),
-        "{heard}"
+        message.contains("app=web: its command `before` exited with status 4")
+            && message.contains("(its last output: not migrated); keeping"),
+        "{message}"
     );
     assert_eq!(run.ask("pid"), pid);
     run.write(
@@ -232,7 +235,15 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     );
     assert!(
         run.reload()
-            .contains("did not end within 200ms and was told to")
+            .contains("did not end within 200ms and was terminated")
+    );
+    let both = "start_timeout = '200ms'\ngraceful_timeout = '200ms'\n[app.web.reload]";
+    let ignores = with("trap \"\" TERM; while :; do sleep 1000; done");
+    run.write("app.toml", &ignores.replace("[app.web.reload]", both));
+    let message = run.reload();
+    assert!(
+        message.contains("was terminated: killed by SIGKILL"),
+        "SIGKILL comes after SIGTERM: {message}"
     );
     run.write("app.toml", &with("exec sleep 1000"));
     run.signal(Signal::SIGHUP);
@@ -245,14 +256,14 @@ fn the_first_new_worker_must_live_for_the_soak() {
     let soaking = app("[app.web.reload]\nsoak = '300ms'\nsurge = 4");
     let mut run = Run::start(&soaking);
     run.signal(Signal::SIGHUP);
-    run.hear("RELOADING=1");
-    run.told_of("started");
-    let canary = run.told_of("started");
+    run.message("RELOADING=1");
+    run.event("started");
+    let canary = run.event("started");
     assert_eq!(canary.generation, "2");
     run.logged(&["gen=2", "ready after"]);
     kill(canary.pid, Signal::SIGKILL).expect("it lives");
     assert!(
-        run.hear("READY=1")
+        run.message("READY=1")
             .contains("reload failed: app=web: its first worker killed by SIGKILL")
     );
     assert!(run.reload().contains("generation 3: web 1/1 ready"));
@@ -265,11 +276,11 @@ fn the_first_new_worker_must_pass_its_check() {
     let mut run = Run::start(&app(&format!("[app.web.reload]\n{check}")));
     let pid = run.ask("pid");
     assert_eq!(run.ask("env LISTEN_FDNAMES"), "web:check");
-    let heard = run.reload();
+    let message = run.reload();
     let why = "app=web: its first worker failed its check: GET /health answered \"HTTP/1.1 503 Service Unavailable\", not 200";
-    assert!(heard.contains(why), "{heard}");
-    // A program accepts at its other listener too, until it is told to end.
-    run.told_of("term");
+    assert!(message.contains(why), "{message}");
+    // A program also accepts at its other listener, until it is told to end.
+    run.event("term");
     assert_eq!(run.ask("pid"), pid);
     run.write("healthy", "");
     assert!(run.reload().contains("generation 3: web 1/1 ready"));
@@ -278,7 +289,7 @@ fn the_first_new_worker_must_pass_its_check() {
 }
 
 #[test]
-fn a_listener_that_cannot_be_had_ends_the_reload() {
+fn a_listener_that_cannot_be_opened_fails_the_reload() {
     let mut run = Run::start(&app(""));
     run.write("file", "");
     run.write(
@@ -288,10 +299,10 @@ fn a_listener_that_cannot_be_had_ends_the_reload() {
             "['unix:web.sock', 'unix:new.sock', 'unix:file']",
         ),
     );
-    let heard = run.reload();
+    let message = run.reload();
     assert!(
-        heard.contains("/file: there is a file of this name that is no socket"),
-        "{heard}"
+        message.contains("/file: there is a file at this path that is not a socket"),
+        "{message}"
     );
     assert!(!run.path("new.sock").exists());
     run.ask("pid");
@@ -299,9 +310,10 @@ fn a_listener_that_cannot_be_had_ends_the_reload() {
 }
 
 #[test]
-fn a_worker_is_killed_that_does_not_drain() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
+fn a_worker_that_does_not_drain_is_killed() {
+    let mut run = Run::start(
+        &app("graceful_timeout = '50ms'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.reload();
     run.logged(&["gen=1", "SIGKILL (still running after graceful_timeout)"]);
     run.stop();
@@ -312,7 +324,7 @@ fn winch_pauses_and_hup_resumes() {
     let mut run = Run::start(&app("workers = 2"));
     run.signal(Signal::SIGWINCH);
     run.status("web 0/2 ready");
-    // The listener stays: a connection waits for the workers to come back.
+    // The listener stays: a connection waits in its queue for the workers to return.
     let waiting =
         std::os::unix::net::UnixStream::connect(run.path("web.sock")).expect("the queue is open");
     run.signal(Signal::SIGHUP);

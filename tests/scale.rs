@@ -9,12 +9,12 @@ use common::{Run, app, worker};
 use nix::sys::signal::Signal;
 
 #[test]
-fn ttin_adds_a_worker_and_ttou_takes_the_last_one() {
+fn ttin_adds_a_worker_and_ttou_removes_the_last_one() {
     let mut run = Run::start(&app("workers = 2"));
     run.signal(Signal::SIGTTIN);
     run.status("web 3/3 ready");
     run.signal(Signal::SIGTTOU);
-    assert_eq!(run.told_of("term").slot, "2");
+    assert_eq!(run.event("term").slot, "2");
     run.status("web 2/2 ready");
     run.stop();
 }
@@ -29,7 +29,7 @@ fn one_worker_is_kept() {
 }
 
 #[test]
-fn what_listens_nowhere_is_not_scaled_by_signals() {
+fn an_app_without_listeners_is_not_scaled_by_signals() {
     let mut run = Run::start(&(app("") + &format!("[app.once]\ncommand = ['{}']\n", worker())));
     run.signal(Signal::SIGTTIN);
     run.status("once 1/1 ready; web 2/2 ready");
@@ -37,7 +37,7 @@ fn what_listens_nowhere_is_not_scaled_by_signals() {
 }
 
 #[test]
-fn the_number_given_by_signal_survives_a_reload() {
+fn a_number_set_by_signal_survives_a_reload() {
     let mut run = Run::start(&app("workers = 1"));
     run.signal(Signal::SIGTTIN);
     run.status("web 2/2 ready");
@@ -48,12 +48,12 @@ fn the_number_given_by_signal_survives_a_reload() {
 }
 
 #[test]
-fn programs_become_more_while_connections_wait_and_fewer_when_none_do() {
+fn programs_get_more_workers_while_connections_wait_and_fewer_when_none_do() {
     let range = "workers = { min = 1, max = 3, idle_timeout = '300ms' }\n";
     for listen in ["unix:web.sock", "127.0.0.1:0"] {
         let config = app(range).replace("unix:web.sock", listen);
         if listen.ends_with(":0") {
-            // A port that is free, as the test cannot ask the master for the one that it got.
+            // A free port, because the test cannot ask the master for the one it got.
             let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
             let address = free.local_addr().expect("an address");
             drop(free);
@@ -72,11 +72,11 @@ fn connect<S>(stream: std::io::Result<S>) -> S {
 }
 
 fn grow_and_shrink<S: Read + Write>(run: &mut Run, open: impl Fn() -> S) {
-    run.told_of("started");
-    // One worker hangs in a request, so the next connection has to wait for another.
+    run.event("started");
+    // One worker hangs in a request, so the next connection must wait for another.
     let mut first = open();
     first.write_all(b"hang\n").expect("it reads");
-    run.told_of("hangs");
+    run.event("hangs");
     assert_ne!(common::ask(open(), "pid"), "");
     run.status("web 2/2 ready");
     run.status("web 1/1 ready");

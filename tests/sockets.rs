@@ -1,4 +1,4 @@
-//! Listeners: bound, adopted, taken over; and what a worker inherits.
+//! Listeners: bound or inherited; and what a worker inherits.
 
 mod common;
 
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use common::{Run, app, ask, worker};
 use nix::sys::signal::Signal;
 
-/// Has a command started by a shell script, which finds its words in `$0` and `$@`.
+/// Starts a command through a shell script, which has its arguments in `$0` and `$@`.
 fn through_shell(command: &mut Command, script: &str) {
     let mut shell = Command::new("/bin/sh");
     shell
@@ -42,7 +42,7 @@ fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
             through_shell(command, script);
             command.stdin(Stdio::from(passed));
         });
-        run.hear("READY=1");
+        run.message("READY=1");
         assert_ne!(
             ask(TcpStream::connect(address).expect("it listens"), "pid"),
             ""
@@ -52,18 +52,18 @@ fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
 }
 
 #[test]
-fn a_name_that_was_not_passed_is_an_error_that_names_it() {
+fn a_socket_that_was_not_passed_is_an_error_with_its_name() {
     let mut run = Run::begin(&app("").replace("unix:web.sock", "fd:nope"));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
     assert!(
-        log.contains("cannot listen on fd:nope: no socket was passed under this name"),
+        log.contains("cannot listen on fd:nope: no socket with this name was passed"),
         "{log}"
     );
 }
 
 #[test]
-fn a_port_in_use_is_an_error_that_names_it() {
+fn a_port_in_use_is_an_error_with_its_address() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("bound").to_string();
     let mut run = Run::begin(&app("").replace("unix:web.sock", &address));
@@ -99,7 +99,7 @@ fn ipv6_and_ipv4_share_a_port() {
 }
 
 #[test]
-fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
+fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("x.sock");
     let config = app("").replace("unix:web.sock", &format!("unix:{}", path.display()));
@@ -108,7 +108,7 @@ fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
     assert_eq!(status, Some(1));
     assert!(
         log.contains(&format!(
-            "process {} (preforkd) is serving there",
+            "process {} (preforkd) is listening there",
             first.pid()
         )),
         "{log}"
@@ -120,7 +120,7 @@ fn a_stale_socket_file_is_taken_over_and_a_live_one_is_not() {
 }
 
 #[test]
-fn a_unix_socket_has_the_mode_asked_for() {
+fn a_unix_socket_has_the_configured_mode() {
     let config = app("").replace(
         "'unix:web.sock'",
         "{ address = 'unix:web.sock', mode = '0642' }",
@@ -145,13 +145,13 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
         command
             .env("PREFORKD_CONTRACT", "0")
             .env("PREFORKD_KIND", "wsgi");
-        // The folder is made before the master looks for it.
+        // The folder must exist before the master looks for it.
         let toml = command.get_args().nth(1).expect("-c FILE").to_owned();
         std::fs::create_dir(std::path::Path::new(&toml).with_file_name("sub")).expect("room");
     });
-    run.hear("READY=1");
-    // 0 to 2, two listeners, the scoreboard, the connection; the directory is being read by one more, the
-    // stream is held twice, the signals of the worker take four.
+    run.message("READY=1");
+    // 0 to 2, two listeners, the scoreboard, the connection. Reading the directory takes one more, the stream is open twice,
+    // and the worker's signals take four.
     let descriptors = run.ask("descriptors");
     assert!(descriptors.starts_with("0 1 "), "{descriptors}");
     assert!(run.ask("link /proc/self/fd/0").contains("/dev/null"));
@@ -182,7 +182,7 @@ fn a_worker_inherits_the_contract_and_nothing_else() {
 }
 
 #[test]
-fn what_the_init_system_means_for_the_main_process_alone_does_not_reach_a_worker() {
+fn variables_of_the_main_process_do_not_reach_a_worker() {
     let private = [
         "LISTEN_PIDFDID",
         "FDSTORE",
@@ -211,7 +211,7 @@ fn what_the_init_system_means_for_the_main_process_alone_does_not_reach_a_worker
             command.env(name, "4711");
         }
     });
-    run.hear("READY=1");
+    run.message("READY=1");
     for name in private.iter().filter(|name| **name != "PIDFILE") {
         assert_eq!(run.ask(&format!("env {name}")), "unset", "{name}");
     }
@@ -226,12 +226,12 @@ fn what_the_init_system_means_for_the_main_process_alone_does_not_reach_a_worker
 }
 
 #[test]
-fn a_descriptor_of_whoever_started_the_master_does_not_reach_a_worker() {
+fn a_descriptor_of_the_masters_parent_does_not_reach_a_worker() {
     let config = app("");
     let mut run = Run::begin_with(&config, |command| {
         through_shell(command, "exec \"$0\" \"$@\" 9</dev/zero");
     });
-    run.hear("READY=1");
+    run.message("READY=1");
     assert!(!run.ask("link /proc/self/fd/9").contains("/dev/zero"));
     run.stop();
 }
@@ -248,9 +248,9 @@ fn descriptor_numbers_are_filled_into_a_command() {
     run.stop();
 }
 
-/// What only root may do is tried by root; anybody else is told that only root may.
+/// As root, tests what only root can do; else tests the error message.
 #[test]
-fn workers_run_as_the_user_and_group_asked_for() {
+fn workers_run_as_the_configured_user_and_group() {
     let config = app("user = '65534'\ngroup = '65533'");
     if !nix::unistd::geteuid().is_root() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -273,13 +273,13 @@ fn workers_run_as_the_user_and_group_asked_for() {
             .expect("a folder")
             .to_owned();
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("ours");
-        // The build may lie where only its owner may go; the worker is copied to where everybody may.
+        // The build may be in a folder that only its owner can enter, so the worker is copied to one that everyone can.
         let copy = std::path::Path::new(&toml).with_file_name("worker");
         std::fs::copy(worker(), &copy).expect("room");
         let text = std::fs::read_to_string(&toml).expect("it is there");
         std::fs::write(&toml, text.replace(&worker(), &copy.display().to_string())).expect("room");
     });
-    run.hear("READY=1");
+    run.message("READY=1");
     let status = run.ask("file /proc/self/status");
     assert!(
         status.contains("Uid:\t65534\t65534\t65534\t65534"),

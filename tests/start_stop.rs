@@ -6,16 +6,16 @@ use common::{Run, app, worker};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn ready_is_said_when_all_workers_of_all_apps_are() {
+fn ready_is_sent_when_all_workers_of_all_apps_are_ready() {
     let config =
         app("workers = 3") + &format!("[app.queue]\ncommand = ['{}']\nworkers = 2", worker());
     let mut run = Run::begin(&config);
-    let heard = run.hear("READY=1");
+    let message = run.message("READY=1");
     assert!(
-        heard.contains("STATUS=generation 1: queue 2/2 ready; web 3/3 ready"),
-        "{heard}"
+        message.contains("STATUS=generation 1: queue 2/2 ready; web 3/3 ready"),
+        "{message}"
     );
-    let pids: std::collections::BTreeSet<_> = (0..5).map(|_| run.told_of("started").pid).collect();
+    let pids: std::collections::BTreeSet<_> = (0..5).map(|_| run.event("started").pid).collect();
     assert_eq!(pids.len(), 5);
     run.stop();
 }
@@ -45,8 +45,8 @@ fn the_first_worker_proves_the_configuration_before_others_start() {
 fn a_worker_that_is_not_ready_in_time_is_aborted() {
     let mut run =
         Run::begin(&app("start_timeout = '100ms'").replace("']\nlisten", "', 'mute']\nlisten"));
-    assert_eq!(run.told().event, "started");
-    assert_eq!(run.told().event, "abrt");
+    assert_eq!(run.next_event().name, "started");
+    assert_eq!(run.next_event().name, "abrt");
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
     assert!(
@@ -56,7 +56,7 @@ fn a_worker_that_is_not_ready_in_time_is_aborted() {
 }
 
 #[test]
-fn programs_that_never_speak_are_ready_when_executed_or_after_a_time() {
+fn silent_programs_are_ready_when_executed_or_after_a_time() {
     for ready in ["exec", "50ms"] {
         let config = app(&format!("ready = '{ready}'")).replace("']\nlisten", "', 'mute']\nlisten");
         Run::start(&config).stop();
@@ -64,7 +64,7 @@ fn programs_that_never_speak_are_ready_when_executed_or_after_a_time() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_says_at_which_stage() {
+fn the_error_of_a_program_that_cannot_be_executed_names_the_stage() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/no/such/interpreter\n").expect("room");
@@ -83,9 +83,9 @@ fn a_program_that_cannot_be_executed_says_at_which_stage() {
 fn term_lets_workers_finish_and_ends_with_status_0() {
     let mut run = Run::start(&app("workers = 2"));
     run.signal(Signal::SIGTERM);
-    assert!(run.hear("STOPPING=1").contains("STATUS="));
-    assert_eq!(run.told_of("term").event, "term");
-    run.told_of("term");
+    assert!(run.message("STOPPING=1").contains("STATUS="));
+    assert_eq!(run.event("term").name, "term");
+    run.event("term");
     let (status, log) = run.ended();
     assert_eq!(status, Some(0));
     assert!(log.contains("ended (stop)"), "{log}");
@@ -94,8 +94,9 @@ fn term_lets_workers_finish_and_ends_with_status_0() {
 
 #[test]
 fn a_worker_that_does_not_finish_is_killed_at_graceful_timeout() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '100ms'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '100ms'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     let log = run.stop();
     assert!(
         log.contains("SIGKILL (still running after graceful_timeout)"),
@@ -105,20 +106,22 @@ fn a_worker_that_does_not_finish_is_killed_at_graceful_timeout() {
 
 #[test]
 fn a_second_term_kills_at_once() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
+    let mut run = Run::start(
+        &app("graceful_timeout = '1h'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.signal(Signal::SIGTERM);
-    run.hear("STOPPING=1");
+    run.message("STOPPING=1");
     let log = run.stop();
     assert!(log.contains("stopping now"), "{log}");
 }
 
 #[test]
-fn int_gives_a_second_then_kills() {
-    let mut run =
-        Run::start(&app("graceful_timeout = '1h'").replace("']\nlisten", "', 'deaf']\nlisten"));
+fn int_gives_a_second_and_then_kills() {
+    let mut run = Run::start(
+        &app("graceful_timeout = '1h'").replace("']\nlisten", "', 'ignore-signals']\nlisten"),
+    );
     run.signal(Signal::SIGINT);
-    assert_eq!(run.told_of("term").event, "term");
+    assert_eq!(run.event("term").name, "term");
     let (status, log) = run.ended();
     assert_eq!(status, Some(0), "{log}");
     assert!(log.contains("SIGKILL (stop)"), "{log}");
@@ -127,9 +130,9 @@ fn int_gives_a_second_then_kills() {
 #[test]
 fn workers_do_not_outlive_a_killed_master() {
     let mut run = Run::start(&app("workers = 2"));
-    let pids = [run.told_of("started").pid, run.told_of("started").pid];
+    let pids = [run.event("started").pid, run.event("started").pid];
     run.signal(Signal::SIGKILL);
-    let mut ended = [run.told_of("term").pid, run.told_of("term").pid];
+    let mut ended = [run.event("term").pid, run.event("term").pid];
     ended.sort();
     let mut pids = pids.to_vec();
     pids.sort();
@@ -141,12 +144,12 @@ fn workers_do_not_outlive_a_killed_master() {
 fn a_master_that_stops_while_starting_ends_at_once() {
     let mut run =
         Run::begin(&app("start_timeout = '1h'").replace("']\nlisten", "', 'mute']\nlisten"));
-    run.told_of("started");
+    run.event("started");
     run.stop();
 }
 
 #[test]
-fn ps_shows_who_is_the_master() {
+fn ps_shows_which_process_is_the_master() {
     let mut run = Run::start(&app(""));
     let title = std::fs::read(format!("/proc/{}/cmdline", run.pid())).expect("it lives");
     let title = String::from_utf8_lossy(&title);
@@ -164,7 +167,7 @@ fn the_pid_file_is_written_and_removed() {
     assert_eq!(status, Some(1));
     assert!(
         log.contains(&format!(
-            "it names another preforkd that runs, pid {}",
+            "it names another running preforkd, pid {}",
             run.pid()
         )),
         "{log}"
@@ -174,23 +177,23 @@ fn the_pid_file_is_written_and_removed() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nothing_and_lost_lines_are_counted() {
+fn a_log_that_is_not_read_stops_nothing_and_lost_lines_are_counted() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).expect("it is a pipe");
     let mut run = Run::begin_with(&app(""), |command| {
         command.stderr(writer);
     });
-    run.hear("READY=1");
+    run.message("READY=1");
     for _ in 0..60 {
         run.reload();
     }
-    // Read again, it goes on and says how much is missing.
+    // When it is read again, the master goes on and reports how many lines were lost.
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader));
     let mut next = || lines.next().expect("the master lives").expect("text");
     while !next().contains("starts, pid") {}
     run.signal(Signal::SIGTTIN);
-    while !next().contains("log lines found no reader and are lost") {
-        // Some room is there only when a page of the pipe has been read.
+    while !next().contains("log lines were lost: standard error was not read") {
+        // The pipe has room only after a whole page of it was read.
         run.signal(Signal::SIGTTIN);
     }
     drop(lines);
@@ -200,7 +203,7 @@ fn a_log_that_nobody_reads_stops_nothing_and_lost_lines_are_counted() {
 }
 
 #[test]
-fn no_signal_of_the_table_but_the_stopping_ones_ends_the_master() {
+fn only_stop_signals_end_the_master() {
     let mut run = Run::start(&app(""));
     for signal in [
         Signal::SIGUSR1,
@@ -215,12 +218,12 @@ fn no_signal_of_the_table_but_the_stopping_ones_ends_the_master() {
 }
 
 #[test]
-fn the_init_system_hears_why_nothing_could_be_started() {
+fn the_init_system_gets_the_reason_why_the_start_failed() {
     let run = Run::begin(&app("").replace("']\nlisten", "', 'exit 3']\nlisten"));
-    let heard = run.hear("STOPPING=1");
+    let message = run.message("STOPPING=1");
     assert!(
-        heard.contains("STATUS=cannot start: app=web: its first worker exited with status 3"),
-        "{heard}"
+        message.contains("STATUS=cannot start: app=web: its first worker exited with status 3"),
+        "{message}"
     );
     let run = Run::begin("[app.web]\nwrokers = 1\n");
     run.status("app.toml:2:1: unknown key `wrokers`");
@@ -229,12 +232,31 @@ fn the_init_system_hears_why_nothing_could_be_started() {
 }
 
 #[test]
-fn the_init_system_gets_the_signs_of_life_that_it_wants() {
+fn the_init_system_gets_keep_alive_messages() {
     let mut run = Run::begin_with(&app(""), |command| {
         command.env("WATCHDOG_USEC", "100000");
     });
     for _ in 0..5 {
-        run.hear("WATCHDOG=1");
+        run.message("WATCHDOG=1");
     }
+    run.stop();
+}
+
+#[test]
+fn messages_to_the_init_system_are_short_enough_even_with_many_apps() {
+    let app = |n| {
+        format!(
+            "[app.customer-portal-{n:03}-production]\ncommand = ['/bin/sleep', '1000']\nready = 'exec'\n"
+        )
+    };
+    let config: String = (0..200).map(app).collect();
+    let mut run = Run::begin(&config);
+    let mut message = String::new();
+    while !message.contains("READY=1") {
+        message = run.next_message();
+        // systemd ignores longer ones: sd_notify(3).
+        assert!(message.len() <= 4096, "{} bytes", message.len());
+    }
+    assert!(message.contains("200 apps 200/200 ready"), "{message}");
     run.stop();
 }

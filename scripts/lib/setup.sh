@@ -1,5 +1,5 @@
-# Sourced by scripts/demo and scripts/test: what both must have, and the demo site's Python environment.
-# Wants `root` (the checkout). Everything made here lies in $root/target.
+# Sourced by scripts/demo, scripts/test and others: prerequisites, and the Python environment of the demo site.
+# The caller sets `root` (the checkout) and `name` (for messages). All files are made in $root/target.
 
 python=${PYTHON:-python3}
 demo=$root/target/demo
@@ -10,7 +10,7 @@ export PYTHONPYCACHEPREFIX
 say() { echo "$name: $*"; }
 missing() { echo "$name: $*" >&2; lacking=1; }
 
-# One line for each thing that is not there, then the end.
+# Prints one line for each thing that is missing, and exits if there is one.
 check_prerequisites() {
     lacking=
     command -v cc >/dev/null || missing "no C linker: apt-get install gcc libc6-dev"
@@ -37,7 +37,7 @@ check_python() {
     fi
 }
 
-# The environment with Django, made anew when its Python is gone or too far from the requirements.
+# The environment with Django. Makes a new one if Django cannot be imported.
 demo_venv() {
     wants=$root/conf/demo/requirements.txt
     if ! "$demo/venv/bin/python" -c 'import django' 2>/dev/null; then
@@ -48,7 +48,7 @@ demo_venv() {
     demo_install "$wants" installed.txt Django
 }
 
-# Installs what a file lists, unless that is done: the file lies in the environment, too, under another name.
+# Installs the requirements in file $1 (called $3 in messages), unless the copy $2 in the environment shows that it was done.
 demo_install() {
     cmp -s "$1" "$demo/venv/$2" && return
     say "installing $3 from the package index"
@@ -56,7 +56,7 @@ demo_install() {
     cp "$1" "$demo/venv/$2"
 }
 
-# Database, static files and the user, unless nothing in conf/demo is newer than the last time.
+# Prepares database, static files and the user, unless nothing in conf/demo has changed since the last time.
 demo_data() {
     stamp=$demo/prepared
     if [ -f "$stamp" ] && [ -f "$demo/db.sqlite3" ] && [ -z "$(find "$root/conf/demo" -newer "$stamp" | head -n 1)" ]; then

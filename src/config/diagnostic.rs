@@ -1,21 +1,21 @@
-//! How an error in a file is shown: `file:line:column: message`, the line, and a caret under the place.
+//! Formats an error in a file: `file:line:column: message`, the line, and a caret under the position.
 
 use std::fmt;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-/// Something wrong at a place of the file, counted in bytes.
+/// An error at a position of the file, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Where; `None` if the whole file is meant.
+    /// The position; `None` for the whole file.
     pub span: Option<Range<usize>>,
     /// What is wrong, and what to do.
     pub message: String,
 }
 
 impl Place {
-    /// Something wrong at `span`.
+    /// An error at `span`.
     pub fn at(span: Range<usize>, message: impl Into<String>) -> Self {
         Self {
             span: Some(span),
@@ -23,7 +23,7 @@ impl Place {
         }
     }
 
-    /// Something wrong with the file as a whole.
+    /// An error of the file as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
         Self {
             span: None,
@@ -32,7 +32,7 @@ impl Place {
     }
 }
 
-/// An error in a file, ready to be shown.
+/// A formatted error in a file.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {
     file: String,
@@ -55,7 +55,7 @@ impl Diagnostic {
             file: file.to_owned(),
             line: text[..from].matches('\n').count() + 1,
             column: text[from..start].chars().count() + 1,
-            // A tab has no known width; the caret must stand under its character.
+            // A tab has no known width; keep it, so that the caret stands under its character.
             text: text[from..to].trim_end_matches('\r').replace('\t', " "),
             width: text[start..end].chars().count().max(1),
             message: place.message,
@@ -96,7 +96,7 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// Puts an error of the TOML reader in our own words where they help more, and names the key.
+/// Rewords an error of the TOML parser where that helps, and adds the key.
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
     let path = error.span().and_then(|span| path_to(text, &span));
     let path = path.unwrap_or_default();
@@ -129,7 +129,7 @@ fn key(path: &[String]) -> Option<String> {
     (!key.is_empty()).then_some(key)
 }
 
-/// The names that lead to the value that holds `span`. A file that is not TOML has none.
+/// The keys that lead to the value at `span`. `None` if the file is not valid TOML.
 fn path_to(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
     let file = DeTable::parse(text).ok()?;
     let mut path = find(file.get_ref(), span)?;
@@ -137,10 +137,10 @@ fn path_to(text: &str, span: &Range<usize>) -> Option<Vec<String>> {
     Some(path)
 }
 
-/// The same from the innermost outwards.
+/// The same, innermost key first.
 fn find(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     table.iter().find_map(|(name, value)| {
-        // The place of a table that has a header is the header, so look inside of each.
+        // The position of a table with a header is the header, so look inside each table.
         let inner = match value.get_ref() {
             DeValue::Table(inner) => find(inner, span),
             DeValue::Array(values) => values.iter().find_map(|value| match value.get_ref() {
@@ -157,7 +157,7 @@ fn find(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     })
 }
 
-/// serde names types of Rust; people want to know what to write.
+/// Replaces serde's type names by terms of TOML.
 fn in_words_of_toml(message: &str) -> String {
     let found = |found: &str| match found {
         "sequence" => "a list".to_owned(),
@@ -188,7 +188,7 @@ fn in_words_of_toml(message: &str) -> String {
     message.replace('\n', "; ")
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`": the list is long, the nearest key is what helps. Says the key too.
+/// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggest the nearest key instead. Also returns the key.
 fn unknown_key(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;
     let (key, rest) = rest.split_once('`')?;
@@ -200,7 +200,7 @@ fn unknown_key(message: &str) -> Option<(&str, String)> {
     let message = if score > 0.75 {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
-        format!("unknown key `{key}`; known here are: {}", known.join(", "))
+        format!("unknown key `{key}`; known here: {}", known.join(", "))
     };
     Some((key, message))
 }

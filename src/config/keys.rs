@@ -1,11 +1,11 @@
 //! The tables and keys of `app.toml`: type, default, when a change takes effect, which kind of app a key is for, and
-//! one sentence. To add a key, add a row here and use it in `plan/`; tests/keys.rs then asks for its entries in the
-//! manual and the sample file, which say the same, and plan/tests/keys.rs for an effect on the plan.
+//! one sentence. To add a key, add a row here and use it in `plan/`. tests/keys.rs then requires matching entries in the
+//! manual and the sample file, and plan/tests/keys.rs an effect on the plan.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use preforkd_worker::settings::{MOST_CONNECTIONS, MOST_THREADS};
+use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
@@ -14,7 +14,7 @@ use super::listen::{Address, Entry};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    GroupName, MOST_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
+    GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -80,7 +80,7 @@ tables! {
         /// The Python interpreter.
         python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;
         /// The number of threads in each worker that call the application.
-        threads: Number<1, MOST_THREADS> = 1, Reload, only Wsgi;
+        threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
         /// The file to which each worker writes a line for each response.
@@ -97,11 +97,11 @@ tables! {
         max_body: Size = "64MiB", Reload, only Wsgi;
         /// A request body larger than this goes to a temporary file.
         body_in_memory: Size = "256KiB", Reload, only Wsgi;
-        /// What a client does not take of a response waits in memory up to this size, and above it in a temporary file.
+        /// The part of a response that the client has not received stays in memory up to this size; more goes to a temporary file.
         response_in_memory: Size = "256KiB", Reload, only Wsgi;
-        /// The most that waits of a response in the temporary file; above it the thread waits for the client.
+        /// The largest temporary file for one response; when it is full, the thread waits for the client.
         response_in_file: Size = "64MiB", Reload, only Wsgi;
-        /// The most that waits of all responses of a worker together, in memory and in files.
+        /// The most that the responses of one worker may hold together, in memory and in temporary files.
         max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;
@@ -116,15 +116,15 @@ tables! {
         /// Each worker adds a random number up to this one to `max_requests`, so that workers do not end together.
         max_requests_jitter: Number<0, NO_LIMIT> = 0, Reload, only Wsgi;
         /// The most connections that one worker has open at a time.
-        max_connections: Number<1, MOST_CONNECTIONS> = 1000, Reload, only Wsgi;
+        max_connections: Number<1, MAX_CONNECTIONS> = 1000, Reload, only Wsgi;
     }
 
     /// `workers` as a table: the number follows the load.
     table "app.NAME.workers" Range {
         /// The least number of workers; with 0, an app that nobody uses has no worker.
-        min: Number<0, MOST_WORKERS> = (required), Reload;
+        min: Number<0, MAX_WORKERS> = (required), Reload;
         /// The greatest number of workers.
-        max: Number<1, MOST_WORKERS> = (required), Reload;
+        max: Number<1, MAX_WORKERS> = (required), Reload;
         /// How many workers should be idle while others are busy.
         spare: Number<0, NO_LIMIT> = 1, Reload;
         /// A worker that was not needed for this time ends.
@@ -185,7 +185,7 @@ tables! {
 }
 
 impl Listen {
-    /// An address without anything else.
+    /// An address with default settings.
     pub(super) fn on(address: Value<Address>) -> Self {
         Self {
             address,

@@ -1,4 +1,4 @@
-//! One entry of `listen`: an address, or a table with an address and how to bind it.
+//! An entry of `listen`: an address, or a table with an address and how to bind it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::keys::Listen;
 use super::table::Value;
 use super::value::Typed;
 
-/// Where a listener is bound.
+/// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// IPv4 or IPv6.
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for Address {
 }
 
 impl Serialize for Address {
-    /// As it is written in the configuration.
+    /// Encodes it as in the configuration.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if let Self::Unix(path) = self
             && path.to_str().is_none()
@@ -90,13 +90,13 @@ impl Serialize for Address {
 }
 
 impl Typed for Address {
-    fn words() -> String {
+    fn description() -> String {
         "address".into()
     }
 }
 
 impl Typed for Entry {
-    fn words() -> String {
+    fn description() -> String {
         "listener".into()
     }
 }

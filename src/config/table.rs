@@ -1,4 +1,4 @@
-//! How a table of keys is declared: once, for the reader, its defaults and its description.
+//! Declares a table of keys once, for parsing, defaults and description.
 
 use std::fmt;
 use std::ops::{Deref, Range};
@@ -11,13 +11,13 @@ use super::Place;
 /// A key of the configuration, as the manual describes it.
 #[derive(Debug)]
 pub struct Key {
-    /// The table that it stands in, as `app.NAME.reload.check`.
+    /// Its table, such as `app.NAME.reload.check`.
     pub table: &'static str,
     /// Its name.
     pub name: &'static str,
-    /// Its type in words.
-    pub type_words: fn() -> String,
-    /// What counts where it is not written.
+    /// Its type, described in words.
+    pub type_description: fn() -> String,
+    /// Its default.
     pub default: DefaultValue,
     /// When a change takes effect.
     pub takes_effect: TakesEffect,
@@ -25,16 +25,16 @@ pub struct Key {
     pub apps: Apps,
     /// The key that the other kind of app has for the same purpose.
     pub instead: Option<&'static str>,
-    /// What it says, in one sentence.
+    /// Its purpose, in one sentence.
     pub sentence: &'static str,
 }
 
-/// What counts where a key is not written.
+/// The value of a key that is not written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
     /// The key must be written.
     Required,
-    /// No value; these words say what that means.
+    /// No value; the text describes what that means.
     Absent(&'static str),
     /// This value, in TOML.
     Toml(&'static str),
@@ -95,7 +95,7 @@ impl fmt::Display for Apps {
     }
 }
 
-/// The value of a key: as written, with its place in the file, or the default.
+/// The value of a key: as written, with its position in the file, or the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Value<T> {
     value: T,
@@ -103,7 +103,7 @@ pub struct Value<T> {
 }
 
 impl<T> Value<T> {
-    /// The value as it is written.
+    /// A value from the file.
     pub(super) fn written(spanned: Spanned<T>) -> Self {
         Self {
             place: Some(spanned.span()),
@@ -111,12 +111,12 @@ impl<T> Value<T> {
         }
     }
 
-    /// A value that is not that of a key alone.
+    /// A value without a position in the file.
     pub(super) fn without_place(value: T) -> Self {
         Self { value, place: None }
     }
 
-    /// Something wrong with this value.
+    /// An error in this value.
     pub fn wrong(&self, message: impl Into<String>) -> Place {
         Place {
             span: self.place.clone(),
@@ -126,19 +126,19 @@ impl<T> Value<T> {
 }
 
 impl<T: DeserializeOwned> Value<T> {
-    /// The value that `toml` stands for, which is that of no place in the file.
+    /// The default value that `toml` denotes, without a position in the file.
     ///
     /// # Panics
-    /// If it is not of the type of the key: a test reads every default.
+    /// If it does not have the type of the key. A test parses every default.
     pub(super) fn default(toml: &str) -> Self {
         Self::without_place(default(toml))
     }
 }
 
-/// Reads a default value.
+/// Parses a default value.
 ///
 /// # Panics
-/// If `toml` is no value of this type.
+/// If `toml` is not a value of this type.
 pub(super) fn default<T: DeserializeOwned>(toml: &str) -> T {
     let value = toml::de::ValueDeserializer::parse(toml).and_then(T::deserialize);
     value.unwrap_or_else(|error| panic!("the default {toml}: {error}"))
@@ -152,7 +152,7 @@ impl<T> Deref for Value<T> {
     }
 }
 
-/// Where a key is written, if it is.
+/// The position of a key, if it is written.
 pub(super) trait Written {
     fn place(&self) -> Option<Range<usize>>;
 }
@@ -176,9 +176,9 @@ impl<T> Written for Option<Value<T>> {
 /// field as "name": Type = DEFAULT, EFFECT, only KIND, else "key of the other kind";
 /// ```
 ///
-/// `as` is for names that Rust does not allow, `only` for keys of one kind of app. DEFAULT is a value as TOML has it,
-/// `(none "what that means")` or `(required)`. A key with a default is a [`Value`] in the struct that becomes of the
-/// table, one without an `Option<Value>`.
+/// `as` is for names that Rust does not allow, `only` for keys of one kind of app. DEFAULT is a TOML value, `(none "what that
+/// means")` or `(required)`. In the generated struct, a key with a default is a [`Value`], one without is an
+/// `Option<Value>`.
 macro_rules! tables {
     ($(
         $(#[doc = $about:literal])+
@@ -195,7 +195,7 @@ macro_rules! tables {
             Key {
                 table: $path,
                 name: tables!(@name $field $($name)?),
-                type_words: <$type as Typed>::words,
+                type_description: <$type as Typed>::description,
                 default: tables!(@default $default),
                 takes_effect: TakesEffect::$effect,
                 apps: tables!(@apps $($apps)?),
@@ -215,7 +215,7 @@ macro_rules! tables {
             }
 
             impl $Table {
-                /// The keys that are written, with the places of their values.
+                /// The keys that are written, with the positions of their values.
                 pub fn written(&self) -> impl Iterator<Item = (&'static Key, std::ops::Range<usize>)> {
                     let places = [$((tables!(@name $field $($name)?), self.$field.place())),+];
                     let rows = KEYS.iter().filter(|key| key.table == $path);
@@ -227,7 +227,7 @@ macro_rules! tables {
             }
 
             impl Typed for $Table {
-                fn words() -> String {
+                fn description() -> String {
                     "table".into()
                 }
             }
@@ -255,7 +255,7 @@ macro_rules! tables {
     (@name $field:ident $name:literal) => { $name };
 
     (@default (required)) => { DefaultValue::Required };
-    (@default (none $words:literal)) => { DefaultValue::Absent($words) };
+    (@default (none $text:literal)) => { DefaultValue::Absent($text) };
     (@default $toml:tt) => { DefaultValue::Toml(stringify!($toml)) };
 
     (@apps) => { Apps::Any };
@@ -264,13 +264,13 @@ macro_rules! tables {
     (@instead) => { None };
     (@instead $key:literal) => { Some($key) };
 
-    (@field (none $words:literal) $type:ty) => { Option<Value<$type>> };
+    (@field (none $text:literal) $type:ty) => { Option<Value<$type>> };
     (@field $default:tt $type:ty) => { Value<$type> };
 
     (@value $D:ident, $written:expr, (required), $name:expr) => {
         Value::written($written.ok_or_else(|| $D::Error::missing_field($name))?)
     };
-    (@value $D:ident, $written:expr, (none $words:literal), $name:expr) => {
+    (@value $D:ident, $written:expr, (none $text:literal), $name:expr) => {
         $written.map(Value::written)
     };
     (@value $D:ident, $written:expr, $default:tt, $name:expr) => {

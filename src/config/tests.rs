@@ -1,7 +1,7 @@
 use super::*;
 use std::time::Duration;
 
-/// What the user would see of a faulty file.
+/// The error that the user sees for a faulty file.
 fn shown(text: &str) -> String {
     let place = Config::parse(text).expect_err("the file is faulty");
     Diagnostic::new("app.toml", text, place).to_string()
@@ -42,7 +42,7 @@ fn every_key_of_the_design_is_read() {
 }
 
 #[test]
-fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
+fn an_unknown_key_shows_its_position_and_the_nearest_known_one() {
     assert_eq!(
         shown("[app.web]\nwsgi = \"a:b\"\nwrokers = 4\n"),
         "app.toml:3:1: unknown key `wrokers`; did you mean `workers`?\n  |\n3 | wrokers = 4\n  | ^^^^^^^"
@@ -50,16 +50,16 @@ fn an_unknown_key_shows_its_place_and_the_nearest_known_one() {
 }
 
 #[test]
-fn a_key_like_no_other_lists_the_known_ones() {
+fn a_key_unlike_any_other_lists_the_known_ones() {
     let shown = shown("[master]\nzzz = 4\n");
     assert!(
-        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here are: control, pid_file"),
+        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here: control, pid_file"),
         "{shown}"
     );
 }
 
 #[test]
-fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
+fn an_invalid_value_shows_its_position_and_what_to_write() {
     let cases = [
         (
             "[app.w]\nstart_timeout = \"30x\"",
@@ -282,7 +282,7 @@ fn a_wrong_value_shows_the_place_of_the_value_and_what_to_write() {
 }
 
 #[test]
-fn the_caret_stands_under_the_place_whatever_comes_before() {
+fn the_caret_stands_under_the_position_whatever_comes_before() {
     let text = "# ü\r\n[app.w]\r\n\tworkers = 0 # null\r\n";
     assert!(
         shown(text).ends_with("\n3 |  workers = 0 # null\n  |            ^"),

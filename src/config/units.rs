@@ -15,14 +15,14 @@ pub struct Time(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 
-/// Longer times are typing errors, and near the end of what a clock can count.
-const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Longer times are typing errors, and close to the limits of clocks.
+const MAX_TIME: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Reads a time; it must be longer than zero and have a unit.
+/// Parses a time. It must have a unit and be longer than zero.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time.is_zero() => Err(format!("must be longer than zero, not \"{text}\"")),
-        Ok(time) if time > LONGEST => Err(format!("must be a year at most, not \"{text}\"")),
+        Ok(time) if time > MAX_TIME => Err(format!("must be a year at most, not \"{text}\"")),
         Ok(time) => Ok(time),
         Err(_) => Err(format!(
             "\"{text}\" is not a time (write for example \"250ms\", \"30s\" or \"1h30m\")"
@@ -71,13 +71,13 @@ impl<T> Visitor<'_> for Text<T> {
 }
 
 impl Typed for Time {
-    fn words() -> String {
+    fn description() -> String {
         "time".into()
     }
 }
 
 impl Typed for Size {
-    fn words() -> String {
+    fn description() -> String {
         "size".into()
     }
 }

@@ -1,4 +1,4 @@
-//! The types of values, and what the manual calls them.
+//! The types of values, and their names in the manual.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +13,16 @@ use toml::Spanned;
 
 use super::{Range, units};
 
-/// The most workers of one app: far more than a machine runs, few enough that a typing error is found.
-pub(super) const MOST_WORKERS: u32 = 10_000;
+/// The maximum number of workers of one app: more than a machine runs, few enough to catch a typing error.
+pub(super) const MAX_WORKERS: u32 = 10_000;
 
-/// The largest number of a key without a limit of its own.
+/// The maximum of a number without a limit of its own.
 pub(super) const NO_LIMIT: u32 = u32::MAX;
 
 /// A type of value.
 pub trait Typed {
-    /// What the manual calls it.
-    fn words() -> String;
+    /// Its name in the manual.
+    fn description() -> String;
 }
 
 /// A number from `LEAST` to `MOST`.
@@ -43,20 +43,20 @@ pub struct GroupName(pub String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Then {
-    /// What runs is kept.
+    /// Running workers are kept.
     Degrade,
-    /// The master ends.
+    /// The master stops.
     Exit,
 }
 
-/// How many workers.
+/// The number of workers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Workers {
-    /// So many.
+    /// This number.
     Number(u32),
-    /// As many as CPUs that the master may use.
+    /// The number of CPUs that the master may use.
     Auto,
-    /// As many as the load needs.
+    /// A number that follows the load.
     Range(Range),
 }
 
@@ -67,11 +67,11 @@ pub struct Mode(pub u32);
 /// When a worker counts as ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ready {
-    /// When it says so (`READY=1`).
+    /// When it sends `READY=1`.
     Notify,
-    /// When its program was executed.
+    /// When its program has been executed.
     Exec,
-    /// When it has lived so long.
+    /// This time after that.
     After(Duration),
 }
 
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Workers, E> {
-        Number::<1, MOST_WORKERS>::read(number).map(|number| Workers::Number(number.0))
+        Number::<1, MAX_WORKERS>::read(number).map(|number| Workers::Number(number.0))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Workers, A::Error> {
@@ -162,7 +162,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
             type Value = Number<LEAST, MOST>;
 
             fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-                write!(f, "a {}", Number::<LEAST, MOST>::words())
+                write!(f, "a {}", Number::<LEAST, MOST>::description())
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
@@ -174,7 +174,7 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
 }
 
 impl<const LEAST: u32, const MOST: u32> Typed for Number<LEAST, MOST> {
-    fn words() -> String {
+    fn description() -> String {
         match MOST {
             NO_LIMIT => format!("number from {LEAST}"),
             _ => format!("number from {LEAST} to {MOST}"),
@@ -183,10 +183,10 @@ impl<const LEAST: u32, const MOST: u32> Typed for Number<LEAST, MOST> {
 }
 
 macro_rules! typed {
-    ($($type:ty: $words:literal),+ $(,)?) => {
+    ($($type:ty: $text:literal),+ $(,)?) => {
         $(impl Typed for $type {
-            fn words() -> String {
-                $words.into()
+            fn description() -> String {
+                $text.into()
             }
         })+
     };
@@ -204,25 +204,28 @@ typed! {
 }
 
 impl Typed for Workers {
-    fn words() -> String {
-        format!("{}, \"auto\" or table", Number::<1, MOST_WORKERS>::words())
+    fn description() -> String {
+        format!(
+            "{}, \"auto\" or table",
+            Number::<1, MAX_WORKERS>::description()
+        )
     }
 }
 
 impl<T: Typed> Typed for Spanned<T> {
-    fn words() -> String {
-        T::words()
+    fn description() -> String {
+        T::description()
     }
 }
 
 impl<T: Typed> Typed for Vec<T> {
-    fn words() -> String {
-        format!("list of {}s", T::words())
+    fn description() -> String {
+        format!("list of {}s", T::description())
     }
 }
 
 impl<K, T: Typed> Typed for BTreeMap<K, T> {
-    fn words() -> String {
-        format!("table of {}s", T::words())
+    fn description() -> String {
+        format!("table of {}s", T::description())
     }
 }

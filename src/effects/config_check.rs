@@ -1,4 +1,4 @@
-//! Starting the process that checks the configuration ([`crate::config_check`]), and reading what it has found.
+//! Starts the process that checks the configuration ([`crate::config_check`]), and reads its result.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,21 +12,21 @@ use nix::unistd::Pid;
 use super::launch;
 use crate::plan::Plan;
 
-/// A plan is not longer as JSON, in bytes: thousands of apps fit.
-const LONGEST: u64 = 256 << 20;
+/// The maximum size of a plan as JSON, in bytes. It has room for thousands of apps.
+const MAX_SIZE: u64 = 256 << 20;
 
-/// A check that runs, or has ended.
+/// A configuration check that runs or has ended.
 pub struct ConfigCheck {
-    /// Its process.
+    /// The process id.
     pub pid: Pid,
     answer: File,
 }
 
 impl ConfigCheck {
-    /// Starts one.
+    /// Starts a configuration check.
     ///
     /// # Errors
-    /// No process or memory file could be made.
+    /// The process or its memory file cannot be created.
     pub fn start(file: &Path) -> io::Result<Self> {
         let answer = memfd_create(c"preforkd plan", MFdFlags::MFD_CLOEXEC)?;
         let arguments: [OsString; 2] = ["check-config".into(), file.into()];
@@ -35,14 +35,14 @@ impl ConfigCheck {
         Ok(Self { pid, answer })
     }
 
-    /// What it has found, after it has ended.
+    /// The result of a check that has ended.
     ///
     /// # Errors
-    /// What is wrong with the configuration, in one line; nothing, if it has not come to that.
+    /// What is wrong with the configuration, in one line; empty if the process ended without a result.
     pub fn found(mut self) -> Result<Plan, String> {
         let mut text = Vec::new();
         let read = self.answer.seek(SeekFrom::Start(0));
-        let read = read.and_then(|_| (&self.answer).take(LONGEST).read_to_end(&mut text));
+        let read = read.and_then(|_| (&self.answer).take(MAX_SIZE).read_to_end(&mut text));
         read.map_err(|error| format!("cannot read the checked configuration: {error}"))?;
         if text.is_empty() {
             return Err(String::new());

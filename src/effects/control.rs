@@ -1,4 +1,4 @@
-//! The control socket: one line in (a request), lines out (the answer), then it is closed. Never blocks.
+//! The control socket. A client sends one line (the request), reads the answer, and the connection is closed. Never blocks.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -12,57 +12,57 @@ use nix::unistd::geteuid;
 
 use super::socket_file::{self, Rights, SocketFile};
 
-/// The longest request.
-const LONGEST: usize = 4096;
-/// More callers at a time are turned away, lest they take the descriptors that workers need.
-const MOST_CALLERS: usize = 32;
+/// The maximum length of a request.
+const MAX_REQUEST: usize = 4096;
+/// Further clients are disconnected, so that they cannot use up the descriptors that workers need.
+const MAX_CLIENTS: usize = 32;
 
-/// The listening socket and those who have called.
+/// The listening socket and its clients.
 pub struct Control {
     listener: UnixListener,
     path: PathBuf,
     _file: SocketFile,
-    callers: BTreeMap<RawFd, Caller>,
-    /// Calls so far.
+    clients: BTreeMap<RawFd, Client>,
+    /// Connections accepted so far.
     calls: u64,
 }
 
-struct Caller {
+struct Client {
     call: u64,
     stream: UnixStream,
     request: Vec<u8>,
     answer: Vec<u8>,
-    /// The request was passed on; what comes later is ignored.
-    heard: bool,
-    /// The answer is complete: close when it is written.
+    /// The request was returned by `ready`; further input is ignored.
+    has_request: bool,
+    /// The answer is complete. The connection is closed when it is written.
     answered: bool,
 }
 
-/// Where to find a caller again; never another one who has the same descriptor later.
+/// Identifies a client, and never a later one with the same descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CallerId {
+pub struct ClientId {
     fd: RawFd,
     call: u64,
 }
 
 #[cfg(test)]
-impl CallerId {
-    /// The only caller of this number.
+impl ClientId {
+    /// The only client with this descriptor.
     pub fn example(fd: RawFd) -> Self {
         Self { fd, call: 0 }
     }
 
-    /// That number.
+    /// The client's descriptor.
     pub fn number(self) -> RawFd {
         self.fd
     }
 }
 
 impl Control {
-    /// Listens at `path`, for the master's own user and root only.
+    /// Listens at `path`. Only root and the master's own user can connect.
     ///
     /// # Errors
-    /// The folder cannot be written, another process serves there, or something else lies there, which stays as it is.
+    /// The folder is not writable, another process listens there, or the path is another file, which is not touched.
     pub fn bind(path: &Path) -> io::Result<Self> {
         let socket = socket_file::stream()?;
         let rights = Rights {
@@ -77,23 +77,23 @@ impl Control {
             listener,
             path: path.to_owned(),
             _file: file,
-            callers: BTreeMap::new(),
+            clients: BTreeMap::new(),
             calls: 0,
         })
     }
 
-    /// For the poll.
+    /// The descriptor to poll.
     pub fn fd(&self) -> RawFd {
         self.listener.as_raw_fd()
     }
 
-    /// Where it listens.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Takes in whoever calls; says which descriptors are to be watched now, and whether some still wait, as there was
-    /// no descriptor left for them.
+    /// Accepts waiting clients. Returns the descriptors to poll, and whether clients still wait because no descriptor was
+    /// available.
     pub fn accept(&mut self) -> (Vec<RawFd>, bool) {
         let mut new = Vec::new();
         loop {
@@ -104,84 +104,84 @@ impl Control {
             };
             let allowed = getsockopt(&stream, sockopt::PeerCredentials)
                 .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
-            if self.callers.len() >= MOST_CALLERS {
-                // Some may have gone without a word, or while they waited for an answer.
-                self.callers.retain(|_, caller| !caller.is_gone());
+            if self.clients.len() >= MAX_CLIENTS {
+                // Some may have closed their connection without a request, or before their answer.
+                self.clients.retain(|_, client| !client.is_gone());
             }
             if !allowed
-                || self.callers.len() >= MOST_CALLERS
+                || self.clients.len() >= MAX_CLIENTS
                 || stream.set_nonblocking(true).is_err()
             {
                 continue;
             }
             let fd = stream.as_raw_fd();
             self.calls += 1;
-            let caller = Caller {
+            let client = Client {
                 call: self.calls,
                 stream,
                 request: Vec::new(),
                 answer: Vec::new(),
-                heard: false,
+                has_request: false,
                 answered: false,
             };
-            self.callers.insert(fd, caller);
+            self.clients.insert(fd, client);
             new.push(fd);
         }
     }
 
-    /// Hangs up.
-    pub fn dismiss(&mut self, fd: RawFd) {
-        self.callers.remove(&fd);
+    /// Closes the connection to a client.
+    pub fn close_client(&mut self, fd: RawFd) {
+        self.clients.remove(&fd);
     }
 
-    /// A caller's socket is ready: reads on, writes on. Returns a request that is complete now.
-    pub fn ready(&mut self, fd: RawFd) -> Option<(CallerId, String)> {
-        let caller = self.callers.get_mut(&fd)?;
-        let open = caller.read();
-        let end = caller.request.iter().position(|&byte| byte == b'\n');
-        let hopeless = !open && (end.is_none() || caller.heard && caller.is_gone());
-        if hopeless || !caller.write() {
-            self.callers.remove(&fd);
+    /// Reads or writes after an event of a client's socket. Returns a request that is now complete.
+    pub fn ready(&mut self, fd: RawFd) -> Option<(ClientId, String)> {
+        let client = self.clients.get_mut(&fd)?;
+        let open = client.read();
+        let end = client.request.iter().position(|&byte| byte == b'\n');
+        let hopeless = !open && (end.is_none() || client.has_request && client.is_gone());
+        if hopeless || !client.write() {
+            self.clients.remove(&fd);
             return None;
         }
-        let end = end.filter(|_| !caller.heard)?;
-        caller.heard = true;
-        let request = String::from_utf8_lossy(&caller.request[..end]);
-        let call = caller.call;
-        Some((CallerId { fd, call }, request.trim().to_owned()))
+        let end = end.filter(|_| !client.has_request)?;
+        client.has_request = true;
+        let request = String::from_utf8_lossy(&client.request[..end]);
+        let call = client.call;
+        Some((ClientId { fd, call }, request.trim().to_owned()))
     }
 
-    /// Sends the whole answer; the connection is closed after it.
-    pub fn answer(&mut self, id: CallerId, answer: &str) {
-        if let Some(caller) = self.callers.get_mut(&id.fd)
-            && caller.call == id.call
+    /// Sends the complete answer. The connection is closed after it.
+    pub fn answer(&mut self, id: ClientId, answer: &str) {
+        if let Some(client) = self.clients.get_mut(&id.fd)
+            && client.call == id.call
         {
-            caller.answer.extend_from_slice(answer.as_bytes());
-            caller.answered = true;
-            if !caller.write() {
-                self.callers.remove(&id.fd);
+            client.answer.extend_from_slice(answer.as_bytes());
+            client.answered = true;
+            if !client.write() {
+                self.clients.remove(&id.fd);
             }
         }
     }
 }
 
-impl Caller {
-    /// Reads what is there; whether more may come.
+impl Client {
+    /// Reads what is available. Returns whether more may follow.
     fn read(&mut self) -> bool {
-        let mut bytes = [0; LONGEST];
+        let mut bytes = [0; MAX_REQUEST];
         loop {
             match self.stream.read(&mut bytes) {
                 Ok(0) => return false,
                 Ok(n) => self.request.extend_from_slice(&bytes[..n]),
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
-            if self.request.len() > LONGEST {
+            if self.request.len() > MAX_REQUEST {
                 return false;
             }
         }
     }
 
-    /// Whether nobody is there to read an answer; one who has only ended the request still is.
+    /// Whether the client has closed its connection. A client that has only ended its request still reads the answer.
     fn is_gone(&self) -> bool {
         let mut poll = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
         let _ = nix::poll::poll(&mut poll, PollTimeout::ZERO);
@@ -190,7 +190,7 @@ impl Caller {
             .is_some_and(|events| events.intersects(PollFlags::POLLHUP | PollFlags::POLLERR))
     }
 
-    /// Writes what fits; whether the connection is still of use.
+    /// Writes what fits. Returns whether the connection is still needed.
     fn write(&mut self) -> bool {
         while !self.answer.is_empty() {
             match self.stream.write(&self.answer) {

@@ -1,4 +1,4 @@
-//! The host that a plan is checked against: its users, folders and programs.
+//! The host that a plan is checked against: users, folders and programs.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::plan::{Host, Launch, User};
 /// The file name of the extension module.
 const EXTENSION: &str = "libpreforkd_python.so";
 
-/// The host that this process runs on.
+/// The host of this process.
 pub struct ThisHost;
 
 impl Host for ThisHost {
@@ -60,8 +60,8 @@ impl Host for ThisHost {
         std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u32)
     }
 
-    /// Some installations put scripts (pyenv) in front of the real interpreter; a worker must not be the
-    /// child of a script, nor pay for it at every start.
+    /// Some installations put scripts (pyenv) in front of the real interpreter. A worker must not be the child of such a
+    /// script, nor run it at every start.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String> {
         if interpreter::is_script(path) {
             interpreter::ask(path, launch)
@@ -72,7 +72,7 @@ impl Host for ThisHost {
 
     fn extension(&self) -> Result<PathBuf, String> {
         let own = std::env::current_exe()
-            .map_err(|error| format!("cannot find this program's own file: {error}"))?;
+            .map_err(|error| format!("cannot find the path of this program: {error}"))?;
         let folder = own.parent().unwrap_or(Path::new("/"));
         let beside = folder.join(EXTENSION);
         let installed = folder.join("../lib/preforkd").join(EXTENSION);
@@ -87,7 +87,7 @@ impl Host for ThisHost {
                     .map(|file| file.display().to_string())
                     .collect();
                 format!(
-                    "the extension module for Python is missing (looked for {})",
+                    "the Python extension module is missing (expected at {})",
                     places.join(" and ")
                 )
             })

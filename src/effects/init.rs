@@ -1,7 +1,7 @@
-//! What the init system hears: sd_notify(3). Without one (`NOTIFY_SOCKET` unset) nothing is said.
+//! Messages to the init system: sd_notify(3). Without `NOTIFY_SOCKET` there are none.
 //!
-//! Never blocks: the queue of a datagram socket is short, and an init system that does not read for a while
-//! must not stop the supervision. What does not fit waits; of several statuses the last is kept.
+//! Never blocks: the queue of a datagram socket is short, and an init system that stops reading must not stop the
+//! supervision. Messages that do not fit are queued; of several status messages only the last is kept.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -14,29 +14,29 @@ use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 
-/// systemd ignores a message that is longer.
-const LONGEST: usize = 4096;
+/// systemd ignores longer messages.
+const MAX_MESSAGE: usize = 4096;
 
-/// The way to the init system.
+/// The connection to the init system.
 pub struct Init {
-    /// How often it wants a sign of life.
+    /// The interval of keep-alive messages.
     watchdog: Option<Duration>,
     socket: Option<UnixDatagram>,
     waiting: VecDeque<Message>,
     short_of_memory: bool,
 }
 
-/// A message that waits; one that is a mere status gives way to the next.
+/// A queued message. A status-only message is replaced by the next one.
 struct Message {
     text: String,
     status_only: bool,
 }
 
 impl Init {
-    /// Finds the init system in the environment.
+    /// Finds the socket of the init system in the environment.
     ///
     /// # Errors
-    /// There is one, but its socket cannot be reached.
+    /// `NOTIFY_SOCKET` is set, but cannot be connected to.
     pub fn find() -> io::Result<Self> {
         let socket = match std::env::var_os("NOTIFY_SOCKET") {
             Some(address) if !address.is_empty() => Some(connect(&address)?),
@@ -52,7 +52,7 @@ impl Init {
         })
     }
 
-    /// No init system.
+    /// Without an init system.
     pub fn absent() -> Self {
         Self {
             watchdog: None,
@@ -62,64 +62,64 @@ impl Init {
         }
     }
 
-    /// For the poll: writable when waiting messages fit.
+    /// The descriptor to poll: writable when queued messages fit.
     pub fn fd(&self) -> Option<RawFd> {
         self.socket.as_ref().map(AsRawFd::as_raw_fd)
     }
 
-    /// Whether something waits for which no event will come: it is to be flushed after a while.
+    /// Whether messages are queued for which no event will come. Call [`Init::flush`] after a while.
     pub fn is_short_of_memory(&self) -> bool {
         self.short_of_memory
     }
 
-    /// How often [`Init::alive`] is to be said: twice in each `WatchdogSec=`, as sd_watchdog_enabled(3) advises.
+    /// The interval for [`Init::alive`]: half of `WatchdogSec=`, as sd_watchdog_enabled(3) recommends.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// The loop goes round.
+    /// Sends the keep-alive message.
     pub fn alive(&mut self) {
-        // What waits is older; the init system that does not read it needs no more of it.
+        // Queued messages are older. An init system that does not read them does not read this one either.
         if self.waiting.is_empty() {
-            self.tell("WATCHDOG=1".to_owned(), false);
+            self.send("WATCHDOG=1".to_owned(), false);
         }
     }
 
-    /// Everything that was asked for runs.
+    /// All apps run.
     pub fn ready(&mut self, status: &str) {
-        self.tell(message("READY=1\n", status), false);
+        self.send(message("READY=1\n", status), false);
     }
 
-    /// A reload has begun; ended by [`Init::ready`], also if it fails.
+    /// A reload has begun. [`Init::ready`] ends it, also if the reload failed.
     pub fn reloading(&mut self) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| {
             i128::from(now.tv_sec()) * 1_000_000 + i128::from(now.tv_nsec()) / 1000
         });
         let facts = format!("RELOADING=1\nMONOTONIC_USEC={now}\n");
-        self.tell(message(&facts, "reloading"), false);
+        self.send(message(&facts, "reloading"), false);
     }
 
     /// The stop has begun.
     pub fn stopping(&mut self, status: &str) {
-        self.tell(message("STOPPING=1\n", status), false);
+        self.send(message("STOPPING=1\n", status), false);
     }
 
     /// One line for `systemctl status`.
     pub fn status(&mut self, status: &str) {
-        self.tell(message("", status), true);
+        self.send(message("", status), true);
     }
 
-    fn tell(&mut self, text: String, status_only: bool) {
+    fn send(&mut self, text: String, status_only: bool) {
         if self.socket.is_none() {
             return;
         }
-        // Every message carries a status, so an older mere status is out of date now.
+        // Every message contains a status, so an older status-only message is obsolete.
         self.waiting.retain(|message| !message.status_only);
         self.waiting.push_back(Message { text, status_only });
         self.flush();
     }
 
-    /// Sends what waits, as far as it fits.
+    /// Sends queued messages as far as they fit.
     pub fn flush(&mut self) {
         self.short_of_memory = false;
         let Some(socket) = &self.socket else { return };
@@ -131,7 +131,7 @@ impl Init {
                     self.short_of_memory = true;
                     return;
                 }
-                Err(error) => log::debug!("cannot tell the init system: {error}"),
+                Err(error) => log::debug!("cannot send a message to the init system: {error}"),
                 Ok(_) => {}
             }
             self.waiting.pop_front();
@@ -139,7 +139,7 @@ impl Init {
     }
 }
 
-/// Facts, a line each, and a status that takes no more room than there is left: a line of words of others may be among it.
+/// The assignments, one per line, and a status cut to the remaining space. The status may quote the output of a worker.
 fn message(facts: &str, status: &str) -> String {
     const KEY: &str = "STATUS=";
     const CUT: &str = "…";
@@ -147,7 +147,7 @@ fn message(facts: &str, status: &str) -> String {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    let room = LONGEST.saturating_sub(facts.len() + KEY.len());
+    let room = MAX_MESSAGE.saturating_sub(facts.len() + KEY.len());
     if status.len() <= room {
         return format!("{facts}{KEY}{status}");
     }
@@ -157,7 +157,7 @@ fn message(facts: &str, status: &str) -> String {
     format!("{facts}{KEY}{status}{CUT}")
 }
 
-/// The kernel will have some again, but does not say when.
+/// The kernel is out of buffers and will not report when that changes.
 fn is_short_of_memory(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
     matches!(
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_status_of_any_length_and_contents_is_one_line_that_fits() {
+    fn a_status_of_any_length_and_content_is_one_line_that_fits() {
         assert_eq!(message("READY=1\n", "web 2/2"), "READY=1\nSTATUS=web 2/2");
         let forged = message("", "web\nMAINPID=1\r\x1b[2J\u{85}");
         assert_eq!(forged, "STATUS=web MAINPID=1  [2J ");
@@ -202,14 +202,22 @@ mod tests {
                 4000, 4040, 4053, 4054, 4055, 4056, 4057, 4060, 4096, 100_000,
             ] {
                 let text = message(facts, &text.repeat(length));
-                assert!(text.len() <= LONGEST && text.len() > 4000, "{}", text.len());
+                assert!(
+                    text.len() <= MAX_MESSAGE && text.len() > 4000,
+                    "{}",
+                    text.len()
+                );
                 assert!(text.starts_with(facts));
                 assert_eq!(text.lines().count(), 3);
             }
         }
-        let cut = message("", &"x".repeat(LONGEST));
-        assert!(cut.ends_with("x…") && cut.len() == LONGEST, "{}", cut.len());
-        let whole = message("", &"x".repeat(LONGEST - "STATUS=".len()));
-        assert!(whole.ends_with('x') && whole.len() == LONGEST);
+        let cut = message("", &"x".repeat(MAX_MESSAGE));
+        assert!(
+            cut.ends_with("x…") && cut.len() == MAX_MESSAGE,
+            "{}",
+            cut.len()
+        );
+        let whole = message("", &"x".repeat(MAX_MESSAGE - "STATUS=".len()));
+        assert!(whole.ends_with('x') && whole.len() == MAX_MESSAGE);
     }
 }

@@ -1,7 +1,7 @@
-//! The question to a script in front of a Python interpreter (pyenv and the like): which interpreter it leads to.
+//! Asks a script in front of a Python interpreter (pyenv and the like) for the path of the real interpreter.
 //!
-//! The script may belong to the application's user, so it runs as the app's workers will, with a deadline, and what it says is
-//! only the name of a program that runs as the same user. Whoever asks waits for the answer.
+//! The script may belong to the application's user, so it runs as that user, like the app's workers, and with a deadline. Its
+//! answer is only used as the name of a program that runs as the same user. The calling process waits for the answer.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -22,16 +22,16 @@ use nix::unistd::Pid;
 use crate::plan::Launch;
 use crate::sys::{self, Process, Progress};
 
-/// A script that has not led to an interpreter in this time will not.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time a script has to answer.
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// So long it may take to end when it is told to.
+/// The time a script has to exit after SIGTERM.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A path is not longer: PATH_MAX.
-const LONGEST: usize = 4096;
+/// The maximum length of a path: PATH_MAX.
+const MAX_ANSWER: usize = 4096;
 
-/// Of the master's environment it gets what such scripts look at, and what tells them the language.
+/// The variables of the master's environment that such a script gets: what it needs, and the locale.
 const VARIABLES: [&str; 9] = [
     "PATH",
     "HOME",
@@ -43,13 +43,13 @@ const VARIABLES: [&str; 9] = [
     "TZ",
     "VIRTUAL_ENV",
 ];
-/// And all with these beginnings.
+/// It also gets all variables with these prefixes.
 const PREFIXES: [&str; 3] = ["PYENV_", "ASDF_", "MISE_"];
 
-/// Whether a file is a script. What cannot be read is none.
+/// Whether a file is a script. An unreadable file is not.
 pub fn is_script(path: &Path) -> bool {
     let mut start = [0; 2];
-    // Without waiting, should somebody have put a fifo there.
+    // O_NONBLOCK, in case the path is a fifo.
     let opened = File::options()
         .read(true)
         .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
@@ -60,13 +60,13 @@ pub fn is_script(path: &Path) -> bool {
         && start == *b"#!"
 }
 
-/// Asks a script which interpreter it leads to, for [`PATIENCE`] at most, as the user of `launch` and in its folder.
+/// Asks a script for its interpreter, for at most `TIMEOUT`, as the user of `launch` and in its working directory.
 ///
 /// # Errors
-/// It cannot be run, says nothing in time, or does not say the path of a program.
+/// The script cannot be run, does not answer in time, or does not answer with the path of a program.
 pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     let shown = path.display();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let (answers, pid, progress) =
         start(path, launch).map_err(|error| format!("{shown} cannot be run: {error}"))?;
     let answer = read_line(answers, deadline);
@@ -77,11 +77,11 @@ pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     match answer {
         Some(answer) if is_path(&answer) => Ok(answer.into()),
         Some(_) => Err(format!(
-            "{shown} is a script that leads to no interpreter (try `{shown} -c 'import sys'` as the user of the app)"
+            "{shown} is a script that runs no Python interpreter (try `{shown} -c 'import sys'` as the user of the app)"
         )),
         None => Err(format!(
-            "{shown} is a script that has not led to an interpreter within {}s",
-            PATIENCE.as_secs()
+            "{shown} is a script that has not run a Python interpreter within {}s",
+            TIMEOUT.as_secs()
         )),
     }
 }
@@ -135,11 +135,11 @@ fn environment(
         .collect()
 }
 
-/// The first line, or all that comes before the end; nothing if neither comes in time.
+/// The first line, or everything before the end of the output; `None` at the deadline.
 fn read_line(mut answers: File, deadline: Instant) -> Option<String> {
     let mut line = Vec::new();
     let mut bytes = [0; 512];
-    while line.len() < LONGEST && !line.contains(&b'\n') {
+    while line.len() < MAX_ANSWER && !line.contains(&b'\n') {
         if !wait_for(&answers, deadline) {
             return None;
         }
@@ -161,15 +161,15 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// Ends the script and all that it has started: with TERM, then with KILL.
+/// Ends the script and the processes it has started: SIGTERM, then SIGKILL.
 fn end(pid: Pid) {
     let send = |signal| {
-        // It leads a group of its own, or is about to.
+        // It leads a process group of its own, or is about to.
         if killpg(pid, signal).is_err() {
             let _ = kill(pid, signal);
         }
     };
-    // It has printed what it was asked for, or never will.
+    // It has printed its answer, or is too late.
     send(Signal::SIGTERM);
     if let Ok(process) = sys::watch_process(pid) {
         wait_for(&process, Instant::now() + GRACE);
@@ -178,7 +178,7 @@ fn end(pid: Pid) {
     while waitpid(pid, None) == Err(nix::Error::EINTR) {}
 }
 
-/// Waits until there is something to read; whether that is so in time.
+/// Waits until the descriptor is readable. Returns false at the deadline.
 fn wait_for(source: &impl AsFd, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -189,7 +189,7 @@ fn wait_for(source: &impl AsFd, deadline: Instant) -> bool {
         ) {
             Ok(0) => return false,
             Err(nix::Error::EINTR) => {}
-            // An error is found by who reads.
+            // The following read reports the error.
             _ => return true,
         }
     }
@@ -227,28 +227,28 @@ mod tests {
     }
 
     #[test]
-    fn a_script_is_asked_in_the_folder_and_with_the_environment_of_its_app() {
+    fn a_script_runs_in_the_folder_and_with_the_environment_of_its_app() {
         let said = answer(
             "#!/bin/sh\n[ \"$SAID\" = 'by the app' ] && [ -f python ] && echo /usr/bin/python\n",
         );
         assert_eq!(said, Ok("/usr/bin/python".into()));
         let silent = answer("#!/bin/sh\nexit 3\n").expect_err("no answer");
-        assert!(silent.contains("leads to no interpreter"), "{silent}");
+        assert!(silent.contains("runs no Python interpreter"), "{silent}");
         let odd = answer("#!/bin/sh\nprintf '/usr/\\033[2J\\n'\n").expect_err("no path");
-        assert!(odd.contains("leads to no interpreter"), "{odd}");
+        assert!(odd.contains("runs no Python interpreter"), "{odd}");
         let missing = answer("#!/no/such/shell\n").expect_err("it cannot be run");
         assert!(missing.contains("cannot be run"), "{missing}");
     }
 
     #[test]
-    fn one_that_says_its_word_and_stays_is_ended_also_when_it_is_deaf() {
+    fn a_script_that_answers_and_ignores_sigterm_is_killed() {
         let said =
             answer("#!/bin/sh\ntrap '' TERM\necho /usr/bin/python\nwhile :; do sleep 100; done\n");
         assert_eq!(said, Ok("/usr/bin/python".into()));
     }
 
     #[test]
-    fn what_is_no_file_is_no_script() {
+    fn only_a_regular_file_is_a_script() {
         let folder = tempfile::tempdir().expect("a folder");
         let fifo = folder.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("room");
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn of_the_masters_environment_little_is_passed() {
+    fn a_script_gets_little_of_the_masters_environment() {
         let own = [
             ("PATH", "/bin"),
             ("SECRET", "x"),

@@ -1,4 +1,4 @@
-//! Starting a process with what the worker contract promises it: preforkd-worker(7).
+//! Starts a process with everything that the worker contract promises: preforkd-worker(7).
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
@@ -9,33 +9,34 @@ use std::os::unix::ffi::OsStringExt;
 use nix::unistd::Pid;
 use preforkd_worker::{contract, env};
 
+use super::spawn::spawn;
 use crate::plan::{self, Launch};
-use crate::sys::{self, Process};
+use crate::sys::Process;
 
-/// What a process finds of its master.
+/// The parts of the worker contract for one process.
 pub struct Contract<'a> {
-    /// Its app's name.
+    /// The name of its app.
     pub app: &'a str,
-    /// Its number; a template has none.
+    /// Its slot; `None` for a template.
     pub slot: Option<u32>,
     /// The generation of its configuration.
     pub generation: u64,
-    /// Its listeners with their names.
+    /// Its listeners and their names.
     pub sockets: Vec<(&'a str, BorrowedFd<'a>)>,
-    /// Where it says that it is ready.
+    /// The address for its notify messages.
     pub notify_socket: &'a str,
-    /// The scoreboard, and its record there; a template has none.
+    /// The scoreboard, and the worker's record in it; no record for a template.
     pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
     /// A template's socket to the master.
     pub template: Option<BorrowedFd<'a>>,
-    /// A Python worker's listener for probes.
+    /// A Python worker's private listener for checks.
     pub check: Option<BorrowedFd<'a>>,
-    /// Where what it says goes.
+    /// Its output.
     pub output: Output<'a>,
 }
 
 impl<'a> Contract<'a> {
-    /// Adds a listener for probes: known to a Python worker, else one more among the others, with this name.
+    /// Adds a private listener for checks: as `check` for a Python worker, else as one more socket with a name of its own.
     pub fn add_private(&mut self, private: Option<BorrowedFd<'a>>, is_known: bool) {
         if is_known {
             self.check = private;
@@ -45,68 +46,76 @@ impl<'a> Contract<'a> {
     }
 }
 
-/// Where what a process says goes.
+/// Where the output of a process goes.
 #[derive(Default)]
 pub struct Output<'a> {
-    /// Standard output, unless the master's.
+    /// Standard output; the master's if `None`.
     pub stdout: Option<BorrowedFd<'a>>,
-    /// Standard error, unless the master's.
+    /// Standard error; the master's if `None`.
     pub stderr: Option<BorrowedFd<'a>>,
-    /// What a Python worker takes for standard error as soon as it is ready.
+    /// The standard error that a Python worker switches to when it is ready.
     pub stderr_later: Option<BorrowedFd<'a>>,
-    /// Where a Python worker notes each request.
+    /// The access log of a Python worker.
     pub access_log: Option<BorrowedFd<'a>>,
 }
 
-/// Variables that the init system means for the service's main process alone: systemd.exec(5), sd_listen_fds(3), sd_notify(3),
-/// sd_watchdog_enabled(3). Whatever describes the service as a whole (`INVOCATION_ID`, `JOURNAL_STREAM`, `CREDENTIALS_DIRECTORY`,
-/// `STATE_DIRECTORY` and the like) is of use to an application and stays.
+/// Variables that the init system sets for the main process of the service only: systemd.exec(5), sd_listen_fds(3),
+/// sd_notify(3), sd_watchdog_enabled(3). Variables that describe the service as a whole (`INVOCATION_ID`, `JOURNAL_STREAM`,
+/// `CREDENTIALS_DIRECTORY`, `STATE_DIRECTORY` and the like) are useful to an application and are passed on.
 const PRIVATE: [&str; 17] = [
-    // The master's own sockets; a worker is told of its own.
+    // The master's own sockets. A worker gets values of its own.
     env::LISTEN_FDS,
     env::LISTEN_PID,
     env::LISTEN_FDNAMES,
-    // Compared with the reader's own pidfd: with that of the master, a worker would find no sockets.
+    // Compared with the pidfd of the process that reads it. With the master's value a worker would find no sockets.
     "LISTEN_PIDFDID",
-    // A worker that spoke there would speak for the service: READY=1, MAINPID=, STOPPING=1, WATCHDOG=trigger.
+    // A worker that wrote there would act for the service: READY=1, MAINPID=, STOPPING=1, WATCHDOG=trigger.
     env::NOTIFY_SOCKET,
     "FDSTORE",
-    // Of `WatchdogSec=`, which the master answers to; `watchdog` of an app sets its own.
+    // Of `WatchdogSec=`, which the master answers. The key `watchdog` of an app sets its own values.
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
-    // Whose child the master is, and whether it was started by systemd itself: wrong in a child.
+    // The main process and its manager: wrong in a child.
     "MAINPID",
     "MANAGERPID",
     "MANAGERPIDFDID",
     "SYSTEMD_EXEC_PID",
-    // Of `PIDFile=`: an application that writes its own there would become the main process.
+    // Of `PIDFile=`: an application that wrote its own pid there would become the main process.
     "PIDFILE",
-    // One watcher for the whole cgroup, which workers of other users may not write to.
+    // One watcher for the whole cgroup, which workers of other users cannot write to.
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
-    // Of `Accept=yes`, where a connection is the service's; some frameworks believe them.
+    // Of `Accept=yes`, where one connection is the service. Some frameworks trust them.
     "REMOTE_ADDR",
     "REMOTE_PORT",
 ];
 
-/// The master's environment without what is private: to it, or to a worker of a master above it.
-fn inherited() -> impl Iterator<Item = (OsString, OsString)> {
-    let is_private = |key: &OsString| PRIVATE.iter().chain(&env::PRIVATE).any(|own| key == own);
-    std::env::vars_os().filter(move |(key, _)| !is_private(key))
+/// A variable: its name, and the assignment to pass on.
+type Variable = (OsString, CString);
+
+thread_local! {
+    /// The master's environment, without private variables: its own, and those of a master that runs it as a worker. It does not
+    /// change while the master runs, and each start needs it.
+    static INHERITED: Vec<Variable> = inherited();
 }
 
-/// Forks and executes; the pipe tells how far the child comes ([`sys::progress`]).
+fn inherited() -> Vec<Variable> {
+    let is_private = |key: &OsString| PRIVATE.iter().chain(&env::PRIVATE).any(|own| key == own);
+    let variables = std::env::vars_os().filter(|(key, _)| !is_private(key));
+    // They come from the system, so they contain no NUL.
+    let passed =
+        variables.filter_map(|(key, value)| Some((key.clone(), assignment(key, value).ok()?)));
+    passed.collect()
+}
+
+/// Starts a process. Read the returned pipe with [`crate::sys::progress`].
 ///
 /// # Errors
-/// No process could be made.
+/// The process cannot be created.
 pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)> {
-    let mut variables: BTreeMap<OsString, OsString> = inherited().collect();
-    variables.extend(
-        launch
-            .env
-            .iter()
-            .map(|(key, value)| (key.into(), value.into())),
-    );
+    let own = launch.env.iter();
+    let mut variables: BTreeMap<OsString, OsString> =
+        own.map(|(key, value)| (key.into(), value.into())).collect();
     let mut fds: Vec<BorrowedFd> = contract.sockets.iter().map(|(_, fd)| *fd).collect();
     let mut set = |key: &str, value: String| variables.insert(key.into(), value.into());
     let next = |fds: &Vec<BorrowedFd>| (env::FIRST_LISTENER as usize + fds.len()).to_string();
@@ -141,17 +150,14 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
         }
     }
     let user = launch.user.as_ref();
-    sys::spawn(&Process {
+    spawn(Process {
         program: c_string(launch.program.clone().into_os_string())?,
         args: launch
             .args
             .iter()
             .map(|arg| c_string(arg.into()))
             .collect::<io::Result<_>>()?,
-        env: variables
-            .into_iter()
-            .map(assignment)
-            .collect::<io::Result<_>>()?,
+        env: environment(variables)?,
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
@@ -161,21 +167,21 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)
     })
 }
 
-/// Starts this program itself for one of its own tasks, with descriptors from number 3 on.
+/// Starts this program for one of its helper processes, with descriptors from number 3 on.
 ///
 /// # Errors
-/// No process could be made.
+/// The process cannot be created.
 pub fn own(
     arguments: impl IntoIterator<Item = OsString>,
     stderr: Option<BorrowedFd>,
     fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
-    let (pid, _) = sys::spawn(&Process {
-        // Also when the file was replaced by another since.
+    let (pid, _) = spawn(Process {
+        // This path works even after the file was replaced.
         program: c"/proc/self/exe".to_owned(),
         args: args.map(c_string).collect::<io::Result<_>>()?,
-        env: inherited().map(assignment).collect::<io::Result<_>>()?,
+        env: environment(BTreeMap::new())?,
         chdir: c"/".to_owned(),
         user: None,
         umask: None,
@@ -186,7 +192,21 @@ pub fn own(
     Ok(pid)
 }
 
-fn assignment((mut key, value): (OsString, OsString)) -> io::Result<CString> {
+/// These variables, and those of the master that are not among them.
+fn environment(variables: BTreeMap<OsString, OsString>) -> io::Result<Vec<CString>> {
+    let mut all: Vec<CString> = INHERITED.with(|inherited| {
+        let others = inherited
+            .iter()
+            .filter(|(key, _)| !variables.contains_key(key));
+        others.map(|(_, passed)| passed.clone()).collect()
+    });
+    for (key, value) in variables {
+        all.push(assignment(key, value)?);
+    }
+    Ok(all)
+}
+
+fn assignment(mut key: OsString, value: OsString) -> io::Result<CString> {
     key.push("=");
     key.push(value);
     c_string(key)

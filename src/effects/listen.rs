@@ -1,5 +1,4 @@
-//! Listeners: bound once, or taken over from the init system, and held by the master for as long as they are
-//! configured.
+//! Listeners: bound once, or inherited from the init system, and kept open by the master as long as they are configured.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,7 +18,7 @@ use crate::config::Address;
 use crate::plan::Listener;
 use crate::sys;
 
-/// Why a listener could not be had.
+/// Why a listener cannot be opened.
 #[derive(Debug)]
 pub struct Error {
     address: Address,
@@ -36,11 +35,11 @@ impl std::error::Error for Error {}
 
 struct Open {
     socket: OwnedFd,
-    /// How it was asked for.
+    /// Its configuration.
     wanted: Listener,
-    /// The init system has bound it, as it was told to.
+    /// Bound by the init system.
     inherited: bool,
-    /// The file of a unix socket that we made.
+    /// The file of a unix socket that the master has bound.
     file: Option<SocketFile>,
 }
 
@@ -54,11 +53,11 @@ impl Open {
         if let Some(file) = &self.file {
             file.set(rights(listener))?;
             if !file.is_in_place() {
-                return Err("its file was removed or replaced by another, so that nobody can connect (restart preforkd)".into());
+                return Err("its socket file was removed or replaced, so that no client can connect (restart preforkd)".into());
             }
         }
         if self.wanted.v6only != listener.v6only {
-            return Err("whether it takes IPv4 too can only be changed by a restart".into());
+            return Err("a change of whether it also accepts IPv4 needs a restart".into());
         }
         Ok(())
     }
@@ -77,10 +76,10 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// No listeners yet, but those that the init system passed: sd_listen_fds(3).
+    /// The sockets that the init system has passed, and no listeners yet: sd_listen_fds(3).
     ///
     /// # Errors
-    /// What it says it has passed was not.
+    /// A socket that the environment names was not passed.
     pub fn inherit() -> io::Result<Self> {
         let names = passed(|name| std::env::var(name).ok(), std::process::id());
         let inherited = names.zip(FIRST_LISTENER..).map(|(name, fd)| {
@@ -98,10 +97,10 @@ impl Listeners {
         })
     }
 
-    /// Opens what is wanted and not open yet; says which those are.
+    /// Opens the wanted listeners that are not open yet, and returns their addresses.
     ///
     /// # Errors
-    /// One could not be had; then none is opened.
+    /// One of them cannot be opened; then none is.
     pub fn open(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, Error> {
         let mut opened = Vec::new();
         for listener in wanted {
@@ -131,29 +130,28 @@ impl Listeners {
         Ok(opened)
     }
 
-    /// Closes some listeners again.
+    /// Closes these listeners.
     pub fn close(&mut self, addresses: &[Address]) {
         self.open.retain(|address, _| !addresses.contains(address));
     }
 
-    /// Lets open listeners have what has changed in how they are wanted: accept queue, mode and owner. Says what
-    /// could not be done.
+    /// Applies changed settings to open listeners: accept queue, mode and owner. Returns what failed.
     pub fn adapt(&mut self, wanted: &[Listener]) -> Vec<String> {
-        let mut complaints = Vec::new();
+        let mut failures = Vec::new();
         for listener in wanted {
             if let Some(open) = self.open.get_mut(&listener.address)
                 && open.wanted != *listener
             {
                 if let Err(reason) = open.adapt(listener) {
-                    complaints.push(format!("{}: {reason}", listener.address));
+                    failures.push(format!("{}: {reason}", listener.address));
                 }
                 open.wanted = listener.clone();
             }
         }
-        complaints
+        failures
     }
 
-    /// Closes all listeners that are not wanted any more; says which.
+    /// Closes all other listeners, and returns their addresses.
     pub fn keep(&mut self, wanted: &[Listener]) -> Vec<Address> {
         let wanted = |address: &Address| wanted.iter().any(|listener| listener.address == *address);
         let gone: Vec<_> = self
@@ -171,7 +169,7 @@ impl Listeners {
         self.open.get(address).map(|open| open.socket.as_fd())
     }
 
-    /// Sockets that the init system passed and that nobody asked for.
+    /// Inherited sockets that no listener uses.
     pub fn unused(&self) -> Vec<String> {
         let describe = |i: &Inherited| match &i.address {
             Some(address) => format!("{} ({address})", i.name),
@@ -195,24 +193,26 @@ impl Listeners {
                 file: None,
             }))
         } else {
-            Some(Err("the inherited descriptor is no listening socket".into()))
+            Some(Err(
+                "the inherited descriptor is not a listening socket".into()
+            ))
         }
     }
 
     fn not_passed(&self) -> String {
         let names: Vec<_> = self.inherited.iter().map(|i| i.name.as_str()).collect();
         if names.is_empty() {
-            "no socket was passed under this name (LISTEN_FDS and LISTEN_FDNAMES are set by the socket unit of the init system)".into()
+            "no socket with this name was passed (the socket unit of the init system sets LISTEN_FDS and LISTEN_FDNAMES)".into()
         } else {
             format!(
-                "no socket was passed under this name (there is: {})",
+                "no socket with this name was passed (passed: {})",
                 names.join(", ")
             )
         }
     }
 }
 
-/// The names of the sockets that the init system has passed to the process `own`, the first of them as descriptor 3.
+/// The names of the sockets that the init system has passed to the process `own`; the first is descriptor 3.
 fn passed(variable: impl Fn(&str) -> Option<String>, own: u32) -> impl Iterator<Item = String> {
     let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
     let count = match number(env::LISTEN_PID) {
@@ -222,7 +222,7 @@ fn passed(variable: impl Fn(&str) -> Option<String>, own: u32) -> impl Iterator<
     let names = variable(env::LISTEN_FDNAMES).filter(|names| !names.is_empty());
     let names = names.iter().flat_map(|names| names.split(':'));
     let names: Vec<_> = names.map(str::to_owned).collect();
-    // What has no name is called so: sd_listen_fds_with_names(3).
+    // The name of a socket without one: sd_listen_fds_with_names(3).
     let nameless = std::iter::repeat_with(|| "unknown".to_owned());
     names.into_iter().chain(nameless).take(count as usize)
 }
@@ -247,7 +247,7 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
             AddressFamily::Inet6
         };
         let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // Connections of the last run in TIME_WAIT must not keep the address: socket(7).
+        // Connections of a previous master in TIME_WAIT must not block the address: socket(7).
         setsockopt(&socket, sockopt::ReuseAddr, &true)?;
         if address.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6V6Only, &listener.v6only)?;
@@ -259,13 +259,13 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
     let explain = |errno: Errno| {
         match errno {
         Errno::EADDRINUSE => {
-            "the address is in use (`ss -ltnp` shows by which process; if by preforkd itself, for another address with this port, restart it)".into()
+            "the address is in use (`ss -ltnp` shows the process; if it is this preforkd, with another address of this port, restart it)".into()
         }
         Errno::EACCES => format!(
             "{} (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
             errno.desc()
         ),
-        Errno::EADDRNOTAVAIL => format!("{} (no interface of this host has it)", errno.desc()),
+        Errno::EADDRNOTAVAIL => format!("{} (no interface of this host has this address)", errno.desc()),
         other => other.desc().to_owned(),
     }
     };
@@ -299,7 +299,7 @@ fn rights(listener: &Listener) -> Rights {
 }
 
 fn backlog(listener: &Listener) -> Backlog {
-    // The kernel cuts it to net.core.somaxconn: listen(2).
+    // The kernel limits it to net.core.somaxconn: listen(2).
     let wanted = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
     Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)
 }
@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_passed_is_known_by_the_environment() {
+    fn passed_sockets_are_found_in_the_environment() {
         let of = |pid: &str, fds: &str, names: &str| {
             passed(
                 |name| {

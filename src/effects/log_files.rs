@@ -1,11 +1,11 @@
-//! Log files: each has a process that writes it ([`crate::log_writer`]) and a pipe that leads there.
+//! Log files: each has a writer process ([`crate::log_writer`]) at the end of a pipe.
 //!
-//! The writer also opens the file, as the master waits for no disk, and tells over a second pipe whether it could. Until then
-//! the file is pending: workers may write to it already.
+//! The writer also opens the file, because the master never waits for a disk, and reports the result over a second pipe. Until
+//! then the file is pending: workers may already write to it.
 //!
-//! The workers hold the pipe as their standard output or error, so any program can log to a file that is
-//! reopened, and only the writer ever waits for the disk. The master holds both ends: a writer that dies is
-//! replaced and nothing is lost. A writer ends when nobody holds the end for writing any more.
+//! Workers have the pipe as their standard output or error, so any program can log to a file that is reopened, and only the
+//! writer waits for the disk. The master holds both ends: a writer that dies is replaced and nothing is lost. A writer ends
+//! when no process holds the write end any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,14 +22,14 @@ use super::launch;
 use crate::log_writer::OPENED;
 use crate::plan::LogFile;
 
-/// What a pipe holds while its writer is slow, in bytes: as much as anybody may ask for (pipe(7)).
-const ROOM: i32 = 1 << 20;
+/// The capacity of a pipe, in bytes: the default limit of pipe(7).
+const PIPE_SIZE: i32 = 1 << 20;
 
-/// A writer that dies is replaced at once, but not more often than this.
-const PACE: Duration = Duration::from_secs(1);
+/// The minimum interval between two starts of a writer.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A report is not longer.
-const LONGEST_REPORT: usize = 4096;
+/// The maximum length of a report.
+const MAX_REPORT: usize = 4096;
 
 /// Why a log file cannot be written.
 #[derive(Debug)]
@@ -50,22 +50,22 @@ impl Error {
     }
 }
 
-/// What a writer has said so far about opening its file.
+/// The part of a writer's report that was read so far.
 struct Report {
     pipe: OwnedFd,
     text: Vec<u8>,
-    /// The file is to be opened anew as soon as it is open: until then the writer may not know the signal yet.
+    /// Reopen the file when the report is complete: the writer may not handle the signal before.
     reopen: bool,
 }
 
 struct Open {
-    /// For the workers.
+    /// The end for the workers.
     input: OwnedFd,
-    /// For the writer.
+    /// The end for the writer.
     output: OwnedFd,
     writer: Option<Pid>,
     started: Instant,
-    /// The writer has not said yet whether it could open the file.
+    /// The writer has not reported yet.
     pending: Option<Report>,
 }
 
@@ -73,16 +73,16 @@ struct Open {
 #[derive(Default)]
 pub struct LogFiles {
     open: BTreeMap<LogFile, Open>,
-    /// Writers of files that are no longer wanted; they end when their last worker has.
+    /// Writers of files that are no longer wanted. Each ends when its last worker has ended.
     leaving: BTreeSet<Pid>,
 }
 
 impl LogFiles {
-    /// Starts the writers of what is wanted and not open yet; says which those are. They are pending until
-    /// [`LogFiles::reports`] says what became of them.
+    /// Starts writers for the wanted files that are not open yet, and returns these files. They are pending until
+    /// [`LogFiles::reports`] returns their result.
     ///
     /// # Errors
-    /// One cannot be started; then none is opened.
+    /// A writer cannot be started; then no file is opened.
     pub fn open(&mut self, wanted: &BTreeSet<LogFile>) -> Result<Vec<LogFile>, Error> {
         let mut opened = Vec::new();
         for file in wanted {
@@ -103,18 +103,18 @@ impl LogFiles {
         Ok(opened)
     }
 
-    /// Whether the writer of a file has not said yet that it could open it.
+    /// Whether the writer of a file has not reported yet.
     pub fn pending(&self, file: &LogFile) -> bool {
         self.report_fd(file).is_some()
     }
 
-    /// For the poll: readable when there is something for [`LogFiles::reports`]. Only of a pending file.
+    /// The descriptor to poll for [`LogFiles::reports`]; only for a pending file.
     pub fn report_fd(&self, file: &LogFile) -> Option<RawFd> {
         let pending = self.open.get(file)?.pending.as_ref()?;
         Some(pending.pipe.as_raw_fd())
     }
 
-    /// What became of pending files since; never blocks. One that could not be opened is closed already.
+    /// The reports that are complete. Never blocks. A file that could not be opened is already closed.
     pub fn reports(&mut self) -> Vec<(LogFile, Result<(), Error>)> {
         let mut reports = Vec::new();
         for (file, open) in &mut self.open {
@@ -134,7 +134,7 @@ impl LogFiles {
         reports
     }
 
-    /// Lets go of some.
+    /// Closes these files.
     pub fn close(&mut self, files: &[LogFile]) {
         for file in files {
             let writer = self.open.remove(file).and_then(|open| open.writer);
@@ -142,24 +142,24 @@ impl LogFiles {
         }
     }
 
-    /// Lets go of all that are not wanted.
+    /// Closes all other files.
     pub fn keep(&mut self, wanted: &BTreeSet<LogFile>) {
         let surplus = self.open.keys().filter(|file| !wanted.contains(file));
         let surplus: Vec<_> = surplus.cloned().collect();
         self.close(&surplus);
     }
 
-    /// Lets go of all: their writers end when they have written what was said.
+    /// Closes all files. Their writers end when they have written everything.
     pub fn close_all(&mut self) {
         self.keep(&BTreeSet::new());
     }
 
-    /// The pipe to a file, for a worker.
+    /// The pipe of a file, for a worker.
     pub fn input(&self, file: &LogFile) -> Option<BorrowedFd<'_>> {
         self.open.get(file).map(|open| open.input.as_fd())
     }
 
-    /// Has all files opened anew by their names; says how many those are.
+    /// Reopens all files by their names, and returns their number.
     pub fn reopen(&mut self) -> usize {
         for open in self.open.values_mut() {
             match &mut open.pending {
@@ -170,7 +170,7 @@ impl LogFiles {
         self.open.len()
     }
 
-    /// Whether a process that has ended was a writer; the file of one that is needed still.
+    /// Whether a process that has ended was a writer; and its file if a new writer is needed.
     pub fn ended(&mut self, pid: Pid) -> Option<Option<LogFile>> {
         if self.leaving.remove(&pid) {
             return Some(None);
@@ -178,19 +178,19 @@ impl LogFiles {
         let mut open = self.open.iter_mut();
         let (file, open) = open.find(|(_, open)| open.writer == Some(pid))?;
         open.writer = None;
-        // Of a pending file it is its report that tells.
+        // The result of a pending file is its report.
         Some(open.pending.is_none().then(|| file.clone()))
     }
 
-    /// When a writer is to be replaced.
+    /// When the next writer is to be replaced.
     pub fn deadline(&self) -> Option<Instant> {
         let without = self.open.values().filter(|open| open.needs_writer());
-        without.map(|open| open.started + PACE).min()
+        without.map(|open| open.started + MIN_INTERVAL).min()
     }
 
-    /// Replaces the writers that have died; says which could not be.
+    /// Replaces dead writers. Returns those that cannot be started.
     pub fn replace(&mut self, now: Instant) -> Vec<(LogFile, io::Error)> {
-        let due = |open: &Open| open.needs_writer() && open.started + PACE <= now;
+        let due = |open: &Open| open.needs_writer() && open.started + MIN_INTERVAL <= now;
         let mut failed = Vec::new();
         for (file, open) in self.open.iter_mut().filter(|(_, open)| due(open)) {
             open.started = now;
@@ -202,7 +202,7 @@ impl LogFiles {
         failed
     }
 
-    /// Whether no writer runs any more.
+    /// Whether no writer is running.
     pub fn is_quiet(&self) -> bool {
         self.leaving.is_empty() && self.open.values().all(|open| open.writer.is_none())
     }
@@ -211,19 +211,19 @@ impl LogFiles {
 impl Open {
     fn reopen(&self) {
         if let Some(writer) = self.writer {
-            // A writer that is gone opens the file anew when it is replaced.
+            // A dead writer's replacement opens the file again anyway.
             let _ = kill(writer, Signal::SIGUSR1);
         }
     }
 
-    /// It is open, and its writer has died. A pending one that dies is told by its report.
+    /// Whether the file is open and its writer is dead. For a pending file the report decides.
     fn needs_writer(&self) -> bool {
         self.writer.is_none() && self.pending.is_none()
     }
 }
 
 impl Report {
-    /// Reads on; what was said when that is complete.
+    /// Reads more of the report. Returns it when it is complete.
     fn read(&mut self) -> Option<Result<(), String>> {
         let mut bytes = [0; 512];
         loop {
@@ -233,7 +233,7 @@ impl Report {
                 Err(Errno::EAGAIN) => return None,
                 Ok(0) | Err(_) => break,
             }
-            if self.text.ends_with(b"\n") || self.text.len() >= LONGEST_REPORT {
+            if self.text.ends_with(b"\n") || self.text.len() >= MAX_REPORT {
                 break;
             }
         }
@@ -245,7 +245,7 @@ impl Report {
             .collect();
         Some(match text.as_str() {
             OPENED => Ok(()),
-            "" => Err("its writer has ended before the file was open".to_owned()),
+            "" => Err("its writer ended before it had opened the file".to_owned()),
             _ => Err(text),
         })
     }
@@ -253,9 +253,9 @@ impl Report {
 
 fn open(file: &LogFile) -> io::Result<Open> {
     let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
-    // A smaller pipe does it too: the user may have used up what may be had (pipe(7)).
-    let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(ROOM));
-    // The writer's end, which it reads until there is nothing more.
+    // A smaller pipe also works: the user may have reached its limit (pipe(7)).
+    let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
+    // The writer's end, which it reads until it is empty.
     fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     if file.lossy {
         fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -276,7 +276,7 @@ fn open(file: &LogFile) -> io::Result<Open> {
     })
 }
 
-/// Starts a writer: this program itself, with the pipe as descriptor 3, and 4 for its report if that is awaited.
+/// Starts a writer: this program, with the pipe as descriptor 3, and the report pipe, if any, as 4.
 fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io::Result<Pid> {
     let mut arguments = vec!["write-log".into()];
     let mut fds = vec![output.as_fd()];
@@ -292,31 +292,31 @@ fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io:
 mod tests {
     use super::*;
 
-    /// What is heard after each of these pieces, and at last at the end.
-    fn heard(pieces: &[&str]) -> Vec<Option<Result<(), String>>> {
+    /// What is read after each of these pieces, and then at the end of the pipe.
+    fn read_all(pieces: &[&str]) -> Vec<Option<Result<(), String>>> {
         let (pipe, theirs) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
         let mut report = Report {
             pipe,
             text: Vec::new(),
             reopen: false,
         };
-        let mut heard = vec![report.read()];
+        let mut reports = vec![report.read()];
         for piece in pieces {
             nix::unistd::write(&theirs, piece.as_bytes()).expect("room");
-            heard.push(report.read());
+            reports.push(report.read());
         }
         drop(theirs);
-        heard.push(report.read());
-        heard
+        reports.push(report.read());
+        reports
     }
 
     #[test]
     fn a_report_is_one_line_or_an_early_end() {
-        assert_eq!(heard(&["open", "ed\n"])[..3], [None, None, Some(Ok(()))]);
+        assert_eq!(read_all(&["open", "ed\n"])[..3], [None, None, Some(Ok(()))]);
         let reason = Some(Err("no\u{fffd} room".to_owned()));
-        assert_eq!(heard(&["no\u{fffd}\x1b room\n"])[1], reason);
-        let early = heard(&[]);
+        assert_eq!(read_all(&["no\u{fffd}\x1b room\n"])[1], reason);
+        let early = read_all(&[]);
         assert_eq!(early[0], None);
-        assert!(matches!(&early[1], Some(Err(reason)) if reason.contains("has ended")));
+        assert!(matches!(&early[1], Some(Err(reason)) if reason.contains("ended before")));
     }
 }

@@ -1,15 +1,14 @@
-//! How much memory a process has to itself (proc(5)), and whether the kernel has killed for want of memory.
+//! The memory of a process (proc(5)), and kills by the kernel when memory ran out.
 
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
 
-/// The bytes that a process costs: its proportional share (PSS), in which memory shared with its template counts
-/// for each of those that share it by its part. Resident memory (RSS) would count it whole for each, and grows
-/// when a worker merely touches what was there before the fork.
+/// The memory of a process in bytes: its proportional share (PSS), which divides pages shared with its template among the
+/// processes that share them. Resident memory (RSS) counts them in full for each process, and grows when a worker only
+/// touches pages that existed before the fork.
 ///
-/// Where the share cannot be read: what is resident and not shared. `None`: the process is gone, or not ours to
-/// look at.
+/// If the share is not readable: resident and unshared memory. `None`: the process is gone, or not readable by us.
 pub fn share(pid: Pid) -> Option<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
     if let Some(share) = rollup.ok().and_then(|text| pss(&text)) {
@@ -33,15 +32,15 @@ fn unshared(statm: &str) -> Option<u64> {
     Some(resident.saturating_sub(shared) * page as u64)
 }
 
-/// Counts the processes of the master's control group, which its workers share, that the kernel has killed because
-/// memory ran out: cgroup-v2, "memory.events"; with the older hierarchy "memory.oom_control".
+/// Counts the out-of-memory kills in the master's control group, which contains its workers: cgroup-v2, "memory.events"; in
+/// the older hierarchy "memory.oom_control".
 pub struct OomKills {
     file: Option<PathBuf>,
     seen: u64,
 }
 
 impl OomKills {
-    /// Those from now on.
+    /// Counts from now on.
     pub fn from_now() -> Self {
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let file = counters(&groups)
@@ -51,17 +50,17 @@ impl OomKills {
         Self { file, seen }
     }
 
-    /// Whether there was one that was not asked for yet. Never, where the kernel does not tell.
+    /// Whether there was a kill that was not reported yet. Always false if the kernel does not count them.
     pub fn happened(&mut self) -> bool {
         let number = self.file.as_deref().and_then(count).unwrap_or(0);
         let happened = number > self.seen;
-        // One at a time, as deaths are told one at a time.
+        // One at a time, because deaths are reported one at a time.
         self.seen += u64::from(happened);
         happened
     }
 }
 
-/// Where the kernel may count, by the lines of /proc/self/cgroup: cgroups(7).
+/// The files in which the kernel may count, given /proc/self/cgroup: cgroups(7).
 fn counters(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn else_what_is_resident_and_not_shared_counts() {
+    fn without_it_resident_and_unshared_memory_counts() {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
             .unwrap()
             .unwrap() as u64;
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kill_is_told_once() {
+    fn each_kill_is_reported_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("memory.events");
         let write = |number: u64| std::fs::write(&file, format!("oom_kill {number}\n"));

@@ -1,8 +1,8 @@
-//! The sockets on which workers say that they are ready, one for each app. The kernel says whose datagram it is.
+//! The notify sockets of workers, one per app. The kernel reports the sender of each datagram.
 //!
-//! They lie in a folder of the master's, and only the user of the app may write to one. So strangers cannot send anything, and
-//! an app that sends without end fills its own queue and no other. Where the system has no folder that can be written, as in a
-//! container that may read only, they have abstract addresses (unix(7)): strangers have to guess those, or look them up.
+//! They are in a folder of the master, and only the user of the app can write to its socket. So unrelated users cannot send
+//! anything, and an app that floods fills only its own queue. Without a writable folder, as in a read-only container, the
+//! sockets have abstract addresses (unix(7)), which other users would have to guess or look up.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,19 +19,19 @@ use nix::unistd::{Pid, Uid, UnlinkatFlags, fchownat, geteuid, mkdtemp, unlinkat}
 use super::paths::{Folder, Trust};
 use crate::sys;
 
-/// The longest message that is read; the rest of a longer one is cut.
-const LONGEST: usize = 4096;
+/// The maximum length of a message; a longer one is truncated.
+const MAX_MESSAGE: usize = 4096;
 
-/// How the names of the folders of all masters begin.
+/// The common prefix of the folders of all masters.
 const PREFIX: &str = "preforkd-notify-";
 
-/// A master that starts at the same moment may take a new folder for one that was left behind.
+/// A master that starts at the same moment may take a new folder for a leftover.
 const ATTEMPTS_AT_FOLDER: u32 = 5;
 
-/// An address that holds a path is not longer: unix(7).
-const LONGEST_ADDRESS: usize = 107;
+/// The maximum length of a socket path: unix(7).
+const MAX_ADDRESS: usize = 107;
 
-/// A folder for a file of ours that only needs a name; nobody else can put one there.
+/// How a folder is opened that only serves to resolve names.
 const FOLDER: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
@@ -45,18 +45,18 @@ struct Bound {
     name: String,
 }
 
-/// The folder; removed when this is dropped, if it is empty.
+/// The folder. Dropping it removes the folder if it is empty.
 struct Home {
     parent: Folder,
-    /// Locked for as long as its master lives.
+    /// Locked while its master lives.
     folder: Flock<File>,
     path: PathBuf,
 }
 
-/// The master's ends of all of them. Dropped, they and their folder are gone.
+/// The master's notify sockets. Dropping it removes them and their folder.
 pub struct Notify {
     home: Option<Home>,
-    /// The newest last: a reload may give an app another user.
+    /// The newest last: after a reload an app may have another user.
     apps: BTreeMap<String, Vec<Bound>>,
 }
 
@@ -93,23 +93,23 @@ impl Home {
                 path,
             });
         }
-        Err(io::Error::other("each new folder is removed by others"))
+        Err(io::Error::other("another process removes each new folder"))
     }
 
     fn bind(&self, socket: &OwnedFd, name: &str, uid: Option<u32>) -> io::Result<String> {
         let path = self.path.join(name);
-        let address = path.to_str().filter(|path| path.len() <= LONGEST_ADDRESS);
+        let address = path.to_str().filter(|path| path.len() <= MAX_ADDRESS);
         let address = address.ok_or_else(|| io::Error::other("its path is too long"))?;
         let before = umask(Mode::from_bits_truncate(0o177));
         let bound = socket::bind(socket.as_raw_fd(), &UnixAddr::new(address)?);
         umask(before);
         bound?;
-        self.give_away(name, uid)
+        self.set_owner(name, uid)
             .inspect_err(|_| self.remove(name))?;
         Ok(address.to_owned())
     }
 
-    fn give_away(&self, name: &str, uid: Option<u32>) -> nix::Result<()> {
+    fn set_owner(&self, name: &str, uid: Option<u32>) -> nix::Result<()> {
         let Some(uid) = uid.map(Uid::from_raw) else {
             return Ok(());
         };
@@ -132,16 +132,16 @@ impl Drop for Home {
 }
 
 impl Notify {
-    /// Makes the folder: in the runtime directory of the service, in /run, or among the temporary files, whichever is the
-    /// first in which other users can get at it. Removes what masters of the same user have left behind when they were killed.
+    /// Creates the folder in the runtime directory of the service, in /run, or in the folder for temporary files: the first
+    /// that other users cannot change. Removes leftovers of killed masters of the same user.
     ///
     /// # Errors
-    /// None that is known: see [`Notify::bind`].
+    /// None is known; see [`Notify::bind`].
     pub fn new() -> io::Result<Self> {
         let homes = candidates().into_iter().map(|parent| {
             Home::new(&parent).inspect_err(|reason| {
                 let parent = parent.display();
-                log::debug!("cannot make a folder for notify sockets in {parent}: {reason}");
+                log::debug!("cannot create a folder for notify sockets in {parent}: {reason}");
             })
         });
         Ok(Self::with(homes.flatten().next()))
@@ -152,11 +152,11 @@ impl Notify {
         Self { home, apps }
     }
 
-    /// Binds the socket of an app whose workers run as `uid`; `None`: as the master. If it is bound for another user already,
-    /// it gets one more, and workers that run go on with theirs.
+    /// Binds the socket of an app whose workers run as `uid`; `None` is the master's user. If it is bound for another user
+    /// already, the app gets a second socket, and running workers keep theirs.
     ///
     /// # Errors
-    /// There is no descriptor left, or no room in the file system.
+    /// No descriptor is available, or the file system is full.
     pub fn bind(&mut self, app: &str, uid: Option<u32>) -> io::Result<()> {
         let newest = self.apps.get(app).and_then(|all| all.last());
         if newest.is_some_and(|bound| bound.uid == uid) {
@@ -166,8 +166,8 @@ impl Notify {
         let socket = socket::socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
         setsockopt(&socket, sockopt::PassCred, &true)?;
         if uid.is_some_and(|uid| uid != geteuid().as_raw()) {
-            // To close a descriptor that somebody has passed may take as long as they like: socket(7), SO_LINGER. Linux
-            // before 6.16 cannot refuse them.
+            // Closing a passed descriptor can block for as long as its sender wants: socket(7), SO_LINGER. Linux before 6.16
+            // cannot refuse them.
             let _ = sys::refuse_descriptors(socket.as_fd());
         }
         let name = format!("{:016x}", sys::random()?);
@@ -190,7 +190,7 @@ impl Notify {
         Ok(())
     }
 
-    /// Lets go of the sockets of an app.
+    /// Closes the sockets of an app.
     pub fn unbind(&mut self, app: &str) {
         for bound in self.apps.remove(app).into_iter().flatten() {
             if let Some(home) = &self.home {
@@ -199,12 +199,12 @@ impl Notify {
         }
     }
 
-    /// What `NOTIFY_SOCKET` is for a new worker of an app.
+    /// The value of `NOTIFY_SOCKET` for a new worker of an app.
     pub fn address(&self, app: &str) -> Option<&str> {
         Some(&self.apps.get(app)?.last()?.address)
     }
 
-    /// For the poll: the newest socket of an app. An older one is to stay watched.
+    /// The descriptor to poll: the newest socket of an app. Keep polling older ones.
     pub fn fd(&self, app: &str) -> Option<RawFd> {
         Some(self.apps.get(app)?.last()?.socket.as_raw_fd())
     }
@@ -214,7 +214,7 @@ impl Notify {
         self.apps.keys().map(String::as_str)
     }
 
-    /// What the workers of an app have said and who said it, at most so many messages; all of them if they are fewer.
+    /// Messages of an app's workers with their senders, at most `most`. If there are fewer, the queue is empty.
     pub fn receive(&self, app: &str, most: usize) -> Vec<(Pid, String)> {
         let sockets = self.apps.get(app).into_iter().flatten();
         let messages = sockets.flat_map(|bound| std::iter::from_fn(|| receive(&bound.socket)));
@@ -230,7 +230,7 @@ impl Drop for Notify {
     }
 }
 
-/// Where the folder may be.
+/// The folders to try.
 fn candidates() -> Vec<PathBuf> {
     // systemd.exec(5): several are separated by colons.
     let runtime = std::env::var("RUNTIME_DIRECTORY").unwrap_or_default();
@@ -244,12 +244,12 @@ fn candidates() -> Vec<PathBuf> {
     all
 }
 
-/// Who holds the lock lives.
+/// Tries to lock a folder. A live master holds the lock of its own.
 fn lock(folder: File) -> Result<Flock<File>, Errno> {
     Flock::lock(folder, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno)
 }
 
-/// Whether a name still leads to an open folder.
+/// Whether a name still refers to an open folder.
 fn leads_to(parent: &Folder, name: &std::ffi::OsStr, folder: &File) -> bool {
     let named = fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW);
     let (Ok(named), Ok(open)) = (named, fstat(folder)) else {
@@ -258,13 +258,13 @@ fn leads_to(parent: &Folder, name: &std::ffi::OsStr, folder: &File) -> bool {
     (named.st_dev, named.st_ino) == (open.st_dev, open.st_ino)
 }
 
-/// Removes the folders of masters of this user that are gone.
+/// Removes the folders of dead masters of this user.
 fn remove_leftovers(parent: &Folder) {
     for name in names(parent.as_fd().as_raw_fd()) {
         if !name.to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        // What cannot be removed harms nobody.
+        // A folder that cannot be removed does no harm.
         let _ = remove_leftover(parent, &name);
     }
 }
@@ -277,7 +277,7 @@ fn remove_leftover(parent: &Folder, name: &std::ffi::OsStr) -> nix::Result<()> {
     }
     let folder = lock(folder.into())?;
     let inside = names(folder.as_raw_fd());
-    // A lock may be lost while its master lives, as by an exec.
+    // A lock may be lost while its master lives, for example by an exec.
     if !inside.iter().all(|name| is_dead(&folder, name)) {
         return Err(Errno::EBUSY);
     }
@@ -287,7 +287,7 @@ fn remove_leftover(parent: &Folder, name: &std::ffi::OsStr) -> nix::Result<()> {
     unlinkat(parent, name, UnlinkatFlags::RemoveDir)
 }
 
-/// Whether a file is a socket that nobody reads any more.
+/// Whether a file is a socket that no process reads.
 fn is_dead(folder: &File, name: &std::ffi::OsStr) -> bool {
     let is_socket =
         |stat: FileStat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
@@ -305,19 +305,19 @@ fn is_dead(folder: &File, name: &std::ffi::OsStr) -> bool {
     asked() == Err(Errno::ECONNREFUSED)
 }
 
-/// What is in an open folder.
+/// The names in an open folder.
 fn names(folder: RawFd) -> Vec<std::ffi::OsString> {
     let entries = std::fs::read_dir(format!("/proc/self/fd/{folder}"));
     let entries = entries.into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name()).collect()
 }
 
-/// The kernel may lack memory for a moment; what is not read now might wait for the next message.
+/// The kernel may be out of memory for a moment. A message that is not read now would wait for the next one.
 const ATTEMPTS: u32 = 3;
 
-/// Receives one message from a socket that passes credentials; skips what has none. Descriptors that come along are closed.
+/// Receives a message from a socket that passes credentials. Skips messages without; closes passed descriptors.
 pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
-    let mut bytes = [0; LONGEST];
+    let mut bytes = [0; MAX_MESSAGE];
     let mut failures = 0;
     loop {
         let (length, sender) = match sys::receive(socket.as_fd(), &mut bytes) {
@@ -333,7 +333,7 @@ pub(super) fn receive(socket: &OwnedFd) -> Option<(Pid, String)> {
             }
         };
         if length == 0 && sender.is_none_or(|pid| pid.as_raw() == 0) {
-            // The other end of a connected socket is closed.
+            // The peer of a connected socket has closed it.
             return None;
         }
         if let Some(pid) = sender {
@@ -376,11 +376,11 @@ mod tests {
         let (parent, mut notify) = notify();
         notify.bind("a", None).expect("room");
         notify.bind("b", Some(geteuid().as_raw())).expect("room");
-        let teller = UnixDatagram::unbound().expect("a socket");
-        teller.set_nonblocking(true).expect("a socket");
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("a socket");
         let of = |app: &str| notify.address(app).expect("it is bound").to_owned();
-        while teller.send_to(b"WATCHDOG=1", of("a")).is_ok() {}
-        teller.send_to(b"READY=1", of("b")).expect("room");
+        while sender.send_to(b"WATCHDOG=1", of("a")).is_ok() {}
+        sender.send_to(b"READY=1", of("b")).expect("room");
         let said = notify.receive("b", 10);
         assert_eq!(said, [(Pid::this(), "READY=1".to_owned())]);
         assert_eq!(notify.receive("a", 1).len(), 1);
@@ -402,13 +402,13 @@ mod tests {
         let mut notify = Notify::with(None);
         notify.bind("a", None).expect("room");
         let address = notify.address("a").expect("it is bound");
-        let teller = preforkd_worker::notify::Notifier::new(address).expect("an address");
-        teller.send("READY=1").expect("room");
+        let sender = preforkd_worker::notify::Notifier::new(address).expect("an address");
+        sender.send("READY=1").expect("room");
         assert_eq!(notify.receive("a", 10).len(), 1);
     }
 
     #[test]
-    fn another_user_gets_another_socket_and_the_old_one_is_heard_still() {
+    fn another_user_gets_another_socket_and_the_old_one_is_still_read() {
         let (_parent, mut notify) = notify();
         notify.bind("a", None).expect("room");
         let old = notify.address("a").expect("bound").to_owned();
@@ -417,47 +417,47 @@ mod tests {
         notify.bind("a", Some(geteuid().as_raw())).expect("room");
         let new = notify.address("a").expect("bound").to_owned();
         assert_ne!(new, old);
-        let teller = UnixDatagram::unbound().expect("a socket");
+        let sender = UnixDatagram::unbound().expect("a socket");
         for (text, address) in [("old", &old), ("new", &new)] {
-            teller.send_to(text.as_bytes(), address).expect("room");
+            sender.send_to(text.as_bytes(), address).expect("room");
         }
         let said = notify.receive("a", 10).into_iter().map(|(_, text)| text);
         assert_eq!(said.collect::<Vec<_>>(), ["old", "new"]);
     }
 
     #[test]
-    fn a_long_message_is_cut_and_passed_descriptors_do_not_stay() {
+    fn a_long_message_is_truncated_and_passed_descriptors_are_closed() {
         let (_parent, mut notify) = notify();
         notify.bind("a", None).expect("room");
-        let teller = UnixDatagram::unbound().expect("a socket");
+        let sender = UnixDatagram::unbound().expect("a socket");
         let address = notify.address("a").expect("bound");
-        teller.send_to(&[b'x'; 10_000], address).expect("room");
+        sender.send_to(&[b'x'; 10_000], address).expect("room");
         let (read, write) = nix::unistd::pipe().expect("a pipe");
         let passed = [write.as_raw_fd()];
         let message = [ControlMessage::ScmRights(&passed)];
         let address = UnixAddr::new(address).expect("short");
         let bytes = [io::IoSlice::new(b"FDSTORE=1")];
         let flags = MsgFlags::empty();
-        sendmsg(teller.as_raw_fd(), &bytes, &message, flags, Some(&address)).expect("room");
+        sendmsg(sender.as_raw_fd(), &bytes, &message, flags, Some(&address)).expect("room");
         let said = notify.receive("a", 10);
-        assert_eq!((said[0].1.len(), &*said[1].1), (LONGEST, "FDSTORE=1"));
+        assert_eq!((said[0].1.len(), &*said[1].1), (MAX_MESSAGE, "FDSTORE=1"));
         drop(write);
-        // If the descriptor was held anywhere, this would wait.
+        // If any process still held the descriptor, this would block.
         assert_eq!(nix::unistd::read(&read, &mut [0]), Ok(0));
 
-        // Of another user they are not taken at all, where the kernel can refuse them.
+        // The kernel does not accept them from another user, if it can refuse them.
         let (_, write) = nix::unistd::pipe().expect("a pipe");
         let socket = &notify.apps["a"][0].socket;
         if sys::refuse_descriptors(socket.as_fd()).is_ok() {
             let passed = [write.as_raw_fd()];
             let message = [ControlMessage::ScmRights(&passed)];
-            let sent = sendmsg(teller.as_raw_fd(), &bytes, &message, flags, Some(&address));
+            let sent = sendmsg(sender.as_raw_fd(), &bytes, &message, flags, Some(&address));
             assert_eq!(sent, Err(Errno::EPERM));
         }
     }
 
     #[test]
-    fn what_a_killed_master_has_left_is_removed_and_what_a_live_one_uses_is_not() {
+    fn leftovers_of_a_killed_master_are_removed_and_folders_in_use_are_not() {
         let (parent, mut live) = notify();
         live.bind("a", None).expect("room");
         let mut dead = notify_in(parent.path());
@@ -466,7 +466,7 @@ mod tests {
         std::fs::create_dir(&foreign).expect("room");
         std::fs::write(foreign.join("file"), "precious").expect("room");
         assert_eq!(count(parent.path()), 3);
-        // As a kill does: descriptors are closed, files stay.
+        // As after a kill: descriptors are closed, files stay.
         let path = folder(&dead).to_owned();
         dead.apps.clear();
         dead.home.as_mut().expect("a folder").path = "nothing".into();

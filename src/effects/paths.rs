@@ -1,8 +1,8 @@
-//! Folders, opened by walking their components from `/`, and how far they can be trusted.
+//! Opens folders by walking their components from `/`, and tells how far they can be trusted.
 //!
 //! A root master works in folders that other users may change between two system calls. So a path is walked once, a symbolic
-//! link is only followed where nobody but root can have put it, and what is done then is done below the descriptor that the
-//! walk has led to. The rule is that of CVE-2016-1247 turned round: what an application's user owns is data.
+//! link is followed only where no one but root can have created it, and all further calls are relative to the descriptor that
+//! the walk has opened. Compare CVE-2016-1247: what an application's user owns is data.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -16,21 +16,21 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::geteuid;
 
-/// As many links are followed on one way: path_resolution(7).
-const MOST_LINKS: u32 = 40;
+/// The maximum number of symbolic links in a path: path_resolution(7).
+const MAX_LINKS: u32 = 40;
 
-/// A folder of which only the name is of use: for the calls that take one, and for fstat(2).
+/// How a folder is opened for *at() calls and fstat(2) only.
 const HANDLE: OFlag = OFlag::O_PATH
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Whether somebody else can change what lies in a folder, or the way to it.
+/// Whether others can change a folder or the path to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trust {
     /// Only root and the master's own user can.
     Trusted,
-    /// Others can, from the first folder on the way that belongs to this owner. User 0 stands for a folder of root that its
-    /// group or everybody may write.
+    /// Others can. The first such folder on the path has this owner; user 0 if it is a folder of root that is writable for
+    /// its group or for everyone.
     Owner {
         /// User id of that folder.
         uid: u32,
@@ -39,7 +39,7 @@ pub enum Trust {
     },
 }
 
-/// What decides about a folder: owner, group and permission bits.
+/// The attributes that decide: owner, group and permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     uid: u32,
@@ -62,12 +62,12 @@ const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const OTHERS_SEARCH: u32 = 0o001;
 
-/// Who can change what lies in a folder, seen by a master that runs as `own`. `outsider` is the user that stands for all who are
-/// not known in this user namespace, if nobody can be that user here: user_namespaces(7).
+/// Who can change a folder, for a master that runs as `own`. `outsider` is the overflow user id, which stands for all users
+/// outside this user namespace, if no process here can have it: user_namespaces(7).
 fn judge(folder: Seen, own: u32, outsider: Option<u32>) -> Trust {
     let Seen { uid, gid, mode } = folder;
     let foreign = uid != 0 && uid != own && Some(uid) != outsider;
-    // A master that is not root has no more to lose than its user, who said who may write there.
+    // A master that is not root cannot lose more than its user, who has set these permissions.
     let shared = own == 0
         && mode & STICKY == 0
         && (mode & OTHERS_WRITE != 0 || mode & GROUP_WRITES != 0 && gid != 0);
@@ -78,7 +78,7 @@ fn judge(folder: Seen, own: u32, outsider: Option<u32>) -> Trust {
     }
 }
 
-/// In a container without all users (rootless, bubblewrap), root's own folders belong to this user, as whom nobody can run.
+/// In a container without all users (rootless, bubblewrap), root's folders belong to this user id, which no process can have.
 fn outsider() -> Option<u32> {
     let uid = std::fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?;
     let uid = uid.trim().parse().ok()?;
@@ -86,7 +86,7 @@ fn outsider() -> Option<u32> {
     (!is_mapped(uid, &map)).then_some(uid)
 }
 
-/// Whether a user exists in a namespace with this map: user_namespaces(7).
+/// Whether a user id exists in a namespace with this map: user_namespaces(7).
 fn is_mapped(uid: u32, map: &str) -> bool {
     map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
@@ -94,34 +94,34 @@ fn is_mapped(uid: u32, map: &str) -> bool {
             (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) => {
                 (first..first.saturating_add(count)).contains(&u64::from(uid))
             }
-            // What cannot be understood is no reason for trust.
+            // An unreadable map is no reason for trust.
             _ => true,
         }
     })
 }
 
-/// Whether a symbolic link of `link_owner` may be followed; `trust` is that of its folder and of the way there.
+/// Whether a symbolic link of `link_owner` may be followed. `trust` is that of its folder and of the path there.
 fn may_follow(trust: Trust, folder: Seen, link_owner: u32, own: u32) -> bool {
-    // In /tmp everybody can put links; their owner tells: proc(5), protected_symlinks.
+    // Everyone can create links in /tmp; their owner decides, as with protected_symlinks: proc(5).
     let shared = folder.mode & STICKY != 0 && folder.mode & (GROUP_WRITES | OTHERS_WRITE) != 0;
     let ours = link_owner == 0 || link_owner == own;
     (trust == Trust::Trusted || own != 0) && (ours || !shared)
 }
 
-/// A folder that a walk has led to.
+/// A folder at the end of a walk.
 #[derive(Debug)]
 pub struct Folder {
     dir: OwnedFd,
     trust: Trust,
-    /// Everybody may go through it and through all folders on the way.
+    /// Everyone may search it and all folders on the path.
     pub is_open_to_all: bool,
-    /// Others may put files of their own into it, even if it is trusted: /tmp.
+    /// Others may create files in it, even if it is trusted: /tmp.
     pub is_shared: bool,
-    /// Where the trust ended: the last folder that is trusted, and the way from there.
+    /// The last trusted folder on the path, and the rest of the path.
     border: Option<Border>,
 }
 
-/// The last folder on a way that is trusted, and what is left of the way. Who has become somebody else can go on from here.
+/// The last trusted folder on a path, and the rest of the path. A process that has changed its user id can go on from here.
 #[derive(Debug)]
 pub struct Border {
     dir: OwnedFd,
@@ -133,17 +133,17 @@ impl Folder {
     /// Walks to a folder.
     ///
     /// # Errors
-    /// Something on the way does not exist, is no folder, or is a link that is not to be followed.
+    /// A component does not exist, is not a folder, or is a link that must not be followed.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut walk = Walk::from_root(geteuid().as_raw(), components(path))?;
         walk.go(0)?;
         Ok(walk.into_folder())
     }
 
-    /// Walks to the folder of a file; the second value is the file's name there.
+    /// Walks to the folder of a file. Also returns the file's name there.
     ///
     /// # Errors
-    /// As [`Folder::open`]; or the path names no file.
+    /// As [`Folder::open`]; or the path does not name a file.
     pub fn of(path: &Path) -> io::Result<(Self, OsString)> {
         let name = path.file_name().ok_or_else(no_file_name)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
@@ -155,7 +155,7 @@ impl Folder {
         self.trust
     }
 
-    /// Where the trust ended; nothing if it did not, or when this was asked before.
+    /// The last trusted folder on the path; `None` if the whole path is trusted, or if it was taken before.
     pub fn take_border(&mut self) -> Option<Border> {
         self.border.take()
     }
@@ -167,17 +167,17 @@ impl AsFd for Folder {
     }
 }
 
-/// Where a file is that may be reached through a link.
+/// The place of a file that may be reached through a link.
 #[derive(Debug)]
 pub enum Place {
-    /// In a folder, under this name, which is no link.
+    /// A folder, and a name in it that is not a link.
     In(Folder, OsString),
     /// A descriptor of this process: `/dev/stdout` and the like.
     Descriptor(i32),
 }
 
 impl Place {
-    /// Walks to a file, which need not exist; also through a link at its end, where that may be followed.
+    /// Walks to a file, which need not exist. Follows a link at the end of the path if that is allowed.
     ///
     /// # Errors
     /// As [`Folder::open`].
@@ -185,7 +185,7 @@ impl Place {
         Walk::from_root(geteuid().as_raw(), components(path))?.find()
     }
 
-    /// The same from a border on, for a process that was `own` when it came there.
+    /// The same from a border on, for a process that was `own` when it got there.
     ///
     /// # Errors
     /// As [`Folder::open`].
@@ -199,7 +199,7 @@ struct Walk {
     outsider: Option<u32>,
     dir: OwnedFd,
     seen: Seen,
-    /// The way so far, for messages.
+    /// The path so far, for messages.
     at: PathBuf,
     rest: VecDeque<OsString>,
     trust: Trust,
@@ -246,7 +246,7 @@ impl Walk {
         }
     }
 
-    /// Goes on until so many components are left.
+    /// Walks until `left` components are left.
     fn go(&mut self, left: usize) -> io::Result<()> {
         while self.rest.len() > left {
             let Some(name) = self.rest.pop_front() else {
@@ -293,14 +293,14 @@ impl Walk {
     fn follow(&mut self, link: &OwnedFd, stat: &FileStat, name: OsString) -> io::Result<()> {
         let shown = self.at.join(&name);
         self.links += 1;
-        if self.links > MOST_LINKS {
+        if self.links > MAX_LINKS {
             return Err(explain(&shown, Errno::ELOOP));
         }
         if !may_follow(self.trust, self.seen, stat.st_uid, self.own) {
             return Err(refuse_link(&shown, self.trust, stat.st_uid));
         }
         if fstatfs(link)?.filesystem_type() == PROC_SUPER_MAGIC && name != "self" {
-            // The kernel follows these by what they mean, not by what they say: proc(5).
+            // The kernel resolves these links by the object, not by their text: proc(5).
             let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY;
             let next = openat(&self.dir, &*name, flags, Mode::empty())
                 .map_err(|errno| explain(&shown, errno))?;
@@ -319,7 +319,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Goes to the folder of the last component, and through that if it is a link.
+    /// Walks to the folder of the last component, and through the last component if it is a link.
     fn find(mut self) -> io::Result<Place> {
         loop {
             self.go(1)?;
@@ -352,7 +352,7 @@ impl Walk {
     }
 }
 
-/// The parts of a path, without `.`; where it begins is said by whoever asks.
+/// The components of a path, without `.`. The caller decides where it starts.
 fn components(path: &Path) -> VecDeque<OsString> {
     let parts = path.components().filter_map(|part| match part {
         Component::Normal(name) => Some(name.to_owned()),
@@ -370,7 +370,7 @@ fn explain(path: &Path, errno: Errno) -> io::Error {
 fn no_file_name() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
-        "the path does not end in the name of a file",
+        "the path does not end in a file name",
     )
 }
 
@@ -379,11 +379,11 @@ fn refuse_link(path: &Path, trust: Trust, link_owner: u32) -> io::Error {
         Trust::Owner { uid, .. } if uid != 0 => {
             format!("in a folder that belongs to uid {uid}")
         }
-        Trust::Owner { .. } => "in a folder that others than root may write".to_owned(),
-        Trust::Trusted => format!("of uid {link_owner} in a folder that everybody may write"),
+        Trust::Owner { .. } => "in a folder that users other than root can write to".to_owned(),
+        Trust::Trusted => format!("of uid {link_owner} in a folder that everyone can write to"),
     };
     let message = format!(
-        "{} is a symbolic link {whose}, so it is not followed (put the file or folder itself there, or name it in the configuration)",
+        "{} is a symbolic link {whose}, so it is not followed (put the file or folder itself there, or configure its path)",
         path.display()
     );
     io::Error::new(io::ErrorKind::PermissionDenied, message)
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_whom_nobody_can_be_in_this_namespace_changes_nothing() {
+    fn a_user_that_does_not_exist_in_this_namespace_changes_nothing() {
         let folder = seen(65534, 65534, 0o755);
         let owner = Trust::Owner {
             uid: 65534,
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_followed_where_nobody_else_can_have_put_it() {
+    fn a_link_is_followed_where_no_one_else_can_have_created_it() {
         let (root, tmp, theirs) = (seen(0, 0, 0o755), seen(0, 0, 0o1777), seen(33, 33, 0o755));
         let (yes, no) = (Trust::Trusted, Trust::Owner { uid: 33, gid: 33 });
         // (own, trust, folder, owner of the link, followed)
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_walked_is_named() {
+    fn an_error_names_the_component() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         std::fs::write(path.join("file"), "x").expect("room");
@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_go_through_is_known_of_the_whole_way() {
+    fn search_permission_is_that_of_the_whole_path() {
         let folder = tempfile::tempdir().expect("a folder");
         let inner = folder.path().join("inner");
         std::fs::create_dir(&inner).expect("room");

@@ -1,4 +1,4 @@
-//! The master's process id in a file, for tools that look for it there.
+//! The file with the master's process id, for tools that read it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -15,30 +15,30 @@ use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use super::paths::Folder;
 use crate::sys;
 
-/// A process id and the end of its line are not longer.
-const LONGEST: u64 = 32;
+/// The maximum length of a process id and a newline.
+const MAX_LENGTH: u64 = 32;
 
-/// The file; removed when this is dropped, if it is still there.
+/// The pid file. Dropping it removes the file if it is still the same one.
 #[derive(Debug)]
 pub struct PidFile {
     folder: Folder,
     name: OsString,
-    /// Kept open, so that its number is not given to another file.
+    /// Kept open, so that its inode number is not reused.
     file: File,
 }
 
 impl PidFile {
-    /// Writes it: whole or not at all.
+    /// Writes the pid file, completely or not at all.
     ///
     /// # Errors
-    /// The folder does not exist or cannot be written; something else lies there, which stays as it is; or the file names
-    /// another master that runs.
+    /// The folder does not exist or is not writable; the path is another file, which is not touched; or the file names another
+    /// master that runs.
     pub fn write(path: &Path) -> io::Result<Self> {
         let (folder, name) = Folder::of(path)?;
         if let Some(pid) = left_by(&folder, &name)?
             && is_other_master(pid)
         {
-            let message = format!("it names another preforkd that runs, pid {pid}");
+            let message = format!("it names another running preforkd, pid {pid}");
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
         let mut draft = OsString::from(".");
@@ -59,39 +59,39 @@ impl PidFile {
     }
 }
 
-/// Who has left a pid file there; an error if something else lies there.
+/// The process id in an existing pid file; an error if the path is another kind of file.
 fn left_by(folder: &Folder, name: &OsString) -> io::Result<Option<u32>> {
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let found = match openat(folder, &**name, flags, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(None),
         Err(Errno::ELOOP) => return Err(taken("a symbolic link")),
-        Err(Errno::ENXIO) => return Err(taken("a file that is no pid file")),
+        Err(Errno::ENXIO) => return Err(taken("a file that is not a pid file")),
         found => found?,
     };
     let stat = fstat(&found)?;
     if kind(&stat) != SFlag::S_IFREG {
-        return Err(taken("a file that is no pid file"));
+        return Err(taken("a file that is not a pid file"));
     }
     if stat.st_uid != geteuid().as_raw() {
         return Err(taken(&format!("a file of uid {}", stat.st_uid)));
     }
     let mut text = String::new();
-    let read = File::from(found).take(LONGEST).read_to_string(&mut text);
+    let read = File::from(found).take(MAX_LENGTH).read_to_string(&mut text);
     match (read, text.trim()) {
-        // A full disk may have left an empty one.
+        // A full disk may have left an empty file.
         (Ok(_), "") => Ok(None),
         (Ok(_), pid) if pid.parse::<u32>().is_ok() => Ok(pid.parse().ok()),
-        _ => Err(taken("a file that is no pid file")),
+        _ => Err(taken("a file that is not a pid file")),
     }
 }
 
 fn taken(what: &str) -> io::Error {
-    let message = format!("there is {what} of this name (move it away, or configure another path)");
+    let message = format!("there is {what} at this path (move it away, or configure another path)");
     io::Error::new(io::ErrorKind::AlreadyExists, message)
 }
 
-/// Whether a process is a master of this user. What a crashed one has left behind is nobody's, and a process of another user
-/// may call itself what it likes.
+/// Whether a process is a master of this user. A stale pid may belong to any process now, and a process of another user can
+/// have any name.
 fn is_other_master(pid: u32) -> bool {
     let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
     let command = std::fs::read_to_string(format!("/proc/{pid}/comm"));
@@ -110,7 +110,7 @@ impl Drop for PidFile {
         if let (Ok(named), Ok(ours)) = (named, fstat(self.file.as_fd()))
             && (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
         {
-            // If it cannot be removed, it names a dead process: no harm.
+            // A file that cannot be removed names a dead process, which does no harm.
             let _ = unlinkat(&self.folder, &*self.name, UnlinkatFlags::NoRemoveDir);
         }
     }
@@ -127,10 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn it_names_this_process_and_goes_with_it() {
+    fn it_names_this_process_and_is_removed_with_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pid");
-        // Left behind by a process that is gone.
+        // Left behind by a dead process.
         std::fs::write(&path, "4194305\n").expect("room");
         let file = PidFile::write(&path).expect("room");
         let text = std::fs::read_to_string(&path).expect("it is there");
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_else_lies_there_stays_as_it_is() {
+    fn another_file_at_the_path_is_not_touched() {
         let folder = tempfile::tempdir().expect("a folder");
         let (notes, link, fifo) = (
             folder.path().join("notes"),
@@ -151,11 +151,11 @@ mod tests {
         symlink("notes", &link).expect("room");
         nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).expect("room");
         for (path, said) in [
-            (&notes, "no pid file"),
+            (&notes, "not a pid file"),
             (&link, "a symbolic link"),
-            (&fifo, "no pid file"),
+            (&fifo, "not a pid file"),
         ] {
-            let error = PidFile::write(path).expect_err("something lies there");
+            let error = PidFile::write(path).expect_err("another file is there");
             assert!(error.to_string().contains(said), "{error}");
         }
         let kept = std::fs::read(&notes).expect("it is there");
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_has_taken_its_place_is_not_removed() {
+    fn a_file_that_has_replaced_it_is_not_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pid");
         let file = PidFile::write(&path).expect("room");

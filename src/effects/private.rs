@@ -1,5 +1,5 @@
-//! A listener that only this user can reach: over it a worker is checked. Its address is a name in a folder of mode 0700,
-//! for as long as it may be reached.
+//! A private listener over which a new worker is checked. Only this user can connect to it: its socket file is in a folder of
+//! mode 0700, and exists only while it is needed.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -10,7 +10,7 @@ use nix::unistd::{geteuid, mkdtemp};
 
 use super::paths::{Folder, Trust};
 
-/// Such a listener; dropped, it can be reached no more, while who has accepted there goes on.
+/// A private listener. Once dropped, no one can connect to it, but accepted connections stay open.
 #[derive(Debug)]
 pub struct Private {
     socket: OwnedFd,
@@ -18,10 +18,10 @@ pub struct Private {
 }
 
 impl Private {
-    /// Listens.
+    /// Binds a new listener.
     ///
     /// # Errors
-    /// There is no descriptor left, no folder can be made among the temporary files, or, for root, others can change their folder.
+    /// No descriptor is available, no temporary folder can be created, or, for root, others can change the folder it is in.
     pub fn new() -> io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let parent = trusted_folder()?;
@@ -35,15 +35,15 @@ impl Private {
         Ok(private)
     }
 
-    /// For the worker, and for who probes it.
+    /// The socket, for the worker and for the probe.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    /// Lets all who hold it know that nobody will connect any more: accept(2) fails with EINVAL.
+    /// Shuts the listener down in all processes that hold it: accept(2) fails with EINVAL.
     ///
     /// # Errors
-    /// None that is known of a listener.
+    /// None is known for a listener.
     pub fn shut_down(&self) -> io::Result<()> {
         Ok(socket::shutdown(self.socket.as_raw_fd(), Shutdown::Both)?)
     }
@@ -53,13 +53,13 @@ impl Private {
     }
 }
 
-/// A folder for temporary files in which nobody can put another folder in the place of ours.
+/// A folder for temporary files in which others cannot replace our folder.
 fn trusted_folder() -> io::Result<PathBuf> {
     let temporary = std::env::temp_dir();
     match Folder::open(&temporary)?.trust() {
         Trust::Owner { .. } if geteuid().is_root() => {
             let message = format!(
-                "others can change the folder {} (name another in TMPDIR)",
+                "others can change the folder {} (set TMPDIR to another one)",
                 temporary.display()
             );
             Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
@@ -70,7 +70,7 @@ fn trusted_folder() -> io::Result<PathBuf> {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // What stays is an empty folder that only this user can enter.
+        // At worst an empty folder stays, which only this user can enter.
         let _ = std::fs::remove_file(self.name());
         let _ = std::fs::remove_dir(&self.folder);
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_its_user_reaches_it_and_nobody_when_it_is_dropped() {
+    fn only_its_user_reaches_it_and_no_one_when_it_is_dropped() {
         let private = Private::new().expect("a listener");
         let (folder, name) = (private.folder.clone(), private.name());
         let mode = folder.metadata().expect("a folder").permissions().mode();

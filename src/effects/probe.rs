@@ -1,4 +1,4 @@
-//! Starting a probe ([`crate::probe`]): a process that asks a worker for a page.
+//! Starts a probe ([`crate::probe`]): a process that requests a page from a worker.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -8,10 +8,10 @@ use nix::unistd::Pid;
 use super::launch;
 use crate::plan::Check;
 
-/// Starts one that reaches the worker over `listener` and says what is wrong on `stderr`.
+/// Starts a probe that connects to the worker over `listener` and reports a failure on `stderr`.
 ///
 /// # Errors
-/// No process could be made.
+/// The process cannot be created.
 pub fn start(check: &Check, listener: BorrowedFd, stderr: BorrowedFd) -> io::Result<Pid> {
     let number = |name: &str, number: u128| format!("--{name}={number}").into();
     let arguments = [

@@ -1,8 +1,8 @@
-//! The shared memory in which the workers of an app note what they do. The master reads and writes it by pread and pwrite: it
-//! maps nothing that a worker can write.
+//! The shared memory in which the workers of an app note what they do. The master reads and writes it with pread and pwrite: it
+//! never maps memory that a worker can write.
 //!
-//! Each app has a memory of its own, so its workers cannot reach the records of other apps. Its size is set once and sealed, so that
-//! no worker can cut it off under the mapping of another (which would die of SIGBUS), or make it grow.
+//! Each app has a scoreboard of its own, so its workers cannot reach the records of other apps. Its size is set once and sealed:
+//! no worker can truncate it, which would kill others with SIGBUS, or make it grow.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -16,27 +16,27 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
 use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, SUCCEEDED, Snapshot};
 
-/// Records of an app: for the 10,000 workers up to which the master is measured, and those of the generation before that still
-/// drain. The memory is sparse, so a record takes a part of a page only after it was used; the whole has 8 MiB.
+/// Records per app: enough for 10,000 workers, the number up to which the master is measured, and those of the previous
+/// generation that still drain. The memory is sparse, so unused records take no memory; the total size is 8 MiB.
 const RECORDS: u32 = 16_384;
 
-/// The records of one app.
+/// The scoreboard of one app.
 pub struct Scoreboard {
     memory: File,
     /// Records from here on were never used.
-    fresh: u32,
-    /// Records that were released, all below `fresh`.
+    unused: u32,
+    /// Released records, all below `unused`.
     free: BTreeSet<u32>,
 }
 
 impl Scoreboard {
-    /// An empty one, whose memory bears the app's name in proc(5).
+    /// An empty scoreboard. Its memory has the app's name in proc(5).
     ///
     /// # Errors
-    /// The memory could not be made (memfd_create(2)) or sealed.
+    /// The memory cannot be created (memfd_create(2)) or sealed.
     pub fn new(app: &str) -> io::Result<Self> {
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // memfd_create(2) takes 249 bytes.
+        // memfd_create(2) allows 249 bytes.
         let name: String = format!("preforkd scoreboard {app}")
             .chars()
             .take(60)
@@ -47,12 +47,12 @@ impl Scoreboard {
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self {
             memory,
-            fresh: 0,
+            unused: 0,
             free: BTreeSet::new(),
         })
     }
 
-    /// For the app's workers.
+    /// The descriptor for the app's workers.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }
@@ -60,28 +60,28 @@ impl Scoreboard {
     /// A cleared record for a new worker.
     ///
     /// # Errors
-    /// All records are in use, or there is no memory left.
+    /// All records are in use, or the memory cannot be written.
     pub fn allocate(&mut self) -> io::Result<u32> {
-        let record = self.free.first().copied().unwrap_or(self.fresh);
+        let record = self.free.first().copied().unwrap_or(self.unused);
         if record >= RECORDS {
             let text = format!("all {RECORDS} records are in use");
             return Err(io::Error::other(text));
         }
         self.memory
             .write_all_at(&[0; RECORD_BYTES], offset(record))?;
-        self.fresh = self.fresh.max(record + 1);
+        self.unused = self.unused.max(record + 1);
         self.free.remove(&record);
         Ok(record)
     }
 
-    /// The worker was reaped: its record may be given to another.
+    /// Releases the record of a worker that was reaped.
     pub fn release(&mut self, record: u32) {
-        if record < self.fresh {
+        if record < self.unused {
             self.free.insert(record);
         }
     }
 
-    /// Leaves the mark that makes the worker say when it begins a request.
+    /// Sets the mark that makes the worker report the beginning of its next request.
     ///
     /// # Errors
     /// The memory cannot be written.
@@ -89,7 +89,7 @@ impl Scoreboard {
         self.set(record, MARK)
     }
 
-    /// Tells a worker, before it is told to end, that others take what waits in the accept queues.
+    /// Tells a worker, before its stop signal, that others take the connections in the accept queues.
     ///
     /// # Errors
     /// The memory cannot be written.
@@ -102,7 +102,7 @@ impl Scoreboard {
         self.memory.write_all_at(&1_u64.to_ne_bytes(), place)
     }
 
-    /// What a worker that was started so long ago has noted. Any worker of the app may have written it: see [`Snapshot::decode`].
+    /// The record of a worker of this age. Any worker of the app may have written it: see [`Snapshot::decode`].
     pub fn read(&self, record: u32, age: Duration) -> Option<Snapshot> {
         let mut bytes = [0; RECORD_BYTES];
         self.memory.read_exact_at(&mut bytes, offset(record)).ok()?;
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_records_are_in_use_one_has_to_be_released_first() {
+    fn when_all_records_are_in_use_one_must_be_released_first() {
         let mut scoreboard = Scoreboard::new("web").expect("a memfd");
         for record in 0..RECORDS {
             assert_eq!(scoreboard.allocate().ok(), Some(record));
@@ -171,7 +171,7 @@ mod tests {
             assert_eq!(refused, Err(io::ErrorKind::PermissionDenied), "{length}");
         }
         assert!(memory.write_all_at(&[1], size).is_err(), "beyond its end");
-        // A worker that could add this one would keep all others from writing.
+        // A worker that could add this seal would keep all others from writing.
         let seal = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_FUTURE_WRITE);
         assert_eq!(fcntl(&memory, seal), Err(nix::Error::EPERM));
         assert_eq!(scoreboard.allocate().ok(), Some(0));

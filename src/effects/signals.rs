@@ -1,5 +1,5 @@
-//! Signals as a source for the poll, with who sent them. (signal-hook-mio has the same, but cannot be
-//! registered when it is to tell the sender.)
+//! Signals as an event source, with their senders. (signal-hook-mio cannot be registered in the form that reports the
+//! sender.)
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,11 +14,11 @@ use signal_hook::iterator::exfiltrator::origin::WithOrigin;
 pub struct Arrived {
     /// Its number.
     pub number: i32,
-    /// The process that sent it, where a process did.
+    /// The sending process, if a process sent it.
     pub sender: Option<i32>,
 }
 
-/// Catches signals from its making on.
+/// Catches signals from its creation on.
 pub struct Signals {
     delivery: SignalDelivery<UnixStream, WithOrigin>,
 }
@@ -27,7 +27,7 @@ impl Signals {
     /// Catches these signals.
     ///
     /// # Errors
-    /// There is no descriptor left, or a signal cannot be caught.
+    /// No descriptor is available, or a signal cannot be caught.
     pub fn catch(numbers: impl IntoIterator<Item = i32>) -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         let delivery =
@@ -35,10 +35,10 @@ impl Signals {
         Ok(Self { delivery })
     }
 
-    /// Lets the poll wake for signals.
+    /// Registers for events.
     ///
     /// # Errors
-    /// The kernel refuses one more descriptor.
+    /// The kernel refuses another descriptor.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(self.delivery.get_read_mut(), token, Interest::READABLE)
     }
@@ -48,7 +48,7 @@ impl Signals {
         self.delivery.get_read().as_raw_fd()
     }
 
-    /// What has arrived; each standard signal is merged with others of its number by the kernel.
+    /// The signals that have arrived. The kernel merges pending standard signals of the same number.
     pub fn arrived(&mut self) -> Vec<Arrived> {
         let origins = self.delivery.pending();
         let arrived = |origin: signal_hook::low_level::siginfo::Origin| Arrived {

@@ -1,8 +1,8 @@
-//! The file of a unix socket: made with its owner and mode, changed and removed by what it is and not by its name.
+//! The file of a unix socket: created with its owner and mode, and changed and removed by its identity, not by its name.
 //!
-//! In a folder that only root and the master can change, the name of a socket leads to that socket. Elsewhere somebody may
-//! put another file under the name at any time. There the socket is bound and given away in a new folder that only the
-//! master can enter, and then linked to its name, which replaces nothing.
+//! In a folder that only root and the master can change, the name always refers to the socket. Elsewhere others may replace the
+//! file at any time. There the socket is bound in a new folder that only the master can enter, gets its owner there, and is
+//! then linked to its name, which never replaces another file.
 
 use std::ffi::OsString;
 use std::io;
@@ -18,34 +18,34 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
 use super::paths::{Folder, Trust};
 use crate::sys;
 
-/// A new socket's name in its private folder.
+/// The name of a new socket in its private folder.
 const DRAFT: &str = "socket";
 
-/// Who may connect.
+/// Owner and mode of the socket file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rights {
     /// Permission bits; `None` leaves them to the umask.
     pub mode: Option<u32>,
-    /// Owner, unless the master's user.
+    /// Owner; the master's user if `None`.
     pub owner: Option<u32>,
-    /// Group, unless the master's.
+    /// Group; the master's if `None`.
     pub group: Option<u32>,
 }
 
-/// The file of a socket that this process has bound; removed when this is dropped, if it is still there.
+/// The file of a socket that this process has bound. Dropping it removes the file if it is still the same one.
 #[derive(Debug)]
 pub struct SocketFile {
     folder: Folder,
     name: OsString,
-    /// The file itself, so that its number is not given to another one.
+    /// The file itself, kept open so that its inode number is not reused.
     file: OwnedFd,
 }
 
 impl SocketFile {
-    /// Binds `socket` to `path`. `listen` is called as soon as it is bound, before anybody can connect where that matters.
+    /// Binds `socket` to `path`. Calls `listen` as soon as it is bound, and before anyone can connect where that matters.
     ///
     /// # Errors
-    /// What lies there and what to do about it, or the system's reason.
+    /// What is at the path and what to do about it, or the system's reason.
     pub fn bind(
         socket: &OwnedFd,
         path: &Path,
@@ -81,7 +81,9 @@ impl SocketFile {
         listen().map_err(explain("listen"))?;
         linkat(&draft.dir, DRAFT, &folder, &*name, AtFlags::empty()).map_err(
             |errno| match errno {
-                Errno::EEXIST => "another file was put there meanwhile (remove it)".to_owned(),
+                Errno::EEXIST => {
+                    "another process has just created a file there (remove it)".to_owned()
+                }
                 other => explain("link")(other),
             },
         )?;
@@ -89,7 +91,7 @@ impl SocketFile {
         Ok(Self { folder, name, file })
     }
 
-    /// What was just bound in a folder that nobody else can change.
+    /// Finds the file of a socket that was just bound in a folder that no one else can change.
     fn find(folder: Folder, name: OsString) -> Result<Self, String> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&folder, &*name, flags, Mode::empty()).map_err(|errno| {
@@ -98,12 +100,12 @@ impl SocketFile {
         })?;
         let stat = fstat(&file).map_err(explain("open"))?;
         if kind(&stat) != SFlag::S_IFSOCK || stat.st_uid != geteuid().as_raw() {
-            return Err("another file was put in the place of the socket".into());
+            return Err("another file has replaced the socket".into());
         }
         Ok(Self { folder, name, file })
     }
 
-    /// Changes owner and mode of the socket, wherever its name leads by now.
+    /// Changes owner and mode of the socket, whatever its name refers to now.
     ///
     /// # Errors
     /// The system's reason.
@@ -111,7 +113,7 @@ impl SocketFile {
         set(&self.file, rights)
     }
 
-    /// Whether the name still leads to the socket.
+    /// Whether the name still refers to the socket.
     pub fn is_in_place(&self) -> bool {
         let named = fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW);
         let (Ok(named), Ok(ours)) = (named, fstat(&self.file)) else {
@@ -124,13 +126,13 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_in_place() {
-            // If this fails, the next start takes the stale file over.
+            // If this fails, the next start removes the stale file.
             let _ = unlinkat(&self.folder, &*self.name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }
 
-/// A folder in another one that only the master can enter; removed when this is dropped.
+/// A folder that only the master can enter. Dropping it removes the folder.
 struct Draft<'a> {
     parent: &'a Folder,
     name: String,
@@ -139,18 +141,18 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn new(parent: &'a Folder) -> Result<Self, String> {
-        let explain = explain("making a private folder for it");
+        let explain = explain("cannot create a private folder for it");
         let name = format!(".preforkd-{:016x}", sys::random().map_err(&explain)?);
         mkdirat(parent, &*name, Mode::S_IRWXU).map_err(&explain)?;
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let opened = openat(parent, &*name, flags, Mode::empty());
         let opened = opened.and_then(|dir| Ok((fstat(&dir)?, dir)));
-        // Another one of ours would do as well: nobody else can enter it.
+        // Another private folder of ours would do as well.
         let is_private =
             |stat: &FileStat| stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o077 == 0;
         match opened {
             Ok((stat, dir)) if is_private(&stat) => Ok(Self { parent, name, dir }),
-            Ok(_) => Err("another folder was put in the place of a private one".into()),
+            Ok(_) => Err("another folder has replaced the private one".into()),
             Err(errno) => {
                 let _ = unlinkat(parent, &*name, UnlinkatFlags::RemoveDir);
                 Err(explain(errno))
@@ -172,7 +174,7 @@ impl Drop for Draft<'_> {
 
 fn bind_at(socket: &OwnedFd, path: &Path, rights: Rights) -> Result<(), String> {
     let address = UnixAddr::new(path).map_err(explain("address"))?;
-    // The mode is right from the first moment on, whatever umask the master was started with.
+    // The mode is right from the start, whatever the master's umask is.
     let before = rights
         .mode
         .map(|mode| umask(Mode::from_bits_truncate(!mode & 0o777)));
@@ -190,31 +192,31 @@ fn set(file: &OwnedFd, rights: Rights) -> Result<(), String> {
     );
     if owner.is_some() || group.is_some() {
         fchownat(file, "", owner, group, AtFlags::AT_EMPTY_PATH)
-            .map_err(explain("changing its owner"))?;
+            .map_err(explain("cannot change its owner"))?;
     }
     if let Some(mode) = rights.mode {
-        // fchmod(2) does not take a descriptor of this kind.
+        // fchmod(2) does not accept an O_PATH descriptor.
         let path = format!("/proc/self/fd/{}", file.as_raw_fd());
         let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
         std::fs::set_permissions(path, mode)
-            .map_err(|error| format!("changing its mode: {error}"))?;
+            .map_err(|error| format!("cannot change its mode: {error}"))?;
     }
     Ok(())
 }
 
-/// Removes the socket file of a process that is gone.
+/// Removes the socket file of a dead process.
 fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<(), String> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = match openat(folder, &**name, flags, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(()),
-        found => found.map_err(explain("looking what lies there"))?,
+        found => found.map_err(explain("cannot examine the existing file"))?,
     };
-    let stat = fstat(&file).map_err(explain("looking what lies there"))?;
+    let stat = fstat(&file).map_err(explain("cannot examine the existing file"))?;
     let what = match kind(&stat) {
         SFlag::S_IFSOCK => "a socket",
-        SFlag::S_IFLNK => "a symbolic link of this name",
-        SFlag::S_IFDIR => "a folder of this name",
-        _ => "a file of this name that is no socket",
+        SFlag::S_IFLNK => "a symbolic link at this path",
+        SFlag::S_IFDIR => "a folder at this path",
+        _ => "a file at this path that is not a socket",
     };
     if what != "a socket" {
         return Err(format!(
@@ -223,29 +225,31 @@ fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<
     }
     if stat.st_uid != geteuid().as_raw() && Some(stat.st_uid) != owner {
         return Err(format!(
-            "there is a socket of uid {} (remove it if nobody uses it)",
+            "there is a socket of uid {} (remove it if it is not in use)",
             stat.st_uid
         ));
     }
-    match who_serves(&file) {
+    match peer_pid(&file) {
         Err(Errno::ECONNREFUSED) => unlinkat(folder, &**name, UnlinkatFlags::NoRemoveDir)
-            .map_err(explain("removing the stale socket file")),
+            .map_err(explain("cannot remove the stale socket file")),
         Ok(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            // A process may call itself what it likes.
+            // Shown only: a process can have any name.
             let name: String = name.chars().filter(|c| !c.is_control()).collect();
             Err(format!(
-                "process {pid} ({name}) is serving there (stop it first)"
+                "process {pid} ({name}) is listening there (stop it first)"
             ))
         }
-        // Its accept queue is full, so it lives.
-        Err(Errno::EAGAIN) => Err("another process is serving there (stop it first)".into()),
-        Err(errno) => Err(explain("asking who serves there")(errno)),
+        // Its accept queue is full, so it is alive.
+        Err(Errno::EAGAIN) => Err("another process is listening there (stop it first)".into()),
+        Err(errno) => Err(explain("cannot test whether a process listens there")(
+            errno,
+        )),
     }
 }
 
-/// Asks without waiting.
-fn who_serves(file: &OwnedFd) -> nix::Result<i32> {
+/// The process that listens on a socket. Never blocks.
+fn peer_pid(file: &OwnedFd) -> nix::Result<i32> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let probe = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     let address = UnixAddr::new(&*format!("/proc/self/fd/{}", file.as_raw_fd()))?;
@@ -267,10 +271,10 @@ impl AsFd for SocketFile {
     }
 }
 
-/// A stream socket that is bound to nothing yet.
+/// An unbound stream socket.
 ///
 /// # Errors
-/// There is no descriptor left.
+/// No descriptor is available.
 pub fn stream() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socket::socket(
@@ -297,14 +301,14 @@ mod tests {
         Ok((socket, file))
     }
 
-    /// What a file is to be found as.
+    /// The mode and inode number of a file.
     fn state(path: &Path) -> (u32, u64) {
         let found = path.symlink_metadata().expect("it is there");
         (found.mode(), found.ino())
     }
 
     #[test]
-    fn it_is_made_with_its_mode_and_removed_with_its_socket() {
+    fn it_has_its_mode_and_is_removed_with_its_socket() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s");
         let rights = Rights {
@@ -319,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_neither_replaced_nor_changed_nor_removed() {
+    fn other_files_are_neither_replaced_nor_changed_nor_removed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s");
         let target = folder.path().join("target");
@@ -327,7 +331,7 @@ mod tests {
         symlink(&target, folder.path().join("link")).expect("room");
         std::fs::create_dir(folder.path().join("folder")).expect("room");
         for (name, said) in [
-            ("target", "a file of this name that is no socket"),
+            ("target", "a file at this path that is not a socket"),
             ("link", "a symbolic link"),
             ("folder", "a folder"),
         ] {
@@ -352,31 +356,31 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_socket_gives_way_and_a_full_one_does_not() {
+    fn a_stale_socket_is_replaced_and_a_full_one_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s");
         let live = UnixListener::bind(&path).expect("room");
         let error = bind(&path, Rights::default()).map(drop);
-        assert!(error.expect_err("it lives").contains("is serving there"));
-        // A queue of one, and one more.
+        assert!(error.expect_err("it lives").contains("is listening there"));
+        // A queue of one, and one more connection.
         socket::listen(&live, Backlog::new(0).expect("a length")).expect("a socket");
         let waiting: Vec<_> = std::iter::from_fn(|| {
             let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            let caller = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
-            let caller = caller.expect("a descriptor");
+            let client = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None);
+            let client = client.expect("a descriptor");
             let address = UnixAddr::new(&path).expect("short");
-            socket::connect(caller.as_raw_fd(), &address).ok()?;
-            Some(caller)
+            socket::connect(client.as_raw_fd(), &address).ok()?;
+            Some(client)
         })
         .collect();
         let error = bind(&path, Rights::default()).map(drop);
-        assert!(error.expect_err("it lives").contains("is serving there"));
+        assert!(error.expect_err("it lives").contains("is listening there"));
         drop((live, waiting));
         bind(&path, Rights::default()).expect("nobody serves there");
     }
 
     #[test]
-    fn among_others_it_is_made_in_private_and_replaces_nothing() {
+    fn in_an_untrusted_folder_it_is_made_in_private_and_replaces_nothing() {
         let folder = tempfile::tempdir().expect("a folder");
         let among = || {
             let walked = Folder::open(folder.path()).expect("it is there");
@@ -398,7 +402,7 @@ mod tests {
         drop(file);
         std::fs::write(&path, "precious").expect("room");
         let error = among().map(drop).expect_err("something lies there");
-        assert!(error.contains("put there meanwhile"), "{error}");
+        assert!(error.contains("has just created a file"), "{error}");
         assert_eq!(names(), 1, "no draft is left");
         let mode = std::fs::metadata(&path)
             .expect("there")

@@ -1,8 +1,8 @@
-//! The end of what a process says on standard error while it starts, so that the reason of a failure can quote it.
+//! The last output of a process on standard error while it starts, so that a failure message can quote it.
 //!
-//! Standard error is a pipe meanwhile, and the master passes on what it reads there. A process that says more than can be
-//! passed on costs a bounded part of each turn: what is kept of it is a few thousand bytes, which are looked at when they are
-//! asked for.
+//! Standard error is a pipe until the process is ready, and the master forwards what it reads from it. A process that writes
+//! faster than the master forwards costs a bounded part of each turn: only a few thousand bytes are kept, and they are parsed
+//! only when they are quoted.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,76 +16,76 @@ use preforkd_worker::text::clean;
 
 use crate::plan::LogFile;
 
-/// So many lines are quoted at most: where Python was, and the exception.
+/// The maximum number of quoted lines: the place in Python code, and the exception.
 const LINES: usize = 3;
-/// As many characters are quoted at most.
-const LONGEST: usize = 300;
-/// What the pipe holds, in bytes: as much as anybody may ask for (pipe(7)).
-const ROOM: i32 = 1 << 20;
-/// As many bytes are read at a time: whoever says more than can be passed on must not hold the master up.
+/// The maximum number of quoted characters.
+const MAX_QUOTE: usize = 300;
+/// The capacity of the pipe, in bytes: the default limit of pipe(7).
+const PIPE_SIZE: i32 = 1 << 20;
+/// The maximum number of bytes to read per turn: a process that writes a lot must not hold up the master.
 const TURN: usize = 64 * 1024;
-/// A line without an end is passed on in pieces of so many bytes; a pipe takes them at once: pipe(7), PIPE_BUF.
+/// A line without an end is forwarded in pieces of this many bytes, which a pipe takes at once: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
-/// As many bytes are kept of the end: what is quoted, in characters of four bytes, among lines that are not quoted.
+/// The number of bytes to keep: the quoted characters of up to four bytes each, and lines in between that are not quoted.
 const KEPT: usize = 8 * 1024;
 
-/// Who else hears what a process says.
+/// Where the output of a process is forwarded to.
 #[derive(Debug, Clone)]
-pub enum Listener {
-    /// Who reads the log file.
+pub enum Destination {
+    /// A log file.
     File(LogFile),
-    /// Who reads the master's own standard error.
-    Errors,
-    /// Nobody.
-    Nobody,
+    /// The master's own standard error.
+    Stderr,
+    /// Nowhere.
+    Nowhere,
 }
 
-/// How far reading went.
+/// How far reading got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Heard {
-    /// Everything that was there.
+pub enum ReadState {
+    /// Everything that was available.
     All,
-    /// Enough for now; there is more.
+    /// Up to the limit; there is more.
     Enough,
-    /// Everything, and nobody can say more.
+    /// To the end: no process can write more.
     End,
 }
 
-/// The reading end of a process's standard error.
+/// The read end of a process's standard error.
 pub struct Tail {
     pipe: OwnedFd,
-    /// Where it is passed on to.
-    pub to: Listener,
-    /// A line that has not ended.
+    /// Where it is forwarded to.
+    pub to: Destination,
+    /// An incomplete line.
     unfinished: Vec<u8>,
-    /// The end of what was passed on.
+    /// The end of what was forwarded.
     last: VecDeque<u8>,
 }
 
 impl Tail {
-    /// A pipe for a process, to be passed on to `file` or else to standard error. The second value is for the process.
+    /// A pipe that is forwarded to `file` or else to standard error. The second value is for the process.
     ///
     /// # Errors
-    /// There is no descriptor left.
+    /// No descriptor is available.
     pub fn new(file: Option<LogFile>) -> io::Result<(Self, OwnedFd)> {
-        Self::to(file.map_or(Listener::Errors, Listener::File))
+        Self::to(file.map_or(Destination::Stderr, Destination::File))
     }
 
-    /// A pipe for a process whose words are only quoted.
+    /// A pipe whose content is quoted but not forwarded.
     ///
     /// # Errors
-    /// There is no descriptor left.
-    pub fn unheard() -> io::Result<(Self, OwnedFd)> {
-        Self::to(Listener::Nobody)
+    /// No descriptor is available.
+    pub fn quoted_only() -> io::Result<(Self, OwnedFd)> {
+        Self::to(Destination::Nowhere)
     }
 
-    fn to(to: Listener) -> io::Result<(Self, OwnedFd)> {
+    fn to(to: Destination) -> io::Result<(Self, OwnedFd)> {
         let (pipe, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        // Open for both directions, so that the process has a reader even when the master has died, and is not
-        // killed by SIGPIPE while it finishes what it serves: fifo(7).
-        // Nobody reads then, so there is room for what is said meanwhile; less will do, where so much may not be had.
-        let _ = fcntl(&theirs, FcntlArg::F_SETPIPE_SZ(ROOM));
+        // Open in both directions, so that the pipe has a reader even when the master has died, and SIGPIPE does not kill the
+        // process while it finishes its requests: fifo(7). Nothing reads it then, hence the capacity; a smaller one will do if
+        // the user has reached its limit.
+        let _ = fcntl(&theirs, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
         let both = format!("/proc/self/fd/{}", theirs.as_raw_fd());
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC;
         let theirs = open(both.as_str(), flags, Mode::empty()).unwrap_or(theirs);
@@ -98,49 +98,49 @@ impl Tail {
         Ok((tail, theirs))
     }
 
-    /// For the poll.
+    /// The descriptor to poll.
     pub fn fd(&self) -> RawFd {
         self.pipe.as_raw_fd()
     }
 
-    /// Reads what there is, or a part of much, and passes it on in whole lines, a few thousand bytes at a time.
-    pub fn read(&mut self, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
-        self.read_some(TURN, pass_on)
+    /// Reads up to `TURN` bytes and forwards them in whole lines, a few thousand bytes at a time.
+    pub fn read(&mut self, forward: &mut dyn FnMut(&[u8])) -> ReadState {
+        self.read_some(TURN, forward)
     }
 
-    /// Reads all that a process can have left behind when it ended, even if others go on to write.
-    pub fn read_rest(&mut self, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
-        self.read_some(ROOM as usize, pass_on)
+    /// Reads everything that a process can have left when it ended, even if other processes go on writing.
+    pub fn read_rest(&mut self, forward: &mut dyn FnMut(&[u8])) -> ReadState {
+        self.read_some(PIPE_SIZE as usize, forward)
     }
 
-    fn read_some(&mut self, most: usize, pass_on: &mut dyn FnMut(&[u8])) -> Heard {
+    fn read_some(&mut self, most: usize, forward: &mut dyn FnMut(&[u8])) -> ReadState {
         let mut buffer = [0; 16 * 1024];
         let mut left = most;
         while left > 0 {
             match nix::unistd::read(&self.pipe, &mut buffer) {
                 Ok(n @ 1..) => {
-                    self.take(&buffer[..n], pass_on);
+                    self.take(&buffer[..n], forward);
                     left = left.saturating_sub(n);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Heard::All,
+                Err(Errno::EAGAIN) => return ReadState::All,
                 Ok(0) | Err(_) => {
-                    self.finish(pass_on);
-                    return Heard::End;
+                    self.finish(forward);
+                    return ReadState::End;
                 }
             }
         }
-        Heard::Enough
+        ReadState::Enough
     }
 
-    /// The process has ended: what was left of a line.
-    pub fn finish(&mut self, pass_on: &mut dyn FnMut(&[u8])) {
+    /// The process has ended: forwards an incomplete line.
+    pub fn finish(&mut self, forward: &mut dyn FnMut(&[u8])) {
         if !self.unfinished.is_empty() {
-            self.take(b"\n", pass_on);
+            self.take(b"\n", forward);
         }
     }
 
-    fn take(&mut self, bytes: &[u8], pass_on: &mut dyn FnMut(&[u8])) {
+    fn take(&mut self, bytes: &[u8], forward: &mut dyn FnMut(&[u8])) {
         self.unfinished.extend_from_slice(bytes);
         let mut done = 0;
         loop {
@@ -151,7 +151,7 @@ impl Tail {
                 None if most.len() == PIECE => PIECE,
                 None => break,
             };
-            pass_on(&most[..length]);
+            forward(&most[..length]);
             done += length;
         }
         let kept = done.saturating_sub(KEPT);
@@ -161,8 +161,8 @@ impl Tail {
         self.unfinished.drain(..done);
     }
 
-    /// The last lines in one; the end of them if they are long.
-    pub fn last_words(&self) -> Option<String> {
+    /// The last lines, joined; truncated at the start if they are long.
+    pub fn last_output(&self) -> Option<String> {
         let bytes: Vec<u8> = self.last.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
         let mut lines: Vec<String> = text
@@ -174,11 +174,11 @@ impl Tail {
             .take(LINES)
             .collect();
         lines.reverse();
-        let words = lines.join(" | ");
-        let surplus = words.chars().count().saturating_sub(LONGEST);
-        let words: String = words.chars().skip(surplus).collect();
+        let output = lines.join(" | ");
+        let surplus = output.chars().count().saturating_sub(MAX_QUOTE);
+        let output: String = output.chars().skip(surplus).collect();
         let cut = if surplus > 0 { "…" } else { "" };
-        (!words.is_empty()).then(|| format!("{cut}{words}"))
+        (!output.is_empty()).then(|| format!("{cut}{output}"))
     }
 }
 
@@ -186,79 +186,79 @@ impl Tail {
 mod tests {
     use super::*;
 
-    fn hear(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>) {
+    fn read_all(pieces: &[&[u8]]) -> (Vec<u8>, Option<String>) {
         let (mut tail, theirs) = Tail::new(None).expect("a pipe");
         let mut passed = Vec::new();
         for piece in pieces {
             nix::unistd::write(&theirs, piece).expect("room");
             assert_eq!(
                 tail.read(&mut |bytes| passed.extend_from_slice(bytes)),
-                Heard::All
+                ReadState::All
             );
         }
         drop(theirs);
-        let heard = tail.read(&mut |bytes| passed.extend_from_slice(bytes));
-        assert_eq!(heard, Heard::End, "the other end is closed");
-        (passed, tail.last_words())
+        let state = tail.read(&mut |bytes| passed.extend_from_slice(bytes));
+        assert_eq!(state, ReadState::End, "the other end is closed");
+        (passed, tail.last_output())
     }
 
     #[test]
-    fn everything_is_passed_on_and_the_end_is_quoted() {
-        let (passed, words) = hear(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
+    fn everything_is_forwarded_and_the_end_is_quoted() {
+        let (passed, output) = read_all(&[b"one\ntw", b"o\n\nthree\n  ^^^\nfour"]);
         assert_eq!(passed, b"one\ntwo\n\nthree\n  ^^^\nfour\n");
-        assert_eq!(words.as_deref(), Some("two | three | four"));
+        assert_eq!(output.as_deref(), Some("two | three | four"));
     }
 
     #[test]
-    fn lines_without_end_are_passed_on_in_pieces_and_quoted_by_their_end() {
+    fn lines_without_end_are_forwarded_in_pieces_and_quoted_by_their_end() {
         let long = [b'x'; 10_000];
-        let (passed, words) = hear(&[&long, b"the end"]);
+        let (passed, output) = read_all(&[&long, b"the end"]);
         assert_eq!(passed.len(), 10_008);
-        let words = words.expect("some");
+        let output = output.expect("some");
         assert!(
-            words.starts_with('…') && words.ends_with("the end"),
-            "{words}"
+            output.starts_with('…') && output.ends_with("the end"),
+            "{output}"
         );
-        assert_eq!(words.chars().count(), LONGEST + 1);
+        assert_eq!(output.chars().count(), MAX_QUOTE + 1);
     }
 
     #[test]
-    fn silence_has_no_last_words() {
-        assert_eq!(hear(&[]), (Vec::new(), None));
+    fn without_output_there_is_nothing_to_quote() {
+        assert_eq!(read_all(&[]), (Vec::new(), None));
     }
 
     #[test]
-    fn the_last_words_are_plain_text_of_one_direction() {
+    fn the_quoted_output_is_plain_text_of_one_direction() {
         let said = "\x1b[31mred\x07 \u{202e}txt.exe\u{202c}\u{2066}\u{200f}\u{2028}\n\r\n";
-        let (passed, words) = hear(&[said.as_bytes()]);
+        let (passed, output) = read_all(&[said.as_bytes()]);
         assert_eq!(passed, said.as_bytes());
-        assert_eq!(words.as_deref(), Some("[31mred txt.exe"));
+        assert_eq!(output.as_deref(), Some("[31mred txt.exe"));
     }
 
     #[test]
-    fn what_is_kept_of_a_flood_is_its_end_and_no_more() {
+    fn only_the_end_of_a_flood_is_kept() {
         let (mut tail, theirs) = Tail::new(None).expect("a pipe");
         for number in 0..10_000 {
             let line = format!("line {number}\n");
             nix::unistd::write(&theirs, line.as_bytes()).expect("room");
         }
-        while tail.read(&mut |_| {}) == Heard::Enough {}
+        while tail.read(&mut |_| {}) == ReadState::Enough {}
         assert!(tail.last.len() <= KEPT && tail.unfinished.is_empty());
-        let words = tail.last_words();
-        assert_eq!(words.as_deref(), Some("line 9997 | line 9998 | line 9999"));
+        let output = tail.last_output();
+        assert_eq!(output.as_deref(), Some("line 9997 | line 9998 | line 9999"));
     }
 
     #[test]
-    fn who_says_much_is_heard_in_parts() {
+    fn a_lot_of_output_is_read_in_parts() {
         let (mut tail, theirs) = Tail::new(None).expect("a pipe");
         let line = [b'x'; 4096];
-        let said = ROOM as usize / line.len();
+        let said = PIPE_SIZE as usize / line.len();
         for _ in 0..said {
             nix::unistd::write(&theirs, &line).expect("room");
         }
         let mut passed = 0;
         let mut parts = 1;
-        while tail.read(&mut |bytes| passed += bytes.len()) == Heard::Enough {
+        while tail.read(&mut |bytes| passed += bytes.len()) == ReadState::Enough {
             assert_eq!(passed, parts * TURN);
             parts += 1;
         }

@@ -1,4 +1,4 @@
-//! Templates: processes that have loaded an application and fork workers from it, on request over a socket.
+//! Templates: processes that have loaded an application and fork workers from it, on requests over a socket.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -14,21 +14,21 @@ use super::notify;
 use crate::plan::Launch;
 use crate::sys;
 
-/// Most packets in a row that are skipped because they cannot be understood: more than the queue of a socket holds.
-const SKIPPED: usize = 1024;
+/// The maximum number of invalid packets to skip in a row: more than the queue of a socket holds.
+const MAX_SKIPPED: usize = 1024;
 
 /// The master's end of a template's socket.
 pub struct Template {
-    /// Its process.
+    /// The process id.
     pub pid: Pid,
     socket: OwnedFd,
 }
 
 impl Template {
-    /// Starts one; the pipe tells how far it comes.
+    /// Starts a template. Read the returned pipe with [`sys::progress`].
     ///
     /// # Errors
-    /// No process or socket could be made.
+    /// The process or its socket cannot be created.
     pub fn start(launch_as: &Launch, contract: Contract) -> io::Result<(Self, OwnedFd)> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) =
@@ -47,31 +47,31 @@ impl Template {
         Ok((Self { pid, socket }, pipe))
     }
 
-    /// From now on the template can send nothing. What it has sent before can still be received; a worker that has not introduced
-    /// itself ends.
-    pub fn hear_no_more(&self) {
-        // It can only fail when the other side is gone.
+    /// Stops the template from sending. What it has sent before can still be received; a worker that has not introduced itself
+    /// ends.
+    pub fn shut_down_read(&self) {
+        // This fails only if the other end is closed.
         let _ = socket::shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 
-    /// For the poll.
+    /// The descriptor to poll.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 
-    /// The next reply and who sent it, until there is nothing more; what cannot be understood is skipped.
+    /// The next reply and its sender; `None` when the queue is empty. Skips invalid packets.
     pub fn receive(&self) -> Option<(Pid, Reply)> {
-        let packets = std::iter::from_fn(|| notify::receive(&self.socket)).take(SKIPPED);
+        let packets = std::iter::from_fn(|| notify::receive(&self.socket)).take(MAX_SKIPPED);
         packets
-            // The kernel shows a sender outside of our PID namespace as 0, which to kill(2) is the master's own group.
+            // The kernel reports a sender outside of our PID namespace as 0, which for kill(2) is the master's own process group.
             .filter(|(sender, _)| sender.as_raw() > 0)
             .find_map(|(sender, packet)| Some((sender, Reply::parse(packet.as_bytes())?)))
     }
 
-    /// Sends an order.
+    /// Sends a request.
     ///
     /// # Errors
-    /// The socket is full, or the template is gone.
+    /// The socket's queue is full, or the template is gone.
     pub fn send(&self, order: &Fork) -> nix::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         socket::send(self.socket.as_raw_fd(), order.encode().as_bytes(), flags).map(drop)
@@ -92,13 +92,13 @@ mod tests {
         (Template { pid, socket }, theirs)
     }
 
-    fn say(theirs: &OwnedFd, packet: &[u8]) -> bool {
+    fn send_raw(theirs: &OwnedFd, packet: &[u8]) -> bool {
         let flags = MsgFlags::MSG_DONTWAIT;
         socket::send(theirs.as_raw_fd(), packet, flags).is_ok()
     }
 
     #[test]
-    fn orders_and_replies_pass_the_socket_and_nonsense_is_skipped() {
+    fn requests_and_replies_pass_the_socket_and_invalid_packets_are_skipped() {
         let (template, theirs) = template();
         let order = Fork {
             ticket: 3,
@@ -111,7 +111,7 @@ mod tests {
         let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
         assert_eq!(Fork::parse(&packet[..length]), Some(order));
         for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {
-            assert!(say(&theirs, packet));
+            assert!(send_raw(&theirs, packet));
         }
         assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
         let forked = Reply::Forked { ticket: 3 };
@@ -120,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_of_nonsense_hides_no_reply() {
+    fn a_queue_full_of_invalid_packets_hides_no_reply() {
         let (template, theirs) = template();
-        let queued = std::iter::from_fn(|| say(&theirs, b"x").then_some(())).count();
-        assert!(queued < SKIPPED, "{queued}");
+        let queued = std::iter::from_fn(|| send_raw(&theirs, b"x").then_some(())).count();
+        assert!(queued < MAX_SKIPPED, "{queued}");
         assert_eq!(template.receive(), None);
-        assert!(say(&theirs, b"READY"));
+        assert!(send_raw(&theirs, b"READY"));
         assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
     }
 }

@@ -66,7 +66,7 @@ impl AccessLog {
         }
         if self.lost > 0 {
             let told = format!(
-                "preforkd: {} access log lines found no room and are lost\n",
+                "preforkd: {} access log lines were lost: the file was not written fast enough\n",
                 self.lost
             );
             if rustix::io::write(&self.pipe, told.as_bytes()).is_ok() {
@@ -230,7 +230,9 @@ mod tests {
         let n = read.read(&mut buffer).unwrap();
         text.extend_from_slice(&buffer[..n]);
         let text = String::from_utf8(text).unwrap();
-        let told = format!("preforkd: {lost} access log lines found no room and are lost\n");
+        let told = format!(
+            "preforkd: {lost} access log lines were lost: the file was not written fast enough\n"
+        );
         assert!(text.contains(&told), "{text}");
         assert_eq!(
             text.matches("\"-\" 400 0 \"-\" \"-\" 0.000\n").count() as u64 + lost,

@@ -35,8 +35,8 @@ impl Budget {
     fn warn(&self, error: &io::Error) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "could not hold a response in a temporary file: {}: {error} (is the disk full? TMPDIR names another folder); \
-                 requests wait for clients that read slowly",
+                "could not write a temporary file for a response: {}: {error} (is the disk full? TMPDIR names another folder); \
+                 threads wait for slow clients instead",
                 std::env::temp_dir().display()
             );
         }

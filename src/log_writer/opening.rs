@@ -1,5 +1,5 @@
-//! How a log file is opened: below the folder that the walk has led to, and where others can change that folder, as its
-//! owner and never as root.
+//! Opens a log file: relative to the folder that a walk has opened, and as the owner of the folder, never as root, if others
+//! can change it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,19 +14,19 @@ use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setgid, setgro
 
 use crate::effects::paths::{Border, Folder, Place, Trust};
 
-/// For a file that only grows. Without waiting for the reader of a fifo, and through no link.
+/// For appending. O_NONBLOCK so as not to wait for the reader of a fifo.
 const FLAGS: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_APPEND)
     .union(OFlag::O_NONBLOCK)
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
-/// A log file's name, and who opens it.
+/// Opens a log file, also again.
 pub struct Opening {
     path: PathBuf,
-    /// Who this process was at first.
+    /// The user id at the start of this process.
     own: u32,
-    /// From where the walk goes on when this process has become another user, who may not come there from `/`.
+    /// Where the next walk starts when this process has changed its user id and may not search all folders from `/`.
     border: Option<Border>,
 }
 
@@ -44,7 +44,7 @@ impl Opening {
         &self.path
     }
 
-    /// Opens the file by its name. A root process becomes the owner of a folder that others can change, for good.
+    /// Opens the file by its name. If others can change its folder, a root process becomes the owner of the folder permanently.
     ///
     /// # Errors
     /// What is wrong with the folder or the file.
@@ -64,7 +64,7 @@ impl Opening {
         {
             self.border = folder.take_border();
             become_user(uid, gid)
-                .map_err(|errno| wrong(&format!("becoming uid {uid}: {}", errno.desc())))?;
+                .map_err(|errno| error(&format!("cannot become uid {uid}: {}", errno.desc())))?;
         }
         let strict = trust != Trust::Trusted || self.own == 0 && folder.is_shared;
         open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
@@ -76,7 +76,7 @@ impl Opening {
                 if error.kind() == io::ErrorKind::PermissionDenied && self.own == 0 =>
             {
                 let message = format!(
-                    "{error} (written as uid {uid}, who can change the folder or the way there: give it the folder and the file, or give the whole way to root)"
+                    "{error} (opened as uid {uid}, who can change the folder or the path to it: make this user the owner of the folder and the file, or root the owner of all folders on the path)"
                 );
                 io::Error::new(error.kind(), message)
             }
@@ -85,7 +85,7 @@ impl Opening {
     }
 }
 
-/// Takes over a user's id and groups, as a login would, and no right of root's.
+/// Becomes a user with its groups, as at login, and gives up all privileges of root.
 fn become_user(uid: u32, folder_gid: u32) -> nix::Result<()> {
     // This process may wait for a name service.
     let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
@@ -103,56 +103,57 @@ fn become_user(uid: u32, folder_gid: u32) -> nix::Result<()> {
     setgroups(&groups)?;
     setgid(gid)?;
     setuid(Uid::from_raw(uid))?;
-    // All three ids are set, so there is no way back: setuid(2).
+    // All three ids are set, so the change is permanent: setuid(2).
     let done = geteuid().as_raw() == uid && getegid() == gid && setuid(Uid::from_raw(0)).is_err();
     if done { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// Opens a file in a folder. Where others can change the folder (`strict`), a second name may be that of a file elsewhere.
+/// Opens a file in a folder. If others can change the folder (`strict`), the file must not have a second name: it may be
+/// another file, which the owner of the folder has linked here.
 fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
     let flags = FLAGS | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     let mode = Mode::from_bits_truncate(0o666);
     let file = openat(folder, name, flags, mode).map_err(|errno| match errno {
-        Errno::ELOOP => wrong("it is a symbolic link (put the file itself there)"),
-        Errno::ENXIO => wrong("it is a socket, or a fifo that nobody reads"),
+        Errno::ELOOP => error("it is a symbolic link (put the file itself there)"),
+        Errno::ENXIO => error("it is a socket, or a fifo without a reader"),
         other => other.into(),
     })?;
     let stat = fstat(&file)?;
     match kind(&stat) {
         SFlag::S_IFREG if strict && stat.st_nlink > 1 => {
-            return Err(wrong(
-                "the file has several names (hard links), so it may belong elsewhere (remove it; a new one is made)",
+            return Err(error(
+                "the file has several hard links, so it may be another user's file (remove it; preforkd will create a new one)",
             ));
         }
         SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR => {}
         _ => {
-            return Err(wrong(
-                "it is neither a file nor a fifo nor a character device",
+            return Err(error(
+                "it is not a regular file, a fifo or a character device",
             ));
         }
     }
     Ok(blocking(file)?)
 }
 
-/// Standard output or error of this process, which are those of the master.
+/// Standard output or error of this process, which are the master's.
 fn standard(number: i32) -> io::Result<File> {
     let stream = match number {
         1 => io::stdout().as_fd().try_clone_to_owned()?,
         2 => io::stderr().as_fd().try_clone_to_owned()?,
-        _ => return Err(wrong("it is neither standard output nor standard error")),
+        _ => return Err(error("it is neither standard output nor standard error")),
     };
-    // A pipe is opened anew, where it may be: whether its writers wait is then nobody else's affair. A socket cannot be, and
-    // the other writers of a file share its end.
+    // A pipe is reopened if possible, so that blocking mode is not shared with other processes. A socket cannot be reopened,
+    // and a file must keep the offset that it shares with other processes.
     if kind(&fstat(&stream)?) == SFlag::S_IFIFO {
         let path = format!("/proc/self/fd/{}", stream.as_raw_fd());
-        if let Ok(anew) = open(path.as_str(), FLAGS, Mode::empty()) {
-            return Ok(blocking(anew)?);
+        if let Ok(reopened) = open(path.as_str(), FLAGS, Mode::empty()) {
+            return Ok(blocking(reopened)?);
         }
     }
     Ok(stream.into())
 }
 
-/// The process that writes may wait.
+/// Switches to blocking mode: this process may wait.
 fn blocking(file: OwnedFd) -> nix::Result<File> {
     fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
     Ok(file.into())
@@ -162,7 +163,7 @@ fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
 }
 
-fn wrong(message: &str) -> io::Error {
+fn error(message: &str) -> io::Error {
     io::Error::other(message)
 }
 
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_grow_is_opened_and_in_a_foreign_folder_only_under_its_one_name() {
+    fn only_files_to_append_to_are_opened_and_in_an_untrusted_folder_none_with_a_second_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
         let walked = Folder::open(path).expect("it is there");
@@ -188,9 +189,9 @@ mod tests {
         for (name, strict, reason) in [
             ("new", true, None),
             ("twin", false, None),
-            ("twin", true, Some("several names")),
+            ("twin", true, Some("several hard links")),
             ("link", false, Some("a symbolic link")),
-            ("fifo", false, Some("nobody reads")),
+            ("fifo", false, Some("without a reader")),
             ("socket", false, Some("a socket")),
         ] {
             let opened = open_in(&walked, OsStr::new(name), strict);
@@ -208,14 +209,14 @@ mod tests {
     }
 
     #[test]
-    fn standard_output_and_error_are_log_files_too_and_no_other_descriptor_is() {
+    fn standard_output_and_error_can_be_log_files_and_other_descriptors_cannot() {
         for path in ["/dev/stdout", "/dev/stderr"] {
             Opening::new(Path::new(path)).open().expect("it is open");
         }
         let error = Opening::new(Path::new("/dev/fd/3")).open();
         assert!(
             error
-                .expect_err("it is none")
+                .expect_err("not a log file")
                 .to_string()
                 .contains("neither")
         );

@@ -1,4 +1,4 @@
-//! Performing what supervisors decide, and what follows from the ends of processes.
+//! Performs the actions of supervisors, and handles the ends of processes.
 
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
@@ -12,11 +12,11 @@ use crate::release::{Fact, Name};
 use crate::supervisor::{Action, Event, WorkerId};
 use crate::sys::Progress;
 
-/// What a probe may take beyond its attempts and the pauses between them.
+/// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// So many ends of processes are taken in one turn.
-const MOST_ENDS: usize = 256;
+/// The maximum number of processes reaped per turn.
+const MAX_ENDS: usize = 256;
 
 impl<W: World> Master<W> {
     pub(super) fn perform(&mut self, name: &Name, action: Action) {
@@ -34,10 +34,10 @@ impl<W: World> Master<W> {
             Action::Ready(worker) => return self.is_ready(name, worker),
             Action::Check(worker) => return self.begin_check(name, worker),
             Action::Proven(generation) => {
-                return turn.report(Fact::Proven(name.clone(), generation));
+                return turn.queue_fact(Fact::Proven(name.clone(), generation));
             }
             Action::Failed(generation) => {
-                return turn.report(Fact::Failed(name.clone(), generation));
+                return turn.queue_fact(Fact::Failed(name.clone(), generation));
             }
             Action::GaveUp(limits) => {
                 let within = report::short(limits.within);
@@ -80,13 +80,13 @@ impl<W: World> Master<W> {
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         info!("{}: ready after {time}", report::Tag(child, pid));
         if child.plan.output.taken_over {
-            // It has gone over to its real standard error: what it wrote while it started is not why it dies one day.
-            self.logs.last_words(turn, pid);
+            // It has switched to its real standard error: its output from the start does not explain a later death.
+            self.logs.last_output(turn, pid);
         }
         self.watch.begin(turn, children, pid);
     }
 
-    /// The first worker of a candidate is ready: it has to answer a request.
+    /// Checks the first worker of a candidate, which is ready.
     fn begin_check(&mut self, name: &Name, worker: WorkerId) {
         let generation = self.workers.candidate;
         let app = self.workers.apps.get(name);
@@ -94,7 +94,7 @@ impl<W: World> Master<W> {
         let (Some(generation), Some(check)) =
             (generation, plan.as_ref().and_then(|p| p.check.as_ref()))
         else {
-            return self.check_failed(name, worker, "could not be checked: it has no check");
+            return self.check_failed(name, worker, "could not be checked: no check is configured");
         };
         match self.turn.world.start_probe(name, check) {
             Ok(pid) => {
@@ -116,12 +116,12 @@ impl<W: World> Master<W> {
         if let Some(generation) = self.workers.candidate {
             let reason = format!("its first worker {why}");
             self.turn
-                .report(Fact::Reason(app.clone(), generation, reason));
+                .queue_fact(Fact::Reason(app.clone(), generation, reason));
         }
-        self.turn.tell(app, Event::CheckFailed(worker));
+        self.turn.queue_event(app, Event::CheckFailed(worker));
     }
 
-    /// A process has come further on its way to its program.
+    /// Handles progress of a process before its program runs.
     pub(super) fn note_progress(&mut self, pid: Pid) {
         let turn = &mut self.turn;
         let progress = turn.world.progress(pid);
@@ -131,15 +131,18 @@ impl<W: World> Master<W> {
         if let Progress::Failed(stage, reason) = progress {
             let why = format!("failed at {}: {reason}", report::stage(stage));
             if !self.jobs.not_executed(pid, why.clone()) {
-                error!("template pid={pid}: {why}");
+                match self.templates.key(pid) {
+                    Some(key) => error!("{}: {why}", self.templates.tag(key)),
+                    None => error!("pid={pid}: {why}"),
+                }
             }
         }
     }
 
-    /// Takes the ends of processes. Before each, all messages are read: what a process said before it
-    /// died counts, and the first message of a template's worker tells who it was. False if there may be more.
+    /// Reaps processes. Before each, all messages are read: a message sent before the death counts, and the first message
+    /// of a template's worker identifies it. Returns false if there may be more.
     pub(super) fn reap(&mut self) -> bool {
-        for _ in 0..MOST_ENDS {
+        for _ in 0..MAX_ENDS {
             let Some((pid, change)) = self.turn.world.changed() else {
                 return true;
             };
@@ -156,10 +159,9 @@ impl<W: World> Master<W> {
 
     fn reap_one(&mut self, pid: Pid, cleanly: bool) {
         if self.workers.children.get(pid).is_none() && !self.is_known(pid) {
-            // It may be a worker that was just forked and has not been introduced.
+            // It may be a worker that was just forked and has not introduced itself.
             for key in self.templates.keys() {
-                self.workers
-                    .read_template(&mut self.turn, &mut self.templates, &key);
+                self.read_template(&key);
             }
         }
         if let Some(app) = self
@@ -171,10 +173,10 @@ impl<W: World> Master<W> {
             self.read_messages(&app);
         }
         self.note_progress(pid);
-        // What it said before its death is told before its death, as long as it still has its number.
-        self.tell();
-        // What a crashed worker had started, or a template had forked, would go on, with the listeners, and be nobody's. As long
-        // as it is not reaped, the number of its session cannot be anybody else's.
+        // Its last messages are handled before its death, while its pid is still its own.
+        self.dispatch();
+        // Processes started by a crashed worker, or forked by a template, would keep the listeners open and be unknown. Until it
+        // is reaped, its session id cannot be reused.
         let is_ours = self.workers.children.get(pid).is_some() || self.is_known(pid);
         if let Some(exit) = self.turn.world.reap(pid, is_ours && !cleanly) {
             self.ended(pid, exit);
@@ -187,21 +189,22 @@ impl<W: World> Master<W> {
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
         let turn = &mut self.turn;
-        let words = self.logs.last_words(turn, pid);
+        let output = self.logs.last_output(turn, pid);
         if let Some(child) = self.workers.remove_child(turn, pid) {
             self.watch.end(pid);
-            self.worker_ended(&child, pid, exit, words.as_deref());
+            self.worker_ended(&child, pid, exit, output.as_deref());
         } else if self.jobs.is_job(pid) {
-            if let Some(job) = self.jobs.ended(turn, pid, exit, words) {
+            if let Some(job) = self.jobs.ended(turn, pid, exit, output) {
                 self.job_ended(job);
             }
         } else if let Some(key) = self.templates.key(pid).cloned() {
             self.workers
-                .template_ended(turn, &mut self.templates, &key, exit, words.as_deref());
+                .template_ended(turn, &mut self.templates, &key, exit, output.as_deref());
         } else if !self.templates.ended_as_told(pid, exit)
             && !self.logs.writer_ended(turn, pid, exit)
         {
-            debug!("pid {pid}, no worker: {exit}");
+            self.workers.forget(pid);
+            debug!("unknown process pid={pid}: {exit}");
         }
     }
 
@@ -210,10 +213,10 @@ impl<W: World> Master<W> {
         child: &super::workers::children::Child,
         pid: Pid,
         exit: Exit,
-        words: Option<&str>,
+        output: Option<&str>,
     ) {
         let now = self.turn.now;
-        let sent = child.told.map(|(signal, _)| signal);
+        let sent = child.signalled.map(|(signal, _)| signal);
         let out_of_memory = matches!(exit, Exit::Signal(Signal::SIGKILL, _))
             && sent != Some(Signal::SIGKILL)
             && self.turn.world.out_of_memory();
@@ -230,13 +233,13 @@ impl<W: World> Master<W> {
         if sent == Some(Signal::SIGTERM) {
             info!("{tag}: {death}");
         } else {
-            death += &report::last_words(words);
+            death += &report::last_output(output);
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
-        self.turn.report(Fact::Reason(
+        self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
             format!("its first worker {death}"),
@@ -260,7 +263,7 @@ impl<W: World> Master<W> {
                 worker,
                 generation,
             } => {
-                // Otherwise its release has failed meanwhile; the next one asks for itself.
+                // Otherwise its release has failed meanwhile; the next release checks again.
                 if self.workers.candidate == Some(*generation) {
                     let (app, worker, generation) = (app.clone(), *worker, *generation);
                     self.probe_ended(&app, worker, generation, &job);
@@ -272,7 +275,7 @@ impl<W: World> Master<W> {
     fn probe_ended(&mut self, name: &Name, worker: WorkerId, generation: u64, job: &Ended) {
         if let Err(end) = &job.verdict {
             let why = job
-                .words
+                .output
                 .clone()
                 .unwrap_or_else(|| format!("the probe {end}"));
             return self.check_failed(name, worker, &format!("failed its check: {why}"));
@@ -280,10 +283,10 @@ impl<W: World> Master<W> {
         info!("app={name} check pid={}: passed", job.pid);
         let app = self.workers.apps.get(name);
         let plan = app.and_then(|app| app.plans.get(&generation));
-        // To a Python worker this is the sign to accept elsewhere. Another program would find it readable for ever.
+        // This tells a Python worker to accept on its other listeners. For another program the listener would stay readable.
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
-        self.turn.tell(name, Event::Checked(worker));
+        self.turn.queue_event(name, Event::Checked(worker));
     }
 }
 

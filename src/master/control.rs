@@ -1,6 +1,6 @@
-//! Those who call the control socket, and what they wait for: status, reload, scale, stop, reopen.
+//! Clients of the control socket, and their pending requests: status, reload, scale, stop, reopen.
 //!
-//! An answer begins with a line `ok` or `error REASON`; what was asked for follows.
+//! An answer begins with a line `ok` or `error REASON`; the result follows.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,32 +12,32 @@ use super::report;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
-use super::world::{CallerId, World};
+use super::world::{ClientId, World};
 use crate::release::Name;
 
-/// How often those who call are taken in when there was no descriptor left for them.
+/// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
 
-/// The most workers that an app may be scaled to.
-const MOST_WORKERS: i32 = 10_000;
+/// The maximum number of workers of an app.
+const MAX_WORKERS: i32 = 10_000;
 
-/// What a caller asks for.
+/// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Order {
-    /// All apps and workers.
+pub(super) enum Command {
+    /// Show all apps and workers.
     Status,
-    /// As HUP.
+    /// Reload, as with HUP.
     Reload,
-    /// As TERM.
+    /// Stop, as with TERM.
     Stop,
-    /// As USR1.
+    /// Reopen the log files, as with USR1.
     Reopen,
     /// `web=4`, `web=+1`, `web=-1`.
     Scale(String),
 }
 
-impl Order {
-    /// Reads a request.
+impl Command {
+    /// Parses a request.
     pub(super) fn parse(request: &str) -> Option<Self> {
         let words: Vec<&str> = request.split_whitespace().collect();
         Some(match words[..] {
@@ -51,40 +51,40 @@ impl Order {
     }
 }
 
-/// A status that is being put together. To read how much memory a process has takes the kernel as long as the process is
-/// large, so that one is read in each turn.
+/// A status that is being collected. Reading the memory of a process takes the kernel time in proportion to its size, so only
+/// one is read per turn.
 struct Gathering {
-    callers: Vec<CallerId>,
+    clients: Vec<ClientId>,
     left: Vec<Pid>,
     memory: HashMap<Pid, u64>,
 }
 
-/// What is known of the master as a whole, for its status.
+/// The state of the master as a whole, for its status.
 pub(super) struct Whole<'a> {
     pub(super) generation: Option<u64>,
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
 }
 
-/// The callers that wait.
+/// The waiting clients.
 #[derive(Default)]
 pub(super) struct Control {
-    /// When those who call are to be taken in, as that has failed.
+    /// When to accept clients again, after a failure.
     accept_at: Option<Instant>,
-    /// For the reload that starts next.
-    next_reload: Vec<CallerId>,
-    /// For the one under way.
-    reload: Vec<CallerId>,
-    /// For an app to have as many workers as are wanted.
-    scaled: Vec<(CallerId, Name)>,
-    stop: Vec<CallerId>,
+    /// Waiting for the next reload.
+    next_reload: Vec<ClientId>,
+    /// Waiting for the current reload.
+    reload: Vec<ClientId>,
+    /// Waiting until an app has the wanted number of workers.
+    scaled: Vec<(ClientId, Name)>,
+    stop: Vec<ClientId>,
     status: Option<Gathering>,
 }
 
 impl Control {
-    /// Takes in those who call.
+    /// Accepts clients.
     pub(super) fn accept<W: World>(&mut self, turn: &mut Turn<W>) {
-        let more = turn.world.accept_callers();
+        let more = turn.world.accept_clients();
         self.accept_at = more.then(|| turn.now + ACCEPT_RETRY);
     }
 
@@ -94,8 +94,8 @@ impl Control {
         gathers.into_iter().chain(self.accept_at).min()
     }
 
-    /// Tries again what has failed, and goes on with a status.
-    pub(super) fn go_on<W: World>(
+    /// Retries what has failed, and continues a status.
+    pub(super) fn resume<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         workers: &Workers,
@@ -108,7 +108,7 @@ impl Control {
             return;
         };
         if let Some(pid) = status.left.pop() {
-            // Who was reaped meanwhile is nobody to look at.
+            // One that was reaped meanwhile is skipped.
             let bytes = workers
                 .children
                 .get(pid)
@@ -117,74 +117,75 @@ impl Control {
             return;
         }
         if let Some(Gathering {
-            callers, memory, ..
+            clients, memory, ..
         }) = self.status.take()
         {
             let status = status_json(turn, workers, whole, &memory);
-            for caller in callers {
-                turn.world.answer(caller, &format!("ok\n{status}\n"));
+            for client in clients {
+                turn.world.answer(client, &format!("ok\n{status}\n"));
             }
         }
     }
 
-    /// Somebody wants the status.
-    pub(super) fn want_status(&mut self, workers: &Workers, caller: CallerId) {
+    /// A client requests the status.
+    pub(super) fn add_status(&mut self, workers: &Workers, client: ClientId) {
         let status = self.status.get_or_insert_with(|| {
             let children = workers.configured();
             let children = children.flat_map(|(name, _)| workers.children.of(name));
+            let children = children.filter(|(_, child)| child.adopted);
             Gathering {
-                callers: Vec::new(),
+                clients: Vec::new(),
                 left: children.map(|(pid, _)| pid).collect(),
                 memory: HashMap::new(),
             }
         });
-        status.callers.push(caller);
+        status.clients.push(client);
     }
 
-    /// Somebody waits for the next reload.
-    pub(super) fn want_reload(&mut self, caller: CallerId) {
-        self.next_reload.push(caller);
+    /// A client waits for the next reload.
+    pub(super) fn wait_for_reload(&mut self, client: ClientId) {
+        self.next_reload.push(client);
     }
 
-    /// Somebody waits for the end.
-    pub(super) fn want_stop(&mut self, caller: CallerId) {
-        self.stop.push(caller);
+    /// A client waits for the end.
+    pub(super) fn wait_for_stop(&mut self, client: ClientId) {
+        self.stop.push(client);
     }
 
-    /// Somebody waits for an app to have as many workers as are wanted.
-    pub(super) fn want_scaled(&mut self, caller: CallerId, app: Name) {
-        self.scaled.push((caller, app));
+    /// A client waits until an app has the wanted number of workers.
+    pub(super) fn wait_for_scale(&mut self, client: ClientId, app: Name) {
+        self.scaled.push((client, app));
     }
 
-    /// Answers those who wait for a number of workers, where it is there or will not come.
+    /// Answers clients that wait for a number of workers, if it is reached or will not be.
     pub(super) fn answer_scaled<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         workers: &Workers,
         stopping: bool,
     ) {
-        self.scaled.retain(|(caller, name)| {
+        self.scaled.retain(|(client, name)| {
             let app = workers.apps.get(name).filter(|app| !app.removed);
             let answer = match app.filter(|_| !stopping) {
                 Some(app) => scaled(name, app),
                 None => Some(format!("error {name} is being stopped\n")),
             };
             if let Some(answer) = &answer {
-                turn.world.answer(*caller, answer);
+                turn.world.answer(*client, answer);
             }
             answer.is_none()
         });
     }
 
-    /// A reload begins: who has asked until now waits for it.
+    /// A reload begins: clients that have requested one until now wait for it.
     pub(super) fn reload_begins(&mut self) {
         self.reload.append(&mut self.next_reload);
     }
 
     /// A reload is over.
     pub(super) fn reload_ends<W: World>(&mut self, turn: &mut Turn<W>, answer: &str) {
-        for caller in self.reload.drain(..) {
-            turn.world.answer(caller, answer);
+        for client in self.reload.drain(..) {
+            turn.world.answer(client, answer);
         }
     }
 
@@ -196,33 +197,33 @@ impl Control {
 
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
-        for caller in self.stop.drain(..) {
-            turn.world.answer(caller, "ok\n");
+        for client in self.stop.drain(..) {
+            turn.world.answer(client, "ok\n");
         }
-        for caller in self
+        for client in self
             .status
             .take()
             .into_iter()
-            .flat_map(|status| status.callers)
+            .flat_map(|status| status.clients)
         {
-            turn.world.answer(caller, "error the master has stopped\n");
+            turn.world.answer(client, "error the master has stopped\n");
         }
     }
 }
 
-/// By how many workers an app is to be scaled, and which.
+/// The app to scale, and the difference.
 ///
 /// # Errors
-/// What is wrong with the request.
+/// The request is invalid, for this reason.
 pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String> {
     let (name, number) = what
         .split_once('=')
-        .ok_or("write APP=NUMBER, as in web=4")?;
+        .ok_or("expected APP=NUMBER, such as web=4")?;
     let found = workers.configured().find(|(known, _)| &***known == name);
     let Some((name, app)) = found else {
         let names: Vec<_> = workers.configured().map(|(name, _)| &**name).collect();
         return Err(format!(
-            "there is no app \"{name}\" (there is: {})",
+            "there is no app \"{name}\" (configured: {})",
             names.join(", ")
         ));
     };
@@ -235,15 +236,15 @@ pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String
         false => given.saturating_sub(wanted),
     };
     let goal = wanted.saturating_add(by);
-    if !(1..=MOST_WORKERS).contains(&goal) {
+    if !(1..=MAX_WORKERS).contains(&goal) {
         return Err(format!(
-            "{name} would have {goal} workers; between 1 and {MOST_WORKERS} are possible"
+            "{name} would have {goal} workers; the number must be between 1 and {MAX_WORKERS}"
         ));
     }
     Ok((name.clone(), by))
 }
 
-/// What those learn who wait for a number of workers; nothing as long as it may still come.
+/// The answer to a client that waits for a number of workers; `None` while it may still be reached.
 fn scaled(name: &str, app: &App) -> Option<String> {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
     let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
@@ -306,7 +307,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         .record
         .and_then(|record| turn.world.read(&child.app, record, age));
     let seen = seen.filter(|seen| seen.pid != 0);
-    let state = match (&child.told, child.ready_at) {
+    let state = match (&child.signalled, child.ready_at) {
         (Some((_, reason)), _) => format!("leaving: {}", report::reason(*reason)),
         (None, Some(_)) => "ready".into(),
         (None, None) => "starting".into(),
@@ -317,7 +318,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "generation": child.generation,
         "pid": pid.as_raw(),
         "state": state,
-        "said": child.said,
+        "said": child.status_text,
         "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),

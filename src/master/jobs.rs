@@ -1,7 +1,8 @@
-//! Jobs: processes that run once, with a deadline and a verdict. A job that is late is told to end (TERM) and killed when it has not
-//! ended after a while (KILL).
+//! Jobs: processes that run once, with a deadline and a verdict. A job that exceeds its deadline gets SIGTERM, and SIGKILL after
+//! a grace period.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -11,18 +12,18 @@ use nix::unistd::Pid;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Whom, World};
+use super::world::{Exit, Target, World};
 use crate::release::{Generation, Name};
 use crate::supervisor::WorkerId;
 
-/// What a job is for.
+/// The task of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Task {
-    /// It checks the configuration.
+    /// Checks the configuration.
     Check,
-    /// It is the command `before` of an app.
+    /// Runs the command `before` of an app.
     Before(Name),
-    /// It asks the first worker of a generation for a page.
+    /// Requests a page from the first worker of a generation.
     Probe {
         app: Name,
         worker: WorkerId,
@@ -30,12 +31,22 @@ pub(super) enum Task {
     },
 }
 
-/// How much time a job has.
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check => f.write_str("check of the configuration"),
+            Self::Before(app) => write!(f, "app={app} before"),
+            Self::Probe { app, .. } => write!(f, "app={app} check"),
+        }
+    }
+}
+
+/// The time limits of a job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// To do what it is for.
+    /// The time for its task.
     pub(super) time: Duration,
-    /// To end when it is told to.
+    /// The time from SIGTERM to SIGKILL.
     pub(super) grace: Duration,
 }
 
@@ -43,8 +54,8 @@ struct Job {
     task: Task,
     limits: Limits,
     began: Instant,
-    /// It was told to end.
-    told: bool,
+    /// It was signalled to end.
+    signalled: bool,
     /// Its program could not be executed.
     not_executed: Option<String>,
 }
@@ -55,13 +66,13 @@ pub(super) struct Ended {
     pub(super) pid: Pid,
     /// How long it ran.
     pub(super) time: Duration,
-    /// What was wrong, unless it has succeeded.
+    /// Why it failed; `None` if it has succeeded.
     pub(super) verdict: Result<(), String>,
-    /// The last lines that it has written to standard error.
-    pub(super) words: Option<String>,
+    /// Its last output on standard error.
+    pub(super) output: Option<String>,
 }
 
-/// All jobs that run.
+/// All running jobs.
 #[derive(Default)]
 pub(super) struct Jobs {
     running: HashMap<Pid, Job>,
@@ -69,42 +80,42 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    /// A job was started.
+    /// Adds a job that was started.
     pub(super) fn add<W>(&mut self, turn: &Turn<W>, pid: Pid, task: Task, limits: Limits) {
         let job = Job {
             task,
             limits,
             began: turn.now,
-            told: false,
+            signalled: false,
             not_executed: None,
         };
         self.running.insert(pid, job);
         self.deadlines.set(pid, Some(turn.now + limits.time));
     }
 
-    /// Its program could not be executed; false if the process is no job.
+    /// The program of a process could not be executed. Returns false if the process is not a job.
     pub(super) fn not_executed(&mut self, pid: Pid, why: String) -> bool {
         let job = self.running.get_mut(&pid);
         job.map(|job| job.not_executed = Some(why)).is_some()
     }
 
-    /// A process was reaped. None if it is no job.
+    /// A process was reaped. `None` if it is not a job.
     pub(super) fn ended<W>(
         &mut self,
         turn: &Turn<W>,
         pid: Pid,
         exit: Exit,
-        words: Option<String>,
+        output: Option<String>,
     ) -> Option<Ended> {
         let job = self.running.remove(&pid)?;
         self.deadlines.set(pid, None);
         let time = turn.now.saturating_duration_since(job.began);
         let most = report::short(job.limits.time);
-        let verdict = match (job.not_executed, exit.is_success(), job.told) {
+        let verdict = match (job.not_executed, exit.is_success(), job.signalled) {
             (Some(why), ..) => Err(why),
             (None, true, false) => Ok(()),
             (None, _, true) => Err(format!(
-                "did not end within {most} and was told to: {exit} after {}",
+                "did not end within {most} and was terminated: {exit} after {}",
                 report::short(time)
             )),
             (None, false, false) => Err(format!("{exit} after {}", report::short(time))),
@@ -114,49 +125,50 @@ impl Jobs {
             pid,
             time,
             verdict,
-            words,
+            output,
         })
     }
 
-    /// Tells jobs to end of which nobody wants to know any more.
+    /// Terminates jobs whose results are no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&Task) -> bool) {
         for (&pid, job) in self.running.iter_mut().filter(|(_, job)| which(&job.task)) {
-            if !std::mem::replace(&mut job.told, true) {
+            if !std::mem::replace(&mut job.signalled, true) {
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
         }
     }
 
-    /// Leaves jobs that were told to end no more than so long.
+    /// Limits the remaining time of jobs that were signalled to end.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
         for (&pid, job) in &self.running {
-            if job.told && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
+            if job.signalled && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
                 self.deadlines.set(pid, Some(latest));
             }
         }
     }
 
-    /// Tells the late ones to end, and kills those that have not ended then.
+    /// Terminates jobs that exceed their time, and kills those that do not end then.
     pub(super) fn end_overdue<W: World>(&mut self, turn: &mut Turn<W>) {
         for pid in self.deadlines.take_due(turn.now) {
             let Some(job) = self.running.get_mut(&pid) else {
                 continue;
             };
-            if job.told {
+            if job.signalled {
                 let grace = report::short(job.limits.grace);
-                warn!("job pid={pid}: sending SIGKILL (it did not end within {grace} of SIGTERM)");
-                turn.world.signal(pid, Signal::SIGKILL, Whom::Session);
+                let task = &job.task;
+                warn!("{task} pid={pid}: sending SIGKILL (still running {grace} after SIGTERM)");
+                turn.world.signal(pid, Signal::SIGKILL, Target::Session);
             } else {
-                job.told = true;
+                job.signalled = true;
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
         }
     }
 
-    /// When the next job is late.
+    /// When the next time limit of a job expires.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.next()
     }
@@ -166,15 +178,15 @@ impl Jobs {
         self.running.contains_key(&pid)
     }
 
-    /// Whether none runs.
+    /// Whether no job runs.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }
 }
 
-/// Tells a job to end; one that is stopped has to go on for that.
+/// Sends SIGTERM to a job, and SIGCONT, because a stopped process would not handle it.
 fn terminate<W: World>(turn: &mut Turn<W>, pid: Pid) {
     for signal in [Signal::SIGTERM, Signal::SIGCONT] {
-        turn.world.signal(pid, signal, Whom::Session);
+        turn.world.signal(pid, signal, Target::Session);
     }
 }

@@ -1,9 +1,8 @@
-//! Apps whose number of workers follows their load: looking at it while there is something to do, and noticing when
-//! there is something to do again.
+//! Apps whose number of workers follows their load.
 //!
-//! While an app is busy the master looks at it every [`TICK`]. When it was quiet for [`QUIET`] it stops: the marks in
-//! the scoreboard (see [`super::watch`]) make WSGI workers say when they begin a request, and the
-//! listeners of other apps, and of those that may have no worker at all, wake the master by the next connection.
+//! While an app is busy the master checks its load every [`TICK`]. When the app was quiet for [`QUIET`] the checks stop: the marks
+//! in the scoreboard (see [`super::watch`]) make WSGI workers report the beginning of a request, and for other apps, and those
+//! without workers, the next connection to a listener wakes the master.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,34 +18,34 @@ use crate::plan::{self, Plan};
 use crate::release::Name;
 use crate::supervisor::{Event, Load};
 
-/// How often the load of a busy app is looked at.
+/// The interval of load checks of a busy app.
 const TICK: Duration = Duration::from_millis(100);
 
-/// After so long without anything to do an app is left alone.
+/// The time without load after which the checks of an app stop.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// What a look has found.
+/// The result of a load check.
 struct Seen {
     load: Load,
-    /// Something is being done, or waits.
+    /// A request is running or a connection is waiting.
     active: bool,
     /// The records of the idle workers.
     records: Vec<u32>,
 }
 
-/// The apps that are followed, and when each is looked at.
+/// The apps whose load is followed, and when each is checked next.
 #[derive(Default)]
 pub(super) struct Loads {
     /// The plans of the apps whose number of workers follows their load.
     followed: BTreeMap<Name, plan::App>,
     looks: Timers<Name>,
     quiet_since: BTreeMap<Name, Instant>,
-    /// Listeners that wake the master by their next connection, with the apps that wait for it.
+    /// Listeners whose next connection wakes the master, with the apps that wait for it.
     listeners: BTreeMap<Address, BTreeSet<Name>>,
 }
 
 impl Loads {
-    /// A configuration has come into force: the load of its apps counts from now on.
+    /// A configuration was committed: follows the load of its apps from now on.
     pub(super) fn follow<W: World>(&mut self, turn: &mut Turn<W>, plan: &Plan) {
         self.stop(turn);
         for (name, app) in &plan.apps {
@@ -58,7 +57,7 @@ impl Loads {
         }
     }
 
-    /// A listener is about to be closed, or an app to go: nothing is followed any more.
+    /// Follows no app any more, because a listener is about to be closed, or an app to be removed.
     pub(super) fn stop<W: World>(&mut self, turn: &mut Turn<W>) {
         for address in std::mem::take(&mut self.listeners).into_keys() {
             turn.world.watch_listener(&address, false);
@@ -66,14 +65,14 @@ impl Loads {
         *self = Self::default();
     }
 
-    /// A worker of an app has begun to do something.
-    pub(super) fn begins<W>(&mut self, turn: &Turn<W>, name: &Name) {
+    /// A worker of an app has become busy.
+    pub(super) fn becomes_busy<W>(&mut self, turn: &Turn<W>, name: &Name) {
         if self.followed.contains_key(name) {
             self.look_from(name, turn.now);
         }
     }
 
-    /// A connection waits at a listener that wakes the master.
+    /// A connection waits at a watched listener.
     pub(super) fn connection_waits<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -88,18 +87,18 @@ impl Loads {
             self.stop_waiting(turn, &name);
             let app = workers.apps.get(&name);
             let ready = app.map_or(0, |app| app.supervisor.counts().ready);
-            // Where somebody may take it at once, it is given the time for it.
+            // If a worker may accept it at once, give it time to do so.
             let patience = if ready == 0 { Duration::ZERO } else { TICK };
             self.look_from(&name, turn.now + patience);
         }
     }
 
-    /// When an app is looked at next.
+    /// When the next load check is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.looks.next()
     }
 
-    /// Looks at all apps whose time has come.
+    /// Checks the load of all apps that are due.
     pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, workers: &Workers) {
         for name in self.looks.take_due(turn.now) {
             if let Some(plan) = self.followed.get(&name).cloned() {
@@ -119,9 +118,9 @@ impl Loads {
             return;
         };
         let seen = see(turn, workers, name, plan);
-        // Who starts just now may be all that is needed.
+        // A worker that is starting may be all that is needed.
         if seen.load.busy.is_some() || app.supervisor.counts().starting == 0 {
-            turn.tell(name, Event::Load(seen.load));
+            turn.queue_event(name, Event::Load(seen.load));
         }
         if seen.active {
             self.quiet_since.remove(name);
@@ -132,12 +131,12 @@ impl Loads {
         if quiet_since + QUIET > turn.now {
             self.looks.set(name.clone(), Some(turn.now + TICK));
         } else {
-            self.leave_alone(turn, workers, name, plan, &seen.records);
+            self.stop_checks(turn, workers, name, plan, &seen.records);
         }
     }
 
-    /// Nothing is to be seen any more: lets the workers, or the listeners, say when there is.
-    fn leave_alone<W: World>(
+    /// The app is quiet: lets the workers, or the listeners, report the next load.
+    fn stop_checks<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         workers: &Workers,
@@ -158,7 +157,7 @@ impl Loads {
                 turn.world.watch_listener(address, true);
             }
         }
-        // It may have begun just before the mark was there.
+        // A request may have begun just before the mark was set.
         if see(turn, workers, name, plan).active {
             self.look_from(name, turn.now + TICK);
         }
@@ -206,7 +205,7 @@ fn see<W: World>(turn: &Turn<W>, workers: &Workers, name: &Name, plan: &plan::Ap
         let running = turn.world.read(name, record, age);
         let running = running.map_or(0, |seen| seen.threads_busy);
         active |= running > 0;
-        if child.told.is_none() {
+        if child.signalled.is_none() {
             ready += 1;
             busy += u32::from(running >= u64::from(threads));
             if running == 0 {
@@ -214,7 +213,7 @@ fn see<W: World>(turn: &Turn<W>, workers: &Workers, name: &Name, plan: &plan::Ap
             }
         }
     }
-    // What waits while somebody is free is about to be taken.
+    // A waiting connection is about to be accepted if a worker is free.
     let waiting = if busy < ready { 0 } else { queue };
     Seen {
         load: Load {

@@ -1,5 +1,5 @@
-//! Where what processes write goes: the log files' writers, and the pipes from which the master reads what a process writes while
-//! it starts.
+//! The output of processes: the writers of log files, and the pipes through which the master reads the standard error of processes
+//! while they start.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use nix::unistd::Pid;
 
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Heard, World};
+use super::world::{Exit, ReadState, World};
 
-/// When all have ended, what they have written is still passed on for so long.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long the master still forwards output after all processes have ended.
+const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// A process that writes more than is read at a time is left alone for so long, and for as long again for each other one that does:
-/// so all of them together cost a small share of the master's time, and wait for it.
+/// A process that writes more than is read at a time is paused for this long, and for as long again for each other one that does:
+/// so all of them together take a small share of the master's time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What the master reads of others, and how long it still waits for writers at the end.
+/// The pipes that the master reads, and how long it still waits for writers at the end.
 #[derive(Default)]
 pub(super) struct Logs {
     paused: Timers<Pid>,
@@ -27,37 +27,37 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    /// A process has written to its standard error.
+    /// Reads the standard error of a process.
     pub(super) fn read<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
         match turn.world.read_stderr(pid) {
-            Heard::All => {
+            ReadState::All => {
                 self.flooding.remove(&pid);
             }
-            Heard::Enough => {
+            ReadState::Enough => {
                 self.flooding.insert(pid);
                 turn.world.watch_stderr(pid, false);
                 let pause = PAUSE * self.flooding.len() as u32;
                 self.paused.set(pid, Some(turn.now + pause));
             }
-            // It has ended, which is told soon, or has gone over to its real standard error.
-            Heard::End => {
+            // It has ended, which will be reported soon, or has switched to its real standard error.
+            ReadState::End => {
                 self.forget(pid);
                 turn.world.watch_stderr(pid, false);
             }
         }
     }
 
-    /// Goes on with processes that were left alone.
+    /// Continues to read from paused processes.
     pub(super) fn resume<W: World>(&mut self, turn: &mut Turn<W>) {
         for pid in self.paused.take_due(turn.now) {
             turn.world.watch_stderr(pid, true);
         }
     }
 
-    /// Reads what is left of what a process has written, and no more; the last lines of it.
-    pub(super) fn last_words<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<String> {
+    /// Reads the rest of a process's output, and stops reading. Returns the last lines of it.
+    pub(super) fn last_output<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<String> {
         self.forget(pid);
-        turn.world.last_words(pid)
+        turn.world.last_output(pid)
     }
 
     fn forget(&mut self, pid: Pid) {
@@ -65,7 +65,7 @@ impl Logs {
         self.paused.set(pid, None);
     }
 
-    /// Replaces the writers of log files that have died.
+    /// Replaces dead writers of log files.
     pub(super) fn replace_writers<W: World>(&mut self, turn: &mut Turn<W>) {
         for (file, error) in turn.world.replace_log_writers(turn.now) {
             let path = file.path.display();
@@ -85,12 +85,12 @@ impl Logs {
         true
     }
 
-    /// At the end: whether what was written has reached the files, as far as that can be waited for.
+    /// At the end: whether the output has reached the files, as far as the master can wait for it.
     pub(super) fn are_written<W: World>(&mut self, turn: &mut Turn<W>) -> bool {
         turn.world.keep_log_files(&BTreeSet::new());
         let until = *self
             .last_words_until
-            .get_or_insert_with(|| turn.now + LAST_WORDS);
+            .get_or_insert_with(|| turn.now + FLUSH_TIME);
         turn.world.log_files_are_quiet() || turn.now >= until
     }
 

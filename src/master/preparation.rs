@@ -1,5 +1,5 @@
-//! What comes before the first worker of a generation: the configuration is checked by a job, listeners and log files are
-//! opened, and each app's command `before` has to succeed. What was opened is closed again when the candidate fails.
+//! The preparation of a generation, before its first worker: a job checks the configuration, listeners and log files are opened,
+//! and each app's command `before` must succeed. Everything opened is closed again if the candidate fails.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::config::Address;
 use crate::plan::{LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
 
-/// What checks the configuration asks name services and slow disks, but not for longer.
+/// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
     time: Duration::from_secs(60),
     grace: Duration::from_secs(2),
 };
 
-/// A disk that has not opened the log files by then is taken for broken.
+/// The time in which a log file must be opened.
 const OPENING: Duration = Duration::from_secs(10);
 
 /// A checked configuration, and what was opened for it.
@@ -31,11 +31,11 @@ pub(super) struct Candidate {
 }
 
 enum Step {
-    /// The job runs that checks the configuration.
+    /// The job that checks the configuration is running.
     Checking,
-    /// These log files are being opened, until then at most.
+    /// These log files are being opened, until this time at most.
     Opening(BTreeSet<LogFile>, Instant),
-    /// The command of one app runs; those of these are left.
+    /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
 }
 
@@ -44,7 +44,7 @@ enum Step {
 pub(super) struct Preparation {
     step: Option<Step>,
     candidate: Option<Candidate>,
-    /// The first start runs no commands: they belong to a reload.
+    /// Whether this is the first start, which runs no `before` commands: they belong to a reload.
     is_first: bool,
     generation: Generation,
 }
@@ -86,11 +86,11 @@ impl Preparation {
     pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, ended: Ended) {
         let found = turn.world.checked(ended.pid);
         if self.step.take().is_none() {
-            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
         }
         let plan = match (ended.verdict, found) {
             (_, Ok(plan)) => plan,
-            // What is wrong with the configuration is what it says, not how it ended.
+            // The reason is the result of the check, not the exit status of the process.
             (Err(_), Err(reason)) if !reason.is_empty() => return self.fail(turn, reason),
             (Err(end), Err(_)) => {
                 return self.fail(turn, format!("the check of the configuration {end}"));
@@ -124,7 +124,7 @@ impl Preparation {
         });
         match reason {
             Some(reason) => self.fail(turn, reason),
-            None => self.go_on_when_open(turn, jobs),
+            None => self.continue_when_open(turn, jobs),
         }
     }
 
@@ -138,10 +138,10 @@ impl Preparation {
                 self.fail(turn, reason);
             }
         }
-        self.go_on_when_open(turn, jobs);
+        self.continue_when_open(turn, jobs);
     }
 
-    /// When the log files have to be open.
+    /// The time limit for opening the log files.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
             Some(Step::Opening(_, until)) => Some(*until),
@@ -149,7 +149,7 @@ impl Preparation {
         }
     }
 
-    /// Gives up when they are not.
+    /// Fails if log files are not open in time.
     pub(super) fn give_up_opening<W>(&mut self, turn: &mut Turn<W>) {
         if let Some(Step::Opening(waiting, until)) = &self.step
             && *until <= turn.now
@@ -157,13 +157,13 @@ impl Preparation {
         {
             let (path, time) = (file.path.display(), report::short(OPENING));
             let reason = format!(
-                "cannot write the log file {path}: it is not open after {time} (does the disk answer?)"
+                "cannot write the log file {path}: it was not opened within {time} (check the disk)"
             );
             self.fail(turn, reason);
         }
     }
 
-    fn go_on_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+    fn continue_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         if let Some(Step::Opening(waiting, _)) = &self.step
             && waiting.is_empty()
             && let Some(candidate) = &self.candidate
@@ -188,7 +188,7 @@ impl Preparation {
             self.step = None;
             let apps = candidate.plan.apps.keys();
             let apps = apps.map(|name| name.as_str().into()).collect();
-            return turn.report(Fact::Prepared(apps));
+            return turn.queue_fact(Fact::Prepared(apps));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -200,7 +200,7 @@ impl Preparation {
             launch: command,
             role: Role::Job,
             generation: self.generation,
-            heard: true,
+            captured: true,
             private: Private::None,
         });
         match started {
@@ -232,7 +232,7 @@ impl Preparation {
         ended: Ended,
     ) {
         let Some(Step::Commands(left)) = self.step.take() else {
-            return turn.report(Fact::NotPrepared("the master is stopping".into()));
+            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
         };
         let (pid, time) = (ended.pid, report::short(ended.time));
         match ended.verdict {
@@ -241,7 +241,7 @@ impl Preparation {
                 self.next_command(turn, jobs, left);
             }
             Err(why) => {
-                let why = why + &report::last_words(ended.words.as_deref());
+                let why = why + &report::last_output(ended.output.as_deref());
                 error!("app={name} before pid={pid}: {why}");
                 self.fail(turn, format!("app={name}: its command `before` {why}"));
             }
@@ -250,10 +250,10 @@ impl Preparation {
 
     fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
         self.step = None;
-        turn.report(Fact::NotPrepared(reason));
+        turn.queue_fact(Fact::NotPrepared(reason));
     }
 
-    /// Nobody waits for it any more.
+    /// Abandons the preparation: its result is no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         jobs.abandon(turn, |task| matches!(task, Task::Check | Task::Before(_)));
         if self
@@ -265,17 +265,17 @@ impl Preparation {
         }
     }
 
-    /// The candidate that was prepared.
+    /// The prepared candidate.
     pub(super) fn candidate(&self) -> Option<&Candidate> {
         self.candidate.as_ref()
     }
 
-    /// The candidate is taken.
+    /// Takes the prepared candidate.
     pub(super) fn take(&mut self) -> Option<Candidate> {
         self.candidate.take()
     }
 
-    /// Closes what was opened for the candidate.
+    /// Closes everything that was opened for the candidate.
     pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>) {
         if let Some(candidate) = self.candidate.take() {
             turn.world.close_listeners(&candidate.listeners);

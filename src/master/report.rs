@@ -1,4 +1,4 @@
-//! What the log says: of each process with its app, slot, generation and pid, of each death why.
+//! The texts of log lines and of the status: the tag of each process (app, slot, generation and pid), the reason of each death.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use super::world::Exit;
 use crate::supervisor::{Action, Counts, Reason};
 use crate::sys::Stage;
 
-/// A line on all apps is not longer, in characters: the init system takes 4096 bytes at most, with everything else that it is told.
-const LONGEST_STATUS: usize = 1000;
+/// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
+const MAX_STATUS: usize = 1000;
 
 /// `app=web worker=3 gen=2 pid=4711`
 pub struct Tag<'a>(pub &'a Child, pub Pid);
@@ -29,10 +29,10 @@ impl fmt::Display for Tag<'_> {
     }
 }
 
-/// What a failed start was about, in words that follow "failed at".
+/// The stage of a failed start, to follow "failed at".
 pub fn stage(stage: Stage) -> &'static str {
     match stage {
-        Stage::Session => "making a session",
+        Stage::Session => "creating a session",
         Stage::Descriptors => "passing the descriptors",
         Stage::Group => "changing the group",
         Stage::User => "changing the user",
@@ -41,14 +41,14 @@ pub fn stage(stage: Stage) -> &'static str {
     }
 }
 
-/// Why a worker died.
+/// The cause of a worker's death.
 pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> String {
     let ended = match out_of_memory {
         true => "killed by the kernel because memory ran out (SIGKILL)".to_owned(),
         false => exit.to_string(),
     };
     let age = short(now.saturating_duration_since(child.asked_for));
-    let Some((signal, why)) = child.told else {
+    let Some((signal, why)) = child.signalled else {
         let by = match exit {
             Exit::Signal(..) if !out_of_memory => ", not by preforkd",
             _ => "",
@@ -67,11 +67,11 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
     }
 }
 
-/// What the supervisor made of a death, in words; `wait` says how long crashes still hold a replacement back, if one is needed.
+/// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);
     if any(|action| matches!(action, Action::Failed(_))) {
-        return "its generation is given up".into();
+        return "its generation has failed".into();
     }
     if any(|action| matches!(action, Action::GaveUp(_))) {
         return "its app is given up".into();
@@ -81,18 +81,18 @@ pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     }
     match wait {
         Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
-        _ => "no replacement is needed now".into(),
+        _ => "no replacement is needed".into(),
     }
 }
 
-/// What a process wrote last, to follow how it died.
-pub fn last_words(words: Option<&str>) -> String {
-    words.map_or(String::new(), |words| {
-        format!(" (its last output: {words})")
+/// The last output of a process, to follow the cause of its death.
+pub fn last_output(output: Option<&str>) -> String {
+    output.map_or(String::new(), |output| {
+        format!(" (its last output: {output})")
     })
 }
 
-/// A reason as the log says it.
+/// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
@@ -118,12 +118,12 @@ pub fn workers(number: usize) -> String {
     }
 }
 
-/// One line on all apps: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, those come first that are not as wanted,
-/// and the others are counted.
+/// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
+/// come first, and the others are counted.
 pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
     let mut apps: Vec<_> = apps.collect();
     let line = join(&apps);
-    if line.chars().count() <= LONGEST_STATUS {
+    if line.chars().count() <= MAX_STATUS {
         return line;
     }
     let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
@@ -133,7 +133,7 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
     let (mut line, mut shown) = (String::new(), 0);
     for app in apps.iter().filter(|app| !is_well(app)) {
         let next = one(*app) + "; ";
-        if line.chars().count() + next.chars().count() > LONGEST_STATUS {
+        if line.chars().count() + next.chars().count() > MAX_STATUS {
             break;
         }
         line += &next;
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_says_why_a_worker_died() {
+    fn one_line_gives_the_cause_of_a_death() {
         let now = Instant::now();
         let pid = Pid::from_raw(9);
         let mut child = Child {
@@ -215,13 +215,13 @@ mod tests {
             death(&child, killed, later, true),
             "killed by the kernel because memory ran out (SIGKILL), after 1.5s"
         );
-        child.told = Some((Signal::SIGTERM, Reason::Stop));
+        child.signalled = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(death(&child, good, later, false), "ended (stop)");
         assert_eq!(
             death(&child, bad, later, false),
             "exited with status 1 after our SIGTERM (stop)"
         );
-        child.told = Some((Signal::SIGKILL, Reason::GracefulTimeout));
+        child.signalled = Some((Signal::SIGKILL, Reason::GracefulTimeout));
         assert_eq!(
             death(&child, killed, later, false),
             "killed by SIGKILL after our SIGKILL (still running after graceful_timeout)"
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_names_every_app_and_what_is_not_as_wanted() {
+    fn the_status_names_every_app_and_its_state() {
         let all = Counts {
             wanted: 4,
             ready: 4,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_many_apps_counts_those_that_are_well() {
+    fn the_status_of_many_apps_counts_those_in_order() {
         let names: Vec<_> = (0..200)
             .map(|n| format!("customer-portal-{n:03}-production"))
             .collect();
@@ -271,7 +271,7 @@ mod tests {
         );
         let line = apps(200);
         assert!(
-            line.len() < LONGEST_STATUS + 100 && line.contains(" other apps "),
+            line.len() < MAX_STATUS + 100 && line.contains(" other apps "),
             "{line}"
         );
     }

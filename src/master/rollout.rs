@@ -1,4 +1,4 @@
-//! Performing what [`crate::release`] decides.
+//! Performs the actions of [`crate::release`].
 
 use log::{debug, error, info, warn};
 
@@ -13,14 +13,14 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         match action {
             Action::Prepare => {
-                turn.world.tell_init(&Notice::Reloading);
+                turn.world.notify_init(&Notice::Reloading);
                 self.control.reload_begins();
                 let generation = self.release.next();
                 self.preparation.begin(turn, &mut self.jobs, generation);
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, _) => self.propose(generation),
-            Action::Commit(name) => turn.tell(&name, Event::Commit),
+            Action::Commit(name) => turn.queue_event(&name, Event::Commit),
             Action::Remove(name) => {
                 if self
                     .release
@@ -31,7 +31,7 @@ impl<W: World> Master<W> {
                 }
                 self.workers.remove(turn, &name);
             }
-            Action::RollBack(name) => turn.tell(&name, Event::Rollback),
+            Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
                 self.workers.candidate = None;
@@ -46,7 +46,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Lets one worker of each app prove the candidate.
+    /// Starts one worker of each app to prove the candidate.
     fn propose(&mut self, generation: Generation) {
         let Some(candidate) = self.preparation.candidate() else {
             return;
@@ -54,20 +54,21 @@ impl<W: World> Master<W> {
         self.workers.candidate = Some(generation);
         for (name, app) in &candidate.plan.apps {
             let name = name.as_str().into();
-            if let Err(error) = self.turn.world.admit(&name, app) {
-                let reason = format!("its workers cannot be heard: {error}");
+            if let Err(error) = self.turn.world.add_app(&name, app) {
+                let reason = format!("cannot receive messages from its workers: {error}");
                 self.turn
-                    .report(Fact::Reason(name.clone(), generation, reason));
-                self.turn.report(Fact::Failed(name, generation));
+                    .queue_fact(Fact::Reason(name.clone(), generation, reason));
+                self.turn.queue_fact(Fact::Failed(name, generation));
                 continue;
             }
             self.workers.configure(&name, generation, app.clone());
             let policy = app.policy.clone();
-            self.turn.tell(&name, Event::Propose(generation, policy));
+            self.turn
+                .queue_event(&name, Event::Propose(generation, policy));
         }
     }
 
-    /// The candidate is the running configuration now.
+    /// Makes the candidate the running configuration.
     fn take_over(&mut self, generation: Generation) {
         let Some(candidate) = self.preparation.take() else {
             return;
@@ -80,7 +81,7 @@ impl<W: World> Master<W> {
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
             {
-                info!("app={name}: no longer configured; its workers finish what they serve");
+                info!("app={name}: no longer configured; its workers finish their requests");
             }
             if old.pid_file != plan.pid_file {
                 warn!("pid_file has changed; this takes effect when preforkd is restarted");
@@ -89,9 +90,9 @@ impl<W: World> Master<W> {
         self.workers.candidate = None;
         self.workers.serving = true;
         self.loads.stop(turn);
-        let (closed, complaints) = turn.world.keep_listeners(&plan.listeners);
-        for complaint in complaints {
-            warn!("the change of a listener does not take effect: {complaint}");
+        let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
+        for failure in failures {
+            warn!("the change of a listener does not take effect: {failure}");
         }
         for address in closed {
             info!("no longer listening on {address}");
@@ -114,11 +115,11 @@ impl<W: World> Master<W> {
         info!("generation {generation} is ready: {status}{place}");
         let answer = format!("ok\ngeneration {generation}: {status}\n");
         let line = self.status_line();
-        self.turn.world.tell_init(&Notice::Ready(line));
+        self.turn.world.notify_init(&Notice::Ready(line));
         self.control.reload_ends(&mut self.turn, &answer);
     }
 
-    /// Says that a reload has failed and what that means.
+    /// Reports that a reload has failed, and the consequence.
     fn announce_failure(&mut self, reason: &str) {
         let keeping = match self.release.current() {
             Some(generation) => format!("keeping generation {generation}"),
@@ -127,18 +128,18 @@ impl<W: World> Master<W> {
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
-        self.turn.world.tell_init(&notice);
+        self.turn.world.notify_init(&notice);
         self.refused = Some(refused);
         let answer = format!("error {reason}; {keeping}\n");
         self.control.reload_ends(&mut self.turn, &answer);
     }
 
-    /// Tells the release how far the rollout is.
+    /// Reports the progress of the rollout to the release.
     pub(super) fn watch_rollout(&mut self) -> bool {
         if !matches!(self.release.state(), State::RollingOut { .. }) {
             return false;
         }
-        // A generation in trouble is not waited for, but the first one has to come up.
+        // Do not wait for a generation in trouble, except the first one, which must start.
         let may_be_in_trouble = self.release.outcome().is_some();
         let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
         let complete = apps.all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
@@ -147,11 +148,11 @@ impl<W: World> Master<W> {
             false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
             false => return false,
         };
-        self.turn.report(fact);
+        self.turn.queue_fact(fact);
         true
     }
 
-    /// Whether no app comes further by itself: each is complete, in trouble, or without workers because it is paused.
+    /// Whether no app makes progress: each is complete, in trouble, or paused without workers.
     fn is_stuck(&self) -> bool {
         let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
         apps.all(|supervisor| {

@@ -1,52 +1,52 @@
-//! What signals, and those who call the control socket, ask the master for.
+//! Performs the requests of signals and of clients of the control socket.
 
 use std::time::Duration;
 
 use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 
-use super::control::{self, Order};
+use super::control::{self, Command};
 use super::workers::App;
-use super::world::{CallerId, Notice, World};
+use super::world::{ClientId, Notice, World};
 use super::{Master, Outcome};
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
 use crate::supervisor::Event;
 
-/// How long what was told to end has after SIGINT.
+/// How long processes have to end after SIGINT.
 const STOP_NOW: Duration = Duration::from_secs(1);
 
 impl<W: World> Master<W> {
-    /// Does what the signals ask for that have arrived; says whether a child has changed.
-    pub(super) fn take_signals(&mut self) -> bool {
+    /// Performs the requests of the signals that have arrived. Returns whether a child has changed.
+    pub(super) fn handle_signals(&mut self) -> bool {
         let arrived = self.turn.world.signals();
         for arrived in &arrived {
             if let Some((signal, request)) = signals::request(arrived.number) {
                 let sender = arrived.sender;
                 let sender = sender.map_or(String::new(), |pid| format!(" from pid {pid}"));
-                self.obey(&format!("{signal}{sender}"), request);
+                self.perform_request(&format!("{signal}{sender}"), request);
             }
         }
         let mut arrived = arrived.iter();
         arrived.any(|arrived| arrived.number == Signal::SIGCHLD as i32)
     }
 
-    fn obey(&mut self, from: &str, request: Request) {
+    fn perform_request(&mut self, from: &str, request: Request) {
         match request {
             Request::Reload if self.is_stopping() => {
                 info!("{from}: not reloading: the master is stopping");
             }
             Request::Reload => {
                 info!("{from}: reload");
-                self.turn.report(Fact::Requested);
+                self.turn.queue_fact(Fact::Requested);
             }
             Request::Stop | Request::StopNow if self.is_stopping() => {
                 info!("{from}: stopping now");
-                self.tell_all(&Event::StopNow);
+                self.queue_for_all(&Event::StopNow);
                 self.hurry(Duration::ZERO);
             }
             Request::Stop => {
-                info!("{from}: stopping; workers finish what they serve");
+                info!("{from}: stopping; workers finish their requests");
                 self.stop(&Event::Stop);
             }
             Request::StopNow => {
@@ -57,11 +57,11 @@ impl<W: World> Master<W> {
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
             Request::Pause if self.turn.world.has_terminal() => {
-                debug!("{from}: the size of a terminal has changed")
+                debug!("{from}: ignored, because the size of a terminal has changed")
             }
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
-                self.tell_all(&Event::Pause);
+                self.queue_for_all(&Event::Pause);
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
@@ -75,45 +75,45 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Does what a caller of the control socket asks for.
-    pub(super) fn serve_caller(&mut self, caller: CallerId, request: &str) {
+    /// Performs the request of a client of the control socket.
+    pub(super) fn serve_client(&mut self, client: ClientId, request: &str) {
         debug!("control: {request}");
-        match Order::parse(request) {
-            Some(Order::Status) => self.control.want_status(&self.workers, caller),
-            Some(Order::Reload) if self.is_stopping() => {
+        match Command::parse(request) {
+            Some(Command::Status) => self.control.add_status(&self.workers, client),
+            Some(Command::Reload) if self.is_stopping() => {
                 self.turn
                     .world
-                    .answer(caller, "error the master is stopping\n");
+                    .answer(client, "error the master is stopping\n");
             }
-            Some(Order::Reload) => {
-                self.control.want_reload(caller);
-                self.obey("control", Request::Reload);
+            Some(Command::Reload) => {
+                self.control.wait_for_reload(client);
+                self.perform_request("control", Request::Reload);
             }
-            Some(Order::Stop) => {
-                self.control.want_stop(caller);
-                self.obey("control", Request::Stop);
+            Some(Command::Stop) => {
+                self.control.wait_for_stop(client);
+                self.perform_request("control", Request::Stop);
             }
-            Some(Order::Reopen) => {
-                self.obey("control", Request::Reopen);
-                self.turn.world.answer(caller, "ok\n");
+            Some(Command::Reopen) => {
+                self.perform_request("control", Request::Reopen);
+                self.turn.world.answer(client, "ok\n");
             }
-            Some(Order::Scale(what)) => match control::scale(&what, &self.workers) {
+            Some(Command::Scale(what)) => match control::scale(&what, &self.workers) {
                 Ok((name, by)) => {
                     self.scale("control", &name, by);
-                    self.control.want_scaled(caller, name);
+                    self.control.wait_for_scale(client, name);
                 }
-                Err(reason) => self.turn.world.answer(caller, &format!("error {reason}\n")),
+                Err(reason) => self.turn.world.answer(client, &format!("error {reason}\n")),
             },
             None => {
                 let answer = format!("error unknown request \"{request}\"\n");
-                self.turn.world.answer(caller, &answer);
+                self.turn.world.answer(client, &answer);
             }
         }
     }
 
     fn scale_all(&mut self, from: &str, by: i32) {
         let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
-        // What listens nowhere is often meant to run once (a scheduler), and a signal names no app.
+        // An app without a listener is often meant to run once (a scheduler), and a signal names no app.
         let any_listens = self.workers.apps.values().any(listens);
         let apps = self.workers.apps.iter();
         let scaled = apps.filter(|(_, app)| !any_listens || listens(app));
@@ -127,25 +127,25 @@ impl<W: World> Master<W> {
             let wanted = app.supervisor.counts().wanted;
             let wanted = wanted.saturating_add_signed(by).max(1);
             info!("{from}: app={name}: {wanted} workers wanted");
-            self.turn.tell(name, Event::Scale(by));
+            self.turn.queue_event(name, Event::Scale(by));
         }
     }
 
-    /// Whether everything is to end.
+    /// Whether the master is stopping.
     pub(super) fn is_stopping(&self) -> bool {
         *self.release.state() == State::Stopped
     }
 
-    /// Begins the stop; the event says how much time workers have.
+    /// Begins the stop. The event determines the time limits of workers.
     pub(super) fn stop(&mut self, event: &Event) {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
         self.loads.stop(&mut self.turn);
         let line = self.status_line();
-        self.turn.world.tell_init(&Notice::Stopping(line));
+        self.turn.world.notify_init(&Notice::Stopping(line));
         self.control.stop_begins(&mut self.turn);
-        self.tell_all(event);
+        self.queue_for_all(event);
         self.jobs.abandon(&mut self.turn, |_| true);
         for key in self.templates.keys() {
             self.workers
@@ -153,7 +153,7 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// The stop ends with this outcome, which is said as the reason.
+    /// Stops with this outcome, and reports the reason.
     pub(super) fn stop_with(&mut self, outcome: Outcome, reason: String) {
         self.outcome = outcome;
         self.refused = Some(reason);
@@ -165,9 +165,9 @@ impl<W: World> Master<W> {
         self.jobs.hurry(self.turn.now, grace);
     }
 
-    fn tell_all(&mut self, event: &Event) {
+    fn queue_for_all(&mut self, event: &Event) {
         for name in self.workers.names() {
-            self.turn.tell(&name, event.clone());
+            self.turn.queue_event(&name, event.clone());
         }
     }
 }

@@ -1,21 +1,22 @@
 //! The real loop in a simulated world: forks fail, exits come in any order and their signals merge, messages are late or lost,
-//! process ids are used again at once, configurations, checks, commands and templates fail or hang, and the master itself stands
-//! still for a while. Whatever happens, the promises hold after every turn.
+//! process ids are reused at once, configurations, checks, commands and templates fail or hang, and the master itself is suspended
+//! for a while. Whatever happens, the promises hold after every turn.
 //!
-//! A failed history prints its steps, which proptest has made as few as it can; found ones are kept as tests below.
+//! A failed history prints its steps, which proptest has minimised; known ones are kept as tests below.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use preforkd_worker::messages::Reply;
 use proptest::prelude::*;
 
 mod disk;
 mod kernel;
 mod world;
 
-use super::world::{Arrived, CallerId, Notice, Source, World};
+use super::world::{Arrived, ClientId, Notice, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
 use disk::{Code, Disk, End, NAMES, Written};
@@ -23,46 +24,48 @@ use kernel::{Due, Kernel, Kind, Process};
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// An app is written into the configuration, or taken out.
+    /// An app is added to the configuration, changed, or removed.
     Write(usize, Option<Written>),
-    /// A typing error is made, or mended.
+    /// A syntax error is made, or corrected.
     Spoil(bool),
     /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
     Signal(Signal),
-    /// Somebody calls the control socket.
-    Order(&'static str),
-    /// A process that the number chooses dies by itself.
+    /// A client of the control socket sends a request.
+    Request(&'static str),
+    /// A process chosen by the number dies on its own.
     Crash(usize),
-    /// It says that it ends, and does so later.
+    /// A worker reports that it ends, and does so later.
     Leaves(usize),
-    /// It says that it is too old.
+    /// A worker asks to be replaced.
     Retires(usize),
-    /// It begins a request that never ends.
+    /// A worker begins a request that never ends.
     Hangs(usize),
-    /// Somebody who is no worker says that he is ready.
-    Stranger(usize),
-    /// From now on the next forks fail, so many.
+    /// A process that is not a worker sends READY=1.
+    UnknownProcess(usize),
+    /// A process with a template's socket claims to be the worker of this ticket.
+    Forges(usize, u64),
+    /// The next forks fail, this many.
     NoForks(u32),
-    /// From now on no listener can be opened, or again.
+    /// Whether opening a listener fails from now on.
     NoListeners(bool),
-    /// Messages that are said from now on come so many milliseconds late; `None`: never.
-    Mail(Option<u64>),
-    /// Time passes while the master takes part.
+    /// Messages from now on are delayed by so many milliseconds; `None`: lost.
+    MessageDelay(Option<u64>),
+    /// Time passes while the master runs.
     Pass(u64),
-    /// Time passes while the master stands still.
+    /// Time passes while the master is suspended.
     Stopped(u64),
 }
 
-/// A master in its world, and what was promised.
+/// A master in its world, and the promises to check.
 struct History {
     master: Master<Kernel>,
     outcome: Option<Outcome>,
-    /// As many workers of an app must be ready: what was wanted when all was well last, unless something has gone wrong since, or
-    /// another number was asked for.
+    /// The minimum number of ready workers of an app: the number wanted when it last settled, unless there was a fault since, or
+    /// another number was requested.
     floors: BTreeMap<Name, u32>,
-    /// The apps whose workers crashes held back at the last turn, and until when.
+    /// The apps whose replacements the backoff delayed at the last turn, and until when.
     waited: BTreeMap<Name, Instant>,
-    /// The generations that served each app before the release that is under way.
+    /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
 }
 
@@ -95,7 +98,7 @@ impl History {
 
     fn turn(&mut self) {
         let now = self.kernel().now;
-        // Who is started in this turn may have been decided on in the last one.
+        // A worker that is started in this turn may have been decided on in the last one.
         let waits = self.waits(now);
         let waited = std::mem::replace(&mut self.waited, waits.clone());
         let held =
@@ -109,7 +112,7 @@ impl History {
         self.check(&waits);
     }
 
-    /// The apps whose workers crashes hold back, and until when.
+    /// The apps whose replacements the backoff delays, and until when.
     fn waits(&self, now: Instant) -> BTreeMap<Name, Instant> {
         let apps = self.master.workers.apps.iter();
         let waits = apps.filter_map(|(name, app)| {
@@ -124,7 +127,7 @@ impl History {
         let current = self.master.release.current();
         for (app, generation) in &kernel.started {
             let supervisor = &self.master.workers.apps[app].supervisor;
-            // A start that is allowed, or a worker that has stayed up, changes what the others wait for.
+            // A permitted start, or a worker that has stayed up, changes the delay of the others.
             let held = waits
                 .get(app)
                 .is_some_and(|at| supervisor.retry_at() == Some(*at));
@@ -149,14 +152,14 @@ impl History {
             return;
         }
         for name in self.master.workers.apps.keys() {
-            let untold =
-                living().filter(|p| p.app == *name && !p.told && !p.leaves && slot(p).is_some());
+            let untold = living()
+                .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
-            // A release that finds the last one in trouble does not wait until that has no older workers.
+            // A release after one in trouble does not wait until that has no older workers.
             let before = self.serving.entry(name.clone()).or_default();
             match state {
                 State::RollingOut { .. } => {}
-                // Workers of the running generation come also while the next one is proven.
+                // Workers of the running generation may also start while the next one is proven.
                 State::Proving { .. } => before.extend(current),
                 _ => before.clone_from(&serving),
             }
@@ -172,7 +175,7 @@ impl History {
     }
 
     fn check_floors(&mut self) {
-        // What is under way may still want less.
+        // The current release may still reduce the number.
         let kernel = &self.master.turn.world;
         let quiet = kernel.idle && kernel.is_quiet();
         self.floors.retain(|name, _| {
@@ -238,9 +241,9 @@ impl History {
         let kernel = self.kernel();
         let number = kernel.asked as i32;
         kernel.asked += 1;
-        let caller = CallerId::example(number);
-        kernel.requests.insert(number, (caller, order.to_owned()));
-        kernel.sources.insert(Source::Caller(number));
+        let client = ClientId::example(number);
+        kernel.requests.insert(number, (client, order.to_owned()));
+        kernel.sources.insert(Source::Client(number));
     }
 
     fn take(&mut self, step: &Step) {
@@ -250,9 +253,9 @@ impl History {
                 | Step::Write(..)
                 | Step::Spoil(_)
                 | Step::Signal(Signal::SIGHUP | Signal::SIGUSR1)
-                | Step::Order("status" | "reload" | "reopen")
+                | Step::Request("status" | "reload" | "reopen")
                 | Step::Retires(_)
-                | Step::Stranger(_)
+                | Step::UnknownProcess(_)
                 | Step::NoListeners(_)
         );
         if !harmless {
@@ -269,7 +272,7 @@ impl History {
             }
             Step::Spoil(spoilt) => self.kernel().disk.spoilt = spoilt,
             Step::Signal(signal) => self.send(signal),
-            Step::Order(order) => self.order(order),
+            Step::Request(order) => self.order(order),
             Step::Crash(n) => {
                 if let Some(pid) = self.nth(n) {
                     self.kernel().end(pid, false);
@@ -279,13 +282,14 @@ impl History {
                 if let Some((pid, _)) = self.worker(n) {
                     let process = self.kernel().processes.get_mut(&pid);
                     process.expect("it lives").leaves = true;
-                    self.kernel().say_after(0, pid, "STOPPING=1");
+                    self.kernel().send_after(0, pid, "STOPPING=1");
                     self.kernel().after(300, Due::Ends(pid, true));
                 }
             }
             Step::Retires(n) => {
                 if let Some((pid, app)) = self.worker(n) {
-                    self.kernel().say(&app, pid, "RETIRE=it is tired");
+                    self.kernel()
+                        .send_message(&app, pid, "RETIRE=it is too old");
                 }
             }
             Step::Hangs(n) => {
@@ -293,13 +297,21 @@ impl History {
                     self.hang(pid, &app);
                 }
             }
-            Step::Stranger(n) => {
+            Step::UnknownProcess(n) => {
                 let app = Name::from(NAMES[n % NAMES.len()]);
-                self.kernel().say(&app, Pid::from_raw(7), "READY=1");
+                self.kernel()
+                    .send_message(&app, Pid::from_raw(7), "READY=1");
+            }
+            Step::Forges(n, ticket) => {
+                let templates: Vec<_> = self.kernel().replies.keys().copied().collect();
+                if let Some(template) = templates.get(n) {
+                    let reply = Reply::Forked { ticket };
+                    self.kernel().reply(*template, Pid::from_raw(7), reply);
+                }
             }
             Step::NoForks(number) => self.kernel().failing_forks = number,
             Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
-            Step::Mail(delay) => self.kernel().delay = delay,
+            Step::MessageDelay(delay) => self.kernel().delay = delay,
             Step::Pass(milliseconds) => self.pass(milliseconds),
             Step::Stopped(milliseconds) => {
                 let to = self.kernel().now + Duration::from_millis(milliseconds);
@@ -321,12 +333,12 @@ impl History {
         };
         process.busy_since = Some(since);
         if std::mem::take(&mut process.marked) {
-            self.kernel().say(app, pid, "BUSY=1");
+            self.kernel().send_message(app, pid, "BUSY=1");
         }
     }
 
-    /// From now on nothing goes wrong any more.
-    fn become_good(&mut self) {
+    /// From now on there are no faults.
+    fn stop_faults(&mut self) {
         let kernel = self.kernel();
         kernel.failing_forks = 0;
         kernel.refuses_listeners = false;
@@ -340,7 +352,7 @@ impl History {
     }
 }
 
-/// Which worker a process is, if it is one.
+/// The worker that a process is, if it is one.
 fn slot(process: &Process) -> Option<(Name, u64, u32)> {
     match process.kind {
         Kind::Worker { slot, .. } => Some((process.app.clone(), process.generation, slot)),
@@ -353,7 +365,7 @@ fn end() -> impl Strategy<Value = End> {
         4 => Just(End::Well),
         1 => Just(End::Badly),
         1 => Just(End::Hangs),
-        1 => Just(End::Deaf),
+        1 => Just(End::IgnoresSignals),
     ]
 }
 
@@ -361,8 +373,8 @@ fn written() -> impl Strategy<Value = Written> {
     let code = prop_oneof![
         4 => Just(Code::Good),
         1 => Just(Code::Broken),
-        1 => Just(Code::Stuck),
-        1 => Just(Code::Deaf),
+        1 => Just(Code::NeverReady),
+        1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
     let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8);
@@ -398,22 +410,23 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
         1 => any::<bool>().prop_map(Step::Spoil),
         6 => signal.prop_map(Step::Signal),
-        2 => order.prop_map(Step::Order),
+        2 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),
         1 => (0..8usize).prop_map(Step::Leaves),
         1 => (0..8usize).prop_map(Step::Retires),
         1 => (0..8usize).prop_map(Step::Hangs),
-        1 => (0..3usize).prop_map(Step::Stranger),
+        1 => (0..3usize).prop_map(Step::UnknownProcess),
+        1 => (0..3usize, 0..12u64).prop_map(|(n, ticket)| Step::Forges(n, ticket)),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),
-        1 => prop::option::of(0..500u64).prop_map(Step::Mail),
+        1 => prop::option::of(0..500u64).prop_map(Step::MessageDelay),
         4 => (0..400u64).prop_map(Step::Pass),
         2 => (0..20_000u64).prop_map(Step::Pass),
         2 => (0..9000u64).prop_map(Step::Stopped),
     ]
 }
 
-/// As many histories as PREFORKD_HISTORIES says, else enough for a quick look.
+/// The number of histories is PREFORKD_HISTORIES; by default it is small.
 fn config() -> ProptestConfig {
     let cases = std::env::var("PREFORKD_HISTORIES").ok();
     let cases = cases.and_then(|number| number.parse().ok());
@@ -424,7 +437,7 @@ fn config() -> ProptestConfig {
     }
 }
 
-fn live(steps: &[Step]) -> History {
+fn run_steps(steps: &[Step]) -> History {
     let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
     for step in steps {
         history.take(step);
@@ -435,19 +448,19 @@ fn live(steps: &[Step]) -> History {
     history
 }
 
-/// A history, then a good world and a last reload: every app must be served by all the workers that it wants, of that reload.
-fn live_and_settle(steps: &[Step]) {
-    let mut history = live(steps);
-    history.become_good();
+/// A history, then a world without faults and a last reload: every app must have all its wanted workers, of that reload.
+fn run_and_settle(steps: &[Step]) {
+    let mut history = run_steps(steps);
+    history.stop_faults();
     if history.outcome.is_none() {
-        history.take(&Step::Order("reload"));
+        history.take(&Step::Request("reload"));
         history.pass(600_000);
     }
     if history.outcome == Some(Outcome::CouldNotStart) {
-        // Something went wrong before anything had been ready.
+        // A fault came before anything was ready.
         return;
     }
-    // Somebody may just be replaced for its age.
+    // A worker may just be recycled for its age.
     for _ in 0..20 {
         let mut apps = history.master.workers.apps.values();
         if apps.all(|app| app.supervisor.is_settled()) && history.kernel().is_quiet() {
@@ -471,10 +484,7 @@ fn live_and_settle(steps: &[Step]) {
     assert_eq!(configured, kernel.disk.apps.keys().copied().collect());
     let (mut wanted, mut templates) = (0, 0);
     for (name, app) in &workers.apps {
-        assert!(
-            app.supervisor.is_settled(),
-            "left alone in a good world {name} settles"
-        );
+        assert!(app.supervisor.is_settled(), "without faults {name} settles");
         wanted += app.supervisor.counts().wanted;
         templates += u32::from(kernel.disk.apps[&**name].template);
     }
@@ -493,18 +503,18 @@ fn live_and_settle(steps: &[Step]) {
     assert_eq!(
         kernel.answers.len() as u32,
         kernel.asked,
-        "every caller was answered"
+        "every client was answered"
     );
     assert_eq!(kernel.listeners, kernel.committed);
     let last = |which: fn(&Notice) -> bool| kernel.notices.iter().rposition(which);
     let reloading = last(|notice| *notice == Notice::Reloading);
     let ready = last(|notice| matches!(notice, Notice::Ready(_)));
-    assert!(ready > reloading, "the init system hears of the end");
+    assert!(ready > reloading, "the init system is told of the end");
 }
 
-/// A history, then a stop: everything ends, and was reaped.
-fn live_and_stop(steps: &[Step], signal: Signal) {
-    let mut history = live(steps);
+/// A history, then a stop: everything ends and is reaped.
+fn run_and_stop(steps: &[Step], signal: Signal) {
+    let mut history = run_steps(steps);
     history.floors.clear();
     if history.outcome.is_none() {
         history.order("stop");
@@ -522,7 +532,7 @@ proptest! {
 
     #[test]
     fn any_history_keeps_the_promises_and_settles(steps in prop::collection::vec(step(), 0..30)) {
-        live_and_settle(&steps);
+        run_and_settle(&steps);
     }
 
     #[test]
@@ -530,15 +540,15 @@ proptest! {
         steps in prop::collection::vec(step(), 0..30),
         signal in prop_oneof![Just(Signal::SIGTERM), Just(Signal::SIGINT)],
     ) {
-        live_and_stop(&steps, signal);
+        run_and_stop(&steps, signal);
     }
 }
 
-// Found ones.
+// Known failures.
 
 #[test]
-fn a_worker_that_was_ready_in_time_is_not_too_late_because_the_master_stood_still() {
-    live_and_settle(&[
+fn a_worker_that_was_ready_in_time_is_not_late_because_the_master_was_suspended() {
+    run_and_settle(&[
         Step::Stopped(5000),
         Step::Signal(Signal::SIGTTIN),
         Step::Stopped(2000),
@@ -546,8 +556,8 @@ fn a_worker_that_was_ready_in_time_is_not_too_late_because_the_master_stood_stil
 }
 
 #[test]
-fn a_first_worker_that_hangs_in_the_moment_it_is_ready_proves_nothing() {
-    live_and_settle(&[
+fn a_first_worker_that_hangs_when_it_becomes_ready_proves_nothing() {
+    run_and_settle(&[
         Step::Signal(Signal::SIGHUP),
         Step::Stopped(200),
         Step::Hangs(0),
@@ -557,8 +567,8 @@ fn a_first_worker_that_hangs_in_the_moment_it_is_ready_proves_nothing() {
 
 #[test]
 fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
-    live_and_settle(&[
-        Step::Mail(None),
+    run_and_settle(&[
+        Step::MessageDelay(None),
         Step::Pass(5251),
         Step::Crash(2),
         Step::Signal(Signal::SIGWINCH),
@@ -568,14 +578,14 @@ fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
 #[test]
 fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
     let stuck = Written {
-        code: Code::Stuck,
+        code: Code::NeverReady,
         workers: 5,
         template: false,
         check: None,
         before: None,
         listeners: 0,
     };
-    live_and_settle(&[
+    run_and_settle(&[
         Step::Write(0, Some(stuck)),
         Step::Signal(Signal::SIGHUP),
         Step::Pass(1070),

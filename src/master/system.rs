@@ -1,28 +1,23 @@
-//! The world that is: the poll, and all [`crate::effects`] behind one map from descriptors to what they belong to.
+//! The real world: the poll, and all [`crate::effects`] behind one map from descriptors to event sources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal, Stderr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use log::warn;
+use mio::Interest;
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
-use preforkd_worker::stderr;
 
-use super::world::{Change, Exit, Notice, Private, Role, Source, Start, Whom, World};
+use super::world::{Change, Exit, Notice, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::config_check::ConfigCheck;
-use crate::effects::control::{CallerId, Control};
+use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
-use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
@@ -32,33 +27,23 @@ use crate::effects::private;
 use crate::effects::probe;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
-use crate::effects::tail::{Heard, Listener as Reader, Tail};
+use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::{self, Progress};
 
-/// How often what has failed for want of memory is tried again.
-const POLL_RETRY: Duration = Duration::from_millis(100);
+mod children;
+mod start;
+mod watches;
 
-/// Events that are taken from the kernel at a time.
-const MOST_EVENTS: usize = 256;
-
-/// What a descriptor is watched for that only the world itself cares about.
-enum Watched {
-    /// The master is told.
-    Master(Source),
-    /// What waits for the init system can be sent.
-    Init,
-}
+use start::forward;
+use watches::{RETRY, Watches};
 
 /// The kernel, as the master uses it.
 pub(super) struct System {
     file: PathBuf,
-    poll: Poll,
-    events: Events,
-    /// Whose each watched descriptor is; a token is the number of its descriptor.
-    watched: HashMap<RawFd, Watched>,
+    watches: Watches,
     signals: Signals,
     init: Init,
     control: Option<Control>,
@@ -66,13 +51,13 @@ pub(super) struct System {
     log_files: LogFiles,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
-    /// The listeners over which first workers are checked.
+    /// The private listeners over which first workers are checked.
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
     checks: HashMap<Pid, ConfigCheck>,
-    /// Pipes of processes whose program is not executed yet.
+    /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, OwnedFd>,
-    /// Pipes from which the master reads what a process writes to standard error.
+    /// Pipes from which the master reads the standard error of a process.
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
@@ -84,20 +69,20 @@ impl System {
     /// Everything that a master with this configuration needs.
     ///
     /// # Errors
-    /// The process lacks descriptors or memory, or the pid file cannot be written.
+    /// Descriptors or memory are missing, or the pid file cannot be written.
     pub(super) fn new(
         file: PathBuf,
         plan: &Plan,
         listeners: Listeners,
         mut signals: Signals,
     ) -> io::Result<Self> {
-        let poll = Poll::new()?;
-        let mut watched = HashMap::new();
+        let mut watches = Watches::new()?;
         let fd = signals.fd();
-        signals.register(poll.registry(), Token(fd as usize))?;
-        watched.insert(fd, Watched::Master(Source::Signals));
+        watches.register(fd, Source::Signals, |registry, token| {
+            signals.register(registry, token)
+        })?;
         let init = Init::find().unwrap_or_else(|error| {
-            warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not learn that preforkd is ready");
+            warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not be told that preforkd is ready");
             Init::absent()
         });
         let control = plan.control.as_deref().and_then(|path| {
@@ -108,7 +93,7 @@ impl System {
                 })
                 .ok()
         });
-        // A worker forked twice by its template becomes our child: prctl(2).
+        // A worker that its template has forked twice becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
         let pid_file = plan.pid_file.clone().map(|path| {
             let shown = path.display().to_string();
@@ -121,9 +106,7 @@ impl System {
         }
         let mut system = Self {
             file,
-            poll,
-            events: Events::with_capacity(MOST_EVENTS),
-            watched,
+            watches,
             signals,
             init,
             control,
@@ -141,157 +124,17 @@ impl System {
             _pid_file: pid_file.transpose()?,
         };
         if let Some(fd) = system.init.fd() {
-            system.watch(fd, Watched::Init, Interest::WRITABLE)?;
+            system.watches.add(fd, None, Interest::WRITABLE)?;
         }
         if let Some(fd) = system.control.as_ref().map(Control::fd) {
-            system.watch_for(fd, Source::Callers)?;
+            system.watches.add_readable(fd, Source::Clients)?;
         }
         Ok(system)
-    }
-
-    fn watch(&mut self, fd: RawFd, what: Watched, interest: Interest) -> io::Result<()> {
-        let registry = self.poll.registry();
-        registry.register(&mut SourceFd(&fd), Token(fd as usize), interest)?;
-        self.watched.insert(fd, what);
-        Ok(())
-    }
-
-    fn watch_for(&mut self, fd: RawFd, source: Source) -> io::Result<()> {
-        self.watch(fd, Watched::Master(source), Interest::READABLE)
-    }
-
-    fn unwatch(&mut self, fd: RawFd) {
-        self.watched.remove(&fd);
-        // Closing would do the same, but for a child between fork and exec that still holds a copy.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-    }
-
-    fn is_watched_for(&self, fd: RawFd, source: &Source) -> bool {
-        matches!(self.watched.get(&fd), Some(Watched::Master(known)) if known == source)
-    }
-
-    /// A process was started: how far it comes is watched, and what it writes.
-    fn follow(&mut self, pid: Pid, pipe: OwnedFd, tail: Option<Tail>) {
-        if let Err(error) = self.watch_for(pipe.as_raw_fd(), Source::Launch(pid)) {
-            // Its end is then seen when the process is reaped.
-            warn!("cannot watch the start of pid {pid}: {error}");
-        }
-        self.launching.insert(pid, pipe);
-        if let Some(tail) = tail {
-            self.tails.insert(pid, tail);
-            self.watch_stderr(pid, true);
-        }
-    }
-
-    /// The listener for a check that a process gets: kept, if it is to be probed.
-    fn private(&mut self, start: &Start) -> Option<OwnedFd> {
-        if start.private == Private::None {
-            return None;
-        }
-        let made = private::Private::new().and_then(|private| {
-            let theirs = private.socket().try_clone_to_owned()?;
-            Ok((private, theirs))
-        });
-        let app = start.app;
-        let (private, theirs) = made
-            .inspect_err(|error| warn!("app={app}: no listener to check a worker over: {error}"))
-            .ok()?;
-        // Another one is dropped, and so reached by nobody.
-        if start.private == Private::Probed {
-            self.privates.insert(app.clone(), private);
-        }
-        Some(theirs)
-    }
-
-    /// What a process writes to. One that is heard goes on as the others do when it is ready.
-    fn output<'a>(&'a self, plan: &plan::App, theirs: Option<&'a OwnedFd>) -> Output<'a> {
-        let file =
-            |file: &Option<LogFile>| file.as_ref().and_then(|file| self.log_files.input(file));
-        let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
-        let theirs = theirs.map(AsFd::as_fd);
-        Output {
-            stdout: file(&plan.output.stdout),
-            stderr: theirs.or(stderr),
-            stderr_later: theirs
-                .filter(|_| plan.output.taken_over)
-                .map(|_| stderr.unwrap_or(self.errors.as_fd())),
-            access_log: file(&plan.output.access_log),
-        }
-    }
-
-    fn contract<'a>(
-        &'a self,
-        start: &Start<'a>,
-        private: Option<&'a OwnedFd>,
-        theirs: Option<&'a OwnedFd>,
-    ) -> Contract<'a> {
-        let sockets = start.plan.sockets.iter();
-        let sockets =
-            sockets.filter_map(|(name, at)| Some((name.as_str(), self.listeners.socket(at)?)));
-        let board = self.scoreboards.get(start.app);
-        let is_job = start.role == Role::Job;
-        let (slot, record) = match start.role {
-            Role::Worker(slot, record) => (Some(slot), record),
-            Role::Template | Role::Job => (None, None),
-        };
-        let has_record = record.is_some() || start.role == Role::Template;
-        let mut contract = Contract {
-            app: start.app,
-            slot,
-            generation: start.generation,
-            sockets: sockets.filter(|_| !is_job).collect(),
-            notify_socket: self.notify.address(start.app).unwrap_or_default(),
-            scoreboard: board
-                .filter(|_| has_record)
-                .map(|board| (board.fd(), record)),
-            template: None,
-            check: None,
-            output: self.output(start.plan, theirs),
-        };
-        let known = start.plan.output.taken_over;
-        contract.add_private(private.map(AsFd::as_fd), known);
-        contract
-    }
-
-    /// A pipe for the standard error of a process that is about to start; none if there is none to be had.
-    fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
-        let tail = Tail::new(start.plan.output.stderr.clone());
-        tail.inspect_err(|error| {
-            warn!(
-                "app={}: cannot read what a process writes while it starts: {error}",
-                start.app
-            );
-        })
-        .ok()
-    }
-
-    fn read_tail(
-        &mut self,
-        pid: Pid,
-        read: impl FnOnce(&mut Tail, &mut dyn FnMut(&[u8])) -> Heard,
-    ) -> Heard {
-        let Some(tail) = self.tails.get_mut(&pid) else {
-            return Heard::End;
-        };
-        let to = tail.to.clone();
-        read(tail, &mut |bytes| pass_on(&self.log_files, &to, bytes))
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
         let board = self.scoreboards.get(app);
         board.ok_or_else(|| io::Error::other("there is no scoreboard"))
-    }
-}
-
-fn pass_on(files: &LogFiles, to: &Reader, bytes: &[u8]) {
-    let file = match to {
-        Reader::Nobody => return,
-        Reader::Errors => None,
-        Reader::File(file) => files.input(file),
-    };
-    match file {
-        Some(pipe) => stderr::pass_on(pipe, bytes),
-        None => stderr::pass_on(io::stderr(), bytes),
     }
 }
 
@@ -301,26 +144,9 @@ impl World for System {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
-        let short = self.init.is_short_of_memory().then_some(POLL_RETRY);
+        let short = self.init.is_short_of_memory().then_some(RETRY);
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = until.into_iter().chain(short).min();
-        match self.poll.poll(&mut self.events, timeout) {
-            Ok(()) => {}
-            // By a signal, which counts even if the handler found no memory to wake the poll with.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
-                warn!("cannot wait for events: {error}; retrying");
-                let _ = self.poll.poll(&mut self.events, Some(POLL_RETRY));
-            }
-            Err(error) => return Err(error),
-        }
-        let mut sources = BTreeSet::new();
-        for event in &self.events {
-            let fd = event.token().0 as RawFd;
-            if let Some(Watched::Master(source)) = self.watched.get(&fd) {
-                sources.insert(source.clone());
-            }
-        }
+        let sources = self.watches.wait(until.into_iter().chain(short).min())?;
         self.init.flush();
         Ok(sources)
     }
@@ -334,27 +160,7 @@ impl World for System {
     }
 
     fn start(&mut self, start: &Start) -> io::Result<Pid> {
-        let private = self.private(start);
-        let (tail, theirs) = start.heard.then(|| Self::tail(start)).flatten().unzip();
-        let contract = self.contract(start, private.as_ref(), theirs.as_ref());
-        let (pid, pipe, template) = match start.role {
-            Role::Template => {
-                let (template, pipe) = Template::start(start.launch, contract)?;
-                (template.pid, pipe, Some(template))
-            }
-            Role::Worker(..) | Role::Job => {
-                let (pid, pipe) = launch(start.launch, &contract)?;
-                (pid, pipe, None)
-            }
-        };
-        if let Some(template) = template {
-            if let Err(error) = self.watch_for(template.fd(), Source::Template(pid)) {
-                warn!("cannot watch a template, pid {pid}: {error}");
-            }
-            self.templates.insert(pid, template);
-        }
-        self.follow(pid, pipe, tail);
-        Ok(pid)
+        self.start_process(start)
     }
 
     fn start_check(&mut self) -> io::Result<Pid> {
@@ -372,7 +178,7 @@ impl World for System {
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
         let private = self.privates.get(app);
         let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
-        let (tail, theirs) = Tail::unheard()?;
+        let (tail, theirs) = Tail::quoted_only()?;
         let pid = probe::start(check, private.socket(), theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
@@ -381,7 +187,7 @@ impl World for System {
     fn end_private(&mut self, app: &Name, tell: bool) {
         let shut = self.privates.remove(app);
         if let Some(Err(error)) = shut.filter(|_| tell).map(|private| private.shut_down()) {
-            warn!("app={app}: cannot close the listener that a worker was checked over: {error}");
+            warn!("app={app}: cannot shut down the listener for the check of a worker: {error}");
         }
     }
 
@@ -391,13 +197,13 @@ impl World for System {
         };
         let progress = sys::progress(pipe);
         if !matches!(progress, Progress::Pending) {
-            self.unwatch(pipe.as_raw_fd());
+            self.watches.remove(pipe.as_raw_fd());
             self.launching.remove(&pid);
         }
         progress
     }
 
-    fn read_stderr(&mut self, pid: Pid) -> Heard {
+    fn read_stderr(&mut self, pid: Pid) -> ReadState {
         self.read_tail(pid, Tail::read)
     }
 
@@ -406,83 +212,39 @@ impl World for System {
             return;
         };
         if !watch {
-            self.unwatch(fd);
-        } else if let Err(error) = self.watch_for(fd, Source::Stderr(pid)) {
-            warn!("cannot watch what pid {pid} writes: {error}");
+            self.watches.remove(fd);
+        } else if let Err(error) = self.watches.add_readable(fd, Source::Stderr(pid)) {
+            warn!("cannot watch the output of pid={pid}: {error}");
         }
     }
 
-    fn last_words(&mut self, pid: Pid) -> Option<String> {
+    fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
         let mut tail = self.tails.remove(&pid)?;
-        self.unwatch(tail.fd());
+        self.watches.remove(tail.fd());
         let to = tail.to.clone();
-        tail.finish(&mut |bytes| pass_on(&self.log_files, &to, bytes));
-        tail.last_words()
+        tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
+        tail.last_output()
     }
 
-    fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom) {
-        if whom == Whom::Session {
-            // It may not lead its group yet.
-            let _ = killpg(pid, signal);
-        }
-        if let Err(error) = kill(pid, signal) {
-            warn!("cannot send {signal} to pid {pid}: {error}");
-        }
+    fn signal(&mut self, pid: Pid, signal: Signal, target: Target) {
+        children::signal(pid, signal, target);
     }
 
     fn changed(&mut self) -> Option<(Pid, Change)> {
-        let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        let (stopped, continued) = (WaitPidFlag::WSTOPPED, WaitPidFlag::WCONTINUED);
-        let take = |pid, flag| {
-            let _ = waitid(Id::Pid(pid), flag | WaitPidFlag::WNOHANG);
-        };
-        loop {
-            return match waitid(Id::All, ended | stopped | continued) {
-                Ok(WaitStatus::Exited(pid, status)) => {
-                    let cleanly = status == 0;
-                    Some((pid, Change::Ended { cleanly }))
-                }
-                Ok(WaitStatus::Signaled(pid, ..)) => Some((pid, Change::Ended { cleanly: false })),
-                Ok(WaitStatus::Stopped(pid, _)) => {
-                    take(pid, stopped);
-                    Some((pid, Change::Stopped))
-                }
-                Ok(WaitStatus::Continued(pid)) => {
-                    take(pid, continued);
-                    Some((pid, Change::Continued))
-                }
-                Err(Errno::EINTR) => continue,
-                _ => None,
-            };
-        }
+        children::changed()
     }
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
-        if kill_session {
-            let _ = killpg(pid, Signal::SIGKILL);
-        }
-        let status = loop {
-            match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
-                Err(Errno::EINTR) => {}
-                other => break other,
-            }
-        };
+        let exit = children::reap(pid, kill_session);
         if let Some(pipe) = self.launching.remove(&pid) {
-            self.unwatch(pipe.as_raw_fd());
+            self.watches.remove(pipe.as_raw_fd());
         }
-        match status {
-            Ok(WaitStatus::Exited(_, code)) => Some(Exit::Status(code)),
-            Ok(WaitStatus::Signaled(_, signal, core)) => Some(Exit::Signal(signal, core)),
-            Ok(other) => {
-                debug!("pid {pid} has not ended: {other:?}");
-                None
-            }
-            Err(error) => {
-                warn!("cannot reap pid {pid}: {error}");
-                None
-            }
-        }
+        exit
+    }
+
+    fn is_child(&mut self, pid: Pid) -> bool {
+        children::is_child(pid)
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
@@ -493,24 +255,22 @@ impl World for System {
         self.oom_kills.happened()
     }
 
-    fn admit(&mut self, app: &Name, plan: &plan::App) -> io::Result<()> {
+    fn add_app(&mut self, app: &Name, plan: &plan::App) -> io::Result<()> {
         if !self.scoreboards.contains_key(app) {
             self.scoreboards.insert(app.clone(), Scoreboard::new(app)?);
         }
         let user = plan.launch.user.as_ref();
         self.notify.bind(app, user.map(|user| user.uid))?;
         let fd = self.notify.fd(app);
-        let fd = fd.filter(|fd| !self.is_watched_for(*fd, &Source::Messages(app.clone())));
+        let fd = fd.filter(|fd| !self.watches.has(*fd, &Source::Messages(app.clone())));
         fd.map_or(Ok(()), |fd| {
-            self.watch_for(fd, Source::Messages(app.clone()))
+            self.watches.add_readable(fd, Source::Messages(app.clone()))
         })
     }
 
-    fn dismiss(&mut self, app: &Name) {
+    fn remove_app(&mut self, app: &Name) {
         self.notify.unbind(app);
-        let was_its =
-            |what: &Watched| matches!(what, Watched::Master(Source::Messages(name)) if name == app);
-        self.watched.retain(|_, what| !was_its(what));
+        self.watches.forget(&Source::Messages(app.clone()));
         self.scoreboards.remove(app);
         self.privates.remove(app);
     }
@@ -519,7 +279,7 @@ impl World for System {
         self.notify.receive(app, most)
     }
 
-    fn order(&mut self, template: Pid, order: &Fork) -> bool {
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool {
         let template = self.templates.get(&template);
         template.is_some_and(|template| template.send(order).is_ok())
     }
@@ -528,15 +288,15 @@ impl World for System {
         self.templates.get(&template)?.receive()
     }
 
-    fn shut(&mut self, template: Pid) {
+    fn shut_down(&mut self, template: Pid) {
         if let Some(template) = self.templates.get(&template) {
-            template.hear_no_more();
+            template.shut_down_read();
         }
     }
 
     fn close(&mut self, template: Pid) {
         if let Some(template) = self.templates.remove(&template) {
-            self.unwatch(template.fd());
+            self.watches.remove(template.fd());
         }
     }
 
@@ -575,8 +335,8 @@ impl World for System {
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
-        let complaints = self.listeners.adapt(wanted);
-        (self.listeners.keep(wanted), complaints)
+        let failures = self.listeners.adapt(wanted);
+        (self.listeners.keep(wanted), failures)
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
@@ -589,9 +349,11 @@ impl World for System {
             return;
         };
         if !watch {
-            self.unwatch(fd);
-        } else if !self.watched.contains_key(&fd)
-            && let Err(error) = self.watch_for(fd, Source::Listener(address.clone()))
+            self.watches.remove(fd);
+        } else if !self.watches.has(fd, &Source::Listener(address.clone()))
+            && let Err(error) = self
+                .watches
+                .add_readable(fd, Source::Listener(address.clone()))
         {
             warn!("cannot wait for connections at {address}: {error}");
         }
@@ -602,12 +364,12 @@ impl World for System {
         let opened = opened.map_err(|error| error.to_string())?;
         for file in &opened {
             let fd = self.log_files.report_fd(file);
-            let watched = fd.map_or(Ok(()), |fd| self.watch_for(fd, Source::LogFiles));
+            let watched = fd.map_or(Ok(()), |fd| self.watches.add_readable(fd, Source::LogFiles));
             if let Err(error) = watched {
                 self.log_files.close(&opened);
                 let path = file.path.display();
                 return Err(format!(
-                    "cannot watch how the log file {path} is opened: {error}"
+                    "cannot watch the opening of the log file {path}: {error}"
                 ));
             }
         }
@@ -652,7 +414,7 @@ impl World for System {
         self.init.watchdog()
     }
 
-    fn tell_init(&mut self, notice: &Notice) {
+    fn notify_init(&mut self, notice: &Notice) {
         match notice {
             Notice::Ready(status) => self.init.ready(status),
             Notice::Reloading => self.init.reloading(),
@@ -662,32 +424,32 @@ impl World for System {
         }
     }
 
-    fn accept_callers(&mut self) -> bool {
+    fn accept_clients(&mut self) -> bool {
         let Some(control) = &mut self.control else {
             return false;
         };
-        let (callers, more) = control.accept();
+        let (clients, more) = control.accept();
         let both = Interest::READABLE | Interest::WRITABLE;
-        // One that has hung up may have left its number to a later one.
-        for fd in callers.into_iter().collect::<BTreeSet<_>>() {
-            let source = Watched::Master(Source::Caller(fd));
-            if let Err(error) = self.watch(fd, source, both)
+        // A closed connection may have left its number to a later one.
+        for fd in clients.into_iter().collect::<BTreeSet<_>>() {
+            let source = Some(Source::Client(fd));
+            if let Err(error) = self.watches.add(fd, source, both)
                 && let Some(control) = &mut self.control
             {
-                warn!("cannot hear a caller of the control socket: {error}");
-                control.dismiss(fd);
+                warn!("cannot watch a client of the control socket: {error}");
+                control.close_client(fd);
             }
         }
         more
     }
 
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)> {
-        self.control.as_mut()?.ready(caller)
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
+        self.control.as_mut()?.ready(client)
     }
 
-    fn answer(&mut self, caller: CallerId, answer: &str) {
+    fn answer(&mut self, client: ClientId, answer: &str) {
         if let Some(control) = &mut self.control {
-            control.answer(caller, answer);
+            control.answer(client, answer);
         }
     }
 }

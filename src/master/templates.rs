@@ -1,5 +1,5 @@
-//! Templates: processes that have loaded an application and fork its workers. Which run, what each was asked for, and which
-//! were told to end.
+//! Templates: processes that have loaded an application and fork its workers. Which ones run, the requests to each, and which
+//! ones were told to end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -18,30 +18,30 @@ use super::world::{Exit, Private, Role, Start, World};
 use crate::plan;
 use crate::release::{Generation, Name};
 
-/// How long a template that was told to end may take for its exit handlers.
+/// The time a template has for its exit handlers.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// An app's template of a generation.
 pub(super) type Key = (Name, Generation);
 
-/// What a template, or a worker just forked from it, has said.
-pub(super) enum Said {
-    /// The application is loaded; the template's process.
+/// A message from a template, or from a worker just forked from it.
+pub(super) enum TemplateMessage {
+    /// The application is loaded; with the template's process.
     Loaded(Pid),
     /// A worker runs: its ticket and its process.
     Forked(u64, Pid),
-    /// The system would not have a worker forked.
+    /// The system refused to fork a worker.
     Failed(u64, String),
-    /// The process that was to fork these workers ended badly.
+    /// The intermediate process that was to fork these workers failed.
     Lost(Vec<u64>, String),
 }
 
 struct Template {
     pid: Pid,
     loaded: bool,
-    /// Orders that were not sent yet, by ticket: tickets grow.
+    /// Requests that were not sent yet, by ticket. Tickets grow.
     waiting: BTreeMap<u64, Fork>,
-    /// Tickets of orders that were sent and not answered.
+    /// Tickets of requests that were sent and not answered.
     asked: BTreeSet<u64>,
 }
 
@@ -50,14 +50,14 @@ struct Template {
 pub(super) struct Templates {
     running: BTreeMap<Key, Template>,
     keys: HashMap<Pid, Key>,
-    /// Those that were told to end and were not reaped yet.
-    ending: BTreeSet<Pid>,
-    /// When they have to have ended.
+    /// Templates that were told to end and were not reaped yet.
+    ending: BTreeMap<Pid, Key>,
+    /// When they must have ended.
     deadlines: Timers<Pid>,
 }
 
 impl Templates {
-    /// Starts a template unless it runs.
+    /// Starts a template unless it is running.
     pub(super) fn ensure<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -74,7 +74,7 @@ impl Templates {
             launch: &plan.launch,
             role: Role::Template,
             generation: key.1,
-            heard: true,
+            captured: true,
             private,
         })?;
         self.keys.insert(pid, key.clone());
@@ -91,37 +91,42 @@ impl Templates {
         Ok(())
     }
 
-    /// Orders a worker, now or as soon as the application is loaded.
-    pub(super) fn want<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
+    /// Requests a worker, now or as soon as the application is loaded.
+    pub(super) fn request<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
         if let Some(template) = self.running.get_mut(key) {
             template.waiting.insert(order.ticket, order);
             template.send(turn);
         }
     }
 
-    /// Takes an order back that was not sent yet; says whether that was so.
+    /// Cancels a request that was not sent yet. Returns whether that was so.
     pub(super) fn cancel(&mut self, key: &Key, ticket: u64) -> bool {
         let template = self.running.get_mut(key);
         template.is_some_and(|template| template.waiting.remove(&ticket).is_some())
     }
 
-    /// What was said next, until there is nothing more.
-    pub(super) fn receive<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) -> Option<Said> {
+    /// The next message; `None` if there is no more.
+    pub(super) fn receive<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        key: &Key,
+    ) -> Option<TemplateMessage> {
         let template = self.running.get_mut(key)?;
         loop {
             match turn.world.reply(template.pid)? {
                 (_, Reply::Ready) if !template.loaded => {
                     template.loaded = true;
                     template.send(turn);
-                    return Some(Said::Loaded(template.pid));
+                    return Some(TemplateMessage::Loaded(template.pid));
                 }
                 (sender, Reply::Forked { ticket }) if sender != template.pid => {
                     template.asked.remove(&ticket);
                     template.send(turn);
-                    return Some(Said::Forked(ticket, sender));
+                    return Some(TemplateMessage::Forked(ticket, sender));
                 }
                 (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
-                    return Some(Said::Failed(ticket, reason));
+                    template.send(turn);
+                    return Some(TemplateMessage::Failed(ticket, reason));
                 }
                 (
                     _,
@@ -130,26 +135,27 @@ impl Templates {
                         reason,
                     },
                 ) => {
-                    // Some of its workers may be there.
+                    // Some of its workers may run.
                     tickets.retain(|ticket| template.asked.remove(ticket));
+                    template.send(turn);
                     if !tickets.is_empty() {
-                        return Some(Said::Lost(tickets, reason));
+                        return Some(TemplateMessage::Lost(tickets, reason));
                     }
                 }
-                // It lies, or answers what was given up.
+                // The message is forged, or answers a request that was given up.
                 _ => {}
             }
         }
     }
 
-    /// What it has said before is still to be received; a worker that has not said yet who it is ends instead.
-    pub(super) fn shut<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) {
+    /// Lets a template send nothing more. Earlier messages can still be received; a worker that has not introduced itself ends.
+    pub(super) fn shut_down<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) {
         if let Some(template) = self.running.get(key) {
-            turn.world.shut(template.pid);
+            turn.world.shut_down(template.pid);
         }
     }
 
-    /// A template has ended, or is to end: the tickets that it leaves unanswered.
+    /// A template has ended, or is to end. Returns its unanswered tickets.
     pub(super) fn remove<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) -> Vec<u64> {
         let Some(template) = self.running.remove(key) else {
             return Vec::new();
@@ -160,19 +166,19 @@ impl Templates {
         tickets.chain(template.waiting.into_keys()).collect()
     }
 
-    /// Tells a template to end: the tickets that it leaves unanswered.
+    /// Tells a template to end. Returns its unanswered tickets.
     pub(super) fn end<W: World>(&mut self, turn: &mut Turn<W>, key: &Key) -> Vec<u64> {
         let Some(template) = self.running.get(key) else {
             return Vec::new();
         };
         let pid = template.pid;
-        // One that still imports may be deaf to TERM, and has nothing to lose. One that still forks may hang in it, as may
-        // what it has forked, which leads no session of its own yet and ends with it.
+        // A template that still imports may ignore SIGTERM, and has nothing to lose. One that still forks may hang there, and so
+        // may its children, which lead no session of their own yet and are killed with it.
         let signal = match template.loaded && template.is_idle() {
             true => Signal::SIGTERM,
             false => Signal::SIGKILL,
         };
-        self.ending.insert(pid);
+        self.ending.insert(pid, key.clone());
         self.deadlines.set(pid, Some(turn.now + GRACE));
         let unanswered = self.remove(turn, key);
         send(turn, pid, signal);
@@ -181,33 +187,36 @@ impl Templates {
 
     /// Whether a process that was reaped was a template that had been told to end.
     pub(super) fn ended_as_told(&mut self, pid: Pid, exit: Exit) -> bool {
-        let told = self.ending.remove(&pid);
-        if told {
-            self.deadlines.set(pid, None);
-            debug!("template pid={pid}: {exit}");
-        }
-        told
+        let Some(key) = self.ending.remove(&pid) else {
+            return false;
+        };
+        self.deadlines.set(pid, None);
+        debug!("{}: {exit}", tag(&key, pid));
+        true
     }
 
-    /// Leaves templates that were told to end no more than so long.
+    /// Limits the remaining time of templates that were told to end.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
-        for &pid in &self.ending {
+        for &pid in self.ending.keys() {
             if self.deadlines.get(&pid).is_some_and(|at| at > latest) {
                 self.deadlines.set(pid, Some(latest));
             }
         }
     }
 
-    /// Kills templates that were told to end and have not: a thread or an exit handler of the application keeps them.
+    /// Kills templates that were told to end and have not: a thread or an exit handler of the application keeps them alive.
     pub(super) fn kill_overdue<W: World>(&mut self, turn: &mut Turn<W>) {
         for pid in self.deadlines.take_due(turn.now) {
-            warn!("template pid={pid}: sending SIGKILL (it did not end when told to)");
+            if let Some(key) = self.ending.get(&pid) {
+                let tag = tag(key, pid);
+                warn!("{tag}: sending SIGKILL (still running after it was told to end)");
+            }
             send(turn, pid, Signal::SIGKILL);
         }
     }
 
-    /// When a template that was told to end has to have.
+    /// When a template that was told to end must have ended.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.next()
     }
@@ -217,12 +226,12 @@ impl Templates {
         self.keys.get(&pid)
     }
 
-    /// All that run.
+    /// All running templates.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.running.keys().cloned().collect()
     }
 
-    /// Those of an app that run.
+    /// The running templates of an app.
     pub(super) fn of(&self, app: &Name) -> Vec<Key> {
         let range = (app.clone(), 0)..=(app.clone(), Generation::MAX);
         self.running
@@ -231,17 +240,17 @@ impl Templates {
             .collect()
     }
 
-    /// Whether a process is a template, also one that was told to end.
+    /// Whether a process is a template, even one that was told to end.
     pub(super) fn is_template(&self, pid: Pid) -> bool {
-        self.keys.contains_key(&pid) || self.ending.contains(&pid)
+        self.keys.contains_key(&pid) || self.ending.contains_key(&pid)
     }
 
-    /// Whether none runs.
+    /// Whether no template is running.
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty() && self.ending.is_empty()
     }
 
-    /// Its process, if it runs.
+    /// Its process, if it is running.
     pub(super) fn pid(&self, key: &Key) -> Option<Pid> {
         self.running.get(key).map(|template| template.pid)
     }
@@ -253,16 +262,19 @@ impl Templates {
             .is_some_and(|template| template.loaded)
     }
 
-    /// Whether nobody waits for a worker of it.
+    /// Whether it has no pending requests.
     pub(super) fn is_idle(&self, key: &Key) -> bool {
         self.running.get(key).is_none_or(Template::is_idle)
     }
 
     /// `app=web template gen=2 pid=4711`
     pub(super) fn tag(&self, key: &Key) -> impl fmt::Display + use<> {
-        let pid = self.pid(key).map_or(0, Pid::as_raw);
-        format!("app={} template gen={} pid={pid}", key.0, key.1)
+        tag(key, self.pid(key).unwrap_or(Pid::from_raw(0)))
     }
+}
+
+fn tag((app, generation): &Key, pid: Pid) -> String {
+    format!("app={app} template gen={generation} pid={pid}")
 }
 
 impl Template {
@@ -274,8 +286,8 @@ impl Template {
         while self.loaded
             && let Some((&ticket, order)) = self.waiting.first_key_value()
         {
-            // Full: goes on when the template has answered. Closed: its death is told by the kernel.
-            if !turn.world.order(self.pid, order) {
+            // Full: continues when the template has answered. Closed: the kernel reports its death.
+            if !turn.world.request_fork(self.pid, order) {
                 return;
             }
             self.asked.insert(ticket);

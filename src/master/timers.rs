@@ -1,9 +1,9 @@
-//! What is due when: a set of keys, each with its instant. Setting, clearing and asking take logarithmic time.
+//! Timers: a set of keys, each with an instant. Setting, clearing and reading take logarithmic time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-/// Timers by key; each key has one at most.
+/// Timers by key. Each key has at most one.
 #[derive(Debug)]
 pub(super) struct Timers<K> {
     due: BTreeSet<(Instant, K)>,
@@ -20,7 +20,7 @@ impl<K> Default for Timers<K> {
 }
 
 impl<K: Ord + Clone> Timers<K> {
-    /// Sets the timer of a key, in the place of the one that it had; `None` clears it.
+    /// Sets the timer of a key, replacing its previous one; `None` clears it.
     pub(super) fn set(&mut self, key: K, at: Option<Instant>) {
         let old = match at {
             Some(at) => self.at.insert(key.clone(), at),
@@ -37,7 +37,7 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
-    /// When the next one is due.
+    /// When the next timer is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
     }
@@ -47,7 +47,7 @@ impl<K: Ord + Clone> Timers<K> {
         self.at.get(key).copied()
     }
 
-    /// Takes out the one that is due first, if it is due.
+    /// Removes and returns the first timer if it is due.
     pub(super) fn take_one_due(&mut self, now: Instant) -> Option<K> {
         self.due.first().filter(|(at, _)| *at <= now)?;
         let (_, key) = self.due.pop_first()?;
@@ -55,7 +55,7 @@ impl<K: Ord + Clone> Timers<K> {
         Some(key)
     }
 
-    /// Takes out all that are due.
+    /// Removes and returns all timers that are due.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<K> {
         std::iter::from_fn(|| self.take_one_due(now)).collect()
     }

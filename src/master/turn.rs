@@ -1,4 +1,4 @@
-//! One turn of the loop, as its owners see it: the world, one `now`, and what is still to be told to whom.
+//! One turn of the loop, as its owners see it: the world, one `now`, and the queued events and facts.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
@@ -6,10 +6,10 @@ use std::time::Instant;
 use crate::release::{self, Name};
 use crate::supervisor::Event;
 
-/// The world and what has happened in it that nobody was told yet.
+/// The world, and events in it that were not handled yet.
 pub(super) struct Turn<W> {
     pub(super) world: W,
-    /// The time of this turn; it does not move while the turn lasts.
+    /// The time of this turn. It does not change during the turn.
     pub(super) now: Instant,
     events: BTreeMap<Name, Vec<Event>>,
     facts: VecDeque<release::Fact>,
@@ -25,8 +25,8 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Something that an app's supervisor is to be told.
-    pub(super) fn tell(&mut self, app: &Name, event: Event) {
+    /// Queues an event for an app's supervisor.
+    pub(super) fn queue_event(&mut self, app: &Name, event: Event) {
         match self.events.get_mut(app) {
             Some(events) => events.push(event),
             None => {
@@ -35,17 +35,17 @@ impl<W> Turn<W> {
         }
     }
 
-    /// Something that the release is to be told.
-    pub(super) fn report(&mut self, fact: release::Fact) {
+    /// Queues a fact for the release.
+    pub(super) fn queue_fact(&mut self, fact: release::Fact) {
         self.facts.push_back(fact);
     }
 
-    /// All that one app's supervisor is to be told.
+    /// The queued events of one app.
     pub(super) fn next_events(&mut self) -> Option<(Name, Vec<Event>)> {
         self.events.pop_first()
     }
 
-    /// What the release is told next.
+    /// The next queued fact.
     pub(super) fn next_fact(&mut self) -> Option<release::Fact> {
         self.facts.pop_front()
     }

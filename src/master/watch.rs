@@ -1,12 +1,11 @@
-//! Finding workers that hang, have grown too large or are too old.
+//! Finds workers that hang, have grown too large or are too old.
 //!
-//! A WSGI worker notes in its scoreboard record since when it is in a request. The master looks there when the
-//! oldest request would be too old. While a worker is idle nobody looks: the master leaves a mark in the
-//! record, and a worker that begins a request and finds the mark takes it away and says so (`BUSY=1`). So a
-//! master of a thousand idle workers sleeps, and busy ones cost it one look in each `timeout`. The size of such a worker
-//! is looked at then, too: it only grows by serving.
+//! A WSGI worker notes the start of its oldest request in its scoreboard record. The master reads the record when that request
+//! would be too old. While a worker is idle there are no reads: the master sets a mark in the record, and a worker that begins a
+//! request and finds the mark clears it and sends `BUSY=1`. So a master of a thousand idle workers sleeps, and each busy worker
+//! costs one read per `timeout`. Its size is checked then, too, because it grows only by serving.
 //!
-//! A `command` worker with `watchdog` has to say `WATCHDOG=1` in time: sd_notify(3).
+//! A `command` worker with `watchdog` must send `WATCHDOG=1` in time: sd_notify(3).
 
 use std::time::{Duration, Instant};
 
@@ -21,13 +20,13 @@ use super::world::World;
 use crate::plan::Hang;
 use crate::supervisor::Event;
 
-/// How often the size of a worker is looked at that has a `max_memory` and does not say when it is busy.
+/// The interval of size checks for a worker that has a `max_memory` and does not report when it is busy.
 const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often a worker is looked at in which one request hangs and others finish.
+/// The interval of checks for a worker in which one request hangs and others finish.
 const NEIGHBOURS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a worker is looked at for.
+/// The reason of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
     /// Its oldest request, or its silence.
@@ -38,16 +37,16 @@ enum Look {
     Age,
 }
 
-/// When each worker is looked at next.
+/// When each worker is checked next.
 #[derive(Default)]
 pub(super) struct Watch {
     looks: Timers<(Pid, Look)>,
-    /// To read a size takes the kernel as long as the process is large, so that one is read in each turn.
+    /// Reading a size takes the kernel time in proportion to it, so only one is read per turn.
     sizes: Timers<Pid>,
 }
 
 impl Watch {
-    /// A worker is ready: from now on it is watched.
+    /// A worker is ready: watches it from now on.
     pub(super) fn begin<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -59,7 +58,7 @@ impl Watch {
         };
         let recycle = child.plan.recycle;
         if let Some(age) = recycle.max_age {
-            // Up to a tenth less, by chance, so that workers that were started together do not end together.
+            // Up to a tenth less, at random, so that workers that were started together do not end together.
             let at = turn.now + age.mul_f64(1.0 - fastrand::f64() / 10.0);
             self.looks.set((pid, Look::Age), Some(at));
         }
@@ -82,15 +81,15 @@ impl Watch {
         self.sizes.set(pid, None);
     }
 
-    /// The worker has begun a request, after a time without any. Nothing can be wrong with that before `timeout`
-    /// has passed; and no new mark before then, lest every request of a quiet site wakes the master.
+    /// The worker has begun a request after an idle time. Nothing can be wrong with it before `timeout` has passed. There is
+    /// no new mark before then, so that not every request of a quiet site wakes the master.
     pub(super) fn busy(&mut self, now: Instant, pid: Pid, child: &Child) {
         if let Hang::Request(most) = child.plan.hang {
             self.look_again(pid, now + most);
         }
     }
 
-    /// The worker has given a sign of life.
+    /// The worker has sent WATCHDOG=1.
     pub(super) fn alive(&mut self, now: Instant, pid: Pid, child: &Child) {
         if let Hang::Silence(most) = child.plan.hang
             && child.ready_at.is_some()
@@ -99,8 +98,8 @@ impl Watch {
         }
     }
 
-    /// A signal has stopped the worker. It may be taken for a debugger's or an operator's whim for as long as a
-    /// request may take; it also answers nothing meanwhile.
+    /// A signal has stopped the worker. A debugger or an operator may have sent it, so it is tolerated for as long as a request
+    /// may take.
     pub(super) fn stopped(&mut self, now: Instant, pid: Pid, child: &Child) {
         warn!("{}: stopped by a signal", report::Tag(child, pid));
         if let Hang::Silence(most) | Hang::Request(most) = child.plan.hang {
@@ -108,36 +107,36 @@ impl Watch {
         }
     }
 
-    /// The worker goes on.
+    /// The worker was continued.
     pub(super) fn continued(&mut self, pid: Pid, child: &Child) {
         info!("{}: continued", report::Tag(child, pid));
         self.looks.set((pid, Look::Stopped), None);
     }
 
-    /// When a worker has to be looked at next.
+    /// When the next check is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.looks.next().into_iter().chain(self.sizes.next()).min()
     }
 
-    /// Looks at all workers whose time has come, but reads the size of one only.
+    /// Checks all workers that are due, but reads the size of only one.
     pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, children: &mut Children) {
         for (pid, look) in self.looks.take_due(turn.now) {
             let Some(child) = children.get(pid) else {
                 continue;
             };
             match (look, child.plan.hang) {
-                (Look::Age, _) => retire(turn, children, pid, "it is as old as max_age"),
+                (Look::Age, _) => retire(turn, children, pid, "it has reached max_age"),
                 (Look::Stopped, _) => {
                     self.hangs(
                         turn,
                         child,
                         pid,
-                        "stopped by a signal for longer than it may be silent",
+                        "stopped by a signal for longer than its time limit",
                     );
                 }
                 (Look::Hang, Hang::Request(most)) => {
                     if child.plan.recycle.max_memory.is_some() {
-                        // It has been busy since the last look, so it may have grown.
+                        // It has been busy since the last check, so it may have grown.
                         self.sizes.set(pid, Some(turn.now));
                     }
                     self.look_at_request(turn, children, pid, most);
@@ -197,7 +196,7 @@ impl Watch {
                 );
                 return;
             }
-            // It may have become busy just before the mark was there.
+            // It may have become busy just before the mark was set.
             seen = read(turn);
         }
         match seen {
@@ -223,17 +222,17 @@ impl Watch {
         self.looks.set((pid, Look::Hang), None);
         self.looks.set((pid, Look::Stopped), None);
         error!("{}: hangs: {said}", report::Tag(child, pid));
-        turn.tell(&child.app, Event::Hung(child.worker));
+        turn.queue_event(&child.app, Event::Hung(child.worker));
     }
 
-    /// One thread hangs and others serve: the worker is told to finish, and looked at until only that one is left.
+    /// One thread hangs and others serve: tells the worker to finish, and checks it until only that one is left.
     fn hangs_in_part<W: World>(&mut self, turn: &mut Turn<W>, child: &Child, pid: Pid, said: &str) {
-        if child.told.is_none() {
+        if child.signalled.is_none() {
             error!(
                 "{}: hangs: {said}; its other requests may finish",
                 report::Tag(child, pid)
             );
-            turn.tell(&child.app, Event::HungInPart(child.worker));
+            turn.queue_event(&child.app, Event::HungInPart(child.worker));
         }
         self.look_again(pid, turn.now + NEIGHBOURS_INTERVAL);
     }
@@ -243,12 +242,12 @@ impl Watch {
     }
 }
 
-/// Has a worker replaced; once is enough.
+/// Has a worker replaced, once.
 pub(super) fn retire<W>(turn: &mut Turn<W>, children: &mut Children, pid: Pid, reason: &str) {
     if let Some(child) = children.get_mut(pid)
         && !std::mem::replace(&mut child.retired, true)
     {
         info!("{}: to be replaced: {reason}", report::Tag(child, pid));
-        turn.tell(&child.app, Event::Recycle(child.worker));
+        turn.queue_event(&child.app, Event::Recycle(child.worker));
     }
 }

@@ -1,33 +1,31 @@
-//! The apps and their workers: who runs, in which generation, who is to be started, and who is told to end.
+//! The apps and their workers: which ones run, in which generation, which are to be started, and which to end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::time::Instant;
 
-use log::{debug, error, info, warn};
-use nix::sys::signal::Signal;
+use log::info;
 use nix::unistd::Pid;
-use preforkd_worker::messages::Fork;
 
-use super::report;
-use super::templates::{Key, Said, Templates};
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, Private, Role, Start, Whom, World};
 use crate::plan;
-use crate::release::{Fact, Generation, Name};
-use crate::supervisor::{Action, Event, Reason, Slot, Supervisor, WorkerId};
-use crate::sys::Progress;
+use crate::release::{Generation, Name};
+use crate::supervisor::{Action, Event, Slot, Supervisor, WorkerId};
 
 pub(super) mod children;
+mod ending;
+mod forked;
+mod starting;
 
-use children::{Child, Children};
+use children::Children;
+pub(super) use ending::send;
 
-/// One app: its supervisor, and how workers of each of its generations are started.
+/// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {
     pub(super) supervisor: Supervisor,
     pub(super) plans: BTreeMap<Generation, Rc<plan::App>>,
-    /// It is no longer configured, and forgotten when its last worker has ended.
+    /// It is no longer configured, and is forgotten when its last worker has ended.
     pub(super) removed: bool,
     /// All its workers have ended after a stop.
     pub(super) ended: bool,
@@ -48,19 +46,23 @@ pub(super) struct Workers {
     pub(super) children: Children,
     /// The generation that is being proven.
     pub(super) candidate: Option<Generation>,
-    /// A generation was committed, so that something serves while a candidate is proven.
+    /// Whether a generation was committed and serves while a candidate is proven.
     pub(super) serving: bool,
-    /// Something has happened that the status shows.
+    /// The status has changed.
     pub(super) changed: bool,
     deadlines: Timers<Name>,
-    /// Who is to be started, in this order. A start takes a fraction of a millisecond, and other things are to be done meanwhile.
+    /// The workers to start, in this order. A start takes a fraction of a millisecond, and other events must not wait for many.
     queue: VecDeque<Spawn>,
-    /// Those of the queue who still are.
+    /// Queued workers that are still wanted.
     queued: BTreeSet<(Name, WorkerId)>,
+    /// Workers of templates that are not children of the master yet, and since when they are known.
+    unadopted: BTreeMap<Pid, Instant>,
+    /// When each of them is checked.
+    looks: Timers<Pid>,
 }
 
 impl Workers {
-    /// An app gets a plan for a generation; the app is new, perhaps.
+    /// Gives an app a plan for a generation; creates the app if it is new.
     pub(super) fn configure(&mut self, name: &Name, generation: Generation, plan: plan::App) {
         let app = self.apps.entry(name.clone()).or_insert_with(|| App {
             supervisor: Supervisor::new(fastrand::u64(..)),
@@ -77,12 +79,12 @@ impl Workers {
         self.apps.keys().cloned().collect()
     }
 
-    /// The apps that are configured.
+    /// The configured apps.
     pub(super) fn configured(&self) -> impl Iterator<Item = (&Name, &App)> {
         self.apps.iter().filter(|(_, app)| !app.removed)
     }
 
-    /// Tells a supervisor what has happened; says what it wants done.
+    /// Passes events to a supervisor, and returns its actions.
     pub(super) fn handle(&mut self, name: &Name, events: Vec<Event>, now: Instant) -> Vec<Action> {
         let Some(app) = self.apps.get_mut(name) else {
             return Vec::new();
@@ -93,27 +95,31 @@ impl Workers {
         let actions = app.supervisor.handle_all(events, now);
         let wanted = app.supervisor.counts().wanted;
         if by_load && wanted != before {
-            info!("app={name}: {wanted} workers wanted, by its load");
+            info!("app={name}: {wanted} workers wanted, because of its load");
         }
         self.deadlines.set(name.clone(), app.supervisor.deadline());
         self.changed = true;
         actions
     }
 
-    /// Tells the supervisors whose deadline has come.
-    pub(super) fn tell_deadlines<W>(&mut self, turn: &mut Turn<W>) {
+    /// Queues deadlines of supervisors that are due.
+    pub(super) fn queue_deadlines<W>(&mut self, turn: &mut Turn<W>) {
         for name in self.deadlines.take_due(turn.now) {
-            turn.tell(&name, Event::Deadline);
+            turn.queue_event(&name, Event::Deadline);
         }
     }
 
     /// When the next supervisor has a deadline, or the next worker is to be started.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let starts = (!self.queued.is_empty()).then_some(now);
-        starts.into_iter().chain(self.deadlines.next()).min()
+        let starts = starts.into_iter();
+        starts
+            .chain(self.deadlines.next())
+            .chain(self.looks.next())
+            .min()
     }
 
-    /// Forgets the apps that are no longer configured and have no worker left; says which.
+    /// Forgets apps that are no longer configured and have no workers left. Returns their names.
     pub(super) fn forget_removed(&mut self) -> Vec<Name> {
         let gone = |app: &App| app.removed && app.supervisor.is_empty();
         let gone = self.apps.iter().filter(|(_, app)| gone(app));
@@ -131,7 +137,7 @@ impl Workers {
             && !app.removed
         {
             app.removed = true;
-            turn.tell(name, Event::Remove);
+            turn.queue_event(name, Event::Remove);
         }
     }
 
@@ -140,411 +146,5 @@ impl Workers {
         if let Some(app) = self.apps.get_mut(name) {
             app.plans.remove(&generation);
         }
-    }
-
-    // Starting.
-
-    /// Puts a worker into the queue of those to be started.
-    pub(super) fn spawn(
-        &mut self,
-        app: &Name,
-        worker: WorkerId,
-        slot: Slot,
-        generation: Generation,
-    ) {
-        self.queued.insert((app.clone(), worker));
-        self.queue.push_back(Spawn {
-            app: app.clone(),
-            worker,
-            slot,
-            generation,
-        });
-    }
-
-    /// Starts the next workers of the queue, so many at most; says how many.
-    pub(super) fn start_some<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        most: usize,
-    ) -> usize {
-        let mut started = 0;
-        while started < most
-            && let Some(spawn) = self.queue.pop_front()
-        {
-            // Otherwise it was told to end before it was started.
-            if self.queued.remove(&(spawn.app.clone(), spawn.worker)) {
-                self.start(turn, templates, spawn);
-                started += 1;
-            }
-        }
-        started
-    }
-
-    fn start<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, spawn: Spawn) {
-        let Spawn {
-            app,
-            worker,
-            slot,
-            generation,
-        } = spawn;
-        let plans = self.apps.get(&app).map(|app| &app.plans);
-        let Some(plan) = plans.and_then(|plans| plans.get(&generation)).cloned() else {
-            error!(
-                "app={app} worker={slot} gen={generation}: not started: the generation is unknown (this is a bug in preforkd)"
-            );
-            turn.tell(&app, Event::SpawnFailed(worker));
-            return;
-        };
-        let record = turn.world.allocate(&app).inspect_err(|error| {
-            warn!("app={app} worker={slot}: starting without a scoreboard record: {error}");
-        });
-        let child = Child {
-            app,
-            worker,
-            slot,
-            generation,
-            plan,
-            record: record.ok(),
-            asked_for: turn.now,
-            ready_at: None,
-            stopping: false,
-            retired: false,
-            said: None,
-            told: None,
-        };
-        if child.plan.template {
-            self.start_from_template(turn, templates, child);
-        } else {
-            self.start_alone(turn, child);
-        }
-    }
-
-    fn start_alone<W: World>(&mut self, turn: &mut Turn<W>, child: Child) {
-        let own = child.plan.output.taken_over;
-        let started = turn.world.start(&Start {
-            app: &child.app,
-            plan: &child.plan,
-            launch: &child.plan.launch,
-            role: Role::Worker(child.slot, child.record),
-            generation: child.generation,
-            // A program that never lets go of the pipe is read only where its last words would end a release.
-            heard: own || self.is_first(child.generation),
-            private: self.private(&child, !own),
-        });
-        match started {
-            Ok(pid) => {
-                debug!("{}: started", report::Tag(&child, pid));
-                self.children.insert(pid, child);
-            }
-            Err(error) => self.refused(turn, child, "start a worker", &error),
-        }
-    }
-
-    fn start_from_template<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        child: Child,
-    ) {
-        let key = (child.app.clone(), child.generation);
-        let private = self.private(&child, false);
-        if let Err(error) = templates.ensure(turn, &key, &child.plan, private) {
-            return self.refused(turn, child, "start a template", &error);
-        }
-        let order = Fork {
-            ticket: child.worker.0,
-            slot: child.slot,
-            record: child.record,
-        };
-        self.children.expect(child);
-        templates.want(turn, &key, order);
-    }
-
-    fn refused<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        child: Child,
-        what: &str,
-        error: &std::io::Error,
-    ) {
-        let Child { app, slot, .. } = &child;
-        error!("app={app} worker={slot}: cannot {what}: {error}; retrying");
-        release(turn, &child);
-        turn.tell(&child.app, Event::Refused(child.worker));
-    }
-
-    /// Whether a worker of this generation has to prove it.
-    fn is_first(&self, generation: Generation) -> bool {
-        self.candidate == Some(generation)
-    }
-
-    /// The private listener that a process gets. A program is told by a number which of its listeners this is, so each of its workers
-    /// has one.
-    fn private(&self, child: &Child, always: bool) -> Private {
-        if child.plan.check.is_none() {
-            Private::None
-        } else if self.serving && self.is_first(child.generation) {
-            Private::Probed
-        } else if always {
-            Private::Unused
-        } else {
-            Private::None
-        }
-    }
-
-    /// A process has come further on its way to its program; false if it is no worker.
-    pub(super) fn progressed<W>(
-        &mut self,
-        turn: &mut Turn<W>,
-        pid: Pid,
-        progress: &Progress,
-    ) -> bool {
-        let Some(child) = self.children.get(pid) else {
-            return false;
-        };
-        match progress {
-            Progress::Failed(stage, reason) => {
-                let stage = report::stage(*stage);
-                error!("{}: failed at {stage}: {reason}", report::Tag(child, pid));
-            }
-            Progress::Executed => turn.tell(&child.app, Event::Executed(child.worker)),
-            Progress::Pending => {}
-        }
-        true
-    }
-
-    // Templates.
-
-    /// Takes all that a template, and the workers that it has forked, have said.
-    pub(super) fn read_template<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        key: &Key,
-    ) {
-        while let Some(said) = templates.receive(turn, key) {
-            let name = &key.0;
-            match said {
-                Said::Loaded(pid) => {
-                    info!(
-                        "app={name} template gen={} pid={pid}: application loaded",
-                        key.1
-                    );
-                    // What it wrote while it was loaded is not why it fails one day.
-                    turn.world.last_words(pid);
-                }
-                Said::Forked(ticket, pid) => self.arrived(turn, name, WorkerId(ticket), pid),
-                Said::Failed(ticket, reason) => {
-                    error!(
-                        "{}: cannot fork a worker: {reason}; retrying",
-                        templates.tag(key)
-                    );
-                    self.not_started(turn, name, Event::Refused(WorkerId(ticket)));
-                }
-                Said::Lost(tickets, reason) => {
-                    let what = format!("cannot fork {}: {reason}", report::workers(tickets.len()));
-                    error!("{}: {what}", templates.tag(key));
-                    blame(turn, key, &what);
-                    for ticket in tickets {
-                        self.not_started(turn, name, Event::SpawnFailed(WorkerId(ticket)));
-                    }
-                }
-            }
-        }
-    }
-
-    fn arrived<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, worker: WorkerId, pid: Pid) {
-        if let Some(signal) = self.children.arrived(name, worker, pid) {
-            send(turn, pid, signal);
-        }
-        match self.children.get(pid) {
-            Some(child) => {
-                debug!("{}: forked from the template", report::Tag(child, pid));
-                turn.tell(name, Event::Executed(worker));
-            }
-            // It comes after it was given up.
-            None => send(turn, pid, Signal::SIGKILL),
-        }
-    }
-
-    /// An expected worker will not come; the event says why.
-    fn not_started<W: World>(&mut self, turn: &mut Turn<W>, name: &Name, event: Event) {
-        if let Event::Refused(worker) | Event::SpawnFailed(worker) | Event::Exited(worker) = event
-            && let Some(child) = self.children.give_up(name, worker)
-        {
-            release(turn, &child);
-            turn.tell(name, event);
-        }
-    }
-
-    /// Ends a template, after all that it has said was heard; nobody waits for what it still imports.
-    pub(super) fn end_template<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        key: &Key,
-    ) {
-        self.hear_out(turn, templates, key);
-        for ticket in templates.end(turn, key) {
-            self.not_started(turn, &key.0, Event::SpawnFailed(WorkerId(ticket)));
-        }
-    }
-
-    /// A template has ended by itself.
-    pub(super) fn template_ended<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        key: &Key,
-        exit: Exit,
-        words: Option<&str>,
-    ) {
-        self.hear_out(turn, templates, key);
-        let when = match templates.is_loaded(key) {
-            true => "",
-            false => ", before the application was loaded",
-        };
-        let death = format!("{exit}{when}{}", report::last_words(words));
-        error!("{}: {death}", templates.tag(key));
-        blame(turn, key, &death);
-        for ticket in templates.remove(turn, key) {
-            self.not_started(turn, &key.0, Event::SpawnFailed(WorkerId(ticket)));
-        }
-    }
-
-    /// Takes all that a template has said, and nothing after it: no worker may run that nobody knows of.
-    fn hear_out<W: World>(&mut self, turn: &mut Turn<W>, templates: &mut Templates, key: &Key) {
-        templates.shut(turn, key);
-        self.read_template(turn, templates, key);
-    }
-
-    // Ending.
-
-    /// A process was reaped: the worker that it was.
-    pub(super) fn remove_child<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) -> Option<Child> {
-        let child = self.children.remove(pid)?;
-        release(turn, &child);
-        Some(child)
-    }
-
-    /// Sends a signal to a worker; to one that is only expected, through what is to become of its template.
-    pub(super) fn signal<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        name: &Name,
-        worker: WorkerId,
-        (signal, reason): (Signal, Reason),
-    ) {
-        if self.queued.remove(&(name.clone(), worker)) {
-            turn.tell(name, Event::Exited(worker));
-        } else if let Some(pid) = self.children.pid(name, worker) {
-            self.signal_process(turn, pid, signal, reason);
-        } else if let Some(child) = self.children.expected(name, worker) {
-            child.told = Some((signal, reason));
-            let key = (name.clone(), child.generation);
-            self.signal_expected(turn, templates, &key, worker, (signal, reason));
-        }
-    }
-
-    fn signal_process<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        pid: Pid,
-        signal: Signal,
-        reason: Reason,
-    ) {
-        let Some(child) = self.children.get_mut(pid) else {
-            return;
-        };
-        if signal == Signal::SIGTERM && self.serving {
-            leave_queue_to_others(turn, child, reason);
-        }
-        // When it dies, the log says why it got SIGABRT first.
-        let first = match (reason, child.told) {
-            (Reason::AbortGrace, Some((_, first))) => first,
-            _ => reason,
-        };
-        child.told = Some((signal, first));
-        let (tag, why) = (report::Tag(child, pid), report::reason(reason));
-        match signal {
-            Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
-            _ => warn!("{tag}: sending {signal} ({why})"),
-        }
-        send(turn, pid, signal);
-    }
-
-    fn signal_expected<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        templates: &mut Templates,
-        key: &Key,
-        worker: WorkerId,
-        (signal, reason): (Signal, Reason),
-    ) {
-        let why = report::reason(reason);
-        if signal == Signal::SIGTERM && templates.cancel(key, worker.0) {
-            self.not_started(turn, &key.0, Event::Exited(worker));
-            if templates.is_idle(key) && !templates.is_loaded(key) {
-                self.end_template(turn, templates, key);
-            }
-        } else if let Some(pid) = templates.pid(key).filter(|_| !templates.is_loaded(key)) {
-            // What keeps the worker from starting is the application's import.
-            warn!("{}: sending {signal} ({why})", templates.tag(key));
-            send(turn, pid, signal);
-        } else if signal != Signal::SIGTERM && templates.pid(key).is_some() {
-            // It was forked, or should have been, and never said who it is: it died of something that the
-            // application does at a fork, or hangs in it and may hold the template up.
-            let what = format!(
-                "forked no worker in time ({why}): a hook that the application registered with os.register_at_fork() may fail or block"
-            );
-            error!("{}: {what}; ending the template", templates.tag(key));
-            blame(turn, key, &what);
-            self.end_template(turn, templates, key);
-        }
-    }
-}
-
-/// A release that fails by this template says why.
-fn blame<W>(turn: &mut Turn<W>, key: &Key, what: &str) {
-    turn.report(Fact::Reason(
-        key.0.clone(),
-        key.1,
-        format!("its template {what}"),
-    ));
-}
-
-/// Gives a worker's record back.
-pub(super) fn release<W: World>(turn: &mut Turn<W>, child: &Child) {
-    if let Some(record) = child.record {
-        turn.world.release(&child.app, record);
-    }
-}
-
-/// Signals a process of the table. KILL goes to the whole session: what the worker started must not hold on to the listeners.
-pub(super) fn send<W: World>(turn: &mut Turn<W>, pid: Pid, signal: Signal) {
-    let whom = match signal {
-        Signal::SIGKILL => Whom::Session,
-        _ => Whom::Process,
-    };
-    turn.world.signal(pid, signal, whom);
-}
-
-/// Tells a worker that is to end whether it need empty the accept queues: not when others go on with them.
-fn leave_queue_to_others<W: World>(turn: &mut Turn<W>, child: &Child, reason: Reason) {
-    let others = matches!(
-        reason,
-        Reason::Replaced | Reason::Recycled | Reason::ScaledDown | Reason::RolledBack
-    );
-    let mut sockets = child.plan.sockets.iter();
-    if let Some(record) = child.record.filter(|_| others)
-        && sockets.all(|(_, at)| turn.world.accept_queue(at).is_some())
-        && let Err(error) = turn.world.succeed(&child.app, record)
-    {
-        debug!(
-            "cannot write record {record} of the scoreboard of {}: {error}",
-            child.app
-        );
     }
 }

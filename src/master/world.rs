@@ -1,5 +1,5 @@
-//! What the master asks of the world: clock, processes, sockets and files. [`super::system`] is the world that is; the tests
-//! simulate another one, around the same loop.
+//! What the master needs of the world: clock, processes, sockets and files. [`super::system`] is the real one; the tests simulate
+//! another one around the same loop.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,11 +16,11 @@ use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 use crate::sys::Progress;
 
-pub use crate::effects::control::CallerId;
+pub use crate::effects::control::ClientId;
 pub use crate::effects::signals::Arrived;
-pub use crate::effects::tail::Heard;
+pub use crate::effects::tail::ReadState;
 
-/// Where something has happened. Each descriptor that the world watches belongs to one of these.
+/// The source of an event. Each polled descriptor belongs to one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// Signals have arrived.
@@ -29,21 +29,21 @@ pub enum Source {
     Messages(Name),
     /// A template has replied.
     Template(Pid),
-    /// A process has come further on its way to its program.
+    /// A process before exec has made progress.
     Launch(Pid),
     /// A process has written to its standard error, which the master reads while it starts.
     Stderr(Pid),
-    /// Somebody connects to the control socket.
-    Callers,
-    /// A caller's connection is ready.
-    Caller(i32),
-    /// A connection waits at a listener that the master was told to watch.
+    /// A client connects to the control socket.
+    Clients,
+    /// The connection of a client is ready.
+    Client(i32),
+    /// A connection waits at a watched listener.
     Listener(Address),
-    /// Writers have said whether they could open their log files.
+    /// Writers have reported whether they could open their log files.
     LogFiles,
 }
 
-/// What a process is started for.
+/// The purpose of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// A worker, in this slot, with this record of its app's scoreboard.
@@ -54,14 +54,14 @@ pub enum Role {
     Job,
 }
 
-/// The listener over which the first worker of a generation is checked.
+/// The private listener over which the first worker of a generation is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Private {
     /// It has none.
     None,
     /// It has one, which the probe will use.
     Probed,
-    /// It has one that nobody uses, as its program counts on the number.
+    /// It has one that is not used, because its program counts on the number.
     Unused,
 }
 
@@ -72,29 +72,40 @@ pub struct Start<'a> {
     pub app: &'a Name,
     /// How the app's processes are started.
     pub plan: &'a plan::App,
-    /// The program and what it runs as.
+    /// The program, and how to run it.
     pub launch: &'a Launch,
-    /// What for.
+    /// Its purpose.
     pub role: Role,
     /// The generation of its configuration.
     pub generation: Generation,
     /// Whether the master reads its standard error while it starts.
-    pub heard: bool,
-    /// The listener for a check.
+    pub captured: bool,
+    /// The private listener.
     pub private: Private,
 }
 
-/// What has become of a child.
+impl std::fmt::Display for Start<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (app, generation) = (self.app, self.generation);
+        match self.role {
+            Role::Worker(slot, _) => write!(f, "app={app} worker={slot} gen={generation}"),
+            Role::Template => write!(f, "app={app} template gen={generation}"),
+            Role::Job => write!(f, "app={app} before gen={generation}"),
+        }
+    }
+}
+
+/// A change of a child's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It has ended, with status 0 or otherwise, and is still to be reaped.
+    /// It has ended and must be reaped.
     Ended {
-        /// With status 0.
+        /// Whether its status is 0.
         cleanly: bool,
     },
     /// A signal has stopped it.
     Stopped,
-    /// It goes on.
+    /// It was continued.
     Continued,
 }
 
@@ -103,7 +114,7 @@ pub enum Change {
 pub enum Exit {
     /// With this status.
     Status(i32),
-    /// By this signal; whether it left a core file.
+    /// By this signal; whether it dumped core.
     Signal(Signal, bool),
 }
 
@@ -126,42 +137,42 @@ impl std::fmt::Display for Exit {
     }
 }
 
-/// Who gets a signal.
+/// The target of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whom {
+pub enum Target {
     /// The process.
     Process,
     /// All processes of the session that it leads.
     Session,
 }
 
-/// What the init system is told: sd_notify(3).
+/// A message to the init system: sd_notify(3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// Everything that was asked for runs.
+    /// All apps run.
     Ready(String),
-    /// A reload has begun; `Ready` ends it, also when it has failed.
+    /// A reload has begun. `Ready` ends it, also if it failed.
     Reloading,
     /// The stop has begun.
     Stopping(String),
     /// One line for `systemctl status`.
     Status(String),
-    /// The loop goes round.
+    /// The loop is alive.
     Alive,
 }
 
-/// The world, as far as the master touches it. Nothing here blocks but [`World::wait`].
+/// The world, as far as the master touches it. Only [`World::wait`] blocks.
 pub trait World {
     /// The time.
     fn now(&self) -> Instant;
 
-    /// Waits until something happens, or until the deadline; says where.
+    /// Waits for events, or until the deadline. Returns the sources.
     ///
     /// # Errors
-    /// The poll is broken beyond repair.
+    /// The poll fails permanently.
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>>;
 
-    /// Whether somebody looks at the master on a terminal.
+    /// Whether the master runs on a terminal.
     fn has_terminal(&self) -> bool;
 
     /// The signals that have arrived.
@@ -172,16 +183,16 @@ pub trait World {
     /// Starts a process.
     ///
     /// # Errors
-    /// The system makes none.
+    /// The system refuses.
     fn start(&mut self, start: &Start) -> io::Result<Pid>;
 
     /// Starts the job that checks the configuration.
     ///
     /// # Errors
-    /// The system makes no process.
+    /// The system refuses.
     fn start_check(&mut self) -> io::Result<Pid>;
 
-    /// What the job that checked the configuration has found, after it has ended.
+    /// The result of the job that checked the configuration, after it has ended.
     ///
     /// # Errors
     /// What is wrong with the configuration, in one line.
@@ -190,63 +201,66 @@ pub trait World {
     /// Starts the job that sends a request to the first worker of an app's candidate.
     ///
     /// # Errors
-    /// The system makes no process.
+    /// The system refuses.
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid>;
 
-    /// Nobody will connect to an app's private listener any more; whether its worker is to learn that.
+    /// Closes an app's private listener; `tell` shuts it down for the worker too.
     fn end_private(&mut self, app: &Name, tell: bool);
 
-    /// How far a process has come on its way to its program.
+    /// The progress of a process before exec.
     fn progress(&mut self, pid: Pid) -> Progress;
 
-    /// Reads what a process has written to its standard error, and passes it on.
-    fn read_stderr(&mut self, pid: Pid) -> Heard;
+    /// Reads what a process has written to its standard error, and forwards it.
+    fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
-    /// Whether [`Source::Stderr`] is told of a process; what it writes meanwhile waits.
+    /// Whether to report [`Source::Stderr`] of a process. Meanwhile its output stays in the pipe.
     fn watch_stderr(&mut self, pid: Pid, watch: bool);
 
-    /// Reads and passes on what is left of a process's standard error, and reads no more; the last lines of it.
-    fn last_words(&mut self, pid: Pid) -> Option<String>;
+    /// Reads and forwards the rest of a process's standard error, and stops reading. Returns the last lines of it.
+    fn last_output(&mut self, pid: Pid) -> Option<String>;
 
     /// Sends a signal to a child that was not reaped.
-    fn signal(&mut self, pid: Pid, signal: Signal, whom: Whom);
+    fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
-    /// A child that has changed. One that has ended is told again until it is reaped.
+    /// A child that has changed. One that has ended is returned again until it is reaped.
     fn changed(&mut self) -> Option<(Pid, Change)>;
 
-    /// Reaps a child that has ended, after all that its crash left behind in its session was killed.
+    /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
 
-    /// The memory that a process has to itself, in bytes.
+    /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
+    fn is_child(&mut self, pid: Pid) -> bool;
+
+    /// The memory of a process, in bytes: [`crate::effects::memory::share`].
     fn memory(&mut self, pid: Pid) -> Option<u64>;
 
-    /// Whether the kernel has killed a process for want of memory since the last time.
+    /// Whether the kernel has killed a process because memory ran out since the last call.
     fn out_of_memory(&mut self) -> bool;
 
     // Messages of workers and templates.
 
-    /// An app comes, or is configured anew: from now on its workers, which run as this user, may send messages.
+    /// Adds an app, or updates it: from now on its workers, which run as this user, may send messages.
     ///
     /// # Errors
-    /// Its socket or its scoreboard cannot be made.
-    fn admit(&mut self, app: &Name, plan: &plan::App) -> io::Result<()>;
+    /// Its socket or its scoreboard cannot be created.
+    fn add_app(&mut self, app: &Name, plan: &plan::App) -> io::Result<()>;
 
-    /// An app has gone.
-    fn dismiss(&mut self, app: &Name);
+    /// Removes an app.
+    fn remove_app(&mut self, app: &Name);
 
-    /// The next messages of an app's processes, so many at most, each with its sender.
+    /// The next messages of an app's processes, at most `most`, each with its sender.
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)>;
 
-    /// Gives an order to a template; false if it cannot take one now.
-    fn order(&mut self, template: Pid, order: &Fork) -> bool;
+    /// Sends a request to a template. Returns false if its queue is full.
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool;
 
     /// The next reply of a template or of a worker that it has just forked, with its sender.
     fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)>;
 
-    /// What a template has said before is still to be read; who speaks later ends instead.
-    fn shut(&mut self, template: Pid);
+    /// Stops a template from sending. Earlier messages can still be read; a process that would send later ends.
+    fn shut_down(&mut self, template: Pid);
 
-    /// A template's socket is not needed any more.
+    /// Closes a template's socket.
     fn close(&mut self, template: Pid);
 
     // The scoreboard.
@@ -254,22 +268,22 @@ pub trait World {
     /// A record for a new worker.
     ///
     /// # Errors
-    /// There is none.
+    /// No record is free, or the memory cannot be written.
     fn allocate(&mut self, app: &Name) -> io::Result<u32>;
 
-    /// The worker was reaped.
+    /// Releases the record of a worker that was reaped.
     fn release(&mut self, app: &Name, record: u32);
 
-    /// What a worker that was started so long ago has noted: data that may lie, within the bounds of [`Snapshot::decode`].
+    /// The record of a worker of this age. It is not trusted beyond the bounds of [`Snapshot::decode`].
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot>;
 
-    /// Leaves the mark that makes a worker say when it begins a request.
+    /// Sets the mark that makes a worker report the beginning of its next request.
     ///
     /// # Errors
     /// The memory cannot be written.
     fn mark(&mut self, app: &Name, record: u32) -> io::Result<()>;
 
-    /// Tells a worker, before it is told to end, that others take what waits in the accept queues.
+    /// Tells a worker, before its stop signal, that others take the connections in the accept queues.
     ///
     /// # Errors
     /// The memory cannot be written.
@@ -277,71 +291,71 @@ pub trait World {
 
     // Listeners.
 
-    /// Opens what is wanted and not open yet; says which those are.
+    /// Opens the wanted listeners that are not open yet, and returns their addresses.
     ///
     /// # Errors
-    /// One could not be had; then none is opened.
+    /// One of them cannot be opened; then none is.
     fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String>;
 
-    /// Closes some listeners.
+    /// Closes these listeners.
     fn close_listeners(&mut self, addresses: &[Address]);
 
-    /// Closes all listeners that are not wanted, and changes the others as they are wanted. Says which were closed, and what
-    /// could not be done.
+    /// Closes all other listeners, and applies changed settings to the wanted ones. Returns the closed addresses, and
+    /// what failed.
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>);
 
-    /// How many connections wait to be accepted; none if the listener is not open.
+    /// The number of connections in the accept queue; `None` if the listener is not open.
     fn accept_queue(&self, address: &Address) -> Option<u32>;
 
-    /// Whether [`Source::Listener`] is told of a listener.
+    /// Whether to report [`Source::Listener`] of a listener.
     fn watch_listener(&mut self, address: &Address, watch: bool);
 
     // Log files.
 
-    /// Starts to open what is wanted and not open yet; says which those are. [`Source::LogFiles`] tells when one was opened.
+    /// Starts to open the wanted log files that are not open yet, and returns them. [`Source::LogFiles`] reports results.
     ///
     /// # Errors
-    /// The writer of one could not be started; then none is opened.
+    /// A writer cannot be started; then no file is opened.
     fn open_log_files(&mut self, wanted: &BTreeSet<LogFile>) -> Result<Vec<LogFile>, String>;
 
     /// The log files that were opened, or could not be.
     fn opened_log_files(&mut self) -> Vec<(LogFile, Result<(), String>)>;
 
-    /// Lets go of some log files.
+    /// Closes these log files.
     fn close_log_files(&mut self, files: &[LogFile]);
 
-    /// Lets go of all log files that are not wanted.
+    /// Closes all other log files.
     fn keep_log_files(&mut self, wanted: &BTreeSet<LogFile>);
 
-    /// Has all log files opened anew; says how many.
+    /// Reopens all log files, and returns their number.
     fn reopen_log_files(&mut self) -> usize;
 
-    /// Whether a process that was reaped was the writer of a log file; the file, if it is still needed.
+    /// Whether a process that was reaped was the writer of a log file; and its file if a new writer is needed.
     fn log_writer_ended(&mut self, pid: Pid) -> Option<Option<LogFile>>;
 
-    /// Replaces the writers that are due; says which could not be started.
+    /// Replaces dead writers. Returns those that cannot be started.
     fn replace_log_writers(&mut self, now: Instant) -> Vec<(LogFile, io::Error)>;
 
-    /// When a writer is to be replaced.
+    /// When the next writer is to be replaced.
     fn log_deadline(&self) -> Option<Instant>;
 
-    /// Whether no writer runs any more.
+    /// Whether no writer is running.
     fn log_files_are_quiet(&self) -> bool;
 
-    // The init system, and those who call the control socket.
+    // The init system, and clients of the control socket.
 
-    /// How often the init system wants to hear that the loop goes round.
+    /// The interval of keep-alive messages to the init system.
     fn watchdog(&self) -> Option<std::time::Duration>;
 
-    /// Tells the init system something.
-    fn tell_init(&mut self, notice: &Notice);
+    /// Sends a message to the init system.
+    fn notify_init(&mut self, notice: &Notice);
 
-    /// Those who connect; whether some still wait, as there was no descriptor left for them.
-    fn accept_callers(&mut self) -> bool;
+    /// Accepts clients. Returns whether some still wait because no descriptor was available.
+    fn accept_clients(&mut self) -> bool;
 
-    /// A request that a caller has completed.
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)>;
+    /// The complete request of a client, if any.
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)>;
 
-    /// Answers a caller and hangs up.
-    fn answer(&mut self, caller: CallerId, answer: &str);
+    /// Answers a client and closes the connection.
+    fn answer(&mut self, client: ClientId, answer: &str);
 }

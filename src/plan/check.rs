@@ -1,4 +1,4 @@
-//! `check`: the request that the first worker of a new generation has to answer.
+//! `check`: the request that the first worker of a new generation must answer.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Draft;
 use crate::config::Place;
 
-/// The name of the listener over which a worker of a `command` is checked; it comes after the others.
+/// The name of the private listener for checking a worker of a `command`; it comes after the others.
 pub const CHECK_LISTENER: &str = "check";
 
 /// A request and its answer.
@@ -17,11 +17,11 @@ pub struct Check {
     pub path: String,
     /// The Host field.
     pub host: String,
-    /// The status that is as it should be.
+    /// The expected status.
     pub expect: u16,
-    /// The time of an attempt.
+    /// The time limit of an attempt.
     pub timeout: Duration,
-    /// How many attempts.
+    /// The number of attempts.
     pub attempts: u32,
 }
 
@@ -34,7 +34,7 @@ impl Draft<'_> {
         let (path, host) = (&written.path, &written.host);
         if !(path.starts_with('/') && visible(path)) {
             return Err(path.wrong(format!(
-                "reload.check.path: must begin with \"/\" and be of visible ASCII characters, not {:?} (encode others as %XX)",
+                "reload.check.path: must begin with \"/\" and consist of visible ASCII characters, not {:?} (encode others as %XX)",
                 **path
             )));
         }

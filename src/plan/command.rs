@@ -12,7 +12,7 @@ use crate::supervisor::Readiness;
 const FIRST_FD: usize = 3;
 
 impl Draft<'_> {
-    /// Fills in how the program is executed.
+    /// Fills in how to execute the program.
     pub(super) fn command(
         &self,
         command: &Value<Vec<String>>,
@@ -31,7 +31,7 @@ impl Draft<'_> {
         Ok(self.readiness())
     }
 
-    /// Finds the program that `launch.args` begins with; `key` is where the user wrote them.
+    /// Finds the program that `launch.args` begins with. `key` is its key in the file.
     fn find(
         &self,
         written: &Value<Vec<String>>,
@@ -45,7 +45,7 @@ impl Draft<'_> {
             ));
         };
         if launch.args.iter().any(|word| word.contains('\0')) {
-            return Err(wrong("an argument must not hold a NUL character".into()));
+            return Err(wrong("an argument must not contain a NUL character".into()));
         }
         let path = launch
             .env
@@ -63,13 +63,13 @@ impl Draft<'_> {
         })
     }
 
-    /// The command that must succeed before a reload, which runs as the workers do.
+    /// The command that must succeed before a reload. It runs like the workers.
     pub(super) fn before(&self, launch: &Launch) -> Result<Option<Launch>, Place> {
         let Some(before) = &self.written.reload.before else {
             return Ok(None);
         };
         let mut step = launch.clone();
-        // Settings of a worker; the step is none.
+        // These variables are for workers; this process is none.
         step.env
             .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
         step.args = before.to_vec();
@@ -78,7 +78,7 @@ impl Draft<'_> {
     }
 }
 
-/// Replaces `{fd}` and `{fd:NAME}` by the number of the listener's descriptor.
+/// Replaces `{fd}` and `{fd:NAME}` by the descriptor of the listener.
 fn fill_in(word: &str, sockets: &[&str]) -> Result<String, String> {
     let mut filled = String::new();
     let mut rest = word;

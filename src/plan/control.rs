@@ -1,4 +1,4 @@
-//! Where the control socket of a configuration is.
+//! The path of the control socket.
 
 use std::path::{Path, PathBuf};
 
@@ -24,8 +24,8 @@ pub(super) fn place(
     Some(folder.join(place))
 }
 
-/// The same for a file that may be faulty: a running master must be within reach while somebody edits its
-/// configuration, so that only these two keys are looked for.
+/// The same for a file that may be faulty. Only these two keys are read, so that a running master stays reachable while its
+/// configuration is edited.
 pub fn find(text: &str, file: &Path, host: &dyn Host) -> Option<PathBuf> {
     let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let folder = file.parent().unwrap_or(Path::new("/"));

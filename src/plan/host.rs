@@ -1,4 +1,4 @@
-//! What a plan has to know of the host.
+//! What a plan needs to know about the host.
 
 use std::path::{Path, PathBuf};
 
@@ -15,40 +15,40 @@ pub struct User {
     pub gid: u32,
     /// All group ids.
     pub groups: Vec<u32>,
-    /// Home folder.
+    /// Home directory.
     pub home: String,
 }
 
-/// Answers about the host; the tests' are invented.
+/// Answers questions about the host. Tests use an invented one.
 pub trait Host {
-    /// User and group id of the master itself.
+    /// User and group ids of the master.
     fn own_ids(&self) -> (u32, u32);
     /// A user by name or number.
     fn user(&self, name: &str) -> Option<User>;
     /// A group's id by name or number.
     fn group(&self, name: &str) -> Option<u32>;
-    /// Whether there is such a folder.
+    /// Whether this is an existing folder.
     fn is_folder(&self, path: &Path) -> bool;
-    /// Whether there is such a file, executable by somebody.
+    /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
-    /// How many CPUs this process may use.
+    /// The number of CPUs that this process may use.
     fn cpus(&self) -> u32;
-    /// The interpreter behind `path`, which may be a wrapper script. That is asked as the user of `launch`, in its folder and
-    /// with its environment, which takes a few seconds at most.
+    /// The interpreter behind `path`, which may be a wrapper script. The script runs as the user of `launch`, in its folder and
+    /// with its environment, for a few seconds at most.
     ///
     /// # Errors
-    /// Why it cannot be asked, or what is wrong with its answer.
+    /// The script cannot be run, or its answer is not usable.
     fn interpreter(&self, path: &Path, launch: &Launch) -> Result<PathBuf, String>;
-    /// The extension module that belongs to this preforkd.
+    /// The path of the extension module of this preforkd.
     ///
     /// # Errors
-    /// Where it was looked for in vain.
+    /// It is missing; with the path.
     fn extension(&self) -> Result<PathBuf, String>;
 }
 
-/// Finds a program as a shell would: by path (relative to `folder`) or in the folders of `path`.
+/// Finds a program like a shell: by path (relative to `folder`) or in the folders of `path`.
 pub(super) fn find_program(
     name: &str,
     folder: &Path,

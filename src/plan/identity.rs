@@ -1,4 +1,4 @@
-//! `user` and `group`: who the workers run as.
+//! `user` and `group`: the user that workers run as.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{Credentials, Draft};
 use crate::config::{GroupName, Place, Value};
 
 impl Draft<'_> {
-    /// Who the workers run as; fills in what a login would set in their environment.
+    /// The user that the workers run as. Adds the variables that a login sets to their environment.
     pub(super) fn user(
         &self,
         env: &mut BTreeMap<String, String>,
@@ -47,7 +47,7 @@ impl Draft<'_> {
             env.entry(key.into()).or_insert_with(|| value.clone());
         }
         if own.0 == found.uid && own.0 != 0 && gid.is_none_or(|gid| gid == own.1) {
-            // Already this user: an unprivileged master could not set the groups anyway.
+            // It is already this user, and an unprivileged master could not set the groups.
             return Ok(None);
         }
         Ok(Some(Credentials {

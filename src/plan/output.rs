@@ -1,4 +1,4 @@
-//! Where what workers say goes: `stdout`, `stderr`, `access_log`.
+//! The output of workers: `stdout`, `stderr`, `access_log`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 use super::{Draft, normal};
 use crate::config::{Place, Value};
 
-/// A file that grows at its end.
+/// A log file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogFile {
-    /// Where.
+    /// Its path.
     pub path: PathBuf,
-    /// Who writes there loses lines rather than wait for a slow disk.
+    /// Writers lose lines rather than wait for a slow disk.
     pub lossy: bool,
 }
 
-/// The log files of an app; what has none goes to the master's own standard output or error, or nowhere.
+/// The log files of an app. Without one, output goes to the master's own standard output or error, or nowhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output.
     pub stdout: Option<LogFile>,
     /// Standard error.
     pub stderr: Option<LogFile>,
-    /// A line for each request.
+    /// The access log.
     pub access_log: Option<LogFile>,
-    /// A worker itself goes over to its standard error when it is ready; before, the master listens.
+    /// A worker switches to its standard error itself when it is ready; until then it writes to the master.
     pub taken_over: bool,
 }
 

@@ -1,4 +1,4 @@
-//! By which rules an app's workers are started, replaced and given up.
+//! How an app's workers are started, replaced and given up.
 
 use std::time::Duration;
 

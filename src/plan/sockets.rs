@@ -1,4 +1,4 @@
-//! `listen`: which sockets there are and who gets them.
+//! `listen`: the sockets, and the apps that get them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::{Draft, Listener, normal};
 use crate::config::{Address, Listen, Place};
 
 impl Draft<'_> {
-    /// Enters the app's listeners into `all` and says which the workers get.
+    /// Adds the app's listeners to `all`, and returns those of its workers.
     pub(super) fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
         let mut sockets: Vec<(String, Address)> = Vec::new();
         for entry in &*self.written.listen {
@@ -17,7 +17,7 @@ impl Draft<'_> {
                 .address(written)
                 .map_err(|message| Place::at(place.clone(), message))?;
             if all.iter().any(|other| other.address == address) {
-                let message = format!("listen: {address} is listened on twice (remove one)");
+                let message = format!("listen: {address} is configured twice (remove one)");
                 return Err(Place::at(place, message));
             }
             let name = written
@@ -26,7 +26,7 @@ impl Draft<'_> {
                 .map_or(self.name, |name| name.as_str());
             if name.is_empty() || name.contains(|c: char| c == ':' || !c.is_ascii_graphic()) {
                 let message = format!(
-                    "listen: {name:?} is not a name for a listener (use visible ASCII characters without colons)"
+                    "listen: {name:?} is not a valid name for a listener (use visible ASCII characters without colons)"
                 );
                 return Err(Place::at(place, message));
             }
@@ -58,7 +58,7 @@ impl Draft<'_> {
         })
     }
 
-    /// The address with an absolute path.
+    /// The address, with an absolute path.
     fn address(&self, written: &Listen) -> Result<Address, String> {
         let address: &Address = &written.address;
         let Address::Unix(path) = address else {
@@ -74,7 +74,7 @@ impl Draft<'_> {
         // sockaddr_un(7): 108 bytes with the final NUL.
         if path.as_os_str().len() > 107 {
             return Err(format!(
-                "listen: unix:{shown} is too long (a socket's path has 107 bytes at most)"
+                "listen: unix:{shown} is too long (the path of a socket has at most 107 bytes)"
             ));
         }
         let folder = path.parent().unwrap_or(Path::new("/"));

@@ -7,7 +7,7 @@ use crate::config::Diagnostic;
 
 mod keys;
 
-/// A host that exists only here.
+/// An invented host.
 struct Invented {
     ids: (u32, u32),
 }
@@ -84,7 +84,7 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
 }
 
 #[test]
-fn without_a_virtual_environment_python3_of_the_path_is_taken() {
+fn without_a_virtual_environment_python3_of_the_path_is_used() {
     let plan = plan("[app.web]\nwsgi = 'site.wsgi:app'\nlisten = ['127.0.0.1:80']");
     assert_eq!(
         plan.apps["web"].launch.program,
@@ -131,7 +131,7 @@ fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
 }
 
 #[test]
-fn the_control_socket_is_found_also_when_the_file_is_faulty() {
+fn the_control_socket_is_found_even_if_the_file_is_faulty() {
     let host = Invented { ids: (0, 0) };
     let find = |text: &str| control::find(text, Path::new("/srv/app.toml"), &host);
     assert_eq!(
@@ -148,14 +148,14 @@ fn the_control_socket_is_found_also_when_the_file_is_faulty() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
+fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
     let app = |rest: &str| format!("[app.w]\n{rest}");
     let listen = "listen = ['127.0.0.1:80']";
     let cases = [
         ("".into(), "1:1: there is no app to run"),
         (
             "[app.'a b']\ncommand = ['celery']".into(),
-            "1:6: \"a b\" is not a name for an app",
+            "1:6: \"a b\" is not a valid name for an app",
         ),
         (app(""), "1:6: [app.w] has neither `wsgi` nor `command`"),
         (
@@ -240,7 +240,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app("command = ['celery']\nlisten = ['127.0.0.1:80', '127.0.0.1:80']"),
-            "3:27: listen: 127.0.0.1:80 is listened on twice",
+            "3:27: listen: 127.0.0.1:80 is configured twice",
         ),
         (
             app("command = ['celery']\nlisten = [{ address = '127.0.0.1:80', mode = '0600' }]"),
@@ -268,7 +268,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             app("command = ['celery']\nenv = { 'A=' = 'x' }"),
-            "3:9: env: \"A=\" is not a name",
+            "3:9: env: \"A=\" is not a valid name",
         ),
     ];
     let others = [
@@ -282,7 +282,7 @@ fn what_cannot_be_is_refused_with_its_place_and_what_to_do() {
         ),
         (
             "listen = [{ address = 'unix:x', name = 'a b' }]",
-            "3:11: listen: \"a b\" is not a name for a listener",
+            "3:11: listen: \"a b\" is not a valid name for a listener",
         ),
         (
             "workers = { min = 1, max = 2 }",

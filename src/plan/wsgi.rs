@@ -11,11 +11,11 @@ use super::host::find_program;
 use super::{Draft, Launch, normal};
 use crate::config::{Address, Place, Value};
 
-/// What the interpreter runs: it loads the extension and hands over to it.
+/// The program for the interpreter: it loads the extension and runs it.
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 impl Draft<'_> {
-    /// Fills in how the interpreter is executed; says whether it is a template.
+    /// Fills in how to execute the interpreter. Returns whether it is a template.
     pub(super) fn wsgi(
         &self,
         wsgi: &Value<String>,
@@ -61,7 +61,7 @@ impl Draft<'_> {
         };
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(
-                "the settings of a worker cannot be passed on: {error}"
+                "the settings of a worker cannot be encoded: {error}"
             ))
         })?;
         launch.program = self.python(launch)?;
@@ -126,7 +126,7 @@ impl Draft<'_> {
                     "python: there is no executable {place} (write the path of an interpreter)"
                 ))
             })?;
-            // Only by name: the link of a virtual environment must not be followed.
+            // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
             return self
                 .host
@@ -146,7 +146,7 @@ impl Draft<'_> {
             .find(|file| self.host.is_executable(file))
             .or_else(|| find_program("python3", chdir, &path, self.host))
             .ok_or_else(|| {
-                self.wrong("there is no Python interpreter in .venv or venv below `chdir`, nor python3 in PATH (write `python = \"PATH\"`)")
+                self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)")
             })?;
         self.host
             .interpreter(&found, launch)

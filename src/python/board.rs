@@ -17,7 +17,7 @@ impl Board {
     /// Tells the master, unless it is gone or does not read; says whether it was told.
     fn tell(&self, notice: &Notice) -> bool {
         let notifier = self.notifier.as_ref();
-        notifier.is_some_and(|notifier| notifier.tell(notice).is_ok())
+        notifier.is_some_and(|notifier| notifier.notify(notice).is_ok())
     }
 
     fn ask_for_replacement(&self) -> bool {

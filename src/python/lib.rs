@@ -48,12 +48,12 @@ mod extension {
     use super::start::{StartResponse, Write};
 }
 
-/// Writes to standard output (1) or error (2) what finds a reader; see [`preforkd_worker::stderr::say`].
+/// Writes to standard output (1) or error (2) what finds a reader; see [`preforkd_worker::stderr::write_output`].
 #[pyfunction]
 fn say(py: Python<'_>, stream: i32, data: &[u8]) -> usize {
     py.detach(|| match stream {
-        1 => preforkd_worker::stderr::say(std::io::stdout(), data),
-        _ => preforkd_worker::stderr::say(std::io::stderr(), data),
+        1 => preforkd_worker::stderr::write_output(std::io::stdout(), data),
+        _ => preforkd_worker::stderr::write_output(std::io::stderr(), data),
     });
     data.len()
 }

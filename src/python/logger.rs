@@ -55,7 +55,9 @@ impl Log for Logger {
         let pid = std::process::id();
         let line = format!("{start}{who}pid={pid}: {}\n", record.args());
         stderr::write_line(line.as_bytes(), |lost| {
-            format!("{start}{who}pid={pid}: {lost} log lines found no reader and are lost\n")
+            format!(
+                "{start}{who}pid={pid}: {lost} log lines were lost: standard error was not read fast enough\n"
+            )
         });
     }
 

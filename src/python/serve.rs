@@ -124,7 +124,7 @@ impl Board {
         use preforkd_http::Observer as _;
         self.idle();
         if let Some(notifier) = &self.notifier
-            && let Err(error) = notifier.tell(&Notice::Ready)
+            && let Err(error) = notifier.notify(&Notice::Ready)
         {
             log::error!(
                 "could not tell the master that the worker is ready: {error}; the master will abort it after start_timeout"

@@ -8,6 +8,7 @@ use pyo3::exceptions::{
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use rustix::io::Errno;
 
 use crate::{sys, text};
 
@@ -171,7 +172,7 @@ impl Write {
         };
         match sent {
             Sent::Gone => Err(PyBrokenPipeError::new_err((
-                libc::EPIPE,
+                Errno::PIPE.raw_os_error(),
                 "the client has left",
             ))),
             Sent::Taken | Sent::Full => Ok(()),

@@ -34,7 +34,7 @@ fn running(state: State) -> Release {
     }
 }
 
-/// One of each kind of fact, about generation 2 where it is about one.
+/// One fact of each kind, about generation 2 where it is about one.
 fn facts() -> Vec<Fact> {
     vec![
         Fact::Requested,
@@ -49,7 +49,7 @@ fn facts() -> Vec<Fact> {
     ]
 }
 
-/// Which state follows, whether another release is wanted then, and what is done; in short.
+/// The next state, whether another release is wanted then, and the actions, in short form.
 fn step(mut release: Release, fact: Fact) -> String {
     let actions = release.handle(fact);
     let state = match &release.state {
@@ -194,9 +194,9 @@ fn each_pair_of_state_and_fact_is_decided() {
     }
 }
 
-/// What the first start does otherwise: there is nothing to fall back to, and each app goes on as soon as it can.
+/// The first start differs: there is nothing to fall back to, and each app continues as soon as it can.
 #[test]
-fn a_first_start_keeps_nothing_and_waits_for_nobody() {
+fn a_first_start_keeps_nothing_and_does_not_wait_for_other_apps() {
     let first = |state| Release {
         state,
         current: None,
@@ -255,7 +255,7 @@ fn the_last_reason_of_an_app_is_why_it_failed() {
 }
 
 #[test]
-fn what_concerns_another_generation_changes_nothing() {
+fn a_fact_about_another_generation_changes_nothing() {
     for fact in [
         Fact::Proven(web(), 1),
         Fact::Failed(web(), 1),
@@ -268,7 +268,7 @@ fn what_concerns_another_generation_changes_nothing() {
     }
 }
 
-/// All histories of up to eight facts: generations are never used again, each candidate is committed or taken back once, and what the
+/// All histories of up to eight facts: generations are never reused, each candidate is committed or rolled back once, and what the
 /// master opened for it is kept or discarded once.
 #[test]
 fn every_walk_keeps_the_transaction_whole() {
@@ -296,7 +296,7 @@ fn every_walk_keeps_the_transaction_whole() {
             let mut next = release.clone();
             let mut walk = walk.clone();
             let was_preparing = *release.state() == State::Preparing;
-            // The master reports the end of a preparation only while there is one, or was when it stopped.
+            // The master reports the end of a preparation only during one, or during one that was under way when it stopped.
             if matches!(fact, Fact::Prepared(_) | Fact::NotPrepared(_)) && !was_preparing {
                 continue;
             }
@@ -318,7 +318,7 @@ fn every_walk_keeps_the_transaction_whole() {
     assert!(steps > 1000, "{steps} steps");
 }
 
-/// What the master has been told to do so far.
+/// What the master was told to do so far.
 #[derive(Debug, Clone)]
 struct Walk {
     preparing: bool,

@@ -14,7 +14,7 @@ pub enum Action {
         /// The configuration to start it from.
         generation: Generation,
     },
-    /// Tell a worker to finish and exit (TERM).
+    /// Tell a worker to finish its requests and exit (TERM).
     Terminate(WorkerId, Reason),
     /// Tell a worker to report what it is doing and die (ABRT).
     Abort(WorkerId, Reason),
@@ -38,7 +38,7 @@ pub enum Action {
     Exit,
 }
 
-/// Why a worker is told to end; for the log.
+/// Why a worker has to end, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// The master stops.

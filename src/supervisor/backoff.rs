@@ -1,25 +1,25 @@
 //! When a worker that died may be replaced.
 //!
-//! A worker that had stayed up is replaced at once, however many die together: that is an accident. A worker
-//! that dies young (before it was ready, or soon after) is a failure. The first failure is replaced at once. After
-//! further ones replacements wait, twice as long each time: one time for the whole app, and one worker at a time, until
-//! a worker stays up. So a crash loop costs next to nothing, whatever the number of workers.
+//! A worker that had stayed up is replaced at once, however many die together: that is an accident. A worker that dies young
+//! (before it was ready, or soon after) is a failure. After the first failure the replacement starts at once. After further
+//! failures the whole app waits, twice as long each time, and then starts one worker at a time, until a worker stays up. So a
+//! crash loop costs little, whatever the number of workers.
 //!
-//! If the system refuses to create a process, that is not the app's fault: it is tried again at least once a second,
-//! and as soon as one worker is ready, the others are no longer held back.
+//! If the system refuses to create a process, the app is not to blame: the master retries at least once a second, and as soon
+//! as one worker is ready, the others start without delay.
 
 use std::time::{Duration, Instant};
 
-/// How crashes hold back replacements.
+/// The delays of replacements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
-    /// A worker that was ready for so long has stayed up.
+    /// A worker that was ready for this long has stayed up.
     pub stayed_up: Duration,
-    /// The wait after the second failure in a row; each further failure doubles it.
+    /// The delay after the second failure in a row; each further failure doubles it.
     pub first: Duration,
-    /// The longest wait.
+    /// The maximum delay.
     pub most: Duration,
-    /// The longest wait after the system has refused to create a process.
+    /// The maximum delay after the system has refused to create a process.
     pub most_refused: Duration,
 }
 
@@ -47,7 +47,7 @@ struct Streak {
     /// At least one.
     failures: u32,
     last: Instant,
-    /// The last failure was the system's: it has refused to create a process.
+    /// The last failure was the system's: it refused to create a process.
     refused: bool,
     not_before: Option<Instant>,
 }
@@ -60,7 +60,7 @@ impl Backoff {
         }
     }
 
-    /// Records that a worker ended that was not told to; returns whether that was a failure.
+    /// Records that a worker ended on its own. Returns whether that was a failure.
     pub(super) fn note_end(
         &mut self,
         ready_since: Option<Instant>,
@@ -69,7 +69,7 @@ impl Backoff {
     ) -> bool {
         let stayed_up =
             ready_since.is_some_and(|at| now.saturating_duration_since(at) >= policy.stayed_up);
-        // Workers that end at the same instant (their template died) are one failure.
+        // Workers that end at the same instant (their template died) count as one failure.
         if stayed_up || self.last_failure() == Some(now) {
             return false;
         }
@@ -130,8 +130,8 @@ impl Backoff {
 }
 
 impl Streak {
-    /// Doubles with each failure. A random part of it, at least half, is waited, so that the apps of many machines that
-    /// lost the same database do not come back in step.
+    /// The delay doubles with each failure. A random part of it, at least half, is used, so that apps on many machines that lost
+    /// the same database do not restart in step.
     fn wait(&self, random: &mut fastrand::Rng, policy: &Policy) -> Duration {
         let doublings = self.failures.saturating_sub(2).min(20);
         let most = if self.refused {

@@ -11,11 +11,11 @@ pub(super) struct Candidate {
     pub(super) generation: Generation,
     pub(super) policy: Policy,
     pub(super) trial: Trial,
-    /// What TTIN and TTOU have asked for since the proposal; it survives the commit.
+    /// The change by TTIN and TTOU since the proposal; it survives the commit.
     pub(super) scaled_meanwhile: i32,
 }
 
-/// How far a candidate has been tried, by its first worker: the canary.
+/// The progress of a candidate's trial by its first worker, the canary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trial {
     /// No worker was started.
@@ -63,7 +63,7 @@ impl Supervisor {
         let scaled = || add(configured, candidate.scaled_meanwhile);
         let wanted = match (&self.current, &candidate.policy.range) {
             (None, _) => scaled(),
-            // The canary has just been started; it goes again when there is no work for it.
+            // The canary has just been started; it is ended again if there is no load.
             (Some(old), Some(range)) => old.wanted.clamp(range.min.max(1), range.max),
             (Some(old), None) if old.policy.workers == configured && old.policy.range.is_none() => {
                 old.wanted
@@ -110,7 +110,7 @@ impl Supervisor {
         }
     }
 
-    /// The canary, if the worker is it, has failed its check or has ended; says whether it is.
+    /// Records that the canary has failed its check or has ended, if the worker is the canary; returns whether it is.
     pub(super) fn canary_failed(&mut self, id: WorkerId) -> bool {
         let candidate = self.candidate.as_mut();
         let failed = candidate.filter(|candidate| candidate.canary() == Some(id));
@@ -127,7 +127,7 @@ impl Supervisor {
         if let Some(failed) = self.candidate.take_if(|c| c.trial == Trial::Failed) {
             actions.push(Action::Failed(failed.generation));
         }
-        // Before anything serves, waiting would help nobody.
+        // Before the first generation there is nothing to protect by waiting.
         let is_first = self.current.is_none();
         let Some(candidate) = &mut self.candidate else {
             return;
@@ -152,8 +152,8 @@ impl Supervisor {
         }
     }
 
-    /// When the canary will have been ready for long enough. A canary that hangs or ends meanwhile proves nothing;
-    /// its end will be the failure.
+    /// When the canary will have been ready for long enough. A canary that hangs or ends before then proves nothing; its end
+    /// will be the failure.
     pub(super) fn soaked_at(&self) -> Option<Instant> {
         let candidate = self.candidate.as_ref()?;
         match candidate.trial {
@@ -169,7 +169,7 @@ impl Supervisor {
         }
     }
 
-    /// Says of which generations no worker will be started any more.
+    /// Announces the generations of which no worker will be started any more.
     pub(super) fn retire(&mut self, actions: &mut Vec<Action>) {
         let current = self.generation();
         let candidate = self.candidate.as_ref().map(|c| c.generation);
@@ -183,7 +183,7 @@ impl Supervisor {
     }
 }
 
-/// A number of workers, changed by a signal: at least one is kept.
+/// A number of workers changed by a signal; at least one.
 pub(super) fn add(number: u32, by: i32) -> u32 {
     number.saturating_add_signed(by).max(1)
 }

@@ -1,5 +1,4 @@
-//! The cost of an event does not grow with the number of workers. It is counted in visits of workers, not measured in
-//! time.
+//! The cost of an event, counted in visited workers, does not grow with the number of workers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,15 +6,15 @@ use std::time::{Duration, Instant};
 use super::tests::policy;
 use super::*;
 
-/// How often a worker may be visited for each event and action.
+/// The maximum number of visits per event and action.
 const MOST: u64 = 12;
 
-/// A master whose workers are ready as soon as they are started, and end as soon as they are told, unless they hang.
+/// A master whose workers are ready at once when started, and end at once when told to, unless they hang.
 struct World {
     supervisor: Supervisor,
     now: Instant,
     facts: VecDeque<Event>,
-    /// How many facts are told at once.
+    /// The number of facts to record together.
     batch: usize,
     /// Workers end only when they are killed.
     hang: bool,
@@ -38,7 +37,7 @@ impl World {
         }
     }
 
-    /// Tells facts and all that follow from them.
+    /// Records facts and everything that follows from them.
     fn tell(&mut self, facts: impl IntoIterator<Item = Event>) {
         self.facts.extend(facts);
         while !self.facts.is_empty() {
@@ -49,7 +48,7 @@ impl World {
                 self.actions += 1;
                 self.perform(action);
             }
-            // What a master asks at each turn.
+            // The master reads these on each turn.
             let _ = self.supervisor.deadline();
             let _ = self.supervisor.counts();
             let _ = self.supervisor.lacks_workers();
@@ -77,7 +76,7 @@ impl World {
         }
     }
 
-    /// Fails at once when the cost begins to grow: with many workers, the whole test would take long to fail.
+    /// Fails as soon as the cost grows: with many workers the whole test would take long to fail.
     fn assert_cheap(&self) {
         let visits = self.supervisor.roster.visits();
         assert!(visits <= MOST * (self.events + self.actions) + 1000);
@@ -102,7 +101,7 @@ impl World {
     }
 }
 
-/// The life of an app with so many workers: how often a worker was visited for each event and action.
+/// The life of an app with this many workers: the number of visits per event and action.
 fn visits(workers: u32, batch: usize) -> u64 {
     let mut world = World::new(batch);
     let number = workers as usize;
@@ -114,11 +113,11 @@ fn visits(workers: u32, batch: usize) -> u64 {
     world.tell([Event::Propose(2, all.clone())]);
     world.assert_settled(number);
 
-    // All are recycled, one after the other.
+    // Recycle all, one after the other.
     world.tell_each(Event::Recycle);
     world.assert_settled(number);
 
-    // All exit after they have stayed up, and all hang.
+    // All exit after they have stayed up, and then all hang.
     world.now += Duration::from_secs(5);
     let exits: Vec<_> = world.alive.iter().copied().collect();
     exits.into_iter().for_each(|id| world.ends(id));
@@ -139,7 +138,7 @@ fn visits(workers: u32, batch: usize) -> u64 {
     }
     world.assert_settled(number);
 
-    // Two reloads whose old workers do not end: the oldest are killed, and the others later.
+    // Two reloads whose old workers do not end: the oldest are killed, the others later.
     world.hang = true;
     for generation in [3, 4, 5, 6] {
         world.tell([Event::Propose(generation, all.clone())]);
@@ -148,7 +147,7 @@ fn visits(workers: u32, batch: usize) -> u64 {
     world.pass();
     world.assert_settled(number);
 
-    // A pause, and a stop that has to be forced.
+    // A pause, and a stop that must be forced.
     world.tell([Event::Pause]);
     world.pass();
     world.tell([Event::Propose(7, all)]);

@@ -1,13 +1,13 @@
-//! How many workers an app should have, when that follows its load.
+//! The number of workers of an app that follows its load.
 
 use std::time::{Duration, Instant};
 
 /// The limits of a number of workers that follows the load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Range {
-    /// Never fewer. With 0 the app may have no worker while there is no request for it.
+    /// The minimum. With 0 the app may have no worker while there are no requests.
     pub min: u32,
-    /// Never more.
+    /// The maximum.
     pub max: u32,
     /// This number should be idle while others are busy.
     pub spare: u32,

@@ -1,4 +1,4 @@
-//! Which workers are to end, and how hard they are told.
+//! Which workers end, and by which signal.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use super::worker::{Limit, Overdue, State};
 use super::{Action, Generation, Reason, Supervisor, Urgency, Wish, WorkerId, policy};
 
 impl Supervisor {
-    /// Lets one worker at a time be replaced by a fresh one, and only when all else is well.
+    /// Recycles one worker at a time, and only if everything else is in order.
     pub(super) fn recycle_next(&mut self) {
         let Some(current) = &self.current else { return };
         let wanted = current.wanted as usize;
@@ -47,7 +47,7 @@ impl Supervisor {
             Wish::Stop(urgency) => self.stop(urgency, now, actions),
             Wish::Pause => self.pause(now, actions),
             Wish::Run => {
-                self.end_strays(now, actions);
+                self.end_useless(now, actions);
                 if let Some(current) = &self.current {
                     let (generation, wanted) = (current.generation, current.wanted as usize);
                     self.end_replaced(generation, wanted, now, actions);
@@ -75,12 +75,12 @@ impl Supervisor {
                 }
             }
         }
-        // What was more urgent has been done.
+        // A more urgent stop has already been performed.
         self.wish = Wish::Stop(Urgency::Graceful);
     }
 
     fn pause(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        // A canary that is tried during a pause lives on: its commit ends the pause.
+        // A canary that is tried during a pause stays: its commit ends the pause.
         let canary = self.candidate.as_ref().and_then(|c| c.canary());
         for id in self.roster.all_active() {
             if Some(id) != canary {
@@ -89,9 +89,9 @@ impl Supervisor {
         }
     }
 
-    /// Ends what serves nobody: workers of a generation that was given up or removed, and workers of an older one
-    /// that are not ready.
-    fn end_strays(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    /// Ends useless workers: those of a generation that was rolled back or removed, and those of an older one that are not
+    /// ready.
+    fn end_useless(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let current = self.generation();
         let candidate = self.candidate.as_ref().map(|c| c.generation);
         let removed = self.removed.as_ref().map(|r| r.newest);
@@ -117,7 +117,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends older workers, as long as the wanted number serves without them.
+    /// Ends older workers, as long as the wanted number stays ready.
     fn end_replaced(
         &mut self,
         current: Generation,
@@ -143,7 +143,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends workers when fewer are wanted: first those that are not ready, then those in the highest slots.
+    /// Ends workers if fewer are wanted: first those that are not ready, then those in the highest slots.
     fn end_unwanted(
         &mut self,
         current: Generation,
@@ -160,8 +160,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills what is left of the oldest generations, so that reloads that come faster than old workers finish do not
-    /// pile up generations.
+    /// Kills the remaining workers of the oldest generations, so that frequent reloads do not accumulate generations.
     pub(super) fn end_oldest_drain(&mut self, actions: &mut Vec<Action>) {
         let Some(current) = &self.current else { return };
         let most = current.policy.max_draining as usize;
@@ -175,7 +174,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends workers harder that have exceeded their time.
+    /// Sends the next stronger signal to workers that have exceeded their time.
     pub(super) fn escalate(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for id in self.roster.due(now) {
             match self.roster.state(id) {
@@ -204,7 +203,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells a worker to finish what it serves and exit, within its `graceful_timeout`.
+    /// Tells a worker to finish its requests and exit, within its `graceful_timeout`.
     fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
         let Some(worker) = self.roster.get(id) else {
             return;
@@ -235,7 +234,7 @@ impl Supervisor {
         actions.push(Action::Terminate(id, reason));
     }
 
-    /// Leaves a worker no more than [`policy::STOP_NOW`]; it is told, unless it knows that it has to end.
+    /// Leaves a worker at most [`policy::STOP_NOW`]. Signals it, unless it already knows that it has to end.
     fn hurry(&mut self, id: WorkerId, now: Instant, actions: &mut Vec<Action>) {
         let until = now + policy::STOP_NOW;
         let limit = Limit::StopNow;
@@ -281,7 +280,7 @@ impl Supervisor {
         }
     }
 
-    /// Has a worker report what it is doing and die, within its `abort_grace`.
+    /// Makes a worker report what it is doing and die, within its `abort_grace`.
     fn abort(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
         let Some(worker) = self.roster.get(id) else {
             return;

@@ -9,15 +9,15 @@ use super::{Generation, Load, Policy, WorkerId};
 )]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A configuration was accepted: the candidate. Its first worker has to prove it.
+    /// A configuration was accepted as the candidate. Its first worker has to prove it.
     Propose(Generation, Policy),
     /// The candidate becomes the current generation.
     Commit,
-    /// The candidate is given up, as it failed here or in another app.
+    /// The candidate is dropped, because it failed here or in another app.
     Rollback,
-    /// That many more workers are wanted, or fewer if negative; at least one is kept.
+    /// This many more workers are wanted, or fewer if negative; at least one is kept.
     Scale(i32),
-    /// How much work there is just now.
+    /// The current load.
     Load(Load),
     /// The worker's program was executed.
     Executed(WorkerId),
@@ -27,9 +27,9 @@ pub enum Event {
     Checked(WorkerId),
     /// The first worker of the candidate has failed its check.
     CheckFailed(WorkerId),
-    /// The worker reports that it no longer accepts and that it ends: as it was told, or on its own initiative.
+    /// The worker reports that it no longer accepts and will end, on request or on its own initiative.
     Stopping(WorkerId),
-    /// The worker is to be replaced by a fresh one: it has served long enough, or has grown.
+    /// The worker should be recycled: it is old or large enough.
     Recycle(WorkerId),
     /// The worker has been busy with one request, or silent, for too long, and does nothing else.
     Hung(WorkerId),
@@ -41,11 +41,11 @@ pub enum Event {
     SpawnFailed(WorkerId),
     /// The system refused to create a process for the worker, which is not the app's fault.
     Refused(WorkerId),
-    /// End all workers, start none, until the next commit or rollback.
+    /// End all workers, and start none until the next commit or rollback.
     Pause,
     /// The app is no longer configured: end its workers.
     Remove,
-    /// End everything: finish what is being served.
+    /// End everything, after finishing running requests.
     Stop,
     /// End everything within a second; if repeated, at once.
     StopNow,

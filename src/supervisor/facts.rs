@@ -146,7 +146,7 @@ impl Supervisor {
     fn hung(&mut self, id: WorkerId, extent: Extent) {
         let counts = match self.roster.state(id) {
             Some(State::Ready { .. }) => true,
-            // What is left of a worker that is ending may hang too.
+            // The rest of a worker that is ending may hang too.
             Some(State::Leaving { .. } | State::Draining { .. }) => extent == Extent::Whole,
             _ => false,
         };
@@ -183,7 +183,7 @@ impl Supervisor {
 
     fn stop_now(&mut self) {
         let again = match self.wish {
-            // Everything was told to end before, and is told once more.
+            // Everything was told to end before, and is signalled again.
             Wish::Stop(Urgency::Graceful) => self.roster.active() == 0,
             Wish::Stop(Urgency::Soon | Urgency::AtOnce) => true,
             Wish::Run | Wish::Pause => false,

@@ -17,13 +17,13 @@ enum Step {
     Leaves(usize),
     Recycle(usize),
     Hang(usize),
-    /// A worker that has just been asked for cannot be started.
+    /// A worker that has just been requested cannot be started.
     CannotStart,
     Pause,
     Pass(f64),
-    /// An event about a worker that may be long gone.
+    /// An event about a worker that may have been reaped long ago.
     Late(u64),
-    /// What happens in so many further steps is told at once.
+    /// The events of this many further steps are recorded together.
     Together(usize),
 }
 
@@ -45,7 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Even generations cannot start, or fail their check if they have one: the world's `boot` is a plain function of the generation.
+/// Even generations cannot start, or fail their check if they have one.
 fn boot(generation: Generation) -> Boot {
     if generation.is_multiple_of(4) {
         Boot::Unfit
@@ -60,10 +60,10 @@ struct History {
     world: World,
     generation: Generation,
     wanted_reload: Option<(u32, bool)>,
-    /// At least this number of workers must be ready: what was wanted when the app last settled, unless the history has
-    /// killed some since, or asked for fewer.
+    /// The minimum number of ready workers: the number wanted when the app last settled, unless the history has killed some
+    /// or asked for fewer since.
     floor: Option<u32>,
-    /// What happens in so many further steps is held back.
+    /// The number of further steps whose events are held back.
     together: usize,
 }
 
@@ -85,13 +85,13 @@ impl History {
         self.world.alive.keys().nth(n).copied()
     }
 
-    /// Reloads if one is wanted and the master would begin it now: not while another is rolled out.
+    /// Reloads if a reload is wanted and the master would begin it now: not during another rollout.
     fn reload(&mut self) {
         let supervisor = &self.world.supervisor;
         let free =
             supervisor.is_settled() || supervisor.is_in_trouble() || supervisor.wish == Wish::Pause;
         if let Some((workers, good)) = self.wanted_reload.take_if(|_| free) {
-            // The next odd or even number, never one that was used.
+            // The next odd or even number that was never used.
             self.generation += if self.generation.is_multiple_of(2) == good {
                 1
             } else {
@@ -109,7 +109,7 @@ impl History {
     fn take(&mut self, step: &Step) {
         if self.world.held {
             self.together = self.together.saturating_sub(1);
-            // Time does not pass before what has happened is told.
+            // Time does not pass before the events are recorded.
             if self.together == 0 || matches!(step, Step::Pass(_)) {
                 self.world.release();
             }
@@ -162,7 +162,7 @@ impl History {
                 let starting = workers.find(|(_, w)| matches!(w.state, State::Starting { .. }));
                 if let Some((id, _)) = starting {
                     drop(workers);
-                    // Because of the worker, or because of the system.
+                    // The fault is the worker's or the system's.
                     if id.0 % 2 == 0 {
                         world.vanishes(id);
                     } else {
@@ -252,7 +252,7 @@ proptest! {
             history.take(step);
             history.check();
         }
-        // A reload resumes a paused app; one that had to wait is tried again as time passes.
+        // A reload resumes a paused app; one that had to wait is retried as time passes.
         history.take(&Step::Reload { workers: 3, good: true });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));

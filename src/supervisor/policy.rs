@@ -7,8 +7,8 @@ use super::{Range, backoff};
 /// How long a worker has to end when everything must stop now.
 pub const STOP_NOW: Duration = Duration::from_secs(1);
 
-/// How long a reload waits for an old worker to report that it no longer accepts. A worker that has not reported by then
-/// is in the middle of a long request, and accepts nothing meanwhile.
+/// How long a reload waits for an old worker to report that it no longer accepts. A worker that has not reported by then is in
+/// a long request, and does not accept while that runs.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
 /// When an app is given up.

@@ -19,7 +19,7 @@ pub(super) struct Roster {
     workers: BTreeMap<WorkerId, Worker>,
     next_id: u64,
     index: Index,
-    /// How many workers and generations were looked at so far: the cost, in a unit that no clock measures.
+    /// The number of workers and generations visited so far: the cost, independent of any clock.
     #[cfg(test)]
     visits: std::cell::Cell<u64>,
 }
@@ -28,19 +28,19 @@ pub(super) struct Roster {
 struct Index {
     /// Only generations that have workers.
     cohorts: BTreeMap<Generation, Cohort>,
-    /// When the passing of time changes a worker's state.
+    /// When time alone changes a worker's state.
     due: BTreeSet<(Instant, WorkerId)>,
     starting: usize,
     ready: usize,
 }
 
-/// How many workers of a generation there are.
+/// The number of workers of a generation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
     pub(super) starting: usize,
     /// Ready, and not to be replaced.
     pub(super) fresh: usize,
-    /// Ready, and a fresh worker takes their place.
+    /// Ready, and to be replaced by a new worker.
     pub(super) stale: usize,
     /// Those that are ending and may still accept requests.
     pub(super) accepting: usize,
@@ -103,7 +103,7 @@ impl Roster {
         (id, slot)
     }
 
-    /// Notes what a worker is doing from now on.
+    /// Sets the state of a worker.
     pub(super) fn set(&mut self, id: WorkerId, state: State) {
         self.visit(1);
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -113,7 +113,7 @@ impl Roster {
         }
     }
 
-    /// Removes a worker; its slot is free again.
+    /// Removes a worker and frees its slot.
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Worker> {
         self.visit(1);
         let worker = self.workers.remove(&id)?;
@@ -161,23 +161,23 @@ impl Roster {
         self.workers.len() - self.active()
     }
 
-    /// When the passing of time changes the state of a worker next.
+    /// When time alone changes the state of a worker next.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.index.due.first().map(|(at, _)| *at)
     }
 
-    /// The workers that the passing of time has reached.
+    /// The workers whose time has come.
     pub(super) fn due(&self, now: Instant) -> Vec<WorkerId> {
         let due = self.index.due.range(..=(now, WorkerId(u64::MAX)));
         self.counted(due.map(|(_, id)| *id)).collect()
     }
 
-    /// All workers, whatever they are doing.
+    /// All workers in any state.
     pub(super) fn all(&self) -> Vec<WorkerId> {
         self.counted(self.workers.keys().copied()).collect()
     }
 
-    /// How many workers of a generation there are.
+    /// The number of workers of a generation.
     pub(super) fn tally(&self, generation: Generation) -> Tally {
         self.visit(1);
         let cohort = self.index.cohorts.get(&generation);
@@ -189,7 +189,7 @@ impl Roster {
         self.generations_before(Generation::MAX)
     }
 
-    /// Those older than a generation, oldest first.
+    /// The generations older than `generation`, oldest first.
     pub(super) fn generations_before(
         &self,
         generation: Generation,
@@ -221,7 +221,7 @@ impl Roster {
         self.counted(ids.copied())
     }
 
-    /// The ready workers of a generation: by slot, those that are to be replaced last.
+    /// The ready workers of a generation by slot; those to be replaced come last.
     pub(super) fn ready_of(&self, generation: Generation) -> impl Iterator<Item = WorkerId> {
         let fresh = self.fresh_of(generation);
         fresh.chain(self.stale_of(generation))
@@ -262,7 +262,7 @@ impl Roster {
         cohort.first_ready_after(instant)
     }
 
-    /// Counts what is taken from an index.
+    /// Counts the elements taken from an index.
     fn counted<I: DoubleEndedIterator>(
         &self,
         items: I,
@@ -289,7 +289,7 @@ impl Roster {
         self.workers.iter().map(|(&id, worker)| (id, worker))
     }
 
-    /// Compares the indexes with what a scan of all workers gives.
+    /// Compares the indexes with a scan of all workers.
     pub(super) fn check(&self) {
         let mut scanned = Index::default();
         for (id, worker) in self.iter() {

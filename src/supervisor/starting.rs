@@ -1,4 +1,4 @@
-//! Which workers are to be started.
+//! Which workers to start.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,7 @@ impl Supervisor {
         }
     }
 
-    /// Whether one more worker of the current generation should be started, but for the backoff.
+    /// Whether one more worker of the current generation should be started, apart from the backoff.
     pub fn lacks_workers(&self) -> bool {
         let Some(current) = &self.current else {
             return false;

@@ -1,15 +1,15 @@
-//! One test per sentence of the manual, in virtual time: nothing here waits.
+//! One test per sentence of the manual, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
 
-/// A world in which started workers do what `boot` says, and time jumps from deadline to deadline.
+/// A world in which started workers behave as `boot` says, and time jumps from deadline to deadline.
 pub(super) struct World {
     pub(super) now: Instant,
     pub(super) supervisor: Supervisor,
-    /// What a new worker of a generation does.
+    /// The behaviour of a new worker of a generation.
     pub(super) boot: fn(Generation) -> Boot,
     /// Whether the master commits every proven candidate.
     pub(super) commits: bool,
@@ -21,7 +21,7 @@ pub(super) struct World {
     dying: BTreeSet<WorkerId>,
     facts: VecDeque<Event>,
     telling: bool,
-    /// Facts are kept until [`World::release`], which tells them at once.
+    /// Events are held back until [`World::release`], which records them together.
     pub(super) held: bool,
 }
 
@@ -84,7 +84,7 @@ impl World {
         world
     }
 
-    /// Tells an event and all that follow from it, one after the other, as the master does.
+    /// Records an event and all that follow from it, one after the other, like the master.
     pub(super) fn tell(&mut self, event: Event) {
         self.facts.push_back(event);
         if self.telling || self.held {
@@ -97,7 +97,7 @@ impl World {
         self.telling = false;
     }
 
-    /// Tells at once what was held, and one after the other what follows from it.
+    /// Records the held events together, and what follows from them one after the other.
     pub(super) fn release(&mut self) {
         self.held = false;
         let facts = std::mem::take(&mut self.facts);
@@ -111,7 +111,7 @@ impl World {
         let events: Vec<_> = events.into_iter().collect();
         for event in &events {
             if let Event::Exited(id) | Event::SpawnFailed(id) | Event::Refused(id) = event {
-                // Reaped, or never there: from now on no signal may go to it.
+                // Reaped or never started: from now on it must not be signalled.
                 self.alive.remove(id);
                 self.dying.remove(id);
             }
@@ -169,7 +169,7 @@ impl World {
         }
     }
 
-    /// A worker turns out not to have been started.
+    /// A worker could not be started.
     pub(super) fn vanishes(&mut self, id: WorkerId) {
         self.ripening.remove(&id);
         self.tell(Event::SpawnFailed(id));
@@ -181,7 +181,7 @@ impl World {
         self.tell(Event::Refused(id));
     }
 
-    /// Lets time pass, jumping from one thing that is due to the next.
+    /// Lets time pass, jumping from one due event to the next.
     pub(super) fn pass(&mut self, seconds: f64) {
         let end = self.now + Duration::from_secs_f64(seconds);
         loop {
@@ -415,7 +415,7 @@ fn a_worker_that_cannot_be_started_is_tried_again() {
 }
 
 #[test]
-fn what_the_system_refuses_is_tried_each_second_and_once_it_works_the_others_follow() {
+fn a_refusal_by_the_system_is_retried_each_second_and_then_the_others_follow() {
     let mut world = World::running(4);
     world.boot = |_| Boot::Refused;
     for _ in 0..3 {
@@ -453,7 +453,7 @@ fn the_highest_slots_are_ended_first_when_fewer_are_wanted() {
 }
 
 #[test]
-fn a_number_given_by_signal_survives_a_reload_and_a_rollback() {
+fn a_number_set_by_signal_survives_a_reload_and_a_rollback() {
     let mut world = World::running(2);
     world.tell(Event::Scale(2));
     world.pass(2.0);
@@ -495,7 +495,7 @@ fn a_worker_that_does_not_end_is_killed_at_the_graceful_timeout() {
 }
 
 #[test]
-fn stopping_now_gives_one_second_and_said_again_none() {
+fn stopping_now_gives_one_second_and_a_repeated_request_none() {
     let mut world = World::running(1);
     world.boot = |_| Boot::Hangs;
     world.tell(Event::StopNow);
@@ -543,7 +543,7 @@ fn a_pause_ends_all_workers_and_a_commit_brings_them_back() {
 }
 
 #[test]
-fn a_removed_app_drains_and_can_come_back_meanwhile() {
+fn a_removed_app_drains_and_can_return_meanwhile() {
     let mut world = World::running(2);
     world.boot = |generation| {
         if generation == 1 {
@@ -575,7 +575,7 @@ fn a_rollback_also_ends_a_pause() {
 }
 
 #[test]
-fn programs_that_say_nothing_are_ready_when_executed_or_after_a_time() {
+fn silent_programs_are_ready_when_executed_or_after_a_time() {
     for (readiness, seconds) in [
         (Readiness::Exec, 0.0),
         (Readiness::After(Duration::from_secs(3)), 3.0),
@@ -842,7 +842,7 @@ fn failures_that_are_far_apart_are_no_reason_to_give_up() {
 }
 
 #[test]
-fn generations_that_drain_do_not_pile_up() {
+fn draining_generations_do_not_accumulate() {
     let mut world = World::new(|_| Boot::Good);
     for generation in 1..=6 {
         world.boot = |_| Boot::Good;
@@ -884,7 +884,7 @@ fn neighbours_of_a_hung_request_may_finish_before_the_abort() {
 }
 
 #[test]
-fn what_is_known_at_one_time_is_taken_in_before_anything_is_decided() {
+fn all_known_facts_are_recorded_before_anything_is_decided() {
     let now = Instant::now();
     let mut supervisor = Supervisor::new(7);
     let _ = supervisor.handle(Event::Propose(1, policy(3)), now);
@@ -892,7 +892,7 @@ fn what_is_known_at_one_time_is_taken_in_before_anything_is_decided() {
     let started = supervisor.handle(Event::Commit, now);
     let spawns = started.iter().filter(|a| matches!(a, Action::Spawn { .. }));
     assert_eq!(spawns.count(), 2);
-    // The master stood still until both should have been ready, and finds that they were.
+    // The master was suspended until both should have been ready, and then learns that they were.
     let late = now + Duration::from_secs(61);
     let events = [Event::Ready(WorkerId(1)), Event::Ready(WorkerId(2))];
     let actions = supervisor.handle_all(events, late);
@@ -927,7 +927,7 @@ fn a_canary_that_hangs_while_it_soaks_proves_nothing() {
 }
 
 #[test]
-fn no_signal_goes_to_a_worker_that_has_ended_meanwhile() {
+fn a_worker_that_has_ended_meanwhile_is_not_signalled() {
     let mut world = World::running(2);
     let hung = world.any();
     world.held = true;
@@ -957,7 +957,7 @@ fn a_canary_that_was_ready_and_has_ended_meanwhile_has_failed() {
 }
 
 #[test]
-fn an_app_that_is_removed_and_comes_back_at_once_begins_anew() {
+fn an_app_that_is_removed_and_returns_at_once_starts_from_scratch() {
     let mut world = World::running(2);
     world.held = true;
     world.tell(Event::Propose(2, policy(1)));
@@ -992,7 +992,7 @@ fn a_hung_worker_that_ends_by_itself_is_aborted_if_it_does_not() {
 }
 
 #[test]
-fn a_worker_that_is_aborted_does_not_become_ready_by_the_passing_of_time() {
+fn an_aborted_worker_does_not_become_ready_with_time() {
     let mut world = World::running(1);
     world.boot = |_| Boot::Hangs;
     let late = Policy {
@@ -1033,7 +1033,7 @@ fn a_worker_that_was_killed_is_not_aborted() {
 }
 
 #[test]
-fn a_replacement_that_is_late_keeps_the_next_recycling_waiting() {
+fn a_late_replacement_delays_the_next_recycling() {
     let mut world = World::running(2);
     world.boot = |_| Boot::Hangs;
     let old: Vec<_> = world.alive.keys().copied().collect();

@@ -1,13 +1,13 @@
-//! One worker: its name, its place and what it is doing.
+//! One worker: its id, its slot and its state.
 
 use std::time::Instant;
 
 use super::Reason;
 
-/// Counts the accepted configurations of a master; never reused.
+/// Counts the accepted configurations of a master. Never reused.
 pub type Generation = u64;
 
-/// A worker's number within its app and generation, from 0: the lowest that is free when the worker is started.
+/// A worker's number within its app and generation, from 0: the lowest one that is free when the worker is started.
 pub type Slot = u32;
 
 /// Identifies one worker of an app. Unlike a process id or a slot it is never reused.
@@ -21,19 +21,19 @@ pub(super) struct Worker {
     pub(super) state: State,
 }
 
-/// What a worker is doing, with all that is known about it.
+/// The state of a worker, with everything that is known about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Asked for, not ready yet.
+    /// It was requested and is not ready yet.
     Starting {
         ready_at_latest: Instant,
-        /// When the passing of time alone makes it ready ([`super::Readiness::After`]).
+        /// When it becomes ready by time alone ([`super::Readiness::After`]).
         matures: Option<Instant>,
     },
     /// It serves.
     Ready {
         since: Instant,
-        /// A fresh worker takes its place: it counts as one of an older generation.
+        /// It is being replaced by a new worker, and counts like one of an older generation.
         stale: bool,
     },
     /// It was ready and is ending on its own initiative.
@@ -45,7 +45,7 @@ pub(super) enum State {
     Draining {
         deadline: Instant,
         overdue: Overdue,
-        /// Until then, or until it says `STOPPING=1`, it may still accept requests.
+        /// Until this time, or until it sends `STOPPING=1`, it may still accept requests.
         may_accept_until: Option<Instant>,
     },
     /// It was told to end before it was ready.
@@ -56,12 +56,12 @@ pub(super) enum State {
     Killed { cause: Cause },
 }
 
-/// Who caused a worker's end.
+/// The cause of a worker's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The supervisor told it to end.
     Supervisor,
-    /// The worker itself; if it dies young, that is a failure.
+    /// The worker itself. If it dies young, that is a failure.
     Worker { ready_since: Option<Instant> },
 }
 
@@ -69,11 +69,11 @@ pub(super) enum Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
     Kill(Limit),
-    /// It drains because one of its requests hangs: before it is killed it reports where.
+    /// It drains because one of its requests hangs: it must report where before it is killed.
     Abort,
 }
 
-/// Which limit a deadline stands for.
+/// The limit that a deadline stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Limit {
     GracefulTimeout,
@@ -96,7 +96,7 @@ impl State {
         matches!(self, Self::Starting { .. } | Self::Ready { .. })
     }
 
-    /// Who causes the worker's end, if it ends now.
+    /// The cause of the worker's end, if it ends now.
     pub(super) fn cause(self) -> Cause {
         match self {
             Self::Starting { .. } => Cause::Worker { ready_since: None },
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// When the passing of time changes the state next.
+    /// When time alone changes the state next.
     pub(super) fn due(self) -> Option<Instant> {
         let earlier = |deadline: Instant, other: Option<Instant>| {
             Some(other.map_or(deadline, |other| deadline.min(other)))

@@ -4,18 +4,18 @@ use std::fmt;
 
 use crate::env;
 
-/// The version of what a master and the workers of preforkd itself must agree on: the variables of [`crate::env`], the
-/// settings, the messages between master and template, the notify messages, and the layout of the scoreboard. It grows by one
-/// when one of these changes, so that a worker or extension of another version is refused when it is started.
+/// The version of everything that a master and preforkd's own workers must agree on: the variables of [`crate::env`], the
+/// settings, the messages between master and template, the notify messages, and the layout of the scoreboard. It is
+/// incremented when one of these changes, so that a worker or extension of another version is refused at its start.
 ///
-/// Programs that others write may ignore it, unless they keep a record in the scoreboard: listeners and notify messages are
-/// those of systemd.
+/// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
+/// systemd.
 pub const VERSION: u32 = 1;
 
-/// Compares the version that the master says with that of this extension.
+/// Compares the master's version with that of this extension.
 ///
 /// # Errors
-/// They differ, or the master says none.
+/// They differ, or the master does not name its version.
 pub fn check(get: impl Fn(&str) -> Option<String>) -> Result<(), Mismatch> {
     let master = get(env::CONTRACT);
     if master.as_deref() == Some(VERSION.to_string().as_str()) {
@@ -27,12 +27,12 @@ pub fn check(get: impl Fn(&str) -> Option<String>) -> Result<(), Mismatch> {
     })
 }
 
-/// Master and extension are of different versions.
+/// Master and extension have different versions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What the master says.
+    /// The master's version.
     pub master: Option<String>,
-    /// Where the extension lies.
+    /// The path of the extension.
     pub extension: Option<String>,
 }
 
@@ -56,15 +56,15 @@ impl fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// What kind of worker a process is.
+/// The kind of a worker process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Any program that accepts on an inherited socket; it need not know the contract.
+    /// Any program that accepts on an inherited socket. It need not know the contract.
     #[default]
     Command,
     /// Serves a WSGI application in Python.
     Wsgi,
-    /// Has loaded a WSGI application and forks the workers.
+    /// A process that has loaded a WSGI application and forks the workers.
     Template,
 }
 
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_refused_with_both_and_with_what_to_do() {
+    fn another_version_is_refused_and_the_message_names_both_and_what_to_do() {
         let (newer, older) = ((VERSION + 1).to_string(), (VERSION - 1).to_string());
         for other in [newer.as_str(), older.as_str(), "", "one", " 1", "01"] {
             let text = check_with(Some(other)).expect_err("another").to_string();

@@ -1,4 +1,4 @@
-//! The environment that the master hands to a worker (preforkd-worker(7), "Environment").
+//! The environment that the master gives a worker (preforkd-worker(7), "Environment").
 
 use std::fmt;
 
@@ -28,13 +28,13 @@ pub const SCOREBOARD_FD: &str = "PREFORKD_SCOREBOARD_FD";
 pub const SCOREBOARD_RECORD: &str = "PREFORKD_SCOREBOARD_RECORD";
 /// Descriptor of the template's socket to the master, decimal; only in a template.
 pub const TEMPLATE: &str = "PREFORKD_TEMPLATE";
-/// Descriptor that becomes standard error when the worker (or template) is ready, decimal; until then standard
-/// error is a pipe to the master, which passes on what it reads and quotes the end of it if the start fails.
+/// Descriptor that becomes standard error when the worker (or template) is ready, decimal. Until then standard error is a
+/// pipe to the master, which forwards what it reads and quotes the last output if the start fails.
 pub const STDERR_FD: &str = "PREFORKD_STDERR_FD";
-/// Descriptor to which one line is written for each request, decimal. A pipe, non-blocking.
+/// Descriptor for the access log, one line per request, decimal. A non-blocking pipe.
 pub const ACCESS_LOG_FD: &str = "PREFORKD_ACCESS_LOG_FD";
-/// Descriptor of a listener over which the master probes the worker, decimal. Until it is shut down (accept(2) fails
-/// with EINVAL) the worker accepts there only.
+/// Descriptor of the private listener over which the master checks the worker, decimal. The worker accepts on it only,
+/// until it is shut down (accept(2) fails with EINVAL).
 pub const CHECK_FD: &str = "PREFORKD_CHECK_FD";
 /// Path of the extension module; only for Python workers.
 pub const EXTENSION: &str = "PREFORKD_EXTENSION";
@@ -44,7 +44,7 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 /// First descriptor of the listeners (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 pub const FIRST_LISTENER: i32 = 3;
 
-/// What an application must not see: it would take the listeners or the readiness of its server for its own.
+/// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
 pub const PRIVATE: [&str; 14] = [
     CONTRACT,
     KIND,
@@ -65,17 +65,17 @@ pub const PRIVATE: [&str; 14] = [
 /// The environment of a worker or template, read once at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// What kind of worker it is.
+    /// Kind of the worker.
     pub kind: Kind,
     /// Name of the app; empty when the process was not started by a master.
     pub app: String,
-    /// The worker's slot; a template has none.
+    /// The worker's slot; `None` for a template.
     pub slot: Option<u32>,
     /// Generation of the configuration.
     pub generation: u64,
     /// Number of listeners, from [`FIRST_LISTENER`] on.
     pub listeners: u32,
-    /// Names of the listeners, as many as the master gave.
+    /// Names of the listeners, as many as the master has passed.
     pub listener_names: Vec<String>,
     /// Address of the master's datagram socket, as in `NOTIFY_SOCKET`.
     pub notify_socket: Option<String>,
@@ -89,18 +89,18 @@ pub struct Environment {
     pub stderr_fd: Option<i32>,
     /// Descriptor of the access log.
     pub access_log_fd: Option<i32>,
-    /// Descriptor of the listener for probes.
+    /// Descriptor of the private listener for checks.
     pub check_fd: Option<i32>,
 }
 
-/// A variable that does not hold what the contract says.
+/// A variable with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Name of the variable.
     pub variable: &'static str,
     /// Its value.
     pub value: String,
-    /// What was expected instead.
+    /// What was expected.
     pub expected: &'static str,
 }
 
@@ -117,10 +117,10 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 impl Environment {
-    /// Reads the contract's variables through `get`; `own_pid` is compared with `LISTEN_PID`.
+    /// Reads the variables of the contract through `get`. `own_pid` is compared with `LISTEN_PID`.
     ///
     /// # Errors
-    /// A variable that is not a number of its kind, or listeners that are meant for another process.
+    /// A variable is not a valid number, or the listeners are for another process.
     pub fn parse(get: impl Fn(&str) -> Option<String>, own_pid: u32) -> Result<Self, Error> {
         let listeners = number(&get, LISTEN_FDS)?.unwrap_or(0);
         if listeners > 0
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn odd_numbers_are_refused() {
+    fn invalid_numbers_are_refused() {
         for value in ["", "+1", "-1", "1 ", "0x1", "99999999999999999999"] {
             assert!(parse(&[(LISTEN_FDS, value)]).is_err(), "{value:?}");
         }

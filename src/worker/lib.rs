@@ -1,11 +1,11 @@
 //! The contract between the master and its workers, as types that both sides use (preforkd-worker(7) describes it).
 //!
-//! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] what a WSGI worker is
-//! configured to do, [`messages`] what master and template say, [`notify`] what a worker tells the master, and
-//! [`scoreboard`] the layout of the shared memory. [`text`] cleans what workers say.
+//! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
+//! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
+//! [`scoreboard`] the layout of the shared memory. [`text`] cleans texts from workers.
 //!
-//! System calls are made by [`notify`], which sends a datagram, [`stderr`], which writes log lines, and [`title`]; the shared
-//! memory of the scoreboard is mapped by whoever calls [`scoreboard::Record::new`].
+//! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
+//! [`scoreboard::Record::new`] maps the scoreboard.
 #![forbid(unsafe_code)]
 
 pub mod contract;

@@ -1,17 +1,17 @@
 //! Messages between the master and a template, one in each packet of the template's socket (preforkd-worker(7),
 //! "Templates").
 //!
-//! The template runs the application's code, so the master takes what it says for data: numbers that it did not give
-//! out mean nothing to it, and reasons are cleaned and cut where they are parsed.
+//! The template runs the application's code, so the master treats its messages as data: unknown numbers are ignored, and
+//! reasons are cleaned and truncated when they are parsed.
 
-use crate::text::{LONGEST, clean};
+use crate::text::{MAX_LENGTH, clean};
 
-/// Most bytes of a message.
+/// The maximum size of a message in bytes.
 pub const MESSAGE_BYTES: usize = 4096;
 
-/// Most workers that one intermediate process forks, and so most tickets of one [`Reply::Lost`]: enough for its own
-/// cost to be shared, few enough that the first of them, which serves when that process has ended, does not wait
-/// long for the others.
+/// The maximum number of workers that one intermediate process forks, and so of tickets in one [`Reply::Lost`]: enough to
+/// share the cost of the intermediate process, few enough that its first worker, which serves only when it has ended, need not
+/// wait long for the others.
 pub const BATCH: usize = 8;
 
 const READY: &str = "READY";
@@ -20,25 +20,25 @@ const FORKED: &str = "FORKED";
 const FAILED: &str = "FAILED";
 const LOST: &str = "LOST";
 
-/// What the master orders: a worker.
+/// The master's request for a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
-    /// Comes back with the reply.
+    /// Identifies the request in the reply.
     pub ticket: u64,
     /// The worker's slot.
     pub slot: u32,
-    /// Its record in the scoreboard, if there is one.
+    /// Its record in the scoreboard, if any.
     pub record: Option<u32>,
 }
 
 impl Fork {
-    /// The message.
+    /// Encodes the message.
     pub fn encode(&self) -> String {
         let record = self.record.map_or("-".into(), |record| record.to_string());
         format!("{FORK} {} {} {record}", self.ticket, self.slot)
     }
 
-    /// Reads a message; `None` if it is no order.
+    /// Parses a message; `None` if it is not a request.
     pub fn parse(message: &[u8]) -> Option<Self> {
         let mut words = std::str::from_utf8(message).ok()?.split(' ');
         let mut next = || words.next();
@@ -56,49 +56,49 @@ impl Fork {
     }
 }
 
-/// What a template, one of its intermediate processes, or a worker just forked replies.
+/// A reply from a template, from one of its intermediate processes, or from a worker that was just forked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// The template has loaded the application.
     Ready,
-    /// The sender is the worker that was ordered.
+    /// The sender is the requested worker.
     Forked {
-        /// The order's.
+        /// The ticket of the request.
         ticket: u64,
     },
-    /// The system did not fork the worker.
+    /// The system refused to fork the worker.
     Failed {
-        /// The order's.
+        /// The ticket of the request.
         ticket: u64,
-        /// For the log.
+        /// The reason, for the log.
         reason: String,
     },
-    /// The intermediate process that was to fork these workers ended badly.
+    /// The intermediate process that was to fork these workers has failed.
     Lost {
-        /// The orders', at most [`BATCH`].
+        /// The tickets of the requests, at most [`BATCH`].
         tickets: Vec<u64>,
-        /// For the log.
+        /// The reason, for the log.
         reason: String,
     },
 }
 
 impl Reply {
-    /// The message.
+    /// Encodes the message.
     pub fn encode(&self) -> String {
         match self {
             Self::Ready => READY.into(),
             Self::Forked { ticket } => format!("{FORKED} {ticket}"),
             Self::Failed { ticket, reason } => {
-                format!("{FAILED} {ticket} {}", clean(reason, LONGEST))
+                format!("{FAILED} {ticket} {}", clean(reason, MAX_LENGTH))
             }
             Self::Lost { tickets, reason } => {
                 let tickets: Vec<String> = tickets.iter().map(u64::to_string).collect();
-                format!("{LOST} {} {}", tickets.join(","), clean(reason, LONGEST))
+                format!("{LOST} {} {}", tickets.join(","), clean(reason, MAX_LENGTH))
             }
         }
     }
 
-    /// Reads a message; `None` if it is no reply. A reason is cleaned and at most [`LONGEST`] characters long.
+    /// Parses a message; `None` if it is not a reply. A reason is cleaned and truncated to [`MAX_LENGTH`] characters.
     pub fn parse(message: &[u8]) -> Option<Self> {
         let message = String::from_utf8_lossy(message);
         let mut words = message.splitn(3, ' ');
@@ -109,7 +109,7 @@ impl Reply {
             }),
             (FAILED, Some(ticket), reason) => Some(Self::Failed {
                 ticket: number(ticket)?,
-                reason: clean(reason.unwrap_or_default(), LONGEST),
+                reason: clean(reason.unwrap_or_default(), MAX_LENGTH),
             }),
             (LOST, Some(tickets), reason) => {
                 let tickets: Vec<u64> = tickets
@@ -119,7 +119,7 @@ impl Reply {
                     .collect::<Option<_>>()?;
                 (tickets.len() <= BATCH).then(|| Self::Lost {
                     tickets,
-                    reason: clean(reason.unwrap_or_default(), LONGEST),
+                    reason: clean(reason.unwrap_or_default(), MAX_LENGTH),
                 })
             }
             _ => None,
@@ -127,7 +127,7 @@ impl Reply {
     }
 }
 
-/// Decimal digits and nothing else: `parse` alone would take a sign.
+/// Decimal digits only: `parse` alone would accept a sign.
 fn number<T: std::str::FromStr>(word: &str) -> Option<T> {
     let digits = word.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| word.parse().ok()).flatten()
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_arrive_as_they_were_given() {
+    fn requests_survive_encoding() {
         for record in [None, Some(0), Some(u32::MAX)] {
             let order = Fork {
                 ticket: u64::MAX,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_message_is_an_order() {
+    fn no_other_message_is_a_request() {
         for nonsense in [
             &b""[..],
             b"FORK",
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_arrive_as_they_were_given() {
+    fn replies_survive_encoding() {
         for reply in [
             Reply::Ready,
             Reply::Forked { ticket: 12 },
@@ -211,12 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_is_cleaned_and_bounded_whoever_sends_it() {
+    fn a_reason_is_cleaned_and_bounded() {
         let text = format!("FAILED 1 \x1b]0;x\x07{}", "y".repeat(4000));
         let Some(Reply::Failed { reason, .. }) = Reply::parse(text.as_bytes()) else {
             panic!("a failure");
         };
-        assert!(reason.starts_with("]0;xy") && reason.chars().count() == LONGEST);
+        assert!(reason.starts_with("]0;xy") && reason.chars().count() == MAX_LENGTH);
         assert_eq!(
             Reply::parse(b"LOST 1 \xff\nERROR all is lost"),
             Some(Reply::Lost {

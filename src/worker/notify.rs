@@ -5,7 +5,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use crate::text::{LONGEST, clean};
+use crate::text::{MAX_LENGTH, clean};
 
 const READY: &str = "READY=1";
 const STOPPING: &str = "STOPPING=1";
@@ -14,39 +14,38 @@ const WATCHDOG: &str = "WATCHDOG=1";
 const STATUS: &str = "STATUS=";
 const RETIRE: &str = "RETIRE=";
 
-/// One thing that a worker tells the master.
+/// A message from a worker to the master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
     /// The worker accepts requests.
     Ready,
-    /// The worker accepts no more and finishes what it serves.
+    /// The worker no longer accepts requests and finishes those it has.
     Stopping,
-    /// The worker has begun a request, and the master wanted to know (scoreboard, word 53).
+    /// The worker has begun a request, as the master wanted to know (scoreboard, word 53).
     Busy,
-    /// A sign of life for `watchdog`.
+    /// The worker is alive, for `watchdog`.
     Watchdog,
-    /// What the worker does in its own words, for `preforkd status`.
+    /// A status text of the worker, for `preforkd status`.
     Status(String),
-    /// The worker asks to be replaced, with the reason in words: a fresh worker becomes ready first.
+    /// The worker asks to be replaced, for this reason. The new worker becomes ready first.
     Retire(String),
 }
 
 impl Notice {
-    /// The line of a message that says it.
+    /// Encodes it as a line of a datagram.
     pub fn encode(&self) -> Cow<'static, str> {
         match self {
             Self::Ready => READY.into(),
             Self::Stopping => STOPPING.into(),
             Self::Busy => BUSY.into(),
             Self::Watchdog => WATCHDOG.into(),
-            Self::Status(text) => (STATUS.to_owned() + &clean(text, LONGEST)).into(),
-            Self::Retire(reason) => (RETIRE.to_owned() + &clean(reason, LONGEST)).into(),
+            Self::Status(text) => (STATUS.to_owned() + &clean(text, MAX_LENGTH)).into(),
+            Self::Retire(reason) => (RETIRE.to_owned() + &clean(reason, MAX_LENGTH)).into(),
         }
     }
 }
 
-/// What one datagram tells. Its lines are facts without an order: a worker that says one a hundred times in a datagram has
-/// said it once.
+/// The contents of one datagram. The order of its lines does not matter, and repeated lines count once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     /// [`Notice::Ready`].
@@ -57,14 +56,14 @@ pub struct Message {
     pub busy: bool,
     /// [`Notice::Watchdog`].
     pub watchdog: bool,
-    /// The last [`Notice::Status`], cleaned and at most [`LONGEST`] characters long.
+    /// The last [`Notice::Status`], cleaned and truncated to [`MAX_LENGTH`] characters.
     pub status: Option<String>,
-    /// The last [`Notice::Retire`], cleaned and at most [`LONGEST`] characters long.
+    /// The last [`Notice::Retire`], cleaned and truncated to [`MAX_LENGTH`] characters.
     pub retire: Option<String>,
 }
 
 impl Message {
-    /// Reads a datagram. Other lines are ignored, as sd_notify(3) has more than these; any bytes are a message.
+    /// Parses a datagram. Other lines are ignored, because sd_notify(3) defines more; any bytes are accepted.
     pub fn parse(datagram: &[u8]) -> Self {
         let mut message = Self::default();
         for line in String::from_utf8_lossy(datagram).lines() {
@@ -75,9 +74,9 @@ impl Message {
                 WATCHDOG => message.watchdog = true,
                 line => {
                     if let Some(text) = line.strip_prefix(STATUS) {
-                        message.status = Some(clean(text, LONGEST));
+                        message.status = Some(clean(text, MAX_LENGTH));
                     } else if let Some(reason) = line.strip_prefix(RETIRE) {
-                        message.retire = Some(clean(reason, LONGEST));
+                        message.retire = Some(clean(reason, MAX_LENGTH));
                     }
                 }
             }
@@ -86,7 +85,7 @@ impl Message {
     }
 }
 
-/// The way to the master; made from `NOTIFY_SOCKET`.
+/// A connection to the master, for the address in `NOTIFY_SOCKET`.
 #[derive(Debug)]
 pub struct Notifier {
     socket: UnixDatagram,
@@ -94,10 +93,10 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// `address` as in `NOTIFY_SOCKET`: a path, or an abstract name with `@` in front (sd_notify(3)).
+    /// Connects to `address`, a path or an abstract name after `@`, as in `NOTIFY_SOCKET` (sd_notify(3)).
     ///
     /// # Errors
-    /// An address longer than a unix socket's may be, or no descriptor left.
+    /// The address is too long for a unix socket, or no descriptor is available.
     pub fn new(address: &str) -> io::Result<Self> {
         let address = match address.strip_prefix('@') {
             Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -109,25 +108,25 @@ impl Notifier {
         })
     }
 
-    /// Tells the master one thing. Waits while the master's queue is full, unless [`Notifier::set_nonblocking`] was called.
+    /// Sends a notice. Waits while the master's queue is full, unless [`Notifier::set_nonblocking`] was called.
     ///
     /// # Errors
-    /// The master is gone, or does not read.
-    pub fn tell(&self, notice: &Notice) -> io::Result<()> {
+    /// The master is gone, or its queue is full.
+    pub fn notify(&self, notice: &Notice) -> io::Result<()> {
         self.send(&notice.encode())
     }
 
-    /// Sends a message as it is; several lines may stand in it. Waits as [`Notifier::tell`] does.
+    /// Sends a raw message, which may have several lines. Waits like [`Notifier::notify`].
     ///
     /// # Errors
-    /// The master is gone, or does not read.
+    /// The master is gone, or its queue is full.
     pub fn send(&self, message: &str) -> io::Result<()> {
         self.socket
             .send_to_addr(message.as_bytes(), &self.address)
             .map(drop)
     }
 
-    /// From now on a full queue is an error: a worker that serves must not wait for its master.
+    /// Makes a full queue an error: a worker that serves must not wait for the master.
     ///
     /// # Errors
     /// The socket cannot be changed.
@@ -147,7 +146,7 @@ mod tests {
             UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         Notifier::new(&format!("@{name}"))
             .unwrap()
-            .tell(&Notice::Ready)
+            .notify(&Notice::Ready)
             .unwrap();
         let mut buf = [0; 64];
         let n = master.recv(&mut buf).unwrap();
@@ -155,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn a_master_that_is_gone_is_an_error() {
+    fn it_is_an_error_if_the_master_is_gone() {
         let notifier = Notifier::new("@preforkd-notify-test-nobody").unwrap();
-        assert!(notifier.tell(&Notice::Ready).is_err());
+        assert!(notifier.notify(&Notice::Ready).is_err());
     }
 
     #[test]
-    fn what_a_worker_says_is_what_the_master_hears() {
+    fn notices_survive_encoding() {
         let of = |notice: Notice| Message::parse(notice.encode().as_bytes());
         let none = Message::default;
         assert_eq!(
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_datagram_has_many_lines_and_those_of_others_are_ignored() {
+    fn a_datagram_has_many_lines_and_unknown_ones_are_ignored() {
         let message = Message::parse(b"MAINPID=7\nREADY=1\nSTATUS=one\nREADY=1\nSTATUS=two\nX\n");
         assert!(message.ready && !message.stopping && !message.busy && !message.watchdog);
         assert_eq!(message.status.as_deref(), Some("two"));
@@ -230,7 +229,7 @@ mod tests {
         let long = format!("STATUS=\x1b[2J{}", "x".repeat(4000));
         let message = Message::parse(long.as_bytes());
         let status = message.status.expect("a status");
-        assert!(status.starts_with("[2Jx") && status.chars().count() == LONGEST);
+        assert!(status.starts_with("[2Jx") && status.chars().count() == MAX_LENGTH);
         let message = Message::parse(b"RETIRE=\xff\xe2\x80\xaeold\r");
         assert_eq!(message.retire.as_deref(), Some("\u{fffd}old"));
     }

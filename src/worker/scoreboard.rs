@@ -1,38 +1,38 @@
 //! The scoreboard: shared memory in which each worker notes what it does.
 //!
-//! Each app has a memfd of its own, of a sealed size, with one record of [`RECORD_BYTES`] for each worker. A worker writes its own
-//! record only and with plain stores, as nobody else writes there; the master reads records with pread(2), so that it needs no
-//! mapping and a torn value can at worst be one request old. It does not trust what it reads: [`Snapshot::decode`].
+//! Each app has a memfd of its own, of a sealed size, with one record of [`RECORD_BYTES`] per worker. A worker writes only its own
+//! record, with plain stores, as its only writer. The master reads records with pread(2): it needs no mapping, and a torn value
+//! is at worst one request old. It does not trust what it reads: [`Snapshot::decode`].
 //!
 //! | words | contents |
 //! |---|---|
 //! | 0 | process id |
 //! | 1 | state, see [`State`] |
 //! | 2 | requests answered |
-//! | 3 | of these with status 500 to 599 |
+//! | 3 | responses with status 500 to 599 among them |
 //! | 4 | bytes written to clients |
-//! | 5 | connections open now |
-//! | 6 | since when the oldest running request runs, CLOCK_MONOTONIC in nanoseconds, 0 when none does |
+//! | 5 | open connections |
+//! | 6 | start of the oldest running request, CLOCK_MONOTONIC in nanoseconds; 0 if none runs |
 //! | 7 | threads that run a request |
 //! | 8 | length of the request line in bytes |
-//! | 9..29 | method and path of the oldest running request, cut, 8 bytes a word in memory order |
+//! | 9..29 | method and path of the oldest running request, truncated, 8 bytes a word in memory order |
 //! | 29..53 | latency: requests that took less than 2^i microseconds (and not less than 2^(i-1)) |
-//! | 53 | the master's mark: a worker that begins a request and finds it not 0 sets it to 0 and says `BUSY=1` |
-//! | 54 | the master's word to a worker that it tells to end: not 0 when others take what waits in the accept queues |
+//! | 53 | the master's mark: a worker that begins a request and finds a value other than 0 sets it to 0 and sends `BUSY=1` |
+//! | 54 | set by the master before it stops the worker: not 0 if others take the connections in the accept queues |
 //! | 55..64 | reserved, 0 |
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::settings::{MOST_CONNECTIONS, MOST_THREADS};
+use crate::settings::{MAX_CONNECTIONS, MAX_THREADS};
 
-/// Bytes of one record; a multiple of the cache line, so that workers do not share lines.
+/// Size of a record in bytes; a multiple of the cache line, so that workers do not share lines.
 pub const RECORD_BYTES: usize = 512;
-/// Words of one record.
+/// Size of a record in words.
 pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
-/// Bytes that a record keeps of method and path.
+/// Space for method and path in a record, in bytes.
 pub const LINE_BYTES: usize = 160;
-/// Number of latency buckets; the last one takes everything longer (4.2 s and more).
+/// Number of latency buckets. The last one counts everything longer (4.2 s and more).
 pub const LATENCY_BUCKETS: usize = 24;
 
 /// Offset of the process id in words.
@@ -61,7 +61,7 @@ pub const LATENCY: usize = LINE + LINE_BYTES / 8;
 /// Offset of the master's mark in words.
 pub const MARK: usize = LATENCY + LATENCY_BUCKETS;
 
-/// Offset of the master's word on succession; with [`MARK`] all that the master writes.
+/// Offset of the succession word. The master writes only this and [`MARK`].
 pub const SUCCEEDED: usize = MARK + 1;
 
 const _: () = assert!(SUCCEEDED < RECORD_WORDS);
@@ -70,7 +70,7 @@ const _: () = assert!(SUCCEEDED < RECORD_WORDS);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum State {
-    /// Nobody's record.
+    /// An unused record.
     Free = 0,
     /// Loading the application.
     Starting = 1,
@@ -94,14 +94,14 @@ impl State {
     }
 }
 
-/// A worker's own record, for writing. There must be one writer only.
+/// A worker's own record, for writing. There must be only one writer.
 #[derive(Debug, Clone, Copy)]
 pub struct Record {
     words: &'static [AtomicU64],
 }
 
 impl Record {
-    /// A writer over the shared words of one record.
+    /// A writer for the shared words of one record.
     ///
     /// # Panics
     /// If `words` is not [`RECORD_WORDS`] long.
@@ -114,7 +114,7 @@ impl Record {
         Self { words }
     }
 
-    /// Takes the record for process `pid`: everything zero, state [`State::Starting`].
+    /// Begins the record for process `pid`: all zero, state [`State::Starting`].
     pub fn begin(self, pid: u32) {
         for word in self.words {
             word.store(0, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Record {
         self.state(State::Starting);
     }
 
-    /// Notes what the worker does.
+    /// Notes the state of the worker.
     pub fn state(self, state: State) {
         self.words[STATE].store(state as u64, Ordering::Release);
     }
@@ -133,20 +133,20 @@ impl Record {
         self.store(CONNECTIONS, number as u64);
     }
 
-    /// Adds bytes that were written to a client.
+    /// Adds bytes written to a client.
     pub fn sent(self, bytes: usize) {
         self.add(BYTES_OUT, bytes as u64);
     }
 
-    /// Notes the oldest running request (`since` in CLOCK_MONOTONIC nanoseconds, never 0) and how many threads run one.
+    /// Notes the oldest running request (`since` in CLOCK_MONOTONIC nanoseconds, never 0) and the number of threads that run one.
     pub fn busy(self, since: u64, threads: usize, method: &[u8], path: &[u8]) {
         self.line(method, path);
         self.store(THREADS_BUSY, threads as u64);
         self.words[BUSY_SINCE].store(since, Ordering::Release);
     }
 
-    /// Whether the master wants to hear that a request begins; the wish is fulfilled by the call. To be asked after
-    /// [`Record::busy`]: the master leaves its mark and then looks whether the worker is busy.
+    /// Whether the master wants to know that a request begins; clears the mark. Call it after [`Record::busy`]: the master
+    /// sets its mark and then reads whether the worker is busy.
     pub fn is_marked(self) -> bool {
         std::sync::atomic::fence(Ordering::SeqCst);
         let marked = self.words[MARK].load(Ordering::Relaxed) != 0;
@@ -156,12 +156,12 @@ impl Record {
         marked
     }
 
-    /// Leaves the mark again, when the master could not be told.
+    /// Sets the mark again, if the master could not be notified.
     pub fn keep_mark(self) {
         self.store(MARK, 1);
     }
 
-    /// Whether others take what waits in the accept queues, now that this worker is to end.
+    /// Whether others take the connections in the accept queues, now that this worker is to end.
     pub fn is_succeeded(self) -> bool {
         self.words[SUCCEEDED].load(Ordering::Acquire) != 0
     }
@@ -171,7 +171,7 @@ impl Record {
         self.words[BUSY_SINCE].store(since, Ordering::Release);
     }
 
-    /// Notes how many threads run a request, the oldest being the same as before.
+    /// Notes the number of threads that run a request. The oldest request is the same as before.
     pub fn threads(self, number: usize) {
         self.store(THREADS_BUSY, number as u64);
     }
@@ -192,7 +192,7 @@ impl Record {
     }
 
     fn line(self, method: &[u8], path: &[u8]) {
-        // Length 0 while the words change, so that a reader takes half a line for none rather than for the wrong one.
+        // Length 0 while the words change, so that a reader sees no line rather than a mixed one.
         self.store(LINE_LENGTH, 0);
         let mut bytes = [0; LINE_BYTES];
         let mut length = 0;
@@ -212,7 +212,7 @@ impl Record {
         self.words[offset].store(value, Ordering::Relaxed);
     }
 
-    // Load and store, not fetch_add: the only writer needs no locked instruction.
+    // Load and store, not fetch_add: the only writer needs no atomic read-modify-write.
     fn add(self, offset: usize, value: u64) {
         let word = &self.words[offset];
         word.store(
@@ -227,51 +227,51 @@ pub fn bucket(microseconds: u64) -> usize {
     ((u64::BITS - microseconds.leading_zeros()) as usize).min(LATENCY_BUCKETS - 1)
 }
 
-/// Most that a counter shows, 281 trillion: the counters of all workers of an app can be added without overflow.
-pub const MOST_COUNTED: u64 = 1 << 48;
+/// The maximum value of a counter, 281 trillion: the sum over all workers of an app cannot overflow.
+pub const MAX_COUNT: u64 = 1 << 48;
 
 /// A record as the master reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Process id of the worker, as it says; 0 before it has begun.
+    /// Process id of the worker, as it claims; 0 before it has begun.
     pub pid: u32,
-    /// What it does.
+    /// Its state.
     pub state: State,
     /// Requests answered.
     pub requests: u64,
-    /// Of these with status 500 to 599.
+    /// Responses with status 500 to 599 among them.
     pub errors: u64,
     /// Bytes written to clients.
     pub bytes_out: u64,
-    /// Connections open.
+    /// Open connections.
     pub connections: u64,
-    /// For how long the oldest running request runs.
+    /// How long the oldest running request has been running.
     pub busy: Option<Duration>,
     /// Threads that run a request.
     pub threads_busy: u64,
-    /// Method and path of the oldest running request (the last one when idle), cut at [`LINE_BYTES`].
+    /// Method and path of the oldest running request (of the last one if idle), truncated at [`LINE_BYTES`].
     pub line: String,
-    /// Requests by latency; see [`bucket`].
+    /// Requests by latency, see [`bucket`].
     pub latency: [u64; LATENCY_BUCKETS],
 }
 
 impl Snapshot {
-    /// Decodes a record at the time `now` of CLOCK_MONOTONIC, of a worker that was started `age` before; `None` when there are fewer
-    /// than [`RECORD_BYTES`] bytes.
+    /// Decodes a record, read at the time `now` of CLOCK_MONOTONIC, of a worker that was started `age` before. `None` if there are
+    /// fewer than [`RECORD_BYTES`] bytes.
     ///
-    /// The record belongs to the worker's user, who may have written anything, so any bytes decode to something possible:
-    /// - a request began neither in the future nor before the worker;
-    /// - no more threads and connections than an app may have: [`MOST_THREADS`], [`MOST_CONNECTIONS`];
-    /// - counters are at most [`MOST_COUNTED`];
-    /// - the line has at most [`LINE_BYTES`] characters, all of them printable ASCII, as tables and log lines show it;
+    /// The worker's user can write anything to the record, so any bytes decode to possible values:
+    /// - a request began neither in the future nor before its worker;
+    /// - threads and connections are at most [`MAX_THREADS`] and [`MAX_CONNECTIONS`];
+    /// - counters are at most [`MAX_COUNT`];
+    /// - the line has at most [`LINE_BYTES`] characters, all printable ASCII, because tables and log lines show it;
     /// - an unknown state is [`State::Free`].
     ///
-    /// What remains is a worker that lies about itself, or about others of its app: it is taken for idle, busy or hanging. The
-    /// process id is what the record says, and not to be used for more than to see that there is one.
+    /// A worker can still lie about itself and about other workers of its app, and be taken for idle, busy or hanging. The process
+    /// id is a claim too; use it only to see that there is one.
     pub fn decode(bytes: &[u8], now: Duration, age: Duration) -> Option<Self> {
         let (words, _) = bytes.get(..RECORD_BYTES)?.as_chunks::<8>();
         let word = |i: usize| u64::from_ne_bytes(words[i]);
-        let counter = |i: usize| word(i).min(MOST_COUNTED);
+        let counter = |i: usize| word(i).min(MAX_COUNT);
         let length = usize::try_from(word(LINE_LENGTH))
             .unwrap_or(usize::MAX)
             .min(LINE_BYTES);
@@ -283,9 +283,9 @@ impl Snapshot {
             requests: counter(REQUESTS),
             errors: counter(ERRORS),
             bytes_out: counter(BYTES_OUT),
-            connections: word(CONNECTIONS).min(MOST_CONNECTIONS.into()),
+            connections: word(CONNECTIONS).min(MAX_CONNECTIONS.into()),
             busy: since.map(|since| now.saturating_sub(Duration::from_nanos(since)).min(age)),
-            threads_busy: word(THREADS_BUSY).min(MOST_THREADS.into()),
+            threads_busy: word(THREADS_BUSY).min(MAX_THREADS.into()),
             line: line
                 .iter()
                 .map(|&b| match b {
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_record_is_read_as_written() {
         let record = record();
         record.begin(4711);
         assert_eq!(
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_cut_and_a_shorter_one_replaces_it_whole() {
+    fn a_long_line_is_truncated_and_a_shorter_one_replaces_it_completely() {
         let record = record();
         record.busy(1, 1, b"GET", &[b'a'; 500]);
         assert_eq!(snapshot(record).line.len(), LINE_BYTES);
@@ -359,22 +359,17 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_decode_to_something_possible() {
+    fn any_bytes_decode_to_possible_values() {
         let (now, age) = (Duration::from_secs(1000), Duration::from_secs(10));
         for byte in 0..=u8::MAX {
             let s = Snapshot::decode(&[byte; RECORD_BYTES], now, age).expect("a whole record");
             let ascii = s.line.chars().all(|c| (' '..='~').contains(&c));
             assert!(ascii && s.line.len() <= LINE_BYTES, "{}", s.line);
             assert!(s.busy.is_none_or(|busy| busy <= age));
-            assert!(s.threads_busy <= MOST_THREADS.into());
-            assert!(s.connections <= MOST_CONNECTIONS.into());
+            assert!(s.threads_busy <= MAX_THREADS.into());
+            assert!(s.connections <= MAX_CONNECTIONS.into());
             let counters = [s.requests, s.errors, s.bytes_out];
-            assert!(
-                counters
-                    .iter()
-                    .chain(&s.latency)
-                    .all(|&n| n <= MOST_COUNTED)
-            );
+            assert!(counters.iter().chain(&s.latency).all(|&n| n <= MAX_COUNT));
         }
         assert!(Snapshot::decode(&[0xff; RECORD_BYTES - 1], now, age).is_none());
     }

@@ -1,4 +1,4 @@
-//! Settings of a WSGI worker, which travel as one JSON object (preforkd-worker(7), "PREFORKD_WSGI").
+//! Settings of a WSGI worker, passed as one JSON object (preforkd-worker(7), "PREFORKD_WSGI").
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,72 +6,72 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Most threads of a worker.
-pub const MOST_THREADS: u32 = 1000;
-/// Most connections of a worker.
-pub const MOST_CONNECTIONS: u32 = 1_000_000;
+/// The maximum number of threads of a worker.
+pub const MAX_THREADS: u32 = 1000;
+/// The maximum number of connections of a worker.
+pub const MAX_CONNECTIONS: u32 = 1_000_000;
 
-/// What an app with `wsgi` is configured to do; preforkd.toml(5) describes each key. Sizes are in bytes, times in seconds.
+/// The configuration of an app with `wsgi`; preforkd.toml(5) describes each key. Sizes are in bytes, times in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// `module:attribute`.
     pub application: String,
-    /// How many requests a worker runs at a time, at most [`MOST_THREADS`].
+    /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
-    /// URL prefixes and the folders whose files are served below them.
+    /// URL prefixes and the folders whose files are served under them.
     #[serde(rename = "static")]
     pub static_files: BTreeMap<String, PathBuf>,
-    /// After so many requests the worker asks to be replaced.
+    /// The number of requests after which the worker asks to be replaced.
     pub max_requests: Option<u64>,
-    /// Up to so many more, by chance.
+    /// A random number up to this one is added to it.
     pub max_requests_jitter: u64,
-    /// Most bytes of a request's head.
+    /// The maximum size of a request's head.
     pub max_head: u64,
-    /// Most fields of a request's head.
+    /// The maximum number of fields in a request's head.
     pub max_headers: u32,
-    /// Most bytes of a request's body.
+    /// The maximum size of a request's body.
     pub max_body: u64,
-    /// As many bytes of a body are kept in memory; a longer one goes to a file.
+    /// A body larger than this goes to a temporary file.
     pub body_in_memory: u64,
-    /// As many bytes of a response wait in memory for a client that does not take them.
+    /// What the client does not accept of a response stays in memory up to this size.
     pub response_in_memory: u64,
-    /// As many more wait in a file, before the application waits for the client.
+    /// The maximum size of the temporary file for the rest; above it the thread waits for the client.
     pub response_in_file: u64,
-    /// As many wait so in all responses of a worker together.
+    /// The maximum size of all responses of a worker that are held in memory and in files.
     pub max_buffered: u64,
-    /// Within this the head of a request must arrive.
+    /// The time in which the head of a request must arrive.
     #[serde(with = "seconds")]
     pub header_timeout: Duration,
-    /// Within this the next bytes of a body must arrive.
+    /// The time in which the next bytes of a body must arrive.
     #[serde(with = "seconds")]
     pub body_timeout: Duration,
-    /// Within this a client must take some bytes of a response.
+    /// The time in which a client must accept more of a response.
     #[serde(with = "seconds")]
     pub write_timeout: Duration,
-    /// So long an idle connection stays open.
+    /// The time an idle connection stays open.
     #[serde(with = "seconds")]
     pub keepalive_timeout: Duration,
-    /// So long after SIGTERM the master waits before it kills.
+    /// The time from SIGTERM to SIGKILL.
     #[serde(with = "seconds")]
     pub graceful_timeout: Duration,
-    /// Most connections of one worker, at most [`MOST_CONNECTIONS`].
+    /// The maximum number of connections of one worker, at most [`MAX_CONNECTIONS`].
     pub max_connections: u32,
 }
 
 impl Settings {
-    /// The JSON object.
+    /// Encodes the JSON object.
     ///
     /// # Errors
-    /// A path that is not UTF-8.
+    /// A path is not valid UTF-8.
     pub fn encode(&self) -> Result<String, serde_json::Error> {
         serde_json::to_string(self)
     }
 
-    /// Reads the JSON object.
+    /// Parses the JSON object.
     ///
     /// # Errors
-    /// A key that is missing, unknown or of another type.
+    /// A key is missing, unknown or of another type.
     pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(json)
     }
@@ -84,7 +84,7 @@ mod seconds {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    /// 136 years: with a longer time, sums of times would overflow.
+    /// 136 years: with longer times, sums of times would overflow.
     const MOST: Duration = Duration::from_secs(u32::MAX as u64);
 
     pub fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_reads_what_the_master_wrote() {
+    fn settings_survive_encoding() {
         let mut settings = settings();
         let json = settings.encode().expect("UTF-8");
         assert_eq!(Settings::parse(&json).expect("the same type"), settings);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_is_no_text_cannot_be_passed() {
+    fn a_path_that_is_not_utf8_cannot_be_passed() {
         use std::os::unix::ffi::OsStringExt as _;
         let mut settings = settings();
         let path = std::ffi::OsString::from_vec(b"/srv/\xff".to_vec());

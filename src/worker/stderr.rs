@@ -1,5 +1,5 @@
-//! Log lines on standard error that never block: a log reader that is frozen, gone, or has a full disk must
-//! not stop the process that has something to say. Lines that find no room are counted.
+//! Writes to standard error without blocking: a reader that is stopped, gone, or has a full disk must not block the writing
+//! process. Lines that cannot be written are counted.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
@@ -11,23 +11,23 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2, write};
 
-/// A pipe that is writable has room for so much: pipe(7), PIPE_BUF. Longer lines are cut.
-const LONGEST: usize = 4096;
+/// A pipe that polls as writable takes this many bytes: pipe(7), PIPE_BUF. Longer lines are truncated.
+const MAX_LINE: usize = 4096;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Writes one line, which ends with a newline, in one piece. If lines were lost before, `tell` makes a line of
-/// their number, which goes first.
-pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
+/// Writes a line, including its newline, in one piece. If lines were lost before, `report` formats a line with their number,
+/// which is written first.
+pub fn write_line(line: &[u8], report: impl FnOnce(u64) -> String) {
     let lost = LOST.load(Ordering::Relaxed);
     let mut text = if lost > 0 {
-        tell(lost).into_bytes()
+        report(lost).into_bytes()
     } else {
         Vec::new()
     };
     text.extend_from_slice(line);
-    if text.len() > LONGEST {
-        text.truncate(LONGEST - 1);
+    if text.len() > MAX_LINE {
+        text.truncate(MAX_LINE - 1);
         text.push(b'\n');
     }
     if put(io::stderr(), &text) {
@@ -37,36 +37,36 @@ pub fn write_line(line: &[u8], tell: impl FnOnce(u64) -> String) {
     }
 }
 
-/// Writes a few lines of others, at most as many bytes as a pipe takes at once, or counts them as lost.
-pub fn pass_on(to: impl AsFd, lines: &[u8]) {
+/// Writes a few lines of another process, at most PIPE_BUF bytes, or counts them as lost.
+pub fn forward(to: impl AsFd, lines: &[u8]) {
     if !put(to, lines) {
         let number = lines.iter().filter(|&&b| b == b'\n').count();
         LOST.fetch_add(number as u64, Ordering::Relaxed);
     }
 }
 
-/// The last reader that was waited for did not read in time; the next is not waited for until one reads again.
+/// The last reader did not read in time. Do not wait again until a write has succeeded.
 static STUCK: AtomicBool = AtomicBool::new(false);
 
-/// So long a reader is waited for that does not keep up; longer, and what is said finds no reader and is lost.
-const PATIENCE: Timespec = Timespec {
+/// The time to wait for a slow reader before lines are lost.
+const TIMEOUT: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
 };
 
-/// Writes what an application says on standard output or error. A reader that is slow is waited for a moment; one that
-/// is frozen, gone, or has a full disk costs lines.
-pub fn say(to: impl AsFd, mut bytes: &[u8]) {
+/// Writes the output of an application. Waits a moment for a slow reader; a reader that is stopped, gone, or has a full disk
+/// loses lines.
+pub fn write_output(to: impl AsFd, mut bytes: &[u8]) {
     while !bytes.is_empty() {
-        let most = &bytes[..bytes.len().min(LONGEST)];
+        let most = &bytes[..bytes.len().min(MAX_LINE)];
         let end = most.iter().rposition(|&b| b == b'\n');
         let (piece, rest) = bytes.split_at(end.map_or(most.len(), |newline| newline + 1));
         bytes = rest;
-        let said = put(&to, piece)
-            || !STUCK.load(Ordering::Relaxed) && wait_for_room(&to, &PATIENCE) && put(&to, piece);
-        STUCK.store(!said, Ordering::Relaxed);
-        if said {
-            tell_lost(&to);
+        let written = put(&to, piece)
+            || !STUCK.load(Ordering::Relaxed) && wait_for_room(&to, &TIMEOUT) && put(&to, piece);
+        STUCK.store(!written, Ordering::Relaxed);
+        if written {
+            report_lost(&to);
         } else {
             let lines = piece.iter().filter(|&&b| b == b'\n').count();
             LOST.fetch_add(lines as u64, Ordering::Relaxed);
@@ -74,19 +74,23 @@ pub fn say(to: impl AsFd, mut bytes: &[u8]) {
     }
 }
 
-/// Says how many lines were lost before, if there were any.
-fn tell_lost(to: impl AsFd) {
+/// Reports the number of lines lost before, if any.
+fn report_lost(to: impl AsFd) {
     let lost = LOST.load(Ordering::Relaxed);
     let pid = std::process::id();
-    let told = || format!("preforkd: {lost} lines of pid {pid} found no reader and are lost\n");
-    if lost > 0 && put(to, told().as_bytes()) {
+    let report = || {
+        format!(
+            "preforkd: {lost} lines of pid {pid} were lost: the output was not read fast enough\n"
+        )
+    };
+    if lost > 0 && put(to, report().as_bytes()) {
         LOST.fetch_sub(lost, Ordering::Relaxed);
     }
 }
 
-/// Whether standard error is systemd's journal, which has a clock and levels of its own: a line then begins
-/// with its priority instead of a time. `JOURNAL_STREAM` alone does not tell, as standard error may
-/// have been redirected since: systemd.exec(5).
+/// Whether standard error is systemd's journal, which adds times and wants priorities: lines then begin with a priority
+/// instead of a time. `JOURNAL_STREAM` alone is not enough, because standard error may have been redirected since:
+/// systemd.exec(5).
 pub fn is_journal() -> bool {
     let Ok(stream) = std::env::var("JOURNAL_STREAM") else {
         return false;
@@ -98,7 +102,7 @@ pub fn is_journal() -> bool {
     named.is_some() && named == own.ok()
 }
 
-/// How a log line begins: with its priority for the journal (sd-daemon(3)), else with time and level.
+/// The start of a log line: a priority for the journal (sd-daemon(3)), else time and level.
 pub fn line_start(journal: bool, level: Level) -> String {
     if journal {
         let priority = match level {
@@ -113,7 +117,7 @@ pub fn line_start(journal: bool, level: Level) -> String {
     format!("{time} {level:5} ")
 }
 
-/// Writes now or not at all. That there was room does not mean that there is: others write to the same pipe.
+/// Writes at once or not at all. Checking for space is not enough, because other processes write to the same pipe.
 fn put(to: impl AsFd, bytes: &[u8]) -> bool {
     if !has_room(&to) {
         return false;
@@ -121,7 +125,7 @@ fn put(to: impl AsFd, bytes: &[u8]) -> bool {
     let here = u64::MAX; // no offset: pwritev2(2)
     match pwritev2(&to, &[IoSlice::new(bytes)], here, ReadWriteFlags::NOWAIT) {
         Ok(_) => true,
-        // The disk may keep us waiting, but no reader.
+        // Writing to a file may wait for the disk, but not for a reader.
         Err(Errno::AGAIN) if is_file(&to) => write(&to, bytes).is_ok(),
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write(&to, bytes).is_ok(),
         Err(_) => false,
@@ -142,7 +146,7 @@ fn has_room(file: impl AsFd) -> bool {
 
 fn wait_for_room(file: impl AsFd, most: &Timespec) -> bool {
     let mut fds = [PollFd::new(&file, PollFlags::OUT)];
-    // An error is found by the write, too.
+    // The write reports the error, too.
     poll(&mut fds, Some(most)).is_ok_and(|ready| ready > 0)
 }
 
@@ -154,35 +158,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipe_that_nobody_reads_takes_what_it_can_and_loses_the_rest_at_once() {
+    fn a_pipe_that_is_not_read_takes_what_fits_and_loses_the_rest_at_once() {
         let (reader, writer) = pipe().expect("a pipe");
-        let line = [b'.'; LONGEST];
+        let line = [b'.'; MAX_LINE];
         let written = (0..1000).filter(|_| put(&writer, &line)).count();
         assert!((1..1000).contains(&written), "{written} lines");
         drop(writer);
-        assert_eq!(rest(reader).len(), written * LONGEST);
+        assert_eq!(rest(reader).len(), written * MAX_LINE);
     }
 
     #[test]
-    fn an_application_waits_for_a_slow_reader_and_not_for_a_frozen_one() {
+    fn an_application_waits_for_a_slow_reader_and_not_for_a_stopped_one() {
         let (mut reader, writer) = pipe().expect("a pipe");
-        let line = [&[b'.'; LONGEST - 1][..], b"\n"].concat();
+        let line = [&[b'.'; MAX_LINE - 1][..], b"\n"].concat();
         while put(&writer, &line) {}
         let began = std::time::Instant::now();
         for _ in 0..100 {
-            say(&writer, &line);
+            write_output(&writer, &line);
         }
-        // Once for a tenth of a second, and then no more.
+        // It waits a tenth of a second once, and then no more.
         assert!(began.elapsed() < std::time::Duration::from_secs(5));
-        let mut some = vec![0; 10 * LONGEST];
+        let mut some = vec![0; 10 * MAX_LINE];
         reader.read_exact(&mut some).expect("it is there");
-        say(&writer, b"heard\n");
+        write_output(&writer, b"heard\n");
         drop(writer);
         let end = rest(reader);
         let end = String::from_utf8_lossy(&end[end.len() - 100..]).into_owned();
-        // Other tests of this process may have lost some, too.
+        // Other tests of this process may have lost lines, too.
         let (_, told) = end.split_once("heard\npreforkd: ").expect("both");
-        assert!(told.ends_with("found no reader and are lost\n"), "{told}");
+        assert!(told.ends_with("was not read fast enough\n"), "{told}");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Texts from a worker or a template. Whoever wrote them may want to forge log lines or steer the terminal of the
-//! operator who reads them, so they are cleaned before they reach log, status or init system.
+//! Cleans texts from workers and templates. Their author may want to forge log lines or control the operator's terminal, so
+//! they are cleaned before they reach the log, the status or the init system.
 
-/// Most characters of one text that the log and the status show.
-pub const LONGEST: usize = 200;
+/// The maximum length of a text in the log and the status, in characters.
+pub const MAX_LENGTH: usize = 200;
 
-/// `text` without what could change how a line is displayed, cut to at most `most` characters: control characters
-/// (C0, C1 and DEL), line and paragraph separators, and the formatting characters of bidirectional text, which
-/// reorder what follows them (Unicode Standard Annex 9, section 2; CVE-2021-42574).
+/// `text` truncated to `most` characters, without characters that change how a line is displayed: control characters (C0,
+/// C1 and DEL), line and paragraph separators, and the formatting characters of bidirectional text, which reorder what
+/// follows them (Unicode Standard Annex 9, section 2; CVE-2021-42574).
 pub fn clean(text: &str, most: usize) -> String {
     text.chars().filter(|&c| is_shown(c)).take(most).collect()
 }
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_steers_a_terminal_or_reorders_a_line_is_left() {
+    fn characters_that_control_a_terminal_or_reorder_a_line_are_removed() {
         let controls = (0..=0x9f).filter_map(char::from_u32);
         let cleaned = clean(&controls.collect::<String>(), 1000);
         let printable: String = (' '..='~').collect();
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_any_script_are_kept_and_counted_in_characters() {
+    fn text_in_any_script_is_kept_and_counted_in_characters() {
         assert_eq!(clean("größer שלום 東京", 100), "größer שלום 東京");
         assert_eq!(clean("größer", 4), "größ");
         assert_eq!(clean("\r\n\u{1b}ab", 1), "a");

@@ -1,23 +1,23 @@
-//! The process title that ps(1) shows. The kernel reads it from where the arguments were, which are followed by
-//! the environment: proc_pid_cmdline(5).
+//! The process title that ps(1) shows. The kernel reads it from the memory of the arguments and the environment after them:
+//! proc_pid_cmdline(5).
 
 use std::fs::{File, read_to_string};
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// How much may be written over.
+/// The memory to overwrite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
     /// The arguments.
     Arguments,
-    /// The environment too; it must have been moved away.
+    /// The environment too, which must have been moved away.
     Environment,
 }
 
-/// Makes `ps` show `title` for this process, cut if there is no room for all of it.
+/// Sets the title that `ps` shows for this process, truncated to the available memory.
 ///
 /// # Errors
-/// The process may not write its own memory; nothing depends on the title.
+/// The process cannot write its own memory. The title is not essential.
 pub fn set(title: &str, room: Room) -> io::Result<()> {
     let stat = read_to_string("/proc/self/stat")?;
     let (start, arguments, environment) = places(&stat).ok_or(io::ErrorKind::InvalidData)?;
@@ -33,8 +33,8 @@ pub fn set(title: &str, room: Room) -> io::Result<()> {
         .write_all_at(&area, start)
 }
 
-/// Where the arguments are, how long they are, and how long with the environment after them: proc_pid_stat(5),
-/// fields 48, 49 and 51. The second field may hold spaces and ends at the last ')'.
+/// The address of the arguments, their length, and the length including the environment: proc_pid_stat(5), fields 48, 49
+/// and 51. The second field may contain spaces and ends at the last ')'.
 fn places(stat: &str) -> Option<(u64, usize, usize)> {
     let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -43,11 +43,11 @@ fn places(stat: &str) -> Option<(u64, usize, usize)> {
     Some((start, length(end)?, length(last)?))
 }
 
-/// The bytes to write over the arguments and what follows, `length` in all.
+/// The bytes to write over the arguments and the environment, `length` in all.
 fn area(title: &str, arguments: usize, length: usize) -> Option<Vec<u8>> {
     let mut area = vec![0; length];
     let mark = arguments.checked_sub(1)?;
-    // A last byte of the arguments that is not 0 tells the kernel that one title is there, up to the first 0.
+    // If the last byte of the arguments is not 0, the kernel shows one string, up to the first 0.
     *area.get_mut(mark)? = b'.';
     let room = if length > arguments {
         length - 1
@@ -61,7 +61,7 @@ fn area(title: &str, arguments: usize, length: usize) -> Option<Vec<u8>> {
     }
     area[shown..mark].fill(0);
     if shown == mark {
-        // No 0 would stand between the title and the mark.
+        // There would be no 0 between the title and that byte.
         area[mark] = if length > arguments { b' ' } else { 0 };
     }
     Some(area)
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_places_are_found_behind_any_name() {
+    fn the_addresses_are_found_after_any_name() {
         let rest: Vec<String> = (3..=52).map(|number| (number * 100).to_string()).collect();
         let stat = format!("7 (a) b (c) {}", rest.join(" "));
         assert_eq!(places(&stat), Some((4800, 100, 300)));
@@ -80,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn a_short_title_ends_with_a_zero_before_the_mark() {
+    fn a_short_title_ends_with_a_zero() {
         assert_eq!(area("abc", 6, 6).as_deref(), Some(&b"abc\0\0."[..]));
         assert_eq!(area("abcdefgh", 6, 6).as_deref(), Some(&b"abcd\0."[..]));
     }
 
     #[test]
-    fn a_long_title_goes_on_over_the_environment() {
+    fn a_long_title_continues_over_the_environment() {
         assert_eq!(
             area("abcdefgh", 6, 10).as_deref(),
             Some(&b"abcdefgh\0\0"[..])

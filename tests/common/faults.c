@@ -7,11 +7,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,12 +49,21 @@ static int fails(const char *name) {
         return fails(#name) ? (type)-1 : real arguments;                         \
     }
 
-WRAP(pid_t, fork, (void), ())
 WRAP(int, pipe2, (int fds[2], int flags), (fds, flags))
 WRAP(int, socketpair, (int a, int b, int c, int fds[2]), (a, b, c, fds))
 WRAP(int, accept4, (int fd, struct sockaddr *a, socklen_t *l, int f), (fd, a, l, f))
 WRAP(int, epoll_ctl, (int e, int op, int fd, struct epoll_event *event), (e, op, fd, event))
 WRAP(int, epoll_wait, (int e, struct epoll_event *events, int n, int ms), (e, events, n, ms))
+/* It returns the error instead of setting errno. */
+int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                const posix_spawnattr_t *attributes, char *const args[], char *const env[]) {
+    static int (*real)(pid_t *, const char *, const posix_spawn_file_actions_t *,
+                       const posix_spawnattr_t *, char *const[], char *const[]);
+    if (!real)
+        real = dlsym(RTLD_NEXT, "posix_spawn");
+    return fails("posix_spawn") ? errno : real(pid, path, actions, attributes, args, env);
+}
+WRAP(int, memfd_create, (const char *name, unsigned flags), (name, flags))
 /* One byte wakes the poll from a signal handler; the signal itself is found by EINTR, mostly. */
 ssize_t send(int fd, const void *data, size_t n, int flags) {
     static ssize_t (*real)(int, const void *, size_t, int);

@@ -1,6 +1,6 @@
-//! A master under test. The test is its init system: it binds the notify socket and waits for what the
-//! master says, never for time. One guard ends a test that hangs; nothing else looks at the clock.
-#![allow(dead_code, reason = "every test file uses another part of it")]
+//! A master under test. The test is its init system: it binds the notify socket and waits for the master's messages, never
+//! for time. One time limit ends a test that hangs.
+#![allow(dead_code, reason = "every test file uses other parts of it")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -13,10 +13,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
-/// After so long a test has failed.
+/// The time limit of a wait, after which the test fails.
 const GUARD: Duration = Duration::from_secs(30);
 
-/// A folder of its own with an app.toml, and the master that serves it.
+/// A folder with an app.toml, and the master that runs it.
 pub struct Run {
     pub folder: tempfile::TempDir,
     pub master: Child,
@@ -27,13 +27,13 @@ pub struct Run {
     workers: Vec<Pid>,
 }
 
-/// What a worker told of itself.
+/// An event that a worker has reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct WorkerEvent {
     pub slot: String,
     pub generation: String,
     pub pid: Pid,
-    pub event: String,
+    pub name: String,
 }
 
 /// The program under test.
@@ -58,7 +58,7 @@ pub fn worker() -> String {
     worker.display().to_string()
 }
 
-/// An app of the test's own workers that listens on `web.sock`; `rest` is added to its table.
+/// An app of test workers that listens on `web.sock`. `rest` is added to its table.
 pub fn app(rest: &str) -> String {
     format!(
         "[app.web]\ncommand = ['{}']\nlisten = ['unix:web.sock']\n{rest}\n",
@@ -67,17 +67,17 @@ pub fn app(rest: &str) -> String {
 }
 
 impl Run {
-    /// Starts the master; it may not be ready yet.
+    /// Starts the master, without waiting until it is ready.
     pub fn begin(config: &str) -> Self {
         Self::begin_with(config, |_| {})
     }
 
-    /// The same, with a change to how it is started.
+    /// The same, with a change to the command.
     pub fn begin_with(config: &str, change: impl FnOnce(&mut Command)) -> Self {
         Self::begin_in(tempfile::tempdir().expect("a folder"), config, change)
     }
 
-    /// The same, in a folder where something lies already.
+    /// The same, in a folder that may have files already.
     pub fn begin_in(
         folder: tempfile::TempDir,
         config: &str,
@@ -113,18 +113,18 @@ impl Run {
     /// Starts the master and waits until it is ready.
     pub fn start(config: &str) -> Self {
         let run = Self::begin(config);
-        run.hear("READY=1");
+        run.message("READY=1");
         run
     }
 
     /// Waits until the master is ready; false if it ends instead.
     pub fn starts(&self) -> bool {
         let (master, init) = (self.pid(), self.path("init.sock"));
-        // Says so in the place of the master when it has ended; it is reaped by whoever waits for it.
+        // A message that stands for the end of the master, which is reaped elsewhere.
         std::thread::spawn(move || {
             let _ = waitid(Id::Pid(master), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
-            let teller = UnixDatagram::unbound().expect("a socket");
-            let _ = teller.send_to(b"ENDED=1", init);
+            let sender = UnixDatagram::unbound().expect("a socket");
+            let _ = sender.send_to(b"ENDED=1", init);
         });
         let mut buffer = [0; 4096];
         loop {
@@ -157,14 +157,22 @@ impl Run {
         kill(self.pid(), signal).expect("the master lives");
     }
 
-    /// Waits for a message to the init system that has this line; returns the whole message.
-    pub fn hear(&self, line: &str) -> String {
+    /// The next message to the init system, whatever its length.
+    pub fn next_message(&self) -> String {
+        let mut buffer = vec![0; 1 << 20];
+        let length = self.init.recv(&mut buffer);
+        let length = length.unwrap_or_else(|e| self.fail(&format!("no message: {e}")));
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    /// Waits for a message to the init system with this line; returns the whole message.
+    pub fn message(&self, line: &str) -> String {
         let mut buffer = [0; 4096];
         loop {
             let length = self
                 .init
                 .recv(&mut buffer)
-                .unwrap_or_else(|e| self.fail(&format!("never heard {line}: {e}")));
+                .unwrap_or_else(|e| self.fail(&format!("no message {line}: {e}")));
             let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
             if message
                 .lines()
@@ -193,42 +201,42 @@ impl Run {
         }
     }
 
-    /// Reloads and waits until that is over; returns what the init system heard at its end.
+    /// Reloads and waits for the end; returns the last message to the init system.
     pub fn reload(&self) -> String {
         self.signal(Signal::SIGHUP);
-        self.hear("RELOADING=1");
-        self.hear("READY=1")
+        self.message("RELOADING=1");
+        self.message("READY=1")
     }
 
     /// Waits for the next event of any worker.
-    pub fn told(&mut self) -> Told {
+    pub fn next_event(&mut self) -> WorkerEvent {
         let line = self
             .events
             .recv_timeout(GUARD)
-            .unwrap_or_else(|e| self.fail(&format!("no worker says anything: {e}")));
+            .unwrap_or_else(|e| self.fail(&format!("no event from a worker: {e}")));
         let mut words = line.splitn(4, ' ').map(str::to_owned);
         let mut next = || words.next().expect("four words");
-        let told = Told {
+        let event = WorkerEvent {
             slot: next(),
             generation: next(),
             pid: Pid::from_raw(next().parse().expect("a pid")),
-            event: next(),
+            name: next(),
         };
-        self.workers.push(told.pid);
-        told
+        self.workers.push(event.pid);
+        event
     }
 
-    /// Waits for a certain event of any worker.
-    pub fn told_of(&mut self, event: &str) -> Told {
+    /// Waits for a given event of any worker.
+    pub fn event(&mut self, name: &str) -> WorkerEvent {
         loop {
-            let told = self.told();
-            if told.event == event {
-                return told;
+            let event = self.next_event();
+            if event.name == name {
+                return event;
             }
         }
     }
 
-    /// Waits for a line of the log that contains all of `parts`.
+    /// Waits for a log line that contains all of `parts`.
     pub fn logged(&mut self, parts: &[&str]) -> String {
         loop {
             let line = self
@@ -242,7 +250,7 @@ impl Run {
         }
     }
 
-    /// Says a line to a worker over `web.sock` and returns its answer; empty if it died of it.
+    /// Sends a line to a worker over `web.sock` and returns its answer; empty if the worker died.
     pub fn ask(&self, question: &str) -> String {
         ask(
             UnixStream::connect(self.path("web.sock")).expect("the socket is open"),
@@ -250,7 +258,7 @@ impl Run {
         )
     }
 
-    /// Waits for the master's end; returns its exit status and the whole log.
+    /// Waits for the end of the master; returns its exit status and the complete log.
     pub fn ended(&mut self) -> (Option<i32>, String) {
         let status = self.master.wait().expect("it is our child");
         while let Ok(line) = self.log.recv_timeout(GUARD) {
@@ -259,13 +267,13 @@ impl Run {
         (status.code(), self.seen.join("\n"))
     }
 
-    /// Waits until neither the master nor any worker is left that could say something.
+    /// Waits until neither the master nor any worker is left.
     pub fn all_ended(&self) {
         loop {
             match self.events.recv_timeout(GUARD) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.fail("something lives on"),
+                Err(RecvTimeoutError::Timeout) => self.fail("a process is still running"),
             }
         }
     }
@@ -300,7 +308,7 @@ impl Drop for Run {
     }
 }
 
-/// Whether a process is the master or its child; a pid may long be somebody else's.
+/// Whether a process is the master or its child. The pid may have been reused.
 fn descends_from(pid: Pid, master: Pid) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let parent = stat
@@ -316,12 +324,12 @@ pub fn ask(mut stream: impl Read + Write, question: &str) -> String {
         .write_all(format!("{question}\n").as_bytes())
         .expect("the worker reads");
     let mut answer = String::new();
-    // A worker that dies while it is asked resets the connection: no answer.
+    // A worker that dies during the request resets the connection: no answer.
     let _ = stream.read_to_string(&mut answer);
     answer.trim_end().to_owned()
 }
 
-/// The lines of a pipe, as they come.
+/// The lines of a pipe as they arrive.
 fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     let (sender, receiver): (Sender<String>, _) = channel();
     let Some(pipe) = pipe.map(BufReader::new) else {

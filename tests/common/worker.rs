@@ -1,6 +1,5 @@
-//! A worker as anybody could write it: it accepts on the inherited socket, tells its events on standard
-//! output and does what it is asked for. Its first argument, or the file `behaviour` in its folder, makes it
-//! misbehave from the start.
+//! A worker program: it accepts on the inherited socket, reports its events on standard output and does what it is asked for.
+//! Its first argument, or the file `behaviour` in its folder, makes it misbehave from the start.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -84,7 +83,7 @@ fn main() {
         for (signal, status, name) in [(&mut term, 0, "term"), (&mut abort, 134, "abrt")] {
             if signal.read(&mut [0; 8]).is_ok() {
                 tell(name);
-                if behaviour != "deaf" {
+                if behaviour != "ignore-signals" {
                     std::process::exit(status);
                 }
             }
@@ -99,7 +98,7 @@ fn main() {
     }
 }
 
-/// Sends to an address as somebody who is no worker, and says what comes of it.
+/// Sends messages to an address as a process that is not a worker, and prints the result.
 fn shout(address: &str) {
     let notifier = preforkd_worker::notify::Notifier::new(address).expect("an address");
     match notifier.send("READY=1\nSTOPPING=1") {
@@ -108,7 +107,7 @@ fn shout(address: &str) {
     }
 }
 
-/// The first listener, set not to block: another worker may be quicker to accept.
+/// The first listener, non-blocking because another worker may be quicker to accept.
 fn listener() -> OwnedFd {
     assert_eq!(
         std::env::var("LISTEN_PID"),
@@ -117,7 +116,7 @@ fn listener() -> OwnedFd {
     adopt(3)
 }
 
-/// A listener as the master passes it, set not to block.
+/// A listener from the master, made non-blocking.
 fn adopt(number: i32) -> OwnedFd {
     // SAFETY: the master passes listeners from descriptor 3 on, and each is taken once.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
@@ -125,7 +124,7 @@ fn adopt(number: i32) -> OwnedFd {
     socket
 }
 
-/// Readable when the signal has come.
+/// A socket that becomes readable when the signal arrives.
 fn caught(signal: i32) -> UnixStream {
     let (read, write) = UnixStream::pair().expect("a pair");
     read.set_nonblocking(true).expect("it is a socket");
@@ -133,17 +132,17 @@ fn caught(signal: i32) -> UnixStream {
     read
 }
 
-/// Waits until one of these can be read.
+/// Waits until one of these is readable.
 fn wait(sources: [Option<BorrowedFd>; 4]) {
     let sources = sources.into_iter().flatten();
     let mut sources: Vec<_> = sources
         .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
         .collect();
-    // Interrupted by the signal itself, which is found all the same.
+    // Interrupted by the signal itself, whose socket is readable now.
     let _ = poll(&mut sources, PollTimeout::NONE);
 }
 
-/// Healthy if a file of this name is there.
+/// The answer is good if a file of this name exists.
 fn answer_probe(mut stream: File) {
     let reader = BufReader::new(stream.try_clone().expect("a copy"));
     let mut head = reader.lines().map_while(Result::ok);
@@ -200,6 +199,6 @@ fn answer(mut stream: File) {
         }
         _ => std::process::id().to_string(),
     };
-    // The client may have gone; that is its own affair.
+    // The client may have closed the connection, which is no fault.
     let _ = stream.write_all(format!("{reply}\n").as_bytes());
 }

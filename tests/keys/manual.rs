@@ -1,8 +1,8 @@
-//! The entries of a manual page in mdoc(7) that describe keys.
+//! The entries in a manual page in mdoc(7) that describe keys.
 
 use preforkd::config::Apps;
 
-/// What the manual says of a key.
+/// A key in the manual.
 #[derive(Debug)]
 pub struct Entry {
     pub table: String,
@@ -26,11 +26,11 @@ fn table_of(heading: &str) -> Option<(&'static str, Apps)> {
     })
 }
 
-/// All entries `.It Ic NAME`; one in a list inside of another is of the table that the outer one describes.
+/// All entries `.It Ic NAME`. An entry in a nested list belongs to the table that the outer entry describes.
 pub fn entries(page: &str) -> Vec<Entry> {
     let mut entries: Vec<(Entry, Vec<&str>)> = Vec::new();
     let mut section = None;
-    // The item that each open list has come to.
+    // The current item of each open list.
     let mut items: Vec<Option<&str>> = Vec::new();
     let mut inside = false;
     for line in page.lines() {
@@ -87,7 +87,7 @@ pub fn entries(page: &str) -> Vec<Entry> {
     entries.collect()
 }
 
-/// The text as it is read: without macros, with the quotes of `.Dq`.
+/// The text without macros, with quotes for `.Dq`.
 fn plain(lines: &[&str]) -> String {
     let mut text = String::new();
     for line in lines {

@@ -10,7 +10,7 @@ pub struct Line {
     pub name: String,
     pub value: Value,
     pub commented: bool,
-    /// Which apps the part of the file is for.
+    /// The apps that this part of the file is for.
     pub apps: Apps,
     /// The comment above, in one line.
     pub comment: String,
@@ -62,7 +62,7 @@ pub fn lines(sample: &str) -> Vec<Line> {
     lines
 }
 
-/// The file with every line in force; of a key that it shows more than once, the first.
+/// The file with every line uncommented; the first one for a key that it shows several times.
 pub fn uncommented(sample: &str) -> String {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     let (mut table, mut text) = ("", String::new());

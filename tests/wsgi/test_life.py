@@ -136,10 +136,10 @@ class Start(Life):
         server = self.launch(wsgi="undying:application", preload=True).ready()
         self.assertEqual(self.ask(server)["app"], "demo")
         server.send(signal.SIGTERM)
-        server.wait_log("stopping; workers finish what they serve")
+        server.wait_log("stopping; workers finish their requests")
         # Its grace is over.
         server.send(signal.SIGTERM)
-        server.wait_log("template pid=.*: sending SIGKILL .it did not end when told to")
+        server.wait_log("template gen=.* pid=.*: sending SIGKILL .still running after it was told to end")
         server.finish()
 
     @both_kinds
@@ -421,7 +421,7 @@ class Recycle(Life):
         server.finish()
 
     def test_a_worker_is_replaced_when_it_is_old_or_large(self):
-        for limit, reason in (({"max_age": "300ms"}, "as old as max_age"), ({"max_memory": "1KiB", "timeout": "200ms"}, "share of memory is")):
+        for limit, reason in (({"max_age": "300ms"}, "it has reached max_age"), ({"max_memory": "1KiB", "timeout": "200ms"}, "share of memory is")):
             server = self.launch(preload=True, **limit).ready()
             pid = self.ask(server)["pid"]
             server.wait_log(rf"pid={pid}: to be replaced: .*{reason}")

@@ -1,4 +1,4 @@
-"""How connections are shared out between workers."""
+"""How connections are distributed over the workers."""
 import http.client
 import threading
 import time
@@ -30,7 +30,7 @@ def run(options):
 
 
 def ask(port, path="/pid"):
-    """Who answers on a connection of its own."""
+    """Sends a request on a connection of its own; the process id of the worker that answers."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     client.request("GET", path, headers={"Connection": "close"})
     answer = int(client.getresponse().read())
@@ -101,7 +101,7 @@ def busy(workers):
 
 
 def wait_busy(master, number):
-    """Until so many workers are in a request."""
+    """Waits until so many workers are in a request."""
     deadline = time.monotonic() + BUSY
     while sum(worker["busy"] is not None for worker in master.workers()) < number:
         assert time.monotonic() < deadline, f"{number} requests did not keep {number} workers busy\n{master.report()}"
@@ -109,7 +109,7 @@ def wait_busy(master, number):
 
 
 def burst(workers, times):
-    """As many slow requests at one instant as there are idle workers, several times: how many waited for another one."""
+    """Sends as many slow requests at once as there are idle workers, several times; the share that waited for another one."""
     with Master(f"workers = {workers}", "preload = true", app="pages") as master:
         master.ready()
         took = []

@@ -1,10 +1,10 @@
-"""What was found beside what is wanted: PASS, BEHIND, or a figure without a target."""
+"""Figures beside their targets: PASS, BEHIND, or no target."""
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One figure; `reached` is None where nothing is demanded."""
+    """One figure; `reached` is None if it has no target."""
 
     title: str
     value: str

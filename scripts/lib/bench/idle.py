@@ -10,7 +10,7 @@ WORKERS = 4
 
 
 def run(options):
-    """Times that the kernel let them run again, from /proc."""
+    """How often the processes were woken, from /proc."""
     found = []
     for threads in (1, 4):
         with Master(f"workers = {WORKERS}", f"threads = {threads}", "preload = true", app="django") as master:

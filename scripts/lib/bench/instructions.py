@@ -34,7 +34,7 @@ CLIENTS = {
 
 
 def run(options):
-    """Per request, beside the record."""
+    """Instructions per request, compared with the record."""
     if not shutil.which("valgrind"):
         print("bench: no instructions are counted without valgrind: apt-get install valgrind")
         return []
@@ -65,12 +65,12 @@ def share_of_limit():
 
 
 def warm(app, path):
-    """Python has compiled and kept all modules after this: a start that must do it costs as much as a thousand requests."""
+    """Makes Python compile all modules first: a start that compiles them costs as much as a thousand requests."""
     served(app, path, 1, {})
 
 
 def per_request(count, app, path, requests, headers):
-    """What twice as many requests cost more, so that the start does not count."""
+    """The difference between twice as many requests and these, so that the start does not count."""
     once, twice = (count(app, path, number, headers) for number in (requests, 2 * requests))
     return round((twice - once) / requests)
 

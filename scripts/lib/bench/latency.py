@@ -1,4 +1,4 @@
-"""The slowest of a hundred requests, at a rate that does not give way when the server is slow (oha)."""
+"""p99 at a fixed rate, which does not fall when the server is slow (oha)."""
 import json
 import statistics
 import subprocess
@@ -56,7 +56,7 @@ def run(names, options, results):
 
 
 def warm(server):
-    """As quickly as the server can."""
+    """Sends requests as quickly as the server answers them."""
     command = [OHA, "--no-tui", f"-n{WARM}", f"-c{CONNECTIONS}", f"http://127.0.0.1:{server.port}{ROW.path}"]
     subprocess.run(on_core(1, command), check=True, stdout=subprocess.DEVNULL)
 
@@ -80,7 +80,7 @@ def show(table):
 
 
 def verdict(table, rate):
-    """Not above the best peer's."""
+    """The p99 must not be above that of the best peer."""
     peers = {name: late for (name, at), (_, _, late) in table.items() if at == rate and name != "preforkd"}
     title = f"{ROW.title}: p99 at {rate}/s, {CONNECTIONS} connections, ms"
     if ("preforkd", rate) not in table:

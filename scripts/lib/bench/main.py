@@ -1,4 +1,4 @@
-"""Arguments, and one part after the other."""
+"""The arguments, and the parts in their order."""
 import argparse
 import signal
 import sys
@@ -6,23 +6,23 @@ import sys
 from . import findings, places, prepare
 
 # Parts beside the rows, in the order they are done in.
-PARTS = ("p99", "instructions", "memory", "start", "idle", "fairness")
+PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness")
 
 
 def arguments(text):
-    """What was asked for."""
+    """Parses the command line."""
     from .rows import ROWS
     from .servers import SERVERS
 
     keys = [row.key for row in ROWS] + list(PARTS)
     parser = argparse.ArgumentParser(description=text.split("\n\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run: shows that it works, not how fast")
-    parser.add_argument("--rounds", type=positive, default=5)
-    parser.add_argument("--seconds", type=positive, default=3, help="of one run; wrk counts in whole ones")
-    parser.add_argument("--connections", type=positive, default=32)
+    parser.add_argument("--quick", action="store_true", help="a short run that only shows that everything works")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds of each row")
+    parser.add_argument("--seconds", type=positive, default=3, help="whole seconds of one run")
+    parser.add_argument("--connections", type=positive, default=32, help="connections of the client")
     parser.add_argument("--only", metavar="ROW", action="append", choices=keys, help="one of: " + ", ".join(keys))
     parser.add_argument("--server", metavar="NAME", action="append", choices=SERVERS,
-                        help="beside preforkd only this one: " + ", ".join(SERVERS))
+                        help="compare preforkd only with this server: " + ", ".join(SERVERS))
     parser.add_argument("--check", action="store_true",
                         help="only count instructions, and fail if there are 3 %% more than recorded")
     parser.add_argument("--record", action="store_true", help="only count instructions, and record them")
@@ -46,7 +46,7 @@ def positive(text):
 
 
 def main(text):
-    """All of it, or what was asked for."""
+    """Runs all parts, or those that were asked for."""
     options = arguments(text)
     # So that what was started is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))
@@ -76,7 +76,7 @@ def main(text):
 
 
 def servers_there(options):
-    """The names of those that take part."""
+    """The names of the servers that take part."""
     from .servers import BARE, NEEDS, SERVERS
 
     missing = {}
@@ -109,11 +109,11 @@ def rates(names, options, with_load):
 
 
 def parts(options):
-    """What is not a rate."""
-    from . import fairness, idle, instructions, memory, start
+    """The parts that do not measure rates."""
+    from . import fairness, idle, instructions, memory, start, work
 
     found = []
-    for part in (instructions, memory, start, idle, fairness):
+    for part in (instructions, memory, start, work, idle, fairness):
         name = part.__name__.rpartition(".")[2]
         if options.wants(name):
             results = part.run(options)

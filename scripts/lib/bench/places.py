@@ -43,7 +43,7 @@ def on_core(number, command):
 
 
 def output(*command):
-    """What a program prints, in one line; nothing if it cannot."""
+    """What a program prints, in one line; empty if it cannot be run."""
     try:
         done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     except OSError:
@@ -71,7 +71,7 @@ def versions():
 
 
 def wrk_version():
-    """The version of wrk, which exits with 1 when it is asked for it."""
+    """The version of wrk, which prints it with exit status 1."""
     try:
         said = subprocess.run(["wrk", "-v"], capture_output=True, text=True)
     except OSError:

@@ -17,7 +17,7 @@ OHA_VERSION = "^1"
 
 
 def check(options):
-    """One line for each thing that is not there, then the end."""
+    """Prints one line for each thing that is missing, and exits if there is one."""
     tools = [("wrk", "wrk"), ("taskset", "util-linux")] if not options.counting else [("valgrind", "valgrind")]
     lacking = [f"no {tool}: apt-get install {package}" for tool, package in tools if not shutil.which(tool)]
     if not os.access(PREFORKD, os.X_OK):
@@ -42,7 +42,7 @@ def create(*options):
 
 
 def environment():
-    """The bench's own virtual environment, made anew when it should hold something else."""
+    """The virtual environment of the bench. Makes a new one if the requirements have changed."""
     stamp, text = BENCH / "venv" / "installed.txt", "".join(file.read_text() for file in REQUIREMENTS)
     if stamp.exists() and stamp.read_text() == text:
         return

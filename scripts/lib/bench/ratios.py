@@ -17,7 +17,7 @@ SATURATED = 95  # per cent of the client's core: more requests it could not have
 
 
 def findings(results):
-    """What the rates come to."""
+    """The ratios of the measured rates, with their targets."""
     rates, found = medians(results), []
     spent, busy = ({key: statistics.median(run[n] for run in runs) for key, runs in results.items()} for n in (2, 3))
     for row in ROWS:

@@ -72,7 +72,7 @@ def first_answer(app, path):
 
 
 def all_ready(app, workers):
-    """Milliseconds until so many preloaded workers are."""
+    """Milliseconds until so many preloaded workers are ready."""
     with Master(f"workers = {workers}", "preload = true", app=app) as master:
         return master.ready() * 1000 - master.launching()
 
@@ -88,6 +88,6 @@ def scaling(before, after):
 
 
 def programs(number):
-    """Seconds until so many processes run that have nothing else to do."""
+    """Seconds until so many workers with a trivial program run."""
     with Master(f"workers = {number}", 'ready = "exec"', command=["/bin/sleep", "1000"]) as master:
         return master.ready() - master.launching() / 1000

@@ -14,12 +14,12 @@ LIMIT = "the limit"
 
 
 def note(text):
-    """What is being done, on one line that goes away."""
+    """Shows what is being done, on one line that is overwritten."""
     print(f"\r{text[:78]:78}\r", end="", file=sys.stderr, flush=True)
 
 
 def check(running, row):
-    """The page as it must be: errors are not throughput."""
+    """Checks that the page is as it must be: errors are not throughput."""
     status, body = running.fetch("POST" if row.post else "GET", row.path, b"x" * POSTED if row.post else None)
     if status != 200 or row.holds not in body or (row.size and len(body) != row.size):
         raise AssertionError(
@@ -62,7 +62,7 @@ def limit(row, options):
 
 
 def measure(names, options, rows=ROWS):
-    """Runs for each (row, server); a server that fails with an application is left out there, and said."""
+    """Runs of each (row, server). A server that fails with an application is left out of that row, with a note."""
     rows = [row for row in rows if options.wants(row.key)]
     results, failed = {}, {}
     for number in range(1, options.rounds + 1):
@@ -95,7 +95,7 @@ def measure(names, options, rows=ROWS):
 
 
 def one_row(row, started, results, situation):
-    """One run of each server that is there."""
+    """One run of each server."""
     number, options = situation
     for running in started:
         if row.takes(running.name):

@@ -1,4 +1,4 @@
-//! What stands in the simulated configuration, and what the programs that it names do.
+//! The simulated configuration, and the behaviour of its programs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use crate::config::Address;
 use crate::plan::{App, Check, Hang, Listener, Plan};
 use crate::supervisor::{GiveUp, Readiness};
 
-/// What the workers of an app do.
+/// The behaviour of an app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Code {
-    /// Ready in good time; ends when told to.
+    /// Ready in time; ends when told to.
     Good,
     /// Dies before it is ready.
     Broken,
-    /// Never ready; ends by KILL only.
-    Stuck,
-    /// Ready, and deaf to TERM and ABRT.
-    Deaf,
+    /// Never ready; ends only by KILL.
+    NeverReady,
+    /// Ready, and ignores TERM and ABRT.
+    IgnoresSignals,
 }
 
-/// How something that runs once ends.
+/// How a process that runs once ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     Well,
@@ -28,10 +28,10 @@ pub(super) enum End {
     /// Not at all, until it is told to.
     Hangs,
     /// Not even then.
-    Deaf,
+    IgnoresSignals,
 }
 
-/// An app as it is written.
+/// An app in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Written {
     pub(super) code: Code,
@@ -39,7 +39,7 @@ pub(super) struct Written {
     pub(super) template: bool,
     pub(super) check: Option<End>,
     pub(super) before: Option<End>,
-    /// How many listeners it has.
+    /// The number of its listeners.
     pub(super) listeners: u8,
 }
 
@@ -56,19 +56,19 @@ impl Written {
     }
 }
 
-/// The names that apps may have.
+/// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
 /// The configuration file.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) apps: BTreeMap<&'static str, Written>,
-    /// It holds a typing error.
+    /// It contains a syntax error.
     pub(super) spoilt: bool,
 }
 
 impl Disk {
-    /// What the check of the configuration finds.
+    /// The result of the configuration check.
     pub(super) fn plan(&self) -> Result<Plan, String> {
         if self.spoilt {
             return Err("app.toml:3:1: unknown key".into());
@@ -95,7 +95,7 @@ impl Disk {
     }
 }
 
-/// The program of an app's workers stands in its arguments, which nobody executes.
+/// The program of an app's workers is encoded in its arguments, which are never executed.
 fn app(name: &str, written: &Written) -> App {
     let workers = written.workers;
     let mut app = App::example(workers);
@@ -144,8 +144,8 @@ fn app(name: &str, written: &Written) -> App {
 pub(super) fn code(argument: &str) -> Code {
     match argument {
         "Broken" => Code::Broken,
-        "Stuck" => Code::Stuck,
-        "Deaf" => Code::Deaf,
+        "NeverReady" => Code::NeverReady,
+        "IgnoresSignals" => Code::IgnoresSignals,
         _ => Code::Good,
     }
 }
@@ -155,7 +155,7 @@ pub(super) fn end(argument: &str) -> End {
     match argument.trim_start_matches('/') {
         "Badly" => End::Badly,
         "Hangs" => End::Hangs,
-        "Deaf" => End::Deaf,
+        "IgnoresSignals" => End::IgnoresSignals,
         _ => End::Well,
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel of the simulation: processes that begin, speak and end, and what the master hears of it.
+//! The kernel of the simulation: processes that start, send messages and end, and the events that the master gets.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -9,15 +9,15 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
 use crate::config::Address;
-use crate::master::world::{Arrived, CallerId, Notice, Source};
+use crate::master::world::{Arrived, ClientId, Notice, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 
-/// Process ids of this small machine: few, so that each is used again and again.
+/// The process ids of this machine: few, so that each is reused often.
 const PIDS: std::ops::Range<i32> = 100..180;
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
     Worker {
@@ -25,7 +25,7 @@ pub(super) enum Kind {
         record: Option<u32>,
     },
     Template,
-    /// A job that ends like this, of its own or when it is told to.
+    /// A job that ends like this, on its own or when told to.
     Job(End),
 }
 
@@ -35,36 +35,39 @@ pub(super) struct Process {
     pub(super) generation: Generation,
     pub(super) kind: Kind,
     pub(super) code: Code,
-    /// It has ended, well or badly, and was not reaped.
+    /// It has ended, with status 0 or not, and was not reaped.
     pub(super) dead: Option<bool>,
-    pub(super) told: bool,
-    /// It ends by itself.
+    pub(super) signalled: bool,
+    /// It is the master's child; a worker of a template only after the intermediate process has ended.
+    pub(super) adopted: bool,
+    /// It will end on its own.
     pub(super) leaves: bool,
     pub(super) killed: bool,
-    /// It has said, or counts as one that has said, that it is ready.
+    /// It has reported that it is ready, or counts as ready.
     pub(super) ready: bool,
-    /// Since when it is in a request, in nanoseconds.
+    /// The start of its oldest request, in nanoseconds.
     pub(super) busy_since: Option<u64>,
     pub(super) marked: bool,
-    /// Its program was executed, which the master was not told yet.
+    /// It has executed its program, which the master does not know yet.
     pub(super) executed: bool,
 }
 
-/// What happens by itself at an instant.
+/// An event that happens by itself at an instant.
 #[derive(Debug, Clone)]
 pub(super) enum Due {
     Executes(Pid),
-    Says(Pid, &'static str),
-    /// It ends, well or badly.
+    Sends(Pid, &'static str),
+    /// It ends, with status 0 or not.
     Ends(Pid, bool),
     Loads(Pid),
+    IsAdopted(Pid),
     Forks(Pid, Fork),
 }
 
 pub(super) struct Kernel {
     pub(super) start: Instant,
     pub(super) now: Instant,
-    /// Until when the master is let run.
+    /// How long the master may run.
     pub(super) until: Instant,
     /// Nothing was left to happen until then.
     pub(super) idle: bool,
@@ -72,13 +75,13 @@ pub(super) struct Kernel {
     pub(super) spins: u32,
     pub(super) processes: BTreeMap<Pid, Process>,
     due: BTreeMap<(Instant, u64), Due>,
-    /// The order of what is due at one instant.
+    /// The order of events at one instant.
     pub(super) ticket: u64,
     pub(super) sources: BTreeSet<Source>,
     pub(super) signals: Vec<Arrived>,
     /// Messages in the sockets of the apps.
     pub(super) mail: BTreeMap<Name, VecDeque<(Pid, String)>>,
-    /// Replies in the sockets of the templates; none once it was closed.
+    /// Replies in the sockets of the templates; `None` once closed.
     pub(super) replies: BTreeMap<Pid, VecDeque<(Pid, Reply)>>,
     pub(super) shut: BTreeSet<Pid>,
     pub(super) failing_forks: u32,
@@ -86,7 +89,7 @@ pub(super) struct Kernel {
     pub(super) refuses_listeners: bool,
     pub(super) delay: Option<u64>,
     pub(super) disk: Disk,
-    /// What a check of the configuration has found, by its job.
+    /// The result of each configuration check, by its job.
     pub(super) found: BTreeMap<Pid, Result<Plan, String>>,
     pub(super) listeners: BTreeSet<Address>,
     /// The listeners of the committed configuration.
@@ -94,11 +97,11 @@ pub(super) struct Kernel {
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
-    pub(super) requests: BTreeMap<i32, (CallerId, String)>,
-    /// How many callers have asked, and the answers that were given.
+    pub(super) requests: BTreeMap<i32, (ClientId, String)>,
+    /// The number of clients, and the answers they got.
     pub(super) asked: u32,
     pub(super) answers: BTreeMap<i32, String>,
-    /// Workers that were started since the last look: app, generation.
+    /// Workers that were started since the last check: app, generation.
     pub(super) started: Vec<(Name, Generation)>,
 }
 
@@ -143,22 +146,22 @@ impl Kernel {
     }
 
     pub(super) fn nanoseconds(&self) -> u64 {
-        // Never 0, which would mean that nobody is busy.
+        // Never 0, which would mean that no request runs.
         (self.now - self.start).as_nanos() as u64 + 1
     }
 
-    /// The instant of what happens next by itself.
+    /// The instant of the next event.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Whether nothing will happen by itself, nothing waits for the master, and nobody hangs.
+    /// Whether no event is pending, nothing waits for the master, and no worker hangs.
     pub(super) fn is_quiet(&self) -> bool {
         let well = |process: &Process| process.dead.is_none() && process.busy_since.is_none();
         self.due.is_empty() && self.processes.values().all(well)
     }
 
-    /// Lets time pass up to an instant, and everything happen that is due by then.
+    /// Lets time pass up to an instant, with all events that are due by then.
     pub(super) fn advance(&mut self, to: Instant) {
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= to
@@ -170,7 +173,7 @@ impl Kernel {
         self.now = self.now.max(to);
     }
 
-    /// Makes a process, unless forks fail.
+    /// Creates a process, unless forks fail.
     pub(super) fn fork(
         &mut self,
         app: &Name,
@@ -190,7 +193,8 @@ impl Kernel {
             kind,
             code,
             dead: None,
-            told: false,
+            signalled: false,
+            adopted: true,
             leaves: false,
             killed: false,
             ready: false,
@@ -202,43 +206,44 @@ impl Kernel {
         Some(pid)
     }
 
-    /// What a worker does after its program was executed, or after it was forked.
+    /// The behaviour of a worker after exec, or after it was forked.
     pub(super) fn begin_worker(&mut self, pid: Pid, code: Code) {
         match code {
-            Code::Good | Code::Deaf => self.say_after(200, pid, "READY=1"),
+            Code::Good | Code::IgnoresSignals => self.send_after(200, pid, "READY=1"),
             Code::Broken => self.after(5, Due::Ends(pid, false)),
-            Code::Stuck => {}
+            Code::NeverReady => {}
         }
     }
 
-    /// A process says something, unless its words are lost.
-    pub(super) fn say_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
+    /// A process sends a message, unless messages are lost.
+    pub(super) fn send_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
         if let Some(delay) = self.delay {
-            self.after(milliseconds + delay, Due::Says(pid, what));
+            self.after(milliseconds + delay, Due::Sends(pid, what));
         }
     }
 
     pub(super) fn signal(&mut self, pid: Pid, signal: Signal) {
         let process = self.processes.get_mut(&pid);
         let process = process.expect("a signal goes to a process that was not reaped");
+        assert!(process.adopted, "a signal goes to a child");
         if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }
-        let again = std::mem::replace(&mut process.told, true);
+        let again = std::mem::replace(&mut process.signalled, true);
         let kind = process.kind.clone();
         if signal == Signal::SIGKILL {
-            let deaf = matches!(kind, Kind::Job(_)) && !again;
-            assert!(!deaf, "a job is told to end before it is killed");
+            let unsignalled = matches!(kind, Kind::Job(_)) && !again;
+            assert!(!unsignalled, "a job is told to end before it is killed");
             process.killed = true;
             return self.after(0, Due::Ends(pid, false));
         }
         match (kind, process.code) {
-            (Kind::Job(End::Deaf), _) | (_, Code::Deaf) => {}
+            (Kind::Job(End::IgnoresSignals), _) | (_, Code::IgnoresSignals) => {}
             (Kind::Job(_), _) => self.after(10, Due::Ends(pid, false)),
-            (_, Code::Stuck) => {}
+            (_, Code::NeverReady) => {}
             (Kind::Template, _) => self.after(10, Due::Ends(pid, signal == Signal::SIGTERM)),
             (Kind::Worker { .. }, _) if !again => {
-                self.say_after(10, pid, "STOPPING=1");
+                self.send_after(10, pid, "STOPPING=1");
                 self.after(50, Due::Ends(pid, true));
             }
             _ => {}
@@ -255,24 +260,31 @@ impl Kernel {
         process.dead = Some(cleanly);
         if let Kind::Job(_) = process.kind
             && let Some(found) = self.found.get_mut(&pid)
-            && (process.told || !cleanly && found.is_ok())
+            && (process.signalled || !cleanly && found.is_ok())
         {
             *found = Err(String::new());
         }
-        let signal = Signal::SIGCHLD as i32;
-        self.signals.push(Arrived {
-            number: signal,
-            sender: None,
-        });
-        self.sources.insert(Source::Signals);
-        // What it has not said yet it will not say; its number may soon be another's.
+        if process.adopted {
+            self.child_has_changed();
+        }
+        // It sends nothing more; its pid may soon be reused.
         self.due.retain(|_, due| match due {
             Due::Executes(who)
-            | Due::Says(who, _)
+            | Due::Sends(who, _)
             | Due::Ends(who, _)
             | Due::Loads(who)
             | Due::Forks(who, _) => *who != pid,
+            Due::IsAdopted(_) => true,
         });
+    }
+
+    fn child_has_changed(&mut self) {
+        let number = Signal::SIGCHLD as i32;
+        self.signals.push(Arrived {
+            number,
+            sender: None,
+        });
+        self.sources.insert(Source::Signals);
     }
 
     fn happen(&mut self, due: Due) {
@@ -283,27 +295,35 @@ impl Kernel {
                     self.sources.insert(Source::Launch(pid));
                 }
             }
-            Due::Says(pid, what) => {
+            Due::Sends(pid, what) => {
                 if let Some(process) = self.processes.get_mut(&pid) {
                     process.ready |= what == "READY=1";
                     let app = process.app.clone();
-                    self.say(&app, pid, what);
+                    self.send_message(&app, pid, what);
                 }
             }
             Due::Ends(pid, cleanly) => self.end(pid, cleanly),
             Due::Loads(pid) => self.reply(pid, pid, Reply::Ready),
+            Due::IsAdopted(pid) => {
+                if let Some(process) = self.processes.get_mut(&pid) {
+                    process.adopted = true;
+                    if process.dead.is_some() {
+                        self.child_has_changed();
+                    }
+                }
+            }
             Due::Forks(pid, order) => self.fork_from(pid, &order),
         }
     }
 
-    pub(super) fn say(&mut self, app: &Name, pid: Pid, what: &str) {
+    pub(super) fn send_message(&mut self, app: &Name, pid: Pid, what: &str) {
         if let Some(mail) = self.mail.get_mut(app) {
             mail.push_back((pid, what.to_owned()));
             self.sources.insert(Source::Messages(app.clone()));
         }
     }
 
-    fn reply(&mut self, template: Pid, sender: Pid, reply: Reply) {
+    pub(super) fn reply(&mut self, template: Pid, sender: Pid, reply: Reply) {
         if !self.shut.contains(&template)
             && let Some(replies) = self.replies.get_mut(&template)
         {
@@ -317,7 +337,7 @@ impl Kernel {
             return;
         };
         let (app, generation, code) = (process.app.clone(), process.generation, process.code);
-        // A worker that cannot say any more who it is ends.
+        // A worker that cannot introduce itself any more ends.
         if self.shut.contains(&template) || !self.replies.contains_key(&template) {
             return;
         }
@@ -327,6 +347,9 @@ impl Kernel {
         };
         match self.fork(&app, generation, kind, code) {
             Some(pid) => {
+                let process = self.processes.get_mut(&pid);
+                process.expect("it was just made").adopted = false;
+                self.after(3, Due::IsAdopted(pid));
                 self.reply(
                     template,
                     pid,

@@ -13,16 +13,16 @@ use super::disk::{Code, End, code, end};
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::master::world::{
-    Arrived, CallerId, Change, Exit, Heard, Notice, Private, Role, Source, Start, Whom, World,
+    Arrived, Change, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
 use crate::sys::Progress;
 
-/// A loop that turns so often without time passing does not wait.
-const MOST_SPINS: u32 = 2000;
+/// A loop that turns this often while no time passes does not wait.
+const MAX_SPINS: u32 = 2000;
 
-/// Records of each scoreboard: fewer than workers there may be, so that some do without.
+/// Records of each scoreboard: fewer than there may be workers, so that some have none.
 const RECORDS: u32 = 12;
 
 impl Kernel {
@@ -32,7 +32,7 @@ impl Kernel {
         match end {
             End::Well => self.after(takes, Due::Ends(pid, true)),
             End::Badly => self.after(takes, Due::Ends(pid, false)),
-            End::Hangs | End::Deaf => {}
+            End::Hangs | End::IgnoresSignals => {}
         }
         Ok(pid)
     }
@@ -47,8 +47,8 @@ impl World for Kernel {
         self.spins += 1;
         self.idle = false;
         assert!(
-            self.spins < MOST_SPINS,
-            "the loop waits when there is nothing to do"
+            self.spins < MAX_SPINS,
+            "the loop waits if there is nothing to do"
         );
         if self.sources.is_empty() {
             let next = self.next().into_iter().chain(deadline).min();
@@ -88,8 +88,8 @@ impl World for Kernel {
                     self.replies.insert(pid, VecDeque::new());
                     match code {
                         Code::Broken => self.after(5, Due::Ends(pid, false)),
-                        Code::Stuck => {}
-                        Code::Good | Code::Deaf => self.after(300, Due::Loads(pid)),
+                        Code::NeverReady => {}
+                        Code::Good | Code::IgnoresSignals => self.after(300, Due::Loads(pid)),
                     }
                 } else {
                     self.started.push((start.app.clone(), start.generation));
@@ -137,25 +137,26 @@ impl World for Kernel {
         }
     }
 
-    fn read_stderr(&mut self, _pid: Pid) -> Heard {
-        Heard::All
+    fn read_stderr(&mut self, _pid: Pid) -> ReadState {
+        ReadState::All
     }
 
     fn watch_stderr(&mut self, _pid: Pid, _watch: bool) {}
 
-    fn last_words(&mut self, _pid: Pid) -> Option<String> {
+    fn last_output(&mut self, _pid: Pid) -> Option<String> {
         None
     }
 
-    fn signal(&mut self, pid: Pid, signal: Signal, _whom: Whom) {
+    fn signal(&mut self, pid: Pid, signal: Signal, _target: Target) {
         Self::signal(self, pid, signal);
     }
 
     fn changed(&mut self) -> Option<(Pid, Change)> {
         let dead = |cleanly| Change::Ended { cleanly };
         let processes = self.processes.iter();
-        let mut zombies = processes.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
-        // The kernel tells them in no order that could be relied on.
+        let children = processes.filter(|(_, process)| process.adopted);
+        let mut zombies = children.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
+        // The kernel reports them in no particular order.
         match self.ticket % 2 {
             0 => zombies.next(),
             _ => zombies.next_back(),
@@ -175,10 +176,16 @@ impl World for Kernel {
         })
     }
 
+    fn is_child(&mut self, pid: Pid) -> bool {
+        self.processes
+            .get(&pid)
+            .is_some_and(|process| process.adopted)
+    }
+
     fn memory(&mut self, pid: Pid) -> Option<u64> {
         assert!(
             self.processes.contains_key(&pid),
-            "who was reaped is not looked at"
+            "a reaped process is not examined"
         );
         Some(1 << 10)
     }
@@ -187,13 +194,13 @@ impl World for Kernel {
         false
     }
 
-    fn admit(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
+    fn add_app(&mut self, app: &Name, _plan: &plan::App) -> io::Result<()> {
         self.mail.entry(app.clone()).or_default();
         self.records.entry(app.clone()).or_default();
         Ok(())
     }
 
-    fn dismiss(&mut self, app: &Name) {
+    fn remove_app(&mut self, app: &Name) {
         let living = self
             .processes
             .values()
@@ -202,11 +209,7 @@ impl World for Kernel {
         assert_eq!(workers.count(), 0, "an app goes after its last worker");
         self.mail.remove(app);
         let records = self.records.remove(app);
-        assert_eq!(
-            records,
-            Some(BTreeSet::new()),
-            "every record was given back"
-        );
+        assert_eq!(records, Some(BTreeSet::new()), "every record was released");
     }
 
     fn messages(&mut self, app: &Name, most: usize) -> Vec<(Pid, String)> {
@@ -215,7 +218,7 @@ impl World for Kernel {
         mail.unwrap_or_default()
     }
 
-    fn order(&mut self, template: Pid, order: &Fork) -> bool {
+    fn request_fork(&mut self, template: Pid, order: &Fork) -> bool {
         self.after(5, Due::Forks(template, *order));
         true
     }
@@ -224,7 +227,7 @@ impl World for Kernel {
         self.replies.get_mut(&template)?.pop_front()
     }
 
-    fn shut(&mut self, template: Pid) {
+    fn shut_down(&mut self, template: Pid) {
         self.shut.insert(template);
     }
 
@@ -234,7 +237,7 @@ impl World for Kernel {
         assert_eq!(
             replies.map(|replies| replies.len()),
             Some(0),
-            "all was heard"
+            "everything was read"
         );
     }
 
@@ -248,7 +251,7 @@ impl World for Kernel {
 
     fn release(&mut self, app: &Name, record: u32) {
         let records = self.records.get_mut(app).expect("the app was admitted");
-        assert!(records.remove(&record), "a record is given back once");
+        assert!(records.remove(&record), "a record is released once");
     }
 
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
@@ -315,7 +318,7 @@ impl World for Kernel {
         let open = std::mem::take(&mut self.listeners).into_iter();
         let (kept, closed): (BTreeSet<_>, BTreeSet<_>) =
             open.partition(|at| self.committed.contains(at));
-        assert_eq!(kept, self.committed, "what is configured is open");
+        assert_eq!(kept, self.committed, "every configured listener is open");
         self.listeners = kept;
         (closed.into_iter().collect(), Vec::new())
     }
@@ -362,20 +365,20 @@ impl World for Kernel {
         None
     }
 
-    fn tell_init(&mut self, notice: &Notice) {
+    fn notify_init(&mut self, notice: &Notice) {
         self.notices.push(notice.clone());
     }
 
-    fn accept_callers(&mut self) -> bool {
+    fn accept_clients(&mut self) -> bool {
         false
     }
 
-    fn request(&mut self, caller: i32) -> Option<(CallerId, String)> {
-        self.requests.remove(&caller)
+    fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
+        self.requests.remove(&client)
     }
 
-    fn answer(&mut self, caller: CallerId, answer: &str) {
-        let before = self.answers.insert(caller.number(), answer.to_owned());
-        assert_eq!(before, None, "a caller is answered once");
+    fn answer(&mut self, client: ClientId, answer: &str) {
+        let before = self.answers.insert(client.number(), answer.to_owned());
+        assert_eq!(before, None, "a client is answered once");
     }
 }

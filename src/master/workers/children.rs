@@ -1,8 +1,7 @@
-//! Who is who among the processes. Pure: a table from pid to worker and back.
+//! The table of processes, from pid to worker and back. Pure.
 //!
-//! A template's worker is *expected* from the moment it is asked for until its own first message tells its
-//! pid. A pid leaves the table in the moment it is reaped, and signals are sent to pids of this table only:
-//! so none ever reaches a stranger that got the number later.
+//! A worker of a template is *expected* from its request until its own first message gives its pid. A pid is removed from the table
+//! when it is reaped, and only pids of the table are signalled, so a signal never reaches an unknown process with a reused pid.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -20,31 +19,34 @@ use crate::supervisor::{Reason, Slot, WorkerId};
 pub struct Child {
     /// Its app.
     pub app: Name,
-    /// Its name at the supervisor.
+    /// Its id at the supervisor.
     pub worker: WorkerId,
-    /// Its number within the app.
+    /// Its slot.
     pub slot: Slot,
-    /// Its configuration.
+    /// Its generation.
     pub generation: Generation,
-    /// The same, in full.
+    /// The plan of its app.
     pub plan: Rc<plan::App>,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
-    /// When it was asked for.
+    /// It is the master's child, so its pid cannot be reused. A worker that was forked by a template becomes one when the
+    /// intermediate process has ended.
+    pub adopted: bool,
+    /// When it was requested.
     pub asked_for: Instant,
-    /// When it has become ready.
+    /// When it became ready.
     pub ready_at: Option<Instant>,
-    /// It has said that it ends.
+    /// It has reported that it ends.
     pub stopping: bool,
-    /// It is to be replaced by a fresh one, which is said once.
+    /// It is to be replaced, which is reported once.
     pub retired: bool,
-    /// Its own words for what it does.
-    pub said: Option<Box<str>>,
-    /// The last signal that we sent, and why.
-    pub told: Option<(Signal, Reason)>,
+    /// Its status text.
+    pub status_text: Option<Box<str>>,
+    /// The last signal that we sent, and the reason.
+    pub signalled: Option<(Signal, Reason)>,
 }
 
-/// All of them.
+/// All worker processes.
 #[derive(Debug, Default)]
 pub struct Children {
     by_pid: HashMap<Pid, Child>,
@@ -59,21 +61,21 @@ impl Children {
         self.by_pid.insert(pid, child);
     }
 
-    /// A template was asked for a worker.
+    /// A worker was requested from a template.
     pub fn expect(&mut self, child: Child) {
         self.expected
             .insert((child.app.clone(), child.worker), child);
     }
 
-    /// An expected worker has said who it is; says which signal it missed.
+    /// An expected worker has introduced itself. Returns the signal that it missed.
     pub fn arrived(&mut self, app: &Name, worker: WorkerId, pid: Pid) -> Option<Signal> {
         let child = self.expected.remove(&(app.clone(), worker))?;
-        let missed = child.told.map(|(signal, _)| signal);
+        let missed = child.signalled.map(|(signal, _)| signal);
         self.insert(pid, child);
         missed
     }
 
-    /// An expected worker will not come.
+    /// An expected worker will not arrive.
     pub fn give_up(&mut self, app: &Name, worker: WorkerId) -> Option<Child> {
         self.expected.remove(&(app.clone(), worker))
     }
@@ -90,7 +92,7 @@ impl Children {
         self.by_pid.get(&pid)
     }
 
-    /// The same, to note something.
+    /// The same, for changes.
     pub fn get_mut(&mut self, pid: Pid) -> Option<&mut Child> {
         self.by_pid.get_mut(&pid)
     }
@@ -115,7 +117,7 @@ impl Children {
 
 #[cfg(test)]
 impl Child {
-    /// A worker for tests: just asked for, slot 0 of generation 1.
+    /// A worker for tests: just requested, slot 0 of generation 1.
     pub fn example(worker: u64) -> Self {
         Self {
             app: "web".into(),
@@ -124,12 +126,13 @@ impl Child {
             generation: 1,
             plan: Rc::new(plan::App::example(1)),
             record: None,
+            adopted: true,
             asked_for: Instant::now(),
             ready_at: None,
             stopping: false,
             retired: false,
-            said: None,
-            told: None,
+            status_text: None,
+            signalled: None,
         }
     }
 }
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reaped_pid_is_nobody() {
+    fn a_reaped_pid_is_unknown() {
         let (mut children, pid, web) = (Children::default(), Pid::from_raw(7), Name::from("web"));
         children.insert(pid, Child::example(1));
         assert_eq!(children.pid(&web, WorkerId(1)), Some(pid));
@@ -176,14 +179,14 @@ mod tests {
     }
 
     #[test]
-    fn an_expected_worker_learns_on_arrival_what_it_was_told() {
+    fn an_expected_worker_gets_on_arrival_the_signal_it_missed() {
         let (mut children, pid, web) = (Children::default(), Pid::from_raw(7), Name::from("web"));
         children.expect(Child::example(1));
         assert_eq!(children.pid(&web, WorkerId(1)), None);
         let expected = children
             .expected(&web, WorkerId(1))
             .expect("it is expected");
-        expected.told = Some((Signal::SIGTERM, Reason::Stop));
+        expected.signalled = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(
             children.arrived(&web, WorkerId(1), pid),
             Some(Signal::SIGTERM)

@@ -1,9 +1,9 @@
-//! Each key of the table is used, and its default is what counts where it is not written.
+//! Every key of the table is used, and its default is the value of a key that is not written.
 
 use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
 
-/// Keys whose value must be of a kind that this host has, or fit to another key.
+/// Keys whose value must exist on this host, or fit another key.
 const VALUES: [(&str, &str); 22] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
@@ -29,7 +29,7 @@ const VALUES: [(&str, &str); 22] = [
     ("app.NAME.max_requests_jitter", "7"),
 ];
 
-/// What a table must hold anyway.
+/// Keys that a table must have.
 fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
     match table {
         "app.NAME" if kind == Apps::Command => {
@@ -44,7 +44,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
     }
 }
 
-/// A configuration with `added` in `table`, next to what must be there.
+/// A configuration with `added` in `table`, and the required keys.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     let mut rows: BTreeMap<&str, String> = BTreeMap::new();
     rows.extend(
@@ -84,12 +84,12 @@ fn kind(key: &Key) -> Apps {
     }
 }
 
-/// A value that is neither the default nor what must be there anyway.
+/// A value that is neither the default nor required.
 fn other_value(key: &Key) -> Option<String> {
     if let Some((_, value)) = VALUES.iter().find(|(path, _)| *path == key.path()) {
         return Some((*value).to_owned());
     }
-    let value = match (key.type_words)().as_str() {
+    let value = match (key.type_description)().as_str() {
         number if number.starts_with("number") => "7",
         "time" => "'7s'",
         "size" => "'7KiB'",
@@ -97,7 +97,7 @@ fn other_value(key: &Key) -> Option<String> {
         "mode" => "'0123'",
         "user" => "'www'",
         "group" => "'media'",
-        // Its own keys are looked at.
+        // Its own keys are tested.
         "table" => return None,
         other => panic!(
             "{} of type {other} needs a value to be tested with",
@@ -113,7 +113,7 @@ fn every_key_changes_the_plan() {
         let Some(value) = other_value(key) else {
             continue;
         };
-        // Without `max_requests` nobody asks for the jitter, but the worker is told.
+        // Without `max_requests` the jitter has no effect, but the worker gets it.
         let without = with(key.table, kind(key), &[]);
         let changed = with(key.table, kind(key), &[(key.name, value)]);
         assert_ne!(changed, without, "{} changes nothing", key.path());
@@ -121,14 +121,14 @@ fn every_key_changes_the_plan() {
 }
 
 #[test]
-fn a_default_that_is_written_changes_nothing() {
+fn writing_a_default_changes_nothing() {
     let mut compared = 0;
     for key in KEYS {
         let DefaultValue::Toml(default) = key.default else {
             continue;
         };
         if key.path() == "app.NAME.listen" {
-            // An app without listeners can only be a `command`.
+            // An app without listeners must be a `command`.
             assert_eq!(default, "[]");
             let plan = plan("[app.w]\ncommand = ['celery']");
             assert_eq!(plan.apps["w"].sockets, []);
@@ -176,7 +176,7 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
 }
 
 #[test]
-fn a_plan_survives_as_json() {
+fn a_plan_survives_json() {
     let mut plans = vec![plan(
         "[master]\npid_file = 'x.pid'\n\
          [app.q]\ncommand = ['celery', '{fd}']\nuser = 'www'\numask = '0027'\nready = '3s'\nwatchdog = '1500ms'\n\
@@ -202,7 +202,7 @@ fn a_plan_survives_as_json() {
 }
 
 #[test]
-fn a_path_that_json_cannot_hold_is_an_error() {
+fn a_path_that_json_cannot_represent_is_an_error() {
     use std::os::unix::ffi::OsStrExt;
     let mut plan = plan("[app.w]\ncommand = ['celery']\nlisten = ['unix:x']");
     let path = Path::new(std::ffi::OsStr::from_bytes(b"/srv/\xff"));

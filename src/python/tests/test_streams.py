@@ -176,7 +176,7 @@ class Streams:
                 body, client.buffer = body + client.buffer, b""
             self.assertEqual(body.count(b"0123456789abcdef"), 40 * 65536)
             self.assertEqual(other.receive().body, b"saved")
-        self.assertEqual(worker.read_log().count("could not hold a response in a temporary file: /nonexistent: "), 1)
+        self.assertEqual(worker.read_log().count("could not write a temporary file for a response: /nonexistent: "), 1)
 
     def test_all_responses_together_have_a_limit(self):
         worker = self.start(max_buffered=1 << 20)

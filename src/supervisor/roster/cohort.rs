@@ -8,22 +8,22 @@ use super::super::worker::{State, Worker};
 use super::super::{Slot, WorkerId};
 use super::Tally;
 
-/// The workers of one generation, sorted by what they are doing.
+/// The workers of one generation, by state.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Cohort {
     pub(super) slots: Slots,
     pub(super) starting: BTreeMap<Slot, WorkerId>,
     /// Ready, and not to be replaced.
     pub(super) fresh: BTreeMap<Slot, WorkerId>,
-    /// Ready, and a fresh worker takes their place.
+    /// Ready, and to be replaced by a new worker.
     pub(super) stale: BTreeMap<Slot, WorkerId>,
-    /// All ready workers, by the time since when they are.
+    /// All ready workers, by the time they became ready.
     ready_since: BTreeSet<(Instant, WorkerId)>,
     /// Workers that are ending and have not been killed.
     pub(super) ending: BTreeSet<WorkerId>,
-    /// How many were killed and have not been reaped.
+    /// The number of workers that were killed and have not been reaped.
     killed: usize,
-    /// How many of those that are ending may still accept requests.
+    /// The number of ending workers that may still accept requests.
     accepting: usize,
 }
 
@@ -97,10 +97,10 @@ fn may_accept(state: State) -> bool {
     )
 }
 
-/// Which slots of a generation are taken.
+/// The taken slots of a generation.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Slots {
-    /// The lowest slot above all that are taken.
+    /// The lowest slot above all taken ones.
     end: Slot,
     /// The free slots below `end`.
     free: BTreeSet<Slot>,
@@ -127,7 +127,7 @@ impl Slots {
         self.end == 0
     }
 
-    /// Takes a certain slot.
+    /// Takes a given slot.
     #[cfg(test)]
     pub(super) fn take_exactly(&mut self, slot: Slot) {
         self.free.extend(self.end..slot);

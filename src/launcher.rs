@@ -1,0 +1,211 @@
+//! The launcher: a process that sets up descriptors, session, user and working directory, and executes the program of a worker, a
+//! template or a job.
+//!
+//! It is this program, started by the master as `preforkd launch FIRST NUMBER`. The master does not fork itself, because fork
+//! copies the page tables of all its memory and takes longer with each worker; nor does it wait for the disks of the working
+//! directory and the program, as the launcher does. From descriptor FIRST on there are NUMBER descriptors for the program, then a
+//! memory file with the [`Orders`], then a pipe to report a failure to the master.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+
+use nix::unistd::Pid;
+
+use crate::sys::{self, Process};
+
+/// The first argument of a launcher.
+pub const COMMAND: &str = "launch";
+
+/// The process to set up, without its descriptors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orders {
+    /// The process id of the master. Without this parent the process ends.
+    pub master: i32,
+    /// User id, group id and supplementary groups; the master's if `None`.
+    pub user: Option<(u32, u32, Vec<u32>)>,
+    /// File mode creation mask; the master's if `None`.
+    pub umask: Option<u32>,
+    /// Whether the first descriptors are one for standard output and one for standard error.
+    pub output: (bool, bool),
+    /// The file to execute.
+    pub program: CString,
+    /// Its working directory.
+    pub chdir: CString,
+    /// Its arguments, starting with its own name.
+    pub args: Vec<CString>,
+    /// Its environment.
+    pub env: Vec<CString>,
+}
+
+impl Orders {
+    /// Encodes them as fields that end with NUL, which no field can contain.
+    pub fn encode(&self) -> Vec<u8> {
+        let number =
+            |number: Option<u32>| number.map_or(String::new(), |number| number.to_string());
+        let (uid, gid, groups) = match &self.user {
+            Some((uid, gid, groups)) => (Some(*uid), Some(*gid), groups.as_slice()),
+            None => (None, None, &[][..]),
+        };
+        let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
+        let heads = [
+            self.master.to_string(),
+            number(uid),
+            number(gid),
+            groups.join(","),
+            number(self.umask),
+            u8::from(self.output.0).to_string(),
+            u8::from(self.output.1).to_string(),
+            self.args.len().to_string(),
+        ];
+        let texts = [&self.program, &self.chdir]
+            .into_iter()
+            .chain(&self.args)
+            .chain(&self.env);
+        let heads = heads.map(|head| head + "\0");
+        let room = heads.iter().map(String::len).sum::<usize>()
+            + texts
+                .clone()
+                .map(|text| text.count_bytes() + 1)
+                .sum::<usize>();
+        let mut bytes = Vec::with_capacity(room);
+        for head in heads {
+            bytes.extend_from_slice(head.as_bytes());
+        }
+        for text in texts {
+            bytes.extend_from_slice(text.as_bytes_with_nul());
+        }
+        bytes
+    }
+
+    /// Decodes them; `None` if they are incomplete or invalid.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = bytes.split_inclusive(|&byte| byte == 0);
+        let mut text = || CStr::from_bytes_with_nul(fields.next()?).ok();
+        let mut word = || text()?.to_str().ok();
+        let master = word()?.parse().ok()?;
+        let (uid, gid) = (optional(word()?)?, optional(word()?)?);
+        let groups = word()?.split(',').filter(|group| !group.is_empty());
+        let groups = groups
+            .map(|group| group.parse().ok())
+            .collect::<Option<_>>()?;
+        let umask = optional(word()?)?;
+        let output = (word()? == "1", word()? == "1");
+        let number: usize = word()?.parse().ok()?;
+        let (program, chdir) = (text()?.to_owned(), text()?.to_owned());
+        let args = (0..number)
+            .map(|_| Some(text()?.to_owned()))
+            .collect::<Option<_>>()?;
+        let env = fields.map(|field| Some(CStr::from_bytes_with_nul(field).ok()?.to_owned()));
+        Some(Self {
+            master,
+            user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
+            umask,
+            output,
+            program,
+            chdir,
+            args,
+            env: env.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// An optional number; `None` if it is invalid.
+fn optional(word: &str) -> Option<Option<u32>> {
+    match word {
+        "" => Some(None),
+        word => word.parse().ok().map(Some),
+    }
+}
+
+/// Sets up and executes the process. Returns only an error, if it was not started by a master.
+pub fn run(arguments: &[String]) -> io::Error {
+    let wrong = || io::Error::other("preforkd launch: launchers are started by the master only");
+    let numbers = arguments.iter().map(|argument| argument.parse().ok());
+    let Some([first, number]) = numbers
+        .collect::<Option<Vec<RawFd>>>()
+        .and_then(|numbers| <[RawFd; 2]>::try_from(numbers).ok())
+    else {
+        return wrong();
+    };
+    let adopted = (0..number.saturating_add(2)).map(|n| sys::adopt(first.saturating_add(n)));
+    let mut fds: Vec<OwnedFd> = match adopted.collect() {
+        Ok(fds) => fds,
+        Err(_) => return wrong(),
+    };
+    let (Some(report), Some(orders)) = (fds.pop(), fds.pop()) else {
+        return wrong();
+    };
+    let orders = match read(orders.into()) {
+        Ok(bytes) => Orders::decode(&bytes),
+        Err(error) => return error,
+    };
+    let Some(orders) = orders else {
+        return wrong();
+    };
+    let mut fds = fds.iter().map(AsFd::as_fd);
+    let mut output = |wanted: bool| wanted.then(|| fds.next()).flatten();
+    let (stdout, stderr) = (output(orders.output.0), output(orders.output.1));
+    let process = Process {
+        program: orders.program,
+        args: orders.args,
+        env: orders.env,
+        chdir: orders.chdir,
+        user: orders
+            .user
+            .as_ref()
+            .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
+        umask: orders.umask,
+        stdout,
+        stderr,
+        fds: fds.collect(),
+    };
+    sys::become_process(&process, &report, Pid::from_raw(orders.master))
+}
+
+fn read(mut orders: File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    orders.seek(SeekFrom::Start(0))?;
+    orders.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(all: &[&str]) -> Vec<CString> {
+        all.iter()
+            .map(|text| CString::new(*text).expect("no NUL"))
+            .collect()
+    }
+
+    #[test]
+    fn orders_survive_encoding_and_incomplete_ones_are_refused() {
+        let all = Orders {
+            master: 7,
+            user: Some((33, 34, vec![1, 2])),
+            umask: Some(0o27),
+            output: (false, true),
+            program: c"/bin/sh".into(),
+            chdir: c"/srv/\xff".into(),
+            args: texts(&["sh", "-c", "", "a\nb"]),
+            env: texts(&["A=1", "B="]),
+        };
+        let few = Orders {
+            user: None,
+            umask: None,
+            args: texts(&["sh"]),
+            env: Vec::new(),
+            ..all.clone()
+        };
+        for orders in [all, few] {
+            let bytes = orders.encode();
+            assert_eq!(Orders::decode(&bytes).as_ref(), Some(&orders));
+            assert_eq!(Orders::decode(&bytes[..bytes.len() - 1]), None);
+        }
+        assert_eq!(Orders::decode(b""), None);
+        assert_eq!(Orders::decode(b"x\0\0\0\0\0"), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! Signals to child processes, and their ends: waitid(2).
+
+use log::{debug, warn};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::unistd::Pid;
+
+use crate::master::world::{Change, Exit, Target};
+
+/// Signals a child that was not reaped.
+pub(super) fn signal(pid: Pid, signal: Signal, target: Target) {
+    if target == Target::Session {
+        // It may not lead its process group yet.
+        let _ = killpg(pid, signal);
+    }
+    if let Err(error) = kill(pid, signal) {
+        warn!("cannot send {signal} to pid={pid}: {error}");
+    }
+}
+
+/// A child that has changed. One that has ended is returned again until it is reaped.
+pub(super) fn changed() -> Option<(Pid, Change)> {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let (stopped, continued) = (WaitPidFlag::WSTOPPED, WaitPidFlag::WCONTINUED);
+    let take = |pid, flag| {
+        let _ = waitid(Id::Pid(pid), flag | WaitPidFlag::WNOHANG);
+    };
+    loop {
+        return match waitid(Id::All, ended | stopped | continued) {
+            Ok(WaitStatus::Exited(pid, status)) => {
+                let cleanly = status == 0;
+                Some((pid, Change::Ended { cleanly }))
+            }
+            Ok(WaitStatus::Signaled(pid, ..)) => Some((pid, Change::Ended { cleanly: false })),
+            Ok(WaitStatus::Stopped(pid, _)) => {
+                take(pid, stopped);
+                Some((pid, Change::Stopped))
+            }
+            Ok(WaitStatus::Continued(pid)) => {
+                take(pid, continued);
+                Some((pid, Change::Continued))
+            }
+            Err(Errno::EINTR) => continue,
+            _ => None,
+        };
+    }
+}
+
+/// Reaps a child that has ended; before that, kills its session if asked to.
+pub(super) fn reap(pid: Pid, kill_session: bool) -> Option<Exit> {
+    if kill_session {
+        let _ = killpg(pid, Signal::SIGKILL);
+    }
+    let status = loop {
+        match waitpid(pid, Some(WaitPidFlag::WNOHANG)) {
+            Err(Errno::EINTR) => {}
+            other => break other,
+        }
+    };
+    match status {
+        Ok(WaitStatus::Exited(_, code)) => Some(Exit::Status(code)),
+        Ok(WaitStatus::Signaled(_, signal, core)) => Some(Exit::Signal(signal, core)),
+        Ok(other) => {
+            debug!("pid={pid} has not ended: {other:?}");
+            None
+        }
+        Err(error) => {
+            warn!("cannot reap pid={pid}: {error}");
+            None
+        }
+    }
+}
+
+/// Whether a process is a child that was not reaped.
+pub(super) fn is_child(pid: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    loop {
+        match waitid(Id::Pid(pid), flags) {
+            Err(Errno::EINTR) => {}
+            other => return other != Err(Errno::ECHILD),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Starting processes with what the contract promises them, and reading what they write until they are ready.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use log::warn;
+use nix::unistd::Pid;
+use preforkd_worker::stderr;
+
+use super::System;
+use crate::effects::launch::{Contract, Output, launch};
+use crate::effects::log_files::LogFiles;
+use crate::effects::private;
+use crate::effects::tail::{Destination, ReadState, Tail};
+use crate::effects::template::Template;
+use crate::master::world::{Private, Role, Source, Start, World};
+use crate::plan::{self, LogFile};
+
+impl System {
+    /// Starts a process, and polls its progress and its output.
+    pub(super) fn start_process(&mut self, start: &Start) -> io::Result<Pid> {
+        let private = self.private(start);
+        let (tail, theirs) = start.captured.then(|| Self::tail(start)).flatten().unzip();
+        let contract = self.contract(start, private.as_ref(), theirs.as_ref());
+        let (pid, pipe, template) = match start.role {
+            Role::Template => {
+                let (template, pipe) = Template::start(start.launch, contract)?;
+                (template.pid, pipe, Some(template))
+            }
+            Role::Worker(..) | Role::Job => {
+                let (pid, pipe) = launch(start.launch, &contract)?;
+                (pid, pipe, None)
+            }
+        };
+        if let Some(template) = template {
+            if let Err(error) = self
+                .watches
+                .add_readable(template.fd(), Source::Template(pid))
+            {
+                warn!("{start} pid={pid}: cannot watch its socket: {error}");
+            }
+            self.templates.insert(pid, template);
+        }
+        self.follow(pid, pipe, tail);
+        Ok(pid)
+    }
+
+    /// Polls the pipes of a process that was started: its progress and its output.
+    fn follow(&mut self, pid: Pid, pipe: OwnedFd, tail: Option<Tail>) {
+        if let Err(error) = self
+            .watches
+            .add_readable(pipe.as_raw_fd(), Source::Launch(pid))
+        {
+            // A failure is then seen when the process is reaped.
+            warn!("cannot watch the start of pid={pid}: {error}");
+        }
+        self.launching.insert(pid, pipe);
+        if let Some(tail) = tail {
+            self.tails.insert(pid, tail);
+            self.watch_stderr(pid, true);
+        }
+    }
+
+    /// The private listener of a process; it is kept if it will be probed.
+    fn private(&mut self, start: &Start) -> Option<OwnedFd> {
+        if start.private == Private::None {
+            return None;
+        }
+        let made = private::Private::new().and_then(|private| {
+            let theirs = private.socket().try_clone_to_owned()?;
+            Ok((private, theirs))
+        });
+        let (private, theirs) = made
+            .inspect_err(|error| warn!("{start}: cannot create a listener for its check: {error}"))
+            .ok()?;
+        // An unused one is dropped, so no one can connect to it.
+        if start.private == Private::Probed {
+            self.privates.insert(start.app.clone(), private);
+        }
+        Some(theirs)
+    }
+
+    /// The output of a process. One whose output is read while it starts switches to that of the others when it is ready.
+    fn output<'a>(&'a self, plan: &plan::App, theirs: Option<&'a OwnedFd>) -> Output<'a> {
+        let file =
+            |file: &Option<LogFile>| file.as_ref().and_then(|file| self.log_files.input(file));
+        let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
+        let theirs = theirs.map(AsFd::as_fd);
+        Output {
+            stdout: file(&plan.output.stdout),
+            stderr: theirs.or(stderr),
+            stderr_later: theirs
+                .filter(|_| plan.output.taken_over)
+                .map(|_| stderr.unwrap_or(self.errors.as_fd())),
+            access_log: file(&plan.output.access_log),
+        }
+    }
+
+    fn contract<'a>(
+        &'a self,
+        start: &Start<'a>,
+        private: Option<&'a OwnedFd>,
+        theirs: Option<&'a OwnedFd>,
+    ) -> Contract<'a> {
+        let sockets = start.plan.sockets.iter();
+        let sockets =
+            sockets.filter_map(|(name, at)| Some((name.as_str(), self.listeners.socket(at)?)));
+        let board = self.scoreboards.get(start.app);
+        let is_job = start.role == Role::Job;
+        let (slot, record) = match start.role {
+            Role::Worker(slot, record) => (Some(slot), record),
+            Role::Template | Role::Job => (None, None),
+        };
+        let has_record = record.is_some() || start.role == Role::Template;
+        let mut contract = Contract {
+            app: start.app,
+            slot,
+            generation: start.generation,
+            sockets: sockets.filter(|_| !is_job).collect(),
+            notify_socket: self.notify.address(start.app).unwrap_or_default(),
+            scoreboard: board
+                .filter(|_| has_record)
+                .map(|board| (board.fd(), record)),
+            template: None,
+            check: None,
+            output: self.output(start.plan, theirs),
+        };
+        let known = start.plan.output.taken_over;
+        contract.add_private(private.map(AsFd::as_fd), known);
+        contract
+    }
+
+    /// A pipe for the standard error of a process that is about to start; `None` if it cannot be created.
+    fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
+        let tail = Tail::new(start.plan.output.stderr.clone());
+        tail.inspect_err(|error| {
+            warn!("{start}: cannot read its output while it starts: {error}");
+        })
+        .ok()
+    }
+
+    /// Reads the standard error of a process, and forwards it.
+    pub(super) fn read_tail(
+        &mut self,
+        pid: Pid,
+        read: impl FnOnce(&mut Tail, &mut dyn FnMut(&[u8])) -> ReadState,
+    ) -> ReadState {
+        let Some(tail) = self.tails.get_mut(&pid) else {
+            return ReadState::End;
+        };
+        let to = tail.to.clone();
+        read(tail, &mut |bytes| forward(&self.log_files, &to, bytes))
+    }
+}
+
+/// Forwards output to where a process will write it itself.
+pub(super) fn forward(files: &LogFiles, to: &Destination, bytes: &[u8]) {
+    let file = match to {
+        Destination::Nowhere => return,
+        Destination::Stderr => None,
+        Destination::File(file) => files.input(file),
+    };
+    match file {
+        Some(pipe) => stderr::forward(pipe, bytes),
+        None => stderr::forward(io::stderr(), bytes),
+    }
+}

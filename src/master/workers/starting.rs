@@ -1,0 +1,194 @@
+//! Starting workers: by executing their program, or through a template.
+
+use log::{debug, error, warn};
+use nix::unistd::Pid;
+use preforkd_worker::messages::Fork;
+
+use super::children::Child;
+use super::ending::release;
+use super::{Spawn, Workers};
+use crate::master::report;
+use crate::master::templates::Templates;
+use crate::master::turn::Turn;
+use crate::master::world::{Private, Role, Start, World};
+use crate::release::{Generation, Name};
+use crate::supervisor::{Event, Slot, WorkerId};
+use crate::sys::Progress;
+
+impl Workers {
+    /// Queues a worker to be started.
+    pub(in crate::master) fn spawn(
+        &mut self,
+        app: &Name,
+        worker: WorkerId,
+        slot: Slot,
+        generation: Generation,
+    ) {
+        self.queued.insert((app.clone(), worker));
+        self.queue.push_back(Spawn {
+            app: app.clone(),
+            worker,
+            slot,
+            generation,
+        });
+    }
+
+    /// Starts the next queued workers, up to a number. Returns how many.
+    pub(in crate::master) fn start_some<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        templates: &mut Templates,
+        most: usize,
+    ) -> usize {
+        let mut started = 0;
+        while started < most
+            && let Some(spawn) = self.queue.pop_front()
+        {
+            // Otherwise it was told to end before it was started.
+            if self.queued.remove(&(spawn.app.clone(), spawn.worker)) {
+                self.start(turn, templates, spawn);
+                started += 1;
+            }
+        }
+        started
+    }
+
+    pub(super) fn start<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        templates: &mut Templates,
+        spawn: Spawn,
+    ) {
+        let Spawn {
+            app,
+            worker,
+            slot,
+            generation,
+        } = spawn;
+        let plans = self.apps.get(&app).map(|app| &app.plans);
+        let Some(plan) = plans.and_then(|plans| plans.get(&generation)).cloned() else {
+            error!(
+                "app={app} worker={slot} gen={generation}: not started: the generation is unknown (this is a bug in preforkd)"
+            );
+            turn.queue_event(&app, Event::SpawnFailed(worker));
+            return;
+        };
+        let record = turn.world.allocate(&app).inspect_err(|error| {
+            warn!("app={app} worker={slot} gen={generation}: starting without a scoreboard record: {error}");
+        });
+        let child = Child {
+            app,
+            worker,
+            slot,
+            generation,
+            record: record.ok(),
+            adopted: !plan.template,
+            plan,
+            asked_for: turn.now,
+            ready_at: None,
+            stopping: false,
+            retired: false,
+            status_text: None,
+            signalled: None,
+        };
+        if child.plan.template {
+            self.start_from_template(turn, templates, child);
+        } else {
+            self.start_alone(turn, child);
+        }
+    }
+
+    pub(super) fn start_alone<W: World>(&mut self, turn: &mut Turn<W>, child: Child) {
+        let own = child.plan.output.taken_over;
+        let started = turn.world.start(&Start {
+            app: &child.app,
+            plan: &child.plan,
+            launch: &child.plan.launch,
+            role: Role::Worker(child.slot, child.record),
+            generation: child.generation,
+            // A program that never closes the pipe is read only if its last output would end a release.
+            captured: own || self.is_first(child.generation),
+            private: self.private(&child, !own),
+        });
+        match started {
+            Ok(pid) => {
+                debug!("{}: started", report::Tag(&child, pid));
+                self.children.insert(pid, child);
+            }
+            Err(error) => self.refused(turn, child, "start a worker", &error),
+        }
+    }
+
+    pub(super) fn start_from_template<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        templates: &mut Templates,
+        child: Child,
+    ) {
+        let key = (child.app.clone(), child.generation);
+        let private = self.private(&child, false);
+        if let Err(error) = templates.ensure(turn, &key, &child.plan, private) {
+            return self.refused(turn, child, "start a template", &error);
+        }
+        let order = Fork {
+            ticket: child.worker.0,
+            slot: child.slot,
+            record: child.record,
+        };
+        self.children.expect(child);
+        templates.request(turn, &key, order);
+    }
+
+    pub(super) fn refused<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        child: Child,
+        what: &str,
+        error: &std::io::Error,
+    ) {
+        let Child { app, slot, .. } = &child;
+        error!("app={app} worker={slot}: cannot {what}: {error}; retrying");
+        release(turn, &child);
+        turn.queue_event(&child.app, Event::Refused(child.worker));
+    }
+
+    /// Whether a worker of this generation has to prove it.
+    pub(super) fn is_first(&self, generation: Generation) -> bool {
+        self.candidate == Some(generation)
+    }
+
+    /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
+    /// has one.
+    pub(super) fn private(&self, child: &Child, always: bool) -> Private {
+        if child.plan.check.is_none() {
+            Private::None
+        } else if self.serving && self.is_first(child.generation) {
+            Private::Probed
+        } else if always {
+            Private::Unused
+        } else {
+            Private::None
+        }
+    }
+
+    /// Handles progress of a process before its program runs. Returns false if it is not a worker.
+    pub(in crate::master) fn progressed<W>(
+        &mut self,
+        turn: &mut Turn<W>,
+        pid: Pid,
+        progress: &Progress,
+    ) -> bool {
+        let Some(child) = self.children.get(pid) else {
+            return false;
+        };
+        match progress {
+            Progress::Failed(stage, reason) => {
+                let stage = report::stage(*stage);
+                error!("{}: failed at {stage}: {reason}", report::Tag(child, pid));
+            }
+            Progress::Executed => turn.queue_event(&child.app, Event::Executed(child.worker)),
+            Progress::Pending => {}
+        }
+        true
+    }
+}
