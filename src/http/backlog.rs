@@ -1,4 +1,4 @@
-//! A [`Spool`] between who makes a response and the loop that sends it, on one thread or on two.
+//! A [`Spool`] that the handler fills and the loop empties, on the same thread or on two.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -62,7 +62,7 @@ impl Backlog {
             let Some(place) = state.spool.place() else {
                 return Sent::Full;
             };
-            // The loop must not wait for the disk, too.
+            // Without the lock: the loop must not wait for the disk.
             drop(state);
             let result = place.write(data);
             state = self.lock();

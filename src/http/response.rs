@@ -87,7 +87,7 @@ impl Response {
         }
     }
 
-    /// Whether the head was finished. Until it is handed back to the server nothing of it was sent.
+    /// Whether the head was finished, so that it cannot be replaced any more.
     pub fn started(&self) -> bool {
         self.framing != Framing::Unsent
     }

@@ -1,5 +1,5 @@
-//! What a client has not taken yet of a response in the making: in memory up to a limit, then in a temporary file up to
-//! another, and together with what is held for other clients up to a third. In what order it was put in, it comes out.
+//! Holds the part of a response that the client has not accepted yet: in memory up to one limit, then in a temporary file up to
+//! another. A third limit is for all responses of the worker. Bytes come out in the order in which they went in.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use crate::limits::Limits;
 pub(crate) struct Budget {
     most: u64,
     used: AtomicU64,
-    /// That no temporary file can be had was said.
+    /// The warning that no temporary file can be written was logged.
     warned: AtomicBool,
 }
 
@@ -61,7 +61,7 @@ pub(crate) enum Next {
     Nothing,
 }
 
-/// A place in the file that was promised to one who writes there.
+/// A reserved place in the file.
 pub(crate) struct Place {
     file: Arc<File>,
     capacity: u64,
@@ -94,10 +94,10 @@ pub(crate) struct Spool {
     taken: u64,
     /// Up to where the file was used, and so what it takes of the disk.
     extent: u64,
-    /// Somebody writes to the place that was promised.
+    /// The reserved place in the file is being written.
     writing: bool,
     no_file: bool,
-    /// What comes after everything else, whether there is room or not.
+    /// The end of the response, which follows everything else and needs no room.
     last: Vec<u8>,
     charged: u64,
 }
@@ -121,8 +121,8 @@ impl Spool {
         }
     }
 
-    /// Where `length` more bytes can be put. Somewhere in any case when nothing is held, so that a response goes on however
-    /// much is held for others.
+    /// Where `length` more bytes can be put. If nothing is held, there is always room in memory, so that a response makes progress
+    /// however much is held for others.
     pub fn room(&self, length: usize) -> Room {
         let length_64 = length as u64;
         let file_empty = self.put == self.taken && !self.writing;
@@ -152,7 +152,7 @@ impl Spool {
         self.charge();
     }
 
-    /// Promises a place in the file; [`Spool::written`] must follow. None when no temporary file can be made, which is not
+    /// Reserves a place in the file; [`Spool::written`] must follow. None if no temporary file can be created, which is not
     /// tried again.
     pub fn place(&mut self) -> Option<Place> {
         let file = match &self.file {
@@ -174,7 +174,7 @@ impl Spool {
         })
     }
 
-    /// How writing `length` bytes to the promised place went; whether they are held now.
+    /// Takes the result of writing `length` bytes to the reserved place; returns whether they are held now.
     pub fn written(&mut self, length: usize, result: io::Result<()>) -> bool {
         self.writing = false;
         if let Err(error) = result {

@@ -1,5 +1,4 @@
-//! Requests run on the loop's thread. A handler that sends has the rest of the loop in its hands: it goes on between two
-//! pieces.
+//! Requests run on the loop's thread. The loop is lent to the exchange meanwhile.
 
 use std::os::fd::BorrowedFd;
 

@@ -18,10 +18,10 @@ use crate::timers::{Instant, NEVER, now};
 
 /// How often others are looked after, in nanoseconds: rarely enough to cost nothing, and often enough not to be felt.
 const LOOK: Instant = 1_000_000;
-/// How long a client that has ended its side may say nothing more about itself before a stream that has nothing to send takes it
-/// for gone. Bytes that arrive at a client that is gone are answered with a reset within a round trip.
+/// When a client has closed its side and nothing was sent to it for this long, a stream with nothing to send takes it for gone. A client
+/// that has only closed its side accepts what is sent; one that is gone answers with a reset.
 pub(super) const SILENT: Instant = 1_000_000_000;
-/// A request that waits for its client is not too old, however long that takes.
+/// The start of a request that waits for its client, in the future: that time does not count against `timeout`.
 pub(super) const NOT_COUNTED: Instant = i64::MAX as u64;
 
 /// The request that the loop's thread is in.

@@ -69,6 +69,7 @@ impl<O: Observer> Core<O> {
     fn respond(&mut self, client: &mut Client) -> Response {
         let link = &mut client.link;
         link.began = now();
+        link.silent_since = link.began;
         link.waiting = Phase::Done;
         link.body_since = NEVER;
         link.deadline = NEVER;
