@@ -56,6 +56,12 @@ class Master(Service):
             self.notify.settimeout(GUARD)
             self.heard.append(self.notify.recv(65536).decode().splitlines())
 
+    def wait_alone(self, number):
+        """Wait until so many workers are ready, and no other is left."""
+        while not any(line.endswith(f" {number}/{number} ready") for line in self.heard[-1]):
+            self.notify.settimeout(GUARD)
+            self.heard.append(self.notify.recv(65536).decode().splitlines())
+
     def tell(self, *words):
         """A command to the master; what it says."""
         done = subprocess.run([PREFORKD, "-c", self.config, *words], capture_output=True, text=True)

@@ -33,11 +33,13 @@ def steps(number):
         master.tell("status")
         took["shown by status"] = cpu.lap() / number
         master.tell("reload")
-        master.wait_ready(number)
+        master.wait_alone(number)
         took["replaced by a reload"] = cpu.lap() / number
         master.tell("scale", f"bench={half}")
+        master.wait_alone(half)
         took["fewer by scaling"] = cpu.lap() / (number - half)
         master.tell("scale", f"bench={number}")
+        master.wait_alone(number)
         took["more by scaling"] = cpu.lap() / (number - half)
         # The last look comes before the master has ended, so that all but the last few ends are counted.
         master.process.terminate()
