@@ -99,6 +99,12 @@ tables! {
         max_body: Size = "64MiB", Reload, only Wsgi;
         /// A request body larger than this goes to a temporary file.
         body_in_memory: Size = "256KiB", Reload, only Wsgi;
+        /// The part of a response that the client has not received stays in memory up to this size; more goes to a temporary file.
+        response_in_memory: Size = "256KiB", Reload, only Wsgi;
+        /// The largest temporary file for one response; when it is full, the thread waits for the client.
+        response_in_file: Size = "64MiB", Reload, only Wsgi;
+        /// The most that the responses of one worker may hold together, in memory and in temporary files.
+        max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;
         /// The longest pause between two pieces of a request body.

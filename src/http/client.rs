@@ -4,31 +4,36 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
+use crate::backlog::Backlog;
 use crate::connection::{Connection, Phase};
 use crate::descriptors::Own;
 use crate::request::Origin;
 use crate::response::Response;
+use crate::spool::Next;
 use crate::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
-pub(crate) enum Task<S> {
+#[derive(Default)]
+pub(crate) enum Task {
+    #[default]
     None,
-    /// A thread of the pool has it.
+    /// The handler has its request; what it hands over is sent meanwhile.
     Running,
-    /// More is pulled out of the stream when the client has taken what there is.
-    Parked(S, Response),
-    /// A file is being sent; the stream is pulled afterwards.
+    /// The same, and the client has left: the connection waits for the handler only.
+    Left,
+    /// A file is being sent.
     File {
         file: File,
         offset: u64,
         left: u64,
-        stream: Option<S>,
         response: Response,
     },
     /// Everything was written.
@@ -40,6 +45,7 @@ pub(crate) enum Task<S> {
 }
 
 /// How a write ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     Done,
     /// The client has to read first.
@@ -48,19 +54,44 @@ pub(crate) enum Flow {
     Gone,
 }
 
-/// One client.
-pub(crate) struct Client<S> {
+/// One client: the requests that it makes, and the way to it. A handler on the loop's own thread borrows the one and writes to the
+/// other.
+pub(crate) struct Client {
+    pub connection: Box<Connection>,
+    pub link: Box<Link>,
+}
+
+impl Client {
+    /// Whether what is to be written is all there is to say, so that it may wait until [`Link::push`]. On a Unix socket
+    /// nothing can wait.
+    pub fn can_be_held(&self) -> bool {
+        matches!(self.link.task, Task::Ended(_))
+            && self.link.origin.peer.is_some()
+            && self.link.backlog.is_none()
+            && !self.connection.has_input()
+    }
+}
+
+/// The way to a client.
+pub(crate) struct Link {
     pub socket: Own,
-    pub connection: Connection,
     pub origin: Origin,
-    pub task: Task<S>,
+    pub task: Task,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
     pub written: usize,
+    /// What is written after that.
+    pub backlog: Option<Arc<Backlog>>,
+    /// The socket took no more at the last attempt, and has not said since that it does.
+    pub blocked: bool,
     /// There may be something to read.
     pub readable: bool,
     /// A hang-up was announced: read on to the end even when a read came short.
     pub hangup: bool,
+    /// When that was, or when something was sent since, which a client that has left would have refused.
+    pub silent_since: Instant,
+    /// Nothing can be sent any more.
+    pub broken: bool,
     /// The client has sent its last byte.
     pub eof: bool,
     pub deadline: Instant,
@@ -78,15 +109,17 @@ pub(crate) struct Client<S> {
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
+    /// Its request is in the queue of those that wait for the thread.
+    pub ready: bool,
     watched: EventFlags,
-    /// See [`Client::reset_at_death`].
+    /// See [`Link::reset_at_death`].
     resets: bool,
 }
 
 /// A body that comes more slowly than this, in bytes a second, is no body but a way to hold a connection.
 const LEAST_RATE: u64 = 500;
 
-impl<S> Client<S> {
+impl Link {
     /// How long the rest of a body may take from now on: `grace` in all, and a second more for each [`LEAST_RATE`]
     /// bytes that have come.
     pub fn body_patience(&mut self, now: Instant, grace: Duration) -> Duration {
@@ -98,19 +131,22 @@ impl<S> Client<S> {
         patience(self.body_bytes, spent, grace)
     }
 
-    pub fn new(socket: OwnedFd, connection: Connection, origin: Origin) -> Self {
+    pub fn new(socket: OwnedFd, origin: Origin) -> Self {
         Self {
             socket: socket.into(),
-            connection,
             origin,
             body_since: NEVER,
             body_bytes: 0,
             task: Task::None,
             out: Vec::new(),
             written: 0,
+            backlog: None,
+            blocked: false,
             // A client mostly speaks at once, and when it does a connection for one request needs no epoll at all.
             readable: true,
             hangup: false,
+            silent_since: NEVER,
+            broken: false,
             eof: false,
             deadline: NEVER,
             armed: NEVER,
@@ -118,6 +154,7 @@ impl<S> Client<S> {
             began: 0,
             logged: 0,
             queued: false,
+            ready: false,
             watched: EventFlags::empty(),
             resets: false,
         }
@@ -177,28 +214,53 @@ impl<S> Client<S> {
         }
     }
 
-    /// Whether what is to be written is all there is to say, so that it may wait until [`Client::push`]. On a Unix socket
-    /// nothing can wait.
-    pub fn can_be_held(&self) -> bool {
-        let whole = match &self.task {
-            Task::Ended(_) => true,
-            Task::Parked(_, response) => response.is_whole(),
-            _ => false,
-        };
-        whole && self.origin.peer.is_some() && !self.connection.has_input()
-    }
-
     /// Sends what was held. The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
     pub fn push(&self) {
         // Failure means that the client is gone, which the next read finds out.
         let _ = sockopt::set_tcp_nodelay(&self.socket, true);
     }
 
-    /// Writes what is to be written, or leaves it to the kernel to hold; also the number of bytes that went.
+    /// Breaks the connection off: its end must not pass for the end of what is sent. On TCP this resets it (RFC 9293 section
+    /// 3.10.5, ABORT); a Unix socket knows no such end.
+    pub fn abort(&self) {
+        // Failure means that it has ended already.
+        let _ = connect_unspec(&self.socket);
+    }
+
+    /// Sends nothing any more and drops what is held; the connection waits for its handler.
+    pub fn leave(&mut self) {
+        if let Some(backlog) = self.backlog.take() {
+            backlog.leave();
+        }
+        self.out = Vec::new();
+        self.written = 0;
+        // A response that ends with the connection must break off visibly.
+        if self.resets {
+            self.abort();
+        }
+        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.broken = true;
+        self.task = Task::Left;
+        self.deadline = NEVER;
+    }
+
+    /// Writes what comes next, or leaves it to the kernel to hold; also the number of bytes that went.
+    #[inline(always)]
     pub fn flush(&mut self, hold: bool) -> (Flow, usize) {
+        if self.written < self.out.len() {
+            return self.flush_out(hold);
+        }
+        match self.backlog.clone() {
+            Some(backlog) => self.flush_backlog(&backlog),
+            None => (Flow::Done, 0),
+        }
+    }
+
+    fn flush_out(&mut self, hold: bool) -> (Flow, usize) {
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, hold);
         let mut sent = 0;
+        let mut flow = Flow::Done;
         while self.written < self.out.len() {
             match send(&self.socket, &self.out[self.written..], flags) {
                 Ok(n) => {
@@ -206,19 +268,80 @@ impl<S> Client<S> {
                     sent += n;
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return (Flow::Blocked, sent),
+                Err(Errno::AGAIN) => {
+                    self.blocked = true;
+                    flow = Flow::Blocked;
+                    break;
+                }
                 Err(_) => return (Flow::Gone, sent),
             }
         }
-        self.out.clear();
-        self.written = 0;
-        (Flow::Done, sent)
+        if let Some(backlog) = &self.backlog {
+            backlog.outside(self.out.len() - self.written);
+        }
+        if flow == Flow::Done {
+            self.out.clear();
+            self.written = 0;
+        }
+        (flow, sent)
     }
 
+    #[cold]
+    fn flush_backlog(&mut self, backlog: &Backlog) -> (Flow, usize) {
+        match backlog.next(&mut self.out) {
+            Next::Memory => {
+                self.written = 0;
+                self.flush_out(false)
+            }
+            Next::File(file, mut at, length) => {
+                let piece = length.min(FILE_PIECE) as usize;
+                match sendfile(&self.socket, &file, Some(&mut at), piece) {
+                    // Whoever cut the file off has access to the memory of this process, too.
+                    Ok(0) => (Flow::Gone, 0),
+                    Ok(n) => {
+                        backlog.taken(n as u64);
+                        (Flow::Done, n)
+                    }
+                    Err(Errno::INTR) => (Flow::Done, 0),
+                    Err(Errno::AGAIN) => {
+                        self.blocked = true;
+                        (Flow::Blocked, 0)
+                    }
+                    Err(_) => (Flow::Gone, 0),
+                }
+            }
+            Next::Nothing => (Flow::Done, 0),
+        }
+    }
+
+    /// Takes the end of a response, which follows what is held.
+    pub fn finish(&mut self, last: Vec<u8>) {
+        match &self.backlog {
+            Some(backlog) if self.has_output() => backlog.finish(last),
+            _ if self.written < self.out.len() => self.out.extend_from_slice(&last),
+            _ => {
+                self.backlog = None;
+                self.out = last;
+                self.written = 0;
+            }
+        }
+    }
+
+    #[inline(always)]
     pub fn has_output(&self) -> bool {
-        self.written < self.out.len()
+        self.written < self.out.len() || (self.backlog.is_some() && self.has_backlog())
+    }
+
+    #[cold]
+    fn has_backlog(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.has_data())
     }
 }
+
+/// Bytes of a file given to the kernel at a time.
+pub(crate) const FILE_PIECE: u64 = 256 * 1024;
 
 /// The time left for a body of which so many bytes have come in the time that was spent.
 fn patience(bytes: u64, spent: Duration, grace: Duration) -> Duration {

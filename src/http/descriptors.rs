@@ -4,6 +4,7 @@
 //!
 //! A set without a lock, as it is read in a process that was just forked from one with other threads.
 
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,22 +16,30 @@ static OWN: [AtomicU64; MOST / BITS] = [const { AtomicU64::new(0) }; MOST / BITS
 
 /// A descriptor that is noted as long as it is open.
 #[derive(Debug)]
-pub struct Own(OwnedFd);
+pub struct Own<T: AsFd = OwnedFd>(T);
 
-impl From<OwnedFd> for Own {
-    fn from(fd: OwnedFd) -> Self {
+impl<T: AsFd> From<T> for Own<T> {
+    fn from(fd: T) -> Self {
         own(&fd);
         Self(fd)
     }
 }
 
-impl AsFd for Own {
+impl<T: AsFd> Deref for Own<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T: AsFd> AsFd for Own<T> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl Drop for Own {
+impl<T: AsFd> Drop for Own<T> {
     fn drop(&mut self) {
         disown(&self.0);
     }

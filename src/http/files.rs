@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
+use crate::exchange::Part;
 use crate::request::Request;
 use crate::response::{self, Response};
 use crate::target::percent_decode;
@@ -36,14 +37,6 @@ struct Folder {
     root: OwnedFd,
 }
 
-/// What is sent of a file after the head.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub file: File,
-    pub offset: u64,
-    pub length: u64,
-}
-
 impl Files {
     /// Opens the folders; each prefix begins and ends with a slash.
     ///
@@ -63,29 +56,43 @@ impl Files {
         self.folders.is_empty()
     }
 
-    /// Answers a request for a file. Gives the response back when the path is under no prefix.
+    fn folder(&self, path: &[u8]) -> Option<&Folder> {
+        self.folders
+            .iter()
+            .find(|folder| path.starts_with(&folder.prefix))
+    }
+
+    /// Whether the request is for a file: its path is under a prefix.
+    pub(crate) fn is_meant(&self, request: Request<'_>) -> bool {
+        self.folder(request.path()).is_some()
+    }
+
+    /// Answers a request for a file.
     pub(crate) fn answer(
         &self,
         request: Request<'_>,
         mut response: Response,
-    ) -> Result<(Response, Option<Part>), Response> {
+    ) -> (Response, Option<Part>) {
         let path = request.path();
-        let Some(folder) = self
-            .folders
-            .iter()
-            .find(|folder| path.starts_with(&folder.prefix))
-        else {
-            return Err(response);
-        };
-        let part = match request.method() {
-            b"GET" | b"HEAD" => folder.serve(&path[folder.prefix.len()..], request, &mut response),
-            _ => {
+        let part = match (request.method(), self.folder(path)) {
+            (b"GET" | b"HEAD", Some(folder)) => {
+                folder.serve(&path[folder.prefix.len()..], request, &mut response)
+            }
+            (_, Some(_)) => {
                 let head = [("Allow", "GET, HEAD"), ("Content-Type", "text/plain")];
                 short(&mut response, 405, &head);
                 None
             }
+            (_, None) => {
+                short(&mut response, 404, &[("Content-Type", "text/plain")]);
+                None
+            }
         };
-        Ok((response, part))
+        let part = part.map(|part| Part {
+            length: response.pass(part.length),
+            ..part
+        });
+        (response, part)
     }
 }
 
@@ -274,7 +281,7 @@ mod tests {
             .receive(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
         assert_eq!(connection.advance(), Event::Request);
         let response = Response::new(Vec::new(), true, method == "HEAD", true);
-        let (mut response, part) = site.files.answer(connection.request(), response).unwrap();
+        let (mut response, part) = site.files.answer(connection.request(), response);
         let status = response.status();
         let text: String = response.take_out().iter().map(|&b| char::from(b)).collect();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod backlog;
 mod body;
 mod bytes;
 mod chunked;
@@ -14,6 +15,7 @@ mod connection;
 mod date;
 pub mod descriptors;
 mod engine;
+mod exchange;
 mod files;
 mod handler;
 mod head;
@@ -24,14 +26,16 @@ mod request;
 mod response;
 pub mod server;
 mod slab;
+mod spool;
 mod target;
 mod timers;
 
 pub use body::Body;
 pub use connection::{Connection, Event, Phase};
 pub use engine::{Pool, Seat, pool};
+pub use exchange::{Exchange, Sent};
 pub use files::Files;
-pub use handler::{Handler, Next, Observer, Reply};
+pub use handler::{Handler, Observer};
 pub use limits::{Limits, MOST_FIELDS};
 pub use reject::Reject;
 pub use request::{Origin, Request};

@@ -13,6 +13,12 @@ pub struct Limits {
     pub max_body: u64,
     /// Bytes of a body kept in memory; a larger one goes to a temporary file.
     pub body_in_memory: usize,
+    /// Bytes of a response that wait in memory when the client does not take them; more go to a temporary file.
+    pub response_in_memory: usize,
+    /// Bytes of a response that wait in the file; then the application waits for the client.
+    pub response_in_file: u64,
+    /// Bytes of all responses together that wait so.
+    pub max_buffered: u64,
     /// Connections open at a time; at the limit no more are accepted.
     pub max_connections: usize,
     /// From the connection's start to the first byte, and from the first byte of a request to the end of its head.
@@ -35,6 +41,9 @@ impl Default for Limits {
             max_fields: 100,
             max_body: 64 * 1024 * 1024,
             body_in_memory: 256 * 1024,
+            response_in_memory: 256 * 1024,
+            response_in_file: 64 * 1024 * 1024,
+            max_buffered: 1024 * 1024 * 1024,
             max_connections: 1000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),

@@ -87,7 +87,7 @@ impl Response {
         }
     }
 
-    /// Whether the head was finished. Until it is handed back to the server nothing of it was sent.
+    /// Whether the head was finished, so that it cannot be replaced any more.
     pub fn started(&self) -> bool {
         self.framing != Framing::Unsent
     }
@@ -274,6 +274,34 @@ impl Response {
         }
     }
 
+    /// Begins a piece of the body of `length` bytes that is written in slices, so that it can be sent in between and is one chunk all
+    /// the same; [`Response::end_piece`] must follow.
+    pub fn begin_piece(&mut self, length: usize) {
+        if self.framing == Framing::Chunked {
+            chunk_size(&mut self.out, length);
+        }
+    }
+
+    /// Writes a slice of the piece that was begun.
+    pub fn slice(&mut self, data: &[u8]) {
+        match self.framing {
+            Framing::Chunked => {
+                self.body += data.len() as u64;
+                self.out.extend_from_slice(data);
+            }
+            Framing::Unsent | Framing::Nothing | Framing::Length(_) | Framing::Close => {
+                self.write(data);
+            }
+        }
+    }
+
+    /// Ends the piece that was begun.
+    pub fn end_piece(&mut self) {
+        if self.framing == Framing::Chunked {
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+
     /// The server sends `length` bytes of a file itself; how many of them the client may get.
     pub(crate) fn pass(&mut self, length: u64) -> u64 {
         let passed = match &mut self.framing {
@@ -358,6 +386,13 @@ impl Response {
 
     pub(crate) fn give_out(&mut self, out: Vec<u8>) {
         self.out = out;
+    }
+
+    /// Takes an empty buffer unless it has one.
+    pub(crate) fn reuse(&mut self, spare: &mut Vec<u8>) {
+        if self.out.capacity() == 0 {
+            self.out = std::mem::take(spare);
+        }
     }
 }
 
@@ -464,6 +499,27 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("GMT\r\n\r\nhello"), "{text}");
+    }
+
+    #[test]
+    fn a_piece_in_slices_is_one_chunk() {
+        for http11 in [true, false] {
+            let mut r = get(http11, true);
+            r.begin(b"200 OK").unwrap();
+            r.finish(None);
+            let head = r.buffered();
+            r.begin_piece(17);
+            r.slice(&[b'x'; 10]);
+            let first = r.buffered() - head;
+            r.slice(&[b'x'; 7]);
+            r.end_piece();
+            assert_eq!((first, r.body_bytes()), (10 + 4 * usize::from(http11), 17));
+            let mut whole = get(http11, true);
+            whole.begin(b"200 OK").unwrap();
+            whole.finish(None);
+            whole.write(&[b'x'; 17]);
+            assert_eq!(text(&mut r), text(&mut whole));
+        }
     }
 
     #[test]

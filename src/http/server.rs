@@ -3,32 +3,26 @@
 //! epoll is used directly and not through mio, as only so can listeners be watched with EPOLLEXCLUSIVE. A keep-alive
 //! request costs one wait (shared by all that are ready), one read and one write, and where responses go out together one push.
 
-use std::collections::VecDeque;
 use std::io;
-use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
-use rustix::io::Errno;
+use rustix::event::epoll::EventFlags;
 
-use self::cork::Cork;
-use crate::access::AccessLog;
-use crate::client::{Client, Task};
-use crate::connection::Phase;
-use crate::descriptors::Own;
+use self::core::{Core, Lent};
+use self::drive::Turn;
+use crate::client::Client;
 use crate::engine::{Engine, Inline, Pool};
 use crate::files::Files;
 use crate::handler::{Handler, Observer};
 use crate::limits::Limits;
-use crate::listener::Listener;
-use crate::reject::Reject;
-use crate::slab::Slab;
-use crate::timers::{Instant, NEVER, Timers, now, until};
+use crate::timers::{Instant, NEVER, now};
 
 mod accepting;
+mod between;
 mod calls;
+pub(crate) mod core;
 mod cork;
 mod drive;
 
@@ -86,90 +80,21 @@ pub fn serve_inline<H: Handler>(
 ///
 /// # Errors
 /// A listener cannot be used, or epoll fails.
-pub fn serve_pool<S: Send + 'static>(
-    config: Config,
-    pool: Pool<S>,
-    observer: impl Observer,
-) -> io::Result<()> {
+pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Result<()> {
     Server::new(config, pool, observer)?.run()
 }
 
-struct Server<E: Engine, O> {
-    epoll: Own,
+struct Server<E, O> {
+    core: Lent<Core<O>>,
     engine: E,
-    observer: O,
-    limits: Arc<Limits>,
-    files: Files,
-    listeners: Vec<Listener>,
-    private: bool,
-    access: Option<AccessLog>,
-    _stop: Vec<Own>,
-    signals: Option<Own>,
-    /// The wait was interrupted by a signal.
-    interrupted: bool,
-    clients: Slab<Box<Client<E::Stream>>>,
-    timers: Timers,
-    /// Connections that can go on at once but have to let others go first.
-    queue: VecDeque<u64>,
-    /// Requests on the pool's threads with their start, the oldest first.
-    running: VecDeque<(u64, Instant)>,
-    /// The clock, read once a turn.
-    now: Instant,
-    buffer: Vec<u8>,
-    /// An empty output buffer to use again.
-    spare: Vec<u8>,
-    /// The last attempt to accept found no descriptor left, which was logged.
-    exhausted: bool,
-    /// No connection is accepted before.
-    pause: Instant,
-    /// Until then whoever waits is left to workers that hold no connection yet.
-    yielding: Instant,
-    /// When to look next whether somebody waits in vain.
-    next_look: Instant,
-    draining: bool,
-    cork: Cork,
 }
 
 impl<E: Engine, O: Observer> Server<E, O> {
     fn new(config: Config, engine: E, observer: O) -> io::Result<Self> {
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        let stops = config.stop.iter().map(|stop| (stop.as_fd(), STOP));
-        let wakeup = engine.wakeup().map(|wakeup| (wakeup, WAKEUP));
-        let signals = config.signals.iter().map(|fd| (fd.as_fd(), SIGNALS));
-        for (fd, key) in stops.chain(wakeup).chain(signals) {
-            let flags = EventFlags::IN | EventFlags::ET;
-            epoll::add(&epoll, fd, EventData::new_u64(key), flags)?;
-        }
-        let listeners = config
-            .listeners
-            .into_iter()
-            .map(Listener::new)
-            .collect::<io::Result<_>>()?;
+        let core = Core::new(config, engine.wakeup(), observer)?;
         Ok(Self {
-            epoll: epoll.into(),
+            core: Lent::new(core),
             engine,
-            observer,
-            limits: config.limits,
-            files: config.files,
-            listeners,
-            private: config.private,
-            access: config.access_log.map(AccessLog::new),
-            _stop: config.stop.into_iter().map(Own::from).collect(),
-            signals: config.signals.map(Own::from),
-            interrupted: false,
-            clients: Slab::default(),
-            timers: Timers::default(),
-            queue: VecDeque::new(),
-            running: VecDeque::new(),
-            now: now(),
-            buffer: vec![0; READ_BUFFER],
-            spare: Vec::new(),
-            exhausted: false,
-            pause: NEVER,
-            yielding: NEVER,
-            next_look: 0,
-            draining: false,
-            cork: Cork::default(),
         })
     }
 
@@ -177,40 +102,52 @@ impl<E: Engine, O: Observer> Server<E, O> {
         self.watch_listeners()?;
         let mut events = Vec::with_capacity(256);
         let mut callers = Vec::new();
-        while !(self.draining && self.clients.len() == 0) {
+        while !(self.core.draining && self.core.clients.len() == 0) {
             self.wait(&mut events)?;
-            self.now = now();
-            if mem::take(&mut self.interrupted) {
-                self.run_signal_handlers()?;
+            self.core.now = now();
+            if self.core.run_signal_handlers() {
+                self.drain();
             }
             for (index, &(key, flags)) in events.iter().enumerate() {
-                if self.cork.is_holding() {
-                    self.now = now();
-                    if self.cork.is_due(self.now) {
-                        self.push();
+                let core = &mut *self.core;
+                if core.cork.is_holding() {
+                    core.now = now();
+                    if core.cork.is_due(core.now) {
+                        core.push();
                     }
                 }
                 let mut later = events[index + 1..].iter();
-                self.cork
-                    .expect_others(later.any(|&(key, _)| key < LISTENERS));
+                core.cork
+                    .expect_others(later.any(|&(key, _)| Core::<O>::is_client(key)));
                 match key {
                     STOP => {
-                        self.push();
-                        self.drain()?;
+                        core.push();
+                        self.drain();
                     }
                     WAKEUP => {}
-                    SIGNALS => self.run_signal_handlers()?,
+                    SIGNALS => {
+                        core.interrupted = true;
+                        if core.run_signal_handlers() {
+                            self.drain();
+                        }
+                    }
                     listener if listener >= LISTENERS => {
-                        callers.push((listener - LISTENERS) as usize)
+                        callers.push((listener - LISTENERS) as usize);
                     }
                     client => self.event(client, EventFlags::from_bits_retain(flags)),
                 }
             }
-            self.push();
-            let queued = self.queue.len();
-            let turns = events.len() - callers.len() + queued;
+            self.core.push();
+            let queued = self.core.queue.len();
+            let ready = self.core.ready.len();
+            let turns = events.len() - callers.len() + queued + ready;
+            for _ in 0..ready {
+                if let Some(key) = self.core.next_ready() {
+                    self.go_on(key);
+                }
+            }
             for _ in 0..queued {
-                if let Some(key) = self.queue.pop_front() {
+                if let Some(key) = self.core.queue.pop_front() {
                     self.go_on(key);
                 }
             }
@@ -221,8 +158,11 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             self.look_for_callers();
             self.cease_to_yield();
+            if self.core.stopping {
+                self.drain();
+            }
             self.expire()?;
-            if let Some(access) = &mut self.access {
+            if let Some(access) = &mut self.core.access {
                 access.flush();
             }
         }
@@ -230,117 +170,45 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
-        let timeout = match self.queue.is_empty() {
-            true => until(
-                self.timers.next().min(self.pause).min(self.yielding),
-                self.now,
-            ),
-            false => until(0, 0),
+        let core = &mut *self.core;
+        let deadline = match core.ready.is_empty() && !core.interrupted {
+            true => core.pause.min(core.yielding),
+            false => 0,
         };
-        let (epoll, interrupted) = (&self.epoll, &mut self.interrupted);
-        self.engine.wait(|| {
-            events.clear();
-            let mut found = [PollEvent {
-                flags: EventFlags::empty(),
-                data: EventData::new_u64(0),
-            }; 128];
-            match epoll::wait(epoll, &mut found, timeout.as_ref()) {
-                Ok(n) => {
-                    events.extend(
-                        found[..n]
-                            .iter()
-                            .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
-                    );
-                    Ok(())
-                }
-                Err(Errno::INTR) => {
-                    *interrupted = true;
-                    Ok(())
-                }
-                Err(error) => Err(error.into()),
-            }
-        })
-    }
-
-    /// The byte that was written is of no interest: a signal may also have come without one, if the application uses the place
-    /// where its writer stands for itself.
-    fn run_signal_handlers(&mut self) -> io::Result<()> {
-        self.push();
-        if let Some(signals) = &self.signals {
-            let _ = rustix::io::read(signals, &mut self.buffer[..]);
-        }
-        match self.observer.interrupted() {
-            true => self.drain(),
-            false => Ok(()),
-        }
+        self.engine.wait(|| core.wait(deadline, events))
     }
 
     fn event(&mut self, key: u64, flags: EventFlags) {
-        if let Some(client) = self.clients.get_mut(key) {
-            client.readable |= flags
-                .intersects(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
-            client.hangup |=
-                flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR);
+        if self.core.note_event(key, flags) {
             self.go_on(key);
         }
     }
 
-    fn expire(&mut self) -> io::Result<()> {
-        while let Some(key) = self.timers.pop(self.now) {
-            let Some(client) = self.clients.get_mut(key) else {
-                continue;
-            };
-            client.armed = NEVER;
-            if client.deadline > self.now {
-                self.arm(key);
-            } else {
-                self.timeout(key);
+    fn go_on(&mut self, key: u64) {
+        if let Some(client) = self.core.clients.lend(key) {
+            self.drive(key, client);
+        }
+    }
+
+    fn drive(&mut self, key: u64, mut client: Client) {
+        let mut steps = drive::STEPS;
+        loop {
+            match self.core.turn(key, &mut client, &mut steps) {
+                Turn::Ready => client = self.dispatch(key, client),
+                turn => return self.core.settle(key, client, turn),
             }
         }
-        if self.pause <= self.now {
-            self.pause = NEVER;
+    }
+
+    fn expire(&mut self) -> io::Result<()> {
+        while let Some(key) = self.core.overdue() {
+            if let Some(client) = self.core.timeout(key) {
+                self.drive(key, client);
+            }
+        }
+        if self.core.pause <= self.core.now {
+            self.core.pause = NEVER;
         }
         self.watch_listeners()
-    }
-
-    /// Puts the connection's deadline into the timers unless an earlier entry is there.
-    fn arm(&mut self, key: u64) {
-        if let Some(client) = self.clients.get_mut(key)
-            && client.deadline < client.armed
-        {
-            client.armed = client.deadline.next_multiple_of(TICK);
-            self.timers.push(client.armed, key);
-        }
-    }
-
-    fn timeout(&mut self, key: u64) {
-        let Some(mut client) = self.clients.lend(key) else {
-            return;
-        };
-        let reading = matches!(client.task, Task::None) && !client.has_output();
-        match client.connection.phase() {
-            // A request may have come in since the last look, and a connection must not be closed under it.
-            Phase::Idle if reading => {
-                if let Ok(n @ 1..) = client.read(&mut self.buffer) {
-                    client.connection.receive(&self.buffer[..n]);
-                    return self.drive(key, client);
-                }
-            }
-            Phase::Head | Phase::Body if reading => {
-                let late = Reject::with(408, "the request did not come in time");
-                client.connection.refused(late).answer(&mut client.out);
-                client.task = Task::Rejected;
-                self.log_refusal(&client, 408);
-                return self.drive(key, client);
-            }
-            _ => {}
-        }
-        self.close(key, &mut client);
-    }
-
-    fn after(&self, duration: Duration) -> Instant {
-        self.now
-            .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
-            .min(NEVER / 2)
     }
 }

@@ -63,6 +63,7 @@ impl<T> Slab<T> {
     }
 
     /// Puts a lent value back.
+    #[inline(always)]
     pub fn give_back(&mut self, key: u64, value: T) {
         if let Some((_, slot)) = self.places.get_mut(key as u32 as usize) {
             *slot = Some(value);

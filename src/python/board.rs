@@ -53,6 +53,12 @@ impl Observer for Board {
         self.state(State::Busy);
     }
 
+    fn goes_on(&mut self, since: u64) {
+        if let Some(record) = self.record {
+            record.goes_on(since);
+        }
+    }
+
     fn threads(&mut self, number: usize) {
         if let Some(record) = self.record {
             record.threads(number);

@@ -5,11 +5,11 @@ use pyo3::prelude::*;
 
 use crate::sys;
 
-/// Ends a process that the application has forked and that comes back from its call, with what it returned or raised: two processes
-/// would go on with the same requests.
-pub(crate) fn leave_if_forked<T>(py: Python<'_>, came_back: &PyResult<T>) {
+/// Ends a process that the application has forked and that comes back from its code, with what it raised, if anything: two
+/// processes would go on with the same requests.
+pub(crate) fn leave_if_forked(py: Python<'_>, raised: Option<&PyErr>) {
     if sys::is_forked() {
-        leave(py, came_back.as_ref().err());
+        leave(py, raised);
     }
 }
 

@@ -21,7 +21,6 @@ use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, lifetime, limits};
 use crate::signals;
-use crate::stream::Stream;
 use crate::wsgi::Wsgi;
 
 /// Threads of the pool have as much stack as the main thread mostly has: deep recursion must not depend on where a request runs.
@@ -139,7 +138,7 @@ impl Thread<'_> {
 /// Threads of Python, so that its debuggers, profilers and coverage tools see them.
 fn start_threads<'py>(
     py: Python<'py>,
-    seats: Vec<Seat<Stream>>,
+    seats: Vec<Seat>,
     application: &Bound<'py, PyAny>,
     locals: &[Local],
 ) -> Result<Vec<Thread<'py>>, Failure> {

@@ -9,7 +9,7 @@ use pyo3::types::{PyCFunction, PyDict};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::failure::{Failure, could_not};
-use crate::sys;
+use crate::{forks, sys};
 
 /// What stops a worker, and Python's own handler for it.
 const STOP: [(&str, &str); 2] = [("SIGTERM", "SIG_DFL"), ("SIGINT", "default_int_handler")];
@@ -105,7 +105,9 @@ fn set_wakeup(signal: &Bound<'_, PyModule>, fd: i32) -> PyResult<i32> {
 
 /// Runs the Python handlers of the signals that have come; whether the worker is to stop as one of them wants to exit.
 pub(crate) fn run_handlers(py: Python<'_>) -> bool {
-    let Err(error) = py.check_signals() else {
+    let ran = py.check_signals();
+    forks::leave_if_forked(py, ran.as_ref().err());
+    let Err(error) = ran else {
         return false;
     };
     let wants_exit =

@@ -1,72 +1,113 @@
 //! `start_response` and the `write` it returns (PEP 3333, "The start_response() Callable").
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use preforkd_http::Response;
-use pyo3::exceptions::{PyAssertionError, PyRuntimeError, PyTypeError, PyValueError};
+use preforkd_http::{Exchange, Response, Sent};
+use pyo3::exceptions::{
+    PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use rustix::io::Errno;
 
 use crate::{sys, text};
 
 /// The response while application code runs; none when the application has no request.
 #[derive(Default)]
-pub(crate) struct Exchange {
-    response: Mutex<Option<Response>>,
+pub(crate) struct Current {
+    exchange: Mutex<Option<Exchange>>,
 }
 
-impl Exchange {
-    fn lock(&self) -> PyResult<MutexGuard<'_, Option<Response>>> {
+impl Current {
+    fn lock(&self) -> PyResult<MutexGuard<'_, Option<Exchange>>> {
         // A finaliser that the garbage collector runs in the middle of a call must not wait for itself.
-        self.response
+        self.exchange
             .try_lock()
             .map_err(|_| PyRuntimeError::new_err("the response is being written by another call"))
     }
 
-    /// Lets the application write to `response`.
-    pub fn open(&self, response: Response) {
-        *self
-            .response
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(response);
+    /// Lets the application write to the response.
+    pub fn open(&self, exchange: Exchange) {
+        *self.exchange.lock().unwrap_or_else(PoisonError::into_inner) = Some(exchange);
     }
 
     /// Ends that.
-    pub fn close(&self) -> Option<Response> {
-        self.response
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .take()
+    pub fn close(&self, py: Python<'_>) -> Exchange {
+        let taken = match self.exchange.try_lock() {
+            Ok(mut exchange) => exchange.take(),
+            // Another thread of the application writes, and needs the interpreter to come to an end.
+            Err(_) => py.detach(|| {
+                self.exchange
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
+            }),
+        };
+        // It is there, as only this function takes it out.
+        let Some(exchange) = taken else {
+            unreachable!("the response was taken by someone else")
+        };
+        exchange
+    }
+}
+
+/// Hands a piece of the body over, in slices where it is large; waits, without the interpreter, where the client has to read first.
+pub(crate) fn put(py: Python<'_>, exchange: &mut Exchange, data: &[u8]) -> Sent {
+    if exchange.is_bodyless() {
+        return Sent::Taken;
+    }
+    if data.len() <= Exchange::SLICE {
+        exchange.write(data);
+        return hand_over(py, exchange);
+    }
+    exchange.begin_piece(data.len());
+    let mut slices = data.chunks(Exchange::SLICE).peekable();
+    while let Some(slice) = slices.next() {
+        exchange.slice(slice);
+        if slices.peek().is_none() {
+            exchange.end_piece();
+        }
+        if hand_over(py, exchange) == Sent::Gone {
+            return Sent::Gone;
+        }
+    }
+    Sent::Taken
+}
+
+fn hand_over(py: Python<'_>, exchange: &mut Exchange) -> Sent {
+    match exchange.send() {
+        Sent::Full => py.detach(|| exchange.wait()),
+        sent => sent,
     }
 }
 
 /// The second argument of the application.
 #[pyclass(frozen, module = "_preforkd")]
 pub(crate) struct StartResponse {
-    exchange: Arc<Exchange>,
+    current: Arc<Current>,
     write: Py<Write>,
 }
 
 /// What `start_response` returns.
 #[pyclass(frozen, module = "_preforkd")]
 pub(crate) struct Write {
-    exchange: Arc<Exchange>,
+    current: Arc<Current>,
 }
 
 impl StartResponse {
     pub fn new(py: Python<'_>) -> PyResult<Bound<'_, Self>> {
-        let exchange = Arc::new(Exchange::default());
+        let current = Arc::new(Current::default());
         let write = Py::new(
             py,
             Write {
-                exchange: exchange.clone(),
+                current: current.clone(),
             },
         )?;
-        Bound::new(py, Self { exchange, write })
+        Bound::new(py, Self { current, write })
     }
 
-    pub fn exchange(&self) -> &Exchange {
-        &self.exchange
+    pub fn current(&self) -> &Current {
+        &self.current
     }
 
     /// Whether nobody else could call it or its `write` any more, so that it can serve the next request.
@@ -86,7 +127,7 @@ impl StartResponse {
         headers: &Bound<'py, PyAny>,
         exc_info: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Py<Write>> {
-        let mut guard = self.exchange.lock()?;
+        let mut guard = self.current.lock()?;
         let response = guard.as_mut().ok_or_else(no_request)?;
         match exc_info {
             Some(exc_info) if response.started() => {
@@ -111,21 +152,37 @@ impl StartResponse {
 #[pymethods]
 impl Write {
     #[pyo3(signature = (data, /))]
-    fn __call__(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn __call__(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         let data = data
             .cast::<PyBytes>()
-            .map_err(|_| not_bytes("write() was called with", data))?;
-        let mut guard = self.exchange.lock()?;
-        let response = guard.as_mut().ok_or_else(no_request)?;
-        if !response.has_head() {
+            .map_err(|_| not_bytes("write() was called with", data))?
+            .as_bytes();
+        // Nobody would take what it hands over.
+        if sys::is_forked() {
+            return Err(PyRuntimeError::new_err(
+                "this process was forked in a request, and the response is made by its parent",
+            ));
+        }
+        let mut guard = self.current.lock()?;
+        let exchange = guard.as_mut().ok_or_else(no_request)?;
+        if !exchange.has_head() {
             return Err(PyAssertionError::new_err(
                 "write() was called before start_response",
             ));
         }
-        // The connection sends it when the application comes back: a slow client must not hold the thread.
-        response.finish(None);
-        response.write(data.as_bytes());
-        Ok(())
+        exchange.finish(None);
+        let sent = match data.is_empty() {
+            _ if exchange.is_gone() => Sent::Gone,
+            true => exchange.alive(),
+            false => put(py, exchange, data),
+        };
+        match sent {
+            Sent::Gone => Err(PyBrokenPipeError::new_err((
+                Errno::PIPE.raw_os_error(),
+                "the client has left",
+            ))),
+            Sent::Taken | Sent::Full => Ok(()),
+        }
     }
 }
 

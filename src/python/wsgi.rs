@@ -1,17 +1,17 @@
 //! Calling the application (PEP 3333, "The Server/Gateway Side").
 
-use preforkd_http::{Body, Handler, Next, Origin, Reply, Request, Response};
-use pyo3::exceptions::PyAssertionError;
+use preforkd_http::{Body, Exchange, Handler, Origin, Request, Sent};
+use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTuple};
+use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use crate::environ::{Environs, Local};
 use crate::file::{self, FileWrapper};
 use crate::forks;
 use crate::input::Input;
-use crate::start::StartResponse;
-use crate::stream::{Line, Stream};
+use crate::line::Line;
+use crate::start::{StartResponse, put};
 
 /// Calls the application for one thread.
 pub(crate) struct Wsgi<'py> {
@@ -57,7 +57,7 @@ impl<'py> Wsgi<'py> {
             environ.set_item(intern!(py, "wsgi.input"), empty)?;
         }
         let result = self.application.call1((environ, start));
-        forks::leave_if_forked(py, &result);
+        forks::leave_if_forked(py, result.as_ref().err());
         result
     }
 
@@ -73,204 +73,216 @@ impl<'py> Wsgi<'py> {
         }
     }
 
-    /// What the application returned becomes a response, whole or the beginning of one.
-    fn begin(
-        &mut self,
-        request: Request<'_>,
-        result: Bound<'py, PyAny>,
-        start: Bound<'py, StartResponse>,
-        mut response: Response,
-    ) -> Reply<Stream> {
-        match whole(&result, &mut response) {
-            Some(Ok(())) => {
-                self.keep(start);
-                return done(response);
-            }
+    /// Sends what the application returned, to its end and to the end of its `close`.
+    fn answer(
+        &self,
+        result: &Bound<'py, PyAny>,
+        start: &StartResponse,
+        mut exchange: Exchange,
+        line: Line<'_>,
+    ) -> Exchange {
+        match whole(result, &mut exchange) {
+            Some(Ok(())) => return exchange,
             Some(Err(error)) => {
-                self.failed(&error, &Line::of(request), &mut response);
-                return done(response);
+                self.failed(&error, line, &mut exchange);
+                return exchange;
             }
             None => {}
         }
-        let mut stream = Stream {
-            iterable: result.clone().unbind(),
-            iterator: None,
-            start: start.unbind(),
-            line: Line::of(request),
-        };
-        if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
-            && response.has_head()
-            && let Some(rest) = wrapper.get().rest(self.py)
-        {
-            response.finish(Some(rest.length));
-            if response.is_plain() {
-                let file::Rest {
-                    file,
-                    offset,
-                    length,
-                } = rest;
-                return Reply {
-                    response,
-                    next: Next::File {
-                        file,
-                        offset,
-                        length,
-                        stream,
-                    },
-                };
-            }
+        if !send_file(result, &mut exchange) {
+            let iterator = result.try_iter();
+            forks::leave_if_forked(self.py, iterator.as_ref().err());
+            exchange = match iterator {
+                Ok(iterator) => self.iterate(&iterator, start, exchange, line),
+                Err(error) => {
+                    self.failed(&error, line, &mut exchange);
+                    exchange
+                }
+            };
         }
-        match result.try_iter() {
-            Ok(iterator) => {
-                stream.iterator = Some(iterator.unbind());
-                self.step(stream, response)
-            }
-            Err(error) => {
-                self.failed(&error, &stream.line, &mut response);
-                self.over(stream, response)
-            }
-        }
+        self.close_iterable(result, line);
+        exchange
     }
 
-    /// Takes the next piece of the body that is not empty.
-    fn step(&mut self, stream: Stream, response: Response) -> Reply<Stream> {
+    /// Takes one piece of the body after the other, each on its way to the client before the next is made.
+    fn iterate(
+        &self,
+        iterator: &Bound<'py, PyIterator>,
+        start: &StartResponse,
+        mut exchange: Exchange,
+        line: Line<'_>,
+    ) -> Exchange {
         let py = self.py;
-        let mut response = response;
-        let Some(iterator) = &stream.iterator else {
-            response.end();
-            return self.over(stream, response);
-        };
-        let mut iterator = iterator.bind(py).clone();
-        let exchange = stream.start.bind(py).get().exchange();
+        let mut iterator = iterator.clone();
         loop {
             // Nothing of the body goes out, so there is nothing to run the application for.
-            if response.started() && response.is_bodyless() {
-                response.end();
-                return self.over(stream, response);
+            if exchange.started() && exchange.is_bodyless() {
+                exchange.end();
+                return exchange;
             }
-            exchange.open(response);
+            start.current().open(exchange);
             let item = iterator.next();
-            // It is there, as only this function takes it out.
-            let Some(back) = exchange.close() else {
-                unreachable!("the response was taken by someone else")
-            };
-            response = back;
-            let written = match &item {
-                None => no_head(&response).map(|()| {
-                    response.finish(Some(0));
-                    response.end();
-                    false
+            forks::leave_if_forked(py, item.as_ref().and_then(|item| item.as_ref().err()));
+            exchange = start.current().close(py);
+            let sent = match &item {
+                None => no_head(&exchange).map(|()| {
+                    exchange.finish(Some(0));
+                    exchange.end();
+                    None
                 }),
                 Some(Ok(data)) => file::piece(data).and_then(|data| {
-                    if !data.as_bytes().is_empty() {
-                        no_head(&response)?;
-                        response.finish(None);
-                        response.write(data.as_bytes());
+                    let data = data.as_bytes();
+                    if data.is_empty() {
+                        return Ok(Some(exchange.alive()));
                     }
-                    Ok(true)
+                    no_head(&exchange)?;
+                    exchange.finish(None);
+                    Ok(Some(put(py, &mut exchange, data)))
                 }),
                 Some(Err(error)) => Err(error.clone_ref(py)),
             };
-            match written {
-                // What there is goes out before the next piece is made, which may take long.
-                Ok(true) if response.buffered() > 0 && response.started() => {
-                    return Reply {
-                        response,
-                        next: Next::More(stream),
-                    };
+            match sent {
+                Ok(Some(Sent::Gone)) => {
+                    exchange.cut();
+                    return exchange;
                 }
-                Ok(true) => {}
-                Ok(false) => return self.over(stream, response),
+                Ok(Some(_)) => {}
+                Ok(None) => return exchange,
                 Err(error) => {
-                    self.failed(&error, &stream.line, &mut response);
-                    return self.over(stream, response);
+                    self.failed(&error, line, &mut exchange);
+                    return exchange;
                 }
             }
         }
     }
 
-    /// The body has ended, one way or the other.
-    fn over(&mut self, stream: Stream, response: Response) -> Reply<Stream> {
-        self.close_iterable(&stream);
-        self.keep(stream.start.into_bound(self.py));
-        done(response)
-    }
-
-    fn close_iterable(&self, stream: &Stream) {
-        let py = self.py;
-        let closed = match stream.iterable.bind(py).getattr_opt(intern!(py, "close")) {
+    fn close_iterable(&self, iterable: &Bound<'py, PyAny>, line: Line<'_>) {
+        let closed = match iterable.getattr_opt(intern!(self.py, "close")) {
             Ok(Some(close)) => close.call0().map(drop),
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
+        forks::leave_if_forked(self.py, closed.as_ref().err());
         if let Err(error) = closed {
-            error.display(py);
-            log::error!(
-                "close() of the response to {} raised; the response was sent",
-                stream.line
-            );
+            error.display(self.py);
+            log::error!("close() of the response to {line} raised; the response was sent");
         }
     }
 
     /// Shows the traceback and answers 500, or cuts a response that has begun. Also for SystemExit and
     /// KeyboardInterrupt: a request must not end the worker.
-    fn failed(&self, error: &PyErr, line: &Line, response: &mut Response) {
+    fn failed(&self, error: &PyErr, line: Line<'_>, exchange: &mut Exchange) {
+        if exchange.is_gone() && error.is_instance_of::<PyBrokenPipeError>(self.py) {
+            // It has passed on what `write` raised: there is nobody to answer.
+            return exchange.cut();
+        }
         error.display(self.py);
-        match response.started() {
+        match exchange.started() {
             true => log::error!(
                 "the application failed in the middle of its response to {line}: closing the connection"
             ),
             false => log::error!("the application failed in {line}: answering 500"),
         }
-        response.discard();
-        response.fail(500, "Internal Server Error\n");
+        exchange.discard();
+        exchange.fail(500, "Internal Server Error\n");
     }
 }
 
 /// The whole body at once, if the application returned it so; it has no `close` then.
-fn whole(result: &Bound<'_, PyAny>, response: &mut Response) -> Option<PyResult<()>> {
+fn whole(result: &Bound<'_, PyAny>, exchange: &mut Exchange) -> Option<PyResult<()>> {
     if let Ok(list) = result.cast_exact::<PyList>() {
         return Some(match list.len() {
-            1 => list.get_item(0).and_then(|item| single(&item, response)),
-            _ => several(list.iter(), response),
+            1 => list.get_item(0).and_then(|item| single(&item, exchange)),
+            _ => several(list.iter(), exchange),
         });
     }
     let tuple = result.cast_exact::<PyTuple>().ok()?;
     Some(match tuple.len() {
-        1 => tuple.get_item(0).and_then(|item| single(&item, response)),
-        _ => several(tuple.iter(), response),
+        1 => tuple.get_item(0).and_then(|item| single(&item, exchange)),
+        _ => several(tuple.iter(), exchange),
     })
 }
 
-fn single(item: &Bound<'_, PyAny>, response: &mut Response) -> PyResult<()> {
+fn single(item: &Bound<'_, PyAny>, exchange: &mut Exchange) -> PyResult<()> {
     let data = file::piece(item)?.as_bytes();
-    no_head(response)?;
-    response.finish(Some(data.len() as u64));
-    response.write(data);
-    response.end();
+    no_head(exchange)?;
+    exchange.finish(Some(data.len() as u64));
+    if data.len() <= Exchange::SLICE {
+        exchange.write(data);
+        exchange.end();
+    } else {
+        put_all(item.py(), exchange, [data]);
+    }
     Ok(())
 }
 
 fn several<'py>(
     items: impl Iterator<Item = Bound<'py, PyAny>>,
-    response: &mut Response,
+    exchange: &mut Exchange,
 ) -> PyResult<()> {
     let items = items
         .map(|item| file::piece(&item).cloned())
         .collect::<PyResult<Vec<_>>>()?;
-    no_head(response)?;
-    response.finish(Some(
-        items.iter().map(|item| item.as_bytes().len() as u64).sum(),
-    ));
-    for item in &items {
-        response.write(item.as_bytes());
+    no_head(exchange)?;
+    let length = items
+        .iter()
+        .map(|item| item.as_bytes().len())
+        .sum::<usize>();
+    exchange.finish(Some(length as u64));
+    match items.first() {
+        Some(first) if length > Exchange::SLICE => {
+            let pieces = items.iter().map(|item| item.as_bytes());
+            put_all(first.py(), exchange, pieces);
+        }
+        _ => {
+            for item in &items {
+                exchange.write(item.as_bytes());
+            }
+            exchange.end();
+        }
     }
-    response.end();
     Ok(())
 }
 
-fn no_head(response: &Response) -> PyResult<()> {
-    match response.has_head() {
+/// Sends a whole body that is too large to be copied at once.
+fn put_all<'a>(
+    py: Python<'_>,
+    exchange: &mut Exchange,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) {
+    if exchange.is_bodyless() {
+        return exchange.end();
+    }
+    match pieces
+        .into_iter()
+        .all(|piece| put(py, exchange, piece) != Sent::Gone)
+    {
+        true => exchange.end(),
+        false => exchange.cut(),
+    }
+}
+
+/// Leaves the rest of a file to the server, if the application returned a wrapper around a real one.
+fn send_file(result: &Bound<'_, PyAny>, exchange: &mut Exchange) -> bool {
+    let Ok(wrapper) = result.cast_exact::<FileWrapper>() else {
+        return false;
+    };
+    if !exchange.has_head() {
+        return false;
+    }
+    let Some(rest) = wrapper.get().rest(result.py()) else {
+        return false;
+    };
+    exchange.finish(Some(rest.length));
+    let plain = exchange.is_plain();
+    if plain {
+        exchange.send_file(rest.file, rest.offset, rest.length);
+    }
+    plain
+}
+
+fn no_head(exchange: &Exchange) -> PyResult<()> {
+    match exchange.has_head() {
         true => Ok(()),
         false => Err(PyAssertionError::new_err(
             "the application did not call start_response",
@@ -278,19 +290,9 @@ fn no_head(response: &Response) -> PyResult<()> {
     }
 }
 
-fn done(response: Response) -> Reply<Stream> {
-    Reply {
-        response,
-        next: Next::Done,
-    }
-}
-
 impl Handler for Wsgi<'_> {
-    type Stream = Stream;
-
     fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        // In the middle of a response, perhaps.
-        forks::leave_if_forked(self.py, &Ok(()));
+        forks::leave_if_forked(self.py, None);
         self.py.detach(wait)
     }
 
@@ -299,34 +301,24 @@ impl Handler for Wsgi<'_> {
         request: Request<'_>,
         origin: &Origin,
         body: Body,
-        mut response: Response,
-    ) -> Reply<Stream> {
+        mut exchange: Exchange,
+    ) -> Exchange {
+        let line = Line(request);
         let start = match self.start() {
             Ok(start) => start,
             Err(error) => {
-                self.failed(&error, &Line::of(request), &mut response);
-                return done(response);
+                self.failed(&error, line, &mut exchange);
+                return exchange;
             }
         };
-        start.get().exchange().open(response);
+        start.get().current().open(exchange);
         let result = self.run(request, origin, body, &start);
-        let Some(mut response) = start.get().exchange().close() else {
-            unreachable!("the response was taken by someone else")
-        };
+        let mut exchange = start.get().current().close(self.py);
         match result {
-            Ok(result) => self.begin(request, result, start, response),
-            Err(error) => {
-                self.failed(&error, &Line::of(request), &mut response);
-                done(response)
-            }
+            Ok(result) => exchange = self.answer(&result, start.get(), exchange, line),
+            Err(error) => self.failed(&error, line, &mut exchange),
         }
-    }
-
-    fn pull(&mut self, stream: Stream, response: Response) -> Reply<Stream> {
-        self.step(stream, response)
-    }
-
-    fn close(&mut self, stream: Stream) {
-        self.close_iterable(&stream);
+        self.keep(start);
+        exchange
     }
 }

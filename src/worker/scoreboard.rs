@@ -166,6 +166,11 @@ impl Record {
         self.words[SUCCEEDED].load(Ordering::Acquire) != 0
     }
 
+    /// Notes that the oldest running request counts as if it had begun at `since`.
+    pub fn goes_on(self, since: u64) {
+        self.words[BUSY_SINCE].store(since, Ordering::Release);
+    }
+
     /// Notes the number of threads that run a request. The oldest request is the same as before.
     pub fn threads(self, number: usize) {
         self.store(THREADS_BUSY, number as u64);

@@ -36,6 +36,12 @@ pub struct Settings {
     pub max_body: u64,
     /// A body larger than this goes to a temporary file.
     pub body_in_memory: u64,
+    /// What the client does not accept of a response stays in memory up to this size.
+    pub response_in_memory: u64,
+    /// The maximum size of the temporary file for the rest; above it the thread waits for the client.
+    pub response_in_file: u64,
+    /// The maximum size of all responses of a worker that are held in memory and in files.
+    pub max_buffered: u64,
     /// The time in which the head of a request must arrive.
     #[serde(with = "seconds")]
     pub header_timeout: Duration,
@@ -109,6 +115,9 @@ mod tests {
             max_headers: 2,
             max_body: u64::MAX,
             body_in_memory: 3,
+            response_in_memory: 8,
+            response_in_file: 9,
+            max_buffered: 10,
             header_timeout: Duration::from_millis(1500),
             body_timeout: Duration::from_secs(2),
             write_timeout: Duration::ZERO,

@@ -5,12 +5,13 @@ use std::mem;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::core::Core;
 use super::{DRAIN_GRACE, LISTENERS, Server};
-use crate::client::{Client, Task};
+use crate::client::{Client, Link, Task};
 use crate::connection::{Connection, Phase};
 use crate::engine::Engine;
 use crate::handler::Observer;
-use crate::listener::Accepted;
+use crate::listener::{Accepted, Listener};
 use crate::request::Origin;
 use crate::timers::{NEVER, now};
 
@@ -28,20 +29,19 @@ const AT_ONCE: usize = 16;
 
 impl<E: Engine, O: Observer> Server<E, O> {
     fn may_accept(&self) -> bool {
-        self.pause == NEVER
-            && self.clients.len() < self.limits.max_connections
-            && self.engine.is_free()
+        self.core.may_accept() && self.engine.is_free()
     }
 
     /// Watches the listeners if a connection could be served now. The kernel wakes one worker only for a connection, so a
     /// worker that would leave it lying must not be among those that wait.
     pub(super) fn watch_listeners(&mut self) -> io::Result<()> {
-        let open = !self.draining && self.yielding == NEVER && self.may_accept();
-        let taken_from = self.open_listeners();
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
+        let open = !self.core.draining && self.core.yielding == NEVER && self.may_accept();
+        let core = &mut *self.core;
+        let taken_from = core.open_listeners();
+        for (index, listener) in core.listeners.iter_mut().enumerate() {
             match open && taken_from.contains(&index) {
-                true => listener.watch(&self.epoll, LISTENERS + index as u64)?,
-                false => listener.unwatch(&self.epoll),
+                true => listener.watch(&core.epoll, LISTENERS + index as u64)?,
+                false => listener.unwatch(&core.epoll),
             }
         }
         Ok(())
@@ -52,39 +52,46 @@ impl<E: Engine, O: Observer> Server<E, O> {
     pub(super) fn accept(&mut self, index: usize, turns: usize) {
         for taken in 0..turns.max(1) {
             // The first even when no thread is free any more since the wait: nobody else was woken for it.
-            let open = !self.draining && self.pause == NEVER && (taken == 0 || self.may_accept());
-            let Some(key) = open.then(|| self.accept_one(index)).flatten() else {
+            let core = &self.core;
+            let open = !core.draining && core.pause == NEVER && (taken == 0 || self.may_accept());
+            let Some(key) = open.then(|| self.core.accept_one(index)).flatten() else {
                 break;
             };
-            self.yielding = self.after(YIELD);
+            self.core.yielding = self.core.after(YIELD);
             self.go_on(key);
             // The kernel wakes the worker that has watched longest; to begin anew gives the others their turn, and so
             // connections that stay open are spread over the workers.
-            self.listeners[index].unwatch(&self.epoll);
+            let core = &mut *self.core;
+            match core.listeners.get_mut(index) {
+                Some(listener) => listener.unwatch(&core.epoll),
+                // It was asked for the end in that request.
+                None => return,
+            }
         }
-        if self.yielding != NEVER && !self.listeners[index].has_callers() {
-            self.yielding = NEVER;
+        let core = &mut *self.core;
+        if core.yielding != NEVER && !core.listeners.get(index).is_some_and(Listener::has_callers) {
+            core.yielding = NEVER;
         }
     }
 
     /// Takes those whom no other worker took while this one left them to it.
     pub(super) fn cease_to_yield(&mut self) {
-        if self.yielding > self.now {
+        if self.core.yielding > self.core.now {
             return;
         }
-        self.yielding = NEVER;
-        for index in self.open_listeners() {
+        self.core.yielding = NEVER;
+        for index in self.core.open_listeners() {
             for _ in 0..AT_ONCE {
-                if self.draining || !self.may_accept() {
+                if self.core.draining || !self.may_accept() {
                     return;
                 }
-                let Some(key) = self.accept_one(index) else {
-                    self.yielding = NEVER;
+                let Some(key) = self.core.accept_one(index) else {
+                    self.core.yielding = NEVER;
                     break;
                 };
-                self.yielding = self.after(YIELD);
+                self.core.yielding = self.core.after(YIELD);
                 self.go_on(key);
-                if self.yielding == NEVER {
+                if self.core.yielding == NEVER {
                     return;
                 }
             }
@@ -94,28 +101,63 @@ impl<E: Engine, O: Observer> Server<E, O> {
     /// Where all threads are busy all the time, the listeners are never watched. Those who have been waiting there a while,
     /// as all other workers are busy too, are taken in all the same, and get their turn among the connections that stay.
     pub(super) fn look_for_callers(&mut self) {
-        if self.next_look > self.now
-            || self.draining
-            || self.pause != NEVER
+        let core = &mut *self.core;
+        if core.next_look > core.now
+            || core.draining
+            || core.pause != NEVER
             || self.engine.is_free()
         {
             return;
         }
-        self.next_look = self.after(LOOK);
-        for index in self.open_listeners() {
-            if !self.listeners[index].is_left_alone() {
+        core.next_look = core.after(LOOK);
+        for index in self.core.open_listeners() {
+            if !self.core.listeners[index].is_left_alone() {
                 continue;
             }
             for _ in 0..AT_ONCE {
-                if self.clients.len() >= self.limits.max_connections {
+                if self.core.clients.len() >= self.core.limits.max_connections {
                     return;
                 }
-                let Some(key) = self.accept_one(index) else {
+                let Some(key) = self.core.accept_one(index) else {
                     break;
                 };
                 self.go_on(key);
             }
         }
+    }
+
+    /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. That has an
+    /// end also where more arrives than can be served: after a while all is taken before any more is served.
+    pub(super) fn drain(&mut self) {
+        if mem::replace(&mut self.core.draining, true) {
+            return;
+        }
+        let mut accepted = Vec::new();
+        let share_until = self.core.after(SHARED_QUEUE);
+        if !self.core.private && !self.core.observer.is_succeeded() {
+            for index in 0..self.core.listeners.len() {
+                while self.core.clients.len() < self.core.limits.max_connections
+                    && let Some(key) = self.core.accept_one(index)
+                {
+                    // The other workers empty the queue too: one after the other is served, to share them.
+                    if self.engine.is_free() && now() < share_until {
+                        self.go_on(key);
+                    } else {
+                        accepted.push(key);
+                    }
+                }
+            }
+        }
+        self.core.cease_to_accept();
+        for key in accepted {
+            self.go_on(key);
+        }
+    }
+}
+
+impl<O: Observer> Core<O> {
+    fn may_accept(&self) -> bool {
+        self.pause == NEVER && self.clients.len() < self.limits.max_connections
     }
 
     /// The listeners from which connections are taken.
@@ -128,19 +170,19 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     fn accept_one(&mut self, index: usize) -> Option<u64> {
-        match self.listeners[index].accept() {
+        match self.listeners.get_mut(index)?.accept() {
             Accepted::Connection(socket, peer) => {
                 self.exhausted = false;
-                let mut client = Client::new(
-                    socket,
-                    Connection::new(self.limits.clone()),
-                    Origin {
-                        listener: index,
-                        peer,
-                    },
-                );
-                client.deadline = self.after(self.limits.header_timeout);
-                let key = self.clients.insert(Box::new(client));
+                let origin = Origin {
+                    listener: index,
+                    peer,
+                };
+                let mut link = Link::new(socket, origin);
+                link.deadline = self.after(self.limits.header_timeout);
+                let key = self.clients.insert(Client {
+                    connection: Box::new(Connection::new(self.limits.clone())),
+                    link: Box::new(link),
+                });
                 self.observer.connections(self.clients.len());
                 Some(key)
             }
@@ -163,50 +205,27 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. That has an
-    /// end also where more arrives than can be served: after a while all is taken before any more is served.
-    pub(super) fn drain(&mut self) -> io::Result<()> {
-        if mem::replace(&mut self.draining, true) {
-            return Ok(());
-        }
-        let mut accepted = Vec::new();
-        let share_until = self.after(SHARED_QUEUE);
-        if !self.private && !self.observer.is_succeeded() {
-            for index in 0..self.listeners.len() {
-                while self.clients.len() < self.limits.max_connections
-                    && let Some(key) = self.accept_one(index)
-                {
-                    // The other workers empty the queue too: one after the other is served, to share them.
-                    if self.engine.is_free() && now() < share_until {
-                        self.go_on(key);
-                    } else {
-                        accepted.push(key);
-                    }
-                }
-            }
-        }
+    /// Lets go of the listeners, says so, and has idle connections end soon.
+    pub(super) fn cease_to_accept(&mut self) {
         // Closing a socket takes it out of epoll only when no other process holds it.
         for listener in &mut self.listeners {
             listener.unwatch(&self.epoll);
         }
         self.listeners.clear();
         self.observer.draining();
-        for key in accepted {
-            self.go_on(key);
-        }
         self.now = now();
         let grace = self.after(DRAIN_GRACE);
         for key in self.clients.keys() {
             if let Some(client) = self.clients.get_mut(key)
-                && matches!(client.task, Task::None)
+                && matches!(client.link.task, Task::None)
+                && !client.link.ready
                 && client.connection.phase() == Phase::Idle
-                && grace < client.deadline
+                && grace < client.link.deadline
             {
-                client.deadline = grace;
+                client.link.deadline = grace;
                 self.arm(key);
             }
         }
-        Ok(())
     }
 }
 
@@ -219,18 +238,16 @@ mod tests {
     use super::*;
     use crate::body::Body;
     use crate::engine::Inline;
+    use crate::exchange::Exchange;
     use crate::files::Files;
-    use crate::handler::{Handler, Next, Reply};
+    use crate::handler::Handler;
     use crate::limits::Limits;
     use crate::request::Request;
-    use crate::response::Response;
     use crate::server::Config;
 
     struct Empty;
 
     impl Handler for Empty {
-        type Stream = ();
-
         fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
             wait()
         }
@@ -240,22 +257,13 @@ mod tests {
             _: Request<'_>,
             _: &Origin,
             _: Body,
-            mut response: Response,
-        ) -> Reply<()> {
-            response.begin(b"204 No Content").unwrap();
-            response.finish(Some(0));
-            response.end();
-            self.pull((), response)
+            mut exchange: Exchange,
+        ) -> Exchange {
+            exchange.begin(b"204 No Content").unwrap();
+            exchange.finish(Some(0));
+            exchange.end();
+            exchange
         }
-
-        fn pull(&mut self, (): (), response: Response) -> Reply<()> {
-            Reply {
-                response,
-                next: Next::Done,
-            }
-        }
-
-        fn close(&mut self, (): ()) {}
     }
 
     struct Unseen;
@@ -263,6 +271,7 @@ mod tests {
     impl Observer for Unseen {
         fn connections(&mut self, _: usize) {}
         fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+        fn goes_on(&mut self, _: u64) {}
         fn threads(&mut self, _: usize) {}
         fn idle(&mut self) {}
         fn answered(&mut self, _: u16, _: u64) {}
@@ -309,26 +318,26 @@ mod tests {
         server.accept(0, 0);
         server.cease_to_yield();
         server.watch_listeners().unwrap();
-        assert_eq!(server.clients.len(), 1);
-        assert!(!server.listeners[0].is_watched());
-        assert!(server.yielding <= server.after(YIELD));
+        assert_eq!(server.core.clients.len(), 1);
+        assert!(!server.core.listeners[0].is_watched());
+        assert!(server.core.yielding <= server.core.after(YIELD));
 
-        server.now += 1_000_000;
+        server.core.now += 1_000_000;
         server.cease_to_yield();
         server.watch_listeners().unwrap();
-        assert_eq!(server.clients.len(), 3, "nobody else took them");
-        assert!(server.listeners[0].is_watched());
+        assert_eq!(server.core.clients.len(), 3, "nobody else took them");
+        assert!(server.core.listeners[0].is_watched());
     }
 
     #[test]
     fn a_crowd_of_silent_connections_is_taken_in_by_and_by() {
         let (mut server, _clients) = waiting(2 * AT_ONCE, b"");
         server.accept(0, 0);
-        server.now += 1_000_000;
+        server.core.now += 1_000_000;
         server.cease_to_yield();
         server.watch_listeners().unwrap();
-        assert_eq!(server.clients.len(), 1 + AT_ONCE);
-        assert!(!server.listeners[0].is_watched());
+        assert_eq!(server.core.clients.len(), 1 + AT_ONCE);
+        assert!(!server.core.listeners[0].is_watched());
     }
 
     #[test]
@@ -337,7 +346,7 @@ mod tests {
             let (mut server, _clients) = waiting(clients, sent);
             server.accept(0, 0);
             server.watch_listeners().unwrap();
-            assert!(server.listeners[0].is_watched(), "{clients} clients");
+            assert!(server.core.listeners[0].is_watched(), "{clients} clients");
         }
     }
 
@@ -348,9 +357,9 @@ mod tests {
         clients[0]
             .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
             .unwrap();
-        let key = server.clients.keys()[0];
+        let key = server.core.clients.keys()[0];
         server.event(key, rustix::event::epoll::EventFlags::IN);
         server.watch_listeners().unwrap();
-        assert!(server.listeners[0].is_watched());
+        assert!(server.core.listeners[0].is_watched());
     }
 }

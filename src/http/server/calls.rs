@@ -1,147 +1,189 @@
-//! Requests on their way to the handler, and its replies on their way back.
+//! Requests on their way to the handler, and its responses on their way back.
 
 use std::mem;
 
 use super::Server;
+use super::between::NOT_COUNTED;
+use super::core::Core;
+use crate::body::Body;
 use crate::client::{Client, Task};
 use crate::connection::Phase;
-use crate::engine::{Engine, Work};
-use crate::files::Part;
-use crate::handler::{Next, Observer, Reply};
-use crate::request::Request;
+use crate::engine::{Answer, Engine, Report};
+use crate::handler::Observer;
 use crate::response::Response;
-use crate::timers::{NEVER, now};
+use crate::timers::{Instant, NEVER, now};
 
 impl<E: Engine, O: Observer> Server<E, O> {
-    /// Takes replies from the pool's threads.
+    /// Takes reports from the pool's threads.
     pub(super) fn collect(&mut self) {
-        while let Some((key, reply)) = self.engine.collect() {
-            self.now = now();
-            self.running.retain(|(running, _)| *running != key);
-            self.note_running();
-            let Some(mut client) = self.clients.lend(key) else {
+        while let Some((key, report)) = self.engine.collect() {
+            self.core.now = now();
+            let Some(client) = self.core.hear(key, report) else {
                 continue;
             };
-            self.take_reply(&mut client, reply);
             self.drive(key, client);
         }
     }
 
-    pub(super) fn dispatch(&mut self, key: u64, client: &mut Client<E::Stream>) {
-        self.yielding = NEVER;
-        client.began = now();
-        client.waiting = Phase::Done;
-        client.body_since = NEVER;
-        client.deadline = NEVER;
-        let keep = client.connection.keep_alive() && !self.draining;
-        let body = client.connection.take_body();
-        let request = client.connection.request();
-        let head_only = request.method() == b"HEAD";
-        let mut response = Response::new(
-            mem::take(&mut self.spare),
-            request.is_http11(),
-            head_only,
-            keep,
-        );
-        if !self.files.is_empty() {
-            match self.files.answer(request, response) {
-                Ok((mut response, part)) => {
-                    client.out = response.take_out();
-                    client.task = match part {
-                        Some(Part {
-                            file,
-                            offset,
-                            length,
-                        }) => {
-                            let left = response.pass(length);
-                            Task::File {
-                                file,
-                                offset,
-                                left,
-                                stream: None,
-                                response,
-                            }
-                        }
-                        None => Task::Ended(response),
-                    };
-                    return;
-                }
-                Err(back) => response = back,
-            }
-        }
-        match body {
-            Ok(body) => {
-                self.running.push_back((key, client.began));
-                match self.running.len() {
-                    1 => self.observer.busy(client.began, 1, request),
-                    threads => self.observer.threads(threads),
-                }
-                let work = Work::Call {
-                    request,
-                    origin: client.origin,
-                    body,
-                    response,
-                };
-                let reply = self.engine.submit(key, work);
-                self.submitted(client, reply);
-            }
+    /// Has the handler answer the request that is there.
+    pub(super) fn dispatch(&mut self, key: u64, mut client: Client) -> Client {
+        let core = &mut *self.core;
+        core.yielding = NEVER;
+        let mut response = core.respond(&mut client);
+        match client.connection.take_body() {
+            Ok(body) => self.submit(key, client, body, response),
             Err(error) => {
                 log::error!(
                     "could not read a request body back from its temporary file: {error}; answering 500"
                 );
                 response.fail(500, "the request body could not be read\n");
-                self.take_reply(
-                    client,
-                    Reply {
-                        response,
-                        next: Next::Done,
-                    },
-                );
+                let part = None;
+                core.take_answer(&mut client, Answer { response, part });
+                client
             }
         }
     }
 
-    pub(super) fn submit(
-        &mut self,
-        key: u64,
-        client: &mut Client<E::Stream>,
-        work: Work<Request<'_>, E::Stream>,
-    ) {
-        let now = now();
-        self.running.push_back((key, now));
-        match self.running.len() {
-            1 => self.observer.busy(now, 1, client.connection.request()),
-            threads => self.observer.threads(threads),
+    fn submit(&mut self, key: u64, mut client: Client, body: Body, response: Response) -> Client {
+        let core = &mut *self.core;
+        let began = client.link.began;
+        core.running.push_back((key, began));
+        match core.running.len() {
+            1 => core.observer.busy(began, 1, client.connection.request()),
+            threads => core.observer.threads(threads),
         }
-        let reply = self.engine.submit(key, work);
-        self.submitted(client, reply);
+        client.link.task = Task::Running;
+        let (mut client, answer) = self
+            .engine
+            .submit(&mut self.core, key, client, body, response);
+        if let Some(answer) = answer {
+            self.core.running.pop_front();
+            self.core.take_answer(&mut client, answer);
+        }
+        client
+    }
+}
+
+impl<O: Observer> Core<O> {
+    /// A response to the request that is there, whose time begins.
+    fn respond(&mut self, client: &mut Client) -> Response {
+        let link = &mut client.link;
+        link.began = now();
+        link.silent_since = link.began;
+        link.waiting = Phase::Done;
+        link.body_since = NEVER;
+        link.deadline = NEVER;
+        let keep = client.connection.keep_alive() && !self.draining;
+        let request = client.connection.request();
+        let head_only = request.method() == b"HEAD";
+        Response::new(
+            mem::take(&mut self.spare),
+            request.is_http11(),
+            head_only,
+            keep,
+        )
     }
 
-    fn submitted(&mut self, client: &mut Client<E::Stream>, reply: Option<Reply<E::Stream>>) {
-        match reply {
-            Some(reply) => {
-                self.now = now();
-                if let Some((_, began)) = self.running.pop_front() {
-                    self.cork.called(self.now.saturating_sub(began));
-                    if self.cork.is_due(self.now) {
-                        // This client is not in its place.
-                        client.push();
-                        self.push();
+    /// Answers a request for a static file; whether it was one.
+    #[inline(always)]
+    pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
+        if self.files.is_empty() || !self.files.is_meant(client.connection.request()) {
+            return false;
+        }
+        self.yielding = NEVER;
+        let response = self.respond(client);
+        // A request for a file has no use for its body.
+        drop(client.connection.take_body());
+        let request = client.connection.request();
+        let (response, part) = self.files.answer(request, response);
+        let part = part.map(Box::new);
+        self.take_answer(client, Answer { response, part });
+        true
+    }
+
+    fn take_answer(&mut self, client: &mut Client, answer: Answer) {
+        let Answer { mut response, part } = answer;
+        let link = &mut client.link;
+        let last = response.take_out();
+        match last.is_empty() && last.capacity() > 0 && last.capacity() <= super::KEPT_OUTPUT {
+            true => self.spare = last,
+            false => link.finish(last),
+        }
+        if part.is_some() && response.ends_with_connection() {
+            link.reset_at_death(true);
+        }
+        link.task = match part {
+            Some(part) => Task::File {
+                file: part.file,
+                offset: part.offset,
+                left: part.length,
+                response,
+            },
+            None => Task::Ended(response),
+        };
+    }
+
+    /// A thread of the pool tells about its request. Gives the connection back if it goes on.
+    fn hear(&mut self, key: u64, report: Report) -> Option<Client> {
+        let since = match report {
+            Report::Piece(_) | Report::Alive => Some(self.now),
+            Report::Waiting => Some(NOT_COUNTED),
+            Report::Done(_) => None,
+        };
+        let quiet = matches!(report, Report::Alive);
+        self.restart(key, since);
+        let mut client = self.clients.lend(key)?;
+        let link = &mut client.link;
+        let left = matches!(link.task, Task::Left);
+        match report {
+            Report::Piece(backlog) => {
+                backlog.end_to_tell();
+                if left {
+                    backlog.leave();
+                } else {
+                    if backlog.is_closing() {
+                        link.reset_at_death(true);
                     }
+                    link.backlog = Some(backlog);
                 }
-                self.observer.idle();
-                self.take_reply(client, reply);
             }
-            None => {
-                client.task = Task::Running;
-                client.deadline = NEVER;
+            Report::Alive | Report::Waiting => {}
+            Report::Done(mut answer) => {
+                if left {
+                    answer.response.cut();
+                    link.task = Task::Ended(answer.response);
+                    self.close(key, client);
+                    return None;
+                }
+                self.take_answer(&mut client, *answer);
+                return Some(client);
             }
         }
+        if !left {
+            // So that it is seen when the client leaves.
+            link.broken |= link.watch(&self.epoll, key, false).is_err();
+            link.broken |= quiet && link.is_silent(self.now);
+        }
+        Some(client)
+    }
+
+    /// A running request counts from `since` on; none when it is over.
+    fn restart(&mut self, key: u64, since: Option<Instant>) {
+        match since {
+            Some(since) => {
+                if let Some(entry) = self.running.iter_mut().find(|entry| entry.0 == key) {
+                    entry.1 = since;
+                }
+            }
+            None => self.running.retain(|(running, _)| *running != key),
+        }
+        self.note_running();
     }
 
     /// Tells the observer of the oldest request that runs on the pool.
-    pub(super) fn note_running(&mut self) {
-        match self.running.front() {
+    fn note_running(&mut self) {
+        let oldest = self.running.iter().min_by_key(|(_, since)| *since);
+        match oldest {
             Some(&(key, since)) => {
                 if let Some(client) = self.clients.get(key) {
                     self.observer
@@ -150,32 +192,5 @@ impl<E: Engine, O: Observer> Server<E, O> {
             }
             None => self.observer.idle(),
         }
-    }
-
-    fn take_reply(&mut self, client: &mut Client<E::Stream>, reply: Reply<E::Stream>) {
-        let Reply { mut response, next } = reply;
-        client.out = response.take_out();
-        if response.ends_with_connection() && !matches!(next, Next::Done) {
-            client.reset_at_death(true);
-        }
-        client.task = match next {
-            Next::Done => Task::Ended(response),
-            Next::More(stream) => Task::Parked(stream, response),
-            Next::File {
-                file,
-                offset,
-                length,
-                stream,
-            } => {
-                let left = response.pass(length);
-                Task::File {
-                    file,
-                    offset,
-                    left,
-                    stream: Some(stream),
-                    response,
-                }
-            }
-        };
     }
 }

@@ -1,4 +1,4 @@
-//! One connection's turn: write, go on with the response, read, call the handler; as far as it goes without waiting.
+//! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
 use std::os::fd::AsFd;
@@ -6,137 +6,124 @@ use std::time::Duration;
 
 use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::connect_unspec;
 
-use super::{DRAIN_GRACE, KEPT_OUTPUT, Server};
+use super::core::Core;
+use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::access::Entry;
-use crate::client::{Client, Flow, Task};
+use crate::client::{Client, FILE_PIECE, Flow, Link, Task};
 use crate::connection::{Event, Phase};
-use crate::engine::{Engine, Work};
 use crate::handler::Observer;
 use crate::response::Response;
 use crate::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
-const STEPS: usize = 16;
+pub(super) const STEPS: usize = 16;
 /// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
 /// resets the connection and takes the answer away (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
-/// Bytes of a file given to the kernel at a time.
-const FILE_PIECE: u64 = 256 * 1024;
-
 /// How a connection's turn ended.
-enum Turn {
+pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
     Wait,
     /// It could go on.
     Queue,
+    /// A request is there for the handler.
+    Ready,
     /// It is over.
     Close,
 }
 
-type Tenant<E> = Box<Client<<E as Engine>::Stream>>;
-
-impl<E: Engine, O: Observer> Server<E, O> {
-    pub(super) fn go_on(&mut self, key: u64) {
-        if let Some(client) = self.clients.lend(key) {
-            self.drive(key, client);
-        }
-    }
-
-    pub(super) fn drive(&mut self, key: u64, mut client: Tenant<E>) {
-        match self.turn(key, &mut client) {
-            Turn::Close => self.close(key, &mut client),
-            Turn::Wait => {
-                self.clients.give_back(key, client);
-                self.arm(key);
-            }
-            Turn::Queue => {
-                if !mem::replace(&mut client.queued, true) {
+impl<O: Observer> Core<O> {
+    /// Puts the connection where it belongs after its turn.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, key: u64, mut client: Client, turn: Turn) {
+        match turn {
+            Turn::Close => return self.close(key, client),
+            Turn::Wait => {}
+            Turn::Queue | Turn::Ready => {
+                if !mem::replace(&mut client.link.queued, true) {
                     self.queue.push_back(key);
                 }
-                self.clients.give_back(key, client);
-                self.arm(key);
             }
         }
+        self.arm_link(key, &mut client.link);
+        self.clients.give_back(key, client);
     }
 
-    pub(super) fn close(&mut self, key: u64, client: &mut Client<E::Stream>) {
-        let task = mem::replace(&mut client.task, Task::None);
-        if let Task::Parked(_, response) | Task::File { response, .. } | Task::Ended(response) =
-            &task
-            && client.logged < client.began
-        {
-            self.log_access(client, response);
+    /// Ends the connection; one whose request a thread is in, when that has come back.
+    pub(super) fn close(&mut self, key: u64, mut client: Client) {
+        let task = mem::take(&mut client.link.task);
+        if let Task::Running | Task::Left = task {
+            client.link.leave();
+            self.clients.give_back(key, client);
+            return;
         }
+        if let Task::File { response, .. } | Task::Ended(response) = &task
+            && client.link.logged < client.link.began
+        {
+            self.log_access(&mut client, response);
+        }
+        let link = &mut client.link;
         let breaks_off = match &task {
-            Task::Parked(_, response) | Task::File { response, .. } => {
-                response.ends_with_connection()
-            }
+            Task::File { response, .. } => response.ends_with_connection(),
             Task::Ended(response) => {
-                response.ends_with_connection() && (response.is_cut() || client.has_output())
+                response.ends_with_connection() && (response.is_cut() || link.has_output())
             }
             _ => false,
         };
-        let stream = match task {
-            Task::Parked(stream, _) => Some(stream),
-            Task::File { stream, .. } => stream,
-            _ => None,
-        };
-        if let Some(stream) = stream {
-            // It is the application's code, too, and may hang.
-            self.observer
-                .busy(now(), self.running.len() + 1, client.connection.request());
-            self.engine.submit(key, Work::Close(stream));
-            self.note_running();
-        }
         // Either end must reach the client even if the application has forked: its child holds the socket, too.
         if breaks_off {
-            // An orderly end would pass for the end of the body. On TCP this resets the connection (RFC 9293 section 3.10.5,
-            // ABORT); a Unix socket knows no such end.
-            let _ = connect_unspec(&client.socket);
+            link.abort();
         }
-        let _ = client.end();
+        let _ = link.end();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
 
-    fn turn(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
-        client.queued = false;
-        for _ in 0..STEPS {
-            if client.has_output() {
+    pub(super) fn turn(&mut self, key: u64, client: &mut Client, steps: &mut usize) -> Turn {
+        client.link.queued = false;
+        while *steps > 0 {
+            *steps -= 1;
+            let link = &mut client.link;
+            if link.broken {
+                return match link.task {
+                    Task::Left => Turn::Wait,
+                    _ => Turn::Close,
+                };
+            }
+            if link.has_output() {
+                if link.blocked {
+                    return self.wait_to_write(key, link);
+                }
                 match self.flush(key, client) {
+                    Flow::Done if client.link.has_output() => continue,
                     Flow::Done => {}
-                    Flow::Blocked => return self.wait_to_write(key, client),
+                    Flow::Blocked => return self.wait_to_write(key, &mut client.link),
                     Flow::Gone => return Turn::Close,
                 }
             }
-            match mem::replace(&mut client.task, Task::None) {
+            let link = &mut client.link;
+            match mem::take(&mut link.task) {
                 Task::None => {
                     if let Some(turn) = self.read(key, client) {
                         return turn;
                     }
                 }
-                Task::Running => {
-                    client.task = Task::Running;
-                    client.deadline = NEVER;
+                task @ (Task::Running | Task::Left) => {
+                    link.task = task;
+                    link.deadline = NEVER;
                     return Turn::Wait;
-                }
-                Task::Parked(stream, mut response) => {
-                    response.give_out(mem::take(&mut self.spare));
-                    self.submit(key, client, Work::Pull { stream, response });
                 }
                 Task::File {
                     file,
                     mut offset,
                     mut left,
-                    stream,
                     mut response,
                 } => {
                     let sent = match left {
                         0 => Ok(0),
                         _ => sendfile(
-                            client.socket.as_fd(),
+                            link.socket.as_fd(),
                             &file,
                             Some(&mut offset),
                             left.min(FILE_PIECE) as usize,
@@ -147,30 +134,25 @@ impl<E: Engine, O: Observer> Server<E, O> {
                             // A file that became shorter meanwhile is a response that breaks off.
                             if left > 0 {
                                 response.cut();
+                            } else {
+                                response.end();
                             }
-                            client.task = match stream {
-                                Some(stream) => Task::Parked(stream, response),
-                                None => {
-                                    response.end();
-                                    Task::Ended(response)
-                                }
-                            };
+                            link.task = Task::Ended(response);
                         }
                         other => {
                             left -= other.unwrap_or(0) as u64;
-                            client.task = Task::File {
+                            link.task = Task::File {
                                 file,
                                 offset,
                                 left,
-                                stream,
                                 response,
                             };
                             match other {
                                 Ok(n) => {
                                     self.observer.sent(n);
-                                    client.deadline = NEVER;
+                                    link.deadline = NEVER;
                                 }
-                                Err(Errno::AGAIN) => return self.wait_to_write(key, client),
+                                Err(Errno::AGAIN) => return self.wait_to_write(key, link),
                                 Err(Errno::INTR) => {}
                                 Err(_) => return Turn::Close,
                             }
@@ -180,16 +162,16 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 Task::Ended(response) => match self.ended(client, &response) {
                     Some(Turn::Close) => {
                         // How it ended decides how the connection does.
-                        client.task = Task::Ended(response);
+                        client.link.task = Task::Ended(response);
                         return Turn::Close;
                     }
                     Some(turn) => return turn,
                     None => {}
                 },
-                Task::Rejected => match client.end() {
-                    Ok(()) if !client.eof => {
-                        client.task = Task::Lingering;
-                        client.deadline = self.after(LINGER.min(if self.draining {
+                Task::Rejected => match link.end() {
+                    Ok(()) if !link.eof => {
+                        link.task = Task::Lingering;
+                        link.deadline = self.after(LINGER.min(if self.draining {
                             DRAIN_GRACE
                         } else {
                             LINGER
@@ -198,12 +180,12 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     _ => return Turn::Close,
                 },
                 Task::Lingering => {
-                    client.task = Task::Lingering;
-                    if !client.readable {
-                        return self.wait_to_read(key, client);
+                    link.task = Task::Lingering;
+                    if !link.readable {
+                        return self.wait_to_read(key, link);
                     }
                     // Reading on without end would serve the client; the deadline stands.
-                    if client.read(&mut self.buffer).is_err() || client.eof {
+                    if link.read(&mut self.buffer).is_err() || link.eof {
                         return Turn::Close;
                     }
                 }
@@ -213,70 +195,68 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     /// Parses what was received, or else receives.
-    fn read(&mut self, key: u64, client: &mut Client<E::Stream>) -> Option<Turn> {
-        match client.connection.advance() {
-            Event::Wait if client.readable => {
-                let Ok(n) = client.read(&mut self.buffer) else {
+    fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+        let Client { connection, link } = client;
+        match connection.advance() {
+            Event::Wait if link.readable => {
+                let Ok(n) = link.read(&mut self.buffer) else {
                     return Some(Turn::Close);
                 };
-                client.connection.receive(&self.buffer[..n]);
-                if n > 0 && client.waiting == Phase::Body {
-                    client.waiting = Phase::Done;
-                    client.body_bytes += n as u64;
+                connection.receive(&self.buffer[..n]);
+                if n > 0 && link.waiting == Phase::Body {
+                    link.waiting = Phase::Done;
+                    link.body_bytes += n as u64;
                 }
                 None
             }
             // Also in the middle of a request: a body that was cut short never reaches the application.
-            Event::Wait if client.eof => Some(Turn::Close),
+            Event::Wait if link.eof => Some(Turn::Close),
             Event::Wait => {
-                let phase = client.connection.phase();
-                if phase != client.waiting {
-                    client.waiting = phase;
+                let phase = connection.phase();
+                if phase != link.waiting {
+                    link.waiting = phase;
                     let most = self.limits.body_timeout;
-                    client.deadline = self.after(match phase {
-                        Phase::Body => most.min(client.body_patience(self.now, most)),
+                    link.deadline = self.after(match phase {
+                        Phase::Body => most.min(link.body_patience(self.now, most)),
                         Phase::Idle if self.draining => DRAIN_GRACE,
                         Phase::Idle => self.limits.keepalive_timeout,
                         Phase::Head => self.limits.header_timeout,
                         Phase::Done => most,
                     });
                 }
-                Some(self.wait_to_read(key, client))
+                Some(self.wait_to_read(key, link))
             }
             Event::Continue => {
-                client
-                    .out
-                    .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 None
             }
             Event::Reject(reject) => {
                 log::debug!(
                     "refused a request of {:?}: {} {}",
-                    client.origin.peer,
+                    link.origin.peer,
                     reject.status,
                     reject.why
                 );
-                reject.answer(&mut client.out);
-                client.task = Task::Rejected;
+                reject.answer(&mut link.out);
+                link.task = Task::Rejected;
                 self.log_refusal(client, reject.status);
                 None
             }
-            Event::Request => {
-                self.dispatch(key, client);
-                None
-            }
+            Event::Request if self.answer_file(client) => None,
+            Event::Request => Some(Turn::Ready),
         }
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
-    fn ended(&mut self, client: &mut Client<E::Stream>, response: &Response) -> Option<Turn> {
-        let microseconds = self.now.saturating_sub(client.began) / 1000;
+    fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
+        let microseconds = self.now.saturating_sub(client.link.began) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.log_access(client, response);
+        client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
             if client.connection.has_input() && !response.is_cut() {
-                client.task = Task::Rejected;
+                client.link.task = Task::Rejected;
                 return None;
             }
             return Some(Turn::Close);
@@ -289,25 +269,26 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     /// Notes a response in the access log, also one that broke off.
-    fn log_access(&mut self, client: &mut Client<E::Stream>, response: &Response) {
+    fn log_access(&mut self, client: &mut Client, response: &Response) {
         let Some(access) = &mut self.access else {
             return;
         };
-        client.logged = client.began;
+        let link = &mut client.link;
+        link.logged = link.began;
         access.note(&Entry {
-            peer: client.origin.peer,
+            peer: link.origin.peer,
             request: Some(client.connection.request()),
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(client.began) / 1000,
+            microseconds: now().saturating_sub(link.began) / 1000,
         });
     }
 
     /// Notes a request that was not understood, or did not come whole.
-    pub(super) fn log_refusal(&mut self, client: &Client<E::Stream>, status: u16) {
+    pub(super) fn log_refusal(&mut self, client: &Client, status: u16) {
         if let Some(access) = &mut self.access {
             access.note(&Entry {
-                peer: client.origin.peer,
+                peer: client.link.origin.peer,
                 request: None,
                 status,
                 bytes: 0,
@@ -316,18 +297,20 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn flush(&mut self, key: u64, client: &mut Client<E::Stream>) -> Flow {
+    fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
-        let (flow, sent) = client.flush(hold);
-        if hold && matches!(flow, Flow::Done) {
+        let link = &mut client.link;
+        let (flow, sent) = link.flush(hold);
+        if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }
         if sent > 0 {
             self.observer.sent(sent);
-            client.deadline = NEVER;
+            link.deadline = NEVER;
+            link.silent_since = self.now;
         }
-        if !client.has_output() && client.out.capacity() <= KEPT_OUTPUT {
-            self.spare = mem::take(&mut client.out);
+        if flow == Flow::Done && !link.has_output() && link.out.capacity() <= KEPT_OUTPUT {
+            self.spare = mem::take(&mut link.out);
         }
         flow
     }
@@ -337,30 +320,30 @@ impl<E: Engine, O: Observer> Server<E, O> {
         self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
-                client.push();
+                client.link.push();
             }
         }
     }
 
-    fn wait_to_read(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
-        self.watch(key, client, false)
+    fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
+        self.watch(key, link, false)
     }
 
-    fn wait_to_write(&mut self, key: u64, client: &mut Client<E::Stream>) -> Turn {
-        if let Task::Ended(response) = &client.task
+    fn wait_to_write(&mut self, key: u64, link: &mut Link) -> Turn {
+        if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
-            client.reset_at_death(true);
+            link.reset_at_death(true);
         }
-        if client.deadline == NEVER || client.waiting != Phase::Done {
-            client.waiting = Phase::Done;
-            client.deadline = self.after(self.limits.write_timeout);
+        if link.deadline == NEVER || link.waiting != Phase::Done {
+            link.waiting = Phase::Done;
+            link.deadline = self.after(self.limits.write_timeout);
         }
-        self.watch(key, client, true)
+        self.watch(key, link, true)
     }
 
-    fn watch(&mut self, key: u64, client: &mut Client<E::Stream>, write: bool) -> Turn {
-        match client.watch(&self.epoll, key, write) {
+    fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
+        match link.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {
                 log::error!("could not watch a connection: {error}; closing it");

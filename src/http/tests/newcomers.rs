@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Running, start};
-use preforkd_http::{Body, Handler, Next, Origin, Reply, Request, Response};
+use preforkd_http::{Body, Exchange, Handler, Limits, Origin, Request};
 
 const CLIENTS: usize = 8;
 /// Requests that each client who stays has sent ahead.
@@ -26,8 +26,6 @@ struct Noting {
 }
 
 impl Handler for Noting {
-    type Stream = ();
-
     fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
         wait()
     }
@@ -37,8 +35,8 @@ impl Handler for Noting {
         request: Request<'_>,
         _: &Origin,
         _: Body,
-        mut response: Response,
-    ) -> Reply<()> {
+        mut exchange: Exchange,
+    ) -> Exchange {
         let path = String::from_utf8_lossy(request.path()).into_owned();
         if path == "/gate" {
             self.entered.send(()).unwrap();
@@ -46,23 +44,11 @@ impl Handler for Noting {
         }
         thread::sleep(self.takes);
         self.order.lock().unwrap().push(path);
-        response.begin(b"200 OK").unwrap();
-        response.finish(Some(0));
-        response.end();
-        Reply {
-            response,
-            next: Next::Done,
-        }
+        exchange.begin(b"200 OK").unwrap();
+        exchange.finish(Some(0));
+        exchange.end();
+        exchange
     }
-
-    fn pull(&mut self, (): (), response: Response) -> Reply<()> {
-        Reply {
-            response,
-            next: Next::Done,
-        }
-    }
-
-    fn close(&mut self, (): ()) {}
 }
 
 fn get(path: &str) -> String {
@@ -91,7 +77,7 @@ fn play(threads: usize, takes: Duration) -> Vec<String> {
         gate: Arc::new(Mutex::new(gate)),
         takes,
     };
-    let running: Running = start(threads, noting);
+    let running: Running = start(threads, Limits::default(), noting);
     let mut stay: Vec<TcpStream> = (0..CLIENTS).map(|_| running.connect()).collect();
     for client in &mut stay {
         client.write_all(get("/first").as_bytes()).unwrap();

@@ -9,7 +9,7 @@ use std::thread;
 
 use common::{Running, config, start};
 use preforkd_http::server::serve_inline;
-use preforkd_http::{Body, Handler, Next, Observer, Origin, Reply, Request, Response};
+use preforkd_http::{Body, Exchange, Handler, Limits, Observer, Origin, Request, Sent};
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Echoes the body; under /stream in pieces without a length.
@@ -17,8 +17,6 @@ use rustix::event::{EventfdFlags, eventfd};
 struct Echo;
 
 impl Handler for Echo {
-    type Stream = Vec<u8>;
-
     fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
         wait()
     }
@@ -28,44 +26,26 @@ impl Handler for Echo {
         request: Request<'_>,
         _: &Origin,
         mut body: Body,
-        mut response: Response,
-    ) -> Reply<Vec<u8>> {
+        mut exchange: Exchange,
+    ) -> Exchange {
         let mut data = Vec::new();
         body.read_to_end(&mut data).unwrap();
-        response.begin(b"200 OK").unwrap();
+        exchange.begin(b"200 OK").unwrap();
         if request.path() == b"/stream" {
-            response.finish(None);
-            return Reply {
-                response,
-                next: Next::More(data),
-            };
+            exchange.finish(None);
+            for piece in data.chunks(10_000) {
+                exchange.write(piece);
+                if exchange.send() == Sent::Full {
+                    exchange.wait();
+                }
+            }
+        } else {
+            exchange.finish(Some(data.len() as u64));
+            exchange.write(&data);
         }
-        response.finish(Some(data.len() as u64));
-        response.write(&data);
-        response.end();
-        Reply {
-            response,
-            next: Next::Done,
-        }
+        exchange.end();
+        exchange
     }
-
-    fn pull(&mut self, mut stream: Vec<u8>, mut response: Response) -> Reply<Vec<u8>> {
-        let piece: Vec<u8> = stream.drain(..stream.len().min(10_000)).collect();
-        response.write(&piece);
-        if stream.is_empty() {
-            response.end();
-            return Reply {
-                response,
-                next: Next::Done,
-            };
-        }
-        Reply {
-            response,
-            next: Next::More(stream),
-        }
-    }
-
-    fn close(&mut self, _: Vec<u8>) {}
 }
 
 /// Sends a request whose answer ends the connection; the whole answer.
@@ -87,7 +67,7 @@ fn ask(running: &Running, path: &str, body: &[u8]) -> Vec<u8> {
 #[test]
 fn requests_are_answered_and_the_server_stops() {
     for threads in [0, 1, 3] {
-        let running = start(threads, Echo);
+        let running = start(threads, Limits::default(), Echo);
         for size in [0, 1, 10, 100_000, 3_000_000] {
             let body: Vec<u8> = (0..size).map(|i: usize| (i % 251) as u8).collect();
             let answer = ask(&running, "/", &body);
@@ -106,7 +86,7 @@ fn requests_are_answered_and_the_server_stops() {
 #[test]
 fn many_connections_at_once() {
     for threads in [0, 2] {
-        let running = start(threads, Echo);
+        let running = start(threads, Limits::default(), Echo);
         let mut clients: Vec<TcpStream> = (0..200).map(|_| running.connect()).collect();
         for round in 0..3 {
             for (n, client) in clients.iter_mut().enumerate() {
@@ -135,7 +115,7 @@ fn many_connections_at_once() {
 
 #[test]
 fn a_rejected_client_reads_its_answer_though_it_goes_on_sending() {
-    let running = start(0, Echo);
+    let running = start(0, Limits::default(), Echo);
     let mut stream = running.connect();
     stream
         .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n")
@@ -158,6 +138,7 @@ struct Latecomer {
 impl Observer for Latecomer {
     fn connections(&mut self, _: usize) {}
     fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+    fn goes_on(&mut self, _: u64) {}
     fn threads(&mut self, _: usize) {}
     fn idle(&mut self) {}
     fn answered(&mut self, _: u16, _: u64) {}
@@ -188,7 +169,7 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
             listener: listener.try_clone().unwrap(),
             late: Arc::clone(&late),
         };
-        let config = config(listener.try_clone().unwrap(), stop);
+        let config = config(Limits::default(), listener.try_clone().unwrap(), stop);
         serve_inline(config, &mut Echo, observer).unwrap();
 
         listener.set_nonblocking(true).unwrap();

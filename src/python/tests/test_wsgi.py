@@ -343,7 +343,7 @@ class Wsgi:
     def test_a_slow_reader_does_not_hold_others(self):
         slow = [self.client() for _ in range(8)]
         for client in slow:
-            client.send(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
         for client in slow:
             client.until(b"xxx")
         for _ in range(20):

@@ -17,6 +17,7 @@ pub struct Silent;
 impl Observer for Silent {
     fn connections(&mut self, _: usize) {}
     fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
+    fn goes_on(&mut self, _: u64) {}
     fn threads(&mut self, _: usize) {}
     fn idle(&mut self) {}
     fn answered(&mut self, _: u16, _: u64) {}
@@ -27,10 +28,10 @@ impl Observer for Silent {
     fn draining(&mut self) {}
 }
 
-/// Serves one listener with the usual limits.
-pub fn config(listener: TcpListener, stop: OwnedFd) -> Config {
+/// Serves one listener.
+pub fn config(limits: Limits, listener: TcpListener, stop: OwnedFd) -> Config {
     Config {
-        limits: Arc::new(Limits::default()),
+        limits: Arc::new(limits),
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
@@ -48,11 +49,15 @@ pub struct Running {
 }
 
 /// Serves with so many threads for the handler; with none, on the loop's own.
-pub fn start<H: Handler + Clone + Send + 'static>(threads: usize, handler: H) -> Running {
+pub fn start<H: Handler + Clone + Send + 'static>(
+    threads: usize,
+    limits: Limits,
+    handler: H,
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let config = config(listener, stop.as_fd().try_clone_to_owned().unwrap());
+    let config = config(limits, listener, stop.as_fd().try_clone_to_owned().unwrap());
     let thread = thread::spawn(move || {
         let mut handler = handler;
         if threads == 0 {
@@ -89,9 +94,14 @@ impl Running {
         stream
     }
 
+    /// Asks it to end.
+    pub fn ask_to_stop(&self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+    }
+
     /// Ends it.
     pub fn stop(self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        self.ask_to_stop();
         self.thread.join().unwrap();
     }
 }

@@ -2,10 +2,16 @@
 import hashlib
 import os
 import sys
+import threading
 
+from django.db import transaction
 from django.http import HttpResponse, StreamingHttpResponse
 from django.urls import include, path
 from django.views.decorators.csrf import csrf_exempt
+
+from notes.models import Note
+
+PAUSE = threading.Event()  # never set
 
 
 def echo(request):
@@ -57,7 +63,37 @@ def endless(request):
     return StreamingHttpResponse(pieces(), content_type="application/octet-stream")
 
 
+def export(request):
+    """Rows of one transaction, with pauses."""
+
+    def rows():
+        with transaction.atomic():
+            for number in range(50):
+                Note.objects.create(author="export", text=request.GET["id"])
+                PAUSE.wait(0.005)
+                yield f"{request.GET['id']} {number}\n"
+            Note.objects.filter(author="export", text=request.GET["id"]).delete()
+
+    return StreamingHttpResponse(rows(), content_type="text/plain")
+
+
+def save(request):
+    """One note, outside of any transaction."""
+    if transaction.get_connection().in_atomic_block:
+        raise RuntimeError("in the transaction of another request")
+    Note.objects.create(author="save", text=request.GET["id"])
+    return signed("saved")
+
+
+def saved(request):
+    """How many notes there are of that text."""
+    return signed(str(Note.objects.filter(text=request.GET["id"]).count()))
+
+
 urlpatterns = [
+    path("export", export),
+    path("save", save),
+    path("saved", saved),
     path("echo", echo),
     path("digest", digest),
     path("boom", boom),

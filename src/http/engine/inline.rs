@@ -1,0 +1,52 @@
+//! Requests run on the loop's thread. The loop is lent to the exchange meanwhile.
+
+use std::os::fd::BorrowedFd;
+
+use super::{Answer, Engine, Report};
+use crate::body::Body;
+use crate::client::Client;
+use crate::exchange::Exchange;
+use crate::handler::{Handler, Observer};
+use crate::response::Response;
+use crate::server::core::{Core, Lent};
+
+pub(crate) struct Inline<'a, H>(pub &'a mut H);
+
+impl<H: Handler> Engine for Inline<'_, H> {
+    fn wait<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        self.0.idle(wait)
+    }
+
+    fn submit<O: Observer>(
+        &mut self,
+        core: &mut Lent<Core<O>>,
+        key: u64,
+        client: Client,
+        body: Body,
+        response: Response,
+    ) -> (Client, Option<Answer>) {
+        let Client { connection, link } = client;
+        let origin = link.origin;
+        let mut lent = core.lend();
+        lent.begin(key, link, connection.has_input());
+        let exchange = Exchange::new(response, lent);
+        let exchange = self.0.call(connection.request(), &origin, body, exchange);
+        let (response, outlet, part) = exchange.into_parts();
+        core.give_back(outlet);
+        let link = core.finish();
+        let client = Client { connection, link };
+        (client, Some(Answer { response, part }))
+    }
+
+    fn collect(&mut self) -> Option<(u64, Report)> {
+        None
+    }
+
+    fn is_free(&self) -> bool {
+        true
+    }
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}

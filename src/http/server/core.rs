@@ -1,0 +1,292 @@
+//! The loop without its engine: connections, deadlines and what goes in and out. While the application runs on the loop's own
+//! thread it is lent to the response, so that a handler that sends can look after the rest (see `between`).
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
+use rustix::io::Errno;
+
+use super::between::Current;
+use super::cork::Cork;
+use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
+use crate::access::AccessLog;
+use crate::client::{Client, Link, Task};
+use crate::connection::Phase;
+use crate::descriptors::Own;
+use crate::exchange::Outlet;
+use crate::files::Files;
+use crate::handler::Observer;
+use crate::limits::Limits;
+use crate::listener::Listener;
+use crate::reject::Reject;
+use crate::slab::Slab;
+use crate::spool::Budget;
+use crate::timers::{Instant, NEVER, Timers, now, until};
+
+pub(crate) struct Core<O> {
+    pub(super) epoll: Own,
+    pub(super) observer: O,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) budget: Arc<Budget>,
+    pub(super) files: Files,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) private: bool,
+    pub(super) access: Option<AccessLog>,
+    _stop: Vec<Own>,
+    signals: Option<Own>,
+    /// A signal has come, whose handlers may not have run.
+    pub(super) interrupted: bool,
+    pub(super) clients: Slab<Client>,
+    pub(super) timers: Timers,
+    /// Connections that can go on at once but have to let others go first.
+    pub(super) queue: VecDeque<u64>,
+    /// Connections whose request waits for this thread, which is in another one.
+    pub(super) ready: VecDeque<u64>,
+    /// The request that this thread is in.
+    pub(super) current: Option<Current>,
+    /// Requests on the pool's threads with their start.
+    pub(super) running: VecDeque<(u64, Instant)>,
+    /// The clock, read once a turn.
+    pub(super) now: Instant,
+    pub(super) buffer: Vec<u8>,
+    /// An empty output buffer to use again.
+    pub(super) spare: Vec<u8>,
+    /// The last attempt to accept found no descriptor left, which was logged.
+    pub(super) exhausted: bool,
+    /// No connection is accepted before.
+    pub(super) pause: Instant,
+    /// Until then whoever waits is left to workers that hold no connection yet.
+    pub(super) yielding: Instant,
+    /// When to look next whether somebody waits in vain.
+    pub(super) next_look: Instant,
+    /// It was asked for the end, and the drain has to begin when the thread is free.
+    pub(super) stopping: bool,
+    pub(super) draining: bool,
+    pub(super) cork: Cork,
+    /// Events that were found while the thread was in a request.
+    pub(super) found: Vec<(u64, u32)>,
+}
+
+impl<O: Observer> Core<O> {
+    pub fn new(config: Config, wakeup: Option<BorrowedFd<'_>>, observer: O) -> io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let stops = config.stop.iter().map(|stop| (stop.as_fd(), STOP));
+        let wakeup = wakeup.map(|wakeup| (wakeup, WAKEUP));
+        let signals = config.signals.iter().map(|fd| (fd.as_fd(), SIGNALS));
+        for (fd, key) in stops.chain(wakeup).chain(signals) {
+            let flags = EventFlags::IN | EventFlags::ET;
+            epoll::add(&epoll, fd, EventData::new_u64(key), flags)?;
+        }
+        let listeners = config
+            .listeners
+            .into_iter()
+            .map(Listener::new)
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            epoll: epoll.into(),
+            observer,
+            budget: Arc::new(Budget::new(config.limits.max_buffered)),
+            limits: config.limits,
+            files: config.files,
+            listeners,
+            private: config.private,
+            access: config.access_log.map(AccessLog::new),
+            _stop: config.stop.into_iter().map(Own::from).collect(),
+            signals: config.signals.map(Own::from),
+            interrupted: false,
+            clients: Slab::default(),
+            timers: Timers::default(),
+            queue: VecDeque::new(),
+            ready: VecDeque::new(),
+            current: None,
+            running: VecDeque::new(),
+            now: now(),
+            buffer: vec![0; READ_BUFFER],
+            spare: Vec::new(),
+            exhausted: false,
+            pause: NEVER,
+            yielding: NEVER,
+            next_look: 0,
+            stopping: false,
+            draining: false,
+            cork: Cork::default(),
+            found: Vec::new(),
+        })
+    }
+
+    /// Waits for events, until `deadline` at the latest; not at all when there is something to do.
+    #[inline(always)]
+    pub(super) fn wait(
+        &mut self,
+        deadline: Instant,
+        events: &mut Vec<(u64, u32)>,
+    ) -> io::Result<()> {
+        let timeout = match self.queue.is_empty() {
+            true => until(deadline.min(self.timers.next()), self.now),
+            false => until(0, 0),
+        };
+        events.clear();
+        let mut found = [PollEvent {
+            flags: EventFlags::empty(),
+            data: EventData::new_u64(0),
+        }; 128];
+        match epoll::wait(&self.epoll, &mut found, timeout.as_ref()) {
+            Ok(n) => {
+                events.extend(
+                    found[..n]
+                        .iter()
+                        .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
+                );
+                Ok(())
+            }
+            Err(Errno::INTR) => {
+                self.interrupted = true;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Runs the handlers of a signal that has come; whether the server is to stop for it. The byte that was written is of no
+    /// interest: a signal may also have come without one, if the application uses the place where its writer stands for itself.
+    pub(super) fn run_signal_handlers(&mut self) -> bool {
+        if !mem::take(&mut self.interrupted) {
+            return false;
+        }
+        self.push();
+        if let Some(signals) = &self.signals {
+            let _ = rustix::io::read(signals, &mut self.buffer[..]);
+        }
+        self.observer.interrupted()
+    }
+
+    /// Notes what the kernel says about a connection; whether there is such a connection here.
+    pub(super) fn note_event(&mut self, key: u64, flags: EventFlags) -> bool {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(key) else {
+            return false;
+        };
+        let link = &mut client.link;
+        link.note_event(flags, now);
+        // A thread of the pool makes something that nobody can get any more.
+        link.broken |= matches!(link.task, Task::Running)
+            && flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        true
+    }
+
+    /// The connection whose deadline comes next, if that has passed.
+    pub(super) fn overdue(&mut self) -> Option<u64> {
+        while let Some(key) = self.timers.pop(self.now) {
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            client.link.armed = NEVER;
+            if client.link.deadline <= self.now {
+                return Some(key);
+            }
+            self.arm(key);
+        }
+        None
+    }
+
+    /// Puts the connection's deadline into the timers unless an earlier entry is there.
+    pub(super) fn arm(&mut self, key: u64) {
+        if let Some(mut client) = self.clients.lend(key) {
+            self.arm_link(key, &mut client.link);
+            self.clients.give_back(key, client);
+        }
+    }
+
+    /// The same for a connection that was taken out.
+    pub(super) fn arm_link(&mut self, key: u64, link: &mut Link) {
+        if link.deadline < link.armed {
+            link.armed = link.deadline.next_multiple_of(TICK);
+            self.timers.push(link.armed, key);
+        }
+    }
+
+    /// The connection's deadline has passed. Gives it back if it goes on.
+    pub(super) fn timeout(&mut self, key: u64) -> Option<Client> {
+        let mut client = self.clients.lend(key)?;
+        let link = &mut client.link;
+        let reading = matches!(link.task, Task::None) && !link.has_output();
+        match client.connection.phase() {
+            // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if reading => {
+                if let Ok(n @ 1..) = link.read(&mut self.buffer) {
+                    client.connection.receive(&self.buffer[..n]);
+                    return Some(client);
+                }
+            }
+            Phase::Head | Phase::Body if reading => {
+                let late = Reject::with(408, "the request did not come in time");
+                client.connection.refused(late).answer(&mut link.out);
+                link.task = Task::Rejected;
+                self.log_refusal(&client, 408);
+                return Some(client);
+            }
+            _ => {}
+        }
+        self.close(key, client);
+        None
+    }
+
+    pub(super) fn after(&self, duration: Duration) -> Instant {
+        self.now
+            .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+            .min(NEVER / 2)
+    }
+
+    /// Whether an event's key is that of a connection.
+    pub(super) fn is_client(key: u64) -> bool {
+        key < LISTENERS
+    }
+}
+
+/// What is lent to a response while a handler makes it, and is back before and after.
+pub(crate) struct Lent<T>(Option<Box<T>>);
+
+impl<T> Lent<T> {
+    pub fn new(value: T) -> Self {
+        Self(Some(Box::new(value)))
+    }
+
+    /// # Panics
+    /// If it was lent already.
+    pub fn lend(&mut self) -> Box<T> {
+        self.0.take().expect(LENT)
+    }
+}
+
+impl<O: Observer> Lent<Core<O>> {
+    /// # Panics
+    /// If it is not what was lent: the handler came back with the response to another request.
+    pub fn give_back(&mut self, outlet: Box<dyn Outlet>) {
+        let outlet: Box<dyn Any> = outlet;
+        self.0 = outlet.downcast().ok();
+        assert!(self.0.is_some(), "{LENT}");
+    }
+}
+
+const LENT: &str = "the loop goes on when the handler has returned";
+
+impl<T> Deref for Lent<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_deref().expect(LENT)
+    }
+}
+
+impl<T> DerefMut for Lent<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.0.as_deref_mut().expect(LENT)
+    }
+}

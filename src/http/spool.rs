@@ -1,0 +1,390 @@
+//! Holds the part of a response that the client has not accepted yet: in memory up to one limit, then in a temporary file up to
+//! another. A third limit is for all responses of the worker. Bytes come out in the order in which they went in.
+
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::descriptors::Own;
+use crate::limits::Limits;
+
+/// What all responses of a worker may hold together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    most: u64,
+    used: AtomicU64,
+    /// The warning that no temporary file can be written was logged.
+    warned: AtomicBool,
+}
+
+impl Budget {
+    pub fn new(most: u64) -> Self {
+        Self {
+            most,
+            used: AtomicU64::new(0),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    fn allows(&self, more: u64) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(more) <= self.most
+    }
+
+    fn warn(&self, error: &io::Error) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            log::warn!(
+                "could not write a temporary file for a response: {}: {error} (is the disk full? TMPDIR names another folder); \
+                 threads wait for slow clients instead",
+                std::env::temp_dir().display()
+            );
+        }
+    }
+}
+
+/// Where the next bytes can be put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Memory,
+    File,
+    /// Nowhere, until the client has taken some.
+    None,
+}
+
+/// What comes out next.
+pub(crate) enum Next {
+    /// The bytes were moved to where the caller said.
+    Memory,
+    /// These bytes of the file; to be followed by [`Spool::taken`].
+    File(Arc<Own<File>>, u64, u64),
+    Nothing,
+}
+
+/// A reserved place in the file.
+pub(crate) struct Place {
+    file: Arc<Own<File>>,
+    capacity: u64,
+    at: u64,
+}
+
+impl Place {
+    /// Writes `data`; may block.
+    pub fn write(&self, data: &[u8]) -> io::Result<()> {
+        let to_end = usize::try_from(self.capacity - self.at).unwrap_or(usize::MAX);
+        let (first, second) = data.split_at(to_end.min(data.len()));
+        self.file.write_all_at(first, self.at)?;
+        self.file.write_all_at(second, 0)
+    }
+}
+
+/// Bytes of one response that wait for its client.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    in_memory: usize,
+    in_file: u64,
+    budget: Arc<Budget>,
+    memory: Vec<u8>,
+    /// Bytes that were taken out and are not written to the client.
+    outside: usize,
+    /// A ring of `in_file` bytes.
+    file: Option<Arc<Own<File>>>,
+    /// Bytes that went through the file, in and out.
+    put: u64,
+    taken: u64,
+    /// Up to where the file was used, and so what it takes of the disk.
+    extent: u64,
+    /// The reserved place in the file is being written.
+    writing: bool,
+    no_file: bool,
+    /// The end of the response, which follows everything else and needs no room.
+    last: Vec<u8>,
+    charged: u64,
+}
+
+impl Spool {
+    pub fn new(limits: &Limits, budget: Arc<Budget>) -> Self {
+        Self {
+            in_memory: limits.response_in_memory,
+            in_file: limits.response_in_file,
+            budget,
+            memory: Vec::new(),
+            outside: 0,
+            file: None,
+            put: 0,
+            taken: 0,
+            extent: 0,
+            writing: false,
+            no_file: false,
+            last: Vec::new(),
+            charged: 0,
+        }
+    }
+
+    /// Where `length` more bytes can be put. If nothing is held, there is always room in memory, so that a response makes progress
+    /// however much is held for others.
+    pub fn room(&self, length: usize) -> Room {
+        let length_64 = length as u64;
+        let file_empty = self.put == self.taken && !self.writing;
+        if length == 0 || (file_empty && self.memory.is_empty() && self.outside == 0) {
+            return Room::Memory;
+        }
+        if !self.budget.allows(length_64) {
+            return Room::None;
+        }
+        if file_empty && self.memory.len() + self.outside + length <= self.in_memory {
+            return Room::Memory;
+        }
+        match self.put - self.taken + length_64 <= self.in_file && !self.no_file && !self.writing {
+            true => Room::File,
+            false => Room::None,
+        }
+    }
+
+    /// Puts `data` into memory, and leaves an empty buffer in its place.
+    pub fn remember(&mut self, data: &mut Vec<u8>) {
+        if self.memory.is_empty() {
+            mem::swap(&mut self.memory, data);
+        } else {
+            self.memory.extend_from_slice(data);
+        }
+        data.clear();
+        self.charge();
+    }
+
+    /// Reserves a place in the file; [`Spool::written`] must follow. None if no temporary file can be created, which is not
+    /// tried again.
+    pub fn place(&mut self) -> Option<Place> {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => match tempfile::tempfile() {
+                Ok(file) => self.file.insert(Arc::new(file.into())).clone(),
+                Err(error) => {
+                    self.no_file = true;
+                    self.budget.warn(&error);
+                    return None;
+                }
+            },
+        };
+        self.writing = true;
+        Some(Place {
+            file,
+            capacity: self.in_file,
+            at: self.put % self.in_file,
+        })
+    }
+
+    /// Takes the result of writing `length` bytes to the reserved place; returns whether they are held now.
+    pub fn written(&mut self, length: usize, result: io::Result<()>) -> bool {
+        self.writing = false;
+        if let Err(error) = result {
+            self.no_file = true;
+            self.budget.warn(&error);
+            return false;
+        }
+        self.put += length as u64;
+        self.extent = self.extent.max(self.put.min(self.in_file));
+        self.charge();
+        true
+    }
+
+    /// Takes what comes after everything else.
+    pub fn finish(&mut self, last: Vec<u8>) {
+        self.last = last;
+    }
+
+    /// Takes out what comes next; bytes from memory go to `out`, which is empty.
+    pub fn next(&mut self, out: &mut Vec<u8>) -> Next {
+        if !self.memory.is_empty() {
+            mem::swap(&mut self.memory, out);
+            self.memory.clear();
+            self.outside = out.len();
+            return Next::Memory;
+        }
+        if self.put > self.taken
+            && let Some(file) = &self.file
+        {
+            let at = self.taken % self.in_file;
+            let length = (self.put - self.taken).min(self.in_file - at);
+            return Next::File(file.clone(), at, length);
+        }
+        if self.last.is_empty() || self.writing {
+            return Next::Nothing;
+        }
+        mem::swap(&mut self.last, out);
+        Next::Memory
+    }
+
+    /// So many bytes of the file were written to the client.
+    pub fn taken(&mut self, length: u64) {
+        self.taken += length;
+        if self.taken == self.put && !self.writing {
+            (self.put, self.taken, self.extent) = (0, 0, 0);
+            // The disk is given back. Should that fail, the space is used again.
+            if let Some(file) = &self.file {
+                let _ = file.set_len(0);
+            }
+        }
+        self.charge();
+    }
+
+    /// So many bytes that were taken out of memory are not written to the client yet.
+    pub fn outside(&mut self, length: usize) {
+        self.outside = length;
+        self.charge();
+    }
+
+    pub fn has_data(&self) -> bool {
+        !self.memory.is_empty() || self.put > self.taken || !self.last.is_empty()
+    }
+
+    fn charge(&mut self) {
+        let charge = (self.memory.len() + self.outside) as u64 + self.extent;
+        let used = &self.budget.used;
+        if charge >= self.charged {
+            used.fetch_add(charge - self.charged, Ordering::Relaxed);
+        } else {
+            used.fetch_sub(self.charged - charge, Ordering::Relaxed);
+        }
+        self.charged = charge;
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.budget.used.fetch_sub(self.charged, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    fn spool(in_memory: usize, in_file: u64, most: u64) -> (Spool, Arc<Budget>) {
+        let budget = Arc::new(Budget::new(most));
+        let limits = Limits {
+            response_in_memory: in_memory,
+            response_in_file: in_file,
+            ..Limits::default()
+        };
+        (Spool::new(&limits, budget.clone()), budget)
+    }
+
+    /// Puts `data` where there is room.
+    fn put(spool: &mut Spool, data: &[u8]) -> Room {
+        let room = spool.room(data.len());
+        match room {
+            Room::Memory => spool.remember(&mut data.to_vec()),
+            Room::File => {
+                let place = spool.place().unwrap();
+                let result = place.write(data);
+                assert!(spool.written(data.len(), result));
+            }
+            Room::None => {}
+        }
+        room
+    }
+
+    /// Takes up to `most` bytes out.
+    fn take(spool: &mut Spool, most: usize, seen: &mut VecDeque<u8>) {
+        let mut out = Vec::new();
+        match spool.next(&mut out) {
+            Next::Memory => {
+                seen.extend(&out);
+                spool.outside(0);
+            }
+            Next::File(file, at, length) => {
+                let mut data = vec![0; most.min(usize::try_from(length).unwrap())];
+                file.read_exact_at(&mut data, at).unwrap();
+                seen.extend(&data);
+                spool.taken(data.len() as u64);
+            }
+            Next::Nothing => {}
+        }
+    }
+
+    #[test]
+    fn bytes_come_out_as_they_went_in_wherever_they_were() {
+        let mut random = 12345u32;
+        let mut next = |below: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (random >> 8) % below
+        };
+        let (mut spool, budget) = spool(50, 100, 10_000);
+        let (mut sent, mut seen) = (VecDeque::<u8>::new(), VecDeque::<u8>::new());
+        let mut rooms = [0; 3];
+        for round in 0..20_000u32 {
+            if next(3) > 0 {
+                let data: Vec<u8> = (0..=next(30)).map(|i| (round + i) as u8).collect();
+                let room = put(&mut spool, &data);
+                rooms[room as usize] += 1;
+                if room != Room::None {
+                    sent.extend(&data);
+                }
+            } else {
+                take(&mut spool, 1 + next(60) as usize, &mut seen);
+            }
+            while let (Some(a), Some(b)) = (sent.front(), seen.front()) {
+                assert_eq!(a, b, "round {round}");
+                sent.pop_front();
+                seen.pop_front();
+            }
+            assert!(sent.len() <= 150);
+        }
+        assert!(rooms.iter().all(|&n| n > 100), "{rooms:?}");
+        while spool.has_data() {
+            take(&mut spool, 60, &mut seen);
+        }
+        assert!(sent.iter().eq(seen.iter()));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn all_responses_together_have_a_limit_and_each_can_go_on() {
+        let (mut one, budget) = spool(100, 1000, 150);
+        let limits = Limits {
+            response_in_memory: 100,
+            response_in_file: 1000,
+            ..Limits::default()
+        };
+        let mut other = Spool::new(&limits, budget);
+        assert_eq!(put(&mut one, &[1; 100]), Room::Memory);
+        assert_eq!(put(&mut other, &[2; 50]), Room::Memory);
+        assert_eq!(put(&mut other, &[2; 1]), Room::None);
+        take(&mut other, 50, &mut VecDeque::new());
+        assert_eq!(put(&mut other, &[2; 70]), Room::Memory, "nothing is held");
+        assert_eq!(put(&mut other, &[2; 1]), Room::None);
+        drop(one);
+        assert_eq!(put(&mut other, &[2; 10]), Room::Memory);
+    }
+
+    #[test]
+    fn what_cannot_be_written_to_the_file_is_not_held() {
+        let (mut spool, _) = spool(10, 1000, 10_000);
+        assert_eq!(put(&mut spool, &[1; 10]), Room::Memory);
+        assert_eq!(spool.room(10), Room::File);
+        assert!(spool.place().is_some());
+        assert!(!spool.written(10, Err(io::ErrorKind::StorageFull.into())));
+        assert_eq!(spool.room(10), Room::None, "the file is not tried again");
+        take(&mut spool, 10, &mut VecDeque::new());
+        assert_eq!(spool.room(10), Room::Memory);
+    }
+
+    #[test]
+    fn the_end_follows_everything_whether_there_is_room_or_not() {
+        let (mut spool, _) = spool(4, 4, 10_000);
+        for data in [b"abcd", b"efgh"] {
+            put(&mut spool, data);
+        }
+        assert_eq!(spool.room(1), Room::None);
+        spool.finish(b"end".to_vec());
+        let mut seen = VecDeque::new();
+        while spool.has_data() {
+            take(&mut spool, 3, &mut seen);
+        }
+        assert_eq!(seen, b"abcdefghend");
+    }
+}
