@@ -30,7 +30,7 @@ def inheritance():
             name = os.readlink("/proc/self/fd/" + fd)
         except OSError:
             continue
-        if name.startswith(("socket:", "anon_inode:[event")):
+        if name.startswith(("socket:", "anon_inode:[event")) or name.endswith(" (deleted)"):
             odd[fd] = name
     if signal.set_wakeup_fd(-1) != -1:
         odd["wakeup"] = True
@@ -83,6 +83,9 @@ def process(method):
 
 def application(environ, start_response):
     how = environ["PATH_INFO"][1:]
+    if how == "large":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * (20 << 20)]
     if how.startswith("process-"):
         child, ours = process(how[8:])
         odd = ours.recv()

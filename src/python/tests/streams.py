@@ -165,6 +165,42 @@ def stream_gate(environ, start):
     yield b"after"
 
 
+def forks(environ, start):
+    """Forks in the middle of the response, in the way that the query says; the child forgets to leave."""
+    write = start("200 OK", TEXT)
+    how = environ["QUERY_STRING"]
+    pids = []
+
+    class Forking:
+        def __init__(self):
+            self.pieces = iter([b"one ", b"two"])
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            piece = next(self.pieces)
+            if how == "piece" and piece == b"two":
+                pids.append(os.fork())
+            return piece
+
+        def close(self):
+            if how == "close":
+                pids.append(os.fork())
+            for pid in filter(None, pids):
+                NOTES.append("%s left with %d" % (how, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+
+    if how == "write":
+        write(b"zero ")
+        pids.append(os.fork())
+        if pids == [0]:
+            try:
+                write(b"child")
+            except RuntimeError:
+                os._exit(4)
+    return Forking()
+
+
 def large(environ, start):
     """As many megabytes as the query says, in one piece."""
     start("200 OK", TEXT)

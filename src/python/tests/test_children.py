@@ -27,6 +27,16 @@ class Children(Case):
                 self.assertEqual(self.ask(worker, "/" + way), [{}, -signal.SIGTERM, 0], way)
             self.assertStops(worker)
 
+    def test_a_child_has_nothing_of_a_response_that_waits_for_its_client(self):
+        for settings in MODES:
+            worker = self.offspring(**settings)
+            slow = self.client(worker)
+            slow.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            while not any(name.endswith(" (deleted)") and not name.startswith("/memfd:") for name in worker.files()):
+                pass
+            self.assertEqual(self.ask(worker, "/fork"), [{}, -signal.SIGTERM, 0])
+            self.assertEqual(len(slow.receive().body), 20 << 20)
+
     def test_processes_of_multiprocessing_end_when_they_are_told_to(self):
         for settings in MODES:
             worker = self.offspring(**settings)

@@ -69,6 +69,34 @@ class Signals(Case):
             self.assertEqual(self.heard(), "SIGUSR2")
             self.assertStops(worker)
 
+    def wait_for_client(self, worker):
+        """A client that keeps a request of the worker waiting, as nothing of its response is held."""
+        slow = self.client(worker)
+        slow.send(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+        while worker.record()[6] != (1 << 63) - 1:
+            pass
+        return slow
+
+    def test_a_handler_runs_while_a_request_waits_for_its_client(self):
+        for settings in MODES:
+            worker = self.signalling(response_in_memory=65536, response_in_file=0, **settings)
+            slow = self.wait_for_client(worker)
+            for _ in range(2):
+                os.kill(worker.pid, signal.SIGUSR2)
+                self.assertEqual(self.heard(), "SIGUSR2")
+            self.assertEqual(len(slow.receive().body), 60 << 20)
+            self.assertStops(worker)
+
+    def test_a_handler_that_exits_while_a_request_waits_stops_the_worker_after_it(self):
+        worker = self.signalling(response_in_memory=65536, response_in_file=0)
+        self.once(worker, "/leaves")
+        slow = self.wait_for_client(worker)
+        os.kill(worker.pid, signal.SIGTERM)
+        while "raised" not in worker.read_log():
+            pass
+        self.assertEqual(len(slow.receive().body), 60 << 20)
+        self.assertEqual(worker.wait(), 0, worker.read_log())
+
     def test_a_handler_that_was_set_at_import_stays(self):
         for settings in MODES:
             worker = self.signalling(env={"AT_IMPORT": "1"}, **settings)

@@ -133,14 +133,34 @@ class Streams:
         self.assertNotIn("Traceback", worker.read_log())
 
     def test_a_stream_is_finished_at_a_drain(self):
-        fifo = self.fifo()
-        worker = self.start(env={"FIFO": fifo})
-        client = self.begin(worker, "/stream_gate", b"before ")
-        os.kill(worker.pid, signal.SIGTERM)
-        with open(fifo, "w"):
-            pass
-        client.until(b"after\r\n0\r\n\r\n")
-        self.assertEqual(worker.wait(), 0, worker.read_log())
+        for stop in (lambda worker: os.kill(worker.pid, signal.SIGTERM), lambda worker: worker.end_orders()):
+            fifo = self.fifo()
+            worker = self.start(env={"FIFO": fifo})
+            client = self.begin(worker, "/stream_gate", b"before ")
+            stop(worker)
+            with open(fifo, "w"):
+                pass
+            client.until(b"after\r\n0\r\n\r\n")
+            self.assertEqual(worker.wait(), 0, worker.read_log())
+
+    def test_a_worker_with_successors_says_in_the_middle_of_a_stream_that_it_stops(self):
+        for stop in (lambda worker: os.kill(worker.pid, signal.SIGTERM), lambda worker: worker.end_orders()):
+            worker = self.start()
+            client = self.begin(worker, "/silent", b"one")
+            worker.succeed()
+            stop(worker)
+            self.assertEqual(worker.receive(worker.notify)[0], "STOPPING=1")
+            client.sock.close()
+            self.assertEqual(worker.wait(), 0, worker.read_log())
+
+    def test_a_child_that_is_forked_in_a_response_ends_where_it_comes_back(self):
+        worker = self.start()
+        for how, body, status in (("piece", b"one two", 0), ("close", b"one two", 0), ("write", b"zero one two", 4)):
+            client = self.client(worker)
+            for number in (1, 2):
+                self.assertEqual(client.ask("/forks?" + how).body, body, how)
+                self.noted(worker, "%s left with %d" % (how, status), number)
+        self.assertEqual(worker.read_log().count("returned to the server"), 4, worker.read_log())
 
     def test_clients_that_do_not_read_hold_no_thread(self):
         worker = self.start()
