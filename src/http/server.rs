@@ -105,7 +105,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         while !(self.core.draining && self.core.clients.len() == 0) {
             self.wait(&mut events)?;
             self.core.now = now();
-            if self.core.run_signal_handlers() {
+            if self.core.interrupted && self.core.run_signal_handlers() {
                 self.drain();
             }
             for (index, &(key, flags)) in events.iter().enumerate() {
@@ -126,7 +126,6 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     }
                     WAKEUP => {}
                     SIGNALS => {
-                        core.interrupted = true;
                         if core.run_signal_handlers() {
                             self.drain();
                         }

@@ -186,7 +186,7 @@ impl<O: Observer> Core<O> {
         }
         self.found = events;
         // Without `block` the application goes on at once, and the handlers run in there.
-        if block && self.run_signal_handlers() {
+        if block && self.interrupted && self.run_signal_handlers() {
             self.stop_between();
         }
         for _ in 0..self.queue.len() {

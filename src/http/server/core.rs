@@ -4,7 +4,6 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -156,10 +155,9 @@ impl<O: Observer> Core<O> {
 
     /// Runs the handlers of a signal that has come; whether the server is to stop for it. The byte that was written is of no
     /// interest: a signal may also have come without one, if the application uses the place where its writer stands for itself.
+    #[cold]
     pub(super) fn run_signal_handlers(&mut self) -> bool {
-        if !mem::take(&mut self.interrupted) {
-            return false;
-        }
+        self.interrupted = false;
         self.push();
         if let Some(signals) = &self.signals {
             let _ = rustix::io::read(signals, &mut self.buffer[..]);
