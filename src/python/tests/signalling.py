@@ -64,7 +64,7 @@ def application(environ, start):
         asyncio.run(take_signals())
     start("200 OK", [("Content-Type", "text/plain")])
     if path == "/large":
-        return [b"x" * (60 << 20)]
+        return [b"x" * (20 << 20)]
     if path == "/held":
         with open(os.environ["HOLD"]) as hold:
             hold.read()

@@ -84,7 +84,7 @@ class Signals(Case):
             for _ in range(2):
                 os.kill(worker.pid, signal.SIGUSR2)
                 self.assertEqual(self.heard(), "SIGUSR2")
-            self.assertEqual(len(slow.receive().body), 60 << 20)
+            self.assertEqual(len(slow.receive().body), 20 << 20)
             self.assertStops(worker)
 
     def test_a_handler_that_exits_while_a_request_waits_stops_the_worker_after_it(self):
@@ -94,7 +94,7 @@ class Signals(Case):
         os.kill(worker.pid, signal.SIGTERM)
         while "raised" not in worker.read_log():
             pass
-        self.assertEqual(len(slow.receive().body), 60 << 20)
+        self.assertEqual(len(slow.receive().body), 20 << 20)
         self.assertEqual(worker.wait(), 0, worker.read_log())
 
     def test_a_handler_that_was_set_at_import_stays(self):
