@@ -203,6 +203,43 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_is_behind_a_link_from_the_start(
 }
 
 #[test]
+fn another_user_has_put_a_file_or_fifo_at_the_path_of_a_log_file_in_a_shared_folder() {
+    needs_root!();
+    let shared = |folder: &Path, mode: u32| {
+        let path = folder.join("shared");
+        std::fs::create_dir(&path).expect("room");
+        chown(&path, Some(0), Some(USER)).expect("root may");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("ours");
+    };
+    // As /tmp, and as /var/log where a group may write to it.
+    for mode in [0o1777, 0o775] {
+        for file in ["mkfifo -m 666 shared/out", "umask 0; > shared/out"] {
+            let folder = stage();
+            shared(folder.path(), mode);
+            let done = command(USER, folder.path(), file);
+            assert!(done.status.success(), "{done:?}");
+            // A fifo can be opened while it has a reader.
+            let fifo = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(folder.path().join("shared/out"));
+            let config = app(folder.path(), "stdout = 'shared/out'");
+            let run = refused(folder, &config, "the file belongs to uid 65534");
+            drop(fifo);
+            let kept = run.path("shared/out").symlink_metadata();
+            assert_eq!(kept.expect("it stays").uid(), USER);
+        }
+        let folder = stage();
+        shared(folder.path(), mode);
+        let config = app(folder.path(), "stdout = 'shared/out'");
+        let mut run = start(folder, &config);
+        let made = run.path("shared/out").metadata();
+        assert_eq!(made.expect("it was made").uid(), 0);
+        run.stop();
+    }
+}
+
+#[test]
 fn a_folder_of_root_below_one_of_the_application_is_written_as_its_user_or_not_at_all() {
     needs_root!();
     let stage = || {
