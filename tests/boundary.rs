@@ -357,26 +357,53 @@ fn another_file_at_the_path_of_control_is_not_touched() {
 }
 
 #[test]
-fn the_pid_file_is_a_link_or_becomes_another_file() {
+fn the_pid_file_is_in_a_folder_where_others_can_replace_it() {
     needs_root!();
+    let pid_file =
+        |folder: &Path, path: &str| app(folder, "") + &format!("[master]\npid_file = '{path}'\n");
     let folder = stage();
-    let done = command(USER, folder.path(), "ln -s ../precious theirs/pid");
-    assert!(done.status.success(), "{done:?}");
-    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    refused(folder, &config, "there is a symbolic link at this path");
+    let config = pid_file(folder.path(), "theirs/pid");
+    let said = "its folder or one above it belongs to uid 65534, who could replace the file";
+    let run = refused(folder, &config, said);
+    assert!(!run.path("theirs/pid").exists());
 
     let folder = stage();
-    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    let mut run = start(folder, &config);
-    let pid = std::fs::read_to_string(run.path("theirs/pid")).expect("it was written");
-    assert_eq!(pid, format!("{}\n", run.pid()));
-    attack(
-        &run,
-        "cat theirs/pid > theirs/x && mv -f theirs/x theirs/pid",
-    );
-    run.stop();
-    let theirs = run.path("theirs/pid").metadata().expect("it stays");
-    assert_eq!(theirs.uid(), USER);
+    std::fs::create_dir(folder.path().join("theirs/run")).expect("room");
+    let config = pid_file(folder.path(), "theirs/run/pid");
+    refused(folder, &config, said);
+
+    let folder = stage();
+    let path = folder.path().join("shared");
+    std::fs::create_dir(&path).expect("room");
+    chown(&path, Some(0), Some(USER)).expect("root may");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o775)).expect("ours");
+    let config = pid_file(folder.path(), "shared/pid");
+    let said = "users other than root can write to its folder or one above it";
+    refused(folder, &config, said);
+}
+
+#[test]
+fn the_pid_file_is_a_link_or_file_of_another_user_in_a_shared_folder() {
+    needs_root!();
+    for (attack, said) in [
+        (
+            "ln -s ../precious shared/pid",
+            "there is a symbolic link at this path",
+        ),
+        (
+            "echo 1 > shared/pid",
+            "there is a file of uid 65534 at this path",
+        ),
+    ] {
+        let folder = stage();
+        let path = folder.path().join("shared");
+        std::fs::create_dir(&path).expect("room");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o1777)).expect("ours");
+        let done = command(USER, folder.path(), attack);
+        assert!(done.status.success(), "{done:?}");
+        let config = app(folder.path(), "") + "[master]\npid_file = 'shared/pid'\n";
+        refused(folder, &config, said);
+    }
 }
 
 #[test]
