@@ -144,14 +144,14 @@ fn a_log_file_becomes_a_link_before_it_is_reopened() {
         "mv theirs/out theirs/old && ln -s ../precious theirs/out",
     );
     run.signal(Signal::SIGUSR1);
-    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.logged(&["cannot reopen the log file", "is a symbolic link"]);
     run.ask("say attacker");
     attack(
         &run,
-        "rm theirs/out && ln -s ../new theirs/out && mv theirs/old theirs/older",
+        "ln -s ../new theirs/link && mv -T theirs/link theirs/out && mv theirs/old theirs/older",
     );
     run.signal(Signal::SIGUSR1);
-    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.logged(&["cannot reopen the log file", "is a symbolic link"]);
     run.ask("say again");
     attack(&run, "rm theirs/out");
     run.signal(Signal::SIGUSR1);

@@ -4,7 +4,8 @@
 //! then the file is pending: workers may already write to it.
 //!
 //! Workers have the pipe as their standard output or error, so any program can log to a file that is reopened, and only the
-//! writer waits for the disk. The master holds both ends: a writer that dies is replaced and nothing is lost. A writer ends
+//! writer waits for the disk. The master holds both ends: a writer that dies is replaced, and only
+//! what it had read and not written yet is lost. A writer ends
 //! when no process holds the write end any more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -103,11 +104,6 @@ impl LogFiles {
         Ok(opened)
     }
 
-    /// Whether the writer of a file has not reported yet.
-    pub fn pending(&self, file: &LogFile) -> bool {
-        self.report_fd(file).is_some()
-    }
-
     /// The descriptor to poll for [`LogFiles::reports`]; only for a pending file.
     pub fn report_fd(&self, file: &LogFile) -> Option<RawFd> {
         let pending = self.open.get(file)?.pending.as_ref()?;
@@ -147,11 +143,6 @@ impl LogFiles {
         let surplus = self.open.keys().filter(|file| !wanted.contains(file));
         let surplus: Vec<_> = surplus.cloned().collect();
         self.close(&surplus);
-    }
-
-    /// Closes all files. Their writers end when they have written everything.
-    pub fn close_all(&mut self) {
-        self.keep(&BTreeSet::new());
     }
 
     /// The pipe of a file, for a worker.
