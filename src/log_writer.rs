@@ -52,21 +52,20 @@ const SIGNALS: Token = Token(1);
 /// # Errors
 /// It was not started by a master, or no descriptor is available.
 pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
-    let mut pipe = File::from(sys::adopt(PIPE)?);
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
-    let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
-    let mut signals = Signals::catch(caught.map(|&signal| signal as i32))?;
-    let room = match sys::move_environment() {
-        Ok(()) => Room::Environment,
-        Err(_) => Room::Arguments,
+    let report = report.map(File::from);
+    let (mut pipe, mut signals) = match prepare(path) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            return match report {
+                Some(report) => send(report, &format!("its writer cannot start: {error}")),
+                None => Err(error),
+            };
+        }
     };
-    // It was executed as /proc/self/exe, so its name would be `exe`.
-    nix::sys::prctl::set_name(c"preforkd")?;
-    // The title is not essential.
-    let _ = title::set(&format!("preforkd: log {}", path.display()), room);
     let mut log = Log::new(path);
     let opened = log.reopen();
-    if let Some(report) = report.map(File::from) {
+    if let Some(report) = report {
         if let Err(error) = opened {
             return send(report, &error.to_string());
         }
@@ -117,6 +116,22 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
             }
         }
     }
+}
+
+/// The pipe, and the signals that this process catches. Also sets the title.
+fn prepare(path: &Path) -> io::Result<(File, Signals)> {
+    let pipe = File::from(sys::adopt(PIPE)?);
+    let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
+    let signals = Signals::catch(caught.map(|&signal| signal as i32))?;
+    let room = match sys::move_environment() {
+        Ok(()) => Room::Environment,
+        Err(_) => Room::Arguments,
+    };
+    // It was executed as /proc/self/exe, so its name would be `exe`.
+    nix::sys::prctl::set_name(c"preforkd")?;
+    // The title is not essential.
+    let _ = title::set(&format!("preforkd: log {}", path.display()), room);
+    Ok((pipe, signals))
 }
 
 /// Sends the report, as one line.
