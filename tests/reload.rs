@@ -102,6 +102,29 @@ fn one_app_that_cannot_start_rolls_all_back() {
 }
 
 #[test]
+fn a_program_that_cannot_be_executed_proves_nothing_and_the_reason_is_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut run = Run::start(&app(""));
+    run.write("script", "#!/no/such/interpreter\n");
+    let script = run.path("script");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("ours");
+    let queue = format!(
+        "[app.queue]\nready = 'exec'\ncommand = ['{}']\n",
+        script.display()
+    );
+    run.write("app.toml", &(app("") + &queue));
+    let message = run.reload();
+    let why = format!(
+        "app=queue: its first worker exited with status 127 (cannot execute {}: No such file or directory), before it was ready",
+        script.display()
+    );
+    assert!(message.contains(&why), "{message}");
+    assert!(message.contains("keeping generation 1"), "{message}");
+    run.stop();
+}
+
+#[test]
 fn many_reloads_at_once_become_few_and_the_last_counts() {
     let mut run = Run::start(&app("workers = 2"));
     run.write("app.toml", &app("workers = 3"));

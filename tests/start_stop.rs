@@ -64,7 +64,7 @@ fn silent_programs_are_ready_when_executed_or_after_a_time() {
 }
 
 #[test]
-fn the_error_of_a_program_that_cannot_be_executed_names_the_stage() {
+fn the_error_of_a_program_that_cannot_be_executed_names_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/no/such/interpreter\n").expect("room");
@@ -73,10 +73,11 @@ fn the_error_of_a_program_that_cannot_be_executed_names_the_stage() {
     let mut run = Run::begin(&format!("[app.x]\ncommand = ['{}']", script.display()));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
-    assert!(
-        log.contains("failed at executing the program: No such file or directory"),
-        "{log}"
+    let why = format!(
+        "(cannot execute {}: No such file or directory)",
+        script.display()
     );
+    assert!(log.contains(&why), "{log}");
 }
 
 #[test]

@@ -19,8 +19,9 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::launcher::progress::{Attempts, Launching, Progress};
 use crate::plan::Launch;
-use crate::sys::{self, Process, Progress};
+use crate::sys::{self, Process};
 
 /// The time a script has to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,12 +68,12 @@ pub fn is_script(path: &Path) -> bool {
 pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     let shown = path.display();
     let deadline = Instant::now() + TIMEOUT;
-    let (answers, pid, progress) =
+    let (answers, pid, mut launching) =
         start(path, launch).map_err(|error| format!("{shown} cannot be run: {error}"))?;
     let answer = read_line(answers, deadline);
     end(pid);
-    if let Progress::Failed(stage, error) = sys::progress(&progress) {
-        return Err(format!("{shown} cannot be run: {stage:?}: {error}"));
+    if let Progress::Failed(why) = launching.progress() {
+        return Err(format!("{shown} cannot be run: {why}"));
     }
     match answer {
         Some(answer) if is_path(&answer) => Ok(answer.into()),
@@ -90,12 +91,12 @@ fn is_path(answer: &str) -> bool {
     answer.starts_with('/') && !answer.chars().any(char::is_control)
 }
 
-fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, OwnedFd)> {
+fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
     let (answers, theirs) = io::pipe()?;
     fcntl(&answers, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let nothing = File::options().write(true).open("/dev/null")?;
     let user = launch.user.as_ref();
-    let (pid, progress) = sys::spawn(&Process {
+    let process = Process {
         program: c_string(path.into())?,
         args: vec![
             c_string(path.into())?,
@@ -109,8 +110,10 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, OwnedFd)> {
         stdout: Some(theirs.as_fd()),
         stderr: Some(nothing.as_fd()),
         fds: Vec::new(),
-    })?;
-    Ok((File::from(OwnedFd::from(answers)), pid, progress))
+    };
+    let (pid, pipe) = sys::spawn(&process)?;
+    let launching = Launching::new(pid, pipe, Attempts::of(&process));
+    Ok((File::from(OwnedFd::from(answers)), pid, launching))
 }
 
 fn environment(
