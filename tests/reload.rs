@@ -46,6 +46,18 @@ fn the_init_system_learns_when_a_reload_began() {
 }
 
 #[test]
+fn a_folder_whose_name_is_not_utf8_can_be_reloaded() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"\xff");
+    let folder = tempfile::Builder::new().prefix(name).tempdir();
+    let mut run = Run::begin_in(folder.expect("a folder"), &app(""), |_| {});
+    run.message("READY=1");
+    let message = run.reload();
+    assert!(message.contains("generation 2: web 1/1 ready"), "{message}");
+    run.stop();
+}
+
+#[test]
 fn an_invalid_file_changes_nothing_and_the_error_is_reported() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");
