@@ -23,8 +23,10 @@ use crate::signals as vocabulary;
 
 mod actions;
 mod control;
+mod floods;
 mod init;
 mod jobs;
+mod limit;
 mod load;
 mod logs;
 mod messages;
@@ -43,11 +45,11 @@ mod workers;
 mod world;
 
 use control::{Control, Whole};
+use floods::Floods;
 use init::Init;
 use jobs::Jobs;
 use load::Loads;
 use logs::Logs;
-use messages::LogLimit;
 use preparation::Preparation;
 use system::System;
 use templates::Templates;
@@ -81,7 +83,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
-    log_limit: LogLimit,
+    floods: Floods,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
     /// Templates with unread replies.
@@ -144,7 +146,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
-            log_limit: LogLimit::default(),
+            floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
@@ -167,6 +169,11 @@ impl<W: World> Master<W> {
         let deadline = self.deadline();
         let sources = self.turn.world.wait(deadline)?;
         self.turn.now = self.turn.world.now();
+        let by_event = !sources.is_empty() || self.has_unread();
+        if by_event && self.floods.is_turning_too_often(self.turn.now) {
+            self.turn.world.rest();
+            self.turn.now = self.turn.world.now();
+        }
         self.handle_events(sources);
         Ok(None)
     }
@@ -183,6 +190,7 @@ impl<W: World> Master<W> {
             self.unreaped = !self.reap();
         }
         let turn = &mut self.turn;
+        self.floods.resume(turn);
         self.init.send_alive(turn);
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
@@ -235,7 +243,7 @@ impl<W: World> Master<W> {
         }
         for name in self.workers.forget_removed() {
             self.turn.world.remove_app(&name);
-            self.log_limit.forget(&name);
+            self.floods.forget(&name);
             self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
@@ -309,8 +317,7 @@ impl<W: World> Master<W> {
 
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
-        let unread = !(self.unread.is_empty() && self.unread_templates.is_empty());
-        let at_once = (unread || self.unreaped).then_some(now);
+        let at_once = self.has_unread().then_some(now);
         at_once
             .into_iter()
             .chain(self.workers.deadline(now))
@@ -322,7 +329,13 @@ impl<W: World> Master<W> {
             .chain(self.watch.deadline())
             .chain(self.loads.deadline())
             .chain(self.templates.deadline())
+            .chain(self.floods.deadline())
             .min()
+    }
+
+    /// Whether the last turn has left something that can be read at once.
+    fn has_unread(&self) -> bool {
+        self.unreaped || !(self.unread.is_empty() && self.unread_templates.is_empty())
     }
 }
 

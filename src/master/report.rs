@@ -73,7 +73,7 @@ pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     }
     match wait {
         Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
-        _ => "no replacement is needed".into(),
+        _ => "not replaced now".into(),
     }
 }
 

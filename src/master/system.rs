@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Change, Exit, Notice, Source, Start, Target, World};
+use super::world::{Exit, Notice, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -40,6 +40,9 @@ mod watches;
 
 use start::forward;
 use watches::{RETRY, Watches};
+
+/// How long the master rests before a turn, when events come too fast.
+const REST: Duration = Duration::from_millis(1);
 
 /// The kernel, as the master uses it.
 pub(super) struct System {
@@ -232,8 +235,27 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
-    fn changed(&mut self) -> Option<(Pid, Change)> {
-        children::changed()
+    fn ended(&mut self) -> Option<(Pid, bool)> {
+        children::ended()
+    }
+
+    fn stopped(&mut self) -> Option<(Pid, bool)> {
+        children::stopped()
+    }
+
+    fn pause(&mut self, source: &Source) {
+        self.watches.pause(source);
+    }
+
+    fn resume(&mut self, source: &Source) {
+        if let Err(error) = self.watches.resume(source) {
+            warn!("cannot watch {source:?} again: {error}");
+        }
+    }
+
+    fn rest(&mut self) {
+        // Nothing waits longer for it than for a busy processor.
+        std::thread::sleep(REST);
     }
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
@@ -285,7 +307,7 @@ impl World for System {
         template.is_some_and(|template| template.send(order).is_ok())
     }
 
-    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)> {
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)> {
         self.templates.get(&template)?.receive()
     }
 

@@ -26,6 +26,8 @@ pub(super) type Key = (Name, Generation);
 
 /// A message from a template, or from a worker just forked from it.
 pub(super) enum TemplateMessage {
+    /// Nothing that counts.
+    Nothing,
     /// The application is loaded; with the template's process.
     Loaded(Pid),
     /// A worker runs: its ticket and its process.
@@ -115,40 +117,34 @@ impl Templates {
         key: &Key,
     ) -> Option<TemplateMessage> {
         let template = self.running.get_mut(key)?;
-        loop {
-            match turn.world.reply(template.pid)? {
-                (_, Reply::Ready) if !template.loaded => {
-                    template.loaded = true;
-                    template.send(turn);
-                    return Some(TemplateMessage::Loaded(template.pid));
-                }
-                (sender, Reply::Forked { ticket }) if sender != template.pid => {
-                    template.asked.remove(&ticket);
-                    template.send(turn);
-                    return Some(TemplateMessage::Forked(ticket, sender));
-                }
-                (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
-                    template.send(turn);
-                    return Some(TemplateMessage::Failed(ticket, reason));
-                }
-                (
-                    _,
-                    Reply::Lost {
-                        mut tickets,
-                        reason,
-                    },
-                ) => {
-                    // Some of its workers may run.
-                    tickets.retain(|ticket| template.asked.remove(ticket));
-                    template.send(turn);
-                    if !tickets.is_empty() {
-                        return Some(TemplateMessage::Lost(tickets, reason));
-                    }
-                }
-                // The message is forged, or answers a request that was given up.
-                _ => {}
+        let message = match turn.world.reply(template.pid)? {
+            (_, Some(Reply::Ready)) if !template.loaded => {
+                template.loaded = true;
+                TemplateMessage::Loaded(template.pid)
             }
-        }
+            (sender, Some(Reply::Forked { ticket })) if sender != template.pid => {
+                template.asked.remove(&ticket);
+                TemplateMessage::Forked(ticket, sender)
+            }
+            (_, Some(Reply::Failed { ticket, reason })) if template.asked.remove(&ticket) => {
+                TemplateMessage::Failed(ticket, reason)
+            }
+            (_, Some(Reply::Lost { tickets, reason })) => {
+                // Some of its workers may run.
+                let lost = tickets.into_iter();
+                let lost: Vec<_> = lost
+                    .filter(|ticket| template.asked.remove(ticket))
+                    .collect();
+                match lost.is_empty() {
+                    true => TemplateMessage::Nothing,
+                    false => TemplateMessage::Lost(lost, reason),
+                }
+            }
+            // The message is forged, or answers a request that was given up.
+            _ => TemplateMessage::Nothing,
+        };
+        template.send(turn);
+        Some(message)
     }
 
     /// Lets a template send nothing more. Earlier messages can still be received; a worker that has not introduced itself ends.

@@ -20,6 +20,7 @@ mod starting;
 
 use children::Children;
 pub(super) use ending::send;
+pub(super) use forked::MAX_REPLIES;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {

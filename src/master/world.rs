@@ -95,20 +95,6 @@ impl std::fmt::Display for Start<'_> {
     }
 }
 
-/// A change of a child's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It has ended and must be reaped.
-    Ended {
-        /// Whether its status is 0.
-        cleanly: bool,
-    },
-    /// A signal has stopped it.
-    Stopped,
-    /// It was continued.
-    Continued,
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -213,6 +199,15 @@ pub trait World {
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
+    /// Does not read a source until [`World::resume`]: its senders wait.
+    fn pause(&mut self, source: &Source);
+
+    /// Reads a source again.
+    fn resume(&mut self, source: &Source);
+
+    /// Lets a moment pass, as events come too fast.
+    fn rest(&mut self);
+
     /// Whether to report [`Source::Stderr`] of a process. Meanwhile its output stays in the pipe.
     fn watch_stderr(&mut self, pid: Pid, watch: bool);
 
@@ -222,8 +217,11 @@ pub trait World {
     /// Sends a signal to a child that was not reaped.
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
-    /// A child that has changed. One that has ended is returned again until it is reaped.
-    fn changed(&mut self) -> Option<(Pid, Change)>;
+    /// A child that has ended, and whether with status 0. It is returned again until it is reaped.
+    fn ended(&mut self) -> Option<(Pid, bool)>;
+
+    /// A child that a signal has stopped (true) or continued (false) since it was last returned.
+    fn stopped(&mut self) -> Option<(Pid, bool)>;
 
     /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
@@ -254,8 +252,8 @@ pub trait World {
     /// Sends a request to a template. Returns false if its queue is full.
     fn request_fork(&mut self, template: Pid, order: &Fork) -> bool;
 
-    /// The next reply of a template or of a worker that it has just forked, with its sender.
-    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)>;
+    /// The next message of a template or of a worker that it has just forked, with its sender; without a reply if it is none.
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)>;
 
     /// Stops a template from sending. Earlier messages can still be read; a process that would send later ends.
     fn shut_down(&mut self, template: Pid);
