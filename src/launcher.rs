@@ -4,7 +4,7 @@
 //! It is this program, started by the master as `preforkd launch FIRST NUMBER`. The master does not fork itself, because fork
 //! copies the page tables of all its memory and takes longer with each worker; nor does it wait for the disks of the working
 //! directory and the program, as the launcher does. From descriptor FIRST on there are NUMBER descriptors for the program, then a
-//! memory file with the [`Orders`], then a pipe to report a failure to the master.
+//! memory file with the [`Orders`], then a pipe to report to the master: see [`progress`].
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -175,7 +175,9 @@ pub fn run(arguments: &[String]) -> io::Error {
 }
 
 fn explained(error: io::Error) -> io::Error {
-    io::Error::other(format!("preforkd launch: {error}"))
+    io::Error::other(format!(
+        "preforkd launch: cannot adopt its descriptors: {error} (launchers are started by the master only)"
+    ))
 }
 
 fn read(mut orders: File) -> io::Result<Vec<u8>> {
