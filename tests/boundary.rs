@@ -371,7 +371,11 @@ fn an_unrelated_user_cannot_send_messages_and_a_flood_does_not_delay_another_app
     assert_eq!(shout(OTHER, &address), "sent", "its own");
     let listed = command(OTHER, Path::new("/"), &format!("ls $(dirname {address})"));
     assert!(!listed.status.success(), "the folder cannot be listed");
-    // The flood continues.
+    // The flood continues. No more than 512 messages are read in 100 ms, and some wait in the socket.
+    let line = run.logged(&["4096 messages took"]);
+    let words: Vec<_> = line.split(' ').collect();
+    let took: u32 = words[words.len() - 2].parse().expect("a number");
+    assert!(took >= 500, "{line}");
     let message = run.reload();
     assert!(message.contains("generation 2"), "{message}");
     assert_ne!(run.ask("pid"), "");
