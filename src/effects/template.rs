@@ -11,6 +11,7 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
+use crate::launcher::progress::Launching;
 use crate::plan::Launch;
 use crate::sys;
 
@@ -22,11 +23,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// Starts a template. Read the returned pipe with [`sys::progress`].
+    /// Starts a template.
     ///
     /// # Errors
     /// The process or its socket cannot be created.
-    pub fn start(launch_as: &Launch, contract: Contract) -> io::Result<(Self, OwnedFd)> {
+    pub fn start(launch_as: &Launch, contract: Contract) -> io::Result<(Self, Launching)> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -40,8 +41,8 @@ impl Template {
             template: Some(theirs.as_fd()),
             ..contract
         };
-        let (pid, pipe) = launch(launch_as, &contract)?;
-        Ok((Self { pid, socket }, pipe))
+        let (pid, launching) = launch(launch_as, &contract)?;
+        Ok((Self { pid, socket }, launching))
     }
 
     /// Stops the template from sending. What it has sent before can still be received; a worker that has not introduced itself

@@ -7,10 +7,10 @@ use nix::unistd::Pid;
 use super::jobs::{Ended, Limits, Task};
 use super::world::{Exit, World};
 use super::{Master, Outcome, report};
+use crate::launcher::progress::Progress;
 use crate::plan::Check;
 use crate::release::{Fact, Name};
 use crate::supervisor::{Action, Event, WorkerId};
-use crate::sys::Progress;
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
@@ -131,14 +131,11 @@ impl<W: World> Master<W> {
         if matches!(progress, Progress::Pending) || self.workers.progressed(turn, pid, &progress) {
             return;
         }
-        if let Progress::Failed(stage, reason) = progress {
-            let why = format!("failed at {}: {reason}", report::stage(stage));
-            if !self.jobs.not_executed(pid, why.clone()) {
-                match self.templates.key(pid) {
-                    Some(key) => error!("{}: {why}", self.templates.tag(key)),
-                    None => error!("pid={pid}: {why}"),
-                }
-            }
+        if let Progress::Failed(why) = progress
+            && !self.jobs.not_executed(pid, &why)
+            && !self.templates.not_executed(pid, &why)
+        {
+            error!("pid={pid}: {why}");
         }
     }
 

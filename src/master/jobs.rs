@@ -94,9 +94,10 @@ impl Jobs {
     }
 
     /// The program of a process could not be executed. Returns false if the process is not a job.
-    pub(super) fn not_executed(&mut self, pid: Pid, why: String) -> bool {
+    pub(super) fn not_executed(&mut self, pid: Pid, why: &str) -> bool {
         let job = self.running.get_mut(&pid);
-        job.map(|job| job.not_executed = Some(why)).is_some()
+        job.map(|job| job.not_executed = Some(why.to_owned()))
+            .is_some()
     }
 
     /// A process was reaped. `None` if it is not a job.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, IsTerminal, Stderr};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -29,9 +29,10 @@ use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
+use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
-use crate::sys::{self, Progress};
+use crate::sys;
 
 mod children;
 mod start;
@@ -59,7 +60,7 @@ pub(super) struct System {
     templates: HashMap<Pid, Template>,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
-    launching: HashMap<Pid, OwnedFd>,
+    launching: HashMap<Pid, Launching>,
     /// Pipes from which the master reads the standard error of a process.
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
@@ -195,12 +196,12 @@ impl World for System {
     }
 
     fn progress(&mut self, pid: Pid) -> Progress {
-        let Some(pipe) = self.launching.get(&pid) else {
+        let Some(launching) = self.launching.get_mut(&pid) else {
             return Progress::Pending;
         };
-        let progress = sys::progress(pipe);
+        let progress = launching.progress();
         if !matches!(progress, Progress::Pending) {
-            self.watches.remove(pipe.as_raw_fd());
+            self.watches.remove(launching.as_raw_fd());
             self.launching.remove(&pid);
         }
         progress
@@ -259,8 +260,8 @@ impl World for System {
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
-        if let Some(pipe) = self.launching.remove(&pid) {
-            self.watches.remove(pipe.as_raw_fd());
+        if let Some(launching) = self.launching.remove(&pid) {
+            self.watches.remove(launching.as_raw_fd());
         }
         exit
     }

@@ -41,6 +41,8 @@ pub(super) enum TemplateMessage {
 struct Template {
     pid: Pid,
     loaded: bool,
+    /// Why its program could not be executed.
+    not_executed: Option<String>,
     /// Requests that were not sent yet, by ticket. Tickets grow.
     waiting: BTreeMap<u64, Fork>,
     /// Tickets of requests that were sent and not answered.
@@ -85,6 +87,7 @@ impl Templates {
             Template {
                 pid,
                 loaded: false,
+                not_executed: None,
                 waiting: BTreeMap::new(),
                 asked: BTreeSet::new(),
             },
@@ -225,6 +228,20 @@ impl Templates {
     /// All running templates.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.running.keys().cloned().collect()
+    }
+
+    /// The program of a process could not be executed. Returns false if the process is not a template.
+    pub(super) fn not_executed(&mut self, pid: Pid, why: &str) -> bool {
+        let key = self.keys.get(&pid);
+        let template = key.and_then(|key| self.running.get_mut(key));
+        template
+            .map(|template| template.not_executed = Some(why.to_owned()))
+            .is_some()
+    }
+
+    /// Why the program of a template could not be executed.
+    pub(super) fn failure(&self, key: &Key) -> Option<&str> {
+        self.running.get(key)?.not_executed.as_deref()
     }
 
     /// The running templates of an app.

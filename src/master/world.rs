@@ -11,10 +11,10 @@ use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
+use crate::launcher::progress::Progress;
 use crate::plan::{self, Launch, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
-use crate::sys::Progress;
 
 pub use crate::effects::control::ClientId;
 pub use crate::effects::signals::Arrived;

@@ -12,12 +12,12 @@ use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 use super::disk::{Code, End, code, end};
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
+use crate::launcher::progress::Progress;
 use crate::master::world::{
     Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
-use crate::sys::Progress;
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;

@@ -188,6 +188,7 @@ impl Workers {
             true => "",
             false => ", before the application was loaded",
         };
+        let exit = report::ended(exit, templates.failure(key));
         let death = format!("{exit}{when}{}", report::last_output(output));
         error!("{}: {death}", templates.tag(key));
         note_reason(turn, key, &death);
