@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Run, app, worker};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -156,11 +158,17 @@ fn parent(pid: Pid) -> Pid {
 #[test]
 fn a_worker_that_has_grown_too_large_is_replaced_whether_it_has_a_watchdog_or_not() {
     for watchdog in ["", "watchdog = '1h'\n"] {
+        let began = Instant::now();
         let mut run = Run::start(&app(&format!("{watchdog}max_memory = '64KiB'")));
         let first = run.event("started").pid;
         let pid = format!("pid={first}");
         run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
         run.logged(&[&pid, "ended (replaced by a fresh worker)"]);
+        let time = began.elapsed();
+        assert!(
+            time >= Duration::from_secs(1),
+            "not in a tight loop: {time:?}"
+        );
         run.stop();
     }
 }
