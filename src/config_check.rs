@@ -22,7 +22,11 @@ const ANSWER: i32 = 3;
 pub fn run(file: &Path) -> Result<(), String> {
     let found = read(file);
     let text = serde_json::to_vec(&found)
-        .map_err(|error| format!("cannot encode the plan as JSON: {error}"))?;
+        .or_else(|error| {
+            let why = format!("cannot encode the plan as JSON: {error}");
+            serde_json::to_vec(&Err::<Plan, _>(why))
+        })
+        .map_err(|error| error.to_string())?;
     let mut answer = File::from(
         sys::adopt(ANSWER)
             .map_err(|error| format!("check-config is started by the master only: {error}"))?,

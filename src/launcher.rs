@@ -4,7 +4,7 @@
 //! It is this program, started by the master as `preforkd launch FIRST NUMBER`. The master does not fork itself, because fork
 //! copies the page tables of all its memory and takes longer with each worker; nor does it wait for the disks of the working
 //! directory and the program, as the launcher does. From descriptor FIRST on there are NUMBER descriptors for the program, then a
-//! memory file with the [`Orders`], then a pipe to report a failure to the master.
+//! memory file with the [`Orders`], then a pipe to report to the master: see [`progress`].
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -13,7 +13,9 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::unistd::Pid;
 
-use crate::sys::{self, Process};
+use crate::sys::{self, Process, Stage};
+
+pub mod progress;
 
 /// The first argument of a launcher.
 pub const COMMAND: &str = "launch";
@@ -119,7 +121,8 @@ fn optional(word: &str) -> Option<Option<u32>> {
     }
 }
 
-/// Sets up and executes the process. Returns only an error, if it was not started by a master.
+/// Sets up and executes the process. Returns only an error that cannot be reported to the master: this process was not started by
+/// one, or its descriptors are not as the master passes them.
 pub fn run(arguments: &[String]) -> io::Error {
     let wrong = || io::Error::other("preforkd launch: launchers are started by the master only");
     let numbers = arguments.iter().map(|argument| argument.parse().ok());
@@ -129,17 +132,24 @@ pub fn run(arguments: &[String]) -> io::Error {
     else {
         return wrong();
     };
-    let adopted = (0..number.saturating_add(2)).map(|n| sys::adopt(first.saturating_add(n)));
-    let mut fds: Vec<OwnedFd> = match adopted.collect() {
-        Ok(fds) => fds,
-        Err(_) => return wrong(),
+    let adopt = |n| sys::adopt(first.saturating_add(n));
+    // First, because it takes the report of every other failure.
+    let report = match adopt(number.saturating_add(1)) {
+        Ok(report) => report,
+        Err(error) => return explained(error),
     };
-    let (Some(report), Some(orders)) = (fds.pop(), fds.pop()) else {
-        return wrong();
-    };
-    let orders = match read(orders.into()) {
-        Ok(bytes) => Orders::decode(&bytes),
-        Err(error) => return error,
+    let inherited = adopt(number).and_then(|orders| {
+        let fds = (0..number)
+            .map(adopt)
+            .collect::<io::Result<Vec<OwnedFd>>>()?;
+        Ok((read(orders.into())?, fds))
+    });
+    let (orders, fds) = match inherited {
+        Ok((bytes, fds)) => (Orders::decode(&bytes), fds),
+        Err(error) => match error.raw_os_error() {
+            Some(errno) => sys::report_failure(&report, Stage::Descriptors, errno),
+            None => return explained(error),
+        },
     };
     let Some(orders) = orders else {
         return wrong();
@@ -162,6 +172,12 @@ pub fn run(arguments: &[String]) -> io::Error {
         fds: fds.collect(),
     };
     sys::become_process(&process, &report, Pid::from_raw(orders.master))
+}
+
+fn explained(error: io::Error) -> io::Error {
+    io::Error::other(format!(
+        "preforkd launch: cannot adopt its descriptors: {error} (launchers are started by the master only)"
+    ))
 }
 
 fn read(mut orders: File) -> io::Result<Vec<u8>> {

@@ -23,9 +23,11 @@ use crate::signals as vocabulary;
 
 mod actions;
 mod control;
+mod floods;
 mod init;
 mod jobs;
 mod leftovers;
+mod limit;
 mod load;
 mod logs;
 mod messages;
@@ -44,12 +46,12 @@ mod workers;
 mod world;
 
 use control::{Control, Whole};
+use floods::Floods;
 use init::Init;
 use jobs::Jobs;
 use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
-use messages::LogLimit;
 use preparation::Preparation;
 use system::System;
 use templates::Templates;
@@ -84,7 +86,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
-    log_limit: LogLimit,
+    floods: Floods,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
     /// Templates with unread replies.
@@ -148,7 +150,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
-            log_limit: LogLimit::default(),
+            floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
@@ -171,6 +173,11 @@ impl<W: World> Master<W> {
         let deadline = self.deadline();
         let sources = self.turn.world.wait(deadline)?;
         self.turn.now = self.turn.world.now();
+        let by_event = !sources.is_empty() || self.has_unread();
+        if by_event && self.floods.is_turning_too_often(self.turn.now) {
+            self.turn.world.rest();
+            self.turn.now = self.turn.world.now();
+        }
         self.handle_events(sources);
         Ok(None)
     }
@@ -187,6 +194,7 @@ impl<W: World> Master<W> {
             self.unreaped = !self.reap();
         }
         let turn = &mut self.turn;
+        self.floods.resume(turn);
         self.init.send_alive(turn);
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
@@ -240,7 +248,7 @@ impl<W: World> Master<W> {
         }
         for name in self.workers.forget_removed() {
             self.turn.world.remove_app(&name);
-            self.log_limit.forget(&name);
+            self.floods.forget(&name);
             self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
@@ -315,8 +323,7 @@ impl<W: World> Master<W> {
 
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
-        let unread = !(self.unread.is_empty() && self.unread_templates.is_empty());
-        let at_once = (unread || self.unreaped).then_some(now);
+        let at_once = self.has_unread().then_some(now);
         at_once
             .into_iter()
             .chain(self.workers.deadline(now))
@@ -329,7 +336,13 @@ impl<W: World> Master<W> {
             .chain(self.loads.deadline())
             .chain(self.templates.deadline())
             .chain(self.leftovers.deadline())
+            .chain(self.floods.deadline())
             .min()
+    }
+
+    /// Whether the last turn has left something that can be read at once.
+    fn has_unread(&self) -> bool {
+        self.unreaped || !(self.unread.is_empty() && self.unread_templates.is_empty())
     }
 }
 

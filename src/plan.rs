@@ -17,6 +17,7 @@ mod command;
 pub mod control;
 mod host;
 mod identity;
+mod lossless;
 mod output;
 mod policy;
 mod sockets;
@@ -28,14 +29,15 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
 
-/// A checked configuration. Its JSON form is complete, but only for a process of the same program, and its paths must be
-/// valid UTF-8.
+/// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// The path of the pid file.
+    #[serde(with = "lossless")]
     pub pid_file: Option<PathBuf>,
     /// The path of the control socket: as configured, else beside the pid file, else in the runtime directory of the
     /// service.
+    #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
@@ -47,6 +49,7 @@ pub struct Plan {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
     /// Its address.
+    #[serde(with = "lossless")]
     pub address: Address,
     /// The length of its accept queue.
     pub backlog: u32,
@@ -64,6 +67,7 @@ pub struct Listener {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
     /// The listeners that its workers get, in this order, and their names.
+    #[serde(with = "lossless")]
     pub sockets: Vec<(String, Address)>,
     /// How a worker is started.
     pub launch: Launch,
@@ -152,12 +156,14 @@ pub enum Hang {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// The file to execute.
+    #[serde(with = "lossless")]
     pub program: PathBuf,
     /// The arguments, starting with the program's own name.
     pub args: Vec<String>,
     /// Variables to add to the master's environment.
     pub env: BTreeMap<String, String>,
     /// The working directory.
+    #[serde(with = "lossless")]
     pub chdir: PathBuf,
     /// The user it runs as; the master's if `None`.
     pub user: Option<Credentials>,

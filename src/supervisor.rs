@@ -6,8 +6,8 @@
 //!
 //! A worker keeps its slot until [`Event::Exited`] says that its process was reaped. Until then it is
 //!
-//! - *starting*: it was asked for and has not reported that it is ready;
 //! - *starting*: it was requested and is not ready yet;
+//! - *ready*: it has reported that it is ready;
 //! - *leaving*: it was ready and ends on its own initiative;
 //! - *draining*: it was ready and was told to finish what it serves;
 //! - *doomed*: it was told to end before it was ready;

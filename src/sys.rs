@@ -1,8 +1,10 @@
 //! The only unsafe code of the manager: fork and exec, adopting inherited descriptors, moving the environment, the length
-//! of an accept queue, and random numbers.
+//! of an accept queue, message credentials, process descriptors, and random numbers.
 //!
-//! Between fork and exec, [`spawn`] makes only async-signal-safe calls on memory that was allocated before the fork, so the
-//! child never waits for a lock that another thread held: signal-safety(7). (The master has one thread anyway.)
+//! A process that executes a program is set up in two ways. The master starts launchers, which call [`become_process`]; it does
+//! not fork. The process that checks the configuration calls [`spawn`]: between its fork and exec it makes only async-signal-safe
+//! calls on memory that was allocated before the fork, so the child never waits for a lock that another thread held:
+//! signal-safety(7).
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
@@ -13,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{Pid, getpid, pipe2};
 
 /// The number of the first inherited descriptor in a child, as with systemd: sd_listen_fds(3).
@@ -64,68 +66,42 @@ pub enum Stage {
     Exec,
 }
 
-const STAGES: [Stage; 6] = [
-    Stage::Session,
-    Stage::Descriptors,
-    Stage::Group,
-    Stage::User,
-    Stage::Chdir,
-    Stage::Exec,
-];
-
-/// The state of a child before exec, as read from its pipe.
-#[derive(Debug)]
-pub enum Progress {
-    /// It has not executed its program yet.
-    Pending,
-    /// It has executed its program, or has died before.
-    Executed,
-    /// A step failed.
-    Failed(Stage, io::Error),
-}
-
-/// Reads the state of a child from the pipe that [`spawn`] returned. Never blocks.
-pub fn progress(pipe: &OwnedFd) -> Progress {
-    let mut report = [0; 5];
-    match nix::unistd::read(pipe, &mut report) {
-        Ok(5) => {
-            let stage = STAGES.get(usize::from(report[0])).copied();
-            let errno = i32::from_ne_bytes([report[1], report[2], report[3], report[4]]);
-            Progress::Failed(
-                stage.unwrap_or(Stage::Exec),
-                io::Error::from_raw_os_error(errno),
-            )
-        }
-        Err(nix::Error::EAGAIN | nix::Error::EINTR) => Progress::Pending,
-        _ => Progress::Executed,
+impl Stage {
+    /// The stage of a report.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        let all = [
+            Self::Session,
+            Self::Descriptors,
+            Self::Group,
+            Self::User,
+            Self::Chdir,
+            Self::Exec,
+        ];
+        all.into_iter().find(|stage| *stage as u8 == byte)
     }
 }
 
-/// Forks and executes. Read the returned pipe with [`progress`].
+/// The byte that a process writes to its pipe just before it executes its program, which closes the pipe.
+pub const EXECUTING: u8 = 0xff;
+
+/// The length of the report of a failure: the stage, and errno.
+pub const REPORT_SIZE: usize = 5;
+
+/// Forks and executes. Read the returned pipe with [`crate::launcher::progress::Launching`].
 ///
 /// The child leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets SIGTERM when the master dies.
+/// dispositions and standard input from /dev/null, and gets SIGKILL when the calling thread ends.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
 pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let mut listen_pid = *LISTEN_PID;
-    let mut args = pointers(&process.args);
-    args.push(ptr::null());
-    let mut env = pointers(&process.env);
-    env.push(listen_pid.as_ptr().cast());
-    env.push(ptr::null());
-    let child = Child {
+    let child = Child::new(
         process,
-        args: &args,
-        env: &env,
-        moved: vec![-1; process.fds.len()],
-        report: report_to_master.as_raw_fd(),
-        master: getpid(),
-    };
+        report_to_master.as_raw_fd(),
+        (getpid(), Signal::SIGKILL),
+    );
 
     // A signal that arrives between fork and exec must not run the master's handlers in the child, where exec would
     // lose it. It stays pending and meets the default disposition.
@@ -138,7 +114,6 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     // SAFETY: the child only makes async-signal-safe calls on memory prepared above, and ends in execve or _exit.
     let forked = unsafe { libc::fork() };
     if forked == 0 {
-        write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
         child.run();
     }
     let error = io::Error::last_os_error();
@@ -152,23 +127,33 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
 
 /// Executes the program of a process that the master has started. Reports a failure to the master through `report`.
 pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
-    let pointers = |strings: &[CString]| strings.iter().map(|s| s.as_ptr()).collect::<Vec<_>>();
-    let mut listen_pid = *LISTEN_PID;
-    write_decimal(&mut listen_pid[LISTEN_PID_AT..], getpid().as_raw());
-    let mut args = pointers(&process.args);
-    args.push(ptr::null());
-    let mut env = pointers(&process.env);
-    env.push(listen_pid.as_ptr().cast());
-    env.push(ptr::null());
-    let child = Child {
-        process,
-        args: &args,
-        env: &env,
-        moved: vec![-1; process.fds.len()],
-        report: report.as_raw_fd(),
-        master,
-    };
-    child.run()
+    Child::new(process, report.as_raw_fd(), (master, Signal::SIGTERM)).run()
+}
+
+/// Reports a failure before [`become_process`] to the master, and ends this process.
+pub fn report_failure(report: &OwnedFd, stage: Stage, errno: i32) -> ! {
+    fail(report.as_raw_fd(), stage, errno)
+}
+
+/// Reports a failure and ends the process, without the master's exit handlers.
+fn fail(report: RawFd, stage: Stage, errno: i32) -> ! {
+    let errno = errno.to_ne_bytes();
+    tell(
+        report,
+        &[stage as u8, errno[0], errno[1], errno[2], errno[3]],
+    );
+    // SAFETY: plain number.
+    unsafe { libc::_exit(127) }
+}
+
+/// Writes to the master's pipe, which takes so few bytes at once. The master may not read it: that must not end the process.
+fn tell(report: RawFd, bytes: &[u8]) {
+    // SAFETY: plain numbers; the pointer and the length are of one slice. A program expects the default disposition.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::write(report, bytes.as_ptr().cast(), bytes.len());
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    }
 }
 
 /// Writes a positive number in decimal and a NUL byte, without allocating.
@@ -181,22 +166,51 @@ fn write_decimal(to: &mut [u8], mut number: i32) {
     }
 }
 
-/// The child between fork and exec.
+/// A process before it executes its program.
 struct Child<'a> {
     process: &'a Process<'a>,
-    args: &'a [*const libc::c_char],
-    env: &'a [*const libc::c_char],
+    args: Vec<*const libc::c_char>,
+    /// With space for `LISTEN_PID`, before the null pointer.
+    env: Vec<*const libc::c_char>,
+    listen_pid: [u8; LISTEN_PID.len()],
     /// Space for the temporary numbers of the descriptors.
     moved: Vec<RawFd>,
     report: RawFd,
+    /// The process that must be its parent, and the signal it gets when that ends.
     master: Pid,
+    on_parent_death: Signal,
 }
 
-impl Child<'_> {
+impl<'a> Child<'a> {
+    /// Allocates all memory that the process needs.
+    fn new(
+        process: &'a Process<'a>,
+        report: RawFd,
+        (master, on_parent_death): (Pid, Signal),
+    ) -> Self {
+        let pointers = |strings: &[CString], more: usize| {
+            let own = strings.iter().map(|string| string.as_ptr());
+            own.chain(std::iter::repeat_n(ptr::null(), more)).collect()
+        };
+        Self {
+            process,
+            args: pointers(&process.args, 1),
+            env: pointers(&process.env, 2),
+            listen_pid: *LISTEN_PID,
+            moved: vec![-1; process.fds.len()],
+            report,
+            master,
+            on_parent_death,
+        }
+    }
+
     fn run(mut self) -> ! {
+        write_decimal(&mut self.listen_pid[LISTEN_PID_AT..], getpid().as_raw());
+        self.env[self.process.env.len()] = self.listen_pid.as_ptr().cast();
         let stage = match self.prepare() {
             Err(stage) => stage,
             Ok(()) => {
+                tell(self.report, &[EXECUTING]);
                 // SAFETY: all pointers are NUL-terminated strings in arrays that end with a null pointer,
                 // and they outlive the call.
                 unsafe {
@@ -209,13 +223,7 @@ impl Child<'_> {
                 Stage::Exec
             }
         };
-        let errno = nix::errno::Errno::last_raw().to_ne_bytes();
-        let report = [stage as u8, errno[0], errno[1], errno[2], errno[3]];
-        // SAFETY: five bytes of a local array; a pipe takes them at once. _exit runs no handler of the master.
-        unsafe {
-            libc::write(self.report, report.as_ptr().cast(), report.len());
-            libc::_exit(127)
-        }
+        fail(self.report, stage, nix::errno::Errno::last_raw())
     }
 
     fn prepare(&mut self) -> Result<(), Stage> {
@@ -240,9 +248,9 @@ impl Child<'_> {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
         // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
-        nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGTERM).map_err(|_| Stage::Session)?;
+        nix::sys::prctl::set_pdeathsig(self.on_parent_death).map_err(|_| Stage::Session)?;
         if nix::unistd::getppid() != self.master {
-            // SAFETY: see `run`.
+            // SAFETY: plain number. No exit handler of the master runs.
             unsafe { libc::_exit(127) };
         }
         Ok(())

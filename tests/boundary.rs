@@ -144,14 +144,14 @@ fn a_log_file_becomes_a_link_before_it_is_reopened() {
         "mv theirs/out theirs/old && ln -s ../precious theirs/out",
     );
     run.signal(Signal::SIGUSR1);
-    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.logged(&["cannot reopen the log file", "is a symbolic link"]);
     run.ask("say attacker");
     attack(
         &run,
-        "rm theirs/out && ln -s ../new theirs/out && mv theirs/old theirs/older",
+        "ln -s ../new theirs/link && mv -T theirs/link theirs/out && mv theirs/old theirs/older",
     );
     run.signal(Signal::SIGUSR1);
-    run.logged(&["cannot write the log file", "is a symbolic link"]);
+    run.logged(&["cannot reopen the log file", "is a symbolic link"]);
     run.ask("say again");
     attack(&run, "rm theirs/out");
     run.signal(Signal::SIGUSR1);
@@ -199,6 +199,43 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_is_behind_a_link_from_the_start(
         let config = app(folder.path(), &format!("stderr = '{log}'"));
         let run = refused(folder, &config, said);
         assert!(!run.path("out").exists());
+    }
+}
+
+#[test]
+fn another_user_has_put_a_file_or_fifo_at_the_path_of_a_log_file_in_a_shared_folder() {
+    needs_root!();
+    let shared = |folder: &Path, mode: u32| {
+        let path = folder.join("shared");
+        std::fs::create_dir(&path).expect("room");
+        chown(&path, Some(0), Some(USER)).expect("root may");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("ours");
+    };
+    // As /tmp, and as /var/log where a group may write to it.
+    for mode in [0o1777, 0o775] {
+        for file in ["mkfifo -m 666 shared/out", "umask 0; > shared/out"] {
+            let folder = stage();
+            shared(folder.path(), mode);
+            let done = command(USER, folder.path(), file);
+            assert!(done.status.success(), "{done:?}");
+            // A fifo can be opened while it has a reader.
+            let fifo = std::fs::OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(folder.path().join("shared/out"));
+            let config = app(folder.path(), "stdout = 'shared/out'");
+            let run = refused(folder, &config, "the file belongs to uid 65534");
+            drop(fifo);
+            let kept = run.path("shared/out").symlink_metadata();
+            assert_eq!(kept.expect("it stays").uid(), USER);
+        }
+        let folder = stage();
+        shared(folder.path(), mode);
+        let config = app(folder.path(), "stdout = 'shared/out'");
+        let mut run = start(folder, &config);
+        let made = run.path("shared/out").metadata();
+        assert_eq!(made.expect("it was made").uid(), 0);
+        run.stop();
     }
 }
 
@@ -320,26 +357,53 @@ fn another_file_at_the_path_of_control_is_not_touched() {
 }
 
 #[test]
-fn the_pid_file_is_a_link_or_becomes_another_file() {
+fn the_pid_file_is_in_a_folder_where_others_can_replace_it() {
     needs_root!();
+    let pid_file =
+        |folder: &Path, path: &str| app(folder, "") + &format!("[master]\npid_file = '{path}'\n");
     let folder = stage();
-    let done = command(USER, folder.path(), "ln -s ../precious theirs/pid");
-    assert!(done.status.success(), "{done:?}");
-    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    refused(folder, &config, "there is a symbolic link at this path");
+    let config = pid_file(folder.path(), "theirs/pid");
+    let said = "its folder or one above it belongs to uid 65534, who could replace the file";
+    let run = refused(folder, &config, said);
+    assert!(!run.path("theirs/pid").exists());
 
     let folder = stage();
-    let config = app(folder.path(), "") + "[master]\npid_file = 'theirs/pid'\n";
-    let mut run = start(folder, &config);
-    let pid = std::fs::read_to_string(run.path("theirs/pid")).expect("it was written");
-    assert_eq!(pid, format!("{}\n", run.pid()));
-    attack(
-        &run,
-        "cat theirs/pid > theirs/x && mv -f theirs/x theirs/pid",
-    );
-    run.stop();
-    let theirs = run.path("theirs/pid").metadata().expect("it stays");
-    assert_eq!(theirs.uid(), USER);
+    std::fs::create_dir(folder.path().join("theirs/run")).expect("room");
+    let config = pid_file(folder.path(), "theirs/run/pid");
+    refused(folder, &config, said);
+
+    let folder = stage();
+    let path = folder.path().join("shared");
+    std::fs::create_dir(&path).expect("room");
+    chown(&path, Some(0), Some(USER)).expect("root may");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o775)).expect("ours");
+    let config = pid_file(folder.path(), "shared/pid");
+    let said = "users other than root can write to its folder or one above it";
+    refused(folder, &config, said);
+}
+
+#[test]
+fn the_pid_file_is_a_link_or_file_of_another_user_in_a_shared_folder() {
+    needs_root!();
+    for (attack, said) in [
+        (
+            "ln -s ../precious shared/pid",
+            "there is a symbolic link at this path",
+        ),
+        (
+            "echo 1 > shared/pid",
+            "there is a file of uid 65534 at this path",
+        ),
+    ] {
+        let folder = stage();
+        let path = folder.path().join("shared");
+        std::fs::create_dir(&path).expect("room");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o1777)).expect("ours");
+        let done = command(USER, folder.path(), attack);
+        assert!(done.status.success(), "{done:?}");
+        let config = app(folder.path(), "") + "[master]\npid_file = 'shared/pid'\n";
+        refused(folder, &config, said);
+    }
 }
 
 #[test]
@@ -371,7 +435,11 @@ fn an_unrelated_user_cannot_send_messages_and_a_flood_does_not_delay_another_app
     assert_eq!(shout(OTHER, &address), "sent", "its own");
     let listed = command(OTHER, Path::new("/"), &format!("ls $(dirname {address})"));
     assert!(!listed.status.success(), "the folder cannot be listed");
-    // The flood continues.
+    // The flood continues. No more than 512 messages are read in 100 ms, and some wait in the socket.
+    let line = run.logged(&["4096 messages took"]);
+    let words: Vec<_> = line.split(' ').collect();
+    let took: u32 = words[words.len() - 2].parse().expect("a number");
+    assert!(took >= 500, "{line}");
     let message = run.reload();
     assert!(message.contains("generation 2"), "{message}");
     assert_ne!(run.ask("pid"), "");

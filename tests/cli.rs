@@ -67,3 +67,23 @@ fn invalid_usage_is_status_2_and_help_and_version_are_0() {
     assert_eq!(status, Some(0));
     assert!(stdout.contains("--config <FILE>"), "{stdout}");
 }
+
+#[test]
+fn a_launcher_reports_why_it_cannot_adopt_its_descriptors() {
+    let launch = |redirections: &str| {
+        let script = format!("exec \"$0\" launch 5 0 {redirections}");
+        let output = std::process::Command::new("/bin/sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_preforkd")])
+            .output();
+        output.expect("a shell")
+    };
+    // Descriptor 5 would be its orders, and 6 is its pipe to the master: the stage, and errno.
+    let output = launch("5>&- 6>&1");
+    assert_eq!(output.status.code(), Some(127));
+    let errno = nix::errno::Errno::EBADF as i32;
+    assert_eq!(output.stdout, [&[1][..], &errno.to_ne_bytes()].concat());
+    let output = launch("5>&- 6>&-");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("Bad file descriptor"), "{error}");
+    assert!(error.contains("started by the master only"), "{error}");
+}

@@ -189,6 +189,15 @@ fn only_its_user_can_connect_and_the_master_runs_without_it() {
     run.logged(&["WARN", "no control socket at"]);
     run.stop();
 
+    let long = format!("{}.sock", "x".repeat(103));
+    let mut run = Run::start(&config("").replace("control.sock", &long));
+    run.logged(&[
+        "no control socket at",
+        "the path is too long for a socket (107 bytes at most; choose a shorter path)",
+        "status, reload, scale, stop and reopen will not work",
+    ]);
+    run.stop();
+
     let mut run = Run::start(&app(""));
     let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));

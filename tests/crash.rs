@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Run, app, worker};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -174,11 +176,39 @@ fn parent(pid: Pid) -> Pid {
 #[test]
 fn a_worker_that_has_grown_too_large_is_replaced_whether_it_has_a_watchdog_or_not() {
     for watchdog in ["", "watchdog = '1h'\n"] {
+        let began = Instant::now();
         let mut run = Run::start(&app(&format!("{watchdog}max_memory = '64KiB'")));
         let first = run.event("started").pid;
         let pid = format!("pid={first}");
         run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
         run.logged(&[&pid, "ended (replaced by a fresh worker)"]);
+        let time = began.elapsed();
+        assert!(
+            time >= Duration::from_secs(1),
+            "not in a tight loop: {time:?}"
+        );
         run.stop();
     }
+}
+
+#[test]
+fn a_launcher_that_dies_does_not_count_as_a_program_that_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let libraries = folder.path().join("libraries");
+    std::fs::create_dir(&libraries).expect("room");
+    let mut run = Run::begin_in(folder, &app("ready = 'exec'"), |command| {
+        command.env("LD_LIBRARY_PATH", &libraries);
+    });
+    run.message("READY=1");
+    let worker = run.event("started");
+    run.logged(&["ready after"]);
+    // The dynamic linker refuses this file, so launchers end before they run.
+    std::fs::write(libraries.join("libc.so.6"), "").expect("room");
+    kill(worker.pid, Signal::SIGKILL).expect("it lives");
+    run.logged(&["killed by SIGKILL, not by preforkd"]);
+    let line = run.logged(&["exited with status 127"]);
+    assert!(line.contains("before it was ready"), "{line}");
+    std::fs::remove_file(libraries.join("libc.so.6")).expect("it is there");
+    run.status("web 1/1 ready");
+    run.stop();
 }

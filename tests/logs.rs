@@ -93,7 +93,7 @@ fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
 }
 
 #[test]
-fn a_dead_writer_is_replaced_and_nothing_is_lost() {
+fn a_dead_writer_is_replaced_and_what_waits_in_the_pipe_is_written() {
     let (mut run, mut log) = start_with_fifo(&app("stdout = 'out'"));
     assert_eq!(next_event(&mut log), "started");
     for round in ["one", "two"] {
@@ -101,12 +101,34 @@ fn a_dead_writer_is_replaced_and_nothing_is_lost() {
         run.logged(&[
             "the writer of",
             "out",
-            "killed by SIGKILL; it is replaced, and no line is lost",
+            "killed by SIGKILL; replacing it (lines that it had read but not written are lost)",
         ]);
         run.ask(&format!("say {round}"));
         assert_eq!(next_event(&mut log), round);
     }
     run.stop();
+}
+
+#[test]
+fn a_file_that_cannot_be_reopened_is_kept_until_it_can_be() {
+    let (mut run, mut log) = start_with_fifo(&app("stdout = 'out'"));
+    assert_eq!(next_event(&mut log), "started");
+    std::fs::rename(run.path("out"), run.path("out.1")).expect("a move");
+    std::fs::create_dir(run.path("out")).expect("room");
+    run.signal(Signal::SIGUSR1);
+    run.logged(&[
+        "cannot reopen the log file",
+        "Is a directory",
+        "keeping the open file, retrying",
+    ]);
+    run.ask("say kept");
+    assert_eq!(next_event(&mut log), "kept");
+    std::fs::remove_dir(run.path("out")).expect("empty");
+    run.logged(&["the log file", "out is open again"]);
+    run.ask("say new");
+    run.stop();
+    let text = std::fs::read_to_string(run.path("out")).expect("it was made");
+    assert!(text.contains("new"), "{text}");
 }
 
 #[test]

@@ -46,6 +46,18 @@ fn the_init_system_learns_when_a_reload_began() {
 }
 
 #[test]
+fn a_folder_whose_name_is_not_utf8_can_be_reloaded() {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::OsStr::from_bytes(b"\xff");
+    let folder = tempfile::Builder::new().prefix(name).tempdir();
+    let mut run = Run::begin_in(folder.expect("a folder"), &app(""), |_| {});
+    run.message("READY=1");
+    let message = run.reload();
+    assert!(message.contains("generation 2: web 1/1 ready"), "{message}");
+    run.stop();
+}
+
+#[test]
 fn an_invalid_file_changes_nothing_and_the_error_is_reported() {
     let mut run = Run::start(&app(""));
     let pid = run.ask("pid");
@@ -98,6 +110,29 @@ fn one_app_that_cannot_start_rolls_all_back() {
     assert!(message.contains("keeping generation 1"), "{message}");
     run.logged(&["app=web", "gen=2", "ended (its generation was rolled back)"]);
     assert_eq!(run.ask("pid"), pid);
+    run.stop();
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_proves_nothing_and_the_reason_is_reported() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut run = Run::start(&app(""));
+    run.write("script", "#!/no/such/interpreter\n");
+    let script = run.path("script");
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).expect("ours");
+    let queue = format!(
+        "[app.queue]\nready = 'exec'\ncommand = ['{}']\n",
+        script.display()
+    );
+    run.write("app.toml", &(app("") + &queue));
+    let message = run.reload();
+    let why = format!(
+        "app=queue: its first worker exited with status 127 (cannot execute {}: No such file or directory), before it was ready",
+        script.display()
+    );
+    assert!(message.contains(&why), "{message}");
+    assert!(message.contains("keeping generation 1"), "{message}");
     run.stop();
 }
 

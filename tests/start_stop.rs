@@ -64,7 +64,7 @@ fn silent_programs_are_ready_when_executed_or_after_a_time() {
 }
 
 #[test]
-fn the_error_of_a_program_that_cannot_be_executed_names_the_stage() {
+fn the_error_of_a_program_that_cannot_be_executed_names_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
     std::fs::write(&script, "#!/no/such/interpreter\n").expect("room");
@@ -73,11 +73,11 @@ fn the_error_of_a_program_that_cannot_be_executed_names_the_stage() {
     let mut run = Run::begin(&format!("[app.x]\ncommand = ['{}']", script.display()));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
-    let failed = format!(
-        "failed at executing the program {}: No such file or directory",
+    let why = format!(
+        "(cannot execute {}: No such file or directory)",
         script.display()
     );
-    assert!(log.contains(&failed), "{log}");
+    assert!(log.contains(&why), "{log}");
 }
 
 #[test]
@@ -260,4 +260,32 @@ fn messages_to_the_init_system_are_short_enough_even_with_many_apps() {
     }
     assert!(message.contains("200 apps 200/200 ready"), "{message}");
     run.stop();
+}
+
+#[test]
+fn a_script_in_front_of_an_interpreter_ends_with_the_master() {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::fs::PermissionsExt;
+    let mut run = Run::start(&app(""));
+    // It ignores SIGTERM, and so does its child. Both hold the fifo open.
+    run.write(
+        "python",
+        "#!/bin/sh\ntrap '' TERM\nexec 3>fifo\necho started >&3\nsleep 60\n",
+    );
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(run.path("python"), mode).expect("ours");
+    let fifo = run.path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("room");
+    let python = "[app.py]\nwsgi = 'a:b'\npython = './python'\nlisten = ['unix:py.sock']\n";
+    run.write("app.toml", &(app("") + python));
+    run.signal(Signal::SIGHUP);
+    let mut output = BufReader::new(std::fs::File::open(fifo).expect("the script opens it too"));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("the script is running");
+    assert_eq!(line, "started\n");
+    let began = std::time::Instant::now();
+    run.stop();
+    output.read_to_string(&mut line).expect("a fifo");
+    // Without a signal they end after 60 seconds.
+    assert!(began.elapsed() < std::time::Duration::from_secs(50));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, Backlog, getsockopt, sockopt};
@@ -20,7 +20,6 @@ const MAX_CLIENTS: usize = 32;
 /// The listening socket and its clients.
 pub struct Control {
     listener: UnixListener,
-    path: PathBuf,
     _file: SocketFile,
     clients: BTreeMap<RawFd, Client>,
     /// Connections accepted so far.
@@ -70,12 +69,14 @@ impl Control {
             ..Rights::default()
         };
         let listen = || socket::listen(&socket, Backlog::MAXCONN);
-        let file = SocketFile::bind(&socket, path, rights, listen).map_err(io::Error::other)?;
+        let file = SocketFile::bind(&socket, path, rights, listen).map_err(|reason| {
+            let message = format!("{reason}; status, reload, scale, stop and reopen will not work");
+            io::Error::other(message)
+        })?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
-            path: path.to_owned(),
             _file: file,
             clients: BTreeMap::new(),
             calls: 0,
@@ -85,11 +86,6 @@ impl Control {
     /// The descriptor to poll.
     pub fn fd(&self) -> RawFd {
         self.listener.as_raw_fd()
-    }
-
-    /// The path of the socket.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Accepts waiting clients. Returns the descriptors to poll, and whether clients still wait because no descriptor was

@@ -1,7 +1,8 @@
 //! Asks a script in front of a Python interpreter (pyenv and the like) for the path of the real interpreter.
 //!
 //! The script may belong to the application's user, so it runs as that user, like the app's workers, and with a deadline. Its
-//! answer is only used as the name of a program that runs as the same user. The calling process waits for the answer.
+//! answer is only used as the name of a program that runs as the same user. The calling process waits for the answer. If it is told to
+//! end meanwhile, it kills the script first; if it is killed, the kernel kills the script.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -15,12 +16,14 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::launcher::progress::{Attempts, Launching, Progress};
 use crate::plan::Launch;
-use crate::sys::{self, Process, Progress};
+use crate::sys::{self, Process};
 
 /// The time a script has to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -67,12 +70,14 @@ pub fn is_script(path: &Path) -> bool {
 pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     let shown = path.display();
     let deadline = Instant::now() + TIMEOUT;
-    let (answers, pid, progress) =
-        start(path, launch).map_err(|error| format!("{shown} cannot be run: {error}"))?;
-    let answer = read_line(answers, deadline);
-    end(pid);
-    if let Progress::Failed(stage, error) = sys::progress(&progress) {
-        return Err(format!("{shown} cannot be run: {stage:?}: {error}"));
+    let failed = |error: io::Error| format!("{shown} cannot be run: {error}");
+    let held = HeldSignals::new().map_err(failed)?;
+    let (answers, pid, mut launching) = start(path, launch).map_err(failed)?;
+    let answer = read_line(answers, &held, deadline);
+    end(pid, &held);
+    drop(held);
+    if let Progress::Failed(why) = launching.progress() {
+        return Err(format!("{shown} cannot be run: {why}"));
     }
     match answer {
         Some(answer) if is_path(&answer) => Ok(answer.into()),
@@ -86,16 +91,42 @@ pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     }
 }
 
+/// The signals that end this process, held back while a script runs. The script leads a session of its own, so nobody else
+/// would end it.
+struct HeldSignals {
+    before: SigSet,
+    arrived: SignalFd,
+}
+
+impl HeldSignals {
+    fn new() -> io::Result<Self> {
+        let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let arrived = SignalFd::with_flags(&signals, flags)?;
+        let before = SigSet::thread_get_mask()?;
+        signals.thread_block()?;
+        Ok(Self { before, arrived })
+    }
+}
+
+impl Drop for HeldSignals {
+    /// A signal that has arrived ends this process now.
+    fn drop(&mut self) {
+        // It can only fail for an invalid argument: pthread_sigmask(3).
+        let _ = self.before.thread_set_mask();
+    }
+}
+
 fn is_path(answer: &str) -> bool {
     answer.starts_with('/') && !answer.chars().any(char::is_control)
 }
 
-fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, OwnedFd)> {
+fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
     let (answers, theirs) = io::pipe()?;
     fcntl(&answers, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let nothing = File::options().write(true).open("/dev/null")?;
     let user = launch.user.as_ref();
-    let (pid, progress) = sys::spawn(&Process {
+    let process = Process {
         program: c_string(path.into())?,
         args: vec![
             c_string(path.into())?,
@@ -109,8 +140,10 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, OwnedFd)> {
         stdout: Some(theirs.as_fd()),
         stderr: Some(nothing.as_fd()),
         fds: Vec::new(),
-    })?;
-    Ok((File::from(OwnedFd::from(answers)), pid, progress))
+    };
+    let (pid, pipe) = sys::spawn(&process)?;
+    let launching = Launching::new(pid, pipe, Attempts::of(&process));
+    Ok((File::from(OwnedFd::from(answers)), pid, launching))
 }
 
 fn environment(
@@ -135,12 +168,12 @@ fn environment(
         .collect()
 }
 
-/// The first line, or everything before the end of the output; `None` at the deadline.
-fn read_line(mut answers: File, deadline: Instant) -> Option<String> {
+/// The first line, or everything before the end of the output; `None` at the deadline or if this process is told to end.
+fn read_line(mut answers: File, held: &HeldSignals, deadline: Instant) -> Option<String> {
     let mut line = Vec::new();
     let mut bytes = [0; 512];
     while line.len() < MAX_ANSWER && !line.contains(&b'\n') {
-        if !wait_for(&answers, deadline) {
+        if !wait_for(&answers, held, deadline) {
             return None;
         }
         match answers.read(&mut bytes) {
@@ -161,8 +194,8 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// Ends the script and the processes it has started: SIGTERM, then SIGKILL.
-fn end(pid: Pid) {
+/// Ends the script and the processes it has started: SIGTERM, then SIGKILL, which comes at once if this process is told to end.
+fn end(pid: Pid, held: &HeldSignals) {
     let send = |signal| {
         // It leads a process group of its own, or is about to.
         if killpg(pid, signal).is_err() {
@@ -172,25 +205,24 @@ fn end(pid: Pid) {
     // It has printed its answer, or is too late.
     send(Signal::SIGTERM);
     if let Ok(process) = sys::watch_process(pid) {
-        wait_for(&process, Instant::now() + GRACE);
+        wait_for(&process, held, Instant::now() + GRACE);
     }
     send(Signal::SIGKILL);
     while waitpid(pid, None) == Err(nix::Error::EINTR) {}
 }
 
-/// Waits until the descriptor is readable. Returns false at the deadline.
-fn wait_for(source: &impl AsFd, deadline: Instant) -> bool {
+/// Waits until the descriptor is readable. Returns false at the deadline, or if this process is told to end.
+fn wait_for(source: &impl AsFd, held: &HeldSignals, deadline: Instant) -> bool {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        match poll(
-            &mut [PollFd::new(source.as_fd(), PollFlags::POLLIN)],
-            timeout,
-        ) {
+        let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+        let mut fds = [readable(source.as_fd()), readable(held.arrived.as_fd())];
+        match poll(&mut fds, timeout) {
             Ok(0) => return false,
             Err(nix::Error::EINTR) => {}
             // The following read reports the error.
-            _ => return true,
+            _ => return fds[1].any() != Some(true),
         }
     }
 }

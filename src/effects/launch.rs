@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsString};
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 
 use nix::unistd::Pid;
 use preforkd_worker::{contract, env};
 
 use super::spawn::spawn;
+use crate::launcher::progress::Launching;
 use crate::plan::{self, Launch};
 use crate::sys::Process;
 
@@ -110,11 +111,11 @@ fn inherited() -> Vec<Variable> {
     passed.collect()
 }
 
-/// Starts a process. Read the returned pipe with [`crate::sys::progress`].
+/// Starts a process.
 ///
 /// # Errors
 /// The process cannot be created.
-pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, OwnedFd)> {
+pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launching)> {
     let own = launch.env.iter();
     let mut variables: BTreeMap<OsString, OsString> =
         own.map(|(key, value)| (key.into(), value.into())).collect();

@@ -4,7 +4,8 @@
 //! then the file is pending: workers may already write to it.
 //!
 //! Workers have the pipe as their standard output or error, so any program can log to a file that is reopened, and only the
-//! writer waits for the disk. The master holds both ends: a writer that dies is replaced and nothing is lost. A writer ends
+//! writer waits for the disk. The master holds both ends: a writer that dies is replaced, and only
+//! what it had read and not written yet is lost. A writer ends
 //! when no process holds the write end any more.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::{Pid, pipe2};
 
 use super::launch;
@@ -53,6 +55,7 @@ impl Error {
 /// The part of a writer's report that was read so far.
 struct Report {
     pipe: OwnedFd,
+    writer: Pid,
     text: Vec<u8>,
     /// Reopen the file when the report is complete: the writer may not handle the signal before.
     reopen: bool,
@@ -103,11 +106,6 @@ impl LogFiles {
         Ok(opened)
     }
 
-    /// Whether the writer of a file has not reported yet.
-    pub fn pending(&self, file: &LogFile) -> bool {
-        self.report_fd(file).is_some()
-    }
-
     /// The descriptor to poll for [`LogFiles::reports`]; only for a pending file.
     pub fn report_fd(&self, file: &LogFile) -> Option<RawFd> {
         let pending = self.open.get(file)?.pending.as_ref()?;
@@ -147,11 +145,6 @@ impl LogFiles {
         let surplus = self.open.keys().filter(|file| !wanted.contains(file));
         let surplus: Vec<_> = surplus.cloned().collect();
         self.close(&surplus);
-    }
-
-    /// Closes all files. Their writers end when they have written everything.
-    pub fn close_all(&mut self) {
-        self.keep(&BTreeSet::new());
     }
 
     /// The pipe of a file, for a worker.
@@ -245,9 +238,22 @@ impl Report {
             .collect();
         Some(match text.as_str() {
             OPENED => Ok(()),
-            "" => Err("its writer ended before it had opened the file".to_owned()),
+            "" => Err(format!(
+                "its writer ended before it had opened the file{}",
+                how_it_ended(self.writer)
+            )),
             _ => Err(text),
         })
+    }
+}
+
+/// How a writer has ended, if it is known and the process was not reaped yet. Does not reap it.
+fn how_it_ended(writer: Pid) -> String {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::Pid(writer), flags) {
+        Ok(WaitStatus::Exited(_, status)) => format!(": exit status {status}"),
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!(": killed by {signal}"),
+        _ => String::new(),
     }
 }
 
@@ -262,14 +268,15 @@ fn open(file: &LogFile) -> io::Result<Open> {
     }
     let (report, theirs) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let writer = Some(write_from(&output, Some(&theirs), file)?);
+    let writer = write_from(&output, Some(&theirs), file)?;
     Ok(Open {
         input,
         output,
-        writer,
+        writer: Some(writer),
         started: Instant::now(),
         pending: Some(Report {
             pipe: report,
+            writer,
             text: Vec::new(),
             reopen: false,
         }),
@@ -297,6 +304,7 @@ mod tests {
         let (pipe, theirs) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
         let mut report = Report {
             pipe,
+            writer: Pid::this(),
             text: Vec::new(),
             reopen: false,
         };
@@ -318,5 +326,33 @@ mod tests {
         let early = read_all(&[]);
         assert_eq!(early[0], None);
         assert!(matches!(&early[1], Some(Err(reason)) if reason.contains("ended before")));
+    }
+
+    #[test]
+    fn an_early_end_names_its_cause() {
+        for (script, cause) in [
+            ("exit 3", "before it had opened the file: exit status 3"),
+            (
+                "kill -KILL $$",
+                "before it had opened the file: killed by SIGKILL",
+            ),
+        ] {
+            let mut child = std::process::Command::new("/bin/sh");
+            let mut child = child.args(["-c", script]).spawn().expect("a shell");
+            let writer = Pid::from_raw(child.id() as i32);
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            waitid(Id::Pid(writer), flags).expect("our child");
+            let (pipe, theirs) = pipe2(OFlag::O_NONBLOCK).expect("a pipe");
+            drop(theirs);
+            let mut report = Report {
+                pipe,
+                writer,
+                text: Vec::new(),
+                reopen: false,
+            };
+            let reason = report.read().expect("it has ended").expect_err("no report");
+            assert!(reason.ends_with(cause), "{reason}");
+            child.wait().expect("it is still to be reaped");
+        }
     }
 }

@@ -31,6 +31,9 @@ const ATTEMPTS_AT_FOLDER: u32 = 5;
 /// The maximum length of a socket path: unix(7).
 const MAX_ADDRESS: usize = 107;
 
+/// The length of a socket's path below the folder's parent: `/preforkd-notify-XXXXXX/0123456789abcdef`.
+const ADDRESS_IN_PARENT: usize = 1 + PREFIX.len() + 6 + 1 + 16;
+
 /// How a folder is opened that only serves to resolve names.
 const FOLDER: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
@@ -62,6 +65,19 @@ pub struct Notify {
 
 impl Home {
     fn new(path: &Path) -> io::Result<Self> {
+        if !path.is_absolute() {
+            return Err(io::Error::other("it is a relative path"));
+        }
+        let shown = path
+            .to_str()
+            .ok_or_else(|| io::Error::other("its path is not UTF-8"))?;
+        if shown.len() + ADDRESS_IN_PARENT > MAX_ADDRESS {
+            let most = MAX_ADDRESS - ADDRESS_IN_PARENT;
+            let message = format!(
+                "its path is too long for a socket in it ({most} bytes at most; choose a shorter path)"
+            );
+            return Err(io::Error::other(message));
+        }
         let parent = Folder::open(path)?;
         if geteuid().is_root() {
             if parent.trust() != Trust::Trusted {
@@ -98,10 +114,14 @@ impl Home {
 
     fn bind(&self, socket: &OwnedFd, name: &str, uid: Option<u32>) -> io::Result<String> {
         let path = self.path.join(name);
-        let address = path.to_str().filter(|path| path.len() <= MAX_ADDRESS);
-        let address = address.ok_or_else(|| io::Error::other("its path is too long"))?;
+        let unusable = || {
+            let message = format!("{}: not an address of a socket", path.display());
+            io::Error::other(message)
+        };
+        let address = path.to_str().ok_or_else(unusable)?;
+        let unix = UnixAddr::new(address).map_err(|_| unusable())?;
         let before = umask(Mode::from_bits_truncate(0o177));
-        let bound = socket::bind(socket.as_raw_fd(), &UnixAddr::new(address)?);
+        let bound = socket::bind(socket.as_raw_fd(), &unix);
         umask(before);
         bound?;
         self.set_owner(name, uid)
@@ -133,18 +153,12 @@ impl Drop for Home {
 
 impl Notify {
     /// Creates the folder in the runtime directory of the service, in /run, or in the folder for temporary files: the first
-    /// that other users cannot change. Removes leftovers of killed masters of the same user.
+    /// that other users cannot change and whose path leaves room for that of a socket. Removes leftovers of killed masters of the same user.
     ///
     /// # Errors
     /// None is known; see [`Notify::bind`].
     pub fn new() -> io::Result<Self> {
-        let homes = candidates().into_iter().map(|parent| {
-            Home::new(&parent).inspect_err(|reason| {
-                let parent = parent.display();
-                log::debug!("cannot create a folder for notify sockets in {parent}: {reason}");
-            })
-        });
-        Ok(Self::with(homes.flatten().next()))
+        Ok(Self::with(first_home(candidates())))
     }
 
     fn with(home: Option<Home>) -> Self {
@@ -209,11 +223,6 @@ impl Notify {
         Some(self.apps.get(app)?.last()?.socket.as_raw_fd())
     }
 
-    /// The apps that have a socket.
-    pub fn apps(&self) -> impl Iterator<Item = &str> {
-        self.apps.keys().map(String::as_str)
-    }
-
     /// Messages of an app's workers with their senders, at most `most`. If there are fewer, the queue is empty.
     pub fn receive(&self, app: &str, most: usize) -> Vec<(Pid, String)> {
         let sockets = self.apps.get(app).into_iter().flatten();
@@ -242,6 +251,17 @@ fn candidates() -> Vec<PathBuf> {
     all.extend([std::env::temp_dir(), "/tmp".into(), "/dev/shm".into()]);
     all.dedup();
     all
+}
+
+/// A folder in the first of these that is suitable.
+fn first_home(parents: Vec<PathBuf>) -> Option<Home> {
+    let homes = parents.into_iter().map(|parent| {
+        Home::new(&parent).inspect_err(|reason| {
+            let parent = parent.display();
+            log::debug!("cannot create a folder for notify sockets in {parent}: {reason}");
+        })
+    });
+    homes.flatten().next()
 }
 
 /// Tries to lock a folder. A live master holds the lock of its own.
@@ -395,6 +415,32 @@ mod tests {
         assert_eq!(count(folder(&notify)), 1);
         drop(notify);
         assert_eq!(count(parent.path()), 0);
+    }
+
+    #[test]
+    fn a_folder_whose_path_is_too_long_for_a_socket_is_passed_over() {
+        let (parent, short) = notify();
+        drop(short);
+        let root = parent.path();
+        let sized = |length: usize| {
+            let rest = length - root.as_os_str().len() - 1;
+            let path = root.join("x".repeat(rest));
+            std::fs::create_dir(&path).expect("room");
+            let mode = std::fs::Permissions::from_mode(0o711);
+            std::fs::set_permissions(&path, mode).expect("ours");
+            path
+        };
+        let longest = MAX_ADDRESS - ADDRESS_IN_PARENT;
+        let (fits, long) = (sized(longest), sized(longest + 1));
+        let error = Home::new(&long).err().expect("too long").to_string();
+        assert!(error.contains("67 bytes at most"), "{error}");
+        let home = first_home(vec!["relative".into(), long.clone(), fits.clone()]);
+        let mut notify = Notify::with(home);
+        notify.bind("a", None).expect("room");
+        let address = notify.address("a").expect("it is bound");
+        assert_eq!(address.len(), MAX_ADDRESS);
+        assert!(address.starts_with(fits.to_str().expect("UTF-8")));
+        assert_eq!(count(&long), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
-use super::paths::Folder;
+use super::paths::{Folder, Trust};
 use crate::sys;
 
 /// The maximum length of a process id and a newline.
@@ -31,10 +31,13 @@ impl PidFile {
     /// Writes the pid file, completely or not at all.
     ///
     /// # Errors
-    /// The folder does not exist or is not writable; the path is another file, which is not touched; or the file names another
+    /// The folder does not exist or is not writable; the master is root and others could replace the file; the path is another file, which is not touched; or the file names another
     /// master that runs.
     pub fn write(path: &Path) -> io::Result<Self> {
         let (folder, name) = Folder::of(path)?;
+        if geteuid().is_root() {
+            check_trust(folder.trust())?;
+        }
         if let Some(pid) = left_by(&folder, &name)?
             && is_other_master(pid)
         {
@@ -57,6 +60,23 @@ impl PidFile {
         }
         Ok(Self { folder, name, file })
     }
+}
+
+/// Checks that no other user can replace the file of a root master.
+fn check_trust(trust: Trust) -> io::Result<()> {
+    let who = match trust {
+        Trust::Trusted => return Ok(()),
+        Trust::Owner { uid: 0, .. } => {
+            "users other than root can write to its folder or one above it, and".to_owned()
+        }
+        Trust::Owner { uid, .. } => {
+            format!("its folder or one above it belongs to uid {uid}, who")
+        }
+    };
+    let message = format!(
+        "{who} could replace the file, so that root signals another process (choose a folder that only root can change, such as /run)"
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
 /// The process id in an existing pid file; an error if the path is another kind of file.

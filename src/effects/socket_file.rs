@@ -173,7 +173,13 @@ impl Drop for Draft<'_> {
 }
 
 fn bind_at(socket: &OwnedFd, path: &Path, rights: Rights) -> Result<(), String> {
-    let address = UnixAddr::new(path).map_err(explain("address"))?;
+    let address = UnixAddr::new(path).map_err(|errno| match errno {
+        Errno::ENAMETOOLONG => {
+            "the path is too long for a socket (107 bytes at most; choose a shorter path)"
+                .to_owned()
+        }
+        other => explain("address")(other),
+    })?;
     // The mode is right from the start, whatever the master's umask is.
     let before = rights
         .mode

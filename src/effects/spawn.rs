@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -12,22 +12,24 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, getpid, pipe2};
 
+use crate::launcher::progress::{Attempts, Launching};
 use crate::launcher::{COMMAND, Orders};
 use crate::sys::Process;
 
 /// The first descriptor of a program after its standard streams.
 const FIRST_FD: RawFd = 3;
 
-/// Starts a process. Read the returned pipe with [`crate::sys::progress`].
+/// Starts a process.
 ///
 /// It leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
 /// dispositions and standard input from /dev/null, and gets SIGTERM when the master dies.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
-pub fn spawn(process: Process) -> io::Result<(Pid, OwnedFd)> {
+pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    let attempts = Attempts::of(&process);
     let output = [process.stdout, process.stderr];
     let fds: Vec<BorrowedFd> = output.into_iter().flatten().chain(process.fds).collect();
     let orders = Orders {
@@ -75,5 +77,5 @@ pub fn spawn(process: Process) -> io::Result<(Pid, OwnedFd)> {
         .map(|folders| CString::new([b"LD_LIBRARY_PATH=", folders.as_bytes()].concat()));
     let environment: Vec<CString> = libraries.transpose()?.into_iter().collect();
     let pid = posix_spawn(own, &actions, &attributes, &arguments, &environment)?;
-    Ok((pid, report))
+    Ok((pid, Launching::new(pid, report, attempts)))
 }

@@ -12,11 +12,9 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
+use crate::launcher::progress::Launching;
 use crate::plan::Launch;
 use crate::sys;
-
-/// The maximum number of invalid packets to skip in a row: more than the queue of a socket holds.
-const MAX_SKIPPED: usize = 1024;
 
 /// The master's end of a template's socket.
 pub struct Template {
@@ -26,11 +24,11 @@ pub struct Template {
 }
 
 impl Template {
-    /// Starts a template. Read the returned pipe with [`sys::progress`].
+    /// Starts a template.
     ///
     /// # Errors
     /// The process or its socket cannot be created.
-    pub fn start(launch_as: &Launch, contract: Contract) -> io::Result<(Self, OwnedFd)> {
+    pub fn start(launch_as: &Launch, contract: Contract) -> io::Result<(Self, Launching)> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (socket, theirs) =
             socket::socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -44,8 +42,8 @@ impl Template {
             template: Some(theirs.as_fd()),
             ..contract
         };
-        let (pid, pipe) = launch(launch_as, &contract)?;
-        Ok((Self { pid, socket }, pipe))
+        let (pid, launching) = launch(launch_as, &contract)?;
+        Ok((Self { pid, socket }, launching))
     }
 
     /// Stops the template from sending. What it has sent before can still be received; a worker that has not introduced itself
@@ -60,13 +58,12 @@ impl Template {
         self.socket.as_raw_fd()
     }
 
-    /// The next reply and its sender; `None` when the queue is empty. Skips invalid packets.
-    pub fn receive(&self) -> Option<(Pid, Reply)> {
-        let packets = std::iter::from_fn(|| notify::receive(&self.socket)).take(MAX_SKIPPED);
-        packets
-            // The kernel reports a sender outside of our PID namespace as 0, which for kill(2) is the master's own process group.
-            .filter(|(sender, _)| sender.as_raw() > 0)
-            .find_map(|(sender, packet)| Some((sender, Reply::parse(packet.as_bytes())?)))
+    /// The next packet: its sender, and the reply, unless it holds none. `None` when the queue is empty.
+    pub fn receive(&self) -> Option<(Pid, Option<Reply>)> {
+        let (sender, packet) = notify::receive(&self.socket)?;
+        // The kernel reports a sender outside of our PID namespace as 0, which for kill(2) is the master's own process group.
+        let reply = (sender.as_raw() > 0).then(|| Reply::parse(packet.as_bytes()));
+        Some((sender, reply.flatten()))
     }
 
     /// Sends a request, with the pipe that ends when the worker is to stop.
@@ -104,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_replies_pass_the_socket_and_invalid_packets_are_skipped() {
+    fn requests_and_replies_pass_the_socket_and_invalid_packets_are_no_replies() {
         let (template, theirs) = template();
         let order = Fork {
             ticket: 3,
@@ -133,19 +130,10 @@ mod tests {
         for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {
             assert!(send_raw(&theirs, packet));
         }
-        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
         let forked = Reply::Forked { ticket: 3 };
-        assert_eq!(template.receive(), Some((Pid::this(), forked)));
+        for reply in [None, Some(Reply::Ready), None, Some(forked)] {
+            assert_eq!(template.receive(), Some((Pid::this(), reply)));
+        }
         assert_eq!(template.receive(), None);
-    }
-
-    #[test]
-    fn a_queue_full_of_invalid_packets_hides_no_reply() {
-        let (template, theirs) = template();
-        let queued = std::iter::from_fn(|| send_raw(&theirs, b"x").then_some(())).count();
-        assert!(queued < MAX_SKIPPED, "{queued}");
-        assert_eq!(template.receive(), None);
-        assert!(send_raw(&theirs, b"READY"));
-        assert_eq!(template.receive(), Some((Pid::this(), Reply::Ready)));
     }
 }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl, open, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setgid, setgroups, setuid};
 
 use crate::effects::paths::{Border, Folder, Place, Trust};
@@ -66,7 +66,7 @@ impl Opening {
             become_user(uid, gid)
                 .map_err(|errno| error(&format!("cannot become uid {uid}: {}", errno.desc())))?;
         }
-        let strict = trust != Trust::Trusted || self.own == 0 && folder.is_shared;
+        let strict = trust != Trust::Trusted || folder.is_shared;
         open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
     }
 
@@ -108,17 +108,26 @@ fn become_user(uid: u32, folder_gid: u32) -> nix::Result<()> {
     if done { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-/// Opens a file in a folder. If others can change the folder (`strict`), the file must not have a second name: it may be
-/// another file, which the owner of the folder has linked here.
+/// Opens a file in a folder. If others can change the folder or create files in it (`strict`), they may have put the file there,
+/// to read the log or to block its writer, or may have linked another file there.
 fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
     let flags = FLAGS | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
     let mode = Mode::from_bits_truncate(0o666);
     let file = openat(folder, name, flags, mode).map_err(|errno| match errno {
         Errno::ELOOP => error("it is a symbolic link (put the file itself there)"),
         Errno::ENXIO => error("it is a socket, or a fifo without a reader"),
+        // The kernel may refuse such a file itself: protected_regular and protected_fifos in proc(5).
+        Errno::EACCES if strict => {
+            let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
+            let refused = stat.ok().and_then(|stat| check_owner(&stat, folder).err());
+            refused.unwrap_or_else(|| errno.into())
+        }
         other => other.into(),
     })?;
     let stat = fstat(&file)?;
+    if strict {
+        check_owner(&stat, folder)?;
+    }
     match kind(&stat) {
         SFlag::S_IFREG if strict && stat.st_nlink > 1 => {
             return Err(error(
@@ -133,6 +142,19 @@ fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
         }
     }
     Ok(blocking(file)?)
+}
+
+/// Checks that a file belongs to root, to this process's user, or to the owner of the folder, who can replace it anyway.
+fn check_owner(stat: &FileStat, folder: &Folder) -> io::Result<()> {
+    let own = geteuid().as_raw();
+    let owner = stat.st_uid;
+    if [0, own, fstat(folder)?.st_uid].contains(&owner) {
+        return Ok(());
+    }
+    let message = format!(
+        "the file belongs to uid {owner}, and other users can create files in its folder (remove it, or make uid {own} its owner)"
+    );
+    Err(error(&message))
 }
 
 /// Standard output or error of this process, which are the master's.

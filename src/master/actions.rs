@@ -5,18 +5,21 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::jobs::{Ended, Limits, Task};
-use super::world::{Change, Exit, World};
+use super::world::{Exit, World};
 use super::{Master, Outcome, report};
+use crate::launcher::progress::Progress;
 use crate::plan::Check;
 use crate::release::{Fact, Name};
 use crate::supervisor::{Action, Event, WorkerId};
-use crate::sys::Progress;
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The maximum number of processes reaped per turn.
 const MAX_ENDS: usize = 256;
+
+/// The maximum number of stops and continuations handled in a turn.
+const MAX_STOPS: usize = 64;
 
 impl<W: World> Master<W> {
     pub(super) fn perform(&mut self, name: &Name, action: Action) {
@@ -128,19 +131,11 @@ impl<W: World> Master<W> {
         if matches!(progress, Progress::Pending) || self.workers.progressed(turn, pid, &progress) {
             return;
         }
-        if let Progress::Failed(stage, reason) = progress {
-            let why = format!("failed at {}: {reason}", report::stage(stage));
-            if !self.jobs.not_executed(pid, why.clone()) {
-                let Some(key) = self.templates.key(pid) else {
-                    error!("pid={pid}: {why}");
-                    return;
-                };
-                let plan = self.workers.plan(&key.0, key.1);
-                let why = plan.map_or(why, |plan| {
-                    report::failed_start(stage, &reason, &plan.launch)
-                });
-                error!("{}: {why}", self.templates.tag(key));
-            }
+        if let Progress::Failed(why) = progress
+            && !self.jobs.not_executed(pid, &why)
+            && !self.templates.not_executed(pid, &why)
+        {
+            error!("pid={pid}: {why}");
         }
     }
 
@@ -148,15 +143,28 @@ impl<W: World> Master<W> {
     /// of a template's worker identifies it. Returns false if there may be more.
     pub(super) fn reap(&mut self) -> bool {
         for _ in 0..MAX_ENDS {
-            let Some((pid, change)) = self.turn.world.changed() else {
+            match self.turn.world.ended() {
+                Some((pid, cleanly)) => self.reap_one(pid, cleanly),
+                None => return self.handle_stops(),
+            }
+        }
+        false
+    }
+
+    /// Handles children that signals have stopped or continued. Returns false if there may be more.
+    fn handle_stops(&mut self) -> bool {
+        let now = self.turn.now;
+        for _ in 0..MAX_STOPS {
+            let Some((pid, stopped)) = self.turn.world.stopped() else {
                 return true;
             };
-            let child = self.workers.children.get(pid);
-            match (change, child) {
-                (Change::Ended { cleanly }, _) => self.reap_one(pid, cleanly),
-                (Change::Stopped, Some(child)) => self.watch.stopped(self.turn.now, pid, child),
-                (Change::Continued, Some(child)) => self.watch.continued(pid, child),
-                _ => {}
+            let Some(child) = self.workers.children.get(pid) else {
+                continue;
+            };
+            let logged = self.floods.may_log_stop(&child.app, now);
+            match stopped {
+                true => self.watch.stopped(now, pid, child, logged),
+                false => self.watch.continued(pid, child, logged),
             }
         }
         false
@@ -182,6 +190,7 @@ impl<W: World> Master<W> {
         self.dispatch();
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
+        self.floods.forget_template(pid);
         if let Some(exit) = self.turn.world.reap(pid, self.is_known(pid) && !cleanly) {
             self.ended(pid, exit);
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -55,7 +55,7 @@ struct Job {
     limits: Limits,
     began: Instant,
     /// It was signalled to end.
-    signalled: bool,
+    signalled: Option<Instant>,
     /// Its program could not be executed.
     not_executed: Option<String>,
 }
@@ -86,7 +86,7 @@ impl Jobs {
             task,
             limits,
             began: turn.now,
-            signalled: false,
+            signalled: None,
             not_executed: None,
         };
         self.running.insert(pid, job);
@@ -94,9 +94,10 @@ impl Jobs {
     }
 
     /// The program of a process could not be executed. Returns false if the process is not a job.
-    pub(super) fn not_executed(&mut self, pid: Pid, why: String) -> bool {
+    pub(super) fn not_executed(&mut self, pid: Pid, why: &str) -> bool {
         let job = self.running.get_mut(&pid);
-        job.map(|job| job.not_executed = Some(why)).is_some()
+        job.map(|job| job.not_executed = Some(why.to_owned()))
+            .is_some()
     }
 
     /// A process was reaped. `None` if it is not a job.
@@ -111,7 +112,7 @@ impl Jobs {
         self.deadlines.set(pid, None);
         let time = turn.now.saturating_duration_since(job.began);
         let most = report::short(job.limits.time);
-        let verdict = match (job.not_executed, exit.is_success(), job.signalled) {
+        let verdict = match (job.not_executed, exit.is_success(), job.signalled.is_some()) {
             (Some(why), ..) => Err(why),
             (None, true, false) => Ok(()),
             (None, _, true) => Err(format!(
@@ -132,7 +133,9 @@ impl Jobs {
     /// Terminates jobs whose results are no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&Task) -> bool) {
         for (&pid, job) in self.running.iter_mut().filter(|(_, job)| which(&job.task)) {
-            if !std::mem::replace(&mut job.signalled, true) {
+            if job.signalled.replace(turn.now).is_none() {
+                let task = &job.task;
+                info!("{task} pid={pid}: sending SIGTERM (its result is no longer needed)");
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
@@ -143,7 +146,7 @@ impl Jobs {
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
         for (&pid, job) in &self.running {
-            if job.signalled && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
+            if job.signalled.is_some() && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
                 self.deadlines.set(pid, Some(latest));
             }
         }
@@ -155,13 +158,15 @@ impl Jobs {
             let Some(job) = self.running.get_mut(&pid) else {
                 continue;
             };
-            if job.signalled {
-                let grace = report::short(job.limits.grace);
-                let task = &job.task;
-                warn!("{task} pid={pid}: sending SIGKILL (still running {grace} after SIGTERM)");
+            let task = &job.task;
+            if let Some(since) = job.signalled {
+                let time = report::short(turn.now.saturating_duration_since(since));
+                warn!("{task} pid={pid}: sending SIGKILL (still running {time} after SIGTERM)");
                 turn.world.signal(pid, Signal::SIGKILL, Target::Session);
             } else {
-                job.signalled = true;
+                let time = report::short(job.limits.time);
+                warn!("{task} pid={pid}: sending SIGTERM (still running after {time})");
+                job.signalled = Some(turn.now);
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }

@@ -80,7 +80,9 @@ impl Logs {
         };
         if let Some(file) = file {
             let path = file.path.display();
-            error!("the writer of {path} pid={pid}: {exit}; it is replaced, and no line is lost");
+            error!(
+                "the writer of {path} pid={pid}: {exit}; replacing it (lines that it had read but not written are lost)"
+            );
         }
         true
     }

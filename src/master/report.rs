@@ -8,9 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::plan::Launch;
 use crate::supervisor::{Action, Counts, Reason};
-use crate::sys::Stage;
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -30,16 +28,9 @@ impl fmt::Display for Tag<'_> {
     }
 }
 
-/// The stage of a failed start, to follow "failed at".
-pub fn stage(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Session => "creating a session",
-        Stage::Descriptors => "passing the descriptors",
-        Stage::Group => "changing the group",
-        Stage::User => "changing the user",
-        Stage::Chdir => "changing to the working directory",
-        Stage::Exec => "executing the program",
-    }
+/// The end of a process, and why its program could not be executed.
+pub fn ended(exit: Exit, not_executed: Option<&str>) -> String {
+    not_executed.map_or(exit.to_string(), |why| format!("{exit} ({why})"))
 }
 
 /// A number of processes in words.
@@ -50,25 +41,11 @@ pub fn processes(number: usize) -> String {
     }
 }
 
-/// Why the program of a process was not executed.
-pub fn failed_start(stage: Stage, reason: &std::io::Error, launch: &Launch) -> String {
-    let what = match stage {
-        Stage::Exec => format!(" {}", launch.program.display()),
-        Stage::Chdir => format!(" {}", launch.chdir.display()),
-        _ => String::new(),
-    };
-    let user = launch.user.as_ref().filter(|_| !what.is_empty());
-    let user = user.map_or(String::new(), |user| {
-        format!(" as the user with id {}", user.uid)
-    });
-    format!("failed at {}{what}{user}: {reason}", self::stage(stage))
-}
-
 /// The cause of a worker's death.
 pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> String {
     let ended = match out_of_memory {
         true => "killed by the kernel because memory ran out (SIGKILL)".to_owned(),
-        false => exit.to_string(),
+        false => ended(exit, child.not_executed.as_deref()),
     };
     let age = short(now.saturating_duration_since(child.asked_for));
     let Some((signal, why)) = child.signalled else {
@@ -104,7 +81,7 @@ pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     }
     match wait {
         Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
-        _ => "no replacement is needed".into(),
+        _ => "not replaced now".into(),
     }
 }
 
@@ -229,6 +206,12 @@ mod tests {
             death(&child, bad, later, false),
             "exited with status 1, before it was ready, after 1.5s"
         );
+        child.not_executed = Some("cannot execute /srv/x: Permission denied".into());
+        assert_eq!(
+            death(&child, Exit::Status(127), later, false),
+            "exited with status 127 (cannot execute /srv/x: Permission denied), before it was ready, after 1.5s"
+        );
+        child.not_executed = None;
         child.ready_at = Some(now);
         assert_eq!(
             death(&child, killed, later, false),

@@ -83,8 +83,13 @@ impl<W: World> Master<W> {
             {
                 info!("app={name}: no longer configured; its workers finish their requests");
             }
-            if old.pid_file != plan.pid_file {
-                warn!("pid_file has changed; this takes effect when preforkd is restarted");
+            for (key, changed) in [
+                ("pid_file", old.pid_file != plan.pid_file),
+                ("control", old.control != plan.control),
+            ] {
+                if changed {
+                    warn!("{key} has changed; this takes effect when preforkd is restarted");
+                }
             }
         }
         self.workers.candidate = None;
@@ -112,7 +117,14 @@ impl<W: World> Master<W> {
         };
         self.update_status();
         let status = &self.init.status;
-        info!("generation {generation} is ready: {status}{place}");
+        let mut apps = self.workers.configured();
+        if apps.all(|(_, app)| app.supervisor.is_settled()) {
+            info!("generation {generation} is ready: {status}{place}");
+        } else {
+            warn!(
+                "generation {generation} serves, but not all its workers are ready: {status}{place}"
+            );
+        }
         let answer = format!("ok\ngeneration {generation}: {status}\n");
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Change, Exit, Notice, Source, Start, Target, World};
+use super::world::{Exit, Notice, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -31,9 +31,10 @@ use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
+use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
-use crate::sys::{self, Progress};
+use crate::sys;
 
 mod children;
 mod start;
@@ -41,6 +42,9 @@ mod watches;
 
 use start::forward;
 use watches::{RETRY, Watches};
+
+/// How long the master rests before a turn, when events come too fast.
+const REST: Duration = Duration::from_millis(1);
 
 /// The kernel, as the master uses it.
 pub(super) struct System {
@@ -59,7 +63,7 @@ pub(super) struct System {
     stop_orders: StopOrders,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
-    launching: HashMap<Pid, OwnedFd>,
+    launching: HashMap<Pid, Launching>,
     /// Pipes from which the master reads the standard error of a process.
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
@@ -207,12 +211,12 @@ impl World for System {
     }
 
     fn progress(&mut self, pid: Pid) -> Progress {
-        let Some(pipe) = self.launching.get(&pid) else {
+        let Some(launching) = self.launching.get_mut(&pid) else {
             return Progress::Pending;
         };
-        let progress = sys::progress(pipe);
+        let progress = launching.progress();
         if !matches!(progress, Progress::Pending) {
-            self.watches.remove(pipe.as_raw_fd());
+            self.watches.remove(launching.as_raw_fd());
             self.launching.remove(&pid);
         }
         progress
@@ -254,15 +258,34 @@ impl World for System {
         self.stop_orders.give(pid)
     }
 
-    fn changed(&mut self) -> Option<(Pid, Change)> {
-        children::changed()
+    fn ended(&mut self) -> Option<(Pid, bool)> {
+        children::ended()
+    }
+
+    fn stopped(&mut self) -> Option<(Pid, bool)> {
+        children::stopped()
+    }
+
+    fn pause(&mut self, source: &Source) {
+        self.watches.pause(source);
+    }
+
+    fn resume(&mut self, source: &Source) {
+        if let Err(error) = self.watches.resume(source) {
+            warn!("cannot watch {source:?} again: {error}");
+        }
+    }
+
+    fn rest(&mut self) {
+        // Nothing waits longer for it than for a busy processor.
+        std::thread::sleep(REST);
     }
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
         self.stop_orders.remove(pid);
-        if let Some(pipe) = self.launching.remove(&pid) {
-            self.watches.remove(pipe.as_raw_fd());
+        if let Some(launching) = self.launching.remove(&pid) {
+            self.watches.remove(launching.as_raw_fd());
         }
         exit
     }
@@ -315,19 +338,21 @@ impl World for System {
         sent
     }
 
-    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)> {
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)> {
         let said = self.templates.get(&template)?.receive()?;
         match &said {
-            (worker, Reply::Forked { ticket }) => {
+            (worker, Some(Reply::Forked { ticket })) => {
                 self.stop_orders.arrived(template, *ticket, *worker);
             }
-            (_, Reply::Failed { ticket, .. }) => self.stop_orders.give_up(template, *ticket),
-            (_, Reply::Lost { tickets, .. }) => {
+            (_, Some(Reply::Failed { ticket, .. })) => {
+                self.stop_orders.give_up(template, *ticket);
+            }
+            (_, Some(Reply::Lost { tickets, .. })) => {
                 for ticket in tickets {
                     self.stop_orders.give_up(template, *ticket);
                 }
             }
-            (_, Reply::Ready) => {}
+            (_, Some(Reply::Ready) | None) => {}
         }
         Some(said)
     }

@@ -26,6 +26,8 @@ pub(super) type Key = (Name, Generation);
 
 /// A message from a template, or from a worker just forked from it.
 pub(super) enum TemplateMessage {
+    /// Nothing that counts.
+    Nothing,
     /// The application is loaded; with the template's process.
     Loaded(Pid),
     /// A worker runs: its ticket and its process.
@@ -39,6 +41,8 @@ pub(super) enum TemplateMessage {
 struct Template {
     pid: Pid,
     loaded: bool,
+    /// Why its program could not be executed.
+    not_executed: Option<String>,
     /// Requests that were not sent yet, by ticket. Tickets grow.
     waiting: BTreeMap<u64, Fork>,
     /// Tickets of requests that were sent and not answered.
@@ -83,6 +87,7 @@ impl Templates {
             Template {
                 pid,
                 loaded: false,
+                not_executed: None,
                 waiting: BTreeMap::new(),
                 asked: BTreeSet::new(),
             },
@@ -112,40 +117,34 @@ impl Templates {
         key: &Key,
     ) -> Option<TemplateMessage> {
         let template = self.running.get_mut(key)?;
-        loop {
-            match turn.world.reply(template.pid)? {
-                (_, Reply::Ready) if !template.loaded => {
-                    template.loaded = true;
-                    template.send(turn);
-                    return Some(TemplateMessage::Loaded(template.pid));
-                }
-                (sender, Reply::Forked { ticket }) if sender != template.pid => {
-                    template.asked.remove(&ticket);
-                    template.send(turn);
-                    return Some(TemplateMessage::Forked(ticket, sender));
-                }
-                (_, Reply::Failed { ticket, reason }) if template.asked.remove(&ticket) => {
-                    template.send(turn);
-                    return Some(TemplateMessage::Failed(ticket, reason));
-                }
-                (
-                    _,
-                    Reply::Lost {
-                        mut tickets,
-                        reason,
-                    },
-                ) => {
-                    // Some of its workers may run.
-                    tickets.retain(|ticket| template.asked.remove(ticket));
-                    template.send(turn);
-                    if !tickets.is_empty() {
-                        return Some(TemplateMessage::Lost(tickets, reason));
-                    }
-                }
-                // The message is forged, or answers a request that was given up.
-                _ => {}
+        let message = match turn.world.reply(template.pid)? {
+            (_, Some(Reply::Ready)) if !template.loaded => {
+                template.loaded = true;
+                TemplateMessage::Loaded(template.pid)
             }
-        }
+            (sender, Some(Reply::Forked { ticket })) if sender != template.pid => {
+                template.asked.remove(&ticket);
+                TemplateMessage::Forked(ticket, sender)
+            }
+            (_, Some(Reply::Failed { ticket, reason })) if template.asked.remove(&ticket) => {
+                TemplateMessage::Failed(ticket, reason)
+            }
+            (_, Some(Reply::Lost { tickets, reason })) => {
+                // Some of its workers may run.
+                let lost = tickets.into_iter();
+                let lost: Vec<_> = lost
+                    .filter(|ticket| template.asked.remove(ticket))
+                    .collect();
+                match lost.is_empty() {
+                    true => TemplateMessage::Nothing,
+                    false => TemplateMessage::Lost(lost, reason),
+                }
+            }
+            // The message is forged, or answers a request that was given up.
+            _ => TemplateMessage::Nothing,
+        };
+        template.send(turn);
+        Some(message)
     }
 
     /// Lets a template send nothing more. Earlier messages can still be received; a worker that has not introduced itself ends.
@@ -229,6 +228,20 @@ impl Templates {
     /// All running templates.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.running.keys().cloned().collect()
+    }
+
+    /// The program of a process could not be executed. Returns false if the process is not a template.
+    pub(super) fn not_executed(&mut self, pid: Pid, why: &str) -> bool {
+        let key = self.keys.get(&pid);
+        let template = key.and_then(|key| self.running.get_mut(key));
+        template
+            .map(|template| template.not_executed = Some(why.to_owned()))
+            .is_some()
+    }
+
+    /// Why the program of a template could not be executed.
+    pub(super) fn failure(&self, key: &Key) -> Option<&str> {
+        self.running.get(key)?.not_executed.as_deref()
     }
 
     /// The running templates of an app.

@@ -26,6 +26,10 @@ const SIZE_INTERVAL: Duration = Duration::from_secs(10);
 /// The interval of checks for a worker in which one request hangs and others finish.
 const NEIGHBOURS_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The time a worker serves at least before another replaces it at its own request or for its size: the replacement of workers
+/// that all ask for it at once would take all the machine's time.
+const MIN_AGE: Duration = Duration::from_secs(1);
+
 /// The reason of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Look {
@@ -35,6 +39,8 @@ enum Look {
     Stopped,
     /// It is too old.
     Age,
+    /// It is to be replaced.
+    Recycle,
 }
 
 /// When each worker is checked next.
@@ -75,7 +81,7 @@ impl Watch {
 
     /// A worker was reaped.
     pub(super) fn end(&mut self, pid: Pid) {
-        for look in [Look::Hang, Look::Stopped, Look::Age] {
+        for look in [Look::Hang, Look::Stopped, Look::Age, Look::Recycle] {
             self.looks.set((pid, look), None);
         }
         self.sizes.set(pid, None);
@@ -100,16 +106,20 @@ impl Watch {
 
     /// A signal has stopped the worker. A debugger or an operator may have sent it, so it is tolerated for as long as a request
     /// may take.
-    pub(super) fn stopped(&mut self, now: Instant, pid: Pid, child: &Child) {
-        warn!("{}: stopped by a signal", report::Tag(child, pid));
+    pub(super) fn stopped(&mut self, now: Instant, pid: Pid, child: &Child, logged: bool) {
+        if logged {
+            warn!("{}: stopped by a signal", report::Tag(child, pid));
+        }
         if let Hang::Silence(most) | Hang::Request(most) = child.plan.hang {
             self.looks.set((pid, Look::Stopped), Some(now + most));
         }
     }
 
     /// The worker was continued.
-    pub(super) fn continued(&mut self, pid: Pid, child: &Child) {
-        info!("{}: continued", report::Tag(child, pid));
+    pub(super) fn continued(&mut self, pid: Pid, child: &Child, logged: bool) {
+        if logged {
+            info!("{}: continued", report::Tag(child, pid));
+        }
         self.looks.set((pid, Look::Stopped), None);
     }
 
@@ -125,7 +135,8 @@ impl Watch {
                 continue;
             };
             match (look, child.plan.hang) {
-                (Look::Age, _) => retire(turn, children, pid, "it has reached max_age"),
+                (Look::Age, _) => self.retire(turn, children, pid, "it has reached max_age"),
+                (Look::Recycle, _) => turn.queue_event(&child.app, Event::Recycle(child.worker)),
                 (Look::Stopped, _) => {
                     self.hangs(
                         turn,
@@ -167,7 +178,24 @@ impl Watch {
         if let Some(share) = turn.world.memory(pid).filter(|&share| share > most) {
             let (share, most) = (bytesize::ByteSize(share), bytesize::ByteSize(most));
             let reason = format!("its share of memory is {share} (max_memory {most})");
-            retire(turn, children, pid, &reason);
+            self.retire(turn, children, pid, &reason);
+        }
+    }
+
+    /// Has a worker replaced, once.
+    pub(super) fn retire<W>(
+        &mut self,
+        turn: &mut Turn<W>,
+        children: &mut Children,
+        pid: Pid,
+        reason: &str,
+    ) {
+        if let Some(child) = children.get_mut(pid)
+            && !std::mem::replace(&mut child.retired, true)
+        {
+            info!("{}: to be replaced: {reason}", report::Tag(child, pid));
+            let at = child.ready_at.unwrap_or(turn.now) + MIN_AGE;
+            self.looks.set((pid, Look::Recycle), Some(at));
         }
     }
 
@@ -239,15 +267,5 @@ impl Watch {
 
     fn look_again(&mut self, pid: Pid, at: Instant) {
         self.looks.set((pid, Look::Hang), Some(at));
-    }
-}
-
-/// Has a worker replaced, once.
-pub(super) fn retire<W>(turn: &mut Turn<W>, children: &mut Children, pid: Pid, reason: &str) {
-    if let Some(child) = children.get_mut(pid)
-        && !std::mem::replace(&mut child.retired, true)
-    {
-        info!("{}: to be replaced: {reason}", report::Tag(child, pid));
-        turn.queue_event(&child.app, Event::Recycle(child.worker));
     }
 }

@@ -20,6 +20,7 @@ mod starting;
 
 use children::Children;
 pub(super) use ending::send;
+pub(super) use forked::MAX_REPLIES;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {
@@ -72,11 +73,6 @@ impl Workers {
         });
         app.removed = false;
         app.plans.insert(generation, Rc::new(plan));
-    }
-
-    /// How workers of a generation are started.
-    pub(super) fn plan(&self, app: &Name, generation: Generation) -> Option<&plan::App> {
-        self.apps.get(app)?.plans.get(&generation).map(Rc::as_ref)
     }
 
     /// The names of the apps.

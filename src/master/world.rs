@@ -11,10 +11,10 @@ use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
+use crate::launcher::progress::Progress;
 use crate::plan::{self, Launch, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
-use crate::sys::Progress;
 
 pub use crate::effects::control::ClientId;
 pub use crate::effects::signals::Arrived;
@@ -93,20 +93,6 @@ impl std::fmt::Display for Start<'_> {
             Role::Job => write!(f, "app={app} before gen={generation}"),
         }
     }
-}
-
-/// A change of a child's state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It has ended and must be reaped.
-    Ended {
-        /// Whether its status is 0.
-        cleanly: bool,
-    },
-    /// A signal has stopped it.
-    Stopped,
-    /// It was continued.
-    Continued,
 }
 
 /// How a process ended.
@@ -213,6 +199,15 @@ pub trait World {
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
+    /// Does not read a source until [`World::resume`]: its senders wait.
+    fn pause(&mut self, source: &Source);
+
+    /// Reads a source again.
+    fn resume(&mut self, source: &Source);
+
+    /// Lets a moment pass, as events come too fast.
+    fn rest(&mut self);
+
     /// Whether to report [`Source::Stderr`] of a process. Meanwhile its output stays in the pipe.
     fn watch_stderr(&mut self, pid: Pid, watch: bool);
 
@@ -229,8 +224,11 @@ pub trait World {
     /// Tells a worker to stop by ending the pipe that it holds for that; false if it has none.
     fn order_stop(&mut self, pid: Pid) -> bool;
 
-    /// A child that has changed. One that has ended is returned again until it is reaped.
-    fn changed(&mut self) -> Option<(Pid, Change)>;
+    /// A child that has ended, and whether with status 0. It is returned again until it is reaped.
+    fn ended(&mut self) -> Option<(Pid, bool)>;
+
+    /// A child that a signal has stopped (true) or continued (false) since it was last returned.
+    fn stopped(&mut self) -> Option<(Pid, bool)>;
 
     /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
@@ -261,8 +259,8 @@ pub trait World {
     /// Sends a request to a template. Returns false if its queue is full.
     fn request_fork(&mut self, template: Pid, order: &Fork) -> bool;
 
-    /// The next reply of a template or of a worker that it has just forked, with its sender.
-    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)>;
+    /// The next message of a template or of a worker that it has just forked, with its sender; without a reply if it is none.
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)>;
 
     /// Stops a template from sending. Earlier messages can still be read; a process that would send later ends.
     fn shut_down(&mut self, template: Pid);

@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Draft, normal};
+use super::{Draft, lossless, normal};
 use crate::config::{Place, Value};
 
 /// A log file.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LogFile {
     /// Its path.
+    #[serde(with = "lossless")]
     pub path: PathBuf,
     /// Writers lose lines rather than wait for a slow disk.
     pub lossy: bool,

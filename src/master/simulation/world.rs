@@ -12,12 +12,12 @@ use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 use super::disk::{Code, End, code, end};
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
+use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, Change, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
+    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
-use crate::sys::Progress;
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -141,6 +141,13 @@ impl World for Kernel {
         ReadState::All
     }
 
+    // The simulated processes send less than the limits.
+    fn pause(&mut self, _source: &Source) {}
+
+    fn resume(&mut self, _source: &Source) {}
+
+    fn rest(&mut self) {}
+
     fn watch_stderr(&mut self, _pid: Pid, _watch: bool) {}
 
     fn last_output(&mut self, _pid: Pid) -> Option<String> {
@@ -164,11 +171,14 @@ impl World for Kernel {
         has_one
     }
 
-    fn changed(&mut self) -> Option<(Pid, Change)> {
-        let dead = |cleanly| Change::Ended { cleanly };
+    fn stopped(&mut self) -> Option<(Pid, bool)> {
+        None
+    }
+
+    fn ended(&mut self) -> Option<(Pid, bool)> {
         let processes = self.processes.iter();
         let children = processes.filter(|(_, process)| process.adopted);
-        let mut zombies = children.filter_map(|(pid, process)| Some((*pid, dead(process.dead?))));
+        let mut zombies = children.filter_map(|(pid, process)| Some((*pid, process.dead?)));
         // The kernel reports them in no particular order.
         match self.ticket % 2 {
             0 => zombies.next(),
@@ -236,8 +246,9 @@ impl World for Kernel {
         true
     }
 
-    fn reply(&mut self, template: Pid) -> Option<(Pid, Reply)> {
-        self.replies.get_mut(&template)?.pop_front()
+    fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)> {
+        let (sender, reply) = self.replies.get_mut(&template)?.pop_front()?;
+        Some((sender, Some(reply)))
     }
 
     fn shut_down(&mut self, template: Pid) {

@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::{Pid, getpgid, getsid};
 
-use crate::master::world::{Change, Exit, Target};
+use crate::master::world::{Exit, Target};
 
 /// Signals a child that was not reaped.
 pub(super) fn signal(pid: Pid, signal: Signal, target: Target) {
@@ -19,28 +19,26 @@ pub(super) fn signal(pid: Pid, signal: Signal, target: Target) {
     }
 }
 
-/// A child that has changed. One that has ended is returned again until it is reaped.
-pub(super) fn changed() -> Option<(Pid, Change)> {
-    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let (stopped, continued) = (WaitPidFlag::WSTOPPED, WaitPidFlag::WCONTINUED);
-    let take = |pid, flag| {
-        let _ = waitid(Id::Pid(pid), flag | WaitPidFlag::WNOHANG);
-    };
+/// A child that has ended, and whether with status 0. It is returned again until it is reaped.
+pub(super) fn ended() -> Option<(Pid, bool)> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     loop {
-        return match waitid(Id::All, ended | stopped | continued) {
-            Ok(WaitStatus::Exited(pid, status)) => {
-                let cleanly = status == 0;
-                Some((pid, Change::Ended { cleanly }))
-            }
-            Ok(WaitStatus::Signaled(pid, ..)) => Some((pid, Change::Ended { cleanly: false })),
-            Ok(WaitStatus::Stopped(pid, _)) => {
-                take(pid, stopped);
-                Some((pid, Change::Stopped))
-            }
-            Ok(WaitStatus::Continued(pid)) => {
-                take(pid, continued);
-                Some((pid, Change::Continued))
-            }
+        return match waitid(Id::All, flags) {
+            Ok(WaitStatus::Exited(pid, status)) => Some((pid, status == 0)),
+            Ok(WaitStatus::Signaled(pid, ..)) => Some((pid, false)),
+            Err(Errno::EINTR) => continue,
+            _ => None,
+        };
+    }
+}
+
+/// A child that a signal has stopped (true) or continued (false) since it was last returned.
+pub(super) fn stopped() -> Option<(Pid, bool)> {
+    let flags = WaitPidFlag::WSTOPPED | WaitPidFlag::WCONTINUED | WaitPidFlag::WNOHANG;
+    loop {
+        return match waitid(Id::All, flags) {
+            Ok(WaitStatus::Stopped(pid, _)) => Some((pid, true)),
+            Ok(WaitStatus::Continued(pid)) => Some((pid, false)),
             Err(Errno::EINTR) => continue,
             _ => None,
         };

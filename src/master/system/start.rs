@@ -13,6 +13,7 @@ use crate::effects::log_files::LogFiles;
 use crate::effects::private;
 use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
+use crate::launcher::progress::Launching;
 use crate::master::world::{Private, Role, Source, Start, World};
 use crate::plan::{self, LogFile};
 
@@ -25,14 +26,14 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let contract = self.contract(start, private.as_ref(), theirs.as_ref(), their_stop);
-        let (pid, pipe, template) = match start.role {
+        let (pid, launching, template) = match start.role {
             Role::Template => {
-                let (template, pipe) = Template::start(start.launch, contract)?;
-                (template.pid, pipe, Some(template))
+                let (template, launching) = Template::start(start.launch, contract)?;
+                (template.pid, launching, Some(template))
             }
             Role::Worker(..) | Role::Job => {
-                let (pid, pipe) = launch(start.launch, &contract)?;
-                (pid, pipe, None)
+                let (pid, launching) = launch(start.launch, &contract)?;
+                (pid, launching, None)
             }
         };
         if let Some(template) = template {
@@ -47,20 +48,20 @@ impl System {
         if let Some(stop) = stop {
             self.stop_orders.insert(pid, stop);
         }
-        self.follow(pid, pipe, tail);
+        self.follow(pid, launching, tail);
         Ok(pid)
     }
 
     /// Polls the pipes of a process that was started: its progress and its output.
-    fn follow(&mut self, pid: Pid, pipe: OwnedFd, tail: Option<Tail>) {
+    fn follow(&mut self, pid: Pid, launching: Launching, tail: Option<Tail>) {
         if let Err(error) = self
             .watches
-            .add_readable(pipe.as_raw_fd(), Source::Launch(pid))
+            .add_readable(launching.as_raw_fd(), Source::Launch(pid))
         {
             // A failure is then seen when the process is reaped.
             warn!("cannot watch the start of pid={pid}: {error}");
         }
-        self.launching.insert(pid, pipe);
+        self.launching.insert(pid, launching);
         if let Some(tail) = tail {
             self.tails.insert(pid, tail);
             self.watch_stderr(pid, true);

@@ -84,6 +84,30 @@ impl Watches {
         let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
     }
 
+    /// Polls the descriptors of a source no more until they are resumed.
+    pub(super) fn pause(&mut self, source: &Source) {
+        for fd in self.of(source) {
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        }
+    }
+
+    /// Polls the descriptors of a source again, for reading; what waits there is reported.
+    ///
+    /// # Errors
+    /// The kernel does not poll one more descriptor.
+    pub(super) fn resume(&mut self, source: &Source) -> io::Result<()> {
+        self.of(source).into_iter().try_for_each(|fd| {
+            let registry = self.poll.registry();
+            registry.register(&mut SourceFd(&fd), Token(fd as usize), Interest::READABLE)
+        })
+    }
+
+    fn of(&self, source: &Source) -> Vec<RawFd> {
+        let known = self.sources.iter();
+        let known = known.filter(|(_, known)| known.as_ref() == Some(source));
+        known.map(|(&fd, _)| fd).collect()
+    }
+
     /// Forgets the descriptors of a source, which were closed.
     pub(super) fn forget(&mut self, source: &Source) {
         self.sources

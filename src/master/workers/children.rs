@@ -42,6 +42,8 @@ pub struct Child {
     pub retired: bool,
     /// Its status text.
     pub status_text: Option<Box<str>>,
+    /// Why its program could not be executed.
+    pub not_executed: Option<Box<str>>,
     /// The last signal that we sent, and the reason.
     pub signalled: Option<(Signal, Reason)>,
 }
@@ -132,6 +134,7 @@ impl Child {
             stopping: false,
             retired: false,
             status_text: None,
+            not_executed: None,
             signalled: None,
         }
     }

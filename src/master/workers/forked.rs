@@ -22,22 +22,23 @@ const ADOPTION_LOOK: Duration = Duration::from_millis(5);
 const ADOPTION: Duration = Duration::from_secs(6);
 
 /// The maximum number of replies of a template per turn, so that one that floods does not take all the time.
-const MAX_REPLIES: usize = 256;
+pub(in crate::master) const MAX_REPLIES: usize = 256;
 
 impl Workers {
-    /// Handles messages of a template and of the workers that it has forked. Returns false if there may be more.
+    /// Handles messages of a template and of the workers that it has forked. Returns how many; there may be more if it is [`MAX_REPLIES`].
     pub(in crate::master) fn read_template<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         templates: &mut Templates,
         key: &Key,
-    ) -> bool {
-        for _ in 0..MAX_REPLIES {
+    ) -> usize {
+        for number in 0..MAX_REPLIES {
             let Some(said) = templates.receive(turn, key) else {
-                return true;
+                return number;
             };
             let name = &key.0;
             match said {
+                TemplateMessage::Nothing => {}
                 TemplateMessage::Loaded(pid) => {
                     info!(
                         "app={name} template gen={} pid={pid}: application loaded",
@@ -66,7 +67,7 @@ impl Workers {
                 }
             }
         }
-        false
+        MAX_REPLIES
     }
 
     pub(super) fn arrived<W: World>(
@@ -189,6 +190,7 @@ impl Workers {
             true => "",
             false => ", before the application was loaded",
         };
+        let exit = report::ended(exit, templates.failure(key));
         let death = format!("{exit}{when}{}", report::last_output(output));
         error!("{}: {death}", templates.tag(key));
         note_reason(turn, key, &death);
@@ -205,7 +207,7 @@ impl Workers {
         key: &Key,
     ) {
         templates.shut_down(turn, key);
-        while !self.read_template(turn, templates, key) {}
+        while self.read_template(turn, templates, key) == MAX_REPLIES {}
     }
 
     pub(super) fn signal_expected<W: World>(

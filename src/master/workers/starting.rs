@@ -7,13 +7,13 @@ use preforkd_worker::messages::Fork;
 use super::children::Child;
 use super::ending::release;
 use super::{Spawn, Workers};
+use crate::launcher::progress::Progress;
 use crate::master::report;
 use crate::master::templates::Templates;
 use crate::master::turn::Turn;
 use crate::master::world::{Private, Role, Start, World};
 use crate::release::{Generation, Name};
 use crate::supervisor::{Event, Slot, WorkerId};
-use crate::sys::Progress;
 
 impl Workers {
     /// Queues a worker to be started.
@@ -89,6 +89,7 @@ impl Workers {
             stopping: false,
             retired: false,
             status_text: None,
+            not_executed: None,
             signalled: None,
         };
         if child.plan.template {
@@ -178,16 +179,14 @@ impl Workers {
         pid: Pid,
         progress: &Progress,
     ) -> bool {
-        let Some(child) = self.children.get(pid) else {
+        let Some(child) = self.children.get_mut(pid) else {
             return false;
         };
         match progress {
-            Progress::Failed(stage, reason) => {
-                let failed = report::failed_start(*stage, reason, &child.plan.launch);
-                error!("{}: {failed}", report::Tag(child, pid));
-            }
+            // Its death follows, and gives this as its reason.
+            Progress::Failed(why) => child.not_executed = Some(why.as_str().into()),
             Progress::Executed => turn.queue_event(&child.app, Event::Executed(child.worker)),
-            Progress::Pending => {}
+            Progress::Pending | Progress::Ended => {}
         }
         true
     }

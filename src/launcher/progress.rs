@@ -1,0 +1,237 @@
+//! The progress of a process that executes a program, as it reports it through a pipe.
+//!
+//! The last byte before execve says that the program is about to be executed; execve closes the pipe. So the end of the pipe
+//! after this byte means that the program runs, and without it that the process has died. A failure follows as a report.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::{Pid, read};
+
+use crate::sys::{EXECUTING, Process, REPORT_SIZE, Stage};
+
+/// The progress of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// It has not executed its program yet.
+    Pending,
+    /// It has executed its program, and runs.
+    Executed,
+    /// It could not execute its program: the message says what failed, and why.
+    Failed(String),
+    /// It has died: without a report before its program ran, or soon after.
+    Ended,
+}
+
+/// A process that is about to execute its program, and its pipe.
+#[derive(Debug)]
+pub struct Launching {
+    pid: Pid,
+    pipe: OwnedFd,
+    /// It has reported that it is about to execute its program.
+    executing: bool,
+    attempts: Attempts,
+}
+
+/// What the process does before its program runs, for messages.
+#[derive(Debug)]
+pub struct Attempts {
+    program: String,
+    chdir: String,
+    uid: Option<u32>,
+}
+
+impl Launching {
+    /// The process `pid`, which reports through `pipe`. It must not block.
+    pub fn new(pid: Pid, pipe: OwnedFd, attempts: Attempts) -> Self {
+        Self {
+            pid,
+            pipe,
+            executing: false,
+            attempts,
+        }
+    }
+
+    /// Reads its progress. Never blocks. After anything but [`Progress::Pending`] nothing more will follow.
+    pub fn progress(&mut self) -> Progress {
+        let mut report = [0; 1 + REPORT_SIZE];
+        loop {
+            let length = match read(&self.pipe, &mut report) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN) => return Progress::Pending,
+                Err(Errno::EINTR) => continue,
+                Err(_) => return Progress::Ended,
+            };
+            let mut rest = &report[..length];
+            if let [EXECUTING, after @ ..] = rest {
+                self.executing = true;
+                rest = after;
+                if rest.is_empty() {
+                    continue;
+                }
+            }
+            return match rest {
+                [] if self.executing && self.is_alive() => Progress::Executed,
+                &[stage, a, b, c, d] => {
+                    let reason = Errno::from_raw(i32::from_ne_bytes([a, b, c, d]));
+                    Progress::Failed(self.attempts.failed(Stage::from_byte(stage), reason))
+                }
+                _ => Progress::Ended,
+            };
+        }
+    }
+
+    /// Whether it has not ended. It stays to be reaped.
+    fn is_alive(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | WaitPidFlag::WNOHANG;
+        waitid(Id::Pid(self.pid), flags) == Ok(WaitStatus::StillAlive)
+    }
+}
+
+impl AsFd for Launching {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+impl AsRawFd for Launching {
+    fn as_raw_fd(&self) -> RawFd {
+        self.pipe.as_raw_fd()
+    }
+}
+
+impl Attempts {
+    /// What a process does.
+    pub fn of(process: &Process) -> Self {
+        Self {
+            program: process.program.to_string_lossy().into_owned(),
+            chdir: process.chdir.to_string_lossy().into_owned(),
+            uid: process.user.map(|(uid, ..)| uid),
+        }
+    }
+
+    fn failed(&self, stage: Option<Stage>, reason: Errno) -> String {
+        let user = self.uid.map_or(String::new(), |uid| format!(" {uid}"));
+        let what = match stage {
+            Some(Stage::Session) => "create a session".to_owned(),
+            Some(Stage::Descriptors) => "pass the descriptors".to_owned(),
+            Some(Stage::Group) => format!("take the groups of user{user}"),
+            Some(Stage::User) => format!("become user{user}"),
+            Some(Stage::Chdir) => format!("change to the directory {}", self.chdir),
+            Some(Stage::Exec) | None => format!("execute {}", self.program),
+        };
+        format!("cannot {what}: {}", reason.desc())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+
+    use nix::fcntl::OFlag;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::waitpid;
+    use nix::unistd::{getpid, pipe2, write};
+
+    use super::*;
+    use crate::sys;
+
+    fn process(program: &str, chdir: &str) -> Process<'static> {
+        let program = CString::new(program).expect("no NUL");
+        Process {
+            args: vec![program.clone(), c"60".to_owned()],
+            program,
+            env: Vec::new(),
+            chdir: CString::new(chdir).expect("no NUL"),
+            user: None,
+            umask: None,
+            stdout: None,
+            stderr: None,
+            fds: Vec::new(),
+        }
+    }
+
+    fn wait(launching: &mut Launching) -> Progress {
+        loop {
+            let ready = poll(
+                &mut [PollFd::new(launching.as_fd(), PollFlags::POLLIN)],
+                PollTimeout::from(30_000u16),
+            );
+            assert_eq!(ready, Ok(1));
+            match launching.progress() {
+                Progress::Pending => {}
+                progress => return progress,
+            }
+        }
+    }
+
+    fn start(program: &str, chdir: &str) -> (Pid, Progress) {
+        let process = process(program, chdir);
+        let (pid, pipe) = sys::spawn(&process).expect("a process");
+        let mut launching = Launching::new(pid, pipe, Attempts::of(&process));
+        (pid, wait(&mut launching))
+    }
+
+    #[test]
+    fn a_process_reports_that_it_runs_its_program_or_what_failed() {
+        let (pid, progress) = start("/bin/sleep", "/");
+        assert_eq!(progress, Progress::Executed);
+        kill(pid, Signal::SIGKILL).expect("it lives");
+        waitpid(pid, None).expect("it is ours");
+        for (program, chdir, reason) in [
+            (
+                "/etc/passwd",
+                "/",
+                "cannot execute /etc/passwd: Permission denied",
+            ),
+            (
+                "/bin/sleep",
+                "/none",
+                "cannot change to the directory /none: No such file or directory",
+            ),
+        ] {
+            let (pid, progress) = start(program, chdir);
+            assert_eq!(progress, Progress::Failed(reason.to_owned()));
+            waitpid(pid, None).expect("it is ours");
+        }
+    }
+
+    /// The progress of `pid`, whose pipe gets these bytes and is closed.
+    fn reported(pid: Pid, bytes: &[&[u8]]) -> Progress {
+        let (pipe, report) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
+        let mut launching = Launching::new(pid, pipe, Attempts::of(&process("/bin/x", "/")));
+        for bytes in bytes {
+            assert_eq!(launching.progress(), Progress::Pending);
+            write(&report, bytes).expect("room");
+        }
+        if bytes.last().is_none_or(|bytes| bytes.len() <= 1) {
+            assert_eq!(launching.progress(), Progress::Pending);
+        }
+        drop(report);
+        launching.progress()
+    }
+
+    #[test]
+    fn a_process_that_ends_without_a_report_has_not_executed_its_program() {
+        let (running, progress) = start("/bin/sleep", "/");
+        assert_eq!(progress, Progress::Executed);
+        assert_eq!(reported(running, &[]), Progress::Ended);
+        assert_eq!(reported(running, &[&[EXECUTING]]), Progress::Executed);
+        let failure = [&[Stage::Exec as u8][..], &13i32.to_ne_bytes()].concat();
+        let failed = Progress::Failed("cannot execute /bin/x: Permission denied".into());
+        assert_eq!(reported(running, &[&[EXECUTING], &failure]), failed);
+        assert_eq!(reported(running, &[&failure]), failed);
+        let both = [&[EXECUTING], &failure[..]].concat();
+        assert_eq!(reported(running, &[&both]), failed);
+        // It was killed between its report and execve.
+        kill(running, Signal::SIGKILL).expect("it lives");
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        waitid(Id::Pid(running), flags).expect("it is ours");
+        assert_eq!(reported(running, &[&[EXECUTING]]), Progress::Ended);
+        waitpid(running, None).expect("it is ours");
+        // Another process: nothing is known about it.
+        assert_eq!(reported(getpid(), &[&[EXECUTING]]), Progress::Ended);
+    }
+}
