@@ -29,7 +29,7 @@ mod drive;
 const STOP: u64 = u64::MAX;
 const WAKEUP: u64 = u64::MAX - 1;
 const SIGNALS: u64 = u64::MAX - 2;
-/// Keys from here on are listeners; [`Slab`] gives none that are so high.
+/// Keys from here on are listeners; no connection has a key that is so high.
 const LISTENERS: u64 = u64::MAX << 32;
 
 /// How long a worker that stops waits for the next request of an idle connection, as a client may have sent
