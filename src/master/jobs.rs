@@ -145,10 +145,12 @@ impl Jobs {
     /// Limits the remaining time of jobs that were signalled to end.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
-        for (&pid, job) in &self.running {
-            if job.signalled.is_some() && self.deadlines.get(&pid).is_some_and(|at| at > latest) {
-                self.deadlines.set(pid, Some(latest));
-            }
+        for (pid, _) in self
+            .running
+            .iter()
+            .filter(|(_, job)| job.signalled.is_some())
+        {
+            self.deadlines.bring_forward(pid, latest);
         }
     }
 

@@ -71,10 +71,8 @@ impl Leftovers {
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         self.limit = Some(grace);
         let latest = now + grace;
-        for &leader in self.sessions.keys() {
-            if self.deadlines.get(&leader).is_some_and(|at| at > latest) {
-                self.deadlines.set(leader, Some(latest));
-            }
+        for leader in self.sessions.keys() {
+            self.deadlines.bring_forward(leader, latest);
         }
     }
 

@@ -197,10 +197,8 @@ impl Templates {
     /// Limits the remaining time of templates that were told to end.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         let latest = now + grace;
-        for &pid in self.ending.keys() {
-            if self.deadlines.get(&pid).is_some_and(|at| at > latest) {
-                self.deadlines.set(pid, Some(latest));
-            }
+        for pid in self.ending.keys() {
+            self.deadlines.bring_forward(pid, latest);
         }
     }
 

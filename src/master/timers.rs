@@ -37,6 +37,13 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// Brings the timer of a key forward, unless it has none or is due by then anyway.
+    pub(super) fn bring_forward(&mut self, key: &K, latest: Instant) {
+        if self.get(key).is_some_and(|at| at > latest) {
+            self.set(key.clone(), Some(latest));
+        }
+    }
+
     /// When the next timer is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
