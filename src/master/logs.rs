@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::{Exit, ReadState, World};
+use super::world::{Exit, ReadState, Source, World};
 
 /// How long the master still forwards output after all processes have ended.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
@@ -35,14 +35,14 @@ impl Logs {
             }
             ReadState::Enough => {
                 self.flooding.insert(pid);
-                turn.world.watch_stderr(pid, false);
+                turn.world.pause(&Source::Stderr(pid));
                 let pause = PAUSE * self.flooding.len() as u32;
                 self.paused.set(pid, Some(turn.now + pause));
             }
             // It has ended, which will be reported soon, or has switched to its real standard error.
             ReadState::End => {
                 self.forget(pid);
-                turn.world.watch_stderr(pid, false);
+                turn.world.pause(&Source::Stderr(pid));
             }
         }
     }
@@ -50,7 +50,7 @@ impl Logs {
     /// Continues to read from paused processes.
     pub(super) fn resume<W: World>(&mut self, turn: &mut Turn<W>) {
         for pid in self.paused.take_due(turn.now) {
-            turn.world.watch_stderr(pid, true);
+            turn.world.resume(&Source::Stderr(pid));
         }
     }
 

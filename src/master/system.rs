@@ -226,17 +226,6 @@ impl World for System {
         self.read_tail(pid, Tail::read)
     }
 
-    fn watch_stderr(&mut self, pid: Pid, watch: bool) {
-        let Some(fd) = self.tails.get(&pid).map(Tail::fd) else {
-            return;
-        };
-        if !watch {
-            self.watches.remove(fd);
-        } else if let Err(error) = self.watches.add_readable(fd, Source::Stderr(pid)) {
-            warn!("cannot watch the output of pid={pid}: {error}");
-        }
-    }
-
     fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
         let mut tail = self.tails.remove(&pid)?;

@@ -199,17 +199,14 @@ pub trait World {
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
-    /// Does not read a source until [`World::resume`]: its senders wait.
+    /// Does not report a source until [`World::resume`]: what is sent there waits, and then its senders.
     fn pause(&mut self, source: &Source);
 
-    /// Reads a source again.
+    /// Reports a source again.
     fn resume(&mut self, source: &Source);
 
     /// Lets a moment pass, as events come too fast.
     fn rest(&mut self);
-
-    /// Whether to report [`Source::Stderr`] of a process. Meanwhile its output stays in the pipe.
-    fn watch_stderr(&mut self, pid: Pid, watch: bool);
 
     /// Reads and forwards the rest of a process's standard error, and stops reading. Returns the last lines of it.
     fn last_output(&mut self, pid: Pid) -> Option<String>;

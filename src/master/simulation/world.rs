@@ -148,8 +148,6 @@ impl World for Kernel {
 
     fn rest(&mut self) {}
 
-    fn watch_stderr(&mut self, _pid: Pid, _watch: bool) {}
-
     fn last_output(&mut self, _pid: Pid) -> Option<String> {
         None
     }

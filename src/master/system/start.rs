@@ -14,7 +14,7 @@ use crate::effects::private;
 use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::Launching;
-use crate::master::world::{Private, Role, Source, Start, World};
+use crate::master::world::{Private, Role, Source, Start};
 use crate::plan::{self, LogFile};
 
 impl System {
@@ -63,8 +63,10 @@ impl System {
         }
         self.launching.insert(pid, launching);
         if let Some(tail) = tail {
+            if let Err(error) = self.watches.add_readable(tail.fd(), Source::Stderr(pid)) {
+                warn!("cannot watch the output of pid={pid}: {error}");
+            }
             self.tails.insert(pid, tail);
-            self.watch_stderr(pid, true);
         }
     }
 

@@ -98,6 +98,8 @@ impl Watches {
     pub(super) fn resume(&mut self, source: &Source) -> io::Result<()> {
         self.of(source).into_iter().try_for_each(|fd| {
             let registry = self.poll.registry();
+            // It may have been added since the others were paused.
+            let _ = registry.deregister(&mut SourceFd(&fd));
             registry.register(&mut SourceFd(&fd), Token(fd as usize), Interest::READABLE)
         })
     }
