@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
 
-use crate::response::Response;
+use crate::message::response::Response;
 
 /// What became of what was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

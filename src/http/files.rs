@@ -13,9 +13,9 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 
 use crate::exchange::Part;
-use crate::request::Request;
-use crate::response::{self, Response};
-use crate::target::percent_decode;
+use crate::message::request::Request;
+use crate::message::response::{self, Response};
+use crate::proto::h1::target::percent_decode;
 
 mod conditions;
 

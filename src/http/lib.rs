@@ -1,43 +1,29 @@
-//! Serving HTTP/1.1 inside a worker process.
+//! Serving HTTP inside a worker process.
 //!
-//! [`Connection`] turns bytes into requests, strictly and without a socket; [`Response`] turns answers into bytes; [`server`] is
-//! the loop around them with sockets and deadlines. What a request means is the business of a [`Handler`]:
-//! nothing here knows Python.
+//! Bytes go from a transport (`net`) through a protocol (`proto`) to an [`Exchange`], past the layers (`layer`) to what answers it: a
+//! static file (`files`) or a [`Handler`]; and the same way back. `serve` is the loop around them, with sockets and deadlines.
+//! What a request means is the business of the handler: nothing here knows Python.
 #![forbid(unsafe_code)]
 
-mod access;
-mod backlog;
-mod body;
-mod bytes;
-mod chunked;
-mod client;
-mod connection;
-mod date;
-pub mod descriptors;
-mod engine;
 mod exchange;
 mod files;
-mod handler;
-mod head;
+mod layer;
 mod limits;
-mod listener;
-mod reject;
-mod request;
-mod response;
-pub mod server;
-mod slab;
-mod spool;
-mod target;
-mod timers;
+mod message;
+mod net;
+mod proto;
+mod serve;
 
-pub use body::Body;
-pub use connection::{Connection, Event, Phase};
-pub use engine::{Pool, Seat, pool};
 pub use exchange::{Exchange, Sent};
 pub use files::Files;
-pub use handler::{Handler, Observer};
 pub use limits::{Limits, MOST_FIELDS};
-pub use reject::Reject;
-pub use request::{Origin, Request};
-pub use response::{HeadError, Response};
-pub use target::percent_decode;
+pub use message::body::Body;
+pub use message::request::{Origin, Request};
+pub use message::response::{HeadError, Response};
+pub use net::descriptors;
+pub use proto::h1::connection::{Connection, Event, Phase};
+pub use proto::h1::target::percent_decode;
+pub use proto::reject::Reject;
+pub use serve::engine::{Pool, Seat, pool};
+pub use serve::handler::{Handler, Observer};
+pub use serve::{Config, serve_inline, serve_pool};

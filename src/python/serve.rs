@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use preforkd_http::server::{Config, serve_inline, serve_pool};
+use preforkd_http::{Config, serve_inline, serve_pool};
 use preforkd_http::{Files, Seat, descriptors, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;

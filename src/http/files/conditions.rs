@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::request::Request;
+use crate::message::request::Request;
 
 /// What tells one version of a file from another.
 pub(super) struct Validators {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 
 use common::{Running, config, start};
-use preforkd_http::server::serve_inline;
+use preforkd_http::serve_inline;
 use preforkd_http::{Body, Exchange, Handler, Limits, Observer, Origin, Request, Sent};
 use rustix::event::{EventfdFlags, eventfd};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use preforkd_http::server::{Config, serve_inline, serve_pool};
+use preforkd_http::{Config, serve_inline, serve_pool};
 use preforkd_http::{Files, Handler, Limits, Observer, Request, pool};
 use rustix::event::{EventfdFlags, eventfd};
 

@@ -1,6 +1,6 @@
 //! What is wrong with a request, and the answer it gets.
 
-use crate::response;
+use crate::message::response;
 
 /// A request that is not served. The connection is closed after the answer and nothing more is parsed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

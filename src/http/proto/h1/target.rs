@@ -1,7 +1,7 @@
 //! Request targets and hosts (RFC 9112 section 3.2, RFC 9110 sections 4 and 7.2).
 
-use crate::bytes;
-use crate::reject::Reject;
+use crate::proto::bytes;
+use crate::proto::reject::Reject;
 
 /// A request target, split. The parts are offsets into the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

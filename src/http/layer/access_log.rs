@@ -10,9 +10,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use crate::date;
-use crate::descriptors::Own;
-use crate::request::Request;
+use crate::message::date;
+use crate::message::request::Request;
+use crate::net::descriptors::Own;
 
 /// A pipe takes so many bytes at once or none: pipe(7), PIPE_BUF.
 const PIECE: usize = 4096;
@@ -146,8 +146,8 @@ mod tests {
     use std::io::Read;
 
     use super::*;
-    use crate::connection::{Connection, Event};
     use crate::limits::Limits;
+    use crate::proto::h1::connection::{Connection, Event};
 
     fn noted(head: &[u8]) -> String {
         noted_of(([203, 0, 113, 7], 5).into(), head)

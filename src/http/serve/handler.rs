@@ -1,8 +1,8 @@
 //! What the server needs of an application, and what it tells about itself.
 
-use crate::body::Body;
 use crate::exchange::Exchange;
-use crate::request::{Origin, Request};
+use crate::message::body::Body;
+use crate::message::request::{Origin, Request};
 
 /// The application behind the server. Each thread that runs requests has one of its own.
 pub trait Handler {

@@ -3,12 +3,12 @@
 use std::os::fd::BorrowedFd;
 
 use super::{Answer, Engine, Report};
-use crate::body::Body;
-use crate::client::Client;
 use crate::exchange::Exchange;
-use crate::handler::{Handler, Observer};
-use crate::response::Response;
-use crate::server::core::{Core, Lent};
+use crate::message::body::Body;
+use crate::message::response::Response;
+use crate::serve::client::Client;
+use crate::serve::core::{Core, Lent};
+use crate::serve::handler::{Handler, Observer};
 
 pub(crate) struct Inline<'a, H>(pub &'a mut H);
 

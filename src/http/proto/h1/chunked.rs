@@ -1,8 +1,8 @@
 //! Decoding a chunked body (RFC 9112 section 7.1), strictly and from pieces of any size.
 
-use crate::bytes::{text, token};
-use crate::reject::Reject;
-use crate::target::hex;
+use crate::proto::bytes::{text, token};
+use crate::proto::h1::target::hex;
+use crate::proto::reject::Reject;
 
 /// Digits of a chunk's size: as many as fit into 64 bits.
 const MAX_DIGITS: u32 = 16;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::head::{Framing, Head};
+use crate::proto::h1::head::{Framing, Head};
 
 /// A request head, parsed, with its bytes.
 #[derive(Debug, Clone, Copy)]

@@ -8,8 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::descriptors::Own;
 use crate::limits::Limits;
+use crate::net::descriptors::Own;
 
 /// What all responses of a worker may hold together.
 #[derive(Debug)]

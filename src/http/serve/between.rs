@@ -9,12 +9,12 @@ use rustix::event::epoll::EventFlags;
 use super::core::Core;
 use super::drive::Turn;
 use super::{KEPT_OUTPUT, LISTENERS, SIGNALS, STOP, WAKEUP};
-use crate::backlog::Backlog;
-use crate::client::{Client, Flow, Link};
 use crate::exchange::{Outlet, Sent};
-use crate::handler::Observer;
-use crate::response::Response;
-use crate::timers::{Instant, NEVER, now};
+use crate::message::backlog::Backlog;
+use crate::message::response::Response;
+use crate::serve::client::{Client, Flow, Link};
+use crate::serve::handler::Observer;
+use crate::serve::timers::{Instant, NEVER, now};
 
 /// How often others are looked after, in nanoseconds: rarely enough to cost nothing, and often enough not to be felt.
 const LOOK: Instant = 1_000_000;

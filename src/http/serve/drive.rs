@@ -9,12 +9,12 @@ use rustix::io::Errno;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
-use crate::access::Entry;
-use crate::client::{Client, FILE_PIECE, Flow, Link, Task};
-use crate::connection::{Event, Phase};
-use crate::handler::Observer;
-use crate::response::Response;
-use crate::timers::{NEVER, now};
+use crate::layer::access_log::Entry;
+use crate::message::response::Response;
+use crate::proto::h1::connection::{Event, Phase};
+use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
+use crate::serve::handler::Observer;
+use crate::serve::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;

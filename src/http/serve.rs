@@ -12,19 +12,24 @@ use rustix::event::epoll::EventFlags;
 
 use self::core::{Core, Lent};
 use self::drive::Turn;
-use crate::client::Client;
-use crate::engine::{Engine, Inline, Pool};
 use crate::files::Files;
-use crate::handler::{Handler, Observer};
 use crate::limits::Limits;
-use crate::timers::{Instant, NEVER, now};
+use crate::serve::client::Client;
+use crate::serve::engine::{Engine, Inline, Pool};
+use crate::serve::handler::{Handler, Observer};
+use crate::serve::timers::{Instant, NEVER, now};
 
 mod accepting;
 mod between;
 mod calls;
+pub(crate) mod client;
 pub(crate) mod core;
 mod cork;
 mod drive;
+pub(crate) mod engine;
+pub(crate) mod handler;
+mod slab;
+pub(crate) mod timers;
 
 const STOP: u64 = u64::MAX;
 const WAKEUP: u64 = u64::MAX - 1;

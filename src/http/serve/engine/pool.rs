@@ -10,18 +10,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::{Answer, Engine, Report};
-use crate::backlog::Backlog;
-use crate::body::Body;
-use crate::client::Client;
-use crate::descriptors::Own;
 use crate::exchange::{Exchange, Outlet, Sent};
-use crate::handler::{Handler, Observer};
 use crate::limits::Limits;
-use crate::request::{Origin, OwnedRequest};
-use crate::response::Response;
-use crate::server::core::{Core, Lent};
-use crate::spool::Budget;
-use crate::timers::{Instant, now};
+use crate::message::backlog::Backlog;
+use crate::message::body::Body;
+use crate::message::request::{Origin, OwnedRequest};
+use crate::message::response::Response;
+use crate::message::spool::Budget;
+use crate::net::descriptors::Own;
+use crate::serve::client::Client;
+use crate::serve::core::{Core, Lent};
+use crate::serve::handler::{Handler, Observer};
+use crate::serve::timers::{Instant, now};
 
 /// How often a request that sends nothing tells that it goes on, at most, in nanoseconds.
 const ALIVE: Instant = 10_000_000;

@@ -12,7 +12,7 @@ use rustix::net::{
     AddressFamily, SocketAddrAny, SocketFlags, acceptfrom_with, getsockname, sockopt,
 };
 
-use crate::descriptors::Own;
+use crate::net::descriptors::Own;
 
 /// What came of an attempt to accept.
 pub(crate) enum Accepted {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::body::{Arriving, Body};
-use crate::bytes::token;
-use crate::chunked::Decoder;
-use crate::head::{Framing, Head};
 use crate::limits::Limits;
-use crate::reject::Reject;
-use crate::request::Request;
+use crate::message::body::{Arriving, Body};
+use crate::message::request::Request;
+use crate::proto::bytes::token;
+use crate::proto::h1::chunked::Decoder;
+use crate::proto::h1::head::{Framing, Head};
+use crate::proto::reject::Reject;
 
 /// What the connection wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,13 +3,13 @@
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use crate::backlog::Backlog;
-use crate::body::Body;
-use crate::client::Client;
 use crate::exchange::Part;
-use crate::handler::Observer;
-use crate::response::Response;
-use crate::server::core::{Core, Lent};
+use crate::message::backlog::Backlog;
+use crate::message::body::Body;
+use crate::message::response::Response;
+use crate::serve::client::Client;
+use crate::serve::core::{Core, Lent};
+use crate::serve::handler::Observer;
 
 mod inline;
 mod pool;

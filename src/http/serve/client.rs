@@ -12,13 +12,13 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
-use crate::backlog::Backlog;
-use crate::connection::{Connection, Phase};
-use crate::descriptors::Own;
-use crate::request::Origin;
-use crate::response::Response;
-use crate::spool::Next;
-use crate::timers::{Instant, NEVER};
+use crate::message::backlog::Backlog;
+use crate::message::request::Origin;
+use crate::message::response::Response;
+use crate::message::spool::Next;
+use crate::net::descriptors::Own;
+use crate::proto::h1::connection::{Connection, Phase};
+use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
 #[derive(Default)]

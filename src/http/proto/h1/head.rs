@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use crate::bytes::number;
 use crate::limits::{Limits, MOST_FIELDS};
-use crate::reject::Reject;
-use crate::target;
+use crate::proto::bytes::number;
+use crate::proto::h1::target;
+use crate::proto::reject::Reject;
 
 /// A part of the head, as offsets, so that the head owns nothing and can be kept while its bytes move.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

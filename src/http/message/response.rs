@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use crate::bytes::{TEXT, TOKEN, all, number};
-use crate::date;
+use crate::message::date;
+use crate::proto::bytes::{TEXT, TOKEN, all, number};
 
 /// Why a response head was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::exchange::Sent;
 use crate::limits::Limits;
-use crate::spool::{Budget, Next, Room, Spool};
+use crate::message::spool::{Budget, Next, Room, Spool};
 
 #[derive(Debug)]
 pub(crate) struct Backlog {

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use crate::timers::Instant;
+use crate::serve::timers::Instant;
 
 /// How long a response may be held, in nanoseconds.
 const HOLD: Instant = 500_000;

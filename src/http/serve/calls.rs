@@ -5,13 +5,13 @@ use std::mem;
 use super::Server;
 use super::between::NOT_COUNTED;
 use super::core::Core;
-use crate::body::Body;
-use crate::client::{Client, Task};
-use crate::connection::Phase;
-use crate::engine::{Answer, Engine, Report};
-use crate::handler::Observer;
-use crate::response::Response;
-use crate::timers::{Instant, NEVER, now};
+use crate::message::body::Body;
+use crate::message::response::Response;
+use crate::proto::h1::connection::Phase;
+use crate::serve::client::{Client, Task};
+use crate::serve::engine::{Answer, Engine, Report};
+use crate::serve::handler::Observer;
+use crate::serve::timers::{Instant, NEVER, now};
 
 impl<E: Engine, O: Observer> Server<E, O> {
     /// Takes reports from the pool's threads.

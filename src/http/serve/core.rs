@@ -15,19 +15,19 @@ use rustix::io::Errno;
 use super::between::Current;
 use super::cork::Cork;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
-use crate::access::AccessLog;
-use crate::client::{Client, Link, Task};
-use crate::connection::Phase;
-use crate::descriptors::Own;
 use crate::exchange::Outlet;
 use crate::files::Files;
-use crate::handler::Observer;
+use crate::layer::access_log::AccessLog;
 use crate::limits::Limits;
-use crate::listener::Listener;
-use crate::reject::Reject;
-use crate::slab::Slab;
-use crate::spool::Budget;
-use crate::timers::{Instant, NEVER, Timers, now, until};
+use crate::message::spool::Budget;
+use crate::net::descriptors::Own;
+use crate::net::listener::Listener;
+use crate::proto::h1::connection::Phase;
+use crate::proto::reject::Reject;
+use crate::serve::client::{Client, Link, Task};
+use crate::serve::handler::Observer;
+use crate::serve::slab::Slab;
+use crate::serve::timers::{Instant, NEVER, Timers, now, until};
 
 pub(crate) struct Core<O> {
     pub(super) epoll: Own,

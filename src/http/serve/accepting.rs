@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, LISTENERS, Server};
-use crate::client::{Client, Link, Task};
-use crate::connection::{Connection, Phase};
-use crate::engine::Engine;
-use crate::handler::Observer;
-use crate::listener::{Accepted, Listener};
-use crate::request::Origin;
-use crate::timers::{NEVER, now};
+use crate::message::request::Origin;
+use crate::net::listener::{Accepted, Listener};
+use crate::proto::h1::connection::{Connection, Phase};
+use crate::serve::client::{Client, Link, Task};
+use crate::serve::engine::Engine;
+use crate::serve::handler::Observer;
+use crate::serve::timers::{NEVER, now};
 
 /// How long a worker that stops takes from the accept queue as it gets to it; after that it takes at once all that is left.
 const SHARED_QUEUE: Duration = Duration::from_secs(2);
@@ -236,14 +236,14 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::body::Body;
-    use crate::engine::Inline;
     use crate::exchange::Exchange;
     use crate::files::Files;
-    use crate::handler::Handler;
     use crate::limits::Limits;
-    use crate::request::Request;
-    use crate::server::Config;
+    use crate::message::body::Body;
+    use crate::message::request::Request;
+    use crate::serve::Config;
+    use crate::serve::engine::Inline;
+    use crate::serve::handler::Handler;
 
     struct Empty;
 

@@ -1,0 +1,8 @@
+//! Requests and responses, their heads and bodies, whatever the protocol.
+
+pub(crate) mod backlog;
+pub(crate) mod body;
+pub(crate) mod date;
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod spool;

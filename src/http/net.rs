@@ -1,0 +1,4 @@
+//! Sockets: what accepts, and what bytes go through.
+
+pub mod descriptors;
+pub(crate) mod listener;
