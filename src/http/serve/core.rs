@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -136,14 +137,11 @@ impl<O: Observer> Core<O> {
             false => until(0, 0),
         };
         events.clear();
-        let mut found = [PollEvent {
-            flags: EventFlags::empty(),
-            data: EventData::new_u64(0),
-        }; 128];
-        match epoll::wait(&self.epoll, &mut found, timeout.as_ref()) {
-            Ok(n) => {
+        let mut found = [const { MaybeUninit::<PollEvent>::uninit() }; 128];
+        match epoll::wait(&self.epoll, &mut found[..], timeout.as_ref()) {
+            Ok((found, _)) => {
                 events.extend(
-                    found[..n]
+                    found
                         .iter()
                         .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
                 );
