@@ -1,10 +1,8 @@
 //! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use rustix::fs::sendfile;
 use rustix::io::Errno;
 
 use super::core::Core;
@@ -74,9 +72,9 @@ impl<O: Observer> Core<O> {
         };
         // Either end must reach the client even if the application has forked: its child holds the socket, too.
         if breaks_off {
-            link.abort();
+            link.transport.abort();
         }
-        let _ = link.end();
+        let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
@@ -123,12 +121,10 @@ impl<O: Observer> Core<O> {
                 } => {
                     let sent = match left {
                         0 => Ok(0),
-                        _ => sendfile(
-                            link.socket.as_fd(),
-                            &file,
-                            Some(&mut offset),
-                            left.min(FILE_PIECE) as usize,
-                        ),
+                        _ => {
+                            let piece = left.min(FILE_PIECE) as usize;
+                            link.transport.send_file(&file, &mut offset, piece)
+                        }
                     };
                     match sent {
                         Ok(0) => {
@@ -172,7 +168,7 @@ impl<O: Observer> Core<O> {
                         return turn;
                     }
                 }
-                Task::Rejected => match link.end() {
+                Task::Rejected => match link.transport.finish() {
                     Ok(()) if !link.eof => {
                         link.task = Task::Lingering;
                         link.deadline = self.after(LINGER.min(if self.draining {
@@ -337,7 +333,7 @@ impl<O: Observer> Core<O> {
         self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
-                client.link.push();
+                client.link.transport.push();
             }
         }
     }
@@ -350,7 +346,7 @@ impl<O: Observer> Core<O> {
         if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         if link.deadline == NEVER || link.waiting != Phase::Done {
             link.waiting = Phase::Done;
@@ -360,7 +356,7 @@ impl<O: Observer> Core<O> {
     }
 
     fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
-        match link.watch(&self.epoll, key, write) {
+        match link.transport.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {
                 log::error!("could not watch a connection: {error}; closing it");
