@@ -18,6 +18,7 @@ use crate::message::response::Response;
 use crate::message::spool::Next;
 use crate::net::descriptors::Own;
 use crate::proto::h1::connection::{Connection, Phase};
+use crate::serve::lingering::Linger;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -41,7 +42,7 @@ pub(crate) enum Task {
     /// The answer to a rejected request was written; the connection closes.
     Rejected,
     /// Nothing is written any more; waits for the client to close, so that it reads the answer.
-    Lingering,
+    Lingering(Linger),
 }
 
 /// How a write ended.
