@@ -13,6 +13,7 @@ use crate::message::response::Response;
 use crate::message::spool::Next;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
+use crate::serve::lingering::Linger;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -36,7 +37,7 @@ pub(crate) enum Task {
     /// The answer to a rejected request was written; the connection closes.
     Rejected,
     /// Nothing is written any more; waits for the client to close, so that it reads the answer.
-    Lingering,
+    Lingering(Linger),
 }
 
 /// How a write ended.

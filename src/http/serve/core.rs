@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::between::Current;
 use super::cork::Cork;
+use super::lingering::Lingering;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
@@ -73,6 +74,7 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) lingering: Lingering,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -121,6 +123,7 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            lingering: Lingering::default(),
             found: Vec::new(),
         })
     }
@@ -216,6 +219,13 @@ impl<O: Observer> Core<O> {
     pub(super) fn timeout(&mut self, key: u64) -> Option<Client> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
+        if let Task::Lingering(_) = link.task {
+            if self.is_lingering_on(link) {
+                return Some(client);
+            }
+            self.close(key, client);
+            return None;
+        }
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.

@@ -1,7 +1,6 @@
 //! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
-use std::time::Duration;
 
 use rustix::io::Errno;
 
@@ -17,9 +16,6 @@ use crate::serve::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;
-/// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
-/// resets the connection and takes the answer away (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
 /// How a connection's turn ended.
 pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
@@ -56,6 +52,9 @@ impl<O: Observer> Core<O> {
             client.link.leave();
             self.clients.give_back(key, client);
             return;
+        }
+        if let Task::Lingering(_) = task {
+            self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
             && client.link.logged < client.link.began
@@ -168,25 +167,14 @@ impl<O: Observer> Core<O> {
                         return turn;
                     }
                 }
-                Task::Rejected => match link.transport.finish() {
-                    Ok(()) if !link.eof => {
-                        link.task = Task::Lingering;
-                        link.deadline = self.after(LINGER.min(if self.draining {
-                            DRAIN_GRACE
-                        } else {
-                            LINGER
-                        }));
+                Task::Rejected => {
+                    if let Some(turn) = self.linger(key, link) {
+                        return turn;
                     }
-                    _ => return Turn::Close,
-                },
-                Task::Lingering => {
-                    link.task = Task::Lingering;
-                    if !link.readable {
-                        return self.wait_to_read(key, link);
-                    }
-                    // Reading on without end would serve the client; the deadline stands.
-                    if link.read(&mut self.buffer).is_err() || link.eof {
-                        return Turn::Close;
+                }
+                Task::Lingering(linger) => {
+                    if let Some(turn) = self.go_on_lingering(key, link, linger) {
+                        return turn;
                     }
                 }
             }
@@ -338,7 +326,7 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
+    pub(super) fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
         self.watch(key, link, false)
     }
 
