@@ -110,13 +110,7 @@ impl<'py> Environs<'py> {
                 None => set(intern!(py, "REQUEST_METHOD"), &text::decode(py, method))?,
             }
         }
-        let path = request.path();
-        if path.contains(&b'%') {
-            percent_decode(path, &mut self.path);
-            set(intern!(py, "PATH_INFO"), &text::decode(py, &self.path))?;
-        } else {
-            set(intern!(py, "PATH_INFO"), &text::decode(py, path))?;
-        }
+        self.target(&environ, request)?;
         if !request.query().is_empty() {
             set(
                 intern!(py, "QUERY_STRING"),
@@ -141,6 +135,27 @@ impl<'py> Environs<'py> {
             environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, authority))?;
         }
         Ok(environ)
+    }
+
+    /// Target and path; `/` is there already.
+    fn target(&mut self, environ: &Bound<'py, PyDict>, request: Request<'_>) -> PyResult<()> {
+        let py = self.py;
+        let (target, path) = (request.target(), request.path());
+        if target == b"/" {
+            return Ok(());
+        }
+        let raw = text::decode(py, target);
+        environ.set_item(intern!(py, "RAW_URI"), &raw)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), &raw)?;
+        let path = if path.contains(&b'%') {
+            percent_decode(path, &mut self.path);
+            text::decode(py, &self.path)
+        } else if path.len() == target.len() {
+            raw
+        } else {
+            text::decode(py, path)
+        };
+        environ.set_item(intern!(py, "PATH_INFO"), path)
     }
 
     fn peer(&mut self, environ: &Bound<'py, PyDict>, peer: SocketAddr) -> PyResult<()> {
@@ -308,6 +323,9 @@ fn constant<'py>(
     // What nearly every request has: to replace a value costs less than to add a key.
     set("REQUEST_METHOD", text("GET"))?;
     set("PATH_INFO", text("/"))?;
+    // The target as sent, under the names of gunicorn and of Apache httpd and uWSGI: in PATH_INFO, %2F cannot be told from a slash.
+    set("RAW_URI", text("/"))?;
+    set("REQUEST_URI", text("/"))?;
     if local.is_some() {
         set("REMOTE_PORT", text(""))?;
     }
@@ -333,7 +351,21 @@ fn constant<'py>(
         "wsgi.input_terminated",
         true.into_pyobject(py)?.to_owned().into_any(),
     )?;
+    grow(&environ)?;
     Ok(environ)
+}
+
+/// Makes room for the fields of a request. A copy has as much room as its original, and to make room costs as much as to copy.
+fn grow(environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    // Keys of another type than str would make each look-up slower for good.
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        environ.set_item(name, name)?;
+    }
+    for name in names {
+        environ.del_item(name)?;
+    }
+    Ok(())
 }
 
 fn decimal(py: Python<'_>, number: u64) -> Bound<'_, PyString> {
