@@ -20,6 +20,7 @@ mod identity;
 mod lossless;
 mod output;
 mod policy;
+mod prefix;
 mod sockets;
 #[cfg(test)]
 mod tests;
