@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, Seat, descriptors, pool};
+use preforkd_http::{Files, Seat, descriptors, layer, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
 use pyo3::prelude::*;
@@ -84,7 +84,7 @@ fn serve_until_stop<'py>(
         listeners,
         private,
         files,
-        access_log,
+        layers: layer::standard(layer::Options { access_log }),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };

@@ -304,7 +304,7 @@ mod tests {
             listeners: vec![listener.into()],
             private: false,
             files: Files::default(),
-            access_log: None,
+            layers: Vec::new(),
             stop: vec![stop.into()],
             signals: None,
         };

@@ -203,9 +203,7 @@ impl<O: Observer> Core<O> {
             // The entry of this one came up, and found it lent.
             current.link.armed = NEVER;
         }
-        if let Some(access) = &mut self.access {
-            access.flush();
-        }
+        self.layers.flush();
         current.look = self.now + LOOK;
         let link = &mut current.link;
         link.broken |= link.deadline <= self.now;

@@ -75,13 +75,20 @@ impl<O: Observer> Core<O> {
         link.deadline = NEVER;
         let keep = client.connection.keep_alive() && !self.draining;
         let request = client.connection.request();
-        let head_only = request.method() == b"HEAD";
-        Response::new(
-            mem::take(&mut self.spare),
-            request.is_http11(),
-            head_only,
-            keep,
-        )
+        let (http11, head_only) = (request.is_http11(), request.method() == b"HEAD");
+        let mut response = match self.kept.take() {
+            Some(mut response) => {
+                response.renew(http11, head_only, keep);
+                response
+            }
+            None => Response::new(http11, head_only, keep),
+        };
+        response.give_out(mem::take(&mut self.spare));
+        if let Some(layers) = self.layers.of_responses() {
+            let facts = client.connection.facts().cloned().unwrap_or_default();
+            response.show(layers.clone(), facts);
+        }
+        response
     }
 
     /// Answers a request for a static file; whether it was one.

@@ -17,8 +17,9 @@ use super::cork::Cork;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
-use crate::layer::access_log::AccessLog;
+use crate::layer::Layers;
 use crate::limits::Limits;
+use crate::message::response::Response;
 use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
@@ -37,7 +38,7 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
-    pub(super) access: Option<AccessLog>,
+    pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
     /// A signal has come, whose handlers may not have run.
@@ -57,6 +58,8 @@ pub(crate) struct Core<O> {
     pub(super) buffer: Vec<u8>,
     /// An empty output buffer to use again.
     pub(super) spare: Vec<u8>,
+    /// A response that is over, whose memory is used again.
+    pub(super) kept: Option<Response>,
     /// The last attempt to accept found no descriptor left, which was logged.
     pub(super) exhausted: bool,
     /// No connection is accepted before.
@@ -96,7 +99,7 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
-            access: config.access_log.map(AccessLog::new),
+            layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
             interrupted: false,
@@ -109,6 +112,7 @@ impl<O: Observer> Core<O> {
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
+            kept: None,
             exhausted: false,
             pause: NEVER,
             yielding: NEVER,
@@ -227,7 +231,7 @@ impl<O: Observer> Core<O> {
                 let late = Reject::with(408, "the request did not come in time");
                 client.connection.refused(late).answer(&mut link.out);
                 link.task = Task::Rejected;
-                self.log_refusal(&client, 408);
+                self.note_refusal(&client, 408, false);
                 return Some(client);
             }
             _ => {}

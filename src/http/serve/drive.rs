@@ -9,9 +9,10 @@ use rustix::io::Errno;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
-use crate::layer::access_log::Entry;
+use crate::layer::Ended;
 use crate::message::response::Response;
 use crate::proto::h1::connection::{Event, Phase};
+use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{NEVER, now};
@@ -61,7 +62,7 @@ impl<O: Observer> Core<O> {
         if let Task::File { response, .. } | Task::Ended(response) = &task
             && client.link.logged < client.link.began
         {
-            self.log_access(&mut client, response);
+            self.note_end(&mut client, response);
         }
         let link = &mut client.link;
         let breaks_off = match &task {
@@ -159,15 +160,18 @@ impl<O: Observer> Core<O> {
                         }
                     }
                 }
-                Task::Ended(response) => match self.ended(client, &response) {
-                    Some(Turn::Close) => {
+                Task::Ended(response) => {
+                    let turn = self.ended(client, &response);
+                    if let Some(Turn::Close) = turn {
                         // How it ended decides how the connection does.
                         client.link.task = Task::Ended(response);
                         return Turn::Close;
                     }
-                    Some(turn) => return turn,
-                    None => {}
-                },
+                    self.kept = Some(response);
+                    if let Some(turn) = turn {
+                        return turn;
+                    }
+                }
                 Task::Rejected => match link.end() {
                     Ok(()) if !link.eof => {
                         link.task = Task::Lingering;
@@ -231,27 +235,42 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Reject(reject) => {
-                log::debug!(
-                    "refused a request of {:?}: {} {}",
-                    link.origin.peer,
-                    reject.status,
-                    reject.why
-                );
-                reject.answer(&mut link.out);
-                link.task = Task::Rejected;
-                self.log_refusal(client, reject.status);
+                self.reject(client, reject, false);
                 None
             }
-            Event::Request if self.answer_file(client) => None,
-            Event::Request => Some(Turn::Ready),
+            Event::Request => {
+                if let Some(reject) = self.layers.request(connection, &link.origin) {
+                    let reject = connection.refused(reject);
+                    self.reject(client, reject, true);
+                    return None;
+                }
+                match self.answer_file(client) {
+                    true => None,
+                    false => Some(Turn::Ready),
+                }
+            }
         }
+    }
+
+    /// Answers a request that is not served. `understood`: its head is whole and valid.
+    fn reject(&mut self, client: &mut Client, reject: Reject, understood: bool) {
+        let link = &mut client.link;
+        log::debug!(
+            "refused a request of {:?}: {} {}",
+            link.origin.peer,
+            reject.status,
+            reject.why
+        );
+        reject.answer(&mut link.out);
+        link.task = Task::Rejected;
+        self.note_refusal(client, reject.status, understood);
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
         let microseconds = self.now.saturating_sub(client.link.began) / 1000;
         self.observer.answered(response.status(), microseconds);
-        self.log_access(client, response);
+        self.note_end(client, response);
         client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
@@ -268,15 +287,15 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Notes a response in the access log, also one that broke off.
-    fn log_access(&mut self, client: &mut Client, response: &Response) {
-        let Some(access) = &mut self.access else {
+    /// Tells layers of a response that is over, also of one that broke off.
+    fn note_end(&mut self, client: &mut Client, response: &Response) {
+        if !self.layers.see_ends() {
             return;
-        };
+        }
         let link = &mut client.link;
         link.logged = link.began;
-        access.note(&Entry {
-            peer: link.origin.peer,
+        self.layers.ended(&Ended {
+            origin: &link.origin,
             request: Some(client.connection.request()),
             status: response.status(),
             bytes: response.body_bytes(),
@@ -284,17 +303,15 @@ impl<O: Observer> Core<O> {
         });
     }
 
-    /// Notes a request that was not understood, or did not come whole.
-    pub(super) fn log_refusal(&mut self, client: &Client, status: u16) {
-        if let Some(access) = &mut self.access {
-            access.note(&Entry {
-                peer: client.link.origin.peer,
-                request: None,
-                status,
-                bytes: 0,
-                microseconds: 0,
-            });
-        }
+    /// Tells layers of a request that was refused.
+    pub(super) fn note_refusal(&mut self, client: &Client, status: u16, understood: bool) {
+        self.layers.ended(&Ended {
+            origin: &client.link.origin,
+            request: understood.then(|| client.connection.request()),
+            status,
+            bytes: 0,
+            microseconds: 0,
+        });
     }
 
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
