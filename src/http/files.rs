@@ -280,7 +280,7 @@ mod tests {
         connection
             .receive(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
         assert_eq!(connection.advance(), Event::Request);
-        let response = Response::new(Vec::new(), true, method == "HEAD", true);
+        let response = Response::new(true, method == "HEAD", true);
         let (mut response, part) = site.files.answer(connection.request(), response);
         let status = response.status();
         let text: String = response.take_out().iter().map(|&b| char::from(b)).collect();
