@@ -13,6 +13,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::effects::temporary;
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -157,6 +158,9 @@ pub fn run() -> ExitCode {
         }
     };
     if arguments.test {
+        for warning in doubts(&plan) {
+            eprintln!("preforkd: warning: {warning}");
+        }
         println!("configuration OK");
         return ExitCode::SUCCESS;
     }
@@ -171,6 +175,27 @@ pub fn run() -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+/// What would not work as things are now, although the configuration is valid.
+fn doubts(plan: &Plan) -> Vec<String> {
+    let folders = [("pid_file", &plan.pid_file), ("control", &plan.control)];
+    let missing = folders.into_iter().filter_map(|(key, path)| {
+        let folder = path.as_deref()?.parent()?;
+        (!folder.is_dir()).then(|| {
+            format!(
+                "{key}: there is no folder {} (create it, or let the init system do so: RuntimeDirectory= of systemd)",
+                folder.display()
+            )
+        })
+    });
+    let workers = plan.apps.iter().filter(|(_, app)| app.threads.is_some());
+    let temporary = workers.filter_map(|(name, app)| {
+        let variable = |name: &str| std::env::var(name).ok();
+        let complaint = temporary::complaint(&app.launch, variable)?;
+        Some(format!("app={name} {complaint}"))
+    });
+    missing.chain(temporary).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.

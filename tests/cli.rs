@@ -40,6 +40,26 @@ fn a_faulty_one_is_shown_with_position_and_nearest_key() {
 }
 
 #[test]
+fn a_folder_that_does_not_exist_yet_is_warned_of() {
+    let config = format!(
+        "[master]\npid_file = '/no/such/preforkd.pid'\ncontrol = '/none/x.sock'\n{}",
+        app("")
+    );
+    let (status, stdout, stderr) = check(&config);
+    assert_eq!(
+        (status, stdout.as_str()),
+        (Some(0), "configuration OK\n"),
+        "{stderr}"
+    );
+    for warning in [
+        "warning: pid_file: there is no folder /no/such (create it",
+        "warning: control: there is no folder /none (create it",
+    ] {
+        assert!(stderr.contains(warning), "{stderr}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let (status, _, stderr) = output(&["-c", "/no/such/app.toml"]);
     assert_eq!(status, Some(2));
