@@ -248,6 +248,9 @@ fn read(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => " (check the path given with -c)",
+            std::io::ErrorKind::IsADirectory => " (give the path of the file with -c)",
+            std::io::ErrorKind::PermissionDenied => " (this user needs permission to read it)",
+            std::io::ErrorKind::InvalidData => " (save it as UTF-8)",
             _ => "",
         };
         format!("cannot read {}: {error}{hint}", file.display())
