@@ -48,6 +48,7 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
+            trusted_proxies: app.trusted_proxies.to_vec(),
             prefix: self.prefix()?,
             static_files: self.static_files()?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),

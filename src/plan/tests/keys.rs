@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 24] = [
+const VALUES: [(&str, &str); 25] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -15,6 +15,7 @@ const VALUES: [(&str, &str); 24] = [
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.ready", "'exec'"),
