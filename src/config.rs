@@ -21,7 +21,7 @@ pub use keys::{App, Check, GiveUp, KEYS, Listen, Master, Range, Reload};
 pub use listen::{Address, Entry};
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
-pub use value::{GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
+pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]

@@ -17,6 +17,7 @@ mod command;
 pub mod control;
 mod host;
 mod identity;
+pub mod log_target;
 mod lossless;
 mod output;
 mod policy;

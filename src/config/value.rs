@@ -40,6 +40,11 @@ pub struct UserName(pub String);
 #[serde(transparent)]
 pub struct GroupName(pub String);
 
+/// Where the access log goes: a path, "-" or the address of a syslog server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct AccessLog(pub PathBuf);
+
 /// What happens when an app is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -198,6 +203,7 @@ typed! {
     bool: "boolean",
     PathBuf: "path",
     Proxy: "network",
+    AccessLog: "path, \"-\" or \"syslog:ADDRESS\"",
     UserName: "user",
     GroupName: "group",
     Mode: "mode",

@@ -29,6 +29,7 @@ mod cork;
 mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
+mod lingering;
 mod slab;
 pub(crate) mod timers;
 

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 
 use super::between::Current;
 use super::cork::Cork;
+use super::lingering::Lingering;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
@@ -72,6 +74,7 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) lingering: Lingering,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -120,6 +123,7 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            lingering: Lingering::default(),
             found: Vec::new(),
         })
     }
@@ -136,14 +140,11 @@ impl<O: Observer> Core<O> {
             false => until(0, 0),
         };
         events.clear();
-        let mut found = [PollEvent {
-            flags: EventFlags::empty(),
-            data: EventData::new_u64(0),
-        }; 128];
-        match epoll::wait(&self.epoll, &mut found, timeout.as_ref()) {
-            Ok(n) => {
+        let mut found = [const { MaybeUninit::<PollEvent>::uninit() }; 128];
+        match epoll::wait(&self.epoll, &mut found[..], timeout.as_ref()) {
+            Ok((found, _)) => {
                 events.extend(
-                    found[..n]
+                    found
                         .iter()
                         .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
                 );
@@ -218,6 +219,13 @@ impl<O: Observer> Core<O> {
     pub(super) fn timeout(&mut self, key: u64) -> Option<Client> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
+        if let Task::Lingering(_) = link.task {
+            if self.is_lingering_on(link) {
+                return Some(client);
+            }
+            self.close(key, client);
+            return None;
+        }
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.

@@ -1,10 +1,7 @@
 //! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
-use std::os::fd::AsFd;
-use std::time::Duration;
 
-use rustix::fs::sendfile;
 use rustix::io::Errno;
 
 use super::core::Core;
@@ -19,9 +16,6 @@ use crate::serve::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;
-/// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
-/// resets the connection and takes the answer away (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
 /// How a connection's turn ended.
 pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
@@ -59,6 +53,9 @@ impl<O: Observer> Core<O> {
             self.clients.give_back(key, client);
             return;
         }
+        if let Task::Lingering(_) = task {
+            self.lingering.end();
+        }
         if let Task::File { response, .. } | Task::Ended(response) = &task
             && client.link.logged < client.link.began
         {
@@ -74,9 +71,9 @@ impl<O: Observer> Core<O> {
         };
         // Either end must reach the client even if the application has forked: its child holds the socket, too.
         if breaks_off {
-            link.abort();
+            link.transport.abort();
         }
-        let _ = link.end();
+        let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
@@ -123,12 +120,10 @@ impl<O: Observer> Core<O> {
                 } => {
                     let sent = match left {
                         0 => Ok(0),
-                        _ => sendfile(
-                            link.socket.as_fd(),
-                            &file,
-                            Some(&mut offset),
-                            left.min(FILE_PIECE) as usize,
-                        ),
+                        _ => {
+                            let piece = left.min(FILE_PIECE) as usize;
+                            link.transport.send_file(&file, &mut offset, piece)
+                        }
                     };
                     match sent {
                         Ok(0) => {
@@ -172,25 +167,14 @@ impl<O: Observer> Core<O> {
                         return turn;
                     }
                 }
-                Task::Rejected => match link.end() {
-                    Ok(()) if !link.eof => {
-                        link.task = Task::Lingering;
-                        link.deadline = self.after(LINGER.min(if self.draining {
-                            DRAIN_GRACE
-                        } else {
-                            LINGER
-                        }));
+                Task::Rejected => {
+                    if let Some(turn) = self.linger(key, link) {
+                        return turn;
                     }
-                    _ => return Turn::Close,
-                },
-                Task::Lingering => {
-                    link.task = Task::Lingering;
-                    if !link.readable {
-                        return self.wait_to_read(key, link);
-                    }
-                    // Reading on without end would serve the client; the deadline stands.
-                    if link.read(&mut self.buffer).is_err() || link.eof {
-                        return Turn::Close;
+                }
+                Task::Lingering(linger) => {
+                    if let Some(turn) = self.go_on_lingering(key, link, linger) {
+                        return turn;
                     }
                 }
             }
@@ -337,12 +321,12 @@ impl<O: Observer> Core<O> {
         self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
-                client.link.push();
+                client.link.transport.push();
             }
         }
     }
 
-    fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
+    pub(super) fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
         self.watch(key, link, false)
     }
 
@@ -350,7 +334,7 @@ impl<O: Observer> Core<O> {
         if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         if link.deadline == NEVER || link.waiting != Phase::Done {
             link.waiting = Phase::Done;
@@ -360,7 +344,7 @@ impl<O: Observer> Core<O> {
     }
 
     fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
-        match link.watch(&self.epoll, key, write) {
+        match link.transport.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {
                 log::error!("could not watch a connection: {error}; closing it");

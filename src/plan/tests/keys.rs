@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
+use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
 const VALUES: [(&str, &str); 25] = [
@@ -216,7 +217,7 @@ fn paths_that_are_not_utf8_survive_json() {
     app.sockets[0].1 = Address::Unix(path.clone());
     app.launch.program = path.clone();
     app.launch.chdir = path.clone();
-    app.output.stdout.as_mut().expect("a log file").path = path;
+    app.output.stdout.as_mut().expect("a log file").target = LogTarget::File(path);
     let json = serde_json::to_string(&plan).expect("every path has a form");
     assert_eq!(
         serde_json::from_str::<Plan>(&json).expect(&json),
