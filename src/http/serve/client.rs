@@ -1,5 +1,6 @@
 //! A connection with its socket and what is going on on it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::mem;
@@ -12,6 +13,7 @@ use rustix::fs::sendfile;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
+use crate::exchange::Piece;
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
@@ -31,9 +33,10 @@ pub(crate) enum Task {
     Left,
     /// A file is being sent.
     File {
-        file: File,
+        file: Arc<Own<File>>,
         offset: u64,
         left: u64,
+        then: VecDeque<Piece>,
         response: Response,
     },
     /// Everything was written.

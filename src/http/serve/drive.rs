@@ -118,13 +118,28 @@ impl<O: Observer> Core<O> {
                     file,
                     mut offset,
                     mut left,
+                    mut then,
                     mut response,
                 } => {
+                    if left == 0
+                        && let Some(piece) = then.pop_front()
+                    {
+                        response.write(&piece.text);
+                        link.finish(response.take_out());
+                        link.task = Task::File {
+                            file,
+                            offset: piece.offset,
+                            left: response.pass(piece.length),
+                            then,
+                            response,
+                        };
+                        continue;
+                    }
                     let sent = match left {
                         0 => Ok(0),
                         _ => sendfile(
                             link.socket.as_fd(),
-                            &file,
+                            &**file,
                             Some(&mut offset),
                             left.min(FILE_PIECE) as usize,
                         ),
@@ -145,6 +160,7 @@ impl<O: Observer> Core<O> {
                                 file,
                                 offset,
                                 left,
+                                then,
                                 response,
                             };
                             match other {
@@ -300,7 +316,9 @@ impl<O: Observer> Core<O> {
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        let (flow, sent) = link.flush(hold);
+        // A head goes out together with the file after it.
+        let more = matches!(link.task, Task::File { left: 1.., .. });
+        let (flow, sent) = link.flush(hold || more);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }
