@@ -17,9 +17,11 @@ mod command;
 pub mod control;
 mod host;
 mod identity;
+pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
+mod prefix;
 mod sockets;
 mod static_files;
 #[cfg(test)]

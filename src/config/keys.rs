@@ -15,7 +15,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName,
+    Workers,
 };
 
 tables! {
@@ -84,12 +85,14 @@ tables! {
         threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
-        /// The file to which each worker writes a line for each response.
-        access_log: PathBuf = (none "none"), Reload, only Wsgi;
+        /// The file to which each worker writes a line for each response; "-" for standard output, "syslog:" for syslog.
+        access_log: AccessLog = (none "none"), Reload, only Wsgi;
         /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.
         hooks: String = (none "none"), Reload, only Wsgi;
+        /// The path below which a proxy serves the application: its SCRIPT_NAME.
+        prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders and files to serve below a prefix of the URL, without entering Python.
         static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload, only Wsgi;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.

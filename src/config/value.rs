@@ -39,6 +39,11 @@ pub struct UserName(pub String);
 #[serde(transparent)]
 pub struct GroupName(pub String);
 
+/// Where the access log goes: a path, "-" or the address of a syslog server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct AccessLog(pub PathBuf);
+
 /// What happens when an app is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -196,6 +201,7 @@ typed! {
     String: "string",
     bool: "boolean",
     PathBuf: "path",
+    AccessLog: "path, \"-\" or \"syslog:ADDRESS\"",
     UserName: "user",
     GroupName: "group",
     Mode: "mode",

@@ -158,9 +158,9 @@ impl Preparation {
             && *until <= turn.now
             && let Some(file) = waiting.first()
         {
-            let (path, time) = (file.path.display(), report::short(OPENING));
+            let (target, time) = (&file.target, report::short(OPENING));
             let reason = format!(
-                "cannot write the log file {path}: it was not opened within {time} (check the disk)"
+                "cannot write {target}: it was not opened within {time} (check the disk, or the name service)"
             );
             self.fail(turn, reason);
         }

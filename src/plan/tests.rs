@@ -6,6 +6,7 @@ use super::*;
 use crate::config::Diagnostic;
 
 mod keys;
+mod proxies;
 
 /// An invented host.
 struct Invented {
@@ -480,6 +481,14 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         ),
         ("stderr = 'site'", "3:10: stderr: /srv/site is a folder"),
         (
+            "stdout = '-'",
+            "3:10: stdout: must be the path of a file, not \"-\" (leave `stdout` out for the standard output of preforkd)",
+        ),
+        (
+            "stderr = 'syslog:'",
+            "3:10: stderr: must be the path of a file, not \"syslog:\" (leave `stderr` out for the standard error",
+        ),
+        (
             "access_log = 'x.log'",
             "3:14: `access_log` is for apps with `wsgi`, not for apps with `command` (remove it)",
         ),
@@ -497,4 +506,29 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         error.contains("3:8: user: only a master that runs as root"),
         "{error}"
     );
+}
+
+#[test]
+fn an_access_log_goes_to_a_file_standard_output_or_syslog() {
+    let app = |rest: &str| format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\n{rest}");
+    for (rest, argument) in [
+        ("access_log = 'a.log'", "/srv/a.log"),
+        ("access_log = './-'", "/srv/-"),
+        ("access_log = '-'", "-"),
+        ("access_log = '-'\nstdout = 'out.log'", "/srv/out.log"),
+        (
+            "access_log = 'syslog:'\nstdout = 'out.log'",
+            "syslog:/dev/log,facility=local7,tag=preforkd",
+        ),
+    ] {
+        let plan = plan(&app(rest));
+        let file = plan.apps["w"].output.access_log.as_ref().expect(rest);
+        assert!(file.lossy, "no request waits for it");
+        assert_eq!(file.target.argument(), argument);
+        let json = serde_json::to_string(&plan).expect("it has a form");
+        assert_eq!(serde_json::from_str::<Plan>(&json).expect(&json), plan);
+    }
+    let error = plan_as((0, 0), &app("access_log = 'syslog:a:b'")).expect_err("no port");
+    let said = "app.toml:4:14: access_log: \"a:b\" is not the address of a syslog server (write";
+    assert!(error.starts_with(said), "{error}");
 }

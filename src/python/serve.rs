@@ -1,11 +1,12 @@
 //! Serving: the HTTP server with an application behind it, on one thread or on several.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, Seat, descriptors, pool};
+use preforkd_http::{Files, Seat, descriptors, layer, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
 use preforkd_worker::settings::Settings;
@@ -15,7 +16,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
 use crate::board::Board;
-use crate::environ::Local;
+use crate::environ::Served;
 use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
@@ -70,14 +71,17 @@ fn serve_until_stop<'py>(
     let signals = signals::prepare(py, &stop, last_resort(&settings))?;
     scoreboard.iter().for_each(descriptors::own);
     let locals = listeners.iter().map(local).collect::<io::Result<_>>();
-    let locals: Vec<Local> = locals.map_err(could_not("find the address of a listener"))?;
+    let served = Served {
+        listeners: locals.map_err(could_not("find the address of a listener"))?,
+        prefix: settings.prefix.clone(),
+    };
     let files = static_files(py, &settings)?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
         files,
-        access_log,
+        layers: layer::standard(layer::Options { access_log }),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };
@@ -97,7 +101,7 @@ fn serve_until_stop<'py>(
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
-        let threads = start_threads(py, seats, application, &locals)?;
+        let threads = start_threads(py, seats, application, &served)?;
         board.ready();
         let result = py.detach(|| serve_pool(config, pool, board));
         for thread in threads {
@@ -105,7 +109,7 @@ fn serve_until_stop<'py>(
         }
         result.map_err(could_not("go on serving"))?;
     } else {
-        let mut wsgi = Wsgi::new(py, application.clone(), &locals, false)?;
+        let mut wsgi = Wsgi::new(py, application.clone(), &served, false)?;
         board.ready();
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
@@ -157,19 +161,19 @@ fn start_threads<'py>(
     py: Python<'py>,
     seats: Vec<Seat>,
     application: &Bound<'py, PyAny>,
-    locals: &[Local],
+    served: &Served,
 ) -> Result<Vec<Thread<'py>>, Failure> {
     let native = environment::has_patched_threads(py)?;
     let threading = py.import("threading")?;
     let size = threading.call_method1("stack_size", (STACK,))?;
     let mut threads = Vec::new();
     for (index, seat) in seats.into_iter().enumerate() {
-        let (application, locals) = (application.clone().unbind(), locals.to_vec());
+        let (application, served) = (application.clone().unbind(), served.clone());
         let seat = Mutex::new(Some(seat));
         let run = move |py: Python<'_>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
             let application = application.bind(py).clone();
-            let mut wsgi = Wsgi::new(py, application, &locals, true)?;
+            let mut wsgi = Wsgi::new(py, application, &served, true)?;
             if let Some(seat) = seat {
                 seat.run(&mut wsgi);
             }
@@ -206,7 +210,7 @@ fn start_threads<'py>(
     Ok(threads)
 }
 
-fn local(listener: &OwnedFd) -> io::Result<Local> {
+fn local(listener: &OwnedFd) -> io::Result<Option<SocketAddr>> {
     let address: SocketAddrAny = getsockname(listener)?;
     Ok(address.try_into().ok())
 }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// The path below which the application is served, empty for none.
+    pub prefix: String,
     /// URL prefixes and the folders or files that are served under them.
     #[serde(rename = "static")]
     pub static_files: BTreeMap<String, Mapping>,
@@ -154,6 +156,7 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,

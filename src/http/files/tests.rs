@@ -91,7 +91,7 @@ impl Site {
         let Some(found) = self.files.find(connection.request(), self.now) else {
             return Answer::default();
         };
-        let response = Response::new(Vec::new(), true, method == "HEAD", true);
+        let response = Response::new(true, method == "HEAD", true);
         let (mut response, part) = found.answer(connection.request(), response);
         let mut bytes = response.take_out();
         let mut parts = 0;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::message::facts::Facts;
 use crate::proto::h1::head::{Framing, Head};
 
 /// A request head, parsed, with its bytes.
@@ -10,6 +11,7 @@ pub struct Request<'a> {
     head: &'a Head,
     bytes: &'a [u8],
     body_length: u64,
+    facts: Option<&'a Facts>,
 }
 
 /// Where a request came in.
@@ -22,12 +24,23 @@ pub struct Origin {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(head: &'a Head, bytes: &'a [u8], body_length: u64) -> Self {
+    pub(crate) fn new(
+        head: &'a Head,
+        bytes: &'a [u8],
+        body_length: u64,
+        facts: Option<&'a Facts>,
+    ) -> Self {
         Self {
             head,
             bytes,
             body_length,
+            facts,
         }
+    }
+
+    /// What layers have said of the exchange, if they have.
+    pub fn facts(&self) -> Option<&'a Facts> {
+        self.facts
     }
 
     /// The method, as sent.
@@ -102,6 +115,7 @@ impl<'a> Request<'a> {
             head: self.head.clone(),
             bytes: self.bytes.to_vec(),
             body_length: self.body_length,
+            facts: self.facts.cloned().map(Box::new),
         }
     }
 }
@@ -112,10 +126,16 @@ pub(crate) struct OwnedRequest {
     head: Head,
     bytes: Vec<u8>,
     body_length: u64,
+    facts: Option<Box<Facts>>,
 }
 
 impl OwnedRequest {
     pub fn borrow(&self) -> Request<'_> {
-        Request::new(&self.head, &self.bytes, self.body_length)
+        Request::new(
+            &self.head,
+            &self.bytes,
+            self.body_length,
+            self.facts.as_deref(),
+        )
     }
 }

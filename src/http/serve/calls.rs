@@ -75,13 +75,20 @@ impl<O: Observer> Core<O> {
         link.deadline = NEVER;
         let keep = client.connection.keep_alive() && !self.draining;
         let request = client.connection.request();
-        let head_only = request.method() == b"HEAD";
-        Response::new(
-            mem::take(&mut self.spare),
-            request.is_http11(),
-            head_only,
-            keep,
-        )
+        let (http11, head_only) = (request.is_http11(), request.method() == b"HEAD");
+        let mut response = match self.kept.take() {
+            Some(mut response) => {
+                response.renew(http11, head_only, keep);
+                response
+            }
+            None => Response::new(http11, head_only, keep),
+        };
+        response.give_out(mem::take(&mut self.spare));
+        if let Some(layers) = self.layers.of_responses() {
+            let facts = client.connection.facts().cloned().unwrap_or_default();
+            response.show(layers.clone(), facts);
+        }
+        response
     }
 
     /// Answers a request for a static file; whether it was one.
@@ -114,7 +121,7 @@ impl<O: Observer> Core<O> {
             false => link.finish(last),
         }
         if part.is_some() && response.ends_with_connection() {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         link.task = match part {
             Some(part) => Task::File {
@@ -147,7 +154,7 @@ impl<O: Observer> Core<O> {
                     backlog.leave();
                 } else {
                     if backlog.is_closing() {
-                        link.reset_at_death(true);
+                        link.transport.reset_at_death(true);
                     }
                     link.backlog = Some(backlog);
                 }
@@ -166,7 +173,7 @@ impl<O: Observer> Core<O> {
         }
         if !left {
             // So that it is seen when the client leaves.
-            link.broken |= link.watch(&self.epoll, key, false).is_err();
+            link.broken |= link.transport.watch(&self.epoll, key, false).is_err();
             link.broken |= quiet && link.is_silent(self.now);
         }
         Some(client)

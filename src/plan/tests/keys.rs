@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
+use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 27] = [
+const VALUES: [(&str, &str); 28] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -15,6 +16,7 @@ const VALUES: [(&str, &str); 27] = [
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.static.folder", "'other'"),
     ("app.NAME.static.headers", "{ A = 'b' }"),
@@ -220,7 +222,7 @@ fn paths_that_are_not_utf8_survive_json() {
     app.sockets[0].1 = Address::Unix(path.clone());
     app.launch.program = path.clone();
     app.launch.chdir = path.clone();
-    app.output.stdout.as_mut().expect("a log file").path = path;
+    app.output.stdout.as_mut().expect("a log file").target = LogTarget::File(path);
     let json = serde_json::to_string(&plan).expect("every path has a form");
     assert_eq!(
         serde_json::from_str::<Plan>(&json).expect(&json),
