@@ -195,7 +195,9 @@ fn doubts(plan: &Plan) -> Vec<String> {
         let complaint = temporary::complaint(&app.launch, variable)?;
         Some(format!("app={name} {complaint}"))
     });
-    missing.chain(temporary).collect()
+    let mistakes = plan.warnings();
+    let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
+    missing.chain(temporary).chain(mistakes).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.

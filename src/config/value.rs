@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
 
 use super::{Range, units};
@@ -204,6 +205,7 @@ typed! {
     String: "string",
     bool: "boolean",
     PathBuf: "path",
+    Proxy: "network",
     AccessLog: "path, \"-\" or \"syslog:ADDRESS\"",
     UserName: "user",
     GroupName: "group",
