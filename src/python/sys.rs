@@ -265,6 +265,77 @@ fn make_timer() -> bool {
     }
 }
 
+/// What is done at SIGABRT after the clients have their answers: faulthandler(3py) shows the stacks.
+static AT_ABORT: AtomicPtr<libc::sigaction> = AtomicPtr::new(ptr::null_mut());
+
+/// What clients get whose requests nobody has begun to serve: they may send them again (RFC 9110 section 15.6.4, RFC 9112 section 9.6).
+const UNSERVED: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 1\r\n\r\n";
+
+/// From now on the clients of this process whose requests wait when SIGABRT comes, as to a worker that hangs, get a response before
+/// it dies; otherwise the kernel would reset their connections.
+///
+/// # Errors
+/// The kernel refuses a handler.
+pub(crate) fn answer_at_abort() -> io::Result<()> {
+    // SAFETY: zero is a valid sigaction; the pointers are to locals, and the handler is a function of the right type.
+    let before = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let mut before: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_abort as extern "C" fn(libc::c_int) as usize;
+        if libc::sigaction(libc::SIGABRT, &raw const action, &raw mut before) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        before
+    };
+    // A handler may run until the end of the process, so what it reads is never freed.
+    AT_ABORT.store(Box::into_raw(Box::new(before)), Ordering::SeqCst);
+    Ok(())
+}
+
+extern "C" fn on_abort(signal: libc::c_int) {
+    if !is_forked() {
+        for (socket, asked) in preforkd_http::unserved() {
+            leave_unserved(socket, asked);
+        }
+    }
+    let before = AT_ABORT.load(Ordering::SeqCst);
+    // SAFETY: null stands for the default disposition here; else it is what `answer_at_abort` has stored for good. The signal comes when
+    // this handler returns.
+    unsafe {
+        if before.is_null() || libc::sigaction(signal, before, ptr::null_mut()) != 0 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        libc::raise(signal);
+    }
+}
+
+/// The bytes of a request that are read before its connection is closed, in pieces: what remained unread would reset it.
+const READ_AT_ABORT: (usize, usize) = (4096, 256);
+
+/// Ends a connection on which nothing of an answer was sent; in a signal handler too.
+fn leave_unserved(socket: RawFd, asked: bool) {
+    let mut buffer = [0u8; READ_AT_ABORT.0];
+    let mut asked = asked;
+    // SAFETY: calls that signal-safety(7) lists, with a buffer of its own and a constant; the descriptor is that of a client, or of a
+    // connection that is just being closed.
+    unsafe {
+        for _ in 0..READ_AT_ABORT.1 {
+            let room = buffer.as_mut_ptr().cast();
+            let flags = libc::MSG_DONTWAIT;
+            if libc::recv(socket, room, buffer.len(), flags) <= 0 {
+                break;
+            }
+            asked = true;
+        }
+        if asked {
+            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+            libc::send(socket, UNSERVED.as_ptr().cast(), UNSERVED.len(), flags);
+        }
+        libc::shutdown(socket, libc::SHUT_WR);
+    }
+}
+
 /// What ends a process, by default or in Python.
 const STOP_SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
 /// This process was forked by the application, from the worker.

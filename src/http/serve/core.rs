@@ -25,6 +25,7 @@ use crate::message::response::Response;
 use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::stages::Stage;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
@@ -232,12 +233,14 @@ impl<O: Observer> Core<O> {
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);
+                    link.transport.note(Stage::Asked);
                     return Some(client);
                 }
             }
             Phase::Head | Phase::Body if reading => {
                 let late = Reject::with(408, "the request did not come in time");
                 client.connection.refused(late).answer(&mut link.out);
+                link.transport.note(Stage::Served);
                 link.task = Task::Rejected;
                 self.note_refusal(&client, 408, false);
                 return Some(client);

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
 use crate::message::response::Response;
+use crate::net::stages::Stage;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
@@ -207,6 +208,9 @@ impl<O: Observer> Core<O> {
                     return Some(Turn::Close);
                 };
                 connection.receive(&self.buffer[..n]);
+                if n > 0 {
+                    link.transport.note(Stage::Asked);
+                }
                 if n > 0 && link.waiting == Phase::Body {
                     link.waiting = Phase::Done;
                     link.body_bytes += n as u64;
@@ -262,6 +266,7 @@ impl<O: Observer> Core<O> {
             reject.why
         );
         reject.answer(&mut link.out);
+        link.transport.note(Stage::Served);
         link.task = Task::Rejected;
         self.note_refusal(client, reject.status, understood);
     }
@@ -282,8 +287,14 @@ impl<O: Observer> Core<O> {
         }
         client.connection.next();
         match client.connection.has_input() {
-            true => Some(Turn::Queue),
-            false => None,
+            true => {
+                client.link.transport.note(Stage::Asked);
+                Some(Turn::Queue)
+            }
+            false => {
+                client.link.transport.note(Stage::Idle);
+                None
+            }
         }
     }
 
