@@ -21,7 +21,7 @@ pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
-mod prefix;
+mod proxies;
 mod sockets;
 #[cfg(test)]
 mod tests;
