@@ -108,6 +108,9 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
+            number if number.parse::<u32>().is_ok() => Err(E::custom(format!(
+                "must be a number, not \"{number}\" (write {number}, without quotes)"
+            ))),
             _ => Err(E::custom(format!(
                 "must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
