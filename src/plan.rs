@@ -22,7 +22,7 @@ pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
-mod prefix;
+mod proxies;
 mod sockets;
 mod static_files;
 #[cfg(test)]

@@ -200,6 +200,9 @@ impl<O: Observer> Core<O> {
 
     /// Parses what was received, or else receives.
     fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+        if client.link.preamble.is_some() {
+            return self.read_preamble(key, client);
+        }
         let Client { connection, link } = client;
         match connection.advance() {
             Event::Wait if link.readable => {
