@@ -15,6 +15,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unknown;
 mod value;
 
 pub use diagnostic::{Diagnostic, Place};

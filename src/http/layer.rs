@@ -10,23 +10,28 @@ use std::sync::Arc;
 use crate::message::facts::Facts;
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
 
 mod access_log;
+mod client_address;
 
 use access_log::AccessLog;
+use client_address::ClientAddress;
 
 /// What the layers of a server are made of.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Who may say for whom it asks.
+    pub trusted_proxies: TrustedProxies,
     /// A non-blocking pipe for a line on each response.
     pub access_log: Option<OwnedFd>,
 }
 
 /// The layers of a server with these options, in the order in which they see a request.
 pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
-    let mut layers: Vec<Arc<dyn Layer>> = Vec::new();
+    let mut layers = vec![ClientAddress::layer(options.trusted_proxies)];
     layers.extend(options.access_log.map(AccessLog::layer));
     layers
 }

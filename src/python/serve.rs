@@ -21,7 +21,7 @@ use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, lifetime, limits, mappings};
+use crate::settings::{last_resort, lifetime, limits, mappings, trusted_proxies};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -81,7 +81,10 @@ fn serve_until_stop<'py>(
         listeners,
         private,
         files,
-        layers: layer::standard(layer::Options { access_log }),
+        layers: layer::standard(layer::Options {
+            trusted_proxies: trusted_proxies(&settings),
+            access_log,
+        }),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use preforkd_http::{Coding, Limits, Mapping};
+use preforkd_http::{Coding, Limits, Mapping, TrustedProxies};
+use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{self, Settings};
 
 /// The limits of the HTTP server. A size that does not fit into memory is no limit.
@@ -22,6 +23,18 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         write_timeout: settings.write_timeout,
         keepalive_timeout: settings.keepalive_timeout,
     }
+}
+
+/// Whose word about clients counts.
+pub(crate) fn trusted_proxies(settings: &Settings) -> TrustedProxies {
+    let mut trusted = TrustedProxies::default();
+    for proxy in &settings.trusted_proxies {
+        match proxy {
+            Proxy::Unix => trusted.unix = true,
+            Proxy::Network(network) => trusted.networks.push(*network),
+        }
+    }
+    trusted
 }
 
 /// What is served without the application.

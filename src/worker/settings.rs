@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proxy::Proxy;
+
 /// The maximum number of threads of a worker.
 pub const MAX_THREADS: u32 = 1000;
 /// The maximum number of connections of a worker.
@@ -21,6 +23,8 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// Proxies that may say for whom they ask.
+    pub trusted_proxies: Vec<Proxy>,
     /// The path below which the application is served, empty for none.
     pub prefix: String,
     /// URL prefixes and the folders or files that are served under them.
@@ -156,6 +160,7 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),

@@ -107,9 +107,10 @@ fn line(entry: &Ended<'_>) -> Vec<u8> {
     let date = str::from_utf8(&date).unwrap_or_default();
     let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or("-");
     // Writing to a string cannot fail, here and below.
-    let _ = match entry.origin.peer {
+    let client = entry.request.and_then(|request| request.facts()?.client);
+    let _ = match client.or(entry.origin.peer.map(|peer| peer.ip())) {
         // A listener for both families sees IPv4 clients as IPv6; a log that is searched wants one form.
-        Some(peer) => write!(line, "{}", peer.ip().to_canonical()),
+        Some(client) => write!(line, "{}", client.to_canonical()),
         None => write!(line, "-"),
     };
     let (day, month, year, time) = (part(5..7), part(8..11), part(12..16), part(17..25));
@@ -182,6 +183,7 @@ mod tests {
             origin: &Origin {
                 listener: 0,
                 peer: Some(peer),
+                relayed: None,
             },
             request: Some(connection.request()),
             status: 404,
@@ -235,6 +237,7 @@ mod tests {
             origin: &Origin {
                 listener: 0,
                 peer: None,
+                relayed: None,
             },
             request: None,
             status: 400,
