@@ -23,6 +23,7 @@ mod accepting;
 mod between;
 mod calls;
 pub(crate) mod client;
+mod complaints;
 pub(crate) mod core;
 mod cork;
 mod drive;

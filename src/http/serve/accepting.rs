@@ -180,7 +180,10 @@ impl<O: Observer> Core<O> {
                 let mut link = Link::new(socket, origin);
                 link.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Client {
-                    connection: Box::new(Connection::new(self.limits.clone())),
+                    connection: Box::new(Connection::with_budget(
+                        self.limits.clone(),
+                        self.budget.clone(),
+                    )),
                     link: Box::new(link),
                 });
                 self.observer.connections(self.clients.len());

@@ -13,13 +13,14 @@ use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, Eve
 use rustix::io::Errno;
 
 use super::between::Current;
+use super::complaints::Complaints;
 use super::cork::Cork;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::access_log::AccessLog;
 use crate::limits::Limits;
-use crate::message::spool::Budget;
+use crate::message::budget::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
 use crate::proto::h1::connection::Phase;
@@ -69,6 +70,7 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) complaints: Complaints,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -116,6 +118,7 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            complaints: Complaints::default(),
             found: Vec::new(),
         })
     }

@@ -239,6 +239,9 @@ impl<O: Observer> Core<O> {
                 );
                 reject.answer(&mut link.out);
                 link.task = Task::Rejected;
+                if let Some(failure) = connection.take_failure() {
+                    self.complaints.body(&failure, reject.status, self.now);
+                }
                 self.log_refusal(client, reject.status);
                 None
             }
