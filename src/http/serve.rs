@@ -29,6 +29,7 @@ mod cork;
 mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
+mod room;
 mod slab;
 pub(crate) mod timers;
 
@@ -177,7 +178,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
         let core = &mut *self.core;
         let deadline = match core.ready.is_empty() && !core.interrupted {
-            true => core.pause.min(core.yielding),
+            true => core.pause.min(core.yielding).min(core.room.full_until),
             false => 0,
         };
         self.engine.wait(|| core.wait(deadline, events))
@@ -213,6 +214,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
+        }
+        if self.core.room.full_until <= self.core.now {
+            self.core.room.full_until = NEVER;
         }
         self.watch_listeners()
     }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
+use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
@@ -71,6 +72,7 @@ pub(crate) struct Core<O> {
     pub(super) draining: bool,
     pub(super) cork: Cork,
     pub(super) complaints: Complaints,
+    pub(super) room: Room,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -119,6 +121,7 @@ impl<O: Observer> Core<O> {
             draining: false,
             cork: Cork::default(),
             complaints: Complaints::default(),
+            room: Room::default(),
             found: Vec::new(),
         })
     }

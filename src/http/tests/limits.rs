@@ -113,3 +113,68 @@ fn a_body_that_breaks_off_gives_its_share_back() {
     assert!(answer(&mut whole).ends_with(&format!("\r\n\r\n{}", KIB * KIB)));
     running.stop();
 }
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Asks on a connection that is kept.
+fn ask(client: &mut TcpStream) {
+    client.write_all(GET).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n0") {
+        let mut buffer = [0; 512];
+        let read = client.read(&mut buffer).unwrap();
+        assert!(read > 0, "closed");
+        answer.extend_from_slice(&buffer[..read]);
+    }
+}
+
+#[test]
+fn the_connection_that_is_idle_for_longest_makes_room_for_another() {
+    for threads in [0, 2] {
+        let limits = Limits {
+            max_connections: 3,
+            ..Limits::default()
+        };
+        let running = start(threads, limits, Count);
+        let mut kept: Vec<_> = (0..3).map(|_| running.connect()).collect();
+        kept.iter_mut().for_each(ask);
+        // In a request, though nothing else comes of it.
+        kept[1].write_all(b"GET / HT").unwrap();
+        ask(&mut kept[0]);
+        for closed in [2, 0] {
+            let mut new = running.connect();
+            ask(&mut new);
+            assert_eq!(kept[closed].read(&mut [0]).unwrap(), 0);
+            kept.push(new);
+        }
+        kept[1].write_all(&GET[8..]).unwrap();
+        let mut answer = [0; 15];
+        kept[1].read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        running.stop();
+    }
+}
+
+#[test]
+fn a_connection_that_never_spoke_makes_room_too_and_one_in_a_request_never() {
+    let limits = Limits {
+        max_connections: 2,
+        ..Limits::default()
+    };
+    let running = start(0, limits, Count);
+    let (mut silent, mut slow) = (running.connect(), running.connect());
+    slow.write_all(&GET[..10]).unwrap();
+    ask(&mut running.connect());
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0);
+
+    let mut other = running.connect();
+    other.write_all(&GET[..10]).unwrap();
+    let mut waiting = running.connect();
+    waiting.write_all(GET).unwrap();
+    for client in [&mut slow, &mut other] {
+        client.write_all(&GET[10..]).unwrap();
+        client.read_exact(&mut [0; 15]).unwrap();
+    }
+    waiting.read_exact(&mut [0; 15]).unwrap();
+    running.stop();
+}
