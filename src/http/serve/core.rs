@@ -52,8 +52,10 @@ pub(crate) struct Core<O> {
     pub(super) ready: VecDeque<u64>,
     /// The request that this thread is in.
     pub(super) current: Option<Current>,
-    /// Requests on the pool's threads with their start.
+    /// Requests on threads with their start.
     pub(super) running: VecDeque<(u64, Instant)>,
+    /// Requests that the pool has and no thread has taken yet.
+    pub(super) waiting: VecDeque<u64>,
     /// The clock, read once a turn.
     pub(super) now: Instant,
     pub(super) buffer: Vec<u8>,
@@ -110,6 +112,7 @@ impl<O: Observer> Core<O> {
             ready: VecDeque::new(),
             current: None,
             running: VecDeque::new(),
+            waiting: VecDeque::new(),
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),

@@ -59,7 +59,7 @@ impl<O: Observer> Core<O> {
             return;
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.began
+            && client.link.logged < client.link.arrived
         {
             self.log_access(&mut client, response);
         }
@@ -252,7 +252,7 @@ impl<O: Observer> Core<O> {
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
-        let microseconds = self.now.saturating_sub(client.link.began) / 1000;
+        let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.log_access(client, response);
         client.link.backlog = None;
@@ -277,13 +277,13 @@ impl<O: Observer> Core<O> {
             return;
         };
         let link = &mut client.link;
-        link.logged = link.began;
+        link.logged = link.arrived;
         access.note(&Entry {
             peer: link.origin.peer,
             request: Some(client.connection.request()),
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(link.began) / 1000,
+            microseconds: now().saturating_sub(link.arrived) / 1000,
         });
     }
 

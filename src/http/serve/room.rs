@@ -94,7 +94,7 @@ impl<O: Observer> Core<O> {
                 continue;
             }
             let deadline = client.link.deadline;
-            let (timeout, least) = match client.link.began {
+            let (timeout, least) = match client.link.arrived {
                 0 => (self.limits.header_timeout, SILENT),
                 _ => (self.limits.keepalive_timeout, KEPT),
             };
