@@ -1,5 +1,6 @@
 //! The command line: preforkd(8).
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -81,9 +82,9 @@ enum Command {
     /// The helper process that writes a log file; started by the master only.
     #[command(hide = true)]
     WriteLog {
-        /// The file.
-        path: PathBuf,
-        /// Report to the master whether the file can be opened.
+        /// The file, "-" for standard output, or the address of a syslog server.
+        target: OsString,
+        /// Report to the master whether it can be opened.
         #[arg(long)]
         report: bool,
     },
@@ -108,9 +109,9 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { path, report }) => Some(
-            log_writer::run(path, *report)
-                .map_err(|error| format!("preforkd: cannot write {}: {error}", path.display())),
+        Some(Command::WriteLog { target, report }) => Some(
+            log_writer::run(target, *report)
+                .map_err(|error| format!("preforkd: cannot write {}: {error}", target.display())),
         ),
         _ => None,
     };
@@ -156,6 +157,9 @@ pub fn run() -> ExitCode {
         }
     };
     if arguments.test {
+        for (app, warning) in plan.warnings() {
+            eprintln!("preforkd: warning: app={app} {warning}");
+        }
         println!("configuration OK");
         return ExitCode::SUCCESS;
     }

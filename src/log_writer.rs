@@ -1,12 +1,12 @@
-//! The writer of a log file: copies a pipe to the file until no process holds the write end of the pipe.
+//! The writer of a log: copies a pipe to a file, to standard output or to syslog until no process holds the write end of the pipe.
 //!
-//! It is this program, started by the master as `preforkd write-log FILE` with the pipe as descriptor 3. Only this process
+//! It is this program, started by the master as `preforkd write-log TARGET` with the pipe as descriptor 3. Only this process
 //! waits for the disk, also to open the file. When the disk is full, lines are lost and counted, and no other process waits.
 //! USR1 reopens the file. If that fails, the open file is kept, and the attempt is repeated until it succeeds.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -16,11 +16,13 @@ use nix::sys::signal::Signal;
 use preforkd_worker::title::{self, Room};
 
 use crate::effects::signals::Signals;
+use crate::plan::log_target::LogTarget;
 use crate::sys;
 
 mod opening;
+mod syslog;
 
-use opening::Opening;
+use opening::{Opening, Output};
 
 /// The descriptor of the pipe.
 const PIPE: i32 = 3;
@@ -51,10 +53,10 @@ const SIGNALS: Token = Token(1);
 ///
 /// # Errors
 /// It was not started by a master, or no descriptor is available.
-pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
+pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let report = report.map(File::from);
-    let (mut pipe, mut signals) = match prepare(path) {
+    let (mut pipe, mut signals) = match prepare(target) {
         Ok(prepared) => prepared,
         Err(error) => {
             return match report {
@@ -63,7 +65,8 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
             };
         }
     };
-    let mut log = Log::new(path);
+    let target = LogTarget::parse(target).map_err(io::Error::other)?;
+    let mut log = Log::new(target);
     let opened = log.reopen();
     if let Some(report) = report {
         if let Err(error) = opened {
@@ -79,7 +82,7 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
         .register(&mut source, INPUT, Interest::READABLE)?;
     signals.register(poll.registry(), SIGNALS)?;
     let mut events = Events::with_capacity(2);
-    let mut buffer = [0; BUFFER];
+    let mut lines = Lines::default();
     loop {
         match poll.poll(&mut events, log.time_to_retry()) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -94,15 +97,22 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
                 until_reopen = Some(fcntl(&pipe, FcntlArg::F_GETPIPE_SZ)? as usize);
             }
             log.retry();
-            let emptied = match pipe.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+            let emptied = match lines.read(&mut pipe) {
+                Ok(0) => {
+                    log.write(lines.rest());
+                    log.finish();
+                    return Ok(());
+                }
                 Ok(n) => {
-                    log.write(&buffer[..n]);
+                    log.write(lines.whole());
                     until_reopen = until_reopen.map(|left: usize| left.saturating_sub(n));
                     false
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => false,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    log.write(lines.rest());
+                    true
+                }
                 Err(error) => return Err(error),
             };
             if until_reopen.is_some_and(|left| left == 0 || emptied) {
@@ -119,7 +129,7 @@ pub fn run(path: &Path, is_awaited: bool) -> io::Result<()> {
 }
 
 /// The pipe, and the signals that this process catches. Also sets the title.
-fn prepare(path: &Path) -> io::Result<(File, Signals)> {
+fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
     let pipe = File::from(sys::adopt(PIPE)?);
     let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
     let signals = Signals::catch(caught.map(|&signal| signal as i32))?;
@@ -130,8 +140,55 @@ fn prepare(path: &Path) -> io::Result<(File, Signals)> {
     // It was executed as /proc/self/exe, so its name would be `exe`.
     nix::sys::prctl::set_name(c"preforkd")?;
     // The title is not essential.
-    let _ = title::set(&format!("preforkd: log {}", path.display()), room);
+    let _ = title::set(&format!("preforkd: log {}", target.display()), room);
     Ok((pipe, signals))
+}
+
+/// What was read and not written yet. Where more is waiting to be read, only whole lines are written, as another writer may write
+/// to the same file.
+struct Lines {
+    buffer: [u8; BUFFER],
+    length: usize,
+    /// So much of it was given out.
+    given: usize,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self {
+            buffer: [0; BUFFER],
+            length: 0,
+            given: 0,
+        }
+    }
+}
+
+impl Lines {
+    fn read(&mut self, from: &mut impl Read) -> io::Result<usize> {
+        self.buffer.copy_within(self.given..self.length, 0);
+        self.length -= self.given;
+        self.given = 0;
+        let n = from.read(&mut self.buffer[self.length..])?;
+        self.length += n;
+        Ok(n)
+    }
+
+    /// The whole lines if the buffer is full, else everything.
+    fn whole(&mut self) -> &[u8] {
+        let last = self.buffer.iter().rposition(|&byte| byte == b'\n');
+        self.given = match last {
+            Some(last) if self.length == BUFFER => last + 1,
+            _ => self.length,
+        };
+        &self.buffer[..self.given]
+    }
+
+    /// Everything that is left.
+    fn rest(&mut self) -> &[u8] {
+        let from = self.given;
+        self.given = self.length;
+        &self.buffer[from..self.length]
+    }
 }
 
 /// Sends the report, as one line.
@@ -143,10 +200,10 @@ fn send(mut report: File, text: &str) -> io::Result<()> {
     report.write_all(format!("{line}\n").as_bytes())
 }
 
-/// The log file.
+/// The log.
 struct Log {
     opening: Opening,
-    file: Option<File>,
+    output: Option<Output>,
     /// Lines that could not be written.
     lost: u64,
     /// The file ends in an incomplete line.
@@ -156,10 +213,10 @@ struct Log {
 }
 
 impl Log {
-    fn new(path: &Path) -> Self {
+    fn new(target: LogTarget) -> Self {
         Self {
-            opening: Opening::new(path),
-            file: None,
+            opening: Opening::new(target),
+            output: None,
             lost: 0,
             unfinished: false,
             retry_at: None,
@@ -168,22 +225,24 @@ impl Log {
 
     /// Opens the file by its name. Keeps the open one if that fails.
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = Some(self.opening.open()?);
+        let mut output = self.opening.open()?;
+        if let (Output::Syslog(new), Some(Output::Syslog(old))) = (&mut output, &mut self.output) {
+            new.take_over(old);
+        }
+        self.output = Some(output);
         self.retry_at = None;
         Ok(())
     }
 
     /// Reports that the file could not be opened, and what becomes of the lines until it can be.
     fn keep_trying(&mut self, error: &io::Error) {
-        let path = self.opening.path().display();
-        print(&match self.file {
+        let target = self.opening.target();
+        print(&match self.output {
             Some(_) => {
-                format!(
-                    "cannot reopen the log file {path}: {error}; keeping the open file, retrying"
-                )
+                format!("cannot reopen {target}: {error}; keeping the open file, retrying")
             }
             None => format!(
-                "cannot open the log file {path}: {error}; lines are lost until it can be opened, retrying"
+                "cannot open {target}: {error}; lines are lost until it can be opened, retrying"
             ),
         });
         self.retry_at = Some(Instant::now() + RETRY);
@@ -201,41 +260,66 @@ impl Log {
             return;
         }
         if self.reopen().is_ok() {
-            let path = self.opening.path().display();
-            print(&format!("the log file {path} is open again"));
+            print(&format!("{} is open again", self.opening.target()));
         } else {
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
 
     fn write(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let mut rest = bytes;
-        if let Err(error) = self.try_write(&mut rest) {
+        let mut written = self.try_write(&mut rest);
+        // A syslog server that was restarted has a new socket.
+        if written.is_err() && matches!(self.output, Some(Output::Syslog(_))) {
+            written = match self.reopen() {
+                Ok(()) => self.try_write(&mut rest),
+                Err(_) => written,
+            };
+        }
+        if let Err(error) = written {
             // That the file is not open was reported.
-            if self.lost == 0 && self.file.is_some() {
-                let path = self.opening.path().display();
+            if self.lost == 0 && self.output.is_some() {
                 print(&format!(
-                    "cannot write the log file {path}: {error}; lines are lost until it can be written"
+                    "cannot write {}: {error}; lines are lost until it can be written",
+                    self.opening.target()
                 ));
             }
             self.lost += rest.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
         }
     }
 
+    /// Writes what was kept for the end of its line.
+    fn finish(&mut self) {
+        if let Some(Output::Syslog(sender)) = &mut self.output {
+            // There is nobody left who could read about a failure.
+            let _ = sender.finish();
+        }
+    }
+
     /// Writes `rest`, and removes from it what was written.
     fn try_write(&mut self, rest: &mut &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else {
+        let Some(output) = &mut self.output else {
             return Err(ErrorKind::NotFound.into());
         };
         if self.lost > 0 {
             let end = if self.unfinished { "\n" } else { "" };
-            writeln!(
-                file,
-                "{end}preforkd: {} log lines were lost: the file could not be written",
+            let told = format!(
+                "{end}preforkd: {} log lines were lost: the file could not be written\n",
                 self.lost
-            )?;
+            );
+            match output {
+                Output::File(file) => file.write_all(told.as_bytes())?,
+                Output::Syslog(sender) => sender.write(&mut told.as_bytes())?,
+            }
             self.lost = 0;
         }
+        let file = match output {
+            Output::File(file) => file,
+            Output::Syslog(sender) => return sender.write(rest),
+        };
         while !rest.is_empty() {
             match file.write(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -260,13 +344,14 @@ fn print(message: &str) {
 #[cfg(test)]
 mod tests {
     use std::os::fd::OwnedFd;
+    use std::path::Path;
 
     use nix::fcntl::OFlag;
 
     use super::*;
 
     fn open(path: &Path) -> Log {
-        let mut log = Log::new(path);
+        let mut log = Log::new(LogTarget::File(path.into()));
         log.reopen().expect("it can be written");
         log
     }
@@ -277,12 +362,8 @@ mod tests {
         let path = folder.path().join("log");
         let mut log = open(&path);
         log.write(b"one\n");
-        log.file = Some(
-            File::options()
-                .write(true)
-                .open("/dev/full")
-                .expect("it is there"),
-        );
+        let full = File::options().write(true).open("/dev/full");
+        log.output = Some(Output::File(full.expect("it is there")));
         log.write(b"two\nthree\n");
         log.write(b"four");
         log.reopen().expect("it can be written");
@@ -295,12 +376,32 @@ mod tests {
     }
 
     #[test]
+    fn a_full_buffer_is_written_up_to_its_last_line() {
+        let mut lines = Lines::default();
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let text = line.repeat(BUFFER / 100 + 1);
+        let mut from = &text[..];
+        assert_eq!(lines.read(&mut from).expect("memory"), BUFFER);
+        assert_eq!(lines.whole().len(), BUFFER / 100 * 100);
+        assert!(lines.read(&mut from).expect("memory") > 0);
+        assert_eq!(lines.whole(), line);
+        assert!(lines.rest().is_empty());
+        // A line that is longer than the buffer cannot be written whole.
+        lines.read(&mut &[b'y'; 2 * BUFFER][..]).expect("memory");
+        assert_eq!(lines.whole().len(), BUFFER);
+        let mut lines = Lines::default();
+        lines.read(&mut &text[..BUFFER]).expect("memory");
+        let whole = lines.whole().len();
+        assert_eq!(lines.rest().len(), BUFFER - whole);
+    }
+
+    #[test]
     fn lines_that_were_written_are_not_counted() {
         let (file, theirs) = io::pipe().expect("a pipe");
         let room = fcntl(&theirs, FcntlArg::F_GETPIPE_SZ).expect("a pipe") as usize;
         fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
-        let mut log = Log::new(Path::new("/dev/null"));
-        log.file = Some(File::from(OwnedFd::from(theirs)));
+        let mut log = Log::new(LogTarget::File("/dev/null".into()));
+        log.output = Some(Output::File(OwnedFd::from(theirs).into()));
         let line = [&[b'x'; 63][..], b"\n"].concat();
         log.write(&line.repeat(room / line.len() + 3));
         assert_eq!((log.lost, log.unfinished), (3, false));

@@ -12,15 +12,19 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
 use crate::supervisor::{Policy, Readiness};
 
+mod callable;
 mod check;
 mod command;
 pub mod control;
 mod host;
 mod identity;
+pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
+mod prefix;
 mod sockets;
+mod static_files;
 #[cfg(test)]
 mod tests;
 mod wsgi;
@@ -87,6 +91,8 @@ pub struct App {
     pub check: Option<Check>,
     /// Where the output of its workers goes.
     pub output: Output,
+    /// What is allowed and probably a mistake, for the log.
+    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]
@@ -128,6 +134,7 @@ impl App {
             before: None,
             check: None,
             output: Output::default(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -187,6 +194,14 @@ impl Plan {
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.apps.values();
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// What is allowed and probably a mistake, each with the name of its app.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let warnings = app.warnings.iter();
+            warnings.map(|warning| (name.as_str(), warning.as_str()))
+        })
     }
 
     /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
@@ -291,8 +306,12 @@ impl Draft<'_> {
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
         };
+        let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
-            (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
+            (Some(wsgi), None) => (
+                self.wsgi(wsgi, &sockets, &mut launch, &mut warnings)?,
+                Readiness::Notify,
+            ),
             (None, Some(command)) => (
                 false,
                 self.command(command, &sockets, check.is_some(), &mut launch)?,
@@ -324,6 +343,7 @@ impl Draft<'_> {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
+            warnings,
         })
     }
 

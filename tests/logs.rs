@@ -3,8 +3,12 @@
 mod common;
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::UdpSocket;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Run, app};
@@ -198,4 +202,76 @@ fn a_worker_that_floods_standard_error_takes_a_small_share_of_the_master() {
     let (took, time) = (cpu(&run) - before, began.elapsed());
     assert!(took < time / 5, "{took:?} of CPU time in {time:?}");
     run.stop();
+}
+
+/// A log writer for `target`, as the master starts it, and the way to it.
+fn write_log(target: &str, stdout: impl Into<Stdio>) -> (Child, ChildStdin) {
+    let mut writer = Command::new("/bin/sh")
+        .args(["-c", "exec \"$0\" write-log -- \"$1\" 3<&0"])
+        .args([env!("CARGO_BIN_EXE_preforkd"), target])
+        .stdin(Stdio::piped())
+        .stdout(stdout)
+        .spawn()
+        .expect("it can be started");
+    let input = writer.stdin.take().expect("a pipe");
+    (writer, input)
+}
+
+#[test]
+fn standard_output_can_be_a_socket() {
+    let (mut ours, theirs) = UnixStream::pair().expect("sockets");
+    let (mut writer, mut input) = write_log("-", OwnedFd::from(theirs));
+    input.write_all(b"one\ntwo").expect("room");
+    drop(input);
+    let mut text = String::new();
+    ours.read_to_string(&mut text).expect("it ends");
+    assert_eq!(text, "one\ntwo");
+    assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_syslog_server_gets_each_line_as_a_message_also_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let server = UnixDatagram::bind(&path).expect("room");
+    let target = format!("syslog:{},facility=user,tag=shop", path.display());
+    let (mut writer, mut input) = write_log(&target, Stdio::null());
+    let next = |server: &UnixDatagram| {
+        let mut message = [0; 1000];
+        let length = server.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let pid = writer.id();
+    input.write_all(b"one\ntwo\n").expect("room");
+    for line in ["one", "two"] {
+        let message = next(&server);
+        assert!(message.starts_with("<14>"), "{message}");
+        assert!(
+            message.ends_with(&format!(" shop[{pid}]: {line}")),
+            "{message}"
+        );
+    }
+    drop(server);
+    std::fs::remove_file(&path).expect("it is there");
+    let server = UnixDatagram::bind(&path).expect("room");
+    input.write_all(b"three\n").expect("room");
+    assert!(next(&server).ends_with(": three"));
+    drop(input);
+    assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn udp_carries_the_form_of_rfc_5424() {
+    let server = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let port = server.local_addr().expect("bound").port();
+    let (mut writer, mut input) = write_log(&format!("syslog:127.0.0.1:{port}"), Stdio::null());
+    input.write_all(b"one\n").expect("room");
+    let mut message = [0; 1000];
+    let length = server.recv(&mut message).expect("a message");
+    let message = String::from_utf8_lossy(&message[..length]);
+    assert!(message.starts_with("<190>1 20"), "{message}");
+    let rest = format!(" preforkd {} - - one", writer.id());
+    assert!(message.ends_with(&rest), "{message}");
+    drop(input);
+    assert!(writer.wait().expect("it ends").success());
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
 
 use super::{Range, units};
@@ -38,6 +39,11 @@ pub struct UserName(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct GroupName(pub String);
+
+/// Where the access log goes: a path, "-" or the address of a syslog server.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct AccessLog(pub PathBuf);
 
 /// What happens when an app is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -102,6 +108,9 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
+            number if number.parse::<u32>().is_ok() => Err(E::custom(format!(
+                "must be a number, not \"{number}\" (write {number}, without quotes)"
+            ))),
             _ => Err(E::custom(format!(
                 "must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
@@ -196,6 +205,8 @@ typed! {
     String: "string",
     bool: "boolean",
     PathBuf: "path",
+    Proxy: "network",
+    AccessLog: "path, \"-\" or \"syslog:ADDRESS\"",
     UserName: "user",
     GroupName: "group",
     Mode: "mode",

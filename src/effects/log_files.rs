@@ -47,8 +47,7 @@ impl std::error::Error for Error {}
 
 impl Error {
     fn new(file: &LogFile, reason: impl fmt::Display) -> Self {
-        let path = file.path.display();
-        Self(format!("cannot write the log file {path}: {reason}"))
+        Self(format!("cannot write {}: {reason}", file.target))
     }
 }
 
@@ -291,7 +290,7 @@ fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io:
         arguments.push("--report".into());
         fds.push(report.as_fd());
     }
-    arguments.extend(["--".into(), file.path.clone().into_os_string()]);
+    arguments.extend(["--".into(), file.target.argument()]);
     launch::own(arguments, None, fds)
 }
 

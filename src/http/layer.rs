@@ -1,3 +1,180 @@
-//! Layers: what looks at each exchange between the protocol and what answers it. One module a file.
+//! Layers: what looks at each exchange between the protocol and what answers it.
+//!
+//! A layer is one file in `layer/`, and one line in [`standard`], in whose order the layers see a request. It names the stages in which
+//! it takes part; it costs nothing in the others.
 
-pub(crate) mod access_log;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::message::facts::Facts;
+use crate::message::head::Head;
+use crate::message::request::{Origin, Request};
+use crate::net::trusted::TrustedProxies;
+use crate::proto::h1::connection::Connection;
+use crate::proto::reject::Reject;
+
+mod access_log;
+mod client_address;
+
+use access_log::AccessLog;
+use client_address::ClientAddress;
+
+/// What the layers of a server are made of.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Who may say for whom it asks.
+    pub trusted_proxies: TrustedProxies,
+    /// A non-blocking pipe for a line on each response.
+    pub access_log: Option<OwnedFd>,
+}
+
+/// The layers of a server with these options, in the order in which they see a request.
+pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
+    let mut layers = vec![ClientAddress::layer(options.trusted_proxies)];
+    layers.extend(options.access_log.map(AccessLog::layer));
+    layers
+}
+
+/// Where a layer takes part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// [`Layer::request`] is called.
+    pub request: bool,
+    /// [`Layer::response`] is called.
+    pub response: bool,
+    /// [`Layer::ended`] and [`Layer::flush`] are called.
+    pub ended: bool,
+}
+
+/// A module between the protocol and what answers. Every exchange passes it, for the application and for static files alike.
+///
+/// The methods are on the way of each request: none may wait.
+pub trait Layer: Send + Sync {
+    /// Where it takes part; asked once.
+    fn stages(&self) -> Stages;
+
+    /// A request has come whole. The layer may remove fields of it and note facts; a [`Reject`] answers it, and nothing else sees it.
+    /// Called on the loop's thread.
+    fn request(&self, _arrived: &mut Arrived<'_>) -> Option<Reject> {
+        None
+    }
+
+    /// The head of a response is complete, and goes out when all layers have seen it. Called on the thread that makes the response.
+    fn response(&self, _facts: &Facts, _head: &mut Head) {}
+
+    /// A response has ended or broken off, or a request was refused. Called on the loop's thread.
+    fn ended(&self, _ended: &Ended<'_>) {}
+
+    /// The loop has done what there was to do, and may wait now. Called on the loop's thread.
+    fn flush(&self) {}
+}
+
+/// A request that has come whole.
+pub struct Arrived<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) origin: &'a Origin,
+}
+
+impl Arrived<'_> {
+    /// The request as it is by now.
+    pub fn request(&self) -> Request<'_> {
+        self.connection.request()
+    }
+
+    /// Where it came in.
+    pub fn origin(&self) -> &Origin {
+        self.origin
+    }
+
+    /// Removes the fields whose name is such a one.
+    pub fn remove_fields(&mut self, is: impl FnMut(&[u8]) -> bool) {
+        self.connection.remove_fields(is);
+    }
+
+    /// What is known of the exchange, to add to it.
+    pub fn facts(&mut self) -> &mut Facts {
+        self.connection.facts_mut()
+    }
+}
+
+/// An exchange that is over.
+#[derive(Debug)]
+pub struct Ended<'a> {
+    /// Where the request came in.
+    pub origin: &'a Origin,
+    /// The request; none that was refused before it was understood.
+    pub request: Option<Request<'a>>,
+    /// The status of the response; 0 if it broke off before its head was sent.
+    pub status: u16,
+    /// The bytes of the body that were written.
+    pub bytes: u64,
+    /// From the start of the request to the end of the response.
+    pub microseconds: u64,
+}
+
+/// The layers of a server by their stages.
+#[derive(Clone)]
+pub(crate) struct Layers {
+    request: Arc<[Arc<dyn Layer>]>,
+    response: Arc<[Arc<dyn Layer>]>,
+    ended: Arc<[Arc<dyn Layer>]>,
+}
+
+impl Layers {
+    pub fn new(layers: &[Arc<dyn Layer>]) -> Self {
+        let of = |stage: fn(Stages) -> bool| {
+            let taking_part = layers.iter().filter(|layer| stage(layer.stages()));
+            taking_part.cloned().collect()
+        };
+        Self {
+            request: of(|stages| stages.request),
+            response: of(|stages| stages.response),
+            ended: of(|stages| stages.ended),
+        }
+    }
+
+    /// Has the layers see a request that has come whole, once.
+    #[inline(always)]
+    pub fn request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
+        match self.request.is_empty() || connection.has_passed() {
+            true => None,
+            false => self.see_request(connection, origin),
+        }
+    }
+
+    fn see_request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
+        let mut arrived = Arrived { connection, origin };
+        self.request
+            .iter()
+            .find_map(|layer| layer.request(&mut arrived))
+    }
+
+    /// Those that see the head of a response.
+    pub fn of_responses(&self) -> Option<&Arc<[Arc<dyn Layer>]>> {
+        Some(&self.response).filter(|layers| !layers.is_empty())
+    }
+
+    /// Whether a layer wants to know of ended exchanges.
+    pub fn see_ends(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    pub fn ended(&self, ended: &Ended<'_>) {
+        for layer in self.ended.iter() {
+            layer.ended(ended);
+        }
+    }
+
+    pub fn flush(&self) {
+        for layer in self.ended.iter() {
+            layer.flush();
+        }
+    }
+}
+
+impl fmt::Debug for Layers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layers").finish_non_exhaustive()
+    }
+}

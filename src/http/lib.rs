@@ -7,7 +7,7 @@
 
 mod exchange;
 mod files;
-mod layer;
+pub mod layer;
 mod limits;
 mod message;
 mod net;
@@ -15,12 +15,15 @@ mod proto;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::Files;
+pub use files::{Coding, Files, Mapping};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
-pub use message::request::{Origin, Request};
-pub use message::response::{HeadError, Response};
+pub use message::facts::Facts;
+pub use message::head::{Head, HeadError};
+pub use message::request::{Origin, Relayed, Request};
+pub use message::response::Response;
 pub use net::descriptors;
+pub use net::trusted::TrustedProxies;
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;

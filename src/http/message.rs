@@ -4,6 +4,8 @@ pub(crate) mod backlog;
 pub(crate) mod body;
 pub(crate) mod budget;
 pub(crate) mod date;
+pub(crate) mod facts;
+pub(crate) mod head;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod spool;

@@ -2,3 +2,5 @@
 
 pub mod descriptors;
 pub(crate) mod listener;
+pub(crate) mod transport;
+pub(crate) mod trusted;

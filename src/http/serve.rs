@@ -13,6 +13,7 @@ use rustix::event::epoll::EventFlags;
 use self::core::{Core, Lent};
 use self::drive::Turn;
 use crate::files::Files;
+use crate::layer::Layer;
 use crate::limits::Limits;
 use crate::serve::client::Client;
 use crate::serve::engine::{Engine, Inline, Pool};
@@ -29,6 +30,7 @@ mod cork;
 mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
+mod lingering;
 mod room;
 mod slab;
 pub(crate) mod timers;
@@ -52,7 +54,6 @@ const KEPT_OUTPUT: usize = 256 * 1024;
 const TICK: Instant = 100_000_000;
 
 /// What a server is made of.
-#[derive(Debug)]
 pub struct Config {
     /// Limits of all connections.
     pub limits: Arc<Limits>,
@@ -62,8 +63,8 @@ pub struct Config {
     pub private: bool,
     /// Folders of static files.
     pub files: Files,
-    /// A non-blocking pipe for a line on each request.
-    pub access_log: Option<OwnedFd>,
+    /// What looks at each exchange, in this order; see [`crate::layer::standard`].
+    pub layers: Vec<Arc<dyn Layer>>,
     /// When one of them becomes readable, or ends, the server is to stop gracefully.
     pub stop: Vec<OwnedFd>,
     /// A non-blocking pipe, to which a byte is written when a signal has come.
@@ -168,9 +169,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
-            if let Some(access) = &mut self.core.access {
-                access.flush();
-            }
+            self.core.layers.flush();
         }
         Ok(())
     }

@@ -1,11 +1,11 @@
-//! Opens a log file: relative to the folder that a walk has opened, and as the owner of the folder, never as root, if others
+//! Opens what a log is written to. A file is opened relative to the folder that a walk has opened, and as the owner of the folder, never as root, if others
 //! can change it.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
@@ -13,6 +13,8 @@ use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setgid, setgroups, setuid};
 
 use crate::effects::paths::{Border, Folder, Place, Trust};
+use crate::log_writer::syslog::Sender;
+use crate::plan::log_target::{LogTarget, SyslogSocket};
 
 /// For appending. O_NONBLOCK so as not to wait for the reader of a fifo.
 const FLAGS: OFlag = OFlag::O_WRONLY
@@ -21,9 +23,21 @@ const FLAGS: OFlag = OFlag::O_WRONLY
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
-/// Opens a log file, also again.
+/// What lines are written to.
+pub enum Output {
+    File(File),
+    Syslog(Sender),
+}
+
+/// The end of the way to a file.
+enum Entered {
+    Descriptor(i32),
+    Folder(Folder, OsString, Trust),
+}
+
+/// Opens a log, also again.
 pub struct Opening {
-    path: PathBuf,
+    target: LogTarget,
     /// The user id at the start of this process.
     own: u32,
     /// Where the next walk starts when this process has changed its user id and may not search all folders from `/`.
@@ -31,30 +45,60 @@ pub struct Opening {
 }
 
 impl Opening {
-    pub fn new(path: &Path) -> Self {
+    pub fn new(target: LogTarget) -> Self {
         let own = geteuid().as_raw();
         Self {
-            path: path.to_owned(),
+            target,
             own,
             border: None,
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn target(&self) -> &LogTarget {
+        &self.target
     }
 
-    /// Opens the file by its name. If others can change its folder, a root process becomes the owner of the folder permanently.
+    /// Opens the target by its name. If others can change its folder, a root process becomes the owner of the folder permanently.
     ///
     /// # Errors
-    /// What is wrong with the folder or the file.
-    pub fn open(&mut self) -> io::Result<File> {
+    /// What is wrong with the folder, the file or the socket.
+    pub fn open(&mut self) -> io::Result<Output> {
+        match self.target.clone() {
+            LogTarget::File(path) => self.open_file(&path).map(Output::File),
+            LogTarget::Stdout => standard(1).map(Output::File),
+            LogTarget::Syslog(syslog) => match &syslog.socket {
+                SyslogSocket::Unix(path) => {
+                    let (folder, name, trust) = match self.enter(Path::new(path))? {
+                        Entered::Descriptor(_) => return Err(error("it is not a socket")),
+                        Entered::Folder(folder, name, trust) => (folder, name, trust),
+                    };
+                    let fd = folder.as_fd().as_raw_fd();
+                    let path = Path::new("/proc/self/fd").join(fd.to_string()).join(name);
+                    Sender::unix(&path, &syslog).map_err(|error| self.explain(error, trust))
+                }
+                SyslogSocket::Udp(host, port) => Sender::udp(host, *port, &syslog),
+            }
+            .map(Output::Syslog),
+        }
+    }
+
+    fn open_file(&mut self, path: &Path) -> io::Result<File> {
+        let (folder, name, trust) = match self.enter(path)? {
+            Entered::Descriptor(number) => return standard(number),
+            Entered::Folder(folder, name, trust) => (folder, name, trust),
+        };
+        let strict = trust != Trust::Trusted || folder.is_shared;
+        open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
+    }
+
+    /// Walks to the folder, and becomes its owner if others can change it.
+    fn enter(&mut self, path: &Path) -> io::Result<Entered> {
         let place = match &self.border {
             Some(border) => Place::find_from(border, self.own)?,
-            None => Place::find(&self.path)?,
+            None => Place::find(path)?,
         };
         let (mut folder, name) = match place {
-            Place::Descriptor(number) => return standard(number),
+            Place::Descriptor(number) => return Ok(Entered::Descriptor(number)),
             Place::In(folder, name) => (folder, name),
         };
         let trust = folder.trust();
@@ -66,8 +110,7 @@ impl Opening {
             become_user(uid, gid)
                 .map_err(|errno| error(&format!("cannot become uid {uid}: {}", errno.desc())))?;
         }
-        let strict = trust != Trust::Trusted || folder.is_shared;
-        open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
+        Ok(Entered::Folder(folder, name, trust))
     }
 
     fn explain(&self, error: io::Error, trust: Trust) -> io::Error {
@@ -233,14 +276,11 @@ mod tests {
     #[test]
     fn standard_output_and_error_can_be_log_files_and_other_descriptors_cannot() {
         for path in ["/dev/stdout", "/dev/stderr"] {
-            Opening::new(Path::new(path)).open().expect("it is open");
+            let target = LogTarget::File(path.into());
+            Opening::new(target).open().expect("it is open");
         }
-        let error = Opening::new(Path::new("/dev/fd/3")).open();
-        assert!(
-            error
-                .expect_err("not a log file")
-                .to_string()
-                .contains("neither")
-        );
+        let error = Opening::new(LogTarget::File("/dev/fd/3".into())).open();
+        let error = error.err().expect("not a log file").to_string();
+        assert!(error.contains("neither"), "{error}");
     }
 }

@@ -68,8 +68,10 @@ impl Logs {
     /// Replaces dead writers of log files.
     pub(super) fn replace_writers<W: World>(&mut self, turn: &mut Turn<W>) {
         for (file, error) in turn.world.replace_log_writers(turn.now) {
-            let path = file.path.display();
-            error!("cannot start the writer of {path}: {error}; retrying");
+            error!(
+                "cannot start the writer of {}: {error}; retrying",
+                file.target
+            );
         }
     }
 
@@ -79,9 +81,9 @@ impl Logs {
             return false;
         };
         if let Some(file) = file {
-            let path = file.path.display();
+            let target = &file.target;
             error!(
-                "the writer of {path} pid={pid}: {exit}; replacing it (lines that it had read but not written are lost)"
+                "the writer of {target} pid={pid}: {exit}; replacing it (lines that it had read but not written are lost)"
             );
         }
         true

@@ -110,6 +110,9 @@ impl Preparation {
         plan: Plan,
         listeners: Vec<Address>,
     ) {
+        for (app, warning) in plan.warnings() {
+            log::warn!("app={app} {warning}");
+        }
         let opened = turn.world.open_log_files(&plan.log_files());
         let (log_files, reason) = match opened {
             Ok(files) => (files, None),
@@ -155,9 +158,9 @@ impl Preparation {
             && *until <= turn.now
             && let Some(file) = waiting.first()
         {
-            let (path, time) = (file.path.display(), report::short(OPENING));
+            let (target, time) = (&file.target, report::short(OPENING));
             let reason = format!(
-                "cannot write the log file {path}: it was not opened within {time} (check the disk)"
+                "cannot write {target}: it was not opened within {time} (check the disk, or the name service)"
             );
             self.fail(turn, reason);
         }

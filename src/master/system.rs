@@ -426,10 +426,8 @@ impl World for System {
             let watched = fd.map_or(Ok(()), |fd| self.watches.add_readable(fd, Source::LogFiles));
             if let Err(error) = watched {
                 self.log_files.close(&opened);
-                let path = file.path.display();
-                return Err(format!(
-                    "cannot watch the opening of the log file {path}: {error}"
-                ));
+                let target = &file.target;
+                return Err(format!("cannot watch the opening of {target}: {error}"));
             }
         }
         Ok(opened)

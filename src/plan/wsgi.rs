@@ -1,6 +1,5 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use preforkd_worker::contract::Kind;
@@ -8,36 +7,23 @@ use preforkd_worker::env;
 use preforkd_worker::settings::Settings;
 
 use super::host::find_program;
-use super::{Draft, Launch, normal};
+use super::{Draft, Launch, callable, normal};
 use crate::config::{Address, Place, Value};
 
 /// The program for the interpreter: it loads the extension and runs it.
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 impl Draft<'_> {
-    /// Fills in how to execute the interpreter. Returns whether it is a template.
+    /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
     pub(super) fn wsgi(
         &self,
         wsgi: &Value<String>,
         sockets: &[(String, Address)],
         launch: &mut Launch,
+        warnings: &mut Vec<String>,
     ) -> Result<bool, Place> {
         let app = self.written;
-        let well_formed = |name: &str| {
-            let parts = name.split_once(':');
-            parts.is_some_and(|(module, callable)| {
-                let is_call = callable.contains('(');
-                !module.is_empty()
-                    && !callable.is_empty()
-                    && is_call == callable.trim_end().ends_with(')')
-            })
-        };
-        if !well_formed(wsgi) {
-            return Err(wsgi.wrong(format!(
-                "wsgi: must be \"MODULE:CALLABLE\", not {:?} (write for example \"mysite.wsgi:application\", or \"mysite:create_app()\")",
-                **wsgi
-            )));
-        }
+        callable::check(wsgi).map_err(|complaint| wsgi.wrong(format!("wsgi: {complaint}")))?;
         if sockets.is_empty() {
             return Err(self.wrong(format!(
                 "[app.{}] has `wsgi`, but no listener (add for example listen = [\"127.0.0.1:8000\"])",
@@ -48,7 +34,9 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
-            static_files: self.static_files()?,
+            trusted_proxies: app.trusted_proxies.to_vec(),
+            prefix: self.prefix()?,
+            static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
             max_head: app.max_head.0,
@@ -110,43 +98,14 @@ impl Draft<'_> {
         }
     }
 
-    fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {
-        let mut folders = BTreeMap::new();
-        for (prefix, folder) in &*self.written.static_files {
-            if !(prefix.starts_with('/') && prefix.ends_with('/')) {
-                let message =
-                    format!("static: the prefix {prefix:?} must begin and end with \"/\"");
-                return Err(Place::at(folder.span(), message));
-            }
-            let path = normal(&self.folder.join(folder.get_ref()));
-            if !self.host.is_folder(&path) {
-                let message = format!(
-                    "static: there is no folder {} (create it first; for Django, run manage.py collectstatic)",
-                    path.display()
-                );
-                return Err(Place::at(folder.span(), message));
-            }
-            folders.insert(prefix.clone(), path);
-        }
-        Ok(folders)
-    }
-
     /// The configured interpreter, else that of a virtual environment, else `python3`.
     fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
         let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
             let name = python.to_string_lossy();
-            let found = find_program(&name, self.folder, &path, self.host).ok_or_else(|| {
-                let place = if name.contains('/') {
-                    normal(&self.folder.join(&*name)).display().to_string()
-                } else {
-                    format!("{name} in PATH")
-                };
-                python.wrong(format!(
-                    "python: there is no executable {place} (write the path of an interpreter)"
-                ))
-            })?;
+            let found = find_program(&name, self.folder, &path, self.host)
+                .ok_or_else(|| python.wrong(self.no_interpreter(&name, &path)))?;
             // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
             return self
@@ -172,5 +131,28 @@ impl Draft<'_> {
         self.host
             .interpreter(&found, launch)
             .map_err(|message| self.wrong(message))
+    }
+
+    /// Why `python` names no interpreter.
+    fn no_interpreter(&self, name: &str, path: &str) -> String {
+        let place = normal(&self.folder.join(name));
+        let shown = place.display();
+        if name.is_empty() {
+            return "python: must be the path of an interpreter, not \"\" (write for example \".venv/bin/python\")".into();
+        }
+        if !name.contains('/') && !self.host.is_folder(&place) {
+            return format!(
+                "python: there is no program \"{name}\" in PATH, which is {path} (write the path of an interpreter)"
+            );
+        }
+        if self.host.is_folder(&place) {
+            let inside = place.join("bin/python");
+            let hint = match self.host.is_executable(&inside) {
+                true => format!("write the interpreter in it, \"{}\"", inside.display()),
+                false => "write the path of an interpreter".to_owned(),
+            };
+            return format!("python: {shown} is a folder ({hint})");
+        }
+        format!("python: there is no executable file {shown} (write the path of an interpreter)")
     }
 }

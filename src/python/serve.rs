@@ -1,25 +1,27 @@
 //! Serving: the HTTP server with an application behind it, on one thread or on several.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, Seat, descriptors, pool};
+use preforkd_http::{Files, Seat, descriptors, layer, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
+use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
 use crate::board::Board;
-use crate::environ::Local;
+use crate::environ::Served;
 use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, lifetime, limits};
+use crate::settings::{last_resort, lifetime, limits, mappings, trusted_proxies};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -69,18 +71,20 @@ fn serve_until_stop<'py>(
     let signals = signals::prepare(py, &stop, last_resort(&settings))?;
     scoreboard.iter().for_each(descriptors::own);
     let locals = listeners.iter().map(local).collect::<io::Result<_>>();
-    let locals: Vec<Local> = locals.map_err(could_not("find the address of a listener"))?;
-    let folders = settings
-        .static_files
-        .iter()
-        .map(|(prefix, path)| (prefix.as_str(), path));
-    let files = Files::new(folders).map_err(could_not("open a folder of static files"))?;
+    let served = Served {
+        listeners: locals.map_err(could_not("find the address of a listener"))?,
+        prefix: settings.prefix.clone(),
+    };
+    let files = static_files(py, &settings)?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
         files,
-        access_log,
+        layers: layer::standard(layer::Options {
+            trusted_proxies: trusted_proxies(&settings),
+            access_log,
+        }),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };
@@ -100,7 +104,7 @@ fn serve_until_stop<'py>(
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
-        let threads = start_threads(py, seats, application, &locals)?;
+        let threads = start_threads(py, seats, application, &served)?;
         board.ready();
         let result = py.detach(|| serve_pool(config, pool, board));
         for thread in threads {
@@ -108,11 +112,31 @@ fn serve_until_stop<'py>(
         }
         result.map_err(could_not("go on serving"))?;
     } else {
-        let mut wsgi = Wsgi::new(py, application.clone(), &locals, false)?;
+        let mut wsgi = Wsgi::new(py, application.clone(), &served, false)?;
         board.ready();
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
     Ok(())
+}
+
+/// Opens the folders. Without any nothing is asked of Python.
+fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
+    if settings.static_files.is_empty() {
+        return Ok(Files::default());
+    }
+    let user = user_name(py);
+    let what = format!("enter a folder of static files as user {user}");
+    Files::new(mappings(settings), user).map_err(could_not(&what))
+}
+
+/// The name of the user of this process, or its number if it has none.
+fn user_name(py: Python<'_>) -> String {
+    let number = rustix::process::geteuid().as_raw();
+    let entry = py
+        .import("pwd")
+        .and_then(|pwd| pwd.call_method1("getpwuid", (number,)))
+        .and_then(|entry| entry.getattr("pw_name")?.extract());
+    entry.unwrap_or_else(|_| number.to_string())
 }
 
 /// A thread of the pool.
@@ -140,19 +164,19 @@ fn start_threads<'py>(
     py: Python<'py>,
     seats: Vec<Seat>,
     application: &Bound<'py, PyAny>,
-    locals: &[Local],
+    served: &Served,
 ) -> Result<Vec<Thread<'py>>, Failure> {
     let native = environment::has_patched_threads(py)?;
     let threading = py.import("threading")?;
     let size = threading.call_method1("stack_size", (STACK,))?;
     let mut threads = Vec::new();
     for (index, seat) in seats.into_iter().enumerate() {
-        let (application, locals) = (application.clone().unbind(), locals.to_vec());
+        let (application, served) = (application.clone().unbind(), served.clone());
         let seat = Mutex::new(Some(seat));
         let run = move |py: Python<'_>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
             let application = application.bind(py).clone();
-            let mut wsgi = Wsgi::new(py, application, &locals, true)?;
+            let mut wsgi = Wsgi::new(py, application, &served, true)?;
             if let Some(seat) = seat {
                 seat.run(&mut wsgi);
             }
@@ -189,7 +213,7 @@ fn start_threads<'py>(
     Ok(threads)
 }
 
-fn local(listener: &OwnedFd) -> io::Result<Local> {
+fn local(listener: &OwnedFd) -> io::Result<Option<SocketAddr>> {
     let address: SocketAddrAny = getsockname(listener)?;
     Ok(address.try_into().ok())
 }

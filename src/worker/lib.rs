@@ -2,7 +2,7 @@
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
-//! [`scoreboard`] the layout of the shared memory. [`text`] cleans texts from workers.
+//! [`scoreboard`] the layout of the shared memory. [`text`] cleans texts from workers, [`proxy`] names trusted proxies.
 //!
 //! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
 //! [`scoreboard::Record::new`] maps the scoreboard.
@@ -12,6 +12,7 @@ pub mod contract;
 pub mod env;
 pub mod messages;
 pub mod notify;
+pub mod proxy;
 pub mod scoreboard;
 pub mod settings;
 pub mod stderr;

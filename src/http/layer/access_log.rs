@@ -7,11 +7,11 @@
 //! It leads to a pipe that is never waited for: lines that find no room are counted and told.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::{Ended, Layer, Stages};
 use crate::message::date;
-use crate::message::request::Request;
 use crate::net::descriptors::Own;
 
 /// A pipe takes so many bytes at once or none: pipe(7), PIPE_BUF.
@@ -21,28 +21,47 @@ const TARGET: usize = 600;
 /// The same for `Referer` and `User-Agent`.
 const FIELD: usize = 150;
 
-/// What a line tells.
-pub(crate) struct Entry<'a> {
-    pub peer: Option<SocketAddr>,
-    /// None of a request that was refused before it was understood.
-    pub request: Option<Request<'a>>,
-    pub status: u16,
-    /// Bytes of the body.
-    pub bytes: u64,
-    pub microseconds: u64,
+/// The access log as a layer. Only the loop's thread uses it, so nothing ever waits for the lock.
+pub(super) struct AccessLog(Mutex<Lines>);
+
+impl AccessLog {
+    /// To a pipe with O_NONBLOCK.
+    pub fn layer(pipe: OwnedFd) -> Arc<dyn Layer> {
+        Arc::new(Self(Mutex::new(Lines::new(pipe))))
+    }
+
+    fn with(&self, act: impl FnOnce(&mut Lines)) {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Layer for AccessLog {
+    fn stages(&self) -> Stages {
+        Stages {
+            ended: true,
+            ..Stages::default()
+        }
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        self.with(|lines| lines.note(ended));
+    }
+
+    fn flush(&self) {
+        self.with(Lines::flush);
+    }
 }
 
 /// Collects lines, and writes them when the loop has time.
-pub(crate) struct AccessLog {
+struct Lines {
     pipe: Own,
     buffer: Vec<u8>,
     lines: u64,
     lost: u64,
 }
 
-impl AccessLog {
-    /// To a pipe with O_NONBLOCK.
-    pub fn new(pipe: OwnedFd) -> Self {
+impl Lines {
+    fn new(pipe: OwnedFd) -> Self {
         Self {
             pipe: pipe.into(),
             buffer: Vec::with_capacity(PIECE),
@@ -51,7 +70,7 @@ impl AccessLog {
         }
     }
 
-    pub fn note(&mut self, entry: &Entry<'_>) {
+    fn note(&mut self, entry: &Ended<'_>) {
         let line = line(entry);
         if self.buffer.len() + line.len() > PIECE {
             self.flush();
@@ -61,7 +80,7 @@ impl AccessLog {
     }
 
     /// Hands the lines over, or counts them as lost.
-    pub fn flush(&mut self) {
+    fn flush(&mut self) {
         if self.lines == 0 {
             return;
         }
@@ -82,15 +101,16 @@ impl AccessLog {
     }
 }
 
-fn line(entry: &Entry<'_>) -> Vec<u8> {
+fn line(entry: &Ended<'_>) -> Vec<u8> {
     let mut line = String::with_capacity(200);
     let date = date::now();
     let date = str::from_utf8(&date).unwrap_or_default();
     let part = |range: std::ops::Range<usize>| date.get(range).unwrap_or("-");
     // Writing to a string cannot fail, here and below.
-    let _ = match entry.peer {
+    let client = entry.request.and_then(|request| request.facts()?.client);
+    let _ = match client.or(entry.origin.peer.map(|peer| peer.ip())) {
         // A listener for both families sees IPv4 clients as IPv6; a log that is searched wants one form.
-        Some(peer) => write!(line, "{}", peer.ip().to_canonical()),
+        Some(client) => write!(line, "{}", client.to_canonical()),
         None => write!(line, "-"),
     };
     let (day, month, year, time) = (part(5..7), part(8..11), part(12..16), part(17..25));
@@ -144,9 +164,11 @@ fn escape(line: &mut String, bytes: &[u8], most: usize) {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::net::SocketAddr;
 
     use super::*;
     use crate::limits::Limits;
+    use crate::message::request::Origin;
     use crate::proto::h1::connection::{Connection, Event};
 
     fn noted(head: &[u8]) -> String {
@@ -157,8 +179,12 @@ mod tests {
         let mut connection = Connection::new(Limits::default().into());
         connection.receive(head);
         assert!(matches!(connection.advance(), Event::Request));
-        let line = line(&Entry {
-            peer: Some(peer),
+        let line = line(&Ended {
+            origin: &Origin {
+                listener: 0,
+                peer: Some(peer),
+                relayed: None,
+            },
             request: Some(connection.request()),
             status: 404,
             bytes: 12,
@@ -206,9 +232,13 @@ mod tests {
     #[test]
     fn lines_without_room_are_counted_and_told() {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
-        let mut log = AccessLog::new(write);
-        let entry = Entry {
-            peer: None,
+        let mut log = Lines::new(write);
+        let entry = Ended {
+            origin: &Origin {
+                listener: 0,
+                peer: None,
+                relayed: None,
+            },
             request: None,
             status: 400,
             bytes: 0,

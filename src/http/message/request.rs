@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::message::facts::Facts;
 use crate::proto::h1::head::{Framing, Head};
 
 /// A request head, parsed, with its bytes.
@@ -10,6 +11,7 @@ pub struct Request<'a> {
     head: &'a Head,
     bytes: &'a [u8],
     body_length: u64,
+    facts: Option<&'a Facts>,
 }
 
 /// Where a request came in.
@@ -17,17 +19,42 @@ pub struct Request<'a> {
 pub struct Origin {
     /// Index of the listener in the order they were given.
     pub listener: usize,
-    /// The client's address; none on a unix socket.
+    /// The address of the client, or of the proxy that asks for it; none on a unix socket. With a PROXY header, the client that this
+    /// names.
     pub peer: Option<SocketAddr>,
+    /// What a PROXY header says of the connection besides.
+    pub relayed: Option<Relayed>,
+}
+
+/// A connection that a proxy has opened for somebody else, and has said so with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// The address to which the client has connected.
+    pub server: Option<SocketAddr>,
+    /// The client speaks TLS with the proxy.
+    pub tls: bool,
+    /// The header does not name the client: `peer` is the proxy, but not the proxy asks.
+    pub hidden: bool,
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn new(head: &'a Head, bytes: &'a [u8], body_length: u64) -> Self {
+    pub(crate) fn new(
+        head: &'a Head,
+        bytes: &'a [u8],
+        body_length: u64,
+        facts: Option<&'a Facts>,
+    ) -> Self {
         Self {
             head,
             bytes,
             body_length,
+            facts,
         }
+    }
+
+    /// What layers have said of the exchange, if they have.
+    pub fn facts(&self) -> Option<&'a Facts> {
+        self.facts
     }
 
     /// The method, as sent.
@@ -63,7 +90,7 @@ impl<'a> Request<'a> {
     }
 
     /// Header fields in their order, without those whose name has an underscore.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let bytes = self.bytes;
         self.head
             .fields
@@ -102,6 +129,7 @@ impl<'a> Request<'a> {
             head: self.head.clone(),
             bytes: self.bytes.to_vec(),
             body_length: self.body_length,
+            facts: self.facts.cloned().map(Box::new),
         }
     }
 }
@@ -112,10 +140,16 @@ pub(crate) struct OwnedRequest {
     head: Head,
     bytes: Vec<u8>,
     body_length: u64,
+    facts: Option<Box<Facts>>,
 }
 
 impl OwnedRequest {
     pub fn borrow(&self) -> Request<'_> {
-        Request::new(&self.head, &self.bytes, self.body_length)
+        Request::new(
+            &self.head,
+            &self.bytes,
+            self.body_length,
+            self.facts.as_deref(),
+        )
     }
 }

@@ -1,68 +1,28 @@
-//! Writing a response (RFC 9112 sections 6 and 7, RFC 9110 section 6): the head straight into the output, and the body in
-//! the framing that fits the request.
+//! A response in the making: its head, and the bytes that the protocol has made of it and of the body.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::message::date;
-use crate::proto::bytes::{TEXT, TOKEN, all, number};
+use crate::layer::Layer;
+use crate::message::facts::Facts;
+use crate::message::head::{Head, HeadError};
+use crate::proto::h1::encode::Encoder;
 
-/// Why a response head was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadError {
-    /// Not three digits from 200 to 999, a space and a phrase.
-    Status,
-    /// Not a token (RFC 9110 section 5.1).
-    Name,
-    /// CR, LF, NUL or another control character (RFC 9110 section 5.5): response splitting.
-    Value,
-    /// `Transfer-Encoding` and its like are the server's own (PEP 3333, "Other HTTP Features").
-    HopByHop,
-    /// Not a number, or given twice with different numbers.
-    ContentLength,
-    /// The head was sent already.
-    Sent,
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Status => {
-                "the status must be three digits, a space and a reason, without control characters"
-            }
-            Self::Name => "the name must be a token",
-            Self::Value => "the value must not contain control characters",
-            Self::HopByHop => "a hop-by-hop header is the server's own",
-            Self::ContentLength => "Content-Length must be one number",
-            Self::Sent => "the response head was sent already",
-        })
-    }
-}
-
-impl std::error::Error for HeadError {}
-
-/// How the body is framed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    /// The head was not finished.
-    Unsent,
-    /// No body goes out, whatever is written.
-    Nothing,
-    /// So many bytes are still to come.
-    Length(u64),
-    Chunked,
-    /// Up to the end of the connection.
-    Close,
-}
-
-/// A response in the making: its output and where it stands. It moves between threads with the request.
+/// A response in the making. It moves between threads with the request, and is one pointer for that reason.
 #[derive(Debug)]
 pub struct Response {
+    state: Box<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    head: Head,
+    /// What the protocol has written.
     out: Vec<u8>,
-    framing: Framing,
-    draft: Option<Draft>,
-    http11: bool,
+    protocol: Encoder,
+    /// Who sees the head before it is written.
+    seen: Option<SeenBy>,
     head_only: bool,
-    keep_alive: bool,
     ended: bool,
     cut: bool,
     status: u16,
@@ -70,279 +30,180 @@ pub struct Response {
     body: u64,
 }
 
+/// Layers, and what those before them have said of the exchange.
+struct SeenBy {
+    layers: Arc<[Arc<dyn Layer>]>,
+    facts: Facts,
+}
+
+impl fmt::Debug for SeenBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SeenBy")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Response {
-    /// A response to a request with this version and method; `out` receives the bytes.
-    pub(crate) fn new(out: Vec<u8>, http11: bool, head_only: bool, keep_alive: bool) -> Self {
-        Self {
-            out,
-            framing: Framing::Unsent,
-            draft: None,
-            http11,
-            head_only,
-            keep_alive,
-            ended: false,
-            cut: false,
-            status: 0,
-            body: 0,
-        }
+    /// A response to a request with this version and method.
+    pub(crate) fn new(http11: bool, head_only: bool, keep_alive: bool) -> Self {
+        let mut response = Self {
+            state: Box::default(),
+        };
+        response.renew(http11, head_only, keep_alive);
+        response
+    }
+
+    /// Begins anew for another request, with the memory that is there.
+    #[inline]
+    pub(crate) fn renew(&mut self, http11: bool, head_only: bool, keep_alive: bool) {
+        let state = &mut *self.state;
+        state.head.renew();
+        state.protocol = Encoder::new(http11, keep_alive);
+        state.seen = None;
+        state.head_only = head_only;
+        (state.ended, state.cut) = (false, false);
+        (state.status, state.body) = (0, 0);
+    }
+
+    /// Has these layers see the head before it is written.
+    pub(crate) fn show(&mut self, layers: Arc<[Arc<dyn Layer>]>, facts: Facts) {
+        self.state.seen = Some(SeenBy { layers, facts });
     }
 
     /// Whether the head was finished, so that it cannot be replaced any more.
     pub fn started(&self) -> bool {
-        self.framing != Framing::Unsent
+        self.state.protocol.started()
     }
 
     /// Whether the request was HEAD.
     pub fn is_head(&self) -> bool {
-        self.head_only
+        self.state.head_only
     }
 
-    /// Status code of the head, 0 before.
+    /// Status code of the head, 0 before it was finished.
     pub fn status(&self) -> u16 {
-        self.status
+        self.state.status
     }
 
     /// Bytes written and not handed to the server yet.
     pub fn buffered(&self) -> usize {
-        self.out.len()
+        self.state.out.len()
     }
 
     /// Whether no body goes out, whatever is written: the answer to HEAD, 204, 205 or 304.
     pub fn is_bodyless(&self) -> bool {
-        self.framing == Framing::Nothing
+        self.state.protocol.is_bodyless()
     }
 
     /// Begins the head with `status`, such as `200 OK`; one that was begun before is replaced.
     ///
     /// # Errors
-    /// [`HeadError::Status`] or [`HeadError::Sent`]; nothing is written then.
+    /// [`HeadError::Status`] or [`HeadError::Sent`].
     pub fn begin(&mut self, status: &[u8]) -> Result<(), HeadError> {
         if self.started() {
             return Err(HeadError::Sent);
         }
-        self.discard();
-        let code = status_code(status).ok_or(HeadError::Status)?;
-        self.draft = Some(Draft {
-            mark: self.out.len(),
-            code,
-            length: None,
-            date: false,
-            server: false,
-            close: false,
-        });
-        self.out.extend_from_slice(b"HTTP/1.1 ");
-        self.out.extend_from_slice(status);
-        // RFC 9112 section 4: the space stays even when there is no phrase.
-        if status.len() == 3 {
-            self.out.push(b' ');
-        }
-        self.out.extend_from_slice(b"\r\n");
-        Ok(())
+        self.state.head.begin(status)
     }
 
-    /// Writes a field of a head that was begun. `Connection` is dropped but for its wish to close, `Keep-Alive` is dropped.
+    /// Adds a field to a head that was begun; see [`Head::add`].
     ///
     /// # Errors
     /// See [`HeadError`]; the head should then be discarded.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), HeadError> {
-        let Some(draft) = &mut self.draft else {
+        let state = &mut *self.state;
+        if state.protocol.started() || !state.head.is_begun() {
             return Err(HeadError::Sent);
-        };
-        if name.is_empty() || !all(TOKEN, name) {
-            return Err(HeadError::Name);
         }
-        if !all(TEXT, value) {
-            return Err(HeadError::Value);
-        }
-        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        match name.len() {
-            4 if is(b"date") => draft.date = true,
-            6 if is(b"server") => draft.server = true,
-            10 if is(b"connection") => {
-                draft.close |= value
-                    .split(|&b| b == b',')
-                    .any(|o| o.trim_ascii().eq_ignore_ascii_case(b"close"));
-                return Ok(());
-            }
-            10 if is(b"keep-alive") => return Ok(()),
-            14 if is(b"content-length") => {
-                let length = number(value).ok_or(HeadError::ContentLength)?;
-                return match draft.length.replace(length) {
-                    Some(other) if other != length => Err(HeadError::ContentLength),
-                    _ => Ok(()),
-                };
-            }
-            17 if is(b"transfer-encoding") => return Err(HeadError::HopByHop),
-            2 | 7 if is(b"te") || is(b"trailer") || is(b"upgrade") => {
-                return Err(HeadError::HopByHop);
-            }
-            18 | 19 if is(b"proxy-authenticate") || is(b"proxy-authorization") => {
-                return Err(HeadError::HopByHop);
-            }
-            _ => {}
-        }
-        let out = &mut self.out;
-        out.extend_from_slice(name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value);
-        out.extend_from_slice(b"\r\n");
-        Ok(())
+        state.head.add(name, value)
     }
 
-    /// Ends the head. `known` is the body's length when the application gave no `Content-Length` but its length is certain.
+    /// Ends the head: layers see it, and the protocol writes it. `known` is the body's length when the application gave no
+    /// `Content-Length` but its length is certain.
     pub fn finish(&mut self, known: Option<u64>) {
-        let Some(draft) = self.draft.take() else {
+        let state = &mut *self.state;
+        if state.protocol.started() || !state.head.is_begun() {
             return;
-        };
-        let bodyless = matches!(draft.code, 204 | 205 | 304);
-        let length = match draft.code {
-            // RFC 9110 section 15.3.6: no content, which the client must be told.
-            205 => Some(0),
-            _ => draft
-                .length
-                .or(known.filter(|_| !self.head_only && !bodyless)),
-        };
-        self.framing = match length {
-            _ if self.head_only || bodyless => Framing::Nothing,
-            Some(length) => Framing::Length(length),
-            None if self.http11 => Framing::Chunked,
-            None => Framing::Close,
-        };
-        let out = &mut self.out;
-        // RFC 9110 section 8.6: never in a 204; in a 304 and for HEAD it tells of the body that would have been sent.
-        if let Some(length) = length
-            && draft.code != 204
-        {
-            out.extend_from_slice(b"Content-Length: ");
-            decimal(out, length);
-            out.extend_from_slice(b"\r\n");
         }
-        if self.framing == Framing::Chunked {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        if let Some(seen) = &state.seen {
+            for layer in seen.layers.iter() {
+                layer.response(&seen.facts, &mut state.head);
+            }
         }
-        if !draft.server {
-            out.extend_from_slice(b"Server: preforkd\r\n");
-        }
-        if !draft.date {
-            out.extend_from_slice(b"Date: ");
-            out.extend_from_slice(&date::now());
-            out.extend_from_slice(b"\r\n");
-        }
-        self.keep_alive &= !draft.close && self.framing != Framing::Close;
-        if !self.keep_alive {
-            out.extend_from_slice(b"Connection: close\r\n");
-        } else if !self.http11 {
-            out.extend_from_slice(b"Connection: keep-alive\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
-        self.status = draft.code;
+        state.status = state.head.status();
+        let (head, out) = (&state.head, &mut state.out);
+        state.protocol.head(out, head, known, state.head_only);
     }
 
     /// Takes back a head that was begun and not finished.
     pub fn discard(&mut self) {
-        if let Some(draft) = self.draft.take() {
-            self.out.truncate(draft.mark);
+        if !self.started() {
+            self.state.head.clear();
         }
     }
 
     /// Whether a head was begun or finished.
     pub fn has_head(&self) -> bool {
-        self.draft.is_some() || self.started()
+        self.state.head.is_begun()
     }
 
     /// Writes a piece of the body; what goes beyond `Content-Length` is cut.
     pub fn write(&mut self, data: &[u8]) {
-        match &mut self.framing {
-            Framing::Unsent | Framing::Nothing => {}
-            Framing::Length(left) => {
-                let n = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
-                *left -= n as u64;
-                self.body += n as u64;
-                self.out.extend_from_slice(&data[..n]);
-            }
-            Framing::Chunked if data.is_empty() => {}
-            Framing::Chunked => {
-                self.body += data.len() as u64;
-                chunk_size(&mut self.out, data.len());
-                self.out.extend_from_slice(data);
-                self.out.extend_from_slice(b"\r\n");
-            }
-            Framing::Close => {
-                self.body += data.len() as u64;
-                self.out.extend_from_slice(data);
-            }
-        }
+        let state = &mut *self.state;
+        state.body += state.protocol.piece(&mut state.out, data);
     }
 
     /// Begins a piece of the body of `length` bytes that is written in slices, so that it can be sent in between and is one chunk all
     /// the same; [`Response::end_piece`] must follow.
     pub fn begin_piece(&mut self, length: usize) {
-        if self.framing == Framing::Chunked {
-            chunk_size(&mut self.out, length);
-        }
+        let state = &mut *self.state;
+        state.protocol.begin_piece(&mut state.out, length);
     }
 
     /// Writes a slice of the piece that was begun.
     pub fn slice(&mut self, data: &[u8]) {
-        match self.framing {
-            Framing::Chunked => {
-                self.body += data.len() as u64;
-                self.out.extend_from_slice(data);
-            }
-            Framing::Unsent | Framing::Nothing | Framing::Length(_) | Framing::Close => {
-                self.write(data);
-            }
-        }
+        let state = &mut *self.state;
+        state.body += state.protocol.slice(&mut state.out, data);
     }
 
     /// Ends the piece that was begun.
     pub fn end_piece(&mut self) {
-        if self.framing == Framing::Chunked {
-            self.out.extend_from_slice(b"\r\n");
-        }
+        let state = &mut *self.state;
+        state.protocol.end_piece(&mut state.out);
     }
 
     /// The server sends `length` bytes of a file itself; how many of them the client may get.
     pub(crate) fn pass(&mut self, length: u64) -> u64 {
-        let passed = match &mut self.framing {
-            Framing::Length(left) => {
-                let n = length.min(*left);
-                *left -= n;
-                n
-            }
-            Framing::Close => length,
-            Framing::Unsent | Framing::Nothing | Framing::Chunked => 0,
-        };
-        self.body += passed;
+        let passed = self.state.protocol.pass(length);
+        self.state.body += passed;
         passed
     }
 
     /// How many bytes of the body were written.
     pub(crate) fn body_bytes(&self) -> u64 {
-        self.body
+        self.state.body
     }
 
     /// Whether `pass` can be used: the body's bytes go out as they are.
     pub fn is_plain(&self) -> bool {
-        matches!(self.framing, Framing::Length(_) | Framing::Close)
+        self.state.protocol.is_plain()
     }
 
     /// The body is complete. One that is shorter than its `Content-Length` is cut visibly: the connection closes.
     pub fn end(&mut self) {
-        match self.framing {
-            Framing::Chunked if !self.ended => self.out.extend_from_slice(b"0\r\n\r\n"),
-            Framing::Unsent => self.cut = true,
-            Framing::Length(left) if left > 0 => self.cut = true,
-            Framing::Chunked | Framing::Nothing | Framing::Length(_) | Framing::Close => {}
+        let state = &mut *self.state;
+        if !state.ended {
+            state.ended = true;
+            state.cut |= !state.protocol.end(&mut state.out);
         }
-        self.ended = true;
     }
 
     /// The body breaks off: neither the final chunk nor a later response follows, so that the client sees it.
     pub fn cut(&mut self) {
-        if !self.ended {
-            self.cut = true;
-            self.ended = true;
+        let state = &mut *self.state;
+        if !state.ended {
+            (state.cut, state.ended) = (true, true);
         }
     }
 
@@ -366,88 +227,44 @@ impl Response {
 
     /// Whether the connection can serve another request after this response.
     pub(crate) fn keeps_connection(&self) -> bool {
-        self.keep_alive && !self.cut
+        self.state.protocol.keeps_connection() && !self.state.cut
     }
 
     /// Whether the response must break off visibly.
     pub(crate) fn is_cut(&self) -> bool {
-        self.cut
+        self.state.cut
     }
 
     /// Whether nothing more of it goes out, whatever the application goes on to say.
     pub(crate) fn is_whole(&self) -> bool {
-        matches!(self.framing, Framing::Nothing | Framing::Length(0))
+        self.state.protocol.is_whole()
     }
 
     /// Whether only the end of the connection tells the client that the body is complete (RFC 9112 section 6.3).
     pub(crate) fn ends_with_connection(&self) -> bool {
-        self.framing == Framing::Close
+        self.state.protocol.ends_with_connection()
     }
 
     pub(crate) fn take_out(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
+        std::mem::take(&mut self.state.out)
     }
 
     pub(crate) fn give_out(&mut self, out: Vec<u8>) {
-        self.out = out;
+        self.state.out = out;
     }
 
     /// Takes an empty buffer unless it has one.
     pub(crate) fn reuse(&mut self, spare: &mut Vec<u8>) {
-        if self.out.capacity() == 0 {
-            self.out = std::mem::take(spare);
+        if self.state.out.capacity() == 0 {
+            self.state.out = std::mem::take(spare);
         }
     }
-}
-
-/// A head that is not finished.
-#[derive(Debug)]
-struct Draft {
-    /// Where it begins in the output.
-    mark: usize,
-    code: u16,
-    length: Option<u64>,
-    date: bool,
-    server: bool,
-    close: bool,
-}
-
-fn status_code(status: &[u8]) -> Option<u16> {
-    let (digits, phrase) = status.split_at_checked(3)?;
-    let phrase_ok = match phrase {
-        [] => true,
-        [b' ', phrase @ ..] => all(TEXT, phrase),
-        _ => false,
-    };
-    let code = number(digits)? as u16;
-    // An interim status is no answer, and after 101 the connection would speak another protocol.
-    (phrase_ok && code >= 200).then_some(code)
-}
-
-fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
-fn chunk_size(out: &mut Vec<u8>, size: usize) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digits = ((usize::BITS - size.leading_zeros()).div_ceil(4)).max(1);
-    out.extend((0..digits).rev().map(|i| DIGITS[size >> (4 * i) & 15]));
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a whole answer of the server's own, after which the connection closes.
 pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str, head_only: bool) {
-    let mut response = Response::new(std::mem::take(out), true, head_only, false);
+    let mut response = Response::new(true, head_only, false);
+    response.give_out(std::mem::take(out));
     response.fail(status, &format!("{status} {}: {text}\n", phrase(status)));
     *out = response.take_out();
 }
@@ -457,11 +274,14 @@ pub(crate) fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         206 => "Partial Content",
+        301 => "Moved Permanently",
         304 => "Not Modified",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
@@ -484,7 +304,7 @@ mod tests {
     }
 
     fn get(http11: bool, keep_alive: bool) -> Response {
-        Response::new(Vec::new(), http11, false, keep_alive)
+        Response::new(http11, false, keep_alive)
     }
 
     #[test]
@@ -587,7 +407,7 @@ mod tests {
             ("304 Not Modified", false, Some("7")),
             ("200 OK", true, Some("7")),
         ] {
-            let mut r = Response::new(Vec::new(), true, head_only, true);
+            let mut r = Response::new(true, head_only, true);
             r.begin(status.as_bytes()).unwrap();
             r.field(b"Content-Length", b"7").unwrap();
             r.finish(None);

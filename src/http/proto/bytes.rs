@@ -46,9 +46,11 @@ pub(crate) fn is(class: u8, b: u8) -> bool {
     CLASSES[usize::from(b)] & class != 0
 }
 
-/// Whether all bytes are of the class; so are none.
+/// Whether all bytes are of the class, which is one; so are none.
 pub(crate) fn all(class: u8, bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| is(class, b))
+    // Without a branch for each byte: nearly always all are.
+    let common = |left, &b: &u8| left & CLASSES[usize::from(b)];
+    bytes.iter().fold(class, common) != 0
 }
 
 /// A byte of a token.

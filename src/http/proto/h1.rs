@@ -2,5 +2,6 @@
 
 pub(crate) mod chunked;
 pub(crate) mod connection;
+pub(crate) mod encode;
 pub(crate) mod head;
 pub(crate) mod target;

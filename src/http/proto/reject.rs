@@ -19,7 +19,8 @@ impl Reject {
         Self::with(400, why)
     }
 
-    pub(crate) const fn with(status: u16, why: &'static str) -> Self {
+    /// This status, and what is wrong in words that the client may read.
+    pub const fn with(status: u16, why: &'static str) -> Self {
         Self {
             status,
             why,

@@ -179,6 +179,7 @@ impl<O: Observer> Core<O> {
                 let origin = Origin {
                     listener: index,
                     peer,
+                    relayed: None,
                 };
                 let mut link = Link::new(socket, origin);
                 link.deadline = self.after(self.limits.header_timeout);
@@ -222,21 +223,23 @@ impl<O: Observer> Core<O> {
         self.now = now();
         let grace = self.after(DRAIN_GRACE);
         for key in self.clients.keys() {
-            if let Some(client) = self.clients.get_mut(key)
-                && matches!(client.link.task, Task::None)
+            let Some(client) = self.clients.get_mut(key) else {
+                continue;
+            };
+            let is_idle = matches!(client.link.task, Task::None)
                 && !client.link.ready
-                && client.connection.phase() == Phase::Idle
-                && grace < client.link.deadline
-            {
-                client.link.deadline = grace;
-                self.arm(key);
+                && client.connection.phase() == Phase::Idle;
+            if is_idle {
+                client.link.deadline = client.link.deadline.min(grace);
             }
+            Self::shorten_linger(&mut client.link, grace);
+            self.arm(key);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::sync::Arc;
@@ -251,7 +254,7 @@ mod tests {
     use crate::serve::engine::Inline;
     use crate::serve::handler::Handler;
 
-    struct Empty;
+    pub(in crate::serve) struct Empty;
 
     impl Handler for Empty {
         fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
@@ -272,7 +275,10 @@ mod tests {
         }
     }
 
-    struct Unseen;
+    pub(in crate::serve) struct Unseen;
+
+    /// A server whose loop does not run.
+    pub(in crate::serve) type Idle = Server<Inline<'static, Empty>, Unseen>;
 
     impl Observer for Unseen {
         fn connections(&mut self, _: usize) {}
@@ -290,10 +296,7 @@ mod tests {
 
     /// A server at whose listener `clients` wait; each has sent the bytes. On a Unix socket, as who has connected there is in
     /// the accept queue.
-    fn waiting(
-        clients: usize,
-        sent: &[u8],
-    ) -> (Server<Inline<'static, Empty>, Unseen>, Vec<UnixStream>) {
+    pub(in crate::serve) fn waiting(clients: usize, sent: &[u8]) -> (Idle, Vec<UnixStream>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
@@ -310,7 +313,7 @@ mod tests {
             listeners: vec![listener.into()],
             private: false,
             files: Files::default(),
-            access_log: None,
+            layers: Vec::new(),
             stop: vec![stop.into()],
             signals: None,
         };

@@ -78,27 +78,38 @@ impl<O: Observer> Core<O> {
         link.deadline = NEVER;
         let keep = client.connection.keep_alive() && !self.draining;
         let request = client.connection.request();
-        let head_only = request.method() == b"HEAD";
-        Response::new(
-            mem::take(&mut self.spare),
-            request.is_http11(),
-            head_only,
-            keep,
-        )
+        let (http11, head_only) = (request.is_http11(), request.method() == b"HEAD");
+        let mut response = match self.kept.take() {
+            Some(mut response) => {
+                response.renew(http11, head_only, keep);
+                response
+            }
+            None => Response::new(http11, head_only, keep),
+        };
+        response.give_out(mem::take(&mut self.spare));
+        if let Some(layers) = self.layers.of_responses() {
+            let facts = client.connection.facts().cloned().unwrap_or_default();
+            response.show(layers.clone(), facts);
+        }
+        response
     }
 
     /// Answers a request for a static file; whether it was one.
     #[inline(always)]
     pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
-        if self.files.is_empty() || !self.files.is_meant(client.connection.request()) {
+        !self.files.is_empty() && self.find_file(client)
+    }
+
+    #[inline(never)]
+    fn find_file(&mut self, client: &mut Client) -> bool {
+        let Some(found) = self.files.find(client.connection.request(), self.now) else {
             return false;
-        }
+        };
         self.yielding = NEVER;
         let response = self.respond(client);
         // A request for a file has no use for its body.
         drop(client.connection.take_body());
-        let request = client.connection.request();
-        let (response, part) = self.files.answer(request, response);
+        let (response, part) = found.answer(client.connection.request(), response);
         let part = part.map(Box::new);
         self.take_answer(client, Answer { response, part });
         true
@@ -113,13 +124,14 @@ impl<O: Observer> Core<O> {
             false => link.finish(last),
         }
         if part.is_some() && response.ends_with_connection() {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         link.task = match part {
             Some(part) => Task::File {
                 file: part.file,
                 offset: part.offset,
                 left: part.length,
+                then: part.then,
                 response,
             },
             None => Task::Ended(response),
@@ -145,7 +157,7 @@ impl<O: Observer> Core<O> {
                     backlog.leave();
                 } else {
                     if backlog.is_closing() {
-                        link.reset_at_death(true);
+                        link.transport.reset_at_death(true);
                     }
                     link.backlog = Some(backlog);
                 }
@@ -164,7 +176,7 @@ impl<O: Observer> Core<O> {
         }
         if !left {
             // So that it is seen when the client leaves.
-            link.broken |= link.watch(&self.epoll, key, false).is_err();
+            link.broken |= link.transport.watch(&self.epoll, key, false).is_err();
             link.broken |= quiet && link.is_silent(self.now);
         }
         Some(client)

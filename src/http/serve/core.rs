@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -15,13 +16,15 @@ use rustix::io::Errno;
 use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
+use super::lingering::Lingering;
 use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
-use crate::layer::access_log::AccessLog;
+use crate::layer::Layers;
 use crate::limits::Limits;
 use crate::message::budget::Budget;
+use crate::message::response::Response;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
 use crate::proto::h1::connection::Phase;
@@ -39,7 +42,7 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
-    pub(super) access: Option<AccessLog>,
+    pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
     /// A signal has come, whose handlers may not have run.
@@ -61,6 +64,8 @@ pub(crate) struct Core<O> {
     pub(super) buffer: Vec<u8>,
     /// An empty output buffer to use again.
     pub(super) spare: Vec<u8>,
+    /// A response that is over, whose memory is used again.
+    pub(super) kept: Option<Response>,
     /// The last attempt to accept found no descriptor left, which was logged.
     pub(super) exhausted: bool,
     /// No connection is accepted before.
@@ -75,6 +80,7 @@ pub(crate) struct Core<O> {
     pub(super) cork: Cork,
     pub(super) complaints: Complaints,
     pub(super) room: Room,
+    pub(super) lingering: Lingering,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -102,7 +108,7 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
-            access: config.access_log.map(AccessLog::new),
+            layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
             interrupted: false,
@@ -116,6 +122,7 @@ impl<O: Observer> Core<O> {
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
+            kept: None,
             exhausted: false,
             pause: NEVER,
             yielding: NEVER,
@@ -125,6 +132,7 @@ impl<O: Observer> Core<O> {
             cork: Cork::default(),
             complaints: Complaints::default(),
             room: Room::default(),
+            lingering: Lingering::default(),
             found: Vec::new(),
         })
     }
@@ -141,14 +149,11 @@ impl<O: Observer> Core<O> {
             false => until(0, 0),
         };
         events.clear();
-        let mut found = [PollEvent {
-            flags: EventFlags::empty(),
-            data: EventData::new_u64(0),
-        }; 128];
-        match epoll::wait(&self.epoll, &mut found, timeout.as_ref()) {
-            Ok(n) => {
+        let mut found = [const { MaybeUninit::<PollEvent>::uninit() }; 128];
+        match epoll::wait(&self.epoll, &mut found[..], timeout.as_ref()) {
+            Ok((found, _)) => {
                 events.extend(
-                    found[..n]
+                    found
                         .iter()
                         .map(|event| ({ event.data }.u64(), { event.flags }.bits())),
                 );
@@ -223,6 +228,13 @@ impl<O: Observer> Core<O> {
     pub(super) fn timeout(&mut self, key: u64) -> Option<Client> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
+        if let Task::Lingering(_) = link.task {
+            if self.is_lingering_on(link) {
+                return Some(client);
+            }
+            self.close(key, client);
+            return None;
+        }
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
@@ -236,7 +248,7 @@ impl<O: Observer> Core<O> {
                 let late = Reject::with(408, "the request did not come in time");
                 client.connection.refused(late).answer(&mut link.out);
                 link.task = Task::Rejected;
-                self.log_refusal(&client, 408);
+                self.note_refusal(&client, 408, false);
                 return Some(client);
             }
             _ => {}

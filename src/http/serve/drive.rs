@@ -1,26 +1,21 @@
 //! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
-use std::os::fd::AsFd;
-use std::time::Duration;
 
-use rustix::fs::sendfile;
 use rustix::io::Errno;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
-use crate::layer::access_log::Entry;
+use crate::layer::Ended;
 use crate::message::response::Response;
 use crate::proto::h1::connection::{Event, Phase};
+use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;
-/// How long a rejected client may go on sending before the connection is closed under it: to close with unread bytes
-/// resets the connection and takes the answer away (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
 /// How a connection's turn ended.
 pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
@@ -58,10 +53,13 @@ impl<O: Observer> Core<O> {
             self.clients.give_back(key, client);
             return;
         }
+        if let Task::Lingering(_) = task {
+            self.lingering.end();
+        }
         if let Task::File { response, .. } | Task::Ended(response) = &task
             && client.link.logged < client.link.arrived
         {
-            self.log_access(&mut client, response);
+            self.note_end(&mut client, response);
         }
         let link = &mut client.link;
         let breaks_off = match &task {
@@ -73,9 +71,9 @@ impl<O: Observer> Core<O> {
         };
         // Either end must reach the client even if the application has forked: its child holds the socket, too.
         if breaks_off {
-            link.abort();
+            link.transport.abort();
         }
-        let _ = link.end();
+        let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
@@ -118,16 +116,29 @@ impl<O: Observer> Core<O> {
                     file,
                     mut offset,
                     mut left,
+                    mut then,
                     mut response,
                 } => {
+                    if left == 0
+                        && let Some(piece) = then.pop_front()
+                    {
+                        response.write(&piece.text);
+                        link.finish(response.take_out());
+                        link.task = Task::File {
+                            file,
+                            offset: piece.offset,
+                            left: response.pass(piece.length),
+                            then,
+                            response,
+                        };
+                        continue;
+                    }
                     let sent = match left {
                         0 => Ok(0),
-                        _ => sendfile(
-                            link.socket.as_fd(),
-                            &file,
-                            Some(&mut offset),
-                            left.min(FILE_PIECE) as usize,
-                        ),
+                        _ => {
+                            let piece = left.min(FILE_PIECE) as usize;
+                            link.transport.send_file(&file, &mut offset, piece)
+                        }
                     };
                     match sent {
                         Ok(0) => {
@@ -145,6 +156,7 @@ impl<O: Observer> Core<O> {
                                 file,
                                 offset,
                                 left,
+                                then,
                                 response,
                             };
                             match other {
@@ -159,34 +171,26 @@ impl<O: Observer> Core<O> {
                         }
                     }
                 }
-                Task::Ended(response) => match self.ended(client, &response) {
-                    Some(Turn::Close) => {
+                Task::Ended(response) => {
+                    let turn = self.ended(client, &response);
+                    if let Some(Turn::Close) = turn {
                         // How it ended decides how the connection does.
                         client.link.task = Task::Ended(response);
                         return Turn::Close;
                     }
-                    Some(turn) => return turn,
-                    None => {}
-                },
-                Task::Rejected => match link.end() {
-                    Ok(()) if !link.eof => {
-                        link.task = Task::Lingering;
-                        link.deadline = self.after(LINGER.min(if self.draining {
-                            DRAIN_GRACE
-                        } else {
-                            LINGER
-                        }));
+                    self.kept = Some(response);
+                    if let Some(turn) = turn {
+                        return turn;
                     }
-                    _ => return Turn::Close,
-                },
-                Task::Lingering => {
-                    link.task = Task::Lingering;
-                    if !link.readable {
-                        return self.wait_to_read(key, link);
+                }
+                Task::Rejected => {
+                    if let Some(turn) = self.linger(key, link) {
+                        return turn;
                     }
-                    // Reading on without end would serve the client; the deadline stands.
-                    if link.read(&mut self.buffer).is_err() || link.eof {
-                        return Turn::Close;
+                }
+                Task::Lingering(linger) => {
+                    if let Some(turn) = self.go_on_lingering(key, link, linger) {
+                        return turn;
                     }
                 }
             }
@@ -231,30 +235,45 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Reject(reject) => {
-                log::debug!(
-                    "refused a request of {:?}: {} {}",
-                    link.origin.peer,
-                    reject.status,
-                    reject.why
-                );
-                reject.answer(&mut link.out);
-                link.task = Task::Rejected;
                 if let Some(failure) = connection.take_failure() {
                     self.complaints.body(&failure, reject.status, self.now);
                 }
-                self.log_refusal(client, reject.status);
+                self.reject(client, reject, false);
                 None
             }
-            Event::Request if self.answer_file(client) => None,
-            Event::Request => Some(Turn::Ready),
+            Event::Request => {
+                if let Some(reject) = self.layers.request(connection, &link.origin) {
+                    let reject = connection.refused(reject);
+                    self.reject(client, reject, true);
+                    return None;
+                }
+                match self.answer_file(client) {
+                    true => None,
+                    false => Some(Turn::Ready),
+                }
+            }
         }
+    }
+
+    /// Answers a request that is not served. `understood`: its head is whole and valid.
+    fn reject(&mut self, client: &mut Client, reject: Reject, understood: bool) {
+        let link = &mut client.link;
+        log::debug!(
+            "refused a request of {:?}: {} {}",
+            link.origin.peer,
+            reject.status,
+            reject.why
+        );
+        reject.answer(&mut link.out);
+        link.task = Task::Rejected;
+        self.note_refusal(client, reject.status, understood);
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
         let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
-        self.log_access(client, response);
+        self.note_end(client, response);
         client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
@@ -271,15 +290,15 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Notes a response in the access log, also one that broke off.
-    fn log_access(&mut self, client: &mut Client, response: &Response) {
-        let Some(access) = &mut self.access else {
+    /// Tells layers of a response that is over, also of one that broke off.
+    fn note_end(&mut self, client: &mut Client, response: &Response) {
+        if !self.layers.see_ends() {
             return;
-        };
+        }
         let link = &mut client.link;
         link.logged = link.arrived;
-        access.note(&Entry {
-            peer: link.origin.peer,
+        self.layers.ended(&Ended {
+            origin: &link.origin,
             request: Some(client.connection.request()),
             status: response.status(),
             bytes: response.body_bytes(),
@@ -287,23 +306,23 @@ impl<O: Observer> Core<O> {
         });
     }
 
-    /// Notes a request that was not understood, or did not come whole.
-    pub(super) fn log_refusal(&mut self, client: &Client, status: u16) {
-        if let Some(access) = &mut self.access {
-            access.note(&Entry {
-                peer: client.link.origin.peer,
-                request: None,
-                status,
-                bytes: 0,
-                microseconds: 0,
-            });
-        }
+    /// Tells layers of a request that was refused.
+    pub(super) fn note_refusal(&mut self, client: &Client, status: u16, understood: bool) {
+        self.layers.ended(&Ended {
+            origin: &client.link.origin,
+            request: understood.then(|| client.connection.request()),
+            status,
+            bytes: 0,
+            microseconds: 0,
+        });
     }
 
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        let (flow, sent) = link.flush(hold);
+        // A head goes out together with the file after it.
+        let more = matches!(link.task, Task::File { left: 1.., .. });
+        let (flow, sent) = link.flush(hold || more);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }
@@ -323,12 +342,12 @@ impl<O: Observer> Core<O> {
         self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
-                client.link.push();
+                client.link.transport.push();
             }
         }
     }
 
-    fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
+    pub(super) fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
         self.watch(key, link, false)
     }
 
@@ -336,7 +355,7 @@ impl<O: Observer> Core<O> {
         if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         if link.deadline == NEVER || link.waiting != Phase::Done {
             link.waiting = Phase::Done;
@@ -346,7 +365,7 @@ impl<O: Observer> Core<O> {
     }
 
     fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
-        match link.watch(&self.epoll, key, write) {
+        match link.transport.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {
                 log::error!("could not watch a connection: {error}; closing it");

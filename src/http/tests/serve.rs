@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -192,7 +193,7 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
 
 /// Answers when it is told to, and `/quick` at once.
 #[derive(Clone)]
-struct Gate(Arc<[(&'static str, Mutex<Receiver<()>>)]>);
+struct Gate(Arc<BTreeMap<&'static str, Mutex<Receiver<()>>>>);
 
 impl Handler for Gate {
     fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
@@ -206,8 +207,8 @@ impl Handler for Gate {
         _: Body,
         mut exchange: Exchange,
     ) -> Exchange {
-        let mut gates = self.0.iter();
-        if let Some((_, gate)) = gates.find(|(path, _)| path.as_bytes() == request.path()) {
+        let path = std::str::from_utf8(request.path()).unwrap();
+        if let Some(gate) = self.0.get(path) {
             gate.lock().unwrap().recv().unwrap();
         }
         exchange.begin(b"204 No Content").unwrap();
@@ -273,7 +274,7 @@ fn a_request_that_waits_for_a_thread_does_not_run() {
     let paths = ["/a", "/b", "/c", "/d"];
     let (open, gates): (Vec<_>, Vec<_>) = paths.iter().map(|_| channel()).unzip();
     let gates = paths.into_iter().zip(gates.into_iter().map(Mutex::new));
-    let (handler, notes) = (Gate(gates.collect()), Notes::default());
+    let (handler, notes) = (Gate(Arc::new(gates.collect())), Notes::default());
     let (pool, seats) = pool(2).unwrap();
     let threads: Vec<_> = seats
         .into_iter()

@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::config::{DefaultValue, KEYS, Key};
+use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 23] = [
+const VALUES: [(&str, &str); 29] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -15,7 +16,13 @@ const VALUES: [(&str, &str); 23] = [
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
+    ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
+    ("app.NAME.static.folder", "'other'"),
+    ("app.NAME.static.headers", "{ A = 'b' }"),
+    ("app.NAME.static.index", "'start.html'"),
+    ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
@@ -40,6 +47,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
         "app.NAME.reload.check" => vec![("path", "'/'")],
+        "app.NAME.static" => vec![("folder", "'static'")],
         "app.NAME.listen" => vec![("address", "'unix:x'")],
         _ => vec![],
     }
@@ -71,6 +79,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     plan(&match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
+        "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
@@ -214,7 +223,7 @@ fn paths_that_are_not_utf8_survive_json() {
     app.sockets[0].1 = Address::Unix(path.clone());
     app.launch.program = path.clone();
     app.launch.chdir = path.clone();
-    app.output.stdout.as_mut().expect("a log file").path = path;
+    app.output.stdout.as_mut().expect("a log file").target = LogTarget::File(path);
     let json = serde_json::to_string(&plan).expect("every path has a form");
     assert_eq!(
         serde_json::from_str::<Plan>(&json).expect(&json),

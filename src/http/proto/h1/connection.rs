@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::limits::Limits;
 use crate::message::body::{Arriving, Body, Failure};
 use crate::message::budget::Budget;
+use crate::message::facts::Facts;
 use crate::message::request::Request;
 use crate::proto::bytes::token;
 use crate::proto::h1::chunked::Decoder;
@@ -69,6 +70,10 @@ pub struct Connection {
     length: u64,
     /// Why the body was not taken in.
     failure: Option<Failure>,
+    /// What layers have said of the request.
+    facts: Option<Box<Facts>>,
+    /// The layers have seen the request.
+    passed: bool,
 }
 
 impl Connection {
@@ -93,6 +98,8 @@ impl Connection {
             arriving: Arriving::default(),
             length: 0,
             failure: None,
+            facts: None,
+            passed: false,
         }
     }
 
@@ -160,7 +167,29 @@ impl Connection {
             &self.head,
             &self.input[self.start..self.scanned],
             self.arriving.length().max(self.length),
+            self.facts.as_deref(),
         )
+    }
+
+    /// What is known of the request besides it, to add to it.
+    pub(crate) fn facts_mut(&mut self) -> &mut Facts {
+        self.facts.get_or_insert_default()
+    }
+
+    /// The same, if anything is known.
+    pub(crate) fn facts(&self) -> Option<&Facts> {
+        self.facts.as_deref()
+    }
+
+    /// Removes fields of the request that is there by their names.
+    pub(crate) fn remove_fields(&mut self, mut is: impl FnMut(&[u8]) -> bool) {
+        let bytes = &self.input[self.start..self.scanned];
+        self.head.fields.retain(|(name, _)| !is(name.get(bytes)));
+    }
+
+    /// Whether this was asked before for the request that is there.
+    pub(crate) fn has_passed(&mut self) -> bool {
+        std::mem::replace(&mut self.passed, true)
     }
 
     /// The request's body, once.
@@ -197,6 +226,8 @@ impl Connection {
     pub fn next(&mut self) {
         self.arriving = Arriving::default();
         self.length = 0;
+        self.facts = None;
+        self.passed = false;
         self.state = State::Head;
         self.skipped = false;
         if self.scanned == self.input.len() {

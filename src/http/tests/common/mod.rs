@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_http::layer::Layer;
 use preforkd_http::{Config, serve_inline, serve_pool};
 use preforkd_http::{Files, Handler, Limits, Observer, Request, pool};
 use rustix::event::{EventfdFlags, eventfd};
@@ -35,7 +36,7 @@ pub fn config(limits: Limits, listener: TcpListener, stop: OwnedFd) -> Config {
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
-        access_log: None,
+        layers: Vec::new(),
         stop: vec![stop],
         signals: None,
     }
@@ -54,10 +55,23 @@ pub fn start<H: Handler + Clone + Send + 'static>(
     limits: Limits,
     handler: H,
 ) -> Running {
+    start_with(threads, limits, handler, Vec::new())
+}
+
+/// The same, with layers.
+pub fn start_with<H: Handler + Clone + Send + 'static>(
+    threads: usize,
+    limits: Limits,
+    handler: H,
+    layers: Vec<Arc<dyn Layer>>,
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let config = config(limits, listener, stop.as_fd().try_clone_to_owned().unwrap());
+    let config = Config {
+        layers,
+        ..config(limits, listener, stop.as_fd().try_clone_to_owned().unwrap())
+    };
     let thread = thread::spawn(move || {
         let mut handler = handler;
         if threads == 0 {
