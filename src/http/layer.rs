@@ -4,7 +4,6 @@
 //! it takes part; it costs nothing in the others.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::message::facts::Facts;
@@ -13,15 +12,15 @@ use crate::message::request::{Origin, Request};
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
 
-mod access_log;
+pub mod access_log;
 
 use access_log::AccessLog;
 
 /// What the layers of a server are made of.
 #[derive(Debug, Default)]
 pub struct Options {
-    /// A non-blocking pipe for a line on each response.
-    pub access_log: Option<OwnedFd>,
+    /// The access log.
+    pub access_log: Option<access_log::Options>,
 }
 
 /// The layers of a server with these options, in the order in which they see a request.
@@ -100,12 +99,16 @@ pub struct Ended<'a> {
     pub origin: &'a Origin,
     /// The request; none that was refused before it was understood.
     pub request: Option<Request<'a>>,
+    /// The beginning of what came in place of one, up to the end of its line.
+    pub line: Option<&'a [u8]>,
     /// The status of the response; 0 if it broke off before its head was sent.
     pub status: u16,
     /// The bytes of the body that were written.
     pub bytes: u64,
     /// From the start of the request to the end of the response.
     pub microseconds: u64,
+    /// Microseconds that the request waited for its start after it had come whole.
+    pub waited: u64,
 }
 
 /// The layers of a server by their stages.

@@ -30,6 +30,7 @@ mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+mod refusals;
 mod slab;
 pub(crate) mod timers;
 

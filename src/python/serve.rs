@@ -19,7 +19,7 @@ use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, lifetime, limits};
+use crate::settings::{last_resort, layers, lifetime, limits};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -75,12 +75,13 @@ fn serve_until_stop<'py>(
         .iter()
         .map(|(prefix, path)| (prefix.as_str(), path));
     let files = Files::new(folders).map_err(could_not("open a folder of static files"))?;
+    let layers = layers(&settings, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
         files,
-        layers: layer::standard(layer::Options { access_log }),
+        layers: layer::standard(layers),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };

@@ -21,6 +21,8 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// The form of a line of the access log; see [`crate::access_format`].
+    pub access_format: String,
     /// URL prefixes and the folders whose files are served under them.
     #[serde(rename = "static")]
     pub static_files: BTreeMap<String, PathBuf>,
@@ -108,6 +110,7 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            access_format: "{status}".into(),
             static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,

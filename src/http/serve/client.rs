@@ -104,7 +104,9 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the running request was there.
+    /// When the latest request had come whole.
+    pub arrived: Instant,
+    /// When the running request began.
     pub began: Instant,
     /// The same of the last request in the access log.
     pub logged: Instant,
@@ -152,6 +154,7 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            arrived: 0,
             began: 0,
             logged: 0,
             queued: false,
