@@ -22,6 +22,7 @@ pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
+mod prefix;
 mod sockets;
 #[cfg(test)]
 mod tests;

@@ -92,6 +92,8 @@ tables! {
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.
         hooks: String = (none "none"), Reload, only Wsgi;
+        /// The path below which a proxy serves the application: its SCRIPT_NAME.
+        prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders to serve below a prefix of the URL, without entering Python.
         static_files as "static": BTreeMap<String, Spanned<PathBuf>> = {}, Reload, only Wsgi;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.

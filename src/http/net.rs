@@ -2,3 +2,4 @@
 
 pub mod descriptors;
 pub(crate) mod listener;
+pub(crate) mod transport;

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::Diagnostic;
 
 mod keys;
+mod proxies;
 
 /// An invented host.
 struct Invented {

@@ -49,6 +49,7 @@ impl Draft<'_> {
             hooks: self.hooks()?,
             threads: app.threads.0,
             access_format: self.access_format()?,
+            prefix: self.prefix()?,
             static_files: self.static_files()?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),

@@ -29,10 +29,19 @@ const LONGEST_VALUE: usize = 256;
 /// The address of a listener; none for a unix socket.
 pub(crate) type Local = Option<SocketAddr>;
 
+/// Where an application is served.
+#[derive(Clone)]
+pub(crate) struct Served {
+    pub listeners: Vec<Local>,
+    /// SCRIPT_NAME.
+    pub prefix: String,
+}
+
 pub(crate) struct Environs<'py> {
     py: Python<'py>,
     /// For each listener.
     constant: Vec<Bound<'py, PyDict>>,
+    prefix: Vec<u8>,
     names: Vec<Name<'py>>,
     /// Indexes into `names` by the name as sent.
     spellings: HashMap<Box<[u8]>, usize, BuildHasherDefault<Fnv>>,
@@ -67,13 +76,15 @@ enum Kind {
 impl<'py> Environs<'py> {
     pub fn new(
         py: Python<'py>,
-        listeners: &[Local],
+        served: &Served,
         threads: bool,
         empty: &Bound<'py, Input>,
     ) -> PyResult<Self> {
-        let constant = listeners
+        let prefix = served.prefix.as_bytes();
+        let constant = served
+            .listeners
             .iter()
-            .map(|local| constant(py, local.as_ref(), threads, empty))
+            .map(|local| constant(py, local.as_ref(), prefix, threads, empty))
             .collect::<PyResult<_>>()?;
         let methods: [&'static str; 8] = [
             "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "REPORT",
@@ -81,6 +92,7 @@ impl<'py> Environs<'py> {
         Ok(Self {
             py,
             constant,
+            prefix: prefix.to_vec(),
             names: Vec::new(),
             spellings: HashMap::default(),
             keys: HashMap::new(),
@@ -110,13 +122,7 @@ impl<'py> Environs<'py> {
                 None => set(intern!(py, "REQUEST_METHOD"), &text::decode(py, method))?,
             }
         }
-        let path = request.path();
-        if path.contains(&b'%') {
-            percent_decode(path, &mut self.path);
-            set(intern!(py, "PATH_INFO"), &text::decode(py, &self.path))?;
-        } else {
-            set(intern!(py, "PATH_INFO"), &text::decode(py, path))?;
-        }
+        self.target(&environ, request)?;
         if !request.query().is_empty() {
             set(
                 intern!(py, "QUERY_STRING"),
@@ -141,6 +147,27 @@ impl<'py> Environs<'py> {
             environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, authority))?;
         }
         Ok(environ)
+    }
+
+    /// Target and path; `/` is there already.
+    fn target(&mut self, environ: &Bound<'py, PyDict>, request: Request<'_>) -> PyResult<()> {
+        let py = self.py;
+        let (target, path) = (request.target(), request.path());
+        if target == b"/" {
+            return Ok(());
+        }
+        let raw = text::decode(py, target);
+        environ.set_item(intern!(py, "RAW_URI"), &raw)?;
+        environ.set_item(intern!(py, "REQUEST_URI"), &raw)?;
+        let path = if path.contains(&b'%') {
+            percent_decode(path, &mut self.path);
+            text::decode(py, below(&self.path, &self.prefix))
+        } else if path.len() == target.len() && self.prefix.is_empty() {
+            raw
+        } else {
+            text::decode(py, below(path, &self.prefix))
+        };
+        environ.set_item(intern!(py, "PATH_INFO"), path)
     }
 
     fn peer(&mut self, environ: &Bound<'py, PyDict>, peer: SocketAddr) -> PyResult<()> {
@@ -227,6 +254,14 @@ impl<'py> Environs<'py> {
     }
 }
 
+/// The path without the prefix (PEP 3333, "environ Variables"). It stays as it is where a proxy has removed the prefix already.
+fn below<'a>(path: &'a [u8], prefix: &[u8]) -> &'a [u8] {
+    match path.strip_prefix(prefix) {
+        Some(rest @ ([] | [b'/', ..])) => rest,
+        _ => path,
+    }
+}
+
 /// `HTTP_` and the name in upper case with underscores; the parser lets no name with an underscore of its own pass.
 fn key(raw: &[u8]) -> String {
     let name = raw.iter().map(|&b| {
@@ -279,6 +314,7 @@ impl<'py> Name<'py> {
 fn constant<'py>(
     py: Python<'py>,
     local: Option<&SocketAddr>,
+    prefix: &[u8],
     threads: bool,
     empty: &Bound<'py, Input>,
 ) -> PyResult<Bound<'py, PyDict>> {
@@ -303,11 +339,14 @@ fn constant<'py>(
     set("SERVER_NAME", text(&name))?;
     set("SERVER_PORT", text(&port.to_string()))?;
     set("SERVER_PROTOCOL", text("HTTP/1.1"))?;
-    set("SCRIPT_NAME", text(""))?;
+    set("SCRIPT_NAME", text::decode(py, prefix).into_any())?;
     set("QUERY_STRING", text(""))?;
     // What nearly every request has: to replace a value costs less than to add a key.
     set("REQUEST_METHOD", text("GET"))?;
     set("PATH_INFO", text("/"))?;
+    // The target as sent, under the names of gunicorn and of Apache httpd and uWSGI: in PATH_INFO, %2F cannot be told from a slash.
+    set("RAW_URI", text("/"))?;
+    set("REQUEST_URI", text("/"))?;
     if local.is_some() {
         set("REMOTE_PORT", text(""))?;
     }
@@ -333,7 +372,21 @@ fn constant<'py>(
         "wsgi.input_terminated",
         true.into_pyobject(py)?.to_owned().into_any(),
     )?;
+    grow(&environ)?;
     Ok(environ)
+}
+
+/// Makes room for the fields of a request. A copy has as much room as its original, and to make room costs as much as to copy.
+fn grow(environ: &Bound<'_, PyDict>) -> PyResult<()> {
+    // Keys of another type than str would make each look-up slower for good.
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        environ.set_item(name, name)?;
+    }
+    for name in names {
+        environ.del_item(name)?;
+    }
+    Ok(())
 }
 
 fn decimal(py: Python<'_>, number: u64) -> Bound<'_, PyString> {

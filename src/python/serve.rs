@@ -1,6 +1,7 @@
 //! Serving: the HTTP server with an application behind it, on one thread or on several.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +15,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
 use crate::board::Board;
-use crate::environ::Local;
+use crate::environ::Served;
 use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
@@ -69,7 +70,10 @@ fn serve_until_stop<'py>(
     let signals = signals::prepare(py, &stop, last_resort(&settings))?;
     scoreboard.iter().for_each(descriptors::own);
     let locals = listeners.iter().map(local).collect::<io::Result<_>>();
-    let locals: Vec<Local> = locals.map_err(could_not("find the address of a listener"))?;
+    let served = Served {
+        listeners: locals.map_err(could_not("find the address of a listener"))?,
+        prefix: settings.prefix.clone(),
+    };
     let folders = settings
         .static_files
         .iter()
@@ -101,7 +105,7 @@ fn serve_until_stop<'py>(
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
-        let threads = start_threads(py, seats, application, &locals)?;
+        let threads = start_threads(py, seats, application, &served)?;
         board.ready();
         let result = py.detach(|| serve_pool(config, pool, board));
         for thread in threads {
@@ -109,7 +113,7 @@ fn serve_until_stop<'py>(
         }
         result.map_err(could_not("go on serving"))?;
     } else {
-        let mut wsgi = Wsgi::new(py, application.clone(), &locals, false)?;
+        let mut wsgi = Wsgi::new(py, application.clone(), &served, false)?;
         board.ready();
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
@@ -141,19 +145,19 @@ fn start_threads<'py>(
     py: Python<'py>,
     seats: Vec<Seat>,
     application: &Bound<'py, PyAny>,
-    locals: &[Local],
+    served: &Served,
 ) -> Result<Vec<Thread<'py>>, Failure> {
     let native = environment::has_patched_threads(py)?;
     let threading = py.import("threading")?;
     let size = threading.call_method1("stack_size", (STACK,))?;
     let mut threads = Vec::new();
     for (index, seat) in seats.into_iter().enumerate() {
-        let (application, locals) = (application.clone().unbind(), locals.to_vec());
+        let (application, served) = (application.clone().unbind(), served.clone());
         let seat = Mutex::new(Some(seat));
         let run = move |py: Python<'_>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
             let application = application.bind(py).clone();
-            let mut wsgi = Wsgi::new(py, application, &locals, true)?;
+            let mut wsgi = Wsgi::new(py, application, &served, true)?;
             if let Some(seat) = seat {
                 seat.run(&mut wsgi);
             }
@@ -190,7 +194,7 @@ fn start_threads<'py>(
     Ok(threads)
 }
 
-fn local(listener: &OwnedFd) -> io::Result<Local> {
+fn local(listener: &OwnedFd) -> io::Result<Option<SocketAddr>> {
     let address: SocketAddrAny = getsockname(listener)?;
     Ok(address.try_into().ok())
 }

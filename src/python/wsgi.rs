@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
-use crate::environ::{Environs, Local};
+use crate::environ::{Environs, Served};
 use crate::file::{self, FileWrapper};
 use crate::forks;
 use crate::input::Input;
@@ -28,14 +28,14 @@ impl<'py> Wsgi<'py> {
     pub fn new(
         py: Python<'py>,
         application: Bound<'py, PyAny>,
-        listeners: &[Local],
+        served: &Served,
         threads: bool,
     ) -> PyResult<Self> {
         let empty = Bound::new(py, Input::new(Body::default()))?;
         Ok(Self {
             py,
             application,
-            environs: Environs::new(py, listeners, threads, &empty)?,
+            environs: Environs::new(py, served, threads, &empty)?,
             empty,
             spare: None,
         })

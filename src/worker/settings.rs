@@ -23,6 +23,8 @@ pub struct Settings {
     pub threads: u32,
     /// The form of a line of the access log; see [`crate::access_format`].
     pub access_format: String,
+    /// The path below which the application is served, empty for none.
+    pub prefix: String,
     /// URL prefixes and the folders whose files are served under them.
     #[serde(rename = "static")]
     pub static_files: BTreeMap<String, PathBuf>,
@@ -111,6 +113,7 @@ mod tests {
             hooks: Some("site.hooks".into()),
             threads: 4,
             access_format: "{status}".into(),
+            prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,

@@ -69,7 +69,7 @@ impl<O: Observer> Core<O> {
     fn push_if_due(&mut self, link: &Link) {
         if self.cork.is_due(self.now) {
             // This client is not in its place.
-            link.push();
+            link.transport.push();
             self.push();
         }
     }
@@ -84,7 +84,7 @@ impl<O: Observer> Core<O> {
             return Sent::Gone;
         }
         if response.ends_with_connection() {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         let whole = response.is_whole();
         let mut data = response.take_out();
@@ -108,7 +108,7 @@ impl<O: Observer> Core<O> {
         self.push_if_due(&current.link);
         if !whole && self.cork.is_holding() {
             // Nobody knows when the next piece comes.
-            current.link.push();
+            current.link.transport.push();
             self.push();
         }
         gone(&current.link)
@@ -117,8 +117,7 @@ impl<O: Observer> Core<O> {
     /// Sends what the client takes now. `whole`: this is all there is to say.
     fn send_current(&mut self, current: &mut Current, whole: bool) {
         let link = &mut current.link;
-        let hold =
-            whole && self.cork.may_hold() && link.origin.peer.is_some() && !current.has_input;
+        let hold = whole && self.cork.may_hold() && link.transport.can_hold() && !current.has_input;
         while !link.blocked && !link.broken && link.has_output() {
             let (flow, sent) = link.flush(hold);
             if sent > 0 {
@@ -133,7 +132,10 @@ impl<O: Observer> Core<O> {
                     if link.deadline == NEVER {
                         link.deadline = self.after(self.limits.write_timeout);
                     }
-                    link.broken = link.watch(&self.epoll, current.key, true).is_err();
+                    link.broken = link
+                        .transport
+                        .watch(&self.epoll, current.key, true)
+                        .is_err();
                 }
                 Flow::Gone => link.broken = true,
             }
@@ -148,7 +150,11 @@ impl<O: Observer> Core<O> {
         // What was held for the requests before this one must not wait for its end.
         self.push();
         // So that it is seen when the client leaves.
-        current.link.broken |= current.link.watch(&self.epoll, current.key, false).is_err();
+        current.link.broken |= current
+            .link
+            .transport
+            .watch(&self.epoll, current.key, false)
+            .is_err();
         if block {
             // A connection that was announced to this worker would wait for it, though others may be free.
             for listener in &mut self.listeners {

@@ -117,7 +117,7 @@ impl<O: Observer> Core<O> {
             false => link.finish(last),
         }
         if part.is_some() && response.ends_with_connection() {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         link.task = match part {
             Some(part) => Task::File {
@@ -149,7 +149,7 @@ impl<O: Observer> Core<O> {
                     backlog.leave();
                 } else {
                     if backlog.is_closing() {
-                        link.reset_at_death(true);
+                        link.transport.reset_at_death(true);
                     }
                     link.backlog = Some(backlog);
                 }
@@ -168,7 +168,7 @@ impl<O: Observer> Core<O> {
         }
         if !left {
             // So that it is seen when the client leaves.
-            link.broken |= link.watch(&self.epoll, key, false).is_err();
+            link.broken |= link.transport.watch(&self.epoll, key, false).is_err();
             link.broken |= quiet && link.is_silent(self.now);
         }
         Some(client)

@@ -1,22 +1,17 @@
 //! A connection with its socket and what is going on on it.
 
 use std::fs::File;
-use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
 use crate::message::spool::Next;
-use crate::net::descriptors::Own;
+use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
 use crate::serve::timers::{Instant, NEVER};
@@ -63,11 +58,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Whether what is to be written is all there is to say, so that it may wait until [`Link::push`]. On a Unix socket
-    /// nothing can wait.
+    /// Whether what is to be written is all there is to say, so that it may wait until [`Transport::push`].
     pub fn can_be_held(&self) -> bool {
         matches!(self.link.task, Task::Ended(_))
-            && self.link.origin.peer.is_some()
+            && self.link.transport.can_hold()
             && self.link.backlog.is_none()
             && !self.connection.has_input()
     }
@@ -75,7 +69,7 @@ impl Client {
 
 /// The way to a client.
 pub(crate) struct Link {
-    pub socket: Own,
+    pub transport: Transport,
     pub origin: Origin,
     pub task: Task,
     /// Bytes to write; those before `written` are gone.
@@ -114,9 +108,6 @@ pub(crate) struct Link {
     pub queued: bool,
     /// Its request is in the queue of those that wait for the thread.
     pub ready: bool,
-    watched: EventFlags,
-    /// See [`Link::reset_at_death`].
-    resets: bool,
 }
 
 /// A body that comes more slowly than this, in bytes a second, is no body but a way to hold a connection.
@@ -136,7 +127,7 @@ impl Link {
 
     pub fn new(socket: OwnedFd, origin: Origin) -> Self {
         Self {
-            socket: socket.into(),
+            transport: Transport::new(socket, origin.peer.is_some()),
             origin,
             body_since: NEVER,
             body_bytes: 0,
@@ -159,51 +150,19 @@ impl Link {
             logged: 0,
             queued: false,
             ready: false,
-            watched: EventFlags::empty(),
-            resets: false,
         }
-    }
-
-    /// Whether the kernel resets the connection should the worker die (socket(7), `SO_LINGER`): the end of the connection would
-    /// pass for the end of a response. On TCP only.
-    pub fn reset_at_death(&mut self, reset: bool) {
-        if mem::replace(&mut self.resets, reset) != reset {
-            // Failure means that the client is gone, which the next read or write finds out.
-            let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
-        }
-    }
-
-    /// The orderly end of what is sent.
-    pub fn end(&mut self) -> Result<(), Errno> {
-        self.reset_at_death(false);
-        shutdown(&self.socket, Shutdown::Write)
-    }
-
-    /// Watches the socket, edge-triggered; for room to write only once that was needed.
-    pub fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
-        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        flags.set(EventFlags::OUT, write);
-        if self.watched.is_empty() {
-            epoll::add(epoll, &self.socket, EventData::new_u64(key), flags)?;
-        } else if !self.watched.contains(flags) {
-            epoll::modify(epoll, &self.socket, EventData::new_u64(key), flags)?;
-        } else {
-            return Ok(());
-        }
-        self.watched = flags;
-        Ok(())
     }
 
     /// Reads once. Number of bytes, 0 at the end or when there is nothing; an error means that the client is gone.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let length = buffer.len();
-        match recv(&self.socket, buffer, RecvFlags::empty()) {
-            Ok((_, 0)) => {
+        match self.transport.read(buffer) {
+            Ok(0) => {
                 self.readable = false;
                 self.eof = true;
                 Ok(0)
             }
-            Ok((_, n)) => {
+            Ok(n) => {
                 // A short read has emptied the socket, and what comes later is a new edge; but an end that was announced
                 // together with the bytes is not.
                 self.readable = n == length || self.hangup;
@@ -218,19 +177,6 @@ impl Link {
         }
     }
 
-    /// Sends what was held. The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
-    pub fn push(&self) {
-        // Failure means that the client is gone, which the next read finds out.
-        let _ = sockopt::set_tcp_nodelay(&self.socket, true);
-    }
-
-    /// Breaks the connection off: its end must not pass for the end of what is sent. On TCP this resets it (RFC 9293 section
-    /// 3.10.5, ABORT); a Unix socket knows no such end.
-    pub fn abort(&self) {
-        // Failure means that it has ended already.
-        let _ = connect_unspec(&self.socket);
-    }
-
     /// Sends nothing any more and drops what is held; the connection waits for its handler.
     pub fn leave(&mut self) {
         if let Some(backlog) = self.backlog.take() {
@@ -238,11 +184,7 @@ impl Link {
         }
         self.out = Vec::new();
         self.written = 0;
-        // A response that ends with the connection must break off visibly.
-        if self.resets {
-            self.abort();
-        }
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.transport.leave();
         self.broken = true;
         self.task = Task::Left;
         self.deadline = NEVER;
@@ -261,12 +203,10 @@ impl Link {
     }
 
     fn flush_out(&mut self, hold: bool) -> (Flow, usize) {
-        let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::MORE, hold);
         let mut sent = 0;
         let mut flow = Flow::Done;
         while self.written < self.out.len() {
-            match send(&self.socket, &self.out[self.written..], flags) {
+            match self.transport.write(&self.out[self.written..], hold) {
                 Ok(n) => {
                     self.written += n;
                     sent += n;
@@ -299,7 +239,7 @@ impl Link {
             }
             Next::File(file, mut at, length) => {
                 let piece = length.min(FILE_PIECE) as usize;
-                match sendfile(&self.socket, &file, Some(&mut at), piece) {
+                match self.transport.send_file(&file, &mut at, piece) {
                     // Whoever cut the file off has access to the memory of this process, too.
                     Ok(0) => (Flow::Gone, 0),
                     Ok(n) => {

@@ -1,9 +1,7 @@
 //! One connection's turn: write, go on with the response, read, up to its next request; as far as it goes without waiting.
 
 use std::mem;
-use std::os::fd::AsFd;
 
-use rustix::fs::sendfile;
 use rustix::io::Errno;
 
 use super::core::Core;
@@ -73,9 +71,9 @@ impl<O: Observer> Core<O> {
         };
         // Either end must reach the client even if the application has forked: its child holds the socket, too.
         if breaks_off {
-            link.abort();
+            link.transport.abort();
         }
-        let _ = link.end();
+        let _ = link.transport.finish();
         self.clients.vacate(key);
         self.observer.connections(self.clients.len());
     }
@@ -122,12 +120,10 @@ impl<O: Observer> Core<O> {
                 } => {
                     let sent = match left {
                         0 => Ok(0),
-                        _ => sendfile(
-                            link.socket.as_fd(),
-                            &file,
-                            Some(&mut offset),
-                            left.min(FILE_PIECE) as usize,
-                        ),
+                        _ => {
+                            let piece = left.min(FILE_PIECE) as usize;
+                            link.transport.send_file(&file, &mut offset, piece)
+                        }
                     };
                     match sent {
                         Ok(0) => {
@@ -332,7 +328,7 @@ impl<O: Observer> Core<O> {
         self.cork.expect_others(false);
         for key in self.cork.release() {
             if let Some(client) = self.clients.get(key) {
-                client.link.push();
+                client.link.transport.push();
             }
         }
     }
@@ -345,7 +341,7 @@ impl<O: Observer> Core<O> {
         if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
-            link.reset_at_death(true);
+            link.transport.reset_at_death(true);
         }
         if link.deadline == NEVER || link.waiting != Phase::Done {
             link.waiting = Phase::Done;
@@ -355,7 +351,7 @@ impl<O: Observer> Core<O> {
     }
 
     fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
-        match link.watch(&self.epoll, key, write) {
+        match link.transport.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {
                 log::error!("could not watch a connection: {error}; closing it");

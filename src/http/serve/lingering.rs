@@ -71,7 +71,7 @@ impl Lingering {
 impl<O: Observer> Core<O> {
     /// The answer to a refused request was sent: drops what else the client sends.
     pub(super) fn linger(&mut self, key: u64, link: &mut Link) -> Option<Turn> {
-        if link.end().is_err() || link.eof {
+        if link.transport.finish().is_err() || link.eof {
             return Some(Turn::Close);
         }
         let total = match self.draining {

@@ -21,6 +21,7 @@ SETTINGS = {
     "hooks": None,
     "threads": 1,
     "access_format": "combined",
+    "prefix": "",
     "static": {},
     "max_requests": None,
     "max_requests_jitter": 0,

@@ -61,6 +61,8 @@ class Wsgi:
             "SCRIPT_NAME": "",
             "PATH_INFO": "/environ",
             "QUERY_STRING": "a=b&c=%20",
+            "RAW_URI": "/environ?a=b&c=%20",
+            "REQUEST_URI": "/environ?a=b&c=%20",
             "SERVER_NAME": "127.0.0.1",
             "SERVER_PORT": port,
             "SERVER_PROTOCOL": "HTTP/1.1",
@@ -111,6 +113,14 @@ class Wsgi:
 
     def test_the_path_is_decoded_once_to_latin_1(self):
         self.assertEqual(self.environ("/a%20b%2Fc%2541/%C3%A9")["PATH_INFO"], "/a b/c%41/\xc3\xa9")
+
+    def test_the_target_is_there_as_it_was_sent(self):
+        for target, path in [
+            ("/a%2Fb/c?d=%20", "/a/b/c"), ("/simple", "/simple"), ("/?", "/"), ("/%", "/%"), ("//a/../b", "//a/../b"),
+            ("http://other:81/a%2fb?q", "/a/b"), ("http://other", "/"),
+        ]:
+            environ = self.environ(target)
+            self.assertEqual((environ["RAW_URI"], environ["REQUEST_URI"], environ["PATH_INFO"]), (target, target, path))
 
     def test_a_path_keeps_its_double_slash(self):
         self.assertEqual(self.environ("//a//b/")["PATH_INFO"], "//a//b/")

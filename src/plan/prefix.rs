@@ -1,0 +1,65 @@
+//! `prefix`: the path below which an application is served.
+
+use super::Draft;
+use crate::config::Place;
+
+/// The variable that gunicorn takes the prefix from.
+const VARIABLE: &str = "SCRIPT_NAME";
+
+impl Draft<'_> {
+    /// The prefix, empty for none: the key, or the variable in `env`.
+    pub(super) fn prefix(&self) -> Result<String, Place> {
+        let variable = self.written.env.iter();
+        let variable = variable
+            .into_iter()
+            .find(|(name, _)| name.get_ref() == VARIABLE);
+        if let Some(prefix) = &self.written.prefix {
+            if let Some((name, value)) = variable
+                && **value != **prefix
+            {
+                let message = format!(
+                    "env: {VARIABLE} is {value:?}, but `prefix` is {:?} (remove one of them)",
+                    **prefix
+                );
+                return Err(Place::at(name.span(), message));
+            }
+            return match wrong(prefix) {
+                Some(why) => Err(prefix.wrong(format!("prefix: {why}"))),
+                None => Ok(prefix.to_string()),
+            };
+        }
+        match variable {
+            // As in CGI: an application at the root.
+            None => Ok(String::new()),
+            Some((_, value)) if value.is_empty() => Ok(String::new()),
+            Some((name, value)) => match wrong(value) {
+                Some(why) => Err(Place::at(name.span(), format!("env: {VARIABLE}: {why}"))),
+                None => Ok(value.clone()),
+            },
+        }
+    }
+}
+
+/// What is wrong with a prefix.
+fn wrong(prefix: &str) -> Option<String> {
+    let bare = prefix.trim_matches('/');
+    let hint = match bare {
+        "" => "an application at the root needs none: remove the key".to_owned(),
+        bare => format!("write \"/{bare}\""),
+    };
+    if bare.is_empty()
+        || !prefix.starts_with('/')
+        || prefix.starts_with("//")
+        || prefix.ends_with('/')
+    {
+        return Some(format!(
+            "must begin with one \"/\" and not end with one, not {prefix:?} ({hint})"
+        ));
+    }
+    if prefix.contains(['?', '#', '%']) || prefix.chars().any(char::is_control) {
+        return Some(format!(
+            "must be a path without \"?\", \"#\", \"%\" and control characters, not {prefix:?} (write characters as they are, not encoded)"
+        ));
+    }
+    None
+}

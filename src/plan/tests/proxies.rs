@@ -1,0 +1,59 @@
+//! Keys about what is in front of an app.
+
+use super::*;
+
+/// The settings of a WSGI app with these lines.
+fn settings(lines: &str) -> Result<Settings, String> {
+    let plan = plan_as(
+        (0, 0),
+        &format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\n{lines}"),
+    )?;
+    Ok(Settings::parse(&plan.apps["w"].launch.env[env::WSGI]).expect("what a worker reads"))
+}
+
+#[track_caller]
+fn refused(lines: &str, expected: &str) {
+    let error = settings(lines).expect_err(lines);
+    assert!(
+        error.starts_with(&format!("app.toml:{expected}")),
+        "{error}\nnot {expected}"
+    );
+}
+
+#[test]
+fn a_prefix_is_a_path_that_does_not_end_with_a_slash() {
+    for (lines, prefix) in [
+        ("", ""),
+        ("prefix = '/shop'", "/shop"),
+        ("prefix = '/a b/größe'", "/a b/größe"),
+        ("env = { SCRIPT_NAME = '/shop' }", "/shop"),
+        ("env = { SCRIPT_NAME = '' }", ""),
+        ("env = { SCRIPT_NAME = '/a' }\nprefix = '/a'", "/a"),
+    ] {
+        assert_eq!(settings(lines).expect(lines).prefix, prefix, "{lines}");
+    }
+    for (prefix, hint) in [
+        ("shop", "write \"/shop\""),
+        ("/shop/", "write \"/shop\""),
+        ("//shop", "write \"/shop\""),
+        ("/", "remove the key"),
+        ("", "remove the key"),
+        ("/a%20b", "not encoded"),
+        ("/a?b", "without \"?\""),
+        ("/a\\nb", "control characters"),
+    ] {
+        let error = settings(&format!("prefix = \"{prefix}\"")).expect_err(prefix);
+        assert!(
+            error.starts_with("app.toml:4:10: prefix: must b") && error.contains(hint),
+            "{error}"
+        );
+    }
+    refused(
+        "env = { SCRIPT_NAME = '/shop/' }",
+        "4:9: env: SCRIPT_NAME: must begin with one \"/\" and not end with one, not \"/shop/\" (write \"/shop\")",
+    );
+    refused(
+        "prefix = '/a'\nenv = { SCRIPT_NAME = '/b' }",
+        "5:9: env: SCRIPT_NAME is \"/b\", but `prefix` is \"/a\" (remove one of them)",
+    );
+}
