@@ -88,6 +88,8 @@ tables! {
         access_log: AccessLog = (none "none"), Reload, only Wsgi;
         /// The form of a line of the access log: "combined", "json", or a text with names of fields in braces.
         access_format: String = "combined", Reload, only Wsgi;
+        /// Give each request a name, which the application gets in HTTP_X_REQUEST_ID and the response has in X-Request-ID.
+        request_id: bool = false, Reload, only Wsgi;
         /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.

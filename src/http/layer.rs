@@ -13,12 +13,16 @@ use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
 
 pub mod access_log;
+mod request_id;
 
 use access_log::AccessLog;
+use request_id::RequestId;
 
 /// What the layers of a server are made of.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Requests have names.
+    pub request_id: bool,
     /// The access log.
     pub access_log: Option<access_log::Options>,
 }
@@ -26,6 +30,7 @@ pub struct Options {
 /// The layers of a server with these options, in the order in which they see a request.
 pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
     let mut layers: Vec<Arc<dyn Layer>> = Vec::new();
+    layers.extend(options.request_id.then(RequestId::layer));
     layers.extend(options.access_log.map(AccessLog::layer));
     layers
 }

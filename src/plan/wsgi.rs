@@ -48,6 +48,7 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
+            request_id: *app.request_id,
             access_format: self.access_format()?,
             prefix: self.prefix()?,
             static_files: self.static_files()?,

@@ -146,6 +146,11 @@ impl<'py> Environs<'py> {
         if let Some(authority) = request.authority() {
             environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, authority))?;
         }
+        if let Some(facts) = request.facts()
+            && let Some(id) = &facts.request_id
+        {
+            environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), PyString::new(py, id))?;
+        }
         Ok(environ)
     }
 

@@ -52,6 +52,7 @@ pub(crate) fn layers(
         })
     });
     Ok(layer::Options {
+        request_id: settings.request_id,
         access_log: access_log.transpose()?,
     })
 }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// Each request has a name.
+    pub request_id: bool,
     /// The form of a line of the access log; see [`crate::access_format`].
     pub access_format: String,
     /// The path below which the application is served, empty for none.
@@ -112,6 +114,7 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            request_id: true,
             access_format: "{status}".into(),
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),

@@ -249,6 +249,23 @@ class Logs(Life):
         self.assertEqual((good["worker"], good["generation"]), (int(slot), 1))
         self.assertEqual((bad["request"], bad["status"], bad["path"]), ("POST /up?x HTTP/1.1", 413, "/up"))
 
+    @both_kinds
+    def test_a_request_has_the_same_name_for_client_application_and_log(self, preload):
+        log = self.folder / f"log-{preload}"
+        options = {"access_log": str(log), "access_format": "{request_id} {path}", "request_id": True}
+        server = self.launch(preload=preload, wsgi="apps:named", **options).ready()
+        names = []
+        for forged in ({}, {"X-Request-ID": "forged"}):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+            self.addCleanup(connection.close)
+            connection.request("GET", "/", headers=forged)
+            response = connection.getresponse()
+            names.append(response.getheader("X-Request-ID"))
+            self.assertRegex(names[-1], r"^[0-9a-f]{32}$")
+            self.assertEqual(response.read().decode(), names[-1])
+        server.finish()
+        self.assertEqual(log.read_text().splitlines(), [f"{name} /" for name in names])
+
     def test_an_access_log_that_goes_to_syslog(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
             syslog.bind(str(self.folder / "log"))
