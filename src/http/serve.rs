@@ -168,6 +168,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
+            let now = self.core.now;
+            self.core.refusals.tell_rest(now);
             self.core.layers.flush();
         }
         Ok(())

@@ -1,4 +1,5 @@
-//! Why requests are refused, for the operator: one line a second at most, as anybody can cause refusals.
+//! Why requests are refused, for the operator: one line a second, and a few at once, as anybody can cause refusals. Those that a key
+//! of the configuration has caused are counted apart, so that scanners do not hide them.
 
 use super::client::Client;
 use crate::layer::access_log::escape::shown;
@@ -6,16 +7,28 @@ use crate::message::request::Request;
 use crate::proto::reject::Reject;
 use crate::serve::timers::Instant;
 
-/// The time between two lines, in nanoseconds.
+/// The time in which one more line may come, in nanoseconds.
 const PAUSE: Instant = 1_000_000_000;
+/// So many lines may come at once after a while without any.
+const BURST: Instant = 5;
 /// The most bytes of a request line that are shown.
 const LINE: usize = 200;
 
-/// When the next line may come.
+/// What was said of refusals.
 #[derive(Default)]
 pub(super) struct Refusals {
-    next: Instant,
-    /// Refusals since the last line.
+    /// Because of a key.
+    keys: Rate,
+    /// For other reasons.
+    others: Rate,
+}
+
+/// How many lines may come.
+#[derive(Default)]
+struct Rate {
+    /// When all that was said would have been due, at one line for each [`PAUSE`].
+    due: Instant,
+    /// Refusals of which nothing was said.
     more: u64,
 }
 
@@ -26,17 +39,54 @@ impl Refusals {
         if !reject.is_of_client() {
             return;
         }
-        if now < self.next {
-            self.more += 1;
+        let rate = match reject.raise {
+            Some(_) => &mut self.keys,
+            None => &mut self.others,
+        };
+        if !rate.take(now) {
             return;
         }
-        self.next = now + PAUSE;
-        let line = line(client, reject, std::mem::take(&mut self.more));
+        let line = line(client, reject, std::mem::take(&mut rate.more));
         match reject.raise {
             Some(_) => log::warn!("{line}"),
             // Nothing on this side can be changed about it.
             None => log::info!("{line}"),
         }
+    }
+
+    /// Counts those of which nothing was said, as soon as that may be.
+    #[inline(always)]
+    pub fn tell_rest(&mut self, now: Instant) {
+        if self.keys.more | self.others.more > 0 {
+            self.count(now);
+        }
+    }
+
+    #[cold]
+    fn count(&mut self, now: Instant) {
+        for rate in [&mut self.keys, &mut self.others] {
+            if rate.more > 0 && rate.may_speak(now) {
+                rate.take(now);
+                let more = std::mem::take(&mut rate.more);
+                log::info!("refused {more} more requests since the last line about a refusal");
+            }
+        }
+    }
+}
+
+impl Rate {
+    fn may_speak(&self, now: Instant) -> bool {
+        self.due <= now + (BURST - 1) * PAUSE
+    }
+
+    /// Whether a line may come; if not, it is counted.
+    fn take(&mut self, now: Instant) -> bool {
+        if !self.may_speak(now) {
+            self.more += 1;
+            return false;
+        }
+        self.due = self.due.max(now) + PAUSE;
+        true
     }
 }
 
@@ -133,18 +183,30 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_line_a_second_and_the_next_one_counts_the_others() {
+    fn a_few_lines_come_at_once_and_then_one_a_second_which_counts_the_others() {
         let (client, reject) = refused(b"\0", None);
         let mut refusals = Refusals::default();
+        for _ in 0..BURST {
+            refusals.tell(PAUSE, &client, reject);
+            assert_eq!(refusals.others.more, 0);
+        }
         for (now, more) in [
-            (5, 0),
-            (6, 1),
-            (PAUSE + 4, 2),
-            (PAUSE + 5, 0),
+            (PAUSE, 1),
+            (2 * PAUSE - 1, 2),
+            (2 * PAUSE, 0),
             (2 * PAUSE, 1),
         ] {
             refusals.tell(now, &client, reject);
-            assert_eq!(refusals.more, more, "{now}");
+            assert_eq!(refusals.others.more, more, "{now}");
         }
+        // Of another kind.
+        let (client, reject) = refused(&[b'a'; 200], None);
+        refusals.tell(2 * PAUSE, &client, reject);
+        assert_eq!((refusals.keys.more, refusals.others.more), (0, 1));
+        refusals.tell_rest(3 * PAUSE - 1);
+        assert_eq!(refusals.others.more, 1);
+        refusals.tell_rest(3 * PAUSE);
+        assert_eq!(refusals.others.more, 0);
+        assert!(!refusals.others.may_speak(3 * PAUSE));
     }
 }
