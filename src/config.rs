@@ -14,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unknown;
 mod value;
 
 pub use diagnostic::{Diagnostic, Place};

@@ -13,6 +13,7 @@ use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Re
 use crate::supervisor::{Policy, Readiness};
 
 mod access_format;
+mod callable;
 mod check;
 mod command;
 pub mod control;

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::unknown;
+
 /// An error at a position of the file, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -100,14 +102,21 @@ fn floor(text: &str, at: usize) -> usize {
 pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
     let path = error.span().and_then(|span| path_to(text, &span));
     let path = path.unwrap_or_default();
-    let (key, message) = match unknown_key(error.message()) {
+    let written = error.span().and_then(|span| text.get(span));
+    let (key, message) = match unknown::explain(error.message()) {
         Some((unknown, message)) => {
             let known = path.iter().position(|key| *key == unknown);
             (key(&path[..known.unwrap_or(path.len())]), message)
         }
+        None if error.message() == "duplicate key" => {
+            let written = written.unwrap_or_default();
+            (None, format!("{written} stands twice (remove one)"))
+        }
         None => {
             let name = path.last().cloned();
-            (key(&path).or(name), in_words_of_toml(error.message()))
+            let key = key(&path).or(name);
+            let message = in_words_of_toml(error.message(), key.as_deref(), written);
+            (key, message)
         }
     };
     Place {
@@ -157,8 +166,8 @@ fn find(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
     })
 }
 
-/// Replaces serde's type names by terms of TOML.
-fn in_words_of_toml(message: &str) -> String {
+/// Replaces serde's type names by terms of TOML, and says what to write. `written` is the value as it is written.
+fn in_words_of_toml(message: &str, key: Option<&str>, written: Option<&str>) -> String {
     let found = |found: &str| match found {
         "sequence" => "a list".to_owned(),
         "map" => "a table".to_owned(),
@@ -173,12 +182,30 @@ fn in_words_of_toml(message: &str) -> String {
     }
     let parts = |start| message.strip_prefix(start)?.split_once(", expected ");
     if let Some((what, expected)) = parts("invalid type: ") {
+        let text = what
+            .strip_prefix("string \"")
+            .and_then(|text| text.strip_suffix('"'));
+        let quoted = || match (what, written) {
+            ("sequence" | "map", _) | (_, None) => "write it in quotes".to_owned(),
+            (what, _) if what.starts_with("boolean") => "write \"…\"".to_owned(),
+            (_, Some(written)) => format!("write it in quotes: \"{written}\""),
+        };
         let (expected, hint) = match expected {
-            "a sequence" => ("a list", " (write [\"…\"])"),
-            "a string" => ("a string", " (write it in quotes)"),
-            "path string" => ("a path", " (write it in quotes)"),
-            "a map" | "a table" => ("a table", " (write { KEY = VALUE })"),
-            other => (other, ""),
+            "a sequence" => ("a list", format!("write {}", list(text))),
+            "a string" => ("a string", quoted()),
+            "path string" => ("a path", quoted()),
+            "a map" | "a table" => ("a table", format!("write {}", table(key))),
+            "a boolean" => ("a boolean", "write true or false".to_owned()),
+            other => match text.filter(|text| text.parse::<i64>().is_ok()) {
+                Some(number) if other.contains("number") => {
+                    (other, format!("write {number}, without quotes"))
+                }
+                _ => (other, String::new()),
+            },
+        };
+        let hint = match hint.is_empty() {
+            true => hint,
+            false => format!(" ({hint})"),
         };
         return format!("must be {expected}, not {}{hint}", found(what));
     }
@@ -188,21 +215,22 @@ fn in_words_of_toml(message: &str) -> String {
     message.replace('\n', "; ")
 }
 
-/// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggest the nearest key instead. Also returns the key.
-fn unknown_key(message: &str) -> Option<(&str, String)> {
-    let rest = message.strip_prefix("unknown field `")?;
-    let (key, rest) = rest.split_once('`')?;
-    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-    let (score, nearest) = known
-        .iter()
-        .map(|name| (strsim::jaro_winkler(key, name), name))
-        .max_by(|a, b| a.0.total_cmp(&b.0))?;
-    let message = if key == "asgi" {
-        "unknown key `asgi`: preforkd serves WSGI applications; for an ASGI application, run its server (for example command = [\"uvicorn\", \"--fd\", \"{fd}\", \"MODULE:APP\"] and ready = \"2s\")".to_owned()
-    } else if score > 0.75 {
-        format!("unknown key `{key}`; did you mean `{nearest}`?")
-    } else {
-        format!("unknown key `{key}`; known here: {}", known.join(", "))
-    };
-    Some((key, message))
+/// A list of the words of a string.
+fn list(text: Option<&str>) -> String {
+    let words: Vec<_> = text.map_or_else(Vec::new, |text| text.split_whitespace().collect());
+    match words.is_empty() {
+        true => "[\"…\"]".to_owned(),
+        false => format!("[\"{}\"]", words.join("\", \"")),
+    }
+}
+
+/// An example of the table that a key has.
+fn table(key: Option<&str>) -> &'static str {
+    match key {
+        Some("env") => "{ NAME = \"VALUE\" }",
+        Some("static") => "{ \"/static/\" = \"FOLDER\" }",
+        Some("reload.check") => "{ path = \"/health\" }",
+        Some("give_up") => "{ crashes = 5, within = \"1m\" }",
+        _ => "{ KEY = VALUE }",
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
@@ -94,6 +95,8 @@ tables! {
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.
         hooks: String = (none "none"), Reload, only Wsgi;
+        /// The proxies that may say which client they ask for, and with which URL.
+        trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders to serve below a prefix of the URL, without entering Python.

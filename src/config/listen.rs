@@ -1,7 +1,7 @@
 //! An entry of `listen`: an address, or a table with an address and how to bind it.
 
 use std::fmt;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::de::value::MapAccessDeserializer;
@@ -11,6 +11,8 @@ use serde::ser::{self, Serialize, Serializer};
 use super::keys::Listen;
 use super::table::Value;
 use super::value::Typed;
+
+mod hint;
 
 /// The address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +43,10 @@ fn address(text: &str) -> Result<Address, String> {
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
             "" => Err("\"unix:\" needs a path (write for example \"unix:/run/web.sock\")".into()),
+            path if path.starts_with('@') => Err(format!(
+                "\"{text}\" names an abstract socket, to which every user of this host can connect (write a path: \"unix:/run/{}\", or \"unix:./{path}\" for a file)",
+                path.trim_start_matches('@')
+            )),
             path => Ok(Address::Unix(path.into())),
         };
     }
@@ -60,30 +66,10 @@ fn address(text: &str) -> Result<Address, String> {
     if let Ok(address) = text.parse() {
         return Ok(Address::Tcp(address));
     }
-    let hint = hint(text);
+    let hint = hint::hint(text);
     Err(format!(
         "\"{text}\" is not an address to listen on ({hint})"
     ))
-}
-
-/// What to write instead of something that is not an address.
-fn hint(text: &str) -> String {
-    let usual = "write \"127.0.0.1:8000\", \"[::1]:8000\", \"unix:/run/web.sock\" or \"fd:NAME\"";
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return usual.into();
-    };
-    if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
-        return usual.into();
-    }
-    if port.parse::<u16>().is_err() {
-        return "a port is a number from 1 to 65535".into();
-    }
-    match host {
-        "" | "*" => format!("write \"0.0.0.0:{port}\" for every IPv4 address of this host"),
-        "localhost" => format!("write \"127.0.0.1:{port}\""),
-        host if host.parse::<Ipv6Addr>().is_ok() => format!("write \"[{host}]:{port}\""),
-        _ => usual.into(),
-    }
 }
 
 impl<'de> Deserialize<'de> for Address {

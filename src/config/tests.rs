@@ -84,12 +84,12 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[app.w]\nlisten = \"127.0.0.1:80\"",
             "2:10: listen: must be a list, not the string \"127.0.0.1:80\"",
-            "(write [\"…\"])",
+            "(write [\"127.0.0.1:80\"])",
         ),
         (
             "[app.w.reload]\ncheck = \"/health\"",
             "2:9: reload.check: must be a table, not the string \"/health\"",
-            "(write { KEY = VALUE })",
+            "(write { path = \"/health\" })",
         ),
         (
             "[app]\nw = 4",
@@ -114,7 +114,7 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[app.w]\nthreads = \"4\"",
             "2:11: threads: must be a number from 1 to 1000, not the string \"4\"",
-            "",
+            "(write 4, without quotes)",
         ),
         (
             "[app.w]\nthreads = 1001",
@@ -129,12 +129,12 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[app.w]\numask = 22",
             "2:9: umask: must be a string, not the number 22",
-            "(write it in quotes)",
+            "(write it in quotes: \"22\")",
         ),
         (
             "[app.w]\nchdir = 22",
             "2:9: chdir: must be a path, not the number 22",
-            "(write it in quotes)",
+            "(write it in quotes: \"22\")",
         ),
         (
             "[app.w]\nenv = []",
@@ -219,7 +219,7 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[app.w]\nlisten = [\"example.org:80\"]",
             "2:11: listen: \"example.org:80\" is not an address",
-            "fd:NAME",
+            "looks up no names; write the address of example.org",
         ),
         (
             "[app.w]\nlisten = [{ address = \"x\" }]",
@@ -303,11 +303,137 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "99999999999999999999\n",
         ),
         ("[app.w", "1:7: unclosed table", ""),
+        (
+            "[app.w]\ncommand = \"celery -A x\"",
+            "2:11: command: must be a list",
+            "(write [\"celery\", \"-A\", \"x\"])",
+        ),
+        (
+            "[app.w]\naccess_log = true",
+            "2:14: access_log: must be a path, not the boolean true",
+            "(write \"…\")",
+        ),
+        (
+            "[app.w]\npreload = \"yes\"",
+            "2:11: preload: must be a boolean",
+            "(write true or false)",
+        ),
+        (
+            "[app.w]\nworkers = \"4\"",
+            "2:11: workers: must be a number",
+            "(write 4, without quotes)",
+        ),
+        (
+            "[app.w]\ntimeout = \"30\"",
+            "2:11: timeout: \"30\" has no unit",
+            "\"30s\"",
+        ),
+        (
+            "[app.w]\nstatic = []",
+            "2:10: static: must be a table",
+            "(write { \"/static/\" = \"FOLDER\" })",
+        ),
+        (
+            "[app.w]\nPreload = true",
+            "2:1: unknown key `Preload`",
+            "did you mean `preload`?",
+        ),
+        (
+            "[app.w]\nmax-body = true",
+            "2:1: unknown key `max-body`",
+            "did you mean `max_body`?",
+        ),
+        (
+            "[app.w]\nbind = \"x\"",
+            "2:1: unknown key `bind`",
+            "did you mean `listen`?",
+        ),
+        (
+            "[app.w]\nharakiri = 30",
+            "2:1: unknown key `harakiri`",
+            "did you mean `timeout`?",
+        ),
+        (
+            "[app.w]\npidfile = \"x\"",
+            "2:1: unknown key `pidfile`",
+            "write `pid_file` in the table [master]",
+        ),
+        (
+            "bind = \"x\"",
+            "1:1: unknown key `bind`",
+            "write `listen` in the table [app.NAME]",
+        ),
+        (
+            "[app.w.reload]\nsurge = 1\nworkers = 4",
+            "3:1: unknown key `workers`",
+            "write `workers` in the table [app.NAME]",
+        ),
+        (
+            "[app.w]\nlisten = [{ address = \"unix:x\", user = \"www\" }]",
+            "2:33: listen: unknown key `user`",
+            "did you mean `owner`?",
+        ),
+        (
+            "[web]\nwsgi = \"x\"",
+            "1:2: unknown key `web`",
+            "(an app is a table [app.NAME])",
+        ),
+        (
+            "[app.w]\nwsgi = \"a:b\"\nwsgi = \"c:d\"",
+            "3:1: wsgi stands twice",
+            "(remove one)",
+        ),
     ];
     for (text, place, hint) in cases {
         let shown = shown(text);
         assert!(shown.starts_with(&format!("app.toml:{place}")), "{shown}");
         assert!(shown.contains(hint), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_no_address_is_answered_with_one() {
+    for (written, hint) in [
+        ("http://127.0.0.1:8000/", "write \"127.0.0.1:8000\")"),
+        ("tcp://[::1]:8000", "write \"[::1]:8000\")"),
+        ("https://127.0.0.1:8443", "TLS is for a server in front"),
+        ("ftp://x", "\"fd:NAME\""),
+        (
+            " 127.0.0.1:8000",
+            "write \"127.0.0.1:8000\", without spaces",
+        ),
+        ("/run/web.sock", "write \"unix:/run/web.sock\""),
+        ("./web", "write \"unix:./web\""),
+        ("web.sock", "write \"unix:web.sock\""),
+        ("unix:@web", "\"unix:/run/web\""),
+        ("8000", "write \"127.0.0.1:8000\""),
+        ("80000", "from 1 to 65535, not \"80000\""),
+        ("127.0.0.1", "\"127.0.0.1:8000\""),
+        ("::1", "\"[::1]:8000\""),
+        ("::", "\"[::]:8000\""),
+        ("[::]", "\"[::]:8000\""),
+        ("localhost", "\"127.0.0.1:8000\""),
+        ("::1:8000", "write \"[::1]:8000\""),
+        ("::1:21335", "write \"[::1]:21335\""),
+        ("*:80", "write \"0.0.0.0:80\""),
+        ("0:80", "write \"0.0.0.0:80\""),
+        ("127.0.0.1:http", "from 1 to 65535, not \"http\""),
+        ("127.0.0.1:-1", "from 1 to 65535, not \"-1\""),
+        ("127.0.0.1:", "from 1 to 65535, not \"\""),
+        ("[::1]:65536", "from 1 to 65535, not \"65536\""),
+        ("[fe80::1%eth0]:80", "the number of an interface"),
+        (
+            "256.1.1.1:80",
+            "256.1.1.1 is no IPv4 address: each of its numbers is at most 255",
+        ),
+        ("a b:80", "\"fd:NAME\""),
+        ("", "\"fd:NAME\""),
+    ] {
+        let shown = shown(&format!("[app.w]\nlisten = [{written:?}]"));
+        assert!(
+            shown.contains(hint) && shown.contains(&format!("{written:?}")),
+            "{shown}"
+        );
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) fn time(text: &str) -> Result<Duration, String> {
         Ok(time) if time.is_zero() => Err(format!("must be longer than zero, not \"{text}\"")),
         Ok(time) if time > MAX_TIME => Err(format!("must be a year at most, not \"{text}\"")),
         Ok(time) => Ok(time),
+        Err(_) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => Err(
+            format!("\"{text}\" has no unit (write for example \"{text}s\" or \"{text}ms\")"),
+        ),
         Err(_) => Err(format!(
             "\"{text}\" is not a time (write for example \"250ms\", \"30s\" or \"1h30m\")"
         )),

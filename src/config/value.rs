@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
 
 use super::{Range, units};
@@ -107,6 +108,9 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
+            number if number.parse::<u32>().is_ok() => Err(E::custom(format!(
+                "must be a number, not \"{number}\" (write {number}, without quotes)"
+            ))),
             _ => Err(E::custom(format!(
                 "must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
@@ -201,6 +205,7 @@ typed! {
     String: "string",
     bool: "boolean",
     PathBuf: "path",
+    Proxy: "network",
     AccessLog: "path, \"-\" or \"syslog:ADDRESS\"",
     UserName: "user",
     GroupName: "group",

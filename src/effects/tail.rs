@@ -165,20 +165,48 @@ impl Tail {
     pub fn last_output(&self) -> Option<String> {
         let bytes: Vec<u8> = self.last.iter().copied().collect();
         let text = String::from_utf8_lossy(&bytes);
-        let mut lines: Vec<String> = text
+        let lines: Vec<String> = text
             .lines()
-            .rev()
-            .map(|line| clean(line.trim(), usize::MAX))
-            // Python underlines the place of an error.
-            .filter(|line| !line.chars().all(|c| "^~ ".contains(c)))
-            .take(LINES)
+            .filter_map(|line| quotable(clean(line.trim(), usize::MAX)))
             .collect();
-        lines.reverse();
-        let output = lines.join(" | ");
+        let from = innermost_frames(&lines).unwrap_or(lines.len().saturating_sub(LINES));
+        let to = lines.len().min(from + LINES);
+        let output = lines[from..to].join(" | ");
         let surplus = output.chars().count().saturating_sub(MAX_QUOTE);
         let output: String = output.chars().skip(surplus).collect();
         let cut = if surplus > 0 { "…" } else { "" };
         (!output.is_empty()).then(|| format!("{cut}{output}"))
+    }
+}
+
+/// Where the stack of the thread begins in which Python died: faulthandler(3py) shows the innermost frames first.
+fn innermost_frames(lines: &[String]) -> Option<usize> {
+    let fatal = |line: &String| line.starts_with("Fatal Python error: ");
+    let error = lines.iter().rposition(fatal)?;
+    let thread = |line: &String| line.starts_with("Current thread ");
+    let stack = lines[error..].iter().position(thread)?;
+    Some(error + stack + 1)
+}
+
+/// What of a line is worth to be quoted: not what a worker says at each start, nor who says it, as the line around the quote does.
+fn quotable(line: String) -> Option<String> {
+    // Python underlines the place of an error.
+    if line.chars().all(|c| "^~ ".contains(c)) {
+        return None;
+    }
+    let Some((head, message)) = line.split_once(": ") else {
+        return Some(line);
+    };
+    let (start, who) = head.split_at(head.find("app=").unwrap_or(0));
+    let mut words = who.split(' ');
+    let is_ours = ["app=", "worker=", "gen=", "pid="]
+        .iter()
+        .all(|key| words.next().is_some_and(|word| word.starts_with(key)))
+        && words.next().is_none();
+    match is_ours {
+        true if start.contains(" INFO ") || start == "<6>" => None,
+        true => Some(message.to_owned()),
+        false => Some(line),
     }
 }
 
@@ -220,6 +248,41 @@ mod tests {
             "{output}"
         );
         assert_eq!(output.chars().count(), MAX_QUOTE + 1);
+    }
+
+    #[test]
+    fn lines_of_a_worker_of_ours_are_quoted_without_what_is_known() {
+        for (info, error) in [
+            (
+                "2026-01-02T03:04:05.678Z INFO  app=web worker=0 gen=1 pid=7: Python 3.11.7, /usr/bin/python3",
+                "2026-01-02T03:04:05.679Z ERROR app=web worker=template gen=1 pid=7: web:app is: a class",
+            ),
+            (
+                "<6>app=web worker=0 gen=1 pid=7: Python 3.11.7, /usr/bin/python3",
+                "<3>app=web worker=0 gen=1 pid=7: web:app is: a class",
+            ),
+        ] {
+            let (_, output) = read_all(&[format!("{info}\n{error}\n").as_bytes()]);
+            assert_eq!(output.as_deref(), Some("web:app is: a class"));
+            assert_eq!(read_all(&[info.as_bytes()]).1, None);
+        }
+        let other = "the app=a said: x\nkey: value";
+        let (_, output) = read_all(&[other.as_bytes()]);
+        assert_eq!(output.as_deref(), Some("the app=a said: x | key: value"));
+    }
+
+    #[test]
+    fn of_a_fatal_error_the_innermost_frames_are_quoted() {
+        let dump = "before\nFatal Python error: Aborted\n\nThread 0x1 (most recent call first):\n  File \"other.py\", line 1 in wait\n\n\
+                    Current thread 0x2 (most recent call first):\n  File \"a.py\", line 1 in f\n  File \"b.py\", line 2 in g\n  \
+                    File \"c.py\", line 3 in h\n  File \"d.py\", line 4 in i\n";
+        let (_, output) = read_all(&[dump.as_bytes()]);
+        assert_eq!(
+            output.as_deref(),
+            Some(
+                "File \"a.py\", line 1 in f | File \"b.py\", line 2 in g | File \"c.py\", line 3 in h"
+            )
+        );
     }
 
     #[test]

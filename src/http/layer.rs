@@ -9,18 +9,23 @@ use std::sync::Arc;
 use crate::message::facts::Facts;
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
 
 pub mod access_log;
+mod client_address;
 mod request_id;
 
 use access_log::AccessLog;
+use client_address::ClientAddress;
 use request_id::RequestId;
 
 /// What the layers of a server are made of.
 #[derive(Debug, Default)]
 pub struct Options {
+    /// Who may say for whom it asks.
+    pub trusted_proxies: TrustedProxies,
     /// Requests have names.
     pub request_id: bool,
     /// The access log.
@@ -29,7 +34,7 @@ pub struct Options {
 
 /// The layers of a server with these options, in the order in which they see a request.
 pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
-    let mut layers: Vec<Arc<dyn Layer>> = Vec::new();
+    let mut layers = vec![ClientAddress::layer(options.trusted_proxies)];
     layers.extend(options.request_id.then(RequestId::layer));
     layers.extend(options.access_log.map(AccessLog::layer));
     layers
@@ -110,9 +115,9 @@ pub struct Ended<'a> {
     pub status: u16,
     /// The bytes of the body that were written.
     pub bytes: u64,
-    /// From the start of the request to the end of the response.
+    /// Microseconds from when the request had come whole to the end of the response.
     pub microseconds: u64,
-    /// Microseconds that the request waited for its start after it had come whole.
+    /// Those of them for which the request waited for a thread.
     pub waited: u64,
 }
 

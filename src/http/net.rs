@@ -3,3 +3,4 @@
 pub mod descriptors;
 pub(crate) mod listener;
 pub(crate) mod transport;
+pub(crate) mod trusted;

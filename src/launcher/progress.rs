@@ -40,6 +40,8 @@ pub struct Attempts {
     program: String,
     chdir: String,
     uid: Option<u32>,
+    /// The name of the user, as the environment has it.
+    user: Option<String>,
 }
 
 impl Launching {
@@ -108,20 +110,43 @@ impl Attempts {
             program: process.program.to_string_lossy().into_owned(),
             chdir: process.chdir.to_string_lossy().into_owned(),
             uid: process.user.map(|(uid, ..)| uid),
+            user: process.env.iter().find_map(|variable| {
+                let name = variable.to_str().ok()?.strip_prefix("USER=")?;
+                Some(name.to_owned())
+            }),
         }
     }
 
     fn failed(&self, stage: Option<Stage>, reason: Errno) -> String {
-        let user = self.uid.map_or(String::new(), |uid| format!(" {uid}"));
+        let user = match (self.uid, &self.user) {
+            (None, _) => "the master's user".to_owned(),
+            (Some(uid), None) => format!("user {uid}"),
+            (Some(uid), Some(name)) => format!("user {name} ({uid})"),
+        };
         let what = match stage {
             Some(Stage::Session) => "create a session".to_owned(),
             Some(Stage::Descriptors) => "pass the descriptors".to_owned(),
-            Some(Stage::Group) => format!("take the groups of user{user}"),
-            Some(Stage::User) => format!("become user{user}"),
-            Some(Stage::Chdir) => format!("change to the directory {}", self.chdir),
-            Some(Stage::Exec) | None => format!("execute {}", self.program),
+            Some(Stage::Group) => format!("take the groups of {user}"),
+            Some(Stage::User) => format!("become {user}"),
+            Some(Stage::Chdir) => format!("change to the directory {} as {user}", self.chdir),
+            Some(Stage::Exec) | None => format!("execute {} as {user}", self.program),
         };
-        format!("cannot {what}: {}", reason.desc())
+        let hint = match (stage, reason) {
+            (Some(Stage::Chdir), Errno::EACCES) => {
+                " (the user needs permission to enter it and each folder above it)"
+            }
+            (Some(Stage::Exec) | None, Errno::EACCES) => {
+                " (the user needs permission to execute it and to enter each folder above it, and its file system must allow to execute files)"
+            }
+            (Some(Stage::Exec) | None, Errno::ENOENT) => {
+                " (it, the program that its first line names, or its loader is missing)"
+            }
+            (Some(Stage::Exec) | None, Errno::ENOEXEC) => {
+                " (it is no program for this machine, nor a script that begins with \"#!\")"
+            }
+            _ => "",
+        };
+        format!("cannot {what}: {}{hint}", reason.desc())
     }
 }
 
@@ -184,17 +209,51 @@ mod tests {
             (
                 "/etc/passwd",
                 "/",
-                "cannot execute /etc/passwd: Permission denied",
+                "cannot execute /etc/passwd as the master's user: Permission denied (the user needs permission",
             ),
             (
                 "/bin/sleep",
                 "/none",
-                "cannot change to the directory /none: No such file or directory",
+                "cannot change to the directory /none as the master's user: No such file or directory",
             ),
         ] {
             let (pid, progress) = start(program, chdir);
-            assert_eq!(progress, Progress::Failed(reason.to_owned()));
+            let Progress::Failed(message) = progress else {
+                panic!("{progress:?}")
+            };
+            assert!(message.starts_with(reason), "{message}");
             waitpid(pid, None).expect("it is ours");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_program_and_the_user_and_says_what_to_do() {
+        let mut process = process("/srv/python", "/srv");
+        for (user, env, shown) in [
+            (None, c"USER=root", "as the master's user"),
+            (Some((33, 33, &[][..])), c"PATH=/bin", "as user 33"),
+            (Some((33, 33, &[][..])), c"USER=www", "as user www (33)"),
+        ] {
+            process.user = user;
+            process.env = vec![env.to_owned()];
+            let attempts = Attempts::of(&process);
+            for (reason, hint) in [
+                (Errno::EACCES, ": Permission denied (the user needs"),
+                (
+                    Errno::ENOENT,
+                    ": No such file or directory (it, the program",
+                ),
+                (Errno::ENOEXEC, ": Exec format error (it is no program"),
+                (Errno::EIO, ": I/O error"),
+            ] {
+                let message = attempts.failed(Some(Stage::Exec), reason);
+                let expected = format!("cannot execute /srv/python {shown}{hint}");
+                assert!(message.starts_with(&expected), "{message}");
+            }
+            let message = attempts.failed(Some(Stage::Chdir), Errno::EACCES);
+            let expected =
+                format!("cannot change to the directory /srv {shown}: Permission denied (");
+            assert!(message.starts_with(&expected), "{message}");
         }
     }
 
@@ -220,7 +279,8 @@ mod tests {
         assert_eq!(reported(running, &[]), Progress::Ended);
         assert_eq!(reported(running, &[&[EXECUTING]]), Progress::Executed);
         let failure = [&[Stage::Exec as u8][..], &13i32.to_ne_bytes()].concat();
-        let failed = Progress::Failed("cannot execute /bin/x: Permission denied".into());
+        let attempts = Attempts::of(&process("/bin/x", "/"));
+        let failed = Progress::Failed(attempts.failed(Some(Stage::Exec), Errno::EACCES));
         assert_eq!(reported(running, &[&[EXECUTING], &failure]), failed);
         assert_eq!(reported(running, &[&failure]), failed);
         let both = [&[EXECUTING], &failure[..]].concat();

@@ -259,7 +259,10 @@ impl<W: World> Master<W> {
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
-            format!("its first worker {death}"),
+            match death.starts_with("killed") {
+                true => format!("its first worker was {death}"),
+                false => format!("its first worker {death}"),
+            },
         ));
         for action in actions {
             self.perform(&child.app, action);

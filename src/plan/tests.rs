@@ -233,7 +233,27 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         ),
         (
             app(&format!("wsgi = 'a:b'\n{listen}\npython = 'x/python'")),
-            "4:10: python: there is no executable /srv/x/python",
+            "4:10: python: there is no executable file /srv/x/python",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\npython = 'site/.venv'")),
+            "4:10: python: there is no executable file /srv/site/.venv",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\npython = 'site'")),
+            "4:10: python: /srv/site is a folder (write the path of an interpreter)",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\npython = ''")),
+            "4:10: python: must be the path of an interpreter, not \"\"",
+        ),
+        (
+            app(&format!("wsgi = 'a:b'\n{listen}\npython = 'python2'")),
+            "4:10: python: there is no program \"python2\" in PATH, which is /bin:/usr/bin",
+        ),
+        (
+            app(&format!("wsgi = 'src/a.py:b'\n{listen}")),
+            "2:8: wsgi: must be \"MODULE:CALLABLE\", not \"src/a.py:b\" (write for example \"src.a:b\")",
         ),
         (
             app(&format!(

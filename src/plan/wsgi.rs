@@ -8,7 +8,7 @@ use preforkd_worker::env;
 use preforkd_worker::settings::Settings;
 
 use super::host::find_program;
-use super::{Draft, Launch, normal};
+use super::{Draft, Launch, callable, normal};
 use crate::config::{Address, Place, Value};
 
 /// The program for the interpreter: it loads the extension and runs it.
@@ -23,21 +23,7 @@ impl Draft<'_> {
         launch: &mut Launch,
     ) -> Result<bool, Place> {
         let app = self.written;
-        let well_formed = |name: &str| {
-            let parts = name.split_once(':');
-            parts.is_some_and(|(module, callable)| {
-                let is_call = callable.contains('(');
-                !module.is_empty()
-                    && !callable.is_empty()
-                    && is_call == callable.trim_end().ends_with(')')
-            })
-        };
-        if !well_formed(wsgi) {
-            return Err(wsgi.wrong(format!(
-                "wsgi: must be \"MODULE:CALLABLE\", not {:?} (write for example \"mysite.wsgi:application\", or \"mysite:create_app()\")",
-                **wsgi
-            )));
-        }
+        callable::check(wsgi).map_err(|complaint| wsgi.wrong(format!("wsgi: {complaint}")))?;
         if sockets.is_empty() {
             return Err(self.wrong(format!(
                 "[app.{}] has `wsgi`, but no listener (add for example listen = [\"127.0.0.1:8000\"])",
@@ -50,6 +36,7 @@ impl Draft<'_> {
             threads: app.threads.0,
             request_id: *app.request_id,
             access_format: self.access_format()?,
+            trusted_proxies: app.trusted_proxies.to_vec(),
             prefix: self.prefix()?,
             static_files: self.static_files()?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
@@ -140,16 +127,8 @@ impl Draft<'_> {
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
             let name = python.to_string_lossy();
-            let found = find_program(&name, self.folder, &path, self.host).ok_or_else(|| {
-                let place = if name.contains('/') {
-                    normal(&self.folder.join(&*name)).display().to_string()
-                } else {
-                    format!("{name} in PATH")
-                };
-                python.wrong(format!(
-                    "python: there is no executable {place} (write the path of an interpreter)"
-                ))
-            })?;
+            let found = find_program(&name, self.folder, &path, self.host)
+                .ok_or_else(|| python.wrong(self.no_interpreter(&name, &path)))?;
             // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
             return self
@@ -175,5 +154,28 @@ impl Draft<'_> {
         self.host
             .interpreter(&found, launch)
             .map_err(|message| self.wrong(message))
+    }
+
+    /// Why `python` names no interpreter.
+    fn no_interpreter(&self, name: &str, path: &str) -> String {
+        let place = normal(&self.folder.join(name));
+        let shown = place.display();
+        if name.is_empty() {
+            return "python: must be the path of an interpreter, not \"\" (write for example \".venv/bin/python\")".into();
+        }
+        if !name.contains('/') && !self.host.is_folder(&place) {
+            return format!(
+                "python: there is no program \"{name}\" in PATH, which is {path} (write the path of an interpreter)"
+            );
+        }
+        if self.host.is_folder(&place) {
+            let inside = place.join("bin/python");
+            let hint = match self.host.is_executable(&inside) {
+                true => format!("write the interpreter in it, \"{}\"", inside.display()),
+                false => "write the path of an interpreter".to_owned(),
+            };
+            return format!("python: {shown} is a folder ({hint})");
+        }
+        format!("python: there is no executable file {shown} (write the path of an interpreter)")
     }
 }

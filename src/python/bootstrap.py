@@ -1,6 +1,22 @@
 # Run by a worker as `python -c`: loads the extension module that PREFORKD_EXTENSION names and calls it.
+# Any Python must be able to read it, as far as to say that it is too old.
 import os
 import sys
+
+
+def unfit():
+    """Why this interpreter cannot load the extension; None if it can."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    implementation = sys.implementation.name if hasattr(sys, "implementation") else "python"
+    if sys.version_info < (3, 10):
+        why = "is Python " + version
+    elif implementation != "cpython":
+        why = "is " + implementation + " " + version
+    elif "t" in getattr(sys, "abiflags", ""):
+        why = "is a free-threaded build of Python " + version
+    else:
+        return None
+    return "python: %s %s, and preforkd needs CPython 3.10 or later with the global interpreter lock (write the path of another one: python = \"PATH\")" % (sys.executable, why)
 
 
 def patient(module):
@@ -27,7 +43,7 @@ def patient(module):
         new = io.TextIOWrapper(raw, old.encoding, old.errors, write_through=True)
         new.mode = "w"
         setattr(sys, name, new)
-        setattr(sys, f"__{name}__", new)
+        setattr(sys, "__%s__" % name, new)
 
 
 def show_levels(module):
@@ -54,10 +70,10 @@ def mismatch(extension, master, path):
     """Why an extension that speaks this version of the worker contract cannot work for this master; None if it can."""
     if str(extension) == master:
         return None
-    extension, master = ("an older version, if any" if one is None else f"version {one}" for one in (extension, master))
+    extension, master = ("an older version, if any" if one is None else "version %s" % one for one in (extension, master))
     return (
-        f"could not start a worker with the extension {path}: it speaks {extension} of the worker contract, but the master speaks "
-        f"{master} (install preforkd and its extension from the same release, then restart preforkd)"
+        "could not start a worker with the extension %s: it speaks %s of the worker contract, but the master speaks "
+        "%s (install preforkd and its extension from the same release, then restart preforkd)" % (path, extension, master)
     )
 
 
@@ -81,11 +97,10 @@ def run():
     # An extension that is older than this text does not compare for itself.
     refusal = mismatch(getattr(module, "CONTRACT", None), os.environ.get("PREFORKD_CONTRACT"), path)
     if refusal:
-        print(refusal, file=sys.stderr)
-        return 1
+        return refusal
     patient(module)
     show_levels(module)
     return module.main()
 
 
-sys.exit(run())
+sys.exit(unfit() or run())

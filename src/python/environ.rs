@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use preforkd_http::{Origin, Request, percent_decode};
+use preforkd_http::{Facts, Origin, Request, percent_decode};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -132,8 +132,19 @@ impl<'py> Environs<'py> {
         if !request.is_http11() {
             set(intern!(py, "SERVER_PROTOCOL"), intern!(py, "HTTP/1.0"))?;
         }
-        if let Some(peer) = origin.peer {
-            self.peer(&environ, peer)?;
+        let facts = request.facts();
+        if let Some(client) = facts.and_then(|facts| facts.client) {
+            self.address(&environ, client)?;
+            match facts.and_then(|facts| facts.client_port) {
+                Some(port) => self.port(&environ, port)?,
+                // That of the proxy would be wrong.
+                None => drop(
+                    environ.call_method1(intern!(py, "pop"), (intern!(py, "REMOTE_PORT"), ()))?,
+                ),
+            }
+        } else if let Some(peer) = origin.peer {
+            self.address(&environ, peer.ip())?;
+            self.port(&environ, peer.port())?;
         }
         // Also for a chunked body, whose length is known by now: frameworks read no body without it.
         if let Some(length) = request.body_length() {
@@ -146,10 +157,19 @@ impl<'py> Environs<'py> {
         if let Some(authority) = request.authority() {
             environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, authority))?;
         }
-        if let Some(facts) = request.facts()
-            && let Some(id) = &facts.request_id
-        {
-            environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), PyString::new(py, id))?;
+        if let Some(server) = origin.relayed.and_then(|relayed| relayed.server) {
+            let name = server.ip().to_canonical().to_string();
+            environ.set_item(intern!(py, "SERVER_NAME"), name)?;
+            environ.set_item(
+                intern!(py, "SERVER_PORT"),
+                decimal(py, server.port().into()),
+            )?;
+        }
+        if let Some(facts) = facts {
+            url(&environ, facts)?;
+            if let Some(id) = &facts.request_id {
+                environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), PyString::new(py, id))?;
+            }
         }
         Ok(environ)
     }
@@ -158,6 +178,8 @@ impl<'py> Environs<'py> {
     fn target(&mut self, environ: &Bound<'py, PyDict>, request: Request<'_>) -> PyResult<()> {
         let py = self.py;
         let (target, path) = (request.target(), request.path());
+        let forwarded = request.facts().and_then(|facts| facts.prefix.as_deref());
+        let prefix = forwarded.unwrap_or(&self.prefix);
         if target == b"/" {
             return Ok(());
         }
@@ -166,32 +188,32 @@ impl<'py> Environs<'py> {
         environ.set_item(intern!(py, "REQUEST_URI"), &raw)?;
         let path = if path.contains(&b'%') {
             percent_decode(path, &mut self.path);
-            text::decode(py, below(&self.path, &self.prefix))
-        } else if path.len() == target.len() && self.prefix.is_empty() {
+            text::decode(py, below(&self.path, prefix))
+        } else if path.len() == target.len() && prefix.is_empty() {
             raw
         } else {
-            text::decode(py, below(path, &self.prefix))
+            text::decode(py, below(path, prefix))
         };
         environ.set_item(intern!(py, "PATH_INFO"), path)
     }
 
-    fn peer(&mut self, environ: &Bound<'py, PyDict>, peer: SocketAddr) -> PyResult<()> {
+    fn address(&mut self, environ: &Bound<'py, PyDict>, client: IpAddr) -> PyResult<()> {
         let py = self.py;
         let address = match &self.peer {
-            Some((ip, address)) if *ip == peer.ip() => address,
+            Some((ip, address)) if *ip == client => address,
             _ => {
-                let address = PyString::new(py, &peer.ip().to_canonical().to_string());
-                &self.peer.insert((peer.ip(), address)).1
+                let address = PyString::new(py, &client.to_canonical().to_string());
+                &self.peer.insert((client, address)).1
             }
         };
-        environ.set_item(intern!(py, "REMOTE_ADDR"), address)?;
-        let port = match &mut self.ports[usize::from(peer.port()) % PORTS] {
-            Some((number, port)) if *number == peer.port() => port,
-            other => {
-                &mut other
-                    .insert((peer.port(), decimal(py, peer.port().into())))
-                    .1
-            }
+        environ.set_item(intern!(py, "REMOTE_ADDR"), address)
+    }
+
+    fn port(&mut self, environ: &Bound<'py, PyDict>, client: u16) -> PyResult<()> {
+        let py = self.py;
+        let port = match &mut self.ports[usize::from(client) % PORTS] {
+            Some((number, port)) if *number == client => port,
+            other => &mut other.insert((client, decimal(py, client.into()))).1,
         };
         environ.set_item(intern!(py, "REMOTE_PORT"), &*port)
     }
@@ -257,6 +279,34 @@ impl<'py> Environs<'py> {
         self.spellings.insert(raw.into(), index);
         Some(index)
     }
+}
+
+/// The URL that the client has asked for, as a trusted proxy tells it.
+#[cold]
+fn url(environ: &Bound<'_, PyDict>, facts: &Facts) -> PyResult<()> {
+    let py = environ.py();
+    if facts.https == Some(true) {
+        environ.set_item(intern!(py, "wsgi.url_scheme"), intern!(py, "https"))?;
+    }
+    if let Some(host) = &facts.host {
+        environ.set_item(intern!(py, "HTTP_HOST"), text::decode(py, host))?;
+        environ.set_item(intern!(py, "SERVER_NAME"), text::decode(py, name(host)))?;
+    }
+    if let Some(port) = facts.port {
+        environ.set_item(intern!(py, "SERVER_PORT"), decimal(py, port.into()))?;
+    }
+    if let Some(prefix) = &facts.prefix {
+        environ.set_item(intern!(py, "SCRIPT_NAME"), text::decode(py, prefix))?;
+    }
+    Ok(())
+}
+
+/// A host without its port.
+fn name(host: &[u8]) -> &[u8] {
+    // An IPv6 address stands in brackets and has colons of its own.
+    let literal = host.iter().rposition(|&b| b == b']').map_or(0, |at| at + 1);
+    let end = host[literal..].iter().position(|&b| b == b':');
+    end.map_or(host, |end| &host[..literal + end])
 }
 
 /// The path without the prefix (PEP 3333, "environ Variables"). It stays as it is where a proxy has removed the prefix already.

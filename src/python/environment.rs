@@ -35,21 +35,35 @@ pub(crate) fn has_patched_threads(py: Python<'_>) -> PyResult<bool> {
     Ok(patched_by(py)?.is_some())
 }
 
-/// Warns of libraries that have replaced parts of the standard library.
+/// Warns of libraries that have replaced parts of the standard library, or the way in which a database driver waits.
 pub(crate) fn tell_of_patches(py: Python<'_>, threads: u32) -> PyResult<()> {
-    if let Some(library) = patched_by(py)? {
-        let own = match threads {
-            1 => "each worker still runs one request at a time",
-            _ => {
-                "each worker still runs as many requests at a time as it has threads, which Python does not know as such"
-            }
-        };
-        log::warn!(
-            "the application has let {library} patch the standard library: {own}, and greenlets run only while a request of their thread waits \
-             (remove the patch, and let `threads` be the number of requests that run at a time)"
-        );
-    }
+    let what = match patched_by(py)? {
+        Some(library) => format!("the standard library is patched by {library}"),
+        None if has_green_driver(py)? => "psycopg2 waits by psycogreen".to_owned(),
+        None => return Ok(()),
+    };
+    let requests = match threads {
+        1 => "one request at a time".to_owned(),
+        threads => format!("{threads} requests at a time, each on a thread of the system"),
+    };
+    log::warn!(
+        "{what}, but no worker switches between requests while one waits: it still runs {requests}, and a greenlet that a request has started runs only while the code of \
+         that thread waits (remove the patch, and let `threads` be the number of requests that may run at a time)"
+    );
     Ok(())
+}
+
+/// Whether psycogreen has set how psycopg2 waits.
+fn has_green_driver(py: Python<'_>) -> PyResult<bool> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let is_there = |name: &str| modules.contains(name);
+    if !is_there("psycopg2.extensions")?
+        || !(is_there("psycogreen.gevent")? || is_there("psycogreen.eventlet")?)
+    {
+        return Ok(false);
+    }
+    let extensions = modules.get_item("psycopg2.extensions")?;
+    Ok(!extensions.call_method0("get_wait_callback")?.is_none())
 }
 
 fn patched_by(py: Python<'_>) -> PyResult<Option<&'static str>> {

@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 
 use crate::failure::Failure;
+use crate::names;
 
 /// When a function is called; its name.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +37,7 @@ impl Hook {
 }
 
 /// The module with the functions, or none.
-pub(crate) struct Hooks<'py>(Option<Bound<'py, PyModule>>);
+pub(crate) struct Hooks<'py>(Option<Bound<'py, PyAny>>);
 
 impl<'py> Hooks<'py> {
     /// Imports the module.
@@ -47,7 +48,7 @@ impl<'py> Hooks<'py> {
         let Some(name) = name else {
             return Ok(Self(None));
         };
-        let module = py.import(name)?;
+        let module = names::module(py, "hooks", name, name)?;
         let mut found = false;
         for hook in ALL.map(Hook::name) {
             if let Some(function) = module.getattr_opt(hook)? {

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::failure::Failure;
-use crate::{environment, recognise};
+use crate::{environment, names, recognise};
 
 /// The application that `module:attribute` names, or that the call `module:factory(arguments)` returns; without an attribute it
 /// is `application`.
@@ -21,14 +21,9 @@ pub(crate) fn application<'py>(
         )));
     }
     let call = Call::parse(py, name, expression)?;
-    // importlib and not __import__, which returns the topmost package.
-    let module = py
-        .import("importlib")?
-        .call_method1("import_module", (module,))?;
+    let module = names::module(py, "wsgi", name, module)?;
     let path = call.as_ref().map_or(expression, |call| &call.path);
-    let object = path
-        .split('.')
-        .try_fold(module, |object, attribute| object.getattr(attribute))?;
+    let object = names::attribute(name, module, path)?;
     let object = match &call {
         Some(call) => object.call(
             call.positional.bind(py).to_tuple(),

@@ -18,6 +18,7 @@ mod inherited;
 mod input;
 mod line;
 mod logger;
+mod names;
 mod process;
 mod recognise;
 mod serve;

@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use preforkd_http::Limits;
 use preforkd_http::layer::{self, access_log};
+use preforkd_http::{Limits, TrustedProxies};
 use preforkd_worker::access_format::Format;
 use preforkd_worker::env::Environment;
+use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::Settings;
 
 /// The limits of the HTTP server. A size that does not fit into memory is no limit.
@@ -52,9 +53,22 @@ pub(crate) fn layers(
         })
     });
     Ok(layer::Options {
+        trusted_proxies: trusted_proxies(settings),
         request_id: settings.request_id,
         access_log: access_log.transpose()?,
     })
+}
+
+/// Whose word about clients counts.
+fn trusted_proxies(settings: &Settings) -> TrustedProxies {
+    let mut trusted = TrustedProxies::default();
+    for proxy in &settings.trusted_proxies {
+        match proxy {
+            Proxy::Unix => trusted.unix = true,
+            Proxy::Network(network) => trusted.networks.push(*network),
+        }
+    }
+    trusted
 }
 
 /// After how many requests this worker asks to be replaced, by chance between `max_requests` and

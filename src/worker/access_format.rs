@@ -35,9 +35,9 @@ pub enum Field {
     Referer,
     /// The request field `User-Agent`.
     Agent,
-    /// Seconds from the start of the request in a thread to the end of the response.
+    /// Seconds from when the request had come whole to the end of the response.
     TimeTaken,
-    /// Seconds that the request waited for a thread.
+    /// Those of them for which it waited for a thread.
     TimeWaited,
     /// The name of the exchange.
     RequestId,

@@ -2,8 +2,8 @@
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
-//! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, and [`text`] cleans texts from
-//! workers.
+//! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! and [`text`] cleans texts from workers.
 //!
 //! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
 //! [`scoreboard::Record::new`] maps the scoreboard.
@@ -14,6 +14,7 @@ pub mod contract;
 pub mod env;
 pub mod messages;
 pub mod notify;
+pub mod proxy;
 pub mod scoreboard;
 pub mod settings;
 pub mod stderr;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::proxy::Proxy;
+
 /// The maximum number of threads of a worker.
 pub const MAX_THREADS: u32 = 1000;
 /// The maximum number of connections of a worker.
@@ -25,6 +27,8 @@ pub struct Settings {
     pub request_id: bool,
     /// The form of a line of the access log; see [`crate::access_format`].
     pub access_format: String,
+    /// Proxies that may say for whom they ask.
+    pub trusted_proxies: Vec<Proxy>,
     /// The path below which the application is served, empty for none.
     pub prefix: String,
     /// URL prefixes and the folders whose files are served under them.
@@ -116,6 +120,7 @@ mod tests {
             threads: 4,
             request_id: true,
             access_format: "{status}".into(),
+            trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
             max_requests: Some(1000),

@@ -266,6 +266,18 @@ class Logs(Life):
         server.finish()
         self.assertEqual(log.read_text().splitlines(), [f"{name} /" for name in names])
 
+    def test_a_trusted_proxy_names_its_requests(self):
+        log = self.folder / "log"
+        options = {"access_log": str(log), "access_format": "{request_id} {client}", "request_id": True}
+        server = self.launch(wsgi="apps:named", trusted_proxies=["127.0.0.1"], **options).ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/", headers={"X-Request-ID": "theirs", "X-Forwarded-For": "203.0.113.7"})
+        response = connection.getresponse()
+        self.assertEqual((response.getheader("X-Request-ID"), response.read()), ("theirs", b"theirs"))
+        server.finish()
+        self.assertEqual(log.read_text(), "theirs 203.0.113.7\n")
+
     def test_an_access_log_that_goes_to_syslog(self):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
             syslog.bind(str(self.folder / "log"))

@@ -148,6 +148,7 @@ mod tests {
             origin: &Origin {
                 listener: 0,
                 peer: None,
+                relayed: None,
             },
             request: None,
             line: None,

@@ -124,6 +124,7 @@ mod tests {
         let origin = Origin {
             listener: 0,
             peer: None,
+            relayed: None,
         };
         let mut arrived = Arrived {
             connection: &mut connection,

@@ -19,8 +19,22 @@ pub struct Request<'a> {
 pub struct Origin {
     /// Index of the listener in the order they were given.
     pub listener: usize,
-    /// The client's address; none on a unix socket.
+    /// The address of the client, or of the proxy that asks for it; none on a unix socket. With a PROXY header, the client that this
+    /// names.
     pub peer: Option<SocketAddr>,
+    /// What a PROXY header says of the connection besides.
+    pub relayed: Option<Relayed>,
+}
+
+/// A connection that a proxy has opened for somebody else, and has said so with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Relayed {
+    /// The address to which the client has connected.
+    pub server: Option<SocketAddr>,
+    /// The client speaks TLS with the proxy.
+    pub tls: bool,
+    /// The header does not name the client: `peer` is the proxy, but not the proxy asks.
+    pub hidden: bool,
 }
 
 impl<'a> Request<'a> {
@@ -76,7 +90,7 @@ impl<'a> Request<'a> {
     }
 
     /// Header fields in their order, without those whose name has an underscore.
-    pub fn fields(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn fields(&self) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
         let bytes = self.bytes;
         self.head
             .fields

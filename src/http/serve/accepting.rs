@@ -176,6 +176,7 @@ impl<O: Observer> Core<O> {
                 let origin = Origin {
                     listener: index,
                     peer,
+                    relayed: None,
                 };
                 let mut link = Link::new(socket, origin);
                 link.deadline = self.after(self.limits.header_timeout);

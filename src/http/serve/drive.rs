@@ -283,7 +283,7 @@ impl<O: Observer> Core<O> {
             line: None,
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(link.began) / 1000,
+            microseconds: now().saturating_sub(link.arrived) / 1000,
             waited: link.began.saturating_sub(link.arrived) / 1000,
         });
     }

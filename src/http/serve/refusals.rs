@@ -139,6 +139,7 @@ mod tests {
         let origin = Origin {
             listener: 0,
             peer: peer.map(|peer| peer.parse().unwrap()),
+            relayed: None,
         };
         let (socket, _) = UnixStream::pair().unwrap();
         let client = Client {

@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 25] = [
+const VALUES: [(&str, &str); 26] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -17,6 +17,7 @@ const VALUES: [(&str, &str); 25] = [
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.access_format", "'json'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.ready", "'exec'"),

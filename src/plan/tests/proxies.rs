@@ -57,3 +57,16 @@ fn a_prefix_is_a_path_that_does_not_end_with_a_slash() {
         "5:9: env: SCRIPT_NAME is \"/b\", but `prefix` is \"/a\" (remove one of them)",
     );
 }
+
+#[test]
+fn trusted_proxies_are_networks_addresses_or_unix() {
+    let lines = "trusted_proxies = ['10.0.0.0/8', '192.0.2.1', '::1', 'unix']";
+    let trusted = settings(lines).expect(lines).trusted_proxies;
+    let shown: Vec<String> = trusted.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "::1/128", "unix"]);
+    refused(
+        "trusted_proxies = ['10.0.0.0/8', '10.1.2.3/8']",
+        "4:34: trusted_proxies: \"10.1.2.3/8\" is not a network (write \"10.0.0.0/8\", or \"10.1.2.3\" for this address only)",
+    );
+    refused("trusted_proxies = '*'", "4:19: trusted_proxies: ");
+}

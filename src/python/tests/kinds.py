@@ -1,6 +1,7 @@
 """Objects that are WSGI applications, and objects that are taken for one."""
 
 import functools
+import unittest.mock
 
 
 def plain(environ, start_response):
@@ -31,6 +32,22 @@ def seven():
 
 def open_to_all(config=None, debug=False):
     return plain
+
+
+def nothing():
+    plain
+
+
+def gives_a_factory():
+    return open_to_all
+
+
+def keyword_only(environ, start_response, *, more):
+    pass
+
+
+def three(environ, start_response, more):
+    pass
 
 
 def strict(config, /, secret):
@@ -84,6 +101,56 @@ class Response:
         return iter(self.pieces)
 
 
+class Given:
+    """What is made of it need not be of it."""
+
+    def __new__(cls, environ, start_response):
+        return plain(environ, start_response)
+
+
+class Meta(type):
+    def __call__(cls, environ, start_response):
+        return plain(environ, start_response)
+
+
+class Metered(metaclass=Meta):
+    pass
+
+
+class Static:
+    @staticmethod
+    def __call__(environ, start_response):
+        return plain(environ, start_response)
+
+
+class Named:
+    @classmethod
+    def __call__(cls, environ, start_response):
+        return plain(environ, start_response)
+
+
+class Lent:
+    class Lender:
+        def __get__(self, instance, owner=None):
+            return plain
+
+    __call__ = Lender()
+
+
+class Rough:
+    """It has no attribute, and says so in its own way."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __call__(self, *arguments):
+        return plain(*arguments)
+
+
+class Stranger:
+    pass
+
+
 class NoResponse:
     def __init__(self, environ, start_response):
         pass
@@ -118,3 +185,12 @@ wants_request = Request()
 nested = Namespace()
 number = 7
 defaults = lambda environ, start_response, more=None: plain(environ, start_response)
+short = lambda e=None, s=None: plain(e, s)
+static = Static()
+of_class = Named()
+lent = Lent()
+rough = Rough()
+metered = Metered
+mock = unittest.mock.Mock(side_effect=plain)
+positional = eval("lambda environ, start_response, /: plain(environ, start_response)")
+stranger = Stranger()

@@ -22,6 +22,7 @@ SETTINGS = {
     "threads": 1,
     "request_id": False,
     "access_format": "combined",
+    "trusted_proxies": [],
     "prefix": "",
     "static": {},
     "max_requests": None,

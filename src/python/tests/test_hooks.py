@@ -55,7 +55,7 @@ class Hooks(Case):
 
     def test_what_is_no_module_of_hooks_does_not_start(self):
         for module, complaint in (
-            ("apps", "has none of the functions before_fork"), ("kinds_of_hooks", "ModuleNotFoundError"),
+            ("apps", "has none of the functions before_fork"), ("kinds_of_hooks", "there is no module"),
             ("hooked_wrongly", "worker_start is asynchronous"),
         ):
             for preload in (False, True):

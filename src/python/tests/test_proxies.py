@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import socket
 
 from case import Case
+from client import Client
 
 
 class Prefix(Case):
@@ -32,3 +34,71 @@ class Prefix(Case):
         client = self.client(worker)
         self.assertEqual(client.ask("/shop/static/run.py").status, "200 OK")
         self.assertEqual(json.loads(client.ask("/static/run.py").body)["PATH_INFO"], "/static/run.py")
+
+
+class Trusted(Case):
+    KEYS = ("REMOTE_ADDR", "REMOTE_PORT", "wsgi.url_scheme", "SERVER_NAME", "SERVER_PORT", "HTTP_HOST", "SCRIPT_NAME", "PATH_INFO")
+    FIELDS = [
+        ("X-Forwarded-For", "6.6.6.6, 1.1.1.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "a.example"),
+        ("X-Forwarded-Port", "8443"), ("X-Forwarded-Prefix", "/shop"),
+    ]
+
+    def serve(self, **settings):
+        return self.worker(trusted_proxies=["127.0.0.1/32", "10.0.0.0/8"], **settings)
+
+    def environ(self, worker, fields, path="/x", source="127.0.0.1"):
+        sock = socket.create_connection(worker.address, 30, (source, 0))
+        with Client(sock) as client:
+            return json.loads(client.ask(path, fields=fields).body)
+
+    def known(self, *arguments, **options):
+        environ = self.environ(*arguments, **options)
+        return tuple(environ.get(key) for key in self.KEYS)
+
+    def test_a_trusted_proxy_says_who_asks_and_for_which_url(self):
+        for threads in (1, 2):
+            worker = self.serve(threads=threads)
+            self.assertEqual(
+                self.known(worker, self.FIELDS),
+                ("1.1.1.1", None, "https", "a.example", "8443", "a.example:8443", "/shop", "/x"))
+            self.assertEqual(
+                self.known(worker, [("Forwarded", 'for="[2001:db8::1]:99";proto=https;host="[2001:db8::2]:81"')]),
+                ("2001:db8::1", "99", "https", "[2001:db8::2]", "81", "[2001:db8::2]:81", "", "/x"))
+            # The next request on such a connection, and one without these fields, is as ever.
+            with Client(worker.connect()) as client:
+                client.ask("/x", fields=self.FIELDS)
+                environ = json.loads(client.ask("/x").body)
+            self.assertEqual(environ["REMOTE_ADDR"], "127.0.0.1")
+            self.assertTrue(environ["REMOTE_PORT"].isdigit())
+            self.assertEqual((environ["wsgi.url_scheme"], environ["SCRIPT_NAME"], environ["HTTP_HOST"]), ("http", "", "test"))
+
+    def test_the_fields_stay_for_an_application_that_reads_them(self):
+        environ = self.environ(self.serve(), self.FIELDS)
+        self.assertEqual(environ["HTTP_X_FORWARDED_PROTO"], "https")
+
+    def test_a_forwarded_prefix_is_removed_from_the_path_if_it_is_there(self):
+        worker = self.serve(prefix="/own")
+        fields = [("X-Forwarded-Prefix", "/a%20b/")]
+        for path, info in [("/a%20b/x", "/x"), ("/x", "/x"), ("/own/x", "/own/x"), ("/", "/")]:
+            self.assertEqual(self.known(worker, fields, path=path)[-2:], ("/a b", info))
+        self.assertEqual(self.known(worker, [], path="/own/x")[-2:], ("/own", "/x"))
+        self.assertEqual(self.known(worker, [("X-Forwarded-Prefix", "/")], path="/x")[-2:], ("", "/x"))
+
+    def test_what_a_stranger_says_is_removed_and_the_log_says_so_once(self):
+        for worker, source in [(self.serve(), "127.0.0.2"), (self.worker(), "127.0.0.1")]:
+            fields = self.FIELDS + [("Forwarded", "for=6.6.6.6"), ("X-Real-IP", "6.6.6.6"), ("X-Other", "1")]
+            for _ in range(2):
+                environ = self.environ(worker, fields, source=source)
+                self.assertEqual((environ["REMOTE_ADDR"], environ["wsgi.url_scheme"], environ["HTTP_HOST"]), (source, "http", "test"))
+                self.assertEqual(environ["SCRIPT_NAME"], "")
+                self.assertEqual([key for key in environ if "FORWARDED" in key or "REAL" in key], [])
+                self.assertEqual(environ["HTTP_X_OTHER"], "1")
+            log = worker.read_log()
+            self.assertEqual(log.count("removed the field"), 1, log)
+            self.assertIn('trusted_proxies = ["%s"]' % source, log)
+
+    def test_a_contradiction_is_refused(self):
+        worker = self.serve()
+        with Client(worker.connect()) as client:
+            fields = [("X-Forwarded-For", "1.1.1.1"), ("Forwarded", "for=6.6.6.6")]
+            self.assertEqual(client.ask("/x", fields=fields).status, "400 Bad Request")

@@ -1,17 +1,20 @@
 """What a start says, and what does not start."""
 
+import ast
 import os
 import subprocess
 import tempfile
 
 from case import Case
 from client import Client
+from manager import BOOTSTRAP
 from test_wsgi import OPTIONS
 
 APPLICATIONS = (
     "plain", "instance", "method", "Response", "wrapped", "starred", "partial", "nested.application", "defaults",
     "factory()", "named('production', debug=True)", 'named ( name = "production", debug = True )', "open_to_all()", "open_to_all({'a': [1, (2,)]}, None)",
-    "strict('x', secret=b'y')", "nested.factory()", "Callable()", "factory( )",
+    "strict('x', secret=b'y')", "nested.factory()", "Callable()", "factory( )", "Given", "Metered", "short", "static", "of_class",
+    "lent", "rough", "mock", "positional",
 )
 
 # What is no application, with words of the message.
@@ -33,6 +36,17 @@ OTHERS = {
     "wants_request": ("(request)", "environ"),
     "nested.bound": ("(start_response)",),
     "number": ("int", "not callable"),
+    "stranger": ("Stranger", "not callable"),
+    "three": ("(environ, start_response, more)",),
+    "keyword_only": ("(environ, start_response, *, more)",),
+    "open_to_all": ("(config=None, debug=False)", 'write "kinds:open_to_all()"'),
+    "gives_a_factory()": ("(config=None, debug=False)", "return what it makes"),
+    "nothing()": ("what kinds:nothing() returns is of type NoneType", "return application"),
+    "gone": ("the module kinds has no attribute gone", "what it has: "),
+    "plan": ("has no attribute plan", 'did you mean "kinds:plain"?'),
+    "factori": ("has no attribute factori", 'did you mean "kinds:factory()"?'),
+    "nested.aplication": ("kinds:nested has no attribute aplication", 'did you mean "kinds:nested.application"?'),
+    "number.x.y": ("kinds:number has no attribute x",),
     "plain(": ("no Python expression",),
     "factory)(": ("no Python expression",),
     "factory(plain)": ("no literal",),
@@ -70,9 +84,56 @@ class Start(Case):
             self.assertEqual(self.once(worker, "/").body, b"answered", name)
             self.assertIn('write wsgi = "kinds:%s()"' % name, worker.read_log())
 
-    def test_a_function_that_could_be_a_factory_is_warned_of(self):
-        worker = self.worker("kinds:open_to_all")
-        self.assertIn("kinds:open_to_all()", worker.read_log())
+    def test_a_module_that_is_missing_is_named_with_what_to_write(self):
+        for name, words in (
+            ("nope:application", ("wsgi = \"nope:application\": there is no module nope", os.path.dirname(__file__), "chdir", "python")),
+            ("kinds.wsgi:application", ("there is no module kinds.wsgi",)),
+            ("kinds.py:plain", ("there is no module kinds.py", "wsgi = \"kinds:plain\"")),
+        ):
+            log = self.failed_start(name)
+            for word in words:
+                self.assertIn(word, log)
+            self.assertNotIn("Traceback", log)
+
+    def test_what_an_import_raises_is_shown_without_the_frames_of_importlib(self):
+        for text, words in (
+            ("import nope", ("No module named 'nope'", "broken.py")),
+            ("def f(:", ("SyntaxError", "broken.py")),
+            ("import sys; sys.exit('no settings')", ("wsgi = \"broken:application\": the import of broken calls sys.exit('no settings')", "broken.py")),
+        ):
+            with tempfile.TemporaryDirectory(prefix="preforkd-") as folder:
+                with open(os.path.join(folder, "broken.py"), "w") as code:
+                    code.write(text)
+                log = self.failed_start("broken:application", chdir=folder)
+            for word in words:
+                self.assertIn(word, log)
+            self.assertNotIn("importlib", log)
+
+    def test_an_interpreter_that_cannot_load_the_extension_says_what_it_is(self):
+        with open(BOOTSTRAP) as source:
+            bootstrap = source.read()
+        for change, words in (
+            ("sys.version_info = (2, 7, 18)", "is Python 2.7.18"),
+            ("sys.version_info = (3, 9, 1)", "is Python 3.9.1"),
+            ("sys.implementation.name = 'pypy'", "is pypy 3."),
+            ("sys.abiflags = 't'", "is a free-threaded build of Python 3."),
+        ):
+            log = self.failed_start(bootstrap="import sys; %s\n%s" % (change, bootstrap))
+            self.assertIn(words, log)
+            self.assertIn("python: %s" % OPTIONS["python"], log)
+            self.assertNotIn("Traceback", log)
+
+    def test_an_old_python_can_read_the_bootstrap(self):
+        with open(BOOTSTRAP) as source:
+            tree = ast.parse(source.read(), feature_version=(3, 4))
+        newer = (ast.JoinedStr, ast.AnnAssign, ast.Nonlocal, ast.AsyncFunctionDef, ast.Await, ast.YieldFrom, ast.NamedExpr, ast.Starred)
+        for node in ast.walk(tree):
+            self.assertNotIsInstance(node, newer)
+            if isinstance(node, ast.Call):
+                self.assertFalse(isinstance(node.func, ast.Name) and node.func.id == "print")
+
+    def test_hooks_that_are_missing_are_named(self):
+        self.assertIn('hooks = "nope": there is no module nope', self.failed_start(hooks="nope"))
 
     def test_what_a_factory_raises_is_shown(self):
         log = self.failed_start("kinds:named('x')")
@@ -113,9 +174,25 @@ class Start(Case):
                     self.stand_in(library, folder)
                     worker = self.worker("kinds:plain", threads=threads, chdir=folder)
                     log = worker.read_log()
-                    self.assertIn("let %s patch the standard library" % library, log)
+                    self.assertIn("the standard library is patched by " + library, log)
+                    self.assertIn("one request" if threads == 1 else "2 requests", log)
                     self.assertEqual(self.once(worker, "/").body, b"answered")
                     self.assertStops(worker)
+
+    def test_a_database_driver_that_waits_for_greenlets_is_warned_of(self):
+        for callback, warned in (("print", True), ("None", False)):
+            with tempfile.TemporaryDirectory(prefix="preforkd-") as folder:
+                for package, module, text in (
+                    ("psycopg2", "extensions", "def get_wait_callback():\n    return %s\n" % callback), ("psycogreen", "gevent", "import psycopg2.extensions\n"),
+                ):
+                    os.mkdir(os.path.join(folder, package))
+                    for name, content in (("__init__", ""), (module, text)):
+                        with open(os.path.join(folder, package, name + ".py"), "w") as code:
+                            code.write(content)
+                with open(os.path.join(folder, "green.py"), "w") as code:
+                    code.write("import psycogreen.gevent\ndef application(environ, start_response):\n    return []\n")
+                log = self.worker("green:application", chdir=folder).read_log()
+                self.assertEqual("psycopg2 waits by psycogreen" in log, warned, log)
 
     def stand_in(self, library, folder):
         """A library that answers the questions of the one with this name, and whose threads never begin, and an application that uses it."""

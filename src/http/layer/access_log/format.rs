@@ -371,6 +371,7 @@ mod tests {
         let origin = Origin {
             listener: 0,
             peer: Some(peer),
+            relayed: None,
         };
         let mut out = Vec::new();
         compiled(format).write(&mut out, &ended(&origin, Some(connection.request())));
@@ -474,6 +475,7 @@ mod tests {
         let origin = Origin {
             listener: 0,
             peer: None,
+            relayed: None,
         };
         let mut entry = ended(&origin, None);
         entry.line = Some(b"\x16\x03\x01\x00");

@@ -1,0 +1,90 @@
+//! What to write instead of a key that does not exist.
+
+use super::keys::KEYS;
+
+/// Names that other servers have for the same purpose, and ours.
+const ELSEWHERE: [(&str, &str); 33] = [
+    ("bind", "listen"),
+    ("socket", "listen"),
+    ("http", "listen"),
+    ("http_socket", "listen"),
+    ("host", "listen"),
+    ("port", "listen"),
+    ("address", "listen"),
+    ("app", "wsgi"),
+    ("module", "wsgi"),
+    ("wsgi_app", "wsgi"),
+    ("wsgi_file", "wsgi"),
+    ("callable", "wsgi"),
+    ("processes", "workers"),
+    ("cheaper", "workers"),
+    ("harakiri", "timeout"),
+    ("request_timeout", "timeout"),
+    ("virtualenv", "python"),
+    ("home", "python"),
+    ("venv", "python"),
+    ("pythonpath", "chdir"),
+    ("working_directory", "chdir"),
+    ("cwd", "chdir"),
+    ("uid", "user"),
+    ("gid", "group"),
+    ("preload_app", "preload"),
+    ("raw_env", "env"),
+    ("accesslog", "access_log"),
+    ("errorlog", "stderr"),
+    ("logfile", "stderr"),
+    ("limit_request_body", "max_body"),
+    ("limit_request_fields", "max_headers"),
+    ("worker_connections", "max_connections"),
+    ("pidfile", "pid_file"),
+];
+
+/// A key of an app or of the master, and the table that it stands in.
+fn place(name: &str) -> Option<&'static str> {
+    let mut keys = KEYS.iter().filter(|key| key.name == name);
+    keys.find_map(|key| match key.table {
+        "app.NAME" => Some("[app.NAME]"),
+        "master" => Some("[master]"),
+        _ => None,
+    })
+}
+
+/// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggests the key that was probably meant. Also returns the unknown one.
+pub(super) fn explain(message: &str) -> Option<(&str, String)> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    let plain = key.to_ascii_lowercase().replace('-', "_");
+    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == plain);
+    let meant = match elsewhere {
+        // A unix socket has an owner.
+        None if plain == "user" && known.contains(&"owner") => "owner",
+        None => plain.as_str(),
+        Some((_, ours)) => ours,
+    };
+    let nearest = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(&plain, name), name))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let message = if plain == "asgi" {
+        format!(
+            "unknown key `{key}`: preforkd serves WSGI applications; for an ASGI application, run its server (for example command = [\"uvicorn\", \"--fd\", \"{{fd}}\", \"MODULE:APP\"] and ready = \"2s\")"
+        )
+    } else if known.contains(&meant) {
+        format!("unknown key `{key}`; did you mean `{meant}`?")
+    } else if let Some(table) = place(meant) {
+        format!("unknown key `{key}`; write `{meant}` in the table {table}")
+    } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {
+        format!("unknown key `{key}`; did you mean `{nearest}`?")
+    } else {
+        let hint = match known.contains(&"app") {
+            true => " (an app is a table [app.NAME])",
+            false => "",
+        };
+        format!(
+            "unknown key `{key}`; known here: {}{hint}",
+            known.join(", ")
+        )
+    };
+    Some((key, message))
+}

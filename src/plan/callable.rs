@@ -1,0 +1,121 @@
+//! The form of `wsgi`: "MODULE:CALLABLE", or with a call that makes the application.
+
+/// What frameworks call the application or its factory.
+const USUAL: [&str; 5] = ["application", "app", "wsgi_app", "create_app", "make_app"];
+
+/// Checks the form. Whether it exists, only Python can tell.
+///
+/// # Errors
+/// What is wrong, and what to write.
+pub(super) fn check(name: &str) -> Result<(), String> {
+    let wrong = |example: &str| {
+        Err(format!(
+            "must be \"MODULE:CALLABLE\", not {name:?} (write for example \"{example}\")"
+        ))
+    };
+    let Some((module, callable)) = name.split_once(':') else {
+        return wrong(&with_callable(name));
+    };
+    let attribute = callable.split('(').next().unwrap_or_default();
+    let is_call = callable.contains('(');
+    if callable.trim().is_empty() && is_module(module) {
+        return wrong(&format!("{module}:application"));
+    }
+    if attribute.is_empty()
+        || attribute.contains([':', '/'])
+        || is_call != callable.trim_end().ends_with(')')
+        || module.is_empty()
+    {
+        return wrong("mysite.wsgi:application\", or \"mysite:create_app()");
+    }
+    if !is_module(module) {
+        return wrong(&format!("{}:{callable}", dotted(module)));
+    }
+    Ok(())
+}
+
+/// Whether it can name a module: parts with dots in between.
+fn is_module(text: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty() && !part.contains(|c: char| c == '/' || c.is_whitespace() || c == '(')
+    };
+    text.split('.').all(is_part)
+}
+
+/// The module of a file.
+fn dotted(path: &str) -> String {
+    let path = path.trim();
+    let path = path.strip_suffix(".py").unwrap_or(path);
+    let parts: Vec<_> = path
+        .split(['/', '.'])
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.join(".")
+}
+
+/// A module, or a path with dots throughout, with a callable.
+fn with_callable(text: &str) -> String {
+    let path = dotted(text);
+    if !is_module(&path) {
+        return "mysite.wsgi:application\", or \"mysite:create_app()".into();
+    }
+    match path.rsplit_once('.') {
+        Some((module, last))
+            if USUAL.contains(&last) && !text.contains('/') && !text.ends_with(".py") =>
+        {
+            format!("{module}:{last}")
+        }
+        _ => format!("{path}:application"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_and_a_callable_or_a_call() {
+        for name in [
+            "a:b",
+            "mysite.wsgi:application",
+            "my-site:app",
+            "a:b.c",
+            "a:f()",
+            "a:f('x:y/z', b=[1])",
+            "a:f ( )",
+            "größe:anwendung",
+        ] {
+            assert_eq!(check(name), Ok(()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_is_answered_with_what_to_write() {
+        for (name, written) in [
+            (
+                "",
+                "\"mysite.wsgi:application\", or \"mysite:create_app()\"",
+            ),
+            ("app", "\"app:application\""),
+            ("app.py", "\"app:application\""),
+            ("app.application", "\"app:application\""),
+            ("mysite.app", "\"mysite:app\""),
+            ("mysite.wsgi", "\"mysite.wsgi:application\""),
+            ("src/app.py", "\"src.app:application\""),
+            ("./src/app.py:app", "\"src.app:app\""),
+            ("src/app:app", "\"src.app:app\""),
+            ("app:", "\"app:application\""),
+            (":app", "\"mysite.wsgi:application\""),
+            ("a:b:c", "\"mysite.wsgi:application\""),
+            ("a:f(", "\"mysite:create_app()\""),
+            ("a:()", "\"mysite:create_app()\""),
+            ("create_app()", "\"mysite:create_app()\""),
+            ("my app:x", "must be"),
+            (".app:x", "\"app:x\""),
+        ] {
+            let complaint = check(name).expect_err(name);
+            assert!(complaint.contains(written), "{name}: {complaint}");
+            assert!(complaint.contains(&format!("not {name:?}")), "{complaint}");
+        }
+    }
+}
