@@ -157,6 +157,9 @@ pub fn run() -> ExitCode {
         }
     };
     if arguments.test {
+        for (app, warning) in plan.warnings() {
+            eprintln!("preforkd: warning: app={app} {warning}");
+        }
         println!("configuration OK");
         return ExitCode::SUCCESS;
     }

@@ -25,6 +25,7 @@ mod output;
 mod policy;
 mod prefix;
 mod sockets;
+mod static_files;
 #[cfg(test)]
 mod tests;
 mod wsgi;
@@ -91,6 +92,8 @@ pub struct App {
     pub check: Option<Check>,
     /// Where the output of its workers goes.
     pub output: Output,
+    /// What is allowed and probably a mistake, for the log.
+    pub warnings: Vec<String>,
 }
 
 #[cfg(test)]
@@ -132,6 +135,7 @@ impl App {
             before: None,
             check: None,
             output: Output::default(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -191,6 +195,14 @@ impl Plan {
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.apps.values();
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// What is allowed and probably a mistake, each with the name of its app.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let warnings = app.warnings.iter();
+            warnings.map(|warning| (name.as_str(), warning.as_str()))
+        })
     }
 
     /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
@@ -295,8 +307,12 @@ impl Draft<'_> {
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
         };
+        let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
-            (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
+            (Some(wsgi), None) => (
+                self.wsgi(wsgi, &sockets, &mut launch, &mut warnings)?,
+                Readiness::Notify,
+            ),
             (None, Some(command)) => (
                 false,
                 self.command(command, &sockets, check.is_some(), &mut launch)?,
@@ -328,6 +344,7 @@ impl Draft<'_> {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
+            warnings,
         })
     }
 

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::listen::{Address, Entry};
+use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -99,8 +100,8 @@ tables! {
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
-        /// Folders to serve below a prefix of the URL, without entering Python.
-        static_files as "static": BTreeMap<String, Spanned<PathBuf>> = {}, Reload, only Wsgi;
+        /// Folders and files to serve below a prefix of the URL, without entering Python.
+        static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload, only Wsgi;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload, only Wsgi;
         /// The most header lines of a request; more are answered with 431.
@@ -181,6 +182,24 @@ tables! {
         attempts: Number<1, NO_LIMIT> = 3, Reload;
     }
 
+    /// An entry of `static` as a table: a folder or a file, and how to serve it.
+    table "app.NAME.static" Mapping {
+        /// The folder, or the file if the prefix does not end with a slash.
+        folder: PathBuf = (required), Reload;
+        /// How long clients may use their copy of a file without asking again.
+        max_age: Time = (none "what each client thinks"), Reload;
+        /// Tells clients that a file never changes under its name, so that they do not ask even when a page is reloaded.
+        immutable: bool = false, Reload;
+        /// Fields to add to each response with a file.
+        headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// The file that is served for a folder; "" is none.
+        index: String = "index.html", Reload;
+        /// Whether the application answers where there is no file.
+        fallthrough: bool = (none "true for the prefix /, else false"), Reload;
+        /// Whether to serve compressed files that lie beside the original, with .br, .zst or .gz after its name.
+        precompressed: Precompressed = false, Reload;
+    }
+
     /// An entry of `listen` as a table: an address, and how to bind it.
     table "app.NAME.listen" Listen {
         /// The address to listen on.
@@ -205,6 +224,21 @@ impl Listen {
             mode: None,
             owner: None,
             group: None,
+        }
+    }
+}
+
+impl Mapping {
+    /// A folder or file with default settings.
+    pub(super) fn of(folder: Value<PathBuf>) -> Self {
+        Self {
+            folder,
+            max_age: None,
+            immutable: Value::default("false"),
+            headers: Value::default("{}"),
+            index: Value::default("\"index.html\""),
+            fallthrough: None,
+            precompressed: Value::default("false"),
         }
     }
 }

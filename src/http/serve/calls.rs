@@ -94,15 +94,19 @@ impl<O: Observer> Core<O> {
     /// Answers a request for a static file; whether it was one.
     #[inline(always)]
     pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
-        if self.files.is_empty() || !self.files.is_meant(client.connection.request()) {
+        !self.files.is_empty() && self.find_file(client)
+    }
+
+    #[inline(never)]
+    fn find_file(&mut self, client: &mut Client) -> bool {
+        let Some(found) = self.files.find(client.connection.request(), self.now) else {
             return false;
-        }
+        };
         self.yielding = NEVER;
         let response = self.respond(client);
         // A request for a file has no use for its body.
         drop(client.connection.take_body());
-        let request = client.connection.request();
-        let (response, part) = self.files.answer(request, response);
+        let (response, part) = found.answer(client.connection.request(), response);
         let part = part.map(Box::new);
         self.take_answer(client, Answer { response, part });
         true
@@ -124,6 +128,7 @@ impl<O: Observer> Core<O> {
                 file: part.file,
                 offset: part.offset,
                 left: part.length,
+                then: part.then,
                 response,
             },
             None => Task::Ended(response),

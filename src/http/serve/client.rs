@@ -1,5 +1,6 @@
 //! A connection with its socket and what is going on on it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,10 +8,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::exchange::Piece;
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
 use crate::message::spool::Next;
+use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
@@ -27,9 +30,10 @@ pub(crate) enum Task {
     Left,
     /// A file is being sent.
     File {
-        file: File,
+        file: Arc<Own<File>>,
         offset: u64,
         left: u64,
+        then: VecDeque<Piece>,
         response: Response,
     },
     /// Everything was written.

@@ -116,8 +116,23 @@ impl<O: Observer> Core<O> {
                     file,
                     mut offset,
                     mut left,
+                    mut then,
                     mut response,
                 } => {
+                    if left == 0
+                        && let Some(piece) = then.pop_front()
+                    {
+                        response.write(&piece.text);
+                        link.finish(response.take_out());
+                        link.task = Task::File {
+                            file,
+                            offset: piece.offset,
+                            left: response.pass(piece.length),
+                            then,
+                            response,
+                        };
+                        continue;
+                    }
                     let sent = match left {
                         0 => Ok(0),
                         _ => {
@@ -141,6 +156,7 @@ impl<O: Observer> Core<O> {
                                 file,
                                 offset,
                                 left,
+                                then,
                                 response,
                             };
                             match other {
@@ -308,7 +324,9 @@ impl<O: Observer> Core<O> {
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        let (flow, sent) = link.flush(hold);
+        // A head goes out together with the file after it.
+        let more = matches!(link.task, Task::File { left: 1.., .. });
+        let (flow, sent) = link.flush(hold || more);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }

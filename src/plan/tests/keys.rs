@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 26] = [
+const VALUES: [(&str, &str); 30] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -20,6 +20,10 @@ const VALUES: [(&str, &str); 26] = [
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
+    ("app.NAME.static.folder", "'other'"),
+    ("app.NAME.static.headers", "{ A = 'b' }"),
+    ("app.NAME.static.index", "'start.html'"),
+    ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
@@ -44,6 +48,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
         "app.NAME.reload.check" => vec![("path", "'/'")],
+        "app.NAME.static" => vec![("folder", "'static'")],
         "app.NAME.listen" => vec![("address", "'unix:x'")],
         _ => vec![],
     }
@@ -75,6 +80,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     plan(&match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
+        "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
