@@ -23,7 +23,6 @@ pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
 pub use message::response::Response;
 pub use net::descriptors;
-pub use net::stages::unserved;
 pub use net::trusted::TrustedProxies;
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::target::percent_decode;

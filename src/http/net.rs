@@ -3,6 +3,5 @@
 pub mod descriptors;
 pub(crate) mod listener;
 pub(crate) mod proxy_protocol;
-pub(crate) mod stages;
 pub(crate) mod transport;
 pub(crate) mod trusted;

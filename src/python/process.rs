@@ -4,12 +4,12 @@ use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use pyo3::prelude::*;
 
-use crate::failure::{Failure, could_not};
+use crate::failure::Failure;
 use crate::hooks::Hooks;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
-use crate::{environment, import, logger, sys, template, title};
+use crate::{environment, import, logger, template, title};
 
 /// Runs worker or template to its end; the exit status.
 pub(crate) fn run(py: Python<'_>) -> i32 {
@@ -32,7 +32,6 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     hide_environment(py)?;
     // The master sends SIGABRT to a worker that hangs: it shows the stack of each thread.
     py.import("faulthandler")?.call_method0("enable")?;
-    sys::answer_at_abort().map_err(could_not("handle SIGABRT"))?;
     title::set(&inheritance.environment);
     Input::register(py)?;
     if inheritance.environment.slot.is_none_or(|slot| slot == 0) {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
@@ -12,7 +12,6 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
 use crate::net::descriptors::Own;
-use crate::net::stages::{self, Stage};
 
 /// A connected stream socket that does not block.
 #[derive(Debug)]
@@ -24,31 +23,14 @@ pub(crate) struct Transport {
     resets: bool,
 }
 
-impl Drop for Transport {
-    fn drop(&mut self) {
-        self.note(Stage::None);
-    }
-}
-
 impl Transport {
     pub fn new(socket: OwnedFd, is_tcp: bool) -> Self {
-        stages::note(&socket, Stage::Idle);
         Self {
             socket: socket.into(),
             is_tcp,
             watched: EventFlags::empty(),
             resets: false,
         }
-    }
-
-    /// Notes how far it has come.
-    pub fn note(&self, stage: Stage) {
-        stages::note(&self.socket, stage);
-    }
-
-    /// The number under which another thread may note how far it has come, as long as this is not dropped.
-    pub fn number(&self) -> RawFd {
-        self.socket.as_fd().as_raw_fd()
     }
 
     /// Whether what was written with `more` waits for [`Transport::push`]. On a Unix socket nothing can wait.

@@ -7,7 +7,6 @@ use super::between::NOT_COUNTED;
 use super::core::Core;
 use crate::message::body::Body;
 use crate::message::response::Response;
-use crate::net::stages::Stage;
 use crate::proto::h1::connection::Phase;
 use crate::serve::client::{Client, Task};
 use crate::serve::engine::{Answer, Engine, Report};
@@ -107,7 +106,6 @@ impl<O: Observer> Core<O> {
             return false;
         };
         self.yielding = NEVER;
-        client.link.transport.note(Stage::Served);
         let response = self.respond(client);
         // A request for a file has no use for its body.
         drop(client.connection.take_body());

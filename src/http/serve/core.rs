@@ -29,7 +29,6 @@ use crate::message::budget::Budget;
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
-use crate::net::stages::Stage;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
@@ -260,7 +259,6 @@ impl<O: Observer> Core<O> {
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);
-                    link.transport.note(Stage::Asked);
                     return Some(client);
                 }
             }

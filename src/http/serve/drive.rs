@@ -8,7 +8,6 @@ use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
 use crate::message::response::Response;
-use crate::net::stages::Stage;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
@@ -211,9 +210,6 @@ impl<O: Observer> Core<O> {
                     return Some(Turn::Close);
                 };
                 connection.receive(&self.buffer[..n]);
-                if n > 0 {
-                    link.transport.note(Stage::Asked);
-                }
                 if n > 0 && link.waiting == Phase::Body {
                     link.waiting = Phase::Done;
                     link.body_bytes += n as u64;
@@ -270,7 +266,6 @@ impl<O: Observer> Core<O> {
     pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
         reject.answer(&mut client.link.out);
-        client.link.transport.note(Stage::Served);
         client.link.task = Task::Rejected;
         self.note_refusal(client, reject.status);
         client.connection.abandon();
@@ -292,14 +287,8 @@ impl<O: Observer> Core<O> {
         }
         client.connection.next();
         match client.connection.has_input() {
-            true => {
-                client.link.transport.note(Stage::Asked);
-                Some(Turn::Queue)
-            }
-            false => {
-                client.link.transport.note(Stage::Idle);
-                None
-            }
+            true => Some(Turn::Queue),
+            false => None,
         }
     }
 

@@ -95,32 +95,6 @@ class Life(Case):
         self.assertEqual(worker.wait(), -signal.SIGABRT)
         self.assertIn("in block", worker.read_log())
 
-    def test_requests_that_wait_for_a_worker_that_hangs_are_answered_when_it_is_ended(self):
-        for threads in (1, 2):
-            worker = self.worker(threads=threads)
-            waiting, begun, idle = (self.client(worker) for _ in range(3))
-            for client in (waiting, begun, idle):
-                self.assertEqual(client.ask("/several").body, b"one two")
-            hung = [self.client(worker) for _ in range(threads)]
-            for client in hung:
-                client.send(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
-            while worker.record()[7] < threads:
-                pass
-            fresh = self.client(worker)
-            for client in (waiting, fresh):
-                client.send(b"GET /several HTTP/1.1\r\nHost: a\r\n\r\n")
-            begun.send(b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + b"x" * 100_000)
-            os.kill(worker.pid, signal.SIGABRT)
-            self.assertEqual(worker.wait(), -signal.SIGABRT)
-            for client in (waiting, begun):
-                response = client.receive()
-                self.assertEqual((response.status, response["Connection"], response["Retry-After"]), ("503 Service Unavailable", "close", "1"))
-                self.assertEqual(client.to_end(), b"")
-            self.assertEqual(idle.to_end(), b"", "it has asked for nothing")
-            self.assertIn("in block", worker.read_log())
-            # Nobody has accepted it yet, or it is answered like the others.
-            fresh.sock.close()
-
     def test_an_import_error_is_shown_once(self):
         for preload in (False, True):
             for application, error in [

@@ -6,7 +6,6 @@ use super::{Answer, Engine, Report};
 use crate::exchange::Exchange;
 use crate::message::body::Body;
 use crate::message::response::Response;
-use crate::net::stages::Stage;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::{Handler, Observer};
@@ -28,7 +27,6 @@ impl<H: Handler> Engine for Inline<'_, H> {
     ) -> (Client, Option<Answer>) {
         let Client { connection, link } = client;
         let origin = link.origin;
-        link.transport.note(Stage::Served);
         let mut lent = core.lend();
         lent.begin(key, link, connection.has_input());
         let exchange = Exchange::new(response, lent);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -18,7 +18,6 @@ use crate::message::budget::Budget;
 use crate::message::request::{Origin, OwnedRequest};
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
-use crate::net::stages::{self, Stage};
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::{Handler, Observer};
@@ -29,8 +28,6 @@ const ALIVE: Instant = 10_000_000;
 
 struct Job {
     key: u64,
-    /// The client's; it stays open until the report that the job is done.
-    socket: RawFd,
     request: Box<OwnedRequest>,
     origin: Origin,
     body: Body,
@@ -121,7 +118,6 @@ impl Seat {
     /// Runs requests until the pool is dropped.
     pub fn run<H: Handler>(self, handler: &mut H) {
         while let Some(job) = self.next(handler) {
-            stages::note_number(job.socket, Stage::Served);
             let exchange = handler.call(job.request.borrow(), &job.origin, job.body, job.exchange);
             let (response, _, part) = exchange.into_parts();
             let answer = Box::new(Answer { response, part });
@@ -186,7 +182,6 @@ impl Engine for Pool {
         };
         let job = Job {
             key,
-            socket: client.link.transport.number(),
             request: Box::new(client.connection.request().to_owned()),
             origin: client.link.origin,
             body,
