@@ -127,7 +127,7 @@ fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
     }
     let user = user_name(py);
     let what = format!("enter a folder of static files as user {user}");
-    Files::new(mappings(settings), user).map_err(could_not(&what))
+    Files::new(mappings(settings), &settings.prefix, user).map_err(could_not(&what))
 }
 
 /// The name of the user of this process, or its number if it has none.

@@ -320,9 +320,7 @@ impl<O: Observer> Core<O> {
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        // A head goes out together with the file after it.
-        let more = matches!(link.task, Task::File { left: 1.., .. });
-        let (flow, sent) = link.flush(hold || more);
+        let (flow, sent) = link.flush(hold);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }
