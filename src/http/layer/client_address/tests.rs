@@ -329,6 +329,8 @@ fn spoofed() -> impl proptest::strategy::Strategy<Value = String> {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     /// A proxy of ours has added itself to each list, or a field of its own; whatever stood there before.
     #[test]
     fn nothing_that_a_client_writes_changes_what_a_proxy_adds(
