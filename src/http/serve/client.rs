@@ -105,9 +105,11 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the running request was there.
+    /// When the latest request was there.
+    pub arrived: Instant,
+    /// When a thread took it.
     pub began: Instant,
-    /// The same of the last request in the access log.
+    /// When the last request in the access log was there.
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
@@ -151,6 +153,7 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            arrived: 0,
             began: 0,
             logged: 0,
             queued: false,
