@@ -2,5 +2,6 @@
 
 pub mod descriptors;
 pub(crate) mod listener;
+pub mod standing;
 pub(crate) mod transport;
 pub(crate) mod trusted;

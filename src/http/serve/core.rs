@@ -27,6 +27,7 @@ use crate::message::budget::Budget;
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::standing::Standing;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
@@ -246,6 +247,7 @@ impl<O: Observer> Core<O> {
             }
             Phase::Head | Phase::Body if reading => {
                 let late = Reject::with(408, "the request did not come in time");
+                link.transport.stands(Standing::Served);
                 client.connection.refused(late).answer(&mut link.out);
                 link.task = Task::Rejected;
                 self.note_refusal(&client, 408, false);
