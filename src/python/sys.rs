@@ -133,8 +133,12 @@ static BEFORE_ABORT: (AtomicUsize, AtomicI32) = (AtomicUsize::new(0), AtomicI32:
 const UNSERVED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 /// Bytes that are dropped of what one client has sent. What is left resets its connection.
 const DROPPED: usize = 4 * 1024 * 1024;
-/// While clients go on sending, what they send is dropped for so many milliseconds, so often at most.
-const DROPPING: (libc::c_int, usize) = (10, 20);
+/// How long clients must have sent nothing until a worker that is aborted dies, in milliseconds: what is on its way takes a round trip.
+const QUIET: libc::c_int = 100;
+/// How long it waits for that at most.
+const NOISY: libc::c_int = 500;
+/// How often it looks.
+const LOOK: libc::c_int = 10;
 
 /// From now on a worker that is aborted, because it hangs or by itself, first ends its connections in good order. The handler that is
 /// there by then, Python's own, shows the stacks and ends it.
@@ -187,17 +191,20 @@ fn end_connections() {
         }
         let _ = shutdown(socket, Shutdown::Write);
     }
-    let (pause, times) = DROPPING;
-    for _ in 0..times {
+    let (mut quiet, mut passed) = (0, 0);
+    while quiet < QUIET && passed < NOISY {
         // SAFETY: no descriptors are passed. poll(2) is one of the calls that signal-safety(7) lists.
-        unsafe { libc::poll(ptr::null_mut(), 0, pause) };
+        unsafe { libc::poll(ptr::null_mut(), 0, LOOK) };
         let dropped = standing::connections().map(|(fd, _)| {
             // SAFETY: as above.
             drop_input(unsafe { BorrowedFd::borrow_raw(fd) })
         });
-        if dropped.sum::<usize>() == 0 {
-            break;
-        }
+        quiet = if dropped.sum::<usize>() == 0 {
+            quiet + LOOK
+        } else {
+            0
+        };
+        passed += LOOK;
     }
 }
 
