@@ -8,6 +8,7 @@ use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
 use crate::message::response::Response;
+use crate::net::standing::Standing;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
@@ -222,6 +223,9 @@ impl<O: Observer> Core<O> {
                 let phase = connection.phase();
                 if phase != link.waiting {
                     link.waiting = phase;
+                    if let Phase::Head | Phase::Body = phase {
+                        link.transport.stands(Standing::Waiting);
+                    }
                     let most = self.limits.body_timeout;
                     link.deadline = self.after(match phase {
                         Phase::Body => most.min(link.body_patience(self.now, most)),
@@ -265,6 +269,7 @@ impl<O: Observer> Core<O> {
     /// Answers a request that is not served.
     pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
+        client.link.transport.stands(Standing::Served);
         reject.answer(&mut client.link.out);
         client.link.task = Task::Rejected;
         self.note_refusal(client, reject.status);
@@ -287,8 +292,14 @@ impl<O: Observer> Core<O> {
         }
         client.connection.next();
         match client.connection.has_input() {
-            true => Some(Turn::Queue),
-            false => None,
+            true => {
+                client.link.transport.stands(Standing::Waiting);
+                Some(Turn::Queue)
+            }
+            false => {
+                client.link.transport.stands(Standing::Idle);
+                None
+            }
         }
     }
 
