@@ -98,6 +98,8 @@ tables! {
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
+        proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders and files to serve below a prefix of the URL, without entering Python.

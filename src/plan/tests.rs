@@ -140,7 +140,7 @@ fn mappings_that_are_probably_mistakes_are_warned_of() {
         ),
         (
             "user = 'www'\nstatic = { '/s/' = 'other' }",
-            "static: user www may not enter /srv/other, so the files in /srv/other cannot be served: Permission denied",
+            "static: user www may not enter /srv/other, so /srv/other cannot be served: Permission denied",
         ),
     ] {
         let plan = plan(&format!(

@@ -37,6 +37,7 @@ impl Draft<'_> {
             request_id: *app.request_id,
             access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
+            proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix()?,
             static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),

@@ -60,7 +60,7 @@ pub(crate) fn layers(
 }
 
 /// Whose word about clients counts.
-fn trusted_proxies(settings: &Settings) -> TrustedProxies {
+pub(crate) fn trusted_proxies(settings: &Settings) -> TrustedProxies {
     let mut trusted = TrustedProxies::default();
     for proxy in &settings.trusted_proxies {
         match proxy {

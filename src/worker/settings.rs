@@ -29,6 +29,8 @@ pub struct Settings {
     pub access_format: String,
     /// Proxies that may say for whom they ask.
     pub trusted_proxies: Vec<Proxy>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// The path below which the application is served, empty for none.
     pub prefix: String,
     /// URL prefixes and the folders or files that are served under them.
@@ -167,6 +169,7 @@ mod tests {
             request_id: true,
             access_format: "{status}".into(),
             trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
+            proxy_protocol: true,
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),

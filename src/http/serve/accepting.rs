@@ -179,6 +179,7 @@ impl<O: Observer> Core<O> {
                     relayed: None,
                 };
                 let mut link = Link::new(socket, origin);
+                link.preamble = self.preamble(&origin);
                 link.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Client {
                     connection: Box::new(Connection::new(self.limits.clone())),
@@ -306,6 +307,7 @@ pub(super) mod tests {
             limits: Arc::new(Limits::default()),
             listeners: vec![listener.into()],
             private: false,
+            proxy_protocol: None,
             files: Files::default(),
             layers: Vec::new(),
             stop: vec![stop.into()],

@@ -17,6 +17,7 @@ use super::between::Current;
 use super::cork::Cork;
 use super::lingering::Lingering;
 use super::refusals::Refusals;
+use super::relayed::TurnedAway;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
@@ -26,6 +27,7 @@ use crate::message::response::Response;
 use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
@@ -46,6 +48,8 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) proxy_protocol: Option<TrustedProxies>,
+    pub(super) turned_away: TurnedAway,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -109,6 +113,8 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
+            proxy_protocol: config.proxy_protocol,
+            turned_away: TurnedAway::default(),
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
@@ -237,6 +243,10 @@ impl<O: Observer> Core<O> {
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if link.preamble.is_some() => {
+                let origin = link.origin;
+                self.turn_away(&origin, "no PROXY header came in time");
+            }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);

@@ -200,6 +200,9 @@ impl<O: Observer> Core<O> {
 
     /// Parses what was received, or else receives.
     fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+        if client.link.preamble.is_some() {
+            return self.read_preamble(key, client);
+        }
         let Client { connection, link } = client;
         match connection.advance() {
             Event::Wait if link.readable => {
@@ -324,9 +327,7 @@ impl<O: Observer> Core<O> {
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        // A head goes out together with the file after it.
-        let more = matches!(link.task, Task::File { left: 1.., .. });
-        let (flow, sent) = link.flush(hold || more);
+        let (flow, sent) = link.flush(hold);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }

@@ -23,6 +23,7 @@ SETTINGS = {
     "request_id": False,
     "access_format": "combined",
     "trusted_proxies": [],
+    "proxy_protocol": False,
     "prefix": "",
     "static": {},
     "max_requests": None,
