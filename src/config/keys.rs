@@ -116,7 +116,7 @@ tables! {
         response_in_memory: Size = "256KiB", Reload, only Wsgi;
         /// The largest temporary file for one response; when it is full, the thread waits for the client.
         response_in_file: Size = "64MiB", Reload, only Wsgi;
-        /// The most that the responses of one worker may hold together, in memory and in temporary files.
+        /// The most that one worker may hold of request bodies and responses together, in memory and in temporary files.
         max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;

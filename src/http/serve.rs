@@ -25,6 +25,7 @@ mod accepting;
 mod between;
 mod calls;
 pub(crate) mod client;
+mod complaints;
 pub(crate) mod core;
 mod cork;
 mod drive;
@@ -33,6 +34,7 @@ pub(crate) mod handler;
 mod lingering;
 mod refusals;
 pub(crate) mod relayed;
+mod room;
 mod slab;
 pub(crate) mod timers;
 
@@ -182,7 +184,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
         let core = &mut *self.core;
         let deadline = match core.ready.is_empty() && !core.interrupted {
-            true => core.pause.min(core.yielding),
+            true => core.pause.min(core.yielding).min(core.room.full_until),
             false => 0,
         };
         self.engine.wait(|| core.wait(deadline, events))
@@ -218,6 +220,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
+        }
+        if self.core.room.full_until <= self.core.now {
+            self.core.room.full_until = NEVER;
         }
         self.watch_listeners()
     }

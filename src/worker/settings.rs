@@ -52,7 +52,7 @@ pub struct Settings {
     pub response_in_memory: u64,
     /// The maximum size of the temporary file for the rest; above it the thread waits for the client.
     pub response_in_file: u64,
-    /// The maximum size of all responses of a worker that are held in memory and in files.
+    /// The maximum size of all request bodies and responses of a worker that are held in memory and in files.
     pub max_buffered: u64,
     /// The time in which the head of a request must arrive.
     #[serde(with = "seconds")]

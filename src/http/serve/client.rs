@@ -105,11 +105,11 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the latest request had come whole.
+    /// When the latest request was there.
     pub arrived: Instant,
-    /// When the running request began.
+    /// When a thread took it.
     pub began: Instant,
-    /// The same of the last request in the access log.
+    /// When the last request in the access log was there.
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,

@@ -14,17 +14,19 @@ use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, Eve
 use rustix::io::Errno;
 
 use super::between::Current;
+use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
 use super::refusals::Refusals;
 use super::relayed::TurnedAway;
+use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
 use crate::limits::Limits;
+use crate::message::budget::Budget;
 use crate::message::response::Response;
-use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
 use crate::net::trusted::TrustedProxies;
@@ -63,8 +65,10 @@ pub(crate) struct Core<O> {
     pub(super) ready: VecDeque<u64>,
     /// The request that this thread is in.
     pub(super) current: Option<Current>,
-    /// Requests on the pool's threads with their start.
+    /// Requests on threads with their start.
     pub(super) running: VecDeque<(u64, Instant)>,
+    /// Requests that the pool has and no thread has taken yet.
+    pub(super) waiting: VecDeque<u64>,
     /// The clock, read once a turn.
     pub(super) now: Instant,
     pub(super) buffer: Vec<u8>,
@@ -84,6 +88,8 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) complaints: Complaints,
+    pub(super) room: Room,
     pub(super) lingering: Lingering,
     pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
@@ -125,6 +131,7 @@ impl<O: Observer> Core<O> {
             ready: VecDeque::new(),
             current: None,
             running: VecDeque::new(),
+            waiting: VecDeque::new(),
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
@@ -136,6 +143,8 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            complaints: Complaints::default(),
+            room: Room::default(),
             lingering: Lingering::default(),
             refusals: Refusals::default(),
             found: Vec::new(),

@@ -57,7 +57,7 @@ impl<O: Observer> Core<O> {
             self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.began
+            && client.link.logged < client.link.arrived
         {
             self.note_end(&mut client, response);
         }
@@ -238,14 +238,13 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Reject(reject) => {
+                if let Some(failure) = connection.take_failure() {
+                    self.complaints.body(&failure, reject.status, self.now);
+                }
                 self.reject(client, reject);
                 None
             }
             Event::Request => {
-                // It may be looked at again before a thread takes it.
-                if link.arrived <= link.began {
-                    link.arrived = self.now.max(link.began + 1);
-                }
                 if let Some(reject) = self.layers.request(connection, &link.origin) {
                     let reject = connection.refused(reject);
                     self.reject(client, reject);
@@ -270,7 +269,7 @@ impl<O: Observer> Core<O> {
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
-        let microseconds = self.now.saturating_sub(client.link.began) / 1000;
+        let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
         client.link.backlog = None;
@@ -295,7 +294,7 @@ impl<O: Observer> Core<O> {
             return;
         }
         let link = &mut client.link;
-        link.logged = link.began;
+        link.logged = link.arrived;
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),

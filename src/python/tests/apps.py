@@ -64,6 +64,17 @@ def read(environ, start):
     return [b"%d %s" % (len(data), data[:1000])]
 
 
+KEPT = []
+
+
+def keep(environ, start):
+    """Reads the input, and keeps it for ever."""
+    data = environ["wsgi.input"].read()
+    KEPT.append(environ["wsgi.input"])
+    start("200 OK", TEXT)
+    return [b"%d" % len(data)]
+
+
 def inputs(environ, start):
     """Runs the expressions of the query over the input, one after the other."""
     results = [eval(part, {"i": environ["wsgi.input"]}) for part in urllib.parse.unquote(environ["QUERY_STRING"]).split(";")]
