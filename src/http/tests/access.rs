@@ -1,5 +1,7 @@
 //! The access log of a server: what stands in it, and for how long requests have waited.
 
+// Only some of it is needed here.
+#[allow(dead_code)]
 mod common;
 
 use std::fs::File;
