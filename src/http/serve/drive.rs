@@ -249,10 +249,6 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Request => {
-                // It may be looked at again before a thread takes it.
-                if link.arrived <= link.began {
-                    link.arrived = self.now.max(link.began + 1);
-                }
                 if let Some(reject) = self.layers.request(connection, &link.origin) {
                     let reject = connection.refused(reject);
                     self.reject(client, reject);

@@ -102,9 +102,14 @@ fn line(client: &Client, reject: Reject, more: u64) -> String {
         [] => String::new(),
         line => format!(": \"{}\"", shown(line, LINE)),
     };
-    let advice = match reject.raise {
-        Some(key) => format!(" (raise `{key}` if such requests are to be served)"),
-        None => String::new(),
+    let advice = match (reject.raise, connection.line()) {
+        (Some(key), _) => format!(" (raise `{key}` if such requests are to be served)"),
+        // A TLS record with a handshake: RFC 8446 section 5.1.
+        (None, [0x16, 3, ..]) => " (the client speaks TLS, and plain HTTP is spoken here)".into(),
+        (None, line) if line.starts_with(b"PROXY ") => {
+            " (a proxy sends the PROXY protocol: set `proxy_protocol` to true)".into()
+        }
+        _ => String::new(),
     };
     let more = match more {
         0 => String::new(),
@@ -160,7 +165,12 @@ mod tests {
             (
                 b"\x16\x03\x01\xff",
                 Some("[::ffff:203.0.113.7]:5"),
-                "refused a request of 203.0.113.7: \"\\x16\\x03\\x01\\xFF\": 400 malformed request line",
+                "refused a request of 203.0.113.7: \"\\x16\\x03\\x01\\xFF\": 400 malformed request line (the client speaks TLS, and plain HTTP is spoken here)",
+            ),
+            (
+                b"PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                None,
+                "refused a request of a client on a Unix socket: \"PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\": 400 malformed request line (a proxy sends the PROXY protocol: set `proxy_protocol` to true)",
             ),
             (
                 b"GET / HTTP/1.1\r\n\r\n",
