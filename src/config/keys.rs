@@ -94,6 +94,8 @@ tables! {
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
+        proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders and files to serve below a prefix of the URL, without entering Python.
@@ -110,7 +112,7 @@ tables! {
         response_in_memory: Size = "256KiB", Reload, only Wsgi;
         /// The largest temporary file for one response; when it is full, the thread waits for the client.
         response_in_file: Size = "64MiB", Reload, only Wsgi;
-        /// The most that the responses of one worker may hold together, in memory and in temporary files.
+        /// The most that one worker may hold of request bodies and responses together, in memory and in temporary files.
         max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;

@@ -35,6 +35,7 @@ impl Draft<'_> {
             hooks: self.hooks()?,
             threads: app.threads.0,
             trusted_proxies: app.trusted_proxies.to_vec(),
+            proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix()?,
             static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),

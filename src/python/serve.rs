@@ -80,6 +80,7 @@ fn serve_until_stop<'py>(
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
+        proxy_protocol: settings.proxy_protocol.then(|| trusted_proxies(&settings)),
         files,
         layers: layer::standard(layer::Options {
             trusted_proxies: trusted_proxies(&settings),

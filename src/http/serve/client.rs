@@ -14,6 +14,7 @@ use crate::message::spool::Next;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
+use crate::serve::relayed::Preamble;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -66,6 +67,8 @@ impl Client {
 pub(crate) struct Link {
     pub transport: Transport,
     pub origin: Origin,
+    /// What has to come before the first request.
+    pub preamble: Option<Preamble>,
     pub task: Task,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
@@ -93,9 +96,11 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the running request was there.
+    /// When the latest request was there.
+    pub arrived: Instant,
+    /// When a thread took it.
     pub began: Instant,
-    /// The same of the last request in the access log.
+    /// When the last request in the access log was there.
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
@@ -122,6 +127,7 @@ impl Link {
         Self {
             transport: Transport::new(socket, origin.peer.is_some()),
             origin,
+            preamble: None,
             body_since: NEVER,
             body_bytes: 0,
             task: Task::None,
@@ -138,6 +144,7 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            arrived: 0,
             began: 0,
             logged: 0,
             queued: false,

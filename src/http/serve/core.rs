@@ -14,17 +14,21 @@ use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, Eve
 use rustix::io::Errno;
 
 use super::between::Current;
+use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
+use super::relayed::TurnedAway;
+use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
 use crate::limits::Limits;
+use crate::message::budget::Budget;
 use crate::message::response::Response;
-use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
@@ -40,6 +44,8 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) proxy_protocol: Option<TrustedProxies>,
+    pub(super) turned_away: TurnedAway,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -53,8 +59,10 @@ pub(crate) struct Core<O> {
     pub(super) ready: VecDeque<u64>,
     /// The request that this thread is in.
     pub(super) current: Option<Current>,
-    /// Requests on the pool's threads with their start.
+    /// Requests on threads with their start.
     pub(super) running: VecDeque<(u64, Instant)>,
+    /// Requests that the pool has and no thread has taken yet.
+    pub(super) waiting: VecDeque<u64>,
     /// The clock, read once a turn.
     pub(super) now: Instant,
     pub(super) buffer: Vec<u8>,
@@ -74,6 +82,8 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) complaints: Complaints,
+    pub(super) room: Room,
     pub(super) lingering: Lingering,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
@@ -102,6 +112,8 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
+            proxy_protocol: config.proxy_protocol,
+            turned_away: TurnedAway::default(),
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
@@ -112,6 +124,7 @@ impl<O: Observer> Core<O> {
             ready: VecDeque::new(),
             current: None,
             running: VecDeque::new(),
+            waiting: VecDeque::new(),
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
@@ -123,6 +136,8 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            complaints: Complaints::default(),
+            room: Room::default(),
             lingering: Lingering::default(),
             found: Vec::new(),
         })
@@ -229,6 +244,10 @@ impl<O: Observer> Core<O> {
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if link.preamble.is_some() => {
+                let origin = link.origin;
+                self.turn_away(&origin, "no PROXY header came in time");
+            }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);

@@ -57,7 +57,7 @@ impl<O: Observer> Core<O> {
             self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.began
+            && client.link.logged < client.link.arrived
         {
             self.note_end(&mut client, response);
         }
@@ -188,6 +188,9 @@ impl<O: Observer> Core<O> {
 
     /// Parses what was received, or else receives.
     fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+        if client.link.preamble.is_some() {
+            return self.read_preamble(key, client);
+        }
         let Client { connection, link } = client;
         match connection.advance() {
             Event::Wait if link.readable => {
@@ -223,6 +226,9 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Reject(reject) => {
+                if let Some(failure) = connection.take_failure() {
+                    self.complaints.body(&failure, reject.status, self.now);
+                }
                 self.reject(client, reject, false);
                 None
             }
@@ -256,7 +262,7 @@ impl<O: Observer> Core<O> {
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
-        let microseconds = self.now.saturating_sub(client.link.began) / 1000;
+        let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
         client.link.backlog = None;
@@ -281,13 +287,13 @@ impl<O: Observer> Core<O> {
             return;
         }
         let link = &mut client.link;
-        link.logged = link.began;
+        link.logged = link.arrived;
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(link.began) / 1000,
+            microseconds: now().saturating_sub(link.arrived) / 1000,
         });
     }
 

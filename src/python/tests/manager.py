@@ -21,6 +21,7 @@ SETTINGS = {
     "hooks": None,
     "threads": 1,
     "trusted_proxies": [],
+    "proxy_protocol": False,
     "prefix": "",
     "static": {},
     "max_requests": None,

@@ -1,9 +1,11 @@
 //! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::message::body::{Arriving, Body};
+use crate::message::body::{Arriving, Body, Failure};
+use crate::message::budget::Budget;
 use crate::message::facts::Facts;
 use crate::message::request::Request;
 use crate::proto::bytes::token;
@@ -50,6 +52,7 @@ enum State {
 #[derive(Debug)]
 pub struct Connection {
     limits: Arc<Limits>,
+    budget: Arc<Budget>,
     state: State,
     /// Bytes received and not done with; those of the running request's head stay, as its parts point into them.
     input: Vec<u8>,
@@ -65,6 +68,8 @@ pub struct Connection {
     arriving: Arriving,
     /// Length of the body that was taken.
     length: u64,
+    /// Why the body was not taken in.
+    failure: Option<Failure>,
     /// What layers have said of the request.
     facts: Option<Box<Facts>>,
     /// The layers have seen the request.
@@ -74,8 +79,15 @@ pub struct Connection {
 impl Connection {
     /// A connection on which nothing was received.
     pub fn new(limits: Arc<Limits>) -> Self {
+        let budget = Arc::new(Budget::new(limits.max_buffered));
+        Self::with_budget(limits, budget)
+    }
+
+    /// One whose bodies count against a budget that it shares with others.
+    pub(crate) fn with_budget(limits: Arc<Limits>, budget: Arc<Budget>) -> Self {
         Self {
             limits,
+            budget,
             state: State::Head,
             input: Vec::new(),
             start: 0,
@@ -85,6 +97,7 @@ impl Connection {
             head: Head::default(),
             arriving: Arriving::default(),
             length: 0,
+            failure: None,
             facts: None,
             passed: false,
         }
@@ -98,7 +111,7 @@ impl Connection {
             State::Length(_) | State::Chunked(_) if self.scanned == self.input.len() => {
                 match self.body(bytes) {
                     Ok(taken) => self.input.extend_from_slice(&bytes[taken..]),
-                    Err(reject) => self.state = State::Rejected(reject),
+                    Err(reject) => self.reject(reject),
                 }
             }
             _ => {
@@ -119,7 +132,7 @@ impl Connection {
             match self.find_head() {
                 Ok(true) => {}
                 Ok(false) => return Event::Wait,
-                Err(reject) => self.state = State::Rejected(reject),
+                Err(reject) => self.reject(reject),
             }
             if self.head.expect
                 && self.scanned == self.input.len()
@@ -138,7 +151,7 @@ impl Connection {
             match taken {
                 // What follows the body moves up to the head's end.
                 Ok(taken) => drop(self.input.drain(self.scanned..self.scanned + taken)),
-                Err(reject) => self.state = State::Rejected(reject),
+                Err(reject) => self.reject(reject),
             }
         }
         match self.state {
@@ -191,6 +204,17 @@ impl Connection {
     /// A refusal of the request that is there or arriving.
     pub(crate) fn refused(&self, reject: Reject) -> Reject {
         reject.to(&self.input[self.start..])
+    }
+
+    /// Why the body was not taken in, once, if the request was rejected for that.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        self.state = State::Rejected(reject);
+        // What has arrived is of no use, and the connection may live on for a while.
+        self.arriving = Arriving::default();
     }
 
     /// Whether the client wants to keep the connection after this request.
@@ -279,11 +303,13 @@ impl Connection {
     fn begin_body(&mut self) -> Result<State, Reject> {
         match self.head.framing {
             Framing::None | Framing::Length(0) => Ok(State::Request),
-            Framing::Length(length) if length > self.limits.max_body => Err(TOO_LARGE),
+            Framing::Length(length) if length > most_body(&self.limits, &self.budget) => {
+                Err(TOO_LARGE)
+            }
             Framing::Length(length) => {
-                self.arriving
-                    .expect(length, self.limits.body_in_memory)
-                    .map_err(|error| storage(&error))?;
+                let in_memory = self.limits.body_in_memory;
+                let expected = self.arriving.expect(length, in_memory, &self.budget);
+                expected.map_err(|failure| refusal(&mut self.failure, failure))?;
                 Ok(State::Length(length))
             }
             Framing::Chunked => Ok(State::Chunked(Decoder::new())),
@@ -292,14 +318,15 @@ impl Connection {
 
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let (arriving, limits) = (&mut self.arriving, &self.limits);
+        let most = most_body(&self.limits, &self.budget);
+        let (arriving, failure) = (&mut self.arriving, &mut self.failure);
         let mut store = |data: &[u8]| {
-            if arriving.length() + data.len() as u64 > limits.max_body {
+            if arriving.length() + data.len() as u64 > most {
                 return Err(TOO_LARGE);
             }
             arriving
-                .append(data, limits.body_in_memory)
-                .map_err(|error| storage(&error))
+                .append(data, self.limits.body_in_memory, &self.budget)
+                .map_err(|why| refusal(failure, why))
         };
         let (taken, done) = match &mut self.state {
             State::Length(left) => {
@@ -312,8 +339,7 @@ impl Connection {
             }
             State::Chunked(decoder) => {
                 let taken = decoder.decode(bytes, store)?;
-                if self.arriving.length().saturating_add(decoder.announced()) > self.limits.max_body
-                {
+                if self.arriving.length().saturating_add(decoder.announced()) > most {
                     return Err(TOO_LARGE);
                 }
                 (taken, decoder.done())
@@ -331,11 +357,25 @@ const TOO_LARGE: Reject = Reject::with(413, "request body too large");
 /// Bytes of an input buffer that an idle connection may keep.
 const KEPT_INPUT: usize = 4 * 1024;
 
-fn storage(error: &std::io::Error) -> Reject {
-    let folder = std::env::temp_dir();
-    let folder = folder.display();
-    log::error!(
-        "could not store a request body in a temporary file in {folder}: {error} (see that the folder is writable and has room, or name another one in TMPDIR); answering 500"
-    );
-    Reject::with(500, "the request body could not be stored")
+/// A body that is larger than all that may be held would never find room.
+fn most_body(limits: &Limits, budget: &Budget) -> u64 {
+    limits.max_body.min(budget.most())
+}
+
+/// The answer to a body that is not taken in, which is kept in `place`.
+fn refusal(place: &mut Option<Failure>, failure: Failure) -> Reject {
+    let reject = match &failure {
+        Failure::NoRoom => Reject::with(503, "too much is being received; try again later"),
+        // What others have filled they may empty.
+        Failure::File(error) if is_transient(error.kind()) => {
+            Reject::with(503, "the request body cannot be stored; try again later")
+        }
+        Failure::File(_) => Reject::with(500, "the request body could not be stored"),
+    };
+    *place = Some(failure);
+    reject
+}
+
+fn is_transient(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
