@@ -15,6 +15,7 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::trusted::TrustedProxies;
 use crate::serve::client::Client;
 use crate::serve::engine::{Engine, Inline, Pool};
 use crate::serve::handler::{Handler, Observer};
@@ -31,6 +32,8 @@ mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+mod refusals;
+pub(crate) mod relayed;
 mod room;
 mod slab;
 pub(crate) mod timers;
@@ -61,6 +64,8 @@ pub struct Config {
     pub listeners: Vec<OwnedFd>,
     /// The last listener is for probes: the others are left alone until it is shut down.
     pub private: bool,
+    /// Connections begin with a PROXY header, and only these peers may connect. Not on the private listener.
+    pub proxy_protocol: Option<TrustedProxies>,
     /// Folders of static files.
     pub files: Files,
     /// What looks at each exchange, in this order; see [`crate::layer::standard`].
@@ -169,6 +174,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
+            let now = self.core.now;
+            self.core.refusals.tell_rest(now);
             self.core.layers.flush();
         }
         Ok(())

@@ -182,6 +182,7 @@ impl<O: Observer> Core<O> {
                     relayed: None,
                 };
                 let mut link = Link::new(socket, origin);
+                link.preamble = self.preamble(&origin);
                 link.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Client {
                     connection: Box::new(Connection::with_budget(
@@ -312,6 +313,7 @@ pub(super) mod tests {
             limits: Arc::new(Limits::default()),
             listeners: vec![listener.into()],
             private: false,
+            proxy_protocol: None,
             files: Files::default(),
             layers: Vec::new(),
             stop: vec![stop.into()],

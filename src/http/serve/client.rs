@@ -17,6 +17,7 @@ use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
+use crate::serve::relayed::Preamble;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -75,6 +76,8 @@ impl Client {
 pub(crate) struct Link {
     pub transport: Transport,
     pub origin: Origin,
+    /// What has to come before the first request.
+    pub preamble: Option<Preamble>,
     pub task: Task,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
@@ -133,6 +136,7 @@ impl Link {
         Self {
             transport: Transport::new(socket, origin.peer.is_some()),
             origin,
+            preamble: None,
             body_since: NEVER,
             body_bytes: 0,
             task: Task::None,

@@ -17,6 +17,8 @@ use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
+use super::refusals::Refusals;
+use super::relayed::TurnedAway;
 use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
@@ -27,13 +29,18 @@ use crate::message::budget::Budget;
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
-use crate::net::standing::Standing;
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
 use crate::serve::timers::{Instant, NEVER, Timers, now, until};
+
+const LATE_HEAD: Reject =
+    Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
+const LATE_BODY: Reject =
+    Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
 
 pub(crate) struct Core<O> {
     pub(super) epoll: Own,
@@ -43,6 +50,8 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) proxy_protocol: Option<TrustedProxies>,
+    pub(super) turned_away: TurnedAway,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -82,6 +91,7 @@ pub(crate) struct Core<O> {
     pub(super) complaints: Complaints,
     pub(super) room: Room,
     pub(super) lingering: Lingering,
+    pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -109,6 +119,8 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
+            proxy_protocol: config.proxy_protocol,
+            turned_away: TurnedAway::default(),
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
@@ -134,6 +146,7 @@ impl<O: Observer> Core<O> {
             complaints: Complaints::default(),
             room: Room::default(),
             lingering: Lingering::default(),
+            refusals: Refusals::default(),
             found: Vec::new(),
         })
     }
@@ -239,18 +252,23 @@ impl<O: Observer> Core<O> {
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if link.preamble.is_some() => {
+                let origin = link.origin;
+                self.turn_away(&origin, "no PROXY header came in time");
+            }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);
                     return Some(client);
                 }
             }
-            Phase::Head | Phase::Body if reading => {
-                let late = Reject::with(408, "the request did not come in time");
-                link.transport.stands(Standing::Served);
-                client.connection.refused(late).answer(&mut link.out);
-                link.task = Task::Rejected;
-                self.note_refusal(&client, 408, false);
+            phase @ (Phase::Head | Phase::Body) if reading => {
+                let late = match phase {
+                    Phase::Head => LATE_HEAD,
+                    _ => LATE_BODY,
+                };
+                let late = client.connection.refused(late);
+                self.reject(&mut client, late);
                 return Some(client);
             }
             _ => {}

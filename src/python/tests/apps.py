@@ -12,6 +12,8 @@ import threading
 import urllib.parse
 import wsgiref.validate
 
+from readers import READERS
+
 SEEN = []  # what happened, for /seen
 GATE = threading.Event()
 FORKED = []
@@ -319,6 +321,12 @@ def file_like(environ, start):
             SEEN.append("closed file_like")
 
     return environ["wsgi.file_wrapper"](Like(b"like a file"), 4)
+
+
+def reader(environ, start):
+    start("200 OK", TEXT)
+    make, _ = READERS[environ["QUERY_STRING"]]
+    return environ["wsgi.file_wrapper"](make(), 4)
 
 
 def large(environ, start):
