@@ -12,6 +12,7 @@ mod limits;
 mod message;
 mod net;
 mod proto;
+mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};

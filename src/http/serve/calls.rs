@@ -132,13 +132,7 @@ impl<O: Observer> Core<O> {
             link.transport.reset_at_death(true);
         }
         link.task = match part {
-            Some(part) => Task::File {
-                file: part.file,
-                offset: part.offset,
-                left: part.length,
-                then: part.then,
-                response,
-            },
+            Some(part) => Task::File { part, response },
             None => Task::Ended(response),
         };
     }

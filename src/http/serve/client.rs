@@ -1,19 +1,16 @@
 //! A connection with its socket and what is going on on it.
 
-use std::collections::VecDeque;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::exchange::Piece;
+use crate::exchange::Part;
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
 use crate::message::spool::Next;
-use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
@@ -29,14 +26,8 @@ pub(crate) enum Task {
     Running,
     /// The same, and the client has left: the connection waits for the handler only.
     Left,
-    /// A file is being sent.
-    File {
-        file: Arc<Own<File>>,
-        offset: u64,
-        left: u64,
-        then: VecDeque<Piece>,
-        response: Response,
-    },
+    /// A file is being sent: what is left of it.
+    File { part: Box<Part>, response: Response },
     /// Everything was written.
     Ended(Response),
     /// The answer to a rejected request was written; the connection closes.

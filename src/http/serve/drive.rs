@@ -115,37 +115,31 @@ impl<O: Observer> Core<O> {
                     return Turn::Wait;
                 }
                 Task::File {
-                    file,
-                    mut offset,
-                    mut left,
-                    mut then,
+                    mut part,
                     mut response,
                 } => {
-                    if left == 0
-                        && let Some(piece) = then.pop_front()
+                    if part.length == 0
+                        && let Some(piece) = part.then.pop_front()
                     {
                         response.write(&piece.text);
                         link.finish(response.take_out());
-                        link.task = Task::File {
-                            file,
-                            offset: piece.offset,
-                            left: response.pass(piece.length),
-                            then,
-                            response,
-                        };
+                        part.offset = piece.offset;
+                        part.length = response.pass(piece.length);
+                        link.task = Task::File { part, response };
                         continue;
                     }
-                    let sent = match left {
+                    let sent = match part.length {
                         0 => Ok(0),
-                        _ => {
+                        left => {
                             let piece = left.min(FILE_PIECE) as usize;
-                            link.transport.send_file(&file, &mut offset, piece)
+                            let offset = &mut part.offset;
+                            link.transport.send_file(&part.file, offset, piece)
                         }
                     };
                     match sent {
                         Ok(0) => {
                             // A file that became shorter meanwhile is a response that breaks off.
-                            if left > 0 {
+                            if part.length > 0 {
                                 response.cut();
                             } else {
                                 response.end();
@@ -153,14 +147,8 @@ impl<O: Observer> Core<O> {
                             link.task = Task::Ended(response);
                         }
                         other => {
-                            left -= other.unwrap_or(0) as u64;
-                            link.task = Task::File {
-                                file,
-                                offset,
-                                left,
-                                then,
-                                response,
-                            };
+                            part.length -= other.unwrap_or(0) as u64;
+                            link.task = Task::File { part, response };
                             match other {
                                 Ok(n) => {
                                     self.observer.sent(n);
@@ -253,10 +241,6 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Request => {
-                // It may be looked at again before a thread takes it.
-                if link.arrived <= link.began {
-                    link.arrived = self.now.max(link.began + 1);
-                }
                 if let Some(reject) = self.layers.request(connection, &link.origin) {
                     let reject = connection.refused(reject);
                     self.reject(client, reject);
@@ -273,6 +257,7 @@ impl<O: Observer> Core<O> {
     /// Answers a request that is not served.
     pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
+        client.link.transport.stands(Standing::Served);
         reject.answer(&mut client.link.out);
         client.link.task = Task::Rejected;
         client.link.transport.stands(Standing::Served);

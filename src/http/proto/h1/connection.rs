@@ -257,6 +257,7 @@ impl Connection {
         self.length = 0;
         self.facts = None;
         self.passed = false;
+        self.understood = false;
         self.state = State::Head;
         self.skipped = false;
         if self.scanned == self.input.len() {
