@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
+use crate::message::body::Failure;
 use crate::message::response::Response;
 use crate::net::standing::Standing;
 use crate::proto::h1::connection::{Event, Phase};
@@ -232,6 +233,9 @@ impl<O: Observer> Core<O> {
             Event::Reject(reject) => {
                 if let Some(failure) = connection.take_failure() {
                     self.complaints.body(&failure, reject.status, self.now);
+                    if let Failure::NoRoom = failure {
+                        self.break_off_slow_bodies();
+                    }
                 }
                 self.reject(client, reject);
                 None
@@ -256,6 +260,7 @@ impl<O: Observer> Core<O> {
         client.link.transport.stands(Standing::Served);
         reject.answer(&mut client.link.out);
         client.link.task = Task::Rejected;
+        client.link.transport.stands(Standing::Served);
         self.note_refusal(client, reject.status);
         client.connection.abandon();
     }
