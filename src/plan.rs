@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
 use crate::supervisor::{Policy, Readiness};
 
+mod access_format;
 mod callable;
 mod check;
 mod command;

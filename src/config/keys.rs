@@ -86,8 +86,12 @@ tables! {
         threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
-        /// The file to which each worker writes a line for each response; "-" for standard output, "syslog:" for syslog.
+        /// The file to which each worker writes a line for each response; "-" for standard output, or a syslog server.
         access_log: AccessLog = (none "none"), Reload, only Wsgi;
+        /// The form of a line of the access log: "combined", "json", or a text with names of fields in braces.
+        access_format: String = "combined", Reload, only Wsgi;
+        /// Give each request a name, which the application gets in HTTP_X_REQUEST_ID and the response has in X-Request-ID.
+        request_id: bool = false, Reload, only Wsgi;
         /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.

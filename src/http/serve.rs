@@ -32,6 +32,7 @@ mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+mod refusals;
 pub(crate) mod relayed;
 mod room;
 mod slab;
@@ -173,6 +174,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
+            let now = self.core.now;
+            self.core.refusals.tell_rest(now);
             self.core.layers.flush();
         }
         Ok(())

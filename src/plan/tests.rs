@@ -552,3 +552,25 @@ fn an_access_log_goes_to_a_file_standard_output_or_syslog() {
     let said = "app.toml:4:14: access_log: \"a:b\" is not the address of a syslog server (write";
     assert!(error.starts_with(said), "{error}");
 }
+
+#[test]
+fn a_format_of_the_access_log_is_checked() {
+    let error = |format: &str| {
+        let text =
+            format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\naccess_format = '{format}'");
+        plan_as((0, 0), &text).expect_err(format)
+    };
+    let unknown = error("{client} {statsu}");
+    assert_eq!(
+        unknown,
+        "app.toml:4:17: access_format: unknown field {statsu}; did you mean {status}?"
+    );
+    for (format, said) in [
+        ("{x}", "unknown field {x}; known here: client, user, time,"),
+        ("%(h)s", "it has no field (write \"combined\", \"json\", or"),
+        ("{status", "a brace without its counterpart (write {{"),
+    ] {
+        let error = error(format);
+        assert!(error.contains(&format!("access_format: {said}")), "{error}");
+    }
+}

@@ -34,6 +34,8 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
+            request_id: *app.request_id,
+            access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
             proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix()?,

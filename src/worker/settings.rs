@@ -23,6 +23,10 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// Each request has a name.
+    pub request_id: bool,
+    /// The form of a line of the access log; see [`crate::access_format`].
+    pub access_format: String,
     /// Proxies that may say for whom they ask.
     pub trusted_proxies: Vec<Proxy>,
     /// Each connection begins with a PROXY header.
@@ -162,6 +166,8 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            request_id: true,
+            access_format: "{status}".into(),
             trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
             proxy_protocol: true,
             prefix: "/größe".into(),

@@ -17,7 +17,8 @@ use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
-use super::relayed::TurnedAway;
+use super::refusals::Refusals;
+use super::relayed::TURNED_AWAY;
 use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
@@ -31,10 +32,16 @@ use crate::net::listener::Listener;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
+use crate::rate::Rate;
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
 use crate::serve::timers::{Instant, NEVER, Timers, now, until};
+
+const LATE_HEAD: Reject =
+    Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
+const LATE_BODY: Reject =
+    Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
 
 pub(crate) struct Core<O> {
     pub(super) epoll: Own,
@@ -45,7 +52,7 @@ pub(crate) struct Core<O> {
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
     pub(super) proxy_protocol: Option<TrustedProxies>,
-    pub(super) turned_away: TurnedAway,
+    pub(super) turned_away: Rate,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -85,6 +92,7 @@ pub(crate) struct Core<O> {
     pub(super) complaints: Complaints,
     pub(super) room: Room,
     pub(super) lingering: Lingering,
+    pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -113,7 +121,7 @@ impl<O: Observer> Core<O> {
             listeners,
             private: config.private,
             proxy_protocol: config.proxy_protocol,
-            turned_away: TurnedAway::default(),
+            turned_away: TURNED_AWAY,
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
@@ -139,6 +147,7 @@ impl<O: Observer> Core<O> {
             complaints: Complaints::default(),
             room: Room::default(),
             lingering: Lingering::default(),
+            refusals: Refusals::default(),
             found: Vec::new(),
         })
     }
@@ -254,11 +263,13 @@ impl<O: Observer> Core<O> {
                     return Some(client);
                 }
             }
-            Phase::Head | Phase::Body if reading => {
-                let late = Reject::with(408, "the request did not come in time");
-                client.connection.refused(late).answer(&mut link.out);
-                link.task = Task::Rejected;
-                self.note_refusal(&client, 408, false);
+            phase @ (Phase::Head | Phase::Body) if reading => {
+                let late = match phase {
+                    Phase::Head => LATE_HEAD,
+                    _ => LATE_BODY,
+                };
+                let late = client.connection.refused(late);
+                self.reject(&mut client, late);
                 return Some(client);
             }
             _ => {}

@@ -8,6 +8,7 @@ use super::core::Core;
 use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
 use crate::message::response::Response;
+use crate::net::standing::Standing;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
@@ -215,6 +216,9 @@ impl<O: Observer> Core<O> {
                 let phase = connection.phase();
                 if phase != link.waiting {
                     link.waiting = phase;
+                    if let Phase::Head | Phase::Body = phase {
+                        link.transport.stands(Standing::Waiting);
+                    }
                     let most = self.limits.body_timeout;
                     link.deadline = self.after(match phase {
                         Phase::Body => most.min(link.body_patience(self.now, most)),
@@ -234,13 +238,13 @@ impl<O: Observer> Core<O> {
                 if let Some(failure) = connection.take_failure() {
                     self.complaints.body(&failure, reject.status, self.now);
                 }
-                self.reject(client, reject, false);
+                self.reject(client, reject);
                 None
             }
             Event::Request => {
                 if let Some(reject) = self.layers.request(connection, &link.origin) {
                     let reject = connection.refused(reject);
-                    self.reject(client, reject, true);
+                    self.reject(client, reject);
                     return None;
                 }
                 match self.answer_file(client) {
@@ -251,18 +255,14 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Answers a request that is not served. `understood`: its head is whole and valid.
-    fn reject(&mut self, client: &mut Client, reject: Reject, understood: bool) {
-        let link = &mut client.link;
-        log::debug!(
-            "refused a request of {:?}: {} {}",
-            link.origin.peer,
-            reject.status,
-            reject.why
-        );
-        reject.answer(&mut link.out);
-        link.task = Task::Rejected;
-        self.note_refusal(client, reject.status, understood);
+    /// Answers a request that is not served.
+    pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
+        self.refusals.tell(self.now, client, reject);
+        client.link.transport.stands(Standing::Served);
+        reject.answer(&mut client.link.out);
+        client.link.task = Task::Rejected;
+        self.note_refusal(client, reject.status);
+        client.connection.abandon();
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
@@ -281,8 +281,14 @@ impl<O: Observer> Core<O> {
         }
         client.connection.next();
         match client.connection.has_input() {
-            true => Some(Turn::Queue),
-            false => None,
+            true => {
+                client.link.transport.stands(Standing::Waiting);
+                Some(Turn::Queue)
+            }
+            false => {
+                client.link.transport.stands(Standing::Idle);
+                None
+            }
         }
     }
 
@@ -296,20 +302,28 @@ impl<O: Observer> Core<O> {
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),
+            line: None,
             status: response.status(),
             bytes: response.body_bytes(),
             microseconds: now().saturating_sub(link.arrived) / 1000,
+            waited: link.began.saturating_sub(link.arrived) / 1000,
         });
     }
 
     /// Tells layers of a request that was refused.
-    pub(super) fn note_refusal(&mut self, client: &Client, status: u16, understood: bool) {
+    fn note_refusal(&mut self, client: &Client, status: u16) {
+        let request = client.connection.understood();
         self.layers.ended(&Ended {
             origin: &client.link.origin,
-            request: understood.then(|| client.connection.request()),
+            request,
+            line: match request {
+                Some(_) => None,
+                None => Some(client.connection.line()),
+            },
             status,
             bytes: 0,
             microseconds: 0,
+            waited: 0,
         });
     }
 

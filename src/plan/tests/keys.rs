@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 29] = [
+const VALUES: [(&str, &str); 30] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -15,6 +15,7 @@ const VALUES: [(&str, &str); 29] = [
     ("app.NAME.stdout", "'out.log'"),
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
+    ("app.NAME.access_format", "'json'"),
     ("app.NAME.env", "{ A = 'b' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),

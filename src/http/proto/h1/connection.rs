@@ -65,6 +65,8 @@ pub struct Connection {
     /// An empty line before the request line was skipped.
     skipped: bool,
     head: Head,
+    /// `head` is that of the request that is there or arriving.
+    understood: bool,
     arriving: Arriving,
     /// Length of the body that was taken.
     length: u64,
@@ -95,6 +97,7 @@ impl Connection {
             line: 0,
             skipped: false,
             head: Head::default(),
+            understood: false,
             arriving: Arriving::default(),
             length: 0,
             failure: None,
@@ -201,6 +204,27 @@ impl Connection {
         std::mem::take(&mut self.arriving).finish()
     }
 
+    /// The request that is there or arriving, if its head has come whole and is valid.
+    pub(crate) fn understood(&self) -> Option<Request<'_>> {
+        self.understood.then(|| self.request())
+    }
+
+    /// What has come of the line of the request that is there or arriving, as it came; a long one is cut.
+    pub(crate) fn line(&self) -> &[u8] {
+        let input = &self.input[self.start..];
+        let input = &input[..input.len().min(LINE)];
+        let end = memchr::memchr2(b'\r', b'\n', input);
+        &input[..end.unwrap_or(input.len())]
+    }
+
+    /// Lets go of what was received: the request is refused, and everybody who wants to know of it does.
+    pub(crate) fn abandon(&mut self) {
+        self.understood = false;
+        self.arriving = Arriving::default();
+        self.input = Vec::new();
+        (self.start, self.scanned, self.line) = (0, 0, 0);
+    }
+
     /// A refusal of the request that is there or arriving.
     pub(crate) fn refused(&self, reject: Reject) -> Reject {
         reject.to(&self.input[self.start..])
@@ -228,6 +252,7 @@ impl Connection {
         self.length = 0;
         self.facts = None;
         self.passed = false;
+        self.understood = false;
         self.state = State::Head;
         self.skipped = false;
         if self.scanned == self.input.len() {
@@ -273,9 +298,11 @@ impl Connection {
                 return match most - self.start < self.limits.max_head {
                     true => Ok(false),
                     false if self.line == self.start => {
-                        Err(Reject::with(414, "request line too long"))
+                        Err(Reject::with(414, "request line too long").because_of("max_head"))
                     }
-                    false => Err(Reject::with(431, "request head too large")),
+                    false => {
+                        Err(Reject::with(431, "request head too large").because_of("max_head"))
+                    }
                 };
             };
             let end = self.scanned + n;
@@ -289,6 +316,7 @@ impl Connection {
             if empty && line > self.start {
                 self.head
                     .parse(&self.input[self.start..self.scanned], &self.limits)?;
+                self.understood = true;
                 self.state = self.begin_body()?;
                 return Ok(true);
             }
@@ -353,7 +381,9 @@ impl Connection {
     }
 }
 
-const TOO_LARGE: Reject = Reject::with(413, "request body too large");
+const TOO_LARGE: Reject = Reject::with(413, "request body too large").because_of("max_body");
+/// The most bytes of a request line that are shown to anybody.
+const LINE: usize = 4 * 1024;
 /// Bytes of an input buffer that an idle connection may keep.
 const KEPT_INPUT: usize = 4 * 1024;
 
