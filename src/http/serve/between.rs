@@ -231,7 +231,6 @@ impl<O: Observer> Core<O> {
             Turn::Ready => {
                 client.link.deadline = NEVER;
                 if !mem::replace(&mut client.link.ready, true) {
-                    client.link.arrived = self.now;
                     client.link.transport.stands(Standing::Waiting);
                     self.ready.push_back(key);
                 }
