@@ -24,7 +24,9 @@ pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
-pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
+pub use value::{
+    AccessLog, GroupName, Mode, Number, Ready, StopSignal, Then, Typed, UserName, Workers,
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]

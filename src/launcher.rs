@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::sys::{self, Process, Stage};
@@ -25,6 +26,8 @@ pub const COMMAND: &str = "launch";
 pub struct Orders {
     /// The process id of the master. Without this parent the process ends.
     pub master: i32,
+    /// The signal that it gets when the master dies.
+    pub on_master_death: i32,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// File mode creation mask; the master's if `None`.
@@ -53,6 +56,7 @@ impl Orders {
         let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
         let heads = [
             self.master.to_string(),
+            self.on_master_death.to_string(),
             number(uid),
             number(gid),
             groups.join(","),
@@ -87,6 +91,7 @@ impl Orders {
         let mut text = || CStr::from_bytes_with_nul(fields.next()?).ok();
         let mut word = || text()?.to_str().ok();
         let master = word()?.parse().ok()?;
+        let on_master_death = word()?.parse().ok()?;
         let (uid, gid) = (optional(word()?)?, optional(word()?)?);
         let groups = word()?.split(',').filter(|group| !group.is_empty());
         let groups = groups
@@ -102,6 +107,7 @@ impl Orders {
         let env = fields.map(|field| Some(CStr::from_bytes_with_nul(field).ok()?.to_owned()));
         Some(Self {
             master,
+            on_master_death,
             user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
             umask,
             output,
@@ -167,6 +173,7 @@ pub fn run(arguments: &[String]) -> io::Error {
             .as_ref()
             .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
         umask: orders.umask,
+        on_parent_death: Signal::try_from(orders.on_master_death).unwrap_or(Signal::SIGTERM),
         stdout,
         stderr,
         fds: fds.collect(),
@@ -201,6 +208,7 @@ mod tests {
     fn orders_survive_encoding_and_incomplete_ones_are_refused() {
         let all = Orders {
             master: 7,
+            on_master_death: 3,
             user: Some((33, 34, vec![1, 2])),
             umask: Some(0o27),
             output: (false, true),

@@ -202,7 +202,7 @@ impl<W: World> Master<W> {
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
-        self.leftovers.kill_overdue(turn);
+        self.leftovers.act(turn);
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
@@ -311,12 +311,19 @@ impl<W: World> Master<W> {
     }
 
     fn has_ended(&mut self) -> bool {
-        self.is_stopping()
+        let has_ended = self.is_stopping()
             && self.workers.apps.values().all(|app| app.ended)
             && self.templates.is_empty()
-            && self.jobs.is_empty()
-            && self.leftovers.is_empty()
-            && self.logs.are_written(&mut self.turn)
+            && self.jobs.is_empty();
+        has_ended && self.leaves_nothing() && self.logs.are_written(&mut self.turn)
+    }
+
+    /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
+    fn leaves_nothing(&mut self) -> bool {
+        let apps = self.current.iter().flat_map(|plan| plan.apps.values());
+        let grace = apps.map(|app| app.policy.graceful_timeout).max();
+        self.leftovers
+            .are_gone(&mut self.turn, grace.unwrap_or_default())
     }
 
     /// Updates the status line of all apps. Returns whether it has changed.

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
+use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, StopSignal};
 use crate::supervisor::{Policy, Readiness};
 
 mod access_format;
@@ -82,6 +83,8 @@ pub struct App {
     pub policy: Policy,
     /// The number of requests a worker serves at a time, if its scoreboard record shows them.
     pub threads: Option<u32>,
+    /// How a worker is told to end.
+    pub stop: Stop,
     /// How a hanging worker is detected.
     pub hang: Hang,
     /// When a worker is recycled.
@@ -147,6 +150,7 @@ impl App {
                 backoff: Default::default(),
             },
             threads: None,
+            stop: Stop::default(),
             hang: Hang::Unseen,
             recycle: Recycle {
                 max_age: None,
@@ -167,6 +171,38 @@ pub struct Recycle {
     pub max_age: Option<Duration>,
     /// When its share of memory exceeds this, in bytes.
     pub max_memory: Option<u64>,
+}
+
+/// How a worker is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// By this signal...
+    pub signal: StopSignal,
+    /// ...to its whole process group.
+    pub group: bool,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self {
+            signal: StopSignal::Term,
+            group: false,
+        }
+    }
+}
+
+impl From<StopSignal> for Signal {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Term => Self::SIGTERM,
+            StopSignal::Quit => Self::SIGQUIT,
+            StopSignal::Int => Self::SIGINT,
+            StopSignal::Hup => Self::SIGHUP,
+            StopSignal::Usr1 => Self::SIGUSR1,
+            StopSignal::Usr2 => Self::SIGUSR2,
+            StopSignal::Winch => Self::SIGWINCH,
+        }
+    }
 }
 
 /// How a hanging worker is detected.
@@ -359,6 +395,10 @@ impl Draft<'_> {
             policy: self.policy(readiness, check.is_some())?,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            stop: Stop {
+                signal: *self.written.stop_signal,
+                group: *self.written.stop_group,
+            },
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),

@@ -16,8 +16,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName,
-    Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, StopSignal, Then, Typed,
+    UserName, Workers,
 };
 
 tables! {
@@ -79,6 +79,10 @@ tables! {
         ready: Ready = "notify", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
+        /// The signal that tells a worker to end.
+        stop_signal: StopSignal = "TERM", Reload, only Command;
+        /// Send the signal that tells a worker to end to its whole process group.
+        stop_group: bool = false, Reload, only Command;
 
         /// The Python interpreter.
         python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;

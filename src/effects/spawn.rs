@@ -22,7 +22,7 @@ const FIRST_FD: RawFd = 3;
 /// Starts a process.
 ///
 /// It leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets SIGTERM when the master dies.
+/// dispositions and standard input from /dev/null, and gets a signal when the master dies.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
@@ -34,6 +34,7 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
     let fds: Vec<BorrowedFd> = output.into_iter().flatten().chain(process.fds).collect();
     let orders = Orders {
         master: getpid().as_raw(),
+        on_master_death: process.on_parent_death as i32,
         user: process
             .user
             .map(|(uid, gid, groups)| (uid, gid, groups.to_vec())),

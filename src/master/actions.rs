@@ -1,19 +1,23 @@
 //! Performs the actions of supervisors, and handles the ends of processes.
 
+use std::time::{Duration, Instant};
+
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::jobs::{Ended, Limits, Task};
-use super::world::{Exit, World};
+use super::leftovers::End;
+use super::workers::children::Child;
+use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
-use crate::plan::Check;
+use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name};
 use crate::supervisor::{Action, Event, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
-const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
+const PROBE_SLACK: Duration = Duration::from_secs(5);
 
 /// The maximum number of processes reaped per turn.
 const MAX_ENDS: usize = 256;
@@ -217,18 +221,12 @@ impl<W: World> Master<W> {
             && !self.logs.writer_ended(turn, pid, exit)
         {
             self.workers.forget(pid);
-            self.leftovers.reaped(turn);
+            self.leftovers.reaped();
             debug!("unknown process pid={pid}: {exit}");
         }
     }
 
-    fn worker_ended(
-        &mut self,
-        child: &super::workers::children::Child,
-        pid: Pid,
-        exit: Exit,
-        output: Option<&str>,
-    ) {
+    fn worker_ended(&mut self, child: &Child, pid: Pid, exit: Exit, output: Option<&str>) {
         let now = self.turn.now;
         let sent = child.signalled.map(|(signal, _)| signal);
         let out_of_memory = matches!(exit, Exit::Signal(Signal::SIGKILL, _))
@@ -256,9 +254,8 @@ impl<W: World> Master<W> {
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
-        let grace = child.plan.policy.graceful_timeout;
         self.leftovers
-            .end(&mut self.turn, pid, tag.to_string(), grace);
+            .end(Rest::Session(pid), end_of_rest(child, tag.to_string(), now));
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
@@ -310,6 +307,23 @@ impl<W: World> Master<W> {
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
         self.turn.queue_event(name, Event::Checked(worker));
+    }
+}
+
+/// How what is left of a worker is ended: its session has as much time as the worker itself.
+fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
+    let Stop { signal, group } = child.plan.stop;
+    let whole = child.plan.policy.graceful_timeout;
+    let was_killed = matches!(child.signalled, Some((Signal::SIGKILL, _)));
+    let since = child.told_at.map(|at| now.saturating_duration_since(at));
+    End {
+        tag,
+        signal: signal.into(),
+        group_knows: group && child.told_at.is_some(),
+        grace: match was_killed {
+            true => Duration::ZERO,
+            false => whole.saturating_sub(since.unwrap_or_default()),
+        },
     }
 }
 

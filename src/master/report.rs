@@ -59,11 +59,14 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
         };
     };
     let why = reason(why);
-    match (signal, exit) {
-        (Signal::SIGTERM, Exit::Status(0) | Exit::Signal(Signal::SIGTERM, _)) => {
-            format!("ended ({why})")
-        }
-        _ => format!("{ended} after our {signal} ({why})"),
+    if signal != Signal::SIGTERM {
+        return format!("{ended} after our {signal} ({why})");
+    }
+    let end = Signal::from(child.plan.stop.signal);
+    match exit {
+        Exit::Status(0) => format!("ended ({why})"),
+        Exit::Signal(by, _) if by == end => format!("ended ({why})"),
+        _ => format!("{ended} after our {end} ({why})"),
     }
 }
 

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Source, Start, Target, World};
+use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -37,6 +37,7 @@ use crate::release::Name;
 use crate::sys;
 
 mod children;
+mod sessions;
 mod start;
 mod watches;
 
@@ -249,8 +250,12 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
-    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize {
-        children::signal_rest(leader, signal)
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+    }
+
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) {
+        sessions::signal(pid, signal, spared);
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {

@@ -1,6 +1,6 @@
 //! The simulated world as the master sees it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
+    Arrived, ClientId, Exit, Notice, Private, ReadState, Rest, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::Name;
@@ -156,8 +156,13 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    fn signal_rest(&mut self, _leader: Pid, _signal: Option<Signal>) -> usize {
-        0
+    // Its processes start no others.
+    fn rest_of(&mut self, _wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        BTreeMap::new()
+    }
+
+    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
+        unreachable!("pid={pid} is no rest of anything");
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {

@@ -134,6 +134,7 @@ impl System {
             template: None,
             check: None,
             stop,
+            on_master_death: start.plan.stop.signal.into(),
             output: self.output(start.plan, theirs),
         };
         let known = start.plan.output.taken_over;

@@ -1,0 +1,81 @@
+//! Apps with `command`: programs that know nothing of preforkd, with all that they start.
+
+mod common;
+
+use common::{Run, app, worker};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_process_that_has_left_the_process_group_has_as_long_as_its_worker_and_is_killed_then() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'"));
+    run.ask("start group");
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("left a process that it had started; sending SIGTERM"),
+        "{log}"
+    );
+    assert!(
+        log.contains("sending SIGKILL to a process that it had started"),
+        "{log}"
+    );
+    run.all_ended();
+}
+
+#[test]
+fn what_a_killed_worker_leaves_is_killed_at_once() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'\nreload.surge = 1"));
+    run.write("behaviour", "ignore-signals");
+    run.reload();
+    run.ask("start group");
+    run.signal(Signal::SIGTERM);
+    let (_, log) = run.ended();
+    let killed = log.contains("that it had started; sending SIGKILL");
+    assert!(killed, "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn after_a_stop_nothing_is_left_even_in_a_session_of_its_own() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'"));
+    run.ask("start session");
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("workers that have ended: left "), "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn a_program_is_told_to_end_by_the_signal_that_it_wants() {
+    let script = r#"trap "exit 0" QUIT; trap "" TERM; sleep 1000 & echo "0 1 $$ started"; while :; do wait; done"#;
+    let config = format!(
+        "[app.x]\nready = 'exec'\nstop_signal = 'QUIT'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::begin(&config);
+    run.event("started");
+    let log = run.stop();
+    assert!(log.contains("app=x worker=0 gen=1"), "{log}");
+    assert!(log.contains("ended (stop)"), "{log}");
+    // It is a program that expects this signal, so the rest of its session gets it too.
+    assert!(log.contains("sending SIGQUIT"), "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn a_program_below_a_shell_is_told_to_end_by_a_signal_to_the_group() {
+    // A shell with a trap does not handle the signal before the program that it waits for has ended.
+    let script = r#"trap : TERM; "$0"; exit 0"#;
+    let config = format!(
+        "[app.x]\nready = 'exec'\nstop_group = true\ncommand = ['/bin/sh', '-c', '{script}', '{}']\n",
+        worker()
+    );
+    let mut run = Run::begin(&config);
+    run.event("started");
+    run.signal(Signal::SIGTERM);
+    run.event("term");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("SIGKILL"), "{log}");
+}
