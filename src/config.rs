@@ -25,7 +25,7 @@ pub use mapping::{Mapped, Precompressed};
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, GroupName, Mode, Number, Ready, StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, GroupName, Mode, Number, Ready, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 /// The whole file.

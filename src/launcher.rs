@@ -32,8 +32,8 @@ pub struct Orders {
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
-    /// Whether the first descriptors are one for standard output and one for standard error.
-    pub output: (bool, bool),
+    /// Whether the first descriptors are one for standard input, one for standard output and one for standard error.
+    pub streams: [bool; 3],
     /// The file to execute.
     pub program: CString,
     /// Its working directory.
@@ -61,8 +61,9 @@ impl Orders {
             number(gid),
             groups.join(","),
             number(self.umask),
-            u8::from(self.output.0).to_string(),
-            u8::from(self.output.1).to_string(),
+            self.streams
+                .map(|given| if given { "1" } else { "0" })
+                .join(","),
             self.args.len().to_string(),
         ];
         let texts = [&self.program, &self.chdir]
@@ -98,7 +99,8 @@ impl Orders {
             .map(|group| group.parse().ok())
             .collect::<Option<_>>()?;
         let umask = optional(word()?)?;
-        let output = (word()? == "1", word()? == "1");
+        let streams = word()?.split(',').map(|given| given == "1");
+        let streams = streams.collect::<Vec<_>>().try_into().ok()?;
         let number: usize = word()?.parse().ok()?;
         let (program, chdir) = (text()?.to_owned(), text()?.to_owned());
         let args = (0..number)
@@ -110,7 +112,7 @@ impl Orders {
             on_master_death,
             user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
             umask,
-            output,
+            streams,
             program,
             chdir,
             args,
@@ -161,8 +163,8 @@ pub fn run(arguments: &[String]) -> io::Error {
         return wrong();
     };
     let mut fds = fds.iter().map(AsFd::as_fd);
-    let mut output = |wanted: bool| wanted.then(|| fds.next()).flatten();
-    let (stdout, stderr) = (output(orders.output.0), output(orders.output.1));
+    let streams = orders.streams;
+    let [stdin, stdout, stderr] = streams.map(|given| given.then(|| fds.next()).flatten());
     let process = Process {
         program: orders.program,
         args: orders.args,
@@ -174,6 +176,7 @@ pub fn run(arguments: &[String]) -> io::Error {
             .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
         umask: orders.umask,
         on_parent_death: Signal::try_from(orders.on_master_death).unwrap_or(Signal::SIGTERM),
+        stdin,
         stdout,
         stderr,
         fds: fds.collect(),
@@ -211,7 +214,7 @@ mod tests {
             on_master_death: 3,
             user: Some((33, 34, vec![1, 2])),
             umask: Some(0o27),
-            output: (false, true),
+            streams: [true, false, true],
             program: c"/bin/sh".into(),
             chdir: c"/srv/\xff".into(),
             args: texts(&["sh", "-c", "", "a\nb"]),

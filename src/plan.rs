@@ -10,7 +10,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, StopSignal};
+use crate::config::{
+    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Stdin, StopSignal,
+};
 use crate::supervisor::{Policy, Readiness};
 
 mod access_format;
@@ -83,6 +85,8 @@ pub struct App {
     pub policy: Policy,
     /// The number of requests a worker serves at a time, if its scoreboard record shows them.
     pub threads: Option<u32>,
+    /// What its standard input is.
+    pub stdin: Stdin,
     /// How a worker is told to end.
     pub stop: Stop,
     /// How a hanging worker is detected.
@@ -150,6 +154,7 @@ impl App {
                 backoff: Default::default(),
             },
             threads: None,
+            stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,
             recycle: Recycle {
@@ -386,6 +391,7 @@ impl Draft<'_> {
             }
         };
         let before = self.before(&launch)?;
+        let has_listener = !sockets.is_empty();
         Ok(App {
             output: self.output()?,
             sockets,
@@ -395,6 +401,7 @@ impl Draft<'_> {
             policy: self.policy(readiness, check.is_some())?,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            stdin: self.stdin(has_listener)?,
             stop: Stop {
                 signal: *self.written.stop_signal,
                 group: *self.written.stop_group,

@@ -42,6 +42,8 @@ pub struct Process<'a> {
     pub umask: Option<u32>,
     /// The signal that it gets when its parent dies.
     pub on_parent_death: Signal,
+    /// Standard input; /dev/null if `None`.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Standard output; the master's if `None`.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Standard error; the master's if `None`.
@@ -294,11 +296,12 @@ impl<'a> Child<'a> {
                 libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, free)
             })?;
         }
-        let output = [
+        let streams = [
+            (self.process.stdin, libc::STDIN_FILENO),
             (self.process.stdout, libc::STDOUT_FILENO),
             (self.process.stderr, libc::STDERR_FILENO),
         ];
-        for (fd, goal) in output {
+        for (fd, goal) in streams {
             if let Some(fd) = fd {
                 // SAFETY: plain numbers.
                 check(at, unsafe { libc::dup2(fd.as_raw_fd(), goal) })?;

@@ -79,3 +79,26 @@ fn a_program_below_a_shell_is_told_to_end_by_a_signal_to_the_group() {
     assert_eq!(status, Some(0), "{log}");
     assert!(!log.contains("SIGKILL"), "{log}");
 }
+
+#[test]
+fn standard_input_may_be_the_listener() {
+    let mut run = Run::start(&app("stdin = 'listener'"));
+    let (zero, three) = (
+        run.ask("link /proc/self/fd/0"),
+        run.ask("link /proc/self/fd/3"),
+    );
+    assert!(zero.starts_with("socket:["), "{zero}");
+    assert_eq!(zero, three);
+    run.stop();
+}
+
+#[test]
+fn connections_of_a_tcp_listener_have_no_delay() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let mut run = Run::start(&app("").replace("unix:web.sock", &address.to_string()));
+    let stream = std::net::TcpStream::connect(address).expect("it listens");
+    assert_eq!(common::ask(stream, "no-delay"), "Ok(true)");
+    run.stop();
+}

@@ -16,8 +16,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, StopSignal, Then, Typed,
-    UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Stdin, StopSignal, Then,
+    Typed, UserName, Workers,
 };
 
 tables! {
@@ -79,6 +79,8 @@ tables! {
         ready: Ready = "notify", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
+        /// The standard input of a worker: nothing, or its first listener.
+        stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
         stop_signal: StopSignal = "TERM", Reload, only Command;
         /// Send the signal that tells a worker to end to its whole process group.

@@ -81,6 +81,16 @@ pub enum Ready {
     After(Duration),
 }
 
+/// What the standard input of a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stdin {
+    /// /dev/null.
+    Null,
+    /// Its first listener.
+    Listener,
+}
+
 /// The signal that tells a worker to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -265,6 +275,7 @@ typed! {
     GroupName: "group",
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
+    Stdin: "\"null\" or \"listener\"",
     StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",
 }

@@ -37,6 +37,8 @@ pub struct Contract<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
+    /// Its standard input; /dev/null if `None`.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Its output.
     pub output: Output<'a>,
 }
@@ -169,6 +171,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
         on_parent_death: contract.on_master_death,
+        stdin: contract.stdin,
         stdout: output.stdout,
         stderr: output.stderr,
         fds,
@@ -194,6 +197,7 @@ pub fn own(
         user: None,
         umask: None,
         on_parent_death: Signal::SIGTERM,
+        stdin: None,
         stdout: None,
         stderr,
         fds,

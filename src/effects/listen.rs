@@ -186,6 +186,8 @@ impl Listeners {
         let at = self.inherited.iter().position(matches)?;
         let socket = self.inherited.remove(at).socket;
         if socket::getsockopt(&socket, sockopt::AcceptConn) == Ok(true) {
+            // Not for a unix socket.
+            let _ = no_delay(&socket);
             Some(Ok(Open {
                 socket,
                 wanted: listener.clone(),
@@ -239,6 +241,12 @@ fn local_address(socket: &OwnedFd) -> Option<Address> {
     Some(Address::Unix(path.to_owned()))
 }
 
+/// Accepted sockets inherit this option: tcp(7). Many programs set it where they bind a socket, and not on one that they are given. Without
+/// it the second write of a response waits until the client acknowledges the first, which may take 40 ms.
+fn no_delay(socket: &OwnedFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)
+}
+
 fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
     let bound = || -> nix::Result<OwnedFd> {
         let family = if address.is_ipv4() {
@@ -252,6 +260,7 @@ fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
         if address.is_ipv6() {
             setsockopt(&socket, sockopt::Ipv6V6Only, &listener.v6only)?;
         }
+        no_delay(&socket)?;
         socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
         socket::listen(&socket, backlog(listener))?;
         Ok(socket)

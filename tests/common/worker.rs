@@ -210,6 +210,11 @@ fn answer(mut stream: File) {
             all.sort();
             all.join(" ")
         }
+        ["no-delay"] => {
+            let value =
+                nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::TcpNoDelay);
+            format!("{value:?}")
+        }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         ["start", how] => start_deaf(how).id().to_string(),
         ["say", word] => {

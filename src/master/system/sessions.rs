@@ -71,11 +71,10 @@ fn children_of(process: &str) -> impl Iterator<Item = Pid> + use<> {
     let lists =
         threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
     let lists: Vec<String> = lists.collect();
-    let pids = lists.into_iter().flat_map(|list| {
+    lists.into_iter().flat_map(|list| {
         let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
         pids.map(Pid::from_raw).collect::<Vec<_>>()
-    });
-    pids
+    })
 }
 
 /// Whether a process has not ended. The state follows the name, which may contain anything: proc_pid_stat(5).

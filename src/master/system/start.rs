@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
 use super::{System, stop_order};
+use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
@@ -134,9 +135,12 @@ impl System {
             template: None,
             check: None,
             stop,
+            stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             output: self.output(start.plan, theirs),
         };
+        let first = contract.sockets.first().map(|(_, socket)| *socket);
+        contract.stdin = first.filter(|_| start.plan.stdin == Stdin::Listener);
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
         contract

@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 31] = [
+const VALUES: [(&str, &str); 32] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -25,6 +25,7 @@ const VALUES: [(&str, &str); 31] = [
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.stdin", "'listener'"),
     ("app.NAME.stop_signal", "'QUIT'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
