@@ -25,6 +25,7 @@ mod identity;
 pub mod log_target;
 mod lossless;
 mod output;
+mod own_address;
 mod policy;
 mod proxies;
 mod sockets;
@@ -36,6 +37,7 @@ mod wsgi;
 pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output};
+pub use own_address::OwnAddress;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +87,8 @@ pub struct App {
     pub policy: Policy,
     /// The number of requests a worker serves at a time, if its scoreboard record shows them.
     pub threads: Option<u32>,
+    /// The addresses of which each worker gets one, if its launch names one.
+    pub own_address: Option<OwnAddress>,
     /// What its standard input is.
     pub stdin: Stdin,
     /// How a worker is told to end.
@@ -154,6 +158,7 @@ impl App {
                 backoff: Default::default(),
             },
             threads: None,
+            own_address: None,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,
@@ -390,6 +395,10 @@ impl Draft<'_> {
                 )));
             }
         };
+        let own_address = match self.written.command {
+            Some(_) => self.own_address(&launch)?,
+            None => None,
+        };
         let before = self.before(&launch)?;
         let has_listener = !sockets.is_empty();
         Ok(App {
@@ -401,6 +410,7 @@ impl Draft<'_> {
             policy: self.policy(readiness, check.is_some())?,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            own_address,
             stdin: self.stdin(has_listener)?,
             stop: Stop {
                 signal: *self.written.stop_signal,

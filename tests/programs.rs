@@ -102,3 +102,28 @@ fn connections_of_a_tcp_listener_have_no_delay() {
     assert_eq!(common::ask(stream, "no-delay"), "Ok(true)");
     run.stop();
 }
+
+#[test]
+fn each_worker_gets_an_address_of_its_own() {
+    let config = app("workers = 2\nenv = { HERE = 'at {address}' }")
+        .replace("worker']", "worker', 'serve', '{port}']");
+    let mut run = Run::start(&config);
+    let first = run.logged(&["ready after", ", at 127.0.0.1:"]);
+    let second = run.logged(&["ready after", ", at 127.0.0.1:"]);
+    let port = |line: &str| line.rsplit(':').next().map(str::to_owned);
+    assert_ne!(port(&first), port(&second));
+    let address = run.ask("env HERE");
+    let own = run.ask("arguments");
+    let ports = [port(&first), port(&second)].map(|port| port.expect("a port"));
+    assert!(
+        ports
+            .iter()
+            .any(|port| address == format!("at 127.0.0.1:{port}")),
+        "{address}"
+    );
+    assert!(
+        ports.iter().any(|port| own == format!("serve {port}")),
+        "{own}"
+    );
+    run.stop();
+}

@@ -79,6 +79,8 @@ tables! {
         ready: Ready = "notify", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
+        /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
+        addresses: String = "127.0.0.1", Reload, only Command;
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.

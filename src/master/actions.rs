@@ -85,7 +85,9 @@ impl<W: World> Master<W> {
         };
         child.ready_at = Some(turn.now);
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
-        info!("{}: ready after {time}", report::Tag(child, pid));
+        let address = turn.world.own_address(pid);
+        let address = address.map_or(String::new(), |address| format!(", at {address}"));
+        info!("{}: ready after {time}{address}", report::Tag(child, pid));
         if child.plan.output.taken_over {
             // It has switched to its real standard error: its output from the start does not explain a later death.
             self.logs.last_output(turn, pid);

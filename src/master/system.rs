@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, IsTerminal, Stderr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
+use crate::effects::addresses::Addresses;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
@@ -62,6 +64,7 @@ pub(super) struct System {
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
+    addresses: Addresses,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -135,6 +138,7 @@ impl System {
             privates: BTreeMap::new(),
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
+            addresses: Addresses::default(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -288,10 +292,15 @@ impl World for System {
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
         self.stop_orders.remove(pid);
+        self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());
         }
         exit
+    }
+
+    fn own_address(&self, pid: Pid) -> Option<SocketAddr> {
+        self.addresses.of(pid)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -246,6 +247,9 @@ pub trait World {
 
     /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
+
+    /// The address that a worker was told to listen on.
+    fn own_address(&self, pid: Pid) -> Option<SocketAddr>;
 
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;

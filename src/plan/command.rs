@@ -83,6 +83,7 @@ impl Draft<'_> {
         // These variables are for workers; this process is none.
         step.env
             .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        step.without_address();
         step.args = before.to_vec();
         step.program = self.find(before, "reload.before", &step)?;
         Ok(Some(step))

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -200,6 +201,10 @@ impl World for Kernel {
             (false, true) => Exit::Signal(Signal::SIGKILL, false),
             (false, false) => Exit::Status(1),
         })
+    }
+
+    fn own_address(&self, _pid: Pid) -> Option<SocketAddr> {
+        None
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
