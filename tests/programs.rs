@@ -127,3 +127,40 @@ fn each_worker_gets_an_address_of_its_own() {
     );
     run.stop();
 }
+
+#[test]
+fn a_program_that_puts_itself_into_the_background_fails_and_is_ended() {
+    for leaves in ["sleep 1000 &", "setsid sleep 1000 &"] {
+        let script = format!("{leaves} kill -0 $!; exit 0");
+        let config = format!("[app.x]\nready = '5s'\ncommand = ['/bin/sh', '-c', '{script}']\n");
+        let mut run = Run::begin(&config);
+        let (status, log) = run.ended();
+        assert_eq!(status, Some(1), "{log}");
+        let said = "while a process of it goes on: it puts itself into the background (start it in the foreground";
+        assert!(log.contains(said), "{log}");
+        assert_eq!(
+            log.matches(said).count(),
+            2,
+            "once, and as the reason: {log}"
+        );
+        run.all_ended();
+    }
+}
+
+#[test]
+fn a_program_that_counted_as_ready_before_it_went_into_the_background_is_given_up() {
+    let mut run = Run::start(&app("ready = 'exec'"));
+    run.event("started");
+    run.write("behaviour", "background");
+    run.ask("exit 1");
+    let line = run.logged(&["it puts itself into the background"]);
+    assert!(
+        line.contains("its app is given up until the next reload"),
+        "{line}"
+    );
+    run.logged(&["left a process that it had started"]);
+    run.status("web 0/1 ready, given up");
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    assert!(run.reload().contains("web 1/1 ready"));
+    run.stop();
+}

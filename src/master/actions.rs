@@ -14,10 +14,13 @@ use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
 use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name};
-use crate::supervisor::{Action, Event, WorkerId};
+use crate::supervisor::{Action, Event, Readiness, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
+
+/// A program that puts itself into the background does so within this time.
+const SOON: Duration = Duration::from_secs(10);
 
 /// The maximum number of processes reaped per turn.
 const MAX_ENDS: usize = 256;
@@ -236,9 +239,15 @@ impl<W: World> Master<W> {
             && self.turn.world.out_of_memory();
         let mut death = report::death(child, exit, now, out_of_memory);
         let tag = report::Tag(child, pid);
-        let actions = self
-            .workers
-            .handle(&child.app, vec![Event::Exited(child.worker)], now);
+        let background = self.background(child, pid, exit);
+        let end = match background {
+            0 => Event::Exited(child.worker),
+            number => {
+                death += &report::background(number);
+                Event::Hopeless(child.worker)
+            }
+        };
+        let actions = self.workers.handle(&child.app, vec![end], now);
         let app = self.workers.apps.get(&child.app).map(|app| &app.supervisor);
         let retry = app
             .filter(|app| app.lacks_workers())
@@ -253,11 +262,18 @@ impl<W: World> Master<W> {
             };
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
+                false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
+                    error!("{tag}: {death}; its app is given up until the next reload");
+                }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
-        self.leftovers
-            .end(Rest::Session(pid), end_of_rest(child, tag.to_string(), now));
+        for rest in [Rest::Session(pid), Rest::Background(pid)] {
+            if background > 0 || rest == Rest::Session(pid) {
+                let end = end_of_rest(child, tag.to_string(), now);
+                self.leftovers.end(rest, end);
+            }
+        }
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
@@ -269,6 +285,30 @@ impl<W: World> Master<W> {
         for action in actions {
             self.perform(&child.app, action);
         }
+        let app = self.workers.apps.get(&child.app);
+        let given_up = app.is_some_and(|app| app.supervisor.is_given_up());
+        // Otherwise the first start would wait for it for ever.
+        if background > 0 && given_up && self.release.outcome().is_none() && !self.is_stopping() {
+            let reason = format!("app={} puts itself into the background", child.app);
+            self.stop_with(Outcome::CouldNotStart, reason);
+        }
+    }
+
+    /// The number of processes that a worker has put into the background, if that is why it has ended: it did so soon, and in good
+    /// order. A program that says when it is ready does not do that.
+    fn background(&mut self, child: &Child, pid: Pid, exit: Exit) -> usize {
+        let now = self.turn.now;
+        let is_ready = child.ready_at.is_some();
+        let soon = now.saturating_duration_since(child.asked_for) < SOON;
+        let is_python = child.plan.threads.is_some();
+        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
+        let of_itself = exit.is_success() && child.signalled.is_none() && !child.stopping;
+        if !(soon && of_itself) || knows || self.is_stopping() {
+            return 0;
+        }
+        let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
+        let found = self.turn.world.rest_of(&wanted);
+        found.values().map(Vec::len).sum()
     }
 
     fn job_ended(&mut self, job: Ended) {

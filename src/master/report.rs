@@ -70,6 +70,15 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
     }
 }
 
+/// What a worker's end means when this number of its processes go on.
+pub fn background(number: usize) -> String {
+    let verb = if number == 1 { "goes" } else { "go" };
+    let rest = processes(number);
+    format!(
+        ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
+    )
+}
+
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);

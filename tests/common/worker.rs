@@ -49,6 +49,10 @@ fn main() {
         eprintln!("settings are missing");
         std::process::exit(status.parse().expect("a status"));
     }
+    if behaviour == "background" {
+        let _ = Command::new("setsid").args(["sleep", "1000"]).spawn();
+        return;
+    }
     if behaviour == "flood" {
         loop {
             eprintln!("settings are missing");
