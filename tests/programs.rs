@@ -164,3 +164,23 @@ fn a_program_that_counted_as_ready_before_it_went_into_the_background_is_given_u
     assert!(run.reload().contains("web 1/1 ready"));
     run.stop();
 }
+
+#[test]
+fn the_memory_of_all_processes_of_the_session_counts() {
+    // The pipe is full, so that the program in the middle holds it all.
+    let script = "head -c 60000000 /dev/zero | tail -c 60000000 | sleep 1000";
+    let config = format!(
+        "[app.x]\nready = '1s'\nmax_memory = '40MiB'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&config);
+    run.logged(&["its share of memory is", "(max_memory 40.0 MiB)"]);
+    run.stop();
+}
+
+#[test]
+fn the_log_says_that_a_program_never_sent_ready() {
+    let mut run = Run::begin("[app.x]\nstart_timeout = '200ms'\ncommand = ['sleep', '1000']\n");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("it never sent READY=1: see `ready`"), "{log}");
+}

@@ -72,7 +72,7 @@ tables! {
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
-        /// The share of memory (PSS) above which a worker is replaced by a fresh one.
+        /// The share of memory (PSS) above which a worker is replaced by a fresh one, with all processes of its session.
         max_memory: Size = (none "none"), Reload;
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Reason};
+use crate::supervisor::{Action, Counts, Readiness, Reason};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -58,7 +58,12 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
             None => format!("{ended}{by}, before it was ready, after {age}"),
         };
     };
-    let why = reason(why);
+    let why = match why {
+        Reason::StartTimeout if never_said_ready(child) => {
+            "not ready within start_timeout; it never sent READY=1: see `ready`"
+        }
+        why => reason(why),
+    };
     if signal != Signal::SIGTERM {
         return format!("{ended} after our {signal} ({why})");
     }
@@ -77,6 +82,11 @@ pub fn background(number: usize) -> String {
     format!(
         ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
     )
+}
+
+/// Whether a program has to say that it is ready, which many cannot.
+fn never_said_ready(child: &Child) -> bool {
+    child.plan.threads.is_none() && child.plan.policy.readiness == Readiness::Notify
 }
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.

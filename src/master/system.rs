@@ -308,7 +308,9 @@ impl World for System {
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
-        memory::share(pid)
+        let own = memory::share(pid)?;
+        let others = sessions::below(pid).into_iter().filter_map(memory::share);
+        Some(others.fold(own, u64::saturating_add))
     }
 
     fn out_of_memory(&mut self) -> bool {

@@ -254,7 +254,7 @@ pub trait World {
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;
 
-    /// The memory of a process, in bytes: [`crate::effects::memory::share`].
+    /// The memory of a process and of all others in its session, in bytes: [`crate::effects::memory::share`].
     fn memory(&mut self, pid: Pid) -> Option<u64>;
 
     /// Whether the kernel has killed a process because memory ran out since the last call.

@@ -52,6 +52,21 @@ pub(super) fn find(
     found
 }
 
+/// The processes of a session without its leader, which was not reaped.
+pub(super) fn below(leader: Pid) -> Vec<Pid> {
+    let is_member = |pid: &Pid| *pid != leader && getsid(Some(*pid)) == Ok(leader);
+    // Those whose parents have ended are children of the master.
+    let mut members: Vec<_> = children_of("self").filter(is_member).collect();
+    members.extend(children_of(&leader.to_string()).filter(is_member));
+    let mut at = 0;
+    while let Some(pid) = members.get(at) {
+        let children = children_of(&pid.to_string());
+        members.extend(children.filter(is_member));
+        at += 1;
+    }
+    members
+}
+
 /// Signals a process of a rest that was just found, unless it is in the process group `spared`.
 pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) {
     if spared.is_some() && getpgid(Some(pid)).ok() == spared {
