@@ -24,6 +24,7 @@ use crate::signals as vocabulary;
 mod actions;
 mod control;
 mod floods;
+mod ignored;
 mod init;
 mod jobs;
 mod leftovers;
@@ -47,6 +48,7 @@ mod world;
 
 use control::{Control, Whole};
 use floods::Floods;
+use ignored::Ignored;
 use init::Init;
 use jobs::Jobs;
 use leftovers::Leftovers;
@@ -89,6 +91,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
+    ignored: Ignored,
     floods: Floods,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
@@ -153,6 +156,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
+            ignored: Ignored::default(),
             floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
@@ -207,6 +211,7 @@ impl<W: World> Master<W> {
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
+        self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
         self.workers.queue_deadlines(turn);
     }
@@ -231,7 +236,9 @@ impl<W: World> Master<W> {
                 }
             }
             Source::Listener(address) => {
-                self.loads.connection_waits(turn, &self.workers, &address);
+                if !self.ignored.connection_waits(turn, &address) {
+                    self.loads.connection_waits(turn, &self.workers, &address);
+                }
             }
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
         }
@@ -368,6 +375,7 @@ impl<W: World> Master<W> {
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
             .chain(self.loads.deadline())
+            .chain(self.ignored.deadline())
             .chain(self.templates.deadline())
             .chain(self.leftovers.deadline())
             .chain(self.floods.deadline())

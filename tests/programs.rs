@@ -184,3 +184,16 @@ fn the_log_says_that_a_program_never_sent_ready() {
     assert_eq!(status, Some(1), "{log}");
     assert!(log.contains("it never sent READY=1: see `ready`"), "{log}");
 }
+
+#[test]
+fn a_program_that_ignores_its_listener_is_warned_of() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let config =
+        format!("[app.x]\nready = 'exec'\nlisten = ['{address}']\ncommand = ['sleep', '1000']\n");
+    let mut run = Run::start(&config);
+    let _waits = std::net::TcpStream::connect(address).expect("the master listens");
+    run.logged(&["app=x: connections wait at", "ignores its listener"]);
+    run.stop();
+}
