@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+mod command_line;
 mod diagnostic;
+mod document;
+mod expand;
 mod keys;
 mod listen;
 mod mapping;
+mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,10 +22,14 @@ mod units;
 mod unknown;
 mod value;
 
+pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
+pub use document::Document;
+pub use expand::Lookup;
 pub use keys::{App, Check, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
+pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
@@ -43,11 +51,12 @@ fn nothing_written() -> Master {
 }
 
 impl Config {
-    /// Parses a configuration file.
+    /// Parses a single file, in an environment without variables.
     ///
     /// # Errors
     /// The first error, with its key and position; for an unknown key, the nearest known one.
     pub fn parse(text: &str) -> Result<Self, Place> {
-        toml::from_str(text).map_err(|error| diagnostic::explain(&error, text))
+        let sources = Sources::new(String::new(), "/".into(), text.to_owned());
+        Document::parse(&sources, 0, &|_| Ok(None))?.typed(&sources)
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
+use crate::config::{
+    Address, App as Written, Apps, Config, Diagnostic, Document, Place, Ready, Sources,
+};
 use crate::supervisor::{Policy, Readiness};
 
 mod callable;
@@ -27,6 +29,7 @@ mod sockets;
 mod static_files;
 #[cfg(test)]
 mod tests;
+pub mod variables;
 mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
@@ -212,15 +215,20 @@ impl Plan {
         let shown = file.display().to_string();
         let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
         let folder = file.parent().unwrap_or(Path::new("/"));
-        let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
-        plan.map_err(|place| Diagnostic::new(&shown, text, place))
+        let sources = Sources::new(shown, folder.to_owned(), text.to_owned());
+        let variable = |name: &str| variables::look_up(host, name);
+        let plan = Document::parse(&sources, 0, &variable)
+            .and_then(|document| document.typed(&sources))
+            .and_then(|config| Self::new(&config, &sources, host));
+        plan.map_err(|place| sources.diagnostic(place))
     }
 
-    /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
+    /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
     ///
     /// # Errors
-    /// The first error, with its position in the file.
-    pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
+    /// The first error, with its position.
+    fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
+        let folder = sources.folder(0);
         if config.app.is_empty() {
             return Err(Place::whole(
                 "there is no app to run (add a table [app.NAME])",
@@ -248,9 +256,9 @@ impl Plan {
             }
             let draft = Draft {
                 name,
-                header,
                 written,
-                folder,
+                folder: sources.folder(header.start),
+                header,
                 host,
             };
             let app = draft.app(&mut plan.listeners)?;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
+use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
@@ -34,7 +35,7 @@ tables! {
         /// The WSGI application to serve, as MODULE:CALLABLE.
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
-        command: Vec<String> = (none "none"), Reload;
+        command: CommandLine = (none "none"), Reload;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -153,7 +154,7 @@ tables! {
     /// `[app.NAME.reload]`: how a reload proceeds.
     table "app.NAME.reload" Reload {
         /// A program, with its arguments, that must end with status 0 before any worker is started.
-        before: Vec<String> = (none "none"), Reload;
+        before: CommandLine = (none "none"), Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.

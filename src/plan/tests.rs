@@ -3,7 +3,6 @@ use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
-use crate::config::Diagnostic;
 
 mod keys;
 mod proxies;
@@ -66,9 +65,8 @@ impl Host for Invented {
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
-    let explain = |place| Diagnostic::new("app.toml", text, place).one_line();
-    let config = Config::parse(text).map_err(explain)?;
-    Plan::new(&config, Path::new("/srv"), &Invented { ids }).map_err(explain)
+    let plan = Plan::parse(text, Path::new("/srv/app.toml"), &Invented { ids });
+    plan.map_err(|error| error.one_line().replacen("/srv/", "", 1))
 }
 
 fn plan(text: &str) -> Plan {
@@ -252,6 +250,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app("command = []"),
             "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = ''"),
+            "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = ['celery', '${NOTIFY_SOCKET}']"),
+            "2:23: command: the variable NOTIFY_SOCKET is meant for the master alone",
+        ),
+        (
+            app("command = ['celery', '${LISTEN_FDS}']"),
+            "2:23: command: the variable LISTEN_FDS is meant for the master alone",
         ),
         (
             app("command = ['nope']"),
