@@ -10,6 +10,7 @@ use toml::Spanned;
 mod command_line;
 mod diagnostic;
 mod document;
+pub mod env_file;
 mod expand;
 mod keys;
 mod listen;

@@ -18,6 +18,7 @@ mod callable;
 mod check;
 mod command;
 pub mod control;
+mod environment;
 mod host;
 mod identity;
 pub mod log_target;
@@ -300,8 +301,7 @@ impl Draft<'_> {
         self.refuse_keys_of_the_other_kind()?;
         let sockets = self.sockets(listeners)?;
         let check = self.check()?;
-        let mut env = self.env()?;
-        let user = self.user(&mut env)?;
+        let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
             // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
@@ -376,27 +376,6 @@ impl Draft<'_> {
             key.name, key.apps
         );
         Err(Place::at(place, message))
-    }
-
-    /// Variables for the workers' environment.
-    fn env(&self) -> Result<BTreeMap<String, String>, Place> {
-        let mut env = BTreeMap::new();
-        for (name, value) in &*self.written.env {
-            let wrong = |message| Err(Place::at(name.span(), message));
-            let name = name.get_ref();
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return wrong(format!(
-                    "env: {name:?} is not a valid name for a variable (it must not be empty, nor contain \"=\" or a NUL character)"
-                ));
-            }
-            if value.contains('\0') {
-                return wrong(format!(
-                    "env: the value of {name} must not contain a NUL character"
-                ));
-            }
-            env.insert(name.clone(), value.clone());
-        }
-        Ok(env)
     }
 
     fn chdir(&self) -> Result<PathBuf, Place> {

@@ -499,3 +499,37 @@ fn links_of_root_are_still_followed() {
     }
     run.stop();
 }
+
+#[test]
+fn a_file_of_variables_is_a_link_to_a_secret_of_root() {
+    needs_root!();
+    let folder = stage();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "A=secret\n").expect("room");
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("ours");
+    std::fs::write(folder.path().join("theirs/.env"), "A=theirs\n").expect("room");
+    let config = app(folder.path(), "env_file = ['secret', 'theirs/.env']");
+    let mut run = start(folder, &config);
+    // A file that root has put there is read as root; a later one overrides it.
+    assert_eq!(run.ask("env A"), "theirs");
+    attack(&run, "ln -sf ../secret theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: Permission denied"),
+        "{message}"
+    );
+    assert_eq!(run.ask("env A"), "theirs");
+    attack(&run, "rm theirs/.env; mkfifo theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: it is not a regular file"),
+        "{message}"
+    );
+    attack(&run, "rm theirs/.env; truncate -s 2G theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: it is larger than 1024 KiB"),
+        "{message}"
+    );
+    run.stop();
+}

@@ -34,3 +34,23 @@ fn a_variable_for_the_master_alone_is_refused_at_the_start_already() {
         "{log}"
     );
 }
+
+#[test]
+fn a_file_of_variables_is_read_at_each_reload() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join(".env"), "A='one two'\n").expect("room");
+    let mut run = Run::begin_in(folder, &app("env_file = '.env'"), |_| {});
+    run.message("READY=1");
+    assert_eq!(run.ask("env A"), "one two");
+    run.write(".env", "export A=three # changed\n");
+    assert!(run.reload().contains("generation 2: web 1/1 ready"));
+    assert_eq!(run.ask("env A"), "three");
+    run.write(".env", "A=1\nB='hunter2\n");
+    let message = run.reload();
+    assert!(message.contains("app.toml:4:12: env_file: /"), "{message}");
+    let reason = "/.env:2: B: the quote is not closed";
+    assert!(message.contains(reason), "{message}");
+    assert_eq!(run.ask("env A"), "three");
+    let log = run.stop();
+    assert!(!log.contains("hunter2"), "{log}");
+}

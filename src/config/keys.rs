@@ -54,6 +54,8 @@ tables! {
         umask: Mode = (none "the mask of the master"), Reload;
         /// Variables to add to the environment of the workers.
         env: BTreeMap<Spanned<String>, String> = {}, Reload;
+        /// Files with more such variables, as NAME=VALUE lines.
+        env_file: Vec<Spanned<PathBuf>> = [], Reload;
 
         /// The file to which the standard output of the workers goes.
         stdout: PathBuf = (none "standard output of the master"), Reload;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::interpreter;
+use super::{data_file, interpreter};
 use crate::plan::{Credentials, Host, Launch, User};
 
 /// The file name of the extension module.
@@ -83,6 +83,11 @@ impl Host for ThisHost {
     fn is_executable(&self, path: &Path) -> bool {
         path.metadata()
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    }
+
+    fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
+        data_file::read(path, user, limit)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()))
     }
 
     fn variable(&self, name: &str) -> Option<String> {

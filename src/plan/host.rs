@@ -36,6 +36,12 @@ pub trait Host {
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;
     /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
+    /// The text of a small file of an app, which is data. Where others than the user of the master can change the file or the
+    /// path to it, it is read with the rights of `user` (the user of the app).
+    ///
+    /// # Errors
+    /// It cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
+    fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String>;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
     /// The number of CPUs that this process may use.

@@ -50,6 +50,15 @@ impl Host for Invented {
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
     }
+    fn data(&self, path: &Path, _: Option<&Credentials>, _: u64) -> Result<String, String> {
+        match path.to_str() {
+            Some("/srv/.env") => Ok("A=file\nB='x y'\nHOME=/file\n".into()),
+            Some("/srv/site/.env") => Ok("export B=later\n".into()),
+            Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
+            Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
+            _ => Err(format!("cannot read {}: no such file", path.display())),
+        }
+    }
     fn variable(&self, name: &str) -> Option<String> {
         (name == "PATH").then(|| "/bin:/usr/bin".into())
     }
@@ -187,6 +196,24 @@ fn the_user_brings_its_groups_and_its_home() {
 }
 
 #[test]
+fn variables_come_from_files_and_the_key_env_has_the_last_word() {
+    let plan = plan(
+        "[app.q]\ncommand = 'celery'\nuser = 'www'\nenv_file = ['.env', 'site/.env']\nenv = { C = 'key', A = 'key' }",
+    );
+    let env = plan.apps["q"].launch.env.iter();
+    let env: Vec<_> = env.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expected = [
+        ("A", "key"),
+        ("B", "later"),
+        ("C", "key"),
+        ("HOME", "/file"),
+        ("LOGNAME", "www"),
+        ("USER", "www"),
+    ];
+    assert_eq!(env, expected);
+}
+
+#[test]
 fn a_master_that_is_already_the_user_changes_nothing() {
     let plan = plan_as((33, 34), "[app.q]\ncommand = ['celery']\nuser = 'www'").unwrap();
     assert_eq!(plan.apps["q"].launch.user, None);
@@ -250,6 +277,20 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app("command = []"),
             "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = 'celery'\nenv_file = ['.env', 'none.env']"),
+            "3:21: env_file: cannot read /srv/none.env: no such file",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nenv_file = 'prefix.env'\nprefix = '/x'"
+            )),
+            "4:12: env_file: SCRIPT_NAME is \"/shop\", but `prefix` is \"/x\"",
+        ),
+        (
+            app("command = 'celery'\nenv_file = 'bad.env'"),
+            "3:12: env_file: /srv/bad.env:2: B: the quote is not closed",
         ),
         (
             app("command = ''"),

@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 29] = [
+const VALUES: [(&str, &str); 30] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -16,6 +16,7 @@ const VALUES: [(&str, &str); 29] = [
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.env_file", "'.env'"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
