@@ -27,7 +27,7 @@ pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
-pub use keys::{App, Check, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
+pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use sources::Sources;
@@ -39,6 +39,9 @@ pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Config {
+    /// The patterns of the first file. What they name is here already.
+    #[serde(default)]
+    pub include: Vec<Spanned<String>>,
     /// Settings of the master itself.
     #[serde(default = "nothing_written")]
     pub master: Master,

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Document, Place, Ready, Sources,
-};
+use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources};
 use crate::supervisor::{Policy, Readiness};
 
 mod callable;
@@ -19,6 +17,7 @@ mod check;
 mod command;
 pub mod control;
 mod environment;
+mod files;
 mod host;
 mod identity;
 pub mod log_target;
@@ -208,20 +207,13 @@ impl Plan {
         })
     }
 
-    /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
+    /// Parses the configuration `file`, and the files that it includes, and checks it against `host`.
     ///
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
-        let shown = file.display().to_string();
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let sources = Sources::new(shown, folder.to_owned(), text.to_owned());
-        let variable = |name: &str| variables::look_up(host, name);
-        let plan = Document::parse(&sources, 0, &variable)
-            .and_then(|document| document.typed(&sources))
-            .and_then(|config| Self::new(&config, &sources, host));
-        plan.map_err(|place| sources.diagnostic(place))
+        let (sources, config) = files::load(text, file, host)?;
+        Self::new(&config, &sources, host).map_err(|place| sources.diagnostic(place))
     }
 
     /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.

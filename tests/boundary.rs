@@ -533,3 +533,21 @@ fn a_file_of_variables_is_a_link_to_a_secret_of_root() {
     );
     run.stop();
 }
+
+#[test]
+fn a_file_of_the_configuration_that_a_pattern_finds_is_of_the_application_s_user() {
+    needs_root!();
+    let folder = stage();
+    let config = format!("include = '*/*.toml'\n{}", app(folder.path(), ""));
+    let mut run = start(folder, &config);
+    let root = "[app.root]\\ncommand = \"sleep 60\"";
+    attack(&run, &format!("printf '{root}' > theirs/x.toml"));
+    for attempt in ["true", "rm theirs/x.toml; ln -s ../app.toml theirs/x.toml"] {
+        attack(&run, attempt);
+        let message = run.reload();
+        let reason = "theirs/x.toml: others than root can change it";
+        assert!(message.contains(reason), "{message}");
+    }
+    assert_eq!(precious(run.folder.path()), untouched());
+    run.stop();
+}

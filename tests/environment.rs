@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Run, app};
+use nix::sys::signal::Signal;
+
+use common::{Run, app, preforkd, worker};
 
 #[test]
 fn references_get_the_environment_of_the_start_also_at_a_reload() {
@@ -53,4 +55,66 @@ fn a_file_of_variables_is_read_at_each_reload() {
     assert_eq!(run.ask("env A"), "three");
     let log = run.stop();
     assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn included_files_are_read_at_each_reload_and_errors_name_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = |rest: &str| format!("[app.other]\ncommand = '{}'\n{rest}", worker());
+    std::fs::create_dir(folder.path().join("conf.d")).expect("room");
+    let include = "include = 'conf.d/*.toml'\n";
+    let mut run = Run::begin_in(folder, &format!("{include}{}", app("")), |_| {});
+    run.status("web 1/1 ready");
+    run.write("conf.d/b.toml", &other("workers = 2"));
+    run.write("conf.d/.hidden.toml", "nonsense");
+    run.write("conf.d/b.toml~", "nonsense");
+    let message = run.reload();
+    assert!(
+        message.contains("generation 2: other 2/2 ready; web 1/1 ready"),
+        "{message}"
+    );
+    run.write("conf.d/c.toml", &other("workers = 3"));
+    let message = run.reload();
+    assert!(
+        message.contains("conf.d/c.toml:1:6: [app.other] is there already: /")
+            && message.contains(
+                "/conf.d/b.toml:1:6 (rename or remove one of them); keeping generation 2"
+            ),
+        "{message}"
+    );
+    run.write("conf.d/c.toml", "[app.c]\nwrokers = 3");
+    let message = run.reload();
+    assert!(
+        message.contains("conf.d/c.toml:2:1: unknown key `wrokers`"),
+        "{message}"
+    );
+    std::fs::remove_file(run.path("conf.d/b.toml")).expect("it is there");
+    std::fs::remove_file(run.path("conf.d/c.toml")).expect("it is there");
+    run.signal(Signal::SIGHUP);
+    run.status("generation 3: web 1/1 ready");
+    run.stop();
+}
+
+#[test]
+fn the_command_line_shows_errors_of_included_files_as_they_were_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // The folder's name has wildcards.
+    let odd = folder.path().join("a[b]*");
+    std::fs::create_dir_all(odd.join("conf.d")).expect("room");
+    std::fs::write(odd.join("conf.d/x.toml"), "[app.x]\ncommand = ['/none']\n").expect("room");
+    std::fs::write(odd.join("app.toml"), "include = 'conf.d/[a-z].toml'\n").expect("room");
+    let mut command = preforkd();
+    let output = command
+        .args(["-t", "-c", "app.toml"])
+        .current_dir(&odd)
+        .output();
+    let output = output.expect("preforkd runs");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    let expected = "preforkd: conf.d/x.toml:2:11: command: there is no executable file /none";
+    assert!(error.starts_with(expected), "{error}");
+    assert!(
+        error.ends_with("2 | command = ['/none']\n  |           ^^^^^^^^^\n"),
+        "{error}"
+    );
 }

@@ -67,14 +67,15 @@ impl Diagnostic {
 
     /// The error in one line, for the log.
     pub fn one_line(&self) -> String {
+        format!("{}: {}", self.position(), self.message)
+    }
+
+    /// Its position, as `file:line:column`.
+    pub(super) fn position(&self) -> String {
         let Self {
-            file,
-            line,
-            column,
-            message,
-            ..
+            file, line, column, ..
         } = self;
-        format!("{file}:{line}:{column}: {message}")
+        format!("{file}:{line}:{column}")
     }
 }
 

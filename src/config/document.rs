@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::expand::{self, Lookup};
-use super::keys::KEYS;
+use super::keys::{File, KEYS};
 use super::sources::Sources;
 use super::{Config, Place, command_line, diagnostic};
 
@@ -38,6 +38,57 @@ impl<'a> Document<'a> {
         Ok(Self(Spanned::new(span, table)))
     }
 
+    /// The patterns of its key `include`.
+    ///
+    /// # Errors
+    /// The key has another type.
+    pub fn include(&self, sources: &Sources) -> Result<Vec<Spanned<String>>, Place> {
+        let (name, place) = ("include", self.0.span());
+        let Some((name, patterns)) = self.0.get_ref().get_key_value(name) else {
+            return Ok(Vec::new());
+        };
+        let table = DeTable::from_iter([(name.clone(), patterns.clone())]);
+        let deserializer = toml::Deserializer::from(Spanned::new(place, table));
+        let file = File::deserialize(deserializer);
+        let file = file.map_err(|error| diagnostic::explain(&error, sources))?;
+        Ok(file.include.to_vec())
+    }
+
+    /// Adds the tables of a file that was included.
+    ///
+    /// # Errors
+    /// It has a table that is there already, or one that belongs in the first file.
+    pub fn add(&mut self, other: Document<'a>, sources: &Sources) -> Result<(), Place> {
+        for (key, value) in other.0.into_inner() {
+            if key.get_ref() == "include" {
+                continue;
+            }
+            if key.get_ref() == "master" {
+                let first = sources.name(0);
+                let message =
+                    format!("an included file cannot have [master] (move the table to {first})");
+                return Err(Place::at(key.span(), message));
+            }
+            let ours = self.0.get_mut().get_mut(&**key.get_ref());
+            match (ours.map(Spanned::get_mut), value.get_ref()) {
+                (Some(DeValue::Table(ours)), DeValue::Table(_)) => {
+                    let DeValue::Table(theirs) = value.into_inner() else {
+                        continue;
+                    };
+                    add_tables(key.get_ref(), ours, theirs, sources)?;
+                }
+                (Some(_), _) => {
+                    let message = format!("{} stands in two files (remove one)", key.get_ref());
+                    return Err(Place::at(key.span(), message));
+                }
+                (None, _) => {
+                    self.0.get_mut().insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the values their types.
     ///
     /// # Errors
@@ -46,6 +97,27 @@ impl<'a> Document<'a> {
         let deserializer = toml::Deserializer::from(self.0);
         Config::deserialize(deserializer).map_err(|error| diagnostic::explain(&error, sources))
     }
+}
+
+/// Adds the tables `[key.NAME]` of another file.
+fn add_tables<'a>(
+    key: &str,
+    ours: &mut DeTable<'a>,
+    theirs: DeTable<'a>,
+    sources: &Sources,
+) -> Result<(), Place> {
+    for (name, value) in theirs {
+        if let Some((known, _)) = ours.get_key_value(&**name.get_ref()) {
+            let first = sources.position(known.span().start);
+            let message = format!(
+                "[{key}.{}] is there already: {first} (rename or remove one of them)",
+                name.get_ref()
+            );
+            return Err(Place::at(name.span(), message));
+        }
+        ours.insert(name, value);
+    }
+    Ok(())
 }
 
 /// The way to a value.

@@ -22,6 +22,12 @@ use super::value::{
 };
 
 tables! {
+    /// The keys before all tables.
+    table "" File {
+        /// More files of the configuration, by paths that may have wildcards.
+        include: Vec<Spanned<String>> = [], Reload;
+    }
+
     /// `[master]`: what concerns the master itself.
     table "master" Master {
         /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.

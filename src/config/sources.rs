@@ -32,6 +32,34 @@ impl Sources {
         }])
     }
 
+    /// Adds a file.
+    pub fn add(&mut self, name: String, folder: PathBuf, text: String) {
+        let last = &self.0[self.0.len() - 1];
+        // One more, so that the end of a file is not the start of the next one.
+        let start = last.start + last.text.len() + 1;
+        self.0.push(Source {
+            name,
+            folder,
+            text,
+            start,
+        });
+    }
+
+    /// The number of files.
+    pub fn number(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The name of a file by its number.
+    pub fn name(&self, number: usize) -> &str {
+        &self.0[number].name
+    }
+
+    /// A position as `file:line:column`.
+    pub(super) fn position(&self, at: usize) -> String {
+        self.diagnostic(Place::at(at..at, "")).position()
+    }
+
     /// The text of a file by its number, and the position of its first byte.
     pub(super) fn file(&self, number: usize) -> (&str, usize) {
         let source = &self.0[number];

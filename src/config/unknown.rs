@@ -49,6 +49,12 @@ fn place(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a key stands before all tables.
+fn is_first(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.table.is_empty() && key.name == name)
+}
+
 /// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggests the key that was probably meant. Also returns the unknown one.
 pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;
@@ -72,6 +78,8 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         )
     } else if known.contains(&meant) {
         format!("unknown key `{key}`; did you mean `{meant}`?")
+    } else if is_first(meant) {
+        format!("unknown key `{key}`; write `{meant}` before the first table of the file")
     } else if let Some(table) = place(meant) {
         format!("unknown key `{key}`; write `{meant}` in the table {table}")
     } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {

@@ -47,6 +47,26 @@ pub fn read(path: &Path, user: Option<&Credentials>, limit: u64) -> Result<Strin
     String::from_utf8(bytes.map_err(explain)?).map_err(|_| "it is not UTF-8".to_owned())
 }
 
+/// Reads a file that must be as trustworthy as another one: if only root can change `other`, only root may be able to change this
+/// one.
+///
+/// # Errors
+/// It is not, or it cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
+pub fn read_as_trusted_as(other: &Path, path: &Path, limit: u64) -> Result<String, String> {
+    let other = std::path::absolute(other).map_err(|error| error.to_string())?;
+    let handle = match geteuid().is_root() && trusted(&other).is_some() {
+        false => open(path, HANDLE, Mode::empty()).map_err(io::Error::from),
+        // Of a file that is not there, that is said.
+        true => std::fs::symlink_metadata(path).and_then(|_| {
+            trusted(path).ok_or_else(|| {
+                io::Error::other("others than root can change it or a folder on its path, and could run any program as root (make root the owner of all of them, with permissions for root alone to write)")
+            })
+        }),
+    };
+    let bytes = read_handle(handle, limit).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
 /// The file, if only root can change it and the path to it.
 fn trusted(path: &Path) -> Option<OwnedFd> {
     let Ok(Place::In(folder, name)) = Place::find(path) else {

@@ -42,6 +42,17 @@ pub trait Host {
     /// # Errors
     /// It cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
     fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String>;
+    /// The files that match a pattern with wildcards below `folder`, sorted.
+    ///
+    /// # Errors
+    /// The pattern is none, or a folder cannot be read.
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String>;
+    /// The text of a file of the configuration that another one includes. If only the user of the master can change `first`, the
+    /// first file of the configuration, nobody else may be able to change this one.
+    ///
+    /// # Errors
+    /// It cannot be read or trusted, is not a regular file, is larger than `limit` bytes or is not UTF-8.
+    fn included(&self, path: &Path, first: &Path, limit: u64) -> Result<String, String>;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
     /// The number of CPUs that this process may use.

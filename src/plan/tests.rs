@@ -59,6 +59,34 @@ impl Host for Invented {
             _ => Err(format!("cannot read {}: no such file", path.display())),
         }
     }
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let names = match pattern {
+            "conf.d/*.toml" => &["conf.d/a.toml", "conf.d/b.toml"][..],
+            "*.toml" => &["app.toml", "loop.toml"],
+            "none/*" => return Err("there is no folder none".into()),
+            _ => &[],
+        };
+        Ok(names.iter().map(|name| folder.join(name)).collect())
+    }
+    fn included(&self, path: &Path, _: &Path, _: u64) -> Result<String, String> {
+        let text = match path.to_str() {
+            Some("/srv/conf.d/a.toml") => "[app.a]\ncommand = 'celery'\n",
+            Some("/srv/conf.d/b.toml") => {
+                "include = '../site/c.toml'\n[app.b]\ncommand = '/srv/other/run'\n"
+            }
+            Some("/srv/site/c.toml") => "[app.c]\ncommand = 'celery'\nenv_file = '.env'\n",
+            Some("/srv/bad.toml") => "# bad\n[app.x]\ncommand = 'celery'\nworkers = 0\n",
+            Some("/srv/typo.toml") => "[app.x]\ncommand = 'nope'\n",
+            Some("/srv/twice.toml") => "\n[app.w]\ncommand = 'celery'\n",
+            Some("/srv/master.toml") => "[master]\npid_file = 'x'\n",
+            Some("/srv/loop.toml") => "include = 'app.toml'",
+            Some("/srv/unset.toml") => "[app.x]\ncommand = '${NONE}'",
+            Some("/srv/deep.toml") => "include = 'x/deep.toml'",
+            Some(deep) if deep.ends_with("/x/deep.toml") => "include = 'x/deep.toml'",
+            _ => return Err(format!("cannot read {}: no such file", path.display())),
+        };
+        Ok(text.into())
+    }
     fn variable(&self, name: &str) -> Option<String> {
         (name == "PATH").then(|| "/bin:/usr/bin".into())
     }
@@ -211,6 +239,101 @@ fn variables_come_from_files_and_the_key_env_has_the_last_word() {
         ("USER", "www"),
     ];
     assert_eq!(env, expected);
+}
+
+#[test]
+fn included_files_add_apps_and_their_paths_start_at_their_own_folders() {
+    let plan = plan("include = 'conf.d/*.toml'\n[app.w]\ncommand = 'celery'");
+    let apps = plan.apps.iter();
+    let apps: Vec<_> = apps
+        .map(|(name, app)| (name.as_str(), app.launch.chdir.to_str().expect("UTF-8")))
+        .collect();
+    let expected = [
+        ("a", "/srv/conf.d"),
+        ("b", "/srv/conf.d"),
+        ("c", "/srv/site"),
+        ("w", "/srv"),
+    ];
+    assert_eq!(apps, expected);
+    assert_eq!(plan.apps["c"].launch.env["B"], "later");
+}
+
+#[test]
+fn an_error_names_the_included_file_or_the_place_that_includes_it() {
+    let app = "[app.w]\ncommand = 'celery'";
+    for (include, expected) in [
+        ("'bad.toml'", "bad.toml:4:11: workers: must be between"),
+        (
+            "'typo.toml'",
+            "typo.toml:2:11: command: there is no program \"nope\"",
+        ),
+        (
+            "'unset.toml'",
+            "unset.toml:2:12: command: the variable NONE is not set",
+        ),
+        (
+            "'twice.toml'",
+            "twice.toml:2:6: [app.w] is there already: /srv/app.toml:2:6 (rename or remove",
+        ),
+        (
+            "'master.toml'",
+            "master.toml:1:2: an included file cannot have [master] (move the table to /srv/app.toml)",
+        ),
+        (
+            "['conf.d/*.toml', 'none.toml']",
+            "app.toml:1:29: include: cannot read /srv/none.toml: no such file",
+        ),
+        (
+            "'none/*'",
+            "app.toml:1:11: include: there is no folder none",
+        ),
+        (
+            "'app.toml'",
+            "app.toml:1:11: include: /srv/app.toml is there already (remove it)",
+        ),
+        (
+            "'./x/../app.toml'",
+            "app.toml:1:11: include: /srv/./x/../app.toml is there already",
+        ),
+        (
+            "'*.toml'",
+            "loop.toml:1:11: include: /srv/app.toml is there already",
+        ),
+        (
+            "'deep.toml'",
+            "x/x/x/x/deep.toml:1:11: include: files are included more than 5 deep",
+        ),
+        (
+            "''",
+            "app.toml:1:11: include: must be the path of a file, not \"\"",
+        ),
+        (
+            "4",
+            "app.toml:1:11: include: must be a string, not the number 4",
+        ),
+        (
+            "'${NONE}/x'",
+            "app.toml:1:12: include: the variable NONE is not set",
+        ),
+    ] {
+        let text = format!("include = {include}\n{app}");
+        let error = plan_as((0, 0), &text).expect_err(&text);
+        assert!(error.starts_with(expected), "{error}\nnot {expected}");
+    }
+    // Nothing but the included files, none of which exists; and a key in the wrong place.
+    for (text, expected) in [
+        (
+            "include = 'other/*.toml'",
+            "app.toml:1:1: there is no app to run",
+        ),
+        (
+            "[app.w]\ncommand = 'celery'\ninclude = 'x'",
+            "app.toml:3:1: unknown key `include`; write `include` before the first table",
+        ),
+    ] {
+        let error = plan_as((0, 0), text).expect_err(text);
+        assert!(error.starts_with(expected), "{error}\nnot {expected}");
+    }
 }
 
 #[test]

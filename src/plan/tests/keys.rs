@@ -5,7 +5,8 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 30] = [
+const VALUES: [(&str, &str); 31] = [
+    (".include", "'conf.d/*.toml'"),
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -82,6 +83,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
+        "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
     })
