@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources};
 use crate::supervisor::{Policy, Readiness};
 
+mod access_format;
 mod callable;
 mod check;
 mod command;
@@ -24,7 +25,7 @@ pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
-mod prefix;
+mod proxies;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -96,6 +97,26 @@ pub struct App {
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
     pub warnings: Vec<String>,
+}
+
+impl App {
+    /// The longest that one step of a start or reload takes: a worker gets ready, or a command runs, or the first worker proves itself.
+    pub fn time_to_start(&self) -> Duration {
+        let check = self.check.as_ref();
+        let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
+        let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
+        self.policy.start_timeout.saturating_add(proof)
+    }
+
+    /// The longest that its workers take to end.
+    pub fn time_to_stop(&self) -> Duration {
+        let Policy {
+            graceful_timeout,
+            abort_grace,
+            ..
+        } = self.policy;
+        graceful_timeout.saturating_add(abort_grace)
+    }
 }
 
 #[cfg(test)]

@@ -95,14 +95,20 @@ tables! {
         threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
-        /// The file to which each worker writes a line for each response; "-" for standard output, "syslog:" for syslog.
+        /// The file to which each worker writes a line for each response; "-" for standard output, or a syslog server.
         access_log: AccessLog = (none "none"), Reload, only Wsgi;
+        /// The form of a line of the access log: "combined", "json", or a text with names of fields in braces.
+        access_format: String = "combined", Reload, only Wsgi;
+        /// Give each request a name, which the application gets in HTTP_X_REQUEST_ID and the response has in X-Request-ID.
+        request_id: bool = false, Reload, only Wsgi;
         /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
+        proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
         /// Folders and files to serve below a prefix of the URL, without entering Python.
@@ -119,7 +125,7 @@ tables! {
         response_in_memory: Size = "256KiB", Reload, only Wsgi;
         /// The largest temporary file for one response; when it is full, the thread waits for the client.
         response_in_file: Size = "64MiB", Reload, only Wsgi;
-        /// The most that the responses of one worker may hold together, in memory and in temporary files.
+        /// The most that one worker may hold of request bodies and responses together, in memory and in temporary files.
         max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;

@@ -35,6 +35,8 @@ use mapping::Mapped;
 pub struct Files {
     /// The longest prefix first.
     mappings: Vec<Mapped>,
+    /// Below which the application is served.
+    prefix: Vec<u8>,
     cache: Cache,
     complaints: Complaints,
     /// The name below the prefix, and the key in the cache, of the request that is looked at.
@@ -45,16 +47,18 @@ pub struct Files {
 }
 
 impl Files {
-    /// Opens the folders. `user` is the user of this process, for the log.
+    /// Opens the folders. The mappings may be below `prefix`, which something in front of this server may have removed from the path.
+    /// `user` is the user of this process, for the log.
     ///
     /// # Errors
     /// A folder cannot be opened or entered, or a prefix does not begin with a slash; the path or prefix is in the message.
-    pub fn new(mappings: Vec<Mapping>, user: String) -> io::Result<Self> {
+    pub fn new(mappings: Vec<Mapping>, prefix: &str, user: String) -> io::Result<Self> {
         let mappings = mappings.into_iter().map(Mapped::open);
         let mut mappings = mappings.collect::<io::Result<Vec<_>>>()?;
         mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.prefix.len()));
         Ok(Self {
             mappings,
+            prefix: prefix.into(),
             complaints: Complaints::new(user),
             racy: RACY,
             ..Self::default()
@@ -69,13 +73,14 @@ impl Files {
     /// What this request gets; none if it is for the handler.
     pub(crate) fn find(&mut self, request: Request<'_>, now: Instant) -> Option<Found> {
         let path = request.path();
-        let mappings = self.mappings.iter().enumerate();
-        let (number, rest) = mappings
-            .filter_map(|(number, mapping)| {
-                let rest = lookup::strip(path, &mapping.prefix)?;
-                (rest.is_empty() || !mapping.is_single()).then_some((number, rest))
-            })
-            .next()?;
+        let below = match self.prefix.is_empty() {
+            true => None,
+            false => lookup::strip(path, &self.prefix).filter(|rest| rest.first() == Some(&b'/')),
+        };
+        // What is left is the shorter, the longer the prefix was.
+        let found = below.and_then(|rest| self.mapping(rest));
+        let found = self.mapping(path).into_iter().chain(found);
+        let (number, rest) = found.min_by_key(|(_, rest)| rest.len())?;
         let mapping = &self.mappings[number];
         if !matches!(request.method(), b"GET" | b"HEAD") {
             return (!mapping.fallthrough).then_some(Found(What::Nothing(405)));
@@ -100,6 +105,16 @@ impl Files {
                 What::Nothing(500)
             }
         }))
+    }
+
+    /// The mapping with the longest prefix, and what follows that.
+    fn mapping<'a>(&self, path: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        let mappings = self.mappings.iter().enumerate();
+        let mut found = mappings.filter_map(|(number, mapping)| {
+            let rest = lookup::strip(path, &mapping.prefix)?;
+            (rest.is_empty() || !mapping.is_single()).then_some((number, rest))
+        });
+        found.next()
     }
 
     /// The file of the name, or the index of a folder.

@@ -105,7 +105,17 @@ impl System {
         let pid_file = plan.pid_file.clone().map(|path| {
             let shown = path.display().to_string();
             PidFile::write(&path).map_err(|e| {
-                io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
+                let hint = match e.kind() {
+                    io::ErrorKind::NotFound => " (create the folder first)",
+                    io::ErrorKind::PermissionDenied => {
+                        " (the user of the master needs permission to write to the folder, or configure another path)"
+                    }
+                    _ => "",
+                };
+                io::Error::new(
+                    e.kind(),
+                    format!("cannot write the pid file {shown}: {e}{hint}"),
+                )
             })
         });
         for name in listeners.unused() {
@@ -478,6 +488,7 @@ impl World for System {
             Notice::Stopping(status) => self.init.stopping(status),
             Notice::Status(status) => self.init.status(status),
             Notice::Alive => self.init.alive(),
+            Notice::MoreTime(time) => self.init.more_time(*time),
         }
     }
 

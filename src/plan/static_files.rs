@@ -61,13 +61,18 @@ impl Draft<'_> {
                         .into(),
                 );
             }
-            if is_folder && let Some(closed) = self.host.closed_to(&path, launch.user.as_ref()) {
+            let folder = match is_folder {
+                true => Some(path.as_path()),
+                false => path.parent(),
+            };
+            let closed = folder.and_then(|path| self.host.closed_to(path, launch.user.as_ref()));
+            if let Some(closed) = closed {
                 let user = match &self.written.user {
                     Some(user) => format!("user {}", user.0),
                     None => "the user of the workers".into(),
                 };
                 warnings.push(format!(
-                    "static: {user} may not enter {}, so the files in {} cannot be served: Permission denied (give that user the permission to enter it)",
+                    "static: {user} may not enter {}, so {} cannot be served: Permission denied (give that user the permission to enter it)",
                     closed.display(),
                     path.display()
                 ));

@@ -175,7 +175,7 @@ fn mappings_that_are_probably_mistakes_are_warned_of() {
         ),
         (
             "user = 'www'\nstatic = { '/s/' = 'other' }",
-            "static: user www may not enter /srv/other, so the files in /srv/other cannot be served: Permission denied",
+            "static: user www may not enter /srv/other, so /srv/other cannot be served: Permission denied",
         ),
     ] {
         let plan = plan(&format!(
@@ -725,4 +725,26 @@ fn an_access_log_goes_to_a_file_standard_output_or_syslog() {
     let error = plan_as((0, 0), &app("access_log = 'syslog:a:b'")).expect_err("no port");
     let said = "app.toml:4:14: access_log: \"a:b\" is not the address of a syslog server (write";
     assert!(error.starts_with(said), "{error}");
+}
+
+#[test]
+fn a_format_of_the_access_log_is_checked() {
+    let error = |format: &str| {
+        let text =
+            format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\naccess_format = '{format}'");
+        plan_as((0, 0), &text).expect_err(format)
+    };
+    let unknown = error("{client} {statsu}");
+    assert_eq!(
+        unknown,
+        "app.toml:4:17: access_format: unknown field {statsu}; did you mean {status}?"
+    );
+    for (format, said) in [
+        ("{x}", "unknown field {x}; known here: client, user, time,"),
+        ("%(h)s", "it has no field (write \"combined\", \"json\", or"),
+        ("{status", "a brace without its counterpart (write {{"),
+    ] {
+        let error = error(format);
+        assert!(error.contains(&format!("access_format: {said}")), "{error}");
+    }
 }

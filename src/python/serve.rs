@@ -21,7 +21,7 @@ use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, lifetime, limits, mappings, trusted_proxies};
+use crate::settings::{last_resort, layers, lifetime, limits, mappings, trusted_proxies};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -76,15 +76,14 @@ fn serve_until_stop<'py>(
         prefix: settings.prefix.clone(),
     };
     let files = static_files(py, &settings)?;
+    let layers = layers(&settings, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
+        proxy_protocol: settings.proxy_protocol.then(|| trusted_proxies(&settings)),
         files,
-        layers: layer::standard(layer::Options {
-            trusted_proxies: trusted_proxies(&settings),
-            access_log,
-        }),
+        layers: layer::standard(layers),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };
@@ -126,7 +125,7 @@ fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
     }
     let user = user_name(py);
     let what = format!("enter a folder of static files as user {user}");
-    Files::new(mappings(settings), user).map_err(could_not(&what))
+    Files::new(mappings(settings), &settings.prefix, user).map_err(could_not(&what))
 }
 
 /// The name of the user of this process, or its number if it has none.

@@ -1,8 +1,12 @@
 //! What the settings of a worker mean to the HTTP server and to the process.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use preforkd_http::layer::{self, access_log};
 use preforkd_http::{Coding, Limits, Mapping, TrustedProxies};
+use preforkd_worker::access_format::Format;
+use preforkd_worker::env::Environment;
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{self, Settings};
 
@@ -23,6 +27,36 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         write_timeout: settings.write_timeout,
         keepalive_timeout: settings.keepalive_timeout,
     }
+}
+
+/// What the layers of the HTTP server are made of.
+///
+/// # Errors
+/// A setting that the master should have refused.
+pub(crate) fn layers(
+    settings: &Settings,
+    environment: &Environment,
+    access_log: Option<OwnedFd>,
+) -> Result<layer::Options, String> {
+    let access_log = access_log.map(|pipe| {
+        let format = Format::parse(&settings.access_format).map_err(|error| {
+            format!("could not read the setting access_format: {error} (only preforkd can set it)")
+        })?;
+        Ok::<_, String>(access_log::Options {
+            pipe,
+            format,
+            worker: access_log::Worker {
+                app: environment.app.clone(),
+                slot: environment.slot.unwrap_or_default(),
+                generation: environment.generation,
+            },
+        })
+    });
+    Ok(layer::Options {
+        trusted_proxies: trusted_proxies(settings),
+        request_id: settings.request_id,
+        access_log: access_log.transpose()?,
+    })
 }
 
 /// Whose word about clients counts.

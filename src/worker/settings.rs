@@ -23,8 +23,14 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// Each request has a name.
+    pub request_id: bool,
+    /// The form of a line of the access log; see [`crate::access_format`].
+    pub access_format: String,
     /// Proxies that may say for whom they ask.
     pub trusted_proxies: Vec<Proxy>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// The path below which the application is served, empty for none.
     pub prefix: String,
     /// URL prefixes and the folders or files that are served under them.
@@ -46,7 +52,7 @@ pub struct Settings {
     pub response_in_memory: u64,
     /// The maximum size of the temporary file for the rest; above it the thread waits for the client.
     pub response_in_file: u64,
-    /// The maximum size of all responses of a worker that are held in memory and in files.
+    /// The maximum size of all request bodies and responses of a worker that are held in memory and in files.
     pub max_buffered: u64,
     /// The time in which the head of a request must arrive.
     #[serde(with = "seconds")]
@@ -160,7 +166,10 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            request_id: true,
+            access_format: "{status}".into(),
             trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
+            proxy_protocol: true,
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),

@@ -99,7 +99,7 @@ fn plain(lines: &[&str]) -> String {
             None => (*line).to_owned(),
             Some(("Pp" | "Bd" | "Ed", _)) => String::new(),
             Some((name, words)) => {
-                // Only a point that is a word of its own stands outside of what the macro marks.
+                // Punctuation is an argument of its own (mdoc(7), "Delimiters").
                 let (words, points) = match words.rsplit_once(' ') {
                     Some((words, points @ ("." | "," | ";" | ":" | ")"))) => (words, points),
                     _ => (words, ""),

@@ -327,4 +327,17 @@ mod tests {
             assert!(!local_name(raw.as_bytes(), &mut name), "{raw}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_has_a_step_up(raw in "([a./%25eE\\\\]|%2[eEfF]|%5[cC]|%00|\\PC){0,20}") {
+            let mut name = Vec::new();
+            if local_name(raw.as_bytes(), &mut name) {
+                let steps: Vec<_> = name.split(|&b| b == b'/').collect();
+                assert!(!steps.iter().any(|step| *step == b".." || *step == b"."));
+                assert!(steps.len() == 1 || !steps[0].is_empty());
+                assert!(!name.contains(&0) && !name.contains(&b'\\'));
+            }
+        }
+    }
 }

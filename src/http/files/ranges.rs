@@ -251,4 +251,18 @@ mod tests {
         let other = Multipart::new(vec![], "text/plain", 100);
         assert_ne!(other.content_type, multipart.content_type);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_field_asks_for_more_than_there_is(field in "bytes=[-0-9, ]{0,60}|.{0,40}", size in 0..200_u64) {
+            let ranges = match parse(field.as_bytes(), size) {
+                Wanted::Whole | Wanted::Nothing => vec![],
+                Wanted::One(range) => vec![range],
+                Wanted::Several(ranges) => ranges,
+            };
+            assert!(ranges.iter().all(|range| range.first <= range.last && range.last < size));
+            assert!(ranges.iter().map(|range| range.length()).sum::<u64>() <= size);
+            assert!(!overlap(&ranges));
+        }
+    }
 }

@@ -63,7 +63,7 @@ fn site(mappings: impl FnOnce(&Path) -> Vec<Mapping>) -> Site {
     write(root.join("large.txt"), large()).unwrap();
     write(root.join("empty.txt"), "").unwrap();
     write(root.join(".env"), "secret").unwrap();
-    let mut files = Files::new(mappings(&root), "www".into()).unwrap();
+    let mut files = Files::new(mappings(&root), "", "www".into()).unwrap();
     // So that what was written just now is kept.
     files.racy = Duration::ZERO;
     Site {
@@ -312,6 +312,36 @@ fn prefixes_match_however_they_are_encoded() {
         assert_eq!(site.status(path), 200, "{path}");
     }
     assert_eq!(site.status("/my+files/data.bin"), 0);
+}
+
+#[test]
+fn the_prefix_of_the_application_may_have_been_removed() {
+    let mut site = site(|root| {
+        let fallthrough = |mapping| Mapping {
+            fallthrough: true,
+            ..mapping
+        };
+        vec![
+            mapping("/static/", root),
+            mapping("/my shop/whole/", root),
+            fallthrough(mapping("/", &root.join("docs"))),
+        ]
+    });
+    site.files.prefix = "/my shop".into();
+    for (path, status) in [
+        ("/static/data.bin", 200),
+        ("/my%20shop/static/data.bin", 200),
+        ("/my%20shop/static/none", 404),
+        ("/my%20shop/whole/data.bin", 200),
+        ("/whole/data.bin", 0),
+        ("/my%20shop/index.html", 200),
+        ("/my%20shop/", 200),
+        ("/my%20shop", 0),
+        ("/my%20shop2/index.html", 0),
+        ("/index.html", 200),
+    ] {
+        assert_eq!(site.status(path), status, "{path}");
+    }
 }
 
 #[test]
@@ -687,10 +717,10 @@ fn folders_that_cannot_be_used_are_named() {
         ("/a/", "nothing: No such file"),
         ("a/", "must begin with a slash"),
     ] {
-        let error = Files::new(vec![mapping(prefix, &missing)], "www".into()).unwrap_err();
+        let error = Files::new(vec![mapping(prefix, &missing)], "", "www".into()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
     // A single file may come later.
     let single = vec![mapping("/a", &missing)];
-    assert!(Files::new(single, "www".into()).is_ok());
+    assert!(Files::new(single, "", "www".into()).is_ok());
 }

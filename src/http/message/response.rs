@@ -212,9 +212,13 @@ impl Response {
         if self.started() {
             return self.cut();
         }
+        let code = status;
         let status = format!("{status} {}", phrase(status));
         if self.begin(status.as_bytes()).is_ok() {
             let _ = self.field(b"Content-Type", b"text/plain; charset=utf-8");
+            if code == 503 {
+                let _ = self.field(b"Retry-After", b"1");
+            }
             self.finish(Some(text.len() as u64));
         }
         self.write(text.as_bytes());
@@ -285,6 +289,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     }

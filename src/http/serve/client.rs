@@ -17,6 +17,7 @@ use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
+use crate::serve::relayed::Preamble;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -75,6 +76,8 @@ impl Client {
 pub(crate) struct Link {
     pub transport: Transport,
     pub origin: Origin,
+    /// What has to come before the first request.
+    pub preamble: Option<Preamble>,
     pub task: Task,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
@@ -102,9 +105,11 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the running request was there.
+    /// When the latest request was there.
+    pub arrived: Instant,
+    /// When a thread took it.
     pub began: Instant,
-    /// The same of the last request in the access log.
+    /// When the last request in the access log was there.
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
@@ -131,6 +136,7 @@ impl Link {
         Self {
             transport: Transport::new(socket, origin.peer.is_some()),
             origin,
+            preamble: None,
             body_since: NEVER,
             body_bytes: 0,
             task: Task::None,
@@ -147,6 +153,7 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            arrived: 0,
             began: 0,
             logged: 0,
             queued: false,
