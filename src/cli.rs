@@ -161,6 +161,9 @@ pub fn run() -> ExitCode {
         for warning in doubts(&plan) {
             eprintln!("preforkd: warning: {warning}");
         }
+        for (app, notice) in plan.notices() {
+            println!("app={app} {notice}");
+        }
         println!("configuration OK");
         return ExitCode::SUCCESS;
     }

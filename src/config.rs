@@ -33,7 +33,9 @@ pub use mapping::{Mapped, Precompressed};
 pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
-pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
+pub use value::{
+    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Then, Typed, UserName, Workers,
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources};
 use crate::supervisor::{Policy, Readiness};
@@ -24,6 +25,7 @@ mod identity;
 pub mod log_target;
 mod lossless;
 mod output;
+mod platform;
 mod policy;
 mod proxies;
 mod sockets;
@@ -97,6 +99,8 @@ pub struct App {
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
     pub warnings: Vec<String>,
+    /// What was decided for it from outside of the configuration.
+    pub notices: Vec<String>,
 }
 
 impl App {
@@ -159,6 +163,7 @@ impl App {
             check: None,
             output: Output::default(),
             warnings: Vec::new(),
+            notices: Vec::new(),
         }
     }
 }
@@ -220,6 +225,14 @@ impl Plan {
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
+    /// What was decided for the apps from outside of the configuration, with their names.
+    pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let notices = app.notices.iter();
+            notices.map(|notice| (name.as_str(), notice.as_str()))
+        })
+    }
+
     /// What is allowed and probably a mistake, each with the name of its app.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.apps.iter().flat_map(|(name, app)| {
@@ -271,6 +284,7 @@ impl Plan {
             let draft = Draft {
                 name,
                 written,
+                all: &config.app,
                 folder: sources.folder(header.start),
                 header,
                 host,
@@ -305,6 +319,8 @@ struct Draft<'a> {
     /// The position of the name in the table's header.
     header: std::ops::Range<usize>,
     written: &'a Written,
+    /// All apps.
+    all: &'a BTreeMap<Spanned<String>, Written>,
     folder: &'a Path,
     host: &'a dyn Host,
 }
@@ -312,7 +328,8 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         self.refuse_keys_of_the_other_kind()?;
-        let sockets = self.sockets(listeners)?;
+        let mut notices = Vec::new();
+        let sockets = self.sockets(listeners, &mut notices)?;
         let check = self.check()?;
         let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
@@ -349,6 +366,8 @@ impl Draft<'_> {
                 )));
             }
         };
+        let has_listener = !sockets.is_empty();
+        let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
         Ok(App {
             output: self.output()?,
@@ -356,7 +375,7 @@ impl Draft<'_> {
             before,
             launch,
             template,
-            policy: self.policy(readiness, check.is_some())?,
+            policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             hang: self.hang(),
@@ -365,6 +384,7 @@ impl Draft<'_> {
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
             warnings,
+            notices,
         })
     }
 

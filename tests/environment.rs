@@ -118,3 +118,20 @@ fn the_command_line_shows_errors_of_included_files_as_they_were_named() {
         "{error}"
     );
 }
+
+#[test]
+fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("app.toml");
+    // An interpreter of which nothing but the existence is checked.
+    std::fs::write(&file, "[app.web]\nwsgi = 'a:b'\npython = '/bin/true'\n").expect("room");
+    let mut command = preforkd();
+    command.env("PORT", "5000").env("WEB_CONCURRENCY", "3");
+    let output = command.arg("-t").arg("-c").arg(&file).output();
+    let output = output.expect("preforkd runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    let said = "app=web listens on 0.0.0.0:5000, from the variable PORT, because `listen` is not given\n\
+                app=web has 3 workers, from the variable WEB_CONCURRENCY, because `workers` is not given\n\
+                configuration OK\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{error}");
+}

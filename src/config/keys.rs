@@ -228,9 +228,9 @@ tables! {
 
 impl Listen {
     /// An address with default settings.
-    pub(super) fn on(address: Value<Address>) -> Self {
+    pub fn on(address: Address) -> Self {
         Self {
-            address,
+            address: Value::without_place(address),
             name: None,
             mode: None,
             owner: None,

@@ -15,7 +15,7 @@ use toml::Spanned;
 use super::{Range, units};
 
 /// The maximum number of workers of one app: more than a machine runs, few enough to catch a typing error.
-pub(super) const MAX_WORKERS: u32 = 10_000;
+pub const MAX_WORKERS: u32 = 10_000;
 
 /// The maximum of a number without a limit of its own.
 pub(super) const NO_LIMIT: u32 = u32::MAX;

@@ -5,11 +5,14 @@ use preforkd_worker::settings::{Coding, Mapping, Settings};
 use super::*;
 
 mod keys;
+mod platform;
 mod proxies;
 
 /// An invented host.
 struct Invented {
     ids: (u32, u32),
+    /// Variables, besides PATH.
+    variables: &'static [(&'static str, &'static str)],
 }
 
 const FILES: [&str; 4] = [
@@ -88,7 +91,10 @@ impl Host for Invented {
         Ok(text.into())
     }
     fn variable(&self, name: &str) -> Option<String> {
-        (name == "PATH").then(|| "/bin:/usr/bin".into())
+        let path = ("PATH", "/bin:/usr/bin");
+        let mut all = self.variables.iter().chain([&path]);
+        all.find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).into())
     }
     fn cpus(&self) -> u32 {
         6
@@ -102,7 +108,16 @@ impl Host for Invented {
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
-    let plan = Plan::parse(text, Path::new("/srv/app.toml"), &Invented { ids });
+    plan_with(ids, &[], text)
+}
+
+fn plan_with(
+    ids: (u32, u32),
+    variables: &'static [(&'static str, &'static str)],
+    text: &str,
+) -> Result<Plan, String> {
+    let host = Invented { ids, variables };
+    let plan = Plan::parse(text, Path::new("/srv/app.toml"), &host);
     plan.map_err(|error| error.one_line().replacen("/srv/", "", 1))
 }
 
@@ -351,7 +366,10 @@ fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
 
 #[test]
 fn the_control_socket_is_found_even_if_the_file_is_faulty() {
-    let host = Invented { ids: (0, 0) };
+    let host = Invented {
+        ids: (0, 0),
+        variables: &[],
+    };
     let find = |text: &str| control::find(text, Path::new("/srv/app.toml"), &host);
     assert_eq!(
         find("[master]\npid_file = 'x.pid'\n[app.w]\nwrokers = = 2"),
