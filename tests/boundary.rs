@@ -567,6 +567,15 @@ fn a_file_of_variables_is_a_link_to_a_secret_of_root() {
         "{message}"
     );
     assert_eq!(run.ask("env A"), "theirs");
+    let secrets = app(run.folder.path(), "secrets = { A = 'file:theirs/.env' }");
+    run.write("app.toml", &secrets);
+    let message = run.reload();
+    let reason = "secrets.A: cannot read";
+    assert!(
+        message.contains(reason) && message.contains("Permission denied"),
+        "{message}"
+    );
+    run.write("app.toml", &config);
     attack(&run, "rm theirs/.env; mkfifo theirs/.env");
     let message = run.reload();
     assert!(

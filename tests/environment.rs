@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::os::unix::net::UnixStream;
+
 use nix::sys::signal::Signal;
 
-use common::{Run, app, preforkd, worker};
+use common::{Run, app, ask, preforkd, worker};
 
 #[test]
 fn references_get_the_environment_of_the_start_also_at_a_reload() {
@@ -134,4 +136,52 @@ fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
                 app=web has 3 workers, from the variable WEB_CONCURRENCY, because `workers` is not given\n\
                 configuration OK\n";
     assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{error}");
+}
+
+#[test]
+fn a_secret_reaches_one_app_and_no_message() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let credentials = folder.path().join("credentials");
+    std::fs::create_dir(&credentials).expect("room");
+    std::fs::write(credentials.join("django"), "swordfish\n").expect("room");
+    std::fs::write(folder.path().join("key"), "hunter2").expect("room");
+    let config = format!(
+        "{}[app.other]\ncommand = ['{}']\nlisten = 'unix:other.sock'\n",
+        app("secrets = { KEY = 'credential:django', KEY2 = 'file:key' }"),
+        worker()
+    );
+    let mut run = Run::begin_in(folder, &config, |command| {
+        command.arg("-v").env("CREDENTIALS_DIRECTORY", &credentials);
+    });
+    run.message("READY=1");
+    let asked = |run: &Run| (run.ask("env KEY"), run.ask("env KEY2"));
+    assert_eq!(asked(&run), ("swordfish".into(), "hunter2".into()));
+    let other = UnixStream::connect(run.path("other.sock")).expect("it listens");
+    assert_eq!(ask(other, "env KEY"), "unset");
+    run.write("key", "hunter2 hunter2");
+    assert!(run.reload().contains("generation 2"));
+    assert_eq!(asked(&run), ("swordfish".into(), "hunter2 hunter2".into()));
+    run.write("key", "hunter2\0");
+    let message = run.reload();
+    assert!(
+        message.contains("secrets.KEY2: the file has a NUL"),
+        "{message}"
+    );
+    let mut check = preforkd();
+    check.env("CREDENTIALS_DIRECTORY", &credentials);
+    let output = check.arg("-t").arg("-c").arg(run.path("app.toml")).output();
+    let output = output.expect("preforkd runs");
+    let log = run.stop();
+    let shown = [
+        log.into_bytes(),
+        output.stdout,
+        output.stderr,
+        message.into_bytes(),
+    ]
+    .concat();
+    let shown = String::from_utf8_lossy(&shown);
+    assert!(
+        !shown.contains("hunter2") && !shown.contains("swordfish"),
+        "{shown}"
+    );
 }

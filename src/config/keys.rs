@@ -62,6 +62,8 @@ tables! {
         env: BTreeMap<Spanned<String>, String> = {}, Reload;
         /// Files with more such variables, as NAME=VALUE lines.
         env_file: Vec<Spanned<PathBuf>> = [], Reload;
+        /// Variables with the content of files: "credential:NAME" of the init system, or "file:PATH".
+        secrets: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
 
         /// The file to which the standard output of the workers goes.
         stdout: PathBuf = (none "standard output of the master"), Reload;

@@ -58,6 +58,9 @@ impl Host for Invented {
             Some("/srv/.env") => Ok("A=file\nB='x y'\nHOME=/file\n".into()),
             Some("/srv/site/.env") => Ok("export B=later\n".into()),
             Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
+            Some("/srv/key") => Ok("hunter2\r\n".into()),
+            Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
+            Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),
         }
@@ -254,6 +257,76 @@ fn variables_come_from_files_and_the_key_env_has_the_last_word() {
         ("USER", "www"),
     ];
     assert_eq!(env, expected);
+}
+
+#[test]
+fn secrets_are_the_contents_of_files_and_no_message_quotes_them() {
+    let variables = &[("CREDENTIALS_DIRECTORY", "/run/credentials")];
+    let with = |variables, secrets: &str| {
+        let app = "[app.q]\ncommand = 'celery'\nenv_file = '.env'\nenv = { E = 'e' }";
+        plan_with((0, 0), variables, &format!("{app}\nsecrets = {secrets}"))
+    };
+    let plan = with(
+        variables,
+        "{ A = 'file:key', B = 'credential:django', C = 'file:${NONE:-/srv/key}' }",
+    );
+    let env = &plan.expect("good").apps["q"].launch.env;
+    let values = ["A", "B", "C"].map(|name| env[name].as_str());
+    assert_eq!(values, ["hunter2", "swordfish\n", "hunter2"]);
+    for (variables, secrets, expected) in [
+        (
+            &variables[..],
+            "{ A = 'hunter2' }",
+            "secrets.A: must be \"credential:NAME\" or \"file:PATH\", not the secret itself",
+        ),
+        (
+            variables,
+            "{ A = 'file:nul' }",
+            "secrets.A: the file has a NUL character",
+        ),
+        (
+            variables,
+            "{ A = 'file:none' }",
+            "secrets.A: cannot read /srv/none: no such file",
+        ),
+        (
+            variables,
+            "{ A = 'credential:../key' }",
+            "secrets.A: must be the name of a credential",
+        ),
+        (
+            variables,
+            "{ A = 'credential:' }",
+            "secrets.A: must be the name of a credential",
+        ),
+        (
+            variables,
+            "{ A = 'credential:x' }",
+            "secrets.A: cannot read /run/credentials/x: no such file",
+        ),
+        (
+            &[],
+            "{ A = 'credential:x' }",
+            "secrets.A: the init system has passed no credentials",
+        ),
+        (
+            variables,
+            "{ 'A=' = 'file:key' }",
+            "secrets: \"A=\" is not a valid name",
+        ),
+        (
+            variables,
+            "{ E = 'file:key' }",
+            "secrets: E stands in `env` too (remove one of them)",
+        ),
+    ] {
+        let error = with(variables, secrets).expect_err(secrets);
+        let (_, said) = error.split_once(": ").expect("a position");
+        assert!(
+            said.starts_with(expected) && !said.contains("hunter2"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.access_format", "'json'"),
     ("app.NAME.env", "{ A = 'b' }"),
     ("app.NAME.env_file", "'.env'"),
+    ("app.NAME.secrets", "{ A = 'file:key' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
