@@ -88,6 +88,8 @@ enum Command {
         /// Report to the master whether it can be opened.
         #[arg(long)]
         report: bool,
+        #[command(flatten)]
+        upkeep: plan::Upkeep,
     },
 }
 
@@ -110,8 +112,12 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { target, report }) => Some(
-            log_writer::run(target, *report)
+        Some(Command::WriteLog {
+            target,
+            report,
+            upkeep,
+        }) => Some(
+            log_writer::run(target, upkeep, *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", target.display())),
         ),
         _ => None,

@@ -19,13 +19,14 @@ use nix::sys::signal::Signal;
 use preforkd_worker::title::{self, Room};
 
 use crate::effects::signals::Signals;
+use crate::plan::Upkeep;
 use crate::plan::log_target::LogTarget;
 use crate::sys;
 
 mod opening;
 mod syslog;
 
-use opening::{Opening, Output};
+use opening::{Opening, Output, Rotated};
 
 /// The descriptor of the pipe.
 const PIPE: i32 = 3;
@@ -56,7 +57,7 @@ const SIGNALS: Token = Token(1);
 ///
 /// # Errors
 /// It was not started by a master, or no descriptor is available.
-pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
+pub fn run(target: &OsStr, upkeep: &Upkeep, is_awaited: bool) -> io::Result<()> {
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let report = report.map(File::from);
     let (mut pipe, mut signals) = match prepare(target) {
@@ -69,7 +70,7 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
         }
     };
     let target = LogTarget::parse(target).map_err(io::Error::other)?;
-    let mut log = Log::new(target);
+    let mut log = Log::new(target, upkeep.clone());
     let opened = log.reopen();
     if let Some(report) = report {
         if let Err(error) = opened {
@@ -220,16 +221,19 @@ struct Log {
     unfinished: bool,
     /// When to try again to open the file, if that has failed.
     retry_at: Option<Instant>,
+    /// When to try again to rotate the file, if that has failed.
+    rotate_at: Option<Instant>,
 }
 
 impl Log {
-    fn new(target: LogTarget) -> Self {
+    fn new(target: LogTarget, upkeep: Upkeep) -> Self {
         Self {
-            opening: Opening::new(target),
+            opening: Opening::new(target, upkeep),
             output: None,
             lost: 0,
             unfinished: false,
             retry_at: None,
+            rotate_at: None,
         }
     }
 
@@ -280,6 +284,7 @@ impl Log {
         if bytes.is_empty() {
             return;
         }
+        self.rotate(bytes.len() as u64);
         let mut rest = bytes;
         let mut written = self.try_write(&mut rest);
         // A syslog server that was restarted has a new socket.
@@ -298,6 +303,44 @@ impl Log {
                 ));
             }
             self.lost += rest.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
+        }
+    }
+
+    /// Continues in a new file if there is no room for so many more bytes in this one. No line is split, and none is lost: if
+    /// the file cannot be renamed, it grows.
+    fn rotate(&mut self, more: u64) {
+        let (Some(Output::File(file)), Some(limit)) = (&self.output, self.opening.limit()) else {
+            return;
+        };
+        let Some(size) = size(file) else { return };
+        let is_full = size > 0 && size.saturating_add(more) > limit;
+        // The end of a line may never come.
+        let may_split = size / 2 >= limit;
+        if !is_full
+            || self.unfinished && !may_split
+            || self.rotate_at.is_some_and(|at| at > Instant::now())
+        {
+            return;
+        }
+        match self.opening.rotate(file) {
+            Ok(Rotated::ByAnother) => {}
+            Ok(Rotated::Done) => {
+                self.rotate_at = None;
+                self.unfinished = false;
+                if let Err(error) = self.reopen() {
+                    self.keep_trying(&error);
+                }
+            }
+            Err(error) => {
+                // One report for each time that it begins to fail.
+                if self.rotate_at.is_none() {
+                    let target = self.opening.target();
+                    print(&format!(
+                        "cannot rotate {target}: {error}; the file grows, retrying"
+                    ));
+                }
+                self.rotate_at = Some(Instant::now() + RETRY);
+            }
         }
     }
 
@@ -363,6 +406,12 @@ fn wait_for_room(file: &File) -> io::Result<()> {
     }
 }
 
+/// The size of a regular file.
+fn size(file: &File) -> Option<u64> {
+    let found = file.metadata().ok()?;
+    found.is_file().then_some(found.len())
+}
+
 /// Writes a line to standard error, which is the master's.
 fn print(message: &str) {
     let line = format!("preforkd: {message}\n");
@@ -379,7 +428,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Log {
-        let mut log = Log::new(LogTarget::File(path.into()));
+        let mut log = Log::new(LogTarget::File(path.into()), Upkeep::default());
         log.reopen().expect("it can be written");
         log
     }
@@ -431,7 +480,7 @@ mod tests {
         let room = 2 * 4096;
         file.set_len(room).expect("memory");
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).expect("a seal");
-        let mut log = Log::new(LogTarget::File("/dev/null".into()));
+        let mut log = Log::new(LogTarget::File("/dev/null".into()), Upkeep::default());
         log.output = Some(Output::File(file));
         let line = [&[b'x'; 63][..], b"\n"].concat();
         log.write(&line.repeat(room as usize / line.len() + 3));
@@ -467,6 +516,89 @@ mod tests {
             ("one\ntwo\n".into(), "three\n".into())
         );
         assert_eq!(log.lost, 0);
+    }
+
+    /// A log of which two old files are kept, and the texts of its files.
+    fn rotated(folder: &Path) -> (Log, impl Fn() -> Vec<String>) {
+        let path = folder.join("log");
+        let upkeep = Upkeep {
+            size: Some(8),
+            keep: 2,
+            ..Upkeep::default()
+        };
+        let mut log = Log::new(LogTarget::File(path.clone()), upkeep);
+        log.reopen().expect("it can be written");
+        let texts = move || {
+            let names = ["log", "log.1", "log.2", "log.3"];
+            let texts = names.map(|name| std::fs::read_to_string(path.with_file_name(name)));
+            texts.into_iter().map_while(Result::ok).collect()
+        };
+        (log, texts)
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_between_two_lines() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut log, texts) = rotated(folder.path());
+        log.write(b"one\n");
+        log.write(b"two\n");
+        assert_eq!(texts(), ["one\ntwo\n"]);
+        log.write(b"three\n");
+        assert_eq!(texts(), ["three\n", "one\ntwo\n"]);
+        log.write(b"four\n");
+        log.write(b"fi");
+        // No file ends within a line, unless the line never ends.
+        log.write(b"ve, very long\n");
+        assert_eq!(
+            texts(),
+            ["four\nfive, very long\n", "three\n", "one\ntwo\n"]
+        );
+        log.write(b"endless, endless");
+        log.write(b", and more");
+        assert_eq!(texts()[..2], [", and more", "endless, endless"]);
+        assert_eq!(texts().len(), 3);
+        log.reopen().expect("it can be written");
+        assert_eq!(log.lost, 0);
+    }
+
+    #[test]
+    fn two_writers_of_one_file_rotate_it_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ((mut one, texts), (mut two, _)) = (rotated(folder.path()), rotated(folder.path()));
+        one.write(b"one one\n");
+        one.write(b"one\n");
+        two.write(b"two\n");
+        assert_eq!(texts(), ["one\ntwo\n", "one one\n"]);
+        // While the other one renames it, its lines go to the file that is renamed.
+        let Some(Output::File(file)) = &one.output else {
+            panic!("it is open")
+        };
+        let held = file.try_clone().expect("a descriptor");
+        let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive);
+        two.write(b"three\n");
+        assert_eq!(texts(), ["one\ntwo\nthree\n", "one one\n"]);
+        drop(held);
+        two.write(b"four\n");
+        assert_eq!(texts(), ["four\n", "one\ntwo\nthree\n", "one one\n"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_renamed_grows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut log, texts) = rotated(folder.path());
+        log.write(b"one one\n");
+        std::fs::create_dir_all(folder.path().join("log.1/full")).expect("room");
+        std::fs::create_dir_all(folder.path().join("log.2/full")).expect("room");
+        log.write(b"two\n");
+        log.write(b"three\n");
+        assert_eq!(texts(), ["one one\ntwo\nthree\n"]);
+        std::fs::remove_dir_all(folder.path().join("log.1")).expect("it is there");
+        log.write(b"four\n");
+        assert_eq!(texts().len(), 1, "not before it is time");
+        log.rotate_at = Some(Instant::now());
+        log.write(b"five\n");
+        assert_eq!(texts(), ["five\n", "one one\ntwo\nthree\nfour\n"]);
+        assert_eq!((log.lost, log.rotate_at), (0, None));
     }
 
     #[test]

@@ -608,3 +608,59 @@ fn a_file_of_the_configuration_that_a_pattern_finds_is_of_the_application_s_user
     assert_eq!(precious(run.folder.path()), untouched());
     run.stop();
 }
+
+#[test]
+fn old_log_files_become_links_before_the_log_is_rotated() {
+    needs_root!();
+    let folder = stage();
+    let rest = "stdout = 'theirs/out'\nlog_rotate = { size = '64B', keep = 2 }";
+    let config = app(folder.path(), rest);
+    let mut run = start(folder, &config);
+    attack(
+        &run,
+        "ln -s ../precious theirs/out.1; ln precious theirs/out.2 || ln -s ../precious theirs/out.2",
+    );
+    for _ in 0..20 {
+        assert_eq!(run.ask("say more"), "said");
+    }
+    run.stop();
+    // The link was replaced by a full file.
+    let old = run.path("theirs/out.1").symlink_metadata();
+    assert!(old.is_ok_and(|old| old.is_file()));
+    assert_eq!(precious(run.folder.path()), untouched());
+}
+
+#[test]
+fn log_files_get_their_owner_also_where_others_may_create_files() {
+    needs_root!();
+    let folder = stage();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("room");
+    chown(&shared, Some(0), Some(OTHER)).expect("root may");
+    std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o775)).expect("ours");
+    let keys = format!("log_owner = '{USER}'\nlog_group = '{OTHER}'\nlog_mode = '0640'");
+    let config = app(
+        folder.path(),
+        &format!("stdout = 'shared/out'\nstderr = 'error'\n{keys}"),
+    );
+    let mut run = start(folder, &config);
+    // Also when they are opened again.
+    assert!(run.reload().contains("generation 2"));
+    for name in ["shared/out", "error"] {
+        let found = std::fs::metadata(run.path(name)).expect("it is there");
+        let found = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(found, (USER, OTHER, 0o640), "{name}");
+    }
+    run.stop();
+    // In their folder, the log writer is their user.
+    let folder = stage();
+    let config = app(
+        folder.path(),
+        &format!("stdout = 'theirs/out'\nlog_owner = '{OTHER}'"),
+    );
+    refused(
+        folder,
+        &config,
+        "cannot make uid 1 its owner: Operation not permitted",
+    );
+}

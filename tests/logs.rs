@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -301,4 +302,46 @@ fn udp_carries_the_form_of_rfc_5424() {
     assert!(message.ends_with(&rest), "{message}");
     drop(input);
     assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_log_file_is_rotated_by_size_and_loses_no_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = app(
+        "stdout = 'out'\nlog_mode = '0640'\nlog_rotate = { size = '1KiB', keep = 40 }\nworkers = 2",
+    );
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let number = 300;
+    for line in 0..number {
+        assert_eq!(run.ask(&format!("say line-{line}-of-many")), "said");
+    }
+    run.stop();
+    let mut said = Vec::new();
+    let mut files = 0;
+    for number in 0..40 {
+        let name = match number {
+            0 => "out".to_owned(),
+            number => format!("out.{number}"),
+        };
+        let path = run.path(&name);
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            break;
+        };
+        let found = std::fs::metadata(&path).expect("it is there");
+        assert_eq!(found.permissions().mode() & 0o7777, 0o640, "{name}");
+        assert!(
+            found.len() <= 2048 && text.ends_with('\n'),
+            "{name}: {text}"
+        );
+        files += 1;
+        let lines = text.lines().rev().filter(|line| line.contains("of-many"));
+        said.extend(lines.map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned()));
+    }
+    assert!(files > 2, "{files}");
+    said.reverse();
+    // The two workers write in turn, but each line is there once.
+    said.sort_by_key(|word| word.split('-').nth(1).and_then(|n| n.parse::<u32>().ok()));
+    let expected: Vec<_> = (0..number).map(|n| format!("line-{n}-of-many")).collect();
+    assert_eq!(said, expected);
 }

@@ -244,6 +244,7 @@ fn table(key: Option<&str>) -> &'static str {
         Some("env") => "{ NAME = \"VALUE\" }",
         Some("static") => "{ \"/static/\" = \"FOLDER\" }",
         Some("reload.check") => "{ path = \"/health\" }",
+        Some("log_rotate") => "{ size = \"100MiB\", keep = 5 }",
         Some("give_up") => "{ crashes = 5, within = \"1m\" }",
         _ => "{ KEY = VALUE }",
     }

@@ -70,6 +70,15 @@ tables! {
         /// The file to which the standard error of the workers goes.
         stderr: PathBuf = (none "standard error of the master"), Reload;
 
+        /// The permissions of these files.
+        log_mode: Mode = (none "what the umask of the master leaves"), Reload;
+        /// The owner of these files.
+        log_owner: UserName = (none "the user of the log writer"), Reload;
+        /// The group of these files.
+        log_group: GroupName = (none "the group of the log writer"), Reload;
+        /// When to continue in a new file, and how many of the old ones to keep.
+        log_rotate: LogRotate = (none "never"), Reload;
+
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
         /// How long a worker that is told to end may take to finish what it serves, before it is killed.
@@ -155,6 +164,14 @@ tables! {
         spare: Number<0, NO_LIMIT> = 1, Reload;
         /// A worker that was not needed for this time ends.
         idle_timeout: Time = "60s", Reload;
+    }
+
+    /// `log_rotate`: when to continue in a new log file.
+    table "app.NAME.log_rotate" LogRotate {
+        /// The size that a log file may have.
+        size: Size = (required), Reload;
+        /// How many old files to keep.
+        keep: Number<1, 1000> = 5, Reload;
     }
 
     /// `give_up`: when to stop replacing workers that fail.

@@ -9,6 +9,7 @@
 //! when no process holds the write end any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -284,12 +285,13 @@ fn open(file: &LogFile) -> io::Result<Open> {
 
 /// Starts a writer: this program, with the pipe as descriptor 3, and the report pipe, if any, as 4.
 fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io::Result<Pid> {
-    let mut arguments = vec!["write-log".into()];
+    let mut arguments: Vec<OsString> = vec!["write-log".into()];
     let mut fds = vec![output.as_fd()];
     if let Some(report) = report {
         arguments.push("--report".into());
         fds.push(report.as_fd());
     }
+    arguments.extend(file.upkeep.arguments().map(OsString::from));
     arguments.extend(["--".into(), file.target.argument()]);
     launch::own(arguments, None, fds)
 }

@@ -764,6 +764,22 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "stdout = 'nope/x.log'",
             "3:10: stdout: there is no folder /srv/nope",
         ),
+        (
+            "log_owner = 'nope'",
+            "3:13: log_owner: there is no user",
+        ),
+        (
+            "log_group = 'nope'",
+            "3:13: log_group: there is no group",
+        ),
+        (
+            "log_rotate = { keep = 3 }",
+            "3:14: log_rotate: the key `size` is missing",
+        ),
+        (
+            "log_rotate = { size = '1MiB', keep = 0 }",
+            "3:38: log_rotate.keep: must be between 1 and 1000",
+        ),
         ("stderr = 'site'", "3:10: stderr: /srv/site is a folder"),
         (
             "stdout = '-'",
@@ -838,4 +854,30 @@ fn a_format_of_the_access_log_is_checked() {
         let error = error(format);
         assert!(error.contains(&format!("access_format: {said}")), "{error}");
     }
+}
+
+#[test]
+fn log_files_are_kept_as_the_keys_say() {
+    let keys = "log_mode = '0640'\nlog_owner = 'www'\nlog_group = 'media'\nlog_rotate = { size = '1MiB', keep = 3 }";
+    let app = format!("[app.q]\ncommand = 'celery'\nstdout = 'a.log'\n{keys}");
+    let plan = plan(&app);
+    let file = plan.apps["q"].output.stdout.as_ref().expect("a file");
+    let arguments: Vec<_> = file.upkeep.arguments().collect();
+    let expected = [
+        "--mode=416",
+        "--owner=33",
+        "--group=40",
+        "--size=1048576",
+        "--keep=3",
+    ];
+    assert_eq!(arguments, expected);
+    let error = plan_as((1000, 1000), &app).expect_err("not root");
+    let said = "app.toml:5:13: log_owner: only a master that runs as root";
+    assert!(error.starts_with(said), "{error}");
+    let none = plan_as(
+        (1000, 1000),
+        "[app.q]\ncommand = 'celery'\nstdout = 'a.log'",
+    );
+    let none = none.expect("good").apps["q"].output.clone();
+    assert_eq!(none.stdout.expect("a file").upkeep, Upkeep::default());
 }

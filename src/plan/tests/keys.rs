@@ -45,9 +45,18 @@ const VALUES: &[(&str, &str)] = &[
 fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
     match table {
         "app.NAME" if kind == Apps::Command => {
-            vec![("command", "['celery']"), ("listen", "['127.0.0.1:1']")]
+            vec![
+                ("command", "['celery']"),
+                ("listen", "['127.0.0.1:1']"),
+                ("stdout", "'x.log'"),
+            ]
         }
-        "app.NAME" => vec![("wsgi", "'a:b'"), ("listen", "['127.0.0.1:1']")],
+        "app.NAME" => vec![
+            ("wsgi", "'a:b'"),
+            ("listen", "['127.0.0.1:1']"),
+            ("stdout", "'x.log'"),
+        ],
+        "app.NAME.log_rotate" => vec![("size", "'1MiB'")],
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
         "app.NAME.reload.check" => vec![("path", "'/'")],
