@@ -243,6 +243,7 @@ fn table(key: Option<&str>) -> &'static str {
     match key {
         Some("env") => "{ NAME = \"VALUE\" }",
         Some("static") => "{ \"/static/\" = \"FOLDER\" }",
+        Some("reload") => "{ check = { path = \"/health\" } }",
         Some("reload.check") => "{ path = \"/health\" }",
         Some("log_rotate") => "{ size = \"100MiB\", keep = 5 }",
         Some("give_up") => "{ crashes = 5, within = \"1m\" }",
