@@ -66,3 +66,8 @@ impl Config {
         Document::parse(&sources, 0, &|_| Ok(None))?.typed(&sources)
     }
 }
+
+/// A string with its references to variables replaced; `None` if one of them is wrong.
+pub fn expand(text: &str, variable: &Lookup) -> Option<String> {
+    expand::expand(text, variable).ok()
+}

@@ -453,6 +453,11 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
         Some("/run/c".into())
     );
     assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
+    assert_eq!(
+        find("[master]\ncontrol = '${NONE:-/run}/${PATH}'"),
+        Some("/run//bin:/usr/bin".into())
+    );
+    assert_eq!(find("[master]\ncontrol = '${NONE}'"), None);
     let plan = plan("[master]\npid_file = 'x.pid'\n[app.q]\ncommand = ['celery']");
     assert_eq!(plan.control, Some("/srv/x.sock".into()));
 }

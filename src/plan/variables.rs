@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use preforkd_worker::env;
 
 use super::Host;
+use crate::config;
 
 /// Variables that the init system sets for the main process of the service only: systemd.exec(5), sd_listen_fds(3),
 /// sd_notify(3), sd_watchdog_enabled(3). Variables that describe the service as a whole (`INVOCATION_ID`, `JOURNAL_STREAM`,
@@ -51,4 +52,9 @@ pub(super) fn look_up(host: &dyn Host, name: &str) -> Result<Option<String>, Str
         )),
         false => Ok(host.variable(name)),
     }
+}
+
+/// A string of the configuration with its references replaced; `None` if that is not possible.
+pub(super) fn expanded(text: &str, host: &dyn Host) -> Option<String> {
+    config::expand(text, &|name| look_up(host, name))
 }
