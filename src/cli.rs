@@ -90,6 +90,9 @@ enum Command {
         report: bool,
         #[command(flatten)]
         upkeep: plan::Upkeep,
+        /// What to write before each line.
+        #[arg(long)]
+        prefix: Option<String>,
     },
 }
 
@@ -116,8 +119,9 @@ pub fn run() -> ExitCode {
             target,
             report,
             upkeep,
+            prefix,
         }) => Some(
-            log_writer::run(target, upkeep, *report)
+            log_writer::run(target, upkeep, prefix.as_deref(), *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", target.display())),
         ),
         _ => None,

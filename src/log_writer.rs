@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,11 @@ use crate::plan::Upkeep;
 use crate::plan::log_target::LogTarget;
 use crate::sys;
 
+mod lines;
 mod opening;
 mod syslog;
 
+use lines::Lines;
 use opening::{Opening, Output, Rotated};
 
 /// The descriptor of the pipe.
@@ -43,8 +45,8 @@ const IGNORED: [Signal; 4] = [
     Signal::SIGHUP,
 ];
 
-/// How much is read before it is written. If the writer is killed in between, this much is lost. A larger one is hardly faster.
-const BUFFER: usize = 16 * 1024;
+/// How much a pipe takes in one piece.
+const PIPE_BUF: usize = 4096;
 
 /// The interval between attempts to open a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
@@ -57,7 +59,12 @@ const SIGNALS: Token = Token(1);
 ///
 /// # Errors
 /// It was not started by a master, or no descriptor is available.
-pub fn run(target: &OsStr, upkeep: &Upkeep, is_awaited: bool) -> io::Result<()> {
+pub fn run(
+    target: &OsStr,
+    upkeep: &Upkeep,
+    prefix: Option<&str>,
+    is_awaited: bool,
+) -> io::Result<()> {
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let report = report.map(File::from);
     let (mut pipe, mut signals) = match prepare(target) {
@@ -93,7 +100,7 @@ pub fn run(target: &OsStr, upkeep: &Upkeep, is_awaited: bool) -> io::Result<()> 
         .register(&mut source, INPUT, Interest::READABLE)?;
     signals.register(poll.registry(), SIGNALS)?;
     let mut events = Events::with_capacity(2);
-    let mut lines = Lines::default();
+    let mut lines = Lines::new(prefix);
     loop {
         match poll.poll(&mut events, log.time_to_retry()) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -110,18 +117,18 @@ pub fn run(target: &OsStr, upkeep: &Upkeep, is_awaited: bool) -> io::Result<()> 
             log.retry();
             let emptied = match lines.read(&mut pipe) {
                 Ok(0) => {
-                    log.write(lines.rest());
+                    log.write(lines.last());
                     log.finish();
                     return Ok(());
                 }
                 Ok(n) => {
-                    log.write(lines.whole());
+                    log.write(lines.arrived());
                     until_reopen = until_reopen.map(|left: usize| left.saturating_sub(n));
                     false
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => false,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    log.write(lines.rest());
+                    log.write(lines.waiting());
                     true
                 }
                 Err(error) => return Err(error),
@@ -155,53 +162,6 @@ fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
     Ok((pipe, signals))
 }
 
-/// What was read and not written yet. Where more is waiting to be read, only whole lines are written, as another writer may write
-/// to the same file.
-struct Lines {
-    buffer: [u8; BUFFER],
-    length: usize,
-    /// So much of it was given out.
-    given: usize,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self {
-            buffer: [0; BUFFER],
-            length: 0,
-            given: 0,
-        }
-    }
-}
-
-impl Lines {
-    fn read(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        self.buffer.copy_within(self.given..self.length, 0);
-        self.length -= self.given;
-        self.given = 0;
-        let n = from.read(&mut self.buffer[self.length..])?;
-        self.length += n;
-        Ok(n)
-    }
-
-    /// The whole lines if the buffer is full, else everything.
-    fn whole(&mut self) -> &[u8] {
-        let last = self.buffer.iter().rposition(|&byte| byte == b'\n');
-        self.given = match last {
-            Some(last) if self.length == BUFFER => last + 1,
-            _ => self.length,
-        };
-        &self.buffer[..self.given]
-    }
-
-    /// Everything that is left.
-    fn rest(&mut self) -> &[u8] {
-        let from = self.given;
-        self.given = self.length;
-        &self.buffer[from..self.length]
-    }
-}
-
 /// Sends the report, as one line.
 fn send(mut report: File, text: &str) -> io::Result<()> {
     let line: String = text
@@ -223,6 +183,8 @@ struct Log {
     retry_at: Option<Instant>,
     /// When to try again to rotate the file, if that has failed.
     rotate_at: Option<Instant>,
+    /// It is written in pieces that are not mixed with those of other processes.
+    in_pieces: bool,
 }
 
 impl Log {
@@ -234,6 +196,7 @@ impl Log {
             unfinished: false,
             retry_at: None,
             rotate_at: None,
+            in_pieces: false,
         }
     }
 
@@ -243,6 +206,10 @@ impl Log {
         if let (Output::Syslog(new), Some(Output::Syslog(old))) = (&mut output, &mut self.output) {
             new.take_over(old);
         }
+        self.in_pieces = match &output {
+            Output::File(file) => size(file).is_none(),
+            Output::Syslog(_) => false,
+        };
         self.output = Some(output);
         self.retry_at = None;
         Ok(())
@@ -366,7 +333,7 @@ impl Log {
             match output {
                 Output::File(file) => {
                     let mut told = told.as_bytes();
-                    write_to(file, &mut told, &mut self.unfinished)?;
+                    write_to(file, &mut told, &mut self.unfinished, self.in_pieces)?;
                 }
                 Output::Syslog(sender) => sender.write(&mut told.as_bytes())?,
             }
@@ -376,14 +343,20 @@ impl Log {
             Output::File(file) => file,
             Output::Syslog(sender) => return sender.write(rest),
         };
-        write_to(file, rest, &mut self.unfinished)
+        write_to(file, rest, &mut self.unfinished, self.in_pieces)
     }
 }
 
 /// Writes `rest`, and removes from it what was written. `unfinished`: whether the file ends in an incomplete line then.
-fn write_to(file: &mut File, rest: &mut &[u8], unfinished: &mut bool) -> io::Result<()> {
+fn write_to(
+    file: &mut File,
+    rest: &mut &[u8],
+    unfinished: &mut bool,
+    in_pieces: bool,
+) -> io::Result<()> {
     while !rest.is_empty() {
-        match file.write(rest) {
+        let next: &[u8] = if in_pieces { piece(rest) } else { *rest };
+        match file.write(next) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 *unfinished = rest[n - 1] != b'\n';
@@ -404,6 +377,17 @@ fn wait_for_room(file: &File) -> io::Result<()> {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
+}
+
+/// As many whole lines as a pipe takes at once: pipe(7), PIPE_BUF. A longer line is a piece of its own.
+fn piece(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= PIPE_BUF {
+        return bytes;
+    }
+    let is_end = |byte: &u8| *byte == b'\n';
+    let last = bytes[..PIPE_BUF].iter().rposition(is_end);
+    let end = last.or_else(|| bytes.iter().position(is_end));
+    end.map_or(bytes, |end| &bytes[..=end])
 }
 
 /// The size of a regular file.
@@ -450,26 +434,6 @@ mod tests {
             text,
             "one\npreforkd: 3 log lines were lost: the file could not be written\nfive\n"
         );
-    }
-
-    #[test]
-    fn a_full_buffer_is_written_up_to_its_last_line() {
-        let mut lines = Lines::default();
-        let line = [&[b'x'; 99][..], b"\n"].concat();
-        let text = line.repeat(BUFFER / 100 + 1);
-        let mut from = &text[..];
-        assert_eq!(lines.read(&mut from).expect("memory"), BUFFER);
-        assert_eq!(lines.whole().len(), BUFFER / 100 * 100);
-        assert!(lines.read(&mut from).expect("memory") > 0);
-        assert_eq!(lines.whole(), line);
-        assert!(lines.rest().is_empty());
-        // A line that is longer than the buffer cannot be written whole.
-        lines.read(&mut &[b'y'; 2 * BUFFER][..]).expect("memory");
-        assert_eq!(lines.whole().len(), BUFFER);
-        let mut lines = Lines::default();
-        lines.read(&mut &text[..BUFFER]).expect("memory");
-        let whole = lines.whole().len();
-        assert_eq!(lines.rest().len(), BUFFER - whole);
     }
 
     #[test]
@@ -599,6 +563,21 @@ mod tests {
         log.write(b"five\n");
         assert_eq!(texts(), ["five\n", "one one\ntwo\nthree\nfour\n"]);
         assert_eq!((log.lost, log.rotate_at), (0, None));
+    }
+
+    #[test]
+    fn what_goes_to_a_pipe_goes_there_in_whole_lines() {
+        let line = |length: usize| [&vec![b'x'; length - 1][..], b"\n"].concat();
+        let text = [line(3000), line(1000), line(1000), line(9000), line(5)].concat();
+        let mut rest = &text[..];
+        let mut lengths = Vec::new();
+        while !rest.is_empty() {
+            let next = piece(rest).len();
+            lengths.push(next);
+            rest = &rest[next..];
+        }
+        assert_eq!(lengths, [4000, 1000, 9000, 5]);
+        assert_eq!(piece(&[b'x'; 5000]).len(), 5000);
     }
 
     #[test]

@@ -37,7 +37,7 @@ mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
-pub use output::{LogFile, Output, Upkeep};
+pub use output::{LogFile, Output, Prefix, Upkeep};
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -345,3 +345,63 @@ fn a_log_file_is_rotated_by_size_and_loses_no_line() {
     let expected: Vec<_> = (0..number).map(|n| format!("line-{n}-of-many")).collect();
     assert_eq!(said, expected);
 }
+
+#[test]
+fn the_lines_of_a_program_begin_with_its_app_and_its_slot() {
+    let config = app("prefix_output = true\nworkers = 2");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = app("prefix_output = true\nstdout = 'out'\nstderr = 'out'");
+    let mut run = Run::begin_in(folder, &config, |command| {
+        command.env_remove("JOURNAL_STREAM");
+    });
+    run.message("READY=1");
+    // The events of workers are lines of their standard output.
+    let mut prefixes = [run.next_line(), run.next_line()].map(|line| {
+        let (prefix, event) = line.split_once(": ").expect("a prefix");
+        assert!(event.ends_with(" started"), "{line}");
+        prefix.to_owned()
+    });
+    prefixes.sort();
+    assert_eq!(prefixes, ["web/0", "web/1"]);
+    // A program's standard error too, which the master reads first.
+    run.write("behaviour", "exit 7");
+    let message = run.reload();
+    assert!(message.contains("settings are missing"), "{message}");
+    run.logged(&["web/0: settings are missing"]);
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    run.write("app.toml", &file);
+    assert!(run.reload().contains("generation 3: web 1/1 ready"));
+    assert_eq!(run.ask("say something"), "said");
+    run.stop();
+    let text = std::fs::read_to_string(run.path("out")).expect("a log");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines.iter().all(|line| line.starts_with("web/0: 0 3 ")),
+        "{text}"
+    );
+    assert_eq!(lines.len(), 3, "started, something, term: {text}");
+}
+
+#[test]
+fn a_dead_writer_of_a_slot_is_replaced() {
+    let (mut run, mut log) = start_with_fifo(&app("prefix_output = true\nstdout = 'out'"));
+    assert_eq!(next_event(&mut log), "started");
+    let command = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    let master = run.pid();
+    let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let children = children.expect("the master lives");
+    let writers: Vec<_> = children
+        .split_whitespace()
+        .filter(|pid| command(pid).is_ok_and(|command| command.contains("/out")))
+        .collect();
+    // That of the app, and that of the slot.
+    assert_eq!(writers.len(), 2, "{children}");
+    for pid in writers {
+        let pid = Pid::from_raw(pid.parse().expect("a pid"));
+        kill(pid, Signal::SIGKILL).expect("it lives");
+        run.logged(&["the writer of the log file", "killed by SIGKILL"]);
+    }
+    assert_eq!(run.ask("say again"), "said");
+    assert_eq!(next_event(&mut log), "again");
+    run.stop();
+}

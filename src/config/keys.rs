@@ -70,6 +70,8 @@ tables! {
         /// The file to which the standard error of the workers goes.
         stderr: PathBuf = (none "standard error of the master"), Reload;
 
+        /// Whether to put the app and the slot before each line that a program writes.
+        prefix_output: bool = false, Reload, only Command;
         /// The permissions of these files.
         log_mode: Mode = (none "what the umask of the master leaves"), Reload;
         /// The owner of these files.

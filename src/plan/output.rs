@@ -1,5 +1,6 @@
 //! The output of workers: `stdout`, `stderr`, `access_log`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,9 @@ use super::identity::no_user;
 use super::log_target::LogTarget;
 use super::{Draft, normal};
 use crate::config::{AccessLog, Place, Value};
+
+/// The standard error of the master, as its writer finds it.
+const STDERR: &str = "/dev/stderr";
 
 /// A log file, or what takes the place of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,6 +22,38 @@ pub struct LogFile {
     pub lossy: bool,
     /// What is done with it, if it is a file.
     pub upkeep: Upkeep,
+    /// What stands before each line.
+    pub prefix: Option<Prefix>,
+}
+
+impl LogFile {
+    /// The same for a worker: with its slot in the prefix, if there is one.
+    pub fn of_slot(&self, slot: Option<u32>) -> Self {
+        let mut file = self.clone();
+        if let Some(prefix) = &mut file.prefix {
+            prefix.slot = slot;
+        }
+        file
+    }
+}
+
+/// The origin of a line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Prefix {
+    /// The name of the app.
+    pub app: String,
+    /// The slot of the worker; `None` for what is no worker.
+    pub slot: Option<u32>,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.app)?;
+        match self.slot {
+            Some(slot) => write!(f, "/{slot}: "),
+            None => f.write_str(": "),
+        }
+    }
 }
 
 /// Owner, permissions and rotation of a log file; also as arguments of its writer.
@@ -87,9 +123,10 @@ impl Draft<'_> {
             Some(key) => Some(self.access_log(key, stdout.as_ref(), &upkeep)?),
             None => None,
         };
+        let stderr = self.log_file(&written.stderr, "stderr", &upkeep)?;
         Ok(Output {
-            stdout,
-            stderr: self.log_file(&written.stderr, "stderr", &upkeep)?,
+            stdout: self.with_prefix(stdout, LogTarget::Stdout),
+            stderr: self.with_prefix(stderr, LogTarget::File(STDERR.into())),
             access_log,
             taken_over: written.wsgi.is_some(),
         })
@@ -115,7 +152,28 @@ impl Draft<'_> {
             target,
             lossy,
             upkeep: upkeep.clone(),
+            prefix: self.output_prefix(),
         }))
+    }
+
+    /// What takes the place of a log file where each line gets a prefix: a log writer for a stream of the master.
+    fn with_prefix(&self, file: Option<LogFile>, stream: LogTarget) -> Option<LogFile> {
+        let prefix = self.output_prefix();
+        file.or_else(|| {
+            prefix.is_some().then(|| LogFile {
+                target: stream,
+                lossy: false,
+                upkeep: Upkeep::default(),
+                prefix,
+            })
+        })
+    }
+
+    fn output_prefix(&self) -> Option<Prefix> {
+        (*self.written.prefix_output).then(|| Prefix {
+            app: self.name.to_owned(),
+            slot: None,
+        })
     }
 
     fn file<T>(&self, key: &Value<T>, path: &Path, name: &str) -> Result<LogTarget, Place> {
@@ -159,6 +217,7 @@ impl Draft<'_> {
             },
             lossy: true,
             upkeep: upkeep.clone(),
+            prefix: None,
         })
     }
 

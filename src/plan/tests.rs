@@ -886,3 +886,26 @@ fn log_files_are_kept_as_the_keys_say() {
     let none = none.expect("good").apps["q"].output.clone();
     assert_eq!(none.stdout.expect("a file").upkeep, Upkeep::default());
 }
+
+#[test]
+fn lines_with_a_prefix_have_a_writer_for_each_slot() {
+    let output = |rest: &str| {
+        let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");
+        let output = plan(&text).apps["q"].output.clone();
+        let file = |file: &Option<LogFile>| {
+            let file = file.as_ref().expect("a writer").of_slot(Some(3));
+            let prefix = file.prefix.expect("it is asked for").to_string();
+            (file.target.argument(), prefix)
+        };
+        (file(&output.stdout), file(&output.stderr))
+    };
+    let of = |target: &str| (target.into(), "q/3: ".to_owned());
+    assert_eq!(output(""), (of("-"), of("/dev/stderr")));
+    assert_eq!(output("stdout = 'a'"), (of("/srv/a"), of("/dev/stderr")));
+    let both = output("stdout = 'a'\nstderr = 'a'");
+    assert_eq!(both, (of("/srv/a"), of("/srv/a")));
+    let without = plan("[app.q]\ncommand = 'celery'\nstdout = 'a'");
+    assert_eq!(without.apps["q"].output.stderr, None);
+    let stdout = without.apps["q"].output.stdout.clone().expect("a file");
+    assert_eq!(stdout.of_slot(Some(3)), stdout);
+}
