@@ -1,6 +1,5 @@
 //! The host that a plan is checked against: users, folders and programs.
 
-use std::fs::Metadata;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -16,18 +15,6 @@ const EXTENSION: &str = "libpreforkd_python.so";
 /// The host of this process.
 pub struct ThisHost;
 
-/// Which permission a user has to a file.
-fn has_permission(file: &Metadata, user: &Credentials, permission: u32) -> bool {
-    let is_member = user.gid == file.gid() || user.groups.contains(&file.gid());
-    let shift = match (user.uid, is_member) {
-        (0, _) => return true,
-        (uid, _) if uid == file.uid() => 6,
-        (_, true) => 3,
-        (_, false) => 0,
-    };
-    file.mode() >> shift & permission == permission
-}
-
 /// Whether the permission bits of a folder let this user in, or this process if there is none. What the bits do not tell (an access
 /// control list) is not looked at. A path that is no folder stops nobody.
 fn may_enter(folder: &Path, user: Option<&Credentials>) -> bool {
@@ -37,7 +24,14 @@ fn may_enter(folder: &Path, user: Option<&Credentials>) -> bool {
     let Ok(metadata) = folder.metadata() else {
         return true;
     };
-    has_permission(&metadata, user, 1)
+    let is_member = user.gid == metadata.gid() || user.groups.contains(&metadata.gid());
+    let bit = match (user.uid, is_member) {
+        (0, _) => return true,
+        (uid, _) if uid == metadata.uid() => 0o100,
+        (_, true) => 0o010,
+        (_, false) => 0o001,
+    };
+    metadata.mode() & bit != 0
 }
 
 impl Host for ThisHost {
@@ -84,21 +78,6 @@ impl Host for ThisHost {
         folders.sort_unstable();
         let closed = folders.into_iter().find(|folder| !may_enter(folder, user));
         closed.map(Path::to_owned)
-    }
-
-    fn unwritable(&self, folder: &Path, user: Option<&Credentials>) -> Option<String> {
-        let metadata = match folder.metadata() {
-            Ok(metadata) if metadata.is_dir() => metadata,
-            Ok(_) => return Some("it is no folder".to_owned()),
-            Err(error) => return Some(Errno::from_raw(error.raw_os_error()?).desc().to_owned()),
-        };
-        let is_written = match user {
-            Some(user) => {
-                has_permission(&metadata, user, 3) && self.closed_to(folder, Some(user)).is_none()
-            }
-            None => unistd::access(folder, AccessFlags::W_OK | AccessFlags::X_OK).is_ok(),
-        };
-        (!is_written).then(|| Errno::EACCES.desc().to_owned())
     }
 
     fn is_executable(&self, path: &Path) -> bool {

@@ -34,8 +34,6 @@ pub trait Host {
     /// The folder on the way to `path`, or `path` itself, that this user may not enter, as far as permission bits tell; the user of
     /// the master if there is none.
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;
-    /// Why this user cannot make files in the folder, as far as permission bits tell; the user of the master if there is none.
-    fn unwritable(&self, folder: &Path, user: Option<&Credentials>) -> Option<String>;
     /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
     /// A variable of the master's environment.

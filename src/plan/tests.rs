@@ -48,10 +48,6 @@ impl Host for Invented {
         let closed = user.is_some() && path == Path::new("/srv/other");
         closed.then(|| path.to_owned())
     }
-    fn unwritable(&self, folder: &Path, user: Option<&Credentials>) -> Option<String> {
-        let full = user.is_some() && folder == Path::new("/srv/other");
-        full.then(|| "Permission denied".to_owned())
-    }
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
     }
@@ -155,25 +151,6 @@ fn mappings_that_are_probably_mistakes_are_warned_of() {
             matches!(warnings[..], [("web", text)] if text.starts_with(warning)),
             "{warnings:?}"
         );
-    }
-}
-
-#[test]
-fn a_folder_for_temporary_files_that_cannot_be_written_is_warned_of() {
-    for (tmpdir, is_written) in [("/srv/other", false), ("other", false), ("/srv", true)] {
-        let plan = plan(&format!(
-            "[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\nuser = 'www'\nenv = {{ TMPDIR = '{tmpdir}' }}"
-        ));
-        let warnings: Vec<_> = plan.warnings().collect();
-        let warning =
-            "cannot write to the folder for temporary files, /srv/other: Permission denied; ";
-        match is_written {
-            true => assert_eq!(warnings, []),
-            false => assert!(
-                matches!(warnings[..], [("web", text)] if text.starts_with(warning)),
-                "{warnings:?}"
-            ),
-        }
     }
 }
 

@@ -14,19 +14,6 @@ use crate::config::{Address, Place, Value};
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 impl Draft<'_> {
-    /// What is wrong with the folder for temporary files, to which large request bodies go.
-    fn temporary_folder(&self, launch: &Launch) -> Option<String> {
-        let variable = launch.env.get("TMPDIR").cloned();
-        let folder = variable.or_else(|| self.host.variable("TMPDIR"));
-        let folder = launch.chdir.join(folder.as_deref().unwrap_or("/tmp"));
-        let why = self.host.unwritable(&folder, launch.user.as_ref())?;
-        Some(format!(
-            "cannot write to the folder for temporary files, {}: {why}; request bodies above body_in_memory will be answered with 500 or 503 \
-             (make it writable, or name another one: env = {{ TMPDIR = \"PATH\" }})",
-            folder.display()
-        ))
-    }
-
     /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
     pub(super) fn wsgi(
         &self,
@@ -43,7 +30,6 @@ impl Draft<'_> {
                 self.name
             )));
         }
-        warnings.extend(self.temporary_folder(launch));
         let settings = Settings {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
