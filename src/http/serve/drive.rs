@@ -18,6 +18,11 @@ use crate::serve::timers::{NEVER, now};
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;
+/// The head of a response goes out together with a file of this size. A client that is woken by the head alone reads on in small
+/// pieces and its acknowledgements then send the rest, which took it 80 % more processor time for 10 MB; for 100 kB it is the head
+/// that costs more when it is held.
+const LARGE: u64 = 1024 * 1024;
+
 /// How a connection's turn ended.
 pub(super) enum Turn {
     /// It waits for its socket, its deadline or a thread.
@@ -330,7 +335,8 @@ impl<O: Observer> Core<O> {
     fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
-        let (flow, sent) = link.flush(hold);
+        let more = matches!(&link.task, Task::File { part, .. } if part.length >= LARGE);
+        let (flow, sent) = link.flush(hold || more);
         if hold && flow == Flow::Done {
             self.cork.hold(key, self.now);
         }
