@@ -355,7 +355,7 @@ fn write_to(
     in_pieces: bool,
 ) -> io::Result<()> {
     while !rest.is_empty() {
-        let next: &[u8] = if in_pieces { piece(rest) } else { *rest };
+        let next: &[u8] = if in_pieces { piece(rest) } else { rest };
         match file.write(next) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
