@@ -130,6 +130,12 @@ struct Path {
 }
 
 impl Path {
+    /// Whether a table of keys can stand here.
+    fn has_keys(&self) -> bool {
+        let table = self.table.as_deref();
+        KEYS.iter().any(|key| Some(key.table) == table)
+    }
+
     fn key(&self) -> String {
         let from = match self.keys.first().is_some_and(|key| key == "app") {
             true => 2,
@@ -255,6 +261,7 @@ impl Reading<'_> {
             (_, other) => other,
         };
         Ok(match (form, read) {
+            (Form::List, DeValue::Table(table)) if !path.has_keys() => at(DeValue::Table(table)),
             (Form::List, single) if !matches!(single, DeValue::Array(_)) => {
                 let list = std::iter::once(at(single));
                 at(DeValue::Array(list.collect()))

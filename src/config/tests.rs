@@ -389,6 +389,16 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "did you mean `listen`?",
         ),
         (
+            "[app.w]\nstdout_logfile_maxbytes = '1MB'",
+            "2:1: unknown key `stdout_logfile_maxbytes`",
+            "did you mean `log_rotate`?",
+        ),
+        (
+            "[include]\nfiles = 'conf.d/*.toml'",
+            "1:1: include: must be a list, not a table",
+            "(write [\"…\"])",
+        ),
+        (
             "[app.w]\nharakiri = 30",
             "2:1: unknown key `harakiri`",
             "did you mean `timeout`?",
