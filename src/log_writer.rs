@@ -67,7 +67,7 @@ pub fn run(
 ) -> io::Result<()> {
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let report = report.map(File::from);
-    let (mut pipe, mut signals) = match prepare(target) {
+    let (mut pipe, mut signals) = match prepare(target, prefix) {
         Ok(prepared) => prepared,
         Err(error) => {
             return match report {
@@ -147,7 +147,7 @@ pub fn run(
 }
 
 /// The pipe, and the signals that this process catches. Also sets the title.
-fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
+fn prepare(target: &OsStr, prefix: Option<&str>) -> io::Result<(File, Signals)> {
     let pipe = File::from(sys::adopt(PIPE)?);
     let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
     let signals = Signals::catch(caught.map(|&signal| signal as i32))?;
@@ -157,8 +157,14 @@ fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
     };
     // It was executed as /proc/self/exe, so its name would be `exe`.
     nix::sys::prctl::set_name(c"preforkd")?;
+    let whose = prefix.map(|prefix| format!(" {}", prefix.trim_end_matches(": ")));
+    let shown = format!(
+        "preforkd: log {}{}",
+        target.display(),
+        whose.unwrap_or_default()
+    );
     // The title is not essential.
-    let _ = title::set(&format!("preforkd: log {}", target.display()), room);
+    let _ = title::set(&shown, room);
     Ok((pipe, signals))
 }
 
