@@ -635,3 +635,42 @@ fn a_single_value_is_as_good_as_a_list_of_one_and_a_string_as_a_command() {
     let table = with_variables("[app.w.listen]\naddress = 'unix:x'").expect("good");
     assert_eq!(table.app["w"].listen.len(), 1);
 }
+
+proptest::proptest! {
+    #[test]
+    fn what_a_variable_holds_stays_one_string(value in "[^\0]*") {
+        let text = "[app.w]\nenv = { A = '${V}', B = \"\"\"<${V}>\"\"\" }\ncommand = 'run --x=${V} ${V}'\nlisten = []";
+        let sources = Sources::new("app.toml".into(), "/".into(), text.to_owned());
+        let variable = |_: &str| Ok(Some(value.clone()));
+        let config = Document::parse(&sources, 0, &variable).and_then(|it| it.typed(&sources));
+        let config = config.expect("a good file");
+        let app = &config.app["w"];
+        assert_eq!(app.env["A"], value);
+        assert_eq!(app.env["B"], format!("<{value}>"));
+        let command = app.command.as_ref().expect("it is written");
+        assert_eq!(command.to_vec(), ["run", &format!("--x={value}"), &value]);
+    }
+
+    #[test]
+    fn any_text_is_read_or_answered(text in "[\\[\\]{}$\"'=.,:#a-z\\-\n é]*") {
+        for text in [text.clone(), format!("[app.w]\ncommand = '''{text}'''"), format!("[app.w]\nenv = {{ A = \"{text}\" }}")] {
+            let sources = Sources::new("app.toml".into(), "/".into(), text.clone());
+            let read = Document::parse(&sources, 0, &|_| Ok(None)).and_then(|it| it.typed(&sources));
+            if let Err(place) = read {
+                assert!(sources.diagnostic(place).to_string().starts_with("app.toml:"));
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_can_be_quoted_in_a_file_of_variables(value in "[^\0\r]*", rest in "[\"'\\\\=#a-z \n]*") {
+        let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let text = format!("A=\"{quoted}\" # a comment\nexport B = 2\n");
+        let expected = vec![("A".to_owned(), value), ("B".to_owned(), "2".to_owned())];
+        assert_eq!(env_file::variables(&text), Ok(expected));
+        // Anything may follow, and has a line if it is wrong.
+        if let Err(wrong) = env_file::variables(&(text.clone() + &rest)) {
+            assert!(wrong.line >= 3);
+        }
+    }
+}
