@@ -88,6 +88,11 @@ enum Command {
         /// Report to the master whether it can be opened.
         #[arg(long)]
         report: bool,
+        #[command(flatten)]
+        upkeep: plan::Upkeep,
+        /// What to write before each line.
+        #[arg(long)]
+        prefix: Option<String>,
     },
 }
 
@@ -110,8 +115,13 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { target, report }) => Some(
-            log_writer::run(target, *report)
+        Some(Command::WriteLog {
+            target,
+            report,
+            upkeep,
+            prefix,
+        }) => Some(
+            log_writer::run(target, upkeep, prefix.as_deref(), *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", target.display())),
         ),
         _ => None,
@@ -160,6 +170,9 @@ pub fn run() -> ExitCode {
     if arguments.test {
         for warning in doubts(&plan) {
             eprintln!("preforkd: warning: {warning}");
+        }
+        for (app, notice) in plan.notices() {
+            println!("app={app} {notice}");
         }
         println!("configuration OK");
         return ExitCode::SUCCESS;

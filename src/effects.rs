@@ -3,6 +3,7 @@
 
 pub mod config_check;
 pub mod control;
+pub mod data_file;
 pub mod host;
 pub mod init;
 pub mod interpreter;

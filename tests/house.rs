@@ -138,6 +138,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
         for other in [
             "config_check",
             "control",
+            "data_file",
             "host",
             "init",
             "interpreter",
@@ -160,10 +161,10 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "interpreter" => &["host"],
+                "data_file" | "interpreter" => &["host"],
                 "launch" => &["config_check", "log_files", "probe", "template"],
                 "notify" => &["template"],
-                "paths" => &["notify", "pid_file", "private", "socket_file"],
+                "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
                 "spawn" => &["launch"],
                 _ => &[],

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, variables};
 
 /// As configured, else beside the pid file, else in the runtime directory of the service.
 pub(super) fn place(
@@ -41,7 +41,8 @@ pub fn find(text: &str, file: &Path, host: &dyn Host) -> Option<PathBuf> {
             .iter()
             .find(|line| line.split('=').next().is_some_and(|k| k.trim() == key))?;
         let table: toml::Table = line.parse().ok()?;
-        Some(PathBuf::from(table.get(key)?.as_str()?))
+        let written = table.get(key)?.as_str()?;
+        Some(PathBuf::from(variables::expanded(written, host)?))
     };
     place(
         value("control").as_deref(),
