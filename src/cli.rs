@@ -17,7 +17,7 @@ use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Host, Plan};
 use crate::probe;
 use crate::sys;
 use preforkd_worker::title::{self, Room};
@@ -194,6 +194,12 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
     let socket = socket.as_deref().ok_or(
         "no control socket is configured (set `control` or `pid_file` in [master], and restart preforkd)",
     )?;
+    let ours = ThisHost.absolute(file);
+    if let Ok(theirs) = client::ask(socket, "configuration")
+        && let Some(warning) = client::difference(Path::new(&theirs), &ours)
+    {
+        logging::print_error(&plain(&warning));
+    }
     match command {
         Command::Status { json } => {
             let answer = client::ask(socket, "status")?;
@@ -243,8 +249,8 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     if let Err(error) = title::set(&format!("preforkd: master {name}"), room) {
         warn!("cannot set the process title: {error}");
     }
-    // Reloads read the file by its absolute path, whatever the working directory is.
-    let file = std::path::absolute(&file).unwrap_or(file);
+    // Reloads read the file by this path, whatever the working directory is then.
+    let file = ThisHost.absolute(&file);
     info!(
         "preforkd {} starts, pid {}, configuration {}",
         env!("CARGO_PKG_VERSION"),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -42,6 +43,23 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             answer.trim_end()
         )),
     }
+}
+
+/// A warning if the master reads another configuration file than the one that was named to the client.
+pub fn difference(masters: &Path, ours: &Path) -> Option<String> {
+    let identity = |path: &Path| {
+        let found = path.metadata().ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    // A master that is older or of another user may name a path that cannot be examined here.
+    let same = masters == ours || identity(masters).is_some_and(|id| Some(id) == identity(ours));
+    (!same).then(|| {
+        format!(
+            "warning: the master reads {}, not {} (use that path, or restart preforkd with this one)",
+            masters.display(),
+            ours.display()
+        )
+    })
 }
 
 /// The answer to `status` as a table.

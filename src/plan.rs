@@ -198,7 +198,7 @@ impl Plan {
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
         let shown = file.display().to_string();
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let file = host.absolute(file);
         let folder = file.parent().unwrap_or(Path::new("/"));
         let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
         plan.map_err(|place| Diagnostic::new(&shown, text, place))

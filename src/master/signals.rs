@@ -80,6 +80,10 @@ impl<W: World> Master<W> {
         debug!("control: {request}");
         match Command::parse(request) {
             Some(Command::Status) => self.control.add_status(&self.workers, client),
+            Some(Command::Configuration) => {
+                let answer = format!("ok\n{}\n", self.turn.world.configuration());
+                self.turn.world.answer(client, &answer);
+            }
             Some(Command::Reload) if self.is_stopping() => {
                 self.turn
                     .world

@@ -174,6 +174,10 @@ impl World for System {
         io::stdin().is_terminal() || self.errors.is_terminal()
     }
 
+    fn configuration(&self) -> String {
+        self.file.display().to_string()
+    }
+
     fn signals(&mut self) -> Vec<Arrived> {
         self.signals.arrived()
     }

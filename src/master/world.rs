@@ -164,6 +164,9 @@ pub trait World {
     /// The signals that have arrived.
     fn signals(&mut self) -> Vec<Arrived>;
 
+    /// The path of the configuration file.
+    fn configuration(&self) -> String;
+
     // Processes.
 
     /// Starts a process.

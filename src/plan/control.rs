@@ -27,7 +27,7 @@ pub(super) fn place(
 /// The same for a file that may be faulty. Only these two keys are read, so that a running master stays reachable while its
 /// configuration is edited.
 pub fn find(text: &str, file: &Path, host: &dyn Host) -> Option<PathBuf> {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+    let file = host.absolute(file);
     let folder = file.parent().unwrap_or(Path::new("/"));
     let table = text
         .lines()

@@ -44,6 +44,9 @@ impl Host for Invented {
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
     }
+    fn absolute(&self, path: &Path) -> PathBuf {
+        Path::new("/srv").join(path)
+    }
     fn variable(&self, name: &str) -> Option<String> {
         (name == "PATH").then(|| "/bin:/usr/bin".into())
     }

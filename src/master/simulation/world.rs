@@ -67,6 +67,10 @@ impl World for Kernel {
         false
     }
 
+    fn configuration(&self) -> String {
+        "/etc/app.toml".into()
+    }
+
     fn signals(&mut self) -> Vec<Arrived> {
         std::mem::take(&mut self.signals)
     }
