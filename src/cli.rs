@@ -260,7 +260,7 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     let mut listeners = Listeners::inherit()
         .map_err(|error| format!("cannot adopt the sockets of the init system: {error}"))?;
     listeners
-        .open(&plan.listeners)
+        .open(&plan.listeners, 0)
         .map_err(|error| error.to_string())?;
     master::run(file, plan, listeners, signals).map_err(|error| format!("cannot continue: {error}"))
 }

@@ -58,6 +58,8 @@ pub struct Listener {
     pub backlog: u32,
     /// For an IPv6 socket: another listener has the same port for IPv4.
     pub v6only: bool,
+    /// Whether a program that is not ours gets it, and might remove the file of a unix socket.
+    pub is_lent: bool,
     /// Permission bits of a unix socket; `None` leaves them to the umask.
     pub mode: Option<u32>,
     /// Owner of a unix socket.

@@ -79,7 +79,7 @@ impl History {
         let plan = disk.plan().expect("it is good");
         let mut kernel = Kernel::new(disk);
         kernel
-            .open_listeners(&plan.listeners)
+            .open_listeners(&plan.listeners, 1)
             .expect("nothing is open");
         let mut history = Self {
             master: Master::new(kernel, plan),

@@ -33,7 +33,7 @@ use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
-use crate::release::Name;
+use crate::release::{Generation, Name};
 use crate::sys;
 
 mod children;
@@ -388,8 +388,12 @@ impl World for System {
         self.board(app)?.succeed(record)
     }
 
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String> {
-        let opened = self.listeners.open(wanted);
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Vec<Address>, String> {
+        let opened = self.listeners.open(wanted, generation);
         opened.map_err(|error| error.to_string())
     }
 
@@ -403,22 +407,31 @@ impl World for System {
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
-        let socket = self.listeners.socket(address)?;
-        Some(sys::accept_queue(&socket))
+        let queues = self.listeners.serving(address);
+        queues
+            .map(|socket| sys::accept_queue(&socket))
+            .reduce(u32::saturating_add)
+    }
+
+    fn restore_listener(&mut self, address: &Address) -> bool {
+        self.listeners.restore(address)
+    }
+
+    fn has_successors(&self, address: &Address, generation: Generation) -> bool {
+        self.listeners.has_successors(address, generation)
     }
 
     fn watch_listener(&mut self, address: &Address, watch: bool) {
-        let Some(fd) = self.listeners.socket(address).map(|fd| fd.as_raw_fd()) else {
-            return;
-        };
-        if !watch {
-            self.watches.remove(fd);
-        } else if !self.watches.has(fd, &Source::Listener(address.clone()))
-            && let Err(error) = self
-                .watches
-                .add_readable(fd, Source::Listener(address.clone()))
-        {
-            warn!("cannot wait for connections at {address}: {error}");
+        let source = Source::Listener(address.clone());
+        for socket in self.listeners.serving(address) {
+            let fd = socket.as_raw_fd();
+            if !watch {
+                self.watches.remove(fd);
+            } else if !self.watches.has(fd, &source)
+                && let Err(error) = self.watches.add_readable(fd, source.clone())
+            {
+                warn!("cannot wait for connections at {address}: {error}");
+            }
         }
     }
 

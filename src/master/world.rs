@@ -296,13 +296,18 @@ pub trait World {
 
     // Listeners.
 
-    /// Opens the wanted listeners that are not open yet, and returns their addresses.
+    /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
+    /// addresses.
     ///
     /// # Errors
     /// One of them cannot be opened; then none is.
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String>;
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Vec<Address>, String>;
 
-    /// Closes these listeners.
+    /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);
 
     /// Closes all other listeners, and applies changed settings to the wanted ones. Returns the closed addresses, and
@@ -311,6 +316,12 @@ pub trait World {
 
     /// The number of connections in the accept queue; `None` if the listener is not open.
     fn accept_queue(&self, address: &Address) -> Option<u32>;
+
+    /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
+    fn restore_listener(&mut self, address: &Address) -> bool;
+
+    /// Whether later workers accept from the same sockets of a listener as those of this generation.
+    fn has_successors(&self, address: &Address, generation: Generation) -> bool;
 
     /// Whether to report [`Source::Listener`] of a listener.
     fn watch_listener(&mut self, address: &Address, watch: bool);

@@ -82,6 +82,7 @@ impl Disk {
             address: address.clone(),
             backlog: 10,
             v6only: false,
+            is_lent: false,
             mode: None,
             owner: None,
             group: None,

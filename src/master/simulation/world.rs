@@ -17,7 +17,7 @@ use crate::master::world::{
     Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
-use crate::release::Name;
+use crate::release::{Generation, Name};
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -316,7 +316,11 @@ impl World for Kernel {
         Ok(())
     }
 
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String> {
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        _generation: Generation,
+    ) -> Result<Vec<Address>, String> {
         let new = wanted.iter().map(|listener| listener.address.clone());
         let new: Vec<_> = new.filter(|at| !self.listeners.contains(at)).collect();
         if self.refuses_listeners && !new.is_empty() {
@@ -351,6 +355,14 @@ impl World for Kernel {
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
         self.listeners.contains(address).then_some(0)
+    }
+
+    fn restore_listener(&mut self, _address: &Address) -> bool {
+        false
+    }
+
+    fn has_successors(&self, address: &Address, _generation: Generation) -> bool {
+        self.listeners.contains(address)
     }
 
     fn watch_listener(&mut self, _address: &Address, _watch: bool) {}
