@@ -206,6 +206,38 @@ fn only_its_user_can_connect_and_the_master_runs_without_it() {
 }
 
 #[test]
+fn a_reload_makes_the_control_socket_again_moves_it_and_applies_its_rights() {
+    let mut run = Run::start(&config(""));
+    std::fs::remove_file(run.path("control.sock")).expect("ours");
+    run.reload();
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+
+    let moved = config("").replace("control.sock'", "other.sock'\ncontrol_mode = '0622'");
+    let before = run.path("app.toml");
+    run.write("app.toml", &moved);
+    run.reload();
+    assert!(!run.path("control.sock").exists());
+    let mode = |run: &Run| {
+        let found = run.path("other.sock").metadata().expect("it is there");
+        found.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&run), 0o622);
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+    // The client that has asked for the reload gets its answer, although the socket moves.
+    std::fs::write(before, config("")).expect("room");
+    let mut client = UnixStream::connect(run.path("other.sock")).expect("it listens");
+    client.write_all(b"reload\n").expect("it reads");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("ok\ngeneration 4"), "{answer}");
+    assert!(!run.path("other.sock").exists());
+    let metadata = run.path("control.sock").metadata();
+    let mode = metadata.expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the default");
+    run.stop();
+}
+
+#[test]
 fn a_silent_client_and_an_invalid_request_have_no_effect() {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;

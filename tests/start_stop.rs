@@ -167,14 +167,35 @@ fn the_pid_file_is_written_and_removed() {
     let (status, log) = Run::begin(&second).ended();
     assert_eq!(status, Some(1));
     assert!(
-        log.contains(&format!(
-            "it names another running preforkd, pid {}",
-            run.pid()
-        )),
+        log.contains(&format!("another preforkd, pid {}, is running", run.pid())),
         "{log}"
     );
     run.stop();
     assert!(!run.path("x.pid").exists());
+}
+
+#[test]
+fn a_reload_writes_a_pid_file_again_and_moves_it() {
+    let config = |path: &str| format!("[master]\npid_file = '{path}'\n") + &app("");
+    let mut run = Run::start(&config("x.pid"));
+    let pid = format!("{}\n", run.pid());
+    let read = |run: &Run, name: &str| std::fs::read_to_string(run.path(name)).ok();
+    std::fs::remove_file(run.path("x.pid")).expect("ours");
+    run.reload();
+    assert_eq!(read(&run, "x.pid"), Some(pid.clone()));
+    run.write("app.toml", &config("y.pid"));
+    run.reload();
+    assert_eq!(read(&run, "y.pid"), Some(pid.clone()));
+    assert_eq!(read(&run, "x.pid"), None);
+    // Another file stays as it is, and so does the pid file.
+    run.write("notes", "precious");
+    run.write("app.toml", &config("notes"));
+    run.reload();
+    run.logged(&["WARN", "cannot write the pid file", "not a pid file"]);
+    assert_eq!(read(&run, "notes").as_deref(), Some("precious"));
+    assert_eq!(read(&run, "y.pid"), Some(pid));
+    run.stop();
+    assert_eq!(read(&run, "y.pid"), None);
 }
 
 #[test]

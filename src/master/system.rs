@@ -37,6 +37,7 @@ use crate::release::{Generation, Name};
 use crate::sys;
 
 mod children;
+mod files;
 mod start;
 mod watches;
 
@@ -52,7 +53,7 @@ pub(super) struct System {
     watches: Watches,
     signals: Signals,
     init: Init,
-    control: Option<Control>,
+    control: Control,
     listeners: Listeners,
     log_files: LogFiles,
     notify: Notify,
@@ -69,7 +70,7 @@ pub(super) struct System {
     /// The master's own standard error.
     errors: Stderr,
     oom_kills: OomKills,
-    _pid_file: Option<PidFile>,
+    pid_file: Option<PidFile>,
 }
 
 impl System {
@@ -92,22 +93,9 @@ impl System {
             warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not be told that preforkd is ready");
             Init::absent()
         });
-        let control = plan.control.as_deref().and_then(|path| {
-            let bound = Control::bind(path);
-            bound
-                .inspect_err(|error| {
-                    warn!("no control socket at {}: {error}", path.display());
-                })
-                .ok()
-        });
         // A worker that its template has forked twice becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
-        let pid_file = plan.pid_file.clone().map(|path| {
-            let shown = path.display().to_string();
-            PidFile::write(&path).map_err(|e| {
-                io::Error::new(e.kind(), format!("cannot write the pid file {shown}: {e}"))
-            })
-        });
+        let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
@@ -116,7 +104,7 @@ impl System {
             watches,
             signals,
             init,
-            control,
+            control: Control::default(),
             listeners,
             log_files: LogFiles::default(),
             notify: Notify::new()?,
@@ -129,14 +117,12 @@ impl System {
             tails: HashMap::new(),
             errors: io::stderr(),
             oom_kills: OomKills::from_now(),
-            _pid_file: pid_file.transpose()?,
+            pid_file: pid_file.transpose()?,
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
-        if let Some(fd) = system.control.as_ref().map(Control::fd) {
-            system.watches.add_readable(fd, Source::Clients)?;
-        }
+        system.keep_control(plan);
         Ok(system)
     }
 
@@ -406,6 +392,11 @@ impl World for System {
         (self.listeners.keep(wanted), failures)
     }
 
+    fn keep_master_files(&mut self, plan: &Plan) {
+        self.keep_control(plan);
+        self.keep_pid_file(plan);
+    }
+
     fn accept_queue(&self, address: &Address) -> Option<u32> {
         let queues = self.listeners.serving(address);
         queues
@@ -499,31 +490,24 @@ impl World for System {
     }
 
     fn accept_clients(&mut self) -> bool {
-        let Some(control) = &mut self.control else {
-            return false;
-        };
-        let (clients, more) = control.accept();
+        let (clients, more) = self.control.accept();
         let both = Interest::READABLE | Interest::WRITABLE;
         // A closed connection may have left its number to a later one.
         for fd in clients.into_iter().collect::<BTreeSet<_>>() {
             let source = Some(Source::Client(fd));
-            if let Err(error) = self.watches.add(fd, source, both)
-                && let Some(control) = &mut self.control
-            {
+            if let Err(error) = self.watches.add(fd, source, both) {
                 warn!("cannot watch a client of the control socket: {error}");
-                control.close_client(fd);
+                self.control.close_client(fd);
             }
         }
         more
     }
 
     fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
-        self.control.as_mut()?.ready(client)
+        self.control.ready(client)
     }
 
     fn answer(&mut self, client: ClientId, answer: &str) {
-        if let Some(control) = &mut self.control {
-            control.answer(client, answer);
-        }
+        self.control.answer(client, answer);
     }
 }

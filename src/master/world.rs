@@ -314,6 +314,9 @@ pub trait World {
     /// what failed.
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>);
 
+    /// Moves the control socket and the pid file to where this plan has them, applies their rights, and makes again what was removed.
+    fn keep_master_files(&mut self, plan: &Plan);
+
     /// The number of connections in the accept queue; `None` if the listener is not open.
     fn accept_queue(&self, address: &Address) -> Option<u32>;
 

@@ -2,7 +2,22 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, identity};
+use crate::config::{Master, Place};
+
+/// The mode of the socket: for its owner, or for its owner and group.
+const PRIVATE: u32 = 0o600;
+const OF_GROUP: u32 = 0o660;
+
+/// Mode and group of the socket.
+pub(super) fn rights(master: &Master, host: &dyn Host) -> Result<(u32, Option<u32>), Place> {
+    let group = master.control_group.as_ref();
+    let group = group.map(|group| identity::group("control_group", group, host));
+    let group = group.transpose()?;
+    let default = if group.is_some() { OF_GROUP } else { PRIVATE };
+    let mode = master.control_mode.as_ref().map_or(default, |mode| mode.0);
+    Ok((mode, group))
+}
 
 /// As configured, else beside the pid file, else in the runtime directory of the service.
 pub(super) fn place(

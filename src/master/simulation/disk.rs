@@ -88,6 +88,8 @@ impl Disk {
             group: None,
         };
         Ok(Plan {
+            control_mode: 0o600,
+            control_group: None,
             pid_file: None,
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),

@@ -357,6 +357,8 @@ impl World for Kernel {
         self.listeners.contains(address).then_some(0)
     }
 
+    fn keep_master_files(&mut self, _plan: &Plan) {}
+
     fn restore_listener(&mut self, _address: &Address) -> bool {
         false
     }
