@@ -13,6 +13,7 @@ use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
+use crate::effects::temporary;
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -157,6 +158,9 @@ pub fn run() -> ExitCode {
         }
     };
     if arguments.test {
+        for warning in doubts(&plan) {
+            eprintln!("preforkd: warning: {warning}");
+        }
         println!("configuration OK");
         return ExitCode::SUCCESS;
     }
@@ -171,6 +175,29 @@ pub fn run() -> ExitCode {
             FAILED.into()
         }
     }
+}
+
+/// What would not work as things are now, although the configuration is valid.
+fn doubts(plan: &Plan) -> Vec<String> {
+    let folders = [("pid_file", &plan.pid_file), ("control", &plan.control)];
+    let missing = folders.into_iter().filter_map(|(key, path)| {
+        let folder = path.as_deref()?.parent()?;
+        (!folder.is_dir()).then(|| {
+            format!(
+                "{key}: there is no folder {} (create it, or let the init system do so: RuntimeDirectory= of systemd)",
+                folder.display()
+            )
+        })
+    });
+    let workers = plan.apps.iter().filter(|(_, app)| app.threads.is_some());
+    let temporary = workers.filter_map(|(name, app)| {
+        let variable = |name: &str| std::env::var(name).ok();
+        let complaint = temporary::complaint(&app.launch, variable)?;
+        Some(format!("app={name} {complaint}"))
+    });
+    let mistakes = plan.warnings();
+    let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
+    missing.chain(temporary).chain(mistakes).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.
@@ -229,6 +256,9 @@ fn read(file: &Path) -> Result<Plan, String> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => " (check the path given with -c)",
+            std::io::ErrorKind::IsADirectory => " (give the path of the file with -c)",
+            std::io::ErrorKind::PermissionDenied => " (this user needs permission to read it)",
+            std::io::ErrorKind::InvalidData => " (save it as UTF-8)",
             _ => "",
         };
         format!("cannot read {}: {error}{hint}", file.display())

@@ -10,6 +10,7 @@ use toml::Spanned;
 mod diagnostic;
 mod keys;
 mod listen;
+mod mapping;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,9 @@ mod unknown;
 mod value;
 
 pub use diagnostic::{Diagnostic, Place};
-pub use keys::{App, Check, GiveUp, KEYS, Listen, Master, Range, Reload};
+pub use keys::{App, Check, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
 pub use listen::{Address, Entry};
+pub use mapping::{Mapped, Precompressed};
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};

@@ -22,3 +22,4 @@ pub mod spawn;
 pub mod stop_orders;
 pub mod tail;
 pub mod template;
+pub mod temporary;

@@ -70,7 +70,14 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
     let opened = log.reopen();
     if let Some(report) = report {
         if let Err(error) = opened {
-            return send(report, &error.to_string());
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    " (the user of the master, or in a folder that others can change its owner, needs permission to write to the folder and the file)"
+                }
+                io::ErrorKind::NotFound => " (create the folder first)",
+                _ => "",
+            };
+            return send(report, &format!("{error}{hint}"));
         }
         send(report, OPENED)?;
     } else if let Err(error) = opened {

@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::info;
 use nix::sys::signal::Signal;
@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
-use crate::plan::Plan;
+use crate::plan::{App, Plan};
 use crate::release::{Name, Release, State};
 use crate::signals as vocabulary;
 
@@ -62,6 +62,9 @@ use world::{Notice, Source, World};
 
 /// The maximum number of workers started per turn, so that other events are not delayed.
 const MAX_STARTS: usize = 32;
+
+/// The time for what goes on before a configuration is there.
+const UNKNOWN: Duration = Duration::from_secs(60);
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +198,7 @@ impl<W: World> Master<W> {
         }
         let turn = &mut self.turn;
         self.floods.resume(turn);
-        self.init.send_alive(turn);
+        self.init.send_due(turn);
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
@@ -260,9 +263,33 @@ impl<W: World> Master<W> {
             refused: self.refused.as_deref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
-        if self.update_status() {
+        let changed = self.update_status();
+        if changed {
             let line = self.status_line();
             self.turn.world.notify_init(&Notice::Status(line));
+        }
+        self.note_phase(changed);
+    }
+
+    /// Notes what goes on, for which the init system must allow time.
+    fn note_phase(&mut self, stepped: bool) {
+        let candidate = self
+            .preparation
+            .candidate()
+            .map(|candidate| &candidate.plan);
+        let plans = self.current.iter().chain(candidate);
+        let apps = plans.flat_map(|plan| plan.apps.values());
+        match phase(&self.release) {
+            "ready" => self.init.settled(),
+            "stopping" => {
+                let longest = || apps.map(App::time_to_stop).max().unwrap_or(UNKNOWN);
+                self.init
+                    .goes_on(self.turn.now, "stopping", stepped, longest);
+            }
+            phase => {
+                let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
+                self.init.goes_on(self.turn.now, phase, stepped, longest);
+            }
         }
     }
 

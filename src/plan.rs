@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
 use crate::supervisor::{Policy, Readiness};
 
+mod access_format;
 mod callable;
 mod check;
 mod command;
@@ -22,8 +23,9 @@ pub mod log_target;
 mod lossless;
 mod output;
 mod policy;
-mod prefix;
+mod proxies;
 mod sockets;
+mod static_files;
 #[cfg(test)]
 mod tests;
 mod wsgi;
@@ -96,6 +98,28 @@ pub struct App {
     pub check: Option<Check>,
     /// Where the output of its workers goes.
     pub output: Output,
+    /// What is allowed and probably a mistake, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl App {
+    /// The longest that one step of a start or reload takes: a worker gets ready, or a command runs, or the first worker proves itself.
+    pub fn time_to_start(&self) -> Duration {
+        let check = self.check.as_ref();
+        let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
+        let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
+        self.policy.start_timeout.saturating_add(proof)
+    }
+
+    /// The longest that its workers take to end.
+    pub fn time_to_stop(&self) -> Duration {
+        let Policy {
+            graceful_timeout,
+            abort_grace,
+            ..
+        } = self.policy;
+        graceful_timeout.saturating_add(abort_grace)
+    }
 }
 
 #[cfg(test)]
@@ -137,6 +161,7 @@ impl App {
             before: None,
             check: None,
             output: Output::default(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -196,6 +221,14 @@ impl Plan {
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.apps.values();
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// What is allowed and probably a mistake, each with the name of its app.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let warnings = app.warnings.iter();
+            warnings.map(|warning| (name.as_str(), warning.as_str()))
+        })
     }
 
     /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
@@ -303,8 +336,12 @@ impl Draft<'_> {
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
         };
+        let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {
-            (Some(wsgi), None) => (self.wsgi(wsgi, &sockets, &mut launch)?, Readiness::Notify),
+            (Some(wsgi), None) => (
+                self.wsgi(wsgi, &sockets, &mut launch, &mut warnings)?,
+                Readiness::Notify,
+            ),
             (None, Some(command)) => (
                 false,
                 self.command(command, &sockets, check.is_some(), &mut launch)?,
@@ -336,6 +373,7 @@ impl Draft<'_> {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
+            warnings,
         })
     }
 

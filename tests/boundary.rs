@@ -5,10 +5,10 @@ mod common;
 
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use common::{Run, worker};
 use nix::sys::signal::Signal;
@@ -200,6 +200,54 @@ fn a_log_file_is_a_link_or_has_a_second_name_or_is_behind_a_link_from_the_start(
         let run = refused(folder, &config, said);
         assert!(!run.path("out").exists());
     }
+}
+
+#[test]
+fn the_socket_of_a_syslog_server_is_reached_as_the_owner_of_its_folder() {
+    needs_root!();
+    let folder = stage();
+    let path = folder.path();
+    // Only root may send there.
+    let secret = UnixDatagram::bind(path.join("secret")).expect("room");
+    std::fs::set_permissions(path.join("secret"), PermissionsExt::from_mode(0o600)).expect("ours");
+    let theirs = UnixDatagram::bind(path.join("theirs/log")).expect("room");
+    chown(path.join("theirs/log"), Some(USER), None).expect("root may");
+    symlink("../secret", path.join("theirs/link")).expect("room");
+    std::fs::hard_link(path.join("secret"), path.join("theirs/twin")).expect("room");
+    let write = |name: &str| {
+        let target = format!("syslog:{}/theirs/{name}", path.display());
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", "exec \"$0\" write-log -- \"$1\" 3<&0"])
+            .args([env!("CARGO_BIN_EXE_preforkd"), &target])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it can be started");
+        let mut input = writer.stdin.take().expect("a pipe");
+        input.write_all(b"line\n").expect("room");
+        (writer, input)
+    };
+    let (mut writer, input) = write("log");
+    let mut message = [0; 100];
+    let length = theirs.recv(&mut message).expect("a message");
+    assert!(message[..length].ends_with(b": line"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", writer.id()));
+    let uids = format!("Uid:\t{USER}\t{USER}\t{USER}\t{USER}\n");
+    assert!(status.expect("it lives").contains(&uids));
+    drop(input);
+    writer.wait().expect("it ends");
+    for (name, reason) in [
+        ("link", "is a symbolic link in a folder"),
+        ("twin", "Permission denied"),
+    ] {
+        let (writer, input) = write(name);
+        drop(input);
+        let output = writer.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(reason), "{name}: {said}");
+    }
+    secret.set_nonblocking(true).expect("a socket");
+    assert!(secret.recv(&mut message).is_err(), "nothing was sent there");
 }
 
 #[test]

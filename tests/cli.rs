@@ -15,10 +15,16 @@ fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 fn check(config: &str) -> (Option<i32>, String, String) {
+    run(config, &["-t"])
+}
+
+/// Runs preforkd with this configuration and these arguments, to its end.
+fn run(config: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("app.toml");
     std::fs::write(&file, config).expect("room");
-    output(&["-t", "-c", file.to_str().expect("a plain path")])
+    let file = file.to_str().expect("a plain path");
+    output(&[arguments, &["-c", file]].concat())
 }
 
 #[test]
@@ -37,6 +43,56 @@ fn a_faulty_one_is_shown_with_position_and_nearest_key() {
     assert!(stderr.ends_with(
         "app.toml:2:1: unknown key `wrokers`; did you mean `workers`?\n  |\n2 | wrokers = 4\n  | ^^^^^^^\n"
     ), "{stderr}");
+}
+
+#[test]
+fn a_folder_that_does_not_exist_yet_is_warned_of() {
+    let config = format!(
+        "[master]\npid_file = '/no/such/preforkd.pid'\ncontrol = '/none/x.sock'\n{}",
+        app("")
+    );
+    let (status, stdout, stderr) = check(&config);
+    assert_eq!(
+        (status, stdout.as_str()),
+        (Some(0), "configuration OK\n"),
+        "{stderr}"
+    );
+    for warning in [
+        "warning: pid_file: there is no folder /no/such (create it",
+        "warning: control: there is no folder /none (create it",
+    ] {
+        assert!(stderr.contains(warning), "{stderr}");
+    }
+}
+
+#[test]
+fn a_file_that_is_none_or_no_text_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("a plain path");
+    let (status, _, stderr) = output(&["-t", "-c", path]);
+    assert_eq!(status, Some(2));
+    let expected = format!("cannot read {path}: Is a directory (os error 21) (give the path of");
+    assert!(stderr.contains(&expected), "{stderr}");
+    let file = folder.path().join("app.toml");
+    std::fs::write(&file, b"[app.x]\ncommand = ['\xff']").expect("room");
+    let (status, _, stderr) = output(&["-t", "-c", file.to_str().expect("a plain path")]);
+    assert_eq!(status, Some(2));
+    assert!(stderr.contains("(save it as UTF-8)"), "{stderr}");
+}
+
+#[test]
+fn a_master_that_cannot_write_its_files_says_what_to_do() {
+    let (status, _, stderr) = run(
+        &format!("[master]\npid_file = '/no/such/x.pid'\n{}", app("")),
+        &[],
+    );
+    assert_eq!(status, Some(1));
+    for words in [
+        "cannot write the pid file /no/such/x.pid: /no: No such file or directory (create the folder first)",
+        "no control socket at /no/such/x.sock: /no: No such file or directory (create the folder first); status, reload",
+    ] {
+        assert!(stderr.contains(words), "{stderr}");
+    }
 }
 
 #[test]

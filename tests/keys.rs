@@ -87,8 +87,12 @@ fn the_manual_describes_each_key_as_the_table_does() {
             entry.text,
             key.sentence
         );
+        // A key inside the value of another one is for the same apps as that.
+        let outer = key.table.rsplit_once('.');
+        let outer = outer.and_then(|(table, name)| self::key(table, name));
         assert_eq!(
-            entry.apps, key.apps,
+            entry.apps,
+            outer.unwrap_or(key).apps,
             "{path} stands in the section of other apps"
         );
     }
@@ -147,16 +151,18 @@ fn the_sample_shows_each_key_as_the_table_does() {
     }
 }
 
-/// Notes the keys inside a value that is a table of keys, or a list of such tables. Keys with a default are shown with it.
+/// Notes the keys inside a value that is a table of keys, a list of such tables, or a table of them. Keys with a default are shown
+/// with it.
 fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
-    let values = match value {
-        Value::Array(values) => &values[..],
-        other => std::slice::from_ref(other),
+    let values: Vec<&Value> = match value {
+        Value::Array(values) => values.iter().collect(),
+        Value::Table(values) if path == "app.NAME.static" => values.values().collect(),
+        other => vec![other],
     };
     if !KEYS.iter().any(|key| key.table == path) {
         return;
     }
-    for (name, value) in values.iter().filter_map(Value::as_table).flatten() {
+    for (name, value) in values.into_iter().filter_map(Value::as_table).flatten() {
         let key = key(path, name)
             .unwrap_or_else(|| panic!("the sample shows {path}.{name}, which does not exist"));
         if let DefaultValue::Toml(default) = key.default {

@@ -310,3 +310,23 @@ fn a_script_in_front_of_an_interpreter_ends_with_the_master() {
     // Without a signal they end after 60 seconds.
     assert!(began.elapsed() < std::time::Duration::from_secs(50));
 }
+
+#[test]
+fn a_start_a_reload_and_a_stop_that_take_long_ask_for_more_time() {
+    const MORE: &str = "EXTEND_TIMEOUT_USEC=15000000";
+    let slow = app("ready = '1500ms'").replace("']\nlisten", "', 'mute']\nlisten");
+    let run = Run::begin(&slow);
+    run.message(MORE);
+    run.message("READY=1");
+    run.write("app.toml", &slow.replace("ready", "umask = '0077'\nready"));
+    run.signal(Signal::SIGHUP);
+    run.message("RELOADING=1");
+    run.message(MORE);
+    run.message("READY=1");
+    drop(run);
+    let stubborn = app("graceful_timeout = '1h'");
+    let run = Run::start(&stubborn.replace("']\nlisten", "', 'ignore-signals']\nlisten"));
+    run.signal(Signal::SIGTERM);
+    run.message("STOPPING=1");
+    run.message(MORE);
+}

@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::listen::{Address, Entry};
+use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -89,18 +90,24 @@ tables! {
         threads: Number<1, MAX_THREADS> = 1, Reload, only Wsgi;
         /// A worker that is in one request for longer than this hangs; it is killed and replaced.
         timeout: Time = "30s", Reload, only Wsgi, else "watchdog";
-        /// The file to which each worker writes a line for each response; "-" for standard output, "syslog:" for syslog.
+        /// The file to which each worker writes a line for each response; "-" for standard output, or a syslog server.
         access_log: AccessLog = (none "none"), Reload, only Wsgi;
+        /// The form of a line of the access log: "combined", "json", or a text with names of fields in braces.
+        access_format: String = "combined", Reload, only Wsgi;
+        /// Give each request a name, which the application gets in HTTP_X_REQUEST_ID and the response has in X-Request-ID.
+        request_id: bool = false, Reload, only Wsgi;
         /// Import the application once, in a template process, and fork the workers from it, so that they share its memory.
         preload: bool = false, Reload, only Wsgi;
         /// A module of the application with functions to call when workers are forked, start and stop.
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
+        proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.
         prefix: String = (none "none"), Reload, only Wsgi;
-        /// Folders to serve below a prefix of the URL, without entering Python.
-        static_files as "static": BTreeMap<String, Spanned<PathBuf>> = {}, Reload, only Wsgi;
+        /// Folders and files to serve below a prefix of the URL, without entering Python.
+        static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload, only Wsgi;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload, only Wsgi;
         /// The most header lines of a request; more are answered with 431.
@@ -113,7 +120,7 @@ tables! {
         response_in_memory: Size = "256KiB", Reload, only Wsgi;
         /// The largest temporary file for one response; when it is full, the thread waits for the client.
         response_in_file: Size = "64MiB", Reload, only Wsgi;
-        /// The most that the responses of one worker may hold together, in memory and in temporary files.
+        /// The most that one worker may hold of request bodies and responses together, in memory and in temporary files.
         max_buffered: Size = "1GiB", Reload, only Wsgi;
         /// How long the head of a request may take to arrive.
         header_timeout: Time = "10s", Reload, only Wsgi;
@@ -181,6 +188,24 @@ tables! {
         attempts: Number<1, NO_LIMIT> = 3, Reload;
     }
 
+    /// An entry of `static` as a table: a folder or a file, and how to serve it.
+    table "app.NAME.static" Mapping {
+        /// The folder, or the file if the prefix does not end with a slash.
+        folder: PathBuf = (required), Reload;
+        /// How long clients may use their copy of a file without asking again.
+        max_age: Time = (none "what each client thinks"), Reload;
+        /// Tells clients that a file never changes under its name, so that they do not ask even when a page is reloaded.
+        immutable: bool = false, Reload;
+        /// Fields to add to each response with a file.
+        headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// The file that is served for a folder; "" is none.
+        index: String = "index.html", Reload;
+        /// Whether the application answers where there is no file.
+        fallthrough: bool = (none "true for the prefix /, else false"), Reload;
+        /// Whether to serve compressed files that lie beside the original, with .br, .zst or .gz after its name.
+        precompressed: Precompressed = false, Reload;
+    }
+
     /// An entry of `listen` as a table: an address, and how to bind it.
     table "app.NAME.listen" Listen {
         /// The address to listen on.
@@ -205,6 +230,21 @@ impl Listen {
             mode: None,
             owner: None,
             group: None,
+        }
+    }
+}
+
+impl Mapping {
+    /// A folder or file with default settings.
+    pub(super) fn of(folder: Value<PathBuf>) -> Self {
+        Self {
+            folder,
+            max_age: None,
+            immutable: Value::default("false"),
+            headers: Value::default("{}"),
+            index: Value::default("\"index.html\""),
+            fallthrough: None,
+            precompressed: Value::default("false"),
         }
     }
 }

@@ -4,10 +4,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::unistd::{self, Gid, Group, Uid};
+use nix::errno::Errno;
+use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
 use super::interpreter;
-use crate::plan::{Host, Launch, User};
+use crate::plan::{Credentials, Host, Launch, User};
 
 /// The file name of the extension module.
 const EXTENSION: &str = "libpreforkd_python.so";
@@ -25,6 +26,25 @@ fn names_working_directory(folder: &Path) -> bool {
     folder.is_absolute()
         && !parts.any(|part| part == b"." || part == b"..")
         && identity(folder).is_some_and(|found| Some(found) == identity(Path::new(".")))
+}
+
+/// Whether the permission bits of a folder let this user in, or this process if there is none. What the bits do not tell (an access
+/// control list) is not looked at. A path that is no folder stops nobody.
+fn may_enter(folder: &Path, user: Option<&Credentials>) -> bool {
+    let Some(user) = user else {
+        return unistd::access(folder, AccessFlags::X_OK) != Err(Errno::EACCES);
+    };
+    let Ok(metadata) = folder.metadata() else {
+        return true;
+    };
+    let is_member = user.gid == metadata.gid() || user.groups.contains(&metadata.gid());
+    let bit = match (user.uid, is_member) {
+        (0, _) => return true,
+        (uid, _) if uid == metadata.uid() => 0o100,
+        (_, true) => 0o010,
+        (_, false) => 0o001,
+    };
+    metadata.mode() & bit != 0
 }
 
 impl Host for ThisHost {
@@ -57,6 +77,20 @@ impl Host for ThisHost {
 
     fn is_folder(&self, path: &Path) -> bool {
         path.is_dir()
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        path.is_file()
+    }
+
+    fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf> {
+        // Both ways lead through folders: as it is written, and as its links have it.
+        let real = path.canonicalize().ok()?;
+        let folders = [path, &real].map(|path| path.ancestors().collect::<Vec<_>>());
+        let mut folders: Vec<&Path> = folders.into_iter().flatten().collect();
+        folders.sort_unstable();
+        let closed = folders.into_iter().find(|folder| !may_enter(folder, user));
+        closed.map(Path::to_owned)
     }
 
     fn is_executable(&self, path: &Path) -> bool {
@@ -132,5 +166,49 @@ mod tests {
         let link = folder.path().join("current");
         std::os::unix::fs::symlink(&own, &link).expect("room");
         assert!(names_working_directory(&link));
+    }
+
+    #[test]
+    fn a_folder_that_is_closed_to_the_user_is_found() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("a mode");
+        };
+        let (outer, inner) = (dir.path().join("outer"), dir.path().join("outer/inner"));
+        std::fs::create_dir_all(&inner).expect("folders");
+        let metadata = inner.metadata().expect("it is there");
+        let user = |uid, gid| Credentials {
+            uid,
+            gid,
+            groups: vec![gid],
+        };
+        let (owner, other) = (metadata.uid(), metadata.uid() + 7);
+        let (own, foreign) = (metadata.gid(), metadata.gid() + 7);
+        mode(dir.path(), 0o755);
+        mode(&outer, 0o755);
+        for (bits, uid, gid, open) in [
+            (0o755, other, foreign, true),
+            (0o754, other, foreign, false),
+            (0o750, other, own, true),
+            (0o705, other, own, false),
+            (0o711, other, foreign, true),
+        ] {
+            mode(&inner, bits);
+            let closed = ThisHost.closed_to(&inner, Some(&user(uid, gid)));
+            assert_eq!(closed.is_none(), open, "{bits:o} {uid} {gid}: {closed:?}");
+        }
+        mode(&inner, 0o700);
+        let closed = ThisHost.closed_to(&inner, Some(&user(owner, foreign)));
+        assert_eq!(closed, None);
+        mode(&inner, 0o755);
+        mode(&outer, 0o700);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&inner, &link).expect("a link");
+        for path in [&inner, &link] {
+            let closed = ThisHost.closed_to(path, Some(&user(other, foreign)));
+            let closed = closed.expect("the outer folder is closed");
+            assert_eq!(closed.file_name(), outer.file_name());
+        }
+        assert_eq!(ThisHost.closed_to(&inner, None), None);
     }
 }

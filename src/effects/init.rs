@@ -85,6 +85,15 @@ impl Init {
         }
     }
 
+    /// Asks for more time for the start, reload or stop that goes on, whatever the limits of the unit are.
+    pub fn more_time(&mut self, time: Duration) {
+        // See `alive`.
+        if self.waiting.is_empty() {
+            let text = format!("EXTEND_TIMEOUT_USEC={}", time.as_micros());
+            self.send(text, false);
+        }
+    }
+
     /// All apps run.
     pub fn ready(&mut self, status: &str) {
         self.send(message("READY=1\n", status), false);

@@ -40,7 +40,8 @@ impl Private {
         self.socket.as_fd()
     }
 
-    /// Shuts the listener down in all processes that hold it: accept(2) fails with EINVAL.
+    /// Shuts the listener down in all processes that hold it: poll(2) says POLLHUP, and accept(2) fails with EINVAL, or with EAGAIN
+    /// where it does not block.
     ///
     /// # Errors
     /// None is known for a listener.

@@ -64,7 +64,10 @@ impl SocketFile {
         rights: Rights,
         listen: impl FnOnce() -> nix::Result<()>,
     ) -> Result<Self, String> {
-        let (folder, name) = Folder::of(path).map_err(|error| error.to_string())?;
+        let (folder, name) = Folder::of(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => format!("{error} (create the folder first)"),
+            _ => error.to_string(),
+        })?;
         remove_stale(&folder, &name, rights.owner)?;
         match folder.trust() {
             Trust::Trusted => {
@@ -279,7 +282,13 @@ fn bind_at(socket: &OwnedFd, path: &Path, rights: Rights) -> Result<(), String> 
     if let Some(before) = before {
         umask(before);
     }
-    bound.map_err(explain("bind"))
+    bound.map_err(|errno| match errno {
+        Errno::EACCES => format!(
+            "{} (the user of the master needs permission to write to the folder, or configure another path)",
+            errno.desc()
+        ),
+        other => explain("bind")(other),
+    })
 }
 
 fn set(file: &OwnedFd, rights: Rights) -> Result<(), String> {

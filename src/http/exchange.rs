@@ -1,11 +1,14 @@
 //! One request's response on its way to the client, as the handler sees it: it writes, hands over, and is told when to wait or stop.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use crate::message::response::Response;
+use crate::net::descriptors::Own;
 
 /// What became of what was handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +36,17 @@ pub(crate) trait Outlet: Any + Send {
 /// A part of a file that the server sends itself.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub file: File,
+    pub file: Arc<Own<File>>,
+    pub offset: u64,
+    pub length: u64,
+    /// What follows, from the same file.
+    pub then: VecDeque<Piece>,
+}
+
+/// A text and another part of the file after it.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub text: Vec<u8>,
     pub offset: u64,
     pub length: u64,
 }
@@ -104,9 +117,10 @@ impl Exchange {
     pub fn send_file(&mut self, file: File, offset: u64, length: u64) {
         let length = self.response.pass(length);
         self.part = Some(Box::new(Part {
-            file,
+            file: Arc::new(file.into()),
             offset,
             length,
+            then: VecDeque::new(),
         }));
     }
 

@@ -4,7 +4,6 @@
 //! it takes part; it costs nothing in the others.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::message::facts::Facts;
@@ -14,24 +13,29 @@ use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
 
-mod access_log;
+pub mod access_log;
 mod client_address;
+mod request_id;
 
 use access_log::AccessLog;
 use client_address::ClientAddress;
+use request_id::RequestId;
 
 /// What the layers of a server are made of.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Who may say for whom it asks.
     pub trusted_proxies: TrustedProxies,
-    /// A non-blocking pipe for a line on each response.
-    pub access_log: Option<OwnedFd>,
+    /// Requests have names.
+    pub request_id: bool,
+    /// The access log.
+    pub access_log: Option<access_log::Options>,
 }
 
 /// The layers of a server with these options, in the order in which they see a request.
 pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
     let mut layers = vec![ClientAddress::layer(options.trusted_proxies)];
+    layers.extend(options.request_id.then(RequestId::layer));
     layers.extend(options.access_log.map(AccessLog::layer));
     layers
 }
@@ -105,12 +109,16 @@ pub struct Ended<'a> {
     pub origin: &'a Origin,
     /// The request; none that was refused before it was understood.
     pub request: Option<Request<'a>>,
+    /// The beginning of what came in place of one, up to the end of its line.
+    pub line: Option<&'a [u8]>,
     /// The status of the response; 0 if it broke off before its head was sent.
     pub status: u16,
     /// The bytes of the body that were written.
     pub bytes: u64,
-    /// From the start of the request to the end of the response.
+    /// Microseconds from when the request had come whole to the end of the response.
     pub microseconds: u64,
+    /// Those of them for which the request waited for a thread.
+    pub waited: u64,
 }
 
 /// The layers of a server by their stages.

@@ -15,7 +15,7 @@ mod proto;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::Files;
+pub use files::{Coding, Files, Mapping};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
 pub use message::facts::Facts;

@@ -17,9 +17,9 @@ pub struct Limits {
     pub response_in_memory: usize,
     /// Bytes of a response that wait in the file; then the application waits for the client.
     pub response_in_file: u64,
-    /// Bytes of all responses together that wait so.
+    /// Bytes of all bodies of requests, and of all that waits so of responses, together.
     pub max_buffered: u64,
-    /// Connections open at a time; at the limit no more are accepted.
+    /// Connections open at a time; at the limit the one that has been idle for longest makes room.
     pub max_connections: usize,
     /// From the connection's start to the first byte, and from the first byte of a request to the end of its head.
     pub header_timeout: Duration,

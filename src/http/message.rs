@@ -2,6 +2,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod body;
+pub(crate) mod budget;
 pub(crate) mod date;
 pub(crate) mod facts;
 pub(crate) mod head;

@@ -2,5 +2,6 @@
 
 pub mod descriptors;
 pub(crate) mod listener;
+pub(crate) mod proxy_protocol;
 pub(crate) mod transport;
 pub(crate) mod trusted;

@@ -15,6 +15,7 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::trusted::TrustedProxies;
 use crate::serve::client::Client;
 use crate::serve::engine::{Engine, Inline, Pool};
 use crate::serve::handler::{Handler, Observer};
@@ -24,12 +25,16 @@ mod accepting;
 mod between;
 mod calls;
 pub(crate) mod client;
+mod complaints;
 pub(crate) mod core;
 mod cork;
 mod drive;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+mod refusals;
+pub(crate) mod relayed;
+mod room;
 mod slab;
 pub(crate) mod timers;
 
@@ -59,6 +64,8 @@ pub struct Config {
     pub listeners: Vec<OwnedFd>,
     /// The last listener is for probes: the others are left alone until it is shut down.
     pub private: bool,
+    /// Connections begin with a PROXY header, and only these peers may connect. Not on the private listener.
+    pub proxy_protocol: Option<TrustedProxies>,
     /// Folders of static files.
     pub files: Files,
     /// What looks at each exchange, in this order; see [`crate::layer::standard`].
@@ -167,6 +174,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
+            let now = self.core.now;
+            self.core.refusals.tell_rest(now);
             self.core.layers.flush();
         }
         Ok(())
@@ -175,7 +184,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn wait(&mut self, events: &mut Vec<(u64, u32)>) -> io::Result<()> {
         let core = &mut *self.core;
         let deadline = match core.ready.is_empty() && !core.interrupted {
-            true => core.pause.min(core.yielding),
+            true => core.pause.min(core.yielding).min(core.room.full_until),
             false => 0,
         };
         self.engine.wait(|| core.wait(deadline, events))
@@ -211,6 +220,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
+        }
+        if self.core.room.full_until <= self.core.now {
+            self.core.room.full_until = NEVER;
         }
         self.watch_listeners()
     }

@@ -110,6 +110,9 @@ impl Preparation {
         plan: Plan,
         listeners: Vec<Address>,
     ) {
+        for (app, warning) in plan.warnings() {
+            log::warn!("app={app} {warning}");
+        }
         let opened = turn.world.open_log_files(&plan.log_files());
         let (log_files, reason) = match opened {
             Ok(files) => (files, None),

@@ -486,6 +486,7 @@ impl World for System {
             Notice::Stopping(status) => self.init.stopping(status),
             Notice::Status(status) => self.init.status(status),
             Notice::Alive => self.init.alive(),
+            Notice::MoreTime(time) => self.init.more_time(*time),
         }
     }
 

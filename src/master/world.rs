@@ -145,6 +145,8 @@ pub enum Notice {
     Status(String),
     /// The loop is alive.
     Alive,
+    /// What is going on may take this long from now on.
+    MoreTime(std::time::Duration),
 }
 
 /// The world, as far as the master touches it. Only [`World::wait`] blocks.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Launch;
+use super::{Credentials, Launch};
 
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,11 @@ pub trait Host {
     fn group(&self, name: &str) -> Option<u32>;
     /// Whether this is an existing folder.
     fn is_folder(&self, path: &Path) -> bool;
+    /// Whether this is an existing regular file.
+    fn is_file(&self, path: &Path) -> bool;
+    /// The folder on the way to `path`, or `path` itself, that this user may not enter, as far as permission bits tell; the user of
+    /// the master if there is none.
+    fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;
     /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
     /// The absolute form of a path. A relative one begins at the working directory, by the name under which this process was

@@ -1,6 +1,6 @@
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
-use preforkd_worker::settings::Settings;
+use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
 use crate::config::Diagnostic;
@@ -40,6 +40,13 @@ impl Host for Invented {
         ["/srv", "/srv/site", "/srv/other", "/srv/static"]
             .iter()
             .any(|f| path == Path::new(f))
+    }
+    fn is_file(&self, path: &Path) -> bool {
+        path == Path::new("/srv/static/favicon.ico")
+    }
+    fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf> {
+        let closed = user.is_some() && path == Path::new("/srv/other");
+        closed.then(|| path.to_owned())
     }
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
@@ -85,6 +92,69 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert_eq!(settings.application, "site.wsgi:app");
     assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
     assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
+}
+
+#[test]
+fn static_files_are_mapped() {
+    let plan = plan(
+        "[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n[app.web.static]\n'/' = 'static'\n\
+         '/favicon.ico' = 'static/favicon.ico'\n'/my files/' = 'static'\n\
+         '/s/' = { folder = 'static', max_age = '30d', immutable = true, headers = { A = 'b' }, index = '', fallthrough = true, precompressed = true }",
+    );
+    let web = &plan.apps["web"];
+    let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
+    let simple = |path: &str, index: Option<&str>, fallthrough| Mapping {
+        path: path.into(),
+        max_age: None,
+        immutable: false,
+        headers: BTreeMap::new(),
+        index: index.map(str::to_owned),
+        fallthrough,
+        precompressed: vec![],
+    };
+    let index = Some("index.html");
+    let table = Mapping {
+        max_age: Some(30 * 24 * 3600),
+        immutable: true,
+        headers: [("A".to_owned(), "b".to_owned())].into(),
+        precompressed: Coding::ALL.to_vec(),
+        ..simple("/srv/static", None, true)
+    };
+    let wanted = [
+        ("/", simple("/srv/static", index, true)),
+        (
+            "/favicon.ico",
+            simple("/srv/static/favicon.ico", None, false),
+        ),
+        ("/my files/", simple("/srv/static", index, false)),
+        ("/s/", table),
+    ];
+    let wanted = wanted.map(|(prefix, mapping)| (prefix.to_owned(), mapping));
+    assert_eq!(settings.static_files, wanted.into());
+    assert_eq!(plan.warnings().count(), 0);
+}
+
+#[test]
+fn mappings_that_are_probably_mistakes_are_warned_of() {
+    for (mapping, warning) in [
+        (
+            "static = { '/' = { folder = 'static', fallthrough = false } }",
+            "static: the application is never called",
+        ),
+        (
+            "user = 'www'\nstatic = { '/s/' = 'other' }",
+            "static: user www may not enter /srv/other, so /srv/other cannot be served: Permission denied",
+        ),
+    ] {
+        let plan = plan(&format!(
+            "[app.web]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:80']\n{mapping}"
+        ));
+        let warnings: Vec<_> = plan.warnings().collect();
+        assert!(
+            matches!(warnings[..], [("web", text)] if text.starts_with(warning)),
+            "{warnings:?}"
+        );
+    }
 }
 
 #[test]
@@ -262,7 +332,91 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             app(&format!(
                 "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s' = 'static' }}"
             )),
-            "4:19: static: the prefix \"/s\"",
+            "4:19: static: the prefix \"/s\" stands for one file, and /srv/static is a folder (write \"/s/\")",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ 's/' = 'static' }}"
+            )),
+            "4:19: static: the prefix \"s/\" must begin with \"/\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '//s/' = 'static' }}"
+            )),
+            "4:21: static: no request has the prefix \"//s/\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'static/favicon.ico' }}"
+            )),
+            "4:20: static: /srv/static/favicon.ico is a file, and the prefix \"/s/\" stands for a folder (write \"/s\")",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s' = 'static/nope' }}"
+            )),
+            "4:19: static: there is no file /srv/static/nope",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', maxage = '1y' }} }}"
+            )),
+            "4:41: static./s/: unknown key `maxage`; did you mean `max_age`?",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', max_age = 60 }} }}"
+            )),
+            "4:51: static./s/.max_age: 60 has no unit",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ max_age = '1y' }} }}"
+            )),
+            "4:20: static./s/: the key `folder` is missing",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', index = 'a/b' }} }}"
+            )),
+            "4:49: static: `index` must be the name of a file, not \"a/b\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', precompressed = ['br', 'lzma'] }} }}"
+            )),
+            "4:57: static./s/.precompressed: \"lzma\" is not a content coding",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', headers = {{ 'X A' = 'b' }} }} }}"
+            )),
+            "4:53: static: \"X A\" is not a name of a header",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', headers = {{ A = \"b\\nc\" }} }} }}"
+            )),
+            "4:57: static: the value of the header A must not contain control characters",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', headers = {{ content-length = '7' }} }} }}"
+            )),
+            "4:53: static: the server sets the header content-length itself (remove it)",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', headers = {{ A = 'b', a = 'c' }} }} }}"
+            )),
+            "4:62: static: the header a is there twice",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = {{ folder = 'static', max_age = '1y', headers = {{ Cache-Control = 'no-store' }} }} }}"
+            )),
+            "4:69: static: `max_age` and `immutable` set the header Cache-Control",
         ),
         (
             app(&format!(
@@ -400,4 +554,26 @@ fn an_access_log_goes_to_a_file_standard_output_or_syslog() {
     let error = plan_as((0, 0), &app("access_log = 'syslog:a:b'")).expect_err("no port");
     let said = "app.toml:4:14: access_log: \"a:b\" is not the address of a syslog server (write";
     assert!(error.starts_with(said), "{error}");
+}
+
+#[test]
+fn a_format_of_the_access_log_is_checked() {
+    let error = |format: &str| {
+        let text =
+            format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\naccess_format = '{format}'");
+        plan_as((0, 0), &text).expect_err(format)
+    };
+    let unknown = error("{client} {statsu}");
+    assert_eq!(
+        unknown,
+        "app.toml:4:17: access_format: unknown field {statsu}; did you mean {status}?"
+    );
+    for (format, said) in [
+        ("{x}", "unknown field {x}; known here: client, user, time,"),
+        ("%(h)s", "it has no field (write \"combined\", \"json\", or"),
+        ("{status", "a brace without its counterpart (write {{"),
+    ] {
+        let error = error(format);
+        assert!(error.contains(&format!("access_format: {said}")), "{error}");
+    }
 }

@@ -1,6 +1,5 @@
 //! `wsgi`: a WSGI application in the user's own Python.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use preforkd_worker::contract::Kind;
@@ -15,12 +14,13 @@ use crate::config::{Address, Place, Value};
 const BOOTSTRAP: &str = include_str!("../python/bootstrap.py");
 
 impl Draft<'_> {
-    /// Fills in how to execute the interpreter. Returns whether it is a template.
+    /// Fills in how to execute the interpreter. Returns whether it is a template. What is probably a mistake is added to `warnings`.
     pub(super) fn wsgi(
         &self,
         wsgi: &Value<String>,
         sockets: &[(String, Address)],
         launch: &mut Launch,
+        warnings: &mut Vec<String>,
     ) -> Result<bool, Place> {
         let app = self.written;
         callable::check(wsgi).map_err(|complaint| wsgi.wrong(format!("wsgi: {complaint}")))?;
@@ -34,9 +34,12 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
+            request_id: *app.request_id,
+            access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
+            proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix()?,
-            static_files: self.static_files()?,
+            static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
             max_head: app.max_head.0,
@@ -96,27 +99,6 @@ impl Draft<'_> {
                 **hooks
             ))),
         }
-    }
-
-    fn static_files(&self) -> Result<BTreeMap<String, PathBuf>, Place> {
-        let mut folders = BTreeMap::new();
-        for (prefix, folder) in &*self.written.static_files {
-            if !(prefix.starts_with('/') && prefix.ends_with('/')) {
-                let message =
-                    format!("static: the prefix {prefix:?} must begin and end with \"/\"");
-                return Err(Place::at(folder.span(), message));
-            }
-            let path = normal(&self.folder.join(folder.get_ref()));
-            if !self.host.is_folder(&path) {
-                let message = format!(
-                    "static: there is no folder {} (create it first; for Django, run manage.py collectstatic)",
-                    path.display()
-                );
-                return Err(Place::at(folder.span(), message));
-            }
-            folders.insert(prefix.clone(), path);
-        }
-        Ok(folders)
     }
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.

@@ -167,6 +167,9 @@ impl<'py> Environs<'py> {
         }
         if let Some(facts) = facts {
             url(&environ, facts)?;
+            if let Some(id) = &facts.request_id {
+                environ.set_item(intern!(py, "HTTP_X_REQUEST_ID"), PyString::new(py, id))?;
+            }
         }
         Ok(environ)
     }

@@ -23,7 +23,7 @@ pub(crate) fn tell_of_temporary_folder() {
     let folder = std::env::temp_dir();
     if let Err(error) = access(&folder, Access::WRITE_OK | Access::EXEC_OK) {
         log::warn!(
-            "cannot write to the folder for temporary files, {}: {error}; request bodies above body_in_memory will be answered with 500 (make it writable, or name \
+            "cannot write to the folder for temporary files, {}: {error}; request bodies above body_in_memory will be answered with 500 or 503 (make it writable, or name \
              another one: env = {{ TMPDIR = \"PATH\" }})",
             folder.display()
         );

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::RawFd;
+use std::os::unix::fs::MetadataExt;
 
 use pyo3::exceptions::PyStopIteration;
 use pyo3::intern;
@@ -88,7 +89,8 @@ impl FileWrapper {
         let file = File::from(sys::duplicate(fd).ok()?);
         let metadata = file.metadata().ok()?;
         let length = metadata.len().saturating_sub(offset);
-        metadata.is_file().then_some(Rest {
+        // What the kernel makes up when it is read (/proc, /sys) has a length that means nothing, and takes up no blocks.
+        (metadata.is_file() && metadata.blocks() > 0).then_some(Rest {
             file,
             offset,
             length,

@@ -106,7 +106,7 @@ impl Input {
     #[pyo3(signature = (size=None, /))]
     fn read<'py>(&self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let mut body = self.lock()?;
-        if let Body::Memory(memory) = &mut *body {
+        if let Some(memory) = body.memory() {
             let rest = &memory.get_ref()[memory.position() as usize..];
             let n = limit(size).unwrap_or(usize::MAX).min(rest.len());
             let bytes = PyBytes::new(py, &rest[..n]);
@@ -189,7 +189,7 @@ impl Input {
     }
 
     /// Lets go of the body.
-    fn close(&self) {
+    pub fn close(&self) {
         if !self.closed.swap(true, Ordering::Relaxed) {
             let body = self.body.try_lock();
             // Another thread reads it, and comes to its end.

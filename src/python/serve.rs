@@ -9,6 +9,7 @@ use preforkd_http::{Config, serve_inline, serve_pool};
 use preforkd_http::{Files, Seat, descriptors, layer, pool};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::Record;
+use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 use rustix::event::{EventfdFlags, eventfd};
@@ -20,7 +21,7 @@ use crate::environment;
 use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, lifetime, limits, trusted_proxies};
+use crate::settings::{last_resort, layers, lifetime, limits, mappings, trusted_proxies};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -74,20 +75,15 @@ fn serve_until_stop<'py>(
         listeners: locals.map_err(could_not("find the address of a listener"))?,
         prefix: settings.prefix.clone(),
     };
-    let folders = settings
-        .static_files
-        .iter()
-        .map(|(prefix, path)| (prefix.as_str(), path));
-    let files = Files::new(folders).map_err(could_not("open a folder of static files"))?;
+    let files = static_files(py, &settings)?;
+    let layers = layers(&settings, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
         limits: Arc::new(limits(&settings)),
         listeners,
         private,
+        proxy_protocol: settings.proxy_protocol.then(|| trusted_proxies(&settings)),
         files,
-        layers: layer::standard(layer::Options {
-            trusted_proxies: trusted_proxies(&settings),
-            access_log,
-        }),
+        layers: layer::standard(layers),
         stop: std::iter::once(stop).chain(order).collect(),
         signals,
     };
@@ -120,6 +116,26 @@ fn serve_until_stop<'py>(
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
     Ok(())
+}
+
+/// Opens the folders. Without any nothing is asked of Python.
+fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
+    if settings.static_files.is_empty() {
+        return Ok(Files::default());
+    }
+    let user = user_name(py);
+    let what = format!("enter a folder of static files as user {user}");
+    Files::new(mappings(settings), &settings.prefix, user).map_err(could_not(&what))
+}
+
+/// The name of the user of this process, or its number if it has none.
+fn user_name(py: Python<'_>) -> String {
+    let number = rustix::process::geteuid().as_raw();
+    let entry = py
+        .import("pwd")
+        .and_then(|pwd| pwd.call_method1("getpwuid", (number,)))
+        .and_then(|entry| entry.getattr("pw_name")?.extract());
+    entry.unwrap_or_else(|_| number.to_string())
 }
 
 /// A thread of the pool.

@@ -1,10 +1,14 @@
 //! What the settings of a worker mean to the HTTP server and to the process.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::fd::OwnedFd;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use preforkd_http::{Limits, TrustedProxies};
+use preforkd_http::layer::{self, access_log};
+use preforkd_http::{Coding, Limits, Mapping, TrustedProxies};
+use preforkd_worker::access_format::Format;
+use preforkd_worker::env::Environment;
 use preforkd_worker::proxy::Proxy;
-use preforkd_worker::settings::Settings;
+use preforkd_worker::settings::{self, Settings};
 
 /// The limits of the HTTP server. A size that does not fit into memory is no limit.
 pub(crate) fn limits(settings: &Settings) -> Limits {
@@ -25,6 +29,36 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
     }
 }
 
+/// What the layers of the HTTP server are made of.
+///
+/// # Errors
+/// A setting that the master should have refused.
+pub(crate) fn layers(
+    settings: &Settings,
+    environment: &Environment,
+    access_log: Option<OwnedFd>,
+) -> Result<layer::Options, String> {
+    let access_log = access_log.map(|pipe| {
+        let format = Format::parse(&settings.access_format).map_err(|error| {
+            format!("could not read the setting access_format: {error} (only preforkd can set it)")
+        })?;
+        Ok::<_, String>(access_log::Options {
+            pipe,
+            format,
+            worker: access_log::Worker {
+                app: environment.app.clone(),
+                slot: environment.slot.unwrap_or_default(),
+                generation: environment.generation,
+            },
+        })
+    });
+    Ok(layer::Options {
+        trusted_proxies: trusted_proxies(settings),
+        request_id: settings.request_id,
+        access_log: access_log.transpose()?,
+    })
+}
+
 /// Whose word about clients counts.
 pub(crate) fn trusted_proxies(settings: &Settings) -> TrustedProxies {
     let mut trusted = TrustedProxies::default();
@@ -35,6 +69,28 @@ pub(crate) fn trusted_proxies(settings: &Settings) -> TrustedProxies {
         }
     }
     trusted
+}
+
+/// What is served without the application.
+pub(crate) fn mappings(settings: &Settings) -> Vec<Mapping> {
+    let coding = |coding: &settings::Coding| match coding {
+        settings::Coding::Br => Coding::Br,
+        settings::Coding::Zstd => Coding::Zstd,
+        settings::Coding::Gzip => Coding::Gzip,
+    };
+    let mappings = settings.static_files.iter();
+    mappings
+        .map(|(prefix, mapping)| Mapping {
+            prefix: prefix.clone(),
+            path: mapping.path.clone(),
+            max_age: mapping.max_age.map(Duration::from_secs),
+            immutable: mapping.immutable,
+            headers: mapping.headers.clone().into_iter().collect(),
+            index: mapping.index.clone(),
+            fallthrough: mapping.fallthrough,
+            precompressed: mapping.precompressed.iter().map(coding).collect(),
+        })
+        .collect()
 }
 
 /// After how many requests this worker asks to be replaced, by chance between `max_requests` and

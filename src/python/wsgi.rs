@@ -20,6 +20,8 @@ pub(crate) struct Wsgi<'py> {
     environs: Environs<'py>,
     /// The input of requests without a body.
     empty: Bound<'py, Input>,
+    /// The input of the request that is running, if that has a body.
+    input: Option<Bound<'py, Input>>,
     /// One that no application holds any more.
     spare: Option<Bound<'py, StartResponse>>,
 }
@@ -37,6 +39,7 @@ impl<'py> Wsgi<'py> {
             application,
             environs: Environs::new(py, served, threads, &empty)?,
             empty,
+            input: None,
             spare: None,
         })
     }
@@ -51,7 +54,9 @@ impl<'py> Wsgi<'py> {
         let py = self.py;
         let environ = self.environs.make(request, origin)?;
         if request.body_length().is_some_and(|length| length > 0) {
-            environ.set_item(intern!(py, "wsgi.input"), Bound::new(py, Input::new(body))?)?;
+            let input = Bound::new(py, Input::new(body))?;
+            environ.set_item(intern!(py, "wsgi.input"), &input)?;
+            self.input = Some(input);
         } else if self.empty.get().is_closed() {
             let empty = Bound::new(py, Input::new(Body::default()))?;
             environ.set_item(intern!(py, "wsgi.input"), empty)?;
@@ -319,6 +324,10 @@ impl Handler for Wsgi<'_> {
             Err(error) => self.failed(&error, line, &mut exchange),
         }
         self.keep(start);
+        if let Some(input) = self.input.take() {
+            // An application that keeps it must not keep the room that its body takes.
+            input.get().close();
+        }
         exchange
     }
 }

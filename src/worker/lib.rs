@@ -2,12 +2,14 @@
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
-//! [`scoreboard`] the layout of the shared memory. [`text`] cleans texts from workers, [`proxy`] names trusted proxies.
+//! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! and [`text`] cleans texts from workers.
 //!
 //! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
 //! [`scoreboard::Record::new`] maps the scoreboard.
 #![forbid(unsafe_code)]
 
+pub mod access_format;
 pub mod contract;
 pub mod env;
 pub mod messages;

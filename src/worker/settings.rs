@@ -23,13 +23,19 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// Each request has a name.
+    pub request_id: bool,
+    /// The form of a line of the access log; see [`crate::access_format`].
+    pub access_format: String,
     /// Proxies that may say for whom they ask.
     pub trusted_proxies: Vec<Proxy>,
+    /// Each connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// The path below which the application is served, empty for none.
     pub prefix: String,
-    /// URL prefixes and the folders whose files are served under them.
+    /// URL prefixes and the folders or files that are served under them.
     #[serde(rename = "static")]
-    pub static_files: BTreeMap<String, PathBuf>,
+    pub static_files: BTreeMap<String, Mapping>,
     /// The number of requests after which the worker asks to be replaced.
     pub max_requests: Option<u64>,
     /// A random number up to this one is added to it.
@@ -46,7 +52,7 @@ pub struct Settings {
     pub response_in_memory: u64,
     /// The maximum size of the temporary file for the rest; above it the thread waits for the client.
     pub response_in_file: u64,
-    /// The maximum size of all responses of a worker that are held in memory and in files.
+    /// The maximum size of all request bodies and responses of a worker that are held in memory and in files.
     pub max_buffered: u64,
     /// The time in which the head of a request must arrive.
     #[serde(with = "seconds")]
@@ -65,6 +71,52 @@ pub struct Settings {
     pub graceful_timeout: Duration,
     /// The maximum number of connections of one worker, at most [`MAX_CONNECTIONS`].
     pub max_connections: u32,
+}
+
+/// What is served below a prefix of the URL, and how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    /// The folder; or the file, if the prefix does not end with a slash.
+    pub path: PathBuf,
+    /// The time for which clients may use a copy.
+    pub max_age: Option<u64>,
+    /// Whether a file never changes under its name.
+    pub immutable: bool,
+    /// Fields to add to each response with a file.
+    pub headers: BTreeMap<String, String>,
+    /// The file that is served for a folder.
+    pub index: Option<String>,
+    /// Whether the application answers where there is no file.
+    pub fallthrough: bool,
+    /// The encodings that may lie beside a file, what is preferred first.
+    pub precompressed: Vec<Coding>,
+}
+
+/// A content coding of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// `.br`
+    Br,
+    /// `.zst`
+    Zstd,
+    /// `.gz`
+    Gzip,
+}
+
+impl Coding {
+    /// All of them, the smallest results first.
+    pub const ALL: [Self; 3] = [Self::Br, Self::Zstd, Self::Gzip];
+
+    /// Its name in HTTP.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Br => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
 }
 
 impl Settings {
@@ -114,9 +166,12 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
+            request_id: true,
+            access_format: "{status}".into(),
             trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
+            proxy_protocol: true,
             prefix: "/größe".into(),
-            static_files: [("/static/".to_owned(), "/srv/größe".into())].into(),
+            static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,
             max_head: 1,
@@ -135,12 +190,26 @@ mod tests {
         }
     }
 
+    fn mapping(path: PathBuf) -> Mapping {
+        Mapping {
+            path,
+            max_age: Some(60),
+            immutable: true,
+            headers: [("X-A".to_owned(), "b".to_owned())].into(),
+            index: None,
+            fallthrough: true,
+            precompressed: Coding::ALL.to_vec(),
+        }
+    }
+
     #[test]
     fn settings_survive_encoding() {
         let mut settings = settings();
         let json = settings.encode().expect("UTF-8");
         assert_eq!(Settings::parse(&json).expect("the same type"), settings);
         assert!(json.contains("\"header_timeout\":1.5,"), "{json}");
+        let codings = Coding::ALL.map(|coding| format!("\"{}\"", coding.name()));
+        assert!(json.contains(&codings.join(",")), "{json}");
         settings.max_requests = None;
         settings.header_timeout = Duration::MAX;
         let json = settings.encode().expect("UTF-8");
@@ -172,7 +241,9 @@ mod tests {
         use std::os::unix::ffi::OsStringExt as _;
         let mut settings = settings();
         let path = std::ffi::OsString::from_vec(b"/srv/\xff".to_vec());
-        settings.static_files.insert("/x/".into(), path.into());
+        settings
+            .static_files
+            .insert("/x/".into(), mapping(path.into()));
         assert!(settings.encode().is_err());
     }
 }

@@ -1,16 +1,19 @@
 """The application that the scenarios are played with: it repeats the id that it was asked with, and notes each id.
 
-The notes go to the file CHAOS_LOG, opened for appending: `asked ID PID` for each request, and `sick PID` for a worker
-that dies at its start, which each one does while there is a file `sick`.
+The notes go to the file CHAOS_LOG, opened for appending: `asked ID PID` for each request, `began ID` and `closed ID own` or
+`closed ID other` for each stream of rows, and `sick PID` for a worker that dies at its start, which each one does while there is
+a file `sick`.
 """
 import fcntl
 import json
 import os
+import threading
 import time
 from urllib.parse import parse_qsl
 
 NOTES = os.open(os.environ["CHAOS_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 TALKS = "CHAOS_TALKS" in os.environ
+PRESENT = threading.local()  # what belongs to the present request, as frameworks and database drivers keep it
 REPEATED = 50  # times an answer says its id, so that it is long enough to be cut
 
 
@@ -36,6 +39,9 @@ def application(environ, start_response):
     note("asked", asked["id"], os.getpid())
     if TALKS:
         print("asked for", asked["id"], "x" * 100, file=environ["wsgi.errors"], flush=True)
+    if environ["PATH_INFO"] == "/rows":
+        start_response("200 OK", [("Content-Type", "text/plain"), ("X-Pid", str(os.getpid()))])
+        return Rows(asked["id"], int(asked["number"]), float(asked["pause"]))
     body = PAGES[environ["PATH_INFO"]](asked) or (asked["id"] + "\n") * REPEATED
     head = [("Content-Type", "text/plain"), ("X-Pid", str(os.getpid()))]
     if "pieces" in asked:
@@ -43,6 +49,30 @@ def application(environ, start_response):
         return pieces(body.encode(), int(asked["pieces"]))
     start_response("200 OK", [*head, ("Content-Length", str(len(body)))])
     return [body.encode()]
+
+
+class Rows:
+    """Rows of the user whose request this thread has, with pauses."""
+
+    def __init__(self, ident, number, pause):
+        PRESENT.ident, self.ident = ident, ident
+        self.thread = threading.get_ident()
+        self.left, self.pause = number, pause
+        note("began", ident)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.left:
+            raise StopIteration
+        self.left -= 1
+        time.sleep(self.pause)
+        return (getattr(PRESENT, "ident", "nobody") + "\n").encode()
+
+    def close(self):
+        own = threading.get_ident() == self.thread and getattr(PRESENT, "ident", None) == self.ident
+        note("closed", self.ident, "own" if own else "other")
 
 
 def pieces(body, number):

@@ -18,6 +18,7 @@ import limits  # noqa: E402, F401
 import hangs  # noqa: E402, F401
 import endings  # noqa: E402, F401
 import logs  # noqa: E402, F401
+import streams  # noqa: E402, F401
 import upkeep  # noqa: E402, F401
 import table  # noqa: E402
 from servers import PREFORKD, PYTHON, SERVERS  # noqa: E402

@@ -98,8 +98,11 @@ fn plain(lines: &[&str]) -> String {
             None => (*line).to_owned(),
             Some(("Pp" | "Bd" | "Ed", _)) => String::new(),
             Some((name, words)) => {
-                let end = words.trim_end_matches([' ', '.', ',', ';', ':', ')']).len();
-                let (words, points) = (&words[..end], words[end..].trim_start());
+                // Punctuation is an argument of its own (mdoc(7), "Delimiters").
+                let (words, points) = match words.rsplit_once(' ') {
+                    Some((words, points @ ("." | "," | ";" | ":" | ")"))) => (words, points),
+                    _ => (words, ""),
+                };
                 match name {
                     "Dq" => format!("\"{words}\"{points}"),
                     "Pq" => format!("({words}){points}"),

@@ -33,6 +33,12 @@ def facts(environ, start_response):
     return [body]
 
 
+def named(environ, start_response):
+    """The name of the request."""
+    start_response("200 OK", [*TEXT, ("X-Request-ID", "another")])
+    return [environ["HTTP_X_REQUEST_ID"].encode()]
+
+
 def held(first, gate):
     """Answer at once, go on when the gate is open."""
     yield first

@@ -219,10 +219,73 @@ class Logs(Life):
         server.finish()
         text = {name: path.read_text() for name, path in files.items()}
         self.assertEqual(text["stdout"], "printed by the application\nleft in order\n")
-        self.assertRegex(text["stderr"], r"\A\S+ INFO  app=demo .* Python 3.*\ntold to wsgi.errors\n\Z")
+        self.assertRegex(text["stderr"], r"\A\S+ INFO  app=demo .* Python 3.*\ntold to wsgi.errors\n\S+ INFO .* refused a request .*\n\Z")
         good, bad = text["access_log"].splitlines()
         self.assertRegex(good, r'^127\.0\.0\.1 - - \[.*\] "GET /print\?a=b HTTP/1\.1" 200 [1-9]\d* "-" "-" \d+\.\d{3}$')
-        self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "-" 400 0 "-" "-" 0\.000$')
+        self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "nonsense" 400 0 "-" "-" 0\.000$')
+
+    def refuse(self, server, *requests):
+        """Send requests that are refused; the statuses."""
+        statuses = []
+        for request in requests:
+            with socket.create_connection(("127.0.0.1", server.port), GUARD) as raw:
+                raw.sendall(request)
+                statuses.append(int(raw.makefile("rb").readline().split()[1]))
+        return statuses
+
+    @both_kinds
+    def test_an_access_log_on_standard_output_has_the_form_that_was_asked_for(self, preload):
+        stdout = self.folder / f"stdout-{preload}"
+        server = self.launch(preload=preload, access_log="-", access_format="json", stdout=str(stdout), max_body="1KiB").ready()
+        slot = self.ask(server, "/print?a=b")["slot"]
+        self.assertEqual(self.refuse(server, b"POST /up?x HTTP/1.1\r\nHost: a\r\nContent-Length: 9999999\r\n\r\n"), [413])
+        server.wait_log(r"refused a request of 127\.0\.0\.1: \"POST /up\?x HTTP/1\.1\": 413 .*raise `max_body`")
+        server.finish()
+        self.assertFalse((self.folder / "-").exists())
+        lines = stdout.read_text().splitlines()
+        self.assertIn("printed by the application", lines)
+        good, bad = (json.loads(line) for line in lines if line.startswith("{"))
+        self.assertEqual((good["request"], good["status"], good["app"]), ("GET /print?a=b HTTP/1.1", 200, "demo"))
+        self.assertEqual((good["worker"], good["generation"]), (int(slot), 1))
+        self.assertEqual((bad["request"], bad["status"], bad["path"]), ("POST /up?x HTTP/1.1", 413, "/up"))
+
+    @both_kinds
+    def test_a_request_has_the_same_name_for_client_application_and_log(self, preload):
+        log = self.folder / f"log-{preload}"
+        options = {"access_log": str(log), "access_format": "{request_id} {path}", "request_id": True}
+        server = self.launch(preload=preload, wsgi="apps:named", **options).ready()
+        names = []
+        for forged in ({}, {"X-Request-ID": "forged"}):
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+            self.addCleanup(connection.close)
+            connection.request("GET", "/", headers=forged)
+            response = connection.getresponse()
+            names.append(response.getheader("X-Request-ID"))
+            self.assertRegex(names[-1], r"^[0-9a-f]{32}$")
+            self.assertEqual(response.read().decode(), names[-1])
+        server.finish()
+        self.assertEqual(log.read_text().splitlines(), [f"{name} /" for name in names])
+
+    def test_a_trusted_proxy_names_its_requests(self):
+        log = self.folder / "log"
+        options = {"access_log": str(log), "access_format": "{request_id} {client}", "request_id": True}
+        server = self.launch(wsgi="apps:named", trusted_proxies=["127.0.0.1"], **options).ready()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        connection.request("GET", "/", headers={"X-Request-ID": "theirs", "X-Forwarded-For": "203.0.113.7"})
+        response = connection.getresponse()
+        self.assertEqual((response.getheader("X-Request-ID"), response.read()), ("theirs", b"theirs"))
+        server.finish()
+        self.assertEqual(log.read_text(), "theirs 203.0.113.7\n")
+
+    def test_an_access_log_that_goes_to_syslog(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+            syslog.bind(str(self.folder / "log"))
+            syslog.settimeout(GUARD)
+            server = self.launch(access_log=f"syslog:{self.folder}/log,tag=shop", access_format="{method} {path} {status}").ready()
+            self.ask(server, "/one")
+            self.assertRegex(syslog.recv(1000), rb"^<190>\w{3} [ \d]\d \d\d:\d\d:\d\d shop\[\d+\]: GET /one 200$")
+            server.finish()
 
     @both_kinds
     def test_the_reason_of_a_failed_reload_quotes_the_exception(self, preload):

@@ -1,9 +1,10 @@
 """The arguments, and the parts in their order."""
 import argparse
+import shutil
 import signal
 import sys
 
-from . import findings, places, prepare
+from . import findings, places, prepare, static
 
 # Parts beside the rows, in the order they are done in.
 PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness")
@@ -14,7 +15,7 @@ def arguments(text):
     from .rows import ROWS
     from .servers import SERVERS
 
-    keys = [row.key for row in ROWS] + list(PARTS)
+    keys = [row.key for row in ROWS] + ["static"] + list(PARTS)
     parser = argparse.ArgumentParser(description=text.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="a short run that only shows that everything works")
     parser.add_argument("--rounds", type=positive, default=5, help="rounds of each row")
@@ -34,7 +35,7 @@ def arguments(text):
         if options.server or set(options.only or ["instructions"]) != {"instructions"}:
             parser.error("--check and --record count preforkd's instructions, nothing else: without --only and --server")
         options.only = ["instructions"]
-    options.wants = lambda key: not options.only or key in options.only
+    options.wants = lambda key: not options.only or key in options.only or key.partition("-")[0] in options.only
     return options
 
 
@@ -59,6 +60,7 @@ def main(text):
     else:
         prepare.environment()
         prepare.site()
+        static.prepare()
         names = servers_there(options)
         with_load = options.wants("p99") and prepare.load_generator()
     print("## Versions\n\n| what | version |\n|---|---|")
@@ -77,9 +79,12 @@ def main(text):
 
 def servers_there(options):
     """The names of the servers that take part."""
-    from .servers import BARE, NEEDS, SERVERS
+    from .servers import BARE, NEEDS, NGINX, SERVERS
 
     missing = {}
+    if not shutil.which("nginx"):
+        missing[NGINX] = "nginx-light"
+        print("bench: without nginx, which static files are compared with (apt-get install nginx-light)")
     for package, system in prepare.lacking():
         missing[NEEDS[package]] = system
         print(f"bench: without {NEEDS[package]}, which did not build "

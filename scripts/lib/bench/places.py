@@ -20,6 +20,8 @@ APPS = {
     "hello": ("hello:application", ROOT / "tests" / "wsgi"),
     "pages": ("pages:application", HERE / "site"),
     "django": ("mysite.wsgi:application", DEMO),
+    # The least application, behind static files.
+    "static": ("hello:application", ROOT / "tests" / "wsgi"),
 }
 CORES = sorted(os.sched_getaffinity(0))[:2]
 
@@ -64,10 +66,20 @@ def versions():
         ("processor", processor()), ("TCP", congestion_control()),
         *((name, packages[name]) for name in wanted if name in packages),
         *([("Apache", apache[1])] if apache and "mod_wsgi" in packages else []),
+        ("nginx", nginx_version()),
         ("wrk", wrk_version()),
         ("oha", output(OHA, "--version").removeprefix("oha ") or "none"),
         ("valgrind", output("valgrind", "--version").removeprefix("valgrind-") or "none"),
     ]
+
+
+def nginx_version():
+    """The version of nginx, which prints it on standard error."""
+    try:
+        said = subprocess.run(["nginx", "-v"], capture_output=True, text=True)
+    except OSError:
+        return "none"
+    return (re.search(r"nginx/(\S+)", said.stdout + said.stderr) or ["", "?"])[1]
 
 
 def wrk_version():

@@ -1,7 +1,8 @@
 """The rows that are measured in requests per second."""
 from dataclasses import dataclass
 
-from .servers import BARE
+from .servers import BARE, NGINX
+from .static import SIZES
 
 POSTED = 65536
 
@@ -27,6 +28,8 @@ class Row:
         """Whether this server is measured here."""
         if server == BARE:
             return self.limit
+        if self.app == "static" or server == NGINX:
+            return self.app == "static" and server in ("preforkd", NGINX)
         return server in self.only if self.only else server not in self.never
 
 
@@ -41,4 +44,6 @@ ROWS = (
     Row("post", "64 kB POST", "pages", "/post", b"65536\n", post=True),
     Row("cpu", "1 ms of Python", "pages", "/cpu", limit=True,
         only=("preforkd", "preforkd threads=4", "gunicorn gthread")),
+    *(Row(key, f"static file of {size:,} bytes", "static", f"/static/{key}.bin", size=size,
+          connections=4 if size > 1_000_000 else None) for key, size in SIZES.items()),
 )

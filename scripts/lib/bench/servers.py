@@ -7,21 +7,26 @@ import time
 from pathlib import Path
 
 from .places import APPS, BENCH, HERE, PREFORKD, PYTHON, on_core
+from .static import FOLDER, nginx
 from service import GUARD, Service, descendants
 
 BASE = "gunicorn sync"
 # No server but the least that one would have to do.
 BARE = "bare loop"
+# No server for applications, but the one that static files are compared with.
+NGINX = "nginx"
 
 
 def preforkd(threads=1):
     """One worker, as the defaults have it."""
     def command(app, name, _):
         application, folder = APPS[app]
+        static = f'static = {{ "/static/" = "{FOLDER}/files" }}\n' if app == "static" else ""
         config = BENCH / f"{name.replace(' ', '-').replace('=', '-')}-{app}.toml"
         config.write_text(
             f'[app.bench]\nwsgi = "{application}"\nchdir = "{folder}"\npython = "{PYTHON}"\n'
             f'listen = ["fd:web"]\nworkers = 1\nthreads = {threads}\npreload = true\n'
+            f"{static}"
         )
         return [PREFORKD, "-c", config]
     return command
@@ -79,6 +84,7 @@ SERVERS = {
     "waitress": (runner("run_waitress.py"), True),
     "gunicorn gthread": (gunicorn("--worker-class=gthread", "--threads=4"), True),
     BASE: (gunicorn("--worker-class=sync"), True),
+    NGINX: (nginx, False),
 }
 # Where the package that could not be installed is missed.
 NEEDS = {"bjoern": "bjoern", "uwsgi": "uWSGI", "mod_wsgi": "mod_wsgi"}

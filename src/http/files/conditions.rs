@@ -1,89 +1,214 @@
-//! Conditional and range requests (RFC 9110 sections 13 and 14).
+//! Preconditions (RFC 9110 section 13), in the order of section 13.2.2.
 
 use std::time::SystemTime;
 
-use crate::message::request::Request;
+use super::asked::{Asked, Single};
 
 /// What tells one version of a file from another.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Validators {
     /// Strong, with its quotes.
     pub etag: String,
-    pub last_modified: String,
+    /// None if the file's time is in the future, where no response may place it (RFC 9110 section 8.8.2.1).
+    pub last_modified: Option<String>,
+    /// In whole seconds, as `last_modified` has them.
     pub modified: SystemTime,
 }
 
-/// What the answer is to be.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Condition {
-    Whole,
-    /// From the first to the last byte, both included.
-    Part {
-        first: u64,
-        last: u64,
-    },
+/// What becomes of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is answered.
+    Proceed,
+    /// The client has this version (304).
     NotModified,
-    Unsatisfiable,
+    /// The client wants another version (412).
+    Failed,
 }
 
-/// In the order of RFC 9110 section 13.2.2.
-pub(super) fn check(request: Request<'_>, validators: &Validators, size: u64) -> Condition {
-    let text = |name: &[u8]| {
-        request
-            .field(name)
-            .map(|value| std::str::from_utf8(value).unwrap_or_default())
+/// Evaluates the preconditions of a GET or HEAD request; those for ranges are [`is_current`].
+pub(super) fn check(asked: &Asked<'_>, validators: &Validators) -> Verdict {
+    if !asked.if_match.is_empty() {
+        let same = |weak: bool, tag: &[u8]| !weak && tag == validators.etag.as_bytes();
+        if !matches(&asked.if_match, same) {
+            return Verdict::Failed;
+        }
+    } else if let Some(date) = date(asked.if_unmodified_since)
+        && validators.modified > date
+    {
+        return Verdict::Failed;
+    }
+    if !asked.if_none_match.is_empty() {
+        let same = |_, tag: &[u8]| tag == validators.etag.as_bytes();
+        if matches(&asked.if_none_match, same) {
+            return Verdict::NotModified;
+        }
+    } else if let Some(date) = date(asked.if_modified_since)
+        && validators.modified <= date
+    {
+        return Verdict::NotModified;
+    }
+    Verdict::Proceed
+}
+
+/// Whether a range may be sent: it is of the version that the client has a part of (RFC 9110 section 13.1.5).
+pub(super) fn is_current(asked: &Asked<'_>, validators: &Validators) -> bool {
+    match asked.if_range {
+        Single::Absent => true,
+        Single::Ambiguous => false,
+        Single::Once(value) => {
+            value == validators.etag.as_bytes()
+                || validators
+                    .last_modified
+                    .as_ref()
+                    .is_some_and(|date| value == date.as_bytes())
+        }
+    }
+}
+
+/// A date that cannot be read is no condition (RFC 9110 sections 13.1.3 and 13.1.4).
+fn date(field: Single<'_>) -> Option<SystemTime> {
+    let Single::Once(value) = field else {
+        return None;
     };
-    match (text(b"if-none-match"), text(b"if-modified-since")) {
-        (Some(tags), _) => {
-            let weak = |tag: &str| tag.strip_prefix("W/").unwrap_or(tag) == validators.etag;
-            if tags
-                .split(',')
-                .map(str::trim)
-                .any(|tag| tag == "*" || weak(tag))
-            {
-                return Condition::NotModified;
+    httpdate::parse_http_date(str::from_utf8(value).ok()?).ok()
+}
+
+/// Whether one of the entity tags is the same, or the list is `*`.
+fn matches(lines: &[&[u8]], same: impl Fn(bool, &[u8]) -> bool) -> bool {
+    if let [line] = lines
+        && line.trim_ascii() == b"*"
+    {
+        return true;
+    }
+    lines
+        .iter()
+        .any(|line| tags(line).any(|(weak, tag)| same(weak, tag)))
+}
+
+/// The entity tags of a line with their quotes, and whether each is weak; they end where the grammar does (RFC 9110 section
+/// 8.8.3). A tag may contain commas.
+fn tags(line: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
+    let mut rest = line;
+    std::iter::from_fn(move || {
+        let separator = |b: &u8| matches!(b, b' ' | b'\t' | b',');
+        let start = rest.iter().position(|b| !separator(b))?;
+        rest = &rest[start..];
+        let weak = rest.starts_with(b"W/");
+        let tag = &rest[2 * usize::from(weak)..];
+        if tag.first() != Some(&b'"') {
+            return None;
+        }
+        let end = memchr::memchr(b'"', &tag[1..])? + 2;
+        rest = &tag[end..];
+        Some((weak, &tag[..end]))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const AFTER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn validators() -> Validators {
+        Validators {
+            etag: "\"a,b\"".into(),
+            last_modified: Some(DATE.into()),
+            modified: SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777),
+        }
+    }
+
+    fn asked<'a>(fields: &[(&str, &'a str)]) -> Asked<'a> {
+        let mut asked = Asked::default();
+        for (name, value) in fields {
+            let value = value.as_bytes();
+            match *name {
+                "M" => asked.if_match.push(value),
+                "N" => asked.if_none_match.push(value),
+                "MS" => asked.if_modified_since.add(value),
+                "US" => asked.if_unmodified_since.add(value),
+                "R" => asked.if_range.add(value),
+                other => panic!("{other}"),
             }
         }
-        (None, Some(date))
-            if httpdate::parse_http_date(date).is_ok_and(|date| validators.modified <= date) =>
-        {
-            return Condition::NotModified;
-        }
-        _ => {}
+        asked
     }
-    // A range means something for GET only (section 14.2), and not for another version than the client has (section 13.1.5).
-    let current = text(b"if-range")
-        .is_none_or(|known| known == validators.etag || known == validators.last_modified);
-    match text(b"range") {
-        Some(ranges) if request.method() == b"GET" && current => range(ranges, size),
-        _ => Condition::Whole,
-    }
-}
 
-/// One range of bytes. What cannot be understood is ignored, and several ranges are too: nobody needs them here, and
-/// overlapping ones have been used to make servers send far more than there is (CVE-2011-3192).
-fn range(value: &str, size: u64) -> Condition {
-    let parsed = value
-        .strip_prefix("bytes=")
-        .and_then(|range| range.trim().split_once('-'));
-    let Some((first, last)) = parsed else {
-        return Condition::Whole;
-    };
-    let number = |digits: &str| {
-        let valid = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-        valid.then(|| digits.parse().unwrap_or(u64::MAX))
-    };
-    let (first, last) = match (number(first), number(last)) {
-        (Some(first), Some(last)) if first <= last => (first, last),
-        (Some(first), None) if last.is_empty() => (first, u64::MAX),
-        (None, Some(0)) if first.is_empty() => return Condition::Unsatisfiable,
-        (None, Some(length)) if first.is_empty() => (size.saturating_sub(length), u64::MAX),
-        _ => return Condition::Whole,
-    };
-    match size.checked_sub(1) {
-        Some(end) if first <= end => Condition::Part {
-            first,
-            last: last.min(end),
-        },
-        _ => Condition::Unsatisfiable,
+    #[test]
+    fn preconditions_hold_in_their_order() {
+        use Verdict::{Failed, NotModified, Proceed};
+        let cases: &[(&[(&str, &str)], Verdict)] = &[
+            (&[], Proceed),
+            // If-Match: strong comparison.
+            (&[("M", "*")], Proceed),
+            (&[("M", "\"a,b\"")], Proceed),
+            (&[("M", "\"x\", \"a,b\"")], Proceed),
+            (&[("M", "\"x\""), ("M", "\"a,b\"")], Proceed),
+            (&[("M", "W/\"a,b\"")], Failed),
+            (&[("M", "\"a\", \"b\"")], Failed),
+            (&[("M", "\"x, *, y\"")], Failed),
+            (&[("M", "a,b")], Failed),
+            (&[("M", "")], Failed),
+            // It stands above If-Unmodified-Since.
+            (&[("M", "\"a,b\""), ("US", BEFORE)], Proceed),
+            (&[("M", "\"x\""), ("US", AFTER)], Failed),
+            // If-Unmodified-Since.
+            (&[("US", DATE)], Proceed),
+            (&[("US", AFTER)], Proceed),
+            (&[("US", BEFORE)], Failed),
+            (&[("US", "never")], Proceed),
+            (&[("US", BEFORE), ("US", BEFORE)], Proceed),
+            // If-None-Match: weak comparison.
+            (&[("N", "*")], NotModified),
+            (&[("N", " * ")], NotModified),
+            (&[("N", "\"a,b\"")], NotModified),
+            (&[("N", "W/\"a,b\"")], NotModified),
+            (&[("N", "W/\"x\",,\t\"a,b\"")], NotModified),
+            (&[("N", "\"x\""), ("N", "\"a,b\"")], NotModified),
+            (&[("N", "\"a\"")], Proceed),
+            (&[("N", "\"x\", *")], Proceed),
+            (&[("N", "w/\"a,b\"")], Proceed),
+            (&[("N", "\"a,b")], Proceed),
+            // It stands above If-Modified-Since.
+            (&[("N", "\"x\""), ("MS", AFTER)], Proceed),
+            // If-Modified-Since.
+            (&[("MS", DATE)], NotModified),
+            (&[("MS", AFTER)], NotModified),
+            (&[("MS", BEFORE)], Proceed),
+            (&[("MS", "yesterday")], Proceed),
+            // What fails comes before what was not modified.
+            (&[("M", "\"x\""), ("N", "\"a,b\"")], Failed),
+            (&[("US", BEFORE), ("MS", AFTER)], Failed),
+            (&[("M", "\"a,b\""), ("N", "\"a,b\"")], NotModified),
+        ];
+        for (fields, verdict) in cases {
+            assert_eq!(check(&asked(fields), &validators()), *verdict, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_of_the_version_that_the_client_has() {
+        let cases: &[(&[(&str, &str)], bool)] = &[
+            (&[], true),
+            (&[("R", "\"a,b\"")], true),
+            (&[("R", DATE)], true),
+            (&[("R", "W/\"a,b\"")], false),
+            (&[("R", "\"x\"")], false),
+            (&[("R", AFTER)], false),
+            (&[("R", BEFORE)], false),
+            (&[("R", "\"a,b\""), ("R", "\"a,b\"")], false),
+        ];
+        for (fields, current) in cases {
+            assert_eq!(
+                is_current(&asked(fields), &validators()),
+                *current,
+                "{fields:?}"
+            );
+        }
     }
 }

@@ -62,12 +62,15 @@ impl Layer for ClientAddress {
     }
 
     fn request(&self, arrived: &mut Arrived<'_>) -> Option<Reject> {
-        if let Some(relayed) = arrived.origin().relayed
-            && relayed.tls
-        {
+        let claims = arrived.request().fields().any(|(name, _)| is_claim(name));
+        let relayed = arrived.origin().relayed;
+        // What most requests are, as this is on the way of each.
+        if !claims && self.trusted.is_empty() && relayed.is_none() {
+            return None;
+        }
+        if relayed.is_some_and(|relayed| relayed.tls) {
             arrived.facts().https = Some(true);
         }
-        let claims = arrived.request().fields().any(|(name, _)| is_claim(name));
         match self.is_trusted(arrived.origin()) {
             false if claims => self.remove(arrived),
             true => {
@@ -165,7 +168,7 @@ fn removal(field: &str, origin: &Origin) -> String {
         (None, _) => ("a Unix socket".to_owned(), "unix".to_owned()),
     };
     format!(
-        "removed the field {field} of a request from {peer}, which is not in trusted_proxies (if that is your proxy, set trusted_proxies = \
+        "removed the field {field} of a request from {peer}, which is not in trusted_proxies (if that is your proxy, add it: trusted_proxies = \
          [\"{entry}\"]); the application sees none of the fields X-Forwarded-*, Forwarded and X-Real-IP from there, nor what they say of \
          https and of the client's address; further ones are removed silently"
     )

@@ -5,7 +5,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::exchange::Sent;
 use crate::limits::Limits;
-use crate::message::spool::{Budget, Next, Room, Spool};
+use crate::message::budget::Budget;
+use crate::message::spool::{Next, Room, Spool};
 
 #[derive(Debug)]
 pub(crate) struct Backlog {

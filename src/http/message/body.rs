@@ -2,56 +2,90 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
+use std::sync::Arc;
+
+use crate::message::budget::{Budget, Share};
 
 /// A whole request body, for reading.
 ///
 /// The whole body has arrived before the application is called. So a body that the client cut short is never seen by an
 /// application at all, let alone taken for whole: the connection ends and the application is not called.
+#[derive(Debug, Default)]
+pub struct Body {
+    content: Content,
+    /// Given back when the body is dropped, wherever that is.
+    _share: Share,
+}
+
 #[derive(Debug)]
-pub enum Body {
-    /// A body in memory, and the place up to which it was read.
+enum Content {
     Memory(Cursor<Vec<u8>>),
-    /// A body in a temporary file.
     File(BufReader<File>),
 }
 
-impl Default for Body {
+impl Default for Content {
     fn default() -> Self {
         Self::Memory(Cursor::default())
     }
 }
 
+impl Body {
+    /// A body in memory, and the place up to which it was read; none if it is in a temporary file.
+    pub fn memory(&mut self) -> Option<&mut Cursor<Vec<u8>>> {
+        match &mut self.content {
+            Content::Memory(memory) => Some(memory),
+            Content::File(_) => None,
+        }
+    }
+}
+
 impl Read for Body {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Memory(body) => body.read(buf),
-            Self::File(body) => body.read(buf),
+        match &mut self.content {
+            Content::Memory(body) => body.read(buf),
+            Content::File(body) => body.read(buf),
         }
     }
 }
 
 impl BufRead for Body {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        match self {
-            Self::Memory(body) => body.fill_buf(),
-            Self::File(body) => body.fill_buf(),
+        match &mut self.content {
+            Content::Memory(body) => body.fill_buf(),
+            Content::File(body) => body.fill_buf(),
         }
     }
 
     fn consume(&mut self, amount: usize) {
-        match self {
-            Self::Memory(body) => body.consume(amount),
-            Self::File(body) => body.consume(amount),
+        match &mut self.content {
+            Content::Memory(body) => body.consume(amount),
+            Content::File(body) => body.consume(amount),
         }
     }
 }
 
-/// A body that is arriving.
+/// Why a body is not taken in.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// All that a worker may hold for its clients is taken.
+    NoRoom,
+    /// The temporary file cannot be made or written.
+    File(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::File(error)
+    }
+}
+
+/// A body that is arriving. What has arrived counts against the budget, not what was announced: to announce costs a client nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Arriving {
     memory: Vec<u8>,
     file: Option<File>,
     length: u64,
+    share: Share,
 }
 
 impl Arriving {
@@ -60,8 +94,17 @@ impl Arriving {
     }
 
     /// `length` bytes will come, so that the place to put them can be made at once.
-    pub fn expect(&mut self, length: u64, in_memory: usize) -> io::Result<()> {
+    pub fn expect(
+        &mut self,
+        length: u64,
+        in_memory: usize,
+        budget: &Budget,
+    ) -> Result<(), Failure> {
+        if !budget.allows(length) {
+            return Err(Failure::NoRoom);
+        }
         match usize::try_from(length) {
+            // Memory that nobody has written to is none of the machine's yet.
             Ok(length) if length <= in_memory => self.memory.reserve_exact(length),
             _ => self.file = Some(tempfile::tempfile()?),
         }
@@ -69,7 +112,15 @@ impl Arriving {
     }
 
     /// Appends `data`; above `in_memory` bytes everything moves to a file.
-    pub fn append(&mut self, data: &[u8], in_memory: usize) -> io::Result<()> {
+    pub fn append(
+        &mut self,
+        data: &[u8],
+        in_memory: usize,
+        budget: &Arc<Budget>,
+    ) -> Result<(), Failure> {
+        if !self.share.grow(budget, data.len() as u64) {
+            return Err(Failure::NoRoom);
+        }
         self.length += data.len() as u64;
         if self.file.is_none() && self.memory.len() + data.len() > in_memory {
             let mut file = tempfile::tempfile()?;
@@ -78,22 +129,24 @@ impl Arriving {
             self.file = Some(file);
         }
         match &mut self.file {
-            Some(file) => file.write_all(data),
-            None => {
-                self.memory.extend_from_slice(data);
-                Ok(())
-            }
+            Some(file) => file.write_all(data)?,
+            None => self.memory.extend_from_slice(data),
         }
+        Ok(())
     }
 
     /// The body has arrived; it is read from its beginning.
     pub fn finish(self) -> io::Result<Body> {
-        Ok(match self.file {
+        let content = match self.file {
             Some(mut file) => {
                 file.rewind()?;
-                Body::File(BufReader::with_capacity(64 * 1024, file))
+                Content::File(BufReader::with_capacity(64 * 1024, file))
             }
-            None => Body::Memory(Cursor::new(self.memory)),
+            None => Content::Memory(Cursor::new(self.memory)),
+        };
+        Ok(Body {
+            content,
+            _share: self.share,
         })
     }
 }
@@ -105,9 +158,12 @@ mod tests {
     #[test]
     fn a_body_reads_the_same_from_memory_and_file() {
         for in_memory in [0, 3, 100] {
+            let budget = Arc::new(Budget::new(8));
             let mut arriving = Arriving::default();
             for part in ["ab\n", "c", "d\nef"] {
-                arriving.append(part.as_bytes(), in_memory).unwrap();
+                arriving
+                    .append(part.as_bytes(), in_memory, &budget)
+                    .unwrap();
             }
             assert_eq!(
                 (arriving.length(), arriving.file.is_some()),
@@ -122,6 +178,30 @@ mod tests {
                 (line.as_slice(), rest.as_slice()),
                 (&b"ab\n"[..], &b"cd\nef"[..])
             );
+            assert_eq!(budget.used(), 8, "what was read is still there");
+            drop(body);
+            assert_eq!(budget.used(), 0);
+        }
+    }
+
+    #[test]
+    fn a_body_that_finds_no_room_is_not_taken_in_and_one_that_ends_makes_room() {
+        for in_memory in [0, 100] {
+            let budget = Arc::new(Budget::new(10));
+            let (mut one, mut other) = (Arriving::default(), Arriving::default());
+            one.append(b"12345", in_memory, &budget).unwrap();
+            assert!(matches!(
+                other.expect(6, in_memory, &budget),
+                Err(Failure::NoRoom)
+            ));
+            other.append(b"123", in_memory, &budget).unwrap();
+            assert!(matches!(
+                other.append(b"456", in_memory, &budget),
+                Err(Failure::NoRoom)
+            ));
+            drop(one);
+            other.append(b"456", in_memory, &budget).unwrap();
+            assert_eq!(budget.used(), 6);
         }
     }
 }

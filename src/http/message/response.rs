@@ -212,9 +212,13 @@ impl Response {
         if self.started() {
             return self.cut();
         }
+        let code = status;
         let status = format!("{status} {}", phrase(status));
         if self.begin(status.as_bytes()).is_ok() {
             let _ = self.field(b"Content-Type", b"text/plain; charset=utf-8");
+            if code == 503 {
+                let _ = self.field(b"Retry-After", b"1");
+            }
             self.finish(Some(text.len() as u64));
         }
         self.write(text.as_bytes());
@@ -270,11 +274,14 @@ pub(crate) fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         206 => "Partial Content",
+        301 => "Moved Permanently",
         304 => "Not Modified",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
@@ -282,6 +289,7 @@ pub(crate) fn phrase(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     }

@@ -6,43 +6,10 @@ use std::io;
 use std::mem;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::limits::Limits;
+use crate::message::budget::{Budget, Share};
 use crate::net::descriptors::Own;
-
-/// What all responses of a worker may hold together.
-#[derive(Debug)]
-pub(crate) struct Budget {
-    most: u64,
-    used: AtomicU64,
-    /// The warning that no temporary file can be written was logged.
-    warned: AtomicBool,
-}
-
-impl Budget {
-    pub fn new(most: u64) -> Self {
-        Self {
-            most,
-            used: AtomicU64::new(0),
-            warned: AtomicBool::new(false),
-        }
-    }
-
-    fn allows(&self, more: u64) -> bool {
-        self.used.load(Ordering::Relaxed).saturating_add(more) <= self.most
-    }
-
-    fn warn(&self, error: &io::Error) {
-        if !self.warned.swap(true, Ordering::Relaxed) {
-            log::warn!(
-                "could not write a temporary file for a response: {}: {error} (is the disk full? TMPDIR names another folder); \
-                 threads wait for slow clients instead",
-                std::env::temp_dir().display()
-            );
-        }
-    }
-}
 
 /// Where the next bytes can be put.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +67,7 @@ pub(crate) struct Spool {
     no_file: bool,
     /// The end of the response, which follows everything else and needs no room.
     last: Vec<u8>,
-    charged: u64,
+    share: Share,
 }
 
 impl Spool {
@@ -118,7 +85,7 @@ impl Spool {
             writing: false,
             no_file: false,
             last: Vec::new(),
-            charged: 0,
+            share: Share::default(),
         }
     }
 
@@ -241,19 +208,7 @@ impl Spool {
 
     fn charge(&mut self) {
         let charge = (self.memory.len() + self.outside) as u64 + self.extent;
-        let used = &self.budget.used;
-        if charge >= self.charged {
-            used.fetch_add(charge - self.charged, Ordering::Relaxed);
-        } else {
-            used.fetch_sub(self.charged - charge, Ordering::Relaxed);
-        }
-        self.charged = charge;
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.charged, Ordering::Relaxed);
+        self.share.set(&self.budget, charge);
     }
 }
 
@@ -339,7 +294,7 @@ mod tests {
             take(&mut spool, 60, &mut seen);
         }
         assert!(sent.iter().eq(seen.iter()));
-        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -91,6 +91,15 @@ impl Listener {
         mem::replace(&mut self.waited, waits) && waits
     }
 
+    /// A Unix socket that does not block says EAGAIN for ever when it was shut down, while epoll says that there is something to
+    /// accept.
+    fn is_shut_down(&self) -> bool {
+        let mut look = [PollFd::new(&self.socket, PollFlags::empty())];
+        !self.tcp
+            && poll(&mut look, Some(&Timespec::default())).is_ok_and(|n| n > 0)
+            && look[0].revents().contains(PollFlags::HUP)
+    }
+
     pub fn accept(&mut self) -> Accepted {
         loop {
             return match acceptfrom_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
@@ -103,8 +112,8 @@ impl Listener {
                     }
                     Accepted::Connection(socket, peer.and_then(address))
                 }
-                Err(Errno::AGAIN) => Accepted::Nobody,
-                Err(Errno::INVAL) => {
+                Err(Errno::AGAIN) if !self.is_shut_down() => Accepted::Nobody,
+                Err(Errno::INVAL | Errno::AGAIN) => {
                     self.over = true;
                     Accepted::Over
                 }
@@ -130,4 +139,34 @@ impl Listener {
 
 fn address(peer: SocketAddrAny) -> Option<SocketAddr> {
     peer.try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use rustix::net::{Shutdown, shutdown};
+
+    use super::*;
+
+    #[test]
+    fn a_listener_that_was_shut_down_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let unix: OwnedFd = UnixListener::bind(&path).unwrap().into();
+        let tcp: OwnedFd = TcpListener::bind("127.0.0.1:0").unwrap().into();
+        for socket in [unix, tcp] {
+            let mut listener = Listener::new(socket.try_clone().unwrap()).unwrap();
+            assert!(matches!(listener.accept(), Accepted::Nobody));
+            if !listener.tcp {
+                // Who had come before is still taken.
+                let _client = UnixStream::connect(&path).unwrap();
+                assert!(matches!(listener.accept(), Accepted::Connection(_, None)));
+                assert!(matches!(listener.accept(), Accepted::Nobody));
+            }
+            shutdown(&socket, Shutdown::Both).unwrap();
+            assert!(matches!(listener.accept(), Accepted::Over));
+        }
+    }
 }

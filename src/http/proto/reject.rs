@@ -9,6 +9,8 @@ pub struct Reject {
     pub status: u16,
     /// What is wrong, in words that the client may read.
     pub why: &'static str,
+    /// The key of the configuration whose value it exceeds.
+    pub(crate) raise: Option<&'static str>,
     /// The method was HEAD.
     pub(crate) head_only: bool,
 }
@@ -24,8 +26,22 @@ impl Reject {
         Self {
             status,
             why,
+            raise: None,
             head_only: false,
         }
+    }
+
+    /// The same, because of the value of this key.
+    pub(crate) const fn because_of(self, key: &'static str) -> Self {
+        Self {
+            raise: Some(key),
+            ..self
+        }
+    }
+
+    /// Whether the request is at fault, and not the server: also where the server does not know a version or coding.
+    pub(crate) fn is_of_client(self) -> bool {
+        self.status < 500 || matches!(self.status, 501 | 505)
     }
 
     /// The same, in answer to a request whose bytes begin like this.

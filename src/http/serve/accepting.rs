@@ -115,7 +115,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 continue;
             }
             for _ in 0..AT_ONCE {
-                if self.core.clients.len() >= self.core.limits.max_connections {
+                if !self.core.may_accept() {
                     return;
                 }
                 let Some(key) = self.core.accept_one(index) else {
@@ -136,7 +136,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         let share_until = self.core.after(SHARED_QUEUE);
         if !self.core.private && !self.core.observer.is_succeeded() {
             for index in 0..self.core.listeners.len() {
-                while self.core.clients.len() < self.core.limits.max_connections
+                while !self.core.is_full()
                     && let Some(key) = self.core.accept_one(index)
                 {
                     // The other workers empty the queue too: one after the other is served, to share them.
@@ -157,7 +157,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
 impl<O: Observer> Core<O> {
     fn may_accept(&self) -> bool {
-        self.pause == NEVER && self.clients.len() < self.limits.max_connections
+        self.pause == NEVER && (!self.is_full() || self.room.full_until == NEVER)
     }
 
     /// The listeners from which connections are taken.
@@ -170,6 +170,9 @@ impl<O: Observer> Core<O> {
     }
 
     fn accept_one(&mut self, index: usize) -> Option<u64> {
+        if self.is_full() && !(self.listeners.get(index)?.has_callers() && self.make_room()) {
+            return None;
+        }
         match self.listeners.get_mut(index)?.accept() {
             Accepted::Connection(socket, peer) => {
                 self.exhausted = false;
@@ -179,9 +182,13 @@ impl<O: Observer> Core<O> {
                     relayed: None,
                 };
                 let mut link = Link::new(socket, origin);
+                link.preamble = self.preamble(&origin);
                 link.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Client {
-                    connection: Box::new(Connection::new(self.limits.clone())),
+                    connection: Box::new(Connection::with_budget(
+                        self.limits.clone(),
+                        self.budget.clone(),
+                    )),
                     link: Box::new(link),
                 });
                 self.observer.connections(self.clients.len());
@@ -306,6 +313,7 @@ pub(super) mod tests {
             limits: Arc::new(Limits::default()),
             listeners: vec![listener.into()],
             private: false,
+            proxy_protocol: None,
             files: Files::default(),
             layers: Vec::new(),
             stop: vec![stop.into()],
@@ -364,5 +372,37 @@ pub(super) mod tests {
         server.event(key, rustix::event::epoll::EventFlags::IN);
         server.watch_listeners().unwrap();
         assert!(server.core.listeners[0].is_watched());
+    }
+
+    #[test]
+    fn a_connection_whose_request_is_in_the_socket_is_not_closed_to_make_room() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let (mut server, mut clients) = waiting(3, get);
+        Arc::make_mut(&mut server.core.limits).max_connections = 2;
+        server.accept(0, 2);
+        assert_eq!(server.core.clients.len(), 2);
+        clients[0].write_all(get).unwrap();
+        let keys = server.core.clients.keys();
+        for (n, &key) in keys.iter().enumerate() {
+            // The first has been idle for longest.
+            let link = &mut server.core.clients.get_mut(key).unwrap().link;
+            link.deadline -= 1_000_000_000 * (3 - n as u64);
+        }
+        server.accept(0, 1);
+        let left = server.core.clients.keys();
+        assert!(left.contains(&keys[0]) && !left.contains(&keys[1]));
+        assert_eq!((left.len(), server.core.queue.len()), (2, 1));
+    }
+
+    #[test]
+    fn at_the_limit_nobody_is_looked_for_all_the_time() {
+        let (mut server, _clients) = waiting(3, b"");
+        Arc::make_mut(&mut server.core.limits).max_connections = 2;
+        server.accept(0, 2);
+        server.accept(0, 1);
+        server.watch_listeners().unwrap();
+        assert_eq!(server.core.clients.len(), 2);
+        assert!(!server.core.listeners[0].is_watched());
+        assert!(server.core.room.full_until < server.core.now + 2_000_000_000);
     }
 }

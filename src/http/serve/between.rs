@@ -230,6 +230,7 @@ impl<O: Observer> Core<O> {
             Turn::Ready => {
                 client.link.deadline = NEVER;
                 if !mem::replace(&mut client.link.ready, true) {
+                    client.link.arrived = self.now;
                     self.ready.push_back(key);
                 }
                 self.clients.give_back(key, client);

@@ -46,11 +46,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
 
     fn submit(&mut self, key: u64, mut client: Client, body: Body, response: Response) -> Client {
         let core = &mut *self.core;
-        let began = client.link.began;
-        core.running.push_back((key, began));
-        match core.running.len() {
-            1 => core.observer.busy(began, 1, client.connection.request()),
-            threads => core.observer.threads(threads),
+        match self.engine.is_free() {
+            true => core.begins(key, &client),
+            false => core.waiting.push_back(key),
         }
         client.link.task = Task::Running;
         let (mut client, answer) = self
@@ -68,7 +66,12 @@ impl<O: Observer> Core<O> {
     /// A response to the request that is there, whose time begins.
     fn respond(&mut self, client: &mut Client) -> Response {
         let link = &mut client.link;
-        link.began = now();
+        let now = now();
+        // One that had to wait for this thread has come before.
+        if link.arrived <= link.began {
+            link.arrived = now;
+        }
+        link.began = now;
         link.silent_since = link.began;
         link.waiting = Phase::Done;
         link.body_since = NEVER;
@@ -94,15 +97,19 @@ impl<O: Observer> Core<O> {
     /// Answers a request for a static file; whether it was one.
     #[inline(always)]
     pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
-        if self.files.is_empty() || !self.files.is_meant(client.connection.request()) {
+        !self.files.is_empty() && self.find_file(client)
+    }
+
+    #[inline(never)]
+    fn find_file(&mut self, client: &mut Client) -> bool {
+        let Some(found) = self.files.find(client.connection.request(), self.now) else {
             return false;
-        }
+        };
         self.yielding = NEVER;
         let response = self.respond(client);
         // A request for a file has no use for its body.
         drop(client.connection.take_body());
-        let request = client.connection.request();
-        let (response, part) = self.files.answer(request, response);
+        let (response, part) = found.answer(client.connection.request(), response);
         let part = part.map(Box::new);
         self.take_answer(client, Answer { response, part });
         true
@@ -124,6 +131,7 @@ impl<O: Observer> Core<O> {
                 file: part.file,
                 offset: part.offset,
                 left: part.length,
+                then: part.then,
                 response,
             },
             None => Task::Ended(response),
@@ -174,7 +182,17 @@ impl<O: Observer> Core<O> {
         Some(client)
     }
 
-    /// A running request counts from `since` on; none when it is over.
+    /// A thread takes a request.
+    fn begins(&mut self, key: u64, client: &Client) {
+        let began = client.link.began;
+        self.running.push_back((key, began));
+        match self.running.len() {
+            1 => self.observer.busy(began, 1, client.connection.request()),
+            threads => self.observer.threads(threads),
+        }
+    }
+
+    /// A running request counts from `since` on; none when it is over. The thread goes on with the one that has waited longest.
     fn restart(&mut self, key: u64, since: Option<Instant>) {
         match since {
             Some(since) => {
@@ -182,7 +200,15 @@ impl<O: Observer> Core<O> {
                     entry.1 = since;
                 }
             }
-            None => self.running.retain(|(running, _)| *running != key),
+            None => {
+                self.running.retain(|(running, _)| *running != key);
+                if let Some(next) = self.waiting.pop_front()
+                    && let Some(client) = self.clients.get_mut(next)
+                {
+                    client.link.began = self.now;
+                    self.running.push_back((next, self.now));
+                }
+            }
         }
         self.note_running();
     }

@@ -1,5 +1,6 @@
 //! A connection with its socket and what is going on on it.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -7,13 +8,16 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use crate::exchange::Piece;
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
 use crate::message::spool::Next;
+use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
+use crate::serve::relayed::Preamble;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
@@ -27,9 +31,10 @@ pub(crate) enum Task {
     Left,
     /// A file is being sent.
     File {
-        file: File,
+        file: Arc<Own<File>>,
         offset: u64,
         left: u64,
+        then: VecDeque<Piece>,
         response: Response,
     },
     /// Everything was written.
@@ -71,6 +76,8 @@ impl Client {
 pub(crate) struct Link {
     pub transport: Transport,
     pub origin: Origin,
+    /// What has to come before the first request.
+    pub preamble: Option<Preamble>,
     pub task: Task,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
@@ -98,9 +105,11 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
-    /// When the running request was there.
+    /// When the latest request was there.
+    pub arrived: Instant,
+    /// When a thread took it.
     pub began: Instant,
-    /// The same of the last request in the access log.
+    /// When the last request in the access log was there.
     pub logged: Instant,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
@@ -127,6 +136,7 @@ impl Link {
         Self {
             transport: Transport::new(socket, origin.peer.is_some()),
             origin,
+            preamble: None,
             body_since: NEVER,
             body_bytes: 0,
             task: Task::None,
@@ -143,6 +153,7 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            arrived: 0,
             began: 0,
             logged: 0,
             queued: false,

@@ -14,23 +14,33 @@ use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, Eve
 use rustix::io::Errno;
 
 use super::between::Current;
+use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
+use super::refusals::Refusals;
+use super::relayed::TurnedAway;
+use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
 use crate::limits::Limits;
+use crate::message::budget::Budget;
 use crate::message::response::Response;
-use crate::message::spool::Budget;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
 use crate::serve::timers::{Instant, NEVER, Timers, now, until};
+
+const LATE_HEAD: Reject =
+    Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
+const LATE_BODY: Reject =
+    Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
 
 pub(crate) struct Core<O> {
     pub(super) epoll: Own,
@@ -40,6 +50,8 @@ pub(crate) struct Core<O> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) proxy_protocol: Option<TrustedProxies>,
+    pub(super) turned_away: TurnedAway,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -53,8 +65,10 @@ pub(crate) struct Core<O> {
     pub(super) ready: VecDeque<u64>,
     /// The request that this thread is in.
     pub(super) current: Option<Current>,
-    /// Requests on the pool's threads with their start.
+    /// Requests on threads with their start.
     pub(super) running: VecDeque<(u64, Instant)>,
+    /// Requests that the pool has and no thread has taken yet.
+    pub(super) waiting: VecDeque<u64>,
     /// The clock, read once a turn.
     pub(super) now: Instant,
     pub(super) buffer: Vec<u8>,
@@ -74,7 +88,10 @@ pub(crate) struct Core<O> {
     pub(super) stopping: bool,
     pub(super) draining: bool,
     pub(super) cork: Cork,
+    pub(super) complaints: Complaints,
+    pub(super) room: Room,
     pub(super) lingering: Lingering,
+    pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
 }
@@ -102,6 +119,8 @@ impl<O: Observer> Core<O> {
             files: config.files,
             listeners,
             private: config.private,
+            proxy_protocol: config.proxy_protocol,
+            turned_away: TurnedAway::default(),
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),
@@ -112,6 +131,7 @@ impl<O: Observer> Core<O> {
             ready: VecDeque::new(),
             current: None,
             running: VecDeque::new(),
+            waiting: VecDeque::new(),
             now: now(),
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
@@ -123,7 +143,10 @@ impl<O: Observer> Core<O> {
             stopping: false,
             draining: false,
             cork: Cork::default(),
+            complaints: Complaints::default(),
+            room: Room::default(),
             lingering: Lingering::default(),
+            refusals: Refusals::default(),
             found: Vec::new(),
         })
     }
@@ -229,17 +252,23 @@ impl<O: Observer> Core<O> {
         let reading = matches!(link.task, Task::None) && !link.has_output();
         match client.connection.phase() {
             // A request may have come in since the last look, and a connection must not be closed under it.
+            Phase::Idle if link.preamble.is_some() => {
+                let origin = link.origin;
+                self.turn_away(&origin, "no PROXY header came in time");
+            }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
                     client.connection.receive(&self.buffer[..n]);
                     return Some(client);
                 }
             }
-            Phase::Head | Phase::Body if reading => {
-                let late = Reject::with(408, "the request did not come in time");
-                client.connection.refused(late).answer(&mut link.out);
-                link.task = Task::Rejected;
-                self.note_refusal(&client, 408, false);
+            phase @ (Phase::Head | Phase::Body) if reading => {
+                let late = match phase {
+                    Phase::Head => LATE_HEAD,
+                    _ => LATE_BODY,
+                };
+                let late = client.connection.refused(late);
+                self.reject(&mut client, late);
                 return Some(client);
             }
             _ => {}

@@ -57,7 +57,7 @@ impl<O: Observer> Core<O> {
             self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.began
+            && client.link.logged < client.link.arrived
         {
             self.note_end(&mut client, response);
         }
@@ -116,8 +116,23 @@ impl<O: Observer> Core<O> {
                     file,
                     mut offset,
                     mut left,
+                    mut then,
                     mut response,
                 } => {
+                    if left == 0
+                        && let Some(piece) = then.pop_front()
+                    {
+                        response.write(&piece.text);
+                        link.finish(response.take_out());
+                        link.task = Task::File {
+                            file,
+                            offset: piece.offset,
+                            left: response.pass(piece.length),
+                            then,
+                            response,
+                        };
+                        continue;
+                    }
                     let sent = match left {
                         0 => Ok(0),
                         _ => {
@@ -141,6 +156,7 @@ impl<O: Observer> Core<O> {
                                 file,
                                 offset,
                                 left,
+                                then,
                                 response,
                             };
                             match other {
@@ -184,6 +200,9 @@ impl<O: Observer> Core<O> {
 
     /// Parses what was received, or else receives.
     fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+        if client.link.preamble.is_some() {
+            return self.read_preamble(key, client);
+        }
         let Client { connection, link } = client;
         match connection.advance() {
             Event::Wait if link.readable => {
@@ -219,13 +238,20 @@ impl<O: Observer> Core<O> {
                 None
             }
             Event::Reject(reject) => {
-                self.reject(client, reject, false);
+                if let Some(failure) = connection.take_failure() {
+                    self.complaints.body(&failure, reject.status, self.now);
+                }
+                self.reject(client, reject);
                 None
             }
             Event::Request => {
+                // It may be looked at again before a thread takes it.
+                if link.arrived <= link.began {
+                    link.arrived = self.now.max(link.began + 1);
+                }
                 if let Some(reject) = self.layers.request(connection, &link.origin) {
                     let reject = connection.refused(reject);
-                    self.reject(client, reject, true);
+                    self.reject(client, reject);
                     return None;
                 }
                 match self.answer_file(client) {
@@ -236,23 +262,18 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    /// Answers a request that is not served. `understood`: its head is whole and valid.
-    fn reject(&mut self, client: &mut Client, reject: Reject, understood: bool) {
-        let link = &mut client.link;
-        log::debug!(
-            "refused a request of {:?}: {} {}",
-            link.origin.peer,
-            reject.status,
-            reject.why
-        );
-        reject.answer(&mut link.out);
-        link.task = Task::Rejected;
-        self.note_refusal(client, reject.status, understood);
+    /// Answers a request that is not served.
+    pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
+        self.refusals.tell(self.now, client, reject);
+        reject.answer(&mut client.link.out);
+        client.link.task = Task::Rejected;
+        self.note_refusal(client, reject.status);
+        client.connection.abandon();
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
     fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
-        let microseconds = self.now.saturating_sub(client.link.began) / 1000;
+        let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
         client.link.backlog = None;
@@ -277,24 +298,32 @@ impl<O: Observer> Core<O> {
             return;
         }
         let link = &mut client.link;
-        link.logged = link.began;
+        link.logged = link.arrived;
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),
+            line: None,
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(link.began) / 1000,
+            microseconds: now().saturating_sub(link.arrived) / 1000,
+            waited: link.began.saturating_sub(link.arrived) / 1000,
         });
     }
 
     /// Tells layers of a request that was refused.
-    pub(super) fn note_refusal(&mut self, client: &Client, status: u16, understood: bool) {
+    fn note_refusal(&mut self, client: &Client, status: u16) {
+        let request = client.connection.understood();
         self.layers.ended(&Ended {
             origin: &client.link.origin,
-            request: understood.then(|| client.connection.request()),
+            request,
+            line: match request {
+                Some(_) => None,
+                None => Some(client.connection.line()),
+            },
             status,
             bytes: 0,
             microseconds: 0,
+            waited: 0,
         });
     }
 

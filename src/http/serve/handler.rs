@@ -25,7 +25,7 @@ pub trait Handler {
 pub trait Observer: Send + 'static {
     /// The number of open connections changed.
     fn connections(&mut self, number: usize);
-    /// Requests run: the oldest since `since` (CLOCK_MONOTONIC, nanoseconds), on `threads` threads.
+    /// Requests run, on `threads` threads: the oldest since `since` (CLOCK_MONOTONIC, nanoseconds), when a thread took it.
     fn busy(&mut self, since: u64, threads: usize, request: Request<'_>);
     /// The oldest request has handed something over, and counts as if it had begun at `since`: in the future while it waits for
     /// its client.

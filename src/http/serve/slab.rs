@@ -80,15 +80,17 @@ impl<T> Slab<T> {
         }
     }
 
+    /// All that are not lent, with their keys.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
+        let places = self.places.iter().enumerate();
+        places.filter_map(|(place, (tenant, value))| {
+            let value = value.as_ref()?;
+            Some((u64::from(*tenant) << 32 | place as u64, value))
+        })
+    }
+
     pub fn keys(&self) -> Vec<u64> {
-        let taken = self
-            .places
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, value))| value.is_some());
-        taken
-            .map(|(place, (tenant, _))| u64::from(*tenant) << 32 | place as u64)
-            .collect()
+        self.iter().map(|(key, _)| key).collect()
     }
 }
 

@@ -2,15 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use common::{Running, config, start};
-use preforkd_http::serve_inline;
 use preforkd_http::{Body, Exchange, Handler, Limits, Observer, Origin, Request, Sent};
+use preforkd_http::{pool, serve_inline, serve_pool};
 use rustix::event::{EventfdFlags, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Echoes the body; under /stream in pieces without a length.
 #[derive(Clone)]
@@ -132,7 +136,7 @@ fn a_rejected_client_reads_its_answer_though_it_goes_on_sending() {
 struct Latecomer {
     succeeded: bool,
     listener: TcpListener,
-    late: Arc<std::sync::Mutex<Option<TcpStream>>>,
+    late: Arc<Mutex<Option<TcpStream>>>,
 }
 
 impl Observer for Latecomer {
@@ -185,4 +189,136 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         }
     }
+}
+
+/// Answers when it is told to, and `/quick` at once.
+#[derive(Clone)]
+struct Gate(Arc<BTreeMap<&'static str, Mutex<Receiver<()>>>>);
+
+impl Handler for Gate {
+    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        wait()
+    }
+
+    fn call(
+        &mut self,
+        request: Request<'_>,
+        _: &Origin,
+        _: Body,
+        mut exchange: Exchange,
+    ) -> Exchange {
+        let path = std::str::from_utf8(request.path()).unwrap();
+        if let Some(gate) = self.0.get(path) {
+            gate.lock().unwrap().recv().unwrap();
+        }
+        exchange.begin(b"204 No Content").unwrap();
+        exchange.finish(Some(0));
+        exchange.end();
+        exchange
+    }
+}
+
+/// Notes the oldest request with its start, and how many there were.
+#[derive(Clone, Default)]
+struct Notes {
+    oldest: Arc<Mutex<Vec<(u64, String)>>>,
+    most: Arc<Mutex<usize>>,
+}
+
+impl Observer for Notes {
+    fn connections(&mut self, _: usize) {}
+    fn busy(&mut self, since: u64, threads: usize, request: Request<'_>) {
+        let path = String::from_utf8_lossy(request.path()).into_owned();
+        self.oldest.lock().unwrap().push((since, path));
+        self.threads(threads);
+    }
+    fn goes_on(&mut self, _: u64) {}
+    fn threads(&mut self, number: usize) {
+        let mut most = self.most.lock().unwrap();
+        *most = number.max(*most);
+    }
+    fn idle(&mut self) {}
+    fn answered(&mut self, _: u16, _: u64) {}
+    fn sent(&mut self, _: usize) {}
+    fn is_succeeded(&self) -> bool {
+        true
+    }
+    fn draining(&mut self) {}
+}
+
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+fn read_head(client: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
+fn a_request_that_waits_for_a_thread_does_not_run() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let config = config(
+        Limits::default(),
+        listener,
+        stop.as_fd().try_clone_to_owned().unwrap(),
+    );
+    let paths = ["/a", "/b", "/c", "/d"];
+    let (open, gates): (Vec<_>, Vec<_>) = paths.iter().map(|_| channel()).unzip();
+    let gates = paths.into_iter().zip(gates.into_iter().map(Mutex::new));
+    let (handler, notes) = (Gate(Arc::new(gates.collect())), Notes::default());
+    let (pool, seats) = pool(2).unwrap();
+    let threads: Vec<_> = seats
+        .into_iter()
+        .map(|seat| {
+            let mut handler = handler.clone();
+            thread::spawn(move || seat.run(&mut handler))
+        })
+        .collect();
+    let observer = notes.clone();
+    let server = thread::spawn(move || serve_pool(config, pool, observer).unwrap());
+
+    let kept = || {
+        let mut client = TcpStream::connect(address).unwrap();
+        client
+            .write_all(b"GET /quick HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 204 "));
+        client
+    };
+    let mut clients = paths.map(|path| (path, kept(), kept()));
+    for (path, client, bad) in &mut clients {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        // The loop refuses this itself, after it has seen what was there before.
+        bad.write_all(b"\0").unwrap();
+        assert!(read_head(bad).starts_with("HTTP/1.1 400 "));
+    }
+    let waited_until = now();
+    for ((_, client, _), open) in clients.iter_mut().zip(open) {
+        open.send(()).unwrap();
+        read_head(client);
+    }
+    rustix::io::write(&stop, &1u64.to_ne_bytes()).unwrap();
+    server.join().unwrap();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+
+    let oldest = notes.oldest.lock().unwrap();
+    let oldest: Vec<_> = oldest.iter().filter(|(_, path)| path != "/quick").collect();
+    for (since, path) in &oldest {
+        let waited = path == "/c" || path == "/d";
+        assert_eq!(*since >= waited_until, waited, "{path}: {oldest:?}");
+    }
+    assert!(oldest.iter().any(|(_, path)| path == "/c"), "{oldest:?}");
+    assert_eq!(*notes.most.lock().unwrap(), 2);
 }

@@ -19,7 +19,15 @@ const CONSEQUENCE: &str = "status, reload, scale, stop and reopen will not work"
 /// The reason, with the path.
 pub(super) fn write_pid_file(path: &Path) -> io::Result<PidFile> {
     PidFile::write(path).map_err(|error| {
-        let message = format!("cannot write the pid file {}: {error}", path.display());
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => " (create the folder first)",
+            io::ErrorKind::PermissionDenied => {
+                " (the user of the master needs permission to write to the folder, or configure another path)"
+            }
+            _ => "",
+        };
+        let shown = path.display();
+        let message = format!("cannot write the pid file {shown}: {error}{hint}");
         io::Error::new(error.kind(), message)
     })
 }

@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 27] = [
+const VALUES: [(&str, &str); 32] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -15,10 +15,15 @@ const VALUES: [(&str, &str); 27] = [
     ("app.NAME.stdout", "'out.log'"),
     ("app.NAME.stderr", "'error.log'"),
     ("app.NAME.access_log", "'access.log'"),
+    ("app.NAME.access_format", "'json'"),
     ("app.NAME.env", "{ A = 'b' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
+    ("app.NAME.static.folder", "'other'"),
+    ("app.NAME.static.headers", "{ A = 'b' }"),
+    ("app.NAME.static.index", "'start.html'"),
+    ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
@@ -45,7 +50,16 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
         "app.NAME.reload.check" => vec![("path", "'/'")],
+        "app.NAME.static" => vec![("folder", "'static'")],
         "app.NAME.listen" => vec![("address", "'unix:x'")],
+        _ => vec![],
+    }
+}
+
+/// A key that another one needs beside it.
+fn needed(key: &Key) -> Vec<(&'static str, String)> {
+    match key.path().as_str() {
+        "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
         _ => vec![],
     }
 }
@@ -76,6 +90,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     plan(&match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
+        "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
@@ -120,8 +135,10 @@ fn every_key_changes_the_plan() {
             continue;
         };
         // Without `max_requests` the jitter has no effect, but the worker gets it.
-        let without = with(key.table, kind(key), &[]);
-        let changed = with(key.table, kind(key), &[(key.name, value)]);
+        let mut added = needed(key);
+        let without = with(key.table, kind(key), &added);
+        added.push((key.name, value));
+        let changed = with(key.table, kind(key), &added);
         assert_ne!(changed, without, "{} changes nothing", key.path());
     }
 }
@@ -156,10 +173,13 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
             (Apps::Wsgi, "wsgi = 'a:b'"),
             (Apps::Command, "command = ['celery']"),
         ] {
-            let text = format!(
+            let mut text = format!(
                 "[app.w]\n{wanted}\nlisten = ['127.0.0.1:1']\n{} = {value}",
                 key.name
             );
+            for (name, value) in needed(key).iter().filter(|_| kind == key.apps) {
+                text += &format!("\n{name} = {value}");
+            }
             let refused = plan_as((0, 0), &text).err();
             assert_eq!(
                 refused.is_some(),
@@ -194,7 +214,9 @@ fn a_plan_survives_json() {
     )];
     for key in KEYS {
         if let Some(value) = other_value(key) {
-            plans.push(with(key.table, kind(key), &[(key.name, value)]));
+            let mut added = needed(key);
+            added.push((key.name, value));
+            plans.push(with(key.table, kind(key), &added));
         }
     }
     for plan in plans {

@@ -70,3 +70,13 @@ fn trusted_proxies_are_networks_addresses_or_unix() {
     );
     refused("trusted_proxies = '*'", "4:19: trusted_proxies: ");
 }
+
+#[test]
+fn somebody_must_be_allowed_to_send_a_proxy_header() {
+    refused(
+        "proxy_protocol = true",
+        "4:18: proxy_protocol: without `trusted_proxies` nobody could connect (add",
+    );
+    let lines = "proxy_protocol = true\ntrusted_proxies = ['unix']";
+    assert!(settings(lines).expect(lines).proxy_protocol);
+}

@@ -12,6 +12,8 @@ import threading
 import urllib.parse
 import wsgiref.validate
 
+from readers import READERS
+
 SEEN = []  # what happened, for /seen
 GATE = threading.Event()
 FORKED = []
@@ -60,6 +62,17 @@ def read(environ, start):
     data = environ["wsgi.input"].read()
     start("200 OK", TEXT)
     return [b"%d %s" % (len(data), data[:1000])]
+
+
+KEPT = []
+
+
+def keep(environ, start):
+    """Reads the input, and keeps it for ever."""
+    data = environ["wsgi.input"].read()
+    KEPT.append(environ["wsgi.input"])
+    start("200 OK", TEXT)
+    return [b"%d" % len(data)]
 
 
 def inputs(environ, start):
@@ -308,6 +321,12 @@ def file_like(environ, start):
             SEEN.append("closed file_like")
 
     return environ["wsgi.file_wrapper"](Like(b"like a file"), 4)
+
+
+def reader(environ, start):
+    start("200 OK", TEXT)
+    make, _ = READERS[environ["QUERY_STRING"]]
+    return environ["wsgi.file_wrapper"](make(), 4)
 
 
 def large(environ, start):

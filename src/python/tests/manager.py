@@ -20,7 +20,10 @@ F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL
 SETTINGS = {
     "hooks": None,
     "threads": 1,
+    "request_id": False,
+    "access_format": "combined",
     "trusted_proxies": [],
+    "proxy_protocol": False,
     "prefix": "",
     "static": {},
     "max_requests": None,

@@ -13,6 +13,7 @@ import test_fork
 import test_held
 import test_hooks
 import test_life
+import test_limits
 import test_output
 import test_proxies
 import test_signals
@@ -35,7 +36,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_fork, test_held, test_signals, test_children, test_output, test_start, test_hooks, test_streams, test_proxies))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_limits, test_fork, test_held, test_signals, test_children, test_output, test_start, test_hooks, test_streams, test_proxies))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 

@@ -14,6 +14,12 @@ from client import Client
 from manager import GUARD
 
 
+def mapping(path, **keys):
+    """A mapping of static files as the manager writes it."""
+    return {"path": path, "max_age": None, "immutable": False, "headers": {}, "index": "index.html", "fallthrough": False,
+            "precompressed": [], **keys}
+
+
 class Life(Case):
     def test_term_ends_an_idle_worker_with_its_exit_handlers(self):
         for settings in ({}, {"threads": 4}, {"preload": True}):
@@ -230,7 +236,7 @@ class Life(Case):
         with open(os.path.join(folder.name, "small.css"), "w") as file:
             file.write("body {}")
         for threads in (1, 4):
-            worker = self.worker(threads=threads, static={"/static/": folder.name})
+            worker = self.worker(threads=threads, static={"/static/": mapping(folder.name)})
             client = self.client(worker)
             response = client.ask("/static/large.bin")
             self.assertEqual((response.body == content, response["Content-Type"]), (True, "application/octet-stream"))
@@ -240,7 +246,29 @@ class Life(Case):
             self.assertEqual((response.body, response["Content-Type"]), (b"body {}", "text/css; charset=utf-8"))
             self.assertEqual(client.ask("/static/small.css", fields=[("If-None-Match", response["ETag"])]).status, "304 Not Modified")
             self.assertEqual(client.ask("/static/../apps.py").status[:3], "404")
+            for name, body in (("large.bin", content), ("small.css", b"body {}")):
+                last = len(body) - 1
+                response = client.ask(f"/static/{name}", fields=[("Range", f"bytes={last}-,0-2")])
+                boundary = response["Content-Type"].partition("boundary=")[2].encode()
+                parts = [part.partition(b"\r\n\r\n")[2] for part in response.body.split(b"\r\n--" + boundary)]
+                self.assertEqual((response.status, parts), ("206 Partial Content", [b"", body[last:], body[:3], b""]))
             self.assertEqual(client.ask("/several").body, b"one two")
+
+    def test_the_application_gets_what_falls_through(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        with open(os.path.join(folder.name, "index.html"), "w") as file:
+            file.write("index")
+        for threads in (1, 4):
+            worker = self.worker(threads=threads, static={"/": mapping(folder.name, fallthrough=True)})
+            client = self.client(worker)
+            for path, body in (("/", b"index"), ("/several", b"one two"), ("/index.html", b"index"), ("/several", b"one two")):
+                self.assertEqual(client.ask(path).body, body)
+
+    def test_a_folder_that_is_not_there_is_named(self):
+        log = self.failed_start(static={"/static/": mapping("/nothing/here")})
+        self.assertIn("could not enter a folder of static files as user ", log)
+        self.assertIn("/nothing/here: No such file or directory", log)
 
     def test_without_descriptors_the_worker_waits_and_recovers(self):
         worker = self.worker()

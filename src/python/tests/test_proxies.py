@@ -6,6 +6,7 @@ import socket
 
 from case import Case
 from client import Client
+from test_life import mapping
 
 
 class Prefix(Case):
@@ -30,7 +31,7 @@ class Prefix(Case):
 
     def test_static_files_have_the_path_of_the_url(self):
         here = str(pathlib.Path(__file__).parent)
-        worker = self.worker(prefix="/shop", static={"/shop/static/": here})
+        worker = self.worker(prefix="/shop", static={"/shop/static/": mapping(here)})
         client = self.client(worker)
         self.assertEqual(client.ask("/shop/static/run.py").status, "200 OK")
         self.assertEqual(json.loads(client.ask("/static/run.py").body)["PATH_INFO"], "/static/run.py")

@@ -10,6 +10,7 @@ import urllib.parse
 from client import Client, Closed
 from heads import REFUSED
 from manager import Worker
+from readers import READERS, expected
 
 OPTIONS = {}
 
@@ -407,6 +408,12 @@ class Wsgi:
         before = self.seen().count("closed file_like")
         self.assertEqual(self.get("/file_like").body, b"like a file")
         self.assertCloses("file_like", before)
+
+    def test_of_anything_that_can_be_read_what_read_gives_is_sent(self):
+        with self.client() as client:
+            for name in READERS:
+                with self.subTest(name):
+                    self.assertEqual(client.ask("/reader?" + name).body, expected(name))
 
     # errors
 

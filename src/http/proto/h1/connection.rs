@@ -1,9 +1,11 @@
 //! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::limits::Limits;
-use crate::message::body::{Arriving, Body};
+use crate::message::body::{Arriving, Body, Failure};
+use crate::message::budget::Budget;
 use crate::message::facts::Facts;
 use crate::message::request::Request;
 use crate::proto::bytes::token;
@@ -50,6 +52,7 @@ enum State {
 #[derive(Debug)]
 pub struct Connection {
     limits: Arc<Limits>,
+    budget: Arc<Budget>,
     state: State,
     /// Bytes received and not done with; those of the running request's head stay, as its parts point into them.
     input: Vec<u8>,
@@ -62,9 +65,13 @@ pub struct Connection {
     /// An empty line before the request line was skipped.
     skipped: bool,
     head: Head,
+    /// `head` is that of the request that is there or arriving.
+    understood: bool,
     arriving: Arriving,
     /// Length of the body that was taken.
     length: u64,
+    /// Why the body was not taken in.
+    failure: Option<Failure>,
     /// What layers have said of the request.
     facts: Option<Box<Facts>>,
     /// The layers have seen the request.
@@ -74,8 +81,15 @@ pub struct Connection {
 impl Connection {
     /// A connection on which nothing was received.
     pub fn new(limits: Arc<Limits>) -> Self {
+        let budget = Arc::new(Budget::new(limits.max_buffered));
+        Self::with_budget(limits, budget)
+    }
+
+    /// One whose bodies count against a budget that it shares with others.
+    pub(crate) fn with_budget(limits: Arc<Limits>, budget: Arc<Budget>) -> Self {
         Self {
             limits,
+            budget,
             state: State::Head,
             input: Vec::new(),
             start: 0,
@@ -83,8 +97,10 @@ impl Connection {
             line: 0,
             skipped: false,
             head: Head::default(),
+            understood: false,
             arriving: Arriving::default(),
             length: 0,
+            failure: None,
             facts: None,
             passed: false,
         }
@@ -98,7 +114,7 @@ impl Connection {
             State::Length(_) | State::Chunked(_) if self.scanned == self.input.len() => {
                 match self.body(bytes) {
                     Ok(taken) => self.input.extend_from_slice(&bytes[taken..]),
-                    Err(reject) => self.state = State::Rejected(reject),
+                    Err(reject) => self.reject(reject),
                 }
             }
             _ => {
@@ -119,7 +135,7 @@ impl Connection {
             match self.find_head() {
                 Ok(true) => {}
                 Ok(false) => return Event::Wait,
-                Err(reject) => self.state = State::Rejected(reject),
+                Err(reject) => self.reject(reject),
             }
             if self.head.expect
                 && self.scanned == self.input.len()
@@ -138,7 +154,7 @@ impl Connection {
             match taken {
                 // What follows the body moves up to the head's end.
                 Ok(taken) => drop(self.input.drain(self.scanned..self.scanned + taken)),
-                Err(reject) => self.state = State::Rejected(reject),
+                Err(reject) => self.reject(reject),
             }
         }
         match self.state {
@@ -188,9 +204,41 @@ impl Connection {
         std::mem::take(&mut self.arriving).finish()
     }
 
+    /// The request that is there or arriving, if its head has come whole and is valid.
+    pub(crate) fn understood(&self) -> Option<Request<'_>> {
+        self.understood.then(|| self.request())
+    }
+
+    /// What has come of the line of the request that is there or arriving, as it came; a long one is cut.
+    pub(crate) fn line(&self) -> &[u8] {
+        let input = &self.input[self.start..];
+        let input = &input[..input.len().min(LINE)];
+        let end = memchr::memchr2(b'\r', b'\n', input);
+        &input[..end.unwrap_or(input.len())]
+    }
+
+    /// Lets go of what was received: the request is refused, and everybody who wants to know of it does.
+    pub(crate) fn abandon(&mut self) {
+        self.understood = false;
+        self.arriving = Arriving::default();
+        self.input = Vec::new();
+        (self.start, self.scanned, self.line) = (0, 0, 0);
+    }
+
     /// A refusal of the request that is there or arriving.
     pub(crate) fn refused(&self, reject: Reject) -> Reject {
         reject.to(&self.input[self.start..])
+    }
+
+    /// Why the body was not taken in, once, if the request was rejected for that.
+    pub(crate) fn take_failure(&mut self) -> Option<Failure> {
+        self.failure.take()
+    }
+
+    fn reject(&mut self, reject: Reject) {
+        self.state = State::Rejected(reject);
+        // What has arrived is of no use, and the connection may live on for a while.
+        self.arriving = Arriving::default();
     }
 
     /// Whether the client wants to keep the connection after this request.
@@ -249,9 +297,11 @@ impl Connection {
                 return match most - self.start < self.limits.max_head {
                     true => Ok(false),
                     false if self.line == self.start => {
-                        Err(Reject::with(414, "request line too long"))
+                        Err(Reject::with(414, "request line too long").because_of("max_head"))
                     }
-                    false => Err(Reject::with(431, "request head too large")),
+                    false => {
+                        Err(Reject::with(431, "request head too large").because_of("max_head"))
+                    }
                 };
             };
             let end = self.scanned + n;
@@ -265,6 +315,7 @@ impl Connection {
             if empty && line > self.start {
                 self.head
                     .parse(&self.input[self.start..self.scanned], &self.limits)?;
+                self.understood = true;
                 self.state = self.begin_body()?;
                 return Ok(true);
             }
@@ -279,11 +330,13 @@ impl Connection {
     fn begin_body(&mut self) -> Result<State, Reject> {
         match self.head.framing {
             Framing::None | Framing::Length(0) => Ok(State::Request),
-            Framing::Length(length) if length > self.limits.max_body => Err(TOO_LARGE),
+            Framing::Length(length) if length > most_body(&self.limits, &self.budget) => {
+                Err(TOO_LARGE)
+            }
             Framing::Length(length) => {
-                self.arriving
-                    .expect(length, self.limits.body_in_memory)
-                    .map_err(|error| storage(&error))?;
+                let in_memory = self.limits.body_in_memory;
+                let expected = self.arriving.expect(length, in_memory, &self.budget);
+                expected.map_err(|failure| refusal(&mut self.failure, failure))?;
                 Ok(State::Length(length))
             }
             Framing::Chunked => Ok(State::Chunked(Decoder::new())),
@@ -292,14 +345,15 @@ impl Connection {
 
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let (arriving, limits) = (&mut self.arriving, &self.limits);
+        let most = most_body(&self.limits, &self.budget);
+        let (arriving, failure) = (&mut self.arriving, &mut self.failure);
         let mut store = |data: &[u8]| {
-            if arriving.length() + data.len() as u64 > limits.max_body {
+            if arriving.length() + data.len() as u64 > most {
                 return Err(TOO_LARGE);
             }
             arriving
-                .append(data, limits.body_in_memory)
-                .map_err(|error| storage(&error))
+                .append(data, self.limits.body_in_memory, &self.budget)
+                .map_err(|why| refusal(failure, why))
         };
         let (taken, done) = match &mut self.state {
             State::Length(left) => {
@@ -312,8 +366,7 @@ impl Connection {
             }
             State::Chunked(decoder) => {
                 let taken = decoder.decode(bytes, store)?;
-                if self.arriving.length().saturating_add(decoder.announced()) > self.limits.max_body
-                {
+                if self.arriving.length().saturating_add(decoder.announced()) > most {
                     return Err(TOO_LARGE);
                 }
                 (taken, decoder.done())
@@ -327,15 +380,31 @@ impl Connection {
     }
 }
 
-const TOO_LARGE: Reject = Reject::with(413, "request body too large");
+const TOO_LARGE: Reject = Reject::with(413, "request body too large").because_of("max_body");
+/// The most bytes of a request line that are shown to anybody.
+const LINE: usize = 4 * 1024;
 /// Bytes of an input buffer that an idle connection may keep.
 const KEPT_INPUT: usize = 4 * 1024;
 
-fn storage(error: &std::io::Error) -> Reject {
-    let folder = std::env::temp_dir();
-    let folder = folder.display();
-    log::error!(
-        "could not store a request body in a temporary file in {folder}: {error} (see that the folder is writable and has room, or name another one in TMPDIR); answering 500"
-    );
-    Reject::with(500, "the request body could not be stored")
+/// A body that is larger than all that may be held would never find room.
+fn most_body(limits: &Limits, budget: &Budget) -> u64 {
+    limits.max_body.min(budget.most())
+}
+
+/// The answer to a body that is not taken in, which is kept in `place`.
+fn refusal(place: &mut Option<Failure>, failure: Failure) -> Reject {
+    let reject = match &failure {
+        Failure::NoRoom => Reject::with(503, "too much is being received; try again later"),
+        // What others have filled they may empty.
+        Failure::File(error) if is_transient(error.kind()) => {
+            Reject::with(503, "the request body cannot be stored; try again later")
+        }
+        Failure::File(_) => Reject::with(500, "the request body could not be stored"),
+    };
+    *place = Some(failure);
+    reject
+}
+
+fn is_transient(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }

@@ -192,7 +192,9 @@ fn transfer_coding(value: &[u8]) -> Result<Framing, Reject> {
 
 fn reason(error: httparse::Error, bytes: &[u8]) -> Reject {
     match error {
-        httparse::Error::TooManyHeaders => Reject::with(431, "too many header fields"),
+        httparse::Error::TooManyHeaders => {
+            Reject::with(431, "too many header fields").because_of("max_headers")
+        }
         httparse::Error::Version if other_version(bytes) => {
             Reject::with(505, "only HTTP/1.0 and HTTP/1.1 are spoken here")
         }

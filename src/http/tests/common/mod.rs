@@ -36,6 +36,7 @@ pub fn config(limits: Limits, listener: TcpListener, stop: OwnedFd) -> Config {
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        proxy_protocol: None,
         layers: Vec::new(),
         stop: vec![stop],
         signals: None,
@@ -65,13 +66,21 @@ pub fn start_with<H: Handler + Clone + Send + 'static>(
     handler: H,
     layers: Vec<Arc<dyn Layer>>,
 ) -> Running {
+    start_as(threads, limits, handler, |config| config.layers = layers)
+}
+
+/// The same, with a configuration that is changed first.
+pub fn start_as<H: Handler + Clone + Send + 'static>(
+    threads: usize,
+    limits: Limits,
+    handler: H,
+    change: impl FnOnce(&mut Config),
+) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let config = Config {
-        layers,
-        ..config(limits, listener, stop.as_fd().try_clone_to_owned().unwrap())
-    };
+    let mut config = config(limits, listener, stop.as_fd().try_clone_to_owned().unwrap());
+    change(&mut config);
     let thread = thread::spawn(move || {
         let mut handler = handler;
         if threads == 0 {

@@ -1,4 +1,4 @@
-//! `prefix`: the path below which an application is served.
+//! Keys about the proxies in front of an app.
 
 use super::Draft;
 use crate::config::Place;
@@ -7,6 +7,17 @@ use crate::config::Place;
 const VARIABLE: &str = "SCRIPT_NAME";
 
 impl Draft<'_> {
+    /// Whether connections begin with a PROXY header. Somebody must be allowed to send one.
+    pub(super) fn proxy_protocol(&self) -> Result<bool, Place> {
+        let written = &self.written.proxy_protocol;
+        match **written && self.written.trusted_proxies.is_empty() {
+            true => Err(written.wrong(
+                "proxy_protocol: without `trusted_proxies` nobody could connect (add the addresses of the proxies, for example trusted_proxies = [\"10.0.0.0/8\"], or \"unix\" for a Unix socket)",
+            )),
+            false => Ok(**written),
+        }
+    }
+
     /// The prefix, empty for none: the key, or the variable in `env`.
     pub(super) fn prefix(&self) -> Result<String, Place> {
         let variable = self.written.env.iter();

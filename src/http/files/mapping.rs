@@ -1,0 +1,226 @@
+//! A prefix of the path, and what is served below it.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::encoding::Coding;
+use super::kinds::{self, Kind};
+use super::lookup::{Miss, Root, single};
+use crate::proto::h1::target::percent_decode;
+use crate::serve::timers::Instant;
+
+/// How the files below a prefix are served.
+#[derive(Debug, Clone, Default)]
+pub struct Mapping {
+    /// The prefix of the path; it begins with a slash. With a slash at the end it stands for a folder, without for one file.
+    pub prefix: String,
+    /// The folder or the file.
+    pub path: PathBuf,
+    /// How long a client may use its copy without asking.
+    pub max_age: Option<Duration>,
+    /// Whether a file never changes under its name (RFC 8246).
+    pub immutable: bool,
+    /// More fields of responses with a file.
+    pub headers: Vec<(String, String)>,
+    /// The file that is served for a folder.
+    pub index: Option<String>,
+    /// Whether the handler answers where there is no file.
+    pub fallthrough: bool,
+    /// The encodings that may lie beside a file, what is preferred first.
+    pub precompressed: Vec<Coding>,
+}
+
+/// A mapping whose folder is open.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    /// Decoded.
+    pub prefix: Vec<u8>,
+    pub index: Option<Vec<u8>>,
+    pub fallthrough: bool,
+    pub precompressed: Vec<Coding>,
+    pub fields: Arc<Fields>,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    Folder(Root),
+    File(PathBuf),
+}
+
+/// What is the same in all responses of a mapping.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Fields {
+    pub cache_control: Option<String>,
+    /// What a response with a variant varies by.
+    pub vary_encoded: String,
+    /// What any other one varies by.
+    pub vary: Option<String>,
+    /// Instead of the type that follows from the name.
+    pub content_type: Option<String>,
+    pub others: Vec<(String, String)>,
+}
+
+impl Mapped {
+    /// # Errors
+    /// The folder cannot be opened, or the prefix is none; the path or prefix is in the message. A single file may be missing.
+    pub fn open(mapping: Mapping) -> io::Result<Self> {
+        let mut prefix = Vec::new();
+        percent_decode(mapping.prefix.as_bytes(), &mut prefix);
+        if prefix.first() != Some(&b'/') {
+            return Err(io::Error::other(format!(
+                "the prefix {:?} of static files must begin with a slash",
+                mapping.prefix
+            )));
+        }
+        let target = match prefix.last() {
+            Some(b'/') => Target::Folder(Root::open(&mapping.path)?),
+            _ => Target::File(mapping.path.clone()),
+        };
+        Ok(Self {
+            prefix,
+            fields: Arc::new(Fields::new(&mapping)),
+            index: mapping.index.map(String::into_bytes),
+            fallthrough: mapping.fallthrough,
+            precompressed: mapping.precompressed,
+            target,
+        })
+    }
+
+    /// Whether it stands for one file.
+    pub fn is_single(&self) -> bool {
+        matches!(self.target, Target::File(_))
+    }
+
+    /// Follows the way to the folder again if that is due.
+    pub fn look(&mut self, now: Instant) {
+        if let Target::Folder(root) = &mut self.target {
+            root.look(now);
+        }
+    }
+
+    /// What the name says about the file.
+    pub fn kind(&self, name: &[u8]) -> Kind {
+        match &self.target {
+            Target::Folder(_) => kinds::of(name),
+            Target::File(path) => kinds::of(path.as_os_str().as_bytes()),
+        }
+    }
+
+    /// Opens the file of this name, or with this ending more.
+    pub fn file(&self, name: &[u8], ending: &str) -> Result<(File, Metadata), Miss> {
+        match &self.target {
+            Target::Folder(root) if ending.is_empty() => root.file(name),
+            Target::Folder(root) => root.file(&[name, ending.as_bytes()].concat()),
+            Target::File(path) => single(&with_ending(path, ending)),
+        }
+    }
+
+    /// Where that is, for the log.
+    pub fn path_of(&self, name: &[u8], ending: &str) -> PathBuf {
+        match &self.target {
+            Target::Folder(root) => with_ending(&root.path_of(name), ending),
+            Target::File(path) => with_ending(path, ending),
+        }
+    }
+}
+
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+impl Fields {
+    fn new(mapping: &Mapping) -> Self {
+        let mut fields = Self {
+            cache_control: cache_control(mapping.max_age, mapping.immutable),
+            ..Self::default()
+        };
+        for (name, value) in &mapping.headers {
+            let place = match name.to_ascii_lowercase().as_str() {
+                "vary" => &mut fields.vary,
+                "content-type" => &mut fields.content_type,
+                "cache-control" => &mut fields.cache_control,
+                _ => {
+                    fields.others.push((name.clone(), value.clone()));
+                    continue;
+                }
+            };
+            *place = Some(value.clone());
+        }
+        fields.vary_encoded = match &fields.vary {
+            Some(vary) if vary.trim() == "*" => vary.clone(),
+            Some(vary) if names(vary, "accept-encoding") => vary.clone(),
+            Some(vary) => format!("Accept-Encoding, {vary}"),
+            None => "Accept-Encoding".into(),
+        };
+        fields
+    }
+}
+
+fn names(list: &str, name: &str) -> bool {
+    list.split(',')
+        .any(|element| element.trim().eq_ignore_ascii_case(name))
+}
+
+fn cache_control(max_age: Option<Duration>, immutable: bool) -> Option<String> {
+    let max_age = max_age.map(|age| format!("max-age={}", age.as_secs()));
+    match (max_age, immutable) {
+        (Some(max_age), true) => Some(format!("{max_age}, immutable")),
+        (None, true) => Some("immutable".into()),
+        (max_age, false) => max_age,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(max_age: Option<u64>, immutable: bool, headers: &[(&str, &str)]) -> Fields {
+        let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Fields::new(&Mapping {
+            max_age: max_age.map(Duration::from_secs),
+            immutable,
+            headers: headers.iter().map(own).collect(),
+            ..Mapping::default()
+        })
+    }
+
+    #[test]
+    fn caching_is_told_in_one_field() {
+        for (max_age, immutable, told) in [
+            (None, false, None),
+            (Some(60), false, Some("max-age=60")),
+            (Some(31_557_600), true, Some("max-age=31557600, immutable")),
+            (None, true, Some("immutable")),
+        ] {
+            assert_eq!(
+                fields(max_age, immutable, &[]).cache_control.as_deref(),
+                told
+            );
+        }
+        let own = fields(None, false, &[("cache-control", "no-cache")]);
+        assert_eq!(own.cache_control.as_deref(), Some("no-cache"));
+    }
+
+    #[test]
+    fn what_a_response_varies_by_stands_in_one_field() {
+        for (own, vary) in [
+            (None, "Accept-Encoding"),
+            (Some("Origin"), "Accept-Encoding, Origin"),
+            (Some("Origin, accept-encoding"), "Origin, accept-encoding"),
+            (Some("*"), "*"),
+        ] {
+            let headers: Vec<_> = own.iter().map(|&value| ("Vary", value)).collect();
+            let fields = fields(None, false, &headers);
+            assert_eq!(fields.vary_encoded, vary);
+            assert_eq!(fields.vary.as_deref(), own);
+            assert!(fields.others.is_empty());
+        }
+    }
+}

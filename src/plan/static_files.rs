@@ -1,0 +1,191 @@
+//! `static`: folders and files that workers serve themselves.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use preforkd_worker::settings::Mapping;
+use toml::Spanned;
+
+use super::{Draft, Launch, normal};
+use crate::config::{Mapping as Written, Place};
+
+/// Fields that the server sets itself: they follow from the file, the request or the connection.
+const OWN: [&str; 16] = [
+    "accept-ranges",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "date",
+    "etag",
+    "keep-alive",
+    "last-modified",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "location",
+];
+
+impl Draft<'_> {
+    /// The mappings, by prefix.
+    pub(super) fn static_files(
+        &self,
+        launch: &Launch,
+        warnings: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, Mapping>, Place> {
+        let mut mappings = BTreeMap::new();
+        for (prefix, entry) in &*self.written.static_files {
+            let written = &entry.get_ref().0;
+            let wrong = |message: String| Place::at(entry.span(), format!("static: {message}"));
+            let path = self.mapped_path(prefix, written).map_err(wrong)?;
+            let is_folder = prefix.ends_with('/');
+            let index = match written.index.as_str() {
+                "" => None,
+                name if name.contains('/') || name.starts_with('.') => {
+                    return Err(written.index.wrong(format!(
+                        "static: `index` must be the name of a file, not {name:?} (write for example \"index.html\")"
+                    )));
+                }
+                name => Some(name.to_owned()),
+            };
+            let fallthrough = match &written.fallthrough {
+                Some(fallthrough) => **fallthrough,
+                None => prefix == "/",
+            };
+            if prefix == "/" && !fallthrough {
+                warnings.push(
+                    "static: the application is never called: the prefix \"/\" with `fallthrough = false` takes all requests (remove `fallthrough`, or use another prefix)"
+                        .into(),
+                );
+            }
+            let folder = match is_folder {
+                true => Some(path.as_path()),
+                false => path.parent(),
+            };
+            let closed = folder.and_then(|path| self.host.closed_to(path, launch.user.as_ref()));
+            if let Some(closed) = closed {
+                let user = match &self.written.user {
+                    Some(user) => format!("user {}", user.0),
+                    None => "the user of the workers".into(),
+                };
+                warnings.push(format!(
+                    "static: {user} may not enter {}, so {} cannot be served: Permission denied (give that user the permission to enter it)",
+                    closed.display(),
+                    path.display()
+                ));
+            }
+            let mapping = Mapping {
+                path,
+                max_age: written.max_age.as_ref().map(|age| age.0.as_secs()),
+                immutable: *written.immutable,
+                headers: headers(written)?,
+                index: index.filter(|_| is_folder),
+                fallthrough,
+                precompressed: written.precompressed.0.clone(),
+            };
+            mappings.insert(prefix.clone(), mapping);
+        }
+        Ok(mappings)
+    }
+
+    /// The folder or file that is there, and fits its prefix.
+    fn mapped_path(&self, prefix: &str, written: &Written) -> Result<PathBuf, String> {
+        let path = normal(&self.folder.join(written.folder.as_path()));
+        if !prefix.starts_with('/') {
+            return Err(format!("the prefix {prefix:?} must begin with \"/\""));
+        }
+        let strange = |part: &str| matches!(part, "" | "." | "..");
+        let inner = prefix.strip_suffix('/').unwrap_or(prefix);
+        if !inner.is_empty() && inner.split('/').skip(1).any(strange) {
+            return Err(format!(
+                "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
+            ));
+        }
+        let shown = path.display();
+        match (
+            prefix.ends_with('/'),
+            self.host.is_folder(&path),
+            self.host.is_file(&path),
+        ) {
+            (true, true, _) | (false, _, true) => Ok(path),
+            (true, _, true) => Err(format!(
+                "{shown} is a file, and the prefix {prefix:?} stands for a folder (write {:?})",
+                prefix.trim_end_matches('/')
+            )),
+            (true, ..) => Err(format!(
+                "there is no folder {shown} (create it first; for Django, run manage.py collectstatic)"
+            )),
+            (false, true, _) => Err(format!(
+                "the prefix {prefix:?} stands for one file, and {shown} is a folder (write \"{prefix}/\")"
+            )),
+            (false, ..) => Err(format!(
+                "there is no file {shown} (create it first, or end the prefix with \"/\" for a folder)"
+            )),
+        }
+    }
+}
+
+/// The fields to add, if they can be sent.
+fn headers(written: &Written) -> Result<BTreeMap<String, String>, Place> {
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for (name, value) in &*written.headers {
+        check(name, value, written)?;
+        if headers
+            .keys()
+            .any(|other| other.eq_ignore_ascii_case(name.get_ref()))
+        {
+            return Err(Place::at(
+                name.span(),
+                format!(
+                    "static: the header {} is there twice (remove one)",
+                    name.get_ref()
+                ),
+            ));
+        }
+        headers.insert(name.get_ref().clone(), value.get_ref().clone());
+    }
+    Ok(headers)
+}
+
+fn check(name: &Spanned<String>, value: &Spanned<String>, written: &Written) -> Result<(), Place> {
+    let (span, name) = (name.span(), name.get_ref());
+    let wrong = |message: String| Err(Place::at(span.clone(), format!("static: {message}")));
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    if name.is_empty() || !name.bytes().all(is_token) {
+        return wrong(format!(
+            "{name:?} is not a name of a header (use letters, digits and -)"
+        ));
+    }
+    let lower = name.to_ascii_lowercase();
+    if OWN.contains(&lower.as_str()) {
+        return wrong(format!(
+            "the server sets the header {name} itself (remove it)"
+        ));
+    }
+    if lower == "cache-control" && (written.max_age.is_some() || *written.immutable) {
+        return wrong(
+            "`max_age` and `immutable` set the header Cache-Control (remove it, or them)".into(),
+        );
+    }
+    let text = value.get_ref();
+    if text.bytes().any(|b| (b < b' ' && b != b'\t') || b == 0x7f) {
+        return Err(Place::at(
+            value.span(),
+            format!(
+                "static: the value of the header {name} must not contain control characters, as {text:?} does"
+            ),
+        ));
+    }
+    if text.trim() != text {
+        return Err(Place::at(
+            value.span(),
+            format!(
+                "static: the value of the header {name} must not begin or end with a space, as {text:?} does"
+            ),
+        ));
+    }
+    Ok(())
+}
