@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, Backlog, getsockopt, sockopt};
@@ -30,6 +30,7 @@ pub struct Control {
 pub struct Listening {
     listener: UnixListener,
     file: SocketFile,
+    path: PathBuf,
     rights: Rights,
 }
 
@@ -86,6 +87,7 @@ impl Control {
         let listening = Listening {
             listener,
             file,
+            path: path.to_owned(),
             rights,
         };
         Ok(self.listening.replace(listening))
@@ -114,6 +116,12 @@ impl Control {
         listening.file.change(listening.rights, rights)?;
         listening.rights = rights;
         Ok(())
+    }
+
+    /// The path at which it listens.
+    pub fn path(&self) -> Option<&Path> {
+        let listening = self.listening.as_ref();
+        listening.map(|listening| listening.path.as_path())
     }
 
     /// The descriptor to poll.

@@ -16,6 +16,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use super::world::{Exit, Notice, Source, Start, Target, World};
 use crate::config::Address;
+use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
@@ -54,6 +55,8 @@ pub(super) struct System {
     signals: Signals,
     init: Init,
     control: Control,
+    /// By which commands find the control socket; `None` if there was no descriptor for it.
+    beacon: Option<Beacon>,
     listeners: Listeners,
     log_files: LogFiles,
     notify: Notify,
@@ -95,7 +98,6 @@ impl System {
         });
         // A worker that its template has forked twice becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
-        let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
@@ -105,6 +107,7 @@ impl System {
             signals,
             init,
             control: Control::default(),
+            beacon: Beacon::new().ok(),
             listeners,
             log_files: LogFiles::default(),
             notify: Notify::new()?,
@@ -117,12 +120,14 @@ impl System {
             tails: HashMap::new(),
             errors: io::stderr(),
             oom_kills: OomKills::from_now(),
-            pid_file: pid_file.transpose()?,
+            pid_file: None,
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
         system.keep_control(plan);
+        let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
+        system.pid_file = pid_file.transpose()?;
         Ok(system)
     }
 

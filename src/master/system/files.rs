@@ -35,6 +35,19 @@ pub(super) fn write_pid_file(path: &Path) -> io::Result<PidFile> {
 impl System {
     /// Listens for commands where the plan says, also if the file of the socket was removed or replaced.
     pub(super) fn keep_control(&mut self, plan: &Plan) {
+        self.listen_for_commands(plan);
+        let shown = self
+            .beacon
+            .as_ref()
+            .map(|beacon| beacon.show(self.control.path()));
+        if let Some(Err(error)) = shown {
+            warn!(
+                "cannot tell where the control socket is: {error}; commands search for it by the configuration only"
+            );
+        }
+    }
+
+    fn listen_for_commands(&mut self, plan: &Plan) {
         let (mode, group) = (plan.control_mode, plan.control_group);
         let before = self.control.fd();
         let Some(path) = &plan.control else {
