@@ -7,11 +7,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use preforkd_worker::title::{self, Room};
 
@@ -318,7 +321,10 @@ impl Log {
                 self.lost
             );
             match output {
-                Output::File(file) => file.write_all(told.as_bytes())?,
+                Output::File(file) => {
+                    let mut told = told.as_bytes();
+                    write_to(file, &mut told, &mut self.unfinished)?;
+                }
                 Output::Syslog(sender) => sender.write(&mut told.as_bytes())?,
             }
             self.lost = 0;
@@ -327,18 +333,33 @@ impl Log {
             Output::File(file) => file,
             Output::Syslog(sender) => return sender.write(rest),
         };
-        while !rest.is_empty() {
-            match file.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => {
-                    self.unfinished = rest[n - 1] != b'\n';
-                    *rest = &rest[n..];
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        write_to(file, rest, &mut self.unfinished)
+    }
+}
+
+/// Writes `rest`, and removes from it what was written. `unfinished`: whether the file ends in an incomplete line then.
+fn write_to(file: &mut File, rest: &mut &[u8], unfinished: &mut bool) -> io::Result<()> {
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                *unfinished = rest[n - 1] != b'\n';
+                *rest = &rest[n..];
             }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => wait_for_room(file)?,
+            Err(error) => return Err(error),
         }
-        Ok(())
+    }
+    Ok(())
+}
+
+/// Waits until a stream takes more that another process has made non-blocking: a socket as standard output is shared with it.
+fn wait_for_room(file: &File) -> io::Result<()> {
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLOUT)];
+    match poll(&mut fds, PollTimeout::NONE) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -350,10 +371,10 @@ fn print(message: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
     use std::path::Path;
 
-    use nix::fcntl::OFlag;
+    use nix::fcntl::SealFlag;
+    use nix::sys::memfd::{MFdFlags, memfd_create};
 
     use super::*;
 
@@ -404,15 +425,17 @@ mod tests {
 
     #[test]
     fn lines_that_were_written_are_not_counted() {
-        let (file, theirs) = io::pipe().expect("a pipe");
-        let room = fcntl(&theirs, FcntlArg::F_GETPIPE_SZ).expect("a pipe") as usize;
-        fcntl(&theirs, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+        // A file of two pages that cannot grow.
+        let file = memfd_create("full", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
+        let file = File::from(file);
+        let room = 2 * 4096;
+        file.set_len(room).expect("memory");
+        fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).expect("a seal");
         let mut log = Log::new(LogTarget::File("/dev/null".into()));
-        log.output = Some(Output::File(OwnedFd::from(theirs).into()));
+        log.output = Some(Output::File(file));
         let line = [&[b'x'; 63][..], b"\n"].concat();
-        log.write(&line.repeat(room / line.len() + 3));
+        log.write(&line.repeat(room as usize / line.len() + 3));
         assert_eq!((log.lost, log.unfinished), (3, false));
-        drop(file);
     }
 
     #[test]

@@ -5,13 +5,14 @@ mod common;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Run, app};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
@@ -226,6 +227,32 @@ fn standard_output_can_be_a_socket() {
     let mut text = String::new();
     ours.read_to_string(&mut text).expect("it ends");
     assert_eq!(text, "one\ntwo");
+    assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn standard_output_that_another_process_has_made_non_blocking_loses_nothing() {
+    let (mut ours, theirs) = UnixStream::pair().expect("sockets");
+    theirs.set_nonblocking(true).expect("a socket");
+    let shared = theirs.try_clone().expect("a descriptor");
+    let (mut writer, mut input) = write_log("-", OwnedFd::from(theirs));
+    let line = [&[b'x'; 99][..], b"\n"].concat();
+    // More than the socket holds.
+    let text = line.repeat(50_000);
+    let sent = text.clone();
+    let sender = std::thread::spawn(move || input.write_all(&sent).expect("it is read"));
+    let has_room = || {
+        let mut fds = [PollFd::new(shared.as_fd(), PollFlags::POLLOUT)];
+        poll(&mut fds, PollTimeout::ZERO).expect("a socket") > 0
+    };
+    while has_room() {
+        std::thread::yield_now();
+    }
+    drop(shared);
+    let mut read = Vec::new();
+    ours.read_to_end(&mut read).expect("it ends");
+    sender.join().expect("no panic");
+    assert!(read == text, "{} of {} bytes", read.len(), text.len());
     assert!(writer.wait().expect("it ends").success());
 }
 

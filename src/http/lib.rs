@@ -12,6 +12,7 @@ mod limits;
 mod message;
 mod net;
 mod proto;
+mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
@@ -22,8 +23,8 @@ pub use message::facts::Facts;
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
 pub use message::response::Response;
-pub use net::descriptors;
 pub use net::trusted::TrustedProxies;
+pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;

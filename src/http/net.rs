@@ -3,5 +3,6 @@
 pub mod descriptors;
 pub(crate) mod listener;
 pub(crate) mod proxy_protocol;
+pub mod standing;
 pub(crate) mod transport;
 pub(crate) mod trusted;

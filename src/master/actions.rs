@@ -247,7 +247,10 @@ impl<W: World> Master<W> {
         if sent == Some(Signal::SIGTERM) {
             info!("{tag}: {death}");
         } else {
-            death += &report::last_output(output);
+            death += &match output {
+                None => report::silence(child, exit).unwrap_or_default(),
+                Some(_) => report::last_output(output),
+            };
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),

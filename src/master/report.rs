@@ -92,6 +92,19 @@ pub fn last_output(output: Option<&str>) -> String {
     })
 }
 
+/// What to look at if a Python worker ended at its start of itself and wrote nothing that explains it.
+pub fn silence(child: &Child, exit: Exit) -> Option<String> {
+    let is_python = child.plan.threads.is_some();
+    let of_itself = matches!(exit, Exit::Status(_)) && child.signalled.is_none();
+    let started = child.ready_at.is_some() || child.not_executed.is_some();
+    (is_python && of_itself && !started).then(|| {
+        format!(
+            " (it wrote no error; check that {} is a Python interpreter, and that the application does not end the process)",
+            child.plan.launch.program.display()
+        )
+    })
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {
@@ -187,6 +200,22 @@ pub fn short(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_python_worker_that_ends_in_silence_is_told_what_to_look_at() {
+        let mut child = Child::example(0);
+        let exit = Exit::Status(0);
+        assert_eq!(silence(&child, exit), None, "it may be any program");
+        std::rc::Rc::make_mut(&mut child.plan).threads = Some(1);
+        let said = silence(&child, exit).expect("it is a Python worker");
+        assert!(
+            said.contains("check that /bin/true is a Python interpreter"),
+            "{said}"
+        );
+        assert_eq!(silence(&child, Exit::Signal(Signal::SIGSEGV, false)), None);
+        child.ready_at = Some(Instant::now());
+        assert_eq!(silence(&child, exit), None);
+    }
 
     #[test]
     fn one_line_gives_the_cause_of_a_death() {

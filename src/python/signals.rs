@@ -26,6 +26,11 @@ pub(crate) fn prepare(
     sys::stop_when_orphaned().map_err(could_not("ask for a signal at the death of the master"))?;
     sys::let_go_in_children().map_err(could_not("prepare for forks of the application"))?;
     let signal = py.import("signal")?;
+    let abort = signal.call_method1("getsignal", (signal.getattr("SIGABRT")?,))?;
+    // An application that handles it itself may want to serve on.
+    if abort.eq(signal.getattr("SIG_DFL")?)? {
+        sys::end_connections_at_abort().map_err(could_not("handle SIGABRT"))?;
+    }
     let ours = PyCFunction::new_closure(py, Some(c"stop_worker"), None, |_, _| {
         sys::request_stop();
     })?;

@@ -9,15 +9,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{
-    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering,
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
 use preforkd_http::descriptors;
+use preforkd_http::standing::{self, Standing};
 use preforkd_worker::scoreboard::{RECORD_BYTES, RECORD_WORDS};
 use pyo3::prelude::*;
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use rustix::process::{Signal, getpid, kill_current_process_group};
 
 /// The descriptors that were taken over.
@@ -122,6 +124,101 @@ fn private_signals() -> [(libc::c_int, extern "C" fn(libc::c_int)); 2] {
 
 fn orphan_signal() -> libc::c_int {
     libc::SIGRTMAX() - 3
+}
+
+/// The handler of SIGABRT that was there before [`on_abort`], with its flags.
+static BEFORE_ABORT: (AtomicUsize, AtomicI32) = (AtomicUsize::new(0), AtomicI32::new(0));
+
+/// What a client gets whose request will not be served by this process (RFC 9110 section 15.6.4).
+const UNSERVED: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// Bytes that are dropped of what one client has sent. What is left resets its connection.
+const DROPPED: usize = 4 * 1024 * 1024;
+/// How long clients must have sent nothing until a worker that is aborted dies, in milliseconds: what is on its way takes a round trip.
+const QUIET: libc::c_int = 100;
+/// How long it waits for that at most.
+const NOISY: libc::c_int = 500;
+/// How often it looks.
+const LOOK: libc::c_int = 10;
+
+/// From now on a worker that is aborted, because it hangs or by itself, first ends its connections in good order. The handler that is
+/// there by then, Python's own, shows the stacks and ends it.
+///
+/// # Errors
+/// The kernel refuses a handler.
+pub(crate) fn end_connections_at_abort() -> io::Result<()> {
+    // SAFETY: zero is a valid sigaction, and the kernel writes a local.
+    let before = unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGABRT, ptr::null(), &raw mut before);
+        before
+    };
+    if before.sa_sigaction != on_abort as *const () as usize {
+        BEFORE_ABORT.0.store(before.sa_sigaction, Ordering::SeqCst);
+        BEFORE_ABORT.1.store(before.sa_flags, Ordering::SeqCst);
+    }
+    handle(libc::SIGABRT, on_abort)
+}
+
+extern "C" fn on_abort(signal: libc::c_int) {
+    if getpid().as_raw_pid() == OWNER.load(Ordering::SeqCst) {
+        end_connections();
+    }
+    // SAFETY: only calls that signal-safety(7) lists, on a local. The handler with these flags was installed by whoever it belongs
+    // to. The signal is blocked until this handler returns, and comes to that one then.
+    unsafe {
+        let mut before: libc::sigaction = std::mem::zeroed();
+        before.sa_sigaction = BEFORE_ABORT.0.load(Ordering::SeqCst);
+        before.sa_flags = BEFORE_ABORT.1.load(Ordering::SeqCst);
+        libc::sigaction(signal, &raw const before, ptr::null_mut());
+        libc::raise(signal);
+    }
+}
+
+/// Answers the requests that nobody has begun to serve, and ends all connections. The kernel resets a connection in whose socket something
+/// is unread when the process dies, so what clients have sent is read. In a signal handler: the thread of the loop may be stuck.
+fn end_connections() {
+    for (fd, standing) in standing::connections() {
+        // SAFETY: the server has the descriptor open. Should its loop run on another thread and close it meanwhile, calls fail.
+        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+        let unread = drop_input(socket);
+        match standing {
+            Standing::Served => continue,
+            Standing::Idle if unread == 0 => {}
+            Standing::Idle | Standing::Waiting => {
+                // Whoever does not take it is gone.
+                let _ = send(socket, UNSERVED, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            }
+        }
+        let _ = shutdown(socket, Shutdown::Write);
+    }
+    let (mut quiet, mut passed) = (0, 0);
+    while quiet < QUIET && passed < NOISY {
+        // SAFETY: no descriptors are passed. poll(2) is one of the calls that signal-safety(7) lists.
+        unsafe { libc::poll(ptr::null_mut(), 0, LOOK) };
+        let dropped = standing::connections().map(|(fd, _)| {
+            // SAFETY: as above.
+            drop_input(unsafe { BorrowedFd::borrow_raw(fd) })
+        });
+        quiet = if dropped.sum::<usize>() == 0 {
+            quiet + LOOK
+        } else {
+            0
+        };
+        passed += LOOK;
+    }
+}
+
+/// Reads what is there, without waiting; the number of bytes.
+fn drop_input(socket: BorrowedFd<'_>) -> usize {
+    let mut dropped = 0;
+    let mut buffer = [0u8; 4096];
+    while dropped < DROPPED {
+        match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((n @ 1.., _)) => dropped += n,
+            _ => break,
+        }
+    }
+    dropped
 }
 
 extern "C" fn on_stop(_signal: libc::c_int) {

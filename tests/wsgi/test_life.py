@@ -460,6 +460,23 @@ class Hang(Life):
             server.finish()
 
     @both_kinds
+    def test_the_neighbours_of_a_hung_request_are_told_and_not_reset(self, preload):
+        server = self.launch(preload=preload, timeout="500ms").ready()
+        asks, idle = (http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD) for _ in range(2))
+        for kept in (asks, idle):
+            self.addCleanup(kept.close)
+            kept.request("GET", "/")
+            pid = json.loads(kept.getresponse().read())["pid"]
+        server.expect(rf"\bpid={pid}\b")
+        self.open(server, "/held").readline()
+        asks.request("POST", "/", body=b"x" * 100000)
+        answer = asks.getresponse()
+        self.assertEqual((answer.status, answer.headers["Retry-After"], answer.headers["Connection"]), (503, "1", "close"))
+        self.assertEqual(idle.sock.recv(1), b"")
+        server.wait_log(rf"pid={pid}: killed by SIGABRT")
+        server.finish()
+
+    @both_kinds
     def test_the_neighbours_of_a_hung_request_finish_first(self, preload):
         other_gate = self.folder / "gate-too"
         if not other_gate.exists():

@@ -52,6 +52,14 @@ class Messages(Life):
                     self.assertIn(word, reason)
                 self.assertNotIn("INFO ", reason)
 
+    def test_a_program_that_is_no_interpreter_is_named(self):
+        server = self.launch(python="/bin/true")
+        with self.assertRaisesRegex(AssertionError, "^ended .*exit status 1\n"):
+            server.ready()
+        [reason] = [line for line in server.log if "cannot start: " in line]
+        self.assertIn("exited with status 0, before it was ready", reason)
+        self.assertIn("(it wrote no error; check that /bin/true is a Python interpreter, and", reason)
+
     @both_kinds
     def test_a_reload_to_what_is_no_application_is_rolled_back(self, preload):
         self.write(PLAIN)

@@ -3,26 +3,27 @@
 use std::io;
 use std::path::Path;
 
+use crate::rate::{Rate, SECOND};
 use crate::serve::timers::Instant;
 
-/// After a line the next one waits so long, in nanoseconds; clients choose how often they ask.
-const PAUSE: Instant = 10_000_000_000;
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Complaints {
     /// Whom the system refuses the files to.
     user: String,
-    /// When the next line may be written.
-    next: Instant,
-    /// How many were not written since the last one.
-    left_out: u64,
+    rate: Rate,
+}
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self::new(String::new())
+    }
 }
 
 impl Complaints {
     pub fn new(user: String) -> Self {
         Self {
             user,
-            ..Self::default()
+            rate: Rate::new(1, 10 * SECOND),
         }
     }
 
@@ -40,15 +41,7 @@ impl Complaints {
         error: &io::Error,
         consequence: &str,
     ) -> Option<String> {
-        if now < self.next {
-            self.left_out += 1;
-            return None;
-        }
-        self.next = now + PAUSE;
-        let more = match std::mem::take(&mut self.left_out) {
-            0 => String::new(),
-            n => format!(" ({n} more since the last such line)"),
-        };
+        let left_out = self.rate.take(now)?;
         let hint = match error.kind() {
             io::ErrorKind::PermissionDenied => {
                 " (give this user the permission to read it, and to enter the folders above)"
@@ -58,7 +51,7 @@ impl Complaints {
         // The name was chosen by a client.
         let path = path.to_string_lossy();
         Some(format!(
-            "could not open the static file {} as user {}: {error}{hint}; {consequence}{more}",
+            "could not open the static file {} as user {}: {error}{hint}; {consequence}{left_out}",
             path.escape_debug(),
             self.user
         ))
@@ -83,12 +76,11 @@ mod tests {
             ) && first.ends_with("; answering 403"),
             "{first}"
         );
-        assert_eq!((line(2), line(PAUSE)), (None, None));
-        let later = line(PAUSE + 1).expect("a line");
+        assert_eq!((line(2), line(10 * SECOND)), (None, None));
+        let later = line(10 * SECOND + 1).expect("a line");
         assert!(
-            later.ends_with("; answering 403 (2 more since the last such line)"),
+            later.ends_with("; answering 403; 2 more since the last such line"),
             "{later}"
         );
-        assert_eq!(line(PAUSE + 2), None);
     }
 }

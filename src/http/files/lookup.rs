@@ -288,6 +288,32 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_not_there_is_not_found() {
+        let miss = |error: Errno| Miss::from(io::Error::from(error));
+        for error in [
+            Errno::NOENT,
+            Errno::NOTDIR,
+            Errno::LOOP,
+            Errno::XDEV,
+            Errno::NAMETOOLONG,
+        ] {
+            assert!(matches!(miss(error), Miss::Nothing), "{error}");
+        }
+        for error in [Errno::ACCESS, Errno::PERM] {
+            assert!(matches!(miss(error), Miss::Denied(_)), "{error}");
+        }
+        for error in [
+            Errno::IO,
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::STALE,
+            Errno::NOMEM,
+        ] {
+            assert!(matches!(miss(error), Miss::Failed(_)), "{error}");
+        }
+    }
+
+    #[test]
     fn names_are_decoded_once_and_stay_below() {
         let mut name = Vec::new();
         for (raw, decoded) in [

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Higher numbers are not kept; no process has as many descriptors unless its limit was raised beyond all need.
-const MOST: usize = 1 << 20;
+pub(super) const MOST: usize = 1 << 20;
 const BITS: usize = u64::BITS as usize;
 
 static OWN: [AtomicU64; MOST / BITS] = [const { AtomicU64::new(0) }; MOST / BITS];

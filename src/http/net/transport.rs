@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
 use crate::net::descriptors::Own;
+use crate::net::standing::{self, Standing};
 
 /// A connected stream socket that does not block.
 #[derive(Debug)]
@@ -25,12 +26,19 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub fn new(socket: OwnedFd, is_tcp: bool) -> Self {
+        standing::note(&socket, Some(Standing::Idle));
         Self {
             socket: socket.into(),
             is_tcp,
             watched: EventFlags::empty(),
             resets: false,
         }
+    }
+
+    /// Notes where the connection stands, should the process have to die.
+    #[inline]
+    pub fn stands(&self, standing: Standing) {
+        standing::note(&self.socket, Some(standing));
     }
 
     /// Whether what was written with `more` waits for [`Transport::push`]. On a Unix socket nothing can wait.
@@ -106,5 +114,11 @@ impl Transport {
         }
         self.watched = flags;
         Ok(())
+    }
+}
+
+impl Drop for Transport {
+    fn drop(&mut self) {
+        standing::note(&self.socket, None);
     }
 }

@@ -12,6 +12,7 @@ use super::{KEPT_OUTPUT, LISTENERS, SIGNALS, STOP, WAKEUP};
 use crate::exchange::{Outlet, Sent};
 use crate::message::backlog::Backlog;
 use crate::message::response::Response;
+use crate::net::standing::Standing;
 use crate::serve::client::{Client, Flow, Link};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{Instant, NEVER, now};
@@ -230,7 +231,7 @@ impl<O: Observer> Core<O> {
             Turn::Ready => {
                 client.link.deadline = NEVER;
                 if !mem::replace(&mut client.link.ready, true) {
-                    client.link.arrived = self.now;
+                    client.link.transport.stands(Standing::Waiting);
                     self.ready.push_back(key);
                 }
                 self.clients.give_back(key, client);

@@ -7,6 +7,7 @@ use super::between::NOT_COUNTED;
 use super::core::Core;
 use crate::message::body::Body;
 use crate::message::response::Response;
+use crate::net::standing::Standing;
 use crate::proto::h1::connection::Phase;
 use crate::serve::client::{Client, Task};
 use crate::serve::engine::{Answer, Engine, Report};
@@ -48,7 +49,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
         let core = &mut *self.core;
         match self.engine.is_free() {
             true => core.begins(key, &client),
-            false => core.waiting.push_back(key),
+            false => {
+                client.link.transport.stands(Standing::Waiting);
+                core.waiting.push_back(key);
+            }
         }
         client.link.task = Task::Running;
         let (mut client, answer) = self
@@ -72,6 +76,7 @@ impl<O: Observer> Core<O> {
             link.arrived = now;
         }
         link.began = now;
+        link.transport.stands(Standing::Served);
         link.silent_since = link.began;
         link.waiting = Phase::Done;
         link.body_since = NEVER;
@@ -127,13 +132,7 @@ impl<O: Observer> Core<O> {
             link.transport.reset_at_death(true);
         }
         link.task = match part {
-            Some(part) => Task::File {
-                file: part.file,
-                offset: part.offset,
-                left: part.length,
-                then: part.then,
-                response,
-            },
+            Some(part) => Task::File { part, response },
             None => Task::Ended(response),
         };
     }
@@ -206,6 +205,7 @@ impl<O: Observer> Core<O> {
                     && let Some(client) = self.clients.get_mut(next)
                 {
                     client.link.began = self.now;
+                    client.link.transport.stands(Standing::Served);
                     self.running.push_back((next, self.now));
                 }
             }

@@ -1,19 +1,16 @@
 //! A connection with its socket and what is going on on it.
 
-use std::collections::VecDeque;
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
 
-use crate::exchange::Piece;
+use crate::exchange::Part;
 use crate::message::backlog::Backlog;
 use crate::message::request::Origin;
 use crate::message::response::Response;
 use crate::message::spool::Next;
-use crate::net::descriptors::Own;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
@@ -29,14 +26,8 @@ pub(crate) enum Task {
     Running,
     /// The same, and the client has left: the connection waits for the handler only.
     Left,
-    /// A file is being sent.
-    File {
-        file: Arc<Own<File>>,
-        offset: u64,
-        left: u64,
-        then: VecDeque<Piece>,
-        response: Response,
-    },
+    /// A file is being sent: what is left of it.
+    File { part: Box<Part>, response: Response },
     /// Everything was written.
     Ended(Response),
     /// The answer to a rejected request was written; the connection closes.
@@ -105,6 +96,8 @@ pub(crate) struct Link {
     pub body_since: Instant,
     /// Bytes that have come since.
     pub body_bytes: u64,
+    /// The start of the time over which the body's present pace is measured, and the bytes that had come by then.
+    pace: (Instant, u64),
     /// When the latest request was there.
     pub arrived: Instant,
     /// When a thread took it.
@@ -119,6 +112,11 @@ pub(crate) struct Link {
 
 /// A body that comes more slowly than this, in bytes a second, is no body but a way to hold a connection.
 const LEAST_RATE: u64 = 500;
+/// The same while there is no room for others.
+const LEAST_PACE: u64 = 8 * 1024;
+/// The shortest and the longest time over which that is measured, in nanoseconds.
+const PACE_LEAST: Instant = 2_000_000_000;
+const PACE_MOST: Instant = 5_000_000_000;
 
 impl Link {
     /// How long the rest of a body may take from now on: `grace` in all, and a second more for each [`LEAST_RATE`]
@@ -127,9 +125,22 @@ impl Link {
         if self.body_since == NEVER {
             self.body_since = now;
             self.body_bytes = 0;
+            self.pace = (now, 0);
+        } else if self.pace.0.saturating_add(PACE_MOST) < now {
+            self.pace = (now, self.body_bytes);
         }
         let spent = Duration::from_nanos(now.saturating_sub(self.body_since));
         patience(self.body_bytes, spent, grace)
+    }
+
+    /// Whether a body that is waited for comes so slowly that it must not keep the room that others need.
+    pub fn is_slow(&self, now: Instant) -> bool {
+        let (since, before) = self.pace;
+        let spent = now.saturating_sub(since);
+        let due = u128::from(spent) * u128::from(LEAST_PACE) / 1_000_000_000;
+        self.body_since != NEVER
+            && spent >= PACE_LEAST
+            && u128::from(self.body_bytes - before) < due
     }
 
     pub fn new(socket: OwnedFd, origin: Origin) -> Self {
@@ -139,6 +150,7 @@ impl Link {
             preamble: None,
             body_since: NEVER,
             body_bytes: 0,
+            pace: (0, 0),
             task: Task::None,
             out: Vec::new(),
             written: 0,

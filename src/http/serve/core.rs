@@ -18,7 +18,7 @@ use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
 use super::refusals::Refusals;
-use super::relayed::TurnedAway;
+use super::relayed::TURNED_AWAY;
 use super::room::Room;
 use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
@@ -32,6 +32,7 @@ use crate::net::listener::Listener;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
+use crate::rate::Rate;
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
@@ -51,7 +52,7 @@ pub(crate) struct Core<O> {
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
     pub(super) proxy_protocol: Option<TrustedProxies>,
-    pub(super) turned_away: TurnedAway,
+    pub(super) turned_away: Rate,
     pub(super) layers: Layers,
     _stop: Vec<Own>,
     signals: Option<Own>,
@@ -120,7 +121,7 @@ impl<O: Observer> Core<O> {
             listeners,
             private: config.private,
             proxy_protocol: config.proxy_protocol,
-            turned_away: TurnedAway::default(),
+            turned_away: TURNED_AWAY,
             layers: Layers::new(&config.layers),
             _stop: config.stop.into_iter().map(Own::from).collect(),
             signals: config.signals.map(Own::from),

@@ -5,17 +5,15 @@ use super::client::Client;
 use crate::layer::access_log::escape::shown;
 use crate::message::request::Request;
 use crate::proto::reject::Reject;
+use crate::rate::{LeftOut, Rate, SECOND};
 use crate::serve::timers::Instant;
 
-/// The time in which one more line may come, in nanoseconds.
-const PAUSE: Instant = 1_000_000_000;
-/// So many lines may come at once after a while without any.
-const BURST: Instant = 5;
+/// So many lines may come at once after a while without any, and then one a second.
+const BURST: u64 = 5;
 /// The most bytes of a request line that are shown.
 const LINE: usize = 200;
 
 /// What was said of refusals.
-#[derive(Default)]
 pub(super) struct Refusals {
     /// Because of a key.
     keys: Rate,
@@ -23,13 +21,14 @@ pub(super) struct Refusals {
     others: Rate,
 }
 
-/// How many lines may come.
-#[derive(Default)]
-struct Rate {
-    /// When all that was said would have been due, at one line for each [`PAUSE`].
-    due: Instant,
-    /// Refusals of which nothing was said.
-    more: u64,
+impl Default for Refusals {
+    fn default() -> Self {
+        let rate = || Rate::new(BURST, SECOND);
+        Self {
+            keys: rate(),
+            others: rate(),
+        }
+    }
 }
 
 impl Refusals {
@@ -43,10 +42,10 @@ impl Refusals {
             Some(_) => &mut self.keys,
             None => &mut self.others,
         };
-        if !rate.take(now) {
+        let Some(left_out) = rate.take(now) else {
             return;
-        }
-        let line = line(client, reject, std::mem::take(&mut rate.more));
+        };
+        let line = line(client, reject, left_out);
         match reject.raise {
             Some(_) => log::warn!("{line}"),
             // Nothing on this side can be changed about it.
@@ -57,7 +56,7 @@ impl Refusals {
     /// Counts those of which nothing was said, as soon as that may be.
     #[inline(always)]
     pub fn tell_rest(&mut self, now: Instant) {
-        if self.keys.more | self.others.more > 0 {
+        if self.keys.left_out() | self.others.left_out() > 0 {
             self.count(now);
         }
     }
@@ -65,32 +64,16 @@ impl Refusals {
     #[cold]
     fn count(&mut self, now: Instant) {
         for rate in [&mut self.keys, &mut self.others] {
-            if rate.more > 0 && rate.may_speak(now) {
-                rate.take(now);
-                let more = std::mem::take(&mut rate.more);
+            if rate.left_out() > 0
+                && let Some(LeftOut(more)) = rate.is_free(now).then(|| rate.take(now)).flatten()
+            {
                 log::info!("refused {more} more requests since the last line about a refusal");
             }
         }
     }
 }
 
-impl Rate {
-    fn may_speak(&self, now: Instant) -> bool {
-        self.due <= now + (BURST - 1) * PAUSE
-    }
-
-    /// Whether a line may come; if not, it is counted.
-    fn take(&mut self, now: Instant) -> bool {
-        if !self.may_speak(now) {
-            self.more += 1;
-            return false;
-        }
-        self.due = self.due.max(now) + PAUSE;
-        true
-    }
-}
-
-fn line(client: &Client, reject: Reject, more: u64) -> String {
+fn line(client: &Client, reject: Reject, left_out: LeftOut) -> String {
     let connection = &client.connection;
     let facts = connection.understood().as_ref().and_then(Request::facts);
     let peer = client.link.origin.peer.map(|peer| peer.ip());
@@ -102,16 +85,17 @@ fn line(client: &Client, reject: Reject, more: u64) -> String {
         [] => String::new(),
         line => format!(": \"{}\"", shown(line, LINE)),
     };
-    let advice = match reject.raise {
-        Some(key) => format!(" (raise `{key}` if such requests are to be served)"),
-        None => String::new(),
-    };
-    let more = match more {
-        0 => String::new(),
-        more => format!("; {more} more since the last line about a refusal"),
+    let advice = match (reject.raise, connection.line()) {
+        (Some(key), _) => format!(" (raise `{key}` if such requests are to be served)"),
+        // A TLS record with a handshake: RFC 8446 section 5.1.
+        (None, [0x16, 3, ..]) => " (the client speaks TLS, and plain HTTP is spoken here)".into(),
+        (None, line) if line.starts_with(b"PROXY ") => {
+            " (a proxy sends the PROXY protocol: set `proxy_protocol` to true)".into()
+        }
+        _ => String::new(),
     };
     let Reject { status, why, .. } = reject;
-    format!("refused a request of {from}{request}: {status} {why}{advice}{more}")
+    format!("refused a request of {from}{request}: {status} {why}{advice}{left_out}")
 }
 
 #[cfg(test)]
@@ -160,7 +144,12 @@ mod tests {
             (
                 b"\x16\x03\x01\xff",
                 Some("[::ffff:203.0.113.7]:5"),
-                "refused a request of 203.0.113.7: \"\\x16\\x03\\x01\\xFF\": 400 malformed request line",
+                "refused a request of 203.0.113.7: \"\\x16\\x03\\x01\\xFF\": 400 malformed request line (the client speaks TLS, and plain HTTP is spoken here)",
+            ),
+            (
+                b"PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+                None,
+                "refused a request of a client on a Unix socket: \"PROXY TCP4 192.0.2.1 198.51.100.2 5000 443\": 400 malformed request line (a proxy sends the PROXY protocol: set `proxy_protocol` to true)",
             ),
             (
                 b"GET / HTTP/1.1\r\n\r\n",
@@ -169,16 +158,16 @@ mod tests {
             ),
         ] {
             let (client, reject) = refused(input, peer);
-            assert_eq!(line(&client, reject, 0), expected);
+            assert_eq!(line(&client, reject, LeftOut(0)), expected);
         }
         let (client, reject) = refused(format!("GET /{}", "a".repeat(300)).as_bytes(), None);
-        let line = line(&client, reject, 3);
+        let line = line(&client, reject, LeftOut(3));
         assert!(
             line.contains("414") && line.contains("`max_head`"),
             "{line}"
         );
         assert!(
-            line.ends_with("; 3 more since the last line about a refusal"),
+            line.ends_with("; 3 more since the last such line"),
             "{line}"
         );
     }
@@ -188,26 +177,29 @@ mod tests {
         let (client, reject) = refused(b"\0", None);
         let mut refusals = Refusals::default();
         for _ in 0..BURST {
-            refusals.tell(PAUSE, &client, reject);
-            assert_eq!(refusals.others.more, 0);
+            refusals.tell(SECOND, &client, reject);
+            assert_eq!(refusals.others.left_out(), 0);
         }
         for (now, more) in [
-            (PAUSE, 1),
-            (2 * PAUSE - 1, 2),
-            (2 * PAUSE, 0),
-            (2 * PAUSE, 1),
+            (SECOND, 1),
+            (2 * SECOND - 1, 2),
+            (2 * SECOND, 0),
+            (2 * SECOND, 1),
         ] {
             refusals.tell(now, &client, reject);
-            assert_eq!(refusals.others.more, more, "{now}");
+            assert_eq!(refusals.others.left_out(), more, "{now}");
         }
         // Of another kind.
         let (client, reject) = refused(&[b'a'; 200], None);
-        refusals.tell(2 * PAUSE, &client, reject);
-        assert_eq!((refusals.keys.more, refusals.others.more), (0, 1));
-        refusals.tell_rest(3 * PAUSE - 1);
-        assert_eq!(refusals.others.more, 1);
-        refusals.tell_rest(3 * PAUSE);
-        assert_eq!(refusals.others.more, 0);
-        assert!(!refusals.others.may_speak(3 * PAUSE));
+        refusals.tell(2 * SECOND, &client, reject);
+        assert_eq!(
+            (refusals.keys.left_out(), refusals.others.left_out()),
+            (0, 1)
+        );
+        refusals.tell_rest(3 * SECOND - 1);
+        assert_eq!(refusals.others.left_out(), 1);
+        refusals.tell_rest(3 * SECOND);
+        assert_eq!(refusals.others.left_out(), 0);
+        assert!(!refusals.others.is_free(3 * SECOND));
     }
 }

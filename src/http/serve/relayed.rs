@@ -4,18 +4,17 @@
 //! its address (HAProxy's specification, section 2).
 
 use std::mem;
-use std::time::Duration;
 
 use super::core::Core;
 use super::drive::Turn;
 use crate::message::request::{Origin, Relayed};
 use crate::net::proxy_protocol::{Header, Parsed, parse};
+use crate::rate::{Rate, SECOND};
 use crate::serve::client::Client;
 use crate::serve::handler::Observer;
-use crate::serve::timers::Instant;
 
 /// How often the log says that connections were closed for want of a header.
-const SAID_EVERY: Duration = Duration::from_secs(10);
+pub(super) const TURNED_AWAY: Rate = Rate::new(1, 10 * SECOND);
 
 /// What a connection has to begin with.
 #[derive(Debug)]
@@ -24,15 +23,6 @@ pub(crate) enum Preamble {
     Header(Vec<u8>),
     /// Nothing will do: the peer is no proxy of ours.
     Untrusted,
-}
-
-/// Connections that were closed for want of a header.
-#[derive(Debug, Default)]
-pub(super) struct TurnedAway {
-    /// Not logged since the last line.
-    silently: u64,
-    /// When the next line may be written.
-    next: Instant,
 }
 
 impl<O: Observer> Core<O> {
@@ -98,21 +88,14 @@ impl<O: Observer> Core<O> {
 
     /// Says why a connection is closed, if nothing like it was said just now.
     pub(super) fn turn_away(&mut self, origin: &Origin, why: &str) {
-        let away = &mut self.turned_away;
-        if self.now < away.next {
-            away.silently += 1;
+        let Some(left_out) = self.turned_away.take(self.now) else {
             return;
-        }
-        let others = match mem::take(&mut away.silently) {
-            0 => String::new(),
-            n => format!("; {n} more since the last such message"),
         };
         let peer = match origin.peer {
             Some(peer) => peer.ip().to_canonical().to_string(),
             None => "a Unix socket".into(),
         };
-        log::warn!("closed a connection from {peer}: {why}{others}");
-        self.turned_away.next = self.after(SAID_EVERY);
+        log::warn!("closed a connection from {peer}: {why}{left_out}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use super::core::Core;
 use super::timers::{Instant, NEVER, now};
 use crate::proto::h1::connection::Phase;
+use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Task};
 use crate::serve::handler::Observer;
 
@@ -19,12 +20,19 @@ const PAUSE: Instant = 10_000_000;
 /// A look is followed by a pause that is longer by this factor, so that looks take a fiftieth of the time at most.
 const REST: Instant = 50;
 
+const TOO_SLOW: Reject = Reject::with(
+    408,
+    "the request body came too slowly, and others need the room",
+);
+
 /// What the latest look has found.
 pub(crate) struct Room {
     /// Connections with the deadlines that they had, longest idle first.
     idle: VecDeque<(u64, Instant)>,
     /// No look before.
     next_look: Instant,
+    /// No look for slow bodies before.
+    next_slow: Instant,
     /// Nothing is accepted at the limit before; [`NEVER`] when somebody may make room.
     pub full_until: Instant,
 }
@@ -34,6 +42,7 @@ impl Default for Room {
         Self {
             idle: VecDeque::new(),
             next_look: 0,
+            next_slow: 0,
             full_until: NEVER,
         }
     }
@@ -78,6 +87,39 @@ impl<O: Observer> Core<O> {
         }
         self.close(key, client);
         true
+    }
+
+    /// A body has found no room. Bodies that hardly come any more must not keep it: those that hold most are broken off, until half
+    /// of the budget is free for whoever comes next.
+    #[cold]
+    pub(super) fn break_off_slow_bodies(&mut self) {
+        let now = now();
+        if now < self.room.next_slow {
+            return;
+        }
+        let mut slow: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| {
+                matches!(client.link.task, Task::None)
+                    && client.connection.phase() == Phase::Body
+                    && client.link.is_slow(now)
+            })
+            .map(|(key, client)| (client.connection.held(), key))
+            .collect();
+        slow.sort_unstable();
+        while let Some((_, key)) = slow.pop()
+            && self.budget.used() > self.budget.most() / 2
+        {
+            if let Some(mut client) = self.clients.lend(key) {
+                let reject = client.connection.refused(TOO_SLOW);
+                self.reject(&mut client, reject);
+                client.link.queued = true;
+                self.queue.push_back(key);
+                self.clients.give_back(key, client);
+            }
+        }
+        self.room.next_slow = now + PAUSE + REST * super::timers::now().saturating_sub(now);
     }
 
     /// Lists the connections that may make room; whether there is one.

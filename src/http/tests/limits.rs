@@ -87,6 +87,36 @@ fn bodies_together_have_a_limit_and_one_that_finds_no_room_is_told_to_come_back(
 }
 
 #[test]
+fn bodies_that_hardly_come_do_not_keep_the_room_of_others() {
+    let limits = Limits {
+        max_buffered: (KIB * KIB) as u64,
+        ..Limits::default()
+    };
+    let running = start(0, limits, Count);
+    let mut slow = post(&running, 800 * KIB, 700 * KIB);
+    let mut refused = 0;
+    loop {
+        let answer = answer(&mut post(&running, 500 * KIB, 500 * KIB));
+        if answer.starts_with("HTTP/1.1 200 ") {
+            break;
+        }
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        refused += 1;
+        // Enough to live on, but for the others.
+        if refused % 1000 == 0 {
+            let _ = slow.write_all(b"x");
+        }
+    }
+    assert!(refused > 0);
+    let answer = answer(&mut slow);
+    assert!(
+        answer.starts_with("HTTP/1.1 408 ") && answer.contains("others need the room"),
+        "{answer}"
+    );
+    running.stop();
+}
+
+#[test]
 fn a_body_that_breaks_off_gives_its_share_back() {
     let limits = Limits {
         max_buffered: (KIB * KIB) as u64,

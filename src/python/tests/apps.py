@@ -359,6 +359,11 @@ def block(environ, start):
     return [b"unblocked"]
 
 
+def spin(environ, start):
+    """Never leaves a function of C, nor lets another thread run."""
+    sum(iter(int, 1))
+
+
 def open_(environ, start):
     GATE.set()
     start("200 OK", TEXT)

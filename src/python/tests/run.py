@@ -7,6 +7,7 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import test_abort
 import test_children
 import test_contract
 import test_fork
@@ -36,7 +37,7 @@ def main():
     if arguments.names:
         suite = loader.loadTestsFromNames(arguments.names)
     else:
-        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_contract, test_life, test_limits, test_fork, test_held, test_signals, test_children, test_output, test_start, test_hooks, test_streams, test_proxies))
+        suite = unittest.TestSuite(loader.loadTestsFromModule(module) for module in (test_wsgi, test_abort, test_contract, test_life, test_limits, test_fork, test_held, test_signals, test_children, test_output, test_start, test_hooks, test_streams, test_proxies))
     result = unittest.TextTestRunner(verbosity=1).run(suite)
     sys.exit(not result.wasSuccessful())
 

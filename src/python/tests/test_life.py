@@ -98,8 +98,8 @@ class Life(Case):
     def test_an_import_error_is_shown_once(self):
         for preload in (False, True):
             for application, error in [
-                ("nothing_of_that_name:application", "ModuleNotFoundError"),
-                ("apps:nothing", "AttributeError"),
+                ("nothing_of_that_name:application", "there is no module nothing_of_that_name"),
+                ("apps:nothing", "has no attribute nothing"),
                 ("apps:answer", "is not callable"),
                 (":", "does not name an application"),
             ]:

@@ -293,3 +293,78 @@ fn the_log_says_which_key_to_set() {
     let line = removal("Forwarded", &origin(""));
     assert!(line.contains("trusted_proxies = [\"unix\"]"), "{line}");
 }
+
+/// Values that a client may send, from the pieces that mean something.
+fn spoofed() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+    let pieces = prop::sample::select(vec![
+        "6.6.6.6",
+        "10.0.0.2",
+        "[::1]:5",
+        "unknown",
+        "_x",
+        "unix:",
+        "https",
+        "http",
+        "evil.example",
+        "/evil",
+        "443",
+        ",",
+        ", ",
+        ";",
+        "\"",
+        "\\",
+        "for=",
+        "proto=",
+        "host=",
+        "for=10.0.0.2",
+        "for=\"",
+        "=",
+        " ",
+        "\t",
+        "%0d",
+        "\u{e9}",
+    ]);
+    prop::collection::vec(pieces, 0..8).prop_map(|pieces| pieces.concat())
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// A proxy of ours has added itself to each list, or a field of its own; whatever stood there before.
+    #[test]
+    fn nothing_that_a_client_writes_changes_what_a_proxy_adds(
+        [client, proto, host, prefix, forwarded] in [spoofed(), spoofed(), spoofed(), spoofed(), spoofed()],
+        own_fields in proptest::bool::ANY,
+    ) {
+        let between = |name: &str| match own_fields {
+            true => format!("\n{name}: "),
+            false => ",".to_owned(),
+        };
+        let added = |name: &str, spoofed: &str, own: &str| format!("{name}: {spoofed}{}{own}\n", between(name));
+        let x_forwarded = [
+            added("X-Forwarded-For", &client, "1.1.1.1"),
+            added("X-Forwarded-Proto", &proto, "http"),
+            added("X-Forwarded-Host", &host, "a.example"),
+            added("X-Forwarded-Prefix", &prefix, "/shop"),
+        ].concat();
+        let expected = "1.1.1.1 http a.example 80 /shop";
+        proptest::prop_assert_eq!(known(PROXY, x_forwarded.trim_end()), expected);
+
+        let standard = added("Forwarded", &forwarded, "for=1.1.1.1;proto=http;host=a.example");
+        let found = known(PROXY, standard.trim_end());
+        let good = found == "1.1.1.1 http a.example 80 -" || found == "malformed Forwarded";
+        proptest::prop_assert!(good, "{found}");
+
+        // Only the one kind is set by the proxy, and the client writes the other: refused, or without effect.
+        let mixed = format!("Forwarded: {forwarded}\n{x_forwarded}");
+        let found = known(PROXY, mixed.trim_end());
+        let refused = !found.contains("1.1.1.1");
+        proptest::prop_assert!(found == expected || refused, "{found}");
+
+        // From a stranger, nothing of it is left.
+        let (facts_, names) = facts(&origin(STRANGER), mixed.trim_end()).expect("not looked at");
+        proptest::prop_assert_eq!(facts_, Facts::default());
+        proptest::prop_assert!(names.is_empty(), "{names:?}");
+    }
+}

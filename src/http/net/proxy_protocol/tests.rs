@@ -178,6 +178,8 @@ fn version_2_has_a_greatest_length_and_one_signature() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
     #[test]
     fn what_was_decided_stays_decided(
         start in proptest::sample::select(vec![

@@ -225,6 +225,11 @@ impl Connection {
         (self.start, self.scanned, self.line) = (0, 0, 0);
     }
 
+    /// Bytes of the body that have arrived.
+    pub(crate) fn held(&self) -> u64 {
+        self.arriving.length()
+    }
+
     /// A refusal of the request that is there or arriving.
     pub(crate) fn refused(&self, reject: Reject) -> Reject {
         reject.to(&self.input[self.start..])
@@ -252,6 +257,7 @@ impl Connection {
         self.length = 0;
         self.facts = None;
         self.passed = false;
+        self.understood = false;
         self.state = State::Head;
         self.skipped = false;
         if self.scanned == self.input.len() {
@@ -330,8 +336,8 @@ impl Connection {
     fn begin_body(&mut self) -> Result<State, Reject> {
         match self.head.framing {
             Framing::None | Framing::Length(0) => Ok(State::Request),
-            Framing::Length(length) if length > most_body(&self.limits, &self.budget) => {
-                Err(TOO_LARGE)
+            Framing::Length(length) if length > most_body(&self.limits, &self.budget).0 => {
+                Err(most_body(&self.limits, &self.budget).1)
             }
             Framing::Length(length) => {
                 let in_memory = self.limits.body_in_memory;
@@ -345,11 +351,11 @@ impl Connection {
 
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let most = most_body(&self.limits, &self.budget);
+        let (most, too_large) = most_body(&self.limits, &self.budget);
         let (arriving, failure) = (&mut self.arriving, &mut self.failure);
         let mut store = |data: &[u8]| {
             if arriving.length() + data.len() as u64 > most {
-                return Err(TOO_LARGE);
+                return Err(too_large);
             }
             arriving
                 .append(data, self.limits.body_in_memory, &self.budget)
@@ -367,7 +373,7 @@ impl Connection {
             State::Chunked(decoder) => {
                 let taken = decoder.decode(bytes, store)?;
                 if self.arriving.length().saturating_add(decoder.announced()) > most {
-                    return Err(TOO_LARGE);
+                    return Err(too_large);
                 }
                 (taken, decoder.done())
             }
@@ -380,15 +386,18 @@ impl Connection {
     }
 }
 
-const TOO_LARGE: Reject = Reject::with(413, "request body too large").because_of("max_body");
+const TOO_LARGE: Reject = Reject::with(413, "request body too large");
 /// The most bytes of a request line that are shown to anybody.
 const LINE: usize = 4 * 1024;
 /// Bytes of an input buffer that an idle connection may keep.
 const KEPT_INPUT: usize = 4 * 1024;
 
-/// A body that is larger than all that may be held would never find room.
-fn most_body(limits: &Limits, budget: &Budget) -> u64 {
-    limits.max_body.min(budget.most())
+/// The most bytes of a body, and the answer to a larger one. One that is larger than all that may be held would never find room.
+fn most_body(limits: &Limits, budget: &Budget) -> (u64, Reject) {
+    match limits.max_body <= budget.most() {
+        true => (limits.max_body, TOO_LARGE.because_of("max_body")),
+        false => (budget.most(), TOO_LARGE.because_of("max_buffered")),
+    }
 }
 
 /// The answer to a body that is not taken in, which is kept in `place`.

@@ -1,0 +1,196 @@
+//! The access log of a server: what stands in it, and for how long requests have waited.
+
+// Only some of it is needed here.
+#[allow(dead_code)]
+mod common;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use common::{Running, start_with};
+use preforkd_http::layer::{Options, access_log, standard};
+use preforkd_http::{Body, Exchange, Handler, Limits, Origin, Request};
+use preforkd_worker::access_format::Format;
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// Answers `/held`, of which it tells, when it is told to, and others at once.
+#[derive(Clone)]
+struct Gate {
+    entered: Sender<()>,
+    open: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Gate {
+    fn new() -> (Self, Receiver<()>, Sender<()>) {
+        let (entered, is_in) = channel();
+        let (opener, open) = channel();
+        let open = Arc::new(Mutex::new(open));
+        (Self { entered, open }, is_in, opener)
+    }
+}
+
+impl Handler for Gate {
+    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        wait()
+    }
+
+    fn call(
+        &mut self,
+        request: Request<'_>,
+        _: &Origin,
+        _: Body,
+        mut exchange: Exchange,
+    ) -> Exchange {
+        if request.path() == b"/held" {
+            self.entered.send(()).unwrap();
+            self.open.lock().unwrap().recv().unwrap();
+        }
+        exchange.begin(b"200 OK").unwrap();
+        exchange.finish(Some(2));
+        exchange.write(b"ok");
+        exchange.end();
+        exchange
+    }
+}
+
+/// A server with an access log of this form, which can be read.
+fn logged(threads: usize, format: &str, handler: Gate) -> (Running, impl BufRead) {
+    let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+    rustix::io::ioctl_fionbio(&pipe, true).unwrap();
+    let options = Options {
+        access_log: Some(access_log::Options {
+            pipe,
+            format: Format::parse(format).unwrap(),
+            worker: access_log::Worker {
+                app: "app".into(),
+                slot: 0,
+                generation: 1,
+            },
+        }),
+        request_id: true,
+        ..Options::default()
+    };
+    let limits = Limits {
+        max_body: 10,
+        ..Limits::default()
+    };
+    let running = start_with(threads, limits, handler, standard(options));
+    (running, BufReader::new(File::from(read)))
+}
+
+fn line(log: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    log.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// Sends this, and reads up to the end of the connection.
+fn ask(running: &Running, request: &str) -> String {
+    let mut stream = running.connect();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+const CLOSE: &str = "Host: a\r\nConnection: close\r\n\r\n";
+
+#[test]
+fn responses_and_refusals_stand_in_the_log() {
+    for threads in [0, 2] {
+        let (gate, ..) = Gate::new();
+        let format = "{status} {bytes} {method} {host} <{request}> {request_id}";
+        let (running, mut log) = logged(threads, format, gate);
+        let answer = ask(&running, &format!("GET /a?b HTTP/1.1\r\n{CLOSE}"));
+        let id = answer
+            .lines()
+            .find_map(|field| field.strip_prefix("X-Request-ID: "));
+        let expected = format!("200 2 GET a <GET /a?b HTTP/1.1> {}", id.expect("a name"));
+        assert_eq!(line(&mut log), expected);
+        for (request, expected) in [
+            (
+                format!("POST /up HTTP/1.1\r\nContent-Length: 11\r\n{CLOSE}"),
+                "413 0 POST a <POST /up HTTP/1.1> -",
+            ),
+            (
+                format!("POST /up HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{CLOSE}x"),
+                "400 0 POST a <POST /up HTTP/1.1> -",
+            ),
+            (
+                "GET /\"x HTTP/1.1\r\n\r\n".to_owned(),
+                "400 0 - - <GET /\\x22x HTTP/1.1> -",
+            ),
+            (
+                // The head of the request before it is no head of this one.
+                format!("GET /a HTTP/1.1\r\nHost: first\r\n\r\nGET / HTTP/3.0\r\n{CLOSE}"),
+                "505 0 - - <GET / HTTP/3.0> -",
+            ),
+            ("\u{1b}[2J\r\n".to_owned(), "400 0 - - <\\x1B[2J> -"),
+        ] {
+            ask(&running, &request);
+            let mut told = line(&mut log);
+            if told.starts_with("200") {
+                told = line(&mut log);
+            }
+            assert_eq!(told, expected, "{request}");
+        }
+        running.stop();
+    }
+}
+
+#[test]
+fn the_time_that_a_request_waited_for_a_thread_is_part_of_the_time_that_it_took() {
+    let (gate, is_in, open) = Gate::new();
+    let (running, mut log) = logged(1, "{path} {time_waited} {time_taken}", gate);
+    // A server whose threads are busy accepts nobody, so all are there before.
+    let mut kept = || {
+        let mut stream = running.connect();
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            answer.extend(byte);
+        }
+        assert!(line(&mut log).starts_with("/ "));
+        stream
+    };
+    let (mut held, mut waiting, mut others) = (kept(), kept(), [(); 20].map(|()| kept()));
+    let ask = |stream: &mut TcpStream, path: &str| {
+        // In one piece: the rest of another would wait for the acknowledgement of the first.
+        let request = format!("GET {path} HTTP/1.1\r\n{CLOSE}");
+        stream.write_all(request.as_bytes()).unwrap();
+    };
+    ask(&mut held, "/held");
+    is_in.recv().unwrap();
+    ask(&mut waiting, "/waiting");
+    // The loop takes in what comes in its order: when these are answered, the other two have come.
+    for other in &mut others {
+        other.write_all(b"\0").unwrap();
+        let mut answer = String::new();
+        other.read_to_string(&mut answer).unwrap();
+        assert!(line(&mut log).starts_with("- 0.000000"));
+    }
+    open.send(()).unwrap();
+    let mut times = |path: &str| {
+        let line = line(&mut log);
+        let (waited, taken) = line
+            .strip_prefix(path)
+            .and_then(|rest| rest.trim_start().split_once(' '))
+            .unwrap_or_else(|| panic!("{line}"));
+        let number = |text: &str| text.parse::<f64>().unwrap();
+        (number(waited), number(taken))
+    };
+    let (held_waited, held_taken) = times("/held");
+    let (waited, taken) = times("/waiting");
+    assert!(held_waited < held_taken && waited <= taken);
+    assert!(waited > held_waited, "{waited} {held_waited}");
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    running.stop();
+}
