@@ -24,3 +24,4 @@ pub mod stop_orders;
 pub mod tail;
 pub mod template;
 pub mod temporary;
+pub mod terminal;

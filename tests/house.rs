@@ -157,6 +157,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "socket_file",
             "tail",
             "template",
+            "terminal",
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
@@ -166,6 +167,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "paths" => &["notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
+                "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],
             };

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Run, app, worker};
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -172,6 +174,54 @@ fn the_pid_file_is_written_and_removed() {
     );
     run.stop();
     assert!(!run.path("x.pid").exists());
+}
+
+/// A master on a terminal of its own, with another command in front. Dropping the file closes the terminal.
+fn on_a_terminal(before: &[&str]) -> (Run, PtyMaster) {
+    // No process may inherit it, or the terminal would stay open.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let terminal = posix_openpt(flags).expect("a terminal");
+    grantpt(&terminal).expect("it is new");
+    unlockpt(&terminal).expect("it is new");
+    let name = ptsname_r(&terminal).expect("it has a name");
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlag::O_NOCTTY.bits());
+    let input = options.read(true).write(true).open(name);
+    let input = input.expect("it is there");
+    let run = Run::begin_with(&app(""), |command| {
+        let mut outer = std::process::Command::new("setsid");
+        outer.arg("--ctty").args(before).arg(command.get_program());
+        outer.args(command.get_args());
+        for (variable, value) in command.get_envs() {
+            outer.env(variable, value.unwrap_or_default());
+        }
+        outer.stdin(input);
+        outer
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        *command = outer;
+    });
+    run.message("READY=1");
+    (run, terminal)
+}
+
+#[test]
+fn a_terminal_that_closes_ends_the_master_and_another_hup_reloads_it() {
+    let (mut run, terminal) = on_a_terminal(&[]);
+    assert!(run.reload().contains("STATUS=generation 2"));
+    drop(terminal);
+    run.logged(&["SIGHUP, because the terminal was closed: stopping"]);
+    assert_eq!(run.ended().0, Some(0));
+    run.all_ended();
+}
+
+#[test]
+fn a_master_that_was_started_with_nohup_outlives_its_terminal() {
+    let (mut run, terminal) = on_a_terminal(&["nohup"]);
+    drop(terminal);
+    run.logged(&["SIGHUP: the terminal was closed; going on"]);
+    assert!(run.reload().contains("STATUS=generation 2"));
+    run.stop();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io::{self, IsTerminal, Stderr};
+use std::io::{self, Stderr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
+use crate::effects::terminal::Terminal;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -72,6 +73,7 @@ pub(super) struct System {
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
+    terminal: Terminal,
     oom_kills: OomKills,
     pid_file: Option<PidFile>,
 }
@@ -119,6 +121,7 @@ impl System {
             launching: HashMap::new(),
             tails: HashMap::new(),
             errors: io::stderr(),
+            terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
         };
@@ -162,7 +165,15 @@ impl World for System {
     }
 
     fn has_terminal(&self) -> bool {
-        io::stdin().is_terminal() || self.errors.is_terminal()
+        self.terminal.exists()
+    }
+
+    fn has_hung_up(&self, signal: &Arrived) -> bool {
+        self.terminal.has_hung_up(signal)
+    }
+
+    fn outlives_terminal(&self) -> bool {
+        self.signals.ignored_hang_up
     }
 
     fn configuration(&self) -> String {

@@ -17,7 +17,7 @@ use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 
 pub use crate::effects::control::ClientId;
-pub use crate::effects::signals::Arrived;
+pub use crate::effects::signals::{Arrived, Sender};
 pub use crate::effects::tail::ReadState;
 
 /// The source of an event. Each polled descriptor belongs to one.
@@ -162,6 +162,12 @@ pub trait World {
 
     /// Whether the master runs on a terminal.
     fn has_terminal(&self) -> bool;
+
+    /// Whether a signal means that the terminal of the master was closed.
+    fn has_hung_up(&self, signal: &Arrived) -> bool;
+
+    /// Whether the master was started so that the end of its terminal does not end it: nohup(1).
+    fn outlives_terminal(&self) -> bool;
 
     /// The signals that have arrived.
     fn signals(&mut self) -> Vec<Arrived>;

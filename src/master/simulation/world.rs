@@ -14,7 +14,7 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
+    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Sender, Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -69,6 +69,14 @@ impl World for Kernel {
 
     fn configuration(&self) -> String {
         "/etc/app.toml".into()
+    }
+
+    fn has_hung_up(&self, signal: &Arrived) -> bool {
+        signal.number == Signal::SIGHUP as i32 && signal.sender == Sender::Kernel
+    }
+
+    fn outlives_terminal(&self) -> bool {
+        false
     }
 
     fn signals(&mut self) -> Vec<Arrived> {
