@@ -16,6 +16,7 @@ use crate::config::Address;
 use crate::plan::Listener;
 
 mod bind;
+mod holder;
 mod passed;
 
 use bind::{backlog, rights};
