@@ -229,6 +229,7 @@ fn table(key: Option<&str>) -> &'static str {
     match key {
         Some("env") => "{ NAME = \"VALUE\" }",
         Some("static") => "{ \"/static/\" = \"FOLDER\" }",
+        Some("reload") => "{ check = { path = \"/health\" } }",
         Some("reload.check") => "{ path = \"/health\" }",
         Some("give_up") => "{ crashes = 5, within = \"1m\" }",
         _ => "{ KEY = VALUE }",

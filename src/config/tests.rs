@@ -354,6 +354,31 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "did you mean `timeout`?",
         ),
         (
+            "[app.w]\nworker_class = \"gevent\"",
+            "2:1: unknown key `worker_class`: there is one kind of worker",
+            "`threads`",
+        ),
+        (
+            "[app.w]\ncertfile = \"x\"",
+            "2:1: unknown key `certfile`: preforkd speaks no TLS",
+            "in front",
+        ),
+        (
+            "[app.w]\nforwarded_allow_ips = \"*\"",
+            "2:1: unknown key `forwarded_allow_ips`",
+            "did you mean `trusted_proxies`?",
+        ),
+        (
+            "[app.w]\nreload = true",
+            "2:10: reload: must be a table, not the boolean true",
+            "(write { check = { path = \"/health\" } })",
+        ),
+        (
+            "[app.w]\nlisten = [{ host = \"x\", port = 1 }]",
+            "2:13: listen: unknown key `host`",
+            "known here: address, name",
+        ),
+        (
             "[app.w]\npidfile = \"x\"",
             "2:1: unknown key `pidfile`",
             "write `pid_file` in the table [master]",

@@ -3,7 +3,7 @@
 use super::keys::KEYS;
 
 /// Names that other servers have for the same purpose, and ours.
-const ELSEWHERE: [(&str, &str); 33] = [
+const ELSEWHERE: &[(&str, &str)] = &[
     ("bind", "listen"),
     ("socket", "listen"),
     ("http", "listen"),
@@ -37,7 +37,40 @@ const ELSEWHERE: [(&str, &str); 33] = [
     ("limit_request_fields", "max_headers"),
     ("worker_connections", "max_connections"),
     ("pidfile", "pid_file"),
+    ("access_log_format", "access_format"),
+    ("log_format", "access_format"),
+    ("forwarded_allow_ips", "trusted_proxies"),
+    ("proxy_allow_ips", "trusted_proxies"),
+    ("script_name", "prefix"),
+    ("root_path", "prefix"),
+    ("mount", "prefix"),
 ];
+
+/// Names that other servers have for what preforkd does not do by a key, and what to do.
+const WITHOUT_KEY: &[(&str, &str)] = &[
+    (
+        "asgi",
+        "preforkd serves WSGI applications; for an ASGI application, run its server (for example command = [\"uvicorn\", \"--fd\", \"{fd}\", \"MODULE:APP\"] and ready = \"2s\")",
+    ),
+    (
+        "worker_class",
+        "there is one kind of worker (remove it; `threads` is the number of requests that a worker runs at a time)",
+    ),
+    (
+        "worker_tmp_dir",
+        "the folder for temporary files is that of the environment (write env = { TMPDIR = \"PATH\" })",
+    ),
+    (
+        "daemon",
+        "preforkd stays in the foreground, as init systems want it (remove it)",
+    ),
+    ("ssl", TLS),
+    ("tls", TLS),
+    ("certfile", TLS),
+    ("keyfile", TLS),
+];
+
+const TLS: &str = "preforkd speaks no TLS (let a server in front of it do so)";
 
 /// A key of an app or of the master, and the table that it stands in.
 fn place(name: &str) -> Option<&'static str> {
@@ -55,7 +88,11 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     let (key, rest) = rest.split_once('`')?;
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
     let plain = key.to_ascii_lowercase().replace('-', "_");
-    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == plain);
+    // In the table of a listener such names mean something else.
+    let is_listener = known.contains(&"address");
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(name, _)| *name == plain && !is_listener);
     let meant = match elsewhere {
         // A unix socket has an owner.
         None if plain == "user" && known.contains(&"owner") => "owner",
@@ -66,10 +103,9 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         .iter()
         .map(|name| (strsim::jaro_winkler(&plain, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    let message = if plain == "asgi" {
-        format!(
-            "unknown key `{key}`: preforkd serves WSGI applications; for an ASGI application, run its server (for example command = [\"uvicorn\", \"--fd\", \"{{fd}}\", \"MODULE:APP\"] and ready = \"2s\")"
-        )
+    let without = WITHOUT_KEY.iter().find(|(name, _)| *name == plain);
+    let message = if let Some((_, advice)) = without {
+        format!("unknown key `{key}`: {advice}")
     } else if known.contains(&meant) {
         format!("unknown key `{key}`; did you mean `{meant}`?")
     } else if let Some(table) = place(meant) {
@@ -87,4 +123,20 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         )
     };
     Some((key, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_proposed_exists_and_what_it_replaces_does_not() {
+        for (name, ours) in ELSEWHERE {
+            assert!(place(ours).is_some(), "{ours}");
+            assert_eq!(place(name), None, "{name}");
+        }
+        for (name, _) in WITHOUT_KEY {
+            assert_eq!(place(name), None, "{name}");
+        }
+    }
 }
