@@ -2,7 +2,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
@@ -16,12 +16,31 @@ const EXTENSION: &str = "libpreforkd_python.so";
 /// The host of this process.
 pub struct ThisHost;
 
+/// The file that a path leads to.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = path.metadata().ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// A relative path by way of this name of the working directory. `None` if it leaves the directory with `..`, and the kernel, for which
+/// that is the parent of what a link refers to, finds another file.
+fn through(folder: &Path, path: &Path) -> Option<PathBuf> {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Some(folder.join(path));
+    }
+    let mut logical = folder.to_owned();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(logical.pop()),
+            other => logical.push(other),
+        }
+    }
+    let found = identity(&logical)?;
+    (Some(found) == identity(path)).then_some(logical)
+}
+
 /// Whether a value of `PWD` names the working directory, by the rules of pwd(1p).
 fn names_working_directory(folder: &Path) -> bool {
-    let identity = |path: &Path| {
-        let found = path.metadata().ok()?;
-        Some((found.dev(), found.ino()))
-    };
     let mut parts = folder.as_os_str().as_bytes().split(|&byte| byte == b'/');
     folder.is_absolute()
         && !parts.any(|part| part == b"." || part == b"..")
@@ -102,7 +121,8 @@ impl Host for ThisHost {
     fn absolute(&self, path: &Path) -> PathBuf {
         let folder = std::env::var_os("PWD").map(PathBuf::from);
         let folder = folder.filter(|folder| names_working_directory(folder));
-        let path = folder.map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        let logical = folder.and_then(|folder| through(&folder, path));
+        let path = logical.unwrap_or_else(|| path.to_owned());
         std::path::absolute(&path).unwrap_or(path)
     }
 
@@ -166,6 +186,13 @@ mod tests {
         let link = folder.path().join("current");
         std::os::unix::fs::symlink(&own, &link).expect("room");
         assert!(names_working_directory(&link));
+
+        let name = own.file_name().expect("not the root");
+        let (inside, back) = (Path::new("Cargo.toml"), Path::new("..").join(name));
+        assert_eq!(through(&link, inside), Some(link.join("Cargo.toml")));
+        assert_eq!(through(&own, &back.join(inside)), Some(own.join(inside)));
+        // Beside the link there is no such file.
+        assert_eq!(through(&link, &back.join(inside)), None);
     }
 
     #[test]

@@ -35,7 +35,9 @@ impl Terminal {
 
     /// Whether a signal means that the terminal was closed.
     pub fn has_hung_up(&self, arrived: &Arrived) -> bool {
+        // A leader in another namespace of processes has the number 0, and so has every sender there.
         let leader = getsid(None).ok().map(|leader| leader.as_raw());
+        let leader = leader.filter(|leader| *leader > 0);
         is_hang_up(arrived, leader, || self.is_closed())
     }
 
