@@ -16,7 +16,7 @@ mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::{Coding, Files, Mapping};
+pub use files::Files;
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
 pub use message::facts::Facts;
