@@ -433,6 +433,23 @@ fn only_the_group_of_the_control_socket_may_use_it() {
     };
     assert_eq!(ask(USER), "ok");
     assert_eq!(ask(OTHER), "");
+    let program = run.path("preforkd");
+    std::fs::copy(env!("CARGO_BIN_EXE_preforkd"), &program).expect("room");
+    let status = |user| {
+        command(
+            user,
+            run.folder.path(),
+            "./preforkd status --socket control",
+        )
+    };
+    assert_eq!(status(USER).status.code(), Some(0));
+    let refused = status(OTHER);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("Permission denied (os error 13) (run this as"),
+        "{said}"
+    );
     // By default the user is refused, although nothing else has changed.
     run.write(
         "app.toml",

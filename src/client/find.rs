@@ -3,6 +3,7 @@
 //! The file says where it is, but it may have been edited since, and the master may have got `RUNTIME_DIRECTORY` from its init system. So
 //! further places are tried: there, and where the masters say that run now, a socket counts only if its master names the same file.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,14 @@ pub struct Found {
 /// No master listens there. The message is for people.
 pub fn connect(socket: &Path) -> Result<UnixStream, String> {
     UnixStream::connect(socket).map_err(|error| {
-        format!(
-            "cannot reach a master at {}: {error} (does preforkd run with this configuration?)",
-            socket.display()
-        )
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "run this as the master's user or as root, or set `control_group` to a group of yours"
+            }
+            _ => "does preforkd run with this configuration?",
+        };
+        let shown = socket.display();
+        format!("cannot reach a master at {shown}: {error} ({hint})")
     })
 }
 
