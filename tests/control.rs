@@ -247,6 +247,12 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let (status, _, error) = output(&["stop", "-c", &other]);
     assert_eq!(status, Some(1));
     assert!(error.contains("no control socket is configured"), "{error}");
+    let runs = run.path("app.toml").display().to_string();
+    let others = error.split("masters run with").nth(1);
+    assert!(
+        others.is_some_and(|others| others.contains(&runs)),
+        "{error}"
+    );
     run.stop();
 }
 

@@ -63,23 +63,29 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
         .chain(file.metadata().map(|file| file.uid()))
         .collect();
     let running = || beacon::find(|uid| owners.contains(&uid)).into_iter();
-    let is_its = |socket: &PathBuf| {
-        let theirs = connect(socket).and_then(|stream| ask(stream, "configuration"));
-        theirs.is_ok_and(|theirs| is_same(Path::new(&theirs), file))
-    };
     // The processes are looked at only if nothing else helps.
-    let mut others = usual.chain(std::iter::once_with(running).flatten());
-    let socket = others.find(is_its).ok_or_else(|| {
-        failure.unwrap_or_else(|| {
-            format!(
-                "no control socket is configured, and no master that runs with {} is found (set `control` or `pid_file` in [master] and reload, or use --socket)",
-                file.display()
-            )
-        })
-    })?;
-    Ok(Found {
-        socket,
-        warning: None,
+    let mut others = Vec::new();
+    for socket in usual.chain(std::iter::once_with(running).flatten()) {
+        match connect(&socket).and_then(|stream| ask(stream, "configuration")) {
+            Ok(theirs) if is_same(Path::new(&theirs), file) => {
+                return Ok(Found {
+                    socket,
+                    warning: None,
+                });
+            }
+            Ok(theirs) if !others.contains(&theirs) => others.push(theirs),
+            _ => {}
+        }
+    }
+    let failure = failure.unwrap_or_else(|| {
+        format!(
+            "no control socket is configured, and no master that runs with {} is found (set `control` or `pid_file` in [master] and reload, or use --socket)",
+            file.display()
+        )
+    });
+    Err(match others.is_empty() {
+        true => failure,
+        false => format!("{failure}; masters run with {}", others.join(", ")),
     })
 }
 
