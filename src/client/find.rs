@@ -57,15 +57,22 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Err(error) => failure = Some(error),
         }
     }
-    let usual = places.usual.iter().flatten().cloned();
+    let usual = places
+        .usual
+        .iter()
+        .flatten()
+        .map(|path| (None, path.clone()));
     let owners = [0, geteuid().as_raw()].into_iter();
     let owners: Vec<u32> = owners
         .chain(file.metadata().map(|file| file.uid()))
         .collect();
-    let running = || beacon::find(|uid| owners.contains(&uid)).into_iter();
+    let running = || {
+        let found = beacon::find(|uid| owners.contains(&uid)).into_iter();
+        found.map(|(pid, socket)| (Some(pid), socket))
+    };
     // The processes are looked at only if nothing else helps.
     let mut others = Vec::new();
-    for socket in usual.chain(std::iter::once_with(running).flatten()) {
+    for (pid, socket) in usual.chain(std::iter::once_with(running).flatten()) {
         match connect(&socket).and_then(|stream| ask(stream, "configuration")) {
             Ok(theirs) if is_same(Path::new(&theirs), file) => {
                 return Ok(Found {
@@ -73,8 +80,12 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
                     warning: None,
                 });
             }
-            Ok(theirs) if !others.contains(&theirs) => others.push(theirs),
-            _ => {}
+            Ok(theirs) => others.push(format!("a master runs with {theirs}")),
+            Err(_) if !socket.exists() => others.extend(pid.map(|pid| {
+                let shown = socket.display();
+                format!("the control socket {shown} of the master with pid {pid} was removed (SIGHUP makes it again)")
+            })),
+            Err(_) => {}
         }
     }
     let failure = failure.unwrap_or_else(|| {
@@ -83,10 +94,8 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             file.display()
         )
     });
-    Err(match others.is_empty() {
-        true => failure,
-        false => format!("{failure}; masters run with {}", others.join(", ")),
-    })
+    others.dedup();
+    Err([vec![failure], others].concat().join("; "))
 }
 
 /// Whether two paths lead to the same file.
