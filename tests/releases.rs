@@ -153,3 +153,30 @@ fn a_listener_a_pid_file_and_a_control_socket_below_the_link_move_with_it() {
     run.stop();
     assert_eq!(names("2").len(), 0, "{:?}", names("2"));
 }
+
+#[test]
+fn files_that_are_included_by_a_relative_path_belong_to_the_release_too() {
+    let folder = releases();
+    let root = folder.path().to_owned();
+    for number in ["1", "2"] {
+        let release = root.join(number);
+        std::fs::create_dir(release.join("conf.d")).expect("room");
+        let app = format!(
+            "[app.web]\ncommand = ['{}']\nlisten = ['unix:../../web.sock']\nenv = {{ RELEASE = '{number}' }}\n",
+            worker()
+        );
+        std::fs::write(release.join("conf.d/web.toml"), app).expect("room");
+        let config = "include = 'conf.d/*.toml'\n[master]\ncontrol = '../control.sock'\n";
+        std::fs::write(release.join("app.toml"), config).expect("room");
+    }
+    let current = root.join("current");
+    let mut run = start(folder, &current, &current, "app.toml".into());
+    let shown = current.join("conf.d").display().to_string();
+    assert_eq!(run.ask("env PWD"), shown);
+    assert_eq!(run.ask("env RELEASE"), "1");
+    switch(&root, "2");
+    assert_eq!(reload(&current.join("app.toml")), (Some(0), String::new()));
+    assert_eq!(run.ask("env RELEASE"), "2");
+    assert_eq!(run.ask("env PWD"), shown);
+    run.stop();
+}

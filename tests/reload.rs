@@ -263,7 +263,7 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
     assert_eq!(run.ask("pid"), pid);
     run.write(
         "app.toml",
-        &with("kill -STOP $$").replace(
+        &with("kill -STOP $$$$").replace(
             "[app.web.reload]",
             "start_timeout = '200ms'\n[app.web.reload]",
         ),

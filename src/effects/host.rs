@@ -1,5 +1,6 @@
 //! The host that a plan is checked against: users, folders and programs.
 
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::interpreter;
+use super::{data_file, interpreter};
 use crate::plan::{Credentials, Host, Launch, User};
 
 /// The file name of the extension module.
@@ -124,6 +125,44 @@ impl Host for ThisHost {
         let logical = folder.and_then(|folder| through(&folder, path));
         let path = logical.unwrap_or_else(|| path.to_owned());
         std::path::absolute(&path).unwrap_or(path)
+    }
+
+    fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
+        data_file::read(path, user, limit)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()))
+    }
+
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let fixed = pattern.split(['*', '?', '[']).next().unwrap_or_default();
+        let fixed = fixed.rsplit_once('/').map_or("", |(fixed, _)| fixed);
+        let start = folder.join(fixed);
+        if !fixed.is_empty() && !start.is_dir() {
+            let shown = start.display();
+            return Err(format!("there is no folder {shown} (create it first)"));
+        }
+        let wrong = |why: &dyn fmt::Display| format!("{pattern:?} cannot be used: {why}");
+        // The characters of the folder are no wildcards.
+        let folder = folder
+            .to_str()
+            .ok_or_else(|| wrong(&"its folder is not UTF-8"))?;
+        let full = Path::new(&glob::Pattern::escape(folder)).join(pattern);
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+            ..Default::default()
+        };
+        let found = glob::glob_with(&full.to_string_lossy(), options);
+        let mut found = found
+            .map_err(|error| wrong(&error))?
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| wrong(&error))?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn included(&self, path: &Path, first: &Path, limit: u64) -> Result<String, String> {
+        data_file::read_as_trusted_as(first, path, limit)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()))
     }
 
     fn variable(&self, name: &str) -> Option<String> {

@@ -38,7 +38,7 @@ impl Draft<'_> {
             access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
             proxy_protocol: self.proxy_protocol()?,
-            prefix: self.prefix()?,
+            prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
