@@ -181,7 +181,7 @@ pub fn run() -> ExitCode {
         for warning in doubts(&plan) {
             logging::print_error(&format!("warning: {warning}"));
         }
-        let notices = plan.notices().into_iter();
+        let notices = plan.notices();
         let lines = notices.map(|(app, notice)| format!("app={app} {notice}"));
         let lines: Vec<String> = lines.chain(["configuration OK".to_owned()]).collect();
         return print(&lines.join("\n"), OK);
