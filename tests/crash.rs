@@ -104,7 +104,9 @@ fn only_the_worker_itself_can_report_that_it_is_ready() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
     assert!(
-        log.contains("SIGABRT (not ready within start_timeout)"),
+        log.contains(
+            "SIGABRT (not ready within start_timeout): it never sent READY=1 (see `ready`"
+        ),
         "{log}"
     );
 }
