@@ -188,11 +188,15 @@ fn static_files_are_mapped() {
 }
 
 #[test]
-fn mappings_that_are_probably_mistakes_are_warned_of() {
+fn what_is_probably_a_mistake_is_warned_of() {
     for (mapping, warning) in [
         (
             "static = { '/' = { folder = 'static', fallthrough = false } }",
             "static: the application is never called",
+        ),
+        (
+            "max_buffered = '1MiB'\nmax_body = '2MiB'",
+            "max_body is 2097152 bytes, but max_buffered is 1048576: ",
         ),
         (
             "user = 'www'\nstatic = { '/s/' = 'other' }",
