@@ -2,8 +2,10 @@
 //! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
 pub mod addresses;
+pub mod beacon;
 pub mod config_check;
 pub mod control;
+pub mod data_file;
 pub mod host;
 pub mod init;
 pub mod interpreter;
@@ -24,3 +26,4 @@ pub mod stop_orders;
 pub mod tail;
 pub mod template;
 pub mod temporary;
+pub mod terminal;

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
 use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Stdin, StopSignal,
+    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
 };
 use crate::supervisor::{Policy, Readiness};
 
@@ -20,23 +21,27 @@ mod callable;
 mod check;
 mod command;
 pub mod control;
+mod environment;
+mod files;
 mod host;
 mod identity;
 pub mod log_target;
 mod lossless;
 mod output;
 mod own_address;
+mod platform;
 mod policy;
 mod proxies;
 mod sockets;
 mod static_files;
 #[cfg(test)]
 mod tests;
+pub mod variables;
 mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
-pub use output::{LogFile, Output};
+pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
@@ -49,6 +54,10 @@ pub struct Plan {
     /// service.
     #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
+    /// The permission bits of the control socket.
+    pub control_mode: u32,
+    /// The group of the control socket; the master's if `None`.
+    pub control_group: Option<u32>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps, by name.
@@ -65,6 +74,8 @@ pub struct Listener {
     pub backlog: u32,
     /// For an IPv6 socket: another listener has the same port for IPv4.
     pub v6only: bool,
+    /// Whether a program that is not ours gets it, and might remove the file of a unix socket.
+    pub is_lent: bool,
     /// Permission bits of a unix socket; `None` leaves them to the umask.
     pub mode: Option<u32>,
     /// Owner of a unix socket.
@@ -105,6 +116,8 @@ pub struct App {
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
     pub warnings: Vec<String>,
+    /// What was decided for it from outside of the configuration.
+    pub notices: Vec<String>,
 }
 
 impl App {
@@ -170,6 +183,7 @@ impl App {
             check: None,
             output: Output::default(),
             warnings: Vec::new(),
+            notices: Vec::new(),
         }
     }
 }
@@ -263,6 +277,14 @@ impl Plan {
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
+    /// What was decided for the apps from outside of the configuration, with their names.
+    pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let notices = app.notices.iter();
+            notices.map(|notice| (name.as_str(), notice.as_str()))
+        })
+    }
+
     /// What is allowed and probably a mistake, each with the name of its app.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.apps.iter().flat_map(|(name, app)| {
@@ -271,23 +293,21 @@ impl Plan {
         })
     }
 
-    /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
+    /// Parses the configuration `file`, and the files that it includes, and checks it against `host`.
     ///
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
-        let shown = file.display().to_string();
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
-        plan.map_err(|place| Diagnostic::new(&shown, text, place))
+        let (sources, config) = files::load(text, file, host)?;
+        Self::new(&config, &sources, host).map_err(|place| sources.diagnostic(place))
     }
 
-    /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
+    /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
     ///
     /// # Errors
-    /// The first error, with its position in the file.
-    pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
+    /// The first error, with its position.
+    fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
+        let folder = sources.folder(0);
         if config.app.is_empty() {
             return Err(Place::whole(
                 "there is no app to run (add a table [app.NAME])",
@@ -295,7 +315,10 @@ impl Plan {
         }
         let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
         let control = config.master.control.as_ref().map(|path| path.as_path());
+        let (control_mode, control_group) = control::rights(&config.master, host)?;
         let mut plan = Self {
+            control_mode,
+            control_group,
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
@@ -315,9 +338,10 @@ impl Plan {
             }
             let draft = Draft {
                 name,
-                header,
                 written,
-                folder,
+                all: &config.app,
+                folder: sources.folder(header.start),
+                header,
                 host,
             };
             let app = draft.app(&mut plan.listeners)?;
@@ -350,6 +374,8 @@ struct Draft<'a> {
     /// The position of the name in the table's header.
     header: std::ops::Range<usize>,
     written: &'a Written,
+    /// All apps.
+    all: &'a BTreeMap<Spanned<String>, Written>,
     folder: &'a Path,
     host: &'a dyn Host,
 }
@@ -357,10 +383,10 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         self.refuse_keys_of_the_other_kind()?;
-        let sockets = self.sockets(listeners)?;
+        let mut notices = Vec::new();
+        let sockets = self.sockets(listeners, &mut notices)?;
         let check = self.check()?;
-        let mut env = self.env()?;
-        let user = self.user(&mut env)?;
+        let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
             // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
@@ -399,15 +425,16 @@ impl Draft<'_> {
             Some(_) => self.own_address(&launch)?,
             None => None,
         };
-        let before = self.before(&launch)?;
         let has_listener = !sockets.is_empty();
+        let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
+        let before = self.before(&launch)?;
         Ok(App {
             output: self.output()?,
             sockets,
             before,
             launch,
             template,
-            policy: self.policy(readiness, check.is_some())?,
+            policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
@@ -422,6 +449,7 @@ impl Draft<'_> {
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
             warnings,
+            notices,
         })
     }
 
@@ -446,27 +474,6 @@ impl Draft<'_> {
             key.name, key.apps
         );
         Err(Place::at(place, message))
-    }
-
-    /// Variables for the workers' environment.
-    fn env(&self) -> Result<BTreeMap<String, String>, Place> {
-        let mut env = BTreeMap::new();
-        for (name, value) in &*self.written.env {
-            let wrong = |message| Err(Place::at(name.span(), message));
-            let name = name.get_ref();
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return wrong(format!(
-                    "env: {name:?} is not a valid name for a variable (it must not be empty, nor contain \"=\" or a NUL character)"
-                ));
-            }
-            if value.contains('\0') {
-                return wrong(format!(
-                    "env: the value of {name} must not contain a NUL character"
-                ));
-            }
-            env.insert(name.clone(), value.clone());
-        }
-        Ok(env)
     }
 
     fn chdir(&self) -> Result<PathBuf, Place> {

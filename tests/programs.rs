@@ -49,7 +49,7 @@ fn after_a_stop_nothing_is_left_even_in_a_session_of_its_own() {
 
 #[test]
 fn a_program_is_told_to_end_by_the_signal_that_it_wants() {
-    let script = r#"trap "exit 0" QUIT; trap "" TERM; sleep 1000 & echo "0 1 $$ started"; while :; do wait; done"#;
+    let script = r#"trap "exit 0" QUIT; trap "" TERM; sleep 1000 & echo "0 1 $$$$ started"; while :; do wait; done"#;
     let config = format!(
         "[app.x]\nready = 'exec'\nstop_signal = 'QUIT'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', '{script}']\n"
     );
@@ -182,7 +182,7 @@ fn the_log_says_that_a_program_never_sent_ready() {
     let mut run = Run::begin("[app.x]\nstart_timeout = '200ms'\ncommand = ['sleep', '1000']\n");
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
-    assert!(log.contains("it never sent READY=1: see `ready`"), "{log}");
+    assert!(log.contains("it never sent READY=1 (see `ready`"), "{log}");
 }
 
 #[test]

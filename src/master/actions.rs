@@ -268,6 +268,14 @@ impl<W: World> Master<W> {
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
+        if !self.is_stopping() {
+            // Some programs remove the file of a listener when they end, as if they had bound it.
+            for (_, address) in &child.plan.sockets {
+                if self.turn.world.restore_listener(address) {
+                    info!("{tag}: the file of {address} was removed; made it again");
+                }
+            }
+        }
         for rest in [Rest::Session(pid), Rest::Background(pid)] {
             if background > 0 || rest == Rest::Session(pid) {
                 let end = end_of_rest(child, tag.to_string(), now);

@@ -97,7 +97,7 @@ impl Preparation {
             }
             (Ok(()), Err(reason)) => return self.fail(turn, reason),
         };
-        match turn.world.open_listeners(&plan.listeners) {
+        match turn.world.open_listeners(&plan.listeners, self.generation) {
             Ok(listeners) => self.open_log_files(turn, jobs, plan, listeners),
             Err(reason) => self.fail(turn, reason),
         }
@@ -112,6 +112,9 @@ impl Preparation {
     ) {
         for (app, warning) in plan.warnings() {
             log::warn!("app={app} {warning}");
+        }
+        for (app, notice) in plan.notices() {
+            info!("app={app} {notice}");
         }
         let opened = turn.world.open_log_files(&plan.log_files());
         let (log_files, reason) = match opened {

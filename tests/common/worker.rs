@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::socket::{SockFlag, SockaddrStorage, accept4, getsockname};
 use signal_hook::consts::{SIGABRT, SIGTERM};
 
 /// One line on standard output: "slot generation pid event".
@@ -221,6 +221,14 @@ fn answer(mut stream: File) {
         }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
         ["start", how] => start_deaf(how).id().to_string(),
+        ["socket", number] => {
+            let number = number.parse().expect("a descriptor");
+            let address = getsockname::<SockaddrStorage>(number).expect("a socket");
+            address.to_string()
+        }
+        ["remove", name] => {
+            std::fs::remove_file(name).map_or_else(|e| e.to_string(), |()| "removed".into())
+        }
         ["say", word] => {
             tell(word);
             "said".into()

@@ -16,12 +16,13 @@ use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::Launching;
 use crate::master::world::{Private, Role, Source, Start};
-use crate::plan::{self, LogFile};
+use crate::plan::LogFile;
 
 impl System {
     /// Starts a process, and polls its progress and its output.
     pub(super) fn start_process(&mut self, start: &Start) -> io::Result<Pid> {
         let private = self.private(start);
+        self.open_output(start);
         let (tail, theirs) = start.captured.then(|| Self::tail(start)).flatten().unzip();
         let is_ours = matches!(start.role, Role::Worker(..)) && start.plan.output.taken_over;
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
@@ -98,10 +99,21 @@ impl System {
         Some(theirs)
     }
 
+    /// Starts the log writers of the slot, if its lines have a prefix.
+    fn open_output(&mut self, start: &Start) {
+        let output = &start.plan.output;
+        for file in [&output.stdout, &output.stderr].into_iter().flatten() {
+            let file = file.of_slot(start.role.slot());
+            if let Err(error) = self.log_files.open_for_slot(&file) {
+                warn!("{start}: {error}; its output goes to that of preforkd, without a prefix");
+            }
+        }
+    }
+
     /// The output of a process. One whose output is read while it starts switches to that of the others when it is ready.
-    fn output<'a>(&'a self, plan: &plan::App, theirs: Option<&'a OwnedFd>) -> Output<'a> {
-        let file =
-            |file: &Option<LogFile>| file.as_ref().and_then(|file| self.log_files.input(file));
+    fn output<'a>(&'a self, start: &Start, theirs: Option<&'a OwnedFd>) -> Output<'a> {
+        let (plan, slot) = (start.plan, start.role.slot());
+        let file = |file: &Option<LogFile>| self.log_files.input(&file.as_ref()?.of_slot(slot));
         let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
         let theirs = theirs.map(AsFd::as_fd);
         Output {
@@ -121,11 +133,14 @@ impl System {
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
-        let sockets = start.plan.sockets.iter();
-        let sockets =
-            sockets.filter_map(|(name, at)| Some((name.as_str(), self.listeners.socket(at)?)));
-        let board = self.scoreboards.get(start.app);
         let is_job = start.role == Role::Job;
+        let listeners = || start.plan.sockets.iter().filter(|_| !is_job);
+        let sockets = |at| self.listeners.sockets(at, start.generation);
+        let first = listeners().filter_map(|(name, at)| Some((name.as_str(), sockets(at).next()?)));
+        // Further sockets of the same listener come last, where they do not change the numbers of the others.
+        let further = listeners()
+            .flat_map(|(name, at)| sockets(at).skip(1).map(|socket| (name.as_str(), socket)));
+        let board = self.scoreboards.get(start.app);
         let (slot, record) = match start.role {
             Role::Worker(slot, record) => (Some(slot), record),
             Role::Template | Role::Job => (None, None),
@@ -135,7 +150,7 @@ impl System {
             app: start.app,
             slot,
             generation: start.generation,
-            sockets: sockets.filter(|_| !is_job).collect(),
+            sockets: first.collect(),
             notify_socket: self.notify.address(start.app).unwrap_or_default(),
             scoreboard: board
                 .filter(|_| has_record)
@@ -145,18 +160,20 @@ impl System {
             stop,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
-            output: self.output(start.plan, theirs),
+            output: self.output(start, theirs),
         };
         let first = contract.sockets.first().map(|(_, socket)| *socket);
         contract.stdin = first.filter(|_| start.plan.stdin == Stdin::Listener);
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
+        contract.sockets.extend(further);
         contract
     }
 
     /// A pipe for the standard error of a process that is about to start; `None` if it cannot be created.
     fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
-        let tail = Tail::new(start.plan.output.stderr.clone());
+        let stderr = start.plan.output.stderr.as_ref();
+        let tail = Tail::new(stderr.map(|file| file.of_slot(start.role.slot())));
         tail.inspect_err(|error| {
             warn!("{start}: cannot read its output while it starts: {error}");
         })
