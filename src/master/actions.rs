@@ -383,3 +383,25 @@ fn limits(check: &Check) -> Limits {
         grace: PROBE_SLACK,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Reason;
+
+    #[test]
+    fn the_session_of_a_worker_has_as_long_as_the_worker_itself() {
+        let now = Instant::now();
+        let mut child = Child::example(1);
+        let whole = child.plan.policy.graceful_timeout;
+        let grace = |child: &Child, now| end_of_rest(child, String::new(), now).grace;
+        assert_eq!(grace(&child, now), whole, "it has ended of itself");
+        child.signalled = Some((Signal::SIGTERM, Reason::Stop));
+        child.told_at = Some(now);
+        let later = now + whole / 4;
+        assert_eq!(grace(&child, later), whole - whole / 4);
+        assert_eq!(grace(&child, now + whole * 2), Duration::ZERO);
+        child.signalled = Some((Signal::SIGKILL, Reason::GracefulTimeout));
+        assert_eq!(grace(&child, later), Duration::ZERO);
+    }
+}
