@@ -261,14 +261,6 @@ impl Response {
     }
 }
 
-/// Appends a whole answer of the server's own, after which the connection closes.
-pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str, head_only: bool) {
-    let mut response = Response::new(true, head_only, false);
-    response.give_out(std::mem::take(out));
-    response.fail(status, &format!("{status} {}: {text}\n", phrase(status)));
-    *out = response.take_out();
-}
-
 /// The phrase of the statuses that the server itself answers with (RFC 9110 section 15).
 pub(crate) fn phrase(status: u16) -> &'static str {
     match status {

@@ -92,10 +92,7 @@ impl<O: Observer> Core<O> {
             None => Response::new(http11, head_only, keep),
         };
         response.give_out(mem::take(&mut self.spare));
-        if let Some(layers) = self.layers.of_responses() {
-            let facts = client.connection.facts().cloned().unwrap_or_default();
-            response.show(layers.clone(), facts);
-        }
+        self.layers.show(&mut response, &client.connection);
         response
     }
 

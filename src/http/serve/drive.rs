@@ -199,7 +199,14 @@ impl<O: Observer> Core<O> {
             return self.read_preamble(key, client);
         }
         let Client { connection, link } = client;
-        match connection.advance() {
+        let event = connection.advance();
+        // Before the body, so that what layers say of the request is known whatever becomes of it.
+        if let Some(reject) = self.layers.request(connection, &link.origin) {
+            let reject = connection.refused(reject);
+            self.reject(client, reject);
+            return None;
+        }
+        match event {
             Event::Wait if link.readable => {
                 let Ok(n) = link.read(&mut self.buffer) else {
                     return Some(Turn::Close);
@@ -245,29 +252,26 @@ impl<O: Observer> Core<O> {
                 self.reject(client, reject);
                 None
             }
-            Event::Request => {
-                if let Some(reject) = self.layers.request(connection, &link.origin) {
-                    let reject = connection.refused(reject);
-                    self.reject(client, reject);
-                    return None;
-                }
-                match self.answer_file(client) {
-                    true => None,
-                    false => Some(Turn::Ready),
-                }
-            }
+            Event::Request => match self.answer_file(client) {
+                true => None,
+                false => Some(Turn::Ready),
+            },
         }
     }
 
     /// Answers a request that is not served.
     pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
-        client.link.transport.stands(Standing::Served);
-        reject.answer(&mut client.link.out);
-        client.link.task = Task::Rejected;
-        client.link.transport.stands(Standing::Served);
-        self.note_refusal(client, reject.status);
-        client.connection.abandon();
+        let Client { connection, link } = client;
+        link.transport.stands(Standing::Served);
+        let mut response = reject.response();
+        self.layers.show(&mut response, connection);
+        response.give_out(mem::take(&mut link.out));
+        reject.write(&mut response);
+        link.out = response.take_out();
+        link.task = Task::Rejected;
+        self.note_refusal(client, &response);
+        client.connection.abandon(reject);
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
@@ -316,7 +320,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Tells layers of a request that was refused.
-    fn note_refusal(&mut self, client: &Client, status: u16) {
+    fn note_refusal(&mut self, client: &Client, response: &Response) {
         let request = client.connection.understood();
         self.layers.ended(&Ended {
             origin: &client.link.origin,
@@ -325,8 +329,8 @@ impl<O: Observer> Core<O> {
                 Some(_) => None,
                 None => Some(client.connection.line()),
             },
-            status,
-            bytes: 0,
+            status: response.status(),
+            bytes: response.body_bytes(),
             microseconds: 0,
             waited: 0,
         });

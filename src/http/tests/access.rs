@@ -9,10 +9,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use common::{Running, start_with};
 use preforkd_http::layer::{Options, access_log, standard};
-use preforkd_http::{Body, Exchange, Handler, Limits, Origin, Request};
+use preforkd_http::{Body, Exchange, Handler, Limits, Origin, Request, TrustedProxies};
 use preforkd_worker::access_format::Format;
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -71,10 +72,14 @@ fn logged(threads: usize, format: &str, handler: Gate) -> (Running, impl BufRead
             },
         }),
         request_id: true,
-        ..Options::default()
+        trusted_proxies: TrustedProxies {
+            unix: false,
+            networks: vec!["127.0.0.1/32".parse().unwrap()],
+        },
     };
     let limits = Limits {
         max_body: 10,
+        body_timeout: Duration::from_millis(100),
         ..Limits::default()
     };
     let running = start_with(threads, limits, handler, standard(options));
@@ -112,30 +117,54 @@ fn responses_and_refusals_stand_in_the_log() {
         assert_eq!(line(&mut log), expected);
         for (request, expected) in [
             (
-                format!("POST /up HTTP/1.1\r\nContent-Length: 11\r\n{CLOSE}"),
-                "413 0 POST a <POST /up HTTP/1.1> -",
-            ),
-            (
-                format!("POST /up HTTP/1.1\r\nTransfer-Encoding: chunked\r\n{CLOSE}x"),
-                "400 0 POST a <POST /up HTTP/1.1> -",
-            ),
-            (
                 "GET /\"x HTTP/1.1\r\n\r\n".to_owned(),
-                "400 0 - - <GET /\\x22x HTTP/1.1> -",
+                "400 - - <GET /\\x22x HTTP/1.1> -",
             ),
             (
                 // The head of the request before it is no head of this one.
                 format!("GET /a HTTP/1.1\r\nHost: first\r\n\r\nGET / HTTP/3.0\r\n{CLOSE}"),
-                "505 0 - - <GET / HTTP/3.0> -",
+                "505 - - <GET / HTTP/3.0> -",
             ),
-            ("\u{1b}[2J\r\n".to_owned(), "400 0 - - <\\x1B[2J> -"),
+            ("\u{1b}[2J\r\n".to_owned(), "400 - - <\\x1B[2J> -"),
         ] {
-            ask(&running, &request);
+            let answer = ask(&running, &request);
             let mut told = line(&mut log);
             if told.starts_with("200") {
                 told = line(&mut log);
             }
-            assert_eq!(told, expected, "{request}");
+            let (status, rest) = expected.split_once(' ').unwrap();
+            let bytes = answer.rsplit("\r\n\r\n").next().unwrap().len();
+            assert_eq!(told, format!("{status} {bytes} {rest}"), "{request}");
+        }
+        running.stop();
+    }
+}
+
+#[test]
+fn a_refusal_names_client_and_request_as_soon_as_the_head_is_valid() {
+    for threads in [0, 2] {
+        let (gate, ..) = Gate::new();
+        let format = "{client} {status} {bytes} {request_id} <{request}>";
+        let (running, mut log) = logged(threads, format, gate);
+        let fields = format!("X-Forwarded-For: 203.0.113.9\r\nX-Request-ID: name\r\n{CLOSE}");
+        for (status, field, body) in [
+            (413, "Content-Length: 11", ""),
+            (413, "Transfer-Encoding: chunked", "b\r\n"),
+            (400, "Transfer-Encoding: chunked", "x"),
+            (408, "Content-Length: 10", "late"),
+            (408, "Transfer-Encoding: chunked", ""),
+            (400, "X-Forwarded-Proto: ftp", ""),
+        ] {
+            let request = format!("POST /up HTTP/1.1\r\n{field}\r\n{fields}{body}");
+            let answer = ask(&running, &request);
+            let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+            assert!(head.contains("\r\nX-Request-ID: name\r\n"), "{head}");
+            let expected = format!(
+                "203.0.113.9 {status} {} name <POST /up HTTP/1.1>",
+                text.len()
+            );
+            assert_eq!(line(&mut log), expected, "{request}");
         }
         running.stop();
     }
