@@ -118,7 +118,8 @@ pub struct Ended<'a> {
     pub status: u16,
     /// The bytes of the body that were written.
     pub bytes: u64,
-    /// Microseconds from when the request had come whole to the end of the response.
+    /// Microseconds from when the request had come whole to the end of the response; for a refusal, from its first byte. What has come
+    /// counts from when the kernel has told of it, but not before the end of the response before it.
     pub microseconds: u64,
     /// Those of them for which the request waited for a thread.
     pub waited: u64,

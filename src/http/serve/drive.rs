@@ -64,7 +64,7 @@ impl<O: Observer> Core<O> {
             self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.arrived
+            && client.link.unlogged
         {
             self.note_end(&mut client, response);
         }
@@ -208,13 +208,17 @@ impl<O: Observer> Core<O> {
         }
         match event {
             Event::Wait if link.readable => {
+                let since = mem::replace(&mut link.readable_since, NEVER);
                 let Ok(n) = link.read(&mut self.buffer) else {
                     return Some(Turn::Close);
                 };
-                connection.receive(&self.buffer[..n]);
-                if n > 0 && link.waiting == Phase::Body {
-                    link.waiting = Phase::Done;
-                    link.body_bytes += n as u64;
+                if n > 0 {
+                    client.receive(&self.buffer[..n], since, self.now);
+                    let link = &mut client.link;
+                    if link.waiting == Phase::Body {
+                        link.waiting = Phase::Done;
+                        link.body_bytes += n as u64;
+                    }
                 }
                 None
             }
@@ -289,6 +293,10 @@ impl<O: Observer> Core<O> {
             return Some(Turn::Close);
         }
         client.connection.next();
+        // What has come before counts from now on.
+        let link = &mut client.link;
+        (link.first, link.received) = (self.now, self.now);
+        link.readable_since = link.readable_since.max(self.now);
         match client.connection.has_input() {
             true => {
                 client.link.transport.stands(Standing::Waiting);
@@ -307,7 +315,7 @@ impl<O: Observer> Core<O> {
             return;
         }
         let link = &mut client.link;
-        link.logged = link.arrived;
+        link.unlogged = false;
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),
@@ -331,7 +339,7 @@ impl<O: Observer> Core<O> {
             },
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: 0,
+            microseconds: now().saturating_sub(client.link.first) / 1000,
             waited: 0,
         });
     }
