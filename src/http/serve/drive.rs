@@ -145,6 +145,8 @@ impl<O: Observer> Core<O> {
                         Ok(0) => {
                             // A file that became shorter meanwhile is a response that breaks off.
                             if part.length > 0 {
+                                let line = client.connection.line();
+                                self.complaints.file(line, part.length, self.now);
                                 response.cut();
                             } else {
                                 response.end();
@@ -152,7 +154,9 @@ impl<O: Observer> Core<O> {
                             link.task = Task::Ended(response);
                         }
                         other => {
-                            part.length -= other.unwrap_or(0) as u64;
+                            let sent = other.unwrap_or(0) as u64;
+                            part.length -= sent;
+                            response.sent(sent);
                             link.task = Task::File { part, response };
                             match other {
                                 Ok(n) => {
@@ -283,6 +287,10 @@ impl<O: Observer> Core<O> {
         let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
+        if let Some((declared, given)) = response.mismatch() {
+            let line = client.connection.line();
+            self.complaints.length(line, declared, given, self.now);
+        }
         client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.

@@ -24,6 +24,9 @@ struct Gate {
     open: Arc<Mutex<Receiver<()>>>,
 }
 
+/// The size of `/file`, which no socket takes at once.
+const FILE: u64 = 64 << 20;
+
 impl Gate {
     fn new() -> (Self, Receiver<()>, Sender<()>) {
         let (entered, is_in) = channel();
@@ -56,6 +59,13 @@ impl Handler for Gate {
             }
         }
         exchange.begin(b"200 OK").unwrap();
+        if request.path() == b"/file" {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(FILE).unwrap();
+            exchange.finish(Some(FILE));
+            exchange.send_file(file, 0, FILE);
+            return exchange;
+        }
         exchange.finish(Some(2));
         exchange.write(b"ok");
         exchange.end();
@@ -280,6 +290,28 @@ fn a_refusal_has_taken_as_long_as_its_request_was_on_its_way() {
         let taken = told.strip_prefix("408 ").map(str::parse::<f64>);
         let taken = taken.unwrap_or_else(|| panic!("{told}")).unwrap();
         assert!((0.1..20.0).contains(&taken), "{taken}");
+        running.stop();
+    }
+}
+
+#[test]
+fn of_a_file_the_bytes_that_were_sent_count() {
+    for threads in [0, 2] {
+        let (gate, ..) = Gate::new();
+        let (running, mut log) = logged(threads, "{status} {bytes}", gate);
+        let mut stream = running.connect();
+        ask_for(&mut stream, "/file");
+        stream.read_exact(&mut [0; 1000]).unwrap();
+        drop(stream);
+        let told = line(&mut log);
+        let sent = told.strip_prefix("200 ").map(str::parse::<u64>);
+        let sent = sent.unwrap_or_else(|| panic!("{told}")).unwrap();
+        assert!((1..FILE).contains(&sent), "{sent}");
+
+        let mut stream = running.connect();
+        ask_for(&mut stream, "/file");
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(line(&mut log), format!("200 {FILE}"));
         running.stop();
     }
 }
