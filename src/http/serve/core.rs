@@ -114,6 +114,7 @@ impl<O: Observer> Core<O> {
             .into_iter()
             .map(Listener::new)
             .collect::<io::Result<_>>()?;
+        let refusals = Refusals::new(config.proxy_protocol.is_some());
         Ok(Self {
             epoll: epoll.into(),
             observer,
@@ -150,7 +151,7 @@ impl<O: Observer> Core<O> {
             complaints: Complaints::default(),
             room: Room::default(),
             lingering: Lingering::default(),
-            refusals: Refusals::default(),
+            refusals,
             found: Vec::new(),
         })
     }
