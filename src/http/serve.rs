@@ -119,6 +119,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         while !(self.core.draining && self.core.clients.len() == 0) {
             self.wait(&mut events)?;
             self.core.now = now();
+            self.core.woken = self.core.now;
             if self.core.interrupted && self.core.run_signal_handlers() {
                 self.drain();
             }

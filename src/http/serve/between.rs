@@ -175,6 +175,7 @@ impl<O: Observer> Core<O> {
             current.link.broken = true;
         }
         self.now = now();
+        self.woken = self.now;
         for &(key, flags) in &events {
             let flags = EventFlags::from_bits_retain(flags);
             match key {
@@ -182,7 +183,7 @@ impl<O: Observer> Core<O> {
                 WAKEUP => {}
                 SIGNALS => self.interrupted = true,
                 key if key == current.key => {
-                    current.link.note_event(flags, self.now);
+                    current.link.note_event(flags, self.woken, self.now);
                     current.link.broken |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
                 }
                 listener if listener >= LISTENERS => {}
@@ -342,11 +343,15 @@ fn gone(link: &Link) -> Sent {
 }
 
 impl Link {
-    /// Notes what the kernel says.
-    pub(super) fn note_event(&mut self, flags: EventFlags, now: Instant) {
+    /// Notes what the kernel has said when the loop was woken.
+    #[inline(always)]
+    pub(super) fn note_event(&mut self, flags: EventFlags, woken: Instant, now: Instant) {
         let ended = EventFlags::HUP | EventFlags::ERR;
         let hangup = flags.intersects(EventFlags::RDHUP | ended);
-        self.readable |= hangup || flags.contains(EventFlags::IN);
+        if hangup || flags.contains(EventFlags::IN) {
+            self.readable = true;
+            self.readable_since = self.readable_since.min(woken);
+        }
         self.blocked &= !flags.intersects(EventFlags::OUT | ended);
         if hangup && !mem::replace(&mut self.hangup, true) {
             self.silent_since = now;
