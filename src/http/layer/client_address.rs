@@ -1,11 +1,12 @@
 //! Who asks: the client's address, and the URL that it has asked for, where a trusted proxy tells. From anybody else the fields for
-//! this are removed, so that an application may believe those that it sees.
+//! this are removed. A proxy may pass on what its client has written, so those of a trusted one that say the same in another way are
+//! removed too, unless they agree with what was found.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::claims::{Claims, number};
+use self::claims::{Claims, Node, number};
 use super::{Arrived, Layer, Stages};
 use crate::message::facts::Facts;
 use crate::message::request::Origin;
@@ -119,7 +120,40 @@ fn believe(arrived: &mut Arrived<'_>, trusted: &TrustedProxies) -> Result<(), &'
     facts.host = host.map(Vec::into_boxed_slice);
     facts.port = port;
     facts.prefix = claims.prefix.map(Vec::into_boxed_slice);
+    remove_lies(arrived);
     Ok(())
+}
+
+/// Removes the fields that applications take for the client's address or scheme, and that say something else than what was found: the
+/// proxy has passed them on as the client has written them. An address that only such a field tells is not known to be true.
+fn remove_lies(arrived: &mut Arrived<'_>) {
+    let (client, https) = (arrived.facts().client, arrived.facts().https);
+    let is_lie = |name: &[u8], value: &[u8]| {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let tls = match () {
+            () if is(b"x-real-ip") => {
+                return match claims::node(value) {
+                    Node::Address(address, _) => client != Some(address),
+                    Node::Unix | Node::Hidden => true,
+                };
+            }
+            () if is(b"x-forwarded-ssl") => value.eq_ignore_ascii_case(b"on"),
+            () if is(b"x-forwarded-scheme") || is(b"x-forwarded-protocol") => {
+                value.eq_ignore_ascii_case(b"ssl") || claims::scheme(value) == Ok(true)
+            }
+            () => return false,
+        };
+        https.is_some_and(|https| https != tls)
+    };
+    let fields = arrived.request().fields();
+    let lies: Vec<Vec<u8>> = fields
+        .filter(|(name, value)| is_lie(name, value))
+        .map(|(name, _)| name.to_vec())
+        .collect();
+    // All of that name: of two, nobody knows which one an application takes.
+    if !lies.is_empty() {
+        arrived.remove_fields(|name| lies.iter().any(|lie| lie.eq_ignore_ascii_case(name)));
+    }
 }
 
 /// The port that the client has asked for: the one that was claimed, that of the host, or that of the scheme.

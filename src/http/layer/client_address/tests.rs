@@ -261,6 +261,94 @@ fn fields_of_a_stranger_are_removed() {
 }
 
 #[test]
+fn what_a_proxy_has_passed_on_of_its_client_is_removed() {
+    let left = |fields: &str| {
+        let (_, names) = facts(&origin(PROXY), fields).expect(fields);
+        names.join(" ")
+    };
+    for (own, others, expected) in [
+        (
+            "X-Forwarded-For: 1.1.1.1",
+            "X-Real-IP: 1.1.1.1",
+            "X-Real-IP",
+        ),
+        ("X-Forwarded-For: ::1", "X-Real-IP: 0:0:0::1", "X-Real-IP"),
+        ("X-Forwarded-For: 1.1.1.1", "X-Real-IP: 6.6.6.6", ""),
+        ("X-Forwarded-For: 1.1.1.1", "x-real-ip: localhost", ""),
+        ("X-Forwarded-For: unknown", "X-Real-IP: 6.6.6.6", ""),
+        ("Forwarded: for=1.1.1.1", "X-Real-IP: 6.6.6.6", ""),
+        (
+            "X-Forwarded-For: 1.1.1.1",
+            "X-Real-IP: 6.6.6.6\nX-Real-IP: 1.1.1.1",
+            "",
+        ),
+        (
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Ssl: on",
+            "X-Forwarded-Ssl",
+        ),
+        ("X-Forwarded-Proto: http", "X-Forwarded-Ssl: on", ""),
+        ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off", ""),
+        ("X-Forwarded-Proto: http", "X-Forwarded-Scheme: HTTPS", ""),
+        ("X-Forwarded-Proto: http", "x-forwarded-protocol: ssl", ""),
+        (
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Scheme: http\nX-Forwarded-User: joe",
+            "X-Forwarded-Scheme X-Forwarded-User",
+        ),
+    ] {
+        let name = own.split(':').next().expect("a name");
+        let expected = format!("{name} {expected}");
+        assert_eq!(
+            left(&format!("{own}\n{others}")),
+            expected.trim_end(),
+            "{others}"
+        );
+    }
+    assert_eq!(left("X-Real-IP: 6.6.6.6\nA: b"), "A");
+}
+
+/// A client can send any field, and nginx passes on those that its configuration does not set.
+#[test]
+fn the_samples_for_nginx_set_each_field_that_is_believed() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (file, samples) in [("README.md", 1), ("man/preforkd.toml.5", 1)] {
+        let text = std::fs::read_to_string(root.join(file)).expect(file);
+        let mut found = 0;
+        // The lines of a sample stand together.
+        let is_setting = |line: &&str| line.trim_start().starts_with("proxy_set_header ");
+        for sample in text
+            .lines()
+            .collect::<Vec<_>>()
+            .chunk_by(|a, b| is_setting(a) == is_setting(b))
+        {
+            if !is_setting(&sample[0]) {
+                continue;
+            }
+            found += 1;
+            let set = |name: &str| {
+                let is = |line: &&str| line.split_whitespace().nth(1) == Some(name);
+                sample.iter().any(is)
+            };
+            for name in [
+                "Host",
+                "X-Forwarded-For",
+                "X-Forwarded-Proto",
+                "X-Forwarded-Host",
+                "X-Forwarded-Port",
+                "X-Forwarded-Prefix",
+                "Forwarded",
+                "X-Real-IP",
+                "X-Request-ID",
+            ] {
+                assert!(set(name), "{file}: a client can send {name}: {sample:#?}");
+            }
+        }
+        assert_eq!(found, samples, "{file}");
+    }
+}
+
+#[test]
 fn a_proxy_that_does_not_tell_who_asks_does_not_ask_itself() {
     let hidden = |hidden| Origin {
         relayed: Some(Relayed {
