@@ -36,7 +36,7 @@ use mapping::Mapped;
 pub struct Files {
     /// The longest prefix first.
     mappings: Vec<Mapped>,
-    /// Below which the application is served.
+    /// Below which the application is served, where no proxy tells.
     prefix: Vec<u8>,
     cache: Cache,
     complaints: Complaints,
@@ -79,9 +79,11 @@ impl Files {
     /// What this request gets; none if it is for the handler.
     pub(crate) fn find(&mut self, request: Request<'_>, now: Instant) -> Option<Found> {
         let path = request.path();
-        let below = match self.prefix.is_empty() {
+        let told = request.facts().and_then(|facts| facts.prefix.as_deref());
+        let prefix = told.unwrap_or(&self.prefix);
+        let below = match prefix.is_empty() {
             true => None,
-            false => lookup::strip(path, &self.prefix).filter(|rest| rest.first() == Some(&b'/')),
+            false => lookup::strip(path, prefix).filter(|rest| rest.first() == Some(&b'/')),
         };
         // What is left is the shorter, the longer the prefix was.
         let found = below.and_then(|rest| self.mapping(rest));

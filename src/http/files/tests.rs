@@ -15,6 +15,8 @@ struct Site {
     root: PathBuf,
     files: Files,
     now: Instant,
+    /// The prefix that a proxy has told.
+    told: Option<&'static str>,
 }
 
 /// What a client gets; the status is 0 where the handler would be called.
@@ -76,6 +78,7 @@ fn site(mappings: impl FnOnce(&Path) -> Vec<(String, Mapping)>) -> Site {
         root,
         files,
         now: 10 * SECOND,
+        told: None,
     }
 }
 
@@ -93,6 +96,7 @@ impl Site {
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         connection.receive(request.as_bytes());
         assert_eq!(connection.advance(), Event::Request, "{request}");
+        connection.facts_mut().prefix = self.told.map(|prefix| prefix.as_bytes().into());
         let Some(found) = self.files.find(connection.request(), self.now) else {
             return Answer::default();
         };
@@ -344,6 +348,19 @@ fn the_prefix_of_the_application_may_have_been_removed() {
         ("/index.html", 200),
     ] {
         assert_eq!(site.status(path), status, "{path}");
+    }
+    // That of a proxy takes the place of the key.
+    for (told, path, status) in [
+        ("/tell me", "/tell%20me/static/data.bin", 200),
+        ("/tell me", "/tell%20me/static/none", 404),
+        ("/tell me", "/static/data.bin", 200),
+        ("/tell me", "/tell%20me", 0),
+        ("/tell me", "/my%20shop/static/data.bin", 0),
+        ("/tell me", "/my%20shop/whole/data.bin", 200),
+        ("", "/my%20shop/static/data.bin", 0),
+    ] {
+        site.told = Some(told);
+        assert_eq!(site.status(path), status, "{told} {path}");
     }
 }
 
