@@ -98,10 +98,20 @@ impl Files {
             false => Err(Miss::Nothing),
         };
         let mapping = &self.mappings[number];
+        if let Err(Miss::Outside(place)) = &found {
+            let consequence = match mapping.fallthrough {
+                true => "the application answers",
+                false => "answering 404",
+            };
+            let path = mapping.path_of(&self.name, "");
+            self.complaints.note_link(now, &path, place, consequence);
+        }
         Some(Found(match found {
             Ok(found) => found,
-            Err(Miss::Nothing | Miss::Folder) if mapping.fallthrough => return None,
-            Err(Miss::Nothing | Miss::Folder) => What::Nothing(404),
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) if mapping.fallthrough => {
+                return None;
+            }
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) => What::Nothing(404),
             Err(Miss::Denied(error)) => {
                 let path = mapping.path_of(&self.name, "");
                 self.complaints.note(now, &path, &error, "answering 403");
@@ -198,7 +208,7 @@ fn read(
         };
         match variant {
             Ok(variant) => encoded.push(variant),
-            Err(Miss::Nothing | Miss::Folder) => {}
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) => {}
             Err(Miss::Denied(error) | Miss::Failed(error)) => unreadable = Some((coding, error)),
         }
     }

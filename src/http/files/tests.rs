@@ -266,6 +266,37 @@ fn links_inside_the_folder_work_however_they_are_written() {
 }
 
 #[test]
+fn the_log_tells_of_links_that_lead_out_of_the_folder() {
+    let mut site = site(|root| {
+        let through = |mapping: &mut Mapping| mapping.fallthrough = true;
+        vec![
+            mapping("/static/", root),
+            mapping_with("/through/", root, through),
+        ]
+    });
+    let outside = site.root.parent().unwrap().join("app");
+    create_dir_all(&outside).unwrap();
+    write(outside.join("a.css"), "body {}").unwrap();
+    // As `collectstatic --link` makes them.
+    symlink(outside.join("a.css"), site.root.join("a.css")).unwrap();
+    symlink("../app", site.root.join("app")).unwrap();
+    for path in ["a.css", "app/a.css", "app", "app/"] {
+        for (prefix, status) in [("/static/", 404), ("/through/", 0)] {
+            let told = site.files.complaints.links_left_out();
+            assert_eq!(site.status(&format!("{prefix}{path}")), status, "{path}");
+            // The first one has been written.
+            let more = site.files.complaints.links_left_out() - told;
+            assert_eq!(more, u64::from((prefix, path) != ("/static/", "a.css")));
+        }
+    }
+    let told = site.files.complaints.links_left_out();
+    for path in ["none", "css", "css/a%20b.css", ".env", "../a.css"] {
+        site.status(&format!("/static/{path}"));
+    }
+    assert_eq!(site.files.complaints.links_left_out(), told);
+}
+
+#[test]
 fn a_folder_reached_by_a_link_is_the_one_that_the_link_leads_to() {
     let mut site = site(|root| {
         let current = root.join("current");
