@@ -233,12 +233,16 @@ fn there_is_no_way_out() {
         "",
         "/",
         "/etc/passwd",
-        "css//a%20b.css",
+        "css/../..//secret.txt",
+        "css/..%2f../secret.txt",
+        "./../secret.txt",
+        "css/../.env",
+        "up//secret.txt",
+        "docs/../up/secret.txt",
         "data.bin/",
         "data.bin%00",
         "%00",
         "nothing",
-        "./data.bin",
         "%252e%252e/secret.txt",
     ] {
         let answer = site.get(&format!("/static/{path}"), "");
@@ -248,6 +252,53 @@ fn there_is_no_way_out() {
     // An encoded slash ends no prefix.
     assert_eq!(site.status("/static%2Fdata.bin"), 0);
     assert_eq!(site.status("/static"), 0);
+}
+
+#[test]
+fn empty_and_dot_segments_name_nothing() {
+    let mut site = site(|root| {
+        let through = |mapping: &mut Mapping| mapping.fallthrough = true;
+        vec![
+            mapping("/static/", root),
+            mapping("/logo", &root.join("data.bin")),
+            mapping_with("/through/", root, through),
+        ]
+    });
+    site.files.prefix = "/shop".into();
+    for (path, status) in [
+        ("/static//data.bin", 200),
+        ("//static/data.bin", 200),
+        ("/static/css//a%20b.css", 200),
+        ("/static/./data.bin", 200),
+        ("/static/docs/../data.bin", 200),
+        ("/static/docs/%2e%2e/data.bin", 200),
+        ("/api/../static/data.bin", 200),
+        ("/shop//static/data.bin", 200),
+        ("/x/..//shop/static/data.bin", 200),
+        ("//logo", 200),
+        ("/static//docs/", 200),
+        ("/static/docs//", 200),
+        ("/static/docs/.", 200),
+        ("/static//docs", 301),
+        ("/static//none", 404),
+        // Out of the mapping.
+        ("/static/../data.bin", 404),
+        ("/static/../api", 404),
+        ("/static/../../api", 404),
+        // For the handler, as it came.
+        ("//api", 0),
+        ("/api//static/data.bin", 0),
+        ("/..", 0),
+        ("/through//none", 0),
+        ("/through/../api", 0),
+        ("/through//data.bin", 200),
+        // An encoded slash is a part of a name.
+        ("/static%2Fdata.bin", 0),
+        ("/static/docs%2F..%2Fdata.bin", 404),
+    ] {
+        assert_eq!(site.status(path), status, "{path}");
+    }
+    assert_eq!(site.get("/static//docs", "").value("Location"), "./docs/");
 }
 
 #[test]
