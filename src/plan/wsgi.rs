@@ -57,6 +57,13 @@ impl Draft<'_> {
             graceful_timeout: app.graceful_timeout.0,
             max_connections: app.max_connections.0,
         };
+        if settings.max_body > settings.max_buffered {
+            warnings.push(format!(
+                "max_body is {} bytes, but max_buffered is {}: a larger request body is answered with 413 all the same (raise max_buffered, or lower \
+                 max_body)",
+                settings.max_body, settings.max_buffered
+            ));
+        }
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(
                 "the settings of a worker cannot be encoded: {error}"

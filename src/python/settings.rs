@@ -25,6 +25,7 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         header_timeout: settings.header_timeout,
         body_timeout: settings.body_timeout,
         write_timeout: settings.write_timeout,
+        drain_timeout: settings.graceful_timeout,
         keepalive_timeout: settings.keepalive_timeout,
     }
 }

@@ -39,6 +39,8 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.give_up.then", "'exit'"),
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
+    ("master.control_mode", "'0660'"),
+    ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
 ];
 
