@@ -132,6 +132,8 @@ tables! {
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// The fields about the client that these proxies set; the others are removed, as clients may have written them.
+        forwarded_fields: Vec<Spanned<String>> = (none "all"), Reload, only Wsgi;
         /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
         proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.

@@ -655,6 +655,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         ),
         (
             app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/%2E./' = 'static' }}"
+            )),
+            "4:25: static: no request has the prefix \"/s/%2E./\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'static', '/%73/' = 'static', '/%zz/' = 'static' }}"
+            )),
+            "4:20: static: the prefixes \"/%73/\" and \"/s/\" are the same, as they are percent-decoded (remove one of them)",
+        ),
+        (
+            app(&format!(
                 "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'static/favicon.ico' }}"
             )),
             "4:20: static: /srv/static/favicon.ico is a file, and the prefix \"/s/\" stands for a folder (write \"/s\")",

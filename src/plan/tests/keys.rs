@@ -21,6 +21,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.env_file", "'.env'"),
     ("app.NAME.secrets", "{ A = 'file:key' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
+    ("app.NAME.forwarded_fields", "['Forwarded']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.static.folder", "'other'"),
