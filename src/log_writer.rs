@@ -78,21 +78,8 @@ pub fn run(
     };
     let target = LogTarget::parse(target).map_err(io::Error::other)?;
     let mut log = Log::new(target, upkeep.clone());
-    let opened = log.reopen();
-    if let Some(report) = report {
-        if let Err(error) = opened {
-            let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    " (the user of the master, or in a folder that others can change its owner, needs permission to write to the folder and the file)"
-                }
-                io::ErrorKind::NotFound => " (create the folder first)",
-                _ => "",
-            };
-            return send(report, &format!("{error}{hint}"));
-        }
-        send(report, OPENED)?;
-    } else if let Err(error) = opened {
-        log.keep_trying(&error);
+    if !log.begin(report)? {
+        return Ok(());
     }
     let mut poll = Poll::new()?;
     let mut source = SourceFd(&PIPE);
@@ -189,6 +176,8 @@ struct Log {
     retry_at: Option<Instant>,
     /// When to try again to rotate the file, if that has failed.
     rotate_at: Option<Instant>,
+    /// Of further lines that are lost, nothing is said before.
+    tell_at: Option<Instant>,
     /// It is written in pieces that are not mixed with those of other processes.
     in_pieces: bool,
 }
@@ -202,8 +191,39 @@ impl Log {
             unfinished: false,
             retry_at: None,
             rotate_at: None,
+            tell_at: None,
             in_pieces: false,
         }
+    }
+
+    /// Opens the file for the first time, and sends the report. A syslog server may come later, and then nothing waits for it, nor
+    /// for a name service. Whether to go on.
+    ///
+    /// # Errors
+    /// Nobody reads the report.
+    fn begin(&mut self, mut report: Option<File>) -> io::Result<bool> {
+        let is_remote = self.opening.target().is_remote();
+        if let Some(report) = report.take_if(|_| is_remote) {
+            send(report, OPENED)?;
+        }
+        let opened = self.reopen();
+        let Some(report) = report else {
+            if let Err(error) = opened {
+                self.keep_trying(&error);
+            }
+            return Ok(true);
+        };
+        if let Err(error) = opened {
+            let target = self.opening.target();
+            if !target.may_come(&error) {
+                let hint = target.hint(&error);
+                send(report, &format!("{error}{hint}"))?;
+                return Ok(false);
+            }
+            self.keep_trying(&error);
+        }
+        send(report, OPENED)?;
+        Ok(true)
     }
 
     /// Opens the file by its name. Keeps the open one if that fails.
@@ -228,9 +248,12 @@ impl Log {
             Some(_) => {
                 format!("cannot reopen {target}: {error}; keeping the open file, retrying")
             }
-            None => format!(
-                "cannot open {target}: {error}; lines are lost until it can be opened, retrying"
-            ),
+            None => {
+                let hint = target.hint(error);
+                format!(
+                    "cannot open {target}: {error}{hint}; lines are lost until it can be opened, retrying"
+                )
+            }
         });
         self.retry_at = Some(Instant::now() + RETRY);
     }
@@ -246,8 +269,9 @@ impl Log {
         if self.time_to_retry() != Some(Duration::ZERO) {
             return;
         }
+        let again = if self.output.is_some() { " again" } else { "" };
         if self.reopen().is_ok() {
-            print(&format!("{} is open again", self.opening.target()));
+            print(&format!("{} is open{again}", self.opening.target()));
         } else {
             self.retry_at = Some(Instant::now() + RETRY);
         }
@@ -317,12 +341,13 @@ impl Log {
         }
     }
 
-    /// Writes what was kept for the end of its line.
+    /// Writes what was kept for the end of its line, and says what was lost.
     fn finish(&mut self) {
         if let Some(Output::Syslog(sender)) = &mut self.output {
             // There is nobody left who could read about a failure.
             let _ = sender.finish();
         }
+        self.tell_lost();
     }
 
     /// Writes `rest`, and removes from it what was written.
@@ -330,26 +355,37 @@ impl Log {
         let Some(output) = &mut self.output else {
             return Err(ErrorKind::NotFound.into());
         };
-        if self.lost > 0 {
-            let end = if self.unfinished { "\n" } else { "" };
-            let told = format!(
-                "{end}preforkd: {} log lines were lost: the file could not be written\n",
-                self.lost
-            );
-            match output {
-                Output::File(file) => {
-                    let mut told = told.as_bytes();
-                    write_to(file, &mut told, &mut self.unfinished, self.in_pieces)?;
+        match output {
+            Output::File(file) => {
+                if self.lost > 0 && self.unfinished {
+                    write_to(file, &mut &b"\n"[..], &mut self.unfinished, false)?;
                 }
-                Output::Syslog(sender) => sender.write(&mut told.as_bytes())?,
+                write_to(file, rest, &mut self.unfinished, self.in_pieces)?;
             }
-            self.lost = 0;
+            Output::Syslog(sender) => sender.write(rest)?,
         }
-        let file = match output {
-            Output::File(file) => file,
-            Output::Syslog(sender) => return sender.write(rest),
-        };
-        write_to(file, rest, &mut self.unfinished, self.in_pieces)
+        if self.lost > 0 && self.tell_at.is_none_or(|at| at <= Instant::now()) {
+            self.tell_lost();
+        }
+        Ok(())
+    }
+
+    /// Says how many lines were lost, now that there is room again. Not in the log itself: its readers expect lines of its own form,
+    /// such as JSON.
+    fn tell_lost(&mut self) {
+        if let Some(told) = self.take_lost() {
+            print(&told);
+            self.tell_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    fn take_lost(&mut self) -> Option<String> {
+        let target = self.opening.target();
+        match std::mem::take(&mut self.lost) {
+            0 => None,
+            1 => Some(format!("1 line of {target} was lost")),
+            lost => Some(format!("{lost} lines of {target} were lost")),
+        }
     }
 }
 
@@ -433,13 +469,30 @@ mod tests {
         log.output = Some(Output::File(full.expect("it is there")));
         log.write(b"two\nthree\n");
         log.write(b"four");
+        assert_eq!(log.lost, 3);
         log.reopen().expect("it can be written");
         log.write(b"five\n");
         let text = std::fs::read_to_string(&path).expect("a log");
-        assert_eq!(
-            text,
-            "one\npreforkd: 3 log lines were lost: the file could not be written\nfive\n"
-        );
+        assert_eq!((text.as_str(), log.lost), ("one\nfive\n", 0));
+        for (lost, told) in [(1, "1 line of"), (2, "2 lines of")] {
+            log.lost = lost;
+            let was = if lost == 1 { "was" } else { "were" };
+            let expected = format!("{told} the log file {} {was} lost", path.display());
+            assert_eq!(log.take_lost(), Some(expected));
+        }
+        assert_eq!(log.take_lost(), None);
+    }
+
+    #[test]
+    fn a_line_of_which_only_the_beginning_was_written_ends_there() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let mut log = open(&path);
+        log.write(b"on");
+        log.lost = 1;
+        log.write(b"two\n");
+        let text = std::fs::read_to_string(&path).expect("a log");
+        assert_eq!((text.as_str(), log.lost), ("on\ntwo\n", 0));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Run, app};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
@@ -284,6 +285,77 @@ fn a_syslog_server_gets_each_line_as_a_message_also_after_a_restart() {
     let server = UnixDatagram::bind(&path).expect("room");
     input.write_all(b"three\n").expect("room");
     assert!(next(&server).ends_with(": three"));
+    drop(input);
+    assert!(writer.wait().expect("it ends").success());
+}
+
+type Texts<T> = std::io::Lines<BufReader<T>>;
+
+/// A log writer that the master waits for, with the way to it, its report and what it says.
+fn awaited(target: &str) -> (Child, File, Texts<ChildStdout>, Texts<ChildStderr>) {
+    let (pipe, input) = nix::unistd::pipe2(OFlag::O_CLOEXEC).expect("a pipe");
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a pipe");
+    let mut writer = Command::new("/bin/sh")
+        .args([
+            "-c",
+            "exec \"$0\" write-log --report -- \"$1\" 3<&0 4>&1",
+            env!("CARGO_BIN_EXE_preforkd"),
+            target,
+        ])
+        .stdin(pipe)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it can be started");
+    let report = BufReader::new(writer.stdout.take().expect("a pipe")).lines();
+    let told = BufReader::new(writer.stderr.take().expect("a pipe")).lines();
+    (writer, input.into(), report, told)
+}
+
+#[test]
+fn a_syslog_server_may_come_after_the_log_writer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log");
+    let target = format!("syslog:{}", path.display());
+    let (mut writer, mut input, mut report, mut told) = awaited(&target);
+    let mut next = || told.next().expect("a line").expect("text");
+    assert_eq!(report.next().expect("a report").expect("text"), "opened");
+    let log = format!("the log {target},facility=local7,tag=preforkd");
+    assert_eq!(
+        next(),
+        format!(
+            "preforkd: cannot open {log}: No such file or directory (os error 2) (no syslog server listens there); \
+             lines are lost until it can be opened, retrying"
+        )
+    );
+    input.write_all(b"lost\n").expect("room");
+    // It is read, as the pipe has no room for more.
+    input.write_all(&b"\n".repeat(1 << 17)).expect("room");
+    let server = UnixDatagram::bind(&path).expect("room");
+    assert_eq!(next(), format!("preforkd: {log} is open"));
+    input.write_all(b"kept\n").expect("room");
+    let mut message = [0; 1000];
+    let length = server.recv(&mut message).expect("a message");
+    assert!(message[..length].ends_with(b": kept"));
+    let lost = next();
+    assert!(
+        lost.starts_with("preforkd: ") && lost.ends_with(&format!(" lines of {log} were lost")),
+        "{lost}"
+    );
+    drop(input);
+    assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn nobody_waits_for_the_name_of_a_syslog_server() {
+    let (mut writer, input, mut report, mut told) = awaited("syslog:no-such-host.invalid");
+    assert_eq!(report.next().expect("a report").expect("text"), "opened");
+    let told = told.next().expect("a line").expect("text");
+    assert!(told.contains("cannot open the log syslog:no-such-host.invalid:514,"));
+    assert!(
+        told.contains("lookup") && told.ends_with("retrying"),
+        "{told}"
+    );
     drop(input);
     assert!(writer.wait().expect("it ends").success());
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -93,6 +94,36 @@ impl LogTarget {
             Self::File(path) => path.clone().into_os_string(),
             Self::Stdout => "-".into(),
             Self::Syslog(syslog) => syslog.to_string().into(),
+        }
+    }
+
+    /// Whether to open it may need a name service.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, Self::Syslog(syslog) if matches!(syslog.socket, SyslogSocket::Udp(..)))
+    }
+
+    /// Whether it may be opened later, though that has failed now: a syslog server that is not there yet.
+    pub fn may_come(&self, error: &io::Error) -> bool {
+        let is_absent = matches!(
+            error.kind(),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused
+        );
+        self.is_remote() || matches!(self, Self::Syslog(_)) && is_absent
+    }
+
+    /// What to do if it cannot be opened.
+    pub fn hint(&self, error: &io::Error) -> &'static str {
+        match (self, error.kind()) {
+            (Self::Syslog(_), _) if self.is_remote() => "",
+            (Self::Syslog(_), _) if self.may_come(error) => " (no syslog server listens there)",
+            (Self::Syslog(_), ErrorKind::PermissionDenied) => {
+                " (the user of the master, or in a folder that others can change its owner, needs permission to write to the socket)"
+            }
+            (_, ErrorKind::PermissionDenied) => {
+                " (the user of the master, or in a folder that others can change its owner, needs permission to write to the folder and the file)"
+            }
+            (Self::File(_), ErrorKind::NotFound) => " (create the folder first)",
+            _ => "",
         }
     }
 

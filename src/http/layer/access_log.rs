@@ -1,6 +1,7 @@
 //! The access log: a line for each response and each refusal.
 //!
-//! It leads to a pipe that is never waited for: lines that find no room are counted and told.
+//! It leads to a pipe that is never waited for: lines that find no room are counted, and their number is logged. Not in the access log
+//! itself, whose readers expect lines of its own form, such as JSON.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,8 @@ use preforkd_worker::access_format::Format;
 
 use super::{Ended, Layer, Stages};
 use crate::net::descriptors::Own;
+use crate::rate::{Rate, SECOND};
+use crate::serve::timers::{Instant, now};
 use format::Compiled;
 
 pub(crate) mod escape;
@@ -76,6 +79,7 @@ struct Lines {
     buffer: Vec<u8>,
     lines: u64,
     lost: u64,
+    told: Rate,
 }
 
 impl Lines {
@@ -86,6 +90,7 @@ impl Lines {
             buffer: Vec::with_capacity(2 * LINE),
             lines: 0,
             lost: 0,
+            told: Rate::new(1, 10 * SECOND),
         }
     }
 
@@ -108,21 +113,41 @@ impl Lines {
         if self.lines == 0 {
             return;
         }
-        if self.lost > 0 {
-            let told = format!(
-                "preforkd: {} access log lines were lost: the file was not written fast enough\n",
-                self.lost
-            );
-            if rustix::io::write(&self.pipe, told.as_bytes()).is_ok() {
-                self.lost = 0;
-            }
-        }
-        if rustix::io::write(&self.pipe, &self.buffer[..length]).is_err() {
-            self.lost += self.lines;
+        match rustix::io::write(&self.pipe, &self.buffer[..length]) {
+            Err(_) => self.lost += self.lines,
+            Ok(_) if self.lost > 0 => self.tell(now()),
+            Ok(_) => {}
         }
         self.buffer.drain(..length);
         self.lines = 0;
     }
+
+    /// Says that lines were lost, unless that was said just now.
+    #[cold]
+    fn tell(&mut self, now: Instant) {
+        if self.told.is_free(now) {
+            self.told.take(now);
+            let lines = std::mem::take(&mut self.lost);
+            log::warn!("{}", lost(lines));
+        }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if self.lost > 0 {
+            log::warn!("{}", lost(self.lost));
+        }
+    }
+}
+
+/// The words for the log.
+fn lost(lines: u64) -> String {
+    let were = match lines {
+        1 => "line of the access log was",
+        _ => "lines of the access log were",
+    };
+    format!("{lines} {were} lost: its writer did not take them in time")
 }
 
 #[cfg(test)]
@@ -133,7 +158,7 @@ mod tests {
     use crate::message::request::Origin;
 
     #[test]
-    fn lines_without_room_are_counted_and_told() {
+    fn lines_without_room_are_counted_and_said_elsewhere() {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::NONBLOCK).unwrap();
         let mut log = Lines::new(Options {
             pipe: write,
@@ -168,19 +193,25 @@ mod tests {
         while let Ok(n @ 1..) = read.read(&mut buffer) {
             text.extend_from_slice(&buffer[..n]);
         }
-        let lost = log.lost;
+        let before = log.lost;
+        assert!(before > 0);
         log.note(&entry);
         log.flush();
         let n = read.read(&mut buffer).unwrap();
         text.extend_from_slice(&buffer[..n]);
         let text = String::from_utf8(text).unwrap();
-        let told = format!(
-            "preforkd: {lost} access log lines were lost: the file was not written fast enough\n"
-        );
-        assert!(text.contains(&told), "{text}");
-        assert_eq!(
-            text.matches("\"-\" 400 0 \"-\" \"-\" 0.000\n").count() as u64 + lost,
-            noted + 1
-        );
+        // Said, and nothing of it in the access log.
+        assert_eq!(log.lost, 0);
+        let line = "\"-\" 400 0 \"-\" \"-\" 0.000";
+        assert!(text.lines().all(|read| read.ends_with(line)), "{text}");
+        assert_eq!(text.lines().count() as u64 + before, noted + 1);
+        // Further ones are counted until it is time.
+        log.lost = 2;
+        log.tell(now());
+        assert_eq!(log.lost, 2);
+        log.tell(now() + 11 * SECOND);
+        assert_eq!(log.lost, 0);
+        assert!(lost(1).starts_with("1 line of the access log was lost"));
+        assert!(lost(2).starts_with("2 lines of the access log were lost"));
     }
 }
