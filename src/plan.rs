@@ -44,6 +44,10 @@ pub struct Plan {
     /// service.
     #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
+    /// The permission bits of the control socket.
+    pub control_mode: u32,
+    /// The group of the control socket; the master's if `None`.
+    pub control_group: Option<u32>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps, by name.
@@ -60,6 +64,8 @@ pub struct Listener {
     pub backlog: u32,
     /// For an IPv6 socket: another listener has the same port for IPv4.
     pub v6only: bool,
+    /// Whether a program that is not ours gets it, and might remove the file of a unix socket.
+    pub is_lent: bool,
     /// Permission bits of a unix socket; `None` leaves them to the umask.
     pub mode: Option<u32>,
     /// Owner of a unix socket.
@@ -231,7 +237,7 @@ impl Plan {
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
         let shown = file.display().to_string();
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
+        let file = host.absolute(file);
         let folder = file.parent().unwrap_or(Path::new("/"));
         let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
         plan.map_err(|place| Diagnostic::new(&shown, text, place))
@@ -249,7 +255,10 @@ impl Plan {
         }
         let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
         let control = config.master.control.as_ref().map(|path| path.as_path());
+        let (control_mode, control_group) = control::rights(&config.master, host)?;
         let mut plan = Self {
+            control_mode,
+            control_group,
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),

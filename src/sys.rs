@@ -1,5 +1,5 @@
 //! The only unsafe code of the manager: fork and exec, adopting inherited descriptors, moving the environment, the length
-//! of an accept queue, message credentials, process descriptors, and random numbers.
+//! of an accept queue, message credentials, process descriptors, locks, and random numbers.
 //!
 //! A process that executes a program is set up in two ways. The master starts launchers, which call [`become_process`]; it does
 //! not fork. The process that checks the configuration calls [`spawn`]: between its fork and exec it makes only async-signal-safe
@@ -9,11 +9,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{Pid, getpid, pipe2};
@@ -434,6 +434,37 @@ pub fn random() -> nix::Result<u64> {
     // A read of up to 256 bytes is never partial: random(4).
     nix::errno::Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The range of a lock on a whole file: fcntl(2).
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Locks a file for as long as its description is open: fcntl(2), "Open file description locks".
+///
+/// # Errors
+/// Another process has a lock, or the file is not open for writing.
+pub fn write_lock(file: &impl AsFd) -> nix::Result<()> {
+    let lock = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).map(drop)
+}
+
+/// Whether another process has locked a file with [`write_lock`].
+///
+/// # Errors
+/// The file system has no locks.
+pub fn is_write_locked(file: &impl AsFd) -> nix::Result<bool> {
+    // Only a lock for writing conflicts with this one.
+    let mut lock = whole_file(libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 /// The descriptors that were adopted.

@@ -137,6 +137,112 @@ fn a_unix_socket_has_the_configured_mode() {
 }
 
 #[test]
+fn a_socket_file_that_a_program_has_removed_is_made_again_when_it_ends() {
+    let mut run = Run::start(&app(""));
+    assert_eq!(run.ask("remove web.sock"), "removed");
+    assert!(!run.path("web.sock").exists());
+    run.reload();
+    run.logged(&["web.sock was removed; made it again"]);
+    run.event("term");
+    // It was there again for the reload; the end of the old worker does no harm either.
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(run.path("web.sock")).expect("it listens");
+    std::fs::remove_file(run.path("web.sock")).expect("ours");
+    std::io::Write::write_all(&mut stream, b"exit 3\n").expect("it reads");
+    run.logged(&["worker=0", "web.sock was removed; made it again"]);
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+    let left = std::fs::read_dir(run.folder.path())
+        .expect("ours")
+        .flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.to_string_lossy().contains("web.sock")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_socket_whose_file_and_spare_name_are_gone_is_bound_anew_by_a_reload() {
+    let mut run = Run::start(&app(""));
+    for name in ["web.sock", ".web.sock.preforkd"] {
+        std::fs::remove_file(run.path(name)).expect("it is there");
+    }
+    assert!(run.reload().contains("STATUS=generation 2"));
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    // A reload that fails takes its new socket away again, and the next one makes another.
+    for name in ["web.sock", ".web.sock.preforkd"] {
+        std::fs::remove_file(run.path(name)).expect("it is there");
+    }
+    run.write("behaviour", "exit 7");
+    assert!(run.reload().contains("reload failed"));
+    assert!(!run.path("web.sock").exists());
+    std::fs::remove_file(run.path("behaviour")).expect("ours");
+    run.reload();
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "4");
+    run.stop();
+}
+
+#[test]
+fn a_mode_that_is_changed_or_taken_out_is_applied_by_a_reload() {
+    let config = |mode: &str| {
+        let listen = format!("{{ address = 'unix:web.sock'{mode} }}");
+        app("").replace("'unix:web.sock'", &listen)
+    };
+    let mut run = Run::start(&config(""));
+    let mode = |run: &Run| {
+        let found = run.path("web.sock").metadata().expect("it is there");
+        found.permissions().mode() & 0o777
+    };
+    let default = mode(&run);
+    for (key, expected) in [
+        (", mode = '0642'", 0o642),
+        (", mode = '0604'", 0o604),
+        ("", default),
+    ] {
+        run.write("app.toml", &config(key));
+        run.reload();
+        assert_eq!(mode(&run), expected, "{key}");
+    }
+    run.stop();
+}
+
+#[test]
+fn passed_sockets_of_one_name_all_serve_and_come_back_after_a_reload_without_them() {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [first, second] = sockets
+        .each_ref()
+        .map(|socket| socket.local_addr().expect("bound"));
+    let both = app("").replace("'unix:web.sock'", "'fd:web', 'unix:web.sock'");
+    let mut run = Run::begin_with(&both, |command| {
+        let script = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:web; exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >&2";
+        through_shell(command, script);
+        let [first, second] = sockets.each_ref().map(|s| s.try_clone().expect("a copy"));
+        command
+            .stdin(OwnedFd::from(first))
+            .stdout(OwnedFd::from(second));
+    });
+    run.message("READY=1");
+    let over_first = |question: &str| ask(TcpStream::connect(first).expect("it listens"), question);
+    assert_eq!(over_first("env LISTEN_FDNAMES"), "web:web:web");
+    // The numbers of the listeners, which `{fd}` may have in a command, are those of their first sockets.
+    assert_eq!(over_first("socket 3"), first.to_string());
+    assert!(over_first("socket 4").ends_with("web.sock"));
+    assert_eq!(over_first("socket 5"), second.to_string());
+    run.write("app.toml", &app(""));
+    run.reload();
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web");
+    run.write("app.toml", &both);
+    assert!(run.reload().contains("STATUS=generation 3"));
+    assert_eq!(over_first("env LISTEN_FDNAMES"), "web:web:web");
+    assert_eq!(over_first("socket 5"), second.to_string());
+    run.stop();
+}
+
+#[test]
 fn a_worker_inherits_the_contract_and_nothing_else() {
     let config = app("env = { MINE = 'yes' }\nchdir = 'sub'\numask = '0027'\nlisten = ['unix:web.sock', 'unix:other.sock']")
         .replacen("listen = ['unix:web.sock']\n", "", 1);

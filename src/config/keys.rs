@@ -24,9 +24,13 @@ tables! {
     /// `[master]`: what concerns the master itself.
     table "master" Master {
         /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
-        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Restart;
+        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Reload;
+        /// The permission bits of that socket; whoever may write to it may send all commands.
+        control_mode: Mode = (none "0600, with control_group 0660"), Reload;
+        /// The group of that socket.
+        control_group: GroupName = (none "the group of the master"), Reload;
         /// The file to which the master writes its process ID.
-        pid_file: PathBuf = (none "none"), Restart;
+        pid_file: PathBuf = (none "none"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.

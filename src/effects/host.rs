@@ -1,5 +1,6 @@
 //! The host that a plan is checked against: users, folders and programs.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,18 @@ const EXTENSION: &str = "libpreforkd_python.so";
 
 /// The host of this process.
 pub struct ThisHost;
+
+/// Whether a value of `PWD` names the working directory, by the rules of pwd(1p).
+fn names_working_directory(folder: &Path) -> bool {
+    let identity = |path: &Path| {
+        let found = path.metadata().ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    let mut parts = folder.as_os_str().as_bytes().split(|&byte| byte == b'/');
+    folder.is_absolute()
+        && !parts.any(|part| part == b"." || part == b"..")
+        && identity(folder).is_some_and(|found| Some(found) == identity(Path::new(".")))
+}
 
 /// Whether the permission bits of a folder let this user in, or this process if there is none. What the bits do not tell (an access
 /// control list) is not looked at. A path that is no folder stops nobody.
@@ -85,6 +98,14 @@ impl Host for ThisHost {
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     }
 
+    /// `current -> releases/42` must stay a link: a reload then finds the next release. So `$PWD` counts before getcwd(2).
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let folder = std::env::var_os("PWD").map(PathBuf::from);
+        let folder = folder.filter(|folder| names_working_directory(folder));
+        let path = folder.map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        std::path::absolute(&path).unwrap_or(path)
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
     }
@@ -131,6 +152,21 @@ impl Host for ThisHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_plain_path_of_the_working_directory_counts() {
+        let own = std::env::current_dir().expect("it is there");
+        assert!(names_working_directory(&own));
+        assert!(!names_working_directory(&own.join("src/..")));
+        assert!(!names_working_directory(&own.join(".")));
+        assert!(!names_working_directory(Path::new(".")));
+        assert!(!names_working_directory(Path::new("/")));
+        assert!(!names_working_directory(Path::new("/no/such/folder")));
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("current");
+        std::os::unix::fs::symlink(&own, &link).expect("room");
+        assert!(names_working_directory(&link));
+    }
 
     #[test]
     fn a_folder_that_is_closed_to_the_user_is_found() {

@@ -119,6 +119,9 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
     let own = launch.env.iter();
     let mut variables: BTreeMap<OsString, OsString> =
         own.map(|(key, value)| (key.into(), value.into())).collect();
+    // A shell or program that heeds it finds the next release behind a link as well.
+    let pwd = variables.entry("PWD".into());
+    pwd.or_insert_with(|| launch.chdir.clone().into_os_string());
     let mut fds: Vec<BorrowedFd> = contract.sockets.iter().map(|(_, fd)| *fd).collect();
     let mut set = |key: &str, value: String| variables.insert(key.into(), value.into());
     let next = |fds: &Vec<BorrowedFd>| (env::FIRST_LISTENER as usize + fds.len()).to_string();

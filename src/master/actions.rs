@@ -256,6 +256,14 @@ impl<W: World> Master<W> {
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
+        if !self.is_stopping() {
+            // Some programs remove the file of a listener when they end, as if they had bound it.
+            for (_, address) in &child.plan.sockets {
+                if self.turn.world.restore_listener(address) {
+                    info!("{tag}: the file of {address} was removed; made it again");
+                }
+            }
+        }
         let grace = child.plan.policy.graceful_timeout;
         self.leftovers
             .end(&mut self.turn, pid, tag.to_string(), grace);

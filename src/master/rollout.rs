@@ -83,14 +83,7 @@ impl<W: World> Master<W> {
             {
                 info!("app={name}: no longer configured; its workers finish their requests");
             }
-            for (key, changed) in [
-                ("pid_file", old.pid_file != plan.pid_file),
-                ("control", old.control != plan.control),
-            ] {
-                if changed {
-                    warn!("{key} has changed; this takes effect when preforkd is restarted");
-                }
-            }
+            turn.world.keep_master_files(&plan);
         }
         self.workers.candidate = None;
         self.workers.serving = true;

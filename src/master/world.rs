@@ -17,7 +17,7 @@ use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 
 pub use crate::effects::control::ClientId;
-pub use crate::effects::signals::Arrived;
+pub use crate::effects::signals::{Arrived, Sender};
 pub use crate::effects::tail::ReadState;
 
 /// The source of an event. Each polled descriptor belongs to one.
@@ -163,8 +163,17 @@ pub trait World {
     /// Whether the master runs on a terminal.
     fn has_terminal(&self) -> bool;
 
+    /// Whether a signal means that the terminal of the master was closed.
+    fn has_hung_up(&self, signal: &Arrived) -> bool;
+
+    /// Whether the master was started so that the end of its terminal does not end it: nohup(1).
+    fn outlives_terminal(&self) -> bool;
+
     /// The signals that have arrived.
     fn signals(&mut self) -> Vec<Arrived>;
+
+    /// The path of the configuration file.
+    fn configuration(&self) -> String;
 
     // Processes.
 
@@ -295,21 +304,35 @@ pub trait World {
 
     // Listeners.
 
-    /// Opens the wanted listeners that are not open yet, and returns their addresses.
+    /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
+    /// addresses.
     ///
     /// # Errors
     /// One of them cannot be opened; then none is.
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String>;
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Vec<Address>, String>;
 
-    /// Closes these listeners.
+    /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);
 
     /// Closes all other listeners, and applies changed settings to the wanted ones. Returns the closed addresses, and
     /// what failed.
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>);
 
+    /// Moves the control socket and the pid file to where this plan has them, applies their rights, and makes again what was removed.
+    fn keep_master_files(&mut self, plan: &Plan);
+
     /// The number of connections in the accept queue; `None` if the listener is not open.
     fn accept_queue(&self, address: &Address) -> Option<u32>;
+
+    /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
+    fn restore_listener(&mut self, address: &Address) -> bool;
+
+    /// Whether later workers accept from the same sockets of a listener as those of this generation.
+    fn has_successors(&self, address: &Address, generation: Generation) -> bool;
 
     /// Whether to report [`Source::Listener`] of a listener.
     fn watch_listener(&mut self, address: &Address, watch: bool);

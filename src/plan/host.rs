@@ -36,6 +36,9 @@ pub trait Host {
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;
     /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
+    /// The absolute form of a path. A relative one begins at the working directory, by the name under which this process was
+    /// started there, which may go through symbolic links.
+    fn absolute(&self, path: &Path) -> PathBuf;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
     /// The number of CPUs that this process may use.

@@ -51,6 +51,9 @@ impl Host for Invented {
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
     }
+    fn absolute(&self, path: &Path) -> PathBuf {
+        Path::new("/srv").join(path)
+    }
     fn variable(&self, name: &str) -> Option<String> {
         (name == "PATH").then(|| "/bin:/usr/bin".into())
     }
@@ -204,16 +207,37 @@ fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
 #[test]
 fn the_control_socket_is_found_even_if_the_file_is_faulty() {
     let host = Invented { ids: (0, 0) };
-    let find = |text: &str| control::find(text, Path::new("/srv/app.toml"), &host);
-    assert_eq!(
-        find("[master]\npid_file = 'x.pid'\n[app.w]\nwrokers = = 2"),
-        Some("/srv/x.sock".into())
-    );
-    assert_eq!(
-        find("[master] \ncontrol = '/run/c'\npid_file = 'x.pid'"),
-        Some("/run/c".into())
-    );
+    let find = |text: &str| {
+        let places = control::Places::find(text, Path::new("/srv/app.toml"), &host);
+        places.written
+    };
+    let app = "[app.q]\ncommand = ['celery']\n";
+    let faulty = "[app.w]\nwrokers = = 2\npid_file = 'no'\n[app.w.master]\ncontrol = 'no'\n";
+    for (written, place) in [
+        ("[master]\npid_file = 'x.pid'\n", "/srv/x.sock"),
+        (
+            "[master] \ncontrol = '/run/c'\npid_file = 'x.pid'\n",
+            "/run/c",
+        ),
+        (
+            "[master]   # itself\npid_file = 'x.pid' # its pid\n",
+            "/srv/x.sock",
+        ),
+        ("[ master ]\n\"pid_file\" = 'x.pid'\n", "/srv/x.sock"),
+        ("master.pid_file = 'x.pid'\n", "/srv/x.sock"),
+        ("master = { pid_file = 'x.pid' }\n", "/srv/x.sock"),
+        ("[master]\nnonsense\ncontrol = 'c'\n", "/srv/c"),
+    ] {
+        for rest in [app, faulty] {
+            let text = written.to_owned() + rest;
+            assert_eq!(find(&text), Some(place.into()), "{text}");
+        }
+    }
+    assert_eq!(find(faulty), None);
     assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
+    let places = control::Places::find("", Path::new("/srv/app.toml"), &host);
+    let usual = Some("/run/preforkd/preforkd.sock".into());
+    assert_eq!(places.usual, [None, usual]);
     let plan = plan("[master]\npid_file = 'x.pid'\n[app.q]\ncommand = ['celery']");
     assert_eq!(plan.control, Some("/srv/x.sock".into()));
 }

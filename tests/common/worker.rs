@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::accept;
+use nix::sys::socket::{SockaddrStorage, accept, getsockname};
 use signal_hook::consts::{SIGABRT, SIGTERM};
 
 /// One line on standard output: "slot generation pid event".
@@ -187,6 +187,14 @@ fn answer(mut stream: File) {
             all.join(" ")
         }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        ["socket", number] => {
+            let number = number.parse().expect("a descriptor");
+            let address = getsockname::<SockaddrStorage>(number).expect("a socket");
+            address.to_string()
+        }
+        ["remove", name] => {
+            std::fs::remove_file(name).map_or_else(|e| e.to_string(), |()| "removed".into())
+        }
         ["say", word] => {
             tell(word);
             "said".into()

@@ -112,11 +112,14 @@ impl System {
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
-        let sockets = start.plan.sockets.iter();
-        let sockets =
-            sockets.filter_map(|(name, at)| Some((name.as_str(), self.listeners.socket(at)?)));
-        let board = self.scoreboards.get(start.app);
         let is_job = start.role == Role::Job;
+        let listeners = || start.plan.sockets.iter().filter(|_| !is_job);
+        let sockets = |at| self.listeners.sockets(at, start.generation);
+        let first = listeners().filter_map(|(name, at)| Some((name.as_str(), sockets(at).next()?)));
+        // Further sockets of the same listener come last, where they do not change the numbers of the others.
+        let further = listeners()
+            .flat_map(|(name, at)| sockets(at).skip(1).map(|socket| (name.as_str(), socket)));
+        let board = self.scoreboards.get(start.app);
         let (slot, record) = match start.role {
             Role::Worker(slot, record) => (Some(slot), record),
             Role::Template | Role::Job => (None, None),
@@ -126,7 +129,7 @@ impl System {
             app: start.app,
             slot,
             generation: start.generation,
-            sockets: sockets.filter(|_| !is_job).collect(),
+            sockets: first.collect(),
             notify_socket: self.notify.address(start.app).unwrap_or_default(),
             scoreboard: board
                 .filter(|_| has_record)
@@ -138,6 +141,7 @@ impl System {
         };
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
+        contract.sockets.extend(further);
         contract
     }
 

@@ -115,7 +115,7 @@ fn leave_queue_to_others<W: World>(turn: &mut Turn<W>, child: &Child, reason: Re
     );
     let mut sockets = child.plan.sockets.iter();
     if let Some(record) = child.record.filter(|_| others)
-        && sockets.all(|(_, at)| turn.world.accept_queue(at).is_some())
+        && sockets.all(|(_, at)| turn.world.has_successors(at, child.generation))
         && let Err(error) = turn.world.succeed(&child.app, record)
     {
         debug!(

@@ -5,7 +5,7 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 30] = [
+const VALUES: [(&str, &str); 32] = [
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -35,6 +35,8 @@ const VALUES: [(&str, &str); 30] = [
     ("app.NAME.give_up.then", "'exit'"),
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
+    ("master.control_mode", "'0660'"),
+    ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
 ];
 
