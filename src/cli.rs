@@ -274,7 +274,7 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         std::process::id(),
         file.display()
     );
-    let mut listeners = Listeners::inherit()
+    let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(|error| format!("cannot adopt the sockets of the init system: {error}"))?;
     listeners
         .open(&plan.listeners, 0)

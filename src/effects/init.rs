@@ -6,12 +6,15 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::time::{ClockId, clock_gettime};
 
 /// systemd ignores longer messages.
@@ -30,6 +33,8 @@ pub struct Init {
 struct Message {
     text: String,
     status_only: bool,
+    /// The socket that is to be kept.
+    socket: Option<OwnedFd>,
 }
 
 impl Init {
@@ -118,13 +123,32 @@ impl Init {
         self.send(message("", status), true);
     }
 
+    /// Has a listening socket kept under a name, for the next master. Whether it can be polled does not matter.
+    pub fn keep(&mut self, name: &str, socket: OwnedFd) {
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
+        self.queue(text, false, Some(socket));
+    }
+
+    /// Has what is kept under a name closed.
+    pub fn forget(&mut self, name: &str) {
+        self.queue(format!("FDSTOREREMOVE=1\nFDNAME={name}"), false, None);
+    }
+
     fn send(&mut self, text: String, status_only: bool) {
+        // Every message but those of sockets contains a status, so an older status-only message is obsolete.
+        self.waiting.retain(|message| !message.status_only);
+        self.queue(text, status_only, None);
+    }
+
+    fn queue(&mut self, text: String, status_only: bool, socket: Option<OwnedFd>) {
         if self.socket.is_none() {
             return;
         }
-        // Every message contains a status, so an older status-only message is obsolete.
-        self.waiting.retain(|message| !message.status_only);
-        self.waiting.push_back(Message { text, status_only });
+        self.waiting.push_back(Message {
+            text,
+            status_only,
+            socket,
+        });
         self.flush();
     }
 
@@ -133,10 +157,18 @@ impl Init {
         self.short_of_memory = false;
         let Some(socket) = &self.socket else { return };
         while let Some(message) = self.waiting.front() {
-            match socket.send(message.text.as_bytes()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if is_short_of_memory(&error) => {
+            let bytes = [IoSlice::new(message.text.as_bytes())];
+            let passed = message.socket.as_ref().map(|socket| [socket.as_raw_fd()]);
+            let passed = passed.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+            let (to, flags) = (
+                socket.as_raw_fd(),
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            );
+            match sendmsg::<UnixAddr>(to, &bytes, passed.as_slice(), flags, None) {
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => continue,
+                // Out of buffers, or too many descriptors on their way: the kernel does not report when that changes.
+                Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => {
                     self.short_of_memory = true;
                     return;
                 }
@@ -164,15 +196,6 @@ fn message(facts: &str, status: &str) -> String {
     let end = (0..=most).rev().find(|&end| status.is_char_boundary(end));
     let status = &status[..end.unwrap_or(0)];
     format!("{facts}{KEY}{status}{CUT}")
-}
-
-/// The kernel is out of buffers and will not report when that changes.
-fn is_short_of_memory(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
-    matches!(
-        errno,
-        Some(nix::errno::Errno::ENOBUFS | nix::errno::Errno::ENOMEM)
-    )
 }
 
 fn watchdog() -> Option<Duration> {

@@ -17,6 +17,9 @@ use crate::plan::Listener;
 
 mod bind;
 mod passed;
+mod store;
+
+pub use store::Order;
 
 use bind::{backlog, rights};
 use passed::Passed;
@@ -104,19 +107,35 @@ pub struct Listeners {
     passed: Vec<Passed>,
     /// Listeners of a candidate that were closed again, by their generation.
     discarded: BTreeSet<(Address, u64)>,
+    /// The names of the sockets that the init system keeps for the next master.
+    kept: BTreeSet<String>,
+    /// Whether the init system may keep sockets.
+    can_be_kept: bool,
+    /// Whether it is known to do so, so that the files of unix sockets are left for the next master.
+    files_stay: bool,
 }
 
 impl Listeners {
-    /// The sockets that the init system has passed, and no listeners yet: sd_listen_fds(3).
+    /// The sockets that the init system has passed: sd_listen_fds(3). Those that it has kept since the last master are listeners
+    /// at once if they are wanted, and are closed if not.
     ///
     /// # Errors
     /// A socket that the environment names was not passed.
-    pub fn inherit() -> io::Result<Self> {
-        Ok(Self {
+    pub fn inherit(wanted: &[Listener]) -> io::Result<Self> {
+        let (kept, passed): (Vec<_>, Vec<_>) = Passed::all()?
+            .into_iter()
+            .partition(|passed| store::is_ours(passed.name()));
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut listeners = Self {
             open: BTreeMap::new(),
-            passed: Passed::all()?,
+            passed,
             discarded: BTreeSet::new(),
-        })
+            kept: BTreeSet::new(),
+            can_be_kept: !store::is_missing(variable),
+            files_stay: !kept.is_empty() || store::is_announced(variable),
+        };
+        listeners.take_back(kept, wanted);
+        Ok(listeners)
     }
 
     /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses.
@@ -277,5 +296,11 @@ impl Listeners {
                 names.join(", ")
             )
         }
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.leave_files();
     }
 }
