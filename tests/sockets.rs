@@ -55,6 +55,10 @@ fn a_port_in_use_is_an_error_with_its_address() {
         )),
         "{log}"
     );
+    let message = run.status("the address is in use");
+    let errno = format!("ERRNO={}", nix::libc::EADDRINUSE);
+    assert!(message.lines().any(|line| line == errno), "{message}");
+    run.message("BARRIER=1");
 }
 
 #[test]

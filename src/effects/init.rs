@@ -7,18 +7,24 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::io::IoSlice;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::pipe2;
 
 /// systemd ignores longer messages.
 const MAX_MESSAGE: usize = 4096;
+
+/// How long a process that cannot start waits for the init system, in milliseconds.
+const BARRIER_MS: u16 = 200;
 
 /// The connection to the init system.
 pub struct Init {
@@ -33,8 +39,8 @@ pub struct Init {
 struct Message {
     text: String,
     status_only: bool,
-    /// The socket that is to be kept.
-    socket: Option<OwnedFd>,
+    /// The descriptor that is passed with it.
+    passed: Option<OwnedFd>,
 }
 
 impl Init {
@@ -123,6 +129,24 @@ impl Init {
         self.send(message("", status), true);
     }
 
+    /// The service cannot start, for this reason. Returns when the init system has read it, so that it still knows this process, or
+    /// after a short time if it does not say so.
+    pub fn failed(mut self, status: &str, errno: Option<i32>) {
+        let facts = errno.map(|errno| format!("ERRNO={errno}\n"));
+        let text = message(&facts.unwrap_or_default(), status);
+        self.send(text, false);
+        // It closes the end that it gets when it comes to the message: sd_notify_barrier(3).
+        let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else {
+            return;
+        };
+        self.queue("BARRIER=1".to_owned(), false, Some(theirs));
+        self.waiting.clear();
+        if self.socket.is_some() {
+            let mut look = [PollFd::new(ours.as_fd(), PollFlags::empty())];
+            let _ = poll(&mut look, BARRIER_MS);
+        }
+    }
+
     /// Has a listening socket kept under a name, for the next master. Whether it can be polled does not matter.
     pub fn keep(&mut self, name: &str, socket: OwnedFd) {
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
@@ -140,14 +164,14 @@ impl Init {
         self.queue(text, status_only, None);
     }
 
-    fn queue(&mut self, text: String, status_only: bool, socket: Option<OwnedFd>) {
+    fn queue(&mut self, text: String, status_only: bool, passed: Option<OwnedFd>) {
         if self.socket.is_none() {
             return;
         }
         self.waiting.push_back(Message {
             text,
             status_only,
-            socket,
+            passed,
         });
         self.flush();
     }
@@ -158,7 +182,7 @@ impl Init {
         let Some(socket) = &self.socket else { return };
         while let Some(message) = self.waiting.front() {
             let bytes = [IoSlice::new(message.text.as_bytes())];
-            let passed = message.socket.as_ref().map(|socket| [socket.as_raw_fd()]);
+            let passed = message.passed.as_ref().map(|passed| [passed.as_raw_fd()]);
             let passed = passed.as_ref().map(|fds| ControlMessage::ScmRights(fds));
             let (to, flags) = (
                 socket.as_raw_fd(),

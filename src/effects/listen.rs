@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use log::{info, warn};
+use nix::errno::Errno;
 use nix::sys::socket;
 
 use super::socket_file::{Rights, SocketFile, stream};
@@ -28,7 +29,33 @@ use passed::Passed;
 #[derive(Debug)]
 pub struct Error {
     address: Address,
-    reason: String,
+    reason: Reason,
+}
+
+/// For people, and the error of the system if it was one.
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    errno: Option<Errno>,
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, errno: None }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error {
+    /// The number of the system's error, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.reason.errno.map(|errno| errno as i32)
+    }
 }
 
 impl fmt::Display for Error {
@@ -179,7 +206,7 @@ impl Listeners {
         Ok(opened)
     }
 
-    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, String> {
+    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
         let passed = self.passed.iter();
         let passed = passed.filter(|passed| passed.serves(&listener.address));
         let sockets = passed
@@ -198,8 +225,9 @@ impl Listeners {
             Address::Tcp(address) => bind::tcp(*address, listener)
                 .map(|socket| Open::bound(listener, since, socket, None)),
             Address::Unix(path) => bind::unix(path, listener)
-                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file))),
-            Address::Inherited(_) => Err(self.not_passed()),
+                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file)))
+                .map_err(Reason::from),
+            Address::Inherited(_) => Err(self.not_passed().into()),
         }
     }
 

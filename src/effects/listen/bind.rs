@@ -10,14 +10,14 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use super::{Rights, SocketFile, stream};
+use super::{Reason, Rights, SocketFile, stream};
 use crate::plan::Listener;
 
 /// Binds a TCP socket.
 ///
 /// # Errors
 /// The system's reason, and what to do.
-pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, String> {
+pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, Reason> {
     let bound = || -> nix::Result<OwnedFd> {
         let family = if address.is_ipv4() {
             AddressFamily::Inet
@@ -47,7 +47,10 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, S
         other => other.desc().to_owned(),
     }
     };
-    bound().map_err(explain)
+    bound().map_err(|errno| Reason {
+        text: explain(errno),
+        errno: Some(errno),
+    })
 }
 
 /// Binds a unix socket.
