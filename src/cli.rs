@@ -19,7 +19,7 @@ use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
-use crate::plan::{Host, Plan};
+use crate::plan::{self, Host, Plan};
 use crate::probe;
 use crate::sys;
 use preforkd_worker::title::{self, Room};
@@ -98,6 +98,11 @@ enum Command {
         /// Report to the master whether it can be opened.
         #[arg(long)]
         report: bool,
+        #[command(flatten)]
+        upkeep: plan::Upkeep,
+        /// What to write before each line.
+        #[arg(long)]
+        prefix: Option<String>,
     },
 }
 
@@ -120,8 +125,13 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
-        Some(Command::WriteLog { target, report }) => Some(
-            log_writer::run(target, *report)
+        Some(Command::WriteLog {
+            target,
+            report,
+            upkeep,
+            prefix,
+        }) => Some(
+            log_writer::run(target, upkeep, prefix.as_deref(), *report)
                 .map_err(|error| format!("preforkd: cannot write {}: {error}", target.display())),
         ),
         _ => None,
@@ -172,7 +182,10 @@ pub fn run() -> ExitCode {
         for warning in doubts(&plan) {
             logging::print_error(&format!("warning: {warning}"));
         }
-        return print("configuration OK", OK);
+        let notices = plan.notices();
+        let lines = notices.map(|(app, notice)| format!("app={app} {notice}"));
+        let lines: Vec<String> = lines.chain(["configuration OK".to_owned()]).collect();
+        return print(&lines.join("\n"), OK);
     }
     logging::begin(arguments.verbose);
     match serve(config, plan, signals) {

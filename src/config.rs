@@ -7,10 +7,15 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+mod command_line;
 mod diagnostic;
+mod document;
+pub mod env_file;
+mod expand;
 mod keys;
 mod listen;
 mod mapping;
+mod sources;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -18,18 +23,27 @@ mod units;
 mod unknown;
 mod value;
 
+pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
-pub use keys::{App, Check, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
+pub use document::Document;
+pub use expand::Lookup;
+pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
+pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
-pub use value::{AccessLog, GroupName, Mode, Number, Ready, Then, Typed, UserName, Workers};
+pub use value::{
+    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Then, Typed, UserName, Workers,
+};
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Config {
+    /// The patterns of the first file. What they name is here already.
+    #[serde(default)]
+    pub include: Vec<Spanned<String>>,
     /// Settings of the master itself.
     #[serde(default = "nothing_written")]
     pub master: Master,
@@ -43,11 +57,17 @@ fn nothing_written() -> Master {
 }
 
 impl Config {
-    /// Parses a configuration file.
+    /// Parses a single file, in an environment without variables.
     ///
     /// # Errors
     /// The first error, with its key and position; for an unknown key, the nearest known one.
     pub fn parse(text: &str) -> Result<Self, Place> {
-        toml::from_str(text).map_err(|error| diagnostic::explain(&error, text))
+        let sources = Sources::new(String::new(), "/".into(), text.to_owned());
+        Document::parse(&sources, 0, &|_| Ok(None))?.typed(&sources)
     }
+}
+
+/// A string with its references to variables replaced; `None` if one of them is wrong.
+pub fn expand(text: &str, variable: &Lookup) -> Option<String> {
+    expand::expand(text, variable).ok()
 }

@@ -4,6 +4,7 @@
 pub mod beacon;
 pub mod config_check;
 pub mod control;
+pub mod data_file;
 pub mod host;
 pub mod init;
 pub mod interpreter;

@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,16 @@ use nix::sys::signal::Signal;
 use preforkd_worker::title::{self, Room};
 
 use crate::effects::signals::Signals;
+use crate::plan::Upkeep;
 use crate::plan::log_target::LogTarget;
 use crate::sys;
 
+mod lines;
 mod opening;
 mod syslog;
 
-use opening::{Opening, Output};
+use lines::Lines;
+use opening::{Opening, Output, Rotated};
 
 /// The descriptor of the pipe.
 const PIPE: i32 = 3;
@@ -45,8 +48,8 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGHUP,
 ];
 
-/// How much is read before it is written. If the writer is killed in between, this much is lost. A larger one is hardly faster.
-const BUFFER: usize = 16 * 1024;
+/// How much a pipe takes in one piece.
+const PIPE_BUF: usize = 4096;
 
 /// The interval between attempts to open a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
@@ -59,10 +62,15 @@ const SIGNALS: Token = Token(1);
 ///
 /// # Errors
 /// It was not started by a master, or no descriptor is available.
-pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
+pub fn run(
+    target: &OsStr,
+    upkeep: &Upkeep,
+    prefix: Option<&str>,
+    is_awaited: bool,
+) -> io::Result<()> {
     let report = is_awaited.then(|| sys::adopt(REPORT)).transpose()?;
     let report = report.map(File::from);
-    let (mut pipe, mut signals) = match prepare(target) {
+    let (mut pipe, mut signals) = match prepare(target, prefix) {
         Ok(prepared) => prepared,
         Err(error) => {
             return match report {
@@ -72,7 +80,7 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
         }
     };
     let target = LogTarget::parse(target).map_err(io::Error::other)?;
-    let mut log = Log::new(target);
+    let mut log = Log::new(target, upkeep.clone());
     let opened = log.reopen();
     if let Some(report) = report {
         if let Err(error) = opened {
@@ -95,7 +103,7 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
         .register(&mut source, INPUT, Interest::READABLE)?;
     signals.register(poll.registry(), SIGNALS)?;
     let mut events = Events::with_capacity(2);
-    let mut lines = Lines::default();
+    let mut lines = Lines::new(prefix);
     loop {
         match poll.poll(&mut events, log.time_to_retry()) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
@@ -112,18 +120,18 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
             log.retry();
             let emptied = match lines.read(&mut pipe) {
                 Ok(0) => {
-                    log.write(lines.rest());
+                    log.write(lines.last());
                     log.finish();
                     return Ok(());
                 }
                 Ok(n) => {
-                    log.write(lines.whole());
+                    log.write(lines.arrived());
                     until_reopen = until_reopen.map(|left: usize| left.saturating_sub(n));
                     false
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => false,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    log.write(lines.rest());
+                    log.write(lines.waiting());
                     true
                 }
                 Err(error) => return Err(error),
@@ -142,7 +150,7 @@ pub fn run(target: &OsStr, is_awaited: bool) -> io::Result<()> {
 }
 
 /// The pipe, and the signals that this process catches. Also sets the title.
-fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
+fn prepare(target: &OsStr, prefix: Option<&str>) -> io::Result<(File, Signals)> {
     let pipe = File::from(sys::adopt(PIPE)?);
     let caught = IGNORED.iter().chain([&Signal::SIGUSR1]);
     let signals = Signals::catch(caught.map(|&signal| signal as i32))?;
@@ -152,56 +160,15 @@ fn prepare(target: &OsStr) -> io::Result<(File, Signals)> {
     };
     // It was executed as /proc/self/exe, so its name would be `exe`.
     nix::sys::prctl::set_name(c"preforkd")?;
+    let whose = prefix.map(|prefix| format!(" {}", prefix.trim_end_matches(": ")));
+    let shown = format!(
+        "preforkd: log {}{}",
+        target.display(),
+        whose.unwrap_or_default()
+    );
     // The title is not essential.
-    let _ = title::set(&format!("preforkd: log {}", target.display()), room);
+    let _ = title::set(&shown, room);
     Ok((pipe, signals))
-}
-
-/// What was read and not written yet. Where more is waiting to be read, only whole lines are written, as another writer may write
-/// to the same file.
-struct Lines {
-    buffer: [u8; BUFFER],
-    length: usize,
-    /// So much of it was given out.
-    given: usize,
-}
-
-impl Default for Lines {
-    fn default() -> Self {
-        Self {
-            buffer: [0; BUFFER],
-            length: 0,
-            given: 0,
-        }
-    }
-}
-
-impl Lines {
-    fn read(&mut self, from: &mut impl Read) -> io::Result<usize> {
-        self.buffer.copy_within(self.given..self.length, 0);
-        self.length -= self.given;
-        self.given = 0;
-        let n = from.read(&mut self.buffer[self.length..])?;
-        self.length += n;
-        Ok(n)
-    }
-
-    /// The whole lines if the buffer is full, else everything.
-    fn whole(&mut self) -> &[u8] {
-        let last = self.buffer.iter().rposition(|&byte| byte == b'\n');
-        self.given = match last {
-            Some(last) if self.length == BUFFER => last + 1,
-            _ => self.length,
-        };
-        &self.buffer[..self.given]
-    }
-
-    /// Everything that is left.
-    fn rest(&mut self) -> &[u8] {
-        let from = self.given;
-        self.given = self.length;
-        &self.buffer[from..self.length]
-    }
 }
 
 /// Sends the report, as one line.
@@ -223,16 +190,22 @@ struct Log {
     unfinished: bool,
     /// When to try again to open the file, if that has failed.
     retry_at: Option<Instant>,
+    /// When to try again to rotate the file, if that has failed.
+    rotate_at: Option<Instant>,
+    /// It is written in pieces that are not mixed with those of other processes.
+    in_pieces: bool,
 }
 
 impl Log {
-    fn new(target: LogTarget) -> Self {
+    fn new(target: LogTarget, upkeep: Upkeep) -> Self {
         Self {
-            opening: Opening::new(target),
+            opening: Opening::new(target, upkeep),
             output: None,
             lost: 0,
             unfinished: false,
             retry_at: None,
+            rotate_at: None,
+            in_pieces: false,
         }
     }
 
@@ -242,6 +215,10 @@ impl Log {
         if let (Output::Syslog(new), Some(Output::Syslog(old))) = (&mut output, &mut self.output) {
             new.take_over(old);
         }
+        self.in_pieces = match &output {
+            Output::File(file) => size(file).is_none(),
+            Output::Syslog(_) => false,
+        };
         self.output = Some(output);
         self.retry_at = None;
         Ok(())
@@ -283,6 +260,7 @@ impl Log {
         if bytes.is_empty() {
             return;
         }
+        self.rotate(bytes.len() as u64);
         let mut rest = bytes;
         let mut written = self.try_write(&mut rest);
         // A syslog server that was restarted has a new socket.
@@ -301,6 +279,44 @@ impl Log {
                 ));
             }
             self.lost += rest.iter().filter(|&&b| b == b'\n').count().max(1) as u64;
+        }
+    }
+
+    /// Continues in a new file if there is no room for so many more bytes in this one. No line is split, and none is lost: if
+    /// the file cannot be renamed, it grows.
+    fn rotate(&mut self, more: u64) {
+        let (Some(Output::File(file)), Some(limit)) = (&self.output, self.opening.limit()) else {
+            return;
+        };
+        let Some(size) = size(file) else { return };
+        let is_full = size > 0 && size.saturating_add(more) > limit;
+        // The end of a line may never come.
+        let may_split = size / 2 >= limit;
+        if !is_full
+            || self.unfinished && !may_split
+            || self.rotate_at.is_some_and(|at| at > Instant::now())
+        {
+            return;
+        }
+        match self.opening.rotate(file) {
+            Ok(Rotated::ByAnother) => {}
+            Ok(Rotated::Done) => {
+                self.rotate_at = None;
+                self.unfinished = false;
+                if let Err(error) = self.reopen() {
+                    self.keep_trying(&error);
+                }
+            }
+            Err(error) => {
+                // One report for each time that it begins to fail.
+                if self.rotate_at.is_none() {
+                    let target = self.opening.target();
+                    print(&format!(
+                        "cannot rotate {target}: {error}; the file grows, retrying"
+                    ));
+                }
+                self.rotate_at = Some(Instant::now() + RETRY);
+            }
         }
     }
 
@@ -326,7 +342,7 @@ impl Log {
             match output {
                 Output::File(file) => {
                     let mut told = told.as_bytes();
-                    write_to(file, &mut told, &mut self.unfinished)?;
+                    write_to(file, &mut told, &mut self.unfinished, self.in_pieces)?;
                 }
                 Output::Syslog(sender) => sender.write(&mut told.as_bytes())?,
             }
@@ -336,14 +352,20 @@ impl Log {
             Output::File(file) => file,
             Output::Syslog(sender) => return sender.write(rest),
         };
-        write_to(file, rest, &mut self.unfinished)
+        write_to(file, rest, &mut self.unfinished, self.in_pieces)
     }
 }
 
 /// Writes `rest`, and removes from it what was written. `unfinished`: whether the file ends in an incomplete line then.
-fn write_to(file: &mut File, rest: &mut &[u8], unfinished: &mut bool) -> io::Result<()> {
+fn write_to(
+    file: &mut File,
+    rest: &mut &[u8],
+    unfinished: &mut bool,
+    in_pieces: bool,
+) -> io::Result<()> {
     while !rest.is_empty() {
-        match file.write(rest) {
+        let next: &[u8] = if in_pieces { piece(rest) } else { rest };
+        match file.write(next) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
                 *unfinished = rest[n - 1] != b'\n';
@@ -366,6 +388,23 @@ fn wait_for_room(file: &File) -> io::Result<()> {
     }
 }
 
+/// As many whole lines as a pipe takes at once: pipe(7), PIPE_BUF. A longer line is a piece of its own.
+fn piece(bytes: &[u8]) -> &[u8] {
+    if bytes.len() <= PIPE_BUF {
+        return bytes;
+    }
+    let is_end = |byte: &u8| *byte == b'\n';
+    let last = bytes[..PIPE_BUF].iter().rposition(is_end);
+    let end = last.or_else(|| bytes.iter().position(is_end));
+    end.map_or(bytes, |end| &bytes[..=end])
+}
+
+/// The size of a regular file.
+fn size(file: &File) -> Option<u64> {
+    let found = file.metadata().ok()?;
+    found.is_file().then_some(found.len())
+}
+
 /// Writes a line to standard error, which is the master's.
 fn print(message: &str) {
     let line = format!("preforkd: {message}\n");
@@ -382,7 +421,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Log {
-        let mut log = Log::new(LogTarget::File(path.into()));
+        let mut log = Log::new(LogTarget::File(path.into()), Upkeep::default());
         log.reopen().expect("it can be written");
         log
     }
@@ -407,26 +446,6 @@ mod tests {
     }
 
     #[test]
-    fn a_full_buffer_is_written_up_to_its_last_line() {
-        let mut lines = Lines::default();
-        let line = [&[b'x'; 99][..], b"\n"].concat();
-        let text = line.repeat(BUFFER / 100 + 1);
-        let mut from = &text[..];
-        assert_eq!(lines.read(&mut from).expect("memory"), BUFFER);
-        assert_eq!(lines.whole().len(), BUFFER / 100 * 100);
-        assert!(lines.read(&mut from).expect("memory") > 0);
-        assert_eq!(lines.whole(), line);
-        assert!(lines.rest().is_empty());
-        // A line that is longer than the buffer cannot be written whole.
-        lines.read(&mut &[b'y'; 2 * BUFFER][..]).expect("memory");
-        assert_eq!(lines.whole().len(), BUFFER);
-        let mut lines = Lines::default();
-        lines.read(&mut &text[..BUFFER]).expect("memory");
-        let whole = lines.whole().len();
-        assert_eq!(lines.rest().len(), BUFFER - whole);
-    }
-
-    #[test]
     fn lines_that_were_written_are_not_counted() {
         // A file of two pages that cannot grow.
         let file = memfd_create("full", MFdFlags::MFD_ALLOW_SEALING).expect("memory");
@@ -434,7 +453,7 @@ mod tests {
         let room = 2 * 4096;
         file.set_len(room).expect("memory");
         fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW)).expect("a seal");
-        let mut log = Log::new(LogTarget::File("/dev/null".into()));
+        let mut log = Log::new(LogTarget::File("/dev/null".into()), Upkeep::default());
         log.output = Some(Output::File(file));
         let line = [&[b'x'; 63][..], b"\n"].concat();
         log.write(&line.repeat(room as usize / line.len() + 3));
@@ -470,6 +489,104 @@ mod tests {
             ("one\ntwo\n".into(), "three\n".into())
         );
         assert_eq!(log.lost, 0);
+    }
+
+    /// A log of which two old files are kept, and the texts of its files.
+    fn rotated(folder: &Path) -> (Log, impl Fn() -> Vec<String>) {
+        let path = folder.join("log");
+        let upkeep = Upkeep {
+            size: Some(8),
+            keep: 2,
+            ..Upkeep::default()
+        };
+        let mut log = Log::new(LogTarget::File(path.clone()), upkeep);
+        log.reopen().expect("it can be written");
+        let texts = move || {
+            let names = ["log", "log.1", "log.2", "log.3"];
+            let texts = names.map(|name| std::fs::read_to_string(path.with_file_name(name)));
+            texts.into_iter().map_while(Result::ok).collect()
+        };
+        (log, texts)
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_between_two_lines() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut log, texts) = rotated(folder.path());
+        log.write(b"one\n");
+        log.write(b"two\n");
+        assert_eq!(texts(), ["one\ntwo\n"]);
+        log.write(b"three\n");
+        assert_eq!(texts(), ["three\n", "one\ntwo\n"]);
+        log.write(b"four\n");
+        log.write(b"fi");
+        // No file ends within a line, unless the line never ends.
+        log.write(b"ve, very long\n");
+        assert_eq!(
+            texts(),
+            ["four\nfive, very long\n", "three\n", "one\ntwo\n"]
+        );
+        log.write(b"endless, endless");
+        log.write(b", and more");
+        assert_eq!(texts()[..2], [", and more", "endless, endless"]);
+        assert_eq!(texts().len(), 3);
+        log.reopen().expect("it can be written");
+        assert_eq!(log.lost, 0);
+    }
+
+    #[test]
+    fn two_writers_of_one_file_rotate_it_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ((mut one, texts), (mut two, _)) = (rotated(folder.path()), rotated(folder.path()));
+        one.write(b"one one\n");
+        one.write(b"one\n");
+        two.write(b"two\n");
+        assert_eq!(texts(), ["one\ntwo\n", "one one\n"]);
+        // While the other one renames it, its lines go to the file that is renamed.
+        let Some(Output::File(file)) = &one.output else {
+            panic!("it is open")
+        };
+        let held = file.try_clone().expect("a descriptor");
+        let held = nix::fcntl::Flock::lock(held, nix::fcntl::FlockArg::LockExclusive);
+        two.write(b"three\n");
+        assert_eq!(texts(), ["one\ntwo\nthree\n", "one one\n"]);
+        drop(held);
+        two.write(b"four\n");
+        assert_eq!(texts(), ["four\n", "one\ntwo\nthree\n", "one one\n"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_renamed_grows() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (mut log, texts) = rotated(folder.path());
+        log.write(b"one one\n");
+        std::fs::create_dir_all(folder.path().join("log.1/full")).expect("room");
+        std::fs::create_dir_all(folder.path().join("log.2/full")).expect("room");
+        log.write(b"two\n");
+        log.write(b"three\n");
+        assert_eq!(texts(), ["one one\ntwo\nthree\n"]);
+        std::fs::remove_dir_all(folder.path().join("log.1")).expect("it is there");
+        log.write(b"four\n");
+        assert_eq!(texts().len(), 1, "not before it is time");
+        log.rotate_at = Some(Instant::now());
+        log.write(b"five\n");
+        assert_eq!(texts(), ["five\n", "one one\ntwo\nthree\nfour\n"]);
+        assert_eq!((log.lost, log.rotate_at), (0, None));
+    }
+
+    #[test]
+    fn what_goes_to_a_pipe_goes_there_in_whole_lines() {
+        let line = |length: usize| [&vec![b'x'; length - 1][..], b"\n"].concat();
+        let text = [line(3000), line(1000), line(1000), line(9000), line(5)].concat();
+        let mut rest = &text[..];
+        let mut lengths = Vec::new();
+        while !rest.is_empty() {
+            let next = piece(rest).len();
+            lengths.push(next);
+            rest = &rest[next..];
+        }
+        assert_eq!(lengths, [4000, 1000, 9000, 5]);
+        assert_eq!(piece(&[b'x'; 5000]).len(), 5000);
     }
 
     #[test]

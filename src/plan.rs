@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
 
-use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready};
+use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources};
 use crate::supervisor::{Policy, Readiness};
 
 mod access_format;
@@ -17,22 +18,26 @@ mod callable;
 mod check;
 mod command;
 pub mod control;
+mod environment;
+mod files;
 mod host;
 mod identity;
 pub mod log_target;
 mod lossless;
 mod output;
+mod platform;
 mod policy;
 mod proxies;
 mod sockets;
 mod static_files;
 #[cfg(test)]
 mod tests;
+pub mod variables;
 mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
-pub use output::{LogFile, Output};
+pub use output::{LogFile, Output, Prefix, Upkeep};
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +105,8 @@ pub struct App {
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
     pub warnings: Vec<String>,
+    /// What was decided for it from outside of the configuration.
+    pub notices: Vec<String>,
 }
 
 impl App {
@@ -162,6 +169,7 @@ impl App {
             check: None,
             output: Output::default(),
             warnings: Vec::new(),
+            notices: Vec::new(),
         }
     }
 }
@@ -223,6 +231,14 @@ impl Plan {
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
+    /// What was decided for the apps from outside of the configuration, with their names.
+    pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.apps.iter().flat_map(|(name, app)| {
+            let notices = app.notices.iter();
+            notices.map(|notice| (name.as_str(), notice.as_str()))
+        })
+    }
+
     /// What is allowed and probably a mistake, each with the name of its app.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
         self.apps.iter().flat_map(|(name, app)| {
@@ -231,23 +247,21 @@ impl Plan {
         })
     }
 
-    /// Parses the configuration `file` and checks it against `host`. Relative paths in it are relative to its folder.
+    /// Parses the configuration `file`, and the files that it includes, and checks it against `host`.
     ///
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
-        let shown = file.display().to_string();
-        let file = host.absolute(file);
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let plan = Config::parse(text).and_then(|config| Self::new(&config, folder, host));
-        plan.map_err(|place| Diagnostic::new(&shown, text, place))
+        let (sources, config) = files::load(text, file, host)?;
+        Self::new(&config, &sources, host).map_err(|place| sources.diagnostic(place))
     }
 
-    /// Checks `config`, whose relative paths are relative to `folder`, against `host`.
+    /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
     ///
     /// # Errors
-    /// The first error, with its position in the file.
-    pub fn new(config: &Config, folder: &Path, host: &dyn Host) -> Result<Self, Place> {
+    /// The first error, with its position.
+    fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
+        let folder = sources.folder(0);
         if config.app.is_empty() {
             return Err(Place::whole(
                 "there is no app to run (add a table [app.NAME])",
@@ -278,9 +292,10 @@ impl Plan {
             }
             let draft = Draft {
                 name,
-                header,
                 written,
-                folder,
+                all: &config.app,
+                folder: sources.folder(header.start),
+                header,
                 host,
             };
             let app = draft.app(&mut plan.listeners)?;
@@ -313,6 +328,8 @@ struct Draft<'a> {
     /// The position of the name in the table's header.
     header: std::ops::Range<usize>,
     written: &'a Written,
+    /// All apps.
+    all: &'a BTreeMap<Spanned<String>, Written>,
     folder: &'a Path,
     host: &'a dyn Host,
 }
@@ -320,10 +337,10 @@ struct Draft<'a> {
 impl Draft<'_> {
     fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         self.refuse_keys_of_the_other_kind()?;
-        let sockets = self.sockets(listeners)?;
+        let mut notices = Vec::new();
+        let sockets = self.sockets(listeners, &mut notices)?;
         let check = self.check()?;
-        let mut env = self.env()?;
-        let user = self.user(&mut env)?;
+        let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
             // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
@@ -358,6 +375,8 @@ impl Draft<'_> {
                 )));
             }
         };
+        let has_listener = !sockets.is_empty();
+        let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
         Ok(App {
             output: self.output()?,
@@ -365,7 +384,7 @@ impl Draft<'_> {
             before,
             launch,
             template,
-            policy: self.policy(readiness, check.is_some())?,
+            policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             hang: self.hang(),
@@ -374,6 +393,7 @@ impl Draft<'_> {
                 max_memory: self.written.max_memory.as_ref().map(|size| size.0),
             },
             warnings,
+            notices,
         })
     }
 
@@ -398,27 +418,6 @@ impl Draft<'_> {
             key.name, key.apps
         );
         Err(Place::at(place, message))
-    }
-
-    /// Variables for the workers' environment.
-    fn env(&self) -> Result<BTreeMap<String, String>, Place> {
-        let mut env = BTreeMap::new();
-        for (name, value) in &*self.written.env {
-            let wrong = |message| Err(Place::at(name.span(), message));
-            let name = name.get_ref();
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return wrong(format!(
-                    "env: {name:?} is not a valid name for a variable (it must not be empty, nor contain \"=\" or a NUL character)"
-                ));
-            }
-            if value.contains('\0') {
-                return wrong(format!(
-                    "env: the value of {name} must not contain a NUL character"
-                ));
-            }
-            env.insert(name.clone(), value.clone());
-        }
-        Ok(env)
     }
 
     fn chdir(&self) -> Result<PathBuf, Place> {

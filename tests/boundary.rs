@@ -433,6 +433,23 @@ fn only_the_group_of_the_control_socket_may_use_it() {
     };
     assert_eq!(ask(USER), "ok");
     assert_eq!(ask(OTHER), "");
+    let program = run.path("preforkd");
+    std::fs::copy(env!("CARGO_BIN_EXE_preforkd"), &program).expect("room");
+    let status = |user| {
+        command(
+            user,
+            run.folder.path(),
+            "./preforkd status --socket control",
+        )
+    };
+    assert_eq!(status(USER).status.code(), Some(0));
+    let refused = status(OTHER);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("Permission denied (os error 13) (run this as"),
+        "{said}"
+    );
     // By default the user is refused, although nothing else has changed.
     run.write(
         "app.toml",
@@ -585,4 +602,121 @@ fn links_of_root_are_still_followed() {
         assert_eq!(made.expect(name).uid(), 0);
     }
     run.stop();
+}
+
+#[test]
+fn a_file_of_variables_is_a_link_to_a_secret_of_root() {
+    needs_root!();
+    let folder = stage();
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "A=secret\n").expect("room");
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("ours");
+    std::fs::write(folder.path().join("theirs/.env"), "A=theirs\n").expect("room");
+    let config = app(folder.path(), "env_file = ['secret', 'theirs/.env']");
+    let mut run = start(folder, &config);
+    // A file that root has put there is read as root; a later one overrides it.
+    assert_eq!(run.ask("env A"), "theirs");
+    attack(&run, "ln -sf ../secret theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: Permission denied"),
+        "{message}"
+    );
+    assert_eq!(run.ask("env A"), "theirs");
+    let secrets = app(run.folder.path(), "secrets = { A = 'file:theirs/.env' }");
+    run.write("app.toml", &secrets);
+    let message = run.reload();
+    let reason = "secrets.A: cannot read";
+    assert!(
+        message.contains(reason) && message.contains("Permission denied"),
+        "{message}"
+    );
+    run.write("app.toml", &config);
+    attack(&run, "rm theirs/.env; mkfifo theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: it is not a regular file"),
+        "{message}"
+    );
+    attack(&run, "rm theirs/.env; truncate -s 2G theirs/.env");
+    let message = run.reload();
+    assert!(
+        message.contains("theirs/.env: it is larger than 1024 KiB"),
+        "{message}"
+    );
+    run.stop();
+}
+
+#[test]
+fn a_file_of_the_configuration_that_a_pattern_finds_is_of_the_application_s_user() {
+    needs_root!();
+    let folder = stage();
+    let config = format!("include = '*/*.toml'\n{}", app(folder.path(), ""));
+    let mut run = start(folder, &config);
+    let root = "[app.root]\\ncommand = \"sleep 60\"";
+    attack(&run, &format!("printf '{root}' > theirs/x.toml"));
+    for attempt in ["true", "rm theirs/x.toml; ln -s ../app.toml theirs/x.toml"] {
+        attack(&run, attempt);
+        let message = run.reload();
+        let reason = "theirs/x.toml: others than root can change it";
+        assert!(message.contains(reason), "{message}");
+    }
+    assert_eq!(precious(run.folder.path()), untouched());
+    run.stop();
+}
+
+#[test]
+fn old_log_files_become_links_before_the_log_is_rotated() {
+    needs_root!();
+    let folder = stage();
+    let rest = "stdout = 'theirs/out'\nlog_rotate = { size = '64B', keep = 2 }";
+    let config = app(folder.path(), rest);
+    let mut run = start(folder, &config);
+    attack(
+        &run,
+        "ln -s ../precious theirs/out.1; ln precious theirs/out.2 || ln -s ../precious theirs/out.2",
+    );
+    for _ in 0..20 {
+        assert_eq!(run.ask("say more"), "said");
+    }
+    run.stop();
+    // The link was replaced by a full file.
+    let old = run.path("theirs/out.1").symlink_metadata();
+    assert!(old.is_ok_and(|old| old.is_file()));
+    assert_eq!(precious(run.folder.path()), untouched());
+}
+
+#[test]
+fn log_files_get_their_owner_also_where_others_may_create_files() {
+    needs_root!();
+    let folder = stage();
+    let shared = folder.path().join("shared");
+    std::fs::create_dir(&shared).expect("room");
+    chown(&shared, Some(0), Some(OTHER)).expect("root may");
+    std::fs::set_permissions(&shared, PermissionsExt::from_mode(0o775)).expect("ours");
+    let keys = format!("log_owner = '{USER}'\nlog_group = '{OTHER}'\nlog_mode = '0640'");
+    let config = app(
+        folder.path(),
+        &format!("stdout = 'shared/out'\nstderr = 'error'\n{keys}"),
+    );
+    let mut run = start(folder, &config);
+    // Also when they are opened again.
+    assert!(run.reload().contains("generation 2"));
+    for name in ["shared/out", "error"] {
+        let found = std::fs::metadata(run.path(name)).expect("it is there");
+        let found = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(found, (USER, OTHER, 0o640), "{name}");
+    }
+    run.stop();
+    // In their folder, the log writer is their user.
+    let folder = stage();
+    let config = app(
+        folder.path(),
+        &format!("stdout = 'theirs/out'\nlog_owner = '{OTHER}'"),
+    );
+    refused(
+        folder,
+        &config,
+        "cannot make uid 1 its owner: Operation not permitted",
+    );
 }

@@ -247,6 +247,15 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let (status, _, error) = output(&["stop", "-c", &other]);
     assert_eq!(status, Some(1));
     assert!(error.contains("no control socket is configured"), "{error}");
+    let runs = run.path("app.toml").display().to_string();
+    let said = format!("a master runs with {runs}");
+    assert!(error.contains(&said), "{error}");
+    let socket = run.path("service/preforkd.sock");
+    std::fs::remove_file(&socket).expect("ours");
+    let (status, _, error) = command(&run, &["reload"]);
+    assert_eq!(status, Some(1));
+    let said = format!("of the master with pid {} was removed", run.pid());
+    assert!(error.contains(&said), "{error}");
     run.stop();
 }
 

@@ -139,6 +139,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "beacon",
             "config_check",
             "control",
+            "data_file",
             "host",
             "init",
             "interpreter",
@@ -162,10 +163,10 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "interpreter" => &["host"],
+                "data_file" | "interpreter" => &["host"],
                 "launch" => &["config_check", "log_files", "probe", "template"],
                 "notify" => &["template"],
-                "paths" => &["notify", "pid_file", "private", "socket_file"],
+                "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -301,4 +302,106 @@ fn udp_carries_the_form_of_rfc_5424() {
     assert!(message.ends_with(&rest), "{message}");
     drop(input);
     assert!(writer.wait().expect("it ends").success());
+}
+
+#[test]
+fn a_log_file_is_rotated_by_size_and_loses_no_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = app(
+        "stdout = 'out'\nlog_mode = '0640'\nlog_rotate = { size = '1KiB', keep = 40 }\nworkers = 2",
+    );
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let number = 300;
+    for line in 0..number {
+        assert_eq!(run.ask(&format!("say line-{line}-of-many")), "said");
+    }
+    run.stop();
+    let mut said = Vec::new();
+    let mut files = 0;
+    for number in 0..40 {
+        let name = match number {
+            0 => "out".to_owned(),
+            number => format!("out.{number}"),
+        };
+        let path = run.path(&name);
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            break;
+        };
+        let found = std::fs::metadata(&path).expect("it is there");
+        assert_eq!(found.permissions().mode() & 0o7777, 0o640, "{name}");
+        assert!(
+            found.len() <= 2048 && text.ends_with('\n'),
+            "{name}: {text}"
+        );
+        files += 1;
+        let lines = text.lines().rev().filter(|line| line.contains("of-many"));
+        said.extend(lines.map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned()));
+    }
+    assert!(files > 2, "{files}");
+    said.reverse();
+    // The two workers write in turn, but each line is there once.
+    said.sort_by_key(|word| word.split('-').nth(1).and_then(|n| n.parse::<u32>().ok()));
+    let expected: Vec<_> = (0..number).map(|n| format!("line-{n}-of-many")).collect();
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn the_lines_of_a_program_begin_with_its_app_and_its_slot() {
+    let config = app("prefix_output = true\nworkers = 2");
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = app("prefix_output = true\nstdout = 'out'\nstderr = 'out'");
+    let mut run = Run::begin_in(folder, &config, |command| {
+        command.env_remove("JOURNAL_STREAM");
+    });
+    run.message("READY=1");
+    // The events of workers are lines of their standard output.
+    let mut prefixes = [run.next_line(), run.next_line()].map(|line| {
+        let (prefix, event) = line.split_once(": ").expect("a prefix");
+        assert!(event.ends_with(" started"), "{line}");
+        prefix.to_owned()
+    });
+    prefixes.sort();
+    assert_eq!(prefixes, ["web/0", "web/1"]);
+    // A program's standard error too, which the master reads first.
+    run.write("behaviour", "exit 7");
+    let message = run.reload();
+    assert!(message.contains("settings are missing"), "{message}");
+    run.logged(&["web/0: settings are missing"]);
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    run.write("app.toml", &file);
+    assert!(run.reload().contains("generation 3: web 1/1 ready"));
+    assert_eq!(run.ask("say something"), "said");
+    run.stop();
+    let text = std::fs::read_to_string(run.path("out")).expect("a log");
+    let lines: Vec<_> = text.lines().collect();
+    assert!(
+        lines.iter().all(|line| line.starts_with("web/0: 0 3 ")),
+        "{text}"
+    );
+    assert_eq!(lines.len(), 3, "started, something, term: {text}");
+}
+
+#[test]
+fn a_dead_writer_of_a_slot_is_replaced() {
+    let (mut run, mut log) = start_with_fifo(&app("prefix_output = true\nstdout = 'out'"));
+    assert_eq!(next_event(&mut log), "started");
+    let command = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
+    let master = run.pid();
+    let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let children = children.expect("the master lives");
+    let writers: Vec<_> = children
+        .split_whitespace()
+        .filter(|pid| command(pid).is_ok_and(|command| command.contains("/out")))
+        .collect();
+    // That of the app, and that of the slot.
+    assert_eq!(writers.len(), 2, "{children}");
+    for pid in writers {
+        let pid = Pid::from_raw(pid.parse().expect("a pid"));
+        kill(pid, Signal::SIGKILL).expect("it lives");
+        run.logged(&["the writer of the log file", "killed by SIGKILL"]);
+    }
+    assert_eq!(run.ask("say again"), "said");
+    assert_eq!(next_event(&mut log), "again");
+    run.stop();
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -110,5 +111,72 @@ fn a_command_says_that_the_master_reads_another_file() {
         ours.display()
     );
     assert!(said.contains(&expected), "{said}");
+    run.stop();
+}
+
+#[test]
+fn a_listener_a_pid_file_and_a_control_socket_below_the_link_move_with_it() {
+    let folder = releases();
+    let root = folder.path().to_owned();
+    for number in ["1", "2"] {
+        let release = root.join(number);
+        std::fs::create_dir(release.join("run")).expect("room");
+        let config = format!(
+            "[master]\npid_file = 'run/pid'\n[app.web]\ncommand = ['{}']\nlisten = ['unix:run/web.sock']\n",
+            worker()
+        );
+        std::fs::write(release.join("app.toml"), config).expect("room");
+    }
+    let current = root.join("current/app.toml");
+    let mut run = start(folder, &root, &root, current.clone());
+    let ask = |release: &str, question: &str| {
+        let path = root.join(release).join("run/web.sock");
+        common::ask(UnixStream::connect(path).expect("it listens"), question)
+    };
+    switch(&root, "2");
+    // The command does not find the control socket below the link any more, and then by the file that the master reads.
+    assert_eq!(reload(&current), (Some(0), String::new()));
+    assert_eq!(ask("current", "env PREFORKD_GENERATION"), "2");
+    let names = |release: &str| {
+        let entries = std::fs::read_dir(root.join(release).join("run")).expect("it is there");
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("1").len(), 0, "nothing is left: {:?}", names("1"));
+    assert_eq!(
+        names("2"),
+        [".web.sock.preforkd", "pid", "pid.sock", "web.sock"]
+    );
+    assert_eq!(reload(&current), (Some(0), String::new()));
+    run.stop();
+    assert_eq!(names("2").len(), 0, "{:?}", names("2"));
+}
+
+#[test]
+fn files_that_are_included_by_a_relative_path_belong_to_the_release_too() {
+    let folder = releases();
+    let root = folder.path().to_owned();
+    for number in ["1", "2"] {
+        let release = root.join(number);
+        std::fs::create_dir(release.join("conf.d")).expect("room");
+        let app = format!(
+            "[app.web]\ncommand = ['{}']\nlisten = ['unix:../../web.sock']\nenv = {{ RELEASE = '{number}' }}\n",
+            worker()
+        );
+        std::fs::write(release.join("conf.d/web.toml"), app).expect("room");
+        let config = "include = 'conf.d/*.toml'\n[master]\ncontrol = '../control.sock'\n";
+        std::fs::write(release.join("app.toml"), config).expect("room");
+    }
+    let current = root.join("current");
+    let mut run = start(folder, &current, &current, "app.toml".into());
+    let shown = current.join("conf.d").display().to_string();
+    assert_eq!(run.ask("env PWD"), shown);
+    assert_eq!(run.ask("env RELEASE"), "1");
+    switch(&root, "2");
+    assert_eq!(reload(&current.join("app.toml")), (Some(0), String::new()));
+    assert_eq!(run.ask("env RELEASE"), "2");
+    assert_eq!(run.ask("env PWD"), shown);
     run.stop();
 }

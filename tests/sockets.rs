@@ -43,18 +43,18 @@ fn a_socket_that_was_not_passed_is_an_error_with_its_name() {
 }
 
 #[test]
-fn a_port_in_use_is_an_error_with_its_address() {
+fn a_port_in_use_is_an_error_with_its_address_and_who_holds_it() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("bound").to_string();
     let mut run = Run::begin(&app("").replace("unix:web.sock", &address));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
-    assert!(
-        log.contains(&format!(
-            "cannot listen on {address}: the address is in use"
-        )),
-        "{log}"
-    );
+    let said = format!("cannot listen on {address}: the address is in use by ");
+    let holder = format!("(pid {}", std::process::id());
+    let place = format!("which listens on {address} (stop it, or configure another address)");
+    for part in [said, holder, place] {
+        assert!(log.contains(&part), "{part}: {log}");
+    }
     let message = run.status("the address is in use");
     let errno = format!("ERRNO={}", nix::libc::EADDRINUSE);
     assert!(message.lines().any(|line| line == errno), "{message}");

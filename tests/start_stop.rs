@@ -76,7 +76,7 @@ fn the_error_of_a_program_that_cannot_be_executed_names_it() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
     let why = format!(
-        "(cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing))",
+        "(its start failed: cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing))",
         script.display()
     );
     assert!(log.contains(&why), "{log}");

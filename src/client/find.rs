@@ -3,6 +3,7 @@
 //! The file says where it is, but it may have been edited since, and the master may have got `RUNTIME_DIRECTORY` from its init system. So
 //! further places are tried: there, and where the masters say that run now, a socket counts only if its master names the same file.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,14 @@ pub struct Found {
 /// No master listens there. The message is for people.
 pub fn connect(socket: &Path) -> Result<UnixStream, String> {
     UnixStream::connect(socket).map_err(|error| {
-        format!(
-            "cannot reach a master at {}: {error} (does preforkd run with this configuration?)",
-            socket.display()
-        )
+        let hint = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "run this as the master's user or as root, or set `control_group` to a group of yours"
+            }
+            _ => "does preforkd run with this configuration?",
+        };
+        let shown = socket.display();
+        format!("cannot reach a master at {shown}: {error} ({hint})")
     })
 }
 
@@ -52,30 +57,45 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Err(error) => failure = Some(error),
         }
     }
-    let usual = places.usual.iter().flatten().cloned();
+    let usual = places
+        .usual
+        .iter()
+        .flatten()
+        .map(|path| (None, path.clone()));
     let owners = [0, geteuid().as_raw()].into_iter();
     let owners: Vec<u32> = owners
         .chain(file.metadata().map(|file| file.uid()))
         .collect();
-    let running = || beacon::find(|uid| owners.contains(&uid)).into_iter();
-    let is_its = |socket: &PathBuf| {
-        let theirs = connect(socket).and_then(|stream| ask(stream, "configuration"));
-        theirs.is_ok_and(|theirs| is_same(Path::new(&theirs), file))
+    let running = || {
+        let found = beacon::find(|uid| owners.contains(&uid)).into_iter();
+        found.map(|(pid, socket)| (Some(pid), socket))
     };
     // The processes are looked at only if nothing else helps.
-    let mut others = usual.chain(std::iter::once_with(running).flatten());
-    let socket = others.find(is_its).ok_or_else(|| {
-        failure.unwrap_or_else(|| {
-            format!(
-                "no control socket is configured, and no master that runs with {} is found (set `control` or `pid_file` in [master] and reload, or use --socket)",
-                file.display()
-            )
-        })
-    })?;
-    Ok(Found {
-        socket,
-        warning: None,
-    })
+    let mut others = Vec::new();
+    for (pid, socket) in usual.chain(std::iter::once_with(running).flatten()) {
+        match connect(&socket).and_then(|stream| ask(stream, "configuration")) {
+            Ok(theirs) if is_same(Path::new(&theirs), file) => {
+                return Ok(Found {
+                    socket,
+                    warning: None,
+                });
+            }
+            Ok(theirs) => others.push(format!("a master runs with {theirs}")),
+            Err(_) if !socket.exists() => others.extend(pid.map(|pid| {
+                let shown = socket.display();
+                format!("the control socket {shown} of the master with pid {pid} was removed (SIGHUP makes it again)")
+            })),
+            Err(_) => {}
+        }
+    }
+    let failure = failure.unwrap_or_else(|| {
+        format!(
+            "no control socket is configured, and no master that runs with {} is found (set `control` or `pid_file` in [master] and reload, or use --socket)",
+            file.display()
+        )
+    });
+    others.dedup();
+    Err([vec![failure], others].concat().join("; "))
 }
 
 /// Whether two paths lead to the same file.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use super::sources::Sources;
 use super::unknown;
 
 /// An error at a position of the file, in bytes.
@@ -66,14 +67,15 @@ impl Diagnostic {
 
     /// The error in one line, for the log.
     pub fn one_line(&self) -> String {
+        format!("{}: {}", self.position(), self.message)
+    }
+
+    /// Its position, as `file:line:column`.
+    pub(super) fn position(&self) -> String {
         let Self {
-            file,
-            line,
-            column,
-            message,
-            ..
+            file, line, column, ..
         } = self;
-        format!("{file}:{line}:{column}: {message}")
+        format!("{file}:{line}:{column}")
     }
 }
 
@@ -98,11 +100,26 @@ fn floor(text: &str, at: usize) -> usize {
         .unwrap_or(0)
 }
 
-/// Rewords an error of the TOML parser where that helps, and adds the key.
-pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
-    let path = error.span().and_then(|span| path_to(text, &span));
+/// Rewords an error of the TOML parser where that helps, and adds the key. The position counts through all files.
+pub(super) fn explain(error: &toml::de::Error, sources: &Sources) -> Place {
+    let (text, span) = match error.span() {
+        Some(span) => {
+            let (text, span) = sources.local(&span);
+            (text, Some(span))
+        }
+        None => ("", None),
+    };
+    Place {
+        span: error.span(),
+        message: in_words(error, text, span),
+    }
+}
+
+/// Rewords an error at a position of this text.
+pub(super) fn in_words(error: &toml::de::Error, text: &str, span: Option<Range<usize>>) -> String {
+    let path = span.as_ref().and_then(|span| path_to(text, span));
     let path = path.unwrap_or_default();
-    let written = error.span().and_then(|span| text.get(span));
+    let written = span.and_then(|span| text.get(span));
     let (key, message) = match unknown::explain(error.message()) {
         Some((unknown, message)) => {
             let known = path.iter().position(|key| *key == unknown);
@@ -119,12 +136,9 @@ pub(super) fn explain(error: &toml::de::Error, text: &str) -> Place {
             (key, message)
         }
     };
-    Place {
-        span: error.span(),
-        message: match key {
-            Some(key) => format!("{key}: {message}"),
-            None => message,
-        },
+    match key {
+        Some(key) => format!("{key}: {message}"),
+        None => message,
     }
 }
 
@@ -231,6 +245,7 @@ fn table(key: Option<&str>) -> &'static str {
         Some("static") => "{ \"/static/\" = \"FOLDER\" }",
         Some("reload") => "{ check = { path = \"/health\" } }",
         Some("reload.check") => "{ path = \"/health\" }",
+        Some("log_rotate") => "{ size = \"100MiB\", keep = 5 }",
         Some("give_up") => "{ crashes = 5, within = \"1m\" }",
         _ => "{ KEY = VALUE }",
     }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
+use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
@@ -21,6 +22,12 @@ use super::value::{
 };
 
 tables! {
+    /// The keys before all tables.
+    table "" File {
+        /// More files of the configuration, by paths that may have wildcards.
+        include: Vec<Spanned<String>> = [], Reload;
+    }
+
     /// `[master]`: what concerns the master itself.
     table "master" Master {
         /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
@@ -38,7 +45,7 @@ tables! {
         /// The WSGI application to serve, as MODULE:CALLABLE.
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
-        command: Vec<String> = (none "none"), Reload;
+        command: CommandLine = (none "none"), Reload;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -57,11 +64,26 @@ tables! {
         umask: Mode = (none "the mask of the master"), Reload;
         /// Variables to add to the environment of the workers.
         env: BTreeMap<Spanned<String>, String> = {}, Reload;
+        /// Files with more such variables, as NAME=VALUE lines.
+        env_file: Vec<Spanned<PathBuf>> = [], Reload;
+        /// Variables with the content of files: "credential:NAME" of the init system, or "file:PATH".
+        secrets: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
 
         /// The file to which the standard output of the workers goes.
         stdout: PathBuf = (none "standard output of the master"), Reload;
         /// The file to which the standard error of the workers goes.
         stderr: PathBuf = (none "standard error of the master"), Reload;
+
+        /// Whether to put the app and the slot before each line that a program writes.
+        prefix_output: bool = false, Reload, only Command;
+        /// The permissions of these files.
+        log_mode: Mode = (none "what the umask of the master leaves"), Reload;
+        /// The owner of these files.
+        log_owner: UserName = (none "the user of the log writer"), Reload;
+        /// The group of these files.
+        log_group: GroupName = (none "the group of the log writer"), Reload;
+        /// When to continue in a new file, and how many of the old ones to keep.
+        log_rotate: LogRotate = (none "never"), Reload;
 
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
@@ -150,6 +172,14 @@ tables! {
         idle_timeout: Time = "60s", Reload;
     }
 
+    /// `log_rotate`: when to continue in a new log file.
+    table "app.NAME.log_rotate" LogRotate {
+        /// The size that a log file may have.
+        size: Size = (required), Reload;
+        /// How many old files to keep.
+        keep: Number<1, 1000> = 5, Reload;
+    }
+
     /// `give_up`: when to stop replacing workers that fail.
     table "app.NAME.give_up" GiveUp {
         /// The number of failures.
@@ -163,7 +193,7 @@ tables! {
     /// `[app.NAME.reload]`: how a reload proceeds.
     table "app.NAME.reload" Reload {
         /// A program, with its arguments, that must end with status 0 before any worker is started.
-        before: Vec<String> = (none "none"), Reload;
+        before: CommandLine = (none "none"), Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
@@ -223,9 +253,9 @@ tables! {
 
 impl Listen {
     /// An address with default settings.
-    pub(super) fn on(address: Value<Address>) -> Self {
+    pub fn on(address: Address) -> Self {
         Self {
-            address,
+            address: Value::without_place(address),
             name: None,
             mode: None,
             owner: None,

@@ -9,7 +9,6 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use serde::ser::{self, Serialize, Serializer};
 
 use super::keys::Listen;
-use super::table::Value;
 use super::value::Typed;
 
 mod hint;
@@ -115,7 +114,7 @@ impl<'de> Visitor<'de> for EntryVisitor {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
         let address = address(text).map_err(E::custom)?;
-        Ok(Entry(Listen::on(Value::without_place(address))))
+        Ok(Entry(Listen::on(address)))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {

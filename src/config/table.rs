@@ -116,6 +116,11 @@ impl<T> Value<T> {
         Self { value, place: None }
     }
 
+    /// Its position; `None` if it is not written.
+    pub fn place(&self) -> Option<Range<usize>> {
+        self.place.clone()
+    }
+
     /// An error in this value.
     pub fn wrong(&self, message: impl Into<String>) -> Place {
         Place {

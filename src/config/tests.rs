@@ -53,7 +53,7 @@ fn an_unknown_key_shows_its_position_and_the_nearest_known_one() {
 fn a_key_unlike_any_other_lists_the_known_ones() {
     let shown = shown("[master]\nzzz = 4\n");
     assert!(
-        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here: control, pid_file"),
+        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here: control, control_mode, control_group, pid_file"),
         "{shown}"
     );
 }
@@ -82,11 +82,6 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "",
         ),
         (
-            "[app.w]\nlisten = \"127.0.0.1:80\"",
-            "2:10: listen: must be a list, not the string \"127.0.0.1:80\"",
-            "(write [\"127.0.0.1:80\"])",
-        ),
-        (
             "[app.w.reload]\ncheck = \"/health\"",
             "2:9: reload.check: must be a table, not the string \"/health\"",
             "(write { path = \"/health\" })",
@@ -112,9 +107,64 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "",
         ),
         (
-            "[app.w]\nthreads = \"4\"",
-            "2:11: threads: must be a number from 1 to 1000, not the string \"4\"",
-            "(write 4, without quotes)",
+            "[app.w]\nthreads = \"four\"",
+            "2:11: threads: must be a number from 1 to 1000, not the string \"four\"",
+            "",
+        ),
+        (
+            "[app.w]\nthreads = \"4000\"",
+            "2:11: threads: must be between 1 and 1000, not 4000",
+            "",
+        ),
+        (
+            "[app.w]\nworkers = \"99999999999999999999\"",
+            "2:11: workers: must be between 1 and 10000",
+            "",
+        ),
+        (
+            "[app.w]\nlisten = 8000",
+            "2:10: listen: must be an address, or a table with `address`, not the number 8000",
+            "",
+        ),
+        (
+            "[app.w]\nlisten = \"localhost:80\"",
+            "2:10: listen: \"localhost:80\" is not an address",
+            "127.0.0.1:80",
+        ),
+        (
+            "[app.w]\ncommand = 4",
+            "2:11: command: must be a list, not the number 4",
+            "(write [\"…\"])",
+        ),
+        (
+            "[app.w]\ncommand = \"a | b\"",
+            "2:11: command: no shell is involved",
+            "write [\"sh\", \"-c\", \"a | b\"]",
+        ),
+        (
+            "[app.w.reload]\nbefore = \"a && b\"",
+            "2:10: reload.before: no shell is involved",
+            "write [\"sh\", \"-c\", \"a && b\"]",
+        ),
+        (
+            "[app.w]\nlisten = [\"a\", \"0.0.0.0:${PORT}\"]",
+            "2:25: listen: the variable PORT is not set",
+            "2 | listen = [\"a\", \"0.0.0.0:${PORT}\"]\n  |                         ^^^^^^^",
+        ),
+        (
+            "[app.w]\nenv = { A = \"x\\u0024{B}\" }",
+            "2:13: env.A: the variable B is not set",
+            "${B:-DEFAULT}",
+        ),
+        (
+            "[master]\npid_file = '${HOME'",
+            "2:13: pid_file: \"${\" has no \"}\"",
+            "${NAME:-DEFAULT}",
+        ),
+        (
+            "[app.w]\nstatic = { '/${A}/' = { folder = '${B}' } }",
+            "2:35: static./${A}/.folder: the variable B is not set",
+            "",
         ),
         (
             "[app.w]\nthreads = 1001",
@@ -304,11 +354,6 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         ("[app.w", "1:7: unclosed table", ""),
         (
-            "[app.w]\ncommand = \"celery -A x\"",
-            "2:11: command: must be a list",
-            "(write [\"celery\", \"-A\", \"x\"])",
-        ),
-        (
             "[app.w]\naccess_log = true",
             "2:14: access_log: must be a path, not the boolean true",
             "(write \"…\")",
@@ -317,11 +362,6 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "[app.w]\npreload = \"yes\"",
             "2:11: preload: must be a boolean",
             "(write true or false)",
-        ),
-        (
-            "[app.w]\nworkers = \"4\"",
-            "2:11: workers: must be a number",
-            "(write 4, without quotes)",
         ),
         (
             "[app.w]\ntimeout = \"30\"",
@@ -347,6 +387,16 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "[app.w]\nbind = \"x\"",
             "2:1: unknown key `bind`",
             "did you mean `listen`?",
+        ),
+        (
+            "[app.w]\nstdout_logfile_maxbytes = '1MB'",
+            "2:1: unknown key `stdout_logfile_maxbytes`",
+            "did you mean `log_rotate`?",
+        ),
+        (
+            "[include]\nfiles = 'conf.d/*.toml'",
+            "1:1: include: must be a list, not a table",
+            "(write [\"…\"])",
         ),
         (
             "[app.w]\nharakiri = 30",
@@ -470,4 +520,157 @@ fn the_caret_stands_under_the_position_whatever_comes_before() {
         "{}",
         shown(text)
     );
+}
+
+/// A configuration in an environment with some variables.
+fn with_variables(text: &str) -> Result<Config, Place> {
+    let variable = |name: &str| {
+        let value = match name {
+            "PORT" => "8000",
+            "N" => "3",
+            "YES" => "true",
+            "TIME" => "5s",
+            "WORDS" => "a 'b' \"] | c\nthreads = 7",
+            _ => return Ok(None),
+        };
+        Ok(Some(value.to_owned()))
+    };
+    let sources = Sources::new("app.toml".into(), "/".into(), text.to_owned());
+    Document::parse(&sources, 0, &variable)?.typed(&sources)
+}
+
+#[test]
+fn variables_are_replaced_in_strings_of_every_key_and_never_in_keys() {
+    let config = with_variables(
+        r#"
+        [app.web]
+        listen = ["127.0.0.1:${PORT}", { address = "unix:${PORT}.sock", name = "n${N}" }]
+        workers = "${N}"
+        threads = "${N}"
+        preload = "${YES}"
+        start_timeout = "${TIME}"
+        env = { A = "${WORDS}", "${N}" = "$${N}", B = "$N", C = "${NONE:-}" }
+        command = "run ${WORDS} '${N} ${N}' ${NONE:-x}"
+        chdir = """${NONE:-/srv
+}"""
+        [app.web.static]
+        "/${N}/" = "${N}"
+        [app.web.reload.check]
+        path = "/${N}"
+        expect = "204"
+        "#,
+    )
+    .expect("a good file");
+    let web = config.app.values().next().expect("one app");
+    let addresses = web.listen.iter().map(|l| &l.get_ref().0);
+    let addresses: Vec<_> = addresses
+        .map(|l| {
+            (
+                l.address.to_string(),
+                l.name.as_ref().map(|n| n.to_string()),
+            )
+        })
+        .collect();
+    assert_eq!(
+        addresses,
+        [
+            ("127.0.0.1:8000".into(), None),
+            ("unix:8000.sock".into(), Some("n3".into()))
+        ]
+    );
+    assert_eq!((&*web.workers, web.threads.0), (&Workers::Number(3), 3));
+    assert!(*web.preload);
+    assert_eq!(web.start_timeout.0, Duration::from_secs(5));
+    let words = "a 'b' \"] | c\nthreads = 7";
+    let env: Vec<_> = web
+        .env
+        .iter()
+        .map(|(k, v)| (k.get_ref().as_str(), v.as_str()))
+        .collect();
+    assert_eq!(
+        env,
+        [("${N}", "${N}"), ("A", words), ("B", "$N"), ("C", "")]
+    );
+    let command = web.command.as_ref().expect("it is written");
+    assert_eq!(command.to_vec(), ["run", words, "3 3", "x"]);
+    assert_eq!(web.chdir.as_deref(), Some(&"/srv\n".into()));
+    let (prefix, mapped) = web.static_files.iter().next().expect("one");
+    assert_eq!(
+        (prefix.as_str(), mapped.get_ref().0.folder.to_str()),
+        ("/${N}/", Some("3"))
+    );
+    let check = web.reload.check.as_ref().expect("it is written");
+    assert_eq!((check.path.as_str(), check.expect.0), ("/3", 204));
+}
+
+#[test]
+fn a_single_value_is_as_good_as_a_list_of_one_and_a_string_as_a_command() {
+    let single = with_variables(
+        "[app.w]\nlisten = '127.0.0.1:80'\ntrusted_proxies = 'unix'\ncommand = 'a \"b c\"'\npreload = 'true'\nworkers = '4'\nreload.before = 'a b'",
+    );
+    let list = with_variables(
+        "[app.w]\nlisten = ['127.0.0.1:80']\ntrusted_proxies = ['unix']\ncommand = ['a', 'b c']\npreload = true\nworkers = 4\nreload.before = ['a', 'b']",
+    );
+    let (single, list) = (single.expect("good"), list.expect("good"));
+    let (single, list) = (&single.app["w"], &list.app["w"]);
+    let same = |text: &App| {
+        let entries = text
+            .listen
+            .iter()
+            .map(|l| l.get_ref().0.address.to_string());
+        let entries: Vec<_> = entries.collect();
+        let before = text.reload.before.as_ref().map(|words| words.to_vec());
+        let command = text.command.as_ref().map(|words| words.to_vec());
+        let proxies = text.trusted_proxies.to_vec();
+        (
+            entries,
+            proxies,
+            command,
+            before,
+            *text.preload,
+            (*text.workers).clone(),
+        )
+    };
+    assert_eq!(same(single), same(list));
+    let table = with_variables("[app.w.listen]\naddress = 'unix:x'").expect("good");
+    assert_eq!(table.app["w"].listen.len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_a_variable_holds_stays_one_string(value in "[^\0]*") {
+        let text = "[app.w]\nenv = { A = '${V}', B = \"\"\"<${V}>\"\"\" }\ncommand = 'run --x=${V} ${V}'\nlisten = []";
+        let sources = Sources::new("app.toml".into(), "/".into(), text.to_owned());
+        let variable = |_: &str| Ok(Some(value.clone()));
+        let config = Document::parse(&sources, 0, &variable).and_then(|it| it.typed(&sources));
+        let config = config.expect("a good file");
+        let app = &config.app["w"];
+        assert_eq!(app.env["A"], value);
+        assert_eq!(app.env["B"], format!("<{value}>"));
+        let command = app.command.as_ref().expect("it is written");
+        assert_eq!(command.to_vec(), ["run", &format!("--x={value}"), &value]);
+    }
+
+    #[test]
+    fn any_text_is_read_or_answered(text in "[\\[\\]{}$\"'=.,:#a-z\\-\n é]*") {
+        for text in [text.clone(), format!("[app.w]\ncommand = '''{text}'''"), format!("[app.w]\nenv = {{ A = \"{text}\" }}")] {
+            let sources = Sources::new("app.toml".into(), "/".into(), text.clone());
+            let read = Document::parse(&sources, 0, &|_| Ok(None)).and_then(|it| it.typed(&sources));
+            if let Err(place) = read {
+                assert!(sources.diagnostic(place).to_string().starts_with("app.toml:"));
+            }
+        }
+    }
+
+    #[test]
+    fn any_value_can_be_quoted_in_a_file_of_variables(value in "[^\0\r]*", rest in "[\"'\\\\=#a-z \n]*") {
+        let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
+        let text = format!("A=\"{quoted}\" # a comment\nexport B = 2\n");
+        let expected = vec![("A".to_owned(), value), ("B".to_owned(), "2".to_owned())];
+        assert_eq!(env_file::variables(&text), Ok(expected));
+        // Anything may follow, and has a line if it is wrong.
+        if let Err(wrong) = env_file::variables(&(text.clone() + &rest)) {
+            assert!(wrong.line >= 3);
+        }
+    }
 }

@@ -30,6 +30,20 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("gid", "group"),
     ("preload_app", "preload"),
     ("raw_env", "env"),
+    ("environment", "env"),
+    ("environment_file", "env_file"),
+    ("envfile", "env_file"),
+    ("dotenv", "env_file"),
+    ("load_credential", "secrets"),
+    ("includes", "include"),
+    ("files", "include"),
+    ("stdout_logfile", "stdout"),
+    ("stderr_logfile", "stderr"),
+    ("stdout_logfile_maxbytes", "log_rotate"),
+    ("stderr_logfile_maxbytes", "log_rotate"),
+    ("stdout_logfile_backups", "log_rotate"),
+    ("stderr_logfile_backups", "log_rotate"),
+    ("log_maxsize", "log_rotate"),
     ("accesslog", "access_log"),
     ("errorlog", "stderr"),
     ("logfile", "stderr"),
@@ -82,6 +96,12 @@ fn place(name: &str) -> Option<&'static str> {
     })
 }
 
+/// Whether a key stands before all tables.
+fn is_first(name: &str) -> bool {
+    KEYS.iter()
+        .any(|key| key.table.is_empty() && key.name == name)
+}
+
 /// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggests the key that was probably meant. Also returns the unknown one.
 pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;
@@ -108,6 +128,8 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         format!("unknown key `{key}`: {advice}")
     } else if known.contains(&meant) {
         format!("unknown key `{key}`; did you mean `{meant}`?")
+    } else if is_first(meant) {
+        format!("unknown key `{key}`; write `{meant}` before the first table of the file")
     } else if let Some(table) = place(meant) {
         format!("unknown key `{key}`; write `{meant}` in the table {table}")
     } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {
@@ -132,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_proposed_exists_and_what_it_replaces_does_not() {
         for (name, ours) in ELSEWHERE {
-            assert!(place(ours).is_some(), "{ours}");
+            assert!(place(ours).is_some() || is_first(ours), "{ours}");
             assert_eq!(place(name), None, "{name}");
         }
         for (name, _) in WITHOUT_KEY {

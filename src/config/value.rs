@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 
 use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
@@ -15,7 +15,7 @@ use toml::Spanned;
 use super::{Range, units};
 
 /// The maximum number of workers of one app: more than a machine runs, few enough to catch a typing error.
-pub(super) const MAX_WORKERS: u32 = 10_000;
+pub const MAX_WORKERS: u32 = 10_000;
 
 /// The maximum of a number without a limit of its own.
 pub(super) const NO_LIMIT: u32 = u32::MAX;
@@ -108,9 +108,9 @@ impl<'de> Visitor<'de> for WorkersVisitor {
     fn visit_str<E: Error>(self, text: &str) -> Result<Workers, E> {
         match text {
             "auto" => Ok(Workers::Auto),
-            number if number.parse::<u32>().is_ok() => Err(E::custom(format!(
-                "must be a number, not \"{number}\" (write {number}, without quotes)"
-            ))),
+            number if is_number(number) => {
+                Number::<1, MAX_WORKERS>::read_text(number).map(|number| Workers::Number(number.0))
+            }
             _ => Err(E::custom(format!(
                 "must be a number, \"auto\" or {{ min = …, max = … }}, not \"{text}\""
             ))),
@@ -151,7 +151,17 @@ impl<'de> Deserialize<'de> for Ready {
     }
 }
 
+/// Whether a string is as good as a number: a reference to a variable can stand in strings only.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl<const LEAST: u32, const MOST: u32> Number<LEAST, MOST> {
+    /// Reads a string of digits.
+    fn read_text<E: Error>(digits: &str) -> Result<Self, E> {
+        Self::read(digits.parse().unwrap_or(i64::MAX))
+    }
+
     fn read<E: Error>(number: i64) -> Result<Self, E> {
         let found = u32::try_from(number).ok();
         let found = found.filter(|found| (LEAST..=MOST).contains(found));
@@ -176,6 +186,13 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
                 Number::read(number)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                match is_number(text) {
+                    true => Number::read_text(text),
+                    false => Err(E::invalid_type(Unexpected::Str(text), &self)),
+                }
             }
         }
         deserializer.deserialize_any(OfNumber)

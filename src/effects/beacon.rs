@@ -49,15 +49,19 @@ impl Beacon {
     }
 }
 
-/// The control sockets of the masters that run now, and whose user is one of these. Other processes may name anything.
-pub fn find(is_trusted: impl Fn(u32) -> bool) -> Vec<PathBuf> {
+/// The process ids and control sockets of the masters that run now, and whose user is one of these. Other processes may name anything.
+pub fn find(is_trusted: impl Fn(u32) -> bool) -> Vec<(u32, PathBuf)> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let masters = processes.map(|entry| entry.path()).filter(|process| {
         let owner = process.metadata().map(|process| process.uid());
         let name = std::fs::read_to_string(process.join("comm"));
         owner.is_ok_and(&is_trusted) && name.is_ok_and(|name| name.trim_end() == PROGRAM)
     });
-    masters.filter_map(|process| read(&process)).collect()
+    let found = masters.filter_map(|process| {
+        let pid = process.file_name()?.to_str()?.parse().ok()?;
+        Some((pid, read(&process)?))
+    });
+    found.collect()
 }
 
 /// The socket that the beacon of a process names.

@@ -87,7 +87,8 @@ impl Control {
         let listening = Listening {
             listener,
             file,
-            path: path.to_owned(),
+            // A link on the way to it may lead to another folder later.
+            path: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
             rights,
         };
         Ok(self.listening.replace(listening))
@@ -118,7 +119,7 @@ impl Control {
         Ok(())
     }
 
-    /// The path at which it listens.
+    /// The path at which it listens, without symbolic links.
     pub fn path(&self) -> Option<&Path> {
         let listening = self.listening.as_ref();
         listening.map(|listening| listening.path.as_path())

@@ -1,13 +1,14 @@
 //! The host that a plan is checked against: users, folders and programs.
 
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::interpreter;
+use super::{data_file, interpreter};
 use crate::plan::{Credentials, Host, Launch, User};
 
 /// The file name of the extension module.
@@ -16,12 +17,31 @@ const EXTENSION: &str = "libpreforkd_python.so";
 /// The host of this process.
 pub struct ThisHost;
 
+/// The file that a path leads to.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = path.metadata().ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// A relative path by way of this name of the working directory. `None` if it leaves the directory with `..`, and the kernel, for which
+/// that is the parent of what a link refers to, finds another file.
+fn through(folder: &Path, path: &Path) -> Option<PathBuf> {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Some(folder.join(path));
+    }
+    let mut logical = folder.to_owned();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(logical.pop()),
+            other => logical.push(other),
+        }
+    }
+    let found = identity(&logical)?;
+    (Some(found) == identity(path)).then_some(logical)
+}
+
 /// Whether a value of `PWD` names the working directory, by the rules of pwd(1p).
 fn names_working_directory(folder: &Path) -> bool {
-    let identity = |path: &Path| {
-        let found = path.metadata().ok()?;
-        Some((found.dev(), found.ino()))
-    };
     let mut parts = folder.as_os_str().as_bytes().split(|&byte| byte == b'/');
     folder.is_absolute()
         && !parts.any(|part| part == b"." || part == b"..")
@@ -102,8 +122,47 @@ impl Host for ThisHost {
     fn absolute(&self, path: &Path) -> PathBuf {
         let folder = std::env::var_os("PWD").map(PathBuf::from);
         let folder = folder.filter(|folder| names_working_directory(folder));
-        let path = folder.map_or_else(|| path.to_owned(), |folder| folder.join(path));
+        let logical = folder.and_then(|folder| through(&folder, path));
+        let path = logical.unwrap_or_else(|| path.to_owned());
         std::path::absolute(&path).unwrap_or(path)
+    }
+
+    fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
+        data_file::read(path, user, limit)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()))
+    }
+
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let fixed = pattern.split(['*', '?', '[']).next().unwrap_or_default();
+        let fixed = fixed.rsplit_once('/').map_or("", |(fixed, _)| fixed);
+        let start = folder.join(fixed);
+        if !fixed.is_empty() && !start.is_dir() {
+            let shown = start.display();
+            return Err(format!("there is no folder {shown} (create it first)"));
+        }
+        let wrong = |why: &dyn fmt::Display| format!("{pattern:?} cannot be used: {why}");
+        // The characters of the folder are no wildcards.
+        let folder = folder
+            .to_str()
+            .ok_or_else(|| wrong(&"its folder is not UTF-8"))?;
+        let full = Path::new(&glob::Pattern::escape(folder)).join(pattern);
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            require_literal_leading_dot: true,
+            ..Default::default()
+        };
+        let found = glob::glob_with(&full.to_string_lossy(), options);
+        let mut found = found
+            .map_err(|error| wrong(&error))?
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| wrong(&error))?;
+        found.sort();
+        Ok(found)
+    }
+
+    fn included(&self, path: &Path, first: &Path, limit: u64) -> Result<String, String> {
+        data_file::read_as_trusted_as(first, path, limit)
+            .map_err(|why| format!("cannot read {}: {why}", path.display()))
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -166,6 +225,13 @@ mod tests {
         let link = folder.path().join("current");
         std::os::unix::fs::symlink(&own, &link).expect("room");
         assert!(names_working_directory(&link));
+
+        let name = own.file_name().expect("not the root");
+        let (inside, back) = (Path::new("Cargo.toml"), Path::new("..").join(name));
+        assert_eq!(through(&link, inside), Some(link.join("Cargo.toml")));
+        assert_eq!(through(&own, &back.join(inside)), Some(own.join(inside)));
+        // Beside the link there is no such file.
+        assert_eq!(through(&link, &back.join(inside)), None);
     }
 
     #[test]

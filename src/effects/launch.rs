@@ -11,7 +11,7 @@ use preforkd_worker::{contract, env};
 
 use super::spawn::spawn;
 use crate::launcher::progress::Launching;
-use crate::plan::{self, Launch};
+use crate::plan::{self, Launch, variables};
 use crate::sys::Process;
 
 /// The parts of the worker contract for one process.
@@ -62,37 +62,6 @@ pub struct Output<'a> {
     pub access_log: Option<BorrowedFd<'a>>,
 }
 
-/// Variables that the init system sets for the main process of the service only: systemd.exec(5), sd_listen_fds(3),
-/// sd_notify(3), sd_watchdog_enabled(3). Variables that describe the service as a whole (`INVOCATION_ID`, `JOURNAL_STREAM`,
-/// `CREDENTIALS_DIRECTORY`, `STATE_DIRECTORY` and the like) are useful to an application and are passed on.
-const PRIVATE: [&str; 17] = [
-    // The master's own sockets. A worker gets values of its own.
-    env::LISTEN_FDS,
-    env::LISTEN_PID,
-    env::LISTEN_FDNAMES,
-    // Compared with the pidfd of the process that reads it. With the master's value a worker would find no sockets.
-    "LISTEN_PIDFDID",
-    // A worker that wrote there would act for the service: READY=1, MAINPID=, STOPPING=1, WATCHDOG=trigger.
-    env::NOTIFY_SOCKET,
-    "FDSTORE",
-    // Of `WatchdogSec=`, which the master answers. The key `watchdog` of an app sets its own values.
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    // The main process and its manager: wrong in a child.
-    "MAINPID",
-    "MANAGERPID",
-    "MANAGERPIDFDID",
-    "SYSTEMD_EXEC_PID",
-    // Of `PIDFile=`: an application that wrote its own pid there would become the main process.
-    "PIDFILE",
-    // One watcher for the whole cgroup, which workers of other users cannot write to.
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    // Of `Accept=yes`, where one connection is the service. Some frameworks trust them.
-    "REMOTE_ADDR",
-    "REMOTE_PORT",
-];
-
 /// A variable: its name, and the assignment to pass on.
 type Variable = (OsString, CString);
 
@@ -103,8 +72,7 @@ thread_local! {
 }
 
 fn inherited() -> Vec<Variable> {
-    let is_private = |key: &OsString| PRIVATE.iter().chain(&env::PRIVATE).any(|own| key == own);
-    let variables = std::env::vars_os().filter(|(key, _)| !is_private(key));
+    let variables = std::env::vars_os().filter(|(key, _)| !variables::is_private(key));
     // They come from the system, so they contain no NUL.
     let passed =
         variables.filter_map(|(key, value)| Some((key.clone(), assignment(key, value).ok()?)));

@@ -17,6 +17,7 @@ use crate::config::Address;
 use crate::plan::Listener;
 
 mod bind;
+mod holder;
 mod passed;
 mod store;
 

@@ -9,6 +9,7 @@
 //! when no process holds the write end any more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -91,7 +92,7 @@ impl LogFiles {
             if self.open.contains_key(file) {
                 continue;
             }
-            match open(file) {
+            match open(file, true) {
                 Ok(open) => {
                     self.open.insert(file.clone(), open);
                     opened.push(file.clone());
@@ -103,6 +104,18 @@ impl LogFiles {
             }
         }
         Ok(opened)
+    }
+
+    /// Starts a writer for a worker's own lines, unless it is there. That the file can be opened was reported for those of its app.
+    ///
+    /// # Errors
+    /// The writer cannot be started.
+    pub fn open_for_slot(&mut self, file: &LogFile) -> Result<(), Error> {
+        if file.prefix.is_some() && !self.open.contains_key(file) {
+            let open = open(file, false).map_err(|error| Error::new(file, error))?;
+            self.open.insert(file.clone(), open);
+        }
+        Ok(())
     }
 
     /// The descriptor to poll for [`LogFiles::reports`]; only for a pending file.
@@ -139,9 +152,10 @@ impl LogFiles {
         }
     }
 
-    /// Closes all other files.
+    /// Closes all other files. Those of workers belong to those of their apps.
     pub fn keep(&mut self, wanted: &BTreeSet<LogFile>) {
-        let surplus = self.open.keys().filter(|file| !wanted.contains(file));
+        let surplus = self.open.keys();
+        let surplus = surplus.filter(|file| !wanted.contains(&file.of_slot(None)));
         let surplus: Vec<_> = surplus.cloned().collect();
         self.close(&surplus);
     }
@@ -256,7 +270,7 @@ fn how_it_ended(writer: Pid) -> String {
     }
 }
 
-fn open(file: &LogFile) -> io::Result<Open> {
+fn open(file: &LogFile, is_awaited: bool) -> io::Result<Open> {
     let (output, input) = pipe2(OFlag::O_CLOEXEC)?;
     // A smaller pipe also works: the user may have reached its limit (pipe(7)).
     let _ = fcntl(&input, FcntlArg::F_SETPIPE_SZ(PIPE_SIZE));
@@ -265,30 +279,40 @@ fn open(file: &LogFile) -> io::Result<Open> {
     if file.lossy {
         fcntl(&input, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     }
-    let (report, theirs) = pipe2(OFlag::O_CLOEXEC)?;
-    fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let writer = write_from(&output, Some(&theirs), file)?;
+    let (writer, pending) = if is_awaited {
+        let (pipe, theirs) = pipe2(OFlag::O_CLOEXEC)?;
+        fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        let writer = write_from(&output, Some(&theirs), file)?;
+        let report = Report {
+            pipe,
+            writer,
+            text: Vec::new(),
+            reopen: false,
+        };
+        (writer, Some(report))
+    } else {
+        (write_from(&output, None, file)?, None)
+    };
     Ok(Open {
         input,
         output,
         writer: Some(writer),
         started: Instant::now(),
-        pending: Some(Report {
-            pipe: report,
-            writer,
-            text: Vec::new(),
-            reopen: false,
-        }),
+        pending,
     })
 }
 
 /// Starts a writer: this program, with the pipe as descriptor 3, and the report pipe, if any, as 4.
 fn write_from(output: &OwnedFd, report: Option<&OwnedFd>, file: &LogFile) -> io::Result<Pid> {
-    let mut arguments = vec!["write-log".into()];
+    let mut arguments: Vec<OsString> = vec!["write-log".into()];
     let mut fds = vec![output.as_fd()];
     if let Some(report) = report {
         arguments.push("--report".into());
         fds.push(report.as_fd());
+    }
+    arguments.extend(file.upkeep.arguments().map(OsString::from));
+    if let Some(prefix) = &file.prefix {
+        arguments.push(format!("--prefix={prefix}").into());
     }
     arguments.extend(["--".into(), file.target.argument()]);
     launch::own(arguments, None, fds)

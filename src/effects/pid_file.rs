@@ -43,16 +43,18 @@ impl PidFile {
             let left = left_by_another(&folder, &name)?;
             let (draft, file) = draft(&folder, &name)?;
             // Of two masters that start at the same time, one does not get the lock, or finds the name taken.
+            let rename = || renameat(&folder, &*draft, &folder, &*name);
             let placed = match &left {
-                Some(left) if is_named(&folder, &name, left) => {
-                    renameat(&folder, &*draft, &folder, &*name)
-                }
+                Some(left) if is_named(&folder, &name, left) => rename(),
                 Some(_) => Err(Errno::EEXIST),
-                None => linkat(&folder, &*draft, &folder, &*name, AtFlags::empty()),
+                None => match linkat(&folder, &*draft, &folder, &*name, AtFlags::empty()) {
+                    // The file system has no hard links, so a name that was taken just now is not seen.
+                    Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => rename(),
+                    linked => linked,
+                },
             };
-            if left.is_none() || placed.is_err() {
-                let _ = unlinkat(&folder, &*draft, UnlinkatFlags::NoRemoveDir);
-            }
+            // It is gone if it was renamed.
+            let _ = unlinkat(&folder, &*draft, UnlinkatFlags::NoRemoveDir);
             match placed {
                 Ok(()) => return Ok(Self { folder, name, file }),
                 Err(Errno::EEXIST) => {}

@@ -4,9 +4,7 @@
 //! credentials(7). A shell that leads the session also sends it to its jobs before it ends.
 
 use std::io::{IsTerminal, stderr, stdin};
-use std::os::fd::AsFd;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::getsid;
 
@@ -14,17 +12,15 @@ use super::signals::{Arrived, Sender};
 
 /// The terminal of this process.
 pub struct Terminal {
-    /// Whether standard input and standard error were terminals at the start. One that was closed is none any more.
-    input: bool,
-    errors: bool,
+    /// Whether its session had a terminal at the start.
+    existed: bool,
 }
 
 impl Terminal {
     /// The terminal that the process has now.
     pub fn of_now() -> Self {
         Self {
-            input: stdin().is_terminal(),
-            errors: stderr().is_terminal(),
+            existed: is_controlled(),
         }
     }
 
@@ -35,24 +31,24 @@ impl Terminal {
 
     /// Whether a signal means that the terminal was closed.
     pub fn has_hung_up(&self, arrived: &Arrived) -> bool {
+        // A leader in another namespace of processes has the number 0, and so has every sender there.
         let leader = getsid(None).ok().map(|leader| leader.as_raw());
-        is_hang_up(arrived, leader, || self.is_closed())
+        let leader = leader.filter(|leader| *leader > 0);
+        is_hang_up(arrived, leader, || self.existed && !is_controlled())
     }
+}
 
-    fn is_closed(&self) -> bool {
-        let (input, errors) = (stdin(), stderr());
-        let input = self.input.then(|| input.as_fd());
-        let errors = self.errors.then(|| errors.as_fd());
-        let mut terminals = input.into_iter().chain(errors);
-        terminals.any(|fd| {
-            let mut sources = [PollFd::new(fd, PollFlags::empty())];
-            // Hanging up is always reported: poll(2).
-            poll(&mut sources, PollTimeout::ZERO).is_ok()
-                && sources[0]
-                    .revents()
-                    .is_some_and(|events| events.contains(PollFlags::POLLHUP))
-        })
-    }
+/// Whether the session of this process has a terminal. A session loses it when it is closed.
+fn is_controlled() -> bool {
+    let stat = std::fs::read_to_string("/proc/self/stat");
+    stat.is_ok_and(|stat| has_terminal(&stat))
+}
+
+/// The same by proc_pid_stat(5). The name of the program, in parentheses, may contain anything.
+fn has_terminal(stat: &str) -> bool {
+    let after_name = stat.rsplit(')').next().unwrap_or_default();
+    let terminal = after_name.split_whitespace().nth(4);
+    terminal.is_some_and(|number| number != "0")
 }
 
 /// Whether a signal means that the terminal was closed: SIGHUP of the kernel, or of the leader of the session when it is so. Everybody
@@ -69,6 +65,13 @@ fn is_hang_up(arrived: &Arrived, leader: Option<i32>, is_closed: impl Fn() -> bo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_terminal_of_a_session_is_found() {
+        assert!(has_terminal("7 (a) b (c) S 1 7 7 34816 7 4194560 110"));
+        assert!(!has_terminal("7 (a) b (c) S 1 7 7 0 -1 4194560 110"));
+        assert!(!has_terminal("7"));
+    }
 
     #[test]
     fn only_the_kernel_and_the_shell_of_a_closed_terminal_hang_up() {

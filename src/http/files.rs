@@ -1,8 +1,11 @@
 //! Static files: folders and files that are served under a prefix of the path, without the handler.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+
+use preforkd_worker::settings::{Coding, Mapping};
 
 use crate::message::request::Request;
 use crate::serve::timers::Instant;
@@ -22,8 +25,6 @@ mod tests;
 
 pub(crate) use answer::Found;
 use answer::What;
-pub use encoding::Coding;
-pub use mapping::Mapping;
 
 use cache::{Cache, Kept, RACY, Variant};
 use complaints::Complaints;
@@ -52,8 +53,13 @@ impl Files {
     ///
     /// # Errors
     /// A folder cannot be opened or entered, or a prefix does not begin with a slash; the path or prefix is in the message.
-    pub fn new(mappings: Vec<Mapping>, prefix: &str, user: String) -> io::Result<Self> {
-        let mappings = mappings.into_iter().map(Mapped::open);
+    pub fn new(
+        mappings: &BTreeMap<String, Mapping>,
+        prefix: &str,
+        user: String,
+    ) -> io::Result<Self> {
+        let open = |(prefix, mapping): (&String, &Mapping)| Mapped::open(prefix, mapping);
+        let mappings = mappings.iter().map(open);
         let mut mappings = mappings.collect::<io::Result<Vec<_>>>()?;
         mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.prefix.len()));
         Ok(Self {
@@ -153,7 +159,7 @@ impl Files {
         let mapping = &self.mappings[number];
         let (kept, unreadable) = read(mapping, &self.name, known.as_deref(), self.racy)?;
         if let Some((coding, error)) = unreadable {
-            let path = mapping.path_of(&self.name, coding.ending());
+            let path = mapping.path_of(&self.name, encoding::ending(coding));
             let consequence = "serving the file without it";
             self.complaints.note(now, &path, &error, consequence);
         }
@@ -180,7 +186,7 @@ fn read(
     // A format that is encoded by itself is not encoded again.
     let codings = mapping.precompressed.iter().copied();
     for coding in codings.filter(|_| kind.encoding.is_none()) {
-        let variant = match mapping.file(name, coding.ending()) {
+        let variant = match mapping.file(name, encoding::ending(coding)) {
             Ok(file) if Variant::is_current(&file.1, &original) => {
                 Variant::read(file, Some(coding), &kind, known(Some(coding)), racy)
                     .map_err(Miss::from)

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::message::facts::Facts;
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
+use crate::message::response::Response;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
@@ -58,13 +59,15 @@ pub trait Layer: Send + Sync {
     /// Where it takes part; asked once.
     fn stages(&self) -> Stages;
 
-    /// A request has come whole. The layer may remove fields of it and note facts; a [`Reject`] answers it, and nothing else sees it.
-    /// Called on the loop's thread.
+    /// The head of a request has come and is valid; its body may still be on its way, and no `100 Continue` was sent. The layer may
+    /// remove fields of it and note facts. A [`Reject`] answers it, the first one if there are several: the other layers still see the
+    /// head, so that the access log knows as much of the request as can be known, and nothing else does. Called on the loop's thread.
     fn request(&self, _arrived: &mut Arrived<'_>) -> Option<Reject> {
         None
     }
 
-    /// The head of a response is complete, and goes out when all layers have seen it. Called on the thread that makes the response.
+    /// The head of a response is complete, and goes out when all layers have seen it; also that of a refusal, if the layers have seen
+    /// the request. Called on the thread that makes the response.
     fn response(&self, _facts: &Facts, _head: &mut Head) {}
 
     /// A response has ended or broken off, or a request was refused. Called on the loop's thread.
@@ -74,14 +77,14 @@ pub trait Layer: Send + Sync {
     fn flush(&self) {}
 }
 
-/// A request that has come whole.
+/// A request whose head has come.
 pub struct Arrived<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) origin: &'a Origin,
 }
 
 impl Arrived<'_> {
-    /// The request as it is by now.
+    /// The request as it is by now. The length of its body is not known yet.
     pub fn request(&self) -> Request<'_> {
         self.connection.request()
     }
@@ -115,7 +118,8 @@ pub struct Ended<'a> {
     pub status: u16,
     /// The bytes of the body that were written.
     pub bytes: u64,
-    /// Microseconds from when the request had come whole to the end of the response.
+    /// Microseconds from when the request had come whole to the end of the response; for a refusal, from its first byte. What has come
+    /// counts from when the kernel has told of it, but not before the end of the response before it.
     pub microseconds: u64,
     /// Those of them for which the request waited for a thread.
     pub waited: u64,
@@ -142,25 +146,32 @@ impl Layers {
         }
     }
 
-    /// Has the layers see a request that has come whole, once.
+    /// Has the layers see a request whose head has come, once.
     #[inline(always)]
     pub fn request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
-        match self.request.is_empty() || connection.has_passed() {
-            true => None,
-            false => self.see_request(connection, origin),
+        match connection.passes() {
+            true => self.see_request(connection, origin),
+            false => None,
         }
     }
 
     fn see_request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
         let mut arrived = Arrived { connection, origin };
-        self.request
-            .iter()
-            .find_map(|layer| layer.request(&mut arrived))
+        let mut first = None;
+        for layer in self.request.iter() {
+            let reject = layer.request(&mut arrived);
+            first = first.or(reject);
+        }
+        first
     }
 
-    /// Those that see the head of a response.
-    pub fn of_responses(&self) -> Option<&Arc<[Arc<dyn Layer>]>> {
-        Some(&self.response).filter(|layers| !layers.is_empty())
+    /// Has the layers see the head of the response to this request.
+    #[inline]
+    pub fn show(&self, response: &mut Response, connection: &Connection) {
+        if !self.response.is_empty() && connection.has_passed() {
+            let facts = connection.facts().cloned().unwrap_or_default();
+            response.show(self.response.clone(), facts);
+        }
     }
 
     /// Whether a layer wants to know of ended exchanges.

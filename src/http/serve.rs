@@ -29,6 +29,7 @@ mod complaints;
 pub(crate) mod core;
 mod cork;
 mod drive;
+mod ending;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
@@ -118,6 +119,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         while !(self.core.draining && self.core.clients.len() == 0) {
             self.wait(&mut events)?;
             self.core.now = now();
+            self.core.woken = self.core.now;
             if self.core.interrupted && self.core.run_signal_handlers() {
                 self.drain();
             }
@@ -187,6 +189,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
             true => core.pause.min(core.yielding).min(core.room.full_until),
             false => 0,
         };
+        let deadline = match core.breaks_off() {
+            true => deadline,
+            false => deadline.min(core.breaks_off),
+        };
         self.engine.wait(|| core.wait(deadline, events))
     }
 
@@ -218,6 +224,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drive(key, client);
             }
         }
+        self.core.break_off();
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
         }

@@ -8,12 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, FcntlArg, OFlag, fcntl, open, openat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, setgid, setgroups, setuid};
+use nix::fcntl::{AtFlags, FcntlArg, Flock, FlockArg, OFlag, fcntl, open, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::unistd::{
+    Gid, Uid, User, fchown, getegid, geteuid, getgrouplist, setgid, setgroups, setuid,
+};
 
 use crate::effects::paths::{Border, Folder, Place, Trust};
 use crate::log_writer::syslog::Sender;
+use crate::plan::Upkeep;
 use crate::plan::log_target::{LogTarget, SyslogSocket};
 
 /// For appending. O_NONBLOCK so as not to wait for the reader of a fifo.
@@ -29,6 +32,14 @@ pub enum Output {
     Syslog(Sender),
 }
 
+/// The result of a rotation.
+pub enum Rotated {
+    /// The open file has another name now.
+    Done,
+    /// Another writer of the same file is about to rename it, or it cannot be renamed at all.
+    ByAnother,
+}
+
 /// The end of the way to a file.
 enum Entered {
     Descriptor(i32),
@@ -38,6 +49,7 @@ enum Entered {
 /// Opens a log, also again.
 pub struct Opening {
     target: LogTarget,
+    upkeep: Upkeep,
     /// The user id at the start of this process.
     own: u32,
     /// Where the next walk starts when this process has changed its user id and may not search all folders from `/`.
@@ -45,10 +57,11 @@ pub struct Opening {
 }
 
 impl Opening {
-    pub fn new(target: LogTarget) -> Self {
+    pub fn new(target: LogTarget, upkeep: Upkeep) -> Self {
         let own = geteuid().as_raw();
         Self {
             target,
+            upkeep,
             own,
             border: None,
         }
@@ -88,7 +101,64 @@ impl Opening {
             Entered::Folder(folder, name, trust) => (folder, name, trust),
         };
         let strict = trust != Trust::Trusted || folder.is_shared;
-        open_in(&folder, &name, strict).map_err(|error| self.explain(error, trust))
+        open_in(&folder, &name, strict, &self.upkeep).map_err(|error| self.explain(error, trust))
+    }
+
+    /// The size that the file may have, if it is to be rotated.
+    pub fn limit(&self) -> Option<u64> {
+        match self.target {
+            LogTarget::File(_) => self.upkeep.size,
+            _ => None,
+        }
+    }
+
+    /// Renames the file that is open: to NAME.1, after NAME.1 to NAME.2 and so on. Two writers may have opened it: it is renamed
+    /// by the one that locks it, and only while its name still stands for it.
+    ///
+    /// # Errors
+    /// A file cannot be renamed; then the open one has its name.
+    pub fn rotate(&mut self, open: &File) -> io::Result<Rotated> {
+        let LogTarget::File(path) = self.target.clone() else {
+            return Ok(Rotated::ByAnother);
+        };
+        let _lock = match Flock::lock(open.try_clone()?, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(Rotated::ByAnother),
+            Err((_, errno)) => return Err(errno.into()),
+        };
+        let Entered::Folder(folder, name, _) = self.enter(&path)? else {
+            return Ok(Rotated::ByAnother);
+        };
+        let is_same = |a: &FileStat, b: &FileStat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+        let named = fstatat(&folder, &*name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        if !named.is_ok_and(|named| fstat(open).is_ok_and(|open| is_same(&named, &open))) {
+            // It was renamed or removed.
+            return Ok(Rotated::Done);
+        }
+        let numbered = |number: u32| match number {
+            0 => name.clone(),
+            number => {
+                let mut name = name.clone();
+                name.push(format!(".{number}"));
+                name
+            }
+        };
+        for number in (0..self.upkeep.keep).rev() {
+            let (from, to) = (numbered(number), numbered(number + 1));
+            match renameat(&folder, &*from, &folder, &*to) {
+                Ok(()) => {}
+                Err(Errno::ENOENT) if number > 0 => {}
+                Err(errno) => {
+                    return Err(error(&format!(
+                        "cannot rename {} to {}: {}",
+                        from.display(),
+                        to.display(),
+                        errno.desc()
+                    )));
+                }
+            }
+        }
+        Ok(Rotated::Done)
     }
 
     /// Walks to the folder, and becomes its owner if others can change it.
@@ -153,23 +223,26 @@ fn become_user(uid: u32, folder_gid: u32) -> nix::Result<()> {
 
 /// Opens a file in a folder. If others can change the folder or create files in it (`strict`), they may have put the file there,
 /// to read the log or to block its writer, or may have linked another file there.
-fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
+fn open_in(folder: &Folder, name: &OsStr, strict: bool, upkeep: &Upkeep) -> io::Result<File> {
     let flags = FLAGS | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
-    let mode = Mode::from_bits_truncate(0o666);
+    // Nobody may open a new file in the moment before its permissions are as they should be.
+    let mode = Mode::from_bits_truncate(0o666 & upkeep.mode.unwrap_or(0o666));
     let file = openat(folder, name, flags, mode).map_err(|errno| match errno {
         Errno::ELOOP => error("it is a symbolic link (put the file itself there)"),
         Errno::ENXIO => error("it is a socket, or a fifo without a reader"),
         // The kernel may refuse such a file itself: protected_regular and protected_fifos in proc(5).
         Errno::EACCES if strict => {
             let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW);
-            let refused = stat.ok().and_then(|stat| check_owner(&stat, folder).err());
+            let refused = stat
+                .ok()
+                .and_then(|stat| check_owner(&stat, folder, upkeep).err());
             refused.unwrap_or_else(|| errno.into())
         }
         other => other.into(),
     })?;
     let stat = fstat(&file)?;
     if strict {
-        check_owner(&stat, folder)?;
+        check_owner(&stat, folder, upkeep)?;
     }
     match kind(&stat) {
         SFlag::S_IFREG if strict && stat.st_nlink > 1 => {
@@ -177,7 +250,8 @@ fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
                 "the file has several hard links, so it may be another user's file (remove it; preforkd will create a new one)",
             ));
         }
-        SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFCHR => {}
+        SFlag::S_IFREG => give(&file, &stat, upkeep)?,
+        SFlag::S_IFIFO | SFlag::S_IFCHR => {}
         _ => {
             return Err(error(
                 "it is not a regular file, a fifo or a character device",
@@ -187,11 +261,35 @@ fn open_in(folder: &Folder, name: &OsStr, strict: bool) -> io::Result<File> {
     Ok(blocking(file)?)
 }
 
-/// Checks that a file belongs to root, to this process's user, or to the owner of the folder, who can replace it anyway.
-fn check_owner(stat: &FileStat, folder: &Folder) -> io::Result<()> {
+/// Sets the owner and the permissions that a regular file should have.
+fn give(file: &OwnedFd, stat: &FileStat, upkeep: &Upkeep) -> io::Result<()> {
+    let Upkeep {
+        mode, owner, group, ..
+    } = *upkeep;
+    let failed = |what: String, errno: Errno| error(&format!("cannot {what}: {}", errno.desc()));
+    let new = |wanted: Option<u32>, found: u32| wanted.filter(|wanted| *wanted != found);
+    let (owner, group) = (new(owner, stat.st_uid), new(group, stat.st_gid));
+    if let Some(owner) = owner {
+        fchown(file, Some(Uid::from_raw(owner)), None)
+            .map_err(|errno| failed(format!("make uid {owner} its owner"), errno))?;
+    }
+    if let Some(group) = group {
+        fchown(file, None, Some(Gid::from_raw(group)))
+            .map_err(|errno| failed(format!("give it to the group {group}"), errno))?;
+    }
+    if let Some(mode) = new(mode, stat.st_mode & 0o7777) {
+        fchmod(file, Mode::from_bits_truncate(mode))
+            .map_err(|errno| failed(format!("set its mode to {mode:04o}"), errno))?;
+    }
+    Ok(())
+}
+
+/// Checks that a file belongs to root, to this process's user, to the user that is to own it, or to the owner of the folder, who can
+/// replace it anyway.
+fn check_owner(stat: &FileStat, folder: &Folder, upkeep: &Upkeep) -> io::Result<()> {
     let own = geteuid().as_raw();
     let owner = stat.st_uid;
-    if [0, own, fstat(folder)?.st_uid].contains(&owner) {
+    if [0, own, fstat(folder)?.st_uid].contains(&owner) || upkeep.owner == Some(owner) {
         return Ok(());
     }
     let message = format!(
@@ -259,7 +357,7 @@ mod tests {
             ("fifo", false, Some("without a reader")),
             ("socket", false, Some("a socket")),
         ] {
-            let opened = open_in(&walked, OsStr::new(name), strict);
+            let opened = open_in(&walked, OsStr::new(name), strict, &Upkeep::default());
             let said = opened.err().map(|error| error.to_string());
             match (&said, reason) {
                 (None, None) => {}
@@ -267,7 +365,8 @@ mod tests {
                 _ => panic!("{name}, {strict}: {said:?}"),
             }
         }
-        let mut file = open_in(&walked, OsStr::new("file"), false).expect("it is there");
+        let mut file =
+            open_in(&walked, OsStr::new("file"), false, &Upkeep::default()).expect("it is there");
         file.write_all(b"two\n").expect("room");
         let text = std::fs::read_to_string(path.join("file"));
         assert_eq!(text.expect("it is there"), "one\ntwo\n");
@@ -277,9 +376,11 @@ mod tests {
     fn standard_output_and_error_can_be_log_files_and_other_descriptors_cannot() {
         for path in ["/dev/stdout", "/dev/stderr"] {
             let target = LogTarget::File(path.into());
-            Opening::new(target).open().expect("it is open");
+            Opening::new(target, Upkeep::default())
+                .open()
+                .expect("it is open");
         }
-        let error = Opening::new(LogTarget::File("/dev/fd/3".into())).open();
+        let error = Opening::new(LogTarget::File("/dev/fd/3".into()), Upkeep::default()).open();
         let error = error.err().expect("not a log file").to_string();
         assert!(error.contains("neither"), "{error}");
     }

@@ -113,6 +113,9 @@ impl Preparation {
         for (app, warning) in plan.warnings() {
             log::warn!("app={app} {warning}");
         }
+        for (app, notice) in plan.notices() {
+            info!("app={app} {notice}");
+        }
         let opened = turn.world.open_log_files(&plan.log_files());
         let (log_files, reason) = match opened {
             Ok(files) => (files, None),

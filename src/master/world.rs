@@ -54,6 +54,16 @@ pub enum Role {
     Job,
 }
 
+impl Role {
+    /// The slot of a worker.
+    pub fn slot(self) -> Option<Slot> {
+        match self {
+            Self::Worker(slot, _) => Some(slot),
+            Self::Template | Self::Job => None,
+        }
+    }
+}
+
 /// The private listener over which the first worker of a generation is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Private {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
-use crate::config::{Address, Place, Value};
+use crate::config::{Address, CommandLine, Place, Value};
 use crate::supervisor::Readiness;
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
@@ -15,7 +15,7 @@ impl Draft<'_> {
     /// Fills in how to execute the program.
     pub(super) fn command(
         &self,
-        command: &Value<Vec<String>>,
+        command: &Value<CommandLine>,
         sockets: &[(String, Address)],
         has_check: bool,
         launch: &mut Launch,
@@ -34,7 +34,7 @@ impl Draft<'_> {
     /// Finds the program that `launch.args` begins with. `key` is its key in the file.
     fn find(
         &self,
-        written: &Value<Vec<String>>,
+        written: &Value<CommandLine>,
         key: &str,
         launch: &Launch,
     ) -> Result<PathBuf, Place> {

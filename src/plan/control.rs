@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Host, identity};
+use super::{Host, identity, variables};
 use crate::config::{Master, Place};
 
 /// The mode of the socket: for its owner, or for its owner and group.
@@ -66,7 +66,10 @@ impl Places {
             Ok(table) => master_of(table),
             Err(_) => legible_part(text),
         };
-        let path = |key: &str| Some(PathBuf::from(master.get(key)?.as_str()?));
+        let path = |key: &str| {
+            let written = master.get(key)?.as_str()?;
+            Some(PathBuf::from(variables::expanded(written, host)?))
+        };
         let written = written(path("control").as_deref(), path("pid_file").as_deref());
         Self {
             written: written.map(|path| folder.join(path)),

@@ -39,6 +39,23 @@ pub trait Host {
     /// The absolute form of a path. A relative one begins at the working directory, by the name under which this process was
     /// started there, which may go through symbolic links.
     fn absolute(&self, path: &Path) -> PathBuf;
+    /// The text of a small file of an app, which is data. Where others than the user of the master can change the file or the
+    /// path to it, it is read with the rights of `user` (the user of the app).
+    ///
+    /// # Errors
+    /// It cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
+    fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String>;
+    /// The files that match a pattern with wildcards below `folder`, sorted.
+    ///
+    /// # Errors
+    /// The pattern is none, or a folder cannot be read.
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String>;
+    /// The text of a file of the configuration that another one includes. If only the user of the master can change `first`, the
+    /// first file of the configuration, nobody else may be able to change this one.
+    ///
+    /// # Errors
+    /// It cannot be read or trusted, is not a regular file, is larger than `limit` bytes or is not UTF-8.
+    fn included(&self, path: &Path, first: &Path, limit: u64) -> Result<String, String>;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
     /// The number of CPUs that this process may use.

@@ -1,16 +1,15 @@
 //! `user` and `group`: the user that workers run as.
 
-use std::collections::BTreeMap;
-
 use super::{Credentials, Draft, Host};
 use crate::config::{GroupName, Place, Value};
 
+/// The variables that a login sets.
+pub(super) type Login = Vec<(&'static str, String)>;
+
 impl Draft<'_> {
-    /// The user that the workers run as. Adds the variables that a login sets to their environment.
-    pub(super) fn user(
-        &self,
-        env: &mut BTreeMap<String, String>,
-    ) -> Result<Option<Credentials>, Place> {
+    /// The user that the workers run as, and the variables that a login sets.
+    pub(super) fn user(&self) -> Result<(Option<Credentials>, Login), Place> {
+        let mut login = Login::new();
         let group = &self.written.group;
         let gid = group
             .as_ref()
@@ -18,20 +17,21 @@ impl Draft<'_> {
             .transpose()?;
         let Some(user) = &self.written.user else {
             let (Some(group), Some(gid)) = (group, gid) else {
-                return Ok(None);
+                return Ok((None, login));
             };
             let own = self.host.own_ids();
             if own.1 == gid && own.0 != 0 {
-                return Ok(None);
+                return Ok((None, login));
             }
             if own.0 != 0 {
                 return Err(group.wrong(not_root("group")));
             }
-            return Ok(Some(Credentials {
+            let credentials = Credentials {
                 uid: own.0,
                 gid,
                 groups: vec![gid],
-            }));
+            };
+            return Ok((Some(credentials), login));
         };
         let found = self.host.user(&user.0);
         let found = found.ok_or_else(|| user.wrong(no_user("user", &user.0)))?;
@@ -39,22 +39,21 @@ impl Draft<'_> {
         if own.0 != 0 && own.0 != found.uid {
             return Err(user.wrong(not_root("user")));
         }
-        for (key, value) in [
-            ("USER", &found.name),
-            ("LOGNAME", &found.name),
-            ("HOME", &found.home),
-        ] {
-            env.entry(key.into()).or_insert_with(|| value.clone());
-        }
+        login.extend([
+            ("USER", found.name.clone()),
+            ("LOGNAME", found.name.clone()),
+            ("HOME", found.home.clone()),
+        ]);
         if own.0 == found.uid && own.0 != 0 && gid.is_none_or(|gid| gid == own.1) {
             // It is already this user, and an unprivileged master could not set the groups.
-            return Ok(None);
+            return Ok((None, login));
         }
-        Ok(Some(Credentials {
+        let credentials = Credentials {
             uid: found.uid,
             gid: gid.unwrap_or(found.gid),
             groups: found.groups,
-        }))
+        };
+        Ok((Some(credentials), login))
     }
 
     pub(super) fn group(&self, key: &str, name: &Value<GroupName>) -> Result<u32, Place> {

@@ -1,12 +1,17 @@
 //! The output of workers: `stdout`, `stderr`, `access_log`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::no_user;
 use super::log_target::LogTarget;
 use super::{Draft, normal};
 use crate::config::{AccessLog, Place, Value};
+
+/// The standard error of the master, as its writer finds it.
+const STDERR: &str = "/dev/stderr";
 
 /// A log file, or what takes the place of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -15,6 +20,77 @@ pub struct LogFile {
     pub target: LogTarget,
     /// Writers lose lines rather than wait for a slow disk.
     pub lossy: bool,
+    /// What is done with it, if it is a file.
+    pub upkeep: Upkeep,
+    /// What stands before each line.
+    pub prefix: Option<Prefix>,
+}
+
+impl LogFile {
+    /// The same for a worker: with its slot in the prefix, if there is one.
+    pub fn of_slot(&self, slot: Option<u32>) -> Self {
+        let mut file = self.clone();
+        if let Some(prefix) = &mut file.prefix {
+            prefix.slot = slot;
+        }
+        file
+    }
+}
+
+/// The origin of a line.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Prefix {
+    /// The name of the app.
+    pub app: String,
+    /// The slot of the worker; `None` for what is no worker.
+    pub slot: Option<u32>,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.app)?;
+        match self.slot {
+            Some(slot) => write!(f, "/{slot}: "),
+            None => f.write_str(": "),
+        }
+    }
+}
+
+/// Owner, permissions and rotation of a log file; also as arguments of its writer.
+#[derive(
+    Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::Args,
+)]
+pub struct Upkeep {
+    /// Permission bits; `None` leaves them to the umask.
+    #[arg(long)]
+    pub mode: Option<u32>,
+    /// User id of the owner.
+    #[arg(long)]
+    pub owner: Option<u32>,
+    /// Group id.
+    #[arg(long)]
+    pub group: Option<u32>,
+    /// The size, in bytes, that the file may have before it is renamed.
+    #[arg(long)]
+    pub size: Option<u64>,
+    /// How many renamed files are kept.
+    #[arg(long, default_value_t)]
+    pub keep: u32,
+}
+
+impl Upkeep {
+    /// The arguments for the log writer.
+    pub fn arguments(&self) -> impl Iterator<Item = String> {
+        let all = [
+            ("mode", self.mode.map(u64::from)),
+            ("owner", self.owner.map(u64::from)),
+            ("group", self.group.map(u64::from)),
+            ("size", self.size),
+            ("keep", self.size.map(|_| u64::from(self.keep))),
+        ];
+        let all = all.into_iter();
+        all.filter_map(|(name, number)| Some(format!("--{name}={}", number?)))
+    }
 }
 
 /// The log files of an app. Without one, output goes to the master's own standard output or error, or nowhere.
@@ -41,20 +117,27 @@ impl Output {
 impl Draft<'_> {
     pub(super) fn output(&self) -> Result<Output, Place> {
         let written = self.written;
-        let stdout = self.log_file(&written.stdout, "stdout")?;
+        let upkeep = self.upkeep()?;
+        let stdout = self.log_file(&written.stdout, "stdout", &upkeep)?;
         let access_log = match &written.access_log {
-            Some(key) => Some(self.access_log(key, stdout.as_ref())?),
+            Some(key) => Some(self.access_log(key, stdout.as_ref(), &upkeep)?),
             None => None,
         };
+        let stderr = self.log_file(&written.stderr, "stderr", &upkeep)?;
         Ok(Output {
-            stdout,
-            stderr: self.log_file(&written.stderr, "stderr")?,
+            stdout: self.with_prefix(stdout, LogTarget::Stdout),
+            stderr: self.with_prefix(stderr, LogTarget::File(STDERR.into())),
             access_log,
             taken_over: written.wsgi.is_some(),
         })
     }
 
-    fn log_file(&self, key: &Option<Value<PathBuf>>, name: &str) -> Result<Option<LogFile>, Place> {
+    fn log_file(
+        &self,
+        key: &Option<Value<PathBuf>>,
+        name: &str,
+        upkeep: &Upkeep,
+    ) -> Result<Option<LogFile>, Place> {
         let Some(key) = key else { return Ok(None) };
         if LogTarget::is_special(key.as_os_str()) {
             let stream = if name == "stdout" { "output" } else { "error" };
@@ -65,7 +148,32 @@ impl Draft<'_> {
         }
         let target = self.file(key, key, name)?;
         let lossy = false;
-        Ok(Some(LogFile { target, lossy }))
+        Ok(Some(LogFile {
+            target,
+            lossy,
+            upkeep: upkeep.clone(),
+            prefix: self.output_prefix(),
+        }))
+    }
+
+    /// What takes the place of a log file where each line gets a prefix: a log writer for a stream of the master.
+    fn with_prefix(&self, file: Option<LogFile>, stream: LogTarget) -> Option<LogFile> {
+        let prefix = self.output_prefix();
+        file.or_else(|| {
+            prefix.is_some().then(|| LogFile {
+                target: stream,
+                lossy: false,
+                upkeep: Upkeep::default(),
+                prefix,
+            })
+        })
+    }
+
+    fn output_prefix(&self) -> Option<Prefix> {
+        (*self.written.prefix_output).then(|| Prefix {
+            app: self.name.to_owned(),
+            slot: None,
+        })
     }
 
     fn file<T>(&self, key: &Value<T>, path: &Path, name: &str) -> Result<LogTarget, Place> {
@@ -93,6 +201,7 @@ impl Draft<'_> {
         &self,
         key: &Value<AccessLog>,
         stdout: Option<&LogFile>,
+        upkeep: &Upkeep,
     ) -> Result<LogFile, Place> {
         let written = key.0.as_os_str();
         let target = match LogTarget::is_special(written) {
@@ -107,6 +216,35 @@ impl Draft<'_> {
                 (target, _) => target,
             },
             lossy: true,
+            upkeep: upkeep.clone(),
+            prefix: None,
+        })
+    }
+
+    fn upkeep(&self) -> Result<Upkeep, Place> {
+        let app = self.written;
+        let owner = match &app.log_owner {
+            None => None,
+            Some(name) => {
+                let user = self.host.user(&name.0);
+                let user = user.ok_or_else(|| name.wrong(no_user("log_owner", &name.0)))?;
+                if ![0, user.uid].contains(&self.host.own_ids().0) {
+                    return Err(name.wrong(
+                        "log_owner: only a master that runs as root can give files to another user (start preforkd as root, or remove the key)",
+                    ));
+                }
+                Some(user.uid)
+            }
+        };
+        let group = app.log_group.as_ref();
+        let group = group.map(|group| self.group("log_group", group));
+        let rotation = app.log_rotate.as_ref();
+        Ok(Upkeep {
+            mode: app.log_mode.as_ref().map(|mode| mode.0),
+            owner,
+            group: group.transpose()?,
+            size: rotation.map(|rotation| rotation.size.0),
+            keep: rotation.map_or_else(Default::default, |rotation| rotation.keep.0),
         })
     }
 }

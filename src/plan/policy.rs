@@ -7,16 +7,23 @@ use crate::config::{Place, Then, Workers};
 use crate::supervisor::{GiveUp, Policy, Range, Readiness};
 
 impl Draft<'_> {
-    pub(super) fn policy(&self, readiness: Readiness, check: bool) -> Result<Policy, Place> {
+    pub(super) fn policy(
+        &self,
+        readiness: Readiness,
+        check: bool,
+        has_listener: bool,
+        notices: &mut Vec<String>,
+    ) -> Result<Policy, Place> {
         let (app, reload) = (self.written, &self.written.reload);
-        let workers = match &*app.workers {
+        let from_platform = self.concurrency(notices)?.map(Workers::Number);
+        let workers = match from_platform.as_ref().unwrap_or(&app.workers) {
             Workers::Number(number) => *number,
             Workers::Auto => self.host.cpus(),
             Workers::Range(range) => range.min.0.max(1),
         };
         Ok(Policy {
             workers,
-            range: self.range()?,
+            range: self.range(has_listener)?,
             readiness,
             announces_end: app.wsgi.is_some(),
             start_timeout: app.start_timeout.0,
@@ -35,11 +42,11 @@ impl Draft<'_> {
         })
     }
 
-    fn range(&self) -> Result<Option<Range>, Place> {
+    fn range(&self, has_listener: bool) -> Result<Option<Range>, Place> {
         let Workers::Range(written) = &*self.written.workers else {
             return Ok(None);
         };
-        if self.written.listen.is_empty() {
+        if !has_listener {
             let message = "workers: the number can follow the load only of an app with a listener (add `listen`, or write a number)";
             return Err(self.written.workers.wrong(message));
         }

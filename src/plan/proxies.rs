@@ -1,6 +1,8 @@
 //! Keys about the proxies in front of an app.
 
-use super::Draft;
+use toml::Spanned;
+
+use super::{Draft, Launch};
 use crate::config::Place;
 
 /// The variable that gunicorn takes the prefix from.
@@ -18,21 +20,26 @@ impl Draft<'_> {
         }
     }
 
-    /// The prefix, empty for none: the key, or the variable in `env`.
-    pub(super) fn prefix(&self) -> Result<String, Place> {
-        let variable = self.written.env.iter();
-        let variable = variable
-            .into_iter()
-            .find(|(name, _)| name.get_ref() == VARIABLE);
+    /// The prefix, empty for none: the key, or the variable in `env` or `env_file`.
+    pub(super) fn prefix(&self, launch: &Launch) -> Result<String, Place> {
+        let variable = launch.env.get(VARIABLE);
+        let mut names = self.written.env.keys();
+        let (from, place) = match names.find(|name| name.get_ref() == VARIABLE) {
+            Some(name) => ("env", Some(name.span())),
+            None => ("env_file", self.written.env_file.first().map(Spanned::span)),
+        };
+        let wrong_variable = |message: String| Place {
+            span: place,
+            message: format!("{from}: {VARIABLE}{message}"),
+        };
         if let Some(prefix) = &self.written.prefix {
-            if let Some((name, value)) = variable
-                && **value != **prefix
+            if let Some(value) = variable
+                && *value != **prefix
             {
-                let message = format!(
-                    "env: {VARIABLE} is {value:?}, but `prefix` is {:?} (remove one of them)",
+                return Err(wrong_variable(format!(
+                    " is {value:?}, but `prefix` is {:?} (remove one of them)",
                     **prefix
-                );
-                return Err(Place::at(name.span(), message));
+                )));
             }
             return match wrong(prefix) {
                 Some(why) => Err(prefix.wrong(format!("prefix: {why}"))),
@@ -42,9 +49,9 @@ impl Draft<'_> {
         match variable {
             // As in CGI: an application at the root.
             None => Ok(String::new()),
-            Some((_, value)) if value.is_empty() => Ok(String::new()),
-            Some((name, value)) => match wrong(value) {
-                Some(why) => Err(Place::at(name.span(), format!("env: {VARIABLE}: {why}"))),
+            Some(value) if value.is_empty() => Ok(String::new()),
+            Some(value) => match wrong(value) {
+                Some(why) => Err(wrong_variable(format!(": {why}"))),
                 None => Ok(value.clone()),
             },
         }

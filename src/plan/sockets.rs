@@ -8,11 +8,19 @@ use crate::config::{Address, Listen, Place};
 
 impl Draft<'_> {
     /// Adds the app's listeners to `all`, and returns those of its workers.
-    pub(super) fn sockets(&self, all: &mut Vec<Listener>) -> Result<Vec<(String, Address)>, Place> {
+    pub(super) fn sockets(
+        &self,
+        all: &mut Vec<Listener>,
+        notices: &mut Vec<String>,
+    ) -> Result<Vec<(String, Address)>, Place> {
         let mut sockets: Vec<(String, Address)> = Vec::new();
-        for entry in &*self.written.listen {
-            let place = entry.span();
-            let written = &entry.get_ref().0;
+        let from_platform = self.port(notices)?;
+        let from_platform = from_platform
+            .iter()
+            .map(|listen| (self.header.clone(), listen));
+        let entries = self.written.listen.iter();
+        let entries = entries.map(|entry| (entry.span(), &entry.get_ref().0));
+        for (place, written) in entries.chain(from_platform) {
             let address = self
                 .address(written)
                 .map_err(|message| Place::at(place.clone(), message))?;

@@ -3,14 +3,16 @@ use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
-use crate::config::Diagnostic;
 
 mod keys;
+mod platform;
 mod proxies;
 
 /// An invented host.
 struct Invented {
     ids: (u32, u32),
+    /// Variables, besides PATH.
+    variables: &'static [(&'static str, &'static str)],
 }
 
 const FILES: [&str; 4] = [
@@ -54,8 +56,51 @@ impl Host for Invented {
     fn absolute(&self, path: &Path) -> PathBuf {
         Path::new("/srv").join(path)
     }
+    fn data(&self, path: &Path, _: Option<&Credentials>, _: u64) -> Result<String, String> {
+        match path.to_str() {
+            Some("/srv/.env") => Ok("A=file\nB='x y'\nHOME=/file\n".into()),
+            Some("/srv/site/.env") => Ok("export B=later\n".into()),
+            Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
+            Some("/srv/key") => Ok("hunter2\r\n".into()),
+            Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
+            Some("/srv/nul") => Ok("hunter2\0".into()),
+            Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
+            _ => Err(format!("cannot read {}: no such file", path.display())),
+        }
+    }
+    fn matching(&self, folder: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        let names = match pattern {
+            "conf.d/*.toml" => &["conf.d/a.toml", "conf.d/b.toml"][..],
+            "*.toml" => &["app.toml", "loop.toml"],
+            "none/*" => return Err("there is no folder none".into()),
+            _ => &[],
+        };
+        Ok(names.iter().map(|name| folder.join(name)).collect())
+    }
+    fn included(&self, path: &Path, _: &Path, _: u64) -> Result<String, String> {
+        let text = match path.to_str() {
+            Some("/srv/conf.d/a.toml") => "[app.a]\ncommand = 'celery'\n",
+            Some("/srv/conf.d/b.toml") => {
+                "include = '../site/c.toml'\n[app.b]\ncommand = '/srv/other/run'\n"
+            }
+            Some("/srv/site/c.toml") => "[app.c]\ncommand = 'celery'\nenv_file = '.env'\n",
+            Some("/srv/bad.toml") => "# bad\n[app.x]\ncommand = 'celery'\nworkers = 0\n",
+            Some("/srv/typo.toml") => "[app.x]\ncommand = 'nope'\n",
+            Some("/srv/twice.toml") => "\n[app.w]\ncommand = 'celery'\n",
+            Some("/srv/master.toml") => "[master]\npid_file = 'x'\n",
+            Some("/srv/loop.toml") => "include = 'app.toml'",
+            Some("/srv/unset.toml") => "[app.x]\ncommand = '${NONE}'",
+            Some("/srv/deep.toml") => "include = 'x/deep.toml'",
+            Some(deep) if deep.ends_with("/x/deep.toml") => "include = 'x/deep.toml'",
+            _ => return Err(format!("cannot read {}: no such file", path.display())),
+        };
+        Ok(text.into())
+    }
     fn variable(&self, name: &str) -> Option<String> {
-        (name == "PATH").then(|| "/bin:/usr/bin".into())
+        let path = ("PATH", "/bin:/usr/bin");
+        let mut all = self.variables.iter().chain([&path]);
+        all.find(|(known, _)| *known == name)
+            .map(|(_, value)| (*value).into())
     }
     fn cpus(&self) -> u32 {
         6
@@ -69,9 +114,17 @@ impl Host for Invented {
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
-    let explain = |place| Diagnostic::new("app.toml", text, place).one_line();
-    let config = Config::parse(text).map_err(explain)?;
-    Plan::new(&config, Path::new("/srv"), &Invented { ids }).map_err(explain)
+    plan_with(ids, &[], text)
+}
+
+fn plan_with(
+    ids: (u32, u32),
+    variables: &'static [(&'static str, &'static str)],
+    text: &str,
+) -> Result<Plan, String> {
+    let host = Invented { ids, variables };
+    let plan = Plan::parse(text, Path::new("/srv/app.toml"), &host);
+    plan.map_err(|error| error.one_line().replacen("/srv/", "", 1))
 }
 
 fn plan(text: &str) -> Plan {
@@ -135,11 +188,15 @@ fn static_files_are_mapped() {
 }
 
 #[test]
-fn mappings_that_are_probably_mistakes_are_warned_of() {
+fn what_is_probably_a_mistake_is_warned_of() {
     for (mapping, warning) in [
         (
             "static = { '/' = { folder = 'static', fallthrough = false } }",
             "static: the application is never called",
+        ),
+        (
+            "max_buffered = '1MiB'\nmax_body = '2MiB'",
+            "max_body is 2097152 bytes, but max_buffered is 1048576: ",
         ),
         (
             "user = 'www'\nstatic = { '/s/' = 'other' }",
@@ -192,6 +249,189 @@ fn the_user_brings_its_groups_and_its_home() {
 }
 
 #[test]
+fn variables_come_from_files_and_the_key_env_has_the_last_word() {
+    let plan = plan(
+        "[app.q]\ncommand = 'celery'\nuser = 'www'\nenv_file = ['.env', 'site/.env']\nenv = { C = 'key', A = 'key' }",
+    );
+    let env = plan.apps["q"].launch.env.iter();
+    let env: Vec<_> = env.map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expected = [
+        ("A", "key"),
+        ("B", "later"),
+        ("C", "key"),
+        ("HOME", "/file"),
+        ("LOGNAME", "www"),
+        ("USER", "www"),
+    ];
+    assert_eq!(env, expected);
+}
+
+#[test]
+fn secrets_are_the_contents_of_files_and_no_message_quotes_them() {
+    let variables = &[("CREDENTIALS_DIRECTORY", "/run/credentials")];
+    let with = |variables, secrets: &str| {
+        let app = "[app.q]\ncommand = 'celery'\nenv_file = '.env'\nenv = { E = 'e' }";
+        plan_with((0, 0), variables, &format!("{app}\nsecrets = {secrets}"))
+    };
+    let plan = with(
+        variables,
+        "{ A = 'file:key', B = 'credential:django', C = 'file:${NONE:-/srv/key}' }",
+    );
+    let env = &plan.expect("good").apps["q"].launch.env;
+    let values = ["A", "B", "C"].map(|name| env[name].as_str());
+    assert_eq!(values, ["hunter2", "swordfish\n", "hunter2"]);
+    for (variables, secrets, expected) in [
+        (
+            &variables[..],
+            "{ A = 'hunter2' }",
+            "secrets.A: must be \"credential:NAME\" or \"file:PATH\", not the secret itself",
+        ),
+        (
+            variables,
+            "{ A = 'file:nul' }",
+            "secrets.A: the file has a NUL character",
+        ),
+        (
+            variables,
+            "{ A = 'file:none' }",
+            "secrets.A: cannot read /srv/none: no such file",
+        ),
+        (
+            variables,
+            "{ A = 'credential:../key' }",
+            "secrets.A: must be the name of a credential",
+        ),
+        (
+            variables,
+            "{ A = 'credential:' }",
+            "secrets.A: must be the name of a credential",
+        ),
+        (
+            variables,
+            "{ A = 'credential:x' }",
+            "secrets.A: cannot read /run/credentials/x: no such file",
+        ),
+        (
+            &[],
+            "{ A = 'credential:x' }",
+            "secrets.A: the init system has passed no credentials",
+        ),
+        (
+            variables,
+            "{ 'A=' = 'file:key' }",
+            "secrets: \"A=\" is not a valid name",
+        ),
+        (
+            variables,
+            "{ E = 'file:key' }",
+            "secrets: E stands in `env` too (remove one of them)",
+        ),
+    ] {
+        let error = with(variables, secrets).expect_err(secrets);
+        let (_, said) = error.split_once(": ").expect("a position");
+        assert!(
+            said.starts_with(expected) && !said.contains("hunter2"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn included_files_add_apps_and_their_paths_start_at_their_own_folders() {
+    let plan = plan("include = 'conf.d/*.toml'\n[app.w]\ncommand = 'celery'");
+    let apps = plan.apps.iter();
+    let apps: Vec<_> = apps
+        .map(|(name, app)| (name.as_str(), app.launch.chdir.to_str().expect("UTF-8")))
+        .collect();
+    let expected = [
+        ("a", "/srv/conf.d"),
+        ("b", "/srv/conf.d"),
+        ("c", "/srv/site"),
+        ("w", "/srv"),
+    ];
+    assert_eq!(apps, expected);
+    assert_eq!(plan.apps["c"].launch.env["B"], "later");
+}
+
+#[test]
+fn an_error_names_the_included_file_or_the_place_that_includes_it() {
+    let app = "[app.w]\ncommand = 'celery'";
+    for (include, expected) in [
+        ("'bad.toml'", "bad.toml:4:11: workers: must be between"),
+        (
+            "'typo.toml'",
+            "typo.toml:2:11: command: there is no program \"nope\"",
+        ),
+        (
+            "'unset.toml'",
+            "unset.toml:2:12: command: the variable NONE is not set",
+        ),
+        (
+            "'twice.toml'",
+            "twice.toml:2:6: [app.w] is there already: /srv/app.toml:2:6 (rename or remove",
+        ),
+        (
+            "'master.toml'",
+            "master.toml:1:2: an included file cannot have [master] (move the table to /srv/app.toml)",
+        ),
+        (
+            "['conf.d/*.toml', 'none.toml']",
+            "app.toml:1:29: include: cannot read /srv/none.toml: no such file",
+        ),
+        (
+            "'none/*'",
+            "app.toml:1:11: include: there is no folder none",
+        ),
+        (
+            "'app.toml'",
+            "app.toml:1:11: include: /srv/app.toml is there already (remove it)",
+        ),
+        (
+            "'./x/../app.toml'",
+            "app.toml:1:11: include: /srv/./x/../app.toml is there already",
+        ),
+        (
+            "'*.toml'",
+            "loop.toml:1:11: include: /srv/app.toml is there already",
+        ),
+        (
+            "'deep.toml'",
+            "x/x/x/x/deep.toml:1:11: include: files are included more than 5 deep",
+        ),
+        (
+            "''",
+            "app.toml:1:11: include: must be the path of a file, not \"\"",
+        ),
+        (
+            "4",
+            "app.toml:1:11: include: must be a string, not the number 4",
+        ),
+        (
+            "'${NONE}/x'",
+            "app.toml:1:12: include: the variable NONE is not set",
+        ),
+    ] {
+        let text = format!("include = {include}\n{app}");
+        let error = plan_as((0, 0), &text).expect_err(&text);
+        assert!(error.starts_with(expected), "{error}\nnot {expected}");
+    }
+    // Nothing but the included files, none of which exists; and a key in the wrong place.
+    for (text, expected) in [
+        (
+            "include = 'other/*.toml'",
+            "app.toml:1:1: there is no app to run",
+        ),
+        (
+            "[app.w]\ncommand = 'celery'\ninclude = 'x'",
+            "app.toml:3:1: unknown key `include`; write `include` before the first table",
+        ),
+    ] {
+        let error = plan_as((0, 0), text).expect_err(text);
+        assert!(error.starts_with(expected), "{error}\nnot {expected}");
+    }
+}
+
+#[test]
 fn a_master_that_is_already_the_user_changes_nothing() {
     let plan = plan_as((33, 34), "[app.q]\ncommand = ['celery']\nuser = 'www'").unwrap();
     assert_eq!(plan.apps["q"].launch.user, None);
@@ -206,7 +446,10 @@ fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
 
 #[test]
 fn the_control_socket_is_found_even_if_the_file_is_faulty() {
-    let host = Invented { ids: (0, 0) };
+    let host = Invented {
+        ids: (0, 0),
+        variables: &[],
+    };
     let find = |text: &str| {
         let places = control::Places::find(text, Path::new("/srv/app.toml"), &host);
         places.written
@@ -233,6 +476,11 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
             assert_eq!(find(&text), Some(place.into()), "{text}");
         }
     }
+    assert_eq!(
+        find("[master]\ncontrol = '${NONE:-/run}/${PATH}'"),
+        Some("/run//bin:/usr/bin".into())
+    );
+    assert_eq!(find("[master]\ncontrol = '${NONE}'"), None);
     assert_eq!(find(faulty), None);
     assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
     let places = control::Places::find("", Path::new("/srv/app.toml"), &host);
@@ -276,6 +524,32 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app("command = []"),
             "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = 'celery'\nenv_file = ['.env', 'none.env']"),
+            "3:21: env_file: cannot read /srv/none.env: no such file",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nenv_file = 'prefix.env'\nprefix = '/x'"
+            )),
+            "4:12: env_file: SCRIPT_NAME is \"/shop\", but `prefix` is \"/x\"",
+        ),
+        (
+            app("command = 'celery'\nenv_file = 'bad.env'"),
+            "3:12: env_file: /srv/bad.env:2: B: the quote is not closed",
+        ),
+        (
+            app("command = ''"),
+            "2:11: command: the name of a program is missing",
+        ),
+        (
+            app("command = ['celery', '${NOTIFY_SOCKET}']"),
+            "2:23: command: the variable NOTIFY_SOCKET is meant for the master alone",
+        ),
+        (
+            app("command = ['celery', '${LISTEN_FDS}']"),
+            "2:23: command: the variable LISTEN_FDS is meant for the master alone",
         ),
         (
             app("command = ['nope']"),
@@ -523,6 +797,22 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "stdout = 'nope/x.log'",
             "3:10: stdout: there is no folder /srv/nope",
         ),
+        (
+            "log_owner = 'nope'",
+            "3:13: log_owner: there is no user",
+        ),
+        (
+            "log_group = 'nope'",
+            "3:13: log_group: there is no group",
+        ),
+        (
+            "log_rotate = { keep = 3 }",
+            "3:14: log_rotate: the key `size` is missing",
+        ),
+        (
+            "log_rotate = { size = '1MiB', keep = 0 }",
+            "3:38: log_rotate.keep: must be between 1 and 1000",
+        ),
         ("stderr = 'site'", "3:10: stderr: /srv/site is a folder"),
         (
             "stdout = '-'",
@@ -597,4 +887,53 @@ fn a_format_of_the_access_log_is_checked() {
         let error = error(format);
         assert!(error.contains(&format!("access_format: {said}")), "{error}");
     }
+}
+
+#[test]
+fn log_files_are_kept_as_the_keys_say() {
+    let keys = "log_mode = '0640'\nlog_owner = 'www'\nlog_group = 'media'\nlog_rotate = { size = '1MiB', keep = 3 }";
+    let app = format!("[app.q]\ncommand = 'celery'\nstdout = 'a.log'\n{keys}");
+    let plan = plan(&app);
+    let file = plan.apps["q"].output.stdout.as_ref().expect("a file");
+    let arguments: Vec<_> = file.upkeep.arguments().collect();
+    let expected = [
+        "--mode=416",
+        "--owner=33",
+        "--group=40",
+        "--size=1048576",
+        "--keep=3",
+    ];
+    assert_eq!(arguments, expected);
+    let error = plan_as((1000, 1000), &app).expect_err("not root");
+    let said = "app.toml:5:13: log_owner: only a master that runs as root";
+    assert!(error.starts_with(said), "{error}");
+    let none = plan_as(
+        (1000, 1000),
+        "[app.q]\ncommand = 'celery'\nstdout = 'a.log'",
+    );
+    let none = none.expect("good").apps["q"].output.clone();
+    assert_eq!(none.stdout.expect("a file").upkeep, Upkeep::default());
+}
+
+#[test]
+fn lines_with_a_prefix_have_a_writer_for_each_slot() {
+    let output = |rest: &str| {
+        let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");
+        let output = plan(&text).apps["q"].output.clone();
+        let file = |file: &Option<LogFile>| {
+            let file = file.as_ref().expect("a writer").of_slot(Some(3));
+            let prefix = file.prefix.expect("it is asked for").to_string();
+            (file.target.argument(), prefix)
+        };
+        (file(&output.stdout), file(&output.stderr))
+    };
+    let of = |target: &str| (target.into(), "q/3: ".to_owned());
+    assert_eq!(output(""), (of("-"), of("/dev/stderr")));
+    assert_eq!(output("stdout = 'a'"), (of("/srv/a"), of("/dev/stderr")));
+    let both = output("stdout = 'a'\nstderr = 'a'");
+    assert_eq!(both, (of("/srv/a"), of("/srv/a")));
+    let without = plan("[app.q]\ncommand = 'celery'\nstdout = 'a'");
+    assert_eq!(without.apps["q"].output.stderr, None);
+    let stdout = without.apps["q"].output.stdout.clone().expect("a file");
+    assert_eq!(stdout.of_slot(Some(3)), stdout);
 }

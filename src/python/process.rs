@@ -44,7 +44,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
         (Kind::Wsgi, None) => {
             let record = inheritance.begin_record()?;
             let application = import::application(py, &inheritance.settings)?;
-            let hooks = Hooks::load(py, inheritance.settings.hooks.as_deref())?;
+            let hooks = Hooks::load(py, &inheritance.settings, false)?;
             serve(py, inheritance, &application, &hooks, record)
         }
         (kind, socket) => Err(Failure::Message(format!(

@@ -18,10 +18,10 @@ use rustix::net::{SocketAddrAny, getsockname};
 use crate::board::Board;
 use crate::environ::Served;
 use crate::environment;
-use crate::failure::{Failure, could_not};
+use crate::failure::{self, Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, layers, lifetime, limits, mappings, trusted_proxies};
+use crate::settings::{last_resort, layers, lifetime, limits, trusted_proxies};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -125,7 +125,7 @@ fn static_files(py: Python<'_>, settings: &Settings) -> Result<Files, Failure> {
     }
     let user = user_name(py);
     let what = format!("enter a folder of static files as user {user}");
-    Files::new(mappings(settings), &settings.prefix, user).map_err(could_not(&what))
+    Files::new(&settings.static_files, &settings.prefix, user).map_err(could_not(&what))
 }
 
 /// The name of the user of this process, or its number if it has none.
@@ -189,7 +189,7 @@ fn start_threads<'py>(
                 .spawn(move || {
                     Python::attach(|py| {
                         if let Err(error) = run(py) {
-                            error.display(py);
+                            failure::show(py, &error);
                         }
                     });
                 })

@@ -1,14 +1,14 @@
 //! What the settings of a worker mean to the HTTP server and to the process.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use preforkd_http::layer::{self, access_log};
-use preforkd_http::{Coding, Limits, Mapping, TrustedProxies};
+use preforkd_http::{Limits, TrustedProxies};
 use preforkd_worker::access_format::Format;
 use preforkd_worker::env::Environment;
 use preforkd_worker::proxy::Proxy;
-use preforkd_worker::settings::{self, Settings};
+use preforkd_worker::settings::Settings;
 
 /// The limits of the HTTP server. A size that does not fit into memory is no limit.
 pub(crate) fn limits(settings: &Settings) -> Limits {
@@ -25,6 +25,7 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         header_timeout: settings.header_timeout,
         body_timeout: settings.body_timeout,
         write_timeout: settings.write_timeout,
+        drain_timeout: settings.graceful_timeout,
         keepalive_timeout: settings.keepalive_timeout,
     }
 }
@@ -69,28 +70,6 @@ pub(crate) fn trusted_proxies(settings: &Settings) -> TrustedProxies {
         }
     }
     trusted
-}
-
-/// What is served without the application.
-pub(crate) fn mappings(settings: &Settings) -> Vec<Mapping> {
-    let coding = |coding: &settings::Coding| match coding {
-        settings::Coding::Br => Coding::Br,
-        settings::Coding::Zstd => Coding::Zstd,
-        settings::Coding::Gzip => Coding::Gzip,
-    };
-    let mappings = settings.static_files.iter();
-    mappings
-        .map(|(prefix, mapping)| Mapping {
-            prefix: prefix.clone(),
-            path: mapping.path.clone(),
-            max_age: mapping.max_age.map(Duration::from_secs),
-            immutable: mapping.immutable,
-            headers: mapping.headers.clone().into_iter().collect(),
-            index: mapping.index.clone(),
-            fallthrough: mapping.fallthrough,
-            precompressed: mapping.precompressed.iter().map(coding).collect(),
-        })
-        .collect()
 }
 
 /// After how many requests this worker asks to be replaced, by chance between `max_requests` and

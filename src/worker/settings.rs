@@ -74,12 +74,12 @@ pub struct Settings {
 }
 
 /// What is served below a prefix of the URL, and how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// The folder; or the file, if the prefix does not end with a slash.
     pub path: PathBuf,
-    /// The time for which clients may use a copy.
+    /// The time for which clients may use a copy, in seconds.
     pub max_age: Option<u64>,
     /// Whether a file never changes under its name.
     pub immutable: bool,

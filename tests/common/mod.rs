@@ -292,6 +292,12 @@ impl Run {
         self.message("READY=1")
     }
 
+    /// Waits for the next line on standard output.
+    pub fn next_line(&self) -> String {
+        let line = self.events.recv_timeout(GUARD);
+        line.unwrap_or_else(|e| self.fail(&format!("no line: {e}")))
+    }
+
     /// Waits for the next event of any worker.
     pub fn next_event(&mut self) -> WorkerEvent {
         let line = self

@@ -16,6 +16,7 @@ pub struct Entry {
 /// The sections that describe keys.
 fn table_of(heading: &str) -> Option<(&'static str, Apps)> {
     Some(match heading {
+        "FILES OF THE CONFIGURATION" => ("", Apps::Any),
         "MASTER" => ("master", Apps::Any),
         "APPS" => ("app.NAME", Apps::Any),
         "Apps with wsgi" => ("app.NAME", Apps::Wsgi),

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use super::{Reason, Rights, SocketFile, stream};
+use super::{Reason, Rights, SocketFile, holder, stream};
 use crate::plan::Listener;
 
 /// Binds a TCP socket.
@@ -34,18 +34,20 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, R
         socket::listen(&socket, backlog(listener))?;
         Ok(socket)
     };
-    let explain = |errno: Errno| {
-        match errno {
-        Errno::EADDRINUSE => {
-            "the address is in use (`ss -ltnp` shows the process; if it is this preforkd, with another address of this port, restart it)".into()
-        }
+    let explain = |errno: Errno| match errno {
+        Errno::EADDRINUSE => match holder::describe(address) {
+            Some(holder) => format!("the address is in use {holder}"),
+            None => "the address is in use (`ss -tanp` shows the process)".into(),
+        },
         Errno::EACCES => format!(
             "{} (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
             errno.desc()
         ),
-        Errno::EADDRNOTAVAIL => format!("{} (no interface of this host has this address)", errno.desc()),
+        Errno::EADDRNOTAVAIL => format!(
+            "{} (no interface of this host has this address)",
+            errno.desc()
+        ),
         other => other.desc().to_owned(),
-    }
     };
     bound().map_err(|errno| Reason {
         text: explain(errno),

@@ -7,8 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use preforkd_worker::settings::Coding;
+
 use super::conditions::Validators;
-use super::encoding::Coding;
 use super::kinds::Kind;
 use super::lookup::State;
 use crate::net::descriptors::Own;

@@ -1,43 +1,20 @@
 //! Which of the encodings of a file a client gets (RFC 9110 section 12.5.3).
 
-/// A content coding whose files lie beside the file that they encode, under its name with an ending more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
-    /// Brotli (RFC 7932).
-    Br,
-    /// Zstandard (RFC 9659).
-    Zstd,
-    /// RFC 1952.
-    Gzip,
+use preforkd_worker::settings::Coding;
+
+/// The ending of the files of a coding, which lie beside the file that they encode.
+pub(super) fn ending(coding: Coding) -> &'static str {
+    match coding {
+        Coding::Br => ".br",
+        Coding::Zstd => ".zst",
+        Coding::Gzip => ".gz",
+    }
 }
 
-impl Coding {
-    /// All of them, what is smaller first.
-    pub const ALL: [Self; 3] = [Self::Br, Self::Zstd, Self::Gzip];
-
-    /// Its name in `Content-Encoding`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Br => "br",
-            Self::Zstd => "zstd",
-            Self::Gzip => "gzip",
-        }
-    }
-
-    /// The ending of its files.
-    pub(super) fn ending(self) -> &'static str {
-        match self {
-            Self::Br => ".br",
-            Self::Zstd => ".zst",
-            Self::Gzip => ".gz",
-        }
-    }
-
-    fn is(self, name: &[u8]) -> bool {
-        name.eq_ignore_ascii_case(self.name().as_bytes())
-            // RFC 9110 section 8.4.1.3.
-            || self == Self::Gzip && name.eq_ignore_ascii_case(b"x-gzip")
-    }
+fn is(coding: Coding, name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(coding.name().as_bytes())
+        // RFC 9110 section 8.4.1.3.
+        || coding == Coding::Gzip && name.eq_ignore_ascii_case(b"x-gzip")
 }
 
 /// The coding that the client likes best among those that are there, which are in the order of ours; none for the file as it is. A client
@@ -50,7 +27,7 @@ pub(super) fn choose(accepted: &[&[u8]], there: impl Iterator<Item = Coding>) ->
     let any = quality(accepted, |name| name == b"*").unwrap_or(0);
     let mut best = (plain.unwrap_or(0).max(1), None);
     for coding in there {
-        let quality = quality(accepted, |name| coding.is(name)).unwrap_or(any);
+        let quality = quality(accepted, |name| is(coding, name)).unwrap_or(any);
         if quality > best.0 || quality == best.0 && best.1.is_none() {
             best = (quality, Some(coding));
         }

@@ -5,34 +5,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::encoding::Coding;
+use preforkd_worker::settings::{Coding, Mapping};
+
 use super::kinds::{self, Kind};
 use super::lookup::{Miss, Root, single};
 use crate::proto::h1::target::percent_decode;
 use crate::serve::timers::Instant;
-
-/// How the files below a prefix are served.
-#[derive(Debug, Clone, Default)]
-pub struct Mapping {
-    /// The prefix of the path; it begins with a slash. With a slash at the end it stands for a folder, without for one file.
-    pub prefix: String,
-    /// The folder or the file.
-    pub path: PathBuf,
-    /// How long a client may use its copy without asking.
-    pub max_age: Option<Duration>,
-    /// Whether a file never changes under its name (RFC 8246).
-    pub immutable: bool,
-    /// More fields of responses with a file.
-    pub headers: Vec<(String, String)>,
-    /// The file that is served for a folder.
-    pub index: Option<String>,
-    /// Whether the handler answers where there is no file.
-    pub fallthrough: bool,
-    /// The encodings that may lie beside a file, what is preferred first.
-    pub precompressed: Vec<Coding>,
-}
 
 /// A mapping whose folder is open.
 #[derive(Debug)]
@@ -68,13 +47,12 @@ pub(super) struct Fields {
 impl Mapped {
     /// # Errors
     /// The folder cannot be opened, or the prefix is none; the path or prefix is in the message. A single file may be missing.
-    pub fn open(mapping: Mapping) -> io::Result<Self> {
+    pub fn open(written: &str, mapping: &Mapping) -> io::Result<Self> {
         let mut prefix = Vec::new();
-        percent_decode(mapping.prefix.as_bytes(), &mut prefix);
+        percent_decode(written.as_bytes(), &mut prefix);
         if prefix.first() != Some(&b'/') {
             return Err(io::Error::other(format!(
-                "the prefix {:?} of static files must begin with a slash",
-                mapping.prefix
+                "the prefix {written:?} of static files must begin with a slash"
             )));
         }
         let target = match prefix.last() {
@@ -83,10 +61,10 @@ impl Mapped {
         };
         Ok(Self {
             prefix,
-            fields: Arc::new(Fields::new(&mapping)),
-            index: mapping.index.map(String::into_bytes),
+            fields: Arc::new(Fields::new(mapping)),
+            index: mapping.index.clone().map(String::into_bytes),
             fallthrough: mapping.fallthrough,
-            precompressed: mapping.precompressed,
+            precompressed: mapping.precompressed.clone(),
             target,
         })
     }
@@ -168,8 +146,8 @@ fn names(list: &str, name: &str) -> bool {
         .any(|element| element.trim().eq_ignore_ascii_case(name))
 }
 
-fn cache_control(max_age: Option<Duration>, immutable: bool) -> Option<String> {
-    let max_age = max_age.map(|age| format!("max-age={}", age.as_secs()));
+fn cache_control(max_age: Option<u64>, immutable: bool) -> Option<String> {
+    let max_age = max_age.map(|age| format!("max-age={age}"));
     match (max_age, immutable) {
         (Some(max_age), true) => Some(format!("{max_age}, immutable")),
         (None, true) => Some("immutable".into()),
@@ -184,7 +162,7 @@ mod tests {
     fn fields(max_age: Option<u64>, immutable: bool, headers: &[(&str, &str)]) -> Fields {
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         Fields::new(&Mapping {
-            max_age: max_age.map(Duration::from_secs),
+            max_age,
             immutable,
             headers: headers.iter().map(own).collect(),
             ..Mapping::default()

@@ -41,17 +41,22 @@ impl Answer {
     }
 }
 
-fn mapping(prefix: &str, path: &Path) -> Mapping {
-    Mapping {
-        prefix: prefix.into(),
+fn mapping(prefix: &str, path: &Path) -> (String, Mapping) {
+    mapping_with(prefix, path, |_| {})
+}
+
+fn mapping_with(prefix: &str, path: &Path, change: impl FnOnce(&mut Mapping)) -> (String, Mapping) {
+    let mut mapping = Mapping {
         path: path.into(),
         index: Some("index.html".into()),
         ..Mapping::default()
-    }
+    };
+    change(&mut mapping);
+    (prefix.into(), mapping)
 }
 
 /// A folder with some files, and these mappings of it.
-fn site(mappings: impl FnOnce(&Path) -> Vec<Mapping>) -> Site {
+fn site(mappings: impl FnOnce(&Path) -> Vec<(String, Mapping)>) -> Site {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("static");
     create_dir_all(root.join("css")).unwrap();
@@ -63,7 +68,7 @@ fn site(mappings: impl FnOnce(&Path) -> Vec<Mapping>) -> Site {
     write(root.join("large.txt"), large()).unwrap();
     write(root.join("empty.txt"), "").unwrap();
     write(root.join(".env"), "secret").unwrap();
-    let mut files = Files::new(mappings(&root), "", "www".into()).unwrap();
+    let mut files = Files::new(&mappings(&root).into_iter().collect(), "", "www".into()).unwrap();
     // So that what was written just now is kept.
     files.racy = Duration::ZERO;
     Site {
@@ -296,7 +301,7 @@ fn prefixes_match_however_they_are_encoded() {
             .iter()
             .map(|prefix| mapping(prefix, root))
             .collect();
-        mappings[4].path = root.join("css");
+        mappings[4].1.path = root.join("css");
         mappings
     });
     for path in [
@@ -317,14 +322,12 @@ fn prefixes_match_however_they_are_encoded() {
 #[test]
 fn the_prefix_of_the_application_may_have_been_removed() {
     let mut site = site(|root| {
-        let fallthrough = |mapping| Mapping {
-            fallthrough: true,
-            ..mapping
-        };
         vec![
             mapping("/static/", root),
             mapping("/my shop/whole/", root),
-            fallthrough(mapping("/", &root.join("docs"))),
+            mapping_with("/", &root.join("docs"), |mapping| {
+                mapping.fallthrough = true
+            }),
         ]
     });
     site.files.prefix = "/my shop".into();
@@ -362,11 +365,9 @@ fn a_folder_has_an_index() {
     // Without an index there is nothing to be moved to.
     assert_eq!(site.status("/static/css"), 404);
     let mut site = self::site(|root| {
-        let mapping = mapping("/static/", root);
-        vec![Mapping {
-            index: None,
-            ..mapping
-        }]
+        vec![mapping_with("/static/", root, |mapping| {
+            mapping.index = None
+        })]
     });
     assert_eq!(site.status("/static/docs/"), 404);
     assert_eq!(site.status("/static/docs"), 404);
@@ -376,11 +377,9 @@ fn a_folder_has_an_index() {
 #[test]
 fn the_handler_answers_what_falls_through() {
     let mut site = site(|root| {
-        let mapping = mapping("/", &root.join("docs"));
-        vec![Mapping {
-            fallthrough: true,
-            ..mapping
-        }]
+        vec![mapping_with("/", &root.join("docs"), |mapping| {
+            mapping.fallthrough = true
+        })]
     });
     assert_eq!(site.get("/", "").text(), "index");
     assert_eq!(site.status("/index.html"), 200);
@@ -515,18 +514,10 @@ fn compressed_files_beside_the_original() {
         ] {
             write(root.join(name), content).unwrap();
         }
-        let mapping = mapping("/s/", root);
-        let single = self::mapping("/single.js", &root.join("a.js"));
-        let precompressed = Coding::ALL.to_vec();
+        let all = |mapping: &mut Mapping| mapping.precompressed = Coding::ALL.to_vec();
         vec![
-            Mapping {
-                precompressed: precompressed.clone(),
-                ..mapping
-            },
-            Mapping {
-                precompressed,
-                ..single
-            },
+            mapping_with("/s/", root, all),
+            mapping_with("/single.js", &root.join("a.js"), all),
         ]
     });
     let mut tags = Vec::new();
@@ -598,18 +589,16 @@ fn compressed_files_beside_the_original() {
 #[test]
 fn configured_fields_are_added() {
     let mut site = site(|root| {
-        let mapping = mapping("/s/", root);
         let headers = [
             ("X-Content-Type-Options", "nosniff"),
             ("Content-Type", "a/b"),
         ];
         let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        vec![Mapping {
-            max_age: Some(Duration::from_secs(3600)),
-            immutable: true,
-            headers: headers.map(own).into(),
-            ..mapping
-        }]
+        vec![mapping_with("/s/", root, |mapping| {
+            mapping.max_age = Some(3600);
+            mapping.immutable = true;
+            mapping.headers = headers.map(own).into();
+        })]
     });
     let etag = site.get("/s/data.bin", "").value("ETag").to_owned();
     for (fields, status) in [
@@ -717,10 +706,10 @@ fn folders_that_cannot_be_used_are_named() {
         ("/a/", "nothing: No such file"),
         ("a/", "must begin with a slash"),
     ] {
-        let error = Files::new(vec![mapping(prefix, &missing)], "", "www".into()).unwrap_err();
+        let error = Files::new(&[mapping(prefix, &missing)].into(), "", "www".into()).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     }
     // A single file may come later.
     let single = vec![mapping("/a", &missing)];
-    assert!(Files::new(single, "", "www".into()).is_ok());
+    assert!(Files::new(&single.into_iter().collect(), "", "www".into()).is_ok());
 }

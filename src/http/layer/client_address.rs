@@ -39,6 +39,17 @@ impl ClientAddress {
         !origin.relayed.is_some_and(|relayed| relayed.hidden) && self.trusted.has_peer(origin.peer)
     }
 
+    /// Notes who has sent a request that is refused, for the log. Where `Forwarded` says it too, the two may contradict each other.
+    #[cold]
+    fn note_client(&self, arrived: &mut Arrived<'_>) {
+        let request = arrived.request();
+        let client = match request.field(b"forwarded") {
+            None => x_forwarded::client(request, &self.trusted),
+            Some(_) => None,
+        };
+        arrived.facts().client = client.map(|(client, _)| client);
+    }
+
     #[cold]
     fn remove(&self, arrived: &mut Arrived<'_>) {
         if !self.told.swap(true, Ordering::Relaxed) {
@@ -76,6 +87,7 @@ impl Layer for ClientAddress {
             true => {
                 arrived.facts().trusted = true;
                 if claims && let Err(why) = believe(arrived, &self.trusted) {
+                    self.note_client(arrived);
                     return Some(Reject::with(400, why));
                 }
             }

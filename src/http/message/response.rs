@@ -26,8 +26,12 @@ struct State {
     ended: bool,
     cut: bool,
     status: u16,
-    /// Bytes of the body that were written.
+    /// Bytes of the body that were written, or sent of a file.
     body: u64,
+    /// Bytes that were written and do not go out.
+    surplus: u64,
+    /// The body ended before its `Content-Length`.
+    short: bool,
 }
 
 /// Layers, and what those before them have said of the exchange.
@@ -64,6 +68,7 @@ impl Response {
         state.head_only = head_only;
         (state.ended, state.cut) = (false, false);
         (state.status, state.body) = (0, 0);
+        (state.surplus, state.short) = (0, false);
     }
 
     /// Has these layers see the head before it is written.
@@ -74,11 +79,6 @@ impl Response {
     /// Whether the head was finished, so that it cannot be replaced any more.
     pub fn started(&self) -> bool {
         self.state.protocol.started()
-    }
-
-    /// Whether the request was HEAD.
-    pub fn is_head(&self) -> bool {
-        self.state.head_only
     }
 
     /// Status code of the head, 0 before it was finished.
@@ -151,7 +151,9 @@ impl Response {
     /// Writes a piece of the body; what goes beyond `Content-Length` is cut.
     pub fn write(&mut self, data: &[u8]) {
         let state = &mut *self.state;
-        state.body += state.protocol.piece(&mut state.out, data);
+        let written = state.protocol.piece(&mut state.out, data);
+        state.body += written;
+        state.surplus += data.len() as u64 - written;
     }
 
     /// Begins a piece of the body of `length` bytes that is written in slices, so that it can be sent in between and is one chunk all
@@ -164,7 +166,9 @@ impl Response {
     /// Writes a slice of the piece that was begun.
     pub fn slice(&mut self, data: &[u8]) {
         let state = &mut *self.state;
-        state.body += state.protocol.slice(&mut state.out, data);
+        let written = state.protocol.slice(&mut state.out, data);
+        state.body += written;
+        state.surplus += data.len() as u64 - written;
     }
 
     /// Ends the piece that was begun.
@@ -175,12 +179,24 @@ impl Response {
 
     /// The server sends `length` bytes of a file itself; how many of them the client may get.
     pub(crate) fn pass(&mut self, length: u64) -> u64 {
-        let passed = self.state.protocol.pass(length);
-        self.state.body += passed;
-        passed
+        self.state.protocol.pass(length)
     }
 
-    /// How many bytes of the body were written.
+    /// So many bytes of a file were sent.
+    pub(crate) fn sent(&mut self, length: u64) {
+        self.state.body += length;
+    }
+
+    /// The `Content-Length`, and the length of the body that was given, if they differ.
+    #[inline]
+    pub(crate) fn mismatch(&self) -> Option<(u64, u64)> {
+        let state = &*self.state;
+        (state.short || state.surplus > 0 && !self.is_bodyless())
+            .then(|| Some((state.head.content_length()?, state.body + state.surplus)))
+            .flatten()
+    }
+
+    /// How many bytes of the body were written, or sent of a file.
     pub(crate) fn body_bytes(&self) -> u64 {
         self.state.body
     }
@@ -195,7 +211,8 @@ impl Response {
         let state = &mut *self.state;
         if !state.ended {
             state.ended = true;
-            state.cut |= !state.protocol.end(&mut state.out);
+            state.short = !state.protocol.end(&mut state.out);
+            state.cut |= state.short;
         }
     }
 
@@ -259,14 +276,6 @@ impl Response {
             self.state.out = std::mem::take(spare);
         }
     }
-}
-
-/// Appends a whole answer of the server's own, after which the connection closes.
-pub(crate) fn short_answer(out: &mut Vec<u8>, status: u16, text: &str, head_only: bool) {
-    let mut response = Response::new(true, head_only, false);
-    response.give_out(std::mem::take(out));
-    response.fail(status, &format!("{status} {}: {text}\n", phrase(status)));
-    *out = response.take_out();
 }
 
 /// The phrase of the statuses that the server itself answers with (RFC 9110 section 15).

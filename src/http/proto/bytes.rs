@@ -6,7 +6,7 @@ pub(crate) const TOKEN: u8 = 1;
 pub(crate) const TEXT: u8 = 2;
 /// A byte of a host's name: unreserved, percent sign or sub-delimiter but the comma (RFC 3986 section 3.2.2).
 pub(crate) const NAME: u8 = 4;
-/// A byte of a request target; see [`crate::target`].
+/// A byte of a request target; see [`crate::proto::h1::target`].
 pub(crate) const TARGET: u8 = 8;
 
 const CLASSES: [u8; 256] = {

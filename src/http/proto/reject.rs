@@ -1,6 +1,6 @@
 //! What is wrong with a request, and the answer it gets.
 
-use crate::message::response;
+use crate::message::response::{Response, phrase};
 
 /// A request that is not served. The connection is closed after the answer and nothing more is parsed from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,20 @@ impl Reject {
 
     /// Appends the whole answer to `out`; without a body where the method was HEAD (RFC 9110 section 9.3.2).
     pub fn answer(self, out: &mut Vec<u8>) {
-        response::short_answer(out, self.status, self.why, self.head_only);
+        let mut response = self.response();
+        response.give_out(std::mem::take(out));
+        self.write(&mut response);
+        *out = response.take_out();
+    }
+
+    /// The response that [`Reject::write`] completes.
+    pub(crate) fn response(self) -> Response {
+        Response::new(true, self.head_only, false)
+    }
+
+    /// Writes the answer.
+    pub(crate) fn write(self, response: &mut Response) {
+        let Self { status, why, .. } = self;
+        response.fail(status, &format!("{status} {}: {why}\n", phrase(status)));
     }
 }

@@ -80,7 +80,9 @@ impl<O: Observer> Core<O> {
         self.note_call(current.since);
         current.since = self.now;
         self.observer.goes_on(self.now);
+        let is_over = self.breaks_off();
         let link = &mut current.link;
+        link.broken |= is_over;
         if link.broken {
             return Sent::Gone;
         }
@@ -163,7 +165,7 @@ impl<O: Observer> Core<O> {
             }
         }
         let deadline = match block && current.link.blocked && !current.link.broken {
-            true => current.link.deadline,
+            true => current.link.deadline.min(self.breaks_off),
             false => 0,
         };
         let mut events = mem::take(&mut self.found);
@@ -173,6 +175,7 @@ impl<O: Observer> Core<O> {
             current.link.broken = true;
         }
         self.now = now();
+        self.woken = self.now;
         for &(key, flags) in &events {
             let flags = EventFlags::from_bits_retain(flags);
             match key {
@@ -180,7 +183,7 @@ impl<O: Observer> Core<O> {
                 WAKEUP => {}
                 SIGNALS => self.interrupted = true,
                 key if key == current.key => {
-                    current.link.note_event(flags, self.now);
+                    current.link.note_event(flags, self.woken, self.now);
                     current.link.broken |= flags.intersects(EventFlags::HUP | EventFlags::ERR);
                 }
                 listener if listener >= LISTENERS => {}
@@ -213,7 +216,7 @@ impl<O: Observer> Core<O> {
         self.layers.flush();
         current.look = self.now + LOOK;
         let link = &mut current.link;
-        link.broken |= link.deadline <= self.now;
+        link.broken |= link.deadline.min(self.breaks_off) <= self.now;
         if !link.blocked {
             self.send_current(current, false);
         }
@@ -253,6 +256,7 @@ impl<O: Observer> Core<O> {
     /// from saying at once that it drains.
     fn stop_between(&mut self) {
         self.stopping = true;
+        self.note_stop();
         if self.observer.is_succeeded() && !mem::replace(&mut self.draining, true) {
             self.cease_to_accept();
         }
@@ -325,7 +329,7 @@ impl<O: Observer> Outlet for Core<O> {
             if current.look <= core.now {
                 core.look_after(current, false);
             }
-            current.link.broken |= current.link.is_silent(core.now);
+            current.link.broken |= current.link.is_silent(core.now) || core.breaks_off();
             gone(&current.link)
         })
     }
@@ -339,11 +343,15 @@ fn gone(link: &Link) -> Sent {
 }
 
 impl Link {
-    /// Notes what the kernel says.
-    pub(super) fn note_event(&mut self, flags: EventFlags, now: Instant) {
+    /// Notes what the kernel has said when the loop was woken.
+    #[inline(always)]
+    pub(super) fn note_event(&mut self, flags: EventFlags, woken: Instant, now: Instant) {
         let ended = EventFlags::HUP | EventFlags::ERR;
         let hangup = flags.intersects(EventFlags::RDHUP | ended);
-        self.readable |= hangup || flags.contains(EventFlags::IN);
+        if hangup || flags.contains(EventFlags::IN) {
+            self.readable = true;
+            self.readable_since = self.readable_since.min(woken);
+        }
         self.blocked &= !flags.intersects(EventFlags::OUT | ended);
         if hangup && !mem::replace(&mut self.hangup, true) {
             self.silent_since = now;

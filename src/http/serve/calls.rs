@@ -70,12 +70,9 @@ impl<O: Observer> Core<O> {
     /// A response to the request that is there, whose time begins.
     fn respond(&mut self, client: &mut Client) -> Response {
         let link = &mut client.link;
-        let now = now();
-        // One that had to wait for this thread has come before.
-        if link.arrived <= link.began {
-            link.arrived = now;
-        }
-        link.began = now;
+        link.arrived = link.received;
+        link.began = now();
+        link.unlogged = true;
         link.transport.stands(Standing::Served);
         link.silent_since = link.began;
         link.waiting = Phase::Done;
@@ -92,10 +89,7 @@ impl<O: Observer> Core<O> {
             None => Response::new(http11, head_only, keep),
         };
         response.give_out(mem::take(&mut self.spare));
-        if let Some(layers) = self.layers.of_responses() {
-            let facts = client.connection.facts().cloned().unwrap_or_default();
-            response.show(layers.clone(), facts);
-        }
+        self.layers.show(&mut response, &client.connection);
         response
     }
 

@@ -54,6 +54,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Takes bytes that were read now: they had come when the kernel said so, if it did.
+    #[inline(always)]
+    pub fn receive(&mut self, bytes: &[u8], readable_since: Instant, now: Instant) {
+        let Self { connection, link } = self;
+        link.received = readable_since.min(now);
+        if connection.phase() == Phase::Idle {
+            link.first = link.received;
+        }
+        connection.receive(bytes);
+    }
+
     /// Whether what is to be written is all there is to say, so that it may wait until [`Transport::push`].
     pub fn can_be_held(&self) -> bool {
         matches!(self.link.task, Task::Ended(_))
@@ -98,12 +109,18 @@ pub(crate) struct Link {
     pub body_bytes: u64,
     /// The start of the time over which the body's present pace is measured, and the bytes that had come by then.
     pace: (Instant, u64),
+    /// When the kernel first said that there is something to read; [`NEVER`] if all of it was read since.
+    pub readable_since: Instant,
+    /// When the first byte of the request that is there or arriving came, as far as that is known.
+    pub first: Instant,
+    /// The same for the last bytes that came.
+    pub received: Instant,
     /// When the latest request was there.
     pub arrived: Instant,
     /// When a thread took it.
     pub began: Instant,
-    /// When the last request in the access log was there.
-    pub logged: Instant,
+    /// The layers have not been told of the end of the latest response.
+    pub unlogged: bool,
     /// The connection is counted as queued to go on in this turn of the loop.
     pub queued: bool,
     /// Its request is in the queue of those that wait for the thread.
@@ -165,9 +182,12 @@ impl Link {
             deadline: NEVER,
             armed: NEVER,
             waiting: Phase::Idle,
+            readable_since: NEVER,
+            first: 0,
+            received: 0,
             arrived: 0,
             began: 0,
-            logged: 0,
+            unlogged: false,
             queued: false,
             ready: false,
         }

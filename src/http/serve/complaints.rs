@@ -1,5 +1,6 @@
 //! Log lines that clients can cause, at a bounded rate.
 
+use crate::layer::access_log::escape::shown;
 use crate::message::body::Failure;
 use crate::rate::{Rate, SECOND};
 use crate::serve::timers::Instant;
@@ -8,15 +9,22 @@ use crate::serve::timers::Instant;
 #[derive(Debug)]
 pub(crate) struct Complaints {
     room: Rate,
+    store: Rate,
     file: Rate,
+    length: Rate,
 }
+
+/// The most bytes of a request line that are shown.
+const LINE: usize = 200;
 
 impl Default for Complaints {
     fn default() -> Self {
         let seldom = || Rate::new(1, 10 * SECOND);
         Self {
             room: seldom(),
+            store: seldom(),
             file: seldom(),
+            length: seldom(),
         }
     }
 }
@@ -35,7 +43,7 @@ impl Complaints {
                 }
             }
             Failure::File(error) => {
-                if let Some(more) = self.file.take(now) {
+                if let Some(more) = self.store.take(now) {
                     log::error!(
                         "could not store a request body in a temporary file in {}: {error} (make sure that the folder is writable \
                          and has room, or name another one in TMPDIR); answering {status}{more}",
@@ -43,6 +51,33 @@ impl Complaints {
                     );
                 }
             }
+        }
+    }
+
+    /// So many bytes are missing from the end of a file that is sent in response to the request with this line.
+    #[cold]
+    pub fn file(&mut self, request: &[u8], missing: u64, now: Instant) {
+        if let Some(more) = self.file.take(now) {
+            log::warn!(
+                "could not send a file whole in response to \"{}\": it has become shorter meanwhile, and {missing} bytes are missing \
+                 (replace files by renaming new ones); closing the connection{more}",
+                shown(request, LINE)
+            );
+        }
+    }
+
+    /// The body of a response to the request with this line has not the length that its head declares.
+    #[cold]
+    pub fn length(&mut self, request: &[u8], declared: u64, given: u64, now: Instant) {
+        let consequence = match given < declared {
+            true => "closing the connection",
+            false => "sending no more than that",
+        };
+        if let Some(more) = self.length.take(now) {
+            log::warn!(
+                "the body of the response to \"{}\" has {given} bytes, and its Content-Length is {declared}: {consequence}{more}",
+                shown(request, LINE)
+            );
         }
     }
 }

@@ -72,6 +72,8 @@ pub(crate) struct Core<O> {
     pub(super) waiting: VecDeque<u64>,
     /// The clock, read once a turn.
     pub(super) now: Instant,
+    /// When the kernel told of the events that are being dealt with.
+    pub(super) woken: Instant,
     pub(super) buffer: Vec<u8>,
     /// An empty output buffer to use again.
     pub(super) spare: Vec<u8>,
@@ -88,6 +90,8 @@ pub(crate) struct Core<O> {
     /// It was asked for the end, and the drain has to begin when the thread is free.
     pub(super) stopping: bool,
     pub(super) draining: bool,
+    /// When responses that have not ended are broken off.
+    pub(super) breaks_off: Instant,
     pub(super) cork: Cork,
     pub(super) complaints: Complaints,
     pub(super) room: Room,
@@ -112,6 +116,7 @@ impl<O: Observer> Core<O> {
             .into_iter()
             .map(Listener::new)
             .collect::<io::Result<_>>()?;
+        let refusals = Refusals::new(config.proxy_protocol.is_some());
         Ok(Self {
             epoll: epoll.into(),
             observer,
@@ -134,6 +139,7 @@ impl<O: Observer> Core<O> {
             running: VecDeque::new(),
             waiting: VecDeque::new(),
             now: now(),
+            woken: 0,
             buffer: vec![0; READ_BUFFER],
             spare: Vec::new(),
             kept: None,
@@ -143,11 +149,12 @@ impl<O: Observer> Core<O> {
             next_look: 0,
             stopping: false,
             draining: false,
+            breaks_off: NEVER,
             cork: Cork::default(),
             complaints: Complaints::default(),
             room: Room::default(),
             lingering: Lingering::default(),
-            refusals: Refusals::default(),
+            refusals,
             found: Vec::new(),
         })
     }
@@ -196,12 +203,12 @@ impl<O: Observer> Core<O> {
 
     /// Notes what the kernel says about a connection; whether there is such a connection here.
     pub(super) fn note_event(&mut self, key: u64, flags: EventFlags) -> bool {
-        let now = self.now;
+        let (woken, now) = (self.woken, self.now);
         let Some(client) = self.clients.get_mut(key) else {
             return false;
         };
         let link = &mut client.link;
-        link.note_event(flags, now);
+        link.note_event(flags, woken, now);
         // A thread of the pool makes something that nobody can get any more.
         link.broken |= matches!(link.task, Task::Running)
             && flags.intersects(EventFlags::HUP | EventFlags::ERR);
@@ -259,7 +266,7 @@ impl<O: Observer> Core<O> {
             }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {
-                    client.connection.receive(&self.buffer[..n]);
+                    client.receive(&self.buffer[..n], NEVER, self.now);
                     return Some(client);
                 }
             }

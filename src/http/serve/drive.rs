@@ -64,7 +64,7 @@ impl<O: Observer> Core<O> {
             self.lingering.end();
         }
         if let Task::File { response, .. } | Task::Ended(response) = &task
-            && client.link.logged < client.link.arrived
+            && client.link.unlogged
         {
             self.note_end(&mut client, response);
         }
@@ -145,6 +145,8 @@ impl<O: Observer> Core<O> {
                         Ok(0) => {
                             // A file that became shorter meanwhile is a response that breaks off.
                             if part.length > 0 {
+                                let line = client.connection.line();
+                                self.complaints.file(line, part.length, self.now);
                                 response.cut();
                             } else {
                                 response.end();
@@ -152,7 +154,9 @@ impl<O: Observer> Core<O> {
                             link.task = Task::Ended(response);
                         }
                         other => {
-                            part.length -= other.unwrap_or(0) as u64;
+                            let sent = other.unwrap_or(0) as u64;
+                            part.length -= sent;
+                            response.sent(sent);
                             link.task = Task::File { part, response };
                             match other {
                                 Ok(n) => {
@@ -199,15 +203,26 @@ impl<O: Observer> Core<O> {
             return self.read_preamble(key, client);
         }
         let Client { connection, link } = client;
-        match connection.advance() {
+        let event = connection.advance();
+        // Before the body, so that what layers say of the request is known whatever becomes of it.
+        if let Some(reject) = self.layers.request(connection, &link.origin) {
+            let reject = connection.refused(reject);
+            self.reject(client, reject);
+            return None;
+        }
+        match event {
             Event::Wait if link.readable => {
+                let since = mem::replace(&mut link.readable_since, NEVER);
                 let Ok(n) = link.read(&mut self.buffer) else {
                     return Some(Turn::Close);
                 };
-                connection.receive(&self.buffer[..n]);
-                if n > 0 && link.waiting == Phase::Body {
-                    link.waiting = Phase::Done;
-                    link.body_bytes += n as u64;
+                if n > 0 {
+                    client.receive(&self.buffer[..n], since, self.now);
+                    let link = &mut client.link;
+                    if link.waiting == Phase::Body {
+                        link.waiting = Phase::Done;
+                        link.body_bytes += n as u64;
+                    }
                 }
                 None
             }
@@ -245,29 +260,26 @@ impl<O: Observer> Core<O> {
                 self.reject(client, reject);
                 None
             }
-            Event::Request => {
-                if let Some(reject) = self.layers.request(connection, &link.origin) {
-                    let reject = connection.refused(reject);
-                    self.reject(client, reject);
-                    return None;
-                }
-                match self.answer_file(client) {
-                    true => None,
-                    false => Some(Turn::Ready),
-                }
-            }
+            Event::Request => match self.answer_file(client) {
+                true => None,
+                false => Some(Turn::Ready),
+            },
         }
     }
 
     /// Answers a request that is not served.
     pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
-        client.link.transport.stands(Standing::Served);
-        reject.answer(&mut client.link.out);
-        client.link.task = Task::Rejected;
-        client.link.transport.stands(Standing::Served);
-        self.note_refusal(client, reject.status);
-        client.connection.abandon();
+        let Client { connection, link } = client;
+        link.transport.stands(Standing::Served);
+        let mut response = reject.response();
+        self.layers.show(&mut response, connection);
+        response.give_out(mem::take(&mut link.out));
+        reject.write(&mut response);
+        link.out = response.take_out();
+        link.task = Task::Rejected;
+        self.note_refusal(client, &response);
+        client.connection.abandon(reject);
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
@@ -275,6 +287,10 @@ impl<O: Observer> Core<O> {
         let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
+        if let Some((declared, given)) = response.mismatch() {
+            let line = client.connection.line();
+            self.complaints.length(line, declared, given, self.now);
+        }
         client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
@@ -285,6 +301,10 @@ impl<O: Observer> Core<O> {
             return Some(Turn::Close);
         }
         client.connection.next();
+        // What has come before counts from now on.
+        let link = &mut client.link;
+        (link.first, link.received) = (self.now, self.now);
+        link.readable_since = link.readable_since.max(self.now);
         match client.connection.has_input() {
             true => {
                 client.link.transport.stands(Standing::Waiting);
@@ -303,7 +323,7 @@ impl<O: Observer> Core<O> {
             return;
         }
         let link = &mut client.link;
-        link.logged = link.arrived;
+        link.unlogged = false;
         self.layers.ended(&Ended {
             origin: &link.origin,
             request: Some(client.connection.request()),
@@ -316,7 +336,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Tells layers of a request that was refused.
-    fn note_refusal(&mut self, client: &Client, status: u16) {
+    fn note_refusal(&mut self, client: &Client, response: &Response) {
         let request = client.connection.understood();
         self.layers.ended(&Ended {
             origin: &client.link.origin,
@@ -325,9 +345,9 @@ impl<O: Observer> Core<O> {
                 Some(_) => None,
                 None => Some(client.connection.line()),
             },
-            status,
-            bytes: 0,
-            microseconds: 0,
+            status: response.status(),
+            bytes: response.body_bytes(),
+            microseconds: now().saturating_sub(client.link.first) / 1000,
             waited: 0,
         });
     }

@@ -19,19 +19,20 @@ pub(super) struct Refusals {
     keys: Rate,
     /// For other reasons.
     others: Rate,
+    /// Connections begin with a PROXY header.
+    proxy_protocol: bool,
 }
 
-impl Default for Refusals {
-    fn default() -> Self {
+impl Refusals {
+    pub fn new(proxy_protocol: bool) -> Self {
         let rate = || Rate::new(BURST, SECOND);
         Self {
             keys: rate(),
             others: rate(),
+            proxy_protocol,
         }
     }
-}
 
-impl Refusals {
     /// Says why the request that is there or arriving is refused.
     pub fn tell(&mut self, now: Instant, client: &Client, reject: Reject) {
         // Other failures of the server are told where they happen.
@@ -45,7 +46,7 @@ impl Refusals {
         let Some(left_out) = rate.take(now) else {
             return;
         };
-        let line = line(client, reject, left_out);
+        let line = line(client, reject, self.proxy_protocol, left_out);
         match reject.raise {
             Some(_) => log::warn!("{line}"),
             // Nothing on this side can be changed about it.
@@ -73,7 +74,7 @@ impl Refusals {
     }
 }
 
-fn line(client: &Client, reject: Reject, left_out: LeftOut) -> String {
+fn line(client: &Client, reject: Reject, proxy_protocol: bool, left_out: LeftOut) -> String {
     let connection = &client.connection;
     let facts = connection.understood().as_ref().and_then(Request::facts);
     let peer = client.link.origin.peer.map(|peer| peer.ip());
@@ -89,6 +90,9 @@ fn line(client: &Client, reject: Reject, left_out: LeftOut) -> String {
         (Some(key), _) => format!(" (raise `{key}` if such requests are to be served)"),
         // A TLS record with a handshake: RFC 8446 section 5.1.
         (None, [0x16, 3, ..]) => " (the client speaks TLS, and plain HTTP is spoken here)".into(),
+        (None, line) if line.starts_with(b"PROXY ") && proxy_protocol => {
+            " (a PROXY header was there before, and only one is read)".into()
+        }
         (None, line) if line.starts_with(b"PROXY ") => {
             " (a proxy sends the PROXY protocol: set `proxy_protocol` to true)".into()
         }
@@ -158,10 +162,15 @@ mod tests {
             ),
         ] {
             let (client, reject) = refused(input, peer);
-            assert_eq!(line(&client, reject, LeftOut(0)), expected);
+            assert_eq!(line(&client, reject, false, LeftOut(0)), expected);
+            let with_headers = expected.replace(
+                "(a proxy sends the PROXY protocol: set `proxy_protocol` to true)",
+                "(a PROXY header was there before, and only one is read)",
+            );
+            assert_eq!(line(&client, reject, true, LeftOut(0)), with_headers);
         }
         let (client, reject) = refused(format!("GET /{}", "a".repeat(300)).as_bytes(), None);
-        let line = line(&client, reject, LeftOut(3));
+        let line = line(&client, reject, false, LeftOut(3));
         assert!(
             line.contains("414") && line.contains("`max_head`"),
             "{line}"
@@ -175,7 +184,7 @@ mod tests {
     #[test]
     fn a_few_lines_come_at_once_and_then_one_a_second_which_counts_the_others() {
         let (client, reject) = refused(b"\0", None);
-        let mut refusals = Refusals::default();
+        let mut refusals = Refusals::new(false);
         for _ in 0..BURST {
             refusals.tell(SECOND, &client, reject);
             assert_eq!(refusals.others.left_out(), 0);

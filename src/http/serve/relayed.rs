@@ -12,6 +12,7 @@ use crate::net::proxy_protocol::{Header, Parsed, parse};
 use crate::rate::{Rate, SECOND};
 use crate::serve::client::Client;
 use crate::serve::handler::Observer;
+use crate::serve::timers::NEVER;
 
 /// How often the log says that connections were closed for want of a header.
 pub(super) const TURNED_AWAY: Rate = Rate::new(1, 10 * SECOND);
@@ -41,7 +42,7 @@ impl<O: Observer> Core<O> {
     /// Reads until the header is there.
     #[cold]
     pub(super) fn read_preamble(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
-        let Client { connection, link } = client;
+        let link = &mut client.link;
         let mut bytes = match &mut link.preamble {
             Some(Preamble::Header(bytes)) => mem::take(bytes),
             Some(Preamble::Untrusted) => {
@@ -63,7 +64,7 @@ impl<O: Observer> Core<O> {
             Parsed::Header(header, length) => {
                 link.origin = relayed(link.origin, header);
                 link.preamble = None;
-                connection.receive(&bytes[length..]);
+                client.receive(&bytes[length..], NEVER, self.now);
                 None
             }
             // Some load balancers only connect, to see whether that works.

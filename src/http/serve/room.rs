@@ -79,7 +79,7 @@ impl<O: Observer> Core<O> {
         }
         // A request may have come in since the last look, and a connection must not be closed under it.
         if let Ok(n @ 1..) = client.link.read(&mut self.buffer) {
-            client.connection.receive(&self.buffer[..n]);
+            client.receive(&self.buffer[..n], NEVER, self.now);
             client.link.queued = true;
             self.queue.push_back(key);
             self.clients.give_back(key, client);

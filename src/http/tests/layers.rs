@@ -27,9 +27,6 @@ impl Layer for Names {
     }
 
     fn request(&self, arrived: &mut Arrived<'_>) -> Option<Reject> {
-        if arrived.request().path() == b"/closed" {
-            return Some(Reject::with(403, "closed today"));
-        }
         arrived.remove_fields(|name| name.eq_ignore_ascii_case(b"x-secret"));
         let id = arrived.request().field(b"x-id").map_or_else(
             || "none".to_owned(),
@@ -39,7 +36,8 @@ impl Layer for Names {
         let facts = arrived.facts();
         facts.request_id = Some(id.into());
         facts.client = peer;
-        None
+        let is_closed = arrived.request().path() == b"/closed";
+        is_closed.then(|| Reject::with(403, "closed today"))
     }
 
     fn response(&self, facts: &Facts, head: &mut Head) {
@@ -120,6 +118,8 @@ fn a_layer_sees_requests_heads_and_ends() {
         let (head, body) = ask(&running, "/closed");
         assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
         assert!(body.contains("closed today"), "{body}");
+        assert!(head.contains("\r\nX-Id: 77\r\n"), "{head}");
+        let refusal = body.len() as u64;
 
         let next = || {
             told.recv_timeout(Duration::from_secs(20))
@@ -127,8 +127,59 @@ fn a_layer_sees_requests_heads_and_ends() {
         };
         let length = format!("Host,X-Id,Connection {client:?}").len() as u64;
         assert_eq!(next(), (200, length, "/a".to_owned()));
-        assert_eq!(next(), (403, 0, "/closed".to_owned()));
+        assert_eq!(next(), (403, refusal, "/closed".to_owned()));
         running.stop();
+    }
+}
+
+/// Refuses what another layer has refused before, which counts.
+struct Later(Mutex<Sender<String>>);
+
+impl Layer for Later {
+    fn stages(&self) -> Stages {
+        Stages {
+            request: true,
+            ..Stages::default()
+        }
+    }
+
+    fn request(&self, arrived: &mut Arrived<'_>) -> Option<Reject> {
+        let path = String::from_utf8_lossy(arrived.request().path()).into_owned();
+        self.0.lock().unwrap().send(path).unwrap();
+        Some(Reject::with(404, "too late")).filter(|_| arrived.request().path() == b"/closed")
+    }
+}
+
+#[test]
+fn layers_see_each_request_once_and_before_its_body() {
+    for threads in [0, 2] {
+        let ((ended, _ends), (seen, paths)) = (channel(), channel());
+        let names = Arc::new(Names {
+            ended: Mutex::new(ended),
+        });
+        let layers: Vec<Arc<dyn Layer>> = vec![names, Arc::new(Later(Mutex::new(seen)))];
+        let running = start_with(threads, Limits::default(), Fields, layers);
+        let fields = "Host: a\r\nX-Id: 7\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
+
+        // The body is never sent.
+        let mut stream = running.connect();
+        write!(stream, "POST /closed HTTP/1.1\r\n{fields}").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        assert!(answer.contains("\r\nX-Id: 7\r\n"), "{answer}");
+
+        let mut stream = running.connect();
+        write!(stream, "POST /a HTTP/1.1\r\n{fields}").unwrap();
+        let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        stream.read_exact(&mut interim).unwrap();
+        assert!(interim.starts_with(b"HTTP/1.1 100 "));
+        stream.write_all(b"bo").unwrap();
+        let rest = "dyGET /b HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        stream.write_all(rest.as_bytes()).unwrap();
+        stream.read_to_string(&mut answer).unwrap();
+        running.stop();
+        assert_eq!(Vec::from_iter(paths), ["/closed", "/a", "/b"]);
     }
 }
 

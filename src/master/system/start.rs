@@ -15,12 +15,13 @@ use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::Launching;
 use crate::master::world::{Private, Role, Source, Start};
-use crate::plan::{self, LogFile};
+use crate::plan::LogFile;
 
 impl System {
     /// Starts a process, and polls its progress and its output.
     pub(super) fn start_process(&mut self, start: &Start) -> io::Result<Pid> {
         let private = self.private(start);
+        self.open_output(start);
         let (tail, theirs) = start.captured.then(|| Self::tail(start)).flatten().unzip();
         let is_ours = matches!(start.role, Role::Worker(..)) && start.plan.output.taken_over;
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
@@ -89,10 +90,21 @@ impl System {
         Some(theirs)
     }
 
+    /// Starts the log writers of the slot, if its lines have a prefix.
+    fn open_output(&mut self, start: &Start) {
+        let output = &start.plan.output;
+        for file in [&output.stdout, &output.stderr].into_iter().flatten() {
+            let file = file.of_slot(start.role.slot());
+            if let Err(error) = self.log_files.open_for_slot(&file) {
+                warn!("{start}: {error}; its output goes to that of preforkd, without a prefix");
+            }
+        }
+    }
+
     /// The output of a process. One whose output is read while it starts switches to that of the others when it is ready.
-    fn output<'a>(&'a self, plan: &plan::App, theirs: Option<&'a OwnedFd>) -> Output<'a> {
-        let file =
-            |file: &Option<LogFile>| file.as_ref().and_then(|file| self.log_files.input(file));
+    fn output<'a>(&'a self, start: &Start, theirs: Option<&'a OwnedFd>) -> Output<'a> {
+        let (plan, slot) = (start.plan, start.role.slot());
+        let file = |file: &Option<LogFile>| self.log_files.input(&file.as_ref()?.of_slot(slot));
         let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
         let theirs = theirs.map(AsFd::as_fd);
         Output {
@@ -137,7 +149,7 @@ impl System {
             template: None,
             check: None,
             stop,
-            output: self.output(start.plan, theirs),
+            output: self.output(start, theirs),
         };
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
@@ -147,7 +159,8 @@ impl System {
 
     /// A pipe for the standard error of a process that is about to start; `None` if it cannot be created.
     fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
-        let tail = Tail::new(start.plan.output.stderr.clone());
+        let stderr = start.plan.output.stderr.as_ref();
+        let tail = Tail::new(stderr.map(|file| file.of_slot(start.role.slot())));
         tail.inspect_err(|error| {
             warn!("{start}: cannot read its output while it starts: {error}");
         })

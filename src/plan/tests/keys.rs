@@ -5,7 +5,8 @@ use crate::config::{DefaultValue, KEYS, Key};
 use crate::plan::log_target::LogTarget;
 
 /// Keys whose value must exist on this host, or fit another key.
-const VALUES: [(&str, &str); 32] = [
+const VALUES: &[(&str, &str)] = &[
+    (".include", "'conf.d/*.toml'"),
     ("app.NAME.wsgi", "'other:app'"),
     ("app.NAME.command", "['celery', 'worker']"),
     ("app.NAME.listen", "['127.0.0.1:7']"),
@@ -17,6 +18,8 @@ const VALUES: [(&str, &str); 32] = [
     ("app.NAME.access_log", "'access.log'"),
     ("app.NAME.access_format", "'json'"),
     ("app.NAME.env", "{ A = 'b' }"),
+    ("app.NAME.env_file", "'.env'"),
+    ("app.NAME.secrets", "{ A = 'file:key' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
@@ -44,9 +47,18 @@ const VALUES: [(&str, &str); 32] = [
 fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
     match table {
         "app.NAME" if kind == Apps::Command => {
-            vec![("command", "['celery']"), ("listen", "['127.0.0.1:1']")]
+            vec![
+                ("command", "['celery']"),
+                ("listen", "['127.0.0.1:1']"),
+                ("stdout", "'x.log'"),
+            ]
         }
-        "app.NAME" => vec![("wsgi", "'a:b'"), ("listen", "['127.0.0.1:1']")],
+        "app.NAME" => vec![
+            ("wsgi", "'a:b'"),
+            ("listen", "['127.0.0.1:1']"),
+            ("stdout", "'x.log'"),
+        ],
+        "app.NAME.log_rotate" => vec![("size", "'1MiB'")],
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
         "app.NAME.reload.check" => vec![("path", "'/'")],
@@ -92,6 +104,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
+        "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
     })

@@ -1,5 +1,7 @@
 //! `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix`. No standard describes them.
 
+use std::net::IpAddr;
+
 use super::claims::{Claims, host, node, number, scheme, walk};
 use crate::message::request::Request;
 use crate::net::trusted::TrustedProxies;
@@ -11,8 +13,7 @@ use crate::proto::h1::target::percent_decode;
 /// # Errors
 /// One that counts is not what it should be.
 pub(super) fn read(request: Request<'_>, trusted: &TrustedProxies) -> Result<Claims, &'static str> {
-    let chain = entries(request, b"x-forwarded-for").map(node);
-    let (client, number_) = walk(chain, trusted);
+    let (client, number_) = chain(request, trusted);
     // The proxy that has added the client to the one list has added what it saw of it to the others.
     let entry = |name| {
         let beside = entries(request, name).take(number_ + 1);
@@ -37,6 +38,19 @@ pub(super) fn read(request: Request<'_>, trusted: &TrustedProxies) -> Result<Cla
             None => None,
         },
     })
+}
+
+/// The client, whatever the other fields say.
+pub(super) fn client(
+    request: Request<'_>,
+    trusted: &TrustedProxies,
+) -> Option<(IpAddr, Option<u16>)> {
+    chain(request, trusted).0
+}
+
+/// The client, and its number in the chain.
+fn chain(request: Request<'_>, trusted: &TrustedProxies) -> (Option<(IpAddr, Option<u16>)>, usize) {
+    walk(entries(request, b"x-forwarded-for").map(node), trusted)
 }
 
 /// The entries of all fields of that name, the last first (RFC 9110 section 5.3: they are one list).

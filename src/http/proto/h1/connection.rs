@@ -190,9 +190,15 @@ impl Connection {
         self.head.fields.retain(|(name, _)| !is(name.get(bytes)));
     }
 
-    /// Whether this was asked before for the request that is there.
-    pub(crate) fn has_passed(&mut self) -> bool {
-        std::mem::replace(&mut self.passed, true)
+    /// Whether the layers are to see the request that is there or arriving now: once, as soon as its head is valid.
+    #[inline(always)]
+    pub(crate) fn passes(&mut self) -> bool {
+        self.understood && !std::mem::replace(&mut self.passed, true)
+    }
+
+    /// Whether the layers have seen the request that is there or arriving.
+    pub(crate) fn has_passed(&self) -> bool {
+        self.passed
     }
 
     /// The request's body, once.
@@ -218,7 +224,8 @@ impl Connection {
     }
 
     /// Lets go of what was received: the request is refused, and everybody who wants to know of it does.
-    pub(crate) fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self, reject: Reject) {
+        self.state = State::Rejected(reject);
         self.understood = false;
         self.arriving = Arriving::default();
         self.input = Vec::new();

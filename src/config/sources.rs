@@ -1,0 +1,93 @@
+//! The files of a configuration. Positions count through all of them, so that each value says which file it stands in.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::{Diagnostic, Place};
+
+/// A file.
+#[derive(Debug)]
+struct Source {
+    /// Its name in messages.
+    name: String,
+    /// Its folder, where relative paths in it start.
+    folder: PathBuf,
+    text: String,
+    /// The position of its first byte.
+    start: usize,
+}
+
+/// The files of a configuration; the first one is that which was given with `-c`.
+#[derive(Debug)]
+pub struct Sources(Vec<Source>);
+
+impl Sources {
+    /// A first file, with its name in messages, its folder and its text.
+    pub fn new(name: String, folder: PathBuf, text: String) -> Self {
+        Self(vec![Source {
+            name,
+            folder,
+            text,
+            start: 0,
+        }])
+    }
+
+    /// Adds a file.
+    pub fn add(&mut self, name: String, folder: PathBuf, text: String) {
+        let last = &self.0[self.0.len() - 1];
+        // One more, so that the end of a file is not the start of the next one.
+        let start = last.start + last.text.len() + 1;
+        self.0.push(Source {
+            name,
+            folder,
+            text,
+            start,
+        });
+    }
+
+    /// The number of files.
+    pub fn number(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The name of a file by its number.
+    pub fn name(&self, number: usize) -> &str {
+        &self.0[number].name
+    }
+
+    /// A position as `file:line:column`.
+    pub(super) fn position(&self, at: usize) -> String {
+        self.diagnostic(Place::at(at..at, "")).position()
+    }
+
+    /// The text of a file by its number, and the position of its first byte.
+    pub(super) fn file(&self, number: usize) -> (&str, usize) {
+        let source = &self.0[number];
+        (&source.text, source.start)
+    }
+
+    /// The folder of the file that this position is in.
+    pub fn folder(&self, at: usize) -> &Path {
+        &self.source(at).folder
+    }
+
+    /// The text of the file that a position is in, and the position relative to it.
+    pub(super) fn local(&self, span: &Range<usize>) -> (&str, Range<usize>) {
+        let source = self.source(span.start);
+        let local = span.start - source.start..span.end.saturating_sub(source.start);
+        (&source.text, local)
+    }
+
+    /// An error, formatted.
+    pub fn diagnostic(&self, place: Place) -> Diagnostic {
+        let Place { span, message } = place;
+        let source = self.source(span.as_ref().map_or(0, |span| span.start));
+        let span = span.map(|span| self.local(&span).1);
+        Diagnostic::new(&source.name, &source.text, Place { span, message })
+    }
+
+    fn source(&self, at: usize) -> &Source {
+        let after = self.0.partition_point(|source| source.start <= at);
+        &self.0[after.saturating_sub(1)]
+    }
+}

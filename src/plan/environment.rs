@@ -1,0 +1,123 @@
+//! `env`, `env_file` and `secrets`: the variables that workers get in addition to those of the master.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use toml::Spanned;
+
+use super::{Credentials, Draft, normal};
+use crate::config::{Place, env_file};
+
+/// The largest file of variables, in bytes. A program cannot be started with much more: execve(2).
+const MAX_FILE: u64 = 1 << 20;
+
+/// The largest secret, in bytes. A variable has at most twice as many: execve(2).
+const MAX_SECRET: u64 = 64 << 10;
+
+/// The folder with the credentials of the service: systemd.exec(5).
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+impl Draft<'_> {
+    /// The variables, and the user of the workers. `env` overrides the files, and a later file an earlier one.
+    pub(super) fn environment(
+        &self,
+    ) -> Result<(BTreeMap<String, String>, Option<Credentials>), Place> {
+        let (user, login) = self.user()?;
+        let mut env = BTreeMap::new();
+        for file in &*self.written.env_file {
+            env.extend(self.env_file(file, user.as_ref())?);
+        }
+        env.extend(self.env()?);
+        for (name, source) in &*self.written.secrets {
+            check_name("secrets", name)?;
+            if self.written.env.contains_key(name.get_ref().as_str()) {
+                let message = format!(
+                    "secrets: {} stands in `env` too (remove one of them)",
+                    name.get_ref()
+                );
+                return Err(Place::at(name.span(), message));
+            }
+            let secret = self.secret(source.get_ref(), user.as_ref());
+            let secret = secret.map_err(|why| {
+                Place::at(source.span(), format!("secrets.{}: {why}", name.get_ref()))
+            })?;
+            env.insert(name.get_ref().clone(), secret);
+        }
+        for (name, value) in login {
+            env.entry(name.into()).or_insert(value);
+        }
+        Ok((env, user))
+    }
+
+    /// The variables in a file. It is data, which the user of the workers may own.
+    fn env_file(
+        &self,
+        file: &Spanned<PathBuf>,
+        user: Option<&Credentials>,
+    ) -> Result<Vec<(String, String)>, Place> {
+        let path = normal(&self.folder.join(file.get_ref()));
+        let wrong = |message: String| Place::at(file.span(), format!("env_file: {message}"));
+        let text = self.host.data(&path, user, MAX_FILE).map_err(wrong)?;
+        env_file::variables(&text).map_err(|error| {
+            let (line, message) = (error.line, error.message);
+            wrong(format!("{}:{line}: {message}", path.display()))
+        })
+    }
+
+    /// The content of a file that `source` names. No message quotes it, nor `source`, which may be the secret by mistake.
+    fn secret(&self, source: &str, user: Option<&Credentials>) -> Result<String, String> {
+        let text = if let Some(path) = source.strip_prefix("file:") {
+            let path = normal(&self.folder.join(path));
+            self.host.data(&path, user, MAX_SECRET)?
+        } else if let Some(name) = source.strip_prefix("credential:") {
+            if name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
+                return Err("must be the name of a credential (write for example \"credential:django\", or \"file:PATH\" for a path)".into());
+            }
+            let folder = self.host.variable(CREDENTIALS).ok_or_else(|| {
+                format!(
+                    "the init system has passed no credentials, as {CREDENTIALS} is not set (for systemd, add LoadCredential={name}:PATH to the unit)"
+                )
+            })?;
+            // The init system has prepared it for the master.
+            let path = PathBuf::from(folder).join(name);
+            self.host.data(&path, None, MAX_SECRET)?
+        } else {
+            return Err(
+                "must be \"credential:NAME\" or \"file:PATH\", not the secret itself".into(),
+            );
+        };
+        let secret = text.strip_suffix('\n').unwrap_or(&text);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        match secret.contains('\0') {
+            true => Err("the file has a NUL character, which a variable cannot have".into()),
+            false => Ok(secret.to_owned()),
+        }
+    }
+
+    fn env(&self) -> Result<BTreeMap<String, String>, Place> {
+        let mut env = BTreeMap::new();
+        for (name, value) in &*self.written.env {
+            check_name("env", name)?;
+            let (place, name) = (name.span(), name.get_ref());
+            if value.contains('\0') {
+                let message = format!("env: the value of {name} must not contain a NUL character");
+                return Err(Place::at(place, message));
+            }
+            env.insert(name.clone(), value.clone());
+        }
+        Ok(env)
+    }
+}
+
+fn check_name(key: &str, name: &Spanned<String>) -> Result<(), Place> {
+    let (place, name) = (name.span(), name.get_ref());
+    match name.is_empty() || name.contains(['=', '\0']) {
+        true => Err(Place::at(
+            place,
+            format!(
+                "{key}: {name:?} is not a valid name for a variable (it must not be empty, nor contain \"=\" or a NUL character)"
+            ),
+        )),
+        false => Ok(()),
+    }
+}

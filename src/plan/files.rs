@@ -1,0 +1,131 @@
+//! The files of a configuration: the one given with `-c`, and those that `include` names.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+
+use super::{Host, normal, variables};
+use crate::config::{Config, Diagnostic, Document, Place, Sources};
+
+/// How deep an included file may include others.
+const MAX_DEPTH: usize = 5;
+
+/// The most files of a configuration.
+const MAX_FILES: usize = 1000;
+
+/// The largest included file, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Reads the included files, and gives all values their types.
+///
+/// # Errors
+/// The first error, formatted.
+pub(super) fn load(
+    text: &str,
+    file: &Path,
+    host: &dyn Host,
+) -> Result<(Sources, Config), Diagnostic> {
+    let absolute = normal(&host.absolute(file));
+    let sources = Sources::new(
+        file.display().to_string(),
+        folder_of(&absolute),
+        text.to_owned(),
+    );
+    let mut files = Files {
+        sources,
+        paths: vec![(file.to_owned(), 0)],
+        seen: BTreeSet::from([absolute]),
+        host,
+    };
+    let typed = files.find().and_then(|()| files.typed());
+    match typed {
+        Ok(config) => Ok((files.sources, config)),
+        Err(place) => Err(files.sources.diagnostic(place)),
+    }
+}
+
+struct Files<'a> {
+    sources: Sources,
+    /// The paths of the sources, and how deep each is included.
+    paths: Vec<(PathBuf, usize)>,
+    /// Their absolute paths.
+    seen: BTreeSet<PathBuf>,
+    host: &'a dyn Host,
+}
+
+impl Files<'_> {
+    /// Adds the files that are included, and those that they include.
+    fn find(&mut self) -> Result<(), Place> {
+        let mut number = 0;
+        while number < self.sources.number() {
+            let patterns = self.parse(number)?.include(&self.sources)?;
+            for pattern in patterns {
+                let wrong = |message| Place::at(pattern.span(), format!("include: {message}"));
+                self.include(number, &pattern).map_err(wrong)?;
+            }
+            number += 1;
+        }
+        Ok(())
+    }
+
+    fn include(&mut self, by: usize, pattern: &Spanned<String>) -> Result<(), String> {
+        let (file, depth) = &self.paths[by];
+        let (depth, pattern) = (depth + 1, pattern.get_ref());
+        let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+        if pattern.is_empty() {
+            return Err(
+                "must be the path of a file, not \"\" (write for example \"conf.d/*.toml\")".into(),
+            );
+        }
+        if depth > MAX_DEPTH {
+            return Err(format!(
+                "files are included more than {MAX_DEPTH} deep (include them from {})",
+                self.sources.name(0)
+            ));
+        }
+        let has_wildcards = pattern.contains(['*', '?', '[']);
+        let found = match has_wildcards {
+            true => self.host.matching(&folder, pattern)?,
+            false => vec![folder.join(pattern)],
+        };
+        for path in found {
+            let absolute = normal(&self.host.absolute(&path));
+            if !self.seen.insert(absolute.clone()) {
+                match has_wildcards {
+                    true => continue,
+                    false => {
+                        return Err(format!("{} is there already (remove it)", path.display()));
+                    }
+                }
+            }
+            if self.paths.len() == MAX_FILES {
+                return Err(format!(
+                    "there are more than {MAX_FILES} files (include fewer)"
+                ));
+            }
+            let text = self.host.included(&absolute, &self.paths[0].0, MAX_SIZE)?;
+            let name = path.display().to_string();
+            self.sources.add(name, folder_of(&absolute), text);
+            self.paths.push((path, depth));
+        }
+        Ok(())
+    }
+
+    fn parse(&self, number: usize) -> Result<Document<'_>, Place> {
+        let variable = |name: &str| variables::look_up(self.host, name);
+        Document::parse(&self.sources, number, &variable)
+    }
+
+    fn typed(&self) -> Result<Config, Place> {
+        let mut all = self.parse(0)?;
+        for number in 1..self.sources.number() {
+            all.add(self.parse(number)?, &self.sources)?;
+        }
+        all.typed(&self.sources)
+    }
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("/")).to_owned()
+}
