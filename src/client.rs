@@ -110,6 +110,9 @@ pub fn table(status: &Value) -> String {
             {
                 let _ = write!(state, ", {busy:.1}s in {request}");
             }
+            if let Some(address) = worker["address"].as_str() {
+                let _ = write!(state, ", at {address}");
+            }
             if let Some(status) = worker["said"].as_str() {
                 let _ = write!(state, ", status: {status}");
             }

@@ -40,6 +40,10 @@ pub struct Process<'a> {
     pub user: Option<(u32, u32, &'a [u32])>,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
+    /// The signal that it gets when its parent dies.
+    pub on_parent_death: Signal,
+    /// Standard input; /dev/null if `None`.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Standard output; the master's if `None`.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Standard error; the master's if `None`.
@@ -90,18 +94,14 @@ pub const REPORT_SIZE: usize = 5;
 /// Forks and executes. Read the returned pipe with [`crate::launcher::progress::Launching`].
 ///
 /// The child leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets SIGKILL when the calling thread ends.
+/// dispositions and standard input from /dev/null, and gets a signal when the calling thread ends.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
 pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let child = Child::new(
-        process,
-        report_to_master.as_raw_fd(),
-        (getpid(), Signal::SIGKILL),
-    );
+    let child = Child::new(process, report_to_master.as_raw_fd(), getpid());
 
     // A signal that arrives between fork and exec must not run the master's handlers in the child, where exec would
     // lose it. It stays pending and meets the default disposition.
@@ -127,7 +127,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
 
 /// Executes the program of a process that the master has started. Reports a failure to the master through `report`.
 pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
-    Child::new(process, report.as_raw_fd(), (master, Signal::SIGTERM)).run()
+    Child::new(process, report.as_raw_fd(), master).run()
 }
 
 /// Reports a failure before [`become_process`] to the master, and ends this process.
@@ -176,18 +176,13 @@ struct Child<'a> {
     /// Space for the temporary numbers of the descriptors.
     moved: Vec<RawFd>,
     report: RawFd,
-    /// The process that must be its parent, and the signal it gets when that ends.
+    /// The process that must be its parent.
     master: Pid,
-    on_parent_death: Signal,
 }
 
 impl<'a> Child<'a> {
     /// Allocates all memory that the process needs.
-    fn new(
-        process: &'a Process<'a>,
-        report: RawFd,
-        (master, on_parent_death): (Pid, Signal),
-    ) -> Self {
+    fn new(process: &'a Process<'a>, report: RawFd, master: Pid) -> Self {
         let pointers = |strings: &[CString], more: usize| {
             let own = strings.iter().map(|string| string.as_ptr());
             own.chain(std::iter::repeat_n(ptr::null(), more)).collect()
@@ -200,7 +195,6 @@ impl<'a> Child<'a> {
             moved: vec![-1; process.fds.len()],
             report,
             master,
-            on_parent_death,
         }
     }
 
@@ -248,7 +242,7 @@ impl<'a> Child<'a> {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
         // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
-        nix::sys::prctl::set_pdeathsig(self.on_parent_death).map_err(|_| Stage::Session)?;
+        nix::sys::prctl::set_pdeathsig(self.process.on_parent_death).map_err(|_| Stage::Session)?;
         if nix::unistd::getppid() != self.master {
             // SAFETY: plain number. No exit handler of the master runs.
             unsafe { libc::_exit(127) };
@@ -302,11 +296,12 @@ impl<'a> Child<'a> {
                 libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, free)
             })?;
         }
-        let output = [
+        let streams = [
+            (self.process.stdin, libc::STDIN_FILENO),
             (self.process.stdout, libc::STDOUT_FILENO),
             (self.process.stderr, libc::STDERR_FILENO),
         ];
-        for (fd, goal) in output {
+        for (fd, goal) in streams {
             if let Some(fd) = fd {
                 // SAFETY: plain numbers.
                 check(at, unsafe { libc::dup2(fd.as_raw_fd(), goal) })?;

@@ -321,6 +321,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "generation": child.generation,
         "pid": pid.as_raw(),
         "state": state,
+        "address": turn.world.own_address(pid).map(|address| address.to_string()),
         "said": child.status_text,
         "age": age.as_secs_f64(),
         "memory": memory,

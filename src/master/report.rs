@@ -69,12 +69,24 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
         _ => "",
     };
     let why = reason(why);
-    match (signal, exit) {
-        (Signal::SIGTERM, Exit::Status(0) | Exit::Signal(Signal::SIGTERM, _)) => {
-            format!("ended ({why})")
-        }
-        _ => format!("{ended} after our {signal} ({why}){hint}"),
+    if signal != Signal::SIGTERM {
+        return format!("{ended} after our {signal} ({why}){hint}");
     }
+    let end = Signal::from(child.plan.stop.signal);
+    match exit {
+        Exit::Status(0) => format!("ended ({why})"),
+        Exit::Signal(by, _) if by == end => format!("ended ({why})"),
+        _ => format!("{ended} after our {end} ({why})"),
+    }
+}
+
+/// What a worker's end means when this number of its processes go on.
+pub fn background(number: usize) -> String {
+    let verb = if number == 1 { "goes" } else { "go" };
+    let rest = processes(number);
+    format!(
+        ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
+    )
 }
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.

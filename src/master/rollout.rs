@@ -88,6 +88,7 @@ impl<W: World> Master<W> {
         self.workers.candidate = None;
         self.workers.serving = true;
         self.loads.stop(turn);
+        self.ignored.stop(turn);
         let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
         for failure in failures {
             warn!("the change of a listener does not take effect: {failure}");
@@ -98,6 +99,7 @@ impl<W: World> Master<W> {
         turn.world.keep_log_files(&plan.log_files());
         self.refused = None;
         self.loads.follow(turn, &plan);
+        self.ignored.follow(turn, &plan);
         self.current = Some(plan);
     }
 

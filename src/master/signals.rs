@@ -165,6 +165,7 @@ impl<W: World> Master<W> {
             self.perform_release(action);
         }
         self.loads.stop(&mut self.turn);
+        self.ignored.stop(&mut self.turn);
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.control.stop_begins(&mut self.turn);

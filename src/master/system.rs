@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, Stderr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Source, Start, Target, World};
+use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
+use crate::effects::addresses::Addresses;
 use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -40,6 +42,7 @@ use crate::sys;
 
 mod children;
 mod files;
+mod sessions;
 mod start;
 mod watches;
 
@@ -66,6 +69,7 @@ pub(super) struct System {
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
+    addresses: Addresses,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -117,6 +121,7 @@ impl System {
             privates: BTreeMap::new(),
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
+            addresses: Addresses::default(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -257,8 +262,12 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
-    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize {
-        children::signal_rest(leader, signal)
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+    }
+
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) {
+        sessions::signal(pid, signal, spared);
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -291,10 +300,15 @@ impl World for System {
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
         self.stop_orders.remove(pid);
+        self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());
         }
         exit
+    }
+
+    fn own_address(&self, pid: Pid) -> Option<SocketAddr> {
+        self.addresses.of(pid)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
@@ -302,7 +316,9 @@ impl World for System {
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
-        memory::share(pid)
+        let own = memory::share(pid)?;
+        let others = sessions::below(pid).into_iter().filter_map(memory::share);
+        Some(others.fold(own, u64::saturating_add))
     }
 
     fn out_of_memory(&mut self) -> bool {

@@ -572,6 +572,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "2:11: command: \"{fd\" has",
         ),
         (
+            app("command = ['celery']\nstdin = 'listener'"),
+            "3:9: stdin: there is no listener that could be the standard input (add `listen`)",
+        ),
+        (
+            app("command = ['celery']\nstop_signal = 'KILL'"),
+            "3:15: stop_signal: \"KILL\" is no signal that can tell a worker to end (write one of TERM, QUIT, INT, HUP, USR1, USR2, WINCH)",
+        ),
+        (
+            app("command = ['celery', '{port}']\naddresses = 'localhost:9000'"),
+            "3:13: addresses: \"localhost:9000\" is no range of addresses (write \"127.0.0.1\" for any free port",
+        ),
+        (
             app("command = ['celery']\nthreads = 4"),
             "3:11: `threads` is for apps with `wsgi`, not for apps with `command` (remove it)",
         ),
@@ -640,6 +652,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
                 "wsgi = 'a:b'\n{listen}\nstatic = {{ '//s/' = 'static' }}"
             )),
             "4:21: static: no request has the prefix \"//s/\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/%2E./' = 'static' }}"
+            )),
+            "4:25: static: no request has the prefix \"/s/%2E./\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'static', '/%73/' = 'static', '/%zz/' = 'static' }}"
+            )),
+            "4:20: static: the prefixes \"/%73/\" and \"/s/\" are the same, as they are percent-decoded (remove one of them)",
         ),
         (
             app(&format!(

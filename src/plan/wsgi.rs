@@ -37,6 +37,7 @@ impl Draft<'_> {
             request_id: *app.request_id,
             access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
+            forwarded_fields: self.forwarded_fields()?,
             proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,

@@ -55,6 +55,7 @@ pub(crate) fn layers(
     });
     Ok(layer::Options {
         trusted_proxies: trusted_proxies(settings),
+        forwarded_fields: settings.forwarded_fields.clone(),
         request_id: settings.request_id,
         access_log: access_log.transpose()?,
     })

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::sys::socket::{self, SockaddrStorage, sockopt};
 use preforkd_worker::env::{self, FIRST_LISTENER};
 
+use super::bind::no_delay;
 use crate::config::Address;
 use crate::sys;
 
@@ -69,6 +70,8 @@ impl Passed {
         if socket::getsockopt(&self.socket, sockopt::AcceptConn) != Ok(true) {
             return Err("the inherited descriptor is not a listening socket".into());
         }
+        // Not for a unix socket.
+        let _ = no_delay(&self.socket);
         self.socket.try_clone().map_err(|error| error.to_string())
     }
 }

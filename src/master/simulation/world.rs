@@ -1,7 +1,8 @@
 //! The simulated world as the master sees it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -14,7 +15,8 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Sender, Source, Start, Target, World,
+    Arrived, ClientId, Exit, Notice, Private, ReadState, Rest, Role, Sender, Source, Start, Target,
+    World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -168,8 +170,13 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    fn signal_rest(&mut self, _leader: Pid, _signal: Option<Signal>) -> usize {
-        0
+    // Its processes start no others.
+    fn rest_of(&mut self, _wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        BTreeMap::new()
+    }
+
+    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
+        unreachable!("pid={pid} is no rest of anything");
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -207,6 +214,10 @@ impl World for Kernel {
             (false, true) => Exit::Signal(Signal::SIGKILL, false),
             (false, false) => Exit::Status(1),
         })
+    }
+
+    fn own_address(&self, _pid: Pid) -> Option<SocketAddr> {
+        None
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

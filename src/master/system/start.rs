@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
 use super::{System, stop_order};
+use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
@@ -27,13 +28,21 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let contract = self.contract(start, private.as_ref(), theirs.as_ref(), their_stop);
+        let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
                 let (template, launching) = Template::start(start.launch, contract)?;
                 (template.pid, launching, Some(template))
             }
             Role::Worker(..) | Role::Job => {
-                let (pid, launching) = launch(start.launch, &contract)?;
+                let reserved = own_address.filter(|_| start.role != Role::Job);
+                let reserved = reserved.map(|wanted| self.addresses.reserve(wanted));
+                let reserved = reserved.transpose()?;
+                let filled = reserved.as_ref().map(|own| start.launch.at(own.address));
+                let (pid, launching) = launch(filled.as_ref().unwrap_or(start.launch), &contract)?;
+                if let Some(reserved) = reserved {
+                    self.addresses.hold(pid, reserved);
+                }
                 (pid, launching, None)
             }
         };
@@ -149,8 +158,12 @@ impl System {
             template: None,
             check: None,
             stop,
+            stdin: None,
+            on_master_death: start.plan.stop.signal.into(),
             output: self.output(start, theirs),
         };
+        let first = contract.sockets.first().map(|(_, socket)| *socket);
+        contract.stdin = first.filter(|_| start.plan.stdin == Stdin::Listener);
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
         contract.sockets.extend(further);
