@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use log::{error, info, warn};
+use nix::errno::Errno;
 
 use crate::config_check;
 use crate::effects::host::ThisHost;
@@ -169,10 +170,10 @@ pub fn run() -> ExitCode {
     };
     let plan = match read(&config) {
         Ok(plan) => plan,
-        Err(message) => {
-            logging::print_error(&message);
+        Err(failure) => {
+            logging::print_error(&failure.message);
             if !arguments.test {
-                set_init_status(message.lines().next().unwrap_or_default());
+                failure.report();
             }
             return USAGE.into();
         }
@@ -191,9 +192,9 @@ pub fn run() -> ExitCode {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
-        Err(message) => {
-            error!("{message}");
-            set_init_status(&message);
+        Err(failure) => {
+            error!("{}", failure.message);
+            failure.report();
             FAILED.into()
         }
     }
@@ -228,10 +229,18 @@ fn plain(text: &str) -> String {
     text.chars().filter(is_plain).collect()
 }
 
-/// Tells the init system, which keeps the last status of a service, why the service is not running.
-fn set_init_status(status: &str) {
-    if let Ok(mut init) = Init::find() {
-        init.status(status);
+/// Why the master cannot start: for people, and the number of the system's error if it was one.
+struct Failure {
+    message: String,
+    errno: Option<i32>,
+}
+
+impl Failure {
+    /// Tells the init system, which keeps the last status of a service.
+    fn report(&self) {
+        if let Ok(init) = Init::find() {
+            init.failed(self.message.lines().next().unwrap_or_default(), self.errno);
+        }
     }
 }
 
@@ -252,7 +261,7 @@ fn print(text: &str, status: u8) -> ExitCode {
 ///
 /// # Errors
 /// The first error, with its position in the file.
-fn read(file: &Path) -> Result<Plan, String> {
+fn read(file: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => " (check the path given with -c)",
@@ -261,12 +270,18 @@ fn read(file: &Path) -> Result<Plan, String> {
             std::io::ErrorKind::InvalidData => " (save it as UTF-8)",
             _ => "",
         };
-        format!("cannot read {}: {error}{hint}", file.display())
+        Failure {
+            message: format!("cannot read {}: {error}{hint}", file.display()),
+            errno: error.raw_os_error(),
+        }
     })?;
-    Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| diagnostic.to_string())
+    Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| Failure {
+        message: diagnostic.to_string(),
+        errno: Some(Errno::EINVAL as i32),
+    })
 }
 
-fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String> {
+fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, Failure> {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -287,10 +302,19 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
         std::process::id(),
         file.display()
     );
-    let mut listeners = Listeners::inherit()
-        .map_err(|error| format!("cannot adopt the sockets of the init system: {error}"))?;
+    let because = |what: &'static str| {
+        move |error: std::io::Error| Failure {
+            message: format!("{what}: {error}"),
+            errno: error.raw_os_error(),
+        }
+    };
+    let mut listeners = Listeners::inherit(&plan.listeners)
+        .map_err(because("cannot adopt the sockets of the init system"))?;
     listeners
         .open(&plan.listeners, 0)
-        .map_err(|error| error.to_string())?;
-    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot continue: {error}"))
+        .map_err(|error| Failure {
+            message: error.to_string(),
+            errno: error.errno(),
+        })?;
+    master::run(file, plan, listeners, signals).map_err(because("cannot continue"))
 }

@@ -5,30 +5,10 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use common::{Run, app, ask, worker};
+use common::{Run, app, ask, through_shell, worker};
 use nix::sys::signal::Signal;
-
-/// Starts a command through a shell script, which has its arguments in `$0` and `$@`.
-fn through_shell(command: &mut Command, script: &str) {
-    let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", script])
-        .arg(command.get_program())
-        .args(command.get_args());
-    for (variable, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(variable, value),
-            None => shell.env_remove(variable),
-        };
-    }
-    shell
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    *command = shell;
-}
 
 #[test]
 fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
@@ -75,6 +55,10 @@ fn a_port_in_use_is_an_error_with_its_address_and_who_holds_it() {
     for part in [said, holder, place] {
         assert!(log.contains(&part), "{part}: {log}");
     }
+    let message = run.status("the address is in use");
+    let errno = format!("ERRNO={}", nix::libc::EADDRINUSE);
+    assert!(message.lines().any(|line| line == errno), "{message}");
+    run.message("BARRIER=1");
 }
 
 #[test]
@@ -115,6 +99,7 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
     );
     first.signal(Signal::SIGKILL);
     first.all_ended();
+    first.close_stored();
     assert!(path.exists(), "nobody was left to remove it");
     Run::start(&config).stop();
 }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use log::{info, warn};
+use nix::errno::Errno;
 use nix::sys::socket;
 
 use super::socket_file::{Rights, SocketFile, stream};
@@ -18,6 +19,9 @@ use crate::plan::Listener;
 mod bind;
 mod holder;
 mod passed;
+mod store;
+
+pub use store::Order;
 
 use bind::{backlog, rights};
 use passed::Passed;
@@ -26,7 +30,33 @@ use passed::Passed;
 #[derive(Debug)]
 pub struct Error {
     address: Address,
-    reason: String,
+    reason: Reason,
+}
+
+/// For people, and the error of the system if it was one.
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    errno: Option<Errno>,
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, errno: None }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error {
+    /// The number of the system's error, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.reason.errno.map(|errno| errno as i32)
+    }
 }
 
 impl fmt::Display for Error {
@@ -105,19 +135,35 @@ pub struct Listeners {
     passed: Vec<Passed>,
     /// Listeners of a candidate that were closed again, by their generation.
     discarded: BTreeSet<(Address, u64)>,
+    /// The names of the sockets that the init system keeps for the next master.
+    kept: BTreeSet<String>,
+    /// Whether the init system may keep sockets.
+    can_be_kept: bool,
+    /// Whether it is known to do so, so that the files of unix sockets are left for the next master.
+    files_stay: bool,
 }
 
 impl Listeners {
-    /// The sockets that the init system has passed, and no listeners yet: sd_listen_fds(3).
+    /// The sockets that the init system has passed: sd_listen_fds(3). Those that it has kept since the last master are listeners
+    /// at once if they are wanted, and are closed if not.
     ///
     /// # Errors
     /// A socket that the environment names was not passed.
-    pub fn inherit() -> io::Result<Self> {
-        Ok(Self {
+    pub fn inherit(wanted: &[Listener]) -> io::Result<Self> {
+        let (kept, passed): (Vec<_>, Vec<_>) = Passed::all()?
+            .into_iter()
+            .partition(|passed| store::is_ours(passed.name()));
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut listeners = Self {
             open: BTreeMap::new(),
-            passed: Passed::all()?,
+            passed,
             discarded: BTreeSet::new(),
-        })
+            kept: BTreeSet::new(),
+            can_be_kept: !store::is_missing(variable),
+            files_stay: !kept.is_empty() || store::is_announced(variable),
+        };
+        listeners.take_back(kept, wanted);
+        Ok(listeners)
     }
 
     /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses.
@@ -161,7 +207,7 @@ impl Listeners {
         Ok(opened)
     }
 
-    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, String> {
+    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
         let passed = self.passed.iter();
         let passed = passed.filter(|passed| passed.serves(&listener.address));
         let sockets = passed
@@ -180,8 +226,9 @@ impl Listeners {
             Address::Tcp(address) => bind::tcp(*address, listener)
                 .map(|socket| Open::bound(listener, since, socket, None)),
             Address::Unix(path) => bind::unix(path, listener)
-                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file))),
-            Address::Inherited(_) => Err(self.not_passed()),
+                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file)))
+                .map_err(Reason::from),
+            Address::Inherited(_) => Err(self.not_passed().into()),
         }
     }
 
@@ -278,5 +325,11 @@ impl Listeners {
                 names.join(", ")
             )
         }
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.leave_files();
     }
 }

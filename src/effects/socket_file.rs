@@ -18,6 +18,8 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
 use super::paths::{Folder, Trust};
 use crate::sys;
 
+mod kept;
+
 /// The name of a new socket in its private folder.
 const DRAFT: &str = "socket";
 
@@ -43,6 +45,8 @@ pub struct SocketFile {
     default: Whose,
     /// A second name in the same folder, by which the file survives the loss of the first one.
     spare: Option<OsString>,
+    /// Whether the file stays.
+    is_left: bool,
 }
 
 /// Owner, group and permission bits of a file.
@@ -110,6 +114,7 @@ impl SocketFile {
             file,
             default,
             spare: None,
+            is_left: false,
         })
     }
 
@@ -130,6 +135,7 @@ impl SocketFile {
             file,
             default: Whose::of_new(&stat),
             spare: None,
+            is_left: false,
         })
     }
 
@@ -157,6 +163,11 @@ impl SocketFile {
         let mut spare = OsString::from(".");
         spare.push(&self.name);
         spare.push(".preforkd");
+        if self.has(&spare) {
+            // The previous master has left it.
+            self.spare = Some(spare);
+            return Ok(());
+        }
         remove_stale(&self.folder, &spare, rights.owner)?;
         self.link(&spare).map_err(explain("link"))?;
         self.spare = Some(spare);
@@ -218,6 +229,9 @@ impl Whose {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         let names = [Some(&self.name), self.spare.as_ref()];
         for name in names.into_iter().flatten().filter(|name| self.has(name)) {
             // If this fails, the next start removes the stale file.

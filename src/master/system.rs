@@ -22,7 +22,7 @@ use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
-use crate::effects::listen::Listeners;
+use crate::effects::listen::{Listeners, Order};
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
@@ -133,10 +133,22 @@ impl System {
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
+        // Before anything that may fail or take time, so that a killed master leaves its sockets.
+        system.store_listeners();
         system.keep_control(plan);
         let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
         system.pid_file = pid_file.transpose()?;
         Ok(system)
+    }
+
+    /// Has the init system keep the listeners for the next master.
+    fn store_listeners(&mut self) {
+        for order in self.listeners.orders() {
+            match order {
+                Order::Keep(name, socket) => self.init.keep(&name, socket),
+                Order::Drop(name) => self.init.forget(&name),
+            }
+        }
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
@@ -421,7 +433,9 @@ impl World for System {
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
         let failures = self.listeners.adapt(wanted);
-        (self.listeners.keep(wanted), failures)
+        let closed = self.listeners.keep(wanted);
+        self.store_listeners();
+        (closed, failures)
     }
 
     fn keep_master_files(&mut self, plan: &Plan) {

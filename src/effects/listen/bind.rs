@@ -10,14 +10,14 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use super::{Rights, SocketFile, holder, stream};
+use super::{Reason, Rights, SocketFile, holder, stream};
 use crate::plan::Listener;
 
 /// Binds a TCP socket.
 ///
 /// # Errors
 /// The system's reason, and what to do.
-pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, String> {
+pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, Reason> {
     let bound = || -> nix::Result<OwnedFd> {
         let family = if address.is_ipv4() {
             AddressFamily::Inet
@@ -50,7 +50,10 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, S
         ),
         other => other.desc().to_owned(),
     };
-    bound().map_err(explain)
+    bound().map_err(|errno| Reason {
+        text: explain(errno),
+        errno: Some(errno),
+    })
 }
 
 /// Accepted sockets inherit this option: tcp(7). Many programs set it where they bind a socket, and not on one that they are given. Without

@@ -41,6 +41,11 @@ impl Passed {
         &self.name
     }
 
+    /// Its address, if it has one of a kind that an app can listen on.
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
     /// Its name and address, for messages.
     pub(super) fn shown(&self) -> String {
         match &self.address {
