@@ -1,13 +1,14 @@
 //! The command line: preforkd(8).
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use log::{error, info, warn};
+use nix::errno::Errno;
 
-use crate::client;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
@@ -18,15 +19,21 @@ use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Host, Plan};
 use crate::probe;
 use crate::sys;
 use preforkd_worker::title::{self, Room};
 
+mod commands;
+
+/// All is well.
+const OK: u8 = 0;
 /// Could not start.
 const FAILED: u8 = 1;
 /// An app was given up, as configured.
 const GAVE_UP: u8 = 3;
+/// The status was printed, and not everything is ready.
+const NOT_READY: u8 = 4;
 /// Invalid usage or configuration.
 const USAGE: u8 = 2;
 
@@ -40,6 +47,9 @@ struct Arguments {
     /// The configuration file.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
+    /// Send the command to the master at this control socket.
+    #[arg(long, value_name = "PATH", global = true)]
+    socket: Option<PathBuf>,
     /// Check the configuration, report the first error, and exit.
     #[arg(short = 't', long)]
     test: bool,
@@ -108,7 +118,7 @@ pub fn run() -> ExitCode {
         .first()
         .is_some_and(|name| name == launcher::COMMAND)
     {
-        eprintln!("{}", launcher::run(&arguments[1..]));
+        logging::print_line(&launcher::run(&arguments[1..]).to_string());
         return FAILED.into();
     }
     let arguments = Arguments::parse();
@@ -130,25 +140,26 @@ pub fn run() -> ExitCode {
         None => {}
         Some(Ok(())) => return ExitCode::SUCCESS,
         Some(Err(message)) => {
-            eprintln!("{message}");
+            logging::print_line(&message);
             return FAILED.into();
         }
     }
-    let Some(config) = arguments.config else {
-        eprintln!("preforkd: no configuration file given (use -c FILE)");
-        return USAGE.into();
-    };
-    if let Some(command) = arguments.command {
-        return match control(&command, &config) {
-            Ok(answer) => {
-                println!("{}", plain(answer.trim_end()));
-                ExitCode::SUCCESS
-            }
-            Err(message) => {
+    if let Some(command) = &arguments.command {
+        return match commands::perform(command, arguments.config, arguments.socket) {
+            Ok((answer, status)) => print(&plain(answer.trim_end()), status),
+            Err((message, status)) => {
                 logging::print_error(&plain(&message));
-                FAILED.into()
+                status.into()
             }
         };
+    }
+    let Some(config) = arguments.config else {
+        logging::print_error("no configuration file given (use -c FILE)");
+        return USAGE.into();
+    };
+    if arguments.socket.is_some() {
+        logging::print_error("--socket is for commands such as `preforkd status` (remove it)");
+        return USAGE.into();
     }
     let signals = match master::catch_signals() {
         Ok(signals) => signals,
@@ -159,32 +170,31 @@ pub fn run() -> ExitCode {
     };
     let plan = match read(&config) {
         Ok(plan) => plan,
-        Err(message) => {
-            logging::print_error(&message);
+        Err(failure) => {
+            logging::print_error(&failure.message);
             if !arguments.test {
-                set_init_status(message.lines().next().unwrap_or_default());
+                failure.report();
             }
             return USAGE.into();
         }
     };
     if arguments.test {
         for warning in doubts(&plan) {
-            eprintln!("preforkd: warning: {warning}");
+            logging::print_error(&format!("warning: {warning}"));
         }
-        for (app, notice) in plan.notices() {
-            println!("app={app} {notice}");
-        }
-        println!("configuration OK");
-        return ExitCode::SUCCESS;
+        let notices = plan.notices();
+        let lines = notices.map(|(app, notice)| format!("app={app} {notice}"));
+        let lines: Vec<String> = lines.chain(["configuration OK".to_owned()]).collect();
+        return print(&lines.join("\n"), OK);
     }
     logging::begin(arguments.verbose);
     match serve(config, plan, signals) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
-        Err(message) => {
-            error!("{message}");
-            set_init_status(&message);
+        Err(failure) => {
+            error!("{}", failure.message);
+            failure.report();
             FAILED.into()
         }
     }
@@ -219,39 +229,31 @@ fn plain(text: &str) -> String {
     text.chars().filter(is_plain).collect()
 }
 
-/// Tells the init system, which keeps the last status of a service, why the service is not running.
-fn set_init_status(status: &str) {
-    if let Ok(mut init) = Init::find() {
-        init.status(status);
+/// Why the master cannot start: for people, and the number of the system's error if it was one.
+struct Failure {
+    message: String,
+    errno: Option<i32>,
+}
+
+impl Failure {
+    /// Tells the init system, which keeps the last status of a service.
+    fn report(&self) {
+        if let Ok(init) = Init::find() {
+            init.failed(self.message.lines().next().unwrap_or_default(), self.errno);
+        }
     }
 }
 
-/// Sends a request to the master that runs with this configuration. The file may have become invalid since it started.
-fn control(command: &Command, file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    let socket = plan::control::find(&text, file, &ThisHost);
-    let socket = socket.as_deref().ok_or(
-        "no control socket is configured (set `control` or `pid_file` in [master], and restart preforkd)",
-    )?;
-    match command {
-        Command::Status { json } => {
-            let answer = client::ask(socket, "status")?;
-            if *json {
-                return Ok(answer);
-            }
-            let status = serde_json::from_str(&answer).map_err(|error| {
-                format!("the master's status is not valid JSON: {error} (is it another version of preforkd?)")
-            })?;
-            Ok(client::table(&status))
+/// Prints a result, and returns the exit status. A reader that wants no more of it, such as head(1), is no failure.
+fn print(text: &str, status: u8) -> ExitCode {
+    let mut output = std::io::stdout().lock();
+    let printed = writeln!(output, "{text}").and_then(|()| output.flush());
+    match printed {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            logging::print_error(&format!("cannot write to standard output: {error}"));
+            FAILED.into()
         }
-        Command::Reload => client::ask(socket, "reload"),
-        Command::Scale { what } => client::ask(socket, &format!("scale {what}")),
-        Command::Stop => client::ask(socket, "stop").map(|_| "stopped".into()),
-        Command::Reopen => client::ask(socket, "reopen").map(|_| "reopened".into()),
-        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
-            unreachable!("helper processes send no requests to a master")
-        }
+        _ => status.into(),
     }
 }
 
@@ -259,7 +261,7 @@ fn control(command: &Command, file: &Path) -> Result<String, String> {
 ///
 /// # Errors
 /// The first error, with its position in the file.
-fn read(file: &Path) -> Result<Plan, String> {
+fn read(file: &Path) -> Result<Plan, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => " (check the path given with -c)",
@@ -268,12 +270,18 @@ fn read(file: &Path) -> Result<Plan, String> {
             std::io::ErrorKind::InvalidData => " (save it as UTF-8)",
             _ => "",
         };
-        format!("cannot read {}: {error}{hint}", file.display())
+        Failure {
+            message: format!("cannot read {}: {error}{hint}", file.display()),
+            errno: error.raw_os_error(),
+        }
     })?;
-    Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| diagnostic.to_string())
+    Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| Failure {
+        message: diagnostic.to_string(),
+        errno: Some(Errno::EINVAL as i32),
+    })
 }
 
-fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String> {
+fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, Failure> {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -286,18 +294,27 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, String>
     if let Err(error) = title::set(&format!("preforkd: master {name}"), room) {
         warn!("cannot set the process title: {error}");
     }
-    // Reloads read the file by its absolute path, whatever the working directory is.
-    let file = std::path::absolute(&file).unwrap_or(file);
+    // Reloads read the file by this path, whatever the working directory is then.
+    let file = ThisHost.absolute(&file);
     info!(
         "preforkd {} starts, pid {}, configuration {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
         file.display()
     );
-    let mut listeners = Listeners::inherit()
-        .map_err(|error| format!("cannot adopt the sockets of the init system: {error}"))?;
+    let because = |what: &'static str| {
+        move |error: std::io::Error| Failure {
+            message: format!("{what}: {error}"),
+            errno: error.raw_os_error(),
+        }
+    };
+    let mut listeners = Listeners::inherit(&plan.listeners)
+        .map_err(because("cannot adopt the sockets of the init system"))?;
     listeners
-        .open(&plan.listeners)
-        .map_err(|error| error.to_string())?;
-    master::run(file, plan, listeners, signals).map_err(|error| format!("cannot continue: {error}"))
+        .open(&plan.listeners, 0)
+        .map_err(|error| Failure {
+            message: error.to_string(),
+            errno: error.errno(),
+        })?;
+    master::run(file, plan, listeners, signals).map_err(because("cannot continue"))
 }

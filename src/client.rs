@@ -3,25 +3,20 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
+pub mod find;
+
 /// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends a request to the master at `socket` and waits for its answer.
+/// Sends a request over a connection to a master and waits for the answer.
 ///
 /// # Errors
-/// No master listens there, or it refuses the request. The message is for people.
-pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
-    let mut stream = UnixStream::connect(socket).map_err(|error| {
-        format!(
-            "cannot reach a master at {}: {error} (does preforkd run with this configuration?)",
-            socket.display()
-        )
-    })?;
+/// The master refuses the request. The message is for people.
+pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
     // Reload, scale and stop have no time limit.
     let takes_time = matches!(request, "reload" | "stop") || request.starts_with("scale ");
     let timeout = (!takes_time).then_some(TIMEOUT);
@@ -42,6 +37,18 @@ pub fn ask(socket: &Path, request: &str) -> Result<String, String> {
             answer.trim_end()
         )),
     }
+}
+
+/// Whether everything is as wanted, by the answer to `status`.
+pub fn is_ready(status: &Value) -> bool {
+    let is_well = |app: &Value| {
+        app["ready"].as_u64() >= app["wanted"].as_u64()
+            && app["given_up"] != true
+            && app["paused"] != true
+    };
+    let phase = status["phase"].as_str();
+    let mut apps = status["apps"].as_array().into_iter().flatten();
+    matches!(phase, Some("ready" | "reloading")) && apps.all(is_well)
 }
 
 /// The answer to `status` as a table.
@@ -103,6 +110,9 @@ pub fn table(status: &Value) -> String {
             {
                 let _ = write!(state, ", {busy:.1}s in {request}");
             }
+            if let Some(address) = worker["address"].as_str() {
+                let _ = write!(state, ", at {address}");
+            }
             if let Some(status) = worker["said"].as_str() {
                 let _ = write!(state, ", status: {status}");
             }
@@ -119,4 +129,33 @@ pub fn table(status: &Value) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ready_means_that_all_apps_are_as_wanted() {
+        let status = |phase, ready, given_up, paused| {
+            let app = json!({"ready": ready, "wanted": 2, "given_up": given_up, "paused": paused});
+            let good = json!({"ready": 0, "wanted": 0, "given_up": false, "paused": false});
+            json!({"phase": phase, "apps": [good, app]})
+        };
+        for (phase, ready, given_up, paused, expected) in [
+            ("ready", 2, false, false, true),
+            ("reloading", 3, false, false, true),
+            ("ready", 1, false, false, false),
+            ("ready", 2, true, false, false),
+            ("ready", 2, false, true, false),
+            ("starting", 2, false, false, false),
+            ("stopping", 2, false, false, false),
+        ] {
+            let status = status(phase, ready, given_up, paused);
+            assert_eq!(is_ready(&status), expected, "{status}");
+        }
+        assert!(!is_ready(&json!({})));
+    }
 }

@@ -1,6 +1,8 @@
 //! System calls of the master, one topic per file. They know neither the supervisor nor the master. They do not know each
 //! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
+pub mod addresses;
+pub mod beacon;
 pub mod config_check;
 pub mod control;
 pub mod data_file;
@@ -24,3 +26,4 @@ pub mod stop_orders;
 pub mod tail;
 pub mod template;
 pub mod temporary;
+pub mod terminal;

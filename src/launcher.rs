@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::sys::{self, Process, Stage};
@@ -25,12 +26,14 @@ pub const COMMAND: &str = "launch";
 pub struct Orders {
     /// The process id of the master. Without this parent the process ends.
     pub master: i32,
+    /// The signal that it gets when the master dies.
+    pub on_master_death: i32,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
-    /// Whether the first descriptors are one for standard output and one for standard error.
-    pub output: (bool, bool),
+    /// Whether the first descriptors are one for standard input, one for standard output and one for standard error.
+    pub streams: [bool; 3],
     /// The file to execute.
     pub program: CString,
     /// Its working directory.
@@ -53,12 +56,14 @@ impl Orders {
         let groups: Vec<_> = groups.iter().map(u32::to_string).collect();
         let heads = [
             self.master.to_string(),
+            self.on_master_death.to_string(),
             number(uid),
             number(gid),
             groups.join(","),
             number(self.umask),
-            u8::from(self.output.0).to_string(),
-            u8::from(self.output.1).to_string(),
+            self.streams
+                .map(|given| if given { "1" } else { "0" })
+                .join(","),
             self.args.len().to_string(),
         ];
         let texts = [&self.program, &self.chdir]
@@ -87,13 +92,15 @@ impl Orders {
         let mut text = || CStr::from_bytes_with_nul(fields.next()?).ok();
         let mut word = || text()?.to_str().ok();
         let master = word()?.parse().ok()?;
+        let on_master_death = word()?.parse().ok()?;
         let (uid, gid) = (optional(word()?)?, optional(word()?)?);
         let groups = word()?.split(',').filter(|group| !group.is_empty());
         let groups = groups
             .map(|group| group.parse().ok())
             .collect::<Option<_>>()?;
         let umask = optional(word()?)?;
-        let output = (word()? == "1", word()? == "1");
+        let streams = word()?.split(',').map(|given| given == "1");
+        let streams = streams.collect::<Vec<_>>().try_into().ok()?;
         let number: usize = word()?.parse().ok()?;
         let (program, chdir) = (text()?.to_owned(), text()?.to_owned());
         let args = (0..number)
@@ -102,9 +109,10 @@ impl Orders {
         let env = fields.map(|field| Some(CStr::from_bytes_with_nul(field).ok()?.to_owned()));
         Some(Self {
             master,
+            on_master_death,
             user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
             umask,
-            output,
+            streams,
             program,
             chdir,
             args,
@@ -155,8 +163,8 @@ pub fn run(arguments: &[String]) -> io::Error {
         return wrong();
     };
     let mut fds = fds.iter().map(AsFd::as_fd);
-    let mut output = |wanted: bool| wanted.then(|| fds.next()).flatten();
-    let (stdout, stderr) = (output(orders.output.0), output(orders.output.1));
+    let streams = orders.streams;
+    let [stdin, stdout, stderr] = streams.map(|given| given.then(|| fds.next()).flatten());
     let process = Process {
         program: orders.program,
         args: orders.args,
@@ -167,6 +175,8 @@ pub fn run(arguments: &[String]) -> io::Error {
             .as_ref()
             .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
         umask: orders.umask,
+        on_parent_death: Signal::try_from(orders.on_master_death).unwrap_or(Signal::SIGTERM),
+        stdin,
         stdout,
         stderr,
         fds: fds.collect(),
@@ -201,9 +211,10 @@ mod tests {
     fn orders_survive_encoding_and_incomplete_ones_are_refused() {
         let all = Orders {
             master: 7,
+            on_master_death: 3,
             user: Some((33, 34, vec![1, 2])),
             umask: Some(0o27),
-            output: (false, true),
+            streams: [true, false, true],
             program: c"/bin/sh".into(),
             chdir: c"/srv/\xff".into(),
             args: texts(&["sh", "-c", "", "a\nb"]),

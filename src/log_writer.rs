@@ -37,8 +37,11 @@ const REPORT: i32 = 4;
 /// The report of success; any other report is the reason of a failure.
 pub const OPENED: &str = "opened";
 
-/// Signals that end a process by default and are meant for the master. A writer ends when its pipe does.
-const IGNORED: [Signal; 4] = [
+/// Signals that end or stop a process by default and are meant for the master. A writer ends when its pipe does.
+const IGNORED: [Signal; 7] = [
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
     Signal::SIGTERM,
     Signal::SIGINT,
     Signal::SIGQUIT,

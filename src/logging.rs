@@ -37,8 +37,13 @@ pub fn print_error(message: &str) {
         false => String::new(),
     };
     for line in format!("preforkd: {message}").lines() {
-        eprintln!("{start}{line}");
+        print_line(&format!("{start}{line}"));
     }
+}
+
+/// Prints a line to standard error. If nobody can read it, nobody can be told so.
+pub fn print_line(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Writes whole lines. Never blocks and never fails.

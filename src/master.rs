@@ -24,6 +24,7 @@ use crate::signals as vocabulary;
 mod actions;
 mod control;
 mod floods;
+mod ignored;
 mod init;
 mod jobs;
 mod leftovers;
@@ -47,6 +48,7 @@ mod world;
 
 use control::{Control, Whole};
 use floods::Floods;
+use ignored::Ignored;
 use init::Init;
 use jobs::Jobs;
 use leftovers::Leftovers;
@@ -89,6 +91,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     loads: Loads,
+    ignored: Ignored,
     floods: Floods,
     /// Apps with unread messages.
     unread: BTreeSet<Name>,
@@ -153,6 +156,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             loads: Loads::default(),
+            ignored: Ignored::default(),
             floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
@@ -202,11 +206,12 @@ impl<W: World> Master<W> {
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
-        self.leftovers.kill_overdue(turn);
+        self.leftovers.act(turn);
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
         self.loads.look(turn, &self.workers);
+        self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
         self.workers.queue_deadlines(turn);
     }
@@ -231,7 +236,9 @@ impl<W: World> Master<W> {
                 }
             }
             Source::Listener(address) => {
-                self.loads.connection_waits(turn, &self.workers, &address);
+                if !self.ignored.connection_waits(turn, &address) {
+                    self.loads.connection_waits(turn, &self.workers, &address);
+                }
             }
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
         }
@@ -311,12 +318,19 @@ impl<W: World> Master<W> {
     }
 
     fn has_ended(&mut self) -> bool {
-        self.is_stopping()
+        let has_ended = self.is_stopping()
             && self.workers.apps.values().all(|app| app.ended)
             && self.templates.is_empty()
-            && self.jobs.is_empty()
-            && self.leftovers.is_empty()
-            && self.logs.are_written(&mut self.turn)
+            && self.jobs.is_empty();
+        has_ended && self.leaves_nothing() && self.logs.are_written(&mut self.turn)
+    }
+
+    /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
+    fn leaves_nothing(&mut self) -> bool {
+        let apps = self.current.iter().flat_map(|plan| plan.apps.values());
+        let grace = apps.map(|app| app.policy.graceful_timeout).max();
+        self.leftovers
+            .are_gone(&mut self.turn, grace.unwrap_or_default())
     }
 
     /// Updates the status line of all apps. Returns whether it has changed.
@@ -361,6 +375,7 @@ impl<W: World> Master<W> {
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
             .chain(self.loads.deadline())
+            .chain(self.ignored.deadline())
             .chain(self.templates.deadline())
             .chain(self.leftovers.deadline())
             .chain(self.floods.deadline())

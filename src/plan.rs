@@ -7,10 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::config::{Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources};
+use crate::config::{
+    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
+};
 use crate::supervisor::{Policy, Readiness};
 
 mod access_format;
@@ -25,6 +28,7 @@ mod identity;
 pub mod log_target;
 mod lossless;
 mod output;
+mod own_address;
 mod platform;
 mod policy;
 mod proxies;
@@ -38,6 +42,7 @@ mod wsgi;
 pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
+pub use own_address::OwnAddress;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +54,10 @@ pub struct Plan {
     /// service.
     #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
+    /// The permission bits of the control socket.
+    pub control_mode: u32,
+    /// The group of the control socket; the master's if `None`.
+    pub control_group: Option<u32>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
     /// The apps, by name.
@@ -65,6 +74,8 @@ pub struct Listener {
     pub backlog: u32,
     /// For an IPv6 socket: another listener has the same port for IPv4.
     pub v6only: bool,
+    /// Whether a program that is not ours gets it, and might remove the file of a unix socket.
+    pub is_lent: bool,
     /// Permission bits of a unix socket; `None` leaves them to the umask.
     pub mode: Option<u32>,
     /// Owner of a unix socket.
@@ -87,6 +98,12 @@ pub struct App {
     pub policy: Policy,
     /// The number of requests a worker serves at a time, if its scoreboard record shows them.
     pub threads: Option<u32>,
+    /// The addresses of which each worker gets one, if its launch names one.
+    pub own_address: Option<OwnAddress>,
+    /// What its standard input is.
+    pub stdin: Stdin,
+    /// How a worker is told to end.
+    pub stop: Stop,
     /// How a hanging worker is detected.
     pub hang: Hang,
     /// When a worker is recycled.
@@ -154,6 +171,9 @@ impl App {
                 backoff: Default::default(),
             },
             threads: None,
+            own_address: None,
+            stdin: Stdin::Null,
+            stop: Stop::default(),
             hang: Hang::Unseen,
             recycle: Recycle {
                 max_age: None,
@@ -175,6 +195,38 @@ pub struct Recycle {
     pub max_age: Option<Duration>,
     /// When its share of memory exceeds this, in bytes.
     pub max_memory: Option<u64>,
+}
+
+/// How a worker is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// By this signal...
+    pub signal: StopSignal,
+    /// ...to its whole process group.
+    pub group: bool,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self {
+            signal: StopSignal::Term,
+            group: false,
+        }
+    }
+}
+
+impl From<StopSignal> for Signal {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Term => Self::SIGTERM,
+            StopSignal::Quit => Self::SIGQUIT,
+            StopSignal::Int => Self::SIGINT,
+            StopSignal::Hup => Self::SIGHUP,
+            StopSignal::Usr1 => Self::SIGUSR1,
+            StopSignal::Usr2 => Self::SIGUSR2,
+            StopSignal::Winch => Self::SIGWINCH,
+        }
+    }
 }
 
 /// How a hanging worker is detected.
@@ -263,7 +315,10 @@ impl Plan {
         }
         let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
         let control = config.master.control.as_ref().map(|path| path.as_path());
+        let (control_mode, control_group) = control::rights(&config.master, host)?;
         let mut plan = Self {
+            control_mode,
+            control_group,
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
@@ -366,6 +421,10 @@ impl Draft<'_> {
                 )));
             }
         };
+        let own_address = match self.written.command {
+            Some(_) => self.own_address(&launch)?,
+            None => None,
+        };
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
@@ -378,6 +437,12 @@ impl Draft<'_> {
             policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            own_address,
+            stdin: self.stdin(has_listener)?,
+            stop: Stop {
+                signal: *self.written.stop_signal,
+                group: *self.written.stop_group,
+            },
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),

@@ -1,5 +1,5 @@
 //! The only unsafe code of the manager: fork and exec, adopting inherited descriptors, moving the environment, the length
-//! of an accept queue, message credentials, process descriptors, and random numbers.
+//! of an accept queue, message credentials, process descriptors, locks, and random numbers.
 //!
 //! A process that executes a program is set up in two ways. The master starts launchers, which call [`become_process`]; it does
 //! not fork. The process that checks the configuration calls [`spawn`]: between its fork and exec it makes only async-signal-safe
@@ -9,11 +9,11 @@
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 use nix::unistd::{Pid, getpid, pipe2};
@@ -40,6 +40,10 @@ pub struct Process<'a> {
     pub user: Option<(u32, u32, &'a [u32])>,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
+    /// The signal that it gets when its parent dies.
+    pub on_parent_death: Signal,
+    /// Standard input; /dev/null if `None`.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Standard output; the master's if `None`.
     pub stdout: Option<BorrowedFd<'a>>,
     /// Standard error; the master's if `None`.
@@ -90,18 +94,14 @@ pub const REPORT_SIZE: usize = 5;
 /// Forks and executes. Read the returned pipe with [`crate::launcher::progress::Launching`].
 ///
 /// The child leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets SIGKILL when the calling thread ends.
+/// dispositions and standard input from /dev/null, and gets a signal when the calling thread ends.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
 pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     nix::fcntl::fcntl(&report, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let child = Child::new(
-        process,
-        report_to_master.as_raw_fd(),
-        (getpid(), Signal::SIGKILL),
-    );
+    let child = Child::new(process, report_to_master.as_raw_fd(), getpid());
 
     // A signal that arrives between fork and exec must not run the master's handlers in the child, where exec would
     // lose it. It stays pending and meets the default disposition.
@@ -127,7 +127,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
 
 /// Executes the program of a process that the master has started. Reports a failure to the master through `report`.
 pub fn become_process(process: &Process, report: &OwnedFd, master: Pid) -> ! {
-    Child::new(process, report.as_raw_fd(), (master, Signal::SIGTERM)).run()
+    Child::new(process, report.as_raw_fd(), master).run()
 }
 
 /// Reports a failure before [`become_process`] to the master, and ends this process.
@@ -176,18 +176,13 @@ struct Child<'a> {
     /// Space for the temporary numbers of the descriptors.
     moved: Vec<RawFd>,
     report: RawFd,
-    /// The process that must be its parent, and the signal it gets when that ends.
+    /// The process that must be its parent.
     master: Pid,
-    on_parent_death: Signal,
 }
 
 impl<'a> Child<'a> {
     /// Allocates all memory that the process needs.
-    fn new(
-        process: &'a Process<'a>,
-        report: RawFd,
-        (master, on_parent_death): (Pid, Signal),
-    ) -> Self {
+    fn new(process: &'a Process<'a>, report: RawFd, master: Pid) -> Self {
         let pointers = |strings: &[CString], more: usize| {
             let own = strings.iter().map(|string| string.as_ptr());
             own.chain(std::iter::repeat_n(ptr::null(), more)).collect()
@@ -200,7 +195,6 @@ impl<'a> Child<'a> {
             moved: vec![-1; process.fds.len()],
             report,
             master,
-            on_parent_death,
         }
     }
 
@@ -248,7 +242,7 @@ impl<'a> Child<'a> {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
         // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
-        nix::sys::prctl::set_pdeathsig(self.on_parent_death).map_err(|_| Stage::Session)?;
+        nix::sys::prctl::set_pdeathsig(self.process.on_parent_death).map_err(|_| Stage::Session)?;
         if nix::unistd::getppid() != self.master {
             // SAFETY: plain number. No exit handler of the master runs.
             unsafe { libc::_exit(127) };
@@ -302,11 +296,12 @@ impl<'a> Child<'a> {
                 libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, free)
             })?;
         }
-        let output = [
+        let streams = [
+            (self.process.stdin, libc::STDIN_FILENO),
             (self.process.stdout, libc::STDOUT_FILENO),
             (self.process.stderr, libc::STDERR_FILENO),
         ];
-        for (fd, goal) in output {
+        for (fd, goal) in streams {
             if let Some(fd) = fd {
                 // SAFETY: plain numbers.
                 check(at, unsafe { libc::dup2(fd.as_raw_fd(), goal) })?;
@@ -434,6 +429,37 @@ pub fn random() -> nix::Result<u64> {
     // A read of up to 256 bytes is never partial: random(4).
     nix::errno::Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// The range of a lock on a whole file: fcntl(2).
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// Locks a file for as long as its description is open: fcntl(2), "Open file description locks".
+///
+/// # Errors
+/// Another process has a lock, or the file is not open for writing.
+pub fn write_lock(file: &impl AsFd) -> nix::Result<()> {
+    let lock = whole_file(libc::F_WRLCK);
+    fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).map(drop)
+}
+
+/// Whether another process has locked a file with [`write_lock`].
+///
+/// # Errors
+/// The file system has no locks.
+pub fn is_write_locked(file: &impl AsFd) -> nix::Result<bool> {
+    // Only a lock for writing conflicts with this one.
+    let mut lock = whole_file(libc::F_RDLCK);
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as libc::c_short)
 }
 
 /// The descriptors that were adopted.

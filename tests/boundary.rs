@@ -339,7 +339,13 @@ fn the_file_of_a_listener_becomes_a_link_before_its_mode_changes() {
     let made = run.path("theirs/s").metadata().expect("it was bound");
     assert_eq!((made.uid(), made.mode() & 0o777), (USER, 0o600));
     let inside = std::fs::read_dir(run.path("theirs")).expect("it is there");
-    assert_eq!(inside.count(), 1, "no draft is left");
+    let inside = inside.flatten().map(|entry| entry.file_name());
+    let inside: std::collections::BTreeSet<_> = inside.collect();
+    assert_eq!(
+        inside.iter().collect::<Vec<_>>(),
+        [".s.preforkd", "s"],
+        "no draft is left"
+    );
     attack(&run, "rm theirs/s && ln -s ../precious theirs/s");
     run.write("app.toml", &after);
     run.reload();
@@ -402,6 +408,56 @@ fn another_file_at_the_path_of_control_is_not_touched() {
         assert_eq!(precious(run.folder.path()), untouched());
     }
     assert!(socket.exists());
+}
+
+#[test]
+fn only_the_group_of_the_control_socket_may_use_it() {
+    needs_root!();
+    let folder = stage();
+    let control = format!("[master]\ncontrol = 'control'\ncontrol_group = '{USER}'\n");
+    let config = app(folder.path(), "") + &control;
+    let mut run = start(folder, &config);
+    let made = run.path("control").metadata().expect("it was bound");
+    assert_eq!(
+        (made.uid(), made.gid(), made.mode() & 0o777),
+        (0, USER, 0o660)
+    );
+    let script = "import socket, sys\ns = socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\ns.sendall(b'status\\n')\nprint(s.makefile().readline())";
+    let ask = |user| {
+        let call = format!(
+            "python3 -c \"{script}\" '{}'",
+            run.path("control").display()
+        );
+        let done = command(user, run.folder.path(), &call);
+        String::from_utf8_lossy(&done.stdout).trim().to_owned()
+    };
+    assert_eq!(ask(USER), "ok");
+    assert_eq!(ask(OTHER), "");
+    let program = run.path("preforkd");
+    std::fs::copy(env!("CARGO_BIN_EXE_preforkd"), &program).expect("room");
+    let status = |user| {
+        command(
+            user,
+            run.folder.path(),
+            "./preforkd status --socket control",
+        )
+    };
+    assert_eq!(status(USER).status.code(), Some(0));
+    let refused = status(OTHER);
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("Permission denied (os error 13) (run this as"),
+        "{said}"
+    );
+    // By default the user is refused, although nothing else has changed.
+    run.write(
+        "app.toml",
+        &config.replace(&format!("control_group = '{USER}'"), ""),
+    );
+    run.reload();
+    assert_eq!(ask(USER), "");
+    run.stop();
 }
 
 #[test]

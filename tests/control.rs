@@ -16,12 +16,13 @@ fn config(rest: &str) -> String {
 
 /// Runs a command against the master; returns its status, output and error output.
 fn command(run: &Run, words: &[&str]) -> (Option<i32>, String, String) {
-    let output = preforkd()
-        .args(words)
-        .arg("-c")
-        .arg(run.path("app.toml"))
-        .output()
-        .expect("preforkd runs");
+    let file = run.path("app.toml").display().to_string();
+    output(&[words, &["-c", &file]].concat())
+}
+
+/// Runs the program with these arguments.
+fn output(words: &[&str]) -> (Option<i32>, String, String) {
+    let output = preforkd().args(words).output().expect("preforkd runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),
@@ -101,11 +102,16 @@ fn status_shows_that_an_app_is_paused() {
     let mut run = Run::start(&config(""));
     run.signal(Signal::SIGWINCH);
     run.status("web 0/1 ready");
-    let (_, table, _) = command(&run, &["status"]);
+    let (status, table, _) = command(&run, &["status"]);
+    assert_eq!(status, Some(4), "not everything is ready");
     assert!(
         table.contains("web: 0/1 ready, paused until the next reload"),
         "{table}"
     );
+    let (status, json, _) = command(&run, &["status", "--json"]);
+    assert_eq!(status, Some(4), "{json}");
+    run.reload();
+    assert_eq!(command(&run, &["status"]).0, Some(0));
     run.stop();
 }
 
@@ -202,6 +208,125 @@ fn only_its_user_can_connect_and_the_master_runs_without_it() {
     let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
     assert!(error.contains("no control socket is configured"), "{error}");
+    run.stop();
+}
+
+#[test]
+fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
+    let mut run = Run::start(&("[master]\npid_file = 'x.pid'\n".to_owned() + &app("")));
+    // An edit that the master does not know yet, and one with an error.
+    for edited in [
+        "[master]\npid_file = 'y.pid'\n",
+        "[master]\ncontrol = 'y'\n",
+        "",
+        "[nonsense",
+    ] {
+        run.write("app.toml", &(edited.to_owned() + &app("")));
+        let (status, said, error) = command(&run, &["status"]);
+        assert_eq!((status, error.as_str()), (Some(0), ""), "{edited}: {said}");
+    }
+    std::fs::remove_file(run.path("app.toml")).expect("ours");
+    assert_eq!(command(&run, &["status"]).0, Some(0), "the file is gone");
+    let socket = run.path("x.sock").display().to_string();
+    let (status, said, _) = output(&["status", "--socket", &socket]);
+    assert_eq!(status, Some(0), "{said}");
+    run.stop();
+
+    let mut run = Run::begin_with(&app(""), |command| {
+        let folder = command.get_args().nth(1).expect("-c FILE").to_owned();
+        let folder = std::path::PathBuf::from(folder).with_file_name("service");
+        std::fs::create_dir(&folder).expect("room");
+        command.env("RUNTIME_DIRECTORY", folder);
+    });
+    run.message("READY=1");
+    assert!(run.path("service/preforkd.sock").exists());
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+    // Another configuration has no master, whatever runs here.
+    run.write("other.toml", &app(""));
+    let other = run.path("other.toml").display().to_string();
+    let (status, _, error) = output(&["stop", "-c", &other]);
+    assert_eq!(status, Some(1));
+    assert!(error.contains("no control socket is configured"), "{error}");
+    let runs = run.path("app.toml").display().to_string();
+    let said = format!("a master runs with {runs}");
+    assert!(error.contains(&said), "{error}");
+    let socket = run.path("service/preforkd.sock");
+    std::fs::remove_file(&socket).expect("ours");
+    let (status, _, error) = command(&run, &["reload"]);
+    assert_eq!(status, Some(1));
+    let said = format!("of the master with pid {} was removed", run.pid());
+    assert!(error.contains(&said), "{error}");
+    run.stop();
+}
+
+#[test]
+fn a_command_whose_output_nobody_reads_ends_quietly_and_one_on_a_full_disk_says_so() {
+    let mut run = Run::start(&config(""));
+    let file = run.path("app.toml").display().to_string();
+    for words in [&["status"][..], &["status", "--json"], &["reopen"], &["-t"]] {
+        let with = |output: std::process::Stdio| {
+            let mut command = preforkd();
+            command.args(words).args(["-c", &file]).stdout(output);
+            let done = command.stderr(std::process::Stdio::piped()).output();
+            let done = done.expect("preforkd runs");
+            (
+                done.status.code(),
+                String::from_utf8_lossy(&done.stderr).into_owned(),
+            )
+        };
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        assert_eq!(with(writer.into()), (Some(0), String::new()), "{words:?}");
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let (status, said) = with(full.expect("it is there").into());
+        assert_eq!(status, Some(1), "{words:?}");
+        assert!(
+            said.contains("cannot write to standard output: No space"),
+            "{said}"
+        );
+    }
+    // Nor does it matter if standard error is full.
+    let full = || {
+        std::fs::File::options()
+            .write(true)
+            .open("/dev/full")
+            .expect("it is there")
+    };
+    let mut command = preforkd();
+    command.arg("reload").stdout(full()).stderr(full());
+    assert_eq!(command.status().expect("preforkd runs").code(), Some(2));
+    run.stop();
+}
+
+#[test]
+fn a_reload_makes_the_control_socket_again_moves_it_and_applies_its_rights() {
+    let mut run = Run::start(&config(""));
+    std::fs::remove_file(run.path("control.sock")).expect("ours");
+    run.reload();
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+
+    let moved = config("").replace("control.sock'", "other.sock'\ncontrol_mode = '0622'");
+    let before = run.path("app.toml");
+    run.write("app.toml", &moved);
+    run.reload();
+    assert!(!run.path("control.sock").exists());
+    let mode = |run: &Run| {
+        let found = run.path("other.sock").metadata().expect("it is there");
+        found.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(&run), 0o622);
+    assert_eq!(command(&run, &["status"]).0, Some(0));
+    // The client that has asked for the reload gets its answer, although the socket moves.
+    std::fs::write(before, config("")).expect("room");
+    let mut client = UnixStream::connect(run.path("other.sock")).expect("it listens");
+    client.write_all(b"reload\n").expect("it reads");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("ok\ngeneration 4"), "{answer}");
+    assert!(!run.path("other.sock").exists());
+    let metadata = run.path("control.sock").metadata();
+    let mode = metadata.expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the default");
     run.stop();
 }
 

@@ -104,7 +104,9 @@ fn only_the_worker_itself_can_report_that_it_is_ready() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1), "{log}");
     assert!(
-        log.contains("SIGABRT (not ready within start_timeout)"),
+        log.contains(
+            "SIGABRT (not ready within start_timeout): it never sent READY=1 (see `ready`"
+        ),
         "{log}"
     );
 }
@@ -129,14 +131,18 @@ fn processes_that_a_crashed_worker_had_started_end_with_it() {
 
 #[test]
 fn what_a_worker_leaves_behind_is_ended_though_it_exits_in_good_order_and_killed_if_it_is_deaf() {
-    // The shell has gone when its children get their signal.
-    let script = "(trap \"\" TERM; while :; do sleep 1000; done) & (trap \"\" TERM; while :; do sleep 1000; done) & kill -0 $!; exit 0";
+    // The shell has gone when its children get their signal. It waits until it counts as ready.
+    let script = "trap \"\" TERM; mkfifo go 2>/dev/null; sleep 1000 & sleep 1000 & \
+                  echo $PREFORKD_SLOT $PREFORKD_GENERATION $$$$ started; read line < go; exit 0";
     let config = format!(
         "[app.x]\nready = 'exec'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', '{script}']\n"
     );
     let mut run = Run::begin_with(&config, |command| {
         command.arg("--verbose");
     });
+    run.event("started");
+    run.message("READY=1");
+    run.write("go", "\n");
     run.logged(&["left 2 processes that it had started; sending SIGTERM"]);
     run.logged(&[
         "sending SIGKILL to 2 processes that it had started (still running after graceful_timeout)",

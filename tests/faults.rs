@@ -45,6 +45,8 @@ enum Outcome {
 fn live_through(function: &str, n: u32, errno: Errno) -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
     let mark = folder.path().join("failed");
+    // Left behind by a dead master.
+    std::fs::write(folder.path().join("pid"), "4194305\n").expect("room");
     let fault = format!("{function}:{n}:{}:{}", errno as i32, mark.display());
     let config = app("workers = 2") + "[master]\ncontrol = 'control.sock'\npid_file = 'pid'\n";
     let mut run = Run::begin_in(folder, &config, |command| {
@@ -122,6 +124,7 @@ each_call! {
     open64: EMFILE,
     openat: EMFILE,
     bind: ENOSPC,
+    linkat: ENOSPC,
     renameat: ENOSPC,
     listen: EADDRINUSE,
     socketpair: EMFILE,

@@ -136,6 +136,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
         }
         let code = code(&file);
         for other in [
+            "beacon",
             "config_check",
             "control",
             "data_file",
@@ -157,6 +158,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "socket_file",
             "tail",
             "template",
+            "terminal",
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
@@ -166,6 +168,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
+                "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],
             };
@@ -327,6 +330,18 @@ fn unsafe_code_stands_in_two_files_only() {
         let found = words.filter(|word| *word == "unsafe").count();
         let allowed = ["src/sys.rs", "src/python/sys.rs"].contains(&path.as_str());
         assert!(found == 0 || allowed, "{path} has unsafe code");
+    }
+}
+
+/// `println!` and its like panic when nobody reads what they print, or a disk is full.
+#[test]
+fn nothing_that_the_manager_prints_can_make_it_panic() {
+    for file in sources("src").into_iter().filter(|f| of_manager(f)) {
+        let code = code(&file);
+        let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '!');
+        let printing = ["print!", "println!", "eprint!", "eprintln!", "dbg!"];
+        let found = words.find(|word| printing.contains(word));
+        assert_eq!(found, None, "{}", file.display());
     }
 }
 

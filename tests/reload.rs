@@ -128,7 +128,7 @@ fn a_program_that_cannot_be_executed_proves_nothing_and_the_reason_is_reported()
     run.write("app.toml", &(app("") + &queue));
     let message = run.reload();
     let why = format!(
-        "app=queue: its first worker exited with status 127 (cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing)), before it was ready",
+        "app=queue: its first worker exited with status 127 (its start failed: cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing)), before it was ready",
         script.display()
     );
     assert!(message.contains(&why), "{message}");

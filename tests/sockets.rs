@@ -5,30 +5,10 @@ mod common;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use common::{Run, app, ask, worker};
+use common::{Run, app, ask, through_shell, worker};
 use nix::sys::signal::Signal;
-
-/// Starts a command through a shell script, which has its arguments in `$0` and `$@`.
-fn through_shell(command: &mut Command, script: &str) {
-    let mut shell = Command::new("/bin/sh");
-    shell
-        .args(["-c", script])
-        .arg(command.get_program())
-        .args(command.get_args());
-    for (variable, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(variable, value),
-            None => shell.env_remove(variable),
-        };
-    }
-    shell
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    *command = shell;
-}
 
 #[test]
 fn a_socket_of_the_init_system_is_adopted_by_name_and_by_address() {
@@ -63,18 +43,22 @@ fn a_socket_that_was_not_passed_is_an_error_with_its_name() {
 }
 
 #[test]
-fn a_port_in_use_is_an_error_with_its_address() {
+fn a_port_in_use_is_an_error_with_its_address_and_who_holds_it() {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = socket.local_addr().expect("bound").to_string();
     let mut run = Run::begin(&app("").replace("unix:web.sock", &address));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
-    assert!(
-        log.contains(&format!(
-            "cannot listen on {address}: the address is in use"
-        )),
-        "{log}"
-    );
+    let said = format!("cannot listen on {address}: the address is in use by ");
+    let holder = format!("(pid {}", std::process::id());
+    let place = format!("which listens on {address} (stop it, or configure another address)");
+    for part in [said, holder, place] {
+        assert!(log.contains(&part), "{part}: {log}");
+    }
+    let message = run.status("the address is in use");
+    let errno = format!("ERRNO={}", nix::libc::EADDRINUSE);
+    assert!(message.lines().any(|line| line == errno), "{message}");
+    run.message("BARRIER=1");
 }
 
 #[test]
@@ -115,6 +99,7 @@ fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
     );
     first.signal(Signal::SIGKILL);
     first.all_ended();
+    first.close_stored();
     assert!(path.exists(), "nobody was left to remove it");
     Run::start(&config).stop();
 }
@@ -133,6 +118,112 @@ fn a_unix_socket_has_the_configured_mode() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o642);
+    run.stop();
+}
+
+#[test]
+fn a_socket_file_that_a_program_has_removed_is_made_again_when_it_ends() {
+    let mut run = Run::start(&app(""));
+    assert_eq!(run.ask("remove web.sock"), "removed");
+    assert!(!run.path("web.sock").exists());
+    run.reload();
+    run.logged(&["web.sock was removed; made it again"]);
+    run.event("term");
+    // It was there again for the reload; the end of the old worker does no harm either.
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(run.path("web.sock")).expect("it listens");
+    std::fs::remove_file(run.path("web.sock")).expect("ours");
+    std::io::Write::write_all(&mut stream, b"exit 3\n").expect("it reads");
+    run.logged(&["worker=0", "web.sock was removed; made it again"]);
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+    let left = std::fs::read_dir(run.folder.path())
+        .expect("ours")
+        .flatten();
+    let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+    assert!(
+        !left
+            .iter()
+            .any(|name| name.to_string_lossy().contains("web.sock")),
+        "{left:?}"
+    );
+}
+
+#[test]
+fn a_socket_whose_file_and_spare_name_are_gone_is_bound_anew_by_a_reload() {
+    let mut run = Run::start(&app(""));
+    for name in ["web.sock", ".web.sock.preforkd"] {
+        std::fs::remove_file(run.path(name)).expect("it is there");
+    }
+    assert!(run.reload().contains("STATUS=generation 2"));
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    // A reload that fails takes its new socket away again, and the next one makes another.
+    for name in ["web.sock", ".web.sock.preforkd"] {
+        std::fs::remove_file(run.path(name)).expect("it is there");
+    }
+    run.write("behaviour", "exit 7");
+    assert!(run.reload().contains("reload failed"));
+    assert!(!run.path("web.sock").exists());
+    std::fs::remove_file(run.path("behaviour")).expect("ours");
+    run.reload();
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "4");
+    run.stop();
+}
+
+#[test]
+fn a_mode_that_is_changed_or_taken_out_is_applied_by_a_reload() {
+    let config = |mode: &str| {
+        let listen = format!("{{ address = 'unix:web.sock'{mode} }}");
+        app("").replace("'unix:web.sock'", &listen)
+    };
+    let mut run = Run::start(&config(""));
+    let mode = |run: &Run| {
+        let found = run.path("web.sock").metadata().expect("it is there");
+        found.permissions().mode() & 0o777
+    };
+    let default = mode(&run);
+    for (key, expected) in [
+        (", mode = '0642'", 0o642),
+        (", mode = '0604'", 0o604),
+        ("", default),
+    ] {
+        run.write("app.toml", &config(key));
+        run.reload();
+        assert_eq!(mode(&run), expected, "{key}");
+    }
+    run.stop();
+}
+
+#[test]
+fn passed_sockets_of_one_name_all_serve_and_come_back_after_a_reload_without_them() {
+    let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let [first, second] = sockets
+        .each_ref()
+        .map(|socket| socket.local_addr().expect("bound"));
+    let both = app("").replace("'unix:web.sock'", "'fd:web', 'unix:web.sock'");
+    let mut run = Run::begin_with(&both, |command| {
+        let script = "export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:web; exec \"$0\" \"$@\" 3<&0 4<&1 </dev/null >&2";
+        through_shell(command, script);
+        let [first, second] = sockets.each_ref().map(|s| s.try_clone().expect("a copy"));
+        command
+            .stdin(OwnedFd::from(first))
+            .stdout(OwnedFd::from(second));
+    });
+    run.message("READY=1");
+    let over_first = |question: &str| ask(TcpStream::connect(first).expect("it listens"), question);
+    assert_eq!(over_first("env LISTEN_FDNAMES"), "web:web:web");
+    // The numbers of the listeners, which `{fd}` may have in a command, are those of their first sockets.
+    assert_eq!(over_first("socket 3"), first.to_string());
+    assert!(over_first("socket 4").ends_with("web.sock"));
+    assert_eq!(over_first("socket 5"), second.to_string());
+    run.write("app.toml", &app(""));
+    run.reload();
+    assert_eq!(run.ask("env LISTEN_FDNAMES"), "web");
+    run.write("app.toml", &both);
+    assert!(run.reload().contains("STATUS=generation 3"));
+    assert_eq!(over_first("env LISTEN_FDNAMES"), "web:web:web");
+    assert_eq!(over_first("socket 5"), second.to_string());
     run.stop();
 }
 

@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Run, app, worker};
+use nix::fcntl::OFlag;
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -74,7 +76,7 @@ fn the_error_of_a_program_that_cannot_be_executed_names_it() {
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
     let why = format!(
-        "(cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing))",
+        "(its start failed: cannot execute {} as the master's user: No such file or directory (it, the program that its first line names, or its loader is missing))",
         script.display()
     );
     assert!(log.contains(&why), "{log}");
@@ -167,14 +169,83 @@ fn the_pid_file_is_written_and_removed() {
     let (status, log) = Run::begin(&second).ended();
     assert_eq!(status, Some(1));
     assert!(
-        log.contains(&format!(
-            "it names another running preforkd, pid {}",
-            run.pid()
-        )),
+        log.contains(&format!("another preforkd, pid {}, is running", run.pid())),
         "{log}"
     );
     run.stop();
     assert!(!run.path("x.pid").exists());
+}
+
+/// A master on a terminal of its own, with another command in front. Dropping the file closes the terminal.
+fn on_a_terminal(before: &[&str]) -> (Run, PtyMaster) {
+    // No process may inherit it, or the terminal would stay open.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let terminal = posix_openpt(flags).expect("a terminal");
+    grantpt(&terminal).expect("it is new");
+    unlockpt(&terminal).expect("it is new");
+    let name = ptsname_r(&terminal).expect("it has a name");
+    let mut options = std::fs::File::options();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlag::O_NOCTTY.bits());
+    let input = options.read(true).write(true).open(name);
+    let input = input.expect("it is there");
+    let run = Run::begin_with(&app(""), |command| {
+        let mut outer = std::process::Command::new("setsid");
+        outer.arg("--ctty").args(before).arg(command.get_program());
+        outer.args(command.get_args());
+        for (variable, value) in command.get_envs() {
+            outer.env(variable, value.unwrap_or_default());
+        }
+        outer.stdin(input);
+        outer
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        *command = outer;
+    });
+    run.message("READY=1");
+    (run, terminal)
+}
+
+#[test]
+fn a_terminal_that_closes_ends_the_master_and_another_hup_reloads_it() {
+    let (mut run, terminal) = on_a_terminal(&[]);
+    assert!(run.reload().contains("STATUS=generation 2"));
+    drop(terminal);
+    run.logged(&["SIGHUP, because the terminal was closed: stopping"]);
+    assert_eq!(run.ended().0, Some(0));
+    run.all_ended();
+}
+
+#[test]
+fn a_master_that_was_started_with_nohup_outlives_its_terminal() {
+    let (mut run, terminal) = on_a_terminal(&["nohup"]);
+    drop(terminal);
+    run.logged(&["SIGHUP: the terminal was closed; going on"]);
+    assert!(run.reload().contains("STATUS=generation 2"));
+    run.stop();
+}
+
+#[test]
+fn a_reload_writes_a_pid_file_again_and_moves_it() {
+    let config = |path: &str| format!("[master]\npid_file = '{path}'\n") + &app("");
+    let mut run = Run::start(&config("x.pid"));
+    let pid = format!("{}\n", run.pid());
+    let read = |run: &Run, name: &str| std::fs::read_to_string(run.path(name)).ok();
+    std::fs::remove_file(run.path("x.pid")).expect("ours");
+    run.reload();
+    assert_eq!(read(&run, "x.pid"), Some(pid.clone()));
+    run.write("app.toml", &config("y.pid"));
+    run.reload();
+    assert_eq!(read(&run, "y.pid"), Some(pid.clone()));
+    assert_eq!(read(&run, "x.pid"), None);
+    // Another file stays as it is, and so does the pid file.
+    run.write("notes", "precious");
+    run.write("app.toml", &config("notes"));
+    run.reload();
+    run.logged(&["WARN", "cannot write the pid file", "not a pid file"]);
+    assert_eq!(read(&run, "notes").as_deref(), Some("precious"));
+    assert_eq!(read(&run, "y.pid"), Some(pid));
+    run.stop();
+    assert_eq!(read(&run, "y.pid"), None);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Then, Typed, UserName,
-    Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Stdin, StopSignal, Then,
+    Typed, UserName, Workers,
 };
 
 tables! {
@@ -31,9 +31,13 @@ tables! {
     /// `[master]`: what concerns the master itself.
     table "master" Master {
         /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
-        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Restart;
+        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Reload;
+        /// The permission bits of that socket; whoever may write to it may send all commands.
+        control_mode: Mode = (none "0600, with control_group 0660"), Reload;
+        /// The group of that socket.
+        control_group: GroupName = (none "the group of the master"), Reload;
         /// The file to which the master writes its process ID.
-        pid_file: PathBuf = (none "none"), Restart;
+        pid_file: PathBuf = (none "none"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.
@@ -94,13 +98,21 @@ tables! {
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
-        /// The share of memory (PSS) above which a worker is replaced by a fresh one.
+        /// The share of memory (PSS) above which a worker is replaced by a fresh one, with all processes of its session.
         max_memory: Size = (none "none"), Reload;
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
         ready: Ready = "notify", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
+        /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
+        addresses: String = "127.0.0.1", Reload, only Command;
+        /// The standard input of a worker: nothing, or its first listener.
+        stdin: Stdin = "null", Reload, only Command;
+        /// The signal that tells a worker to end.
+        stop_signal: StopSignal = "TERM", Reload, only Command;
+        /// Send the signal that tells a worker to end to its whole process group.
+        stop_group: bool = false, Reload, only Command;
 
         /// The Python interpreter.
         python: PathBuf = (none "the first that exists of .venv/bin/python, venv/bin/python, $VIRTUAL_ENV/bin/python, and python3 in $PATH"), Reload, only Wsgi;
@@ -120,6 +132,8 @@ tables! {
         hooks: String = (none "none"), Reload, only Wsgi;
         /// The proxies that may say which client they ask for, and with which URL.
         trusted_proxies: Vec<Proxy> = [], Reload, only Wsgi;
+        /// The fields about the client that these proxies set; the others are removed, as clients may have written them.
+        forwarded_fields: Vec<Spanned<String>> = (none "all"), Reload, only Wsgi;
         /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
         proxy_protocol: bool = false, Reload, only Wsgi;
         /// The path below which a proxy serves the application: its SCRIPT_NAME.

@@ -53,7 +53,7 @@ fn an_unknown_key_shows_its_position_and_the_nearest_known_one() {
 fn a_key_unlike_any_other_lists_the_known_ones() {
     let shown = shown("[master]\nzzz = 4\n");
     assert!(
-        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here: control, pid_file"),
+        shown.starts_with("app.toml:2:1: unknown key `zzz`; known here: control, control_mode, control_group, pid_file"),
         "{shown}"
     );
 }

@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Serialize};
 
 use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
@@ -79,6 +79,70 @@ pub enum Ready {
     Exec,
     /// This time after that.
     After(Duration),
+}
+
+/// What the standard input of a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stdin {
+    /// /dev/null.
+    Null,
+    /// Its first listener.
+    Listener,
+}
+
+/// The signal that tells a worker to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&'static str")]
+pub enum StopSignal {
+    /// SIGTERM.
+    Term,
+    /// SIGQUIT: nginx, php-fpm.
+    Quit,
+    /// SIGINT.
+    Int,
+    /// SIGHUP.
+    Hup,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+    /// SIGWINCH: httpd.
+    Winch,
+}
+
+impl StopSignal {
+    /// All, with their names.
+    const ALL: [(&'static str, Self); 7] = [
+        ("TERM", Self::Term),
+        ("QUIT", Self::Quit),
+        ("INT", Self::Int),
+        ("HUP", Self::Hup),
+        ("USR1", Self::Usr1),
+        ("USR2", Self::Usr2),
+        ("WINCH", Self::Winch),
+    ];
+}
+
+impl TryFrom<String> for StopSignal {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let name = text.strip_prefix("SIG").unwrap_or(&text);
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        let known = Self::ALL.map(|(known, _)| known).join(", ");
+        found.map(|(_, signal)| *signal).ok_or_else(|| {
+            format!("\"{text}\" is no signal that can tell a worker to end (write one of {known})")
+        })
+    }
+}
+
+impl From<StopSignal> for &'static str {
+    fn from(signal: StopSignal) -> Self {
+        let mut all = StopSignal::ALL.iter();
+        all.find(|(_, other)| *other == signal)
+            .map_or("TERM", |(name, _)| name)
+    }
 }
 
 struct WorkersVisitor;
@@ -228,6 +292,8 @@ typed! {
     GroupName: "group",
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
+    Stdin: "\"null\" or \"listener\"",
+    StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{self, Backlog, getsockopt, sockopt};
@@ -18,12 +18,20 @@ const MAX_REQUEST: usize = 4096;
 const MAX_CLIENTS: usize = 32;
 
 /// The listening socket and its clients.
+#[derive(Default)]
 pub struct Control {
-    listener: UnixListener,
-    _file: SocketFile,
+    listening: Option<Listening>,
     clients: BTreeMap<RawFd, Client>,
     /// Connections accepted so far.
     calls: u64,
+}
+
+/// A listening socket and its file, until it is dropped.
+pub struct Listening {
+    listener: UnixListener,
+    file: SocketFile,
+    path: PathBuf,
+    rights: Rights,
 }
 
 struct Client {
@@ -58,48 +66,89 @@ impl ClientId {
 }
 
 impl Control {
-    /// Listens at `path`. Only root and the master's own user can connect.
+    /// Listens at `path`, and returns the listener that this one has replaced; clients stay connected. Root, the master's own user and whoever may write to
+    /// the socket can send commands.
     ///
     /// # Errors
-    /// The folder is not writable, another process listens there, or the path is another file, which is not touched.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    /// The folder is not writable, another process listens there, or the path is another file, which is not touched. It listens
+    /// where it has listened before.
+    pub fn listen(
+        &mut self,
+        path: &Path,
+        mode: u32,
+        group: Option<u32>,
+    ) -> io::Result<Option<Listening>> {
         let socket = socket_file::stream()?;
-        let rights = Rights {
-            mode: Some(0o600),
-            ..Rights::default()
-        };
+        let rights = rights(mode, group);
         let listen = || socket::listen(&socket, Backlog::MAXCONN);
-        let file = SocketFile::bind(&socket, path, rights, listen).map_err(|reason| {
-            let message = format!("{reason}; status, reload, scale, stop and reopen will not work");
-            io::Error::other(message)
-        })?;
+        let file = SocketFile::bind(&socket, path, rights, listen).map_err(io::Error::other)?;
         let listener = UnixListener::from(socket);
         listener.set_nonblocking(true)?;
-        Ok(Self {
+        let listening = Listening {
             listener,
-            _file: file,
-            clients: BTreeMap::new(),
-            calls: 0,
-        })
+            file,
+            // A link on the way to it may lead to another folder later.
+            path: std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+            rights,
+        };
+        Ok(self.listening.replace(listening))
+    }
+
+    /// Listens no more.
+    pub fn stop_listening(&mut self) {
+        self.listening = None;
+    }
+
+    /// Whether this path leads to the socket.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let listening = self.listening.as_ref();
+        listening.is_some_and(|listening| listening.file.is_at(path))
+    }
+
+    /// Applies changed rights.
+    ///
+    /// # Errors
+    /// The system's reason.
+    pub fn change(&mut self, mode: u32, group: Option<u32>) -> Result<(), String> {
+        let Some(listening) = &mut self.listening else {
+            return Ok(());
+        };
+        let rights = rights(mode, group);
+        listening.file.change(listening.rights, rights)?;
+        listening.rights = rights;
+        Ok(())
+    }
+
+    /// The path at which it listens, without symbolic links.
+    pub fn path(&self) -> Option<&Path> {
+        let listening = self.listening.as_ref();
+        listening.map(|listening| listening.path.as_path())
     }
 
     /// The descriptor to poll.
-    pub fn fd(&self) -> RawFd {
-        self.listener.as_raw_fd()
+    pub fn fd(&self) -> Option<RawFd> {
+        let listening = self.listening.as_ref();
+        listening.map(|listening| listening.listener.as_raw_fd())
     }
 
     /// Accepts waiting clients. Returns the descriptors to poll, and whether clients still wait because no descriptor was
     /// available.
     pub fn accept(&mut self) -> (Vec<RawFd>, bool) {
         let mut new = Vec::new();
+        let Some(listening) = &self.listening else {
+            return (new, false);
+        };
+        // The kernel has let them connect by the rights of the file.
+        let for_others = listening.rights.mode.is_some_and(|mode| mode & 0o066 != 0);
         loop {
-            let stream = match self.listener.accept() {
+            let stream = match listening.listener.accept() {
                 Ok((stream, _)) => stream,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
                 Err(error) => return (new, error.kind() != io::ErrorKind::WouldBlock),
             };
-            let allowed = getsockopt(&stream, sockopt::PeerCredentials)
-                .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
+            let allowed = for_others
+                || getsockopt(&stream, sockopt::PeerCredentials)
+                    .is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
             if self.clients.len() >= MAX_CLIENTS {
                 // Some may have closed their connection without a request, or before their answer.
                 self.clients.retain(|_, client| !client.is_gone());
@@ -158,6 +207,14 @@ impl Control {
                 self.clients.remove(&id.fd);
             }
         }
+    }
+}
+
+fn rights(mode: u32, group: Option<u32>) -> Rights {
+    Rights {
+        mode: Some(mode),
+        owner: None,
+        group,
     }
 }
 

@@ -1,8 +1,9 @@
 //! The host that a plan is checked against: users, folders and programs.
 
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
@@ -15,6 +16,37 @@ const EXTENSION: &str = "libpreforkd_python.so";
 
 /// The host of this process.
 pub struct ThisHost;
+
+/// The file that a path leads to.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = path.metadata().ok()?;
+    Some((found.dev(), found.ino()))
+}
+
+/// A relative path by way of this name of the working directory. `None` if it leaves the directory with `..`, and the kernel, for which
+/// that is the parent of what a link refers to, finds another file.
+fn through(folder: &Path, path: &Path) -> Option<PathBuf> {
+    if !path.components().any(|part| part == Component::ParentDir) {
+        return Some(folder.join(path));
+    }
+    let mut logical = folder.to_owned();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(logical.pop()),
+            other => logical.push(other),
+        }
+    }
+    let found = identity(&logical)?;
+    (Some(found) == identity(path)).then_some(logical)
+}
+
+/// Whether a value of `PWD` names the working directory, by the rules of pwd(1p).
+fn names_working_directory(folder: &Path) -> bool {
+    let mut parts = folder.as_os_str().as_bytes().split(|&byte| byte == b'/');
+    folder.is_absolute()
+        && !parts.any(|part| part == b"." || part == b"..")
+        && identity(folder).is_some_and(|found| Some(found) == identity(Path::new(".")))
+}
 
 /// Whether the permission bits of a folder let this user in, or this process if there is none. What the bits do not tell (an access
 /// control list) is not looked at. A path that is no folder stops nobody.
@@ -84,6 +116,15 @@ impl Host for ThisHost {
     fn is_executable(&self, path: &Path) -> bool {
         path.metadata()
             .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    }
+
+    /// `current -> releases/42` must stay a link: a reload then finds the next release. So `$PWD` counts before getcwd(2).
+    fn absolute(&self, path: &Path) -> PathBuf {
+        let folder = std::env::var_os("PWD").map(PathBuf::from);
+        let folder = folder.filter(|folder| names_working_directory(folder));
+        let logical = folder.and_then(|folder| through(&folder, path));
+        let path = logical.unwrap_or_else(|| path.to_owned());
+        std::path::absolute(&path).unwrap_or(path)
     }
 
     fn data(&self, path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
@@ -170,6 +211,28 @@ impl Host for ThisHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_plain_path_of_the_working_directory_counts() {
+        let own = std::env::current_dir().expect("it is there");
+        assert!(names_working_directory(&own));
+        assert!(!names_working_directory(&own.join("src/..")));
+        assert!(!names_working_directory(&own.join(".")));
+        assert!(!names_working_directory(Path::new(".")));
+        assert!(!names_working_directory(Path::new("/")));
+        assert!(!names_working_directory(Path::new("/no/such/folder")));
+        let folder = tempfile::tempdir().expect("a folder");
+        let link = folder.path().join("current");
+        std::os::unix::fs::symlink(&own, &link).expect("room");
+        assert!(names_working_directory(&link));
+
+        let name = own.file_name().expect("not the root");
+        let (inside, back) = (Path::new("Cargo.toml"), Path::new("..").join(name));
+        assert_eq!(through(&link, inside), Some(link.join("Cargo.toml")));
+        assert_eq!(through(&own, &back.join(inside)), Some(own.join(inside)));
+        // Beside the link there is no such file.
+        assert_eq!(through(&link, &back.join(inside)), None);
+    }
 
     #[test]
     fn a_folder_that_is_closed_to_the_user_is_found() {

@@ -6,16 +6,25 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::pipe2;
 
 /// systemd ignores longer messages.
 const MAX_MESSAGE: usize = 4096;
+
+/// How long a process that cannot start waits for the init system, in milliseconds.
+const BARRIER_MS: u16 = 200;
 
 /// The connection to the init system.
 pub struct Init {
@@ -30,6 +39,8 @@ pub struct Init {
 struct Message {
     text: String,
     status_only: bool,
+    /// The descriptor that is passed with it.
+    passed: Option<OwnedFd>,
 }
 
 impl Init {
@@ -118,13 +129,50 @@ impl Init {
         self.send(message("", status), true);
     }
 
+    /// The service cannot start, for this reason. Returns when the init system has read it, so that it still knows this process, or
+    /// after a short time if it does not say so.
+    pub fn failed(mut self, status: &str, errno: Option<i32>) {
+        let facts = errno.map(|errno| format!("ERRNO={errno}\n"));
+        let text = message(&facts.unwrap_or_default(), status);
+        self.send(text, false);
+        // It closes the end that it gets when it comes to the message: sd_notify_barrier(3).
+        let Ok((ours, theirs)) = pipe2(OFlag::O_CLOEXEC) else {
+            return;
+        };
+        self.queue("BARRIER=1".to_owned(), false, Some(theirs));
+        self.waiting.clear();
+        if self.socket.is_some() {
+            let mut look = [PollFd::new(ours.as_fd(), PollFlags::empty())];
+            let _ = poll(&mut look, BARRIER_MS);
+        }
+    }
+
+    /// Has a listening socket kept under a name, for the next master. Whether it can be polled does not matter.
+    pub fn keep(&mut self, name: &str, socket: OwnedFd) {
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
+        self.queue(text, false, Some(socket));
+    }
+
+    /// Has what is kept under a name closed.
+    pub fn forget(&mut self, name: &str) {
+        self.queue(format!("FDSTOREREMOVE=1\nFDNAME={name}"), false, None);
+    }
+
     fn send(&mut self, text: String, status_only: bool) {
+        // Every message but those of sockets contains a status, so an older status-only message is obsolete.
+        self.waiting.retain(|message| !message.status_only);
+        self.queue(text, status_only, None);
+    }
+
+    fn queue(&mut self, text: String, status_only: bool, passed: Option<OwnedFd>) {
         if self.socket.is_none() {
             return;
         }
-        // Every message contains a status, so an older status-only message is obsolete.
-        self.waiting.retain(|message| !message.status_only);
-        self.waiting.push_back(Message { text, status_only });
+        self.waiting.push_back(Message {
+            text,
+            status_only,
+            passed,
+        });
         self.flush();
     }
 
@@ -133,10 +181,18 @@ impl Init {
         self.short_of_memory = false;
         let Some(socket) = &self.socket else { return };
         while let Some(message) = self.waiting.front() {
-            match socket.send(message.text.as_bytes()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if is_short_of_memory(&error) => {
+            let bytes = [IoSlice::new(message.text.as_bytes())];
+            let passed = message.passed.as_ref().map(|passed| [passed.as_raw_fd()]);
+            let passed = passed.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+            let (to, flags) = (
+                socket.as_raw_fd(),
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+            );
+            match sendmsg::<UnixAddr>(to, &bytes, passed.as_slice(), flags, None) {
+                Err(Errno::EAGAIN) => return,
+                Err(Errno::EINTR) => continue,
+                // Out of buffers, or too many descriptors on their way: the kernel does not report when that changes.
+                Err(Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => {
                     self.short_of_memory = true;
                     return;
                 }
@@ -164,15 +220,6 @@ fn message(facts: &str, status: &str) -> String {
     let end = (0..=most).rev().find(|&end| status.is_char_boundary(end));
     let status = &status[..end.unwrap_or(0)];
     format!("{facts}{KEY}{status}{CUT}")
-}
-
-/// The kernel is out of buffers and will not report when that changes.
-fn is_short_of_memory(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(nix::errno::Errno::from_raw);
-    matches!(
-        errno,
-        Some(nix::errno::Errno::ENOBUFS | nix::errno::Errno::ENOMEM)
-    )
 }
 
 fn watchdog() -> Option<Duration> {

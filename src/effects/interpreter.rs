@@ -137,6 +137,8 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
         chdir: c_string(launch.chdir.clone().into())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
+        on_parent_death: Signal::SIGKILL,
+        stdin: None,
         stdout: Some(theirs.as_fd()),
         stderr: Some(nothing.as_fd()),
         fds: Vec::new(),

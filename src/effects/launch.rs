@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::{contract, env};
 
@@ -34,6 +35,10 @@ pub struct Contract<'a> {
     pub check: Option<BorrowedFd<'a>>,
     /// A pipe that ends when a Python worker is to stop.
     pub stop: Option<BorrowedFd<'a>>,
+    /// The signal that it gets when the master dies.
+    pub on_master_death: Signal,
+    /// Its standard input; /dev/null if `None`.
+    pub stdin: Option<BorrowedFd<'a>>,
     /// Its output.
     pub output: Output<'a>,
 }
@@ -87,6 +92,9 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
     let own = launch.env.iter();
     let mut variables: BTreeMap<OsString, OsString> =
         own.map(|(key, value)| (key.into(), value.into())).collect();
+    // A shell or program that heeds it finds the next release behind a link as well.
+    let pwd = variables.entry("PWD".into());
+    pwd.or_insert_with(|| launch.chdir.clone().into_os_string());
     let mut fds: Vec<BorrowedFd> = contract.sockets.iter().map(|(_, fd)| *fd).collect();
     let mut set = |key: &str, value: String| variables.insert(key.into(), value.into());
     let next = |fds: &Vec<BorrowedFd>| (env::FIRST_LISTENER as usize + fds.len()).to_string();
@@ -133,6 +141,8 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
+        on_parent_death: contract.on_master_death,
+        stdin: contract.stdin,
         stdout: output.stdout,
         stderr: output.stderr,
         fds,
@@ -157,6 +167,8 @@ pub fn own(
         chdir: c"/".to_owned(),
         user: None,
         umask: None,
+        on_parent_death: Signal::SIGTERM,
+        stdin: None,
         stdout: None,
         stderr,
         fds,

@@ -1,28 +1,62 @@
 //! Listeners: bound once, or inherited from the init system, and kept open by the master as long as they are configured.
+//!
+//! A unix socket whose file was removed or replaced, or whose path leads to another folder by now, is bound anew at a reload. Then
+//! its address has two sockets until the candidate takes over: the workers of each generation get theirs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use log::{info, warn};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
-};
-use preforkd_worker::env::{self, FIRST_LISTENER};
+use nix::sys::socket;
 
-use super::socket_file::{self, Rights, SocketFile};
+use super::socket_file::{Rights, SocketFile, stream};
 use crate::config::Address;
 use crate::plan::Listener;
-use crate::sys;
+
+mod bind;
+mod holder;
+mod passed;
+mod store;
+
+pub use store::Order;
+
+use bind::{backlog, rights};
+use passed::Passed;
 
 /// Why a listener cannot be opened.
 #[derive(Debug)]
 pub struct Error {
     address: Address,
-    reason: String,
+    reason: Reason,
+}
+
+/// For people, and the error of the system if it was one.
+#[derive(Debug)]
+struct Reason {
+    text: String,
+    errno: Option<Errno>,
+}
+
+impl From<String> for Reason {
+    fn from(text: String) -> Self {
+        Self { text, errno: None }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error {
+    /// The number of the system's error, if it was one.
+    pub fn errno(&self) -> Option<i32> {
+        self.reason.errno.map(|errno| errno as i32)
+    }
 }
 
 impl fmt::Display for Error {
@@ -33,10 +67,14 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// What workers share as one listener.
 struct Open {
-    socket: OwnedFd,
+    /// One, or all that the init system has passed with the same name.
+    sockets: Vec<OwnedFd>,
     /// Its configuration.
     wanted: Listener,
+    /// The generation that it was opened for.
+    since: u64,
     /// Bound by the init system.
     inherited: bool,
     /// The file of a unix socket that the master has bound.
@@ -44,17 +82,44 @@ struct Open {
 }
 
 impl Open {
+    fn bound(wanted: &Listener, since: u64, socket: OwnedFd, file: Option<SocketFile>) -> Self {
+        Self {
+            sockets: vec![socket],
+            wanted: wanted.clone(),
+            since,
+            inherited: false,
+            file,
+        }
+    }
+
+    /// Whether its path, if it has one, still leads to its socket.
+    fn is_in_place(&self) -> bool {
+        match (&self.wanted.address, &self.file) {
+            (Address::Unix(path), Some(file)) => file.is_at(path),
+            _ => true,
+        }
+    }
+
+    /// Makes the file of its socket again if it was removed. Returns whether it was.
+    fn restore(&self) -> bool {
+        let restored = self.file.as_ref().map(SocketFile::restore);
+        matches!(restored, Some(Ok(true)))
+    }
+
+    /// Applies changed settings.
     fn adapt(&self, listener: &Listener) -> Result<(), String> {
         if self.inherited {
             return Ok(());
         }
-        // listen(2) on a listening socket only changes the length of its queue.
-        socket::listen(&self.socket, backlog(listener)).map_err(|errno| errno.desc().to_owned())?;
-        if let Some(file) = &self.file {
-            file.set(rights(listener))?;
-            if !file.is_in_place() {
-                return Err("its socket file was removed or replaced, so that no client can connect (restart preforkd)".into());
+        if self.wanted.backlog != listener.backlog {
+            for socket in &self.sockets {
+                // listen(2) on a listening socket only changes the length of its queue.
+                socket::listen(socket, backlog(listener))
+                    .map_err(|errno| errno.desc().to_owned())?;
             }
+        }
+        if let Some(file) = &self.file {
+            file.change(rights(&self.wanted), rights(listener))?;
         }
         if self.wanted.v6only != listener.v6only {
             return Err("a change of whether it also accepts IPv4 needs a restart".into());
@@ -63,66 +128,78 @@ impl Open {
     }
 }
 
-struct Inherited {
-    name: String,
-    socket: OwnedFd,
-    address: Option<Address>,
-}
-
 /// All listeners of the master.
 pub struct Listeners {
-    open: BTreeMap<Address, Open>,
-    inherited: Vec<Inherited>,
+    /// For each address, the one that serves, and after it the one of the candidate if that has another.
+    open: BTreeMap<Address, Vec<Open>>,
+    passed: Vec<Passed>,
+    /// Listeners of a candidate that were closed again, by their generation.
+    discarded: BTreeSet<(Address, u64)>,
+    /// The names of the sockets that the init system keeps for the next master.
+    kept: BTreeSet<String>,
+    /// Whether the init system may keep sockets.
+    can_be_kept: bool,
+    /// Whether it is known to do so, so that the files of unix sockets are left for the next master.
+    files_stay: bool,
 }
 
 impl Listeners {
-    /// The sockets that the init system has passed, and no listeners yet: sd_listen_fds(3).
+    /// The sockets that the init system has passed: sd_listen_fds(3). Those that it has kept since the last master are listeners
+    /// at once if they are wanted, and are closed if not.
     ///
     /// # Errors
     /// A socket that the environment names was not passed.
-    pub fn inherit() -> io::Result<Self> {
-        let names = passed(|name| std::env::var(name).ok(), std::process::id());
-        let inherited = names.zip(FIRST_LISTENER..).map(|(name, fd)| {
-            let socket = sys::adopt(fd)?;
-            let address = local_address(&socket);
-            Ok(Inherited {
-                name,
-                socket,
-                address,
-            })
-        });
-        Ok(Self {
+    pub fn inherit(wanted: &[Listener]) -> io::Result<Self> {
+        let (kept, passed): (Vec<_>, Vec<_>) = Passed::all()?
+            .into_iter()
+            .partition(|passed| store::is_ours(passed.name()));
+        let variable = |name: &str| std::env::var(name).ok();
+        let mut listeners = Self {
             open: BTreeMap::new(),
-            inherited: inherited.collect::<io::Result<_>>()?,
-        })
+            passed,
+            discarded: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            can_be_kept: !store::is_missing(variable),
+            files_stay: !kept.is_empty() || store::is_announced(variable),
+        };
+        listeners.take_back(kept, wanted);
+        Ok(listeners)
     }
 
-    /// Opens the wanted listeners that are not open yet, and returns their addresses.
+    /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses.
     ///
     /// # Errors
-    /// One of them cannot be opened; then none is.
-    pub fn open(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, Error> {
+    /// One of them cannot be opened; then none is. One that is open and cannot be bound anew stays as it is.
+    pub fn open(&mut self, wanted: &[Listener], generation: u64) -> Result<Vec<Address>, Error> {
         let mut opened = Vec::new();
+        self.discarded.clear();
         for listener in wanted {
-            if self.open.contains_key(&listener.address) {
+            let address = &listener.address;
+            let open = self.open.get(address).and_then(|all| all.last());
+            let is_open = open.is_some();
+            if open.is_some_and(Open::is_in_place) {
                 continue;
             }
-            let found = self
-                .take_inherited(listener)
-                .or_else(|| match &listener.address {
-                    Address::Tcp(address) => Some(tcp(*address, listener)),
-                    Address::Unix(path) => Some(unix(path, listener)),
-                    Address::Inherited(_) => None,
-                });
-            let found = found.unwrap_or_else(|| Err(self.not_passed()));
-            match found {
-                Ok(open) => {
-                    self.open.insert(listener.address.clone(), open);
-                    opened.push(listener.address.clone());
+            if let Some(open) = open.filter(|open| open.restore())
+                && open.is_in_place()
+            {
+                info!("the file of {address} was removed; made it again");
+                continue;
+            }
+            match self.new_one(listener, generation) {
+                Ok(new) => {
+                    if is_open {
+                        info!("the file of {address} was removed or replaced; bound a new socket");
+                    }
+                    self.open.entry(address.clone()).or_default().push(new);
+                    opened.push(address.clone());
                 }
+                Err(reason) if is_open => warn!(
+                    "{address}: its socket file was removed or replaced, and no new socket can be bound: {reason}; no client can connect"
+                ),
                 Err(reason) => {
                     self.close(&opened);
-                    let address = listener.address.clone();
+                    let address = address.clone();
                     return Err(Error { address, reason });
                 }
             }
@@ -130,18 +207,55 @@ impl Listeners {
         Ok(opened)
     }
 
-    /// Closes these listeners.
+    fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
+        let passed = self.passed.iter();
+        let passed = passed.filter(|passed| passed.serves(&listener.address));
+        let sockets = passed
+            .map(Passed::listener)
+            .collect::<Result<Vec<_>, _>>()?;
+        if !sockets.is_empty() {
+            return Ok(Open {
+                sockets,
+                wanted: listener.clone(),
+                since,
+                inherited: true,
+                file: None,
+            });
+        }
+        match &listener.address {
+            Address::Tcp(address) => bind::tcp(*address, listener)
+                .map(|socket| Open::bound(listener, since, socket, None)),
+            Address::Unix(path) => bind::unix(path, listener)
+                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file)))
+                .map_err(Reason::from),
+            Address::Inherited(_) => Err(self.not_passed().into()),
+        }
+    }
+
+    /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
+    pub fn restore(&self, address: &Address) -> bool {
+        let open = self.open.get(address).and_then(|all| all.first());
+        open.is_some_and(Open::restore)
+    }
+
+    /// Closes these listeners of a candidate, as `open` has returned them.
     pub fn close(&mut self, addresses: &[Address]) {
-        self.open.retain(|address, _| !addresses.contains(address));
+        for address in addresses {
+            if let Some(all) = self.open.get_mut(address) {
+                let closed = all.pop();
+                self.discarded
+                    .extend(closed.map(|open| (address.clone(), open.since)));
+            }
+        }
+        self.open.retain(|_, all| !all.is_empty());
     }
 
     /// Applies changed settings to open listeners: accept queue, mode and owner. Returns what failed.
     pub fn adapt(&mut self, wanted: &[Listener]) -> Vec<String> {
         let mut failures = Vec::new();
         for listener in wanted {
-            if let Some(open) = self.open.get_mut(&listener.address)
-                && open.wanted != *listener
-            {
+            let open = self.open.get_mut(&listener.address);
+            if let Some(open) = open.and_then(|all| all.last_mut()) {
                 if let Err(reason) = open.adapt(listener) {
                     failures.push(format!("{}: {reason}", listener.address));
                 }
@@ -151,7 +265,7 @@ impl Listeners {
         failures
     }
 
-    /// Closes all other listeners, and returns their addresses.
+    /// Closes all other listeners, and returns their addresses. Of an address with two sockets, the newer one stays.
     pub fn keep(&mut self, wanted: &[Listener]) -> Vec<Address> {
         let wanted = |address: &Address| wanted.iter().any(|listener| listener.address == *address);
         let gone: Vec<_> = self
@@ -160,47 +274,49 @@ impl Listeners {
             .filter(|address| !wanted(address))
             .cloned()
             .collect();
-        self.close(&gone);
+        self.open.retain(|address, _| wanted(address));
+        for all in self.open.values_mut() {
+            all.drain(..all.len().saturating_sub(1));
+        }
         gone
     }
 
-    /// The socket of an open listener.
-    pub fn socket(&self, address: &Address) -> Option<BorrowedFd<'_>> {
-        self.open.get(address).map(|open| open.socket.as_fd())
+    /// The sockets of a listener that workers of this generation get; none if it is not open.
+    pub fn sockets(
+        &self,
+        address: &Address,
+        generation: u64,
+    ) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let all = self.open.get(address).into_iter().flatten();
+        let theirs = all.rev().find(|open| open.since <= generation);
+        theirs
+            .into_iter()
+            .flat_map(|open| open.sockets.iter().map(AsFd::as_fd))
+    }
+
+    /// The sockets of a listener that serve now.
+    pub fn serving(&self, address: &Address) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let open = self.open.get(address).and_then(|all| all.first());
+        open.into_iter()
+            .flat_map(|open| open.sockets.iter().map(AsFd::as_fd))
+    }
+
+    /// Whether workers that are started from now on accept from the same sockets as those of this generation.
+    pub fn has_successors(&self, address: &Address, generation: u64) -> bool {
+        let open = self.open.get(address).and_then(|all| all.last());
+        open.is_some_and(|open| open.since <= generation)
+            && !self.discarded.contains(&(address.clone(), generation))
     }
 
     /// Inherited sockets that no listener uses.
     pub fn unused(&self) -> Vec<String> {
-        let describe = |i: &Inherited| match &i.address {
-            Some(address) => format!("{} ({address})", i.name),
-            None => i.name.clone(),
-        };
-        self.inherited.iter().map(describe).collect()
-    }
-
-    fn take_inherited(&mut self, listener: &Listener) -> Option<Result<Open, String>> {
-        let matches = |i: &Inherited| match &listener.address {
-            Address::Inherited(name) => i.name == *name,
-            other => i.address.as_ref() == Some(other),
-        };
-        let at = self.inherited.iter().position(matches)?;
-        let socket = self.inherited.remove(at).socket;
-        if socket::getsockopt(&socket, sockopt::AcceptConn) == Ok(true) {
-            Some(Ok(Open {
-                socket,
-                wanted: listener.clone(),
-                inherited: true,
-                file: None,
-            }))
-        } else {
-            Some(Err(
-                "the inherited descriptor is not a listening socket".into()
-            ))
-        }
+        let is_used = |passed: &Passed| self.open.keys().any(|address| passed.serves(address));
+        let unused = self.passed.iter().filter(|passed| !is_used(passed));
+        unused.map(Passed::shown).collect()
     }
 
     fn not_passed(&self) -> String {
-        let names: Vec<_> = self.inherited.iter().map(|i| i.name.as_str()).collect();
+        let names: Vec<_> = self.passed.iter().map(Passed::name).collect();
         if names.is_empty() {
             "no socket with this name was passed (the socket unit of the init system sets LISTEN_FDS and LISTEN_FDNAMES)".into()
         } else {
@@ -212,125 +328,8 @@ impl Listeners {
     }
 }
 
-/// The names of the sockets that the init system has passed to the process `own`; the first is descriptor 3.
-fn passed(variable: impl Fn(&str) -> Option<String>, own: u32) -> impl Iterator<Item = String> {
-    let number = |name| variable(name).and_then(|text| text.parse::<u32>().ok());
-    let count = match number(env::LISTEN_PID) {
-        Some(pid) if pid == own => number(env::LISTEN_FDS).unwrap_or(0),
-        _ => 0,
-    };
-    let names = variable(env::LISTEN_FDNAMES).filter(|names| !names.is_empty());
-    let names = names.iter().flat_map(|names| names.split(':'));
-    let names: Vec<_> = names.map(str::to_owned).collect();
-    // The name of a socket without one: sd_listen_fds_with_names(3).
-    let nameless = std::iter::repeat_with(|| "unknown".to_owned());
-    names.into_iter().chain(nameless).take(count as usize)
-}
-
-fn local_address(socket: &OwnedFd) -> Option<Address> {
-    let address: SockaddrStorage = socket::getsockname(socket.as_raw_fd()).ok()?;
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(Address::Tcp(std::net::SocketAddrV4::from(*v4).into()));
-    }
-    if let Some(v6) = address.as_sockaddr_in6() {
-        return Some(Address::Tcp(std::net::SocketAddrV6::from(*v6).into()));
-    }
-    let path = address.as_unix_addr()?.path()?;
-    Some(Address::Unix(path.to_owned()))
-}
-
-fn tcp(address: SocketAddr, listener: &Listener) -> Result<Open, String> {
-    let bound = || -> nix::Result<OwnedFd> {
-        let family = if address.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
-        let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-        // Connections of a previous master in TIME_WAIT must not block the address: socket(7).
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        if address.is_ipv6() {
-            setsockopt(&socket, sockopt::Ipv6V6Only, &listener.v6only)?;
-        }
-        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
-        socket::listen(&socket, backlog(listener))?;
-        Ok(socket)
-    };
-    let explain = |errno: Errno| {
-        match errno {
-        Errno::EADDRINUSE => {
-            "the address is in use (`ss -ltnp` shows the process; if it is this preforkd, with another address of this port, restart it)".into()
-        }
-        Errno::EACCES => format!(
-            "{} (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
-            errno.desc()
-        ),
-        Errno::EADDRNOTAVAIL => format!("{} (no interface of this host has this address)", errno.desc()),
-        other => other.desc().to_owned(),
-    }
-    };
-    let socket = bound().map_err(explain)?;
-    Ok(Open {
-        socket,
-        wanted: listener.clone(),
-        inherited: false,
-        file: None,
-    })
-}
-
-fn unix(path: &Path, listener: &Listener) -> Result<Open, String> {
-    let socket = socket_file::stream().map_err(|error| format!("socket: {error}"))?;
-    let listen = || socket::listen(&socket, backlog(listener));
-    let file = SocketFile::bind(&socket, path, rights(listener), listen)?;
-    Ok(Open {
-        wanted: listener.clone(),
-        inherited: false,
-        socket,
-        file: Some(file),
-    })
-}
-
-fn rights(listener: &Listener) -> Rights {
-    Rights {
-        mode: listener.mode,
-        owner: listener.owner,
-        group: listener.group,
-    }
-}
-
-fn backlog(listener: &Listener) -> Backlog {
-    // The kernel limits it to net.core.somaxconn: listen(2).
-    let wanted = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
-    Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passed_sockets_are_found_in_the_environment() {
-        let of = |pid: &str, fds: &str, names: &str| {
-            passed(
-                |name| {
-                    let value = match name {
-                        "LISTEN_PID" => pid,
-                        "LISTEN_FDS" => fds,
-                        _ => names,
-                    };
-                    (!value.is_empty()).then(|| value.to_owned())
-                },
-                7,
-            )
-            .collect::<Vec<_>>()
-        };
-        assert_eq!(of("7", "2", "web:admin"), ["web", "admin"]);
-        assert_eq!(of("7", "2", ""), ["unknown", "unknown"]);
-        assert_eq!(of("7", "2", "web"), ["web", "unknown"]);
-        assert_eq!(of("7", "1", "web:admin"), ["web"]);
-        assert_eq!(of("7", "3", "x::z"), ["x", "", "z"]);
-        for (pid, fds) in [("8", "1"), ("", "1"), ("7", ""), ("7", "-1"), ("x", "1")] {
-            assert!(of(pid, fds, "web").is_empty(), "{pid} {fds}");
-        }
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        self.leave_files();
     }
 }

@@ -188,6 +188,12 @@ impl LogFiles {
         Some(open.pending.is_none().then(|| file.clone()))
     }
 
+    /// Whether a process is a writer.
+    pub fn is_writer(&self, pid: Pid) -> bool {
+        let mut open = self.open.values();
+        self.leaving.contains(&pid) || open.any(|open| open.writer == Some(pid))
+    }
+
     /// When the next writer is to be replaced.
     pub fn deadline(&self) -> Option<Instant> {
         let without = self.open.values().filter(|open| open.needs_writer());

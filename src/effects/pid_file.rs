@@ -3,14 +3,12 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, umask};
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 use super::paths::{Folder, Trust};
 use crate::sys;
@@ -18,48 +16,94 @@ use crate::sys;
 /// The maximum length of a process id and a newline.
 const MAX_LENGTH: u64 = 32;
 
+/// How often to try again when another process has changed the file meanwhile.
+const ATTEMPTS: u32 = 3;
+
 /// The pid file. Dropping it removes the file if it is still the same one.
 #[derive(Debug)]
 pub struct PidFile {
     folder: Folder,
     name: OsString,
-    /// Kept open, so that its inode number is not reused.
+    /// Kept open for its lock, and so that its inode number is not reused.
     file: File,
 }
 
 impl PidFile {
-    /// Writes the pid file, completely or not at all.
+    /// Writes the pid file, completely or not at all, and locks it while this process runs.
     ///
     /// # Errors
-    /// The folder does not exist or is not writable; the master is root and others could replace the file; the path is another file, which is not touched; or the file names another
-    /// master that runs.
+    /// The folder does not exist or is not writable; the master is root and others could replace the file; the path is another file,
+    /// which is not touched; or another master that runs has written and locked it.
     pub fn write(path: &Path) -> io::Result<Self> {
         let (folder, name) = Folder::of(path)?;
         if geteuid().is_root() {
             check_trust(folder.trust())?;
         }
-        if let Some(pid) = left_by(&folder, &name)?
-            && is_other_master(pid)
-        {
-            let message = format!("it names another running preforkd, pid {pid}");
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
-        }
-        let mut draft = OsString::from(".");
-        draft.push(&name);
-        draft.push(format!(".{:016x}", sys::random()?));
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mode = Mode::from_bits_truncate(0o644);
-        let mut file = File::from(openat(&folder, &*draft, flags, mode)?);
-        let written = file
-            .write_all(format!("{}\n", std::process::id()).as_bytes())
-            .and_then(|()| Ok(renameat(&folder, &*draft, &folder, &*name)?));
-        if let Err(error) = written {
+        for _ in 0..ATTEMPTS {
+            let left = left_by_another(&folder, &name)?;
+            let (draft, file) = draft(&folder, &name)?;
+            // Of two masters that start at the same time, one does not get the lock, or finds the name taken.
+            let rename = || renameat(&folder, &*draft, &folder, &*name);
+            let placed = match &left {
+                Some(left) if is_named(&folder, &name, left) => rename(),
+                Some(_) => Err(Errno::EEXIST),
+                None => match linkat(&folder, &*draft, &folder, &*name, AtFlags::empty()) {
+                    // The file system has no hard links, so a name that was taken just now is not seen.
+                    Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS) => rename(),
+                    linked => linked,
+                },
+            };
+            // It is gone if it was renamed.
             let _ = unlinkat(&folder, &*draft, UnlinkatFlags::NoRemoveDir);
-            return Err(error);
+            match placed {
+                Ok(()) => return Ok(Self { folder, name, file }),
+                Err(Errno::EEXIST) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
-        Ok(Self { folder, name, file })
+        Err(taken("a file that other processes keep replacing"))
     }
+
+    /// Whether this path leads to the file.
+    pub fn is_at(&self, path: &Path) -> bool {
+        Folder::of(path).is_ok_and(|(folder, name)| is_named(&folder, &name, &self.file))
+    }
+}
+
+/// A complete file under another name, locked by this process.
+fn draft(folder: &Folder, name: &OsString) -> io::Result<(OsString, File)> {
+    let mut draft = OsString::from(".");
+    draft.push(name);
+    draft.push(format!(".{:016x}", sys::random()?));
+    let flags =
+        OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    // Others may read it, and so lock it, only after the master.
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+    let mut file = File::from(openat(folder, &*draft, flags, mode)?);
+    let readable = Mode::from_bits_truncate(0o644 & !umask_of_process().bits());
+    let written = sys::write_lock(&file)
+        .map_err(io::Error::from)
+        .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
+        .and_then(|()| Ok(fchmod(&file, readable)?));
+    if let Err(error) = written {
+        let _ = unlinkat(folder, &*draft, UnlinkatFlags::NoRemoveDir);
+        return Err(error);
+    }
+    Ok((draft, file))
+}
+
+fn umask_of_process() -> Mode {
+    // umask(2) cannot be read without setting it.
+    let mask = umask(Mode::empty());
+    umask(mask);
+    mask
+}
+
+/// Whether a name refers to an open file.
+fn is_named(folder: &Folder, name: &OsString, file: &File) -> bool {
+    let named = fstatat(folder, &**name, AtFlags::AT_SYMLINK_NOFOLLOW);
+    matches!((named, fstat(file)), (Ok(named), Ok(file))
+        if (named.st_dev, named.st_ino) == (file.st_dev, file.st_ino))
 }
 
 /// Checks that no other user can replace the file of a root master.
@@ -79,45 +123,49 @@ fn check_trust(trust: Trust) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
-/// The process id in an existing pid file; an error if the path is another kind of file.
-fn left_by(folder: &Folder, name: &OsString) -> io::Result<Option<u32>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let found = match openat(folder, &**name, flags, Mode::empty()) {
+/// The pid file of a master that has ended, locked by this process; an error if its master runs, or if the path is another kind of
+/// file.
+fn left_by_another(folder: &Folder, name: &OsString) -> io::Result<Option<File>> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    // What it is comes first: to open another file for writing could have an effect.
+    let look = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let found = match openat(folder, &**name, look, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(None),
-        Err(Errno::ELOOP) => return Err(taken("a symbolic link")),
-        Err(Errno::ENXIO) => return Err(taken("a file that is not a pid file")),
         found => found?,
     };
     let stat = fstat(&found)?;
-    if kind(&stat) != SFlag::S_IFREG {
-        return Err(taken("a file that is not a pid file"));
+    match kind(&stat) {
+        SFlag::S_IFREG => {}
+        SFlag::S_IFLNK => return Err(taken("a symbolic link")),
+        _ => return Err(taken("a file that is not a pid file")),
     }
     if stat.st_uid != geteuid().as_raw() {
         return Err(taken(&format!("a file of uid {}", stat.st_uid)));
     }
+    let mut file = match openat(folder, &**name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => return Ok(None),
+        opened => File::from(opened?),
+    };
     let mut text = String::new();
-    let read = File::from(found).take(MAX_LENGTH).read_to_string(&mut text);
-    match (read, text.trim()) {
-        // A full disk may have left an empty file.
-        (Ok(_), "") => Ok(None),
-        (Ok(_), pid) if pid.parse::<u32>().is_ok() => Ok(pid.parse().ok()),
-        _ => Err(taken("a file that is not a pid file")),
+    let read = (&mut file).take(MAX_LENGTH).read_to_string(&mut text);
+    let text = text.trim();
+    // A full disk may have left an empty file.
+    if read.is_err() || !text.is_empty() && text.parse::<u32>().is_err() {
+        return Err(taken("a file that is not a pid file"));
     }
+    // Its master may write to it; those who may only read it cannot take such a lock.
+    if sys::is_write_locked(&file)? {
+        let message = format!("another preforkd, pid {text}, is running and has locked it");
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+    }
+    // Somebody who reads it may hold another lock, which does not matter.
+    let _ = sys::write_lock(&file);
+    Ok(Some(file))
 }
 
 fn taken(what: &str) -> io::Error {
     let message = format!("there is {what} at this path (move it away, or configure another path)");
     io::Error::new(io::ErrorKind::AlreadyExists, message)
-}
-
-/// Whether a process is a master of this user. A stale pid may belong to any process now, and a process of another user can
-/// have any name.
-fn is_other_master(pid: u32) -> bool {
-    let owner = std::fs::metadata(format!("/proc/{pid}")).map(|process| process.uid());
-    let command = std::fs::read_to_string(format!("/proc/{pid}/comm"));
-    owner.is_ok_and(|owner| owner == geteuid().as_raw())
-        && command.is_ok_and(|command| command.trim() == "preforkd")
-        && pid != std::process::id()
 }
 
 fn kind(stat: &FileStat) -> SFlag {
@@ -126,10 +174,7 @@ fn kind(stat: &FileStat) -> SFlag {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        let named = fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        if let (Ok(named), Ok(ours)) = (named, fstat(self.file.as_fd()))
-            && (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
-        {
+        if is_named(&self.folder, &self.name, &self.file) {
             // A file that cannot be removed names a dead process, which does no harm.
             let _ = unlinkat(&self.folder, &*self.name, UnlinkatFlags::NoRemoveDir);
         }
@@ -194,5 +239,29 @@ mod tests {
         std::fs::write(&path, text).expect("room");
         drop(file);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn a_lock_tells_whether_its_master_runs() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pid");
+        let file = PidFile::write(&path).expect("room");
+        let error = PidFile::write(&path).expect_err("its master runs");
+        let said = format!("another preforkd, pid {}, is running", std::process::id());
+        assert!(error.to_string().contains(&said), "{error}");
+        assert_eq!(names(folder.path()), 1, "no draft is left");
+        assert!(file.is_at(&path));
+
+        // A file that was removed does not keep others from writing theirs.
+        std::fs::remove_file(&path).expect("ours");
+        assert!(!file.is_at(&path));
+        let second = PidFile::write(&path).expect("room");
+        drop(file);
+        assert!(second.is_at(&path));
+        drop(second);
+
+        // The pid of a running process, which is not a master.
+        std::fs::write(&path, format!("{}\n", std::process::id())).expect("room");
+        PidFile::write(&path).expect("it is stale");
     }
 }

@@ -10,13 +10,15 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
 
 use super::paths::{Folder, Trust};
 use crate::sys;
+
+mod kept;
 
 /// The name of a new socket in its private folder.
 const DRAFT: &str = "socket";
@@ -39,6 +41,20 @@ pub struct SocketFile {
     name: OsString,
     /// The file itself, kept open so that its inode number is not reused.
     file: OwnedFd,
+    /// What it has where nothing is configured.
+    default: Whose,
+    /// A second name in the same folder, by which the file survives the loss of the first one.
+    spare: Option<OsString>,
+    /// Whether the file stays.
+    is_left: bool,
+}
+
+/// Owner, group and permission bits of a file.
+#[derive(Debug, Clone, Copy)]
+struct Whose {
+    uid: u32,
+    gid: u32,
+    mode: u32,
 }
 
 impl SocketFile {
@@ -61,7 +77,7 @@ impl SocketFile {
             Trust::Trusted => {
                 bind_at(socket, path, rights)?;
                 let file = Self::find(folder, name)?;
-                file.set(rights)?;
+                set(&file.file, rights)?;
                 listen().map_err(explain("listen"))?;
                 Ok(file)
             }
@@ -80,6 +96,7 @@ impl SocketFile {
         bind_at(socket, &draft.path(), rights)?;
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = openat(&draft.dir, DRAFT, flags, Mode::empty()).map_err(explain("open"))?;
+        let default = Whose::of_new(&fstat(&file).map_err(explain("open"))?);
         set(&file, rights)?;
         listen().map_err(explain("listen"))?;
         linkat(&draft.dir, DRAFT, &folder, &*name, AtFlags::empty()).map_err(
@@ -91,7 +108,14 @@ impl SocketFile {
             },
         )?;
         drop(draft);
-        Ok(Self { folder, name, file })
+        Ok(Self {
+            folder,
+            name,
+            file,
+            default,
+            spare: None,
+            is_left: false,
+        })
     }
 
     /// Finds the file of a socket that was just bound in a folder that no one else can change.
@@ -105,32 +129,113 @@ impl SocketFile {
         if kind(&stat) != SFlag::S_IFSOCK || stat.st_uid != geteuid().as_raw() {
             return Err("another file has replaced the socket".into());
         }
-        Ok(Self { folder, name, file })
+        Ok(Self {
+            folder,
+            name,
+            file,
+            default: Whose::of_new(&stat),
+            spare: None,
+            is_left: false,
+        })
     }
 
-    /// Changes owner and mode of the socket, whatever its name refers to now.
+    /// Changes owner and mode of the socket, whatever its name refers to now. What is no longer configured returns to the default.
     ///
     /// # Errors
     /// The system's reason.
-    pub fn set(&self, rights: Rights) -> Result<(), String> {
+    pub fn change(&self, before: Rights, now: Rights) -> Result<(), String> {
+        let or_default = |now: Option<u32>, before: Option<u32>, default| {
+            now.or_else(|| before.map(|_| default))
+        };
+        let rights = Rights {
+            mode: or_default(now.mode, before.mode, self.default.mode),
+            owner: or_default(now.owner, before.owner, self.default.uid),
+            group: or_default(now.group, before.group, self.default.gid),
+        };
         set(&self.file, rights)
     }
 
-    /// Whether the name still refers to the socket.
-    pub fn is_in_place(&self) -> bool {
+    /// Gives the file a second, hidden name. A file without a name cannot get one again, and its socket could not be reached any more.
+    ///
+    /// # Errors
+    /// The system does not allow it, or there is another file with this name.
+    pub fn add_spare(&mut self, rights: Rights) -> Result<(), String> {
+        let mut spare = OsString::from(".");
+        spare.push(&self.name);
+        spare.push(".preforkd");
+        if self.has(&spare) {
+            // The previous master has left it.
+            self.spare = Some(spare);
+            return Ok(());
+        }
+        remove_stale(&self.folder, &spare, rights.owner)?;
+        self.link(&spare).map_err(explain("link"))?;
+        self.spare = Some(spare);
+        Ok(())
+    }
+
+    /// Gives the file its name again if the name was removed. Returns whether it was. Needs the spare name.
+    ///
+    /// # Errors
+    /// The spare name was removed too, or the system does not allow it.
+    pub fn restore(&self) -> Result<bool, String> {
         let named = fstatat(&self.folder, &*self.name, AtFlags::AT_SYMLINK_NOFOLLOW);
-        let (Ok(named), Ok(ours)) = (named, fstat(&self.file)) else {
-            return false;
-        };
-        (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
+        if named != Err(Errno::ENOENT) {
+            return Ok(false);
+        }
+        self.link(&self.name).map_err(explain("link"))?;
+        Ok(true)
+    }
+
+    /// Adds a name. The link is made to the open file, whatever its other names refer to now.
+    fn link(&self, name: &OsString) -> nix::Result<()> {
+        let ours = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        let flags = AtFlags::AT_SYMLINK_FOLLOW;
+        linkat(AT_FDCWD, &*ours, &self.folder, &**name, flags)
+    }
+
+    /// Whether a path leads to the socket.
+    pub fn is_at(&self, path: &Path) -> bool {
+        let named = Folder::of(path)
+            .and_then(|(folder, name)| Ok(fstatat(&folder, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)?));
+        named.is_ok_and(|named| self.is(&named))
+    }
+
+    /// Whether a name in its folder refers to the socket.
+    fn has(&self, name: &OsString) -> bool {
+        let named = fstatat(&self.folder, &**name, AtFlags::AT_SYMLINK_NOFOLLOW);
+        named.is_ok_and(|named| self.is(&named))
+    }
+
+    fn is(&self, named: &FileStat) -> bool {
+        let ours = fstat(&self.file);
+        ours.is_ok_and(|ours| (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino))
+    }
+}
+
+impl Whose {
+    /// The defaults, by the state of a file that was just created.
+    fn of_new(stat: &FileStat) -> Self {
+        // umask(2) cannot be read without setting it.
+        let mask = umask(Mode::empty());
+        umask(mask);
+        Self {
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: 0o777 & !mask.bits(),
+        }
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.is_in_place() {
+        if self.is_left {
+            return;
+        }
+        let names = [Some(&self.name), self.spare.as_ref()];
+        for name in names.into_iter().flatten().filter(|name| self.has(name)) {
             // If this fails, the next start removes the stale file.
-            let _ = unlinkat(&self.folder, &*self.name, UnlinkatFlags::NoRemoveDir);
+            let _ = unlinkat(&self.folder, &**name, UnlinkatFlags::NoRemoveDir);
         }
     }
 }
@@ -359,12 +464,13 @@ mod tests {
         std::fs::remove_file(&path).expect("ours");
         symlink(&target, &path).expect("room");
         let before = state(&target);
-        assert!(!file.is_in_place());
+        assert!(!file.is_at(&path));
         let rights = Rights {
             mode: Some(0o666),
             ..Rights::default()
         };
-        file.set(rights).expect("the socket is there still");
+        file.change(Rights::default(), rights)
+            .expect("the socket is there still");
         drop(file);
         assert!(path.is_symlink(), "somebody else's");
         assert_eq!(state(&target), before);
@@ -424,5 +530,65 @@ mod tests {
             .permissions()
             .mode();
         assert_ne!(mode & 0o777, 0o606);
+    }
+
+    #[test]
+    fn a_name_that_was_removed_is_given_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let (_socket, mut file) = bind(&path, Rights::default()).expect("a listener");
+        file.add_spare(Rights::default()).expect("room");
+        assert_eq!(file.restore(), Ok(false), "it is there");
+        std::fs::remove_file(&path).expect("ours");
+        assert_eq!(file.restore(), Ok(true));
+        assert!(file.is_at(&path));
+        UnixStream::connect(&path).expect("it listens");
+        // Another file is at its place: it stays.
+        std::fs::remove_file(&path).expect("ours");
+        std::fs::write(&path, "precious").expect("room");
+        assert_eq!(file.restore(), Ok(false));
+        drop(file);
+        let left = std::fs::read_dir(folder.path()).expect("ours").flatten();
+        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["s"], "the spare name is gone");
+    }
+
+    #[test]
+    fn the_spare_name_of_a_dead_process_is_taken_over_and_another_file_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, spare) = (folder.path().join("s"), folder.path().join(".s.preforkd"));
+        drop(UnixListener::bind(&spare).expect("room"));
+        let (socket, mut file) = bind(&path, Rights::default()).expect("a listener");
+        file.add_spare(Rights::default()).expect("it was stale");
+        drop((socket, file));
+        std::fs::write(&spare, "precious").expect("room");
+        let (_socket, mut file) = bind(&path, Rights::default()).expect("a listener");
+        let error = file.add_spare(Rights::default());
+        assert!(error.expect_err("it is not ours").contains("not a socket"));
+        drop(file);
+        assert!(spare.exists());
+    }
+
+    #[test]
+    fn rights_that_are_no_longer_configured_return_to_their_defaults() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let (_plain, file) = bind(&path, Rights::default()).expect("a listener");
+        let default = state(&path).0;
+        drop(file);
+        let mode = |mode| Rights {
+            mode: Some(mode),
+            ..Rights::default()
+        };
+        let (_socket, file) = bind(&path, mode(0o601)).expect("a listener");
+        file.change(mode(0o601), mode(0o640)).expect("ours");
+        assert_eq!(state(&path).0 & 0o777, 0o640);
+        file.change(mode(0o640), Rights::default()).expect("ours");
+        assert_eq!(state(&path).0, default);
+        // Where nothing was or is configured, what others have set stays.
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o604)).expect("ours");
+        file.change(Rights::default(), Rights::default())
+            .expect("ours");
+        assert_eq!(state(&path).0 & 0o777, 0o604);
     }
 }

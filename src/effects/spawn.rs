@@ -22,7 +22,7 @@ const FIRST_FD: RawFd = 3;
 /// Starts a process.
 ///
 /// It leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets SIGTERM when the master dies.
+/// dispositions, and gets a signal when the master dies.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
@@ -30,15 +30,16 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
     let (report, report_to_master) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&report, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let attempts = Attempts::of(&process);
-    let output = [process.stdout, process.stderr];
-    let fds: Vec<BorrowedFd> = output.into_iter().flatten().chain(process.fds).collect();
+    let streams = [process.stdin, process.stdout, process.stderr];
+    let fds: Vec<BorrowedFd> = streams.into_iter().flatten().chain(process.fds).collect();
     let orders = Orders {
         master: getpid().as_raw(),
+        on_master_death: process.on_parent_death as i32,
         user: process
             .user
             .map(|(uid, gid, groups)| (uid, gid, groups.to_vec())),
         umask: process.umask,
-        output: (process.stdout.is_some(), process.stderr.is_some()),
+        streams: streams.map(|stream| stream.is_some()),
         program: process.program,
         chdir: process.chdir,
         args: process.args,

@@ -194,8 +194,13 @@ fn quotable(line: String) -> Option<String> {
     if line.chars().all(|c| "^~ ".contains(c)) {
         return None;
     }
+    // A priority for the journal: sd-daemon(3).
+    let plain = match line.as_bytes() {
+        [b'<', b'0'..=b'7', b'>', ..] => line[3..].trim_start().to_owned(),
+        _ => line.clone(),
+    };
     let Some((head, message)) = line.split_once(": ") else {
-        return Some(line);
+        return Some(plain);
     };
     let (start, who) = head.split_at(head.find("app=").unwrap_or(0));
     let mut words = who.split(' ');
@@ -206,7 +211,7 @@ fn quotable(line: String) -> Option<String> {
     match is_ours {
         true if start.contains(" INFO ") || start == "<6>" => None,
         true => Some(message.to_owned()),
-        false => Some(line),
+        false => Some(plain),
     }
 }
 
@@ -266,7 +271,7 @@ mod tests {
             assert_eq!(output.as_deref(), Some("web:app is: a class"));
             assert_eq!(read_all(&[info.as_bytes()]).1, None);
         }
-        let other = "the app=a said: x\nkey: value";
+        let other = "<3>the app=a said: x\n<7>key: value";
         let (_, output) = read_all(&[other.as_bytes()]);
         assert_eq!(output.as_deref(), Some("the app=a said: x | key: value"));
     }

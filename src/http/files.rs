@@ -19,6 +19,7 @@ mod encoding;
 mod kinds;
 mod lookup;
 mod mapping;
+mod normal;
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -36,7 +37,7 @@ use mapping::Mapped;
 pub struct Files {
     /// The longest prefix first.
     mappings: Vec<Mapped>,
-    /// Below which the application is served.
+    /// Below which the application is served, where no proxy tells.
     prefix: Vec<u8>,
     cache: Cache,
     complaints: Complaints,
@@ -78,28 +79,40 @@ impl Files {
 
     /// What this request gets; none if it is for the handler.
     pub(crate) fn find(&mut self, request: Request<'_>, now: Instant) -> Option<Found> {
-        let path = request.path();
-        let below = match self.prefix.is_empty() {
-            true => None,
-            false => lookup::strip(path, &self.prefix).filter(|rest| rest.first() == Some(&b'/')),
+        let told = request.facts().and_then(|facts| facts.prefix.as_deref());
+        let prefix = told.unwrap_or(&self.prefix);
+        let normal = normal::normal(request.path());
+        let found = match &normal {
+            Some(normal) => self.mapping_below(prefix, normal),
+            None => None,
         };
-        // What is left is the shorter, the longer the prefix was.
-        let found = below.and_then(|rest| self.mapping(rest));
-        let found = self.mapping(path).into_iter().chain(found);
-        let (number, rest) = found.min_by_key(|(_, rest)| rest.len())?;
+        let is_out = normal.is_some() && found.is_none();
+        let found = found.or_else(|| self.mapping_below(prefix, request.path()));
+        let (number, rest) = found?;
         let mapping = &self.mappings[number];
         if !matches!(request.method(), b"GET" | b"HEAD") {
             return (!mapping.fallthrough).then_some(Found(What::Nothing(405)));
         }
-        let found = match lookup::local_name(rest, &mut self.name) {
+        // A path that leads out of its mapping and into no other names nothing.
+        let found = match lookup::local_name(rest, &mut self.name) && !is_out {
             true => self.look_up(number, now),
             false => Err(Miss::Nothing),
         };
         let mapping = &self.mappings[number];
+        if let Err(Miss::Outside(place)) = &found {
+            let consequence = match mapping.fallthrough {
+                true => "the application answers",
+                false => "answering 404",
+            };
+            let path = mapping.path_of(&self.name, "");
+            self.complaints.note_link(now, &path, place, consequence);
+        }
         Some(Found(match found {
             Ok(found) => found,
-            Err(Miss::Nothing | Miss::Folder) if mapping.fallthrough => return None,
-            Err(Miss::Nothing | Miss::Folder) => What::Nothing(404),
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) if mapping.fallthrough => {
+                return None;
+            }
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) => What::Nothing(404),
             Err(Miss::Denied(error)) => {
                 let path = mapping.path_of(&self.name, "");
                 self.complaints.note(now, &path, &error, "answering 403");
@@ -111,6 +124,18 @@ impl Files {
                 What::Nothing(500)
             }
         }))
+    }
+
+    /// The mapping with the longest prefix, and what follows that, in a path that may begin with the prefix of the application.
+    fn mapping_below<'a>(&self, prefix: &[u8], path: &'a [u8]) -> Option<(usize, &'a [u8])> {
+        let below = match prefix.is_empty() {
+            true => None,
+            false => lookup::strip(path, prefix).filter(|rest| rest.first() == Some(&b'/')),
+        };
+        // What is left is the shorter, the longer the prefix was.
+        let found = below.and_then(|rest| self.mapping(rest));
+        let found = self.mapping(path).into_iter().chain(found);
+        found.min_by_key(|(_, rest)| rest.len())
     }
 
     /// The mapping with the longest prefix, and what follows that.
@@ -196,7 +221,7 @@ fn read(
         };
         match variant {
             Ok(variant) => encoded.push(variant),
-            Err(Miss::Nothing | Miss::Folder) => {}
+            Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) => {}
             Err(Miss::Denied(error) | Miss::Failed(error)) => unreadable = Some((coding, error)),
         }
     }

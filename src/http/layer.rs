@@ -27,6 +27,8 @@ use request_id::RequestId;
 pub struct Options {
     /// Who may say for whom it asks.
     pub trusted_proxies: TrustedProxies,
+    /// The fields that they set; all that say for whom they ask, if there is no list.
+    pub forwarded_fields: Option<Vec<String>>,
     /// Requests have names.
     pub request_id: bool,
     /// The access log.
@@ -35,7 +37,10 @@ pub struct Options {
 
 /// The layers of a server with these options, in the order in which they see a request.
 pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
-    let mut layers = vec![ClientAddress::layer(options.trusted_proxies)];
+    let mut layers = vec![ClientAddress::layer(
+        options.trusted_proxies,
+        options.forwarded_fields,
+    )];
     layers.extend(options.request_id.then(RequestId::layer));
     layers.extend(options.access_log.map(AccessLog::layer));
     layers

@@ -18,7 +18,7 @@ mod serve;
 pub use exchange::{Exchange, Sent};
 pub use files::Files;
 pub use limits::{Limits, MOST_FIELDS};
-pub use message::body::Body;
+pub use message::body::{Body, try_temporary_file};
 pub use message::facts::Facts;
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};

@@ -27,6 +27,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Without progress in writing a response.
     pub write_timeout: Duration,
+    /// From the stop order to the end of the server: shortly before, responses that have not ended are broken off.
+    pub drain_timeout: Duration,
     /// Between a response and the first byte of the next request.
     pub keepalive_timeout: Duration,
 }
@@ -48,6 +50,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             write_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(30),
         }
     }

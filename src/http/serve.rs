@@ -29,6 +29,7 @@ mod complaints;
 pub(crate) mod core;
 mod cork;
 mod drive;
+mod ending;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
@@ -188,6 +189,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
             true => core.pause.min(core.yielding).min(core.room.full_until),
             false => 0,
         };
+        let deadline = match core.breaks_off() {
+            true => deadline,
+            false => deadline.min(core.breaks_off),
+        };
         self.engine.wait(|| core.wait(deadline, events))
     }
 
@@ -219,6 +224,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drive(key, client);
             }
         }
+        self.core.break_off();
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
         }

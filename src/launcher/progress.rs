@@ -172,6 +172,8 @@ mod tests {
             chdir: CString::new(chdir).expect("no NUL"),
             user: None,
             umask: None,
+            on_parent_death: Signal::SIGTERM,
+            stdin: None,
             stdout: None,
             stderr: None,
             fds: Vec::new(),

@@ -1,19 +1,26 @@
 //! Performs the actions of supervisors, and handles the ends of processes.
 
+use std::time::{Duration, Instant};
+
 use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::jobs::{Ended, Limits, Task};
-use super::world::{Exit, World};
+use super::leftovers::End;
+use super::workers::children::Child;
+use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
-use crate::plan::Check;
+use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name};
-use crate::supervisor::{Action, Event, WorkerId};
+use crate::supervisor::{Action, Event, Readiness, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
-const PROBE_SLACK: std::time::Duration = std::time::Duration::from_secs(5);
+const PROBE_SLACK: Duration = Duration::from_secs(5);
+
+/// A program that puts itself into the background does so within this time.
+const SOON: Duration = Duration::from_secs(10);
 
 /// The maximum number of processes reaped per turn.
 const MAX_ENDS: usize = 256;
@@ -81,7 +88,9 @@ impl<W: World> Master<W> {
         };
         child.ready_at = Some(turn.now);
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
-        info!("{}: ready after {time}", report::Tag(child, pid));
+        let address = turn.world.own_address(pid);
+        let address = address.map_or(String::new(), |address| format!(", at {address}"));
+        info!("{}: ready after {time}{address}", report::Tag(child, pid));
         if child.plan.output.taken_over {
             // It has switched to its real standard error: its output from the start does not explain a later death.
             self.logs.last_output(turn, pid);
@@ -217,18 +226,12 @@ impl<W: World> Master<W> {
             && !self.logs.writer_ended(turn, pid, exit)
         {
             self.workers.forget(pid);
-            self.leftovers.reaped(turn);
+            self.leftovers.reaped();
             debug!("unknown process pid={pid}: {exit}");
         }
     }
 
-    fn worker_ended(
-        &mut self,
-        child: &super::workers::children::Child,
-        pid: Pid,
-        exit: Exit,
-        output: Option<&str>,
-    ) {
+    fn worker_ended(&mut self, child: &Child, pid: Pid, exit: Exit, output: Option<&str>) {
         let now = self.turn.now;
         let sent = child.signalled.map(|(signal, _)| signal);
         let out_of_memory = matches!(exit, Exit::Signal(Signal::SIGKILL, _))
@@ -236,9 +239,15 @@ impl<W: World> Master<W> {
             && self.turn.world.out_of_memory();
         let mut death = report::death(child, exit, now, out_of_memory);
         let tag = report::Tag(child, pid);
-        let actions = self
-            .workers
-            .handle(&child.app, vec![Event::Exited(child.worker)], now);
+        let background = self.background(child, pid, exit);
+        let end = match background {
+            0 => Event::Exited(child.worker),
+            number => {
+                death += &report::background(number);
+                Event::Hopeless(child.worker)
+            }
+        };
+        let actions = self.workers.handle(&child.app, vec![end], now);
         let app = self.workers.apps.get(&child.app).map(|app| &app.supervisor);
         let retry = app
             .filter(|app| app.lacks_workers())
@@ -253,12 +262,26 @@ impl<W: World> Master<W> {
             };
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
+                false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
+                    error!("{tag}: {death}; its app is given up until the next reload");
+                }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
-        let grace = child.plan.policy.graceful_timeout;
-        self.leftovers
-            .end(&mut self.turn, pid, tag.to_string(), grace);
+        if !self.is_stopping() {
+            // Some programs remove the file of a listener when they end, as if they had bound it.
+            for (_, address) in &child.plan.sockets {
+                if self.turn.world.restore_listener(address) {
+                    info!("{tag}: the file of {address} was removed; made it again");
+                }
+            }
+        }
+        for rest in [Rest::Session(pid), Rest::Background(pid)] {
+            if background > 0 || rest == Rest::Session(pid) {
+                let end = end_of_rest(child, tag.to_string(), now);
+                self.leftovers.end(rest, end);
+            }
+        }
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
             child.generation,
@@ -270,6 +293,30 @@ impl<W: World> Master<W> {
         for action in actions {
             self.perform(&child.app, action);
         }
+        let app = self.workers.apps.get(&child.app);
+        let given_up = app.is_some_and(|app| app.supervisor.is_given_up());
+        // Otherwise the first start would wait for it for ever.
+        if background > 0 && given_up && self.release.outcome().is_none() && !self.is_stopping() {
+            let reason = format!("app={} puts itself into the background", child.app);
+            self.stop_with(Outcome::CouldNotStart, reason);
+        }
+    }
+
+    /// The number of processes that a worker has put into the background, if that is why it has ended: it did so soon, and in good
+    /// order. A program that says when it is ready does not do that.
+    fn background(&mut self, child: &Child, pid: Pid, exit: Exit) -> usize {
+        let now = self.turn.now;
+        let is_ready = child.ready_at.is_some();
+        let soon = now.saturating_duration_since(child.asked_for) < SOON;
+        let is_python = child.plan.threads.is_some();
+        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
+        let of_itself = exit.is_success() && child.signalled.is_none() && !child.stopping;
+        if !(soon && of_itself) || knows || self.is_stopping() {
+            return 0;
+        }
+        let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
+        let found = self.turn.world.rest_of(&wanted);
+        found.values().map(Vec::len).sum()
     }
 
     fn job_ended(&mut self, job: Ended) {
@@ -313,9 +360,48 @@ impl<W: World> Master<W> {
     }
 }
 
+/// How what is left of a worker is ended: its session has as much time as the worker itself.
+fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
+    let Stop { signal, group } = child.plan.stop;
+    let whole = child.plan.policy.graceful_timeout;
+    let was_killed = matches!(child.signalled, Some((Signal::SIGKILL, _)));
+    let since = child.told_at.map(|at| now.saturating_duration_since(at));
+    End {
+        tag,
+        signal: signal.into(),
+        group_knows: group && child.told_at.is_some(),
+        grace: match was_killed {
+            true => Duration::ZERO,
+            false => whole.saturating_sub(since.unwrap_or_default()),
+        },
+    }
+}
+
 fn limits(check: &Check) -> Limits {
     Limits {
         time: (check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK,
         grace: PROBE_SLACK,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Reason;
+
+    #[test]
+    fn the_session_of_a_worker_has_as_long_as_the_worker_itself() {
+        let now = Instant::now();
+        let mut child = Child::example(1);
+        let whole = child.plan.policy.graceful_timeout;
+        let grace = |child: &Child, now| end_of_rest(child, String::new(), now).grace;
+        assert_eq!(grace(&child, now), whole, "it has ended of itself");
+        child.signalled = Some((Signal::SIGTERM, Reason::Stop));
+        child.told_at = Some(now);
+        let later = now + whole / 4;
+        assert_eq!(grace(&child, later), whole - whole / 4);
+        assert_eq!(grace(&child, now + whole * 2), Duration::ZERO);
+        child.signalled = Some((Signal::SIGKILL, Reason::GracefulTimeout));
+        assert_eq!(grace(&child, later), Duration::ZERO);
     }
 }

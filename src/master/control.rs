@@ -28,6 +28,8 @@ pub(super) enum Command {
     Status,
     /// Reload, as with HUP.
     Reload,
+    /// Name the file of the configuration.
+    Configuration,
     /// Stop, as with TERM.
     Stop,
     /// Reopen the log files, as with USR1.
@@ -43,6 +45,7 @@ impl Command {
         Some(match words[..] {
             ["status"] => Self::Status,
             ["reload"] => Self::Reload,
+            ["configuration"] => Self::Configuration,
             ["stop"] => Self::Stop,
             ["reopen"] => Self::Reopen,
             ["scale", what] => Self::Scale(what.to_owned()),
@@ -318,6 +321,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "generation": child.generation,
         "pid": pid.as_raw(),
         "state": state,
+        "address": turn.world.own_address(pid).map(|address| address.to_string()),
         "said": child.status_text,
         "age": age.as_secs_f64(),
         "memory": memory,

@@ -1,5 +1,7 @@
-//! Processes that workers have started and left behind: they get SIGTERM when the worker has ended, and SIGKILL after
-//! `graceful_timeout`.
+//! Processes that workers have started and left behind.
+//!
+//! A worker that was told to end has `graceful_timeout`, and so has all of its session: what is left when the worker has ended gets
+//! the signal that tells the app to end, and SIGKILL when the time is over, whatever the exit status of the worker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,68 +13,113 @@ use nix::unistd::Pid;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
-use super::world::World;
+use super::world::{Rest, World};
 
-/// The sessions of workers that have ended, in which processes still run.
+/// How to end what is left of a worker.
+pub(super) struct End {
+    /// The worker, as the log names it.
+    pub(super) tag: String,
+    /// The signal that tells its processes to end.
+    pub(super) signal: Signal,
+    /// The worker's process group has got that signal already, and a program may take a second one for more urgent.
+    pub(super) group_knows: bool,
+    /// The time that is left. Without any, the processes are killed at once.
+    pub(super) grace: Duration,
+}
+
+/// What was done about a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing yet.
+    Found,
+    /// It was told to end.
+    Told,
+    /// Its time is over.
+    Due,
+    /// It was killed, and so is whatever it starts until then.
+    Killed,
+}
+
+struct Left {
+    end: End,
+    stage: Stage,
+}
+
+/// What is left of workers that have ended.
 #[derive(Default)]
 pub(super) struct Leftovers {
-    /// The worker of each, as the log names it.
-    sessions: BTreeMap<Pid, String>,
-    deadlines: Timers<Pid>,
+    rests: BTreeMap<Rest, Left>,
+    deadlines: Timers<Rest>,
+    /// Something has changed since the last look.
+    changed: bool,
+    /// The master has looked for strangers, as it does once, before it ends.
+    looked_for_strangers: bool,
     /// The most that they get now that the master stops.
     limit: Option<Duration>,
 }
 
 impl Leftovers {
-    /// A worker has ended and was reaped: ends what is left of its session.
-    pub(super) fn end<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        leader: Pid,
-        tag: String,
-        grace: Duration,
-    ) {
-        let number = turn.world.signal_rest(leader, Some(Signal::SIGTERM));
-        if number > 0 {
-            let left = report::processes(number);
-            warn!("{tag}: left {left} that it had started; sending SIGTERM");
-            self.sessions.insert(leader, tag);
-            let grace = self.limit.map_or(grace, |limit| limit.min(grace));
-            self.deadlines.set(leader, Some(turn.now + grace));
-        }
+    /// A worker has ended and was reaped: ends what is left of it, if anything.
+    pub(super) fn end(&mut self, rest: Rest, end: End) {
+        let stage = Stage::Found;
+        self.rests.insert(rest, Left { end, stage });
+        self.changed = true;
     }
 
-    /// A process that is neither worker, template nor job was reaped: it may have been the last one of a session.
-    pub(super) fn reaped<W: World>(&mut self, turn: &mut Turn<W>) {
-        let deadlines = &mut self.deadlines;
-        self.sessions.retain(|&leader, _| {
-            let remains = turn.world.signal_rest(leader, None) > 0;
-            if !remains {
-                deadlines.set(leader, None);
+    /// A process that is neither worker, template nor job was reaped: it may have been the last one of a rest.
+    pub(super) fn reaped(&mut self) {
+        self.changed |= !self.rests.is_empty();
+    }
+
+    /// Ends what is new, kills what did not end in time, and forgets what has ended. One look serves all.
+    pub(super) fn act<W: World>(&mut self, turn: &mut Turn<W>) {
+        for rest in self.deadlines.take_due(turn.now) {
+            if let Some(left) = self.rests.get_mut(&rest) {
+                left.stage = Stage::Due;
+                self.changed = true;
             }
-            remains
+        }
+        if !std::mem::take(&mut self.changed) {
+            return;
+        }
+        let wanted = self.rests.keys().copied().collect();
+        let found = turn.world.rest_of(&wanted);
+        let (deadlines, limit) = (&mut self.deadlines, self.limit);
+        self.rests.retain(|rest, left| {
+            let Some(pids) = found.get(rest) else {
+                deadlines.set(*rest, None);
+                return false;
+            };
+            let grace = limit.map_or(left.end.grace, |limit| limit.min(left.end.grace));
+            if left.act(turn, *rest, pids, grace) {
+                deadlines.set(*rest, Some(turn.now + grace));
+            }
+            true
         });
     }
 
-    /// Kills what did not end in time.
-    pub(super) fn kill_overdue<W: World>(&mut self, turn: &mut Turn<W>) {
-        for leader in self.deadlines.take_due(turn.now) {
-            let number = turn.world.signal_rest(leader, Some(Signal::SIGKILL));
-            if let Some(tag) = self.sessions.get(&leader).filter(|_| number > 0) {
-                let left = report::processes(number);
-                warn!(
-                    "{tag}: sending SIGKILL to {left} that it had started (still running after graceful_timeout)"
-                );
-            }
+    /// Whether nothing is left of anything, when all workers have ended: a process in a session of its own might still listen. It has
+    /// `grace` to end.
+    pub(super) fn are_gone<W: World>(&mut self, turn: &mut Turn<W>, grace: Duration) -> bool {
+        if self.rests.is_empty() && !std::mem::replace(&mut self.looked_for_strangers, true) {
+            let end = End {
+                tag: "workers that have ended".into(),
+                signal: Signal::SIGTERM,
+                group_knows: false,
+                grace,
+            };
+            self.end(Rest::Strangers, end);
+            self.act(turn);
         }
+        self.rests.is_empty()
     }
 
     /// Limits the remaining time, also of those that are left later.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
         self.limit = Some(grace);
         let latest = now + grace;
-        for leader in self.sessions.keys() {
-            self.deadlines.bring_forward(leader, latest);
+        for rest in self.rests.keys() {
+            self.deadlines.bring_forward(rest, latest);
         }
     }
 
@@ -80,9 +127,53 @@ impl Leftovers {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.deadlines.next()
     }
+}
 
-    /// Whether none are left.
-    pub(super) fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
+impl Left {
+    /// Does what is due to these processes. Returns whether their time begins.
+    fn act<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        rest: Rest,
+        pids: &[Pid],
+        grace: Duration,
+    ) -> bool {
+        let End {
+            tag,
+            signal,
+            group_knows,
+            ..
+        } = &self.end;
+        let left = report::processes(pids.len());
+        let (stage, begins) = match self.stage {
+            Stage::Told => return false,
+            Stage::Found if grace.is_zero() => {
+                warn!("{tag}: left {left} that it had started; sending SIGKILL");
+                (Stage::Killed, false)
+            }
+            Stage::Found => {
+                warn!("{tag}: left {left} that it had started; sending {signal}");
+                (Stage::Told, true)
+            }
+            Stage::Due => {
+                warn!(
+                    "{tag}: sending SIGKILL to {left} that it had started (still running after graceful_timeout)"
+                );
+                (Stage::Killed, false)
+            }
+            Stage::Killed => (Stage::Killed, false),
+        };
+        self.stage = stage;
+        let spared = match rest {
+            Rest::Session(leader) => Some(leader).filter(|_| *group_knows),
+            Rest::Background(_) | Rest::Strangers => None,
+        };
+        for &pid in pids {
+            match stage {
+                Stage::Told => turn.world.signal_rest(pid, *signal, spared),
+                _ => turn.world.signal_rest(pid, Signal::SIGKILL, None),
+            }
+        }
+        begins
     }
 }

@@ -97,7 +97,7 @@ impl Preparation {
             }
             (Ok(()), Err(reason)) => return self.fail(turn, reason),
         };
-        match turn.world.open_listeners(&plan.listeners) {
+        match turn.world.open_listeners(&plan.listeners, self.generation) {
             Ok(listeners) => self.open_log_files(turn, jobs, plan, listeners),
             Err(reason) => self.fail(turn, reason),
         }

@@ -30,7 +30,9 @@ impl fmt::Display for Tag<'_> {
 
 /// The end of a process, and why its program could not be executed.
 pub fn ended(exit: Exit, not_executed: Option<&str>) -> String {
-    not_executed.map_or(exit.to_string(), |why| format!("{exit} ({why})"))
+    not_executed.map_or(exit.to_string(), |why| {
+        format!("{exit} (its start failed: {why})")
+    })
 }
 
 /// A number of processes in words.
@@ -40,6 +42,9 @@ pub fn processes(number: usize) -> String {
         number => format!("{number} processes"),
     }
 }
+
+/// What to do about a program that was not ready in time. Only one that has to send the message can be late.
+const NEVER_READY: &str = ": it never sent READY=1 (see `ready` in preforkd.toml(5): \"exec\" or a time such as \"5s\" for a program that does not send it)";
 
 /// The cause of a worker's death.
 pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> String {
@@ -58,13 +63,30 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
             None => format!("{ended}{by}, before it was ready, after {age}"),
         };
     };
+    // Programs of others do not know how to say that they are ready, and `ready` tells when they count as that.
+    let hint = match why {
+        Reason::StartTimeout if !child.plan.output.taken_over => NEVER_READY,
+        _ => "",
+    };
     let why = reason(why);
-    match (signal, exit) {
-        (Signal::SIGTERM, Exit::Status(0) | Exit::Signal(Signal::SIGTERM, _)) => {
-            format!("ended ({why})")
-        }
-        _ => format!("{ended} after our {signal} ({why})"),
+    if signal != Signal::SIGTERM {
+        return format!("{ended} after our {signal} ({why}){hint}");
     }
+    let end = Signal::from(child.plan.stop.signal);
+    match exit {
+        Exit::Status(0) => format!("ended ({why})"),
+        Exit::Signal(by, _) if by == end => format!("ended ({why})"),
+        _ => format!("{ended} after our {end} ({why})"),
+    }
+}
+
+/// What a worker's end means when this number of its processes go on.
+pub fn background(number: usize) -> String {
+    let verb = if number == 1 { "goes" } else { "go" };
+    let rest = processes(number);
+    format!(
+        ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
+    )
 }
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
@@ -238,7 +260,7 @@ mod tests {
         child.not_executed = Some("cannot execute /srv/x: Permission denied".into());
         assert_eq!(
             death(&child, Exit::Status(127), later, false),
-            "exited with status 127 (cannot execute /srv/x: Permission denied), before it was ready, after 1.5s"
+            "exited with status 127 (its start failed: cannot execute /srv/x: Permission denied), before it was ready, after 1.5s"
         );
         child.not_executed = None;
         child.ready_at = Some(now);
@@ -250,6 +272,16 @@ mod tests {
             death(&child, killed, later, true),
             "killed by the kernel because memory ran out (SIGKILL), after 1.5s"
         );
+        child.ready_at = None;
+        child.signalled = Some((Signal::SIGABRT, Reason::StartTimeout));
+        let aborted = Exit::Signal(Signal::SIGABRT, false);
+        let late = "killed by SIGABRT after our SIGABRT (not ready within start_timeout)";
+        let text = death(&child, aborted, later, false);
+        assert_eq!(text, late.to_owned() + NEVER_READY);
+        let mut plan = crate::plan::App::example(1);
+        plan.output.taken_over = true;
+        child.plan = plan.into();
+        assert_eq!(death(&child, aborted, later, false), late, "one of ours");
         child.signalled = Some((Signal::SIGTERM, Reason::Stop));
         assert_eq!(death(&child, good, later, false), "ended (stop)");
         assert_eq!(

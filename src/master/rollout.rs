@@ -83,18 +83,12 @@ impl<W: World> Master<W> {
             {
                 info!("app={name}: no longer configured; its workers finish their requests");
             }
-            for (key, changed) in [
-                ("pid_file", old.pid_file != plan.pid_file),
-                ("control", old.control != plan.control),
-            ] {
-                if changed {
-                    warn!("{key} has changed; this takes effect when preforkd is restarted");
-                }
-            }
+            turn.world.keep_master_files(&plan);
         }
         self.workers.candidate = None;
         self.workers.serving = true;
         self.loads.stop(turn);
+        self.ignored.stop(turn);
         let (closed, failures) = turn.world.keep_listeners(&plan.listeners);
         for failure in failures {
             warn!("the change of a listener does not take effect: {failure}");
@@ -105,6 +99,7 @@ impl<W: World> Master<W> {
         turn.world.keep_log_files(&plan.log_files());
         self.refused = None;
         self.loads.follow(turn, &plan);
+        self.ignored.follow(turn, &plan);
         self.current = Some(plan);
     }
 

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 
 use super::control::{self, Command};
 use super::workers::App;
-use super::world::{ClientId, Notice, World};
+use super::world::{ClientId, Notice, Sender, World};
 use super::{Master, Outcome};
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
@@ -21,14 +21,33 @@ impl<W: World> Master<W> {
     pub(super) fn handle_signals(&mut self) -> bool {
         let arrived = self.turn.world.signals();
         for arrived in &arrived {
-            if let Some((signal, request)) = signals::request(arrived.number) {
-                let sender = arrived.sender;
-                let sender = sender.map_or(String::new(), |pid| format!(" from pid {pid}"));
-                self.perform_request(&format!("{signal}{sender}"), request);
+            let Some((signal, request)) = signals::request(arrived.number) else {
+                continue;
+            };
+            if self.turn.world.has_hung_up(arrived) {
+                self.terminal_closed(signal);
+                continue;
             }
+            let from = match arrived.sender {
+                Sender::Process(pid) => format!("{signal} from pid {pid}"),
+                Sender::Kernel | Sender::Unknown => signal.to_string(),
+            };
+            self.perform_request(&from, request);
         }
         let mut arrived = arrived.iter();
         arrived.any(|arrived| arrived.number == Signal::SIGCHLD as i32)
+    }
+
+    /// The terminal was closed: its shell and the kernel may both say so.
+    fn terminal_closed(&mut self, signal: Signal) {
+        if self.turn.world.outlives_terminal() {
+            info!(
+                "{signal}: the terminal was closed; going on, as {signal} was ignored at the start"
+            );
+        } else if !self.is_stopping() {
+            let from = format!("{signal}, because the terminal was closed");
+            self.perform_request(&from, Request::Stop);
+        }
     }
 
     fn perform_request(&mut self, from: &str, request: Request) {
@@ -80,6 +99,10 @@ impl<W: World> Master<W> {
         debug!("control: {request}");
         match Command::parse(request) {
             Some(Command::Status) => self.control.add_status(&self.workers, client),
+            Some(Command::Configuration) => {
+                let answer = format!("ok\n{}\n", self.turn.world.configuration());
+                self.turn.world.answer(client, &answer);
+            }
             Some(Command::Reload) if self.is_stopping() => {
                 self.turn
                     .world
@@ -142,6 +165,7 @@ impl<W: World> Master<W> {
             self.perform_release(action);
         }
         self.loads.stop(&mut self.turn);
+        self.ignored.stop(&mut self.turn);
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.control.stop_begins(&mut self.turn);

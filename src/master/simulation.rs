@@ -16,7 +16,7 @@ mod disk;
 mod kernel;
 mod world;
 
-use super::world::{Arrived, ClientId, Notice, Source, World};
+use super::world::{Arrived, ClientId, Notice, Sender, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
 use disk::{Code, Disk, End, NAMES, Written};
@@ -79,7 +79,7 @@ impl History {
         let plan = disk.plan().expect("it is good");
         let mut kernel = Kernel::new(disk);
         kernel
-            .open_listeners(&plan.listeners)
+            .open_listeners(&plan.listeners, 1)
             .expect("nothing is open");
         let mut history = Self {
             master: Master::new(kernel, plan),
@@ -228,12 +228,13 @@ impl History {
     }
 
     fn send(&mut self, signal: Signal) {
+        self.send_from(signal, Sender::Process(1));
+    }
+
+    fn send_from(&mut self, signal: Signal, sender: Sender) {
         let number = signal as i32;
         let kernel = self.kernel();
-        kernel.signals.push(Arrived {
-            number,
-            sender: Some(1),
-        });
+        kernel.signals.push(Arrived { number, sender });
         kernel.sources.insert(Source::Signals);
     }
 
@@ -542,6 +543,20 @@ proptest! {
     ) {
         run_and_stop(&steps, signal);
     }
+}
+
+#[test]
+fn the_end_of_the_terminal_stops_gracefully_however_often_it_is_said() {
+    let mut history = run_steps(&[Step::Pass(5000)]);
+    for _ in 0..3 {
+        history.send_from(Signal::SIGHUP, Sender::Kernel);
+        history.turn();
+    }
+    assert!(history.master.is_stopping());
+    let notices = &history.kernel().notices;
+    assert!(!notices.contains(&Notice::Reloading), "it is no reload");
+    history.pass(120_000);
+    assert_eq!(history.outcome, Some(Outcome::Stopped));
 }
 
 // Known failures.

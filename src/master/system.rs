@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::io::{self, IsTerminal, Stderr};
+use std::io::{self, Stderr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,12 +15,14 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Source, Start, Target, World};
+use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
+use crate::effects::addresses::Addresses;
+use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
-use crate::effects::listen::Listeners;
+use crate::effects::listen::{Listeners, Order};
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
@@ -31,12 +34,15 @@ use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
+use crate::effects::terminal::Terminal;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
-use crate::release::Name;
+use crate::release::{Generation, Name};
 use crate::sys;
 
 mod children;
+mod files;
+mod sessions;
 mod start;
 mod watches;
 
@@ -52,7 +58,9 @@ pub(super) struct System {
     watches: Watches,
     signals: Signals,
     init: Init,
-    control: Option<Control>,
+    control: Control,
+    /// By which commands find the control socket; `None` if there was no descriptor for it.
+    beacon: Option<Beacon>,
     listeners: Listeners,
     log_files: LogFiles,
     notify: Notify,
@@ -61,6 +69,7 @@ pub(super) struct System {
     privates: BTreeMap<Name, private::Private>,
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
+    addresses: Addresses,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -68,8 +77,9 @@ pub(super) struct System {
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
+    terminal: Terminal,
     oom_kills: OomKills,
-    _pid_file: Option<PidFile>,
+    pid_file: Option<PidFile>,
 }
 
 impl System {
@@ -92,32 +102,8 @@ impl System {
             warn!("cannot reach the init system at NOTIFY_SOCKET: {error}; it will not be told that preforkd is ready");
             Init::absent()
         });
-        let control = plan.control.as_deref().and_then(|path| {
-            let bound = Control::bind(path);
-            bound
-                .inspect_err(|error| {
-                    warn!("no control socket at {}: {error}", path.display());
-                })
-                .ok()
-        });
         // A worker that its template has forked twice becomes our child: prctl(2).
         nix::sys::prctl::set_child_subreaper(true)?;
-        let pid_file = plan.pid_file.clone().map(|path| {
-            let shown = path.display().to_string();
-            PidFile::write(&path).map_err(|e| {
-                let hint = match e.kind() {
-                    io::ErrorKind::NotFound => " (create the folder first)",
-                    io::ErrorKind::PermissionDenied => {
-                        " (the user of the master needs permission to write to the folder, or configure another path)"
-                    }
-                    _ => "",
-                };
-                io::Error::new(
-                    e.kind(),
-                    format!("cannot write the pid file {shown}: {e}{hint}"),
-                )
-            })
-        });
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
@@ -126,7 +112,8 @@ impl System {
             watches,
             signals,
             init,
-            control,
+            control: Control::default(),
+            beacon: Beacon::new().ok(),
             listeners,
             log_files: LogFiles::default(),
             notify: Notify::new()?,
@@ -134,20 +121,34 @@ impl System {
             privates: BTreeMap::new(),
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
+            addresses: Addresses::default(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
             errors: io::stderr(),
+            terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
-            _pid_file: pid_file.transpose()?,
+            pid_file: None,
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
-        if let Some(fd) = system.control.as_ref().map(Control::fd) {
-            system.watches.add_readable(fd, Source::Clients)?;
-        }
+        // Before anything that may fail or take time, so that a killed master leaves its sockets.
+        system.store_listeners();
+        system.keep_control(plan);
+        let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
+        system.pid_file = pid_file.transpose()?;
         Ok(system)
+    }
+
+    /// Has the init system keep the listeners for the next master.
+    fn store_listeners(&mut self) {
+        for order in self.listeners.orders() {
+            match order {
+                Order::Keep(name, socket) => self.init.keep(&name, socket),
+                Order::Drop(name) => self.init.forget(&name),
+            }
+        }
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
@@ -181,7 +182,19 @@ impl World for System {
     }
 
     fn has_terminal(&self) -> bool {
-        io::stdin().is_terminal() || self.errors.is_terminal()
+        self.terminal.exists()
+    }
+
+    fn has_hung_up(&self, signal: &Arrived) -> bool {
+        self.terminal.has_hung_up(signal)
+    }
+
+    fn outlives_terminal(&self) -> bool {
+        self.signals.ignored_hang_up
+    }
+
+    fn configuration(&self) -> String {
+        self.file.display().to_string()
     }
 
     fn signals(&mut self) -> Vec<Arrived> {
@@ -249,8 +262,12 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
-    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize {
-        children::signal_rest(leader, signal)
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+    }
+
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) {
+        sessions::signal(pid, signal, spared);
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -283,10 +300,15 @@ impl World for System {
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
         self.stop_orders.remove(pid);
+        self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());
         }
         exit
+    }
+
+    fn own_address(&self, pid: Pid) -> Option<SocketAddr> {
+        self.addresses.of(pid)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
@@ -294,7 +316,9 @@ impl World for System {
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
-        memory::share(pid)
+        let own = memory::share(pid)?;
+        let others = sessions::below(pid).into_iter().filter_map(memory::share);
+        Some(others.fold(own, u64::saturating_add))
     }
 
     fn out_of_memory(&mut self) -> bool {
@@ -394,8 +418,12 @@ impl World for System {
         self.board(app)?.succeed(record)
     }
 
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String> {
-        let opened = self.listeners.open(wanted);
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Vec<Address>, String> {
+        let opened = self.listeners.open(wanted, generation);
         opened.map_err(|error| error.to_string())
     }
 
@@ -405,26 +433,42 @@ impl World for System {
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
         let failures = self.listeners.adapt(wanted);
-        (self.listeners.keep(wanted), failures)
+        let closed = self.listeners.keep(wanted);
+        self.store_listeners();
+        (closed, failures)
+    }
+
+    fn keep_master_files(&mut self, plan: &Plan) {
+        self.keep_control(plan);
+        self.keep_pid_file(plan);
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
-        let socket = self.listeners.socket(address)?;
-        Some(sys::accept_queue(&socket))
+        let queues = self.listeners.serving(address);
+        queues
+            .map(|socket| sys::accept_queue(&socket))
+            .reduce(u32::saturating_add)
+    }
+
+    fn restore_listener(&mut self, address: &Address) -> bool {
+        self.listeners.restore(address)
+    }
+
+    fn has_successors(&self, address: &Address, generation: Generation) -> bool {
+        self.listeners.has_successors(address, generation)
     }
 
     fn watch_listener(&mut self, address: &Address, watch: bool) {
-        let Some(fd) = self.listeners.socket(address).map(|fd| fd.as_raw_fd()) else {
-            return;
-        };
-        if !watch {
-            self.watches.remove(fd);
-        } else if !self.watches.has(fd, &Source::Listener(address.clone()))
-            && let Err(error) = self
-                .watches
-                .add_readable(fd, Source::Listener(address.clone()))
-        {
-            warn!("cannot wait for connections at {address}: {error}");
+        let source = Source::Listener(address.clone());
+        for socket in self.listeners.serving(address) {
+            let fd = socket.as_raw_fd();
+            if !watch {
+                self.watches.remove(fd);
+            } else if !self.watches.has(fd, &source)
+                && let Err(error) = self.watches.add_readable(fd, source.clone())
+            {
+                warn!("cannot wait for connections at {address}: {error}");
+            }
         }
     }
 
@@ -493,31 +537,24 @@ impl World for System {
     }
 
     fn accept_clients(&mut self) -> bool {
-        let Some(control) = &mut self.control else {
-            return false;
-        };
-        let (clients, more) = control.accept();
+        let (clients, more) = self.control.accept();
         let both = Interest::READABLE | Interest::WRITABLE;
         // A closed connection may have left its number to a later one.
         for fd in clients.into_iter().collect::<BTreeSet<_>>() {
             let source = Some(Source::Client(fd));
-            if let Err(error) = self.watches.add(fd, source, both)
-                && let Some(control) = &mut self.control
-            {
+            if let Err(error) = self.watches.add(fd, source, both) {
                 warn!("cannot watch a client of the control socket: {error}");
-                control.close_client(fd);
+                self.control.close_client(fd);
             }
         }
         more
     }
 
     fn request(&mut self, client: i32) -> Option<(ClientId, String)> {
-        self.control.as_mut()?.ready(client)
+        self.control.ready(client)
     }
 
     fn answer(&mut self, client: ClientId, answer: &str) {
-        if let Some(control) = &mut self.control {
-            control.answer(client, answer);
-        }
+        self.control.answer(client, answer);
     }
 }

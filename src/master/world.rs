@@ -1,8 +1,9 @@
 //! What the master needs of the world: clock, processes, sockets and files. [`super::system`] is the real one; the tests simulate
 //! another one around the same loop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -17,7 +18,7 @@ use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
 
 pub use crate::effects::control::ClientId;
-pub use crate::effects::signals::Arrived;
+pub use crate::effects::signals::{Arrived, Sender};
 pub use crate::effects::tail::ReadState;
 
 /// The source of an event. Each polled descriptor belongs to one.
@@ -138,8 +139,21 @@ impl std::fmt::Display for Exit {
 pub enum Target {
     /// The process.
     Process,
-    /// All processes of the session that it leads.
+    /// The process group that it leads.
+    Group,
+    /// All processes of the session that it leads, if necessary one after another.
     Session,
+}
+
+/// Processes that go on after a worker has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rest {
+    /// Those of the session of this worker, which was reaped.
+    Session(Pid),
+    /// Those that this worker, which was reaped, has put into the background: they have left its session and kept its environment.
+    Background(Pid),
+    /// All that are left when the master has ended everything that it knows.
+    Strangers,
 }
 
 /// A message to the init system: sd_notify(3).
@@ -173,8 +187,17 @@ pub trait World {
     /// Whether the master runs on a terminal.
     fn has_terminal(&self) -> bool;
 
+    /// Whether a signal means that the terminal of the master was closed.
+    fn has_hung_up(&self, signal: &Arrived) -> bool;
+
+    /// Whether the master was started so that the end of its terminal does not end it: nohup(1).
+    fn outlives_terminal(&self) -> bool;
+
     /// The signals that have arrived.
     fn signals(&mut self) -> Vec<Arrived>;
+
+    /// The path of the configuration file.
+    fn configuration(&self) -> String;
 
     // Processes.
 
@@ -226,9 +249,11 @@ pub trait World {
     /// Sends a signal to a child that was not reaped.
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
-    /// Sends a signal, or none, to the rest of a session whose leader was reaped. Returns the number of its processes that have
-    /// become children of the master.
-    fn signal_rest(&mut self, leader: Pid, signal: Option<Signal>) -> usize;
+    /// The processes that run, of each of these. One look at all children of the master.
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>>;
+
+    /// Sends a signal to a process that [`World::rest_of`] has just returned, unless it is in the process group `spared`.
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>);
 
     /// Tells a worker to stop by ending the pipe that it holds for that; false if it has none.
     fn order_stop(&mut self, pid: Pid) -> bool;
@@ -242,10 +267,13 @@ pub trait World {
     /// Reaps a child that has ended; kills the rest of its session before, if asked to.
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit>;
 
+    /// The address that a worker was told to listen on.
+    fn own_address(&self, pid: Pid) -> Option<SocketAddr>;
+
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;
 
-    /// The memory of a process, in bytes: [`crate::effects::memory::share`].
+    /// The memory of a process and of all others in its session, in bytes: [`crate::effects::memory::share`].
     fn memory(&mut self, pid: Pid) -> Option<u64>;
 
     /// Whether the kernel has killed a process because memory ran out since the last call.
@@ -305,21 +333,35 @@ pub trait World {
 
     // Listeners.
 
-    /// Opens the wanted listeners that are not open yet, and returns their addresses.
+    /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
+    /// addresses.
     ///
     /// # Errors
     /// One of them cannot be opened; then none is.
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String>;
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Vec<Address>, String>;
 
-    /// Closes these listeners.
+    /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);
 
     /// Closes all other listeners, and applies changed settings to the wanted ones. Returns the closed addresses, and
     /// what failed.
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>);
 
+    /// Moves the control socket and the pid file to where this plan has them, applies their rights, and makes again what was removed.
+    fn keep_master_files(&mut self, plan: &Plan);
+
     /// The number of connections in the accept queue; `None` if the listener is not open.
     fn accept_queue(&self, address: &Address) -> Option<u32>;
+
+    /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
+    fn restore_listener(&mut self, address: &Address) -> bool;
+
+    /// Whether later workers accept from the same sockets of a listener as those of this generation.
+    fn has_successors(&self, address: &Address, generation: Generation) -> bool;
 
     /// Whether to report [`Source::Listener`] of a listener.
     fn watch_listener(&mut self, address: &Address, watch: bool);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
-use crate::config::{Address, CommandLine, Place, Value};
+use crate::config::{Address, CommandLine, Place, Stdin, Value};
 use crate::supervisor::Readiness;
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
@@ -29,6 +29,17 @@ impl Draft<'_> {
         launch.args = args.map_err(|message| command.wrong(message))?;
         launch.program = self.find(command, "command", launch)?;
         Ok(self.readiness())
+    }
+
+    /// What its standard input is.
+    pub(super) fn stdin(&self, has_listener: bool) -> Result<Stdin, Place> {
+        let stdin = &self.written.stdin;
+        if **stdin == Stdin::Listener && !has_listener {
+            return Err(stdin.wrong(
+                "stdin: there is no listener that could be the standard input (add `listen`)",
+            ));
+        }
+        Ok(**stdin)
     }
 
     /// Finds the program that `launch.args` begins with. `key` is its key in the file.
@@ -72,6 +83,7 @@ impl Draft<'_> {
         // These variables are for workers; this process is none.
         step.env
             .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        step.without_address();
         step.args = before.to_vec();
         step.program = self.find(before, "reload.before", &step)?;
         Ok(Some(step))

@@ -2,7 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Host, variables};
+use super::{Host, identity, variables};
+use crate::config::{Master, Place};
+
+/// The mode of the socket: for its owner, or for its owner and group.
+const PRIVATE: u32 = 0o600;
+const OF_GROUP: u32 = 0o660;
+
+/// Mode and group of the socket.
+pub(super) fn rights(master: &Master, host: &dyn Host) -> Result<(u32, Option<u32>), Place> {
+    let group = master.control_group.as_ref();
+    let group = group.map(|group| identity::group("control_group", group, host));
+    let group = group.transpose()?;
+    let default = if group.is_some() { OF_GROUP } else { PRIVATE };
+    let mode = master.control_mode.as_ref().map_or(default, |mode| mode.0);
+    Ok((mode, group))
+}
+
+/// The name of the socket in a folder of the service.
+const NAME: &str = "preforkd.sock";
+
+/// The folder of the service where the init system names none: the usual one of a service of this name.
+const FOLDER: &str = "/run/preforkd";
 
 /// As configured, else beside the pid file, else in the runtime directory of the service.
 pub(super) fn place(
@@ -11,43 +32,80 @@ pub(super) fn place(
     folder: &Path,
     host: &dyn Host,
 ) -> Option<PathBuf> {
-    let beside = || pid_file.map(|path| path.with_extension("sock"));
-    // systemd.exec(5): several are separated by colons.
-    let runtime = || {
-        let all = host.variable("RUNTIME_DIRECTORY")?;
-        Some(Path::new(all.split(':').next()?).join("preforkd.sock"))
-    };
-    let place = control
-        .map(Path::to_owned)
-        .or_else(beside)
-        .or_else(runtime)?;
+    let place = written(control, pid_file).or_else(|| in_runtime_directory(host))?;
     Some(folder.join(place))
 }
 
-/// The same for a file that may be faulty. Only these two keys are read, so that a running master stays reachable while its
-/// configuration is edited.
-pub fn find(text: &str, file: &Path, host: &dyn Host) -> Option<PathBuf> {
-    let file = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-    let folder = file.parent().unwrap_or(Path::new("/"));
-    let table = text
-        .lines()
-        .skip_while(|line| line.trim() != "[master]")
-        .skip(1);
-    let lines: Vec<&str> = table
-        .take_while(|line| !line.trim_start().starts_with('['))
-        .collect();
-    let value = |key: &str| {
-        let line = lines
-            .iter()
-            .find(|line| line.split('=').next().is_some_and(|k| k.trim() == key))?;
-        let table: toml::Table = line.parse().ok()?;
-        let written = table.get(key)?.as_str()?;
-        Some(PathBuf::from(variables::expanded(written, host)?))
-    };
-    place(
-        value("control").as_deref(),
-        value("pid_file").as_deref(),
-        folder,
-        host,
-    )
+fn written(control: Option<&Path>, pid_file: Option<&Path>) -> Option<PathBuf> {
+    let beside = || pid_file.map(|path| path.with_extension("sock"));
+    control.map(Path::to_owned).or_else(beside)
+}
+
+/// systemd.exec(5): several folders are separated by colons.
+fn in_runtime_directory(host: &dyn Host) -> Option<PathBuf> {
+    let all = host.variable("RUNTIME_DIRECTORY")?;
+    Some(Path::new(all.split(':').next()?).join(NAME))
+}
+
+/// Where a master with this configuration may listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// Where the file says.
+    pub written: Option<PathBuf>,
+    /// Where it may be otherwise. Another master may be there.
+    pub usual: [Option<PathBuf>; 2],
+}
+
+impl Places {
+    /// The places by the text of a configuration file, which may be faulty: a running master stays reachable while its
+    /// configuration is edited.
+    pub fn find(text: &str, file: &Path, host: &dyn Host) -> Self {
+        let file = host.absolute(file);
+        let folder = file.parent().unwrap_or(Path::new("/"));
+        let master = match text.parse::<toml::Table>() {
+            Ok(table) => master_of(table),
+            Err(_) => legible_part(text),
+        };
+        let path = |key: &str| {
+            let written = master.get(key)?.as_str()?;
+            Some(PathBuf::from(variables::expanded(written, host)?))
+        };
+        let written = written(path("control").as_deref(), path("pid_file").as_deref());
+        Self {
+            written: written.map(|path| folder.join(path)),
+            usual: [
+                in_runtime_directory(host),
+                Some(Path::new(FOLDER).join(NAME)),
+            ],
+        }
+    }
+}
+
+/// The table `master` of a file.
+fn master_of(mut file: toml::Table) -> toml::Table {
+    match file.remove("master") {
+        Some(toml::Value::Table(master)) => master,
+        _ => toml::Table::new(),
+    }
+}
+
+/// What can be read of the table `master` in a file with errors, line by line.
+fn legible_part(text: &str) -> toml::Table {
+    let mut found = toml::Table::new();
+    // The header of the current table; none at the beginning.
+    let (mut begun, mut in_master) = (false, false);
+    for line in text.lines() {
+        let table = line.parse::<toml::Table>();
+        if line.trim_start().starts_with('[') {
+            let is_master = |table: toml::Table| table.len() == 1 && table.contains_key("master");
+            (begun, in_master) = (true, table.is_ok_and(is_master));
+        } else if let Ok(table) = table {
+            match (in_master, begun) {
+                (true, _) => found.extend(table),
+                (false, false) => found.extend(master_of(table)),
+                (false, true) => {}
+            }
+        }
+    }
+    found
 }

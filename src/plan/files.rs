@@ -26,7 +26,7 @@ pub(super) fn load(
     file: &Path,
     host: &dyn Host,
 ) -> Result<(Sources, Config), Diagnostic> {
-    let absolute = absolute(file);
+    let absolute = normal(&host.absolute(file));
     let sources = Sources::new(
         file.display().to_string(),
         folder_of(&absolute),
@@ -90,7 +90,7 @@ impl Files<'_> {
             false => vec![folder.join(pattern)],
         };
         for path in found {
-            let absolute = absolute(&path);
+            let absolute = normal(&self.host.absolute(&path));
             if !self.seen.insert(absolute.clone()) {
                 match has_wildcards {
                     true => continue,
@@ -124,10 +124,6 @@ impl Files<'_> {
         }
         all.typed(&self.sources)
     }
-}
-
-fn absolute(path: &Path) -> PathBuf {
-    normal(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 fn folder_of(file: &Path) -> PathBuf {

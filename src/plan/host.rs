@@ -36,6 +36,9 @@ pub trait Host {
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;
     /// Whether this is a file that someone can execute.
     fn is_executable(&self, path: &Path) -> bool;
+    /// The absolute form of a path. A relative one begins at the working directory, by the name under which this process was
+    /// started there, which may go through symbolic links.
+    fn absolute(&self, path: &Path) -> PathBuf;
     /// The text of a small file of an app, which is data. Where others than the user of the master can change the file or the
     /// path to it, it is read with the rights of `user` (the user of the app).
     ///

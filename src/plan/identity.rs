@@ -1,6 +1,6 @@
 //! `user` and `group`: the user that workers run as.
 
-use super::{Credentials, Draft};
+use super::{Credentials, Draft, Host};
 use crate::config::{GroupName, Place, Value};
 
 /// The variables that a login sets.
@@ -57,14 +57,19 @@ impl Draft<'_> {
     }
 
     pub(super) fn group(&self, key: &str, name: &Value<GroupName>) -> Result<u32, Place> {
-        let group = self.host.group(&name.0);
-        group.ok_or_else(|| {
-            name.wrong(format!(
-                "{key}: there is no group \"{}\" on this host (create it first)",
-                name.0
-            ))
-        })
+        group(key, name, self.host)
     }
+}
+
+/// The id of a group.
+pub(super) fn group(key: &str, name: &Value<GroupName>, host: &dyn Host) -> Result<u32, Place> {
+    let group = host.group(&name.0);
+    group.ok_or_else(|| {
+        name.wrong(format!(
+            "{key}: there is no group \"{}\" on this host (create it first)",
+            name.0
+        ))
+    })
 }
 
 pub(super) fn no_user(key: &str, name: &str) -> String {

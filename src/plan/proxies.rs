@@ -20,6 +20,26 @@ impl Draft<'_> {
         }
     }
 
+    /// The fields that the proxies set; none if that is not restricted.
+    pub(super) fn forwarded_fields(&self) -> Result<Option<Vec<String>>, Place> {
+        let Some(fields) = &self.written.forwarded_fields else {
+            return Ok(None);
+        };
+        for field in &**fields {
+            let name = field.get_ref();
+            if !is_forwarded(name) {
+                return Err(Place {
+                    span: Some(field.span()),
+                    message: format!(
+                        "forwarded_fields: {name:?} is no field that says for whom a proxy asks (write \"Forwarded\", \"X-Real-IP\", or the whole name of one that begins with \"X-Forwarded-\")"
+                    ),
+                });
+            }
+        }
+        let names = fields.iter().map(|field| field.get_ref().clone());
+        Ok(Some(names.collect()))
+    }
+
     /// The prefix, empty for none: the key, or the variable in `env` or `env_file`.
     pub(super) fn prefix(&self, launch: &Launch) -> Result<String, Place> {
         let variable = launch.env.get(VARIABLE);
@@ -55,6 +75,16 @@ impl Draft<'_> {
                 None => Ok(value.clone()),
             },
         }
+    }
+}
+
+/// Whether a field is one of those that only trusted proxies may send.
+fn is_forwarded(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let is_letter = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    match name.strip_prefix("x-forwarded-") {
+        Some(rest) => !rest.is_empty() && rest.chars().all(is_letter),
+        None => matches!(name.as_str(), "forwarded" | "x-real-ip"),
     }
 }
 

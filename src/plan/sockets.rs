@@ -58,6 +58,7 @@ impl Draft<'_> {
             address,
             backlog: self.written.backlog.0,
             v6only: false,
+            is_lent: self.written.command.is_some(),
             mode: written.mode.as_ref().map(|mode| mode.0),
             owner,
             group: group

@@ -37,9 +37,15 @@ impl Draft<'_> {
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<String, Mapping>, Place> {
         let mut mappings = BTreeMap::new();
+        let mut seen: BTreeMap<Vec<u8>, &str> = BTreeMap::new();
         for (prefix, entry) in &*self.written.static_files {
             let written = &entry.get_ref().0;
             let wrong = |message: String| Place::at(entry.span(), format!("static: {message}"));
+            if let Some(same) = seen.insert(decoded(prefix), prefix) {
+                return Err(wrong(format!(
+                    "the prefixes {same:?} and {prefix:?} are the same, as they are percent-decoded (remove one of them)"
+                )));
+            }
             let path = self.mapped_path(prefix, written).map_err(wrong)?;
             let is_folder = prefix.ends_with('/');
             let index = match written.index.as_str() {
@@ -97,9 +103,10 @@ impl Draft<'_> {
         if !prefix.starts_with('/') {
             return Err(format!("the prefix {prefix:?} must begin with \"/\""));
         }
-        let strange = |part: &str| matches!(part, "" | "." | "..");
-        let inner = prefix.strip_suffix('/').unwrap_or(prefix);
-        if !inner.is_empty() && inner.split('/').skip(1).any(strange) {
+        let strange = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+        let whole = decoded(prefix);
+        let inner = whole.strip_suffix(b"/").unwrap_or(&whole);
+        if !inner.is_empty() && inner.split(|&b| b == b'/').skip(1).any(strange) {
             return Err(format!(
                 "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
             ));
@@ -126,6 +133,30 @@ impl Draft<'_> {
             )),
         }
     }
+}
+
+/// The prefix as workers compare it: percent-decoded once. What is no encoding stays as it is.
+fn decoded(prefix: &str) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut rest = prefix.as_bytes();
+    while let [first, more @ ..] = rest {
+        let encoded = match rest {
+            [b'%', digits @ ..] => digits.get(..2).and_then(byte),
+            _ => None,
+        };
+        decoded.push(encoded.unwrap_or(*first));
+        rest = match encoded {
+            Some(_) => &rest[3..],
+            None => more,
+        };
+    }
+    decoded
+}
+
+/// The byte of two hexadecimal digits.
+fn byte(digits: &[u8]) -> Option<u8> {
+    let digit = |at: usize| char::from(digits[at]).to_digit(16);
+    u8::try_from(digit(0)? << 4 | digit(1)?).ok()
 }
 
 /// The fields to add, if they can be sent.

@@ -53,6 +53,9 @@ impl Host for Invented {
     fn is_executable(&self, path: &Path) -> bool {
         FILES.iter().any(|f| path == Path::new(f))
     }
+    fn absolute(&self, path: &Path) -> PathBuf {
+        Path::new("/srv").join(path)
+    }
     fn data(&self, path: &Path, _: Option<&Credentials>, _: u64) -> Result<String, String> {
         match path.to_str() {
             Some("/srv/.env") => Ok("A=file\nB='x y'\nHOME=/file\n".into()),
@@ -185,11 +188,15 @@ fn static_files_are_mapped() {
 }
 
 #[test]
-fn mappings_that_are_probably_mistakes_are_warned_of() {
+fn what_is_probably_a_mistake_is_warned_of() {
     for (mapping, warning) in [
         (
             "static = { '/' = { folder = 'static', fallthrough = false } }",
             "static: the application is never called",
+        ),
+        (
+            "max_buffered = '1MiB'\nmax_body = '2MiB'",
+            "max_body is 2097152 bytes, but max_buffered is 1048576: ",
         ),
         (
             "user = 'www'\nstatic = { '/s/' = 'other' }",
@@ -443,21 +450,42 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
         ids: (0, 0),
         variables: &[],
     };
-    let find = |text: &str| control::find(text, Path::new("/srv/app.toml"), &host);
-    assert_eq!(
-        find("[master]\npid_file = 'x.pid'\n[app.w]\nwrokers = = 2"),
-        Some("/srv/x.sock".into())
-    );
-    assert_eq!(
-        find("[master] \ncontrol = '/run/c'\npid_file = 'x.pid'"),
-        Some("/run/c".into())
-    );
-    assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
+    let find = |text: &str| {
+        let places = control::Places::find(text, Path::new("/srv/app.toml"), &host);
+        places.written
+    };
+    let app = "[app.q]\ncommand = ['celery']\n";
+    let faulty = "[app.w]\nwrokers = = 2\npid_file = 'no'\n[app.w.master]\ncontrol = 'no'\n";
+    for (written, place) in [
+        ("[master]\npid_file = 'x.pid'\n", "/srv/x.sock"),
+        (
+            "[master] \ncontrol = '/run/c'\npid_file = 'x.pid'\n",
+            "/run/c",
+        ),
+        (
+            "[master]   # itself\npid_file = 'x.pid' # its pid\n",
+            "/srv/x.sock",
+        ),
+        ("[ master ]\n\"pid_file\" = 'x.pid'\n", "/srv/x.sock"),
+        ("master.pid_file = 'x.pid'\n", "/srv/x.sock"),
+        ("master = { pid_file = 'x.pid' }\n", "/srv/x.sock"),
+        ("[master]\nnonsense\ncontrol = 'c'\n", "/srv/c"),
+    ] {
+        for rest in [app, faulty] {
+            let text = written.to_owned() + rest;
+            assert_eq!(find(&text), Some(place.into()), "{text}");
+        }
+    }
     assert_eq!(
         find("[master]\ncontrol = '${NONE:-/run}/${PATH}'"),
         Some("/run//bin:/usr/bin".into())
     );
     assert_eq!(find("[master]\ncontrol = '${NONE}'"), None);
+    assert_eq!(find(faulty), None);
+    assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
+    let places = control::Places::find("", Path::new("/srv/app.toml"), &host);
+    let usual = Some("/run/preforkd/preforkd.sock".into());
+    assert_eq!(places.usual, [None, usual]);
     let plan = plan("[master]\npid_file = 'x.pid'\n[app.q]\ncommand = ['celery']");
     assert_eq!(plan.control, Some("/srv/x.sock".into()));
 }
@@ -544,6 +572,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "2:11: command: \"{fd\" has",
         ),
         (
+            app("command = ['celery']\nstdin = 'listener'"),
+            "3:9: stdin: there is no listener that could be the standard input (add `listen`)",
+        ),
+        (
+            app("command = ['celery']\nstop_signal = 'KILL'"),
+            "3:15: stop_signal: \"KILL\" is no signal that can tell a worker to end (write one of TERM, QUIT, INT, HUP, USR1, USR2, WINCH)",
+        ),
+        (
+            app("command = ['celery', '{port}']\naddresses = 'localhost:9000'"),
+            "3:13: addresses: \"localhost:9000\" is no range of addresses (write \"127.0.0.1\" for any free port",
+        ),
+        (
             app("command = ['celery']\nthreads = 4"),
             "3:11: `threads` is for apps with `wsgi`, not for apps with `command` (remove it)",
         ),
@@ -612,6 +652,18 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
                 "wsgi = 'a:b'\n{listen}\nstatic = {{ '//s/' = 'static' }}"
             )),
             "4:21: static: no request has the prefix \"//s/\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/%2E./' = 'static' }}"
+            )),
+            "4:25: static: no request has the prefix \"/s/%2E./\"",
+        ),
+        (
+            app(&format!(
+                "wsgi = 'a:b'\n{listen}\nstatic = {{ '/s/' = 'static', '/%73/' = 'static', '/%zz/' = 'static' }}"
+            )),
+            "4:20: static: the prefixes \"/%73/\" and \"/s/\" are the same, as they are percent-decoded (remove one of them)",
         ),
         (
             app(&format!(

@@ -37,6 +37,7 @@ impl Draft<'_> {
             request_id: *app.request_id,
             access_format: self.access_format()?,
             trusted_proxies: app.trusted_proxies.to_vec(),
+            forwarded_fields: self.forwarded_fields()?,
             proxy_protocol: self.proxy_protocol()?,
             prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,
@@ -56,6 +57,13 @@ impl Draft<'_> {
             graceful_timeout: app.graceful_timeout.0,
             max_connections: app.max_connections.0,
         };
+        if settings.max_body > settings.max_buffered {
+            warnings.push(format!(
+                "max_body is {} bytes, but max_buffered is {}: a larger request body is answered with 413 all the same (raise max_buffered, or lower \
+                 max_body)",
+                settings.max_body, settings.max_buffered
+            ));
+        }
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(
                 "the settings of a worker cannot be encoded: {error}"

@@ -1,7 +1,6 @@
 //! The interpreter and what it runs in.
 
 use pyo3::prelude::*;
-use rustix::fs::{Access, access};
 
 /// Says which interpreter runs, and in which environment: most failed deploys have another one than they should.
 pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
@@ -20,8 +19,9 @@ pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
 
 /// Warns of a folder for temporary files that cannot be written: large request bodies go there.
 pub(crate) fn tell_of_temporary_folder() {
-    let folder = std::env::temp_dir();
-    if let Err(error) = access(&folder, Access::WRITE_OK | Access::EXEC_OK) {
+    // To ask for permissions says nothing to root, nor of a file system without files.
+    if let Err(error) = preforkd_http::try_temporary_file() {
+        let folder = std::env::temp_dir();
         log::warn!(
             "cannot write to the folder for temporary files, {}: {error}; request bodies above body_in_memory will be answered with 500 or 503 (make it writable, or name \
              another one: env = {{ TMPDIR = \"PATH\" }})",

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use preforkd_worker::stderr;
 use pyo3::prelude::*;
 
 /// What went wrong.
@@ -14,9 +15,17 @@ pub(crate) enum Failure {
 
 impl From<PyErr> for Failure {
     fn from(error: PyErr) -> Self {
-        Python::attach(|py| error.display(py));
+        Python::attach(|py| show(py, &error));
         Self::Shown
     }
+}
+
+/// Shows an exception as Python does; under the journal with the priority of an error.
+pub(crate) fn show(py: Python<'_>, error: &PyErr) {
+    const ERROR: u32 = 40;
+    let before = stderr::set_level(ERROR);
+    error.display(py);
+    stderr::set_level(before);
 }
 
 /// What could not be done, and why.

@@ -3,6 +3,7 @@
 use pyo3::exceptions::PySystemExit;
 use pyo3::prelude::*;
 
+use crate::failure;
 use crate::sys;
 
 /// Ends a process that the application has forked and that comes back from its code, with what it raised, if anything: two
@@ -18,7 +19,7 @@ fn leave(py: Python<'_>, raised: Option<&PyErr>) {
     let status = match raised {
         Some(error) if error.is_instance_of::<PySystemExit>(py) => exit_status(py, error),
         Some(error) => {
-            error.display(py);
+            failure::show(py, error);
             1
         }
         None => {

@@ -1,5 +1,6 @@
 //! Functions of the application that are called at the turns of a worker's life (preforkd.toml(5), `hooks`).
 
+use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
 
 use crate::failure::Failure;
@@ -44,7 +45,8 @@ impl<'py> Hooks<'py> {
     ///
     /// # Errors
     /// It cannot be imported, has none of the functions, or something else under one of the names.
-    pub fn load(py: Python<'py>, name: Option<&str>) -> Result<Self, Failure> {
+    pub fn load(py: Python<'py>, settings: &Settings, preload: bool) -> Result<Self, Failure> {
+        let name = settings.hooks.as_deref();
         let Some(name) = name else {
             return Ok(Self(None));
         };
@@ -58,6 +60,7 @@ impl<'py> Hooks<'py> {
                         "hooks: {name}.{hook} is no function, but {function:?}"
                     )));
                 }
+                check(&function, &format!("{name}.{hook}"))?;
             }
         }
         if !found {
@@ -66,13 +69,16 @@ impl<'py> Hooks<'py> {
                 "hooks: the module {name} has none of the functions {names}"
             )));
         }
+        if !preload {
+            tell_of_forks(&module, name)?;
+        }
         Ok(Self(Some(module)))
     }
 
     /// Calls a function, if there is one.
     ///
     /// # Errors
-    /// It fails, or is asynchronous.
+    /// It fails, or what it returns shows that it is asynchronous.
     pub fn call(&self, hook: Hook) -> Result<(), Failure> {
         let Some(module) = &self.0 else {
             return Ok(());
@@ -89,4 +95,39 @@ impl<'py> Hooks<'py> {
         }
         Ok(())
     }
+}
+
+/// # Errors
+/// The function is asynchronous, or wants arguments.
+fn check(function: &Bound<'_, PyAny>, name: &str) -> Result<(), Failure> {
+    let inspect = function.py().import("inspect")?;
+    let is = |what: &str| inspect.call_method1(what, (function,))?.is_truthy();
+    if is("iscoroutinefunction")? || is("isasyncgenfunction")? {
+        return Err(Failure::Message(format!(
+            "hooks: {name} is asynchronous, and would not run (write a plain function; it may call asyncio.run)"
+        )));
+    }
+    // Some functions of C do not tell their arguments.
+    let Ok(signature) = inspect.call_method1("signature", (function,)) else {
+        return Ok(());
+    };
+    match signature.call_method0("bind") {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure::Message(format!(
+            "hooks: {name}{signature} is called without arguments (give it none, or defaults)"
+        ))),
+    }
+}
+
+/// Warns of functions that are never called.
+fn tell_of_forks(module: &Bound<'_, PyAny>, name: &str) -> PyResult<()> {
+    for hook in [Hook::BeforeFork, Hook::AfterFork].map(Hook::name) {
+        if module.hasattr(hook)? {
+            log::warn!(
+                "hooks: {name}.{hook} is never called, as no worker is forked from another process of Python (set preload = true, or use \
+                 worker_start)"
+            );
+        }
+    }
+    Ok(())
 }

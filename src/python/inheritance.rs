@@ -39,6 +39,10 @@ impl Inheritance {
         let settings = Settings::parse(&get(env::WSGI).unwrap_or_default())
             .map_err(|error| Failure::Message(format!("could not read {}: {error}", env::WSGI)))?;
         let adopt = |fd| sys::adopt(fd).map_err(could_not(&format!("take over descriptor {fd}")));
+        let stderr = environment.stderr_fd.map(adopt).transpose()?;
+        if let Some(end) = &stderr {
+            logger::look_at_stderr(end);
+        }
         Ok(Self {
             settings,
             listeners: (0..environment.listeners as i32)
@@ -46,7 +50,7 @@ impl Inheritance {
                 .collect::<Result<_, _>>()?,
             scoreboard: environment.scoreboard_fd.map(adopt).transpose()?,
             template: environment.template.map(adopt).transpose()?,
-            stderr: environment.stderr_fd.map(adopt).transpose()?,
+            stderr,
             access_log: environment.access_log_fd.map(adopt).transpose()?,
             check: environment.check_fd.map(adopt).transpose()?,
             stop: environment.stop_fd.map(adopt).transpose()?,
@@ -65,7 +69,7 @@ impl Inheritance {
             log::debug!("could not flush standard error: {error}");
         }
         rustix::stdio::dup2_stderr(&stderr).map_err(could_not("change standard error"))?;
-        logger::look_at_stderr();
+        logger::look_at_stderr(std::io::stderr());
         Ok(())
     }
 

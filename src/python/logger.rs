@@ -1,5 +1,6 @@
 //! Log lines on standard error, in the form that the master's have.
 
+use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -16,7 +17,7 @@ static SLOT: AtomicI64 = AtomicI64::new(-1);
 
 /// Sends log lines to standard error from now on.
 pub(crate) fn init() {
-    look_at_stderr();
+    look_at_stderr(std::io::stderr());
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
@@ -28,10 +29,9 @@ pub(crate) fn set_process(environment: &Environment) {
     set_slot(environment.slot);
 }
 
-/// Looks again what standard error is.
-pub(crate) fn look_at_stderr() {
-    stderr::look_at_streams();
-    JOURNAL.store(stderr::is_journal(std::io::stderr()), Ordering::Relaxed);
+/// Looks again what standard error is, or where it leads in the end: the master forwards it during a start.
+pub(crate) fn look_at_stderr(end: impl AsFd) {
+    JOURNAL.store(stderr::look_at_streams(end), Ordering::Relaxed);
 }
 
 /// The slot that lines name.

@@ -5,7 +5,7 @@ use pyo3::exceptions::{PyAttributeError, PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule};
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::recognise;
 
 /// What frameworks call the application or its factory.
@@ -42,7 +42,7 @@ pub(crate) fn module<'py>(
         }
         error if error.is_instance_of::<PySystemExit>(py) => {
             let status = error.value(py).getattr("code")?.repr()?;
-            error.display(py);
+            failure::show(py, &error);
             Err(Failure::Message(format!(
                 "{key} = \"{written}\": the import of {module} calls sys.exit({status}), so there is nothing to serve (call it below `if __name__ == \"__main__\":` only, \
                  or find out above why the application gives up)"

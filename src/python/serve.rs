@@ -18,7 +18,7 @@ use rustix::net::{SocketAddrAny, getsockname};
 use crate::board::Board;
 use crate::environ::Served;
 use crate::environment;
-use crate::failure::{Failure, could_not};
+use crate::failure::{self, Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
 use crate::settings::{last_resort, layers, lifetime, limits, trusted_proxies};
@@ -189,7 +189,7 @@ fn start_threads<'py>(
                 .spawn(move || {
                     Python::attach(|py| {
                         if let Err(error) = run(py) {
-                            error.display(py);
+                            failure::show(py, &error);
                         }
                     });
                 })

@@ -25,6 +25,7 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         header_timeout: settings.header_timeout,
         body_timeout: settings.body_timeout,
         write_timeout: settings.write_timeout,
+        drain_timeout: settings.graceful_timeout,
         keepalive_timeout: settings.keepalive_timeout,
     }
 }
@@ -54,6 +55,7 @@ pub(crate) fn layers(
     });
     Ok(layer::Options {
         trusted_proxies: trusted_proxies(settings),
+        forwarded_fields: settings.forwarded_fields.clone(),
         request_id: settings.request_id,
         access_log: access_log.transpose()?,
     })

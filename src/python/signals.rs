@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict};
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use crate::failure::{Failure, could_not};
+use crate::failure::{self, Failure, could_not};
 use crate::{forks, sys};
 
 /// What stops a worker, and Python's own handler for it.
@@ -123,7 +123,7 @@ pub(crate) fn run_handlers(py: Python<'_>) -> bool {
             error.get_type(py)
         );
     } else {
-        error.display(py);
+        failure::show(py, &error);
         log::error!("a signal handler of the application failed; serving on");
     }
     wants_exit

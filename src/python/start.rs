@@ -1,8 +1,9 @@
 //! `start_response` and the `write` it returns (PEP 3333, "The start_response() Callable").
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use preforkd_http::{Exchange, Response, Sent};
+use preforkd_http::{Exchange, HeadError, Response, Sent};
 use pyo3::exceptions::{
     PyAssertionError, PyBrokenPipeError, PyRuntimeError, PyTypeError, PyValueError,
 };
@@ -244,9 +245,27 @@ fn write_head(
                 "a header is not latin-1: {header:?}"
             )));
         };
-        response.field(&name_bytes, &value_bytes).map_err(|error| {
-            PyValueError::new_err(format!("invalid header {header:?}: {error}"))
-        })?;
+        match response.field(&name_bytes, &value_bytes) {
+            Ok(()) => {}
+            Err(HeadError::HopByHop) => tell_of_hop_by_hop(&name_bytes),
+            Err(error) => {
+                let words = format!("invalid header {header:?}: {error}");
+                return Err(PyValueError::new_err(words));
+            }
+        }
     }
     Ok(())
+}
+
+/// Says once that a field is left out. An application that passes on the answer of another server often has such fields.
+#[cold]
+fn tell_of_hop_by_hop(name: &[u8]) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        log::warn!(
+            "left the field {} out of a response: it concerns one connection only, and is the server's own (PEP 3333, \"Other HTTP \
+             Features\"); further ones are left out silently",
+            name.escape_ascii()
+        );
+    }
 }

@@ -321,6 +321,40 @@ pub(crate) fn stop_on_signals() -> io::Result<()> {
         .try_for_each(|&signal| handle(signal, on_stop))
 }
 
+/// What an administrator sends to the master, and to its whole service with `systemctl kill`. The default dispositions end or stop a process.
+const ORDERS_TO_THE_MASTER: [libc::c_int; 5] = [
+    libc::SIGHUP,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// From now on a signal that is meant for the master does nothing here, unless it is handled or ignored already. It is handled rather than
+/// ignored, because a program that the application executes would inherit that.
+///
+/// # Errors
+/// The kernel refuses a handler.
+pub(crate) fn disregard_orders_to_the_master() -> io::Result<()> {
+    for signal in ORDERS_TO_THE_MASTER {
+        if disposition(signal) == libc::SIG_DFL {
+            handle(signal, on_order)?;
+        }
+    }
+    Ok(())
+}
+
+extern "C" fn on_order(_signal: libc::c_int) {}
+
+fn disposition(signal: libc::c_int) -> usize {
+    // SAFETY: zero is a valid sigaction, which the kernel fills.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(signal, ptr::null(), &raw mut action);
+        action.sa_sigaction
+    }
+}
+
 /// From now on the death of the master is a request to stop, and no SIGTERM, which an application may have taken for itself.
 ///
 /// # Errors
@@ -437,13 +471,16 @@ extern "C" fn in_child() {
     }
     let private = private_signals().map(|(signal, _)| signal);
     for signal in STOP_SIGNALS.into_iter().chain(private) {
-        // SAFETY: zero is a valid sigaction, and the default disposition runs no code. What is ignored stays so, as in any child.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(signal, ptr::null(), &raw mut action);
-            if action.sa_sigaction != libc::SIG_IGN {
-                libc::signal(signal, libc::SIG_DFL);
-            }
+        // What is ignored stays so, as in any child.
+        if disposition(signal) != libc::SIG_IGN {
+            // SAFETY: the default disposition runs no code.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+    }
+    for signal in ORDERS_TO_THE_MASTER {
+        if disposition(signal) == on_order as extern "C" fn(libc::c_int) as usize {
+            // SAFETY: as above.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
         }
     }
     // SAFETY: a NUL-terminated string. The descriptors that are replaced are the server's, whose code does not go on here.

@@ -48,7 +48,7 @@ pub(crate) fn run(
 ) -> Result<(), Failure> {
     let master = getppid();
     let application = import::application(py, &inheritance.settings)?;
-    let hooks = Hooks::load(py, inheritance.settings.hooks.as_deref())?;
+    let hooks = Hooks::load(py, &inheritance.settings, true)?;
     hooks.call(Hook::BeforeFork)?;
     prepare(py, &inheritance)?;
     inheritance.take_stderr_over(py)?;

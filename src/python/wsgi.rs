@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyList, PyTuple};
 
 use crate::environ::{Environs, Served};
+use crate::failure;
 use crate::file::{self, FileWrapper};
 use crate::forks;
 use crate::input::Input;
@@ -169,7 +170,7 @@ impl<'py> Wsgi<'py> {
         };
         forks::leave_if_forked(self.py, closed.as_ref().err());
         if let Err(error) = closed {
-            error.display(self.py);
+            failure::show(self.py, &error);
             log::error!("close() of the response to {line} raised; the response was sent");
         }
     }
@@ -181,7 +182,7 @@ impl<'py> Wsgi<'py> {
             // It has passed on what `write` raised: there is nobody to answer.
             return exchange.cut();
         }
-        error.display(self.py);
+        failure::show(self.py, error);
         match exchange.started() {
             true => log::error!(
                 "the application failed in the middle of its response to {line}: closing the connection"

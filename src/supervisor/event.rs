@@ -37,6 +37,8 @@ pub enum Event {
     HungInPart(WorkerId),
     /// The worker's process was reaped.
     Exited(WorkerId),
+    /// The worker's process was reaped, and no other one would do better: start none until the next reload.
+    Hopeless(WorkerId),
     /// The worker could not be started; there is no process.
     SpawnFailed(WorkerId),
     /// The system refused to create a process for the worker, which is not the app's fault.

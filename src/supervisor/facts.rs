@@ -41,6 +41,7 @@ impl Supervisor {
             Event::Hung(id) => self.hung(id, Extent::Whole),
             Event::HungInPart(id) => self.hung(id, Extent::Part),
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now),
+            Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, true, now),
             Event::Pause => {
                 if self.wish == Wish::Run {
@@ -179,6 +180,13 @@ impl Supervisor {
         {
             self.failures.push_back(now);
         }
+    }
+
+    fn hopeless(&mut self, id: WorkerId, now: Instant) {
+        let generation = self.roster.get(id).map(|worker| worker.generation);
+        self.ended(id, false, now);
+        // A candidate has failed by the end of its first worker, and an older generation starts none.
+        self.given_up |= generation.is_some() && generation == self.generation();
     }
 
     fn stop_now(&mut self) {

@@ -186,7 +186,9 @@ impl History {
             Step::Late(id) => {
                 // Only a reaped worker: the kernel reports no end of a living one.
                 if !world.alive.contains_key(&WorkerId(id)) {
-                    for event in [Event::Exited(WorkerId(id)), Event::Ready(WorkerId(id))] {
+                    for event in
+                        [Event::Exited, Event::Hopeless, Event::Ready].map(|e| e(WorkerId(id)))
+                    {
                         world.tell(event);
                     }
                 }

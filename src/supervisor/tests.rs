@@ -110,7 +110,11 @@ impl World {
     fn handle(&mut self, events: impl IntoIterator<Item = Event>) {
         let events: Vec<_> = events.into_iter().collect();
         for event in &events {
-            if let Event::Exited(id) | Event::SpawnFailed(id) | Event::Refused(id) = event {
+            if let Event::Exited(id)
+            | Event::Hopeless(id)
+            | Event::SpawnFailed(id)
+            | Event::Refused(id) = event
+            {
                 // Reaped or never started: from now on it must not be signalled.
                 self.alive.remove(id);
                 self.dying.remove(id);
@@ -773,6 +777,28 @@ fn as_many_workers_at_a_time_as_surge_says() {
     assert_eq!(world.alive.len(), 7, "the canary has replaced one already");
     world.pass(1.0);
     assert_eq!(world.alive.len(), 4);
+}
+
+#[test]
+fn an_app_whose_workers_cannot_run_is_given_up_at_once_and_a_reload_takes_it_up_again() {
+    let mut world = World::running(2);
+    let worker = *world.alive.keys().next().expect("two");
+    world.tell(Event::Hopeless(worker));
+    world.pass(100.0);
+    assert_eq!(world.spawns(), 0);
+    assert!(world.supervisor.is_given_up());
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(10.0);
+    assert_eq!(world.ready(), 2);
+    assert!(!world.supervisor.is_given_up());
+    // A candidate fails, and what runs goes on.
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Propose(3, policy(2)));
+    let canary = *world.alive.keys().next_back().expect("it is the newest");
+    world.tell(Event::Hopeless(canary));
+    assert!(world.log.contains(&Action::Failed(3)));
+    assert_eq!(world.ready(), 2);
+    assert!(!world.supervisor.is_given_up());
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub struct Settings {
     pub access_format: String,
     /// Proxies that may say for whom they ask.
     pub trusted_proxies: Vec<Proxy>,
+    /// The fields that these proxies set; all that say for whom they ask, if there is no list.
+    pub forwarded_fields: Option<Vec<String>>,
     /// Each connection begins with a PROXY header.
     pub proxy_protocol: bool,
     /// The path below which the application is served, empty for none.
@@ -169,6 +171,7 @@ mod tests {
             request_id: true,
             access_format: "{status}".into(),
             trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
+            forwarded_fields: Some(vec!["X-Forwarded-For".into()]),
             proxy_protocol: true,
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),

@@ -114,10 +114,13 @@ thread_local! {
 /// Whether the streams are the journal's.
 static ARE_JOURNAL: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
 
-/// Looks again what standard output and error are.
-pub fn look_at_streams() {
+/// Looks again what standard output and error are. `error` is where standard error leads in the end, if another process forwards
+/// it. Returns whether that is the journal.
+pub fn look_at_streams(error: impl AsFd) -> bool {
+    let is_error = is_journal(error);
     ARE_JOURNAL[Stream::Output as usize].store(is_journal(io::stdout()), Ordering::Relaxed);
-    ARE_JOURNAL[Stream::Error as usize].store(is_journal(io::stderr()), Ordering::Relaxed);
+    ARE_JOURNAL[Stream::Error as usize].store(is_error, Ordering::Relaxed);
+    is_error
 }
 
 /// Sets the priority of what this thread says from now on: a level of Python's `logging`, 0 for none. Returns the one before.

@@ -84,6 +84,7 @@ WRAP(int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(int, getsockopt, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
 WRAP(int, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))
 WRAP(int, renameat, (int a, const char *old, int b, const char *new), (a, old, b, new))
+WRAP(int, linkat, (int a, const char *old, int b, const char *new, int flags), (a, old, b, new, flags))
 
 int openat(int folder, const char *path, int flags, ...) {
     static int (*real)(int, const char *, int, ...);

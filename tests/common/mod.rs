@@ -2,14 +2,18 @@
 //! for time. One time limit ends a test that hangs.
 #![allow(dead_code, reason = "every test file uses other parts of it")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -21,6 +25,8 @@ pub struct Run {
     pub folder: tempfile::TempDir,
     pub master: Child,
     init: UnixDatagram,
+    /// What the master has had kept: sd_notify(3), `FDSTORE`. In order of arrival.
+    store: RefCell<Vec<(String, OwnedFd)>>,
     events: Receiver<String>,
     log: Receiver<String>,
     seen: Vec<String>,
@@ -103,6 +109,7 @@ impl Run {
             folder,
             master,
             init,
+            store: RefCell::default(),
             events,
             log,
             seen: Vec::new(),
@@ -126,12 +133,8 @@ impl Run {
             let sender = UnixDatagram::unbound().expect("a socket");
             let _ = sender.send_to(b"ENDED=1", init);
         });
-        let mut buffer = [0; 4096];
         loop {
-            let length = self.init.recv(&mut buffer);
-            let length =
-                length.unwrap_or_else(|e| self.fail(&format!("neither ready nor ended: {e}")));
-            let message = String::from_utf8_lossy(&buffer[..length]);
+            let message = self.receive("neither ready nor ended");
             if message.lines().any(|line| line == "READY=1") {
                 return true;
             }
@@ -159,21 +162,107 @@ impl Run {
 
     /// The next message to the init system, whatever its length.
     pub fn next_message(&self) -> String {
-        let mut buffer = vec![0; 1 << 20];
-        let length = self.init.recv(&mut buffer);
-        let length = length.unwrap_or_else(|e| self.fail(&format!("no message: {e}")));
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
+        self.receive("no message")
+    }
+
+    /// The next message that is not about the store, which is brought up to date.
+    fn receive(&self, without: &str) -> String {
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let (message, sockets) = self
+                .receive_once(&mut buffer)
+                .unwrap_or_else(|e| self.fail(&format!("{without}: {e}")));
+            let name = message
+                .lines()
+                .find_map(|line| line.strip_prefix("FDNAME="));
+            let mut store = self.store.borrow_mut();
+            match (message.lines().next(), name) {
+                (Some("FDSTORE=1"), Some(name)) => {
+                    let found = sockets.into_iter().map(|socket| (name.to_owned(), socket));
+                    store.extend(found);
+                }
+                (Some("FDSTOREREMOVE=1"), Some(name)) => store.retain(|(kept, _)| kept != name),
+                _ => return message,
+            }
+        }
+    }
+
+    fn receive_once(&self, buffer: &mut [u8]) -> nix::Result<(String, Vec<OwnedFd>)> {
+        let mut room = nix::cmsg_space!([std::os::fd::RawFd; 4]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+        let received =
+            recvmsg::<UnixAddr>(self.init.as_raw_fd(), &mut parts, Some(&mut room), flags)?;
+        let mut sockets = Vec::new();
+        for message in received.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(fds) = message {
+                // SAFETY: the kernel has just made them for this process.
+                sockets.extend(
+                    fds.into_iter()
+                        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+                );
+            }
+        }
+        let length = received.bytes;
+        let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        Ok((message, sockets))
+    }
+
+    /// What the master has had kept, by name.
+    pub fn stored(&self) -> Vec<String> {
+        self.store
+            .borrow()
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// Closes what the master has had kept.
+    pub fn close_stored(&self) {
+        self.store.take();
+    }
+
+    /// Puts another socket in the place of the kept one.
+    pub fn replace_stored(&self, socket: OwnedFd) {
+        let mut store = self.store.borrow_mut();
+        let (_, kept) = store.first_mut().expect("one is kept");
+        *kept = socket;
+    }
+
+    /// Starts the next master in the same folder, with everything that this one has had kept.
+    pub fn next_master(&mut self, config: &str, change: impl FnOnce(&mut Command)) -> Self {
+        let store = self.store.take();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder"));
+        std::fs::remove_file(folder.path().join("init.sock")).expect("the previous one");
+        let names: Vec<_> = store.iter().map(|(name, _)| name.clone()).collect();
+        let (count, names) = (store.len().to_string(), names.join(":"));
+        let copy = |(name, socket): &(String, OwnedFd)| {
+            (name.clone(), socket.try_clone().expect("a copy"))
+        };
+        let copies = store.iter().map(copy).collect();
+        let next = Self::begin_in(folder, config, |command| {
+            through_shell(command, "export LISTEN_PID=$$; exec \"$0\" \"$@\"");
+            command
+                .env("LISTEN_FDS", count)
+                .env("LISTEN_FDNAMES", names);
+            let numbered = store.into_iter().zip(3..);
+            let passed = numbered.map(|((_, socket), number)| FdMapping {
+                parent_fd: socket,
+                child_fd: number,
+            });
+            command
+                .fd_mappings(passed.collect())
+                .expect("different numbers");
+            change(command);
+        });
+        next.store.replace(copies);
+        next
     }
 
     /// Waits for a message to the init system with this line; returns the whole message.
     pub fn message(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
         loop {
-            let length = self
-                .init
-                .recv(&mut buffer)
-                .unwrap_or_else(|e| self.fail(&format!("no message {line}: {e}")));
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let message = self.receive(&format!("no message {line}"));
             if message
                 .lines()
                 .any(|found| found == line || found.contains(line) && line.len() > 20)
@@ -185,13 +274,8 @@ impl Run {
 
     /// Waits for a `STATUS=` that contains `text`.
     pub fn status(&self, text: &str) -> String {
-        let mut buffer = [0; 4096];
         loop {
-            let length = self
-                .init
-                .recv(&mut buffer)
-                .unwrap_or_else(|e| self.fail(&format!("no status {text}: {e}")));
-            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            let message = self.receive(&format!("no status {text}"));
             let mut statuses = message
                 .lines()
                 .filter_map(|line| line.strip_prefix("STATUS="));
@@ -349,4 +433,24 @@ fn lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
         }
     });
     receiver
+}
+
+/// Starts a command through a shell script, which has its arguments in `$0` and `$@`.
+pub fn through_shell(command: &mut Command, script: &str) {
+    let mut shell = Command::new("/bin/sh");
+    shell
+        .args(["-c", script])
+        .arg(command.get_program())
+        .args(command.get_args());
+    for (variable, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(variable, value),
+            None => shell.env_remove(variable),
+        };
+    }
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    *command = shell;
 }

@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::accept;
+use nix::sys::socket::{SockFlag, SockaddrStorage, accept4, getsockname};
 use signal_hook::consts::{SIGABRT, SIGTERM};
 
 /// One line on standard output: "slot generation pid event".
@@ -47,6 +49,10 @@ fn main() {
         eprintln!("settings are missing");
         std::process::exit(status.parse().expect("a status"));
     }
+    if behaviour == "background" {
+        let _ = Command::new("setsid").args(["sleep", "1000"]).spawn();
+        return;
+    }
     if behaviour == "flood" {
         loop {
             eprintln!("settings are missing");
@@ -79,7 +85,7 @@ fn main() {
         ]);
         let probe = check
             .as_ref()
-            .and_then(|check| accept(check.as_raw_fd()).ok());
+            .and_then(|check| accept4(check.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok());
         if let Some(probe) = probe {
             // SAFETY: the descriptor is new, and nothing else knows it.
             answer_probe(unsafe { File::from_raw_fd(probe) });
@@ -94,7 +100,7 @@ fn main() {
         }
         let stream = listener
             .as_ref()
-            .and_then(|listener| accept(listener.as_raw_fd()).ok());
+            .and_then(|listener| accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).ok());
         if let Some(stream) = stream {
             // SAFETY: the descriptor is new, and nothing else knows it.
             answer(unsafe { File::from_raw_fd(stream) });
@@ -159,6 +165,28 @@ fn answer_probe(mut stream: File) {
     stream.write_all(answer.as_bytes()).expect("it listens");
 }
 
+/// Starts a process that ignores SIGTERM: in a process `group` or a `session` of its own.
+fn start_deaf(how: &str) -> std::process::Child {
+    let script = "trap '' TERM; echo; exec sleep 1000";
+    let mut command = match how {
+        "session" => Command::new("setsid"),
+        _ => Command::new("env"),
+    };
+    command.args(["/bin/sh", "-c", script]);
+    if how == "group" {
+        command.process_group(0);
+    }
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a shell");
+    // Now it is deaf.
+    let mut line = [0];
+    let read = child.stdout.as_mut().expect("a pipe").read(&mut line);
+    assert_eq!(read.ok(), Some(1));
+    child
+}
+
 /// One line in, one line out.
 fn answer(mut stream: File) {
     let mut line = String::new();
@@ -186,7 +214,21 @@ fn answer(mut stream: File) {
             all.sort();
             all.join(" ")
         }
+        ["no-delay"] => {
+            let value =
+                nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::TcpNoDelay);
+            format!("{value:?}")
+        }
         ["arguments"] => std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        ["start", how] => start_deaf(how).id().to_string(),
+        ["socket", number] => {
+            let number = number.parse().expect("a descriptor");
+            let address = getsockname::<SockaddrStorage>(number).expect("a socket");
+            address.to_string()
+        }
+        ["remove", name] => {
+            std::fs::remove_file(name).map_or_else(|e| e.to_string(), |()| "removed".into())
+        }
         ["say", word] => {
             tell(word);
             "said".into()

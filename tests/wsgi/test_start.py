@@ -12,6 +12,7 @@ from pathlib import Path
 
 from test_life import Life, both_kinds
 from harness import PREFORKD, toml  # noqa: E402 (test_life has found the folder)
+from service import GUARD  # noqa: E402
 
 PLAIN = "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'{}']\n"
 ASGI = "async def application(scope, receive, send):\n    pass\n"
@@ -59,6 +60,28 @@ class Messages(Life):
         [reason] = [line for line in server.log if "cannot start: " in line]
         self.assertIn("exited with status 0, before it was ready", reason)
         self.assertIn("(it wrote no error; check that /bin/true is a Python interpreter, and", reason)
+
+    @both_kinds
+    def test_under_the_journal_each_line_of_a_failed_start_has_its_priority(self, preload):
+        self.write("import logging\nlogging.error('no settings')\nraise ValueError('in a pickle')\n")
+        config = self.folder / "app.toml"
+        app = {"wsgi": "site_of_test:application", "chdir": str(self.folder), "python": sys.executable, "listen": ["unix:web.sock"], "preload": preload}
+        config.write_text("[app.web]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in app.items()))
+        with tempfile.TemporaryFile() as journal:
+            status = os.fstat(journal.fileno())
+            environ = {**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+            command = [PREFORKD, "-c", str(config)]
+            done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, stdout=journal, stderr=journal, timeout=GUARD)
+            self.assertEqual(done.returncode, 1)
+            journal.seek(0)
+            lines = journal.read().decode().splitlines()
+        for line in lines:
+            self.assertRegex(line, "^<[0-7]>")
+            self.assertNotRegex(line, "T[0-9:.]{8,}Z (INFO|ERROR)")
+        for word in ("no settings", "Traceback", "ValueError: in a pickle"):
+            self.assertTrue([line for line in lines if line.startswith("<3>") and word in line], lines)
+        [reason] = [line for line in lines if "cannot start: " in line]
+        self.assertNotIn("<3>", reason[3:])
 
     @both_kinds
     def test_a_reload_to_what_is_no_application_is_rolled_back(self, preload):

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::asked::{Asked, Single};
 use super::cache::{Content, Kept, Variant};
@@ -89,7 +90,7 @@ fn send(
         // A range means something for GET only (RFC 9110 section 14.2).
         Single::Once(range)
             if request.method() == b"GET"
-                && conditions::is_current(&asked, &variant.validators) =>
+                && conditions::is_current(&asked, &variant.validators, SystemTime::now()) =>
         {
             ranges::parse(range, variant.size)
         }

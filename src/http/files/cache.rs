@@ -1,4 +1,5 @@
-//! Files that were asked for lately, with their content if they are small. Each is compared with the file system once a second.
+//! Files that were asked for lately, with their content if they are small. Each is looked up again once a second; one that is not in
+//! memory is also compared with what is known of it before each response, as its bytes are sent from the disk.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -131,6 +132,16 @@ impl Variant {
     fn is_open(&self) -> bool {
         matches!(self.content, Content::File(_))
     }
+
+    /// Whether what would be sent is what the head says. Content in memory is; a file that is open may have been changed in place.
+    fn is_unchanged(&self) -> bool {
+        match &self.content {
+            Content::Memory(_) => true,
+            Content::File(file) => file
+                .metadata()
+                .is_ok_and(|metadata| State::from(&metadata) == self.state),
+        }
+    }
 }
 
 /// A file, with the encodings that lie beside it.
@@ -176,10 +187,13 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// An entry that need not be compared with the file system yet.
+    /// An entry for which the way to the file need not be gone again yet.
     pub fn fresh(&mut self, key: &[u8], now: Instant) -> Option<&Arc<Kept>> {
         let entry = self.entries.get_mut(key)?;
         if now >= entry.checked.saturating_add(FRESH) {
+            return None;
+        }
+        if !entry.kept.all().all(Variant::is_unchanged) {
             return None;
         }
         entry.used = true;

@@ -1,4 +1,4 @@
-//! Log lines about files that cannot be read, at a bounded rate.
+//! Log lines about files that cannot be read or are not served, at a bounded rate.
 
 use std::io;
 use std::path::Path;
@@ -11,6 +11,8 @@ pub(super) struct Complaints {
     /// Whom the system refuses the files to.
     user: String,
     rate: Rate,
+    /// Of lines about links, so that the one kind does not hide the other.
+    links: Rate,
 }
 
 impl Default for Complaints {
@@ -24,6 +26,7 @@ impl Complaints {
         Self {
             user,
             rate: Rate::new(1, 10 * SECOND),
+            links: Rate::new(1, 10 * SECOND),
         }
     }
 
@@ -32,6 +35,36 @@ impl Complaints {
         if let Some(line) = self.line(now, path, error, consequence) {
             log::warn!("{line}");
         }
+    }
+
+    /// A link leads out of its folder to this place, and this is what happens instead of serving it.
+    pub fn note_link(&mut self, now: Instant, path: &Path, place: &Path, consequence: &str) {
+        if let Some(line) = self.link_line(now, path, place, consequence) {
+            log::warn!("{line}");
+        }
+    }
+
+    fn link_line(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        place: &Path,
+        consequence: &str,
+    ) -> Option<String> {
+        let left_out = self.links.take(now)?;
+        let (path, place) = (path.to_string_lossy(), place.to_string_lossy());
+        Some(format!(
+            "refused to serve the static file {}: a link leads to {}, outside of the folder (copy the file into the folder, as collectstatic \
+             does without --link, or map the folder in which it is); {consequence}{left_out}",
+            path.escape_debug(),
+            place.escape_debug()
+        ))
+    }
+
+    /// How many lines about links were left out.
+    #[cfg(test)]
+    pub fn links_left_out(&self) -> u64 {
+        self.links.left_out()
     }
 
     fn line(
@@ -81,6 +114,18 @@ mod tests {
         assert!(
             later.ends_with("; answering 403; 2 more since the last such line"),
             "{later}"
+        );
+        let (path, place) = (
+            Path::new("/srv/static/a\n.css"),
+            Path::new("/srv/app/a.css"),
+        );
+        let link = complaints.link_line(10 * SECOND + 2, path, place, "answering 404");
+        let link = link.expect("the other lines do not count");
+        assert!(
+            link.starts_with(
+                "refused to serve the static file /srv/static/a\\n.css: a link leads to /srv/app/a.css, outside of the folder ("
+            ) && link.ends_with("; answering 404"),
+            "{link}"
         );
     }
 }

@@ -1,8 +1,10 @@
 //! Preconditions (RFC 9110 section 13), in the order of section 13.2.2.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::asked::{Asked, Single};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// What tells one version of a file from another.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +53,9 @@ pub(super) fn check(asked: &Asked<'_>, validators: &Validators) -> Verdict {
     Verdict::Proceed
 }
 
-/// Whether a range may be sent: it is of the version that the client has a part of (RFC 9110 section 13.1.5).
-pub(super) fn is_current(asked: &Asked<'_>, validators: &Validators) -> bool {
+/// Whether a range may be sent at this time: it is of the version that the client has a part of (RFC 9110 section 13.1.5). A date
+/// says that only if its second is over: the file may have had another content, or get one, within it (section 8.8.2.2).
+pub(super) fn is_current(asked: &Asked<'_>, validators: &Validators, now: SystemTime) -> bool {
     match asked.if_range {
         Single::Absent => true,
         Single::Ambiguous => false,
@@ -62,6 +65,7 @@ pub(super) fn is_current(asked: &Asked<'_>, validators: &Validators) -> bool {
                     .last_modified
                     .as_ref()
                     .is_some_and(|date| value == date.as_bytes())
+                    && now >= validators.modified + SECOND
         }
     }
 }
@@ -107,8 +111,6 @@ fn tags(line: &[u8]) -> impl Iterator<Item = (bool, &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -191,6 +193,11 @@ mod tests {
         }
     }
 
+    /// So many milliseconds after the file was changed.
+    fn later(milliseconds: u64) -> SystemTime {
+        validators().modified + Duration::from_millis(milliseconds)
+    }
+
     #[test]
     fn a_range_is_of_the_version_that_the_client_has() {
         let cases: &[(&[(&str, &str)], bool)] = &[
@@ -205,10 +212,16 @@ mod tests {
         ];
         for (fields, current) in cases {
             assert_eq!(
-                is_current(&asked(fields), &validators()),
+                is_current(&asked(fields), &validators(), later(1000)),
                 *current,
                 "{fields:?}"
             );
         }
+        // Within the second of its change, a file may have the same date and another content.
+        let date = asked(&[("R", DATE)]);
+        assert!(!is_current(&date, &validators(), later(0)));
+        assert!(!is_current(&date, &validators(), later(999)));
+        let etag = asked(&[("R", "\"a,b\"")]);
+        assert!(is_current(&etag, &validators(), later(0)));
     }
 }

@@ -30,6 +30,8 @@ pub(super) enum Miss {
     Nothing,
     /// A folder.
     Folder,
+    /// A link leads to this place, which is not in the folder.
+    Outside(PathBuf),
     /// The worker may not read it.
     Denied(io::Error),
     /// Something else is wrong.
@@ -111,11 +113,10 @@ impl Root {
 
     /// Opens a file below; `name` comes from [`local_name`].
     pub fn file(&self, name: &[u8]) -> Result<(File, Metadata), Miss> {
-        let mut found = self.beneath(name, ResolveFlags::BENEATH);
-        if matches!(found, Err(Errno::XDEV)) {
-            found = self.linked(name);
+        match self.beneath(name, ResolveFlags::BENEATH) {
+            Err(Errno::XDEV) => regular(self.linked(name)?),
+            found => regular(found?),
         }
-        regular(found?)
     }
 
     /// Where the file is, for the log.
@@ -139,22 +140,22 @@ impl Root {
     /// anything, must end in the folder, and tells where that is; then the file is opened there, without any link. A name that goes
     /// through a folder outside is refused, as the kernel refuses it.
     #[cold]
-    fn linked(&self, name: &[u8]) -> Result<File, Errno> {
+    fn linked(&self, name: &[u8]) -> Result<File, Miss> {
         let base = place(&self.folder)?;
         let mut at = openat(&self.folder, ".", PATH, Mode::empty())?;
         let mut inside = PathBuf::new();
         for step in name.split(|&b| b == b'/') {
             at = openat(&at, step, PATH, Mode::empty())?;
             let place = place(&at)?;
-            inside = place
-                .strip_prefix(&base)
-                .map_err(|_| Errno::XDEV)?
-                .to_owned();
+            inside = match place.strip_prefix(&base) {
+                Ok(inside) => inside.to_owned(),
+                Err(_) => return Err(Miss::Outside(place)),
+            };
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         match inside.as_os_str().is_empty() {
-            true => Err(Errno::ISDIR),
-            false => self.beneath(inside.as_os_str().as_bytes(), resolve),
+            true => Err(Miss::Folder),
+            false => Ok(self.beneath(inside.as_os_str().as_bytes(), resolve)?),
         }
     }
 }

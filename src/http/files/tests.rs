@@ -15,6 +15,8 @@ struct Site {
     root: PathBuf,
     files: Files,
     now: Instant,
+    /// The prefix that a proxy has told.
+    told: Option<&'static str>,
 }
 
 /// What a client gets; the status is 0 where the handler would be called.
@@ -76,6 +78,7 @@ fn site(mappings: impl FnOnce(&Path) -> Vec<(String, Mapping)>) -> Site {
         root,
         files,
         now: 10 * SECOND,
+        told: None,
     }
 }
 
@@ -87,12 +90,25 @@ fn large() -> Vec<u8> {
     (0..100_000_u32).map(|n| (n % 251) as u8).collect()
 }
 
+/// Sets the time of a file, in seconds from now.
+fn change_time(path: &Path, seconds: i64) {
+    let time = std::time::SystemTime::now();
+    let distance = Duration::from_secs(seconds.unsigned_abs());
+    let time = match seconds < 0 {
+        true => time - distance,
+        false => time + distance,
+    };
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(time).unwrap();
+}
+
 impl Site {
     fn ask(&mut self, method: &str, path: &str, fields: &str) -> Answer {
         let mut connection = Connection::new(Arc::new(Limits::default()));
         let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         connection.receive(request.as_bytes());
         assert_eq!(connection.advance(), Event::Request, "{request}");
+        connection.facts_mut().prefix = self.told.map(|prefix| prefix.as_bytes().into());
         let Some(found) = self.files.find(connection.request(), self.now) else {
             return Answer::default();
         };
@@ -217,12 +233,16 @@ fn there_is_no_way_out() {
         "",
         "/",
         "/etc/passwd",
-        "css//a%20b.css",
+        "css/../..//secret.txt",
+        "css/..%2f../secret.txt",
+        "./../secret.txt",
+        "css/../.env",
+        "up//secret.txt",
+        "docs/../up/secret.txt",
         "data.bin/",
         "data.bin%00",
         "%00",
         "nothing",
-        "./data.bin",
         "%252e%252e/secret.txt",
     ] {
         let answer = site.get(&format!("/static/{path}"), "");
@@ -232,6 +252,53 @@ fn there_is_no_way_out() {
     // An encoded slash ends no prefix.
     assert_eq!(site.status("/static%2Fdata.bin"), 0);
     assert_eq!(site.status("/static"), 0);
+}
+
+#[test]
+fn empty_and_dot_segments_name_nothing() {
+    let mut site = site(|root| {
+        let through = |mapping: &mut Mapping| mapping.fallthrough = true;
+        vec![
+            mapping("/static/", root),
+            mapping("/logo", &root.join("data.bin")),
+            mapping_with("/through/", root, through),
+        ]
+    });
+    site.files.prefix = "/shop".into();
+    for (path, status) in [
+        ("/static//data.bin", 200),
+        ("//static/data.bin", 200),
+        ("/static/css//a%20b.css", 200),
+        ("/static/./data.bin", 200),
+        ("/static/docs/../data.bin", 200),
+        ("/static/docs/%2e%2e/data.bin", 200),
+        ("/api/../static/data.bin", 200),
+        ("/shop//static/data.bin", 200),
+        ("/x/..//shop/static/data.bin", 200),
+        ("//logo", 200),
+        ("/static//docs/", 200),
+        ("/static/docs//", 200),
+        ("/static/docs/.", 200),
+        ("/static//docs", 301),
+        ("/static//none", 404),
+        // Out of the mapping.
+        ("/static/../data.bin", 404),
+        ("/static/../api", 404),
+        ("/static/../../api", 404),
+        // For the handler, as it came.
+        ("//api", 0),
+        ("/api//static/data.bin", 0),
+        ("/..", 0),
+        ("/through//none", 0),
+        ("/through/../api", 0),
+        ("/through//data.bin", 200),
+        // An encoded slash is a part of a name.
+        ("/static%2Fdata.bin", 0),
+        ("/static/docs%2F..%2Fdata.bin", 404),
+    ] {
+        assert_eq!(site.status(path), status, "{path}");
+    }
+    assert_eq!(site.get("/static//docs", "").value("Location"), "./docs/");
 }
 
 #[test]
@@ -259,6 +326,37 @@ fn links_inside_the_folder_work_however_they_are_written() {
     ] {
         assert_eq!(site.status(&format!("/static/{path}")), 200, "{path}");
     }
+}
+
+#[test]
+fn the_log_tells_of_links_that_lead_out_of_the_folder() {
+    let mut site = site(|root| {
+        let through = |mapping: &mut Mapping| mapping.fallthrough = true;
+        vec![
+            mapping("/static/", root),
+            mapping_with("/through/", root, through),
+        ]
+    });
+    let outside = site.root.parent().unwrap().join("app");
+    create_dir_all(&outside).unwrap();
+    write(outside.join("a.css"), "body {}").unwrap();
+    // As `collectstatic --link` makes them.
+    symlink(outside.join("a.css"), site.root.join("a.css")).unwrap();
+    symlink("../app", site.root.join("app")).unwrap();
+    for path in ["a.css", "app/a.css", "app", "app/"] {
+        for (prefix, status) in [("/static/", 404), ("/through/", 0)] {
+            let told = site.files.complaints.links_left_out();
+            assert_eq!(site.status(&format!("{prefix}{path}")), status, "{path}");
+            // The first one has been written.
+            let more = site.files.complaints.links_left_out() - told;
+            assert_eq!(more, u64::from((prefix, path) != ("/static/", "a.css")));
+        }
+    }
+    let told = site.files.complaints.links_left_out();
+    for path in ["none", "css", "css/a%20b.css", ".env", "../a.css"] {
+        site.status(&format!("/static/{path}"));
+    }
+    assert_eq!(site.files.complaints.links_left_out(), told);
 }
 
 #[test]
@@ -344,6 +442,19 @@ fn the_prefix_of_the_application_may_have_been_removed() {
         ("/index.html", 200),
     ] {
         assert_eq!(site.status(path), status, "{path}");
+    }
+    // That of a proxy takes the place of the key.
+    for (told, path, status) in [
+        ("/tell me", "/tell%20me/static/data.bin", 200),
+        ("/tell me", "/tell%20me/static/none", 404),
+        ("/tell me", "/static/data.bin", 200),
+        ("/tell me", "/tell%20me", 0),
+        ("/tell me", "/my%20shop/static/data.bin", 0),
+        ("/tell me", "/my%20shop/whole/data.bin", 200),
+        ("", "/my%20shop/static/data.bin", 0),
+    ] {
+        site.told = Some(told);
+        assert_eq!(site.status(path), status, "{told} {path}");
     }
 }
 
@@ -465,6 +576,8 @@ fn several_ranges_in_one_response() {
 #[test]
 fn conditions_hold() {
     let mut site = plain();
+    // The second of its date is over.
+    change_time(&site.root.join("data.bin"), -10);
     let whole = site.get("/static/data.bin", "");
     let (etag, date) = (whole.value("ETag"), whole.value("Last-Modified"));
     let long_ago = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -568,14 +681,7 @@ fn compressed_files_beside_the_original() {
     );
     assert_eq!(svgz.value("Content-Type"), "image/svg+xml");
     // An original that is newer is no longer what was compressed.
-    let new = Duration::from_secs(100);
-    let original = std::fs::File::options()
-        .write(true)
-        .open(site.root.join("a.js"))
-        .unwrap();
-    original
-        .set_modified(std::time::SystemTime::now() + new)
-        .unwrap();
+    change_time(&site.root.join("a.js"), 100);
     site.now += SECOND;
     let newer = site.get("/s/a.js", "Accept-Encoding: br\r\n");
     assert_eq!(
@@ -639,13 +745,31 @@ fn a_change_is_seen_within_a_second() {
     rename(site.root.join("new"), &path).unwrap();
     site.now += SECOND;
     assert!(site.get(url, "").body == large());
+    // Of one that is held open, the kernel tells at once.
     remove_file(&path).unwrap();
-    assert!(site.get(url, "").body == large());
-    site.now += SECOND;
     assert_eq!(site.status(url), 404);
     // What was not there is looked for each time.
     write(&path, "back").unwrap();
     assert_eq!(site.get(url, "").text(), "back");
+}
+
+#[test]
+fn a_large_file_that_is_changed_in_place_is_never_sent_with_an_old_head() {
+    let mut site = plain();
+    let path = site.root.join("large.txt");
+    let url = "/static/large.txt";
+    let first = site.get(url, "").value("ETag").to_owned();
+    for (n, length) in [(1, 80_000), (2, 120_000), (3, 120_000)] {
+        let content = vec![b'0' + n; length];
+        write(&path, &content).unwrap();
+        let answer = site.get(url, "");
+        // Its length was checked, too.
+        assert!(answer.body == content, "{n}");
+        assert_ne!(answer.value("ETag"), first, "{n}");
+    }
+    // Small now, and in memory.
+    write(&path, "small").unwrap();
+    assert_eq!(site.get(url, "").text(), "small");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Who asks: the client's address, and the URL that it has asked for, where a trusted proxy tells. From anybody else the fields for
-//! this are removed, so that an application may believe those that it sees.
+//! this are removed. A proxy may pass on what its client has written, so those of a trusted one that say the same in another way are
+//! removed too, unless they agree with what was found.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use self::claims::{Claims, number};
+use self::claims::{Claims, Node, number};
 use super::{Arrived, Layer, Stages};
 use crate::message::facts::Facts;
 use crate::message::request::Origin;
@@ -22,16 +23,46 @@ const LONGEST: usize = 40;
 /// Removes what proxies claim, or believes it.
 pub(super) struct ClientAddress {
     trusted: TrustedProxies,
+    /// The fields that trusted proxies set; all, if there is no list.
+    fields: Option<Vec<String>>,
     /// That fields are removed was logged.
     told: AtomicBool,
+    /// What to do about fields that a proxy should not have passed on was logged.
+    hinted: AtomicBool,
 }
 
 impl ClientAddress {
-    pub fn layer(trusted: TrustedProxies) -> Arc<dyn Layer> {
+    pub fn layer(trusted: TrustedProxies, fields: Option<Vec<String>>) -> Arc<dyn Layer> {
         Arc::new(Self {
             trusted,
+            fields,
             told: AtomicBool::new(false),
+            hinted: AtomicBool::new(false),
         })
+    }
+
+    /// Whether a field is one that proxies are known to set.
+    fn is_named(&self, name: &[u8]) -> bool {
+        let mut fields = self.fields.iter().flatten();
+        fields.any(|field| field.as_bytes().eq_ignore_ascii_case(name))
+    }
+
+    /// Believes what a trusted proxy claims.
+    fn believe(&self, arrived: &mut Arrived<'_>) -> Result<(), Reject> {
+        if self.fields.is_some() {
+            arrived.remove_fields(|name| is_claim(name) && !self.is_named(name));
+        }
+        if let Err(why) = believe(arrived, &self.trusted) {
+            if self.fields.is_none() && !self.hinted.swap(true, Ordering::Relaxed) {
+                log::warn!(
+                    "refusing requests that a trusted proxy passes on: {why}; its client can write each such field that the proxy does not \
+                     set (name those that it sets: forwarded_fields = [\"X-Forwarded-For\", \"X-Forwarded-Proto\"]); answering 400"
+                );
+            }
+            return Err(Reject::with(400, why));
+        }
+        self.remove_lies(arrived);
+        Ok(())
     }
 
     /// Whether the peer itself has written the fields, and is trusted.
@@ -62,6 +93,39 @@ impl ClientAddress {
         }
         arrived.remove_fields(is_claim);
     }
+
+    /// Removes the fields that applications take for the client's address or scheme, and that say something else than what was found: the
+    /// proxy has passed them on as the client has written them. An address that only such a field tells is not known to be true, unless
+    /// the field is known to be the proxy's.
+    fn remove_lies(&self, arrived: &mut Arrived<'_>) {
+        let (client, https) = (arrived.facts().client, arrived.facts().https);
+        let is_lie = |name: &[u8], value: &[u8]| {
+            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+            let tls = match () {
+                () if is(b"x-real-ip") => {
+                    return match claims::node(value) {
+                        Node::Address(address, _) => client != Some(address),
+                        Node::Unix | Node::Hidden => true,
+                    };
+                }
+                () if is(b"x-forwarded-ssl") => value.eq_ignore_ascii_case(b"on"),
+                () if is(b"x-forwarded-scheme") || is(b"x-forwarded-protocol") => {
+                    value.eq_ignore_ascii_case(b"ssl") || claims::scheme(value) == Ok(true)
+                }
+                () => return false,
+            };
+            https.is_some_and(|https| https != tls)
+        };
+        let fields = arrived.request().fields();
+        let lies: Vec<Vec<u8>> = fields
+            .filter(|(name, value)| is_lie(name, value) && !self.is_named(name))
+            .map(|(name, _)| name.to_vec())
+            .collect();
+        // All of that name: of two, nobody knows which one an application takes.
+        if !lies.is_empty() {
+            arrived.remove_fields(|name| lies.iter().any(|lie| lie.eq_ignore_ascii_case(name)));
+        }
+    }
 }
 
 impl Layer for ClientAddress {
@@ -86,9 +150,9 @@ impl Layer for ClientAddress {
             false if claims => self.remove(arrived),
             true => {
                 arrived.facts().trusted = true;
-                if claims && let Err(why) = believe(arrived, &self.trusted) {
+                if claims && let Err(reject) = self.believe(arrived) {
                     self.note_client(arrived);
-                    return Some(Reject::with(400, why));
+                    return Some(reject);
                 }
             }
             false => {}

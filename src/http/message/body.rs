@@ -151,6 +151,14 @@ impl Arriving {
     }
 }
 
+/// Makes a temporary file, as a large body needs one, and lets go of it.
+///
+/// # Errors
+/// It cannot be made in the folder for temporary files.
+pub fn try_temporary_file() -> io::Result<()> {
+    tempfile::tempfile().map(drop)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

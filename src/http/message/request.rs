@@ -118,11 +118,6 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Whether the body came with a Transfer-Encoding.
-    pub fn is_chunked(&self) -> bool {
-        self.head.framing == Framing::Chunked
-    }
-
     /// The request with its own memory, to hand it to another thread.
     pub(crate) fn to_owned(self) -> OwnedRequest {
         OwnedRequest {

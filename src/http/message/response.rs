@@ -81,11 +81,6 @@ impl Response {
         self.state.protocol.started()
     }
 
-    /// Whether the request was HEAD.
-    pub fn is_head(&self) -> bool {
-        self.state.head_only
-    }
-
     /// Status code of the head, 0 before it was finished.
     pub fn status(&self) -> u16 {
         self.state.status

@@ -129,6 +129,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     /// Accepts no more, but for what waits in the accept queues when nobody else is there to take it. That has an
     /// end also where more arrives than can be served: after a while all is taken before any more is served.
     pub(super) fn drain(&mut self) {
+        self.core.note_stop();
         if mem::replace(&mut self.core.draining, true) {
             return;
         }

@@ -80,7 +80,9 @@ impl<O: Observer> Core<O> {
         self.note_call(current.since);
         current.since = self.now;
         self.observer.goes_on(self.now);
+        let is_over = self.breaks_off();
         let link = &mut current.link;
+        link.broken |= is_over;
         if link.broken {
             return Sent::Gone;
         }
@@ -163,7 +165,7 @@ impl<O: Observer> Core<O> {
             }
         }
         let deadline = match block && current.link.blocked && !current.link.broken {
-            true => current.link.deadline,
+            true => current.link.deadline.min(self.breaks_off),
             false => 0,
         };
         let mut events = mem::take(&mut self.found);
@@ -214,7 +216,7 @@ impl<O: Observer> Core<O> {
         self.layers.flush();
         current.look = self.now + LOOK;
         let link = &mut current.link;
-        link.broken |= link.deadline <= self.now;
+        link.broken |= link.deadline.min(self.breaks_off) <= self.now;
         if !link.blocked {
             self.send_current(current, false);
         }
@@ -254,6 +256,7 @@ impl<O: Observer> Core<O> {
     /// from saying at once that it drains.
     fn stop_between(&mut self) {
         self.stopping = true;
+        self.note_stop();
         if self.observer.is_succeeded() && !mem::replace(&mut self.draining, true) {
             self.cease_to_accept();
         }
@@ -326,7 +329,7 @@ impl<O: Observer> Outlet for Core<O> {
             if current.look <= core.now {
                 core.look_after(current, false);
             }
-            current.link.broken |= current.link.is_silent(core.now);
+            current.link.broken |= current.link.is_silent(core.now) || core.breaks_off();
             gone(&current.link)
         })
     }

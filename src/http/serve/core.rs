@@ -90,6 +90,8 @@ pub(crate) struct Core<O> {
     /// It was asked for the end, and the drain has to begin when the thread is free.
     pub(super) stopping: bool,
     pub(super) draining: bool,
+    /// When responses that have not ended are broken off.
+    pub(super) breaks_off: Instant,
     pub(super) cork: Cork,
     pub(super) complaints: Complaints,
     pub(super) room: Room,
@@ -147,6 +149,7 @@ impl<O: Observer> Core<O> {
             next_look: 0,
             stopping: false,
             draining: false,
+            breaks_off: NEVER,
             cork: Cork::default(),
             complaints: Complaints::default(),
             room: Room::default(),

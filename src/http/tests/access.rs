@@ -78,6 +78,7 @@ fn logged(threads: usize, format: &str, handler: Gate) -> (Running, impl BufRead
     let (read, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
     rustix::io::ioctl_fionbio(&pipe, true).unwrap();
     let options = Options {
+        forwarded_fields: None,
         access_log: Some(access_log::Options {
             pipe,
             format: Format::parse(format).unwrap(),

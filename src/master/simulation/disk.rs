@@ -82,11 +82,14 @@ impl Disk {
             address: address.clone(),
             backlog: 10,
             v6only: false,
+            is_lent: false,
             mode: None,
             owner: None,
             group: None,
         };
         Ok(Plan {
+            control_mode: 0o600,
+            control_group: None,
             pid_file: None,
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),

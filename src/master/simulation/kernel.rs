@@ -9,7 +9,7 @@ use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
 use crate::config::Address;
-use crate::master::world::{Arrived, ClientId, Notice, Source};
+use crate::master::world::{Arrived, ClientId, Notice, Sender, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::Slot;
@@ -282,7 +282,7 @@ impl Kernel {
         let number = Signal::SIGCHLD as i32;
         self.signals.push(Arrived {
             number,
-            sender: None,
+            sender: Sender::Unknown,
         });
         self.sources.insert(Source::Signals);
     }

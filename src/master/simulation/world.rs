@@ -1,7 +1,8 @@
 //! The simulated world as the master sees it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -14,10 +15,11 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Private, ReadState, Role, Source, Start, Target, World,
+    Arrived, ClientId, Exit, Notice, Private, ReadState, Rest, Role, Sender, Source, Start, Target,
+    World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
-use crate::release::Name;
+use crate::release::{Generation, Name};
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -64,6 +66,18 @@ impl World for Kernel {
     }
 
     fn has_terminal(&self) -> bool {
+        false
+    }
+
+    fn configuration(&self) -> String {
+        "/etc/app.toml".into()
+    }
+
+    fn has_hung_up(&self, signal: &Arrived) -> bool {
+        signal.number == Signal::SIGHUP as i32 && signal.sender == Sender::Kernel
+    }
+
+    fn outlives_terminal(&self) -> bool {
         false
     }
 
@@ -156,8 +170,13 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    fn signal_rest(&mut self, _leader: Pid, _signal: Option<Signal>) -> usize {
-        0
+    // Its processes start no others.
+    fn rest_of(&mut self, _wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        BTreeMap::new()
+    }
+
+    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
+        unreachable!("pid={pid} is no rest of anything");
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -195,6 +214,10 @@ impl World for Kernel {
             (false, true) => Exit::Signal(Signal::SIGKILL, false),
             (false, false) => Exit::Status(1),
         })
+    }
+
+    fn own_address(&self, _pid: Pid) -> Option<SocketAddr> {
+        None
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
@@ -312,7 +335,11 @@ impl World for Kernel {
         Ok(())
     }
 
-    fn open_listeners(&mut self, wanted: &[Listener]) -> Result<Vec<Address>, String> {
+    fn open_listeners(
+        &mut self,
+        wanted: &[Listener],
+        _generation: Generation,
+    ) -> Result<Vec<Address>, String> {
         let new = wanted.iter().map(|listener| listener.address.clone());
         let new: Vec<_> = new.filter(|at| !self.listeners.contains(at)).collect();
         if self.refuses_listeners && !new.is_empty() {
@@ -347,6 +374,16 @@ impl World for Kernel {
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
         self.listeners.contains(address).then_some(0)
+    }
+
+    fn keep_master_files(&mut self, _plan: &Plan) {}
+
+    fn restore_listener(&mut self, _address: &Address) -> bool {
+        false
+    }
+
+    fn has_successors(&self, address: &Address, _generation: Generation) -> bool {
+        self.listeners.contains(address)
     }
 
     fn watch_listener(&mut self, _address: &Address, _watch: bool) {}

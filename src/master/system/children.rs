@@ -4,15 +4,18 @@ use log::{debug, warn};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, getpgid, getsid};
+use nix::unistd::Pid;
 
 use crate::master::world::{Exit, Target};
 
 /// Signals a child that was not reaped.
 pub(super) fn signal(pid: Pid, signal: Signal, target: Target) {
-    if target == Target::Session {
+    match target {
+        Target::Process => {}
         // It may not lead its process group yet.
-        let _ = killpg(pid, signal);
+        Target::Group if killpg(pid, signal).is_ok() => return,
+        Target::Group => {}
+        Target::Session => drop(killpg(pid, signal)),
     }
     if let Err(error) = kill(pid, signal) {
         warn!("cannot send {signal} to pid={pid}: {error}");
@@ -68,45 +71,6 @@ pub(super) fn reap(pid: Pid, kill_session: bool) -> Option<Exit> {
             None
         }
     }
-}
-
-/// Signals the rest of a session whose leader was reaped. Its processes have become children of the master, a subreaper, or are
-/// descendants of such.
-///
-/// A child that was not reaped keeps its pid, and with it the numbers of its process group and session. So as long as there is one, no
-/// other process is reached.
-pub(super) fn signal_rest(leader: Pid, signal: Option<Signal>) -> usize {
-    // Mostly there are none, and a group without processes does not exist. The list of all children is long.
-    if killpg(leader, None) == Err(Errno::ESRCH) {
-        return 0;
-    }
-    let Ok(children) = std::fs::read_to_string("/proc/thread-self/children") else {
-        return 0;
-    };
-    let children = children
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok());
-    let rest: Vec<Pid> = children
-        .map(Pid::from_raw)
-        .filter(|&pid| pid != leader && getsid(Some(pid)) == Ok(leader) && is_running(pid))
-        .collect();
-    let (group, others): (Vec<Pid>, Vec<Pid>) = rest
-        .iter()
-        .partition(|&&pid| getpgid(Some(pid)) == Ok(leader));
-    if !group.is_empty() {
-        // A process that ends meanwhile is not missed.
-        let _ = killpg(leader, signal);
-    }
-    for pid in others {
-        let _ = kill(pid, signal);
-    }
-    rest.len()
-}
-
-/// Whether a child runs.
-fn is_running(pid: Pid) -> bool {
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    waitid(Id::Pid(pid), flags) == Ok(WaitStatus::StillAlive)
 }
 
 /// Whether a process is a child that was not reaped.

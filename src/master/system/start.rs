@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
 use super::{System, stop_order};
+use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
@@ -27,13 +28,21 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let contract = self.contract(start, private.as_ref(), theirs.as_ref(), their_stop);
+        let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
                 let (template, launching) = Template::start(start.launch, contract)?;
                 (template.pid, launching, Some(template))
             }
             Role::Worker(..) | Role::Job => {
-                let (pid, launching) = launch(start.launch, &contract)?;
+                let reserved = own_address.filter(|_| start.role != Role::Job);
+                let reserved = reserved.map(|wanted| self.addresses.reserve(wanted));
+                let reserved = reserved.transpose()?;
+                let filled = reserved.as_ref().map(|own| start.launch.at(own.address));
+                let (pid, launching) = launch(filled.as_ref().unwrap_or(start.launch), &contract)?;
+                if let Some(reserved) = reserved {
+                    self.addresses.hold(pid, reserved);
+                }
                 (pid, launching, None)
             }
         };
@@ -124,11 +133,14 @@ impl System {
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
-        let sockets = start.plan.sockets.iter();
-        let sockets =
-            sockets.filter_map(|(name, at)| Some((name.as_str(), self.listeners.socket(at)?)));
-        let board = self.scoreboards.get(start.app);
         let is_job = start.role == Role::Job;
+        let listeners = || start.plan.sockets.iter().filter(|_| !is_job);
+        let sockets = |at| self.listeners.sockets(at, start.generation);
+        let first = listeners().filter_map(|(name, at)| Some((name.as_str(), sockets(at).next()?)));
+        // Further sockets of the same listener come last, where they do not change the numbers of the others.
+        let further = listeners()
+            .flat_map(|(name, at)| sockets(at).skip(1).map(|socket| (name.as_str(), socket)));
+        let board = self.scoreboards.get(start.app);
         let (slot, record) = match start.role {
             Role::Worker(slot, record) => (Some(slot), record),
             Role::Template | Role::Job => (None, None),
@@ -138,7 +150,7 @@ impl System {
             app: start.app,
             slot,
             generation: start.generation,
-            sockets: sockets.filter(|_| !is_job).collect(),
+            sockets: first.collect(),
             notify_socket: self.notify.address(start.app).unwrap_or_default(),
             scoreboard: board
                 .filter(|_| has_record)
@@ -146,10 +158,15 @@ impl System {
             template: None,
             check: None,
             stop,
+            stdin: None,
+            on_master_death: start.plan.stop.signal.into(),
             output: self.output(start, theirs),
         };
+        let first = contract.sockets.first().map(|(_, socket)| *socket);
+        contract.stdin = first.filter(|_| start.plan.stdin == Stdin::Listener);
         let known = start.plan.output.taken_over;
         contract.add_private(private.map(AsFd::as_fd), known);
+        contract.sockets.extend(further);
         contract
     }
 

@@ -46,6 +46,8 @@ pub struct Child {
     pub not_executed: Option<Box<str>>,
     /// The last signal that we sent, and the reason.
     pub signalled: Option<(Signal, Reason)>,
+    /// When it was told to end.
+    pub told_at: Option<Instant>,
 }
 
 /// All worker processes.
@@ -136,6 +138,7 @@ impl Child {
             status_text: None,
             not_executed: None,
             signalled: None,
+            told_at: None,
         }
     }
 }

@@ -6,10 +6,12 @@ use nix::unistd::Pid;
 
 use super::Workers;
 use super::children::Child;
+use crate::config::StopSignal;
 use crate::master::report;
 use crate::master::templates::Templates;
 use crate::master::turn::Turn;
 use crate::master::world::{Target, World};
+use crate::plan::Stop;
 use crate::release::Name;
 use crate::supervisor::{Event, Reason, WorkerId};
 
@@ -65,14 +67,22 @@ impl Workers {
             _ => reason,
         };
         child.signalled = Some((signal, first));
+        if signal == Signal::SIGTERM {
+            child.told_at = child.told_at.or(Some(turn.now));
+        }
+        let Stop { signal: end, group } = child.plan.stop;
         let (tag, why) = (report::Tag(child, pid), report::reason(reason));
         match signal {
-            Signal::SIGTERM => debug!("{tag}: sending {signal} ({why})"),
+            Signal::SIGTERM => debug!("{tag}: sending {} ({why})", Signal::from(end)),
             _ => warn!("{tag}: sending {signal} ({why})"),
         }
-        if child.adopted {
-            let is_ready = child.ready_at.is_some();
-            signal_or_order(turn, pid, signal, is_ready);
+        if !child.adopted {
+            return;
+        }
+        match signal {
+            Signal::SIGTERM if group => turn.world.signal(pid, end.into(), Target::Group),
+            Signal::SIGTERM if end != StopSignal::Term => send(turn, pid, end.into()),
+            _ => signal_or_order(turn, pid, signal, child.ready_at.is_some()),
         }
     }
 }
@@ -115,7 +125,7 @@ fn leave_queue_to_others<W: World>(turn: &mut Turn<W>, child: &Child, reason: Re
     );
     let mut sockets = child.plan.sockets.iter();
     if let Some(record) = child.record.filter(|_| others)
-        && sockets.all(|(_, at)| turn.world.accept_queue(at).is_some())
+        && sockets.all(|(_, at)| turn.world.has_successors(at, child.generation))
         && let Err(error) = turn.world.succeed(&child.app, record)
     {
         debug!(

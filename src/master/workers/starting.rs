@@ -91,6 +91,7 @@ impl Workers {
             status_text: None,
             not_executed: None,
             signalled: None,
+            told_at: None,
         };
         if child.plan.template {
             self.start_from_template(turn, templates, child);

@@ -21,6 +21,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.env_file", "'.env'"),
     ("app.NAME.secrets", "{ A = 'file:key' }"),
     ("app.NAME.trusted_proxies", "['10.0.0.0/8', 'unix']"),
+    ("app.NAME.forwarded_fields", "['Forwarded']"),
     ("app.NAME.prefix", "'/shop'"),
     ("app.NAME.static", "{ '/s/' = 'static' }"),
     ("app.NAME.static.folder", "'other'"),
@@ -28,6 +29,9 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
+    ("app.NAME.stdin", "'listener'"),
+    ("app.NAME.stop_signal", "'QUIT'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
     ("app.NAME.reload.check.path", "'/other'"),
@@ -38,6 +42,8 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.give_up.then", "'exit'"),
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
+    ("master.control_mode", "'0660'"),
+    ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
 ];
 
@@ -70,6 +76,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
 fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
+        "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
 }

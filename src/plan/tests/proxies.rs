@@ -72,6 +72,34 @@ fn trusted_proxies_are_networks_addresses_or_unix() {
 }
 
 #[test]
+fn the_fields_that_proxies_set_are_of_the_family() {
+    assert_eq!(settings("").expect("no list").forwarded_fields, None);
+    for (value, fields) in [
+        ("[]", &[][..]),
+        ("'Forwarded'", &["Forwarded"]),
+        (
+            "['x-forwarded-for', 'X-Real-IP', 'X-Forwarded-Ssl']",
+            &["x-forwarded-for", "X-Real-IP", "X-Forwarded-Ssl"],
+        ),
+    ] {
+        let found = settings(&format!("forwarded_fields = {value}")).expect(value);
+        assert_eq!(found.forwarded_fields.as_deref().unwrap(), fields);
+    }
+    for name in [
+        "X-Forwarded-",
+        "X-Forwarded-*",
+        "X-Forwarded-For:",
+        "For",
+        "",
+    ] {
+        refused(
+            &format!("forwarded_fields = ['Forwarded', '{name}']"),
+            &format!("4:34: forwarded_fields: \"{name}\" is no field"),
+        );
+    }
+}
+
+#[test]
 fn somebody_must_be_allowed_to_send_a_proxy_header() {
     refused(
         "proxy_protocol = true",

@@ -15,6 +15,7 @@ import wsgiref.validate
 from readers import READERS
 
 SEEN = []  # what happened, for /seen
+PAUSE = threading.Event()  # never set
 GATE = threading.Event()
 FORKED = []
 AT_IMPORT = random.random()
@@ -342,6 +343,18 @@ def endless(environ, start):
             yield b"x" * 65536
 
     return Body("endless", items())
+
+
+def forever(environ, start):
+    """Events without an end, with a sign of life now and then; with ?much more than any client reads."""
+    start("200 OK", TEXT)
+    try:
+        yield b"begun\n"
+        while True:
+            PAUSE.wait(0.02)
+            yield b"x" * 65536 if environ["QUERY_STRING"] else b""
+    finally:
+        print("the stream was closed")
 
 
 def wait(environ, start):

@@ -23,6 +23,7 @@ SETTINGS = {
     "request_id": False,
     "access_format": "combined",
     "trusted_proxies": [],
+    "forwarded_fields": None,
     "proxy_protocol": False,
     "prefix": "",
     "static": {},

@@ -25,6 +25,10 @@ def inheritance():
         odd["blocked"] = status["SigBlk"].strip()
     if int(status["SigCgt"], 16) & 1 << 14:
         odd["caught"] = status["SigCgt"].strip()
+    for name in ("HUP", "USR1", "USR2", "TTIN", "TTOU"):
+        bit = 1 << getattr(signal, "SIG" + name) - 1
+        if int(status["SigCgt"], 16) & bit or int(status["SigIgn"], 16) & bit:
+            odd[name] = "not the default"
     for fd in os.listdir("/proc/self/fd"):
         try:
             name = os.readlink("/proc/self/fd/" + fd)

@@ -52,13 +52,18 @@ class Hooks(Case):
         worker = self.worker(hooks="hooked_partly")
         self.assertStops(worker)
         self.assertIn("started", worker.read_log())
+        self.assertNotIn("never called", worker.read_log())
+
+    def test_hooks_of_forks_without_a_fork_are_warned_of(self):
+        worker = self.worker("hooked:application", hooks="hooked", env=self.env())
+        for name in ("before_fork", "after_fork"):
+            self.assertIn(f"hooks: hooked.{name} is never called", worker.read_log())
 
     def test_what_is_no_module_of_hooks_does_not_start(self):
         for module, complaint in (
             ("apps", "has none of the functions before_fork"), ("kinds_of_hooks", "there is no module"),
-            ("hooked_wrongly", "worker_start is asynchronous"),
+            ("hooked_wrongly", "hooks: hooked_wrongly.worker_start is asynchronous"),
+            ("hooked_with_arguments", "hooks: hooked_with_arguments.worker_start(worker) is called without arguments"),
         ):
             for preload in (False, True):
-                if preload and module == "hooked_wrongly":
-                    continue  # The template has nothing to call.
                 self.assertIn(complaint, self.failed_start(hooks=module, preload=preload))

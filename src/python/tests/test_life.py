@@ -171,6 +171,19 @@ class Life(Case):
         while "closed endless" not in self.client(worker).ask("/seen").body.decode():
             pass
 
+    def test_streams_without_an_end_are_closed_before_the_time_of_a_stop_is_over(self):
+        for threads in (1, 4):
+            for path in ("/forever", "/forever?much"):
+                worker = self.worker(threads=threads, graceful_timeout=1)
+                client = self.client(worker)
+                client.send(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode())
+                client.until(b"begun\n")
+                os.kill(worker.pid, signal.SIGTERM)
+                self.assertEqual(worker.wait(), 0)
+                log = worker.read_log()
+                self.assertIn("the stream was closed", log)
+                self.assertIn("atexit ran", log)
+
     def test_a_response_that_was_not_taken_resets_the_connection_in_http_1_0(self):
         """Its orderly end would be the end of the body."""
         worker = self.worker(write_timeout=0.3)

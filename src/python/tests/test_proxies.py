@@ -98,8 +98,20 @@ class Trusted(Case):
             self.assertEqual(log.count("removed the field"), 1, log)
             self.assertIn('trusted_proxies = ["%s"]' % source, log)
 
+    def test_only_the_fields_that_a_proxy_sets_are_believed(self):
+        worker = self.serve(forwarded_fields=["X-Forwarded-For", "X-Forwarded-Proto"])
+        fields = self.FIELDS + [("Forwarded", "for=6.6.6.6;proto=http"), ("X-Forwarded-User", "root"), ("X-Other", "1")]
+        environ = self.environ(worker, fields)
+        self.assertEqual(
+            tuple(environ.get(key) for key in self.KEYS if key != "SERVER_NAME"),
+            ("1.1.1.1", None, "https", "443", "test", "", "/x"))
+        left = sorted(key for key in environ if "FORWARDED" in key or "OTHER" in key)
+        self.assertEqual(left, ["HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_OTHER"])
+
     def test_a_contradiction_is_refused(self):
         worker = self.serve()
         with Client(worker.connect()) as client:
             fields = [("X-Forwarded-For", "1.1.1.1"), ("Forwarded", "for=6.6.6.6")]
             self.assertEqual(client.ask("/x", fields=fields).status, "400 Bad Request")
+        # What to do about it.
+        self.assertIn("forwarded_fields = [", worker.read_log())

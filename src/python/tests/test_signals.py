@@ -58,6 +58,17 @@ class Signals(Case):
             self.assertEqual(worker.receive(worker.notify)[0], "STOPPING=1")
             self.assertEqual(worker.wait(), 0)
 
+    def test_what_is_meant_for_the_master_does_nothing_to_a_worker(self):
+        """`systemctl kill -s HUP` reaches all processes of the service."""
+        for settings in MODES:
+            worker = self.signalling(**settings)
+            for name in ("HUP", "USR1", "WINCH", "TTIN", "TTOU"):
+                os.kill(worker.pid, getattr(signal, "SIG" + name))
+                os.kill(worker.process.pid, getattr(signal, "SIG" + name))
+                expected = b"other" if "threads" in settings else b"main"
+                self.assertEqual(self.once(worker, "/").body, expected, name)
+            self.assertStops(worker)
+
     def test_a_handler_of_the_application_runs_while_the_worker_is_idle(self):
         for settings in MODES:
             worker = self.signalling(**settings)

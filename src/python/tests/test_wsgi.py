@@ -479,6 +479,14 @@ class Wsgi:
         response = self.start("('200 OK', [('Date', 'x'), ('Server', 'y'), ('Connection', 'close')])")
         self.assertEqual((response["Date"], response["Server"], response["Connection"]), ("x", "y", "close"))
 
+    def test_fields_that_concern_one_connection_are_left_out(self):
+        response = self.start(
+            "('200 OK', [('transfer-encoding', 'chunked'), ('Upgrade', 'h2c'), ('TE', 'trailers'), ('Trailer', 'A'), ('Keep-Alive', '5'), ('X-A', '1')])")
+        self.assertEqual((response.status, response.body, response["X-A"]), ("200 OK", b"body", "1"))
+        left = {name.lower() for name, _ in response.fields} & {"transfer-encoding", "upgrade", "te", "trailer", "keep-alive"}
+        self.assertEqual(left, set())
+        self.logged("left the field transfer-encoding out of a response")
+
     # connections
 
     def test_pipelined_requests_are_answered_in_order(self):

@@ -17,8 +17,10 @@ fn origin(peer: &str) -> Origin {
 }
 
 /// A layer that trusts 10.0.0.0/8 and Unix sockets.
-fn layer() -> ClientAddress {
+fn layer(fields: Option<&[&str]>) -> ClientAddress {
     ClientAddress {
+        fields: fields.map(|fields| fields.iter().map(|&name| name.to_owned()).collect()),
+        hinted: AtomicBool::new(false),
         trusted: TrustedProxies {
             unix: true,
             networks: vec!["10.0.0.0/8".parse().unwrap()],
@@ -29,6 +31,14 @@ fn layer() -> ClientAddress {
 
 /// What is known of a request with these fields, and the names of the fields that are left.
 fn facts(origin: &Origin, fields: &str) -> Result<(Facts, Vec<String>), &'static str> {
+    facts_with(&layer(None), origin, fields)
+}
+
+fn facts_with(
+    layer: &ClientAddress,
+    origin: &Origin,
+    fields: &str,
+) -> Result<(Facts, Vec<String>), &'static str> {
     let mut connection = Connection::new(Limits::default().into());
     let fields = fields.replace('\n', "\r\n");
     let head = format!("GET / HTTP/1.1\r\nHost: inside:8000\r\n{fields}\r\n\r\n");
@@ -38,7 +48,7 @@ fn facts(origin: &Origin, fields: &str) -> Result<(Facts, Vec<String>), &'static
         connection: &mut connection,
         origin,
     };
-    if let Some(reject) = layer().request(&mut arrived) {
+    if let Some(reject) = layer.request(&mut arrived) {
         assert_eq!(reject.status, 400);
         return Err(reject.why);
     }
@@ -50,10 +60,13 @@ fn facts(origin: &Origin, fields: &str) -> Result<(Facts, Vec<String>), &'static
 
 /// The client, scheme, host, port and prefix, as words; a dash for what is not known.
 fn known(peer: &str, fields: &str) -> String {
-    let (facts, _) = match facts(&origin(peer), fields) {
-        Ok(facts) => facts,
-        Err(why) => return why.into(),
-    };
+    match facts(&origin(peer), fields) {
+        Ok((facts, _)) => words(&facts),
+        Err(why) => why.into(),
+    }
+}
+
+fn words(facts: &Facts) -> String {
     let text = |bytes: &Option<Box<[u8]>>| {
         bytes.as_deref().map_or("-".into(), |bytes| {
             String::from_utf8_lossy(bytes).into_owned()
@@ -258,6 +271,122 @@ fn fields_of_a_stranger_are_removed() {
     .unwrap();
     assert!(facts_.trusted);
     assert_eq!(names, ["X-Forwarded-For", "X-Real-IP"]);
+}
+
+#[test]
+fn what_a_proxy_has_passed_on_of_its_client_is_removed() {
+    let left = |fields: &str| {
+        let (_, names) = facts(&origin(PROXY), fields).expect(fields);
+        names.join(" ")
+    };
+    for (own, others, expected) in [
+        (
+            "X-Forwarded-For: 1.1.1.1",
+            "X-Real-IP: 1.1.1.1",
+            "X-Real-IP",
+        ),
+        ("X-Forwarded-For: ::1", "X-Real-IP: 0:0:0::1", "X-Real-IP"),
+        ("X-Forwarded-For: 1.1.1.1", "X-Real-IP: 6.6.6.6", ""),
+        ("X-Forwarded-For: 1.1.1.1", "x-real-ip: localhost", ""),
+        ("X-Forwarded-For: unknown", "X-Real-IP: 6.6.6.6", ""),
+        ("Forwarded: for=1.1.1.1", "X-Real-IP: 6.6.6.6", ""),
+        (
+            "X-Forwarded-For: 1.1.1.1",
+            "X-Real-IP: 6.6.6.6\nX-Real-IP: 1.1.1.1",
+            "",
+        ),
+        (
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Ssl: on",
+            "X-Forwarded-Ssl",
+        ),
+        ("X-Forwarded-Proto: http", "X-Forwarded-Ssl: on", ""),
+        ("X-Forwarded-Proto: https", "X-Forwarded-Ssl: off", ""),
+        ("X-Forwarded-Proto: http", "X-Forwarded-Scheme: HTTPS", ""),
+        ("X-Forwarded-Proto: http", "x-forwarded-protocol: ssl", ""),
+        (
+            "X-Forwarded-Proto: http",
+            "X-Forwarded-Scheme: http\nX-Forwarded-User: joe",
+            "X-Forwarded-Scheme X-Forwarded-User",
+        ),
+    ] {
+        let name = own.split(':').next().expect("a name");
+        let expected = format!("{name} {expected}");
+        assert_eq!(
+            left(&format!("{own}\n{others}")),
+            expected.trim_end(),
+            "{others}"
+        );
+    }
+    assert_eq!(left("X-Real-IP: 6.6.6.6\nA: b"), "A");
+}
+
+#[test]
+fn only_the_fields_that_a_proxy_sets_are_believed() {
+    let sent = "X-Forwarded-For: 1.1.1.1\nX-Forwarded-Proto: http\nX-Forwarded-Host: evil\nX-Forwarded-Port: 1\n\
+        X-Forwarded-Prefix: /evil\nForwarded: for=6.6.6.6;proto=https\nX-Forwarded-User: root\nX-Real-IP: 6.6.6.6\nA: b";
+    for (named, expected, left) in [
+        (
+            &["X-Forwarded-For", "x-forwarded-proto"][..],
+            "1.1.1.1 http - 8000 -",
+            "X-Forwarded-For X-Forwarded-Proto A",
+        ),
+        (&["Forwarded"], "6.6.6.6 https - 8000 -", "Forwarded A"),
+        (&[], "- - - - -", "A"),
+        (
+            &["X-Forwarded-For", "X-Real-IP", "X-Forwarded-User"],
+            "1.1.1.1 - - - -",
+            "X-Forwarded-For X-Forwarded-User X-Real-IP A",
+        ),
+    ] {
+        let layer = layer(Some(named));
+        let (facts, names) = facts_with(&layer, &origin(PROXY), sent).expect("no contradiction");
+        assert_eq!(words(&facts), expected, "{named:?}");
+        assert_eq!(names.join(" "), left, "{named:?}");
+        // The names make nobody a proxy.
+        let (facts, names) = facts_with(&layer, &origin(STRANGER), sent).expect("not looked at");
+        assert_eq!((facts, names.join(" ")), (Facts::default(), "A".into()));
+    }
+}
+
+/// A client can send any field, and nginx passes on those that its configuration does not set.
+#[test]
+fn the_samples_for_nginx_set_each_field_that_is_believed() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (file, samples) in [("README.md", 1), ("man/preforkd.toml.5", 1)] {
+        let text = std::fs::read_to_string(root.join(file)).expect(file);
+        let mut found = 0;
+        // The lines of a sample stand together.
+        let is_setting = |line: &&str| line.trim_start().starts_with("proxy_set_header ");
+        for sample in text
+            .lines()
+            .collect::<Vec<_>>()
+            .chunk_by(|a, b| is_setting(a) == is_setting(b))
+        {
+            if !is_setting(&sample[0]) {
+                continue;
+            }
+            found += 1;
+            let set = |name: &str| {
+                let is = |line: &&str| line.split_whitespace().nth(1) == Some(name);
+                sample.iter().any(is)
+            };
+            for name in [
+                "Host",
+                "X-Forwarded-For",
+                "X-Forwarded-Proto",
+                "X-Forwarded-Host",
+                "X-Forwarded-Port",
+                "X-Forwarded-Prefix",
+                "Forwarded",
+                "X-Real-IP",
+                "X-Request-ID",
+            ] {
+                assert!(set(name), "{file}: a client can send {name}: {sample:#?}");
+            }
+        }
+        assert_eq!(found, samples, "{file}");
+    }
 }
 
 #[test]

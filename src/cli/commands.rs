@@ -1,0 +1,77 @@
+//! Commands to a running master.
+
+use std::path::PathBuf;
+
+use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
+use crate::client::{self, find};
+use crate::effects::host::ThisHost;
+use crate::logging;
+use crate::plan::Host;
+use crate::plan::control::Places;
+
+/// Sends a command to a master. Returns what it answers, and the exit status.
+///
+/// # Errors
+/// The message for the user, and the exit status.
+pub(super) fn perform(
+    command: &Command,
+    config: Option<PathBuf>,
+    socket: Option<PathBuf>,
+) -> Result<(String, u8), (String, u8)> {
+    let socket = match (socket, config) {
+        (Some(socket), _) => socket,
+        (None, Some(config)) => locate(config).map_err(|message| (message, FAILED))?,
+        (None, None) => {
+            let message = "no configuration file given (use -c FILE or --socket PATH)";
+            return Err((message.into(), USAGE));
+        }
+    };
+    let ask = |request: &str| {
+        let answer = find::connect(&socket).and_then(|stream| client::ask(stream, request));
+        answer.map_err(|message| (message, FAILED))
+    };
+    let done = |answer: String| (answer, OK);
+    match command {
+        Command::Status { json } => {
+            let answer = ask("status")?;
+            let status = serde_json::from_str(&answer).map_err(|error| {
+                let message = format!("the master's status is not valid JSON: {error} (is it another version of preforkd?)");
+                (message, FAILED)
+            })?;
+            let shown = if *json {
+                answer
+            } else {
+                client::table(&status)
+            };
+            let code = if client::is_ready(&status) {
+                OK
+            } else {
+                NOT_READY
+            };
+            Ok((shown, code))
+        }
+        Command::Reload => ask("reload").map(done),
+        Command::Scale { what } => ask(&format!("scale {what}")).map(done),
+        Command::Stop => ask("stop").map(|_| done("stopped".into())),
+        Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
+        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
+            unreachable!("helper processes send no requests to a master")
+        }
+    }
+}
+
+/// Finds the control socket of the master that runs with this configuration. The file may be gone or have become invalid since the
+/// master started.
+fn locate(config: PathBuf) -> Result<PathBuf, String> {
+    let file = ThisHost.absolute(&config);
+    let read = std::fs::read_to_string(&file);
+    let places = Places::find(read.as_deref().unwrap_or_default(), &file, &ThisHost);
+    let found = find::find(&places, &file).map_err(|message| match read {
+        Ok(_) => message,
+        Err(error) => format!("cannot read {}: {error}; {message}", config.display()),
+    })?;
+    if let Some(warning) = found.warning {
+        logging::print_error(&plain(&warning));
+    }
+    Ok(found.socket)
+}

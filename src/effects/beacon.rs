@@ -1,0 +1,98 @@
+//! The beacon of a running master: a memory file by which commands find its control socket.
+//!
+//! It is no file on a disk, so it cannot be stale. Commands see it in the list of the master's descriptors, which only its user and root
+//! may read.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// The name of the memory file, and what it looks like in /proc: memfd_create(2).
+const NAME: &std::ffi::CStr = c"preforkd control";
+const SHOWN: &str = "/memfd:preforkd control (deleted)";
+
+/// The name of the program: proc_pid_comm(5).
+const PROGRAM: &str = "preforkd";
+
+/// The longest path: limits.h(0p).
+const MAX_PATH: u64 = 4096;
+
+/// A beacon; it ends with the process.
+pub struct Beacon {
+    file: File,
+}
+
+impl Beacon {
+    /// A beacon that names no socket yet.
+    ///
+    /// # Errors
+    /// No descriptor is available.
+    pub fn new() -> io::Result<Self> {
+        let file = memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?.into();
+        Ok(Self { file })
+    }
+
+    /// Names the control socket, by its absolute path.
+    ///
+    /// # Errors
+    /// No memory is available.
+    pub fn show(&self, socket: Option<&Path>) -> io::Result<()> {
+        let path = socket.map_or(&[][..], |path| path.as_os_str().as_bytes());
+        self.file.set_len(0)?;
+        self.file.write_all_at(path, 0)
+    }
+}
+
+/// The process ids and control sockets of the masters that run now, and whose user is one of these. Other processes may name anything.
+pub fn find(is_trusted: impl Fn(u32) -> bool) -> Vec<(u32, PathBuf)> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let masters = processes.map(|entry| entry.path()).filter(|process| {
+        let owner = process.metadata().map(|process| process.uid());
+        let name = std::fs::read_to_string(process.join("comm"));
+        owner.is_ok_and(&is_trusted) && name.is_ok_and(|name| name.trim_end() == PROGRAM)
+    });
+    let found = masters.filter_map(|process| {
+        let pid = process.file_name()?.to_str()?.parse().ok()?;
+        Some((pid, read(&process)?))
+    });
+    found.collect()
+}
+
+/// The socket that the beacon of a process names.
+fn read(process: &Path) -> Option<PathBuf> {
+    let descriptors = std::fs::read_dir(process.join("fd")).ok()?.flatten();
+    let mut paths = descriptors.map(|entry| entry.path());
+    let beacon = paths.find(|path| path.read_link().is_ok_and(|to| to == Path::new(SHOWN)))?;
+    let mut options = OpenOptions::new();
+    // In case that it is something else by now.
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let file = options.read(true).custom_flags(flags.bits()).open(beacon);
+    let mut path = Vec::new();
+    file.ok()?.take(MAX_PATH).read_to_end(&mut path).ok()?;
+    let path = Path::new(OsStr::from_bytes(&path));
+    path.is_absolute().then(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beacon_names_the_socket_of_its_process() {
+        let own = Path::new("/proc/self");
+        let beacon = Beacon::new().expect("a descriptor");
+        assert_eq!(read(own), None);
+        for path in ["/run/a/long/path", "/run/b"] {
+            beacon.show(Some(Path::new(path))).expect("room");
+            assert_eq!(read(own), Some(path.into()));
+        }
+        beacon.show(None).expect("room");
+        assert_eq!(read(own), None);
+    }
+}

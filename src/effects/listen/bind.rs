@@ -1,0 +1,101 @@
+//! Binding new sockets.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+
+use log::debug;
+use nix::errno::Errno;
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
+};
+
+use super::{Reason, Rights, SocketFile, holder, stream};
+use crate::plan::Listener;
+
+/// Binds a TCP socket.
+///
+/// # Errors
+/// The system's reason, and what to do.
+pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, Reason> {
+    let bound = || -> nix::Result<OwnedFd> {
+        let family = if address.is_ipv4() {
+            AddressFamily::Inet
+        } else {
+            AddressFamily::Inet6
+        };
+        let socket = socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+        // Connections of a previous master in TIME_WAIT must not block the address: socket(7).
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+        if address.is_ipv6() {
+            setsockopt(&socket, sockopt::Ipv6V6Only, &listener.v6only)?;
+        }
+        no_delay(&socket)?;
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+        socket::listen(&socket, backlog(listener))?;
+        Ok(socket)
+    };
+    let explain = |errno: Errno| match errno {
+        Errno::EADDRINUSE => match holder::describe(address) {
+            Some(holder) => format!("the address is in use {holder}"),
+            None => "the address is in use (`ss -tanp` shows the process)".into(),
+        },
+        Errno::EACCES => format!(
+            "{} (ports below 1024 need root or CAP_NET_BIND_SERVICE)",
+            errno.desc()
+        ),
+        Errno::EADDRNOTAVAIL => format!(
+            "{} (no interface of this host has this address)",
+            errno.desc()
+        ),
+        other => other.desc().to_owned(),
+    };
+    bound().map_err(|errno| Reason {
+        text: explain(errno),
+        errno: Some(errno),
+    })
+}
+
+/// Accepted sockets inherit this option: tcp(7). Many programs set it where they bind a socket, and not on one that they are given. Without
+/// it the second write of a response waits until the client acknowledges the first, which may take 40 ms.
+///
+/// # Errors
+/// It is no TCP socket.
+pub(super) fn no_delay(socket: &OwnedFd) -> nix::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)
+}
+
+/// Binds a unix socket.
+///
+/// # Errors
+/// The system's reason, and what to do.
+pub(super) fn unix(path: &Path, listener: &Listener) -> Result<(OwnedFd, SocketFile), String> {
+    let socket = stream().map_err(|error| format!("socket: {error}"))?;
+    let listen = || socket::listen(&socket, backlog(listener));
+    let mut file = SocketFile::bind(&socket, path, rights(listener), listen)?;
+    if listener.is_lent
+        && let Err(reason) = file.add_spare(rights(listener))
+    {
+        debug!(
+            "unix:{}: no spare name for its file: {reason}",
+            path.display()
+        );
+    }
+    Ok((socket, file))
+}
+
+/// The configured owner and mode of a unix socket.
+pub(super) fn rights(listener: &Listener) -> Rights {
+    Rights {
+        mode: listener.mode,
+        owner: listener.owner,
+        group: listener.group,
+    }
+}
+
+/// The length of its accept queue.
+pub(super) fn backlog(listener: &Listener) -> Backlog {
+    // The kernel limits it to net.core.somaxconn: listen(2).
+    let wanted = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
+    Backlog::new(wanted).unwrap_or(Backlog::MAXCONN)
+}

@@ -1,0 +1,113 @@
+//! What is left of workers that have ended: the rest of their sessions, and processes that have left these.
+//!
+//! The master is a subreaper, so it has become the parent of that rest, or an ancestor. A child that was not reaped keeps its pid, and
+//! with it the number of its session. So as long as there is one, no other session has that number.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use log::debug;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpgid, getsid};
+use preforkd_worker::env;
+
+use crate::master::world::Rest;
+
+/// The running processes of each rest. `is_ours` tells helper processes of the master from strangers.
+pub(super) fn find(
+    wanted: &BTreeSet<Rest>,
+    is_ours: impl Fn(Pid) -> bool,
+) -> BTreeMap<Rest, Vec<Pid>> {
+    let mut found: BTreeMap<Rest, Vec<Pid>> = BTreeMap::new();
+    let own = getsid(None);
+    let by_variable = wanted
+        .iter()
+        .any(|rest| matches!(rest, Rest::Background(_)));
+    let mut unseen: Vec<_> = children_of("self").collect();
+    let children = unseen.len();
+    for at in 0.. {
+        let Some(&pid) = unseen.get(at) else { break };
+        let Ok(session) = getsid(Some(pid)) else {
+            continue;
+        };
+        let is_child = at < children;
+        let mut rest = Some(Rest::Session(session)).filter(|_| session != pid);
+        rest = rest.filter(|rest| wanted.contains(rest));
+        if rest.is_none() && is_child && by_variable {
+            let leader = listen_pid(pid).filter(|&leader| leader != pid);
+            rest = leader
+                .map(Rest::Background)
+                .filter(|rest| wanted.contains(rest));
+        }
+        // What was in the master's session before the master is not its own.
+        if rest.is_none() && is_child && Ok(session) != own && !is_ours(pid) {
+            rest = Some(Rest::Strangers).filter(|rest| wanted.contains(rest));
+        }
+        if let Some(rest) = rest.filter(|_| is_running(pid)) {
+            found.entry(rest).or_default().push(pid);
+            // Its children may be in its session; those of other processes cannot be in a session whose leader has ended.
+            unseen.extend(children_of(&pid.to_string()));
+        }
+    }
+    found
+}
+
+/// The processes of a session without its leader, which was not reaped.
+pub(super) fn below(leader: Pid) -> Vec<Pid> {
+    let is_member = |pid: &Pid| *pid != leader && getsid(Some(*pid)) == Ok(leader);
+    // Those whose parents have ended are children of the master.
+    let mut members: Vec<_> = children_of("self").filter(is_member).collect();
+    members.extend(children_of(&leader.to_string()).filter(is_member));
+    let mut at = 0;
+    while let Some(pid) = members.get(at) {
+        let children = children_of(&pid.to_string());
+        members.extend(children.filter(is_member));
+        at += 1;
+    }
+    members
+}
+
+/// Signals a process of a rest that was just found, unless it is in the process group `spared`.
+pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) {
+    if spared.is_some() && getpgid(Some(pid)).ok() == spared {
+        return;
+    }
+    // A process that ends meanwhile is not missed.
+    match kill(pid, signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => debug!("cannot send {signal} to pid={pid}: {error}"),
+    }
+}
+
+/// The children of a process: proc_pid_task_children(5). None if the kernel does not list them.
+fn children_of(process: &str) -> impl Iterator<Item = Pid> + use<> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    let lists: Vec<String> = lists.collect();
+    lists.into_iter().flat_map(|list| {
+        let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
+        pids.map(Pid::from_raw).collect::<Vec<_>>()
+    })
+}
+
+/// Whether a process has not ended. The state follows the name, which may contain anything: proc_pid_stat(5).
+fn is_running(pid: Pid) -> bool {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after_name = stat.rsplit(|&byte| byte == b')').next().unwrap_or_default();
+    !stat.is_empty() && !matches!(after_name.trim_ascii_start().first(), Some(b'Z' | b'X'))
+}
+
+/// The process that the contract was made for, of which this one has inherited its environment. A process that lies about it is
+/// signalled itself, and no other.
+fn listen_pid(pid: Pid) -> Option<Pid> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|&byte| byte == 0);
+    let value = variables.find_map(|variable| {
+        let value = variable.strip_prefix(env::LISTEN_PID.as_bytes())?;
+        value.strip_prefix(b"=")
+    })?;
+    let value = std::str::from_utf8(value).ok()?;
+    value.parse().ok().map(Pid::from_raw)
+}

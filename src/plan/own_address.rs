@@ -1,0 +1,137 @@
+//! `{port}` and `{address}`: an address of its own for each worker.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Draft, Launch};
+use crate::config::Place;
+
+/// The placeholders.
+const PORT: &str = "{port}";
+const ADDRESS: &str = "{address}";
+
+/// The addresses of which each worker gets one; port 0 stands for any that is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnAddress {
+    /// On this interface.
+    pub ip: IpAddr,
+    /// From this port...
+    pub first: u16,
+    /// ...to this one.
+    pub last: u16,
+}
+
+impl OwnAddress {
+    /// Reads "127.0.0.1", "127.0.0.1:9000" or "127.0.0.1:9000-9007".
+    ///
+    /// # Errors
+    /// What is wrong, and what to write.
+    fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                "addresses: \"{text}\" is no range of addresses (write \"127.0.0.1\" for any free port, or \"127.0.0.1:9000-9007\")"
+            )
+        };
+        if let Ok(ip) = text.parse() {
+            return Ok(Self {
+                ip,
+                first: 0,
+                last: 0,
+            });
+        }
+        let (start, last) = match text.rsplit_once('-') {
+            Some((start, last)) => (start, Some(last)),
+            None => (text, None),
+        };
+        let start: SocketAddr = start.parse().map_err(|_| wrong())?;
+        let last = last.map_or(Ok(start.port()), |last| last.parse().map_err(|_| wrong()))?;
+        if last < start.port() || start.port() == 0 && last > 0 {
+            return Err(wrong());
+        }
+        Ok(Self {
+            ip: start.ip(),
+            first: start.port(),
+            last,
+        })
+    }
+}
+
+impl fmt::Display for OwnAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = SocketAddr::new(self.ip, self.first);
+        match self.last {
+            0 => write!(f, "{}", self.ip),
+            last if last == self.first => write!(f, "{first}"),
+            last => write!(f, "{first}-{last}"),
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// The addresses for the workers, if the command or the environment names one.
+    pub(super) fn own_address(&self, launch: &Launch) -> Result<Option<OwnAddress>, Place> {
+        let addresses = &self.written.addresses;
+        let range = OwnAddress::parse(addresses).map_err(|message| addresses.wrong(message))?;
+        let mut texts = launch.args.iter().chain(launch.env.values());
+        Ok(texts.any(|text| is_template(text)).then_some(range))
+    }
+}
+
+fn is_template(text: &str) -> bool {
+    text.contains(PORT) || text.contains(ADDRESS)
+}
+
+impl Launch {
+    /// The same with the address of a worker in the place of the placeholders.
+    pub fn at(&self, address: SocketAddr) -> Self {
+        let fill = |text: &mut String| {
+            if is_template(text) {
+                let port = address.port().to_string();
+                *text = text
+                    .replace(PORT, &port)
+                    .replace(ADDRESS, &address.to_string());
+            }
+        };
+        let mut launch = self.clone();
+        launch.args.iter_mut().for_each(fill);
+        launch.env.values_mut().for_each(fill);
+        launch
+    }
+
+    /// Removes variables that only a worker with an address can have.
+    pub(super) fn without_address(&mut self) {
+        self.env.retain(|_, value| !is_template(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_an_ip_address_with_or_without_ports() {
+        for (text, first, last) in [
+            ("127.0.0.1", 0, 0),
+            ("::1", 0, 0),
+            ("127.0.0.1:9000", 9000, 9000),
+            ("0.0.0.0:9000-9007", 9000, 9007),
+            ("[::1]:9000-9000", 9000, 9000),
+        ] {
+            let range = OwnAddress::parse(text).expect(text);
+            assert_eq!((range.first, range.last), (first, last), "{text}");
+            assert_eq!(OwnAddress::parse(&range.to_string()), Ok(range), "{text}");
+        }
+        for text in [
+            "",
+            "localhost",
+            "127.0.0.1:",
+            "127.0.0.1:9-8",
+            "127.0.0.1:0-9",
+            "127.0.0.1:1-70000",
+        ] {
+            assert!(OwnAddress::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Apps with `command`: programs that know nothing of preforkd, with all that they start.
+
+mod common;
+
+use common::{Run, app, worker};
+use nix::sys::signal::Signal;
+
+#[test]
+fn a_process_that_has_left_the_process_group_has_as_long_as_its_worker_and_is_killed_then() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'"));
+    run.ask("start group");
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        log.contains("left a process that it had started; sending SIGTERM"),
+        "{log}"
+    );
+    assert!(
+        log.contains("sending SIGKILL to a process that it had started"),
+        "{log}"
+    );
+    run.all_ended();
+}
+
+#[test]
+fn what_a_killed_worker_leaves_is_killed_at_once() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'\nreload.surge = 1"));
+    run.write("behaviour", "ignore-signals");
+    run.reload();
+    run.ask("start group");
+    run.signal(Signal::SIGTERM);
+    let (_, log) = run.ended();
+    let killed = log.contains("that it had started; sending SIGKILL");
+    assert!(killed, "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn after_a_stop_nothing_is_left_even_in_a_session_of_its_own() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'"));
+    run.ask("start session");
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(log.contains("workers that have ended: left "), "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn a_program_is_told_to_end_by_the_signal_that_it_wants() {
+    let script = r#"trap "exit 0" QUIT; trap "" TERM; sleep 1000 & echo "0 1 $$$$ started"; while :; do wait; done"#;
+    let config = format!(
+        "[app.x]\nready = 'exec'\nstop_signal = 'QUIT'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::begin(&config);
+    run.event("started");
+    let log = run.stop();
+    assert!(log.contains("app=x worker=0 gen=1"), "{log}");
+    assert!(log.contains("ended (stop)"), "{log}");
+    // It is a program that expects this signal, so the rest of its session gets it too.
+    assert!(log.contains("sending SIGQUIT"), "{log}");
+    run.all_ended();
+}
+
+#[test]
+fn a_program_below_a_shell_is_told_to_end_by_a_signal_to_the_group() {
+    // A shell with a trap does not handle the signal before the program that it waits for has ended.
+    let script = r#"trap : TERM; "$0"; exit 0"#;
+    let config = format!(
+        "[app.x]\nready = 'exec'\nstop_group = true\ncommand = ['/bin/sh', '-c', '{script}', '{}']\n",
+        worker()
+    );
+    let mut run = Run::begin(&config);
+    run.event("started");
+    run.signal(Signal::SIGTERM);
+    run.event("term");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("SIGKILL"), "{log}");
+}
+
+#[test]
+fn standard_input_may_be_the_listener() {
+    let mut run = Run::start(&app("stdin = 'listener'"));
+    let (zero, three) = (
+        run.ask("link /proc/self/fd/0"),
+        run.ask("link /proc/self/fd/3"),
+    );
+    assert!(zero.starts_with("socket:["), "{zero}");
+    assert_eq!(zero, three);
+    run.stop();
+}
+
+#[test]
+fn connections_of_a_tcp_listener_have_no_delay() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let mut run = Run::start(&app("").replace("unix:web.sock", &address.to_string()));
+    let stream = std::net::TcpStream::connect(address).expect("it listens");
+    assert_eq!(common::ask(stream, "no-delay"), "Ok(true)");
+    run.stop();
+}
+
+#[test]
+fn each_worker_gets_an_address_of_its_own() {
+    let config = app("workers = 2\nenv = { HERE = 'at {address}' }")
+        .replace("worker']", "worker', 'serve', '{port}']");
+    let mut run = Run::start(&config);
+    let first = run.logged(&["ready after", ", at 127.0.0.1:"]);
+    let second = run.logged(&["ready after", ", at 127.0.0.1:"]);
+    let port = |line: &str| line.rsplit(':').next().map(str::to_owned);
+    assert_ne!(port(&first), port(&second));
+    let address = run.ask("env HERE");
+    let own = run.ask("arguments");
+    let ports = [port(&first), port(&second)].map(|port| port.expect("a port"));
+    assert!(
+        ports
+            .iter()
+            .any(|port| address == format!("at 127.0.0.1:{port}")),
+        "{address}"
+    );
+    assert!(
+        ports.iter().any(|port| own == format!("serve {port}")),
+        "{own}"
+    );
+    run.stop();
+}
+
+#[test]
+fn a_program_that_puts_itself_into_the_background_fails_and_is_ended() {
+    for leaves in ["sleep 1000 &", "setsid sleep 1000 &"] {
+        let script = format!("{leaves} kill -0 $!; exit 0");
+        let config = format!("[app.x]\nready = '5s'\ncommand = ['/bin/sh', '-c', '{script}']\n");
+        let mut run = Run::begin(&config);
+        let (status, log) = run.ended();
+        assert_eq!(status, Some(1), "{log}");
+        let said = "while a process of it goes on: it puts itself into the background (start it in the foreground";
+        assert!(log.contains(said), "{log}");
+        assert_eq!(
+            log.matches(said).count(),
+            2,
+            "once, and as the reason: {log}"
+        );
+        run.all_ended();
+    }
+}
+
+#[test]
+fn a_program_that_counted_as_ready_before_it_went_into_the_background_is_given_up() {
+    let mut run = Run::start(&app("ready = 'exec'"));
+    run.event("started");
+    run.write("behaviour", "background");
+    run.ask("exit 1");
+    let line = run.logged(&["it puts itself into the background"]);
+    assert!(
+        line.contains("its app is given up until the next reload"),
+        "{line}"
+    );
+    run.logged(&["left a process that it had started"]);
+    run.status("web 0/1 ready, given up");
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    assert!(run.reload().contains("web 1/1 ready"));
+    run.stop();
+}
+
+#[test]
+fn the_memory_of_all_processes_of_the_session_counts() {
+    // The pipe is full, so that the program in the middle holds it all.
+    let script = "head -c 60000000 /dev/zero | tail -c 60000000 | sleep 1000";
+    let config = format!(
+        "[app.x]\nready = '1s'\nmax_memory = '40MiB'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&config);
+    run.logged(&["its share of memory is", "(max_memory 40.0 MiB)"]);
+    run.stop();
+}
+
+#[test]
+fn the_log_says_that_a_program_never_sent_ready() {
+    let mut run = Run::begin("[app.x]\nstart_timeout = '200ms'\ncommand = ['sleep', '1000']\n");
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1), "{log}");
+    assert!(log.contains("it never sent READY=1 (see `ready`"), "{log}");
+}
+
+#[test]
+fn a_program_that_ignores_its_listener_is_warned_of() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = free.local_addr().expect("it is bound");
+    drop(free);
+    let config =
+        format!("[app.x]\nready = 'exec'\nlisten = ['{address}']\ncommand = ['sleep', '1000']\n");
+    let mut run = Run::start(&config);
+    let _waits = std::net::TcpStream::connect(address).expect("the master listens");
+    run.logged(&["app=x: connections wait at", "ignores its listener"]);
+    run.stop();
+}
