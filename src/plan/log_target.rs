@@ -44,7 +44,7 @@ pub enum SyslogSocket {
 /// The prefix of the address of a syslog server.
 const PREFIX: &str = "syslog:";
 /// The socket on this host.
-const LOCAL: &str = "/dev/log";
+pub const LOCAL: &str = "/dev/log";
 /// The port that RFC 5426 section 3.3 assigns.
 const PORT: u16 = 514;
 /// The maximum length of a tag: RFC 3164 section 4.1.3.

@@ -6,12 +6,23 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::identity::no_user;
-use super::log_target::LogTarget;
+use super::log_target::{LOCAL, LogTarget};
 use super::{Draft, normal};
 use crate::config::{AccessLog, Place, Value};
 
 /// The standard error of the master, as its writer finds it.
 const STDERR: &str = "/dev/stderr";
+
+/// What stands for no access log, as in nginx.
+const OFF: &str = "off";
+/// Words that other servers have for an access log, and what stands for them here.
+const MEANT: [(&str, &str); 5] = [
+    ("none", OFF),
+    ("false", OFF),
+    ("stdout", "-"),
+    ("stderr", STDERR),
+    ("syslog", "syslog:"),
+];
 
 /// A log file, or what takes the place of one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -120,7 +131,7 @@ impl Draft<'_> {
         let upkeep = self.upkeep()?;
         let stdout = self.log_file(&written.stdout, "stdout", &upkeep)?;
         let access_log = match &written.access_log {
-            Some(key) => Some(self.access_log(key, stdout.as_ref(), &upkeep)?),
+            Some(key) => self.access_log(key, stdout.as_ref(), &upkeep)?,
             None => None,
         };
         let stderr = self.log_file(&written.stderr, "stderr", &upkeep)?;
@@ -196,20 +207,34 @@ impl Draft<'_> {
         Ok(LogTarget::File(path))
     }
 
-    /// The access log, of which no worker waits for a writer.
+    /// The access log, of which no worker waits for a writer; none if it is off.
     fn access_log(
         &self,
         key: &Value<AccessLog>,
         stdout: Option<&LogFile>,
         upkeep: &Upkeep,
-    ) -> Result<LogFile, Place> {
+    ) -> Result<Option<LogFile>, Place> {
         let written = key.0.as_os_str();
+        if written == OFF {
+            return Ok(None);
+        }
+        let meant = MEANT.iter().find(|(word, _)| written == *word);
+        if let Some((word, meant)) = meant {
+            return Err(key.wrong(format!(
+                "access_log: {word:?} is not the path of a file (write {meant:?}; for a file of this name, \"./{word}\")"
+            )));
+        }
+        if written == LOCAL {
+            return Err(key.wrong(format!(
+                "access_log: {LOCAL} is the socket of a syslog server (write \"syslog:\")"
+            )));
+        }
         let target = match LogTarget::is_special(written) {
             true => LogTarget::parse(written)
                 .map_err(|message| key.wrong(format!("access_log: {message}")))?,
             false => self.file(key, &key.0, "access_log")?,
         };
-        Ok(LogFile {
+        Ok(Some(LogFile {
             target: match (target, stdout) {
                 // That of the app.
                 (LogTarget::Stdout, Some(stdout)) => stdout.target.clone(),
@@ -218,7 +243,7 @@ impl Draft<'_> {
             lossy: true,
             upkeep: upkeep.clone(),
             prefix: None,
-        })
+        }))
     }
 
     fn upkeep(&self) -> Result<Upkeep, Place> {

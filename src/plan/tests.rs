@@ -892,6 +892,40 @@ fn an_access_log_goes_to_a_file_standard_output_or_syslog() {
 }
 
 #[test]
+fn words_of_other_servers_for_an_access_log_are_no_file_names() {
+    let app = |rest: &str| format!("[app.w]\nwsgi = 'a:b'\nlisten = ['127.0.0.1:1']\n{rest}");
+    let plan = plan_as((0, 0), &app("access_log = 'off'")).expect("it is valid");
+    assert_eq!(plan.apps["w"].output.access_log, None);
+    for (word, said) in [
+        ("none", "\"none\" is not the path of a file (write \"off\";"),
+        (
+            "stdout",
+            "\"stdout\" is not the path of a file (write \"-\"; for a file of this name, \"./stdout\")",
+        ),
+        (
+            "stderr",
+            "\"stderr\" is not the path of a file (write \"/dev/stderr\";",
+        ),
+        (
+            "syslog",
+            "\"syslog\" is not the path of a file (write \"syslog:\";",
+        ),
+        (
+            "/dev/log",
+            "/dev/log is the socket of a syslog server (write \"syslog:\")",
+        ),
+        (
+            "syslog:server=192.0.2.1",
+            "\"server=192.0.2.1\" is not the address of a syslog server (write",
+        ),
+    ] {
+        let error = plan_as((0, 0), &app(&format!("access_log = '{word}'"))).expect_err(word);
+        let expected = format!("app.toml:4:14: access_log: {said}");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
 fn a_format_of_the_access_log_is_checked() {
     let error = |format: &str| {
         let text =

@@ -222,7 +222,7 @@ class Logs(Life):
         self.assertRegex(text["stderr"], r"\A\S+ INFO  app=demo .* Python 3.*\ntold to wsgi.errors\n\S+ INFO .* refused a request .*\n\Z")
         good, bad = text["access_log"].splitlines()
         self.assertRegex(good, r'^127\.0\.0\.1 - - \[.*\] "GET /print\?a=b HTTP/1\.1" 200 [1-9]\d* "-" "-" \d+\.\d{3}$')
-        self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "nonsense" 400 0 "-" "-" 0\.000$')
+        self.assertRegex(bad, r'^127\.0\.0\.1 - - \[.*\] "nonsense" 400 40 "-" "-" 0\.000$')
 
     def refuse(self, server, *requests):
         """Send requests that are refused; the statuses."""

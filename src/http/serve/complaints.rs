@@ -11,7 +11,8 @@ pub(crate) struct Complaints {
     room: Rate,
     store: Rate,
     file: Rate,
-    length: Rate,
+    short: Rate,
+    long: Rate,
 }
 
 /// The most bytes of a request line that are shown.
@@ -24,7 +25,8 @@ impl Default for Complaints {
             room: seldom(),
             store: seldom(),
             file: seldom(),
-            length: seldom(),
+            short: seldom(),
+            long: seldom(),
         }
     }
 }
@@ -69,11 +71,11 @@ impl Complaints {
     /// The body of a response to the request with this line has not the length that its head declares.
     #[cold]
     pub fn length(&mut self, request: &[u8], declared: u64, given: u64, now: Instant) {
-        let consequence = match given < declared {
-            true => "closing the connection",
-            false => "sending no more than that",
+        let (rate, consequence) = match given < declared {
+            true => (&mut self.short, "closing the connection"),
+            false => (&mut self.long, "sending no more than that"),
         };
-        if let Some(more) = self.length.take(now) {
+        if let Some(more) = rate.take(now) {
             log::warn!(
                 "the body of the response to \"{}\" has {given} bytes, and its Content-Length is {declared}: {consequence}{more}",
                 shown(request, LINE)
