@@ -99,6 +99,12 @@ impl Arrived<'_> {
         self.origin
     }
 
+    /// Whether there is a field with such a name.
+    #[inline]
+    pub fn has_field(&self, is: impl Fn(&[u8]) -> bool) -> bool {
+        self.connection.has_field(is)
+    }
+
     /// Removes the fields whose name is such a one.
     pub fn remove_fields(&mut self, is: impl FnMut(&[u8]) -> bool) {
         self.connection.remove_fields(is);
@@ -171,9 +177,15 @@ impl Layers {
     }
 
     /// Has the layers see the head of the response to this request.
-    #[inline]
+    #[inline(always)]
     pub fn show(&self, response: &mut Response, connection: &Connection) {
-        if !self.response.is_empty() && connection.has_passed() {
+        if !self.response.is_empty() {
+            self.show_all(response, connection);
+        }
+    }
+
+    fn show_all(&self, response: &mut Response, connection: &Connection) {
+        if connection.has_passed() {
             let facts = connection.facts().cloned().unwrap_or_default();
             response.show(self.response.clone(), facts);
         }

@@ -137,8 +137,8 @@ impl Layer for ClientAddress {
     }
 
     fn request(&self, arrived: &mut Arrived<'_>) -> Option<Reject> {
-        let claims = arrived.request().fields().any(|(name, _)| is_claim(name));
-        let relayed = arrived.origin().relayed;
+        let claims = arrived.has_field(is_claim);
+        let relayed = arrived.origin().relayed.as_ref();
         // What most requests are, as this is on the way of each.
         if !claims && self.trusted.is_empty() && relayed.is_none() {
             return None;

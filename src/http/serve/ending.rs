@@ -26,10 +26,15 @@ impl<O: Observer> Core<O> {
     }
 
     /// Breaks off responses that threads of a pool make, if it is time; their handlers learn it at the next piece.
+    #[inline(always)]
     pub(super) fn break_off(&mut self) {
-        if !self.breaks_off() {
-            return;
+        if self.breaks_off() {
+            self.break_off_running();
         }
+    }
+
+    #[cold]
+    fn break_off_running(&mut self) {
         for key in self.clients.keys() {
             if let Some(client) = self.clients.lend(key) {
                 match client.link.task {

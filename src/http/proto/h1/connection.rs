@@ -184,6 +184,13 @@ impl Connection {
         self.facts.as_deref()
     }
 
+    /// Whether the request that is there has a field with such a name.
+    #[inline]
+    pub(crate) fn has_field(&self, is: impl Fn(&[u8]) -> bool) -> bool {
+        let bytes = &self.input[self.start..];
+        self.head.fields.iter().any(|(name, _)| is(name.get(bytes)))
+    }
+
     /// Removes fields of the request that is there by their names.
     pub(crate) fn remove_fields(&mut self, mut is: impl FnMut(&[u8]) -> bool) {
         let bytes = &self.input[self.start..self.scanned];
