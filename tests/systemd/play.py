@@ -7,7 +7,7 @@ import subprocess
 import threading
 import unittest
 
-# A service of the host may have port 80.
+GUARD = 60  # seconds: a hang becomes a failure, nothing else depends on it
 CONFIG = "/etc/preforkd/app.toml"
 UNIX = "/run/preforkd/web.sock"
 APP = '''
@@ -17,6 +17,7 @@ def application(environ, start):
     start("200 OK", [])
     return [b"%d" % os.getpid()]
 '''
+# Port 87, as a service of the host may have port 80.
 WEB = '''
 [app.web]
 wsgi = "app:application"
@@ -95,9 +96,13 @@ class Journal:
         return self
 
     def wait(self, text):
-        for line in self.process.stdout:
-            if text in line:
-                return
+        guard = threading.Timer(GUARD, self.process.kill)
+        guard.start()
+        try:
+            if not any(text in line for line in self.process.stdout):
+                raise AssertionError("never logged: " + text)
+        finally:
+            guard.cancel()
 
     def __exit__(self, *_):
         self.process.kill()
