@@ -17,8 +17,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// The master refuses the request. The message is for people.
 pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
-    // Reload, scale and stop have no time limit.
-    let takes_time = matches!(request, "reload" | "stop") || request.starts_with("scale ");
+    // These have no time limit.
+    let takes_time = ["reload", "start", "restart", "stop", "scale"];
+    let first = request.split(' ').next().unwrap_or_default();
+    let takes_time = takes_time.contains(&first);
     let timeout = (!takes_time).then_some(TIMEOUT);
     // This fails only for a time of zero.
     let _ = stream.set_read_timeout(timeout);
@@ -72,23 +74,11 @@ pub fn table(status: &Value) -> String {
         let _ = writeln!(text, "{refused}");
     }
     for app in status["apps"].as_array().into_iter().flatten() {
-        let _ = writeln!(
-            text,
-            "\n{}: {}/{} ready{}{}",
-            of(&app["name"]),
-            of(&app["ready"]),
-            of(&app["wanted"]),
-            if app["given_up"] == true {
-                ", given up until the next reload"
-            } else {
-                ""
-            },
-            if app["paused"] == true {
-                ", paused until the next reload"
-            } else {
-                ""
-            },
-        );
+        let _ = writeln!(text, "\n{}: {}", of(&app["name"]), state(app));
+        let workers = app["workers"].as_array();
+        if app["stopped"].is_string() && workers.is_none_or(Vec::is_empty) {
+            continue;
+        }
         let _ = writeln!(
             text,
             "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
@@ -126,6 +116,20 @@ pub fn table(status: &Value) -> String {
                 of(&worker["errors"]),
                 of(&worker["connections"]),
             );
+        }
+    }
+    text
+}
+
+/// The state of an app as a whole.
+fn state(app: &Value) -> String {
+    if let Some(by) = app["stopped"].as_str() {
+        return format!("stopped {by}");
+    }
+    let mut text = format!("{}/{} ready", app["ready"], app["wanted"]);
+    for (key, shown) in [("given_up", "given up"), ("paused", "paused")] {
+        if app[key] == true {
+            text += &format!(", {shown} until the next reload");
         }
     }
     text

@@ -15,6 +15,7 @@ mod expand;
 mod keys;
 mod listen;
 mod mapping;
+mod proceeding;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use expand::Lookup;
 pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
+pub use proceeding::{Proceeding, When};
 pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};

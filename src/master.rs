@@ -22,6 +22,7 @@ use crate::release::{Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod choices;
 mod control;
 mod floods;
 mod ignored;
@@ -32,9 +33,11 @@ mod limit;
 mod load;
 mod logs;
 mod messages;
+mod parts;
 mod preparation;
 mod report;
 mod rollout;
+mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
@@ -46,6 +49,7 @@ mod watch;
 mod workers;
 mod world;
 
+use choices::Choices;
 use control::{Control, Whole};
 use floods::Floods;
 use ignored::Ignored;
@@ -88,6 +92,7 @@ struct Master<W> {
     leftovers: Leftovers,
     logs: Logs,
     control: Control,
+    choices: Choices,
     init: Init,
     watch: Watch,
     loads: Loads,
@@ -105,6 +110,8 @@ struct Master<W> {
     current: Option<Plan>,
     /// Why the last reload failed; shown until one succeeds.
     refused: Option<String>,
+    /// Whether that was about all apps.
+    refused_whole: bool,
     outcome: Outcome,
 }
 
@@ -153,6 +160,7 @@ impl<W: World> Master<W> {
             jobs,
             logs: Logs::default(),
             control: Control::default(),
+            choices: Choices::default(),
             init,
             watch: Watch::default(),
             loads: Loads::default(),
@@ -165,6 +173,7 @@ impl<W: World> Master<W> {
             preparation,
             current: None,
             refused: None,
+            refused_whole: false,
             outcome: Outcome::Stopped,
         }
     }
@@ -252,14 +261,9 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() {
+            if started == 0 && !self.watch_rollout() && !self.follow_ends() {
                 break;
             }
-        }
-        for name in self.workers.forget_removed() {
-            self.turn.world.remove_app(&name);
-            self.floods.forget(&name);
-            self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
         self.control
@@ -268,6 +272,7 @@ impl<W: World> Master<W> {
             generation: self.release.current(),
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
+            stopped: self.stopped(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -342,7 +347,9 @@ impl<W: World> Master<W> {
             let supervisor = &app.supervisor;
             (&**name, supervisor.counts(), supervisor.is_given_up())
         });
-        let status = report::status(apps);
+        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
+        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
+        let status = report::status(apps, gone.map(String::as_str));
         self.init.update(status)
     }
 

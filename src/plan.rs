@@ -13,6 +13,7 @@ use toml::Spanned;
 
 use crate::config::{
     Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
+    When,
 };
 use crate::supervisor::{Policy, Readiness};
 
@@ -32,6 +33,7 @@ mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod selection;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -40,7 +42,7 @@ pub mod variables;
 mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
-pub use host::{Host, User};
+pub use host::{FileState, Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 
@@ -62,6 +64,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// The apps, by name.
     pub apps: BTreeMap<String, App>,
+    /// The names of further apps of the configuration, which do not run.
+    pub stopped: BTreeSet<String>,
 }
 
 /// A socket to bind, or to inherit from the init system.
@@ -112,6 +116,12 @@ pub struct App {
     pub before: Option<Launch>,
     /// The check of the first worker of a new generation.
     pub check: Option<Check>,
+    /// Whether it runs without being started by a command.
+    pub enabled: bool,
+    /// A reload of the whole configuration leaves it alone if its plan has not changed.
+    pub on_change: bool,
+    /// The files behind its program and folder.
+    pub files: Vec<FileState>,
     /// Where the output of its workers goes.
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
@@ -181,6 +191,9 @@ impl App {
             },
             before: None,
             check: None,
+            enabled: true,
+            on_change: false,
+            files: Vec::new(),
             output: Output::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
@@ -323,14 +336,11 @@ impl Plan {
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
+            stopped: BTreeSet::new(),
         };
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
-            if !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-                || name.is_empty()
-            {
+            if !is_app_name(name) {
                 let message = format!(
                     "\"{name}\" is not a valid name for an app (use letters, digits, - and _ only)"
                 );
@@ -350,6 +360,12 @@ impl Plan {
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
     }
+}
+
+/// Whether an app can have this name.
+pub fn is_app_name(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    !name.is_empty() && name.chars().all(valid)
 }
 
 /// A dual-stack `[::]:80` and a `0.0.0.0:80` cannot both be bound. If both are configured, the first is IPv6 only.
@@ -429,6 +445,9 @@ impl Draft<'_> {
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
         Ok(App {
+            enabled: *self.written.enabled,
+            on_change: *self.written.reload.when == When::OnChange,
+            files: self.files_behind(&launch),
             output: self.output()?,
             sockets,
             before,

@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
+use super::proceeding::{Proceeding, When};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -46,6 +47,8 @@ tables! {
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
         command: CommandLine = (none "none"), Reload;
+        /// Whether the app runs without being started by `preforkd start`.
+        enabled: bool = true, Reload;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -94,7 +97,7 @@ tables! {
         /// When to stop replacing workers that fail again and again.
         give_up: GiveUp = (none "never"), Reload;
         /// How a reload proceeds.
-        reload: Reload = {}, Reload;
+        reload: Proceeding = {}, Reload;
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
@@ -202,6 +205,8 @@ tables! {
 
     /// `[app.NAME.reload]`: how a reload proceeds.
     table "app.NAME.reload" Reload {
+        /// Which reloads replace the workers: all of them, or those that find the table changed.
+        when: When = "always", Reload;
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
         /// A request that the first worker of the new generation must answer as expected.

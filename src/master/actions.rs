@@ -322,7 +322,11 @@ impl<W: World> Master<W> {
     fn job_ended(&mut self, job: Ended) {
         let turn = &mut self.turn;
         match &job.task {
-            Task::Check => self.preparation.checked(turn, &mut self.jobs, job),
+            Task::Check => {
+                if let Some(found) = self.preparation.checked(turn, job) {
+                    self.propose_found(found);
+                }
+            }
             Task::Before(name) => {
                 let name = name.clone();
                 self.preparation
@@ -367,6 +371,7 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
     let was_killed = matches!(child.signalled, Some((Signal::SIGKILL, _)));
     let since = child.told_at.map(|at| now.saturating_duration_since(at));
     End {
+        app: Some(child.app.clone()),
         tag,
         signal: signal.into(),
         group_knows: group && child.told_at.is_some(),

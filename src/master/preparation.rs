@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::jobs::{Ended, Jobs, Limits, Task};
+use super::parts::{Proposal, parts};
 use super::report;
 use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{LogFile, Plan};
-use crate::release::{Fact, Generation, Name, Part};
+use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -26,6 +27,8 @@ const OPENING: Duration = Duration::from_secs(10);
 /// A checked configuration, and what was opened for it.
 pub(super) struct Candidate {
     pub(super) plan: Plan,
+    /// The apps that continue as they run.
+    pub(super) kept: BTreeSet<String>,
     listeners: Vec<Address>,
     log_files: Vec<LogFile>,
 }
@@ -58,7 +61,7 @@ impl Preparation {
         plan: Plan,
     ) {
         self.is_first = true;
-        self.open_log_files(turn, jobs, plan, Vec::new());
+        self.open_log_files(turn, jobs, Proposal::of_all(plan), Vec::new());
     }
 
     /// Begins with the check of the configuration, which is to become this generation.
@@ -68,8 +71,7 @@ impl Preparation {
         jobs: &mut Jobs,
         generation: Generation,
     ) {
-        self.is_first = false;
-        self.generation = generation;
+        self.set_out(generation);
         match turn.world.start_check() {
             Ok(pid) => {
                 self.step = Some(Step::Checking);
@@ -82,23 +84,59 @@ impl Preparation {
         }
     }
 
-    /// The job that checked the configuration has ended.
-    pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, ended: Ended) {
+    fn set_out(&mut self, generation: Generation) {
+        self.is_first = false;
+        self.generation = generation;
+    }
+
+    /// Begins with a plan that needs no check, as it is a part of the running one.
+    pub(super) fn begin_checked<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        generation: Generation,
+        proposal: Proposal,
+    ) {
+        self.set_out(generation);
+        self.open(turn, jobs, proposal);
+    }
+
+    /// The job that checked the configuration has ended. Returns what it has found; if that is nothing, the preparation has failed.
+    pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, ended: Ended) -> Option<Plan> {
         let found = turn.world.checked(ended.pid);
         if self.step.take().is_none() {
-            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
+            turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
+            return None;
         }
-        let plan = match (ended.verdict, found) {
-            (_, Ok(plan)) => plan,
+        let reason = match (ended.verdict, found) {
+            (_, Ok(plan)) => return Some(plan),
             // The reason is the result of the check, not the exit status of the process.
-            (Err(_), Err(reason)) if !reason.is_empty() => return self.fail(turn, reason),
-            (Err(end), Err(_)) => {
-                return self.fail(turn, format!("the check of the configuration {end}"));
-            }
-            (Ok(()), Err(reason)) => return self.fail(turn, reason),
+            (Err(_), Err(reason)) if !reason.is_empty() => reason,
+            (Err(end), Err(_)) => format!("the check of the configuration {end}"),
+            (Ok(()), Err(reason)) => reason,
         };
-        match turn.world.open_listeners(&plan.listeners, self.generation) {
-            Ok(listeners) => self.open_log_files(turn, jobs, plan, listeners),
+        self.fail(turn, reason);
+        None
+    }
+
+    /// Opens the listeners and log files of a plan.
+    pub(super) fn open<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        mut proposal: Proposal,
+    ) {
+        let opened = turn
+            .world
+            .open_listeners(&proposal.listeners, self.generation);
+        match opened {
+            Ok(listeners) => {
+                // Their workers would not get the new sockets.
+                for name in proposal.take_back(&listeners) {
+                    info!("app={name}: it has a new socket, so its workers are replaced");
+                }
+                self.open_log_files(turn, jobs, proposal, listeners);
+            }
             Err(reason) => self.fail(turn, reason),
         }
     }
@@ -107,13 +145,14 @@ impl Preparation {
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
-        plan: Plan,
+        proposal: Proposal,
         listeners: Vec<Address>,
     ) {
-        for (app, warning) in plan.warnings() {
+        let Proposal { plan, kept, .. } = proposal;
+        for (app, warning) in plan.warnings().filter(|(app, _)| !kept.contains(*app)) {
             log::warn!("app={app} {warning}");
         }
-        for (app, notice) in plan.notices() {
+        for (app, notice) in plan.notices().filter(|(app, _)| !kept.contains(*app)) {
             info!("app={app} {notice}");
         }
         let opened = turn.world.open_log_files(&plan.log_files());
@@ -125,6 +164,7 @@ impl Preparation {
         self.step = Some(Step::Opening(waiting, turn.now + OPENING));
         self.candidate = Some(Candidate {
             plan,
+            kept,
             listeners,
             log_files,
         });
@@ -175,6 +215,7 @@ impl Preparation {
             && let Some(candidate) = &self.candidate
         {
             let apps = candidate.plan.apps.iter();
+            let apps = apps.filter(|(name, _)| !candidate.kept.contains(*name));
             let commands = apps.filter(|(_, app)| app.before.is_some() && !self.is_first);
             let names = commands.map(|(name, _)| name.as_str().into()).collect();
             self.next_command(turn, jobs, names);
@@ -192,9 +233,8 @@ impl Preparation {
         };
         let Some(name) = left.pop_front() else {
             self.step = None;
-            let parts = candidate.plan.apps.keys();
-            let parts = parts.map(|name| (name.as_str().into(), Part::prove()));
-            return turn.queue_fact(Fact::Prepared(parts.collect()));
+            let parts = parts(&candidate.plan, &candidate.kept);
+            return turn.queue_fact(Fact::Prepared(parts));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -254,7 +294,8 @@ impl Preparation {
         }
     }
 
-    fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
+    /// The preparation has failed.
+    pub(super) fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
         self.step = None;
         turn.queue_fact(Fact::NotPrepared(reason));
     }

@@ -132,7 +132,7 @@ pub fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
         Reason::Replaced => "replaced by a newer generation",
-        Reason::Removed => "its app is no longer configured",
+        Reason::Removed => "its app was stopped or removed",
         Reason::Recycled => "replaced by a fresh worker",
         Reason::ScaledDown => "fewer workers are wanted",
         Reason::Paused => "paused",
@@ -154,13 +154,22 @@ pub fn workers(number: usize) -> String {
 }
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
-/// come first, and the others are counted.
-pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
+/// come first, and the others are counted. The `stopped` apps are last: `api stopped`.
+pub fn status<'a>(
+    apps: impl Iterator<Item = (&'a str, Counts, bool)>,
+    stopped: impl Iterator<Item = &'a str>,
+) -> String {
     let mut apps: Vec<_> = apps.collect();
-    let line = join(&apps);
+    let stopped: Vec<String> = stopped.map(|name| format!("{name} stopped")).collect();
+    let lines = apps.iter().map(|app| one(*app));
+    let line = lines.chain(stopped.clone()).collect::<Vec<_>>().join("; ");
     if line.chars().count() <= MAX_STATUS {
         return line;
     }
+    let stopped = match stopped.len() {
+        0 => String::new(),
+        number => format!("; {number} stopped"),
+    };
     let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
         counts.ready == counts.wanted && counts.starting + counts.leaving == 0 && !given_up
     };
@@ -184,14 +193,10 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
             )
         });
     let others = if shown > 0 { "other " } else { "" };
-    line + &format!("{} {others}apps {ready}/{wanted} ready", rest.len())
-}
-
-fn join(apps: &[(&str, Counts, bool)]) -> String {
-    apps.iter()
-        .map(|app| one(*app))
-        .collect::<Vec<_>>()
-        .join("; ")
+    line + &format!(
+        "{} {others}apps {ready}/{wanted} ready{stopped}",
+        rest.len()
+    )
 }
 
 fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
@@ -309,7 +314,10 @@ mod tests {
             leaving: 3,
         };
         assert_eq!(
-            status([("queue", some, true), ("web", all, false)].into_iter()),
+            status(
+                [("queue", some, true), ("web", all, false)].into_iter(),
+                std::iter::empty()
+            ),
             "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
     }
@@ -329,7 +337,7 @@ mod tests {
             let apps: Vec<_> = apps
                 .map(|(n, name)| (&**name, counts(if n < bad { 1 } else { 2 }), false))
                 .collect();
-            status(apps.into_iter())
+            status(apps.into_iter(), std::iter::empty())
         };
         assert_eq!(apps(0), "200 apps 400/400 ready");
         assert_eq!(

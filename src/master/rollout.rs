@@ -7,7 +7,7 @@ use log::{debug, error, info, warn};
 use super::world::{Notice, World};
 use super::{Master, Outcome};
 use crate::release::{Action, Fact, Generation, Name, State};
-use crate::supervisor::{Event, Policy};
+use crate::supervisor::{Event, Policy, Supervisor};
 
 impl<W: World> Master<W> {
     pub(super) fn perform_release(&mut self, action: Action) {
@@ -16,9 +16,7 @@ impl<W: World> Master<W> {
         match action {
             Action::Prepare => {
                 turn.world.notify_init(&Notice::Reloading);
-                self.control.reload_begins();
-                let generation = self.release.next();
-                self.preparation.begin(turn, &mut self.jobs, generation);
+                self.prepare();
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
@@ -34,6 +32,8 @@ impl<W: World> Master<W> {
                 }
                 self.workers.remove(turn, &name);
             }
+            // What another app has failed at does not end the pause of this one.
+            Action::RollBack(name) if !self.choices.scope().includes(&name) => {}
             Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
@@ -105,7 +105,11 @@ impl<W: World> Master<W> {
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
             {
-                info!("app={name}: no longer configured; its workers finish their requests");
+                let why = match plan.stopped.contains(name) {
+                    true => "stopped",
+                    false => "no longer configured",
+                };
+                info!("app={name}: {why}; its workers finish their requests");
             }
             turn.world.keep_master_files(&plan);
         }
@@ -121,7 +125,12 @@ impl<W: World> Master<W> {
             info!("no longer listening on {address}");
         }
         turn.world.keep_log_files(&plan.log_files());
-        self.refused = None;
+        // That some apps are as wanted does not mend what was refused about all.
+        if self.choices.scope().is_whole() || !self.refused_whole {
+            self.refused = None;
+        }
+        self.choices.taken_over(&plan);
+        self.workers.changed = true;
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);
@@ -144,10 +153,10 @@ impl<W: World> Master<W> {
                 "generation {generation} serves, but not all its workers are ready: {status}{place}"
             );
         }
-        let answer = format!("ok\ngeneration {generation}: {status}\n");
+        let answer = format!("ok\ngeneration {generation}: {status}");
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));
-        self.control.reload_ends(&mut self.turn, &answer);
+        self.choices.over(&mut self.turn, &answer, &BTreeSet::new());
     }
 
     /// Reports that a reload has failed, and the consequence.
@@ -161,8 +170,11 @@ impl<W: World> Master<W> {
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
         self.turn.world.notify_init(&notice);
         self.refused = Some(refused);
-        let answer = format!("error {reason}; {keeping}\n");
-        self.control.reload_ends(&mut self.turn, &answer);
+        self.refused_whole = self.choices.scope().is_whole();
+        let answer = format!("error {reason}; {keeping}");
+        let stopped = self.current.as_ref().map(|plan| plan.stopped.clone());
+        self.choices
+            .over(&mut self.turn, &answer, &stopped.unwrap_or_default());
     }
 
     /// Reports the progress of the rollout to the release.
@@ -172,8 +184,9 @@ impl<W: World> Master<W> {
         }
         // Do not wait for a generation in trouble, except the first one, which must start.
         let may_be_in_trouble = self.release.outcome().is_some();
-        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
-        let complete = apps.all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
+        let complete = self
+            .rolled_out()
+            .all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
         let fact = match complete {
             true => Fact::RolledOut,
             false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
@@ -183,10 +196,16 @@ impl<W: World> Master<W> {
         true
     }
 
+    /// The apps that have taken over the current generation. The others continue with theirs.
+    fn rolled_out(&self) -> impl Iterator<Item = &Supervisor> {
+        let generation = self.release.current();
+        let apps = self.workers.configured().map(|(_, app)| &app.supervisor);
+        apps.filter(move |supervisor| supervisor.generation() == generation)
+    }
+
     /// Whether no app makes progress: each is complete, in trouble, or paused without workers.
     fn is_stuck(&self) -> bool {
-        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
-        apps.all(|supervisor| {
+        self.rolled_out().all(|supervisor| {
             let counts = supervisor.counts();
             let has_none = counts.ready + counts.starting == 0;
             supervisor.is_settled() || supervisor.is_in_trouble() || has_none

@@ -155,15 +155,17 @@ impl History {
             let untold = living()
                 .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
+            // An app may continue with an older generation than the others.
+            let own = self.master.workers.apps[name].supervisor.generation();
             // A release after one in trouble does not wait until that has no older workers.
             let before = self.serving.entry(name.clone()).or_default();
             match state {
                 State::RollingOut { .. } => {}
                 // Workers of the running generation may also start while the next one is proven.
-                State::Proving { .. } => before.extend(current),
+                State::Proving { .. } => before.extend(own),
                 _ => before.clone_from(&serving),
             }
-            let new = [current, self.master.release.candidate()];
+            let new = [current, self.master.release.candidate(), own];
             let known =
                 |generation: &u64| before.contains(generation) || new.contains(&Some(*generation));
             assert!(
@@ -406,12 +408,20 @@ fn step() -> impl Strategy<Value = Step> {
         Just("scale web=+1"),
         Just("scale queue=2"),
         Just("dance"),
+        Just("reload web"),
+        Just("reload queue web"),
+        Just("reload none"),
+        Just("stop web"),
+        Just("stop queue api"),
+        Just("start web"),
+        Just("start queue web"),
+        Just("restart web"),
     ];
     prop_oneof![
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
         1 => any::<bool>().prop_map(Step::Spoil),
         6 => signal.prop_map(Step::Signal),
-        2 => order.prop_map(Step::Request),
+        4 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),
         1 => (0..8usize).prop_map(Step::Leaves),
         1 => (0..8usize).prop_map(Step::Retires),
@@ -454,8 +464,10 @@ fn run_and_settle(steps: &[Step]) {
     let mut history = run_steps(steps);
     history.stop_faults();
     if history.outcome.is_none() {
-        history.take(&Step::Request("reload"));
-        history.pass(600_000);
+        for order in ["start api", "start queue", "start web", "reload"] {
+            history.take(&Step::Request(order));
+            history.pass(600_000);
+        }
     }
     if history.outcome == Some(Outcome::CouldNotStart) {
         // A fault came before anything was ready.

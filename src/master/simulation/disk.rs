@@ -1,6 +1,6 @@
 //! The simulated configuration, and the behaviour of its programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
@@ -94,6 +94,7 @@ impl Disk {
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),
             apps,
+            stopped: BTreeSet::new(),
         })
     }
 }
