@@ -37,6 +37,8 @@ pub struct Contract<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
+    /// Whether it is a worker or template of ours, and not a program of the user.
+    pub is_ours: bool,
     /// Its standard input; /dev/null if `None`.
     pub stdin: Option<BorrowedFd<'a>>,
     /// Its output.
@@ -142,6 +144,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
         on_parent_death: contract.on_master_death,
+        ignores_orders: contract.is_ours,
         stdin: contract.stdin,
         stdout: output.stdout,
         stderr: output.stderr,
@@ -168,6 +171,7 @@ pub fn own(
         user: None,
         umask: None,
         on_parent_death: Signal::SIGTERM,
+        ignores_orders: true,
         stdin: None,
         stdout: None,
         stderr,

@@ -160,6 +160,7 @@ impl System {
             stop,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
+            is_ours: start.plan.output.taken_over && !is_job,
             output: self.output(start, theirs),
         };
         let first = contract.sockets.first().map(|(_, socket)| *socket);
