@@ -15,6 +15,7 @@ use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
 use crate::effects::temporary;
+use crate::effects::terminal::Terminal;
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -145,6 +146,10 @@ pub fn run() -> ExitCode {
         }
     }
     if let Some(command) = &arguments.command {
+        // The command of `ExecReload=` is a process of the service, and gets what `systemctl kill -s HUP` sends.
+        if !Terminal::of_now().existed() {
+            sys::ignore_orders();
+        }
         return match commands::perform(command, arguments.config, arguments.socket) {
             Ok((answer, status)) => print(&plain(answer.trim_end()), status),
             Err((message, status)) => {

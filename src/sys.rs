@@ -351,6 +351,14 @@ fn set_dispositions(
     }
 }
 
+/// Ignores [`ORDERS_TO_THE_MASTER`] from now on.
+pub fn ignore_orders() {
+    set_dispositions(
+        ORDERS_TO_THE_MASTER.map(|signal| signal as i32),
+        libc::SIG_IGN,
+    );
+}
+
 fn check(stage: Stage, result: i32) -> Result<i32, Stage> {
     if result < 0 { Err(stage) } else { Ok(result) }
 }
