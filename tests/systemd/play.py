@@ -204,6 +204,31 @@ class Systemd(unittest.TestCase):
         systemctl("stop", "preforkd")
         self.assertEqual(show("Result"), "success")
 
+    def test_no_reload_fails_while_signals_reach_all_processes(self):
+        """Also those that the reload has just started. Not by `systemctl reload`: they end what systemd has forked for ExecReload= and
+        has not executed yet."""
+        systemctl("start", "preforkd")
+        over = threading.Event()
+
+        def flood():
+            while not over.is_set():
+                for name in ("USR1", "HUP"):
+                    systemctl("kill", "--signal=" + name, "preforkd")
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for _ in range(5):
+                reload = subprocess.run(["preforkd", "reload", "-c", CONFIG], capture_output=True, text=True, timeout=GUARD)
+                self.assertEqual(reload.returncode, 0, reload.stderr)
+        finally:
+            over.set()
+            thread.join()
+        ask()
+        self.assertEqual(show("NRestarts"), "0")
+        systemctl("stop", "preforkd")
+        self.assertEqual(show("Result"), "success")
+
     def test_socket_activation(self):
         configure(WEB.replace('"0.0.0.0:87"', '"fd:web"'))
         self.drop_in("[Socket]\nListenStream=\nListenStream=0.0.0.0:87\n", "preforkd.socket")
