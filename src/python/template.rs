@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::messages::{BATCH, Fork, Reply};
@@ -320,9 +320,15 @@ fn next_packet(
 /// before its children get another parent and the signal for that.
 fn has_died(master: Option<Pid>, stop: &OwnedFd) -> bool {
     let mut told = [PollFd::new(stop, PollFlags::IN)];
-    let moment = Timespec::try_from(MOMENT).ok();
-    // Only the signal interrupts it.
-    let _ = poll(&mut told, moment.as_ref());
+    let until = Instant::now() + MOMENT;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        // What is meant for the master interrupts it too.
+        if poll(&mut told, left.as_ref()) != Err(Errno::INTR) {
+            break;
+        }
+    }
     getppid() != master
 }
 

@@ -2,26 +2,28 @@
 import contextlib
 import os
 import re
+import select
 import signal
 import sys
 import threading
 import unittest
 
+import test_life
 from test_life import Life, both_kinds, descendants
 
 ORDERS = [signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH]
 
 
 class Flood:
-    """All of them, again and again, to each process below the master, from its first instruction on."""
+    """All of them, again and again, to these processes, or to each one below the master from its first instruction on."""
 
-    def __init__(self, master):
-        self.master, self.ends, self.seen = master, threading.Event(), set()
+    def __init__(self, master, pids=()):
+        self.master, self.ends, self.seen, self.pids = master, threading.Event(), set(), pids
         self.threads = [threading.Thread(target=self.run) for _ in range(2)]
 
     def run(self):
         while not self.ends.is_set():
-            for pid in descendants(self.master):
+            for pid in self.pids or descendants(self.master):
                 self.seen.add(pid)
                 for number in ORDERS:
                     with contextlib.suppress(ProcessLookupError):
@@ -58,6 +60,16 @@ class Orders(Life):
         ends = [line for line in server.log if re.search(r"killed by|stopped by|SIG(USR|TT)", line)]
         self.assertEqual(ends, [])
         server.finish()
+
+    def test_they_do_not_keep_a_template_from_seeing_that_the_master_has_died(self):
+        """It then takes along the worker that hangs at its fork."""
+        for _ in range(5):
+            server, held = test_life.Stillborn.hangs_at(self, "1")
+            with Flood(server.process.pid, descendants(server.process.pid)):
+                server.process.kill()
+                # A template that takes its master for alive ends itself 12 s later.
+                self.assertEqual(select.select([held], [], [], 8)[0], [held], "it has not ended")
+            self.assertEqual(held.read(), "")
 
 
 if __name__ == "__main__":
