@@ -41,6 +41,15 @@ pub enum Zone {
 }
 
 impl Zone {
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Utc => "UTC",
+            Self::Rule(rule) => rule,
+            Self::File { name, .. } => name,
+        }
+    }
+
     fn read(&self) -> Result<TimeZone, String> {
         match self {
             Self::Utc => Ok(TimeZone::UTC),

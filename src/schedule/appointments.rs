@@ -67,7 +67,8 @@ impl Appointments {
         let is_correction = by.abs() >= CORRECTION;
         // A fixed time that is repeated has been run already.
         let repeats = by.is_negative() && !self.times.fixed;
-        if is_correction || repeats {
+        let is_due = self.next.is_some_and(|at| at <= now);
+        if is_correction || repeats && !is_due {
             self.skip(now);
         }
     }
