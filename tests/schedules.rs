@@ -55,6 +55,15 @@ fn a_run_has_the_environment_the_folder_and_the_output_of_its_app() {
     ] {
         assert!(shown.contains(part), "{shown}");
     }
+    let mut command = preforkd();
+    let command = command.arg("--socket").arg(run.path("control"));
+    let scaled = command.args(["scale", "tick=2"]).output();
+    let refused = scaled.expect("preforkd starts").stderr;
+    let refused = String::from_utf8_lossy(&refused);
+    assert!(
+        refused.contains("tick has a schedule, and so no workers"),
+        "{refused}"
+    );
     run.stop();
     run.all_ended();
 }
