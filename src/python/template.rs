@@ -334,13 +334,18 @@ fn has_died(master: Option<Pid>, stop: &OwnedFd) -> bool {
 
 /// Waits until the intermediate process has ended, and so the master is the parent. Whether that happened in time.
 fn wait_for_parent(master: Option<Pid>) -> bool {
-    let mut left = ADOPTION_WAIT;
+    let until = Instant::now() + ADOPTION_WAIT;
     while getppid() != master {
-        let Some(rest) = left.checked_sub(ADOPTION_LOOK) else {
+        if Instant::now() >= until {
             return false;
-        };
-        left = rest;
-        std::thread::sleep(ADOPTION_LOOK);
+        }
+        pause(ADOPTION_LOOK);
     }
     true
+}
+
+/// Waits for so long, or until a signal comes: a sleep that goes on after each one does not end while they keep coming.
+fn pause(time: Duration) {
+    let time = Timespec::try_from(time).ok();
+    let _ = poll(&mut [], time.as_ref());
 }
