@@ -144,7 +144,8 @@ impl<W: World> Master<W> {
         let mut turn = Turn::new(world, now);
         let init = Init::new(&turn);
         let (mut preparation, mut jobs) = (Preparation::default(), Jobs::default());
-        preparation.begin_first(&mut turn, &mut jobs, plan);
+        let release = Release::new();
+        preparation.begin_first(&mut turn, &mut jobs, plan, release.next());
         Self {
             turn,
             workers: Workers::default(),
@@ -161,7 +162,7 @@ impl<W: World> Master<W> {
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
-            release: Release::new(),
+            release,
             preparation,
             current: None,
             refused: None,

@@ -204,6 +204,8 @@ tables! {
     table "app.NAME.reload" Reload {
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
+        /// Whether that program runs at the first start too, before all workers.
+        before_at_start: bool = false, Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
