@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
 use crate::release::{Name, Release, State};
@@ -118,7 +119,8 @@ pub fn catch_signals() -> io::Result<Signals> {
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop.
+/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop. `ready_fd` is told when the
+/// first generation is ready.
 ///
 /// # Errors
 /// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
@@ -127,8 +129,9 @@ pub fn run(
     plan: Plan,
     listeners: Listeners,
     signals: Signals,
+    ready_fd: Option<ReadyFd>,
 ) -> io::Result<Outcome> {
-    let system = System::new(file, &plan, listeners, signals)?;
+    let system = System::new(file, &plan, listeners, signals, ready_fd)?;
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {

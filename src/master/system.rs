@@ -29,6 +29,7 @@ use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::probe;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
@@ -58,6 +59,8 @@ pub(super) struct System {
     watches: Watches,
     signals: Signals,
     init: Init,
+    /// Not yet told that the first generation is ready.
+    ready_fd: Option<ReadyFd>,
     control: Control,
     /// By which commands find the control socket; `None` if there was no descriptor for it.
     beacon: Option<Beacon>,
@@ -92,6 +95,7 @@ impl System {
         plan: &Plan,
         listeners: Listeners,
         mut signals: Signals,
+        ready_fd: Option<ReadyFd>,
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -112,6 +116,7 @@ impl System {
             watches,
             signals,
             init,
+            ready_fd,
             control: Control::default(),
             beacon: Beacon::new().ok(),
             listeners,
@@ -527,7 +532,14 @@ impl World for System {
 
     fn notify_init(&mut self, notice: &Notice) {
         match notice {
-            Notice::Ready(status) => self.init.ready(status),
+            Notice::Ready(status) => {
+                self.init.ready(status);
+                if let Some(Err(error)) = self.ready_fd.take().map(ReadyFd::announce) {
+                    warn!(
+                        "cannot write to the descriptor of --ready-fd: {error}; who waits there does not learn that preforkd is ready"
+                    );
+                }
+            }
             Notice::Reloading => self.init.reloading(),
             Notice::Stopping(status) => self.init.stopping(status),
             Notice::Status(status) => self.init.status(status),
