@@ -12,11 +12,11 @@ use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
-use crate::release::{Fact, Generation, Name};
+use crate::release::{Fact, Generation, Name, Part};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
-    time: Duration::from_secs(60),
+    time: Some(Duration::from_secs(60)),
     grace: Duration::from_secs(2),
 };
 
@@ -196,9 +196,9 @@ impl Preparation {
         };
         let Some(name) = left.pop_front() else {
             self.step = None;
-            let apps = candidate.plan.apps.keys();
-            let apps = apps.map(|name| name.as_str().into()).collect();
-            return turn.queue_fact(Fact::Prepared(apps));
+            let parts = candidate.plan.apps.keys();
+            let parts = parts.map(|name| (name.as_str().into(), Part::prove()));
+            return turn.queue_fact(Fact::Prepared(parts.collect()));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -216,7 +216,7 @@ impl Preparation {
         match started {
             Ok(pid) => {
                 let limits = Limits {
-                    time: app.policy.start_timeout,
+                    time: Some(app.policy.start_timeout),
                     grace: app.policy.graceful_timeout,
                 };
                 info!(
