@@ -24,6 +24,7 @@ use crate::release::{Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod checks;
 mod control;
 mod floods;
 mod ignored;
@@ -49,6 +50,7 @@ mod watch;
 mod workers;
 mod world;
 
+use checks::Checks;
 use control::{Control, Whole};
 use floods::Floods;
 use ignored::Ignored;
@@ -95,6 +97,7 @@ struct Master<W> {
     control: Control,
     init: Init,
     watch: Watch,
+    checks: Checks,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -164,6 +167,7 @@ impl<W: World> Master<W> {
             control: Control::default(),
             init,
             watch: Watch::default(),
+            checks: Checks::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
@@ -219,6 +223,8 @@ impl<W: World> Master<W> {
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
+        self.checks
+            .look(turn, &self.workers.children, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -387,6 +393,7 @@ impl<W: World> Master<W> {
             .chain(self.logs.deadline(&self.turn))
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
+            .chain(self.checks.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

@@ -242,6 +242,10 @@ tables! {
         timeout: Time = "5s", Reload;
         /// The number of attempts, half a second apart.
         attempts: Number<1, NO_LIMIT> = 3, Reload;
+        /// The time between checks of workers that serve; without it, only the first worker of a generation is checked.
+        every: Time = (none "none"), Reload;
+        /// How many of these checks must fail in a row before a worker is replaced.
+        failures: Number<1, NO_LIMIT> = 3, Reload;
     }
 
     /// An entry of `static` as a table: a folder or a file, and how to serve it.

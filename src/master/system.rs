@@ -1,6 +1,7 @@
 //! The real world: the poll, and all [`crate::effects`] behind one map from descriptors to event sources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
@@ -245,6 +246,13 @@ impl World for System {
         let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
         let (tail, theirs) = Tail::quoted_only()?;
         let pid = probe::start(check, private.socket(), theirs.as_fd())?;
+        self.tails.insert(pid, tail);
+        Ok(pid)
+    }
+
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let (tail, theirs) = Tail::quoted_only()?;
+        let pid = probe::start_at(check, address, theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
     }
