@@ -68,6 +68,26 @@ fn a_worker_with_an_address_of_its_own_is_the_one_at_fault() {
 }
 
 #[test]
+fn the_status_shows_a_check_that_has_failed_and_the_log_one_that_passes_again() {
+    let config = checked("").replace("failures = 2", "failures = 1000000");
+    let mut run = Run::start(&("[master]\ncontrol = 'control.sock'\n".to_owned() + &config));
+    run.logged(&["check: failed (1 of 1000000 in a row)", SICK]);
+    let status = |run: &Run| {
+        let mut command = common::preforkd();
+        let command = command.args(["status", "-c"]).arg(run.path("app.toml"));
+        let output = command.output().expect("preforkd starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let shown = status(&run);
+    assert!(shown.contains(&format!("check failed: {SICK}")), "{shown}");
+    run.write("healthy", "");
+    run.logged(&["app=web check: passed again"]);
+    let shown = status(&run);
+    assert!(!shown.contains("check failed"), "{shown}");
+    run.stop();
+}
+
+#[test]
 fn a_check_that_can_reach_no_worker_is_refused() {
     let with = |listen: &str| checked("").replace("'unix:web.sock'", listen);
     let mut run = Run::begin(&with("'fd:web'"));

@@ -122,6 +122,7 @@ impl Checks {
         let Some(failed) = self.failed.remove(target) else {
             return;
         };
+        note(children, target, job);
         let serving = serving(children, target);
         let Some((pid, child)) = serving.last().map(|(pid, child)| (*pid, (*child).clone())) else {
             return;
@@ -145,7 +146,7 @@ impl Checks {
             self.failed.insert(target.clone(), failed);
             return;
         }
-        let why = job.output.clone().unwrap_or_else(|| format!("it {end}"));
+        let why = reason(job, end);
         let (failed, most) = (failed + 1, check.failures);
         if failed < most {
             warn!("app={app} check: failed ({failed} of {most} in a row): {why}");
@@ -183,6 +184,27 @@ fn serving<'a>(children: &'a Children, target: &Checked) -> Vec<(Pid, &'a Child)
     };
     let all = children.of(&target.0);
     all.filter(|(_, child)| serves(child)).collect()
+}
+
+/// Why a check has failed.
+fn reason(job: &Ended, end: &str) -> String {
+    let said = job.output.clone();
+    said.unwrap_or_else(|| format!("it {end}"))
+}
+
+/// Notes the last result, for the status.
+fn note(children: &mut Children, target: &Checked, job: &Ended) {
+    let why = job
+        .verdict
+        .as_ref()
+        .err()
+        .map(|end| reason(job, end).into());
+    let pids = serving(children, target).into_iter().map(|(pid, _)| pid);
+    for pid in pids.collect::<Vec<Pid>>() {
+        if let Some(child) = children.get_mut(pid) {
+            child.check_failed.clone_from(&why);
+        }
+    }
 }
 
 /// Where a worker is asked.
