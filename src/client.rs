@@ -113,6 +113,9 @@ pub fn table(status: &Value) -> String {
             if let Some(address) = worker["address"].as_str() {
                 let _ = write!(state, ", at {address}");
             }
+            if let Some(why) = worker["check_failed"].as_str() {
+                let _ = write!(state, ", check failed: {why}");
+            }
             if let Some(status) = worker["said"].as_str() {
                 let _ = write!(state, ", status: {status}");
             }

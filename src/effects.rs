@@ -19,6 +19,7 @@ pub mod paths;
 pub mod pid_file;
 pub mod private;
 pub mod probe;
+pub mod ready_fd;
 pub mod scoreboard;
 pub mod signals;
 pub mod socket_file;

@@ -17,12 +17,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
 use crate::release::{Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod checks;
 mod control;
 mod floods;
 mod ignored;
@@ -48,6 +50,7 @@ mod watch;
 mod workers;
 mod world;
 
+use checks::Checks;
 use control::{Control, Whole};
 use floods::Floods;
 use ignored::Ignored;
@@ -94,6 +97,7 @@ struct Master<W> {
     control: Control,
     init: Init,
     watch: Watch,
+    checks: Checks,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -122,7 +126,8 @@ pub fn catch_signals() -> io::Result<Signals> {
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop.
+/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop. `ready_fd` is told when the
+/// first generation is ready.
 ///
 /// # Errors
 /// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
@@ -131,8 +136,9 @@ pub fn run(
     plan: Plan,
     listeners: Listeners,
     signals: Signals,
+    ready_fd: Option<ReadyFd>,
 ) -> io::Result<Outcome> {
-    let system = System::new(file, &plan, listeners, signals)?;
+    let system = System::new(file, &plan, listeners, signals, ready_fd)?;
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {
@@ -148,7 +154,8 @@ impl<W: World> Master<W> {
         let mut turn = Turn::new(world, now);
         let init = Init::new(&turn);
         let (mut preparation, mut jobs) = (Preparation::default(), Jobs::default());
-        preparation.begin_first(&mut turn, &mut jobs, plan);
+        let release = Release::new();
+        preparation.begin_first(&mut turn, &mut jobs, plan, release.next());
         Self {
             turn,
             workers: Workers::default(),
@@ -160,13 +167,14 @@ impl<W: World> Master<W> {
             control: Control::default(),
             init,
             watch: Watch::default(),
+            checks: Checks::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
-            release: Release::new(),
+            release,
             preparation,
             current: None,
             refused: None,
@@ -215,6 +223,8 @@ impl<W: World> Master<W> {
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
+        self.checks
+            .look(turn, &self.workers.children, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -383,6 +393,7 @@ impl<W: World> Master<W> {
             .chain(self.logs.deadline(&self.turn))
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
+            .chain(self.checks.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

@@ -114,6 +114,8 @@ pub struct App {
     pub recycle: Recycle,
     /// The command that must succeed before a reload starts any worker.
     pub before: Option<Launch>,
+    /// Whether it must succeed before the first start, too.
+    pub before_at_start: bool,
     /// The check of the first worker of a new generation.
     pub check: Option<Check>,
     /// Where the output of its workers goes.
@@ -184,6 +186,7 @@ impl App {
                 max_memory: None,
             },
             before: None,
+            before_at_start: false,
             check: None,
             output: Output::default(),
             warnings: Vec::new(),
@@ -449,6 +452,7 @@ impl Draft<'_> {
             output: self.output()?,
             sockets,
             before,
+            before_at_start: self.before_at_start()?,
             launch,
             template,
             policy,

@@ -218,6 +218,8 @@ tables! {
     table "app.NAME.reload" Reload {
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
+        /// Whether that program runs at the first start too, before all workers.
+        before_at_start: bool = false, Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
@@ -240,6 +242,10 @@ tables! {
         timeout: Time = "5s", Reload;
         /// The number of attempts, half a second apart.
         attempts: Number<1, NO_LIMIT> = 3, Reload;
+        /// The time between checks of workers that serve; without it, only the first worker of a generation is checked.
+        every: Time = (none "none"), Reload;
+        /// How many of these checks must fail in a row before a worker is replaced.
+        failures: Number<1, NO_LIMIT> = 3, Reload;
     }
 
     /// An entry of `static` as a table: a folder or a file, and how to serve it.

@@ -13,7 +13,7 @@ use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
 use crate::plan::{Check, Stop};
-use crate::release::{Fact, Name};
+use crate::release::{Fact, Name, State};
 use crate::supervisor::{Action, Event, Readiness, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
@@ -94,6 +94,9 @@ impl<W: World> Master<W> {
         if child.plan.output.taken_over {
             // It has switched to its real standard error: its output from the start does not explain a later death.
             self.logs.last_output(turn, pid);
+        }
+        if let Some(child) = children.get(pid) {
+            self.checks.begin(turn, pid, child);
         }
         self.watch.begin(turn, children, pid);
     }
@@ -215,6 +218,7 @@ impl<W: World> Master<W> {
         let output = self.logs.last_output(turn, pid);
         if let Some(child) = self.workers.remove_child(turn, pid) {
             self.watch.end(pid);
+            self.checks.end(&child);
             self.worker_ended(&child, pid, exit, output.as_deref());
         } else if self.jobs.is_job(pid) {
             if let Some(job) = self.jobs.ended(turn, pid, exit, output) {
@@ -338,6 +342,11 @@ impl<W: World> Master<W> {
                 };
                 self.leftovers.end(Rest::Session(job.pid), rest);
                 self.schedules.ended(name, &job);
+            }
+            Task::Recheck(_) if self.release.state() == &State::Stopped => {}
+            Task::Recheck(target) => {
+                let (children, watch) = (&mut self.workers.children, &mut self.watch);
+                self.checks.ended(turn, children, watch, target, &job);
             }
             Task::Probe {
                 app,

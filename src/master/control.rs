@@ -335,6 +335,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "state": state,
         "address": turn.world.own_address(pid).map(|address| address.to_string()),
         "said": child.status_text,
+        "check_failed": child.check_failed,
         "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),

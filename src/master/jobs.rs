@@ -9,6 +9,7 @@ use log::{info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::checks::Checked;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -31,6 +32,8 @@ pub(super) enum Task {
         worker: WorkerId,
         generation: Generation,
     },
+    /// Requests a page from workers that serve.
+    Recheck(Checked),
 }
 
 impl fmt::Display for Task {
@@ -39,7 +42,7 @@ impl fmt::Display for Task {
             Self::Check => f.write_str("check of the configuration"),
             Self::Before(app) => write!(f, "app={app} before"),
             Self::Run(app, generation) => write!(f, "app={app} run gen={generation}"),
-            Self::Probe { app, .. } => write!(f, "app={app} check"),
+            Self::Probe { app, .. } | Self::Recheck((app, _)) => write!(f, "app={app} check"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The real world: the poll, and all [`crate::effects`] behind one map from descriptors to event sources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
@@ -31,6 +32,7 @@ use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::probe;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
@@ -61,6 +63,8 @@ pub(super) struct System {
     watches: Watches,
     signals: Signals,
     init: Init,
+    /// Not yet told that the first generation is ready.
+    ready_fd: Option<ReadyFd>,
     control: Control,
     /// By which commands find the control socket; `None` if there was no descriptor for it.
     beacon: Option<Beacon>,
@@ -96,6 +100,7 @@ impl System {
         plan: &Plan,
         listeners: Listeners,
         mut signals: Signals,
+        ready_fd: Option<ReadyFd>,
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -116,6 +121,7 @@ impl System {
             watches,
             signals,
             init,
+            ready_fd,
             control: Control::default(),
             beacon: Beacon::new().ok(),
             listeners,
@@ -240,6 +246,13 @@ impl World for System {
         let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
         let (tail, theirs) = Tail::quoted_only()?;
         let pid = probe::start(check, private.socket(), theirs.as_fd())?;
+        self.tails.insert(pid, tail);
+        Ok(pid)
+    }
+
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let (tail, theirs) = Tail::quoted_only()?;
+        let pid = probe::start_at(check, address, theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
     }
@@ -545,7 +558,14 @@ impl World for System {
 
     fn notify_init(&mut self, notice: &Notice) {
         match notice {
-            Notice::Ready(status) => self.init.ready(status),
+            Notice::Ready(status) => {
+                self.init.ready(status);
+                if let Some(Err(error)) = self.ready_fd.take().map(ReadyFd::announce) {
+                    warn!(
+                        "cannot write to the descriptor of --ready-fd: {error}; who waits there does not learn that preforkd is ready"
+                    );
+                }
+            }
             Notice::Reloading => self.init.reloading(),
             Notice::Stopping(status) => self.init.stopping(status),
             Notice::Status(status) => self.init.status(status),

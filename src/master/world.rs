@@ -2,6 +2,7 @@
 //! another one around the same loop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -237,6 +238,12 @@ pub trait World {
     /// # Errors
     /// The system refuses.
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid>;
+
+    /// Starts the job that sends a request to an address at which workers serve.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid>;
 
     /// Closes an app's private listener; `tell` shuts it down for the worker too.
     fn end_private(&mut self, app: &Name, tell: bool);

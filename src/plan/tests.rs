@@ -823,6 +823,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "3:21: reload.before: the name of a program is missing",
         ),
         (
+            "reload = { before_at_start = true }",
+            "3:30: reload.before_at_start: there is no command to run (add `before`",
+        ),
+        (
             "give_up = { crashes = 0, within = '1m' }",
             "3:23: give_up.crashes: must be at least 1",
         ),

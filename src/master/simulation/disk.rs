@@ -152,6 +152,8 @@ fn app(name: &str, written: &Written) -> App {
         expect: 200,
         timeout: Duration::from_secs(1),
         attempts: 1,
+        every: workers.is_multiple_of(2).then(|| Duration::from_secs(7)),
+        failures: 2,
     });
     let policy = &mut app.policy;
     policy.check = written.check.is_some();

@@ -1,6 +1,7 @@
 //! The simulated world as the master sees it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -154,6 +155,12 @@ impl World for Kernel {
             "a probe goes to a private listener"
         );
         self.job(app, end(&check.path), 50)
+    }
+
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let address = address.to_string_lossy();
+        let name = address.trim_start_matches("unix:/").split('-').next();
+        self.job(&name.unwrap_or_default().into(), end(&check.path), 50)
     }
 
     fn end_private(&mut self, app: &Name, _tell: bool) {

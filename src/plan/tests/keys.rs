@@ -80,6 +80,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
 fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
+        "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
