@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -138,12 +138,7 @@ impl Left {
         pids: &[Pid],
         grace: Duration,
     ) -> bool {
-        let End {
-            tag,
-            signal,
-            group_knows,
-            ..
-        } = &self.end;
+        let End { tag, signal, .. } = &self.end;
         let left = report::processes(pids.len());
         let (stage, begins) = match self.stage {
             Stage::Told => return false,
@@ -152,7 +147,15 @@ impl Left {
                 (Stage::Killed, false)
             }
             Stage::Found => {
-                warn!("{tag}: left {left} that it had started; sending {signal}");
+                let told = self.tell(turn, rest, pids);
+                if told > 0 {
+                    let left = report::processes(told);
+                    warn!("{tag}: left {left} that it had started; sending {signal}");
+                } else {
+                    info!(
+                        "{tag}: waiting for {left} that it had started (the process group has got {signal})"
+                    );
+                }
                 (Stage::Told, true)
             }
             Stage::Due => {
@@ -164,16 +167,24 @@ impl Left {
             Stage::Killed => (Stage::Killed, false),
         };
         self.stage = stage;
-        let spared = match rest {
-            Rest::Session(leader) => Some(leader).filter(|_| *group_knows),
-            Rest::Background(_) | Rest::Strangers => None,
-        };
-        for &pid in pids {
-            match stage {
-                Stage::Told => turn.world.signal_rest(pid, *signal, spared),
-                _ => turn.world.signal_rest(pid, Signal::SIGKILL, None),
+        if stage == Stage::Killed {
+            for &pid in pids {
+                turn.world.signal_rest(pid, Signal::SIGKILL, None);
             }
         }
         begins
+    }
+
+    /// Sends the signal that tells these processes to end to those that have not got it. Returns their number.
+    fn tell<W: World>(&self, turn: &mut Turn<W>, rest: Rest, pids: &[Pid]) -> usize {
+        let spared = match rest {
+            Rest::Session(leader) => Some(leader).filter(|_| self.end.group_knows),
+            Rest::Background(_) | Rest::Strangers => None,
+        };
+        let signal = self.end.signal;
+        let sent = pids
+            .iter()
+            .filter(|&&pid| turn.world.signal_rest(pid, signal, spared));
+        sent.count()
     }
 }

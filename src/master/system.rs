@@ -266,8 +266,8 @@ impl World for System {
         sessions::find(wanted, |pid| self.log_files.is_writer(pid))
     }
 
-    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) {
-        sessions::signal(pid, signal, spared);
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
+        sessions::signal(pid, signal, spared)
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {

@@ -252,8 +252,8 @@ pub trait World {
     /// The processes that run, of each of these. One look at all children of the master.
     fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>>;
 
-    /// Sends a signal to a process that [`World::rest_of`] has just returned, unless it is in the process group `spared`.
-    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>);
+    /// Sends a signal to a process that [`World::rest_of`] has just returned, unless it is in the process group `spared`: false then.
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool;
 
     /// Tells a worker to stop by ending the pipe that it holds for that; false if it has none.
     fn order_stop(&mut self, pid: Pid) -> bool;

@@ -175,7 +175,7 @@ impl World for Kernel {
         BTreeMap::new()
     }
 
-    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
+    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) -> bool {
         unreachable!("pid={pid} is no rest of anything");
     }
 

@@ -67,16 +67,17 @@ pub(super) fn below(leader: Pid) -> Vec<Pid> {
     members
 }
 
-/// Signals a process of a rest that was just found, unless it is in the process group `spared`.
-pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) {
+/// Signals a process of a rest that was just found, unless it is in the process group `spared`: false then.
+pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
     if spared.is_some() && getpgid(Some(pid)).ok() == spared {
-        return;
+        return false;
     }
     // A process that ends meanwhile is not missed.
     match kill(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(error) => debug!("cannot send {signal} to pid={pid}: {error}"),
     }
+    true
 }
 
 /// The children of a process: proc_pid_task_children(5). None if the kernel does not list them.
