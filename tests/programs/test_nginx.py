@@ -1,0 +1,91 @@
+"""nginx in the foreground: with a port of its own, and with the listener as its older self would pass it on."""
+import os
+import socket
+
+from stand import GUARD, Asking, Connection, ProgramCase, free_port, get, needs
+
+CONFIG = """
+{user}
+daemon {daemon};
+pid {folder}/nginx.pid;
+error_log stderr notice;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ return 200 "{version} $pid"; }}
+        location /held {{ proxy_pass http://127.0.0.1:{upstream}; }}
+    }}
+}}
+"""
+
+
+class Nginx(ProgramCase):
+    """A master with one worker. The test is what it proxies to, and holds its answer."""
+
+    def setUp(self):
+        super().setUp()
+        self.nginx = needs("nginx")
+        self.upstream = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.upstream.close)
+        self.upstream.settimeout(GUARD)
+        self.port = free_port()
+
+    def command(self, version="v1", daemon="off"):
+        """The command that runs it with a configuration for this version."""
+        config = self.folder / f"{version}.conf"
+        user = "user root;" if os.getuid() == 0 else ""
+        text = CONFIG.format(
+            user=user, daemon=daemon, folder=self.folder, port=self.port, version=version,
+            upstream=self.upstream.getsockname()[1],
+        )
+        config.write_text(text)
+        return [self.nginx, "-c", str(config)]
+
+    def hold(self):
+        """A request that nginx has passed on: the client's connection, and ours to answer on."""
+        client = Connection(self.port)
+        self.addCleanup(client.socket.close)
+        client.socket.sendall(b"GET /held HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        passed, _ = self.upstream.accept()
+        self.addCleanup(passed.close)
+        passed.settimeout(GUARD)
+        return client, passed
+
+    def let_go(self, client, passed):
+        """Answer; the client gets it."""
+        passed.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nwhole")
+        self.assertEqual(client.read_answer().body, b"whole")
+
+    def test_with_its_own_port_it_finishes_at_quit_and_leaves_nothing(self):
+        server = self.launch(command=self.command(), listen=[], ready="exec", stop_signal="QUIT").ready()
+        server.wait_log("start worker process ")
+        self.assertRegex(get(self.port), "^v1 ")
+        held = self.hold()
+        self.stop(server)
+        server.wait_log("gracefully shutting down")
+        self.let_go(*held)
+        self.finish(server)
+        socket.create_server(("127.0.0.1", self.port)).close()
+
+    def test_with_the_listener_a_reload_loses_no_request(self):
+        shared = {"listen": [f"127.0.0.1:{self.port}"], "env": {"NGINX": "3;"}}
+        server = self.launch(command=self.command(), ready="exec", stop_signal="QUIT", **shared).ready()
+        held = self.hold()
+        with Asking(lambda: get(self.port)) as clients:
+            self.configure(server, command=self.command("v2"))
+            server.reload()
+            server.wait_log("gracefully shutting down")
+            self.let_go(*held)
+            self.wait_left(server)
+            clients.wait_for(10)
+        self.assertEqual(clients.losses, [], server.report())
+        self.assertRegex(clients.answers[0], "^v1 ")
+        self.assertRegex(get(self.port), "^v2 ")
+        self.finish(server)
