@@ -1,5 +1,6 @@
 //! Performs the actions of supervisors, and handles the ends of processes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -197,6 +198,9 @@ impl<W: World> Master<W> {
         self.note_progress(pid);
         // Its last messages are handled before its death, while its pid is still its own.
         self.dispatch();
+        if cleanly {
+            self.note_strays(pid);
+        }
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
         self.floods.forget_template(pid);
@@ -276,11 +280,17 @@ impl<W: World> Master<W> {
                 }
             }
         }
-        for rest in [Rest::Session(pid), Rest::Background(pid)] {
-            if background > 0 || rest == Rest::Session(pid) {
-                let end = end_of_rest(child, tag.to_string(), now);
-                self.leftovers.end(rest, end);
-            }
+        let mut rests = vec![Rest::Session(pid)];
+        if background > 0 {
+            rests.push(Rest::Background(pid));
+            // They may leave the session only now.
+            let strays = child.strays.iter();
+            let strays = strays.flat_map(|(&stray, &session)| [stray, session]);
+            rests.extend(strays.filter(|&id| id != pid).map(Rest::Stray));
+        }
+        for rest in rests {
+            let end = end_of_rest(child, tag.to_string(), now);
+            self.leftovers.end(rest, end);
         }
         self.turn.queue_fact(Fact::Reason(
             child.app.clone(),
@@ -302,21 +312,44 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// The number of processes that a worker has put into the background, if that is why it has ended: it did so soon, and in good
-    /// order. A program that says when it is ready does not do that.
+    /// The number of processes that a worker has put into the background, if that is why it has ended.
     fn background(&mut self, child: &Child, pid: Pid, exit: Exit) -> usize {
-        let now = self.turn.now;
-        let is_ready = child.ready_at.is_some();
-        let soon = now.saturating_duration_since(child.asked_for) < SOON;
-        let is_python = child.plan.threads.is_some();
-        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
-        let of_itself = exit.is_success() && child.signalled.is_none() && !child.stopping;
-        if !(soon && of_itself) || knows || self.is_stopping() {
+        if !exit.is_success() || !self.may_have_left_for_background(child) {
             return 0;
         }
         let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
         let found = self.turn.world.rest_of(&wanted);
-        found.values().map(Vec::len).sum()
+        let found = found.into_values().flatten();
+        found
+            .chain(child.strays.keys().copied())
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// Whether a worker that has ended with status 0 may be one that has put itself into the background: it did so soon, and in good
+    /// order. A program that says when it is ready does not do that.
+    fn may_have_left_for_background(&self, child: &Child) -> bool {
+        let is_ready = child.ready_at.is_some();
+        let soon = self.turn.now.saturating_duration_since(child.asked_for) < SOON;
+        let is_python = child.plan.threads.is_some();
+        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
+        let of_itself = child.signalled.is_none() && !child.stopping;
+        soon && of_itself && !knows && !self.is_stopping()
+    }
+
+    /// Looks for what a worker has put into the background before it is reaped: they are compared with it.
+    fn note_strays(&mut self, pid: Pid) {
+        let child = self.workers.children.get(pid);
+        if !child.is_some_and(|child| self.may_have_left_for_background(child)) {
+            return;
+        }
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        let is_known =
+            |pid| children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid);
+        let strays = self.turn.world.strays(pid, &is_known);
+        if let Some(child) = self.workers.children.get_mut(pid) {
+            child.strays = strays;
+        }
     }
 
     fn job_ended(&mut self, job: Ended) {

@@ -179,7 +179,7 @@ impl Left {
     fn tell<W: World>(&self, turn: &mut Turn<W>, rest: Rest, pids: &[Pid]) -> usize {
         let spared = match rest {
             Rest::Session(leader) => Some(leader).filter(|_| self.end.group_knows),
-            Rest::Background(_) | Rest::Strangers => None,
+            Rest::Background(_) | Rest::Stray(_) | Rest::Strangers => None,
         };
         let signal = self.end.signal;
         let sent = pids

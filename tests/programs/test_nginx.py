@@ -89,3 +89,12 @@ class Nginx(ProgramCase):
         self.assertRegex(clients.answers[0], "^v1 ")
         self.assertRegex(get(self.port), "^v2 ")
         self.finish(server)
+
+    def test_in_the_background_it_is_refused_and_ended(self):
+        # nginx forgets a signal that comes while it starts, and is killed then.
+        server = self.launch(command=self.command(daemon="on"), listen=[], ready="30s", graceful_timeout="500ms")
+        server.expect("puts itself into the background")
+        server.wait_log(r"ERROR cannot start: .*it puts itself into the background \(start it in the foreground")
+        self.assertEqual(server.process.wait(GUARD), 1)
+        self.assert_nothing_left(server)
+        socket.create_server(("127.0.0.1", self.port)).close()

@@ -66,7 +66,7 @@ class Background(ProgramCase):
     """Programs that put themselves into the background."""
 
     def assert_refused(self, **app):
-        server = self.launch(ready="30s", **app)
+        server = self.launch(ready="30s", graceful_timeout="500ms", **app)
         server.expect("puts itself into the background")
         server.wait_log(r"ERROR cannot start: .*it puts itself into the background \(start it in the foreground")
         self.assertEqual(server.process.wait(GUARD), 1)

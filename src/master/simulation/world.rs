@@ -175,6 +175,10 @@ impl World for Kernel {
         BTreeMap::new()
     }
 
+    fn strays(&mut self, _worker: Pid, _is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
+        BTreeMap::new()
+    }
+
     fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) -> bool {
         unreachable!("pid={pid} is no rest of anything");
     }

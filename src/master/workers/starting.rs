@@ -1,5 +1,7 @@
 //! Starting workers: by executing their program, or through a template.
 
+use std::collections::BTreeMap;
+
 use log::{debug, error, warn};
 use nix::unistd::Pid;
 use preforkd_worker::messages::Fork;
@@ -92,6 +94,7 @@ impl Workers {
             not_executed: None,
             signalled: None,
             told_at: None,
+            strays: BTreeMap::new(),
         };
         if child.plan.template {
             self.start_from_template(turn, templates, child);
