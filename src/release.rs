@@ -2,7 +2,8 @@
 //!
 //! A request is *prepared* (the configuration is checked, listeners and log files are opened, the commands `before` run), then
 //! *proven* (one worker of each app becomes ready), then *rolled out* (the other workers follow). Until every app has proven the
-//! generation, nothing of the running one is touched; a failure before that rolls everything back and gives its reason.
+//! generation, nothing of the running one is touched; a failure before that rolls everything back and gives its reason. An app's
+//! [`Part`] says whether it takes part at all, and which apps come before it.
 //!
 //! The master reports [`Fact`]s and performs [`Action`]s. [`Release::handle`] is the whole table: each state with each
 //! fact. A request during a release is remembered: any number of them become one more release, which reads what is on disk
@@ -20,6 +21,32 @@ pub type Name = Rc<str>;
 /// Counts accepted configurations. Never reused.
 pub type Generation = u64;
 
+/// What a release does with an app of the new configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Its first worker must become ready. It is started when all of these apps that have to prove the generation have done so.
+    Prove {
+        /// The apps that come before it. They must not wait for it in turn.
+        after: BTreeSet<Name>,
+    },
+    /// It takes over the generation without proof, together with the other apps: its failure must not hold them up.
+    Install,
+    /// It continues with the generation that it runs.
+    Keep,
+}
+
+impl Part {
+    /// An app that is proven at once.
+    pub fn prove() -> Self {
+        Self::Prove {
+            after: BTreeSet::new(),
+        }
+    }
+}
+
+/// The apps of a new configuration.
+pub type Parts = BTreeMap<Name, Part>;
+
 /// The state of the release.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
@@ -32,9 +59,11 @@ pub enum State {
         /// The candidate.
         generation: Generation,
         /// Its apps.
-        apps: BTreeSet<Name>,
-        /// The apps that have not proven it yet.
+        parts: Parts,
+        /// The apps whose first worker was started, and that have not proven it yet.
         unproven: BTreeSet<Name>,
+        /// The apps that wait for others.
+        waiting: BTreeSet<Name>,
         /// Known reasons why an app's first worker fails.
         reasons: BTreeMap<Name, String>,
     },
@@ -53,7 +82,7 @@ pub enum Fact {
     /// A reload is requested.
     Requested,
     /// The preparation has succeeded; these are the apps of the new configuration.
-    Prepared(BTreeSet<Name>),
+    Prepared(Parts),
     /// The preparation has failed, for this reason.
     NotPrepared(String),
     /// Why an app's first worker of a generation fails. [`Fact::Failed`] follows.
@@ -77,10 +106,12 @@ pub enum Action {
     Prepare,
     /// Abandon the preparation that is under way.
     Abandon,
-    /// Start one worker of each app of the candidate.
+    /// Start one worker of each of these apps of the candidate.
     Propose(Generation, BTreeSet<Name>),
     /// Make the candidate the current generation of an app.
     Commit(Name),
+    /// Make the candidate the current generation of an app that has not proven it.
+    Install(Generation, Name),
     /// Drain the workers of an app that is no longer configured.
     Remove(Name),
     /// Make an app drop the candidate; resumes it if it was paused.
@@ -196,7 +227,7 @@ impl Release {
                 Vec::new()
             }
 
-            (State::Preparing, Fact::Prepared(apps)) => self.propose(apps),
+            (State::Preparing, Fact::Prepared(parts)) => self.propose(parts),
             (State::Preparing, Fact::NotPrepared(reason)) => {
                 let mut actions = vec![Action::Discard];
                 actions.extend(self.keep_current(reason));
@@ -224,16 +255,13 @@ impl Release {
                 },
                 Fact::Proven(app, of),
             ) if *generation == of => {
-                let is_first = self.current.is_none();
-                let all = unproven.remove(&app) && unproven.is_empty();
                 // At the first start there is nothing to protect: each app continues at once.
-                let mut actions: Vec<_> = is_first
+                let continues = unproven.remove(&app) && self.current.is_none();
+                let mut actions: Vec<_> = continues
                     .then_some(Action::Commit(app))
                     .into_iter()
                     .collect();
-                if all {
-                    actions.extend(self.commit());
-                }
+                actions.extend(self.proceed());
                 actions
             }
             (
@@ -280,30 +308,79 @@ impl Release {
         }
     }
 
-    fn propose(&mut self, apps: BTreeSet<Name>) -> Vec<Action> {
+    fn propose(&mut self, parts: Parts) -> Vec<Action> {
         self.last += 1;
+        let generation = self.last;
+        let named = |wanted: fn(&Part) -> bool| {
+            let parts = parts.iter().filter(move |(_, part)| wanted(part));
+            parts.map(|(name, _)| name.clone())
+        };
+        let mut actions = Vec::new();
+        if self.current.is_none() {
+            let installed = named(|part| *part == Part::Install);
+            actions.extend(installed.map(|name| Action::Install(generation, name)));
+        }
+        let waiting = named(|part| matches!(part, Part::Prove { .. })).collect();
         self.state = State::Proving {
-            generation: self.last,
-            apps: apps.clone(),
-            unproven: apps.clone(),
+            generation,
+            parts,
+            unproven: BTreeSet::new(),
+            waiting,
             reasons: BTreeMap::new(),
         };
-        vec![Action::Propose(self.last, apps)]
+        actions.extend(self.proceed());
+        actions
+    }
+
+    /// Starts the first workers of the apps that wait for none any more, and commits when all apps have proven the candidate.
+    fn proceed(&mut self) -> Vec<Action> {
+        let State::Proving {
+            generation,
+            parts,
+            unproven,
+            waiting,
+            ..
+        } = &mut self.state
+        else {
+            return Vec::new();
+        };
+        if unproven.is_empty() && waiting.is_empty() {
+            return self.commit();
+        }
+        let free = |name: &Name| match parts.get(name) {
+            Some(Part::Prove { after }) => {
+                after.is_disjoint(unproven) && after.is_disjoint(waiting)
+            }
+            _ => true,
+        };
+        let next: BTreeSet<_> = waiting.iter().filter(|name| free(name)).cloned().collect();
+        if next.is_empty() {
+            return Vec::new();
+        }
+        waiting.retain(|name| !next.contains(name));
+        unproven.extend(next.iter().cloned());
+        vec![Action::Propose(*generation, next)]
     }
 
     fn commit(&mut self) -> Vec<Action> {
         let State::Proving {
-            generation, apps, ..
+            generation, parts, ..
         } = std::mem::replace(&mut self.state, State::Idle)
         else {
             return Vec::new();
         };
         self.state = State::RollingOut { generation };
+        let apps: BTreeSet<_> = parts.keys().cloned().collect();
         let old = self.current.replace((generation, apps.clone()));
         let is_first = old.is_none();
         let old = old.map(|(_, apps)| apps).unwrap_or_default();
-        let commits = apps.iter().filter(|_| !is_first).cloned();
-        let mut actions: Vec<_> = commits.map(Action::Commit).collect();
+        let takes_over = |(name, part)| match part {
+            _ if is_first => None,
+            Part::Prove { .. } => Some(Action::Commit(name)),
+            Part::Install => Some(Action::Install(generation, name)),
+            Part::Keep => None,
+        };
+        let mut actions: Vec<_> = parts.into_iter().filter_map(takes_over).collect();
         actions.extend(old.difference(&apps).cloned().map(Action::Remove));
         actions.push(Action::TakeOver(generation));
         actions
@@ -311,9 +388,10 @@ impl Release {
 
     /// Rolls the candidate back.
     fn roll_back(&mut self, reason: String) -> Vec<Action> {
-        let State::Proving { apps, .. } = std::mem::replace(&mut self.state, State::Idle) else {
+        let State::Proving { parts, .. } = std::mem::replace(&mut self.state, State::Idle) else {
             return Vec::new();
         };
+        let apps: BTreeSet<_> = parts.into_keys().collect();
         let old = self.current.iter().flat_map(|(_, apps)| apps.iter());
         let old: BTreeSet<_> = old.cloned().collect();
         let mut actions: Vec<_> = match self.current.is_some() {

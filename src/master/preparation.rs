@@ -12,7 +12,7 @@ use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{LogFile, Plan};
-use crate::release::{Fact, Generation, Name};
+use crate::release::{Fact, Generation, Name, Part};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -192,9 +192,9 @@ impl Preparation {
         };
         let Some(name) = left.pop_front() else {
             self.step = None;
-            let apps = candidate.plan.apps.keys();
-            let apps = apps.map(|name| name.as_str().into()).collect();
-            return turn.queue_fact(Fact::Prepared(apps));
+            let parts = candidate.plan.apps.keys();
+            let parts = parts.map(|name| (name.as_str().into(), Part::prove()));
+            return turn.queue_fact(Fact::Prepared(parts.collect()));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {

@@ -1,11 +1,13 @@
 //! Performs the actions of [`crate::release`].
 
+use std::collections::BTreeSet;
+
 use log::{debug, error, info, warn};
 
 use super::world::{Notice, World};
 use super::{Master, Outcome};
-use crate::release::{Action, Fact, Generation, State};
-use crate::supervisor::Event;
+use crate::release::{Action, Fact, Generation, Name, State};
+use crate::supervisor::{Event, Policy};
 
 impl<W: World> Master<W> {
     pub(super) fn perform_release(&mut self, action: Action) {
@@ -19,8 +21,9 @@ impl<W: World> Master<W> {
                 self.preparation.begin(turn, &mut self.jobs, generation);
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
-            Action::Propose(generation, _) => self.propose(generation),
+            Action::Propose(generation, names) => self.propose(generation, &names),
             Action::Commit(name) => turn.queue_event(&name, Event::Commit),
+            Action::Install(generation, name) => self.install(generation, &name),
             Action::Remove(name) => {
                 if self
                     .release
@@ -46,26 +49,47 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// Starts one worker of each app to prove the candidate.
-    fn propose(&mut self, generation: Generation) {
-        let Some(candidate) = self.preparation.candidate() else {
-            return;
-        };
+    /// Starts one worker of each of these apps to prove the candidate.
+    fn propose(&mut self, generation: Generation, names: &BTreeSet<Name>) {
         self.workers.candidate = Some(generation);
-        for (name, app) in &candidate.plan.apps {
-            let name = name.as_str().into();
-            if let Err(error) = self.turn.world.add_app(&name, app) {
-                let reason = format!("cannot receive messages from its workers: {error}");
-                self.turn
-                    .queue_fact(Fact::Reason(name.clone(), generation, reason));
-                self.turn.queue_fact(Fact::Failed(name, generation));
-                continue;
+        for name in names {
+            match self.configure(generation, name) {
+                Ok(Some(policy)) => {
+                    let proposal = Event::Propose(generation, policy);
+                    self.turn.queue_event(name, proposal);
+                }
+                Ok(None) => {}
+                Err(reason) => {
+                    let reason = Fact::Reason(name.clone(), generation, reason);
+                    self.turn.queue_fact(reason);
+                    self.turn.queue_fact(Fact::Failed(name.clone(), generation));
+                }
             }
-            self.workers.configure(&name, generation, app.clone());
-            let policy = app.policy.clone();
-            self.turn
-                .queue_event(&name, Event::Propose(generation, policy));
         }
+    }
+
+    /// Makes the candidate the current generation of an app without proof.
+    fn install(&mut self, generation: Generation, name: &Name) {
+        match self.configure(generation, name) {
+            Ok(Some(policy)) => {
+                let installation = Event::Install(generation, policy);
+                self.turn.queue_event(name, installation);
+            }
+            Ok(None) => {}
+            Err(reason) => error!("app={name}: {reason}; it is not started until the next reload"),
+        }
+    }
+
+    /// Gives an app its plan of the candidate; none if it has none.
+    fn configure(&mut self, generation: Generation, name: &Name) -> Result<Option<Policy>, String> {
+        let candidate = self.preparation.candidate();
+        let Some(app) = candidate.and_then(|candidate| candidate.plan.apps.get(&**name)) else {
+            return Ok(None);
+        };
+        let added = self.turn.world.add_app(name, app);
+        added.map_err(|error| format!("cannot receive messages from its workers: {error}"))?;
+        self.workers.configure(name, generation, app.clone());
+        Ok(Some(app.policy.clone()))
     }
 
     /// Makes the candidate the running configuration.

@@ -176,36 +176,46 @@ extern "C" fn on_abort(signal: libc::c_int) {
 
 /// Answers the requests that nobody has begun to serve, and ends all connections. The kernel resets a connection in whose socket something
 /// is unread when the process dies, so what clients have sent is read. In a signal handler: the thread of the loop may be stuck.
+///
+/// It may also go on: it may have read a request and not noted yet that one waits. A connection that seems idle is therefore looked at
+/// again and again, and ended last.
 fn end_connections() {
-    for (fd, standing) in standing::connections() {
-        // SAFETY: the server has the descriptor open. Should its loop run on another thread and close it meanwhile, calls fail.
-        let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-        let unread = drop_input(socket);
-        match standing {
-            Standing::Served => continue,
-            Standing::Idle if unread == 0 => {}
-            Standing::Idle | Standing::Waiting => {
-                // Whoever does not take it is gone.
-                let _ = send(socket, UNSERVED, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-            }
-        }
-        let _ = shutdown(socket, Shutdown::Write);
-    }
     let (mut quiet, mut passed) = (0, 0);
-    while quiet < QUIET && passed < NOISY {
+    loop {
+        let dropped: usize = standing::connections()
+            .map(|(fd, standing)| refuse_what_waits(fd, standing))
+            .sum();
+        quiet = if dropped == 0 { quiet + LOOK } else { 0 };
+        if quiet > QUIET || passed >= NOISY {
+            break;
+        }
         // SAFETY: no descriptors are passed. poll(2) is one of the calls that signal-safety(7) lists.
         unsafe { libc::poll(ptr::null_mut(), 0, LOOK) };
-        let dropped = standing::connections().map(|(fd, _)| {
-            // SAFETY: as above.
-            drop_input(unsafe { BorrowedFd::borrow_raw(fd) })
-        });
-        quiet = if dropped.sum::<usize>() == 0 {
-            quiet + LOOK
-        } else {
-            0
-        };
         passed += LOOK;
     }
+    for (fd, standing) in standing::connections() {
+        if standing != Standing::Served {
+            // SAFETY: as in `refuse_what_waits`.
+            let _ = shutdown(unsafe { BorrowedFd::borrow_raw(fd) }, Shutdown::Write);
+        }
+    }
+}
+
+/// Answers one connection's request that nobody has begun to serve, and ends it; the number of bytes that were dropped.
+fn refuse_what_waits(fd: RawFd, standing: Standing) -> usize {
+    // SAFETY: the server has the descriptor open. Should its loop run on another thread and close it meanwhile, calls fail.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
+    let dropped = drop_input(socket);
+    let waits = match standing {
+        Standing::Served => false,
+        Standing::Idle => dropped > 0,
+        Standing::Waiting => true,
+    };
+    // The second time it fails, as nothing more can be sent; also if the client is gone.
+    if waits && send(socket, UNSERVED, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok() {
+        let _ = shutdown(socket, Shutdown::Write);
+    }
+    dropped
 }
 
 /// Reads what is there, without waiting; the number of bytes.

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use super::*;
 
@@ -10,11 +10,18 @@ fn web() -> Name {
     "web".into()
 }
 
+/// Apps that are all proven at once.
+fn all(names: &[&str]) -> Parts {
+    let names = names.iter().map(|name| Name::from(*name));
+    names.map(|name| (name, Part::prove())).collect()
+}
+
 fn proving(generation: Generation, names: &[&str], unproven: &[&str]) -> State {
     State::Proving {
         generation,
-        apps: apps(names),
+        parts: all(names),
         unproven: apps(unproven),
+        waiting: BTreeSet::new(),
         reasons: BTreeMap::new(),
     }
 }
@@ -38,7 +45,7 @@ fn running(state: State) -> Release {
 fn facts() -> Vec<Fact> {
     vec![
         Fact::Requested,
-        Fact::Prepared(apps(&["new", "web"])),
+        Fact::Prepared(all(&["new", "web"])),
         Fact::NotPrepared("line 3".into()),
         Fact::Reason(web(), 2, "it exits".into()),
         Fact::Proven(web(), 2),
@@ -82,6 +89,7 @@ fn step(mut release: Release, fact: Fact) -> String {
         Action::Abandon => "abandon".to_owned(),
         Action::Propose(generation, apps) => format!("propose {generation} to {}", apps.len()),
         Action::Commit(app) => format!("commit {app}"),
+        Action::Install(generation, app) => format!("install {generation} in {app}"),
         Action::Remove(app) => format!("remove {app}"),
         Action::RollBack(app) => format!("roll back {app}"),
         Action::TakeOver(generation) => format!("take over {generation}"),
@@ -221,6 +229,87 @@ fn a_first_start_keeps_nothing_and_does_not_wait_for_other_apps() {
     );
 }
 
+fn after(names: &[&str]) -> Part {
+    Part::Prove { after: apps(names) }
+}
+
+/// What is started when, from the preparation to the commit, if all apps prove the candidate in the order in which they may.
+fn walk(mut release: Release, parts: &[(&str, Part)]) -> Vec<String> {
+    let parts = parts.iter().cloned();
+    let parts = parts.map(|(name, part)| (name.into(), part)).collect();
+    let mut facts = VecDeque::from([Fact::Prepared(parts)]);
+    let mut steps = Vec::new();
+    while let Some(fact) = facts.pop_front() {
+        let actions = release.clone().handle(fact.clone());
+        for action in &actions {
+            if let Action::Propose(generation, names) = action {
+                let names = names.iter().cloned();
+                facts.extend(names.map(|name| Fact::Proven(name, *generation)));
+            }
+        }
+        steps.push(step(release.clone(), fact.clone()));
+        let _ = release.handle(fact);
+    }
+    steps
+}
+
+#[test]
+fn an_app_waits_for_those_before_it() {
+    let parts = [
+        ("db", Part::prove()),
+        ("old", after(&["db", "unknown"])),
+        ("web", after(&["db", "old"])),
+    ];
+    assert_eq!(
+        walk(running(State::Preparing), &parts),
+        [
+            "proving 2 (db) [propose 2 to 1]",
+            "proving 2 (old) [propose 2 to 1]",
+            "proving 2 (web) [propose 2 to 1]",
+            "rolling out 2 [commit db, commit old, commit web, take over 2]",
+        ]
+    );
+    let mut release = running(State::Preparing);
+    let parts = parts.map(|(name, part)| (name.into(), part)).into();
+    let _ = release.handle(Fact::Prepared(parts));
+    assert_eq!(
+        step(release, Fact::Failed("db".into(), 2)),
+        "idle [remove db, discard, roll back old, roll back web, rolled back: app=db: its first worker could not be started]",
+        "those that wait are not started"
+    );
+}
+
+#[test]
+fn an_app_that_is_kept_or_installed_proves_nothing() {
+    let parts = [
+        ("new", Part::Install),
+        ("old", Part::Keep),
+        ("web", after(&["new", "old"])),
+    ];
+    assert_eq!(
+        walk(running(State::Preparing), &parts),
+        [
+            "proving 2 (web) [propose 2 to 1]",
+            "rolling out 2 [install 2 in new, commit web, take over 2]",
+        ]
+    );
+    assert_eq!(
+        walk(Release::new(), &parts),
+        [
+            "proving 1 (web) [install 1 in new, propose 1 to 1]",
+            "rolling out 1 [commit web, take over 1]",
+        ]
+    );
+    assert_eq!(
+        walk(running(State::Preparing), &[("old", Part::Keep)]),
+        ["rolling out 2 [remove web, take over 2]"]
+    );
+    assert_eq!(
+        walk(Release::new(), &[("new", Part::Install)]),
+        ["rolling out 1 [install 1 in new, take over 1]"]
+    );
+}
+
 #[test]
 fn a_waiting_request_begins_when_the_release_is_over_or_stuck() {
     let again = |state| Release {
@@ -282,8 +371,16 @@ fn every_walk_keeps_the_transaction_whole() {
         let generation = release.candidate().unwrap_or(release.last);
         let facts = [
             Fact::Requested,
-            Fact::Prepared(apps(&["new", "web"])),
-            Fact::Prepared(apps(&["web"])),
+            Fact::Prepared(all(&["new", "web"])),
+            Fact::Prepared(all(&["web"])),
+            Fact::Prepared(BTreeMap::from([
+                ("new".into(), after(&["web"])),
+                (web(), Part::prove()),
+            ])),
+            Fact::Prepared(BTreeMap::from([
+                ("new".into(), Part::Install),
+                (web(), Part::Keep),
+            ])),
             Fact::NotPrepared("line 3".into()),
             Fact::Proven(web(), generation),
             Fact::Proven("new".into(), generation),
@@ -345,16 +442,16 @@ impl Walk {
                 assert!(self.preparing);
                 self.preparing = false;
             }
-            Action::Propose(generation, _) => {
-                assert!(self.preparing && self.proposed.is_none());
+            Action::Propose(generation, _) | Action::Install(generation, _) => {
+                let begins = self.preparing && self.proposed.is_none();
+                assert!(begins || self.proposed == Some(*generation));
                 (self.preparing, self.proposed) = (false, Some(*generation));
             }
             Action::TakeOver(generation) => {
-                assert_eq!(
-                    self.proposed.take(),
-                    Some(*generation),
-                    "only what was proposed"
-                );
+                let proposed = self.proposed.take();
+                let nothing_to_prove = self.preparing && proposed.is_none();
+                assert!(nothing_to_prove || proposed == Some(*generation));
+                self.preparing = false;
             }
             Action::Discard => {
                 assert!(

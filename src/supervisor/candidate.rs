@@ -56,9 +56,19 @@ impl Supervisor {
 
     pub(super) fn commit(&mut self, now: Instant) {
         let proven = |c: &mut Candidate| matches!(c.trial, Trial::Proven(_));
-        let Some(candidate) = self.candidate.take_if(proven) else {
-            return;
-        };
+        if let Some(candidate) = self.candidate.take_if(proven) {
+            self.take_over(candidate, now);
+        }
+    }
+
+    pub(super) fn install(&mut self, generation: Generation, policy: Policy, now: Instant) {
+        self.propose(generation, policy);
+        if let Some(candidate) = self.candidate.take() {
+            self.take_over(candidate, now);
+        }
+    }
+
+    fn take_over(&mut self, candidate: Candidate, now: Instant) {
         let configured = candidate.policy.workers;
         let scaled = || add(configured, candidate.scaled_meanwhile);
         let wanted = match (&self.current, &candidate.policy.range) {

@@ -3,14 +3,12 @@
 use super::{Generation, Load, Policy, WorkerId};
 
 /// A fact that the master reports.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a policy comes only with a reload, and is passed once"
-)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A configuration was accepted as the candidate. Its first worker has to prove it.
     Propose(Generation, Policy),
+    /// A configuration becomes the current generation without a trial.
+    Install(Generation, Policy),
     /// The candidate becomes the current generation.
     Commit,
     /// The candidate is dropped, because it failed here or in another app.

@@ -19,6 +19,7 @@ impl Supervisor {
     pub(super) fn record(&mut self, event: Event, now: Instant) {
         match event {
             Event::Propose(generation, policy) => self.propose(generation, policy),
+            Event::Install(generation, policy) => self.install(generation, policy, now),
             Event::Commit => self.commit(now),
             Event::Rollback => {
                 self.candidate = None;

@@ -248,6 +248,23 @@ fn one_worker_proves_a_configuration_then_the_others_start() {
 }
 
 #[test]
+fn what_is_installed_needs_no_trial_and_is_retried_with_backoff() {
+    let mut world = World::new(|_| Boot::Dies);
+    world.tell(Event::Install(1, policy(2)));
+    assert_eq!(world.spawns(), 2, "both at once");
+    world.pass(60.0);
+    assert!(world.supervisor.is_in_trouble());
+    assert!((4..40).contains(&world.spawns()), "{}", world.spawns());
+    assert!(!world.log.contains(&Action::Failed(1)));
+    world.boot = |_| Boot::Good;
+    world.pass(60.0);
+    assert_eq!(world.ready(), 2);
+    world.tell(Event::Install(2, policy(3)));
+    world.pass(60.0);
+    assert_eq!((world.ready(), world.supervisor.generation()), (3, Some(2)));
+}
+
+#[test]
 fn nothing_follows_a_proven_canary_until_the_master_commits() {
     let mut world = World::new(|_| Boot::Good);
     world.commits = false;
