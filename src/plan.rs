@@ -428,6 +428,10 @@ impl Draft<'_> {
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
+        let stop = Stop {
+            signal: self.stop_signal(&launch.program),
+            group: *self.written.stop_group,
+        };
         Ok(App {
             output: self.output()?,
             sockets,
@@ -439,10 +443,7 @@ impl Draft<'_> {
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
             stdin: self.stdin(has_listener)?,
-            stop: Stop {
-                signal: *self.written.stop_signal,
-                group: *self.written.stop_group,
-            },
+            stop,
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),

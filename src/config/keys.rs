@@ -110,7 +110,7 @@ tables! {
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
-        stop_signal: StopSignal = "TERM", Reload, only Command;
+        stop_signal: StopSignal = (none "QUIT for nginx and php-fpm, else TERM"), Reload, only Command;
         /// Send the signal that tells a worker to end to its whole process group.
         stop_group: bool = false, Reload, only Command;
 

@@ -1,11 +1,12 @@
 //! `command`: any program.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
-use crate::config::{Address, CommandLine, Place, Stdin, Value};
+use crate::config::{Address, CommandLine, Place, Stdin, StopSignal, Value};
 use crate::supervisor::Readiness;
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
@@ -29,6 +30,19 @@ impl Draft<'_> {
         launch.args = args.map_err(|message| command.wrong(message))?;
         launch.program = self.find(command, "command", launch)?;
         Ok(self.readiness())
+    }
+
+    /// The signal that tells it to end. Some programs finish their requests at another one than SIGTERM: nginx(8), php-fpm(8).
+    pub(super) fn stop_signal(&self, program: &Path) -> StopSignal {
+        if let Some(signal) = &self.written.stop_signal {
+            return **signal;
+        }
+        let name = program.file_name().and_then(OsStr::to_str);
+        // The name may end with a version.
+        match name.is_some_and(|name| name == "nginx" || name.starts_with("php-fpm")) {
+            true => StopSignal::Quit,
+            false => StopSignal::Term,
+        }
     }
 
     /// What its standard input is.

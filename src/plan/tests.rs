@@ -15,10 +15,12 @@ struct Invented {
     variables: &'static [(&'static str, &'static str)],
 }
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 6] = [
     "/usr/bin/python3",
     "/srv/site/.venv/bin/python",
     "/usr/bin/celery",
+    "/usr/bin/nginx",
+    "/usr/sbin/php-fpm8.2",
     "/srv/other/run",
 ];
 
@@ -232,6 +234,18 @@ fn descriptors_are_filled_into_a_command() {
     assert_eq!(plan.apps["q"].launch.program, Path::new("/usr/bin/celery"));
     assert_eq!(plan.apps["q"].sockets[0].0, "q");
     assert_eq!(plan.apps["q"].sockets[1].0, "b");
+}
+
+#[test]
+fn some_programs_end_in_good_order_at_another_signal_than_sigterm() {
+    let signal = |program: &str, key: &str| {
+        let text = format!("[app.q]\ncommand = ['{program}']\n{key}");
+        plan(&text).apps["q"].stop.signal
+    };
+    assert_eq!(signal("celery", ""), StopSignal::Term);
+    assert_eq!(signal("nginx", ""), StopSignal::Quit);
+    assert_eq!(signal("/usr/sbin/php-fpm8.2", ""), StopSignal::Quit);
+    assert_eq!(signal("nginx", "stop_signal = 'TERM'"), StopSignal::Term);
 }
 
 #[test]

@@ -64,7 +64,7 @@ class Nginx(ProgramCase):
         self.assertEqual(client.read_answer().body, b"whole")
 
     def test_with_its_own_port_it_finishes_at_quit_and_leaves_nothing(self):
-        server = self.launch(command=self.command(), listen=[], ready="exec", stop_signal="QUIT").ready()
+        server = self.launch(command=self.command(), listen=[], ready="exec").ready()
         server.wait_log("start worker process ")
         self.assertRegex(get(self.port), "^v1 ")
         held = self.hold()
@@ -76,7 +76,7 @@ class Nginx(ProgramCase):
 
     def test_with_the_listener_a_reload_loses_no_request(self):
         shared = {"listen": [f"127.0.0.1:{self.port}"], "env": {"NGINX": "3;"}}
-        server = self.launch(command=self.command(), ready="exec", stop_signal="QUIT", **shared).ready()
+        server = self.launch(command=self.command(), ready="exec", **shared).ready()
         held = self.hold()
         with Asking(lambda: get(self.port)) as clients:
             self.configure(server, command=self.command("v2"))

@@ -27,15 +27,13 @@ clear_env = no
 class PhpFpm(ProgramCase):
     """One pool."""
 
-    def launch_it(self, listener, address, **more):
+    def launch_it(self, listener, address):
         program = needs("php-fpm")
         (self.folder / "version.php").write_text(SCRIPT)
         user = f"user = {os.getuid()}\ngroup = {os.getgid()}\n" if os.getuid() == 0 else ""
         (self.folder / "fpm.conf").write_text(CONFIG.format(address=address) + user)
         command = [program, "--nodaemonize", "--allow-to-run-as-root", "--fpm-config", str(self.folder / "fpm.conf")]
-        return self.launch(
-            command=command, listen=[listener], stop_signal="QUIT", env={"FPM_SOCKETS": f"{address}=3"}, **more
-        ).ready()
+        return self.launch(command=command, listen=[listener], env={"FPM_SOCKETS": f"{address}=3"}).ready()
 
     def test_a_reload_loses_no_request_and_a_stop_leaves_nothing(self):
         port = free_port()
