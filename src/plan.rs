@@ -424,7 +424,13 @@ impl Draft<'_> {
             ),
             (None, Some(command)) => (
                 false,
-                self.command(command, &sockets, check.is_some(), &mut launch)?,
+                self.command(
+                    command,
+                    &sockets,
+                    check.is_some(),
+                    &mut launch,
+                    &mut warnings,
+                )?,
             ),
             (Some(_), Some(command)) => {
                 return Err(

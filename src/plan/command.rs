@@ -20,6 +20,7 @@ impl Draft<'_> {
         sockets: &[(String, Address)],
         has_check: bool,
         launch: &mut Launch,
+        warnings: &mut Vec<String>,
     ) -> Result<Readiness, Place> {
         let words = command.iter();
         let mut names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
@@ -29,6 +30,9 @@ impl Draft<'_> {
         let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, &names)).collect();
         launch.args = args.map_err(|message| command.wrong(message))?;
         launch.program = self.find(command, "command", launch)?;
+        if takes_a_descriptor_twice(&launch.args) {
+            warnings.push("command: gunicorn takes over the listeners by itself, and fails if --bind names a descriptor too (leave out --bind)".into());
+        }
         Ok(self.readiness())
     }
 
@@ -102,6 +106,15 @@ impl Draft<'_> {
         step.program = self.find(before, "reload.before", &step)?;
         Ok(Some(step))
     }
+}
+
+/// Whether this is gunicorn with a descriptor to bind. It adds those of LISTEN_FDS to that one, and closes each when it has taken it
+/// over.
+fn takes_a_descriptor_twice(args: &[String]) -> bool {
+    let name = |word: &String| Path::new(word).file_name() == Some(OsStr::new("gunicorn"));
+    let is_module = |words: &[String]| words == ["-m", "gunicorn"];
+    let is_gunicorn = args.first().is_some_and(name) || args.get(1..3).is_some_and(is_module);
+    is_gunicorn && args.iter().any(|word| word.contains("fd://"))
 }
 
 /// Replaces `{fd}` and `{fd:NAME}` by the descriptor of the listener.
