@@ -14,7 +14,7 @@ use toml::Spanned;
 use crate::config::{
     Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
 };
-use crate::supervisor::{Policy, Readiness};
+use crate::supervisor::{Policy, Readiness, Replace};
 
 mod access_format;
 mod callable;
@@ -126,7 +126,12 @@ impl App {
         let check = self.check.as_ref();
         let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
         let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
-        self.policy.start_timeout.saturating_add(proof)
+        let ends = match self.policy.replace {
+            Replace::StartFirst => Duration::ZERO,
+            Replace::StopFirst => self.time_to_stop(),
+        };
+        let starts = self.policy.start_timeout.saturating_add(proof);
+        starts.saturating_add(ends)
     }
 
     /// The longest that its workers take to end.
@@ -159,6 +164,7 @@ impl App {
                 workers,
                 range: None,
                 readiness: Readiness::Notify,
+                replace: Replace::StartFirst,
                 announces_end: false,
                 start_timeout: Duration::from_secs(5),
                 graceful_timeout: Duration::from_secs(10),
@@ -275,6 +281,13 @@ impl Plan {
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.apps.values();
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// The names of the apps of which the old workers end before new ones start.
+    pub fn stopped_first<N: Ord + for<'a> From<&'a str>>(&self) -> BTreeSet<N> {
+        let apps = self.apps.iter();
+        let first = apps.filter(|(_, app)| app.policy.replace == Replace::StopFirst);
+        first.map(|(name, _)| name.as_str().into()).collect()
     }
 
     /// What was decided for the apps from outside of the configuration, with their names.

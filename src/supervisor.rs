@@ -16,7 +16,8 @@
 //!
 //! A new generation begins as a *candidate* with a single worker, the *canary*, so that a bad generation costs only this
 //! worker. When the canary is ready ([`Action::Proven`]) and the master agrees ([`Event::Commit`]), the generation becomes the
-//! current one. Until then the workers of the current generation are not touched, so a rollback costs nothing.
+//! current one. Until then the workers of the current generation are not touched, so a rollback costs nothing. (They are with
+//! [`Replace::StopFirst`]: they end before the canary starts, and a rollback starts them again.)
 //!
 //! The cost of an event does not grow with the number of workers: `Roster` keeps an index for every question.
 
@@ -27,6 +28,7 @@ mod action;
 mod backoff;
 mod candidate;
 mod demand;
+mod displacing;
 mod ending;
 mod event;
 mod facts;
@@ -47,9 +49,10 @@ use backoff::Backoff;
 use candidate::Candidate;
 use demand::Demand;
 pub use demand::{Load, Range};
+use displacing::Outage;
 pub use event::Event;
 use facts::Extent;
-pub use policy::{GiveUp, Policy, Readiness};
+pub use policy::{GiveUp, Policy, Readiness, Replace};
 use roster::Roster;
 use worker::State;
 pub use worker::{Generation, Slot, WorkerId};
@@ -62,6 +65,8 @@ pub struct Supervisor {
     candidate: Option<Candidate>,
     /// What the app was when its configuration was removed, until it has a current generation again.
     removed: Option<Removed>,
+    /// A candidate has displaced the current generation, and none has workers again.
+    outage: Option<Outage>,
     wish: Wish,
     /// The generations of which workers may still be started.
     generations: BTreeSet<Generation>,
@@ -135,6 +140,7 @@ impl Supervisor {
             current: None,
             candidate: None,
             removed: None,
+            outage: None,
             wish: Wish::Run,
             generations: BTreeSet::new(),
             became_ready: Vec::new(),
@@ -245,7 +251,9 @@ impl Supervisor {
         self.follow_load(now);
         self.recycle_next();
         self.end_surplus(now, actions);
+        self.note_vacancy(now);
         self.start_missing(now, actions);
+        self.end_outage(actions);
         self.end_oldest_drain(actions);
         self.escalate(now, actions);
         self.announce(actions);

@@ -17,8 +17,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Stdin, StopSignal, Then,
-    Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Stdin, StopSignal,
+    Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -103,6 +103,8 @@ tables! {
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
         ready: Ready = "notify", Reload, only Command;
+        /// Whether the new worker starts first when it takes the place of an old one, or the old one ends first.
+        replace: Replace = "start-first", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.

@@ -81,6 +81,16 @@ pub enum Ready {
     After(Duration),
 }
 
+/// Which comes first when a worker takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replace {
+    /// The new one is ready before the old one ends.
+    StartFirst,
+    /// The old one has ended before the new one starts.
+    StopFirst,
+}
+
 /// What the standard input of a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -292,6 +302,7 @@ typed! {
     GroupName: "group",
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
+    Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
     StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",

@@ -60,6 +60,22 @@ impl<W: World> Master<W> {
                     "app={name}: its running workers are kept; no worker is started until the next reload"
                 );
             }
+            Action::Resumed {
+                generation,
+                again,
+                gap,
+            } => {
+                let gap = report::short(gap);
+                match again {
+                    true => warn!(
+                        "app={name}: generation {generation} runs again, after {gap} without a worker"
+                    ),
+                    false => info!(
+                        "app={name}: generation {generation} runs, after {gap} without a worker"
+                    ),
+                }
+                return;
+            }
             Action::Retire(generation) => {
                 let key = (name.clone(), generation);
                 self.workers.end_template(turn, &mut self.templates, &key);
@@ -247,7 +263,22 @@ impl<W: World> Master<W> {
                 Event::Hopeless(child.worker)
             }
         };
-        let actions = self.workers.handle(&child.app, vec![end], now);
+        let rests = match background {
+            0 => vec![Rest::Session(pid)],
+            _ => vec![Rest::Session(pid), Rest::Background(pid)],
+        };
+        let waits = self.must_be_alone(child, background) && self.leaves_any_of(&rests);
+        for rest in &rests {
+            let end = end_of_rest(child, tag.to_string(), now);
+            self.leftovers.end(*rest, end);
+        }
+        let actions = match waits {
+            true => {
+                self.leftovers.hold(rests, child.app.clone(), end);
+                Vec::new()
+            }
+            false => self.workers.handle(&child.app, vec![end], now),
+        };
         let app = self.workers.apps.get(&child.app).map(|app| &app.supervisor);
         let retry = app
             .filter(|app| app.lacks_workers())
@@ -265,6 +296,9 @@ impl<W: World> Master<W> {
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
                 }
+                false if waits => {
+                    error!("{tag}: {death}; replaced when what it has started has ended");
+                }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
@@ -274,12 +308,6 @@ impl<W: World> Master<W> {
                 if self.turn.world.restore_listener(address) {
                     info!("{tag}: the file of {address} was removed; made it again");
                 }
-            }
-        }
-        for rest in [Rest::Session(pid), Rest::Background(pid)] {
-            if background > 0 || rest == Rest::Session(pid) {
-                let end = end_of_rest(child, tag.to_string(), now);
-                self.leftovers.end(rest, end);
             }
         }
         self.turn.queue_fact(Fact::Reason(
@@ -300,6 +328,20 @@ impl<W: World> Master<W> {
             let reason = format!("app={} puts itself into the background", child.app);
             self.stop_with(Outcome::CouldNotStart, reason);
         }
+    }
+
+    /// Whether no worker of this one's app may start before all that it has started has ended.
+    fn must_be_alone(&self, child: &Child, background: usize) -> bool {
+        let app = self.workers.apps.get(&child.app);
+        let alone = app.is_some_and(|app| app.supervisor.stops_first());
+        // An app that is given up starts none.
+        let displaces = self.workers.serving && self.workers.candidate == Some(child.generation);
+        alone && (background == 0 || displaces)
+    }
+
+    fn leaves_any_of(&mut self, rests: &[Rest]) -> bool {
+        let found = self.turn.world.rest_of(&rests.iter().copied().collect());
+        found.values().any(|pids| !pids.is_empty())
     }
 
     /// The number of processes that a worker has put into the background, if that is why it has ended: it did so soon, and in good

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Draft, Hang};
-use crate::config::{Place, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Range, Readiness};
+use crate::config::{self, Place, Then, Workers};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace};
 
 impl Draft<'_> {
     pub(super) fn policy(
@@ -25,6 +25,10 @@ impl Draft<'_> {
             workers,
             range: self.range(has_listener)?,
             readiness,
+            replace: match *app.replace {
+                config::Replace::StartFirst => Replace::StartFirst,
+                config::Replace::StopFirst => Replace::StopFirst,
+            },
             announces_end: app.wsgi.is_some(),
             start_timeout: app.start_timeout.0,
             graceful_timeout: app.graceful_timeout.0,

@@ -45,6 +45,7 @@ impl Candidate {
 // Facts.
 impl Supervisor {
     pub(super) fn propose(&mut self, generation: Generation, policy: Policy) {
+        self.begin_outage(&policy);
         self.generations.insert(generation);
         self.candidate = Some(Candidate {
             generation,
@@ -106,6 +107,7 @@ impl Supervisor {
         {
             self.removed = Some(Removed { newest, policy });
         }
+        self.outage = None;
         self.resume();
     }
 

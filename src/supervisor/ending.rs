@@ -48,6 +48,9 @@ impl Supervisor {
             Wish::Pause => self.pause(now, actions),
             Wish::Run => {
                 self.end_useless(now, actions);
+                if self.is_displaced() {
+                    return self.displace(now, actions);
+                }
                 if let Some(current) = &self.current {
                     let (generation, wanted) = (current.generation, current.wanted as usize);
                     self.end_replaced(generation, wanted, now, actions);
@@ -117,7 +120,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends older workers, as long as the wanted number stays ready.
+    /// Ends older workers, as long as the wanted number stays ready, or without regard to it if they must end first.
     fn end_replaced(
         &mut self,
         current: Generation,
@@ -128,7 +131,10 @@ impl Supervisor {
         let mine = self.roster.tally(current).ready();
         let older = self.roster.generations_before(current);
         let older: usize = older.map(|(_, tally)| tally.ready()).sum();
-        let surplus = (mine + older).saturating_sub(wanted);
+        let surplus = match self.stops_first() {
+            true => usize::MAX,
+            false => (mine + older).saturating_sub(wanted),
+        };
         if surplus == 0 {
             return;
         }
@@ -204,7 +210,13 @@ impl Supervisor {
     }
 
     /// Tells a worker to finish its requests and exit, within its `graceful_timeout`.
-    fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn end(
+        &mut self,
+        id: WorkerId,
+        reason: Reason,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(worker) = self.roster.get(id) else {
             return;
         };

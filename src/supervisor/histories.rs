@@ -10,6 +10,7 @@ enum Step {
     Reload {
         workers: u32,
         good: bool,
+        replace: Replace,
     },
     Rollback,
     Scale(i32),
@@ -29,7 +30,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (1..6u32, any::<bool>()).prop_map(|(workers, good)| Step::Reload { workers, good }),
+        (1..6u32, any::<bool>(), replace()).prop_map(|(workers, good, replace)| Step::Reload {
+            workers,
+            good,
+            replace
+        }),
         Just(Step::Rollback),
         (-2..3i32).prop_map(Step::Scale),
         (0..8usize).prop_map(Step::Crash),
@@ -43,6 +48,10 @@ fn step() -> impl Strategy<Value = Step> {
         (0..40u64).prop_map(Step::Late),
         (1..5usize).prop_map(Step::Together),
     ]
+}
+
+fn replace() -> impl Strategy<Value = Replace> {
+    prop_oneof![Just(Replace::StartFirst), Just(Replace::StopFirst)]
 }
 
 /// Even generations cannot start, or fail their check if they have one.
@@ -59,7 +68,7 @@ fn boot(generation: Generation) -> Boot {
 struct History {
     world: World,
     generation: Generation,
-    wanted_reload: Option<(u32, bool)>,
+    wanted_reload: Option<(u32, bool, Replace)>,
     /// The minimum number of ready workers: the number wanted when the app last settled, unless the history has killed some
     /// or asked for fewer since.
     floor: Option<u32>,
@@ -90,7 +99,7 @@ impl History {
         let supervisor = &self.world.supervisor;
         let free =
             supervisor.is_settled() || supervisor.is_in_trouble() || supervisor.wish == Wish::Pause;
-        if let Some((workers, good)) = self.wanted_reload.take_if(|_| free) {
+        if let Some((workers, good, replace)) = self.wanted_reload.take_if(|_| free) {
             // The next odd or even number that was never used.
             self.generation += if self.generation.is_multiple_of(2) == good {
                 1
@@ -100,8 +109,12 @@ impl History {
             let check = !self.generation.is_multiple_of(3);
             let policy = Policy {
                 check,
+                replace,
                 ..policy(workers)
             };
+            if replace == Replace::StopFirst {
+                self.floor = None;
+            }
             self.world.tell(Event::Propose(self.generation, policy));
         }
     }
@@ -116,8 +129,12 @@ impl History {
         }
         let world = &mut self.world;
         match *step {
-            Step::Reload { workers, good } => {
-                self.wanted_reload = Some((workers, good));
+            Step::Reload {
+                workers,
+                good,
+                replace,
+            } => {
+                self.wanted_reload = Some((workers, good, replace));
                 self.reload();
             }
             Step::Rollback => {
@@ -215,6 +232,10 @@ impl History {
         if supervisor.is_settled() {
             self.floor = Some(counts.wanted);
         }
+        if supervisor.stops_first() {
+            // How many there may be is looked at with each start.
+            self.floor = None;
+        }
         if let Some(floor) = &mut self.floor {
             let workers = supervisor.roster.iter();
             let active = workers.filter(|(_, w)| w.state.is_active());
@@ -248,14 +269,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40)) {
+    fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40), last in replace()) {
         let mut history = History::begin();
         for step in &steps {
             history.take(step);
             history.check();
         }
         // A reload resumes a paused app; one that had to wait is retried as time passes.
-        history.take(&Step::Reload { workers: 3, good: true });
+        history.take(&Step::Reload { workers: 3, good: true, replace: last });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));
         }

@@ -33,6 +33,15 @@ pub enum Readiness {
     After(Duration),
 }
 
+/// Which comes first when a worker takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Replace {
+    /// The new one is ready before the old one ends.
+    StartFirst,
+    /// The old one has ended before the new one starts: there are never more of them than wanted.
+    StopFirst,
+}
+
 /// What one generation wants of an app's workers.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
@@ -42,6 +51,8 @@ pub struct Policy {
     pub range: Option<Range>,
     /// When a worker counts as ready.
     pub readiness: Readiness,
+    /// Which comes first when a worker takes the place of another.
+    pub replace: Replace,
     /// Whether its workers send `STOPPING=1` when they no longer accept.
     pub announces_end: bool,
     /// A worker that is not ready after this time has failed.

@@ -144,6 +144,18 @@ impl Roster {
         self.workers.is_empty()
     }
 
+    /// The number of workers in any state.
+    pub(super) fn size(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The number of workers of a generation in any state.
+    pub(super) fn size_of(&self, generation: Generation) -> usize {
+        self.visit(1);
+        let cohort = self.index.cohorts.get(&generation);
+        cohort.map_or(0, Cohort::size)
+    }
+
     pub(super) fn starting(&self) -> usize {
         self.index.starting
     }

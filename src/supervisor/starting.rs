@@ -13,6 +13,7 @@ impl Supervisor {
         }
         if let Some(candidate) = &self.candidate
             && candidate.trial == Trial::Untried
+            && (!self.is_displaced() || self.roster.is_empty())
         {
             let (generation, limit) = (candidate.generation, candidate.policy.start_timeout);
             let canary = self.spawn(generation, limit, now, actions);
@@ -40,6 +41,9 @@ impl Supervisor {
         };
         if self.wish != Wish::Run || self.given_up {
             return false;
+        }
+        if self.stops_first() {
+            return self.has_room(current.generation, current.wanted as usize);
         }
         let mine = self.roster.tally(current.generation);
         let older = self.roster.generations_before(current.generation);

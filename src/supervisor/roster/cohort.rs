@@ -38,6 +38,12 @@ impl Cohort {
         }
     }
 
+    /// The number of workers in any state.
+    pub(super) fn size(&self) -> usize {
+        let ready = self.fresh.len() + self.stale.len();
+        self.starting.len() + ready + self.ending.len() + self.killed
+    }
+
     /// When the first of the workers became ready that did so after an instant and are still ready.
     pub(super) fn first_ready_after(&self, instant: Instant) -> Option<Instant> {
         let after = Bound::Excluded((instant, WorkerId(u64::MAX)));
