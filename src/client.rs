@@ -42,7 +42,8 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
 /// Whether everything is as wanted, by the answer to `status`.
 pub fn is_ready(status: &Value) -> bool {
     let is_well = |app: &Value| {
-        app["ready"].as_u64() >= app["wanted"].as_u64()
+        let number = |key: &str| app[key].as_u64().unwrap_or(0);
+        number("ready") + number("finished") >= number("wanted")
             && app["given_up"] != true
             && app["paused"] != true
     };
@@ -59,6 +60,10 @@ pub fn table(status: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let number = |app: &Value, what: &str| match app[what].as_u64() {
+        None | Some(0) => String::new(),
+        Some(number) => format!(", {number} {what}"),
+    };
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
@@ -74,10 +79,12 @@ pub fn table(status: &Value) -> String {
     for app in status["apps"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
-            "\n{}: {}/{} ready{}{}",
+            "\n{}: {}/{} ready{}{}{}{}",
             of(&app["name"]),
             of(&app["ready"]),
             of(&app["wanted"]),
+            number(app, "finished"),
+            number(app, "failed"),
             if app["given_up"] == true {
                 ", given up until the next reload"
             } else {
@@ -157,5 +164,14 @@ mod tests {
             assert_eq!(is_ready(&status), expected, "{status}");
         }
         assert!(!is_ready(&json!({})));
+        for (finished, failed, expected) in [(2, 0, true), (1, 1, false)] {
+            let app = json!({"name": "a", "ready": 0, "wanted": 2, "finished": finished, "failed": failed});
+            let status = json!({"phase": "ready", "apps": [app]});
+            assert_eq!(is_ready(&status), expected, "{status}");
+            let shown = table(&status);
+            let said = format!("a: 0/2 ready, {finished} finished");
+            assert!(shown.contains(&said), "{shown}");
+            assert_eq!(shown.contains(", 1 failed"), failed == 1, "{shown}");
+        }
     }
 }

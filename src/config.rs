@@ -34,8 +34,8 @@ pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Stdin, StopSignal, Then,
-    Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin, StopSignal,
+    Then, Typed, UserName, Workers,
 };
 
 /// The whole file.

@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
+    self, Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin,
+    StopSignal,
 };
+#[cfg(test)]
+use crate::supervisor::Restart;
 use crate::supervisor::{Policy, Readiness, Replace};
 
 mod access_format;
@@ -164,6 +167,7 @@ impl App {
                 workers,
                 range: None,
                 readiness: Readiness::Notify,
+                restart: Restart::Always,
                 replace: Replace::StartFirst,
                 announces_end: false,
                 start_timeout: Duration::from_secs(5),
@@ -509,10 +513,11 @@ impl Draft<'_> {
 
     /// When a program is ready.
     fn readiness(&self) -> Readiness {
-        match *self.written.ready {
-            Ready::Notify => Readiness::Notify,
-            Ready::Exec => Readiness::Exec,
-            Ready::After(time) => Readiness::After(time),
+        match self.written.ready.as_deref() {
+            None if *self.written.restart == config::Restart::Never => Readiness::Exec,
+            None | Some(Ready::Notify) => Readiness::Notify,
+            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::After(time)) => Readiness::After(*time),
         }
     }
 }

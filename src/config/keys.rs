@@ -17,8 +17,8 @@ use super::mapping::{Mapped, Precompressed};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Stdin, StopSignal,
-    Then, Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Restart, Stdin,
+    StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -102,7 +102,9 @@ tables! {
         max_memory: Size = (none "none"), Reload;
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
-        ready: Ready = "notify", Reload, only Command;
+        ready: Ready = (none "notify, with restart = never exec"), Reload, only Command;
+        /// When a worker that has ended of itself is started again.
+        restart: Restart = "always", Reload, only Command;
         /// Whether the new worker starts first when it takes the place of an old one, or the old one ends first.
         replace: Replace = "start-first", Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.

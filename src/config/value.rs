@@ -81,6 +81,18 @@ pub enum Ready {
     After(Duration),
 }
 
+/// When a worker that has ended of itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Whatever its exit status.
+    Always,
+    /// Unless its exit status is 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
 /// Which comes first when a worker takes the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -302,6 +314,7 @@ typed! {
     GroupName: "group",
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
+    Restart: "\"always\", \"on-failure\" or \"never\"",
     Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
     StopSignal: "signal",

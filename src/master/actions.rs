@@ -14,7 +14,7 @@ use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
 use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name};
-use crate::supervisor::{Action, Event, Readiness, WorkerId};
+use crate::supervisor::{Action, Event, Readiness, Restart, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
@@ -256,7 +256,9 @@ impl<W: World> Master<W> {
         let mut death = report::death(child, exit, now, out_of_memory);
         let tag = report::Tag(child, pid);
         let background = self.background(child, pid, exit);
+        let finished = exit.is_success() && child.signalled.is_none();
         let end = match background {
+            0 if finished => Event::Finished(child.worker),
             0 => Event::Exited(child.worker),
             number => {
                 death += &report::background(number);
@@ -286,6 +288,8 @@ impl<W: World> Master<W> {
         let wait = retry.map(|at| at.saturating_duration_since(now));
         if sent == Some(Signal::SIGTERM) {
             info!("{tag}: {death}");
+        } else if finished && child.plan.policy.restart != Restart::Always {
+            info!("{tag}: {}", report::finished(child, now));
         } else {
             death += &match output {
                 None => report::silence(child, exit).unwrap_or_default(),
@@ -295,6 +299,9 @@ impl<W: World> Master<W> {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
+                }
+                false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
+                    error!("{tag}: {death}; it is not started again until the next reload");
                 }
                 false if waits => {
                     error!("{tag}: {death}; replaced when what it has started has ended");
@@ -353,7 +360,8 @@ impl<W: World> Master<W> {
         let is_python = child.plan.threads.is_some();
         let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
         let of_itself = exit.is_success() && child.signalled.is_none() && !child.stopping;
-        if !(soon && of_itself) || knows || self.is_stopping() {
+        let may_end = child.plan.policy.restart != Restart::Always;
+        if !(soon && of_itself) || may_end || knows || self.is_stopping() {
             return 0;
         }
         let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
@@ -400,6 +408,11 @@ impl<W: World> Master<W> {
         self.turn.world.end_private(name, is_sign);
         self.turn.queue_event(name, Event::Checked(worker));
     }
+}
+
+fn fails(actions: &[Action]) -> bool {
+    let mut actions = actions.iter();
+    actions.any(|action| matches!(action, Action::Failed(_)))
 }
 
 /// How what is left of a worker is ended: its session has as much time as the worker itself.

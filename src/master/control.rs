@@ -250,7 +250,10 @@ pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String
 /// The answer to a client that waits for a number of workers; `None` while it may still be reached.
 fn scaled(name: &str, app: &App) -> Option<String> {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
-    let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    let mut ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    if counts.finished > 0 {
+        ready += &format!(", {} finished", counts.finished);
+    }
     if supervisor.is_settled() {
         Some(format!("ok\n{ready}\n"))
     } else if supervisor.is_paused() {
@@ -298,6 +301,8 @@ fn app_json<W: World>(
         "ready": counts.ready,
         "starting": counts.starting,
         "leaving": counts.leaving,
+        "finished": counts.finished,
+        "failed": counts.failed,
         "given_up": app.supervisor.is_given_up(),
         "paused": app.supervisor.is_paused(),
         "workers": children.collect::<Vec<_>>(),

@@ -89,6 +89,12 @@ pub fn background(number: usize) -> String {
     )
 }
 
+/// The end in good order of a worker that is not replaced then.
+pub fn finished(child: &Child, now: Instant) -> String {
+    let age = short(now.saturating_duration_since(child.asked_for));
+    format!("finished after {age}")
+}
+
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);
@@ -162,7 +168,9 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
         return line;
     }
     let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
-        counts.ready == counts.wanted && counts.starting + counts.leaving == 0 && !given_up
+        counts.ready + counts.finished == counts.wanted
+            && counts.starting + counts.leaving == 0
+            && !given_up
     };
     apps.sort_by_key(is_well);
     let (mut line, mut shown) = (String::new(), 0);
@@ -179,7 +187,7 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
         .iter()
         .fold((0u64, 0u64), |(ready, wanted), (_, counts, _)| {
             (
-                ready + u64::from(counts.ready),
+                ready + u64::from(counts.ready) + u64::from(counts.finished),
                 wanted + u64::from(counts.wanted),
             )
         });
@@ -195,8 +203,20 @@ fn join(apps: &[(&str, Counts, bool)]) -> String {
 }
 
 fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
-    let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
-    let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
+    let mut text = match counts.finished >= counts.wanted.max(1) {
+        true => format!("{name} finished"),
+        false => format!("{name} {}/{} ready", counts.ready, counts.wanted),
+    };
+    let finished = match counts.finished < counts.wanted {
+        true => counts.finished,
+        false => 0,
+    };
+    let rest = [
+        (counts.starting, "starting"),
+        (counts.leaving, "leaving"),
+        (finished, "finished"),
+        (counts.failed, "failed"),
+    ];
     let rest = rest.iter().filter(|(n, _)| *n > 0);
     let rest: Vec<_> = rest.map(|(n, what)| format!("{n} {what}")).collect();
     if !rest.is_empty() {
@@ -307,10 +327,27 @@ mod tests {
             ready: 1,
             starting: 1,
             leaving: 3,
+            ..Counts::default()
+        };
+        let done = Counts {
+            wanted: 1,
+            finished: 1,
+            ..Counts::default()
+        };
+        let partly = Counts {
+            wanted: 4,
+            ready: 1,
+            finished: 2,
+            failed: 1,
+            ..Counts::default()
         };
         assert_eq!(
             status([("queue", some, true), ("web", all, false)].into_iter()),
             "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+        );
+        assert_eq!(
+            status([("fill", partly, false), ("migrate", done, false)].into_iter()),
+            "fill 1/4 ready (2 finished, 1 failed); migrate finished"
         );
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Draft, Hang};
 use crate::config::{self, Place, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart};
 
 impl Draft<'_> {
     pub(super) fn policy(
@@ -25,6 +25,7 @@ impl Draft<'_> {
             workers,
             range: self.range(has_listener)?,
             readiness,
+            restart: self.restart()?,
             replace: match *app.replace {
                 config::Replace::StartFirst => Replace::StartFirst,
                 config::Replace::StopFirst => Replace::StopFirst,
@@ -44,6 +45,30 @@ impl Draft<'_> {
             surge: reload.surge.as_ref().map(|surge| surge.0),
             backoff: Default::default(),
         })
+    }
+
+    /// When a worker that has ended of itself is replaced.
+    fn restart(&self) -> Result<Restart, Place> {
+        let app = self.written;
+        let restart = match *app.restart {
+            config::Restart::Always => return Ok(Restart::Always),
+            config::Restart::OnFailure => return Ok(Restart::OnFailure),
+            config::Restart::Never => Restart::Never,
+        };
+        let replaced =
+            "does not go with restart = \"never\", as it starts another worker (remove one)";
+        if let Some(age) = &app.max_age {
+            return Err(age.wrong(format!("max_age {replaced}")));
+        }
+        if let Some(size) = &app.max_memory {
+            return Err(size.wrong(format!("max_memory {replaced}")));
+        }
+        match *app.workers {
+            Workers::Range(_) => Err(app.workers.wrong(
+                "workers: a number that follows the load does not go with restart = \"never\" (write a number)",
+            )),
+            _ => Ok(restart),
+        }
     }
 
     fn range(&self, has_listener: bool) -> Result<Option<Range>, Place> {

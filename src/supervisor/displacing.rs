@@ -89,7 +89,11 @@ impl Supervisor {
         let Some(since) = outage.since else {
             return;
         };
-        if self.roster.tally(current).ready() == 0 {
+        let tally = self.roster.tally(current);
+        if tally.ready() == 0 {
+            if tally.done() > 0 {
+                self.outage = None;
+            }
             return;
         }
         let ready = self.roster.first_ready_after(current, since);

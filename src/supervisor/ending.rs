@@ -10,10 +10,11 @@ impl Supervisor {
     /// Recycles one worker at a time, and only if everything else is in order.
     pub(super) fn recycle_next(&mut self) {
         let Some(current) = &self.current else { return };
-        let wanted = current.wanted as usize;
+        let tally = self.roster.tally(current.generation);
+        let wanted = current.to_run(tally);
         let complete = self.roster.ready() == wanted && self.roster.active() == wanted;
         let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
-        let replaces = self.candidate.is_some() || self.roster.tally(current.generation).stale > 0;
+        let replaces = self.candidate.is_some() || tally.stale > 0;
         if !(complete && calm) || replaces {
             return;
         }
@@ -52,7 +53,8 @@ impl Supervisor {
                     return self.displace(now, actions);
                 }
                 if let Some(current) = &self.current {
-                    let (generation, wanted) = (current.generation, current.wanted as usize);
+                    let generation = current.generation;
+                    let wanted = current.to_run(self.roster.tally(generation));
                     self.end_replaced(generation, wanted, now, actions);
                     self.end_unwanted(generation, wanted, now, actions);
                 }

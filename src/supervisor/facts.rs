@@ -31,7 +31,10 @@ impl Supervisor {
             Event::Ready(id) => self.ready(id, now),
             Event::Checked(id) => self.checked(id, now),
             Event::CheckFailed(id) => {
-                self.canary_failed(id);
+                // If it has finished meanwhile, it has proven its generation.
+                if self.roster.get(id).is_some() {
+                    self.canary_failed(id);
+                }
             }
             Event::Stopping(id) => self.stopping(id, now),
             Event::Recycle(id) => {
@@ -42,6 +45,7 @@ impl Supervisor {
             Event::Hung(id) => self.hung(id, Extent::Whole),
             Event::HungInPart(id) => self.hung(id, Extent::Part),
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now),
+            Event::Finished(id) => self.finished(id, now),
             Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, true, now),
             Event::Pause => {
@@ -157,7 +161,10 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
+    pub(super) fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
+        if !refused && self.failed_for_good(id) {
+            return;
+        }
         let Some(worker) = self.roster.remove(id) else {
             return;
         };

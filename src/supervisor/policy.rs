@@ -33,6 +33,17 @@ pub enum Readiness {
     After(Duration),
 }
 
+/// When a worker that has ended of itself is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Restart {
+    /// In any case.
+    Always,
+    /// If it has failed.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
 /// Which comes first when a worker takes the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Replace {
@@ -51,6 +62,8 @@ pub struct Policy {
     pub range: Option<Range>,
     /// When a worker counts as ready.
     pub readiness: Readiness,
+    /// When a worker that has ended of itself is replaced.
+    pub restart: Restart,
     /// Which comes first when a worker takes the place of another.
     pub replace: Replace,
     /// Whether its workers send `STOPPING=1` when they no longer accept.

@@ -42,13 +42,13 @@ impl Supervisor {
         if self.wish != Wish::Run || self.given_up {
             return false;
         }
-        if self.stops_first() {
-            return self.has_room(current.generation, current.wanted as usize);
-        }
         let mine = self.roster.tally(current.generation);
+        let wanted = current.to_run(mine);
+        if self.stops_first() {
+            return self.has_room(current.generation, wanted);
+        }
         let older = self.roster.generations_before(current.generation);
         let older: usize = older.map(|(_, tally)| tally.active()).sum();
-        let wanted = current.wanted as usize;
         let surge = current.policy.surge(current.wanted) as usize;
         // During a rollout at most `surge` more than wanted exist at a time.
         mine.starting + mine.fresh < wanted && mine.active() + older < wanted + surge

@@ -44,6 +44,7 @@ pub(super) fn policy(workers: u32) -> Policy {
         workers,
         range: None,
         readiness: Readiness::Notify,
+        restart: Restart::Always,
         replace: Replace::StartFirst,
         announces_end: false,
         start_timeout: Duration::from_secs(60),
@@ -112,6 +113,7 @@ impl World {
         let events: Vec<_> = events.into_iter().collect();
         for event in &events {
             if let Event::Exited(id)
+            | Event::Finished(id)
             | Event::Hopeless(id)
             | Event::SpawnFailed(id)
             | Event::Refused(id) = event
@@ -178,6 +180,15 @@ impl World {
         self.ripening.remove(&id);
         if self.dying.insert(id) {
             self.tell(Event::Exited(id));
+        }
+    }
+
+    /// A living worker ends in good order.
+    pub(super) fn finishes(&mut self, id: WorkerId) {
+        assert!(self.alive.contains_key(&id), "only a living worker ends");
+        self.ripening.remove(&id);
+        if self.dying.insert(id) {
+            self.tell(Event::Finished(id));
         }
     }
 

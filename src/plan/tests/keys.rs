@@ -29,6 +29,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.restart", "'never'"),
     ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::worker::{State, Worker};
 use super::super::{Slot, WorkerId};
-use super::Tally;
+use super::{Done, Tally};
 
 /// The workers of one generation, by state.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) struct Cohort {
     killed: usize,
     /// The number of ending workers that may still accept requests.
     accepting: usize,
+    /// The workers that have ended for good.
+    pub(super) done: BTreeMap<Slot, Done>,
+    /// The number of those that have failed.
+    pub(super) failed: usize,
 }
 
 impl Cohort {
@@ -35,6 +39,8 @@ impl Cohort {
             stale: self.stale.len(),
             accepting: self.accepting,
             draining: !self.ending.is_empty() || self.killed > 0,
+            finished: self.done.len() - self.failed,
+            failed: self.failed,
         }
     }
 
