@@ -30,6 +30,7 @@ mod host;
 mod identity;
 pub mod log_target;
 mod lossless;
+mod order;
 mod output;
 mod own_address;
 mod platform;
@@ -121,6 +122,8 @@ pub struct App {
     pub warnings: Vec<String>,
     /// What was decided for it from outside of the configuration.
     pub notices: Vec<String>,
+    /// The apps that come directly before it, when apps start and stop.
+    pub after: BTreeSet<String>,
 }
 
 impl App {
@@ -194,6 +197,7 @@ impl App {
             output: Output::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
+            after: BTreeSet::new(),
         }
     }
 }
@@ -341,6 +345,7 @@ impl Plan {
             listeners: Vec::new(),
             apps: BTreeMap::new(),
         };
+        let mut edges = Vec::new();
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
             if !name
@@ -363,6 +368,13 @@ impl Plan {
             };
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
+            edges.extend(draft.edges());
+        }
+        let names = plan.apps.keys().map(String::as_str).collect();
+        for (name, before) in order::order(&names, &edges)? {
+            if let Some(app) = plan.apps.get_mut(&name) {
+                app.after = before;
+            }
         }
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
@@ -467,6 +479,7 @@ impl Draft<'_> {
             },
             warnings,
             notices,
+            after: BTreeSet::new(),
         })
     }
 

@@ -85,6 +85,9 @@ tables! {
         /// When to continue in a new file, and how many of the old ones to keep.
         log_rotate: LogRotate = (none "never"), Reload;
 
+        /// The apps that come before this one: it is started when they are ready.
+        after: Vec<Spanned<String>> = [], Reload;
+
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
         /// How long a worker that is told to end may take to finish what it serves, before it is killed.

@@ -192,8 +192,11 @@ impl Preparation {
         };
         let Some(name) = left.pop_front() else {
             self.step = None;
-            let parts = candidate.plan.apps.keys();
-            let parts = parts.map(|name| (name.as_str().into(), Part::prove()));
+            let parts = candidate.plan.apps.iter().map(|(name, app)| {
+                let after = app.after.iter().map(|name| name.as_str().into());
+                let after = after.collect();
+                (name.as_str().into(), Part::Prove { after })
+            });
             let mut parts = parts.collect();
             // At the first start nothing has to end first.
             if !self.is_first {

@@ -28,6 +28,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.headers", "{ A = 'b' }"),
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
+    ("app.NAME.after", "['other']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.replace", "'stop-first'"),
@@ -83,7 +84,7 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
     }
 }
 
-/// A configuration with `added` in `table`, and the required keys.
+/// A configuration with `added` in `table`, and the required keys; it has another app besides.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     let mut rows: BTreeMap<&str, String> = BTreeMap::new();
     rows.extend(
@@ -106,7 +107,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .collect();
         format!("[app.w]\n{}", app.concat())
     };
-    plan(&match table {
+    let text = match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
@@ -114,7 +115,8 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
-    })
+    };
+    plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))
 }
 
 fn kind(key: &Key) -> Apps {
