@@ -110,6 +110,8 @@ tables! {
         restart: Restart = "always", Reload, only Command;
         /// Whether the new worker starts first when it takes the place of an old one, or the old one ends first.
         replace: Replace = "start-first", Reload, only Command;
+        /// The apps that wait until this one has finished: the release of which it is a task is refused if it fails.
+        run_before: Vec<Spanned<String>> = [], Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Reason};
+use crate::supervisor::{Action, Counts, Readiness, Reason};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -65,10 +65,20 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
     };
     // Programs of others do not know how to say that they are ready, and `ready` tells when they count as that.
     let hint = match why {
-        Reason::StartTimeout if !child.plan.output.taken_over => NEVER_READY,
+        Reason::StartTimeout
+            if !child.plan.output.taken_over
+                && child.plan.policy.readiness != Readiness::Finished =>
+        {
+            NEVER_READY
+        }
         _ => "",
     };
-    let why = reason(why);
+    let why = match why {
+        Reason::StartTimeout if child.plan.policy.readiness == Readiness::Finished => {
+            "not finished within start_timeout"
+        }
+        _ => reason(why),
+    };
     if signal != Signal::SIGTERM {
         return format!("{ended} after our {signal} ({why}){hint}");
     }

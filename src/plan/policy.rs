@@ -24,7 +24,7 @@ impl Draft<'_> {
         Ok(Policy {
             workers,
             range: self.range(has_listener)?,
-            readiness,
+            readiness: self.proof(readiness, workers)?,
             restart: self.restart()?,
             replace: match *app.replace {
                 config::Replace::StartFirst => Replace::StartFirst,
@@ -45,6 +45,29 @@ impl Draft<'_> {
             surge: reload.surge.as_ref().map(|surge| surge.0),
             backoff: Default::default(),
         })
+    }
+
+    /// When the first worker has proven its generation: that of a task by finishing.
+    fn proof(&self, readiness: Readiness, workers: u32) -> Result<Readiness, Place> {
+        let app = self.written;
+        let Some(place) = app.run_before.iter().map(|name| name.span()).next() else {
+            return Ok(readiness);
+        };
+        let wrong = |message: &str| Err(Place::at(place, format!("run_before: {message}")));
+        if *app.restart == config::Restart::Always {
+            return wrong(
+                "only a program that ends can come before others (add restart = \"never\" or \"on-failure\")",
+            );
+        }
+        if let Some(ready) = &app.ready {
+            return Err(ready.wrong(
+                "`ready` does not go with run_before: the others wait until it has finished (remove it)",
+            ));
+        }
+        if workers != 1 {
+            return wrong("an app that others wait for has one worker (remove `workers`)");
+        }
+        Ok(Readiness::Finished)
     }
 
     /// When a worker that has ended of itself is replaced.

@@ -7,6 +7,7 @@ use super::*;
 mod keys;
 mod platform;
 mod proxies;
+mod tasks;
 
 /// An invented host.
 struct Invented {

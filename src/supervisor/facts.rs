@@ -28,7 +28,11 @@ impl Supervisor {
             Event::Scale(by) => self.scale(by),
             Event::Load(load) => self.load(load),
             Event::Executed(id) => self.executed(id, now),
-            Event::Ready(id) => self.ready(id, now),
+            Event::Ready(id) => {
+                if self.may_be_ready(id) {
+                    self.ready(id, now);
+                }
+            }
             Event::Checked(id) => self.checked(id, now),
             Event::CheckFailed(id) => {
                 // If it has finished meanwhile, it has proven its generation.
@@ -102,13 +106,19 @@ impl Supervisor {
         let matures = match readiness {
             Some(Readiness::After(time)) => Some(now + time),
             Some(Readiness::Exec) => Some(now),
-            Some(Readiness::Notify) | None => None,
+            Some(Readiness::Notify | Readiness::Finished) | None => None,
         };
         let starting = State::Starting {
             ready_at_latest,
             matures,
         };
         self.roster.set(id, starting);
+    }
+
+    fn may_be_ready(&self, id: WorkerId) -> bool {
+        let worker = self.roster.get(id);
+        let policy = worker.and_then(|worker| self.policy(worker.generation));
+        policy.is_some_and(|policy| policy.readiness != Readiness::Finished)
     }
 
     pub(super) fn ready(&mut self, id: WorkerId, now: Instant) {

@@ -31,6 +31,8 @@ pub enum Readiness {
     Exec,
     /// Its program has run for this time.
     After(Duration),
+    /// Never: it has to finish, within the time that it has to get ready.
+    Finished,
 }
 
 /// When a worker that has ended of itself is replaced.

@@ -1,7 +1,7 @@
 //! Workers that end for good.
 
 use super::super::tests::{Boot, World, policy};
-use super::super::{Action, Counts, Event, Policy, Restart, WorkerId};
+use super::super::{Action, Counts, Event, Policy, Readiness, Reason, Restart, WorkerId};
 
 fn once(workers: u32, restart: Restart) -> Policy {
     Policy {
@@ -198,4 +198,34 @@ fn scaling_starts_only_those_that_were_not_there() {
     assert_eq!(world.ready(), 0);
     assert_eq!(world.supervisor.counts().finished, 2);
     assert!(world.supervisor.is_settled());
+}
+
+fn task() -> Policy {
+    Policy {
+        readiness: Readiness::Finished,
+        ..once(1, Restart::Never)
+    }
+}
+
+#[test]
+fn a_task_that_must_finish_proves_nothing_by_being_ready() {
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, task()));
+    world.pass(50.0);
+    assert!(!world.log.contains(&Action::Proven(1)));
+    assert_eq!(world.ready(), 0);
+    let id = world.any();
+    world.finishes(id);
+    assert!(world.log.contains(&Action::Proven(1)));
+    assert!(world.supervisor.is_settled());
+}
+
+#[test]
+fn a_task_that_does_not_finish_in_time_has_failed() {
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, task()));
+    world.pass(70.0);
+    let id = WorkerId(0);
+    assert!(world.log.contains(&Action::Abort(id, Reason::StartTimeout)));
+    assert!(world.log.contains(&Action::Failed(1)));
 }
