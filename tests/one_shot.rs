@@ -99,6 +99,13 @@ fn nothing_starts_before_the_task_has_finished() {
 fn a_task_that_fails_refuses_the_release() {
     let mut run = Run::start(&with_task("exit 0"));
     let web = run.event("started").pid;
+    let mut scale = preforkd();
+    scale
+        .args(["scale", "task=2", "--socket"])
+        .arg(run.path("control"));
+    let answer = scale.output().expect("it runs");
+    let said = String::from_utf8_lossy(&answer.stderr);
+    assert!(said.contains("task is a task of the release"), "{said}");
     run.write("app.toml", &with_task("echo no such table >&2; exit 3"));
     let message = run.reload();
     let refused =

@@ -13,7 +13,9 @@ use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
+use crate::plan;
 use crate::release::Name;
+use crate::supervisor::Readiness;
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -230,6 +232,10 @@ pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String
             names.join(", ")
         ));
     };
+    let is_task = |plan: &plan::App| plan.policy.readiness == Readiness::Finished;
+    if app.plans.values().any(|plan| is_task(plan)) {
+        return Err(format!("{name} is a task of the release, and runs once"));
+    }
     let given: i32 = number
         .parse()
         .map_err(|_| format!("\"{number}\" is not a number of workers"))?;

@@ -91,6 +91,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether more workers than configured do no harm: each does the same work, and for ever.
+    pub fn may_be_many(&self) -> bool {
+        self.replace == Replace::StartFirst && self.restart != Restart::Never
+    }
+
     /// How many workers more than wanted may exist while a new generation takes over. The default, a quarter, is
     /// that of other rolling updates: it neither doubles the memory nor takes one start time for each worker.
     pub fn surge(&self, wanted: u32) -> u32 {
