@@ -100,3 +100,16 @@ fn a_reload_replaces_it_with_all_others() {
     assert_eq!(status, Some(0), "{log}");
     assert!(!log.contains("the lock is taken"), "{log}");
 }
+
+#[test]
+fn one_that_binds_an_address_beside_the_old_one_is_told_what_to_do() {
+    let script = "mkdir lock || { echo Address already in use >&2; exit 1; }; exec sleep 1000";
+    let config = format!(
+        "[app.x]\nready = '1s'\nreload.soak = '1s'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&config);
+    let message = run.reload();
+    let said = "Address already in use) (the old one still has it: ";
+    assert!(message.contains(said), "{message}");
+    run.stop();
+}

@@ -295,6 +295,10 @@ impl<W: World> Master<W> {
                 None => report::silence(child, exit).unwrap_or_default(),
                 Some(_) => report::last_output(output),
             };
+            let beside_old = self.workers.serving && self.workers.is_first(child.generation);
+            if let Some(output) = output.filter(|_| beside_old) {
+                death += report::address_in_use(child, output);
+            }
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
@@ -342,7 +346,7 @@ impl<W: World> Master<W> {
         let app = self.workers.apps.get(&child.app);
         let alone = app.is_some_and(|app| app.supervisor.stops_first());
         // An app that is given up starts none.
-        let displaces = self.workers.serving && self.workers.candidate == Some(child.generation);
+        let displaces = self.workers.serving && self.workers.is_first(child.generation);
         alone && (background == 0 || displaces)
     }
 

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Readiness, Reason};
+use crate::supervisor::{Action, Counts, Readiness, Reason, Replace};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -143,6 +143,19 @@ pub fn silence(child: &Child, exit: Exit) -> Option<String> {
     })
 }
 
+/// What to do about a program that was started beside the old one and could not bind the same address.
+pub fn address_in_use(child: &Child, output: &str) -> &'static str {
+    let said = ["address already in use", "eaddrinuse"];
+    let output = output.to_ascii_lowercase();
+    let beside = child.plan.policy.replace == Replace::StartFirst;
+    match beside && said.iter().any(|said| output.contains(said)) {
+        true => {
+            " (the old one still has it: for a program that binds an address itself, see `replace` in preforkd.toml(5))"
+        }
+        false => "",
+    }
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {
@@ -267,6 +280,22 @@ mod tests {
         assert_eq!(silence(&child, Exit::Signal(Signal::SIGSEGV, false)), None);
         child.ready_at = Some(Instant::now());
         assert_eq!(silence(&child, exit), None);
+    }
+
+    #[test]
+    fn a_program_that_binds_an_address_itself_is_told_what_to_do() {
+        let mut child = Child::example(0);
+        let errors = [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use :::3000",
+        ];
+        for error in errors {
+            assert!(address_in_use(&child, error).contains("`replace`"));
+        }
+        assert_eq!(address_in_use(&child, "no such table"), "");
+        let plan = std::rc::Rc::make_mut(&mut child.plan);
+        plan.policy.replace = Replace::StopFirst;
+        assert_eq!(address_in_use(&child, errors[0]), "", "it has done that");
     }
 
     #[test]

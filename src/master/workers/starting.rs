@@ -157,7 +157,7 @@ impl Workers {
     }
 
     /// Whether a worker of this generation has to prove it.
-    pub(super) fn is_first(&self, generation: Generation) -> bool {
+    pub(in crate::master) fn is_first(&self, generation: Generation) -> bool {
         self.candidate == Some(generation)
     }
 
