@@ -14,7 +14,7 @@ use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
 use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name};
-use crate::supervisor::{Action, Event, Readiness, Restart, WorkerId};
+use crate::supervisor::{Action, Event, Readiness, Replace, Restart, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
@@ -344,7 +344,8 @@ impl<W: World> Master<W> {
     /// Whether no worker of this one's app may start before all that it has started has ended.
     fn must_be_alone(&self, child: &Child, background: usize) -> bool {
         let app = self.workers.apps.get(&child.app);
-        let alone = app.is_some_and(|app| app.supervisor.stops_first());
+        let alone = child.plan.policy.replace == Replace::StopFirst
+            || app.is_some_and(|app| app.supervisor.stops_first());
         // An app that is given up starts none.
         let displaces = self.workers.serving && self.workers.is_first(child.generation);
         alone && (background == 0 || displaces)
