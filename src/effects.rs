@@ -2,6 +2,7 @@
 //! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
 pub mod addresses;
+pub mod alarm;
 pub mod beacon;
 pub mod config_check;
 pub mod control;
@@ -27,3 +28,4 @@ pub mod tail;
 pub mod template;
 pub mod temporary;
 pub mod terminal;
+mod time_zone;

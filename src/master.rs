@@ -2,8 +2,9 @@
 //! clock, one thread, and never communicates with clients of an app.
 //!
 //! Its parts own their state: `workers` the apps and their processes, `templates` the processes that fork workers, `jobs` the
-//! processes that run once, `logs` the output, `control` the waiting clients of the control socket, `init` the status of the init
-//! system, `watch` and `load` the times of the next checks, and `preparation` the candidate. They meet in a turn of the loop.
+//! processes that run once, `schedules` the apps that have one, `logs` the output, `control` the waiting clients of the control
+//! socket, `init` the status of the init system, `watch` and `load` the times of the next checks, and `preparation` the candidate.
+//! They meet in a turn of the loop.
 //! All system calls are behind the trait `World`.
 
 use std::collections::BTreeSet;
@@ -35,6 +36,7 @@ mod messages;
 mod preparation;
 mod report;
 mod rollout;
+mod schedules;
 mod signals;
 #[cfg(test)]
 mod simulation;
@@ -55,6 +57,7 @@ use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
+use schedules::Schedules;
 use system::System;
 use templates::Templates;
 use turn::Turn;
@@ -85,6 +88,7 @@ struct Master<W> {
     workers: Workers,
     templates: Templates,
     jobs: Jobs,
+    schedules: Schedules,
     leftovers: Leftovers,
     logs: Logs,
     control: Control,
@@ -151,6 +155,7 @@ impl<W: World> Master<W> {
             templates: Templates::default(),
             leftovers: Leftovers::default(),
             jobs,
+            schedules: Schedules::default(),
             logs: Logs::default(),
             control: Control::default(),
             init,
@@ -240,6 +245,7 @@ impl<W: World> Master<W> {
                     self.loads.connection_waits(turn, &self.workers, &address);
                 }
             }
+            Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
         }
     }
@@ -268,6 +274,7 @@ impl<W: World> Master<W> {
             generation: self.release.current(),
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
+            schedules: &self.schedules,
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -289,7 +296,9 @@ impl<W: World> Master<W> {
         match phase(&self.release) {
             "ready" => self.init.settled(),
             "stopping" => {
-                let longest = || apps.map(App::time_to_stop).max().unwrap_or(UNKNOWN);
+                let runs = self.schedules.time_to_stop();
+                let times = apps.map(App::time_to_stop).chain(runs);
+                let longest = || times.max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
@@ -327,8 +336,8 @@ impl<W: World> Master<W> {
 
     /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
     fn leaves_nothing(&mut self) -> bool {
-        let apps = self.current.iter().flat_map(|plan| plan.apps.values());
-        let grace = apps.map(|app| app.policy.graceful_timeout).max();
+        let apps = self.current.iter().flat_map(Plan::all_apps);
+        let grace = apps.map(|(_, app)| app.policy.graceful_timeout).max();
         self.leftovers
             .are_gone(&mut self.turn, grace.unwrap_or_default())
     }
@@ -342,7 +351,7 @@ impl<W: World> Master<W> {
             let supervisor = &app.supervisor;
             (&**name, supervisor.counts(), supervisor.is_given_up())
         });
-        let status = report::status(apps);
+        let status = report::status(apps, self.schedules.len());
         self.init.update(status)
     }
 

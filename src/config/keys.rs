@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
+use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -46,6 +47,9 @@ tables! {
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
         command: CommandLine = (none "none"), Reload;
+
+        /// When to run the program, once each time, instead of keeping workers: a cron expression, or a table.
+        schedule: Scheduled = (none "none"), Reload, only Command;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -189,6 +193,16 @@ tables! {
         spare: Number<0, NO_LIMIT> = 1, Reload;
         /// A worker that was not needed for this time ends.
         idle_timeout: Time = "60s", Reload;
+    }
+
+    /// `schedule` as a table: when to run the program, and for how long.
+    table "app.NAME.schedule" Schedule {
+        /// The times, as minute, hour, day of the month, month and day of the week; or @hourly, @daily, @weekly, @monthly, @yearly.
+        cron: Expression = (required), Reload;
+        /// The time zone of these times.
+        timezone: String = (none "the time zone of the machine"), Reload;
+        /// How long a run may take before it is told to end.
+        timeout: Time = (none "none"), Reload;
     }
 
     /// `log_rotate`: when to continue in a new log file.

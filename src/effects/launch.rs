@@ -25,7 +25,7 @@ pub struct Contract<'a> {
     pub generation: u64,
     /// Its listeners and their names.
     pub sockets: Vec<(&'a str, BorrowedFd<'a>)>,
-    /// The address for its notify messages.
+    /// The address for its notify messages; empty if nobody waits for them.
     pub notify_socket: &'a str,
     /// The scoreboard, and the worker's record in it; no record for a template.
     pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
@@ -101,7 +101,9 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
     let names: Vec<_> = contract.sockets.iter().map(|(name, _)| *name).collect();
     set(env::LISTEN_FDS, fds.len().to_string());
     set(env::LISTEN_FDNAMES, names.join(":"));
-    set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    if !contract.notify_socket.is_empty() {
+        set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    }
     set(env::CONTRACT, contract::VERSION.to_string());
     set(env::APP, contract.app.to_owned());
     set(env::GENERATION, contract.generation.to_string());

@@ -216,7 +216,8 @@ impl<W: World> Master<W> {
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
         self.floods.forget_template(pid);
-        if let Some(exit) = self.turn.world.reap(pid, self.is_known(pid) && !cleanly) {
+        let dies_whole = self.is_known(pid) && !self.jobs.is_run(pid);
+        if let Some(exit) = self.turn.world.reap(pid, dies_whole && !cleanly) {
             self.ended(pid, exit);
         }
     }
@@ -383,6 +384,16 @@ impl<W: World> Master<W> {
                 self.preparation
                     .command_ended(turn, &mut self.jobs, &name, job);
             }
+            Task::Run(name, _) => {
+                let rest = End {
+                    tag: format!("{} pid={}", job.task, job.pid),
+                    signal: Signal::SIGTERM,
+                    group_knows: false,
+                    grace: self.schedules.grace(name),
+                };
+                self.leftovers.end(Rest::Session(job.pid), rest);
+                self.schedules.ended(name, &job);
+            }
             Task::Probe {
                 app,
                 worker,
@@ -439,7 +450,7 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
 
 fn limits(check: &Check) -> Limits {
     Limits {
-        time: (check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK,
+        time: Some((check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK),
         grace: PROBE_SLACK,
     }
 }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::report;
+use super::schedules::Schedules;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
@@ -69,6 +70,7 @@ pub(super) struct Whole<'a> {
     pub(super) generation: Option<u64>,
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
+    pub(super) schedules: &'a Schedules,
 }
 
 /// The waiting clients.
@@ -220,10 +222,19 @@ impl Control {
 ///
 /// # Errors
 /// The request is invalid, for this reason.
-pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String> {
+pub(super) fn scale(
+    what: &str,
+    workers: &Workers,
+    schedules: &Schedules,
+) -> Result<(Name, i32), String> {
     let (name, number) = what
         .split_once('=')
         .ok_or("expected APP=NUMBER, such as web=4")?;
+    if schedules.has(name) {
+        return Err(format!(
+            "{name} has a schedule, and so no workers, but one run at a time"
+        ));
+    }
     let found = workers.configured().find(|(known, _)| &***known == name);
     let Some((name, app)) = found else {
         let names: Vec<_> = workers.configured().map(|(name, _)| &**name).collect();
@@ -286,6 +297,7 @@ fn status_json<W: World>(
         "phase": whole.phase,
         "refused": whole.refused,
         "apps": apps.collect::<Vec<_>>(),
+        "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
 }
 

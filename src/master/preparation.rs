@@ -16,7 +16,7 @@ use crate::release::{self, Fact, Generation, Name, Part};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
-    time: Duration::from_secs(60),
+    time: Some(Duration::from_secs(60)),
     grace: Duration::from_secs(2),
 };
 
@@ -220,7 +220,7 @@ impl Preparation {
         match started {
             Ok(pid) => {
                 let limits = Limits {
-                    time: app.policy.start_timeout,
+                    time: Some(app.policy.start_timeout),
                     grace: app.policy.graceful_timeout,
                 };
                 info!(

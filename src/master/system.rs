@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use jiff::Timestamp;
+use log::{error, warn};
 use mio::Interest;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -18,6 +19,7 @@ use preforkd_worker::scoreboard::Snapshot;
 use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
+use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -38,6 +40,7 @@ use crate::effects::terminal::Terminal;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
 use crate::sys;
 
 mod children;
@@ -77,6 +80,7 @@ pub(super) struct System {
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
+    alarm: Alarm,
     terminal: Terminal,
     oom_kills: OomKills,
     pid_file: Option<PidFile>,
@@ -126,6 +130,7 @@ impl System {
             launching: HashMap::new(),
             tails: HashMap::new(),
             errors: io::stderr(),
+            alarm: Alarm::new()?,
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
@@ -133,6 +138,8 @@ impl System {
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
+        let alarm = system.alarm.fd();
+        system.watches.add_readable(alarm, Source::Alarm)?;
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
@@ -171,6 +178,17 @@ fn stop_order(whose: &dyn fmt::Display) -> Option<(OwnedFd, OwnedFd)> {
 impl World for System {
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    fn clock(&self) -> Clock {
+        alarm::clock()
+    }
+
+    fn set_alarm(&mut self, at: Option<Timestamp>) {
+        self.alarm.clear();
+        if let Err(error) = self.alarm.set(at) {
+            error!("cannot set the timer of the schedules: {error}; runs will be late or missed");
+        }
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {

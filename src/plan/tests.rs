@@ -3,10 +3,12 @@ use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
+use crate::schedule::Zone;
 
 mod keys;
 mod platform;
 mod proxies;
+mod scheduled;
 mod tasks;
 
 /// An invented host.
@@ -102,6 +104,13 @@ impl Host for Invented {
         let mut all = self.variables.iter().chain([&path]);
         all.find(|(known, _)| *known == name)
             .map(|(_, value)| (*value).into())
+    }
+    fn time_zone(&self, name: Option<&str>) -> Result<Zone, String> {
+        match name {
+            None => Ok(Zone::Utc),
+            Some("Europe/Berlin") => Ok(Zone::Rule("CET-1CEST,M3.5.0,M10.5.0/3".into())),
+            Some(name) => Err(format!("there is no time zone \"{name}\"")),
+        }
     }
     fn cpus(&self) -> u32 {
         6

@@ -36,6 +36,10 @@ def systemctl(*arguments, check=True):
     return done
 
 
+def version():
+    return int(systemctl("--version").stdout.split()[1])
+
+
 def show(name, unit="preforkd"):
     return systemctl("show", "--property=" + name, "--value", unit).stdout.strip()
 
@@ -159,6 +163,20 @@ class Systemd(unittest.TestCase):
         self.assertNotEqual(systemctl("reload", "preforkd", check=False).returncode, 0)
         self.assertIn("reload failed", show("StatusText"))
         self.assertEqual(show("ActiveState"), "active")
+        ask()
+
+    @unittest.skipIf(version() < 253, "Type=notify-reload needs systemd 253")
+    def test_a_reload_by_type(self):
+        self.drop_in("[Service]\nType=notify-reload\nExecReload=\n")
+        systemctl("start", "preforkd")
+        before = ask()
+        systemctl("reload", "preforkd")
+        self.assertNotEqual(ask(), before)
+        with open("/srv/app/app.py", "w") as file:
+            file.write("raise ValueError('broken')\n")
+        # Such a reload cannot fail: systemd waits for its end, and the status has the reason.
+        systemctl("reload", "preforkd")
+        self.assertIn("reload failed", show("StatusText"))
         ask()
 
     def test_a_restart_under_load_loses_nothing(self):

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Check, Hang, Listener, Plan};
+use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
+use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
 /// The behaviour of an app's workers.
@@ -60,6 +61,17 @@ impl Written {
     }
 }
 
+/// An app with a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Periodic {
+    pub(super) cron: &'static str,
+    pub(super) end: End,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The name of the app with a schedule.
+pub(super) const PERIODIC: &str = "periodic";
+
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
@@ -67,6 +79,7 @@ pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) apps: BTreeMap<&'static str, Written>,
+    pub(super) periodic: Option<Periodic>,
     /// It contains a syntax error.
     pub(super) spoilt: bool,
 }
@@ -98,8 +111,21 @@ impl Disk {
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),
             apps,
+            scheduled: self.periodic.iter().map(scheduled).collect(),
         })
     }
+}
+
+fn scheduled(written: &Periodic) -> (String, Scheduled) {
+    let mut app = App::example(1);
+    app.launch.args = vec![format!("{:?}", written.end)];
+    let scheduled = Scheduled {
+        app,
+        cron: written.cron.into(),
+        zone: Zone::Utc,
+        timeout: written.timeout,
+    };
+    (PERIODIC.into(), scheduled)
 }
 
 /// The program of an app's workers is encoded in its arguments, which are never executed.
