@@ -96,12 +96,15 @@ pub fn table(status: &Value) -> String {
                 ""
             },
         );
-        let _ = writeln!(
-            text,
-            "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
-            "slot", "gen", "pid", "age", "memory", "requests", "errors", "conns"
-        );
-        for worker in app["workers"].as_array().into_iter().flatten() {
+        let workers = app["workers"].as_array();
+        if workers.is_some_and(|workers| !workers.is_empty()) {
+            let _ = writeln!(
+                text,
+                "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
+                "slot", "gen", "pid", "age", "memory", "requests", "errors", "conns"
+            );
+        }
+        for worker in workers.into_iter().flatten() {
             let age = worker["age"]
                 .as_f64()
                 .map(|age| Duration::from_secs(age as u64));
@@ -218,6 +221,7 @@ mod tests {
             let said = format!("a: 0/2 ready, {finished} finished");
             assert!(shown.contains(&said), "{shown}");
             assert_eq!(shown.contains(", 1 failed"), failed == 1, "{shown}");
+            assert!(!shown.contains("slot"), "no table of nothing: {shown}");
         }
     }
 
