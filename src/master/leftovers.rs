@@ -14,6 +14,8 @@ use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
 use super::world::{Rest, World};
+use crate::release::Name;
+use crate::supervisor::Event;
 
 /// How to end what is left of a worker.
 pub(super) struct End {
@@ -45,11 +47,19 @@ struct Left {
     stage: Stage,
 }
 
+/// An event about an app that waits until rests have ended.
+struct Held {
+    rests: Vec<Rest>,
+    app: Name,
+    event: Event,
+}
+
 /// What is left of workers that have ended.
 #[derive(Default)]
 pub(super) struct Leftovers {
     rests: BTreeMap<Rest, Left>,
     deadlines: Timers<Rest>,
+    held: Vec<Held>,
     /// Something has changed since the last look.
     changed: bool,
     /// The master has looked for strangers, as it does once, before it ends.
@@ -64,6 +74,11 @@ impl Leftovers {
         let stage = Stage::Found;
         self.rests.insert(rest, Left { end, stage });
         self.changed = true;
+    }
+
+    /// Holds an event back until these rests have ended.
+    pub(super) fn hold(&mut self, rests: Vec<Rest>, app: Name, event: Event) {
+        self.held.push(Held { rests, app, event });
     }
 
     /// A process that is neither worker, template nor job was reaped: it may have been the last one of a rest.
@@ -96,6 +111,11 @@ impl Leftovers {
             }
             true
         });
+        let remaining = &self.rests;
+        let over = |held: &mut Held| !held.rests.iter().any(|rest| remaining.contains_key(rest));
+        for held in self.held.extract_if(.., over) {
+            turn.queue_event(&held.app, held.event);
+        }
     }
 
     /// Whether nothing is left of anything, when all workers have ended: a process in a session of its own might still listen. It has

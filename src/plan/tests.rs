@@ -9,6 +9,7 @@ mod keys;
 mod platform;
 mod proxies;
 mod scheduled;
+mod tasks;
 
 /// An invented host.
 struct Invented {
