@@ -1,4 +1,5 @@
 """Deployments as people do them: releases behind a link, and files that somebody removes."""
+import contextlib
 import http.client
 import itertools
 import shutil
@@ -6,7 +7,7 @@ import socket
 import subprocess
 import time
 
-from servers import PREFORKD, SERVERS
+from servers import PREFORKD, PYTHON, SERVERS
 from service import GUARD
 from stage import scenario
 
@@ -83,6 +84,43 @@ def sockets_removed(stage):
             stage.need(status.returncode == 0, f"status {status.returncode} after removal {number + 1}")
             load.wait_round()
     stage.need_none_lost()
+
+
+# An app that cannot run twice: it binds a port of its own.
+ALONE = """
+[app.alone]
+command = ["{python}", "-m", "http.server", "{port}", "--bind", "127.0.0.1"]
+ready = "300ms"
+replace = "stop-first"
+env = {{ NUMBER = "{number}" }}
+"""
+
+
+@scenario("0 lost by the neighbours, each reload takes (3 s)", OURS, quick=True)
+def neighbour_with_its_own_port_replaced(stage):
+    """An app with replace = "stop-first" ends before its successor binds the same port; the others serve on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    more = lambda number: [ALONE.format(python=PYTHON, port=port, number=number)]  # noqa: E731
+    with stage.serve(more=more(0)) as server, stage.load(server) as load:
+        stage.need(server.wait(lambda: listens(port), 5), "the neighbour never listened")
+        for number in range(1, 3 if stage.quick else 9):
+            server.options["more"] = more(number)
+            server.configure()
+            since = server.hup()
+            line = f"app=alone: generation {number + 1} runs, after "
+            replaced = server.wait(lambda: any(line in each for each in server.log), 5)
+            stage.need_settled(since, replaced, 3)
+            stage.need(listens(port), f"nobody listens after reload {number}")
+            load.wait_round()
+    stage.need_none_lost()
+
+
+def listens(port):
+    """Whether somebody accepts there."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), GUARD):
+        return True
+    return False
 
 
 NUMBERS = itertools.count()

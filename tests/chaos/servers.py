@@ -23,7 +23,7 @@ GOOD = "from app import application\n"
 # One value per thing that both can be told; times in seconds.
 DEFAULTS = {
     "workers": 3, "threads": 1, "preload": False, "timeout": 30, "graceful": 30, "max_requests": 0, "jitter": 0,
-    "chdir": ".", "listen": [],
+    "chdir": ".", "listen": [], "more": [],
 }
 
 
@@ -202,6 +202,7 @@ class Preforkd(Server):
         if told["max_requests"]:
             app |= {"max_requests": told["max_requests"], "max_requests_jitter": told["jitter"]}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in app.items()]
+        lines += told["more"]
         text = "[app.web\n" if broken else "[app.web]\n" + "".join(lines)
         (self.home / "app.toml").write_text('[master]\ncontrol = "control.sock"\n' + text)
 

@@ -1,5 +1,6 @@
 """nginx in the foreground: with a port of its own, and with the listener as its older self would pass it on."""
 import os
+import signal
 import socket
 
 from stand import GUARD, Asking, Connection, ProgramCase, free_port, get, needs
@@ -73,6 +74,28 @@ class Nginx(ProgramCase):
         self.let_go(*held)
         self.finish(server)
         socket.create_server(("127.0.0.1", self.port)).close()
+
+    def test_with_its_own_port_the_old_one_ends_first_and_comes_back_if_the_new_one_fails(self):
+        server = self.launch(command=self.command(), listen=[], ready="200ms", replace="stop-first").ready()
+        self.assertRegex(get(self.port), "^v1 ")
+        held = self.hold()
+        self.configure(server, command=self.command("v2"))
+        server.send(signal.SIGHUP)
+        server.wait_notify("RELOADING=1")
+        server.wait_log("gracefully shutting down")
+        self.let_go(*held)
+        server.wait_notify("READY=1")
+        server.wait_log("demo: generation 2 runs, after .* without a worker")
+        self.assertRegex(get(self.port), "^v2 ")
+        # This one cannot start.
+        command = self.command("v3")
+        (self.folder / "v3.conf").write_text("no such directive;")
+        self.configure(server, command=command)
+        server.expect("gen=3|reload failed")
+        server.reload()
+        server.wait_log("demo: generation 2 runs again, after .* without a worker")
+        self.assertRegex(get(self.port), "^v2 ")
+        self.finish(server, "generation 2 runs again, after")
 
     def test_with_the_listener_a_reload_loses_no_request(self):
         shared = {"listen": [f"127.0.0.1:{self.port}"], "env": {"NGINX": "3;"}}
