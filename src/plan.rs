@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
+    self, Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin,
+    StopSignal,
 };
-use crate::supervisor::{Policy, Readiness};
+#[cfg(test)]
+use crate::supervisor::Restart;
+use crate::supervisor::{Policy, Readiness, Replace};
 
 mod access_format;
 mod callable;
@@ -27,6 +30,7 @@ mod host;
 mod identity;
 pub mod log_target;
 mod lossless;
+mod order;
 mod output;
 mod own_address;
 mod platform;
@@ -124,6 +128,8 @@ pub struct App {
     pub warnings: Vec<String>,
     /// What was decided for it from outside of the configuration.
     pub notices: Vec<String>,
+    /// The apps that come directly before it, when apps start and stop.
+    pub after: BTreeSet<String>,
 }
 
 impl App {
@@ -132,7 +138,12 @@ impl App {
         let check = self.check.as_ref();
         let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
         let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
-        self.policy.start_timeout.saturating_add(proof)
+        let ends = match self.policy.replace {
+            Replace::StartFirst => Duration::ZERO,
+            Replace::StopFirst => self.time_to_stop(),
+        };
+        let starts = self.policy.start_timeout.saturating_add(proof);
+        starts.saturating_add(ends)
     }
 
     /// The longest that its workers take to end.
@@ -165,6 +176,8 @@ impl App {
                 workers,
                 range: None,
                 readiness: Readiness::Notify,
+                restart: Restart::Always,
+                replace: Replace::StartFirst,
                 announces_end: false,
                 start_timeout: Duration::from_secs(5),
                 graceful_timeout: Duration::from_secs(10),
@@ -191,6 +204,7 @@ impl App {
             output: Output::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
+            after: BTreeSet::new(),
         }
     }
 }
@@ -291,6 +305,13 @@ impl Plan {
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
+    /// The names of the apps of which the old workers end before new ones start.
+    pub fn stopped_first<N: Ord + for<'a> From<&'a str>>(&self) -> BTreeSet<N> {
+        let apps = self.apps.iter();
+        let first = apps.filter(|(_, app)| app.policy.replace == Replace::StopFirst);
+        first.map(|(name, _)| name.as_str().into()).collect()
+    }
+
     /// What was decided for the apps from outside of the configuration, with their names.
     pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
         self.all_apps().flat_map(|(name, app)| {
@@ -339,6 +360,7 @@ impl Plan {
             apps: BTreeMap::new(),
             scheduled: BTreeMap::new(),
         };
+        let mut edges = Vec::new();
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
             if !name
@@ -366,6 +388,13 @@ impl Plan {
             }
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
+            edges.extend(draft.edges());
+        }
+        let names = plan.apps.keys().map(String::as_str).collect();
+        for (name, before) in order::order(&names, &edges)? {
+            if let Some(app) = plan.apps.get_mut(&name) {
+                app.after = before;
+            }
         }
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
@@ -427,7 +456,13 @@ impl Draft<'_> {
             ),
             (None, Some(command)) => (
                 false,
-                self.command(command, &sockets, check.is_some(), &mut launch)?,
+                self.command(
+                    command,
+                    &sockets,
+                    check.is_some(),
+                    &mut launch,
+                    &mut warnings,
+                )?,
             ),
             (Some(_), Some(command)) => {
                 return Err(
@@ -448,6 +483,10 @@ impl Draft<'_> {
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
+        let stop = Stop {
+            signal: self.stop_signal(&launch.program),
+            group: *self.written.stop_group,
+        };
         Ok(App {
             output: self.output()?,
             sockets,
@@ -460,10 +499,7 @@ impl Draft<'_> {
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
             stdin: self.stdin(has_listener)?,
-            stop: Stop {
-                signal: *self.written.stop_signal,
-                group: *self.written.stop_group,
-            },
+            stop,
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
@@ -471,6 +507,7 @@ impl Draft<'_> {
             },
             warnings,
             notices,
+            after: BTreeSet::new(),
         })
     }
 
@@ -517,10 +554,11 @@ impl Draft<'_> {
 
     /// When a program is ready.
     fn readiness(&self) -> Readiness {
-        match *self.written.ready {
-            Ready::Notify => Readiness::Notify,
-            Ready::Exec => Readiness::Exec,
-            Ready::After(time) => Readiness::After(time),
+        match self.written.ready.as_deref() {
+            None if *self.written.restart == config::Restart::Never => Readiness::Exec,
+            None | Some(Ready::Notify) => Readiness::Notify,
+            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::After(time)) => Readiness::After(*time),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
-use crate::release::{Fact, Generation, Name, Part};
+use crate::release::{self, Fact, Generation, Name, Part};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -196,9 +196,17 @@ impl Preparation {
         };
         let Some(name) = left.pop_front() else {
             self.step = None;
-            let parts = candidate.plan.apps.keys();
-            let parts = parts.map(|name| (name.as_str().into(), Part::prove()));
-            return turn.queue_fact(Fact::Prepared(parts.collect()));
+            let parts = candidate.plan.apps.iter().map(|(name, app)| {
+                let after = app.after.iter().map(|name| name.as_str().into());
+                let after = after.collect();
+                (name.as_str().into(), Part::Prove { after })
+            });
+            let mut parts = parts.collect();
+            // At the first start nothing has to end first.
+            if !self.is_first {
+                release::propose_last(&mut parts, &candidate.plan.stopped_first());
+            }
+            return turn.queue_fact(Fact::Prepared(parts));
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {

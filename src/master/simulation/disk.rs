@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Address;
 use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
 use crate::schedule::Zone;
-use crate::supervisor::{GiveUp, Readiness};
+use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
 /// The behaviour of an app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub(super) struct Written {
     pub(super) before: Option<End>,
     /// The number of its listeners.
     pub(super) listeners: u8,
+    pub(super) replace: Replace,
+    pub(super) restart: Restart,
 }
 
 impl Written {
@@ -53,6 +55,8 @@ impl Written {
             check: None,
             before: None,
             listeners: 1,
+            replace: Replace::StartFirst,
+            restart: Restart::Always,
         }
     }
 }
@@ -157,6 +161,8 @@ fn app(name: &str, written: &Written) -> App {
     });
     let policy = &mut app.policy;
     policy.check = written.check.is_some();
+    policy.replace = written.replace;
+    policy.restart = written.restart;
     policy.announces_end = workers.is_multiple_of(2);
     policy.readiness = match workers {
         5 => Readiness::After(Duration::from_millis(300)),

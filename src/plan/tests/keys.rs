@@ -28,7 +28,11 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.headers", "{ A = 'b' }"),
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
+    ("app.NAME.after", "['other']"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.restart", "'never'"),
+    ("app.NAME.run_before", "['other']"),
+    ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),
     ("app.NAME.schedule", "'@daily'"),
@@ -81,12 +85,13 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
+        "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
 }
 
-/// A configuration with `added` in `table`, and the required keys.
+/// A configuration with `added` in `table`, and the required keys; it has another app besides.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     let mut rows: BTreeMap<&str, String> = BTreeMap::new();
     rows.extend(
@@ -112,7 +117,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .collect();
         format!("[app.w]\n{}", app.concat())
     };
-    plan(&match table {
+    let text = match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.schedule" => format!("{}schedule = {{ {inline} }}", app("listen")),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
@@ -121,7 +126,8 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
-    })
+    };
+    plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))
 }
 
 fn kind(key: &Key) -> Apps {
@@ -209,6 +215,7 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
             for (name, value) in needed(key).iter().filter(|_| kind == key.apps) {
                 text += &format!("\n{name} = {value}");
             }
+            text += "\n[app.other]\ncommand = ['celery']";
             let refused = plan_as((0, 0), &text).err();
             assert_eq!(
                 refused.is_some(),
