@@ -16,6 +16,7 @@ mod keys;
 mod listen;
 mod mapping;
 mod proceeding;
+mod schedule;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -28,16 +29,17 @@ pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
-pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload};
+pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload, Schedule};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};
+pub use schedule::{Expression, Scheduled};
 pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Stdin, StopSignal, Then, Typed,
-    UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin, StopSignal,
+    Then, Typed, UserName, Workers,
 };
 
 /// The whole file.

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
-    When,
+    self, Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin,
+    StopSignal, When,
 };
-use crate::supervisor::{Policy, Readiness};
+#[cfg(test)]
+use crate::supervisor::Restart;
+use crate::supervisor::{Policy, Readiness, Replace};
 
 mod access_format;
 mod callable;
@@ -28,11 +30,13 @@ mod host;
 mod identity;
 pub mod log_target;
 mod lossless;
+mod order;
 mod output;
 mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod scheduled;
 mod selection;
 mod sockets;
 mod static_files;
@@ -45,6 +49,7 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{FileState, Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
+pub use scheduled::Scheduled;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,10 +67,12 @@ pub struct Plan {
     pub control_group: Option<u32>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
-    /// The apps, by name.
+    /// The apps with workers, by name.
     pub apps: BTreeMap<String, App>,
     /// The names of further apps of the configuration, which do not run.
     pub stopped: BTreeSet<String>,
+    /// The apps with a schedule, by name.
+    pub scheduled: BTreeMap<String, Scheduled>,
 }
 
 /// A socket to bind, or to inherit from the init system.
@@ -114,6 +121,8 @@ pub struct App {
     pub recycle: Recycle,
     /// The command that must succeed before a reload starts any worker.
     pub before: Option<Launch>,
+    /// Whether it must succeed before the first start, too.
+    pub before_at_start: bool,
     /// The check of the first worker of a new generation.
     pub check: Option<Check>,
     /// Whether it runs without being started by a command.
@@ -128,6 +137,8 @@ pub struct App {
     pub warnings: Vec<String>,
     /// What was decided for it from outside of the configuration.
     pub notices: Vec<String>,
+    /// The apps that come directly before it, when apps start and stop.
+    pub after: BTreeSet<String>,
 }
 
 impl App {
@@ -136,7 +147,12 @@ impl App {
         let check = self.check.as_ref();
         let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
         let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
-        self.policy.start_timeout.saturating_add(proof)
+        let ends = match self.policy.replace {
+            Replace::StartFirst => Duration::ZERO,
+            Replace::StopFirst => self.time_to_stop(),
+        };
+        let starts = self.policy.start_timeout.saturating_add(proof);
+        starts.saturating_add(ends)
     }
 
     /// The longest that its workers take to end.
@@ -169,6 +185,8 @@ impl App {
                 workers,
                 range: None,
                 readiness: Readiness::Notify,
+                restart: Restart::Always,
+                replace: Replace::StartFirst,
                 announces_end: false,
                 start_timeout: Duration::from_secs(5),
                 graceful_timeout: Duration::from_secs(10),
@@ -190,6 +208,7 @@ impl App {
                 max_memory: None,
             },
             before: None,
+            before_at_start: false,
             check: None,
             enabled: true,
             on_change: false,
@@ -197,6 +216,7 @@ impl App {
             output: Output::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
+            after: BTreeSet::new(),
         }
     }
 }
@@ -284,25 +304,39 @@ pub struct Credentials {
 }
 
 impl Plan {
+    /// All apps: those with workers, and those with a schedule.
+    pub fn all_apps(&self) -> impl Iterator<Item = (&str, &App)> {
+        let apps = self.apps.iter().map(|(name, app)| (name.as_str(), app));
+        let scheduled = self.scheduled.iter();
+        apps.chain(scheduled.map(|(name, scheduled)| (name.as_str(), &scheduled.app)))
+    }
+
     /// The log files of all apps.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
-        let apps = self.apps.values();
+        let apps = self.all_apps().map(|(_, app)| app);
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// The names of the apps of which the old workers end before new ones start.
+    pub fn stopped_first<N: Ord + for<'a> From<&'a str>>(&self) -> BTreeSet<N> {
+        let apps = self.apps.iter();
+        let first = apps.filter(|(_, app)| app.policy.replace == Replace::StopFirst);
+        first.map(|(name, _)| name.as_str().into()).collect()
     }
 
     /// What was decided for the apps from outside of the configuration, with their names.
     pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.apps.iter().flat_map(|(name, app)| {
+        self.all_apps().flat_map(|(name, app)| {
             let notices = app.notices.iter();
-            notices.map(|notice| (name.as_str(), notice.as_str()))
+            notices.map(move |notice| (name, notice.as_str()))
         })
     }
 
     /// What is allowed and probably a mistake, each with the name of its app.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.apps.iter().flat_map(|(name, app)| {
+        self.all_apps().flat_map(|(name, app)| {
             let warnings = app.warnings.iter();
-            warnings.map(|warning| (name.as_str(), warning.as_str()))
+            warnings.map(move |warning| (name, warning.as_str()))
         })
     }
 
@@ -337,7 +371,9 @@ impl Plan {
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
         };
+        let mut edges = Vec::new();
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
             if !is_app_name(name) {
@@ -354,8 +390,20 @@ impl Plan {
                 header,
                 host,
             };
+            if let Some(schedule) = &written.schedule {
+                let scheduled = draft.scheduled(&schedule.0)?;
+                plan.scheduled.insert(name.clone(), scheduled);
+                continue;
+            }
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
+            edges.extend(draft.edges());
+        }
+        let names = plan.apps.keys().map(String::as_str).collect();
+        for (name, before) in order::order(&names, &edges)? {
+            if let Some(app) = plan.apps.get_mut(&name) {
+                app.after = before;
+            }
         }
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
@@ -423,7 +471,13 @@ impl Draft<'_> {
             ),
             (None, Some(command)) => (
                 false,
-                self.command(command, &sockets, check.is_some(), &mut launch)?,
+                self.command(
+                    command,
+                    &sockets,
+                    check.is_some(),
+                    &mut launch,
+                    &mut warnings,
+                )?,
             ),
             (Some(_), Some(command)) => {
                 return Err(
@@ -444,6 +498,10 @@ impl Draft<'_> {
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
+        let stop = Stop {
+            signal: self.stop_signal(&launch.program),
+            group: *self.written.stop_group,
+        };
         Ok(App {
             enabled: *self.written.enabled,
             on_change: *self.written.reload.when == When::OnChange,
@@ -451,6 +509,7 @@ impl Draft<'_> {
             output: self.output()?,
             sockets,
             before,
+            before_at_start: self.before_at_start()?,
             launch,
             template,
             policy,
@@ -458,10 +517,7 @@ impl Draft<'_> {
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
             stdin: self.stdin(has_listener)?,
-            stop: Stop {
-                signal: *self.written.stop_signal,
-                group: *self.written.stop_group,
-            },
+            stop,
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
@@ -469,6 +525,7 @@ impl Draft<'_> {
             },
             warnings,
             notices,
+            after: BTreeSet::new(),
         })
     }
 
@@ -515,10 +572,11 @@ impl Draft<'_> {
 
     /// When a program is ready.
     fn readiness(&self) -> Readiness {
-        match *self.written.ready {
-            Ready::Notify => Readiness::Notify,
-            Ready::Exec => Readiness::Exec,
-            Ready::After(time) => Readiness::After(time),
+        match self.written.ready.as_deref() {
+            None if *self.written.restart == config::Restart::Never => Readiness::Exec,
+            None | Some(Ready::Notify) => Readiness::Notify,
+            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::After(time)) => Readiness::After(*time),
         }
     }
 }

@@ -130,7 +130,12 @@ fn each_worker_gets_an_address_of_its_own() {
 
 #[test]
 fn a_program_that_puts_itself_into_the_background_fails_and_is_ended() {
-    for leaves in ["sleep 1000 &", "setsid sleep 1000 &"] {
+    // The last one is known by its name only, like one that overwrites its environment with a title.
+    for leaves in [
+        "sleep 1000 &",
+        "setsid sleep 1000 &",
+        r#"env -i setsid sh -c ": >gone; sleep 1000; :" & until [ -e gone ]; do :; done;"#,
+    ] {
         let script = format!("{leaves} kill -0 $!; exit 0");
         let config = format!("[app.x]\nready = '5s'\ncommand = ['/bin/sh', '-c', '{script}']\n");
         let mut run = Run::begin(&config);
@@ -195,5 +200,22 @@ fn a_program_that_ignores_its_listener_is_warned_of() {
     let mut run = Run::start(&config);
     let _waits = std::net::TcpStream::connect(address).expect("the master listens");
     run.logged(&["app=x: connections wait at", "ignores its listener"]);
+    run.stop();
+}
+
+#[test]
+fn a_program_has_the_default_dispositions_and_no_signal_is_blocked() {
+    let mut run = Run::begin(&app(""));
+    run.message("READY=1");
+    let status = run.ask("file /proc/self/status");
+    let mask = |name: &str| {
+        let line = status.split(';').find_map(|line| line.strip_prefix(name));
+        let mask = u64::from_str_radix(line.expect("proc_pid_status(5)").trim(), 16);
+        // The next two signals are those of the C library, which lets nobody change them: signal(7).
+        mask.expect("a mask") & ((1 << 31) - 1)
+    };
+    // A Rust program ignores SIGPIPE itself.
+    let own = 1 << (Signal::SIGPIPE as u64 - 1);
+    assert_eq!((mask("SigBlk:"), mask("SigIgn:")), (0, own), "{status}");
     run.stop();
 }

@@ -15,11 +15,12 @@ use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
+use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Stdin, StopSignal, Then,
-    Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Restart, Stdin,
+    StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -49,6 +50,9 @@ tables! {
         command: CommandLine = (none "none"), Reload;
         /// Whether the app runs without being started by `preforkd start`.
         enabled: bool = true, Reload;
+
+        /// When to run the program, once each time, instead of keeping workers: a cron expression, or a table.
+        schedule: Scheduled = (none "none"), Reload, only Command;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -88,6 +92,9 @@ tables! {
         /// When to continue in a new file, and how many of the old ones to keep.
         log_rotate: LogRotate = (none "never"), Reload;
 
+        /// The apps that come before this one: it is started when they are ready.
+        after: Vec<Spanned<String>> = [], Reload;
+
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
         /// How long a worker that is told to end may take to finish what it serves, before it is killed.
@@ -105,7 +112,13 @@ tables! {
         max_memory: Size = (none "none"), Reload;
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
-        ready: Ready = "notify", Reload, only Command;
+        ready: Ready = (none "notify, with restart = never exec"), Reload, only Command;
+        /// When a worker that has ended of itself is started again.
+        restart: Restart = "always", Reload, only Command;
+        /// Whether the new worker starts first when it takes the place of an old one, or the old one ends first.
+        replace: Replace = "start-first", Reload, only Command;
+        /// The apps that wait until this one has finished: the release of which it is a task is refused if it fails.
+        run_before: Vec<Spanned<String>> = [], Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
@@ -113,7 +126,7 @@ tables! {
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
-        stop_signal: StopSignal = "TERM", Reload, only Command;
+        stop_signal: StopSignal = (none "QUIT for nginx and php-fpm, else TERM"), Reload, only Command;
         /// Send the signal that tells a worker to end to its whole process group.
         stop_group: bool = false, Reload, only Command;
 
@@ -185,6 +198,16 @@ tables! {
         idle_timeout: Time = "60s", Reload;
     }
 
+    /// `schedule` as a table: when to run the program, and for how long.
+    table "app.NAME.schedule" Schedule {
+        /// The times, as minute, hour, day of the month, month and day of the week; or @hourly, @daily, @weekly, @monthly, @yearly.
+        cron: Expression = (required), Reload;
+        /// The time zone of these times.
+        timezone: String = (none "the time zone of the machine"), Reload;
+        /// How long a run may take before it is told to end.
+        timeout: Time = (none "none"), Reload;
+    }
+
     /// `log_rotate`: when to continue in a new log file.
     table "app.NAME.log_rotate" LogRotate {
         /// The size that a log file may have.
@@ -209,6 +232,8 @@ tables! {
         when: When = "always", Reload;
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
+        /// Whether that program runs at the first start too, before all workers.
+        before_at_start: bool = false, Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
@@ -231,6 +256,10 @@ tables! {
         timeout: Time = "5s", Reload;
         /// The number of attempts, half a second apart.
         attempts: Number<1, NO_LIMIT> = 3, Reload;
+        /// The time between checks of workers that serve; without it, only the first worker of a generation is checked.
+        every: Time = (none "none"), Reload;
+        /// How many of these checks must fail in a row before a worker is replaced.
+        failures: Number<1, NO_LIMIT> = 3, Reload;
     }
 
     /// An entry of `static` as a table: a folder or a file, and how to serve it.

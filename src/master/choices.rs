@@ -194,6 +194,12 @@ impl Choices {
         starts
     }
 
+    /// The apps for whose end clients wait.
+    pub(super) fn ending(&self) -> impl Iterator<Item = Name> {
+        let names = self.waiting.iter().flat_map(|stop| &stop.ending);
+        names.cloned()
+    }
+
     /// Whether somebody waits for the end of an app.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
@@ -209,7 +215,7 @@ impl Choices {
     pub(super) fn begin(&mut self, running: &Plan) -> Option<BTreeSet<Name>> {
         let before = std::mem::take(&mut self.current);
         self.overtaken.extend(before.requests);
-        let runs = |name: &Name| running.apps.contains_key(&**name);
+        let runs = |name: &Name| running.runs(name);
         let stops = std::mem::take(&mut self.stops);
         let stops: BTreeSet<_> = stops.into_iter().filter(runs).collect();
         if stops.is_empty() {
@@ -266,9 +272,9 @@ impl Choices {
 
     /// The candidate has taken over.
     pub(super) fn taken_over(&mut self, plan: &Plan) {
-        for (name, app) in &plan.apps {
+        for (name, app) in plan.all_apps() {
             if self.current.starts(name) && !self.stops.contains(&**name) {
-                let name = Name::from(name.as_str());
+                let name = Name::from(name);
                 match app.enabled {
                     true => self.overrides.remove(&name),
                     false => self.overrides.insert(name, Override::Started),

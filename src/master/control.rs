@@ -10,13 +10,15 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::report;
+use super::schedules::Schedules;
 use super::selection::{StoppedBy, is_stopped_text};
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
+use crate::plan;
 use crate::release::Name;
-use crate::supervisor::Counts;
+use crate::supervisor::{Counts, Readiness};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -78,6 +80,7 @@ pub(super) struct Whole<'a> {
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
     pub(super) stopped: BTreeMap<String, StoppedBy>,
+    pub(super) schedules: &'a Schedules,
 }
 
 /// The waiting clients.
@@ -206,10 +209,16 @@ pub(super) fn scale(
     what: &str,
     workers: &Workers,
     stopped: &BTreeMap<String, StoppedBy>,
+    schedules: &Schedules,
 ) -> Result<(Name, i32), String> {
     let (name, number) = what
         .split_once('=')
         .ok_or("expected APP=NUMBER, such as web=4")?;
+    if schedules.has(name) {
+        return Err(format!(
+            "{name} has a schedule, and so no workers, but one run at a time"
+        ));
+    }
     let found = workers.configured().find(|(known, _)| &***known == name);
     if found.is_none() && stopped.contains_key(name) {
         return Err(is_stopped_text(name));
@@ -221,6 +230,10 @@ pub(super) fn scale(
             names.join(", ")
         ));
     };
+    let is_task = |plan: &plan::App| plan.policy.readiness == Readiness::Finished;
+    if app.plans.values().any(|plan| is_task(plan)) {
+        return Err(format!("{name} is a task of the release, and runs once"));
+    }
     let given: i32 = number
         .parse()
         .map_err(|_| format!("\"{number}\" is not a number of workers"))?;
@@ -241,7 +254,10 @@ pub(super) fn scale(
 /// The answer to a client that waits for a number of workers; `None` while it may still be reached.
 fn scaled(name: &str, app: &App) -> Option<String> {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
-    let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    let mut ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    if counts.finished > 0 {
+        ready += &format!(", {} finished", counts.finished);
+    }
     if supervisor.is_settled() {
         Some(format!("ok\n{ready}\n"))
     } else if supervisor.is_paused() {
@@ -293,6 +309,7 @@ fn status_json<W: World>(
         "phase": whole.phase,
         "refused": whole.refused,
         "apps": apps.chain(stopped).collect::<Vec<_>>(),
+        "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
 }
 
@@ -318,6 +335,8 @@ fn app_json<W: World>(
         "ready": counts.ready,
         "starting": counts.starting,
         "leaving": counts.leaving,
+        "finished": counts.finished,
+        "failed": counts.failed,
         "given_up": given_up,
         "paused": paused,
         "stopped": stopped,
@@ -344,6 +363,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "state": state,
         "address": turn.world.own_address(pid).map(|address| address.to_string()),
         "said": child.status_text,
+        "check_failed": child.check_failed,
         "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),

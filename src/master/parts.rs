@@ -87,7 +87,10 @@ impl Proposal {
                 && !named.contains(name);
             unchanged && may_stay(name)
         };
-        let kept: BTreeSet<_> = current.apps.keys().filter(|n| stays(n)).cloned().collect();
+        let mut kept: BTreeSet<_> = current.apps.keys().filter(|n| stays(n)).cloned().collect();
+        let takes_part = found.apps.keys().filter(|name| !kept.contains(*name));
+        let tasks = found.tasks_before(&takes_part.cloned().collect());
+        kept.retain(|name| !tasks.contains(name));
         for (name, app) in found
             .apps
             .iter_mut()
@@ -103,7 +106,8 @@ impl Proposal {
     }
 
     fn in_part(found: &Plan, current: &Plan, scope: &Scope) -> Result<Self, String> {
-        let names = scope.names();
+        let mut names = scope.names();
+        names.extend(found.tasks_before(&names));
         let plan = current.clone().with_apps_of(found, &names);
         let plan = plan.map_err(|(address, name)| {
             format!(
@@ -121,11 +125,13 @@ impl Proposal {
 
 /// The part that each app takes in the release.
 pub(super) fn parts(plan: &Plan, kept: &BTreeSet<String>) -> Parts {
-    let apps = plan.apps.keys();
-    let apps = apps.map(|name| {
+    let apps = plan.apps.iter().map(|(name, app)| {
+        let after = app.after.iter().map(|name| name.as_str().into());
         let part = match kept.contains(name) {
             true => Part::Keep,
-            false => Part::prove(),
+            false => Part::Prove {
+                after: after.collect(),
+            },
         };
         (name.as_str().into(), part)
     });

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Reason};
+use crate::supervisor::{Action, Counts, Readiness, Reason, Replace};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -65,10 +65,20 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
     };
     // Programs of others do not know how to say that they are ready, and `ready` tells when they count as that.
     let hint = match why {
-        Reason::StartTimeout if !child.plan.output.taken_over => NEVER_READY,
+        Reason::StartTimeout
+            if !child.plan.output.taken_over
+                && child.plan.policy.readiness != Readiness::Finished =>
+        {
+            NEVER_READY
+        }
         _ => "",
     };
-    let why = reason(why);
+    let why = match why {
+        Reason::StartTimeout if child.plan.policy.readiness == Readiness::Finished => {
+            "not finished within start_timeout"
+        }
+        _ => reason(why),
+    };
     if signal != Signal::SIGTERM {
         return format!("{ended} after our {signal} ({why}){hint}");
     }
@@ -87,6 +97,12 @@ pub fn background(number: usize) -> String {
     format!(
         ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
     )
+}
+
+/// The end in good order of a worker that is not replaced then.
+pub fn finished(child: &Child, now: Instant) -> String {
+    let age = short(now.saturating_duration_since(child.asked_for));
+    format!("finished after {age}")
 }
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
@@ -127,6 +143,19 @@ pub fn silence(child: &Child, exit: Exit) -> Option<String> {
     })
 }
 
+/// What to do about a program that was started beside the old one and could not bind the same address.
+pub fn address_in_use(child: &Child, output: &str) -> &'static str {
+    let said = ["address already in use", "eaddrinuse"];
+    let output = output.to_ascii_lowercase();
+    let beside = child.plan.policy.replace == Replace::StartFirst;
+    match beside && said.iter().any(|said| output.contains(said)) {
+        true => {
+            " (the old one still has it: for a program that binds an address itself, see `replace` in preforkd.toml(5))"
+        }
+        false => "",
+    }
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {
@@ -154,8 +183,26 @@ pub fn workers(number: usize) -> String {
 }
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
-/// come first, and the others are counted. The `stopped` apps are last: `api stopped`.
+/// come first, and the others are counted. The `stopped` apps are last: `api stopped`. Apps with a schedule are neither ready nor not; they
+/// are counted only.
 pub fn status<'a>(
+    apps: impl Iterator<Item = (&'a str, Counts, bool)>,
+    stopped: impl Iterator<Item = &'a str>,
+    scheduled: usize,
+) -> String {
+    let pools = pools(apps, stopped);
+    let scheduled = match scheduled {
+        0 => return pools,
+        1 => "1 app with a schedule".to_owned(),
+        several => format!("{several} apps with a schedule"),
+    };
+    match pools.is_empty() {
+        true => scheduled,
+        false => format!("{pools}; {scheduled}"),
+    }
+}
+
+fn pools<'a>(
     apps: impl Iterator<Item = (&'a str, Counts, bool)>,
     stopped: impl Iterator<Item = &'a str>,
 ) -> String {
@@ -171,7 +218,9 @@ pub fn status<'a>(
         number => format!("; {number} stopped"),
     };
     let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
-        counts.ready == counts.wanted && counts.starting + counts.leaving == 0 && !given_up
+        counts.ready + counts.finished == counts.wanted
+            && counts.starting + counts.leaving == 0
+            && !given_up
     };
     apps.sort_by_key(is_well);
     let (mut line, mut shown) = (String::new(), 0);
@@ -188,7 +237,7 @@ pub fn status<'a>(
         .iter()
         .fold((0u64, 0u64), |(ready, wanted), (_, counts, _)| {
             (
-                ready + u64::from(counts.ready),
+                ready + u64::from(counts.ready) + u64::from(counts.finished),
                 wanted + u64::from(counts.wanted),
             )
         });
@@ -200,8 +249,20 @@ pub fn status<'a>(
 }
 
 fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
-    let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
-    let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
+    let mut text = match counts.finished >= counts.wanted.max(1) {
+        true => format!("{name} finished"),
+        false => format!("{name} {}/{} ready", counts.ready, counts.wanted),
+    };
+    let finished = match counts.finished < counts.wanted {
+        true => counts.finished,
+        false => 0,
+    };
+    let rest = [
+        (counts.starting, "starting"),
+        (counts.leaving, "leaving"),
+        (finished, "finished"),
+        (counts.failed, "failed"),
+    ];
     let rest = rest.iter().filter(|(n, _)| *n > 0);
     let rest: Vec<_> = rest.map(|(n, what)| format!("{n} {what}")).collect();
     if !rest.is_empty() {
@@ -242,6 +303,22 @@ mod tests {
         assert_eq!(silence(&child, Exit::Signal(Signal::SIGSEGV, false)), None);
         child.ready_at = Some(Instant::now());
         assert_eq!(silence(&child, exit), None);
+    }
+
+    #[test]
+    fn a_program_that_binds_an_address_itself_is_told_what_to_do() {
+        let mut child = Child::example(0);
+        let errors = [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use :::3000",
+        ];
+        for error in errors {
+            assert!(address_in_use(&child, error).contains("`replace`"));
+        }
+        assert_eq!(address_in_use(&child, "no such table"), "");
+        let plan = std::rc::Rc::make_mut(&mut child.plan);
+        plan.policy.replace = Replace::StopFirst;
+        assert_eq!(address_in_use(&child, errors[0]), "", "it has done that");
     }
 
     #[test]
@@ -312,14 +389,39 @@ mod tests {
             ready: 1,
             starting: 1,
             leaving: 3,
+            ..Counts::default()
+        };
+        let done = Counts {
+            wanted: 1,
+            finished: 1,
+            ..Counts::default()
+        };
+        let partly = Counts {
+            wanted: 4,
+            ready: 1,
+            finished: 2,
+            failed: 1,
+            ..Counts::default()
         };
         assert_eq!(
             status(
                 [("queue", some, true), ("web", all, false)].into_iter(),
-                std::iter::empty()
+                std::iter::empty(),
+                0
             ),
             "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
+        assert_eq!(
+            status(
+                [("fill", partly, false), ("migrate", done, false)].into_iter(),
+                std::iter::empty(),
+                0
+            ),
+            "fill 1/4 ready (2 finished, 1 failed); migrate finished"
+        );
+        let one = [("web", all, false)].into_iter();
+        assert_eq!(status(one, std::iter::empty(), 2), "web 4/4 ready; 2 apps with a schedule");
+        assert_eq!(status([].into_iter(), std::iter::empty(), 1), "1 app with a schedule");
     }
 
     #[test]
@@ -337,7 +439,7 @@ mod tests {
             let apps: Vec<_> = apps
                 .map(|(n, name)| (&**name, counts(if n < bad { 1 } else { 2 }), false))
                 .collect();
-            status(apps.into_iter(), std::iter::empty())
+            status(apps.into_iter(), std::iter::empty(), 0)
         };
         assert_eq!(apps(0), "200 apps 400/400 ready");
         assert_eq!(

@@ -104,6 +104,7 @@ impl<W: World> Master<W> {
                 .apps
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
+                .filter(|name| !plan.scheduled.contains_key(*name))
             {
                 let why = match plan.stopped.contains(name) {
                     true => "stopped",
@@ -130,6 +131,8 @@ impl<W: World> Master<W> {
             self.refused = None;
         }
         self.choices.taken_over(&plan);
+        self.schedules
+            .follow(turn, &mut self.jobs, &plan, generation);
         self.workers.changed = true;
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
@@ -165,6 +168,7 @@ impl<W: World> Master<W> {
             Some(generation) => format!("keeping generation {generation}"),
             None => "nothing runs yet".into(),
         };
+        self.schedules.resume(&mut self.turn);
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));

@@ -6,10 +6,8 @@ use log::info;
 
 use super::Master;
 use super::choices::{Request, unknown_app};
-use super::leftovers::Leftovers;
 use super::parts::Proposal;
-use super::templates::Templates;
-use super::workers::Workers;
+use super::workers::App;
 use super::world::{ClientId, World};
 use crate::plan::Plan;
 use crate::release::{Fact, Name};
@@ -48,7 +46,7 @@ impl<W: World> Master<W> {
                 .preparation
                 .open(turn, &mut self.jobs, Proposal::of_all(found));
         };
-        let known = |name: &str| found.knows(name) || running.apps.contains_key(name);
+        let known = |name: &str| found.knows(name) || running.runs(name);
         let all = names_of(&found);
         if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
             return self.preparation.fail(turn, reason);
@@ -86,7 +84,7 @@ impl<W: World> Master<W> {
     /// A client wants some apps started.
     pub(super) fn start(&mut self, client: ClientId, names: BTreeSet<Name>) {
         let runs_well = |name: &Name| {
-            let is_wanted = self.plan().is_some_and(|p| p.apps.contains_key(&**name));
+            let is_wanted = self.plan().is_some_and(|plan| plan.runs(name));
             let app = self.workers.apps.get(name).map(|app| &app.supervisor);
             let in_trouble = app.is_some_and(|app| app.is_given_up() || app.is_paused());
             is_wanted && !in_trouble && !self.choices.is_ending(name)
@@ -120,7 +118,8 @@ impl<W: World> Master<W> {
             let answer = format!("error {}\n", unknown_app(name, &names_of(plan)));
             return self.turn.world.answer(client, &answer);
         }
-        let running = plan.apps.keys().map(|name| name.as_str().into()).collect();
+        let running = names.iter().filter(|name| plan.runs(name));
+        let running = running.cloned().collect();
         let what = if restarts { "restart" } else { "stop" };
         info!("control: {what} of {}", join(&names));
         self.choices
@@ -169,25 +168,24 @@ impl<W: World> Master<W> {
         if !self.choices.is_waiting() || self.is_stopping() {
             return false;
         }
-        let (workers, templates, leftovers) = (&self.workers, &self.templates, &self.leftovers);
-        let is_gone = |name: &Name| is_gone(name, workers, templates, leftovers);
-        let starts = self.choices.ended(&mut self.turn, is_gone);
+        let mut choices = std::mem::take(&mut self.choices);
+        let gone: BTreeSet<_> = choices.ending().filter(|name| self.is_gone(name)).collect();
+        let starts = choices.ended(&mut self.turn, |name| gone.contains(name));
+        self.choices = choices;
         if starts {
             self.turn.queue_fact(Fact::Requested);
         }
         starts
     }
 
+    /// Whether no process of an app is left of when it was stopped. It may run again.
     fn is_gone(&self, name: &Name) -> bool {
-        is_gone(name, &self.workers, &self.templates, &self.leftovers)
-    }
-}
-
-/// Whether no process of an app is left of when it was stopped. It may run again.
-fn is_gone(name: &Name, workers: &Workers, templates: &Templates, left: &Leftovers) -> bool {
-    match workers.apps.get(name) {
-        Some(app) => !app.removed,
-        None => !templates.has_of(name) && !left.has_of(name),
+        let goes_on = |app: &App| app.removed;
+        let left = self.workers.apps.get(name).is_some_and(goes_on)
+            || self.templates.has_of(name)
+            || self.leftovers.has_of(name)
+            || self.schedules.is_leaving(name);
+        !left || self.plan().is_some_and(|plan| plan.runs(name))
     }
 }
 
@@ -200,6 +198,7 @@ fn names_of(plan: &Plan) -> String {
     let all: BTreeSet<&str> = plan
         .apps
         .keys()
+        .chain(plan.scheduled.keys())
         .chain(&plan.stopped)
         .map(String::as_str)
         .collect();

@@ -82,6 +82,7 @@ impl<W: World> Master<W> {
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
                 self.queue_for_all(&Event::Pause);
+                self.schedules.pause(&mut self.turn);
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
@@ -128,7 +129,7 @@ impl<W: World> Master<W> {
                 self.turn.world.answer(client, "ok\n");
             }
             Some(Command::Scale(what)) => {
-                match control::scale(&what, &self.workers, &self.stopped()) {
+                match control::scale(&what, &self.workers, &self.stopped(), &self.schedules) {
                     Ok((name, by)) => {
                         self.scale("control", &name, by);
                         self.control.wait_for_scale(client, name);
@@ -144,11 +145,12 @@ impl<W: World> Master<W> {
     }
 
     fn scale_all(&mut self, from: &str, by: i32) {
+        let may_be_many = |app: &App| app.plans.values().all(|plan| plan.policy.may_be_many());
         let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
         // An app without a listener is often meant to run once (a scheduler), and a signal names no app.
         let any_listens = self.workers.apps.values().any(listens);
         let apps = self.workers.configured();
-        let scaled = apps.filter(|(_, app)| !any_listens || listens(app));
+        let scaled = apps.filter(|(_, app)| (!any_listens || listens(app)) && may_be_many(app));
         for name in scaled.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.scale(from, &name, by);
         }
@@ -173,6 +175,7 @@ impl<W: World> Master<W> {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
+        self.schedules.stop(&mut self.turn);
         self.loads.stop(&mut self.turn);
         self.ignored.stop(&mut self.turn);
         let line = self.status_line();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::Reply;
@@ -14,12 +15,14 @@ use proptest::prelude::*;
 
 mod disk;
 mod kernel;
+mod schedules;
 mod world;
 
 use super::world::{Arrived, ClientId, Notice, Sender, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
-use disk::{Code, Disk, End, NAMES, Written};
+use crate::supervisor::{Replace, Restart};
+use disk::{Code, Disk, End, NAMES, Periodic, Written};
 use kernel::{Due, Kernel, Kind, Process};
 
 #[derive(Debug, Clone)]
@@ -28,6 +31,12 @@ enum Step {
     Write(usize, Option<Written>),
     /// A syntax error is made, or corrected.
     Spoil(bool),
+    /// The app with a schedule is added, changed, or removed.
+    Schedule(Option<Periodic>),
+    /// Somebody sets the clock by so many seconds.
+    SetClock(i64),
+    /// The machine sleeps for so many seconds.
+    Sleep(u64),
     /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
     Signal(Signal),
     /// A client of the control socket sends a request.
@@ -72,10 +81,14 @@ struct History {
 impl History {
     fn new(apps: &[(&'static str, Written)]) -> Self {
         let apps = apps.iter().copied().collect();
-        let disk = Disk {
+        Self::with(Disk {
             apps,
+            periodic: None,
             spoilt: false,
-        };
+        })
+    }
+
+    fn with(disk: Disk) -> Self {
         let plan = disk.plan().expect("it is good");
         let mut kernel = Kernel::new(disk);
         kernel
@@ -134,6 +147,7 @@ impl History {
             let held = held && Some(*generation) == current;
             assert!(!held, "no fork comes before the backoff allows it");
         }
+        self.check_alone();
         let living = || {
             kernel
                 .processes
@@ -176,6 +190,28 @@ impl History {
         self.check_floors();
     }
 
+    /// A worker that must be alone was started when there were fewer than wanted, with all that earlier ones have started.
+    fn check_alone(&self) {
+        let kernel = &self.master.turn.world;
+        for (name, generation) in &kernel.started {
+            let supervisor = &self.master.workers.apps[name].supervisor;
+            if !supervisor.stops_first() {
+                continue;
+            }
+            let processes = kernel.processes.values().filter(|p| p.app == *name);
+            let living: Vec<_> = processes
+                .filter(|p| {
+                    p.dead.is_none() && (slot(p).is_some() || matches!(p.kind, Kind::Rest(_)))
+                })
+                .collect();
+            let wanted = supervisor.counts().wanted as usize;
+            assert!(living.len() <= wanted, "{name}: {living:?}");
+            let mut others = living.iter();
+            let same = others.all(|process| process.generation == *generation);
+            assert!(same, "{name}: {living:?}");
+        }
+    }
+
     fn check_floors(&mut self) {
         // The current release may still reduce the number.
         let kernel = &self.master.turn.world;
@@ -186,6 +222,10 @@ impl History {
         });
         for (name, app) in self.master.workers.configured() {
             let counts = app.supervisor.counts();
+            if app.supervisor.stops_first() {
+                self.floors.remove(name);
+                continue;
+            }
             if let Some(floor) = self.floors.get_mut(name) {
                 *floor = counts.wanted.min(*floor);
                 assert!(
@@ -195,7 +235,9 @@ impl History {
                 );
             }
             if app.supervisor.is_settled() && quiet {
-                self.floors.insert(name.clone(), counts.wanted);
+                let done = counts.finished + counts.failed;
+                let running = counts.wanted.saturating_sub(done);
+                self.floors.insert(name.clone(), running);
             }
         }
     }
@@ -255,6 +297,9 @@ impl History {
             Step::Pass(_)
                 | Step::Write(..)
                 | Step::Spoil(_)
+                | Step::Schedule(_)
+                | Step::SetClock(_)
+                | Step::Sleep(_)
                 | Step::Signal(Signal::SIGHUP | Signal::SIGUSR1)
                 | Step::Request("status" | "reload" | "reopen")
                 | Step::Retires(_)
@@ -272,6 +317,15 @@ impl History {
                     None if apps.len() > 1 => drop(apps.remove(NAMES[n])),
                     None => {}
                 }
+            }
+            Step::Schedule(periodic) => self.kernel().disk.periodic = periodic,
+            Step::SetClock(seconds) => {
+                let by = SignedDuration::from_secs(seconds);
+                self.kernel().set_clock(by);
+            }
+            Step::Sleep(seconds) => {
+                self.kernel().slept += Duration::from_secs(seconds);
+                self.kernel().ring();
             }
             Step::Spoil(spoilt) => self.kernel().disk.spoilt = spoilt,
             Step::Signal(signal) => self.send(signal),
@@ -347,6 +401,7 @@ impl History {
         kernel.refuses_listeners = false;
         kernel.delay = Some(0);
         kernel.disk.spoilt = false;
+        kernel.disk.periodic = None;
         for written in kernel.disk.apps.values_mut() {
             written.code = Code::Good;
             written.check = written.check.map(|_| End::Well);
@@ -380,17 +435,36 @@ fn written() -> impl Strategy<Value = Written> {
         1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
-    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8);
+    let kind = prop_oneof![
+        6 => Just((Replace::StartFirst, Restart::Always)),
+        2 => Just((Replace::StopFirst, Restart::Always)),
+        1 => Just((Replace::StartFirst, Restart::OnFailure)),
+        1 => Just((Replace::StopFirst, Restart::Never)),
+    ];
+    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8, kind);
     all.prop_map(
-        |(code, workers, template, check, before, listeners)| Written {
+        |(code, workers, template, check, before, listeners, (replace, restart))| Written {
             code,
             workers,
-            template,
+            // Only programs may be alone or end.
+            template: template && (replace, restart) == (Replace::StartFirst, Restart::Always),
             check,
             before,
             listeners,
+            replace,
+            restart,
         },
     )
+}
+
+fn periodic() -> impl Strategy<Value = Periodic> {
+    let cron = prop_oneof![
+        Just("*/7 * * * * *"),
+        Just("*/2 * * * *"),
+        Just("30 1 * * *")
+    ];
+    let timeout = (1..60u64).prop_map(|seconds| Some(Duration::from_secs(seconds)));
+    (cron, end(), timeout).prop_map(|(cron, end, timeout)| Periodic { cron, end, timeout })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -420,6 +494,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
         1 => any::<bool>().prop_map(Step::Spoil),
+        2 => prop::option::weighted(0.8, periodic()).prop_map(Step::Schedule),
+        1 => (-20_000..20_000i64).prop_map(Step::SetClock),
+        1 => (0..20_000u64).prop_map(Step::Sleep),
         6 => signal.prop_map(Step::Signal),
         4 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),
@@ -474,7 +551,7 @@ fn run_and_settle(steps: &[Step]) {
         return;
     }
     // A worker may just be recycled for its age.
-    for _ in 0..20 {
+    for _ in 0..40 {
         let mut apps = history.master.workers.apps.values();
         if apps.all(|app| app.supervisor.is_settled()) && history.kernel().is_quiet() {
             break;
@@ -498,7 +575,8 @@ fn run_and_settle(steps: &[Step]) {
     let (mut wanted, mut templates) = (0, 0);
     for (name, app) in &workers.apps {
         assert!(app.supervisor.is_settled(), "without faults {name} settles");
-        wanted += app.supervisor.counts().wanted;
+        let counts = app.supervisor.counts();
+        wanted += counts.wanted - counts.finished - counts.failed;
         templates += u32::from(kernel.disk.apps[&**name].template);
     }
     assert_eq!(
@@ -606,11 +684,8 @@ fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
 fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
     let stuck = Written {
         code: Code::NeverReady,
-        workers: 5,
-        template: false,
-        check: None,
-        before: None,
         listeners: 0,
+        ..Written::good(5)
     };
     run_and_settle(&[
         Step::Write(0, Some(stuck)),

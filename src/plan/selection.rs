@@ -9,14 +9,21 @@ use crate::config::Address;
 impl Plan {
     /// The plan with only the apps that this picks; the others are stopped.
     pub fn only(mut self, runs: impl Fn(&str, &App) -> bool) -> Self {
-        let Self { apps, stopped, .. } = &mut self;
-        apps.retain(|name, app| {
+        let Self {
+            apps,
+            scheduled,
+            stopped,
+            ..
+        } = &mut self;
+        let mut picked = |name: &String, app: &App| {
             let runs = runs(name, app);
             if !runs {
                 stopped.insert(name.clone());
             }
             runs
-        });
+        };
+        apps.retain(|name, app| picked(name, app));
+        scheduled.retain(|name, scheduled| picked(name, &scheduled.app));
         self.drop_unused_listeners();
         self
     }
@@ -32,9 +39,12 @@ impl Plan {
     ) -> Result<Self, (Address, String)> {
         for name in names {
             self.apps.remove(name);
+            self.scheduled.remove(name);
             self.stopped.remove(name);
             if let Some(app) = other.apps.get(name) {
                 self.apps.insert(name.clone(), app.clone());
+            } else if let Some(scheduled) = other.scheduled.get(name) {
+                self.scheduled.insert(name.clone(), scheduled.clone());
             } else if other.stopped.contains(name) {
                 self.stopped.insert(name.clone());
             }
@@ -72,7 +82,12 @@ impl Plan {
 
     /// Whether the configuration has an app of this name.
     pub fn knows(&self, name: &str) -> bool {
-        self.apps.contains_key(name) || self.stopped.contains(name)
+        self.runs(name) || self.stopped.contains(name)
+    }
+
+    /// Whether it has an app of this name that is not stopped.
+    pub fn runs(&self, name: &str) -> bool {
+        self.apps.contains_key(name) || self.scheduled.contains_key(name)
     }
 
     fn drop_unused_listeners(&mut self) {

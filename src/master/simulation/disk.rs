@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Check, Hang, Listener, Plan};
-use crate::supervisor::{GiveUp, Readiness};
+use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
+use crate::schedule::Zone;
+use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
 /// The behaviour of an app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub(super) struct Written {
     pub(super) before: Option<End>,
     /// The number of its listeners.
     pub(super) listeners: u8,
+    pub(super) replace: Replace,
+    pub(super) restart: Restart,
 }
 
 impl Written {
@@ -52,9 +55,22 @@ impl Written {
             check: None,
             before: None,
             listeners: 1,
+            replace: Replace::StartFirst,
+            restart: Restart::Always,
         }
     }
 }
+
+/// An app with a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Periodic {
+    pub(super) cron: &'static str,
+    pub(super) end: End,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The name of the app with a schedule.
+pub(super) const PERIODIC: &str = "periodic";
 
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
@@ -63,6 +79,7 @@ pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) apps: BTreeMap<&'static str, Written>,
+    pub(super) periodic: Option<Periodic>,
     /// It contains a syntax error.
     pub(super) spoilt: bool,
 }
@@ -95,8 +112,21 @@ impl Disk {
             listeners: addresses.map(|(_, address)| listener(address)).collect(),
             apps,
             stopped: BTreeSet::new(),
+            scheduled: self.periodic.iter().map(scheduled).collect(),
         })
     }
+}
+
+fn scheduled(written: &Periodic) -> (String, Scheduled) {
+    let mut app = App::example(1);
+    app.launch.args = vec![format!("{:?}", written.end)];
+    let scheduled = Scheduled {
+        app,
+        cron: written.cron.into(),
+        zone: Zone::Utc,
+        timeout: written.timeout,
+    };
+    (PERIODIC.into(), scheduled)
 }
 
 /// The program of an app's workers is encoded in its arguments, which are never executed.
@@ -127,9 +157,13 @@ fn app(name: &str, written: &Written) -> App {
         expect: 200,
         timeout: Duration::from_secs(1),
         attempts: 1,
+        every: workers.is_multiple_of(2).then(|| Duration::from_secs(7)),
+        failures: 2,
     });
     let policy = &mut app.policy;
     policy.check = written.check.is_some();
+    policy.replace = written.replace;
+    policy.restart = written.restart;
     policy.announces_end = workers.is_multiple_of(2);
     policy.readiness = match workers {
         5 => Readiness::After(Duration::from_millis(300)),

@@ -1,10 +1,12 @@
 //! The simulated world as the master sees it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
@@ -20,6 +22,8 @@ use crate::master::world::{
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
+use crate::supervisor::Replace;
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -43,6 +47,14 @@ impl Kernel {
 impl World for Kernel {
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn clock(&self) -> Clock {
+        Self::clock(self)
+    }
+
+    fn set_alarm(&mut self, at: Option<Timestamp>) {
+        self.alarm = at;
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
@@ -89,6 +101,13 @@ impl World for Kernel {
         let argument = start.launch.args.first().map_or("", String::as_str);
         let pid = match start.role {
             Role::Job => self.job(start.app, end(argument), 100)?,
+            Role::Run => {
+                let mut processes = self.processes.values();
+                let goes_on = processes.any(|process| process.app == *start.app);
+                assert!(!goes_on, "one run at a time");
+                self.runs += 1;
+                self.job(start.app, end(argument), 100)?
+            }
             Role::Template | Role::Worker(..) => {
                 let kind = match start.role {
                     Role::Worker(slot, record) => Kind::Worker { slot, record },
@@ -106,6 +125,8 @@ impl World for Kernel {
                         Code::Good | Code::IgnoresSignals => self.after(300, Due::Loads(pid)),
                     }
                 } else {
+                    let process = self.processes.get_mut(&pid).expect("it was just made");
+                    process.alone = start.plan.policy.replace == Replace::StopFirst;
                     self.started.push((start.app.clone(), start.generation));
                     self.begin_worker(pid, code);
                 }
@@ -139,6 +160,12 @@ impl World for Kernel {
         self.job(app, end(&check.path), 50)
     }
 
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let address = address.to_string_lossy();
+        let name = address.trim_start_matches("unix:/").split('-').next();
+        self.job(&name.unwrap_or_default().into(), end(&check.path), 50)
+    }
+
     fn end_private(&mut self, app: &Name, _tell: bool) {
         self.privates.remove(app);
     }
@@ -170,13 +197,26 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    // Its processes start no others.
-    fn rest_of(&mut self, _wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (pid, process) in &self.processes {
+            if let Kind::Rest(leader) = process.kind
+                && wanted.contains(&Rest::Session(leader))
+                && process.dead.is_none()
+            {
+                found.entry(Rest::Session(leader)).or_default().push(*pid);
+            }
+        }
+        found
+    }
+
+    fn strays(&mut self, _worker: Pid, _is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
         BTreeMap::new()
     }
 
-    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
-        unreachable!("pid={pid} is no rest of anything");
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, _spared: Option<Pid>) -> bool {
+        self.signal_left(pid, signal);
+        true
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -209,6 +249,10 @@ impl World for Kernel {
             .remove(&pid)
             .expect("it was not reaped before");
         let cleanly = process.dead.expect("it has ended");
+        let is_worker = matches!(process.kind, Kind::Worker { .. });
+        if process.alone && is_worker && self.ticket.is_multiple_of(3) {
+            self.leave_rest(pid, &process);
+        }
         Some(match (cleanly, process.killed) {
             (true, _) => Exit::Status(0),
             (false, true) => Exit::Signal(Signal::SIGKILL, false),

@@ -42,12 +42,16 @@ pub struct Child {
     pub retired: bool,
     /// Its status text.
     pub status_text: Option<Box<str>>,
+    /// Why the last check of what serves here has failed.
+    pub check_failed: Option<Box<str>>,
     /// Why its program could not be executed.
     pub not_executed: Option<Box<str>>,
     /// The last signal that we sent, and the reason.
     pub signalled: Option<(Signal, Reason)>,
     /// When it was told to end.
     pub told_at: Option<Instant>,
+    /// Processes that seem to come from it, each with its session. They are known when it has ended.
+    pub strays: BTreeMap<Pid, Pid>,
 }
 
 /// All worker processes.
@@ -136,9 +140,11 @@ impl Child {
             stopping: false,
             retired: false,
             status_text: None,
+            check_failed: None,
             not_executed: None,
             signalled: None,
             told_at: None,
+            strays: BTreeMap::new(),
         }
     }
 }

@@ -29,9 +29,16 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.headers", "{ A = 'b' }"),
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
+    ("app.NAME.after", "['other']"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.restart", "'never'"),
+    ("app.NAME.run_before", "['other']"),
+    ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),
+    ("app.NAME.schedule", "'@daily'"),
+    ("app.NAME.schedule.cron", "'@hourly'"),
+    ("app.NAME.schedule.timezone", "'Europe/Berlin'"),
     ("app.NAME.stop_signal", "'QUIT'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload", "'on-change'"),
@@ -65,6 +72,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
             ("listen", "['127.0.0.1:1']"),
             ("stdout", "'x.log'"),
         ],
+        "app.NAME.schedule" => vec![("cron", "'@daily'")],
         "app.NAME.log_rotate" => vec![("size", "'1MiB'")],
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
@@ -79,12 +87,14 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
 fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
+        "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
+        "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
 }
 
-/// A configuration with `added` in `table`, and the required keys.
+/// A configuration with `added` in `table`, and the required keys; it has another app besides.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     let mut rows: BTreeMap<&str, String> = BTreeMap::new();
     rows.extend(
@@ -93,6 +103,9 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .map(|(name, value)| (name, value.to_owned())),
     );
     rows.extend(added.iter().cloned());
+    if rows.contains_key("schedule") {
+        rows.remove("listen");
+    }
     let rows: Vec<String> = rows
         .iter()
         .map(|(name, value)| format!("{name} = {value}"))
@@ -107,21 +120,23 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .collect();
         format!("[app.w]\n{}", app.concat())
     };
-    plan(&match table {
+    let text = match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
+        "app.NAME.schedule" => format!("{}schedule = {{ {inline} }}", app("listen")),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
-    })
+    };
+    plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))
 }
 
 fn kind(key: &Key) -> Apps {
     match key.name {
         "command" => Apps::Command,
-        _ if key.apps == Apps::Command => Apps::Command,
+        _ if key.apps == Apps::Command || key.table == "app.NAME.schedule" => Apps::Command,
         _ => Apps::Wsgi,
     }
 }
@@ -194,13 +209,16 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
             (Apps::Wsgi, "wsgi = 'a:b'"),
             (Apps::Command, "command = ['celery']"),
         ] {
-            let mut text = format!(
-                "[app.w]\n{wanted}\nlisten = ['127.0.0.1:1']\n{} = {value}",
-                key.name
-            );
+            // A run accepts no connections.
+            let beside = match key.name {
+                "schedule" => "",
+                _ => "listen = ['127.0.0.1:1']",
+            };
+            let mut text = format!("[app.w]\n{wanted}\n{beside}\n{} = {value}", key.name);
             for (name, value) in needed(key).iter().filter(|_| kind == key.apps) {
                 text += &format!("\n{name} = {value}");
             }
+            text += "\n[app.other]\ncommand = ['celery']";
             let refused = plan_as((0, 0), &text).err();
             assert_eq!(
                 refused.is_some(),
