@@ -278,7 +278,9 @@ impl<W: World> Master<W> {
         let actions = match waits {
             true => {
                 self.leftovers.hold(rests, child.app.clone(), end);
-                Vec::new()
+                // It is not ready any more, and its slot is taken.
+                let leaves = vec![Event::Stopping(child.worker)];
+                self.workers.handle(&child.app, leaves, now)
             }
             false => self.workers.handle(&child.app, vec![end], now),
         };
