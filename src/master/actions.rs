@@ -307,11 +307,11 @@ impl<W: World> Master<W> {
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
                 }
+                false if waits => {
+                    error!("{tag}: {death}; its app goes on when what it has started has ended");
+                }
                 false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
                     error!("{tag}: {death}; it is not started again until the next reload");
-                }
-                false if waits => {
-                    error!("{tag}: {death}; replaced when what it has started has ended");
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
