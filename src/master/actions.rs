@@ -291,7 +291,9 @@ impl<W: World> Master<W> {
         let actions = match waits {
             true => {
                 self.leftovers.hold(rests, child.app.clone(), end);
-                Vec::new()
+                // It is not ready any more, and its slot is taken.
+                let leaves = vec![Event::Stopping(child.worker)];
+                self.workers.handle(&child.app, leaves, now)
             }
             false => self.workers.handle(&child.app, vec![end], now),
         };
@@ -318,11 +320,11 @@ impl<W: World> Master<W> {
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
                 }
+                false if waits => {
+                    error!("{tag}: {death}; its app goes on when what it has started has ended");
+                }
                 false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
                     error!("{tag}: {death}; it is not started again until the next reload");
-                }
-                false if waits => {
-                    error!("{tag}: {death}; replaced when what it has started has ended");
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
