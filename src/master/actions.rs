@@ -428,6 +428,7 @@ impl<W: World> Master<W> {
             }
             Task::Run(name, _) => {
                 let rest = End {
+                    app: Some(name.clone()),
                     tag: format!("{} pid={}", job.task, job.pid),
                     signal: Signal::SIGTERM,
                     group_knows: false,

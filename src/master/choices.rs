@@ -273,7 +273,7 @@ impl Choices {
     /// The candidate has taken over.
     pub(super) fn taken_over(&mut self, plan: &Plan) {
         for (name, app) in plan.all_apps() {
-            if self.current.starts(name) && !self.stops.contains(&**name) {
+            if self.current.starts(name) && !self.stops.contains(name) {
                 let name = Name::from(name);
                 match app.enabled {
                     true => self.overrides.remove(&name),

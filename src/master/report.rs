@@ -420,8 +420,14 @@ mod tests {
             "fill 1/4 ready (2 finished, 1 failed); migrate finished"
         );
         let one = [("web", all, false)].into_iter();
-        assert_eq!(status(one, std::iter::empty(), 2), "web 4/4 ready; 2 apps with a schedule");
-        assert_eq!(status([].into_iter(), std::iter::empty(), 1), "1 app with a schedule");
+        assert_eq!(
+            status(one, std::iter::empty(), 2),
+            "web 4/4 ready; 2 apps with a schedule"
+        );
+        assert_eq!(
+            status([].into_iter(), std::iter::empty(), 1),
+            "1 app with a schedule"
+        );
     }
 
     #[test]
