@@ -74,10 +74,11 @@ pub fn table(status: &Value) -> String {
     for app in status["apps"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
-            "\n{}: {}/{} ready{}{}",
+            "\n{}: {}/{} ready{}{}{}",
             of(&app["name"]),
             of(&app["ready"]),
             of(&app["wanted"]),
+            failing(app),
             if app["given_up"] == true {
                 ", given up until the next reload"
             } else {
@@ -129,6 +130,15 @@ pub fn table(status: &Value) -> String {
         }
     }
     text
+}
+
+/// When an app that fails is tried again, to follow its numbers.
+fn failing(app: &Value) -> String {
+    match app["retry_in"].as_f64() {
+        Some(wait) if wait > 0.0 => format!(", failing, retrying in {}s", wait.ceil()),
+        Some(_) => ", failing, retrying now".into(),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]

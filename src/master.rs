@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use crate::effects::listen::Listeners;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
-use crate::release::{Name, Release, State};
+use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
@@ -32,6 +32,7 @@ mod limit;
 mod load;
 mod logs;
 mod messages;
+mod parts;
 mod preparation;
 mod report;
 mod rollout;
@@ -308,6 +309,10 @@ impl<W: World> Master<W> {
                     self.perform(&name, action);
                 }
             }
+            if self.preparation.is_ready() {
+                let parts = self.parts();
+                self.turn.queue_fact(Fact::Prepared(parts));
+            }
             let Some(fact) = self.turn.next_fact() else {
                 return;
             };
@@ -340,7 +345,8 @@ impl<W: World> Master<W> {
         }
         let apps = self.workers.apps.iter().map(|(name, app)| {
             let supervisor = &app.supervisor;
-            (&**name, supervisor.counts(), supervisor.is_given_up())
+            let health = report::Health::of(supervisor);
+            (&**name, supervisor.counts(), health)
         });
         let status = report::status(apps);
         self.init.update(status)

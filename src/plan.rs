@@ -121,6 +121,8 @@ pub struct App {
     pub notices: Vec<String>,
     /// The apps that come directly before it, when apps start and stop.
     pub after: BTreeSet<String>,
+    /// Whether its failure holds up the others.
+    pub required: bool,
 }
 
 impl App {
@@ -188,6 +190,7 @@ impl App {
             warnings: Vec::new(),
             notices: Vec::new(),
             after: BTreeSet::new(),
+            required: true,
         }
     }
 }
@@ -463,6 +466,7 @@ impl Draft<'_> {
             warnings,
             notices,
             after: BTreeSet::new(),
+            required: *self.written.required,
         })
     }
 

@@ -299,9 +299,17 @@ fn app_json<W: World>(
         "starting": counts.starting,
         "leaving": counts.leaving,
         "given_up": app.supervisor.is_given_up(),
+        "retry_in": retry_in(app, turn.now).map(|wait| wait.as_secs_f64()),
         "paused": app.supervisor.is_paused(),
         "workers": children.collect::<Vec<_>>(),
     })
+}
+
+/// When an app whose workers fail is tried again.
+fn retry_in(app: &App, now: Instant) -> Option<Duration> {
+    let at = app.supervisor.retry_at()?;
+    let fails = report::Health::of(&app.supervisor) == report::Health::Failing;
+    fails.then(|| at.saturating_duration_since(now))
 }
 
 fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option<&u64>) -> Value {

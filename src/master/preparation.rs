@@ -12,7 +12,7 @@ use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{LogFile, Plan};
-use crate::release::{Fact, Generation, Name, Part};
+use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -37,6 +37,8 @@ enum Step {
     Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
+    /// Everything is prepared, and the release was not told yet.
+    Ready,
 }
 
 /// The preparation that is under way, and the candidate that it has prepared.
@@ -191,13 +193,8 @@ impl Preparation {
             return;
         };
         let Some(name) = left.pop_front() else {
-            self.step = None;
-            let parts = candidate.plan.apps.iter().map(|(name, app)| {
-                let after = app.after.iter().map(|name| name.as_str().into());
-                let after = after.collect();
-                (name.as_str().into(), Part::Prove { after })
-            });
-            return turn.queue_fact(Fact::Prepared(parts.collect()));
+            self.step = Some(Step::Ready);
+            return;
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -268,10 +265,17 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(..)))
+            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
         {
             self.discard(turn);
         }
+    }
+
+    /// Whether everything has been prepared since this was last asked.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.step
+            .take_if(|step| matches!(step, Step::Ready))
+            .is_some()
     }
 
     /// The prepared candidate.

@@ -8,10 +8,33 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Reason};
+use crate::supervisor::{Action, Counts, Reason, Supervisor};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
+
+/// Whether the workers of an app fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// They do not.
+    Well,
+    /// They are tried again.
+    Failing,
+    /// They are not.
+    GivenUp,
+}
+
+impl Health {
+    /// That of an app. Failures that left it all its workers do not count.
+    pub fn of(app: &Supervisor) -> Self {
+        let counts = app.counts();
+        match app.is_given_up() {
+            true => Self::GivenUp,
+            false if app.is_in_trouble() && counts.ready < counts.wanted => Self::Failing,
+            false => Self::Well,
+        }
+    }
+}
 
 /// `app=web worker=3 gen=2 pid=4711`
 pub struct Tag<'a>(pub &'a Child, pub Pid);
@@ -155,14 +178,15 @@ pub fn workers(number: usize) -> String {
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
 /// come first, and the others are counted.
-pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
+pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, Health)>) -> String {
     let mut apps: Vec<_> = apps.collect();
     let line = join(&apps);
     if line.chars().count() <= MAX_STATUS {
         return line;
     }
-    let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
-        counts.ready == counts.wanted && counts.starting + counts.leaving == 0 && !given_up
+    let is_well = |&(_, counts, health): &(&str, Counts, Health)| {
+        let complete = counts.ready == counts.wanted && counts.starting + counts.leaving == 0;
+        complete && health == Health::Well
     };
     apps.sort_by_key(is_well);
     let (mut line, mut shown) = (String::new(), 0);
@@ -187,14 +211,14 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String
     line + &format!("{} {others}apps {ready}/{wanted} ready", rest.len())
 }
 
-fn join(apps: &[(&str, Counts, bool)]) -> String {
+fn join(apps: &[(&str, Counts, Health)]) -> String {
     apps.iter()
         .map(|app| one(*app))
         .collect::<Vec<_>>()
         .join("; ")
 }
 
-fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
+fn one((name, counts, health): (&str, Counts, Health)) -> String {
     let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
     let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
     let rest = rest.iter().filter(|(n, _)| *n > 0);
@@ -202,10 +226,11 @@ fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
     if !rest.is_empty() {
         text += &format!(" ({})", rest.join(", "));
     }
-    if given_up {
-        text += ", given up";
+    text + match health {
+        Health::Well => "",
+        Health::Failing => ", failing",
+        Health::GivenUp => ", given up",
     }
-    text
 }
 
 /// A time for the log: "350ms", "4.2s", "1h 3m 20s".
@@ -309,8 +334,16 @@ mod tests {
             leaving: 3,
         };
         assert_eq!(
-            status([("queue", some, true), ("web", all, false)].into_iter()),
-            "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+            status(
+                [
+                    ("db", some, Health::Failing),
+                    ("queue", some, Health::GivenUp),
+                    ("web", all, Health::Well)
+                ]
+                .into_iter()
+            ),
+            "db 1/2 ready (1 starting, 3 leaving), failing; \
+             queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
     }
 
@@ -327,7 +360,10 @@ mod tests {
         let apps = |bad: usize| {
             let apps = names.iter().enumerate();
             let apps: Vec<_> = apps
-                .map(|(n, name)| (&**name, counts(if n < bad { 1 } else { 2 }), false))
+                .map(|(n, name)| {
+                    let ready = if n < bad { 1 } else { 2 };
+                    (&**name, counts(ready), Health::Well)
+                })
                 .collect();
             status(apps.into_iter())
         };

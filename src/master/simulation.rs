@@ -378,15 +378,18 @@ fn written() -> impl Strategy<Value = Written> {
         1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
-    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8);
+    let part = (prop::bool::weighted(0.7), any::<bool>());
+    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8, part);
     all.prop_map(
-        |(code, workers, template, check, before, listeners)| Written {
+        |(code, workers, template, check, before, listeners, (required, ordered))| Written {
             code,
             workers,
             template,
             check,
             before,
             listeners,
+            required,
+            ordered,
         },
     )
 }
@@ -546,6 +549,86 @@ proptest! {
 }
 
 #[test]
+fn an_app_that_is_not_required_fails_in_the_background() {
+    let broken = Written {
+        code: Code::Broken,
+        required: false,
+        ..Written::good(1)
+    };
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(10_000);
+    assert_eq!(history.outcome, None);
+    let ready = |history: &mut History| {
+        let notices = history.kernel().notices.iter();
+        let ready = notices.filter_map(|notice| match notice {
+            Notice::Ready(line) => Some(line.clone()),
+            _ => None,
+        });
+        ready.collect::<Vec<_>>()
+    };
+    let lines = ready(&mut history);
+    assert_eq!(lines.len(), 1, "the others are ready: {lines:?}");
+    assert!(lines[0].contains("queue 0/1 ready"), "{lines:?}");
+    let status = &history.master.init.status;
+    assert!(status.contains("failing"), "{status}");
+
+    // It holds up no reload of the others either.
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    assert_eq!(
+        history.master.release.outcome(),
+        Some(&release::Outcome::Done(2))
+    );
+
+    // Once it serves, a release that would break it is refused.
+    history.kernel().disk.apps.insert(
+        "queue",
+        Written {
+            code: Code::Good,
+            ..broken
+        },
+    );
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let queue = Name::from("queue");
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+    assert!(!history.master.workers.apps[&queue].installed);
+    history.kernel().disk.apps.insert("queue", broken);
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+}
+
+#[test]
+fn the_first_worker_of_an_app_waits_for_the_apps_before_it() {
+    let ordered = Written {
+        ordered: true,
+        ..Written::good(2)
+    };
+    let mut history = History::new(&[("queue", Written::good(2)), ("web", ordered)]);
+    let started = |history: &mut History, name: &str| {
+        let processes = history.kernel().processes.values();
+        processes.filter(|process| &*process.app == name).count()
+    };
+    for _ in 0..1000 {
+        let queue = Name::from("queue");
+        let counts = history.master.workers.apps[&queue].supervisor.counts();
+        if counts.ready > 0 {
+            break;
+        }
+        assert_eq!(started(&mut history, "web"), 0);
+        history.pass(1);
+    }
+    history.pass(10_000);
+    assert_eq!(started(&mut history, "web"), 2);
+}
+
+#[test]
 fn the_end_of_the_terminal_stops_gracefully_however_often_it_is_said() {
     let mut history = run_steps(&[Step::Pass(5000)]);
     for _ in 0..3 {
@@ -599,6 +682,8 @@ fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
         check: None,
         before: None,
         listeners: 0,
+        required: true,
+        ordered: false,
     };
     run_and_settle(&[
         Step::Write(0, Some(stuck)),

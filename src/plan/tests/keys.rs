@@ -29,6 +29,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.after", "['other']"),
+    ("app.NAME.required", "false"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),
