@@ -13,8 +13,10 @@ use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::effects::temporary;
+use crate::effects::terminal::Terminal;
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -50,6 +52,9 @@ struct Arguments {
     /// Send the command to the master at this control socket.
     #[arg(long, value_name = "PATH", global = true)]
     socket: Option<PathBuf>,
+    /// Write a newline to this descriptor, which s6 or dinit passes, when the first generation is ready.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
+    ready_fd: Option<i32>,
     /// Check the configuration, report the first error, and exit.
     #[arg(short = 't', long)]
     test: bool,
@@ -144,7 +149,15 @@ pub fn run() -> ExitCode {
             return FAILED.into();
         }
     }
+    if arguments.ready_fd.is_some() && arguments.command.is_some() {
+        logging::print_error("--ready-fd is for the master, not for commands (remove it)");
+        return USAGE.into();
+    }
     if let Some(command) = &arguments.command {
+        // The command of `ExecReload=` is a process of the service, and gets what `systemctl kill -s HUP` sends.
+        if !Terminal::of_now().existed() {
+            sys::ignore_orders();
+        }
         return match commands::perform(command, arguments.config, arguments.socket) {
             Ok((answer, status)) => print(&plain(answer.trim_end()), status),
             Err((message, status)) => {
@@ -161,6 +174,15 @@ pub fn run() -> ExitCode {
         logging::print_error("--socket is for commands such as `preforkd status` (remove it)");
         return USAGE.into();
     }
+    // Before this program opens descriptors of its own. A check of the configuration announces nothing.
+    let ready_fd = arguments.ready_fd.filter(|_| !arguments.test);
+    let ready_fd = match ready_fd.map(ReadyFd::adopt).transpose() {
+        Ok(ready_fd) => ready_fd,
+        Err(why) => {
+            logging::print_error(&format!("--ready-fd: {why}"));
+            return USAGE.into();
+        }
+    };
     let signals = match master::catch_signals() {
         Ok(signals) => signals,
         Err(error) => {
@@ -188,7 +210,7 @@ pub fn run() -> ExitCode {
         return print(&lines.join("\n"), OK);
     }
     logging::begin(arguments.verbose);
-    match serve(config, plan, signals) {
+    match serve(config, plan, signals, ready_fd) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
@@ -281,7 +303,12 @@ fn read(file: &Path) -> Result<Plan, Failure> {
     })
 }
 
-fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, Failure> {
+fn serve(
+    file: PathBuf,
+    plan: Plan,
+    signals: Signals,
+    ready_fd: Option<ReadyFd>,
+) -> Result<Outcome, Failure> {
     let name = file
         .file_name()
         .unwrap_or_default()
@@ -316,5 +343,5 @@ fn serve(file: PathBuf, plan: Plan, signals: Signals) -> Result<Outcome, Failure
             message: error.to_string(),
             errno: error.errno(),
         })?;
-    master::run(file, plan, listeners, signals).map_err(because("cannot continue"))
+    master::run(file, plan, listeners, signals, ready_fd).map_err(because("cannot continue"))
 }

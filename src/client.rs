@@ -114,6 +114,9 @@ pub fn table(status: &Value) -> String {
             if let Some(address) = worker["address"].as_str() {
                 let _ = write!(state, ", at {address}");
             }
+            if let Some(why) = worker["check_failed"].as_str() {
+                let _ = write!(state, ", check failed: {why}");
+            }
             if let Some(status) = worker["said"].as_str() {
                 let _ = write!(state, ", status: {status}");
             }
@@ -128,6 +131,52 @@ pub fn table(status: &Value) -> String {
                 of(&worker["connections"]),
             );
         }
+    }
+    for app in status["scheduled"].as_array().into_iter().flatten() {
+        let _ = write!(text, "\n{}", scheduled(app));
+    }
+    text
+}
+
+/// The lines of an app with a schedule.
+fn scheduled(app: &Value) -> String {
+    let of = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let time = |value: &Value| {
+        let seconds = value.as_f64().unwrap_or_default();
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(long) if seconds >= 60.0 => {
+                humantime::format_duration(Duration::from_secs(long.as_secs())).to_string()
+            }
+            _ => format!("{seconds:.1}s"),
+        }
+    };
+    let next = match app["paused"] == true {
+        true => "none, paused until the next reload".to_owned(),
+        false => of(&app["next"]),
+    };
+    let mut text = format!(
+        "{}: runs at {} ({})\n  next run: {next}\n",
+        of(&app["name"]),
+        of(&app["cron"]),
+        of(&app["timezone"])
+    );
+    let running = &app["running"];
+    if let Some(pid) = running["pid"].as_i64() {
+        let left_out = match running["left_out"].as_u64() {
+            None | Some(0) => String::new(),
+            Some(1) => ", one time left out meanwhile".into(),
+            Some(number) => format!(", {number} times left out meanwhile"),
+        };
+        let age = time(&running["age"]);
+        let _ = writeln!(text, "  running: pid {pid}, for {age}{left_out}");
+    }
+    let last = &app["last"];
+    if let Some(began) = last["began"].as_str() {
+        let result = match last["why"].as_str() {
+            None => format!("succeeded after {}", time(&last["time"])),
+            Some(why) => format!("failed: {why}"),
+        };
+        let _ = writeln!(text, "  last run: {began}, {result}");
     }
     text
 }
@@ -167,5 +216,29 @@ mod tests {
             assert_eq!(is_ready(&status), expected, "{status}");
         }
         assert!(!is_ready(&json!({})));
+    }
+
+    #[test]
+    fn an_app_with_a_schedule_shows_its_next_and_its_last_run() {
+        let at = |minute| format!("2026-11-27 01:{minute}:00 +00:00");
+        let mut app = json!({"name": "backup", "cron": "@hourly", "timezone": "UTC", "next": at("10"), "paused": false});
+        assert_eq!(
+            scheduled(&app),
+            "backup: runs at @hourly (UTC)\n  next run: 2026-11-27 01:10:00 +00:00\n"
+        );
+        app["running"] = json!({"pid": 7, "age": 3725.5, "left_out": 2});
+        app["last"] = json!({"began": at("05"), "time": 4.25, "succeeded": true, "why": null});
+        let shown = scheduled(&app);
+        let running = "  running: pid 7, for 1h 2m 5s, 2 times left out meanwhile\n";
+        let last = "  last run: 2026-11-27 01:05:00 +00:00, succeeded after 4.2s\n";
+        assert!(shown.ends_with(&format!("{running}{last}")), "{shown}");
+        app["last"]["why"] = "exited with status 3 after 4.2s".into();
+        app["paused"] = true.into();
+        let shown = scheduled(&app);
+        assert!(shown.contains("next run: none, paused"), "{shown}");
+        assert!(
+            shown.ends_with("failed: exited with status 3 after 4.2s\n"),
+            "{shown}"
+        );
     }
 }

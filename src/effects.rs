@@ -2,6 +2,7 @@
 //! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
 pub mod addresses;
+pub mod alarm;
 pub mod beacon;
 pub mod config_check;
 pub mod control;
@@ -18,6 +19,7 @@ pub mod paths;
 pub mod pid_file;
 pub mod private;
 pub mod probe;
+pub mod ready_fd;
 pub mod scoreboard;
 pub mod signals;
 pub mod socket_file;
@@ -27,3 +29,4 @@ pub mod tail;
 pub mod template;
 pub mod temporary;
 pub mod terminal;
+mod time_zone;

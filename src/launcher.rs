@@ -28,6 +28,8 @@ pub struct Orders {
     pub master: i32,
     /// The signal that it gets when the master dies.
     pub on_master_death: i32,
+    /// Whether the signals that are meant for the master are ignored in its program: [`Process::ignores_orders`].
+    pub ignores_orders: bool,
     /// User id, group id and supplementary groups; the master's if `None`.
     pub user: Option<(u32, u32, Vec<u32>)>,
     /// File mode creation mask; the master's if `None`.
@@ -57,6 +59,7 @@ impl Orders {
         let heads = [
             self.master.to_string(),
             self.on_master_death.to_string(),
+            u8::from(self.ignores_orders).to_string(),
             number(uid),
             number(gid),
             groups.join(","),
@@ -93,6 +96,7 @@ impl Orders {
         let mut word = || text()?.to_str().ok();
         let master = word()?.parse().ok()?;
         let on_master_death = word()?.parse().ok()?;
+        let ignores_orders = word()? == "1";
         let (uid, gid) = (optional(word()?)?, optional(word()?)?);
         let groups = word()?.split(',').filter(|group| !group.is_empty());
         let groups = groups
@@ -110,6 +114,7 @@ impl Orders {
         Some(Self {
             master,
             on_master_death,
+            ignores_orders,
             user: uid.zip(gid).map(|(uid, gid)| (uid, gid, groups)),
             umask,
             streams,
@@ -170,6 +175,7 @@ pub fn run(arguments: &[String]) -> io::Error {
         args: orders.args,
         env: orders.env,
         chdir: orders.chdir,
+        ignores_orders: orders.ignores_orders,
         user: orders
             .user
             .as_ref()
@@ -212,6 +218,7 @@ mod tests {
         let all = Orders {
             master: 7,
             on_master_death: 3,
+            ignores_orders: true,
             user: Some((33, 34, vec![1, 2])),
             umask: Some(0o27),
             streams: [true, false, true],
@@ -221,6 +228,7 @@ mod tests {
             env: texts(&["A=1", "B="]),
         };
         let few = Orders {
+            ignores_orders: false,
             user: None,
             umask: None,
             args: texts(&["sh"]),

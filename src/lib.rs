@@ -10,6 +10,7 @@
 //! - [`master`] is the event loop;
 //! - [`effects`] makes the system calls, one topic in each file; [`sys`] is the only unsafe code;
 //! - [`release`] decides how a new generation is brought in;
+//! - [`schedule`] finds the times of a cron expression;
 //! - [`signals`] is the table of signals.
 //!
 //! Three crates beside it run in workers: `preforkd-worker` (the contract with the master),
@@ -27,6 +28,7 @@ pub mod master;
 pub mod plan;
 pub mod probe;
 pub mod release;
+pub mod schedule;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;

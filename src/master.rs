@@ -2,8 +2,9 @@
 //! clock, one thread, and never communicates with clients of an app.
 //!
 //! Its parts own their state: `workers` the apps and their processes, `templates` the processes that fork workers, `jobs` the
-//! processes that run once, `logs` the output, `control` the waiting clients of the control socket, `init` the status of the init
-//! system, `watch` and `load` the times of the next checks, and `preparation` the candidate. They meet in a turn of the loop.
+//! processes that run once, `schedules` the apps that have one, `logs` the output, `control` the waiting clients of the control
+//! socket, `init` the status of the init system, `watch` and `load` the times of the next checks, and `preparation` the candidate.
+//! They meet in a turn of the loop.
 //! All system calls are behind the trait `World`.
 
 use std::collections::BTreeSet;
@@ -16,12 +17,14 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::effects::listen::Listeners;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
 use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod checks;
 mod control;
 mod floods;
 mod ignored;
@@ -32,13 +35,14 @@ mod limit;
 mod load;
 mod logs;
 mod messages;
-mod parts;
 mod preparation;
 mod report;
 mod rollout;
+mod schedules;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod system;
 mod templates;
 mod timers;
@@ -47,6 +51,7 @@ mod watch;
 mod workers;
 mod world;
 
+use checks::Checks;
 use control::{Control, Whole};
 use floods::Floods;
 use ignored::Ignored;
@@ -56,6 +61,7 @@ use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
+use schedules::Schedules;
 use system::System;
 use templates::Templates;
 use turn::Turn;
@@ -86,11 +92,13 @@ struct Master<W> {
     workers: Workers,
     templates: Templates,
     jobs: Jobs,
+    schedules: Schedules,
     leftovers: Leftovers,
     logs: Logs,
     control: Control,
     init: Init,
     watch: Watch,
+    checks: Checks,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -119,7 +127,8 @@ pub fn catch_signals() -> io::Result<Signals> {
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop.
+/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop. `ready_fd` is told when the
+/// first generation is ready.
 ///
 /// # Errors
 /// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
@@ -128,8 +137,9 @@ pub fn run(
     plan: Plan,
     listeners: Listeners,
     signals: Signals,
+    ready_fd: Option<ReadyFd>,
 ) -> io::Result<Outcome> {
-    let system = System::new(file, &plan, listeners, signals)?;
+    let system = System::new(file, &plan, listeners, signals, ready_fd)?;
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {
@@ -145,24 +155,27 @@ impl<W: World> Master<W> {
         let mut turn = Turn::new(world, now);
         let init = Init::new(&turn);
         let (mut preparation, mut jobs) = (Preparation::default(), Jobs::default());
-        preparation.begin_first(&mut turn, &mut jobs, plan);
+        let release = Release::new();
+        preparation.begin_first(&mut turn, &mut jobs, plan, release.next());
         Self {
             turn,
             workers: Workers::default(),
             templates: Templates::default(),
             leftovers: Leftovers::default(),
             jobs,
+            schedules: Schedules::default(),
             logs: Logs::default(),
             control: Control::default(),
             init,
             watch: Watch::default(),
+            checks: Checks::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
-            release: Release::new(),
+            release,
             preparation,
             current: None,
             refused: None,
@@ -211,6 +224,8 @@ impl<W: World> Master<W> {
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
+        self.checks
+            .look(turn, &self.workers.children, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -241,6 +256,7 @@ impl<W: World> Master<W> {
                     self.loads.connection_waits(turn, &self.workers, &address);
                 }
             }
+            Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
         }
     }
@@ -269,6 +285,7 @@ impl<W: World> Master<W> {
             generation: self.release.current(),
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
+            schedules: &self.schedules,
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -290,7 +307,9 @@ impl<W: World> Master<W> {
         match phase(&self.release) {
             "ready" => self.init.settled(),
             "stopping" => {
-                let longest = || apps.map(App::time_to_stop).max().unwrap_or(UNKNOWN);
+                let runs = self.schedules.time_to_stop();
+                let times = apps.map(App::time_to_stop).chain(runs);
+                let longest = || times.max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
@@ -332,8 +351,8 @@ impl<W: World> Master<W> {
 
     /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
     fn leaves_nothing(&mut self) -> bool {
-        let apps = self.current.iter().flat_map(|plan| plan.apps.values());
-        let grace = apps.map(|app| app.policy.graceful_timeout).max();
+        let apps = self.current.iter().flat_map(Plan::all_apps);
+        let grace = apps.map(|(_, app)| app.policy.graceful_timeout).max();
         self.leftovers
             .are_gone(&mut self.turn, grace.unwrap_or_default())
     }
@@ -348,7 +367,7 @@ impl<W: World> Master<W> {
             let health = report::Health::of(supervisor);
             (&**name, supervisor.counts(), health)
         });
-        let status = report::status(apps);
+        let status = report::status(apps, self.schedules.len());
         self.init.update(status)
     }
 
@@ -380,6 +399,7 @@ impl<W: World> Master<W> {
             .chain(self.logs.deadline(&self.turn))
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
+            .chain(self.checks.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

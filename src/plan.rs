@@ -33,6 +33,7 @@ mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod scheduled;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -44,6 +45,7 @@ pub use check::{CHECK_LISTENER, Check};
 pub use host::{Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
+pub use scheduled::Scheduled;
 
 /// A checked configuration. Its JSON form is complete, but only for a process of the same program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +63,10 @@ pub struct Plan {
     pub control_group: Option<u32>,
     /// All sockets that any app listens on.
     pub listeners: Vec<Listener>,
-    /// The apps, by name.
+    /// The apps with workers, by name.
     pub apps: BTreeMap<String, App>,
+    /// The apps with a schedule, by name.
+    pub scheduled: BTreeMap<String, Scheduled>,
 }
 
 /// A socket to bind, or to inherit from the init system.
@@ -111,6 +115,8 @@ pub struct App {
     pub recycle: Recycle,
     /// The command that must succeed before a reload starts any worker.
     pub before: Option<Launch>,
+    /// Whether it must succeed before the first start, too.
+    pub before_at_start: bool,
     /// The check of the first worker of a new generation.
     pub check: Option<Check>,
     /// Where the output of its workers goes.
@@ -185,6 +191,7 @@ impl App {
                 max_memory: None,
             },
             before: None,
+            before_at_start: false,
             check: None,
             output: Output::default(),
             warnings: Vec::new(),
@@ -278,25 +285,32 @@ pub struct Credentials {
 }
 
 impl Plan {
+    /// All apps: those with workers, and those with a schedule.
+    pub fn all_apps(&self) -> impl Iterator<Item = (&str, &App)> {
+        let apps = self.apps.iter().map(|(name, app)| (name.as_str(), app));
+        let scheduled = self.scheduled.iter();
+        apps.chain(scheduled.map(|(name, scheduled)| (name.as_str(), &scheduled.app)))
+    }
+
     /// The log files of all apps.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
-        let apps = self.apps.values();
+        let apps = self.all_apps().map(|(_, app)| app);
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
     /// What was decided for the apps from outside of the configuration, with their names.
     pub fn notices(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.apps.iter().flat_map(|(name, app)| {
+        self.all_apps().flat_map(|(name, app)| {
             let notices = app.notices.iter();
-            notices.map(|notice| (name.as_str(), notice.as_str()))
+            notices.map(move |notice| (name, notice.as_str()))
         })
     }
 
     /// What is allowed and probably a mistake, each with the name of its app.
     pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.apps.iter().flat_map(|(name, app)| {
+        self.all_apps().flat_map(|(name, app)| {
             let warnings = app.warnings.iter();
-            warnings.map(|warning| (name.as_str(), warning.as_str()))
+            warnings.map(move |warning| (name, warning.as_str()))
         })
     }
 
@@ -330,6 +344,7 @@ impl Plan {
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
+            scheduled: BTreeMap::new(),
         };
         let mut edges = Vec::new();
         for (name, written) in &config.app {
@@ -352,11 +367,17 @@ impl Plan {
                 header,
                 host,
             };
+            edges.extend(draft.edges());
+            if let Some(schedule) = &written.schedule {
+                let scheduled = draft.scheduled(&schedule.0)?;
+                plan.scheduled.insert(name.clone(), scheduled);
+                continue;
+            }
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
-            edges.extend(draft.edges());
         }
-        let names = plan.apps.keys().map(String::as_str).collect();
+        let names = config.app.keys().map(|name| name.get_ref().as_str());
+        let names = names.collect();
         for (name, before) in order::order(&names, &edges)? {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
@@ -447,6 +468,7 @@ impl Draft<'_> {
             output: self.output()?,
             sockets,
             before,
+            before_at_start: self.before_at_start()?,
             launch,
             template,
             policy,

@@ -3,8 +3,11 @@
 //! It is this program, started by the master as `preforkd probe …` with the worker's private listener as descriptor 3,
 //! whose address it connects to. It reports a failure on standard error, which the master quotes.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpStream;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -38,6 +41,9 @@ pub struct Question {
     /// The number of attempts.
     #[arg(long)]
     attempts: u32,
+    /// The address to ask at, instead of that of the private listener: "IP:PORT" or "unix:PATH".
+    #[arg(long)]
+    address: Option<OsString>,
 }
 
 /// Sends requests until one has the expected status, or the attempts are used up.
@@ -45,13 +51,19 @@ pub struct Question {
 /// # Errors
 /// Why the last attempt failed.
 pub fn run(question: &Question) -> Result<(), String> {
-    let listener = sys::adopt(LISTENER).map(UnixListener::from);
-    let address = listener.and_then(|listener| listener.local_addr());
-    let address = address.map_err(|error| format!("cannot find the listener to probe: {error}"))?;
+    let address = match &question.address {
+        Some(address) => Place::Address(address),
+        None => {
+            let listener = sys::adopt(LISTENER).map(UnixListener::from);
+            let found = listener.and_then(|listener| listener.local_addr());
+            let found =
+                found.map_err(|error| format!("cannot find the listener to probe: {error}"))?;
+            Place::Private(found)
+        }
+    };
     let mut left = question.attempts;
     loop {
-        let stream = UnixStream::connect_addr(&address);
-        let answer = stream.and_then(|stream| ask(stream, question));
+        let answer = address.ask(question);
         let failure = match answer {
             Ok(line) if status(&line) == Some(question.expect) => return Ok(()),
             Ok(line) => format!(
@@ -72,11 +84,55 @@ pub fn run(question: &Question) -> Result<(), String> {
     }
 }
 
+/// Where to ask.
+enum Place<'a> {
+    Private(SocketAddr),
+    Address(&'a OsString),
+}
+
+impl Place<'_> {
+    fn ask(&self, question: &Question) -> io::Result<String> {
+        let path = match self {
+            Self::Private(address) => return ask(UnixStream::connect_addr(address)?, question),
+            Self::Address(address) => address.as_bytes().strip_prefix(b"unix:"),
+        };
+        match (self, path) {
+            (_, Some(path)) => ask(UnixStream::connect(OsStr::from_bytes(path))?, question),
+            (Self::Address(address), None) => {
+                let address = address.to_string_lossy().parse();
+                let address = address.map_err(|_| io::Error::from(ErrorKind::InvalidInput))?;
+                let time = Duration::from_millis(question.timeout.max(1));
+                ask(TcpStream::connect_timeout(&address, time)?, question)
+            }
+            (Self::Private(_), None) => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+}
+
+/// A connection whose waits end.
+trait Stream: Read + Write {
+    fn limit(&self, read: Duration, write: Duration) -> io::Result<()>;
+}
+
+impl Stream for UnixStream {
+    fn limit(&self, read: Duration, write: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(read))?;
+        self.set_write_timeout(Some(write))
+    }
+}
+
+impl Stream for TcpStream {
+    fn limit(&self, read: Duration, write: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(read))?;
+        self.set_write_timeout(Some(write))
+    }
+}
+
 /// Sends the request and returns the status line.
-fn ask(mut stream: UnixStream, question: &Question) -> io::Result<String> {
+fn ask(mut stream: impl Stream, question: &Question) -> io::Result<String> {
     let time = Duration::from_millis(question.timeout.max(1));
     let began = Instant::now();
-    stream.set_write_timeout(Some(time))?;
+    stream.limit(time, time)?;
     let Question { path, host, .. } = question;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: preforkd-check\r\nConnection: close\r\n\r\n"
@@ -84,7 +140,7 @@ fn ask(mut stream: UnixStream, question: &Question) -> io::Result<String> {
     // A worker may answer and close before it has read the whole request; its answer counts.
     let _ = stream.write_all(request.as_bytes());
     let left = time.saturating_sub(began.elapsed());
-    stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+    stream.limit(left.max(Duration::from_millis(1)), time)?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_LINE)).read_line(&mut line)?;
     match line.trim_end() {
@@ -117,6 +173,7 @@ mod tests {
             expect: 200,
             timeout: 100,
             attempts: 1,
+            address: None,
         }
     }
 

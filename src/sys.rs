@@ -26,6 +26,16 @@ const LISTEN_PID: &[u8; 23] = b"LISTEN_PID=\0\0\0\0\0\0\0\0\0\0\0\0";
 /// The offset of the number.
 const LISTEN_PID_AT: usize = 11;
 
+/// What an administrator sends to the master, and to its whole service with `systemctl kill`. The default dispositions end or stop a
+/// process: signal(7). (SIGWINCH does neither.)
+pub const ORDERS_TO_THE_MASTER: [Signal; 5] = [
+    Signal::SIGHUP,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+];
+
 /// Everything that a child needs. All memory is allocated before the fork.
 pub struct Process<'a> {
     /// The file to execute.
@@ -42,6 +52,9 @@ pub struct Process<'a> {
     pub umask: Option<u32>,
     /// The signal that it gets when its parent dies.
     pub on_parent_death: Signal,
+    /// Whether it is executed with [`ORDERS_TO_THE_MASTER`] ignored: a process of ours, which has its own handlers later, if any. A
+    /// program of the user gets the default dispositions, because its children would inherit others.
+    pub ignores_orders: bool,
     /// Standard input; /dev/null if `None`.
     pub stdin: Option<BorrowedFd<'a>>,
     /// Standard output; the master's if `None`.
@@ -94,7 +107,8 @@ pub const REPORT_SIZE: usize = 5;
 /// Forks and executes. Read the returned pipe with [`crate::launcher::progress::Launching`].
 ///
 /// The child leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions and standard input from /dev/null, and gets a signal when the calling thread ends.
+/// dispositions (but see [`Process::ignores_orders`]) and standard input from /dev/null, and gets a signal when the calling thread
+/// ends.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
@@ -104,7 +118,7 @@ pub fn spawn(process: &Process) -> io::Result<(Pid, OwnedFd)> {
     let child = Child::new(process, report_to_master.as_raw_fd(), getpid());
 
     // A signal that arrives between fork and exec must not run the master's handlers in the child, where exec would
-    // lose it. It stays pending and meets the default disposition.
+    // lose it. It stays pending and meets the disposition that the child sets.
     let mut before = SigSet::empty();
     pthread_sigmask(
         SigmaskHow::SIG_SETMASK,
@@ -205,6 +219,12 @@ impl<'a> Child<'a> {
             Err(stage) => stage,
             Ok(()) => {
                 tell(self.report, &[EXECUTING]);
+                if !self.process.ignores_orders {
+                    set_dispositions(
+                        ORDERS_TO_THE_MASTER.map(|signal| signal as i32),
+                        libc::SIG_DFL,
+                    );
+                }
                 // SAFETY: all pointers are NUL-terminated strings in arrays that end with a null pointer,
                 // and they outlive the call.
                 unsafe {
@@ -265,10 +285,11 @@ impl<'a> Child<'a> {
                 0,
             )
         };
-        for signal in 1..=libc::SIGRTMAX() {
-            // SAFETY: the default disposition runs no code of ours; KILL and STOP cannot be set and stay.
-            unsafe { libc::signal(signal, libc::SIG_DFL) };
-        }
+        // An order that has arrived is discarded. So are all until the program is executed, as this process waits for disks.
+        let orders = ORDERS_TO_THE_MASTER.map(|signal| signal as i32);
+        set_dispositions(orders, libc::SIG_IGN);
+        let others = (1..=libc::SIGRTMAX()).filter(|signal| !orders.contains(signal));
+        set_dispositions(others, libc::SIG_DFL);
         SigSet::empty()
             .thread_set_mask()
             .map_err(|_| Stage::Session)
@@ -317,6 +338,25 @@ impl<'a> Child<'a> {
         unsafe { libc::close_range(free as u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
         Ok(())
     }
+}
+
+/// Sets a disposition that runs no code: SIG_DFL or SIG_IGN. KILL and STOP stay as they are.
+fn set_dispositions(
+    signals: impl IntoIterator<Item = libc::c_int>,
+    disposition: libc::sighandler_t,
+) {
+    for signal in signals {
+        // SAFETY: no function is called, as only the two constants are passed.
+        unsafe { libc::signal(signal, disposition) };
+    }
+}
+
+/// Ignores [`ORDERS_TO_THE_MASTER`] from now on.
+pub fn ignore_orders() {
+    set_dispositions(
+        ORDERS_TO_THE_MASTER.map(|signal| signal as i32),
+        libc::SIG_IGN,
+    );
 }
 
 fn check(stage: Stage, result: i32) -> Result<i32, Stage> {

@@ -6,9 +6,12 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
 use common::{Run, app, preforkd};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use preforkd::sys::ORDERS_TO_THE_MASTER;
 
 fn config(rest: &str) -> String {
     "[master]\ncontrol = 'control.sock'\n".to_owned() + &app(rest)
@@ -29,6 +32,28 @@ fn output(words: &[&str]) -> (Option<i32>, String, String) {
         text(&output.stdout),
         text(&output.stderr),
     )
+}
+
+#[test]
+fn what_is_meant_for_the_master_does_not_end_the_command_of_a_unit() {
+    let mut run = Run::start(&config("[app.web.reload]\nbefore = ['cat', 'gate']"));
+    nix::unistd::mkfifo(&run.path("gate"), nix::sys::stat::Mode::S_IRWXU).expect("room");
+    // A session without a terminal, as with an init system.
+    let mut client = std::process::Command::new("setsid");
+    client.arg(preforkd().get_program()).arg("reload").arg("-c");
+    client.arg(run.path("app.toml")).stdout(Stdio::piped());
+    let client = client.spawn().expect("util-linux is there");
+    let pid = Pid::from_raw(client.id() as i32);
+    run.message("RELOADING=1");
+    for order in ORDERS_TO_THE_MASTER {
+        kill(pid, order).expect("it waits");
+    }
+    std::fs::write(run.path("gate"), "").expect("`before` reads it");
+    let output = client.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", output.status);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("generation 2: web 1/1 ready"), "{said}");
+    run.stop();
 }
 
 #[test]

@@ -128,4 +128,28 @@ each_call! {
     renameat: ENOSPC,
     listen: EADDRINUSE,
     socketpair: EMFILE,
+    timerfd_create: EMFILE,
+    timerfd_settime: EINVAL,
+}
+
+/// The clock is set in the moment before the n-th time that the timer of the schedules is.
+#[test]
+fn a_clock_that_is_set_just_before_the_timer_loses_no_run() {
+    let script = "echo 0 1 $$$$ ran";
+    let config =
+        format!("[app.tick]\ncommand = ['/bin/sh', '-c', '{script}']\nschedule = '* * * * * *'\n");
+    for n in 1..4 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mark = folder.path().join("failed");
+        let errno = Errno::ECANCELED as i32;
+        let fault = format!("timerfd_settime:{n}:{errno}:{}", mark.display());
+        let mut run = Run::begin_in(folder, &config, |command| {
+            command.env("LD_PRELOAD", library()).env("FAULT", &fault);
+        });
+        for _ in 0..3 {
+            run.event("ran");
+        }
+        assert!(mark.exists(), "the timer is set {n} times");
+        run.stop();
+    }
 }

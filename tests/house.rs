@@ -159,11 +159,12 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "tail",
             "template",
             "terminal",
+            "time_zone",
         ] {
             let known = code.contains(&format!("super::{other}"))
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
-                "data_file" | "interpreter" => &["host"],
+                "data_file" | "interpreter" | "time_zone" => &["host"],
                 "launch" => &["config_check", "log_files", "probe", "template"],
                 "notify" => &["template"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],

@@ -178,3 +178,30 @@ fn every_line_of_the_sample_can_be_uncommented() {
     let config = Config::parse(&text).unwrap_or_else(|place| panic!("{}\n{text}", place.message));
     assert_eq!(config.app.len(), 2);
 }
+
+/// The page for those who come from supervisord: what it calls a key of ours exists, and its example is valid.
+#[test]
+fn the_page_about_supervisord_names_keys_that_exist() {
+    let page = read("man/preforkd-supervisord.7");
+    // Keys of supervisord, and commands, in the explanations.
+    let others = ["preforkd", "ulimit", "socket_owner", "socket_mode"];
+    let words = page.lines().filter_map(|line| {
+        let rest = line.strip_prefix(".Ic ").or(line.strip_prefix(".Pq Ic "))?;
+        rest.split_whitespace().next()
+    });
+    let mut named = BTreeSet::new();
+    for word in words.filter(|word| !others.contains(word)) {
+        assert!(
+            KEYS.iter().any(|key| key.name == word),
+            "the page names {word}, which does not exist"
+        );
+        named.insert(word);
+    }
+    assert!(named.len() > 20, "only {named:?}");
+
+    let ours = page.rsplit(".Bd -literal").next().expect("an example");
+    let ours = ours.split_once('\n').expect("lines").1;
+    let ours = ours.split(".Ed").next().expect("its end");
+    let config = Config::parse(ours).expect("valid");
+    assert_eq!(config.app.len(), 2, "{ours}");
+}

@@ -197,3 +197,20 @@ fn a_program_that_ignores_its_listener_is_warned_of() {
     run.logged(&["app=x: connections wait at", "ignores its listener"]);
     run.stop();
 }
+
+#[test]
+fn a_program_has_the_default_dispositions_and_no_signal_is_blocked() {
+    let mut run = Run::begin(&app(""));
+    run.message("READY=1");
+    let status = run.ask("file /proc/self/status");
+    let mask = |name: &str| {
+        let line = status.split(';').find_map(|line| line.strip_prefix(name));
+        let mask = u64::from_str_radix(line.expect("proc_pid_status(5)").trim(), 16);
+        // The next two signals are those of the C library, which lets nobody change them: signal(7).
+        mask.expect("a mask") & ((1 << 31) - 1)
+    };
+    // A Rust program ignores SIGPIPE itself.
+    let own = 1 << (Signal::SIGPIPE as u64 - 1);
+    assert_eq!((mask("SigBlk:"), mask("SigIgn:")), (0, own), "{status}");
+    run.stop();
+}

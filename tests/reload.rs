@@ -287,6 +287,38 @@ fn a_command_before_a_reload_decides_whether_it_goes_on() {
 }
 
 #[test]
+fn a_command_may_run_before_the_first_start_too() {
+    let with = |end: &str| {
+        let script = format!("echo $PREFORKD_APP $PREFORKD_GENERATION >> before; {end}");
+        app("")
+            + &format!(
+                "[app.web.reload]\nbefore = ['/bin/sh', '-c', '{script}']\nbefore_at_start = true\n"
+            )
+    };
+    let mut run = Run::start(&with("exit 0"));
+    let written = || std::fs::read_to_string(run.path("before")).expect("it ran");
+    assert_eq!(written(), "web 1\n");
+    run.reload();
+    assert_eq!(written(), "web 1\nweb 2\n");
+    run.stop();
+
+    let mut run = Run::begin(&with("echo not migrated >&2; exit 4"));
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(1));
+    let reason = "cannot start: app=web: its command `before` exited with status 4";
+    assert!(
+        log.contains(reason) && log.contains("(its last output: not migrated)"),
+        "{log}"
+    );
+    assert!(!log.contains("ready after"), "no worker is started:\n{log}");
+
+    // A stop ends the command.
+    let mut run = Run::begin(&with("exec sleep 1000"));
+    run.logged(&["before pid=", "sleep 1000"]);
+    run.stop();
+}
+
+#[test]
 fn the_first_new_worker_must_live_for_the_soak() {
     let soaking = app("[app.web.reload]\nsoak = '300ms'\nsurge = 4");
     let mut run = Run::start(&soaking);

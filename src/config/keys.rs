@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
+use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
@@ -46,6 +47,9 @@ tables! {
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
         command: CommandLine = (none "none"), Reload;
+
+        /// When to run the program, once each time, instead of keeping workers: a cron expression, or a table.
+        schedule: Scheduled = (none "none"), Reload, only Command;
 
         /// The sockets that all workers of the app share.
         listen: Vec<Spanned<Entry>> = [], Reload;
@@ -187,6 +191,16 @@ tables! {
         idle_timeout: Time = "60s", Reload;
     }
 
+    /// `schedule` as a table: when to run the program, and for how long.
+    table "app.NAME.schedule" Schedule {
+        /// The times, as minute, hour, day of the month, month and day of the week; or @hourly, @daily, @weekly, @monthly, @yearly.
+        cron: Expression = (required), Reload;
+        /// The time zone of these times.
+        timezone: String = (none "the time zone of the machine"), Reload;
+        /// How long a run may take before it is told to end.
+        timeout: Time = (none "none"), Reload;
+    }
+
     /// `log_rotate`: when to continue in a new log file.
     table "app.NAME.log_rotate" LogRotate {
         /// The size that a log file may have.
@@ -209,6 +223,8 @@ tables! {
     table "app.NAME.reload" Reload {
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
+        /// Whether that program runs at the first start too, before all workers.
+        before_at_start: bool = false, Reload;
         /// A request that the first worker of the new generation must answer as expected.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
@@ -231,6 +247,10 @@ tables! {
         timeout: Time = "5s", Reload;
         /// The number of attempts, half a second apart.
         attempts: Number<1, NO_LIMIT> = 3, Reload;
+        /// The time between checks of workers that serve; without it, only the first worker of a generation is checked.
+        every: Time = (none "none"), Reload;
+        /// How many of these checks must fail in a row before a worker is replaced.
+        failures: Number<1, NO_LIMIT> = 3, Reload;
     }
 
     /// An entry of `static` as a table: a folder or a file, and how to serve it.

@@ -8,8 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, interpreter};
+use super::{data_file, interpreter, time_zone};
 use crate::plan::{Credentials, Host, Launch, User};
+use crate::schedule::Zone;
 
 /// The file name of the extension module.
 const EXTENSION: &str = "libpreforkd_python.so";
@@ -167,6 +168,10 @@ impl Host for ThisHost {
 
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var(name).ok()
+    }
+
+    fn time_zone(&self, name: Option<&str>) -> Result<Zone, String> {
+        time_zone::find(name)
     }
 
     fn cpus(&self) -> u32 {

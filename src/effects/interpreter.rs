@@ -138,6 +138,8 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
         on_parent_death: Signal::SIGKILL,
+        // The configuration would be refused if one of them ended it.
+        ignores_orders: true,
         stdin: None,
         stdout: Some(theirs.as_fd()),
         stderr: Some(nothing.as_fd()),

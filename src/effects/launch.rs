@@ -25,7 +25,7 @@ pub struct Contract<'a> {
     pub generation: u64,
     /// Its listeners and their names.
     pub sockets: Vec<(&'a str, BorrowedFd<'a>)>,
-    /// The address for its notify messages.
+    /// The address for its notify messages; empty if nobody waits for them.
     pub notify_socket: &'a str,
     /// The scoreboard, and the worker's record in it; no record for a template.
     pub scoreboard: Option<(BorrowedFd<'a>, Option<u32>)>,
@@ -37,6 +37,8 @@ pub struct Contract<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
+    /// Whether it is a worker or template of ours, and not a program of the user.
+    pub is_ours: bool,
     /// Its standard input; /dev/null if `None`.
     pub stdin: Option<BorrowedFd<'a>>,
     /// Its output.
@@ -101,7 +103,9 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
     let names: Vec<_> = contract.sockets.iter().map(|(name, _)| *name).collect();
     set(env::LISTEN_FDS, fds.len().to_string());
     set(env::LISTEN_FDNAMES, names.join(":"));
-    set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    if !contract.notify_socket.is_empty() {
+        set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
+    }
     set(env::CONTRACT, contract::VERSION.to_string());
     set(env::APP, contract.app.to_owned());
     set(env::GENERATION, contract.generation.to_string());
@@ -142,6 +146,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
         on_parent_death: contract.on_master_death,
+        ignores_orders: contract.is_ours,
         stdin: contract.stdin,
         stdout: output.stdout,
         stderr: output.stderr,
@@ -168,6 +173,7 @@ pub fn own(
         user: None,
         umask: None,
         on_parent_death: Signal::SIGTERM,
+        ignores_orders: true,
         stdin: None,
         stdout: None,
         stderr,

@@ -1,5 +1,6 @@
 //! Starts a probe ([`crate::probe`]): a process that requests a page from a worker.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -13,14 +14,29 @@ use crate::plan::Check;
 /// # Errors
 /// The process cannot be created.
 pub fn start(check: &Check, listener: BorrowedFd, stderr: BorrowedFd) -> io::Result<Pid> {
+    let arguments = arguments(check, check.attempts);
+    launch::own(arguments, Some(stderr), vec![listener])
+}
+
+/// Starts a probe that asks once at an address: an IP address with a port, or `unix:` with a path.
+///
+/// # Errors
+/// The process cannot be created.
+pub fn start_at(check: &Check, address: &OsStr, stderr: BorrowedFd) -> io::Result<Pid> {
+    let mut place = OsString::from("--address=");
+    place.push(address);
+    let arguments = arguments(check, 1).into_iter().chain([place]);
+    launch::own(arguments, Some(stderr), Vec::new())
+}
+
+fn arguments(check: &Check, attempts: u32) -> Vec<OsString> {
     let number = |name: &str, number: u128| format!("--{name}={number}").into();
-    let arguments = [
+    vec![
         "probe".into(),
         format!("--path={}", check.path).into(),
         format!("--host={}", check.host).into(),
         number("expect", check.expect.into()),
         number("timeout", check.timeout.as_millis()),
-        number("attempts", check.attempts.into()),
-    ];
-    launch::own(arguments, Some(stderr), vec![listener])
+        number("attempts", attempts.into()),
+    ]
 }

@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getpid, pipe2};
 
 use crate::launcher::progress::{Attempts, Launching};
 use crate::launcher::{COMMAND, Orders};
-use crate::sys::Process;
+use crate::sys::{ORDERS_TO_THE_MASTER, Process};
 
 /// The first descriptor of a program after its standard streams.
 const FIRST_FD: RawFd = 3;
@@ -22,7 +22,7 @@ const FIRST_FD: RawFd = 3;
 /// Starts a process.
 ///
 /// It leads a session of its own (so Ctrl-C on the master's terminal reaches only the master), has default signal
-/// dispositions, and gets a signal when the master dies.
+/// dispositions (but see [`Process::ignores_orders`]), and gets a signal when the master dies.
 ///
 /// # Errors
 /// No memory, process or descriptor is available.
@@ -39,6 +39,7 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
             .user
             .map(|(uid, gid, groups)| (uid, gid, groups.to_vec())),
         umask: process.umask,
+        ignores_orders: process.ignores_orders,
         streams: streams.map(|stream| stream.is_some()),
         program: process.program,
         chdir: process.chdir,
@@ -62,7 +63,8 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
     attributes.set_flags(
         PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
     )?;
-    attributes.set_sigmask(&SigSet::empty())?;
+    // From its first instruction on, until the launcher ignores them.
+    attributes.set_sigmask(&SigSet::from_iter(ORDERS_TO_THE_MASTER))?;
     attributes.set_sigdefault(&SigSet::all())?;
     let arguments = [
         c"preforkd".to_owned(),

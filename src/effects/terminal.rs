@@ -24,6 +24,11 @@ impl Terminal {
         }
     }
 
+    /// Whether the session of the process had one.
+    pub fn existed(&self) -> bool {
+        self.existed
+    }
+
     /// Whether the process runs on a terminal.
     pub fn exists(&self) -> bool {
         stdin().is_terminal() || stderr().is_terminal()

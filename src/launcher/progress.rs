@@ -173,6 +173,7 @@ mod tests {
             user: None,
             umask: None,
             on_parent_death: Signal::SIGTERM,
+            ignores_orders: false,
             stdin: None,
             stdout: None,
             stderr: None,

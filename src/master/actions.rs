@@ -105,6 +105,9 @@ impl<W: World> Master<W> {
             // It has switched to its real standard error: its output from the start does not explain a later death.
             self.logs.last_output(turn, pid);
         }
+        if let Some(child) = children.get(pid) {
+            self.checks.begin(turn, pid, child);
+        }
         self.watch.begin(turn, children, pid);
     }
 
@@ -210,7 +213,8 @@ impl<W: World> Master<W> {
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
         self.floods.forget_template(pid);
-        if let Some(exit) = self.turn.world.reap(pid, self.is_known(pid) && !cleanly) {
+        let dies_whole = self.is_known(pid) && !self.jobs.is_run(pid);
+        if let Some(exit) = self.turn.world.reap(pid, dies_whole && !cleanly) {
             self.ended(pid, exit);
         }
     }
@@ -224,6 +228,7 @@ impl<W: World> Master<W> {
         let output = self.logs.last_output(turn, pid);
         if let Some(child) = self.workers.remove_child(turn, pid) {
             self.watch.end(pid);
+            self.checks.end(&child);
             self.worker_ended(&child, pid, exit, output.as_deref());
         } else if self.jobs.is_job(pid) {
             if let Some(job) = self.jobs.ended(turn, pid, exit, output) {
@@ -338,6 +343,21 @@ impl<W: World> Master<W> {
                 self.preparation
                     .command_ended(turn, &mut self.jobs, &name, job);
             }
+            Task::Run(name, _) => {
+                let rest = End {
+                    tag: format!("{} pid={}", job.task, job.pid),
+                    signal: Signal::SIGTERM,
+                    group_knows: false,
+                    grace: self.schedules.grace(name),
+                };
+                self.leftovers.end(Rest::Session(job.pid), rest);
+                self.schedules.ended(name, &job);
+            }
+            Task::Recheck(_) if self.release.state() == &State::Stopped => {}
+            Task::Recheck(target) => {
+                let (children, watch) = (&mut self.workers.children, &mut self.watch);
+                self.checks.ended(turn, children, watch, target, &job);
+            }
             Task::Probe {
                 app,
                 worker,
@@ -389,7 +409,7 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
 
 fn limits(check: &Check) -> Limits {
     Limits {
-        time: (check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK,
+        time: Some((check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK),
         grace: PROBE_SLACK,
     }
 }

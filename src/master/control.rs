@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::report;
+use super::schedules::Schedules;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
@@ -67,6 +68,7 @@ pub(super) struct Whole<'a> {
     pub(super) generation: Option<u64>,
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
+    pub(super) schedules: &'a Schedules,
 }
 
 /// The waiting clients.
@@ -218,10 +220,19 @@ impl Control {
 ///
 /// # Errors
 /// The request is invalid, for this reason.
-pub(super) fn scale(what: &str, workers: &Workers) -> Result<(Name, i32), String> {
+pub(super) fn scale(
+    what: &str,
+    workers: &Workers,
+    schedules: &Schedules,
+) -> Result<(Name, i32), String> {
     let (name, number) = what
         .split_once('=')
         .ok_or("expected APP=NUMBER, such as web=4")?;
+    if schedules.has(name) {
+        return Err(format!(
+            "{name} has a schedule, and so no workers, but one run at a time"
+        ));
+    }
     let found = workers.configured().find(|(known, _)| &***known == name);
     let Some((name, app)) = found else {
         let names: Vec<_> = workers.configured().map(|(name, _)| &**name).collect();
@@ -277,6 +288,7 @@ fn status_json<W: World>(
         "phase": whole.phase,
         "refused": whole.refused,
         "apps": apps.collect::<Vec<_>>(),
+        "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
 }
 
@@ -331,6 +343,7 @@ fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option
         "state": state,
         "address": turn.world.own_address(pid).map(|address| address.to_string()),
         "said": child.status_text,
+        "check_failed": child.check_failed,
         "age": age.as_secs_f64(),
         "memory": memory,
         "requests": seen.as_ref().map(|seen| seen.requests),

@@ -9,6 +9,7 @@ use log::{info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::checks::Checked;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -23,12 +24,16 @@ pub(super) enum Task {
     Check,
     /// Runs the command `before` of an app.
     Before(Name),
+    /// Runs the program of an app with a schedule, as this generation has it.
+    Run(Name, Generation),
     /// Requests a page from the first worker of a generation.
     Probe {
         app: Name,
         worker: WorkerId,
         generation: Generation,
     },
+    /// Requests a page from workers that serve.
+    Recheck(Checked),
 }
 
 impl fmt::Display for Task {
@@ -36,7 +41,8 @@ impl fmt::Display for Task {
         match self {
             Self::Check => f.write_str("check of the configuration"),
             Self::Before(app) => write!(f, "app={app} before"),
-            Self::Probe { app, .. } => write!(f, "app={app} check"),
+            Self::Run(app, generation) => write!(f, "app={app} run gen={generation}"),
+            Self::Probe { app, .. } | Self::Recheck((app, _)) => write!(f, "app={app} check"),
         }
     }
 }
@@ -44,8 +50,8 @@ impl fmt::Display for Task {
 /// The time limits of a job.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// The time for its task.
-    pub(super) time: Duration,
+    /// The time for its task; `None` is no limit.
+    pub(super) time: Option<Duration>,
     /// The time from SIGTERM to SIGKILL.
     pub(super) grace: Duration,
 }
@@ -56,6 +62,8 @@ struct Job {
     began: Instant,
     /// It was signalled to end.
     signalled: Option<Instant>,
+    /// It was, because its result is no longer needed.
+    abandoned: bool,
     /// Its program could not be executed.
     not_executed: Option<String>,
 }
@@ -68,6 +76,8 @@ pub(super) struct Ended {
     pub(super) time: Duration,
     /// Why it failed; `None` if it has succeeded.
     pub(super) verdict: Result<(), String>,
+    /// It was told to end, because its result is no longer needed.
+    pub(super) abandoned: bool,
     /// Its last output on standard error.
     pub(super) output: Option<String>,
 }
@@ -87,10 +97,12 @@ impl Jobs {
             limits,
             began: turn.now,
             signalled: None,
+            abandoned: false,
             not_executed: None,
         };
         self.running.insert(pid, job);
-        self.deadlines.set(pid, Some(turn.now + limits.time));
+        let deadline = limits.time.map(|time| turn.now + time);
+        self.deadlines.set(pid, deadline);
     }
 
     /// The program of a process could not be executed. Returns false if the process is not a job.
@@ -101,9 +113,9 @@ impl Jobs {
     }
 
     /// A process was reaped. `None` if it is not a job.
-    pub(super) fn ended<W>(
+    pub(super) fn ended<W: World>(
         &mut self,
-        turn: &Turn<W>,
+        turn: &mut Turn<W>,
         pid: Pid,
         exit: Exit,
         output: Option<String>,
@@ -111,21 +123,26 @@ impl Jobs {
         let job = self.running.remove(&pid)?;
         self.deadlines.set(pid, None);
         let time = turn.now.saturating_duration_since(job.began);
-        let most = report::short(job.limits.time);
-        let verdict = match (job.not_executed, exit.is_success(), job.signalled.is_some()) {
+        let after = report::short(time);
+        let was_killed = matches!(exit, Exit::Signal(Signal::SIGKILL, _));
+        let verdict = match (job.not_executed, job.signalled, job.limits.time) {
             (Some(why), ..) => Err(why),
-            (None, true, false) => Ok(()),
-            (None, _, true) => Err(format!(
-                "did not end within {most} and was terminated: {exit} after {}",
-                report::short(time)
+            (None, None, _) if exit.is_success() => Ok(()),
+            (None, None, _) if was_killed && turn.world.out_of_memory() => Err(format!(
+                "killed by the kernel because memory ran out (SIGKILL) after {after}"
             )),
-            (None, false, false) => Err(format!("{exit} after {}", report::short(time))),
+            (None, Some(_), Some(most)) if !job.abandoned => Err(format!(
+                "did not end within {} and was terminated: {exit} after {after}",
+                report::short(most)
+            )),
+            (None, ..) => Err(format!("{exit} after {after}")),
         };
         Some(Ended {
             task: job.task,
             pid,
             time,
             verdict,
+            abandoned: job.abandoned,
             output,
         })
     }
@@ -133,9 +150,14 @@ impl Jobs {
     /// Terminates jobs whose results are no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&Task) -> bool) {
         for (&pid, job) in self.running.iter_mut().filter(|(_, job)| which(&job.task)) {
-            if job.signalled.replace(turn.now).is_none() {
+            if job.signalled.is_none() {
+                (job.signalled, job.abandoned) = (Some(turn.now), true);
                 let task = &job.task;
-                info!("{task} pid={pid}: sending SIGTERM (its result is no longer needed)");
+                let why = match task {
+                    Task::Run(..) => "stop",
+                    _ => "its result is no longer needed",
+                };
+                info!("{task} pid={pid}: sending SIGTERM ({why})");
                 terminate(turn, pid);
                 self.deadlines.set(pid, Some(turn.now + job.limits.grace));
             }
@@ -166,7 +188,7 @@ impl Jobs {
                 warn!("{task} pid={pid}: sending SIGKILL (still running {time} after SIGTERM)");
                 turn.world.signal(pid, Signal::SIGKILL, Target::Session);
             } else {
-                let time = report::short(job.limits.time);
+                let time = report::short(turn.now.saturating_duration_since(job.began));
                 warn!("{task} pid={pid}: sending SIGTERM (still running after {time})");
                 job.signalled = Some(turn.now);
                 terminate(turn, pid);
@@ -183,6 +205,12 @@ impl Jobs {
     /// Whether a process is a job.
     pub(super) fn is_job(&self, pid: Pid) -> bool {
         self.running.contains_key(&pid)
+    }
+
+    /// Whether a process is a run of an app with a schedule.
+    pub(super) fn is_run(&self, pid: Pid) -> bool {
+        let job = self.running.get(&pid);
+        job.is_some_and(|job| matches!(job.task, Task::Run(..)))
     }
 
     /// Whether no job runs.

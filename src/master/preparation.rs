@@ -11,12 +11,12 @@ use super::report;
 use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
-use crate::plan::{LogFile, Plan};
+use crate::plan::{App, LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
-    time: Duration::from_secs(60),
+    time: Some(Duration::from_secs(60)),
     grace: Duration::from_secs(2),
 };
 
@@ -46,7 +46,7 @@ enum Step {
 pub(super) struct Preparation {
     step: Option<Step>,
     candidate: Option<Candidate>,
-    /// Whether this is the first start, which runs no `before` commands: they belong to a reload.
+    /// Whether this is the first start, which runs only those commands `before` that are wanted there.
     is_first: bool,
     generation: Generation,
 }
@@ -58,8 +58,10 @@ impl Preparation {
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
         plan: Plan,
+        generation: Generation,
     ) {
         self.is_first = true;
+        self.generation = generation;
         self.open_log_files(turn, jobs, plan, Vec::new());
     }
 
@@ -177,7 +179,9 @@ impl Preparation {
             && let Some(candidate) = &self.candidate
         {
             let apps = candidate.plan.apps.iter();
-            let commands = apps.filter(|(_, app)| app.before.is_some() && !self.is_first);
+            let is_due =
+                |app: &App| app.before.is_some() && (app.before_at_start || !self.is_first);
+            let commands = apps.filter(|(_, app)| is_due(app));
             let names = commands.map(|(name, _)| name.as_str().into()).collect();
             self.next_command(turn, jobs, names);
         }
@@ -212,7 +216,7 @@ impl Preparation {
         match started {
             Ok(pid) => {
                 let limits = Limits {
-                    time: app.policy.start_timeout,
+                    time: Some(app.policy.start_timeout),
                     grace: app.policy.graceful_timeout,
                 };
                 info!(

@@ -177,8 +177,24 @@ pub fn workers(number: usize) -> String {
 }
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
-/// come first, and the others are counted.
-pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, Health)>) -> String {
+/// come first, and the others are counted. Apps with a schedule are neither ready nor not; they are counted only.
+pub fn status<'a>(
+    apps: impl Iterator<Item = (&'a str, Counts, Health)>,
+    scheduled: usize,
+) -> String {
+    let pools = pools(apps);
+    let scheduled = match scheduled {
+        0 => return pools,
+        1 => "1 app with a schedule".to_owned(),
+        several => format!("{several} apps with a schedule"),
+    };
+    match pools.is_empty() {
+        true => scheduled,
+        false => format!("{pools}; {scheduled}"),
+    }
+}
+
+fn pools<'a>(apps: impl Iterator<Item = (&'a str, Counts, Health)>) -> String {
     let mut apps: Vec<_> = apps.collect();
     let line = join(&apps);
     if line.chars().count() <= MAX_STATUS {
@@ -340,11 +356,15 @@ mod tests {
                     ("queue", some, Health::GivenUp),
                     ("web", all, Health::Well)
                 ]
-                .into_iter()
+                .into_iter(),
+                0
             ),
             "db 1/2 ready (1 starting, 3 leaving), failing; \
              queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
+        let one = [("web", all, Health::Well)].into_iter();
+        assert_eq!(status(one, 2), "web 4/4 ready; 2 apps with a schedule");
+        assert_eq!(status([].into_iter(), 1), "1 app with a schedule");
     }
 
     #[test]
@@ -365,7 +385,7 @@ mod tests {
                     (&**name, counts(ready), Health::Well)
                 })
                 .collect();
-            status(apps.into_iter())
+            status(apps.into_iter(), 0)
         };
         assert_eq!(apps(0), "200 apps 400/400 ready");
         assert_eq!(

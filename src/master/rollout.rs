@@ -111,6 +111,7 @@ impl<W: World> Master<W> {
                 .apps
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
+                .filter(|name| !plan.scheduled.contains_key(*name))
             {
                 info!("app={name}: no longer configured; its workers finish their requests");
             }
@@ -129,6 +130,8 @@ impl<W: World> Master<W> {
         }
         turn.world.keep_log_files(&plan.log_files());
         self.refused = None;
+        self.schedules.follow(turn, &plan.scheduled, generation);
+        self.workers.changed = true;
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);
@@ -171,6 +174,7 @@ impl<W: World> Master<W> {
             Some(generation) => format!("keeping generation {generation}"),
             None => "nothing runs yet".into(),
         };
+        self.schedules.resume(&mut self.turn);
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));

@@ -81,6 +81,7 @@ impl<W: World> Master<W> {
             Request::Pause => {
                 info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
                 self.queue_for_all(&Event::Pause);
+                self.schedules.pause(&mut self.turn);
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
@@ -120,13 +121,15 @@ impl<W: World> Master<W> {
                 self.perform_request("control", Request::Reopen);
                 self.turn.world.answer(client, "ok\n");
             }
-            Some(Command::Scale(what)) => match control::scale(&what, &self.workers) {
-                Ok((name, by)) => {
-                    self.scale("control", &name, by);
-                    self.control.wait_for_scale(client, name);
+            Some(Command::Scale(what)) => {
+                match control::scale(&what, &self.workers, &self.schedules) {
+                    Ok((name, by)) => {
+                        self.scale("control", &name, by);
+                        self.control.wait_for_scale(client, name);
+                    }
+                    Err(reason) => self.turn.world.answer(client, &format!("error {reason}\n")),
                 }
-                Err(reason) => self.turn.world.answer(client, &format!("error {reason}\n")),
-            },
+            }
             None => {
                 let answer = format!("error unknown request \"{request}\"\n");
                 self.turn.world.answer(client, &answer);
@@ -164,6 +167,7 @@ impl<W: World> Master<W> {
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
+        self.schedules.stop(&mut self.turn);
         self.loads.stop(&mut self.turn);
         self.ignored.stop(&mut self.turn);
         let line = self.status_line();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use jiff::SignedDuration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::Reply;
@@ -14,12 +15,13 @@ use proptest::prelude::*;
 
 mod disk;
 mod kernel;
+mod schedules;
 mod world;
 
 use super::world::{Arrived, ClientId, Notice, Sender, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
-use disk::{Code, Disk, End, NAMES, Written};
+use disk::{Code, Disk, End, NAMES, Periodic, Written};
 use kernel::{Due, Kernel, Kind, Process};
 
 #[derive(Debug, Clone)]
@@ -28,6 +30,12 @@ enum Step {
     Write(usize, Option<Written>),
     /// A syntax error is made, or corrected.
     Spoil(bool),
+    /// The app with a schedule is added, changed, or removed.
+    Schedule(Option<Periodic>),
+    /// Somebody sets the clock by so many seconds.
+    SetClock(i64),
+    /// The machine sleeps for so many seconds.
+    Sleep(u64),
     /// The master gets a signal: HUP, TTIN, TTOU, WINCH, USR1.
     Signal(Signal),
     /// A client of the control socket sends a request.
@@ -72,10 +80,14 @@ struct History {
 impl History {
     fn new(apps: &[(&'static str, Written)]) -> Self {
         let apps = apps.iter().copied().collect();
-        let disk = Disk {
+        Self::with(Disk {
             apps,
+            periodic: None,
             spoilt: false,
-        };
+        })
+    }
+
+    fn with(disk: Disk) -> Self {
         let plan = disk.plan().expect("it is good");
         let mut kernel = Kernel::new(disk);
         kernel
@@ -253,6 +265,9 @@ impl History {
             Step::Pass(_)
                 | Step::Write(..)
                 | Step::Spoil(_)
+                | Step::Schedule(_)
+                | Step::SetClock(_)
+                | Step::Sleep(_)
                 | Step::Signal(Signal::SIGHUP | Signal::SIGUSR1)
                 | Step::Request("status" | "reload" | "reopen")
                 | Step::Retires(_)
@@ -270,6 +285,15 @@ impl History {
                     None if apps.len() > 1 => drop(apps.remove(NAMES[n])),
                     None => {}
                 }
+            }
+            Step::Schedule(periodic) => self.kernel().disk.periodic = periodic,
+            Step::SetClock(seconds) => {
+                let by = SignedDuration::from_secs(seconds);
+                self.kernel().set_clock(by);
+            }
+            Step::Sleep(seconds) => {
+                self.kernel().slept += Duration::from_secs(seconds);
+                self.kernel().ring();
             }
             Step::Spoil(spoilt) => self.kernel().disk.spoilt = spoilt,
             Step::Signal(signal) => self.send(signal),
@@ -345,6 +369,7 @@ impl History {
         kernel.refuses_listeners = false;
         kernel.delay = Some(0);
         kernel.disk.spoilt = false;
+        kernel.disk.periodic = None;
         for written in kernel.disk.apps.values_mut() {
             written.code = Code::Good;
             written.check = written.check.map(|_| End::Well);
@@ -394,6 +419,16 @@ fn written() -> impl Strategy<Value = Written> {
     )
 }
 
+fn periodic() -> impl Strategy<Value = Periodic> {
+    let cron = prop_oneof![
+        Just("*/7 * * * * *"),
+        Just("*/2 * * * *"),
+        Just("30 1 * * *")
+    ];
+    let timeout = (1..60u64).prop_map(|seconds| Some(Duration::from_secs(seconds)));
+    (cron, end(), timeout).prop_map(|(cron, end, timeout)| Periodic { cron, end, timeout })
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let signal = prop_oneof![
         3 => Just(Signal::SIGHUP),
@@ -413,6 +448,9 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
         1 => any::<bool>().prop_map(Step::Spoil),
+        2 => prop::option::weighted(0.8, periodic()).prop_map(Step::Schedule),
+        1 => (-20_000..20_000i64).prop_map(Step::SetClock),
+        1 => (0..20_000u64).prop_map(Step::Sleep),
         6 => signal.prop_map(Step::Signal),
         2 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),

@@ -1,6 +1,7 @@
 //! The real world: the poll, and all [`crate::effects`] behind one map from descriptors to event sources.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
@@ -8,7 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use jiff::Timestamp;
+use log::{error, warn};
 use mio::Interest;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -18,6 +20,7 @@ use preforkd_worker::scoreboard::Snapshot;
 use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
+use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -29,6 +32,7 @@ use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::probe;
+use crate::effects::ready_fd::ReadyFd;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
 use crate::effects::stop_orders::{self, StopOrders};
@@ -38,6 +42,7 @@ use crate::effects::terminal::Terminal;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
 use crate::sys;
 
 mod children;
@@ -58,6 +63,8 @@ pub(super) struct System {
     watches: Watches,
     signals: Signals,
     init: Init,
+    /// Not yet told that the first generation is ready.
+    ready_fd: Option<ReadyFd>,
     control: Control,
     /// By which commands find the control socket; `None` if there was no descriptor for it.
     beacon: Option<Beacon>,
@@ -77,6 +84,7 @@ pub(super) struct System {
     tails: HashMap<Pid, Tail>,
     /// The master's own standard error.
     errors: Stderr,
+    alarm: Alarm,
     terminal: Terminal,
     oom_kills: OomKills,
     pid_file: Option<PidFile>,
@@ -92,6 +100,7 @@ impl System {
         plan: &Plan,
         listeners: Listeners,
         mut signals: Signals,
+        ready_fd: Option<ReadyFd>,
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -112,6 +121,7 @@ impl System {
             watches,
             signals,
             init,
+            ready_fd,
             control: Control::default(),
             beacon: Beacon::new().ok(),
             listeners,
@@ -126,6 +136,7 @@ impl System {
             launching: HashMap::new(),
             tails: HashMap::new(),
             errors: io::stderr(),
+            alarm: Alarm::new()?,
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
@@ -133,6 +144,8 @@ impl System {
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
         }
+        let alarm = system.alarm.fd();
+        system.watches.add_readable(alarm, Source::Alarm)?;
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
@@ -171,6 +184,17 @@ fn stop_order(whose: &dyn fmt::Display) -> Option<(OwnedFd, OwnedFd)> {
 impl World for System {
     fn now(&self) -> Instant {
         Instant::now()
+    }
+
+    fn clock(&self) -> Clock {
+        alarm::clock()
+    }
+
+    fn set_alarm(&mut self, at: Option<Timestamp>) {
+        self.alarm.clear();
+        if let Err(error) = self.alarm.set(at) {
+            error!("cannot set the timer of the schedules: {error}; runs will be late or missed");
+        }
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
@@ -222,6 +246,13 @@ impl World for System {
         let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
         let (tail, theirs) = Tail::quoted_only()?;
         let pid = probe::start(check, private.socket(), theirs.as_fd())?;
+        self.tails.insert(pid, tail);
+        Ok(pid)
+    }
+
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let (tail, theirs) = Tail::quoted_only()?;
+        let pid = probe::start_at(check, address, theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
     }
@@ -527,7 +558,14 @@ impl World for System {
 
     fn notify_init(&mut self, notice: &Notice) {
         match notice {
-            Notice::Ready(status) => self.init.ready(status),
+            Notice::Ready(status) => {
+                self.init.ready(status);
+                if let Some(Err(error)) = self.ready_fd.take().map(ReadyFd::announce) {
+                    warn!(
+                        "cannot write to the descriptor of --ready-fd: {error}; who waits there does not learn that preforkd is ready"
+                    );
+                }
+            }
             Notice::Reloading => self.init.reloading(),
             Notice::Stopping(status) => self.init.stopping(status),
             Notice::Status(status) => self.init.status(status),

@@ -246,7 +246,13 @@ impl Watch {
         }
     }
 
-    fn hangs<W: World>(&mut self, turn: &mut Turn<W>, child: &Child, pid: Pid, said: &str) {
+    pub(super) fn hangs<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        child: &Child,
+        pid: Pid,
+        said: &str,
+    ) {
         self.looks.set((pid, Look::Hang), None);
         self.looks.set((pid, Look::Stopped), None);
         error!("{}: hangs: {said}", report::Tag(child, pid));

@@ -2,10 +2,12 @@
 //! another one around the same loop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
@@ -15,6 +17,7 @@ use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::plan::{self, Launch, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
 
 pub use crate::effects::control::ClientId;
@@ -42,6 +45,8 @@ pub enum Source {
     Listener(Address),
     /// Writers have reported whether they could open their log files.
     LogFiles,
+    /// The alarm has ended, or the clock was set.
+    Alarm,
 }
 
 /// The purpose of a process.
@@ -53,6 +58,8 @@ pub enum Role {
     Template,
     /// A job.
     Job,
+    /// A run of an app with a schedule.
+    Run,
 }
 
 impl Role {
@@ -60,7 +67,7 @@ impl Role {
     pub fn slot(self) -> Option<Slot> {
         match self {
             Self::Worker(slot, _) => Some(slot),
-            Self::Template | Self::Job => None,
+            Self::Template | Self::Job | Self::Run => None,
         }
     }
 }
@@ -102,6 +109,7 @@ impl std::fmt::Display for Start<'_> {
             Role::Worker(slot, _) => write!(f, "app={app} worker={slot} gen={generation}"),
             Role::Template => write!(f, "app={app} template gen={generation}"),
             Role::Job => write!(f, "app={app} before gen={generation}"),
+            Role::Run => write!(f, "app={app} run gen={generation}"),
         }
     }
 }
@@ -178,6 +186,12 @@ pub trait World {
     /// The time.
     fn now(&self) -> Instant;
 
+    /// What the clocks of the machine show.
+    fn clock(&self) -> Clock;
+
+    /// Reports [`Source::Alarm`] at this time of day, and whenever the clock is set before; `None` clears it.
+    fn set_alarm(&mut self, at: Option<Timestamp>);
+
     /// Waits for events, or until the deadline. Returns the sources.
     ///
     /// # Errors
@@ -224,6 +238,12 @@ pub trait World {
     /// # Errors
     /// The system refuses.
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid>;
+
+    /// Starts the job that sends a request to an address at which workers serve.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid>;
 
     /// Closes an app's private listener; `tell` shuts it down for the worker too.
     fn end_private(&mut self, app: &Name, tell: bool);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Draft;
-use crate::config::Place;
+use crate::config::{Address, Place};
 
 /// The name of the private listener for checking a worker of a `command`; it comes after the others.
 pub const CHECK_LISTENER: &str = "check";
@@ -23,9 +23,30 @@ pub struct Check {
     pub timeout: Duration,
     /// The number of attempts.
     pub attempts: u32,
+    /// The time between checks of workers that serve.
+    pub every: Option<Duration>,
+    /// The number of those that must fail in a row.
+    pub failures: u32,
 }
 
 impl Draft<'_> {
+    /// Why no check can reach the workers while they serve.
+    fn never_answers(&self) -> Option<&'static str> {
+        let at = |address: &Address| !matches!(address, Address::Inherited(_));
+        let mut listeners = self.written.listen.iter();
+        let addressed = listeners.any(|entry| at(&entry.get_ref().0.address));
+        let own = self.written.command.is_some() && self.written.listen.is_empty();
+        match (addressed || own, *self.written.proxy_protocol) {
+            (_, true) => {
+                Some("with `proxy_protocol` the workers would refuse the request (remove it)")
+            }
+            (false, false) => {
+                Some("no listener has an address to ask at (write one instead of \"fd:NAME\")")
+            }
+            (true, false) => None,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<Option<Check>, Place> {
         let Some(written) = &self.written.reload.check else {
             return Ok(None);
@@ -44,7 +65,15 @@ impl Draft<'_> {
                 **host
             )));
         }
+        let every = &written.every;
+        if let Some(every) = every
+            && let Some(why) = self.never_answers()
+        {
+            return Err(every.wrong(format!("reload.check.every: {why}")));
+        }
         Ok(Some(Check {
+            every: every.as_ref().map(|every| every.0),
+            failures: written.failures.0,
             path: path.to_string(),
             host: host.to_string(),
             expect: written.expect.0 as u16,

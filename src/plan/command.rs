@@ -88,6 +88,18 @@ impl Draft<'_> {
         step.program = self.find(before, "reload.before", &step)?;
         Ok(Some(step))
     }
+
+    /// Whether that command runs at the first start, too.
+    pub(super) fn before_at_start(&self) -> Result<bool, Place> {
+        let reload = &self.written.reload;
+        let at_start = &reload.before_at_start;
+        if **at_start && reload.before.is_none() {
+            return Err(at_start.wrong(
+                "reload.before_at_start: there is no command to run (add `before`, or remove this key)",
+            ));
+        }
+        Ok(**at_start)
+    }
 }
 
 /// Replaces `{fd}` and `{fd:NAME}` by the descriptor of the listener.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Credentials, Launch};
+use crate::schedule::Zone;
 
 /// A user of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,11 @@ pub trait Host {
     fn included(&self, path: &Path, first: &Path, limit: u64) -> Result<String, String>;
     /// A variable of the master's environment.
     fn variable(&self, name: &str) -> Option<String>;
+    /// The data of the time zone with this name, or of the one of the machine.
+    ///
+    /// # Errors
+    /// There is none, or its data cannot be read.
+    fn time_zone(&self, name: Option<&str>) -> Result<Zone, String>;
     /// The number of CPUs that this process may use.
     fn cpus(&self) -> u32;
     /// The interpreter behind `path`, which may be a wrapper script. The script runs as the user of `launch`, in its folder and

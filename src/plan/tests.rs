@@ -3,10 +3,12 @@ use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
+use crate::schedule::Zone;
 
 mod keys;
 mod platform;
 mod proxies;
+mod scheduled;
 
 /// An invented host.
 struct Invented {
@@ -101,6 +103,13 @@ impl Host for Invented {
         let mut all = self.variables.iter().chain([&path]);
         all.find(|(known, _)| *known == name)
             .map(|(_, value)| (*value).into())
+    }
+    fn time_zone(&self, name: Option<&str>) -> Result<Zone, String> {
+        match name {
+            None => Ok(Zone::Utc),
+            Some("Europe/Berlin") => Ok(Zone::Rule("CET-1CEST,M3.5.0,M10.5.0/3".into())),
+            Some(name) => Err(format!("there is no time zone \"{name}\"")),
+        }
     }
     fn cpus(&self) -> u32 {
         6
@@ -812,6 +821,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             "reload = { before = [] }",
             "3:21: reload.before: the name of a program is missing",
+        ),
+        (
+            "reload = { before_at_start = true }",
+            "3:30: reload.before_at_start: there is no command to run (add `before`",
         ),
         (
             "give_up = { crashes = 0, within = '1m' }",

@@ -4,12 +4,12 @@ use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use pyo3::prelude::*;
 
-use crate::failure::{Failure, could_not};
+use crate::failure::Failure;
 use crate::hooks::Hooks;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
-use crate::{environment, import, logger, sys, template, title};
+use crate::{environment, import, logger, signals, template, title};
 
 /// Runs worker or template to its end; the exit status.
 pub(crate) fn run(py: Python<'_>) -> i32 {
@@ -30,7 +30,7 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     contract::check(get).map_err(|mismatch| Failure::Message(mismatch.to_string()))?;
     let mut inheritance = Inheritance::take(get)?;
     hide_environment(py)?;
-    sys::disregard_orders_to_the_master().map_err(could_not("handle signals"))?;
+    signals::disregard_orders_to_the_master(py)?;
     // The master sends SIGABRT to a worker that hangs: it shows the stack of each thread.
     py.import("faulthandler")?.call_method0("enable")?;
     title::set(&inheritance.environment);

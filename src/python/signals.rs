@@ -9,10 +9,28 @@ use pyo3::types::{PyCFunction, PyDict};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::failure::{self, Failure, could_not};
-use crate::{forks, sys};
+use crate::forks;
+use crate::sys::{self, HeldOrders};
 
 /// What stops a worker, and Python's own handler for it.
 const STOP: [(&str, &str); 2] = [("SIGTERM", "SIG_DFL"), ("SIGINT", "default_int_handler")];
+
+/// From now on a signal that is meant for the master does nothing here, unless it is handled.
+///
+/// The master has executed this process with these signals ignored, so that none could end it until now. But what the application executes
+/// would inherit that, and Python would tell the application that it runs under nohup(1). So they get an empty handler, of which
+/// Python does not know.
+pub(crate) fn disregard_orders_to_the_master(py: Python<'_>) -> Result<(), Failure> {
+    let signal = py.import("signal")?;
+    let default = signal.getattr("SIG_DFL")?;
+    let held = HeldOrders::new();
+    for number in sys::ignored_orders() {
+        signal.call_method1("signal", (number, &default))?;
+    }
+    sys::disregard_orders_to_the_master().map_err(could_not("handle signals"))?;
+    drop(held);
+    Ok(())
+}
 
 /// Prepares the process to be stopped and to run handlers of the application at any time, and what it forks to be a process like any
 /// other. Returns the pipe to which a byte is written when a signal has come, unless the application uses

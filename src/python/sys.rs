@@ -340,8 +340,38 @@ const ORDERS_TO_THE_MASTER: [libc::c_int; 5] = [
     libc::SIGTTOU,
 ];
 
-/// From now on a signal that is meant for the master does nothing here, unless it is handled or ignored already. It is handled rather than
-/// ignored, because a program that the application executes would inherit that.
+/// Keeps [`ORDERS_TO_THE_MASTER`] from this thread while it lives.
+pub(crate) struct HeldOrders(libc::sigset_t);
+
+impl HeldOrders {
+    /// Holds them.
+    pub(crate) fn new() -> Self {
+        // SAFETY: an empty set is all zero; the sets are locals. The call cannot fail, as its first argument is valid.
+        unsafe {
+            let (mut orders, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+            for signal in ORDERS_TO_THE_MASTER {
+                libc::sigaddset(&raw mut orders, signal);
+            }
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const orders, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for HeldOrders {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+/// Which of [`ORDERS_TO_THE_MASTER`] are ignored.
+pub(crate) fn ignored_orders() -> impl Iterator<Item = libc::c_int> {
+    let all = ORDERS_TO_THE_MASTER.into_iter();
+    all.filter(|&signal| disposition(signal) == libc::SIG_IGN)
+}
+
+/// From now on a signal that is meant for the master does nothing here, unless it is handled or ignored already.
 ///
 /// # Errors
 /// The kernel refuses a handler.

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::messages::{BATCH, Fork, Reply};
@@ -320,21 +320,32 @@ fn next_packet(
 /// before its children get another parent and the signal for that.
 fn has_died(master: Option<Pid>, stop: &OwnedFd) -> bool {
     let mut told = [PollFd::new(stop, PollFlags::IN)];
-    let moment = Timespec::try_from(MOMENT).ok();
-    // Only the signal interrupts it.
-    let _ = poll(&mut told, moment.as_ref());
+    let until = Instant::now() + MOMENT;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).ok();
+        // What is meant for the master interrupts it too.
+        if poll(&mut told, left.as_ref()) != Err(Errno::INTR) {
+            break;
+        }
+    }
     getppid() != master
 }
 
 /// Waits until the intermediate process has ended, and so the master is the parent. Whether that happened in time.
 fn wait_for_parent(master: Option<Pid>) -> bool {
-    let mut left = ADOPTION_WAIT;
+    let until = Instant::now() + ADOPTION_WAIT;
     while getppid() != master {
-        let Some(rest) = left.checked_sub(ADOPTION_LOOK) else {
+        if Instant::now() >= until {
             return false;
-        };
-        left = rest;
-        std::thread::sleep(ADOPTION_LOOK);
+        }
+        pause(ADOPTION_LOOK);
     }
     true
+}
+
+/// Waits for so long, or until a signal comes: a sleep that goes on after each one does not end while they keep coming.
+fn pause(time: Duration) {
+    let time = Timespec::try_from(time).ok();
+    let _ = poll(&mut [], time.as_ref());
 }

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -80,6 +81,8 @@ WRAP(ssize_t, pwrite64, (int fd, const void *data, size_t n, off64_t at), (fd, d
 WRAP(int, waitid, (idtype_t type, id_t id, siginfo_t *info, int options), (type, id, info, options))
 WRAP(pid_t, waitpid, (pid_t pid, int *status, int options), (pid, status, options))
 WRAP(int, poll, (struct pollfd *fds, nfds_t n, int ms), (fds, n, ms))
+WRAP(int, timerfd_create, (int clock, int flags), (clock, flags))
+WRAP(int, timerfd_settime, (int fd, int flags, const struct itimerspec *new, struct itimerspec *old), (fd, flags, new, old))
 WRAP(int, listen, (int fd, int backlog), (fd, backlog))
 WRAP(int, getsockopt, (int fd, int l, int o, void *v, socklen_t *n), (fd, l, o, v, n))
 WRAP(int, bind, (int fd, const struct sockaddr *a, socklen_t n), (fd, a, n))

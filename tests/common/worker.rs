@@ -157,12 +157,16 @@ fn answer_probe(mut stream: File) {
     let reader = BufReader::new(stream.try_clone().expect("a copy"));
     let mut head = reader.lines().map_while(Result::ok);
     assert!(head.any(|line| line.is_empty()), "a whole request");
+    stream.write_all(health().as_bytes()).expect("it listens");
+}
+
+/// The answer to a check.
+fn health() -> String {
     let status = match std::fs::exists("healthy") {
         Ok(true) => "200 OK",
         _ => "503 Service Unavailable",
     };
-    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-    stream.write_all(answer.as_bytes()).expect("it listens");
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
 }
 
 /// Starts a process that ignores SIGTERM: in a process `group` or a `session` of its own.
@@ -196,6 +200,7 @@ fn answer(mut stream: File) {
     }
     let words: Vec<&str> = line.split_whitespace().collect();
     let reply = match words[..] {
+        ["GET", ..] => health(),
         ["exit", status] => std::process::exit(status.parse().expect("a status")),
         ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".into()),
         ["link", name] => {

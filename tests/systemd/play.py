@@ -11,7 +11,9 @@ GUARD = 60  # seconds: a hang becomes a failure, nothing else depends on it
 CONFIG = "/etc/preforkd/app.toml"
 UNIX = "/run/preforkd/web.sock"
 APP = '''
-import os, time
+import os, subprocess, time
+if "CHILD" in os.environ:
+    subprocess.Popen(["sleep", "infinity"], preexec_fn=os.setpgrp)
 time.sleep(float(os.environ.get("SLOW", "0")))
 def application(environ, start):
     start("200 OK", [])
@@ -34,6 +36,10 @@ def systemctl(*arguments, check=True):
         log = subprocess.run(["journalctl", "--lines=20", "--output=cat", "--unit=preforkd*"], capture_output=True, text=True)
         raise AssertionError("systemctl %s: %s%s" % (" ".join(arguments), done.stderr, log.stdout))
     return done
+
+
+def version():
+    return int(systemctl("--version").stdout.split()[1])
 
 
 def show(name, unit="preforkd"):
@@ -90,8 +96,11 @@ class Load:
 class Journal:
     """What the unit logs from now on."""
 
+    def __init__(self, unit="preforkd"):
+        self.unit = unit
+
     def __enter__(self):
-        command = ["journalctl", "--follow", "--lines=0", "--output=cat", "--unit=preforkd"]
+        command = ["journalctl", "--follow", "--lines=0", "--output=cat", "--unit=" + self.unit]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         return self
 
@@ -161,6 +170,20 @@ class Systemd(unittest.TestCase):
         self.assertEqual(show("ActiveState"), "active")
         ask()
 
+    @unittest.skipIf(version() < 253, "Type=notify-reload needs systemd 253")
+    def test_a_reload_by_type(self):
+        self.drop_in("[Service]\nType=notify-reload\nExecReload=\n")
+        systemctl("start", "preforkd")
+        before = ask()
+        systemctl("reload", "preforkd")
+        self.assertNotEqual(ask(), before)
+        with open("/srv/app/app.py", "w") as file:
+            file.write("raise ValueError('broken')\n")
+        # Such a reload cannot fail: systemd waits for its end, and the status has the reason.
+        systemctl("reload", "preforkd")
+        self.assertIn("reload failed", show("StatusText"))
+        ask()
+
     def test_a_restart_under_load_loses_nothing(self):
         systemctl("start", "preforkd")
         with Load() as load:
@@ -204,6 +227,31 @@ class Systemd(unittest.TestCase):
         systemctl("stop", "preforkd")
         self.assertEqual(show("Result"), "success")
 
+    def test_no_reload_fails_while_signals_reach_all_processes(self):
+        """Also those that the reload has just started. Not by `systemctl reload`: they end what systemd has forked for ExecReload= and
+        has not executed yet."""
+        systemctl("start", "preforkd")
+        over = threading.Event()
+
+        def flood():
+            while not over.is_set():
+                for name in ("USR1", "HUP"):
+                    systemctl("kill", "--signal=" + name, "preforkd")
+
+        thread = threading.Thread(target=flood)
+        thread.start()
+        try:
+            for _ in range(5):
+                reload = subprocess.run(["preforkd", "reload", "-c", CONFIG], capture_output=True, text=True, timeout=GUARD)
+                self.assertEqual(reload.returncode, 0, reload.stderr)
+        finally:
+            over.set()
+            thread.join()
+        ask()
+        self.assertEqual(show("NRestarts"), "0")
+        systemctl("stop", "preforkd")
+        self.assertEqual(show("Result"), "success")
+
     def test_socket_activation(self):
         configure(WEB.replace('"0.0.0.0:87"', '"fd:web"'))
         self.drop_in("[Socket]\nListenStream=\nListenStream=0.0.0.0:87\n", "preforkd.socket")
@@ -214,12 +262,15 @@ class Systemd(unittest.TestCase):
         ask()
 
     def test_a_master_that_is_root_with_four_capabilities(self):
-        configure(WEB.replace("0.0.0.0:87", "0.0.0.0:8080") + 'user = "www-data"\n')
+        configure(WEB.replace("0.0.0.0:87", "0.0.0.0:8080") + 'user = "www-data"\nenv = { CHILD = "1" }\n')
         systemctl("start", "preforkd-root")
         worker = ask(over_unix=True)
         self.assertEqual(os.stat("/proc/%d" % worker).st_uid, 33)
         systemctl("restart", "preforkd-root")
-        systemctl("reload", "preforkd-root")
+        with Journal("preforkd-root") as journal:
+            systemctl("reload", "preforkd-root")
+            # The master sees what the workers of another user have started.
+            journal.wait("left a process that it had started; sending SIGTERM")
         systemctl("stop", "preforkd-root")
         self.assertEqual(show("Result", "preforkd-root"), "success")
 
@@ -237,8 +288,8 @@ class Systemd(unittest.TestCase):
             if name.startswith("preforkd"):
                 verified = subprocess.run(["systemd-analyze", "verify", folder + name], capture_output=True, text=True)
                 self.assertEqual((verified.returncode, verified.stderr), (0, ""), name)
-        for name in ("preforkd.service", "preforkd@.service"):
-            rated = ["systemd-analyze", "security", "--offline=true", "--threshold=15", folder + name]
+        for name, threshold in (("preforkd.service", 15), ("preforkd@.service", 15), ("preforkd-root.service", 22)):
+            rated = ["systemd-analyze", "security", "--offline=true", "--threshold=%d" % threshold, folder + name]
             self.assertEqual(subprocess.run(rated, capture_output=True).returncode, 0, name)
 
 

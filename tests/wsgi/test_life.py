@@ -4,6 +4,7 @@ How a worker speaks HTTP and PEP 3333 is tested beside its source; here is what 
 
     python3 -m unittest discover -s tests/wsgi
 """
+import contextlib
 import functools
 import http.client
 import json
@@ -50,8 +51,10 @@ class Life(unittest.TestCase):
         return connection.getresponse()
 
     def ask(self, server, path="/"):
-        """The facts of the worker that answers."""
-        return json.loads(self.open(server, path).read())
+        """The facts of the worker that answers. The connection is closed: a worker that ends waits a second for clients to end theirs."""
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)) as connection:
+            connection.request("GET", path)
+            return json.loads(connection.getresponse().read())
 
     def wait_status(self, server, text):
         """Wait until the init system is told this."""

@@ -259,10 +259,6 @@ pub(super) mod tests {
     pub(in crate::serve) struct Empty;
 
     impl Handler for Empty {
-        fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-            wait()
-        }
-
         fn call(
             &mut self,
             _: Request<'_>,
@@ -277,24 +273,8 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::serve) struct Unseen;
-
     /// A server whose loop does not run.
-    pub(in crate::serve) type Idle = Server<Inline<'static, Empty>, Unseen>;
-
-    impl Observer for Unseen {
-        fn connections(&mut self, _: usize) {}
-        fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
-        fn goes_on(&mut self, _: u64) {}
-        fn threads(&mut self, _: usize) {}
-        fn idle(&mut self) {}
-        fn answered(&mut self, _: u16, _: u64) {}
-        fn sent(&mut self, _: usize) {}
-        fn is_succeeded(&self) -> bool {
-            false
-        }
-        fn draining(&mut self) {}
-    }
+    pub(in crate::serve) type Idle = Server<Inline<'static, Empty>, ()>;
 
     /// A server at whose listener `clients` wait; each has sent the bytes. On a Unix socket, as who has connected there is in
     /// the accept queue.
@@ -320,7 +300,7 @@ pub(super) mod tests {
             stop: vec![stop.into()],
             signals: None,
         };
-        let server = Server::new(config, Inline(Box::leak(Box::new(Empty))), Unseen).unwrap();
+        let server = Server::new(config, Inline(Box::leak(Box::new(Empty))), ()).unwrap();
         (server, clients)
     }
 

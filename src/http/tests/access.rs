@@ -37,10 +37,6 @@ impl Gate {
 }
 
 impl Handler for Gate {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

@@ -51,10 +51,6 @@ const SIZE: u64 = 64 << 20;
 struct Wrong(Arc<File>);
 
 impl Handler for Wrong {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

@@ -43,10 +43,6 @@ fn pattern(length: usize) -> Vec<u8> {
 }
 
 impl Handler for Streams {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

@@ -60,10 +60,6 @@ impl Layer for Names {
 struct Fields;
 
 impl Handler for Fields {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

@@ -14,10 +14,6 @@ use rustix::event::{PollFd, PollFlags, poll};
 struct Count;
 
 impl Handler for Count {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         _: Request<'_>,

@@ -26,10 +26,6 @@ struct Noting {
 }
 
 impl Handler for Noting {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

@@ -14,10 +14,6 @@ use preforkd_http::{Body, Exchange, Handler, Limits, Origin, Request, TrustedPro
 struct Seen;
 
 impl Handler for Seen {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,

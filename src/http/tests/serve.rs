@@ -21,10 +21,6 @@ use rustix::time::{ClockId, clock_gettime};
 struct Echo;
 
 impl Handler for Echo {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,
@@ -140,13 +136,6 @@ struct Latecomer {
 }
 
 impl Observer for Latecomer {
-    fn connections(&mut self, _: usize) {}
-    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
-    fn goes_on(&mut self, _: u64) {}
-    fn threads(&mut self, _: usize) {}
-    fn idle(&mut self) {}
-    fn answered(&mut self, _: u16, _: u64) {}
-    fn sent(&mut self, _: usize) {}
     fn is_succeeded(&self) -> bool {
         self.succeeded
     }
@@ -196,10 +185,6 @@ fn a_server_that_says_that_it_drains_accepts_no_more_and_leaves_the_queue_to_suc
 struct Gate(Arc<BTreeMap<&'static str, Mutex<Receiver<()>>>>);
 
 impl Handler for Gate {
-    fn idle<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
-        wait()
-    }
-
     fn call(
         &mut self,
         request: Request<'_>,
@@ -226,24 +211,15 @@ struct Notes {
 }
 
 impl Observer for Notes {
-    fn connections(&mut self, _: usize) {}
     fn busy(&mut self, since: u64, threads: usize, request: Request<'_>) {
         let path = String::from_utf8_lossy(request.path()).into_owned();
         self.oldest.lock().unwrap().push((since, path));
         self.threads(threads);
     }
-    fn goes_on(&mut self, _: u64) {}
     fn threads(&mut self, number: usize) {
         let mut most = self.most.lock().unwrap();
         *most = number.max(*most);
     }
-    fn idle(&mut self) {}
-    fn answered(&mut self, _: u16, _: u64) {}
-    fn sent(&mut self, _: usize) {}
-    fn is_succeeded(&self) -> bool {
-        true
-    }
-    fn draining(&mut self) {}
 }
 
 fn now() -> u64 {

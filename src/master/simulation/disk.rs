@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Check, Hang, Listener, Plan};
+use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
+use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness};
 
 /// The behaviour of an app's workers.
@@ -61,6 +62,17 @@ impl Written {
     }
 }
 
+/// An app with a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Periodic {
+    pub(super) cron: &'static str,
+    pub(super) end: End,
+    pub(super) timeout: Option<Duration>,
+}
+
+/// The name of the app with a schedule.
+pub(super) const PERIODIC: &str = "periodic";
+
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
@@ -68,6 +80,7 @@ pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) apps: BTreeMap<&'static str, Written>,
+    pub(super) periodic: Option<Periodic>,
     /// It contains a syntax error.
     pub(super) spoilt: bool,
 }
@@ -107,8 +120,21 @@ impl Disk {
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),
             apps,
+            scheduled: self.periodic.iter().map(scheduled).collect(),
         })
     }
+}
+
+fn scheduled(written: &Periodic) -> (String, Scheduled) {
+    let mut app = App::example(1);
+    app.launch.args = vec![format!("{:?}", written.end)];
+    let scheduled = Scheduled {
+        app,
+        cron: written.cron.into(),
+        zone: Zone::Utc,
+        timeout: written.timeout,
+    };
+    (PERIODIC.into(), scheduled)
 }
 
 /// The program of an app's workers is encoded in its arguments, which are never executed.
@@ -140,6 +166,8 @@ fn app(name: &str, written: &Written) -> App {
         expect: 200,
         timeout: Duration::from_secs(1),
         attempts: 1,
+        every: workers.is_multiple_of(2).then(|| Duration::from_secs(7)),
+        failures: 2,
     });
     let policy = &mut app.policy;
     policy.check = written.check.is_some();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
@@ -12,7 +13,11 @@ use crate::config::Address;
 use crate::master::world::{Arrived, ClientId, Notice, Sender, Source};
 use crate::plan::Plan;
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
+
+/// What its clock shows at the beginning: 2026-11-27T01:00:00Z.
+const BEGINNING: Timestamp = Timestamp::constant(1_795_741_200, 0);
 
 /// The process ids of this machine: few, so that each is reused often.
 const PIDS: std::ops::Range<i32> = 100..180;
@@ -67,6 +72,12 @@ pub(super) enum Due {
 pub(super) struct Kernel {
     pub(super) start: Instant,
     pub(super) now: Instant,
+    /// How long the machine has slept, and by how much its clock was set.
+    pub(super) slept: Duration,
+    pub(super) set_by: SignedDuration,
+    pub(super) alarm: Option<Timestamp>,
+    /// How many runs of the app with a schedule were started.
+    pub(super) runs: u32,
     /// How long the master may run.
     pub(super) until: Instant,
     /// Nothing was left to happen until then.
@@ -111,6 +122,10 @@ impl Kernel {
         Self {
             start: now,
             now,
+            slept: Duration::ZERO,
+            set_by: SignedDuration::ZERO,
+            alarm: None,
+            runs: 0,
             until: now,
             idle: false,
             spins: 0,
@@ -152,7 +167,39 @@ impl Kernel {
 
     /// The instant of the next event.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.due.first_key_value().map(|((at, _), _)| *at)
+        let due = self.due.first_key_value().map(|((at, _), _)| *at);
+        let wall = self.clock().wall;
+        let alarm = self.alarm.map(|at| {
+            let rest = Duration::try_from(at.duration_since(wall));
+            self.now + rest.unwrap_or_default()
+        });
+        due.into_iter().chain(alarm).min()
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        let uptime = self.now - self.start + self.slept;
+        let since = SignedDuration::try_from(uptime).expect("a short history");
+        Clock {
+            wall: BEGINNING + since + self.set_by,
+            uptime,
+        }
+    }
+
+    /// The alarm ends if its time has come.
+    pub(super) fn ring(&mut self) {
+        let wall = self.clock().wall;
+        if self.alarm.is_some_and(|at| at <= wall) {
+            self.alarm = None;
+            self.sources.insert(Source::Alarm);
+        }
+    }
+
+    /// Somebody sets the clock, which ends the alarm.
+    pub(super) fn set_clock(&mut self, by: SignedDuration) {
+        self.set_by += by;
+        if self.alarm.take().is_some() {
+            self.sources.insert(Source::Alarm);
+        }
     }
 
     /// Whether no event is pending, nothing waits for the master, and no worker hangs.
@@ -171,6 +218,7 @@ impl Kernel {
             self.happen(due);
         }
         self.now = self.now.max(to);
+        self.ring();
     }
 
     /// Creates a process, unless forks fail.

@@ -1,10 +1,12 @@
 //! The simulated world as the master sees it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
@@ -20,6 +22,7 @@ use crate::master::world::{
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
+use crate::schedule::appointments::Clock;
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -43,6 +46,14 @@ impl Kernel {
 impl World for Kernel {
     fn now(&self) -> Instant {
         self.now
+    }
+
+    fn clock(&self) -> Clock {
+        Self::clock(self)
+    }
+
+    fn set_alarm(&mut self, at: Option<Timestamp>) {
+        self.alarm = at;
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
@@ -89,6 +100,13 @@ impl World for Kernel {
         let argument = start.launch.args.first().map_or("", String::as_str);
         let pid = match start.role {
             Role::Job => self.job(start.app, end(argument), 100)?,
+            Role::Run => {
+                let mut processes = self.processes.values();
+                let goes_on = processes.any(|process| process.app == *start.app);
+                assert!(!goes_on, "one run at a time");
+                self.runs += 1;
+                self.job(start.app, end(argument), 100)?
+            }
             Role::Template | Role::Worker(..) => {
                 let kind = match start.role {
                     Role::Worker(slot, record) => Kind::Worker { slot, record },
@@ -137,6 +155,12 @@ impl World for Kernel {
             "a probe goes to a private listener"
         );
         self.job(app, end(&check.path), 50)
+    }
+
+    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+        let address = address.to_string_lossy();
+        let name = address.trim_start_matches("unix:/").split('-').next();
+        self.job(&name.unwrap_or_default().into(), end(&check.path), 50)
     }
 
     fn end_private(&mut self, app: &Name, _tell: bool) {

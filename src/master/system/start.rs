@@ -34,7 +34,7 @@ impl System {
                 let (template, launching) = Template::start(start.launch, contract)?;
                 (template.pid, launching, Some(template))
             }
-            Role::Worker(..) | Role::Job => {
+            Role::Worker(..) | Role::Job | Role::Run => {
                 let reserved = own_address.filter(|_| start.role != Role::Job);
                 let reserved = reserved.map(|wanted| self.addresses.reserve(wanted));
                 let reserved = reserved.transpose()?;
@@ -133,7 +133,7 @@ impl System {
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
-        let is_job = start.role == Role::Job;
+        let is_job = matches!(start.role, Role::Job | Role::Run);
         let listeners = || start.plan.sockets.iter().filter(|_| !is_job);
         let sockets = |at| self.listeners.sockets(at, start.generation);
         let first = listeners().filter_map(|(name, at)| Some((name.as_str(), sockets(at).next()?)));
@@ -143,7 +143,7 @@ impl System {
         let board = self.scoreboards.get(start.app);
         let (slot, record) = match start.role {
             Role::Worker(slot, record) => (Some(slot), record),
-            Role::Template | Role::Job => (None, None),
+            Role::Template | Role::Job | Role::Run => (None, None),
         };
         let has_record = record.is_some() || start.role == Role::Template;
         let mut contract = Contract {
@@ -160,6 +160,7 @@ impl System {
             stop,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
+            is_ours: start.plan.output.taken_over && !is_job,
             output: self.output(start, theirs),
         };
         let first = contract.sockets.first().map(|(_, socket)| *socket);

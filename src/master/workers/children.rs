@@ -42,6 +42,8 @@ pub struct Child {
     pub retired: bool,
     /// Its status text.
     pub status_text: Option<Box<str>>,
+    /// Why the last check of what serves here has failed.
+    pub check_failed: Option<Box<str>>,
     /// Why its program could not be executed.
     pub not_executed: Option<Box<str>>,
     /// The last signal that we sent, and the reason.
@@ -136,6 +138,7 @@ impl Child {
             stopping: false,
             retired: false,
             status_text: None,
+            check_failed: None,
             not_executed: None,
             signalled: None,
             told_at: None,

@@ -89,6 +89,7 @@ impl Workers {
             stopping: false,
             retired: false,
             status_text: None,
+            check_failed: None,
             not_executed: None,
             signalled: None,
             told_at: None,

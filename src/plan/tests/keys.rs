@@ -33,6 +33,9 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),
+    ("app.NAME.schedule", "'@daily'"),
+    ("app.NAME.schedule.cron", "'@hourly'"),
+    ("app.NAME.schedule.timezone", "'Europe/Berlin'"),
     ("app.NAME.stop_signal", "'QUIT'"),
     ("app.NAME.hooks", "'site.hooks'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
@@ -64,6 +67,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
             ("listen", "['127.0.0.1:1']"),
             ("stdout", "'x.log'"),
         ],
+        "app.NAME.schedule" => vec![("cron", "'@daily'")],
         "app.NAME.log_rotate" => vec![("size", "'1MiB'")],
         "app.NAME.workers" => vec![("min", "1"), ("max", "9")],
         "app.NAME.give_up" => vec![("crashes", "3"), ("within", "'1m'")],
@@ -78,6 +82,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
 fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
+        "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
@@ -92,6 +97,9 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .map(|(name, value)| (name, value.to_owned())),
     );
     rows.extend(added.iter().cloned());
+    if rows.contains_key("schedule") {
+        rows.remove("listen");
+    }
     let rows: Vec<String> = rows
         .iter()
         .map(|(name, value)| format!("{name} = {value}"))
@@ -108,6 +116,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     };
     let text = match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
+        "app.NAME.schedule" => format!("{}schedule = {{ {inline} }}", app("listen")),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
@@ -121,7 +130,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
 fn kind(key: &Key) -> Apps {
     match key.name {
         "command" => Apps::Command,
-        _ if key.apps == Apps::Command => Apps::Command,
+        _ if key.apps == Apps::Command || key.table == "app.NAME.schedule" => Apps::Command,
         _ => Apps::Wsgi,
     }
 }
@@ -194,10 +203,12 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
             (Apps::Wsgi, "wsgi = 'a:b'"),
             (Apps::Command, "command = ['celery']"),
         ] {
-            let mut text = format!(
-                "[app.w]\n{wanted}\nlisten = ['127.0.0.1:1']\n{} = {value}",
-                key.name
-            );
+            // A run accepts no connections.
+            let beside = match key.name {
+                "schedule" => "",
+                _ => "listen = ['127.0.0.1:1']",
+            };
+            let mut text = format!("[app.w]\n{wanted}\n{beside}\n{} = {value}", key.name);
             for (name, value) in needed(key).iter().filter(|_| kind == key.apps) {
                 text += &format!("\n{name} = {value}");
             }

@@ -77,7 +77,7 @@ impl Intermediates {
             if self.is_empty() {
                 return;
             }
-            std::thread::sleep(LOOK);
+            super::pause(LOOK);
         }
     }
 }

@@ -20,7 +20,8 @@ class Response:
 class Client:
     def __init__(self, sock):
         self.sock = sock
-        self.buffer = b""
+        # Grows in place: a body of megabytes comes in many pieces.
+        self.buffer = bytearray()
 
     def __enter__(self):
         return self
@@ -34,28 +35,35 @@ class Client:
     def more(self):
         data = self.sock.recv(65536)
         if not data:
-            raise Closed(self.buffer)
+            raise Closed(bytes(self.buffer))
         self.buffer += data
 
+    def take(self, number):
+        """So many bytes of those that have come."""
+        found = bytes(self.buffer[:number])
+        del self.buffer[:number]
+        return found
+
     def until(self, mark):
-        while mark not in self.buffer:
+        seen = 0
+        while (at := self.buffer.find(mark, seen)) < 0:
+            seen = max(0, len(self.buffer) - len(mark))
             self.more()
-        found, _, self.buffer = self.buffer.partition(mark)
+        found = self.take(at)
+        self.take(len(mark))
         return found
 
     def exactly(self, number):
         while len(self.buffer) < number:
             self.more()
-        found, self.buffer = self.buffer[:number], self.buffer[number:]
-        return found
+        return self.take(number)
 
     def to_end(self):
         try:
             while True:
                 self.more()
         except Closed:
-            found, self.buffer = self.buffer, b""
-            return found
+            return self.take(len(self.buffer))
 
     def receive(self, head=False):
         lines = self.until(b"\r\n\r\n").decode("latin-1").split("\r\n")
@@ -67,13 +75,15 @@ class Client:
         if head or code < 200 or code in (204, 304):
             return response
         if response["Transfer-Encoding"] == "chunked":
+            chunks = []
             while True:
                 size = int(self.until(b"\r\n"), 16)
                 data = self.exactly(size)
                 assert self.exactly(2) == b"\r\n"
-                response.body += data
+                chunks.append(data)
                 if size == 0:
                     break
+            response.body = b"".join(chunks)
         elif response["Content-Length"] is not None:
             response.body = self.exactly(int(response["Content-Length"]))
         else:
@@ -91,6 +101,6 @@ class Client:
     def is_closed(self):
         """Waits for the end of the connection; false when something else came."""
         try:
-            return self.buffer == b"" and self.sock.recv(1) == b""
+            return not self.buffer and self.sock.recv(1) == b""
         except ConnectionResetError:
             return True

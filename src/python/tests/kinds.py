@@ -1,7 +1,6 @@
 """Objects that are WSGI applications, and objects that are taken for one."""
 
 import functools
-import unittest.mock
 
 
 def plain(environ, start_response):
@@ -191,6 +190,5 @@ of_class = Named()
 lent = Lent()
 rough = Rough()
 metered = Metered
-mock = unittest.mock.Mock(side_effect=plain)
 positional = eval("lambda environ, start_response, /: plain(environ, start_response)")
 stranger = Stranger()

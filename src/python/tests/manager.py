@@ -44,9 +44,10 @@ SETTINGS = {
     "max_connections": 1000,
 }
 
-# Lowers its own descriptors to the numbers of the contract, then becomes the program, as a manager's child does between fork and exec.
+# Lowers its own descriptors to the numbers of the contract, ignores what is meant for the manager, then becomes the program, as a manager's
+# child does between fork and exec.
 LAUNCH = """
-import ctypes, fcntl, os, sys
+import _signal, ctypes, fcntl, os, sys
 moves = [int(n) for n in sys.argv[1].split(",")]
 high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in moves]
 os.closerange(3, 100)
@@ -54,6 +55,8 @@ for n, fd in enumerate(high):
     os.dup2(fd, 3 + n, True)
     os.close(fd)
 ctypes.CDLL(None).prctl(1, 15)
+for name in ("HUP", "USR1", "USR2", "TTIN", "TTOU"):
+    _signal.signal(getattr(_signal, "SIG" + name), _signal.SIG_IGN)
 os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.argv[2], sys.argv[2:])
 """
@@ -154,7 +157,7 @@ class Worker:
                 bootstrap = source.read()
         numbers = ",".join(map(str, fds))
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, numbers, self.python, "-c", bootstrap],
+            [sys.executable, "-IS", "-c", LAUNCH, numbers, self.python, "-c", bootstrap],
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,

@@ -25,6 +25,8 @@ def fails(number, frame):
     raise ValueError("a handler that fails")
 
 
+ORDERS = [getattr(signal, "SIG" + name) for name in ("HUP", "USR1", "USR2", "TTIN", "TTOU")]
+IGNORED = [number.name for number in ORDERS if signal.getsignal(number) != signal.SIG_DFL]
 signal.signal(signal.SIGUSR2, handler)
 if "AT_IMPORT" in os.environ:
     signal.signal(signal.SIGTERM, handler)
@@ -63,6 +65,8 @@ def application(environ, start):
 
         asyncio.run(take_signals())
     start("200 OK", [("Content-Type", "text/plain")])
+    if path == "/ignored":
+        return [repr(IGNORED).encode()]
     if path == "/large":
         return [b"x" * (20 << 20)]
     if path == "/held":

@@ -69,6 +69,13 @@ class Signals(Case):
                 self.assertEqual(self.once(worker, "/").body, expected, name)
             self.assertStops(worker)
 
+    def test_the_application_does_not_learn_that_they_were_ignored(self):
+        """As under nohup(1), where programs leave a signal ignored that they would handle."""
+        for settings in MODES:
+            worker = self.signalling(**settings)
+            self.assertEqual(self.once(worker, "/ignored").body, b"[]")
+            self.assertStops(worker)
+
     def test_a_handler_of_the_application_runs_while_the_worker_is_idle(self):
         for settings in MODES:
             worker = self.signalling(**settings)

@@ -14,7 +14,7 @@ APPLICATIONS = (
     "plain", "instance", "method", "Response", "wrapped", "starred", "partial", "nested.application", "defaults",
     "factory()", "named('production', debug=True)", 'named ( name = "production", debug = True )', "open_to_all()", "open_to_all({'a': [1, (2,)]}, None)",
     "strict('x', secret=b'y')", "nested.factory()", "Callable()", "factory( )", "Given", "Metered", "short", "static", "of_class",
-    "lent", "rough", "mock", "positional",
+    "lent", "rough", "positional",
 )
 
 # What is no application, with words of the message.
@@ -61,8 +61,8 @@ OTHERS = {
 
 class Start(Case):
     def test_what_is_an_application_starts(self):
-        for name in APPLICATIONS:
-            worker = self.worker("kinds:" + name)
+        for name in [*("kinds:" + name for name in APPLICATIONS), "mocked:mock"]:
+            worker = self.worker(name)
             self.assertEqual(self.once(worker, "/").body, b"answered", name)
             self.assertNotIn("WARN", worker.read_log(), name)
 

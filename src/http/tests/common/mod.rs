@@ -8,26 +8,8 @@ use std::time::Duration;
 
 use preforkd_http::layer::Layer;
 use preforkd_http::{Config, serve_inline, serve_pool};
-use preforkd_http::{Files, Handler, Limits, Observer, Request, pool};
+use preforkd_http::{Files, Handler, Limits, pool};
 use rustix::event::{EventfdFlags, eventfd};
-
-/// Sees nothing.
-#[derive(Default)]
-pub struct Silent;
-
-impl Observer for Silent {
-    fn connections(&mut self, _: usize) {}
-    fn busy(&mut self, _: u64, _: usize, _: Request<'_>) {}
-    fn goes_on(&mut self, _: u64) {}
-    fn threads(&mut self, _: usize) {}
-    fn idle(&mut self) {}
-    fn answered(&mut self, _: u16, _: u64) {}
-    fn sent(&mut self, _: usize) {}
-    fn is_succeeded(&self) -> bool {
-        false
-    }
-    fn draining(&mut self) {}
-}
 
 /// Serves one listener.
 pub fn config(limits: Limits, listener: TcpListener, stop: OwnedFd) -> Config {
@@ -84,7 +66,7 @@ pub fn start_as<H: Handler + Clone + Send + 'static>(
     let thread = thread::spawn(move || {
         let mut handler = handler;
         if threads == 0 {
-            serve_inline(config, &mut handler, Silent).unwrap();
+            serve_inline(config, &mut handler, ()).unwrap();
         } else {
             let (pool, seats) = pool(threads).unwrap();
             let threads: Vec<_> = seats
@@ -94,7 +76,7 @@ pub fn start_as<H: Handler + Clone + Send + 'static>(
                     thread::spawn(move || seat.run(&mut handler))
                 })
                 .collect();
-            serve_pool(config, pool, Silent).unwrap();
+            serve_pool(config, pool, ()).unwrap();
             threads
                 .into_iter()
                 .for_each(|thread| thread.join().unwrap());
