@@ -42,7 +42,8 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
 /// Whether everything is as wanted, by the answer to `status`.
 pub fn is_ready(status: &Value) -> bool {
     let is_well = |app: &Value| {
-        app["ready"].as_u64() >= app["wanted"].as_u64()
+        let number = |key: &str| app[key].as_u64().unwrap_or(0);
+        number("ready") + number("finished") >= number("wanted")
             && app["given_up"] != true
             && app["paused"] != true
     };
@@ -59,6 +60,10 @@ pub fn table(status: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
+    let number = |app: &Value, what: &str| match app[what].as_u64() {
+        None | Some(0) => String::new(),
+        Some(number) => format!(", {number} {what}"),
+    };
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
@@ -74,10 +79,12 @@ pub fn table(status: &Value) -> String {
     for app in status["apps"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
-            "\n{}: {}/{} ready{}{}{}",
+            "\n{}: {}/{} ready{}{}{}{}{}",
             of(&app["name"]),
             of(&app["ready"]),
             of(&app["wanted"]),
+            number(app, "finished"),
+            number(app, "failed"),
             failing(app),
             if app["given_up"] == true {
                 ", given up until the next reload"
@@ -90,12 +97,15 @@ pub fn table(status: &Value) -> String {
                 ""
             },
         );
-        let _ = writeln!(
-            text,
-            "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
-            "slot", "gen", "pid", "age", "memory", "requests", "errors", "conns"
-        );
-        for worker in app["workers"].as_array().into_iter().flatten() {
+        let workers = app["workers"].as_array();
+        if workers.is_some_and(|workers| !workers.is_empty()) {
+            let _ = writeln!(
+                text,
+                "  {:>4} {:>4} {:>8} {:>9} {:>9} {:>10} {:>7} {:>5}  state",
+                "slot", "gen", "pid", "age", "memory", "requests", "errors", "conns"
+            );
+        }
+        for worker in workers.into_iter().flatten() {
             let age = worker["age"]
                 .as_f64()
                 .map(|age| Duration::from_secs(age as u64));
@@ -216,6 +226,16 @@ mod tests {
             assert_eq!(is_ready(&status), expected, "{status}");
         }
         assert!(!is_ready(&json!({})));
+        for (finished, failed, expected) in [(2, 0, true), (1, 1, false)] {
+            let app = json!({"name": "a", "ready": 0, "wanted": 2, "finished": finished, "failed": failed});
+            let status = json!({"phase": "ready", "apps": [app]});
+            assert_eq!(is_ready(&status), expected, "{status}");
+            let shown = table(&status);
+            let said = format!("a: 0/2 ready, {finished} finished");
+            assert!(shown.contains(&said), "{shown}");
+            assert_eq!(shown.contains(", 1 failed"), failed == 1, "{shown}");
+            assert!(!shown.contains("slot"), "no table of nothing: {shown}");
+        }
     }
 
     #[test]

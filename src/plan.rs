@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::config::{
-    Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin, StopSignal,
+    self, Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin,
+    StopSignal,
 };
-use crate::supervisor::{Policy, Readiness};
+#[cfg(test)]
+use crate::supervisor::Restart;
+use crate::supervisor::{Policy, Readiness, Replace};
 
 mod access_format;
 mod callable;
@@ -137,7 +140,12 @@ impl App {
         let check = self.check.as_ref();
         let check = check.map(|check| check.timeout.saturating_mul(check.attempts + 1));
         let proof = self.policy.soak.saturating_add(check.unwrap_or_default());
-        self.policy.start_timeout.saturating_add(proof)
+        let ends = match self.policy.replace {
+            Replace::StartFirst => Duration::ZERO,
+            Replace::StopFirst => self.time_to_stop(),
+        };
+        let starts = self.policy.start_timeout.saturating_add(proof);
+        starts.saturating_add(ends)
     }
 
     /// The longest that its workers take to end.
@@ -170,6 +178,8 @@ impl App {
                 workers,
                 range: None,
                 readiness: Readiness::Notify,
+                restart: Restart::Always,
+                replace: Replace::StartFirst,
                 announces_end: false,
                 start_timeout: Duration::from_secs(5),
                 graceful_timeout: Duration::from_secs(10),
@@ -296,6 +306,13 @@ impl Plan {
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.all_apps().map(|(_, app)| app);
         apps.flat_map(|app| app.output.files()).cloned().collect()
+    }
+
+    /// The names of the apps of which the old workers end before new ones start.
+    pub fn stopped_first<N: Ord + for<'a> From<&'a str>>(&self) -> BTreeSet<N> {
+        let apps = self.apps.iter();
+        let first = apps.filter(|(_, app)| app.policy.replace == Replace::StopFirst);
+        first.map(|(name, _)| name.as_str().into()).collect()
     }
 
     /// What was decided for the apps from outside of the configuration, with their names.
@@ -443,7 +460,13 @@ impl Draft<'_> {
             ),
             (None, Some(command)) => (
                 false,
-                self.command(command, &sockets, check.is_some(), &mut launch)?,
+                self.command(
+                    command,
+                    &sockets,
+                    check.is_some(),
+                    &mut launch,
+                    &mut warnings,
+                )?,
             ),
             (Some(_), Some(command)) => {
                 return Err(
@@ -464,6 +487,10 @@ impl Draft<'_> {
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;
+        let stop = Stop {
+            signal: self.stop_signal(&launch.program),
+            group: *self.written.stop_group,
+        };
         Ok(App {
             output: self.output()?,
             sockets,
@@ -476,10 +503,7 @@ impl Draft<'_> {
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
             stdin: self.stdin(has_listener)?,
-            stop: Stop {
-                signal: *self.written.stop_signal,
-                group: *self.written.stop_group,
-            },
+            stop,
             hang: self.hang(),
             recycle: Recycle {
                 max_age: self.written.max_age.as_ref().map(|age| age.0),
@@ -535,10 +559,11 @@ impl Draft<'_> {
 
     /// When a program is ready.
     fn readiness(&self) -> Readiness {
-        match *self.written.ready {
-            Ready::Notify => Readiness::Notify,
-            Ready::Exec => Readiness::Exec,
-            Ready::After(time) => Readiness::After(time),
+        match self.written.ready.as_deref() {
+            None if *self.written.restart == config::Restart::Never => Readiness::Exec,
+            None | Some(Ready::Notify) => Readiness::Notify,
+            Some(Ready::Exec) => Readiness::Exec,
+            Some(Ready::After(time)) => Readiness::After(*time),
         }
     }
 }

@@ -12,8 +12,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+mod last;
 #[cfg(test)]
 mod tests;
+
+pub use last::propose_last;
 
 /// The name of an app.
 pub type Name = Rc<str>;

@@ -14,9 +14,12 @@
 //! - *aborting*: it was told to report what it is doing and die;
 //! - *killed*.
 //!
+//! One that has ended for good ([`Restart`]) keeps its slot, too, until its generation has retired.
+//!
 //! A new generation begins as a *candidate* with a single worker, the *canary*, so that a bad generation costs only this
 //! worker. When the canary is ready ([`Action::Proven`]) and the master agrees ([`Event::Commit`]), the generation becomes the
-//! current one. Until then the workers of the current generation are not touched, so a rollback costs nothing.
+//! current one. Until then the workers of the current generation are not touched, so a rollback costs nothing. (They are with
+//! [`Replace::StopFirst`]: they end before the canary starts, and a rollback starts them again.)
 //!
 //! The cost of an event does not grow with the number of workers: `Roster` keeps an index for every question.
 
@@ -27,9 +30,11 @@ mod action;
 mod backoff;
 mod candidate;
 mod demand;
+mod displacing;
 mod ending;
 mod event;
 mod facts;
+mod finishing;
 mod policy;
 mod roster;
 mod starting;
@@ -47,9 +52,10 @@ use backoff::Backoff;
 use candidate::Candidate;
 use demand::Demand;
 pub use demand::{Load, Range};
+use displacing::Outage;
 pub use event::Event;
 use facts::Extent;
-pub use policy::{GiveUp, Policy, Readiness};
+pub use policy::{GiveUp, Policy, Readiness, Replace, Restart};
 use roster::Roster;
 use worker::State;
 pub use worker::{Generation, Slot, WorkerId};
@@ -62,6 +68,8 @@ pub struct Supervisor {
     candidate: Option<Candidate>,
     /// What the app was when its configuration was removed, until it has a current generation again.
     removed: Option<Removed>,
+    /// A candidate has displaced the current generation, and none has workers again.
+    outage: Option<Outage>,
     wish: Wish,
     /// The generations of which workers may still be started.
     generations: BTreeSet<Generation>,
@@ -125,6 +133,10 @@ pub struct Counts {
     pub starting: u32,
     /// Workers that are draining or dying.
     pub leaving: u32,
+    /// Workers that have ended in good order and are not replaced ([`Restart`]). They count towards the wanted number.
+    pub finished: u32,
+    /// Workers that have failed and are not replaced.
+    pub failed: u32,
 }
 
 impl Supervisor {
@@ -135,6 +147,7 @@ impl Supervisor {
             current: None,
             candidate: None,
             removed: None,
+            outage: None,
             wish: Wish::Run,
             generations: BTreeSet::new(),
             became_ready: Vec::new(),
@@ -194,15 +207,21 @@ impl Supervisor {
     /// The numbers of workers by state.
     pub fn counts(&self) -> Counts {
         let first = self.candidate.as_ref().map_or(0, |c| c.policy.workers);
+        let candidate = self.candidate.as_ref().map(|c| c.generation);
+        let generation = self.generation().or(candidate);
+        let tally = generation.map(|generation| self.roster.tally(generation));
+        let tally = tally.unwrap_or_default();
         Counts {
             wanted: self.current.as_ref().map_or(first, |c| c.wanted),
             ready: self.roster.ready() as u32,
             starting: self.roster.starting() as u32,
             leaving: self.roster.ending() as u32,
+            finished: tally.finished as u32,
+            failed: tally.failed as u32,
         }
     }
 
-    /// Whether the wanted number of workers of the current generation is ready and no older worker serves.
+    /// Whether the wanted number of workers of the current generation is ready, or has ended for good, and no older worker serves.
     pub fn is_settled(&self) -> bool {
         self.settled
     }
@@ -252,7 +271,9 @@ impl Supervisor {
         self.follow_load(now);
         self.recycle_next();
         self.end_surplus(now, actions);
+        self.note_vacancy(now);
         self.start_missing(now, actions);
+        self.end_outage(actions);
         self.end_oldest_drain(actions);
         self.escalate(now, actions);
         self.announce(actions);
@@ -351,8 +372,8 @@ impl Supervisor {
         let Some(current) = &self.current else {
             return false;
         };
-        let wanted = current.wanted as usize;
-        let serving = self.roster.tally(current.generation).ready();
+        let tally = self.roster.tally(current.generation);
+        let (wanted, serving) = (current.to_run(tally), tally.ready());
         // "Settled" means that the current generation serves every request from now on.
         let mut older = self.roster.generations_before(current.generation);
         self.wish == Wish::Run

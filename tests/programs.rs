@@ -130,7 +130,12 @@ fn each_worker_gets_an_address_of_its_own() {
 
 #[test]
 fn a_program_that_puts_itself_into_the_background_fails_and_is_ended() {
-    for leaves in ["sleep 1000 &", "setsid sleep 1000 &"] {
+    // The last one is known by its name only, like one that overwrites its environment with a title.
+    for leaves in [
+        "sleep 1000 &",
+        "setsid sleep 1000 &",
+        r#"env -i setsid sh -c ": >gone; sleep 1000; :" & until [ -e gone ]; do :; done;"#,
+    ] {
         let script = format!("{leaves} kill -0 $!; exit 0");
         let config = format!("[app.x]\nready = '5s'\ncommand = ['/bin/sh', '-c', '{script}']\n");
         let mut run = Run::begin(&config);

@@ -37,6 +37,20 @@ fn an_app_without_listeners_is_not_scaled_by_signals() {
 }
 
 #[test]
+fn programs_that_run_once_or_may_exist_only_once_are_not_scaled_by_signals() {
+    let sleep = "command = 'sleep 1000'\nready = 'exec'\n";
+    let config = [
+        format!("[app.alone]\n{sleep}replace = 'stop-first'\n"),
+        format!("[app.once]\n{sleep}restart = 'never'\n"),
+        format!("[app.pool]\n{sleep}"),
+    ];
+    let mut run = Run::start(&config.concat());
+    run.signal(Signal::SIGTTIN);
+    run.status("alone 1/1 ready; once 1/1 ready; pool 2/2 ready");
+    run.stop();
+}
+
+#[test]
 fn a_number_set_by_signal_survives_a_reload() {
     let mut run = Run::start(&app("workers = 1"));
     run.signal(Signal::SIGTTIN);

@@ -18,8 +18,8 @@ use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Stdin, StopSignal, Then,
-    Typed, UserName, Workers,
+    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Restart, Stdin,
+    StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -111,7 +111,13 @@ tables! {
         max_memory: Size = (none "none"), Reload;
 
         /// When a worker counts as ready: when it sends READY=1, when its program has been executed, or this time after that.
-        ready: Ready = "notify", Reload, only Command;
+        ready: Ready = (none "notify, with restart = never exec"), Reload, only Command;
+        /// When a worker that has ended of itself is started again.
+        restart: Restart = "always", Reload, only Command;
+        /// Whether the new worker starts first when it takes the place of an old one, or the old one ends first.
+        replace: Replace = "start-first", Reload, only Command;
+        /// The apps that wait until this one has finished: the release of which it is a task is refused if it fails.
+        run_before: Vec<Spanned<String>> = [], Reload, only Command;
         /// A worker that does not send WATCHDOG=1 for this time hangs; it is killed and replaced.
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
@@ -119,7 +125,7 @@ tables! {
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
-        stop_signal: StopSignal = "TERM", Reload, only Command;
+        stop_signal: StopSignal = (none "QUIT for nginx and php-fpm, else TERM"), Reload, only Command;
         /// Send the signal that tells a worker to end to its whole process group.
         stop_group: bool = false, Reload, only Command;
 

@@ -27,7 +27,10 @@ fn every_key_of_the_design_is_read() {
     assert_eq!(*web.workers, Workers::Auto);
     assert_eq!(*web.start_timeout, Time(Duration::from_secs(90)));
     assert_eq!(*web.max_body, Size(1 << 20));
-    assert_eq!(*web.ready, Ready::After(Duration::from_millis(250)));
+    assert_eq!(
+        web.ready.as_deref(),
+        Some(&Ready::After(Duration::from_millis(250)))
+    );
     let addresses: Vec<_> = web
         .listen
         .iter()

@@ -81,6 +81,28 @@ pub enum Ready {
     After(Duration),
 }
 
+/// When a worker that has ended of itself is started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    /// Whatever its exit status.
+    Always,
+    /// Unless its exit status is 0.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// Which comes first when a worker takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Replace {
+    /// The new one is ready before the old one ends.
+    StartFirst,
+    /// The old one has ended before the new one starts.
+    StopFirst,
+}
+
 /// What the standard input of a program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -292,6 +314,8 @@ typed! {
     GroupName: "group",
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
+    Restart: "\"always\", \"on-failure\" or \"never\"",
+    Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
     StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",

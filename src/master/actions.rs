@@ -1,5 +1,6 @@
 //! Performs the actions of supervisors, and handles the ends of processes.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -14,7 +15,7 @@ use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
 use crate::plan::{Check, Stop};
 use crate::release::{Fact, Name, State};
-use crate::supervisor::{Action, Event, Readiness, WorkerId};
+use crate::supervisor::{Action, Event, Readiness, Replace, Restart, WorkerId};
 
 /// The time of a probe beyond its attempts and the pauses between them.
 const PROBE_SLACK: Duration = Duration::from_secs(5);
@@ -59,6 +60,22 @@ impl<W: World> Master<W> {
                 return warn!(
                     "app={name}: its running workers are kept; no worker is started until the next reload"
                 );
+            }
+            Action::Resumed {
+                generation,
+                again,
+                gap,
+            } => {
+                let gap = report::short(gap);
+                match again {
+                    true => warn!(
+                        "app={name}: generation {generation} runs again, after {gap} without a worker"
+                    ),
+                    false => info!(
+                        "app={name}: generation {generation} runs, after {gap} without a worker"
+                    ),
+                }
+                return;
             }
             Action::Retire(generation) => {
                 let key = (name.clone(), generation);
@@ -210,6 +227,9 @@ impl<W: World> Master<W> {
         self.note_progress(pid);
         // Its last messages are handled before its death, while its pid is still its own.
         self.dispatch();
+        if cleanly {
+            self.note_strays(pid);
+        }
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
         self.floods.forget_template(pid);
@@ -255,14 +275,36 @@ impl<W: World> Master<W> {
         let mut death = report::death(child, exit, now, out_of_memory);
         let tag = report::Tag(child, pid);
         let background = self.background(child, pid, exit);
+        let finished = exit.is_success() && child.signalled.is_none();
         let end = match background {
+            0 if finished => Event::Finished(child.worker),
             0 => Event::Exited(child.worker),
             number => {
                 death += &report::background(number);
                 Event::Hopeless(child.worker)
             }
         };
-        let actions = self.workers.handle(&child.app, vec![end], now);
+        let mut rests = vec![Rest::Session(pid)];
+        if background > 0 {
+            rests.push(Rest::Background(pid));
+            // They may leave the session only now.
+            let strays = child.strays.iter();
+            let strays = strays.flat_map(|(&stray, &session)| [stray, session]);
+            let strays: BTreeSet<_> = strays.filter(|&id| id != pid).collect();
+            rests.extend(strays.into_iter().map(Rest::Stray));
+        }
+        let waits = self.must_be_alone(child, background) && self.leaves_any_of(&rests);
+        for rest in &rests {
+            let end = end_of_rest(child, tag.to_string(), now);
+            self.leftovers.end(*rest, end);
+        }
+        let actions = match waits {
+            true => {
+                self.leftovers.hold(rests, child.app.clone(), end);
+                Vec::new()
+            }
+            false => self.workers.handle(&child.app, vec![end], now),
+        };
         let app = self.workers.apps.get(&child.app).map(|app| &app.supervisor);
         let retry = app
             .filter(|app| app.lacks_workers())
@@ -270,15 +312,27 @@ impl<W: World> Master<W> {
         let wait = retry.map(|at| at.saturating_duration_since(now));
         if sent == Some(Signal::SIGTERM) {
             info!("{tag}: {death}");
+        } else if finished && child.plan.policy.restart != Restart::Always {
+            info!("{tag}: {}", report::finished(child, now));
         } else {
             death += &match output {
                 None => report::silence(child, exit).unwrap_or_default(),
                 Some(_) => report::last_output(output),
             };
+            let beside_old = self.workers.serving && self.workers.is_first(child.generation);
+            if let Some(output) = output.filter(|_| beside_old) {
+                death += report::address_in_use(child, output);
+            }
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
+                }
+                false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
+                    error!("{tag}: {death}; it is not started again until the next reload");
+                }
+                false if waits => {
+                    error!("{tag}: {death}; replaced when what it has started has ended");
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
@@ -289,12 +343,6 @@ impl<W: World> Master<W> {
                 if self.turn.world.restore_listener(address) {
                     info!("{tag}: the file of {address} was removed; made it again");
                 }
-            }
-        }
-        for rest in [Rest::Session(pid), Rest::Background(pid)] {
-            if background > 0 || rest == Rest::Session(pid) {
-                let end = end_of_rest(child, tag.to_string(), now);
-                self.leftovers.end(rest, end);
             }
         }
         self.turn.queue_fact(Fact::Reason(
@@ -317,21 +365,60 @@ impl<W: World> Master<W> {
         }
     }
 
-    /// The number of processes that a worker has put into the background, if that is why it has ended: it did so soon, and in good
-    /// order. A program that says when it is ready does not do that.
+    /// Whether no worker of this one's app may start before all that it has started has ended.
+    fn must_be_alone(&self, child: &Child, background: usize) -> bool {
+        let app = self.workers.apps.get(&child.app);
+        let alone = child.plan.policy.replace == Replace::StopFirst
+            || app.is_some_and(|app| app.supervisor.stops_first());
+        // An app that is given up starts none.
+        let displaces = self.workers.serving && self.workers.is_first(child.generation);
+        alone && (background == 0 || displaces)
+    }
+
+    fn leaves_any_of(&mut self, rests: &[Rest]) -> bool {
+        let found = self.turn.world.rest_of(&rests.iter().copied().collect());
+        found.values().any(|pids| !pids.is_empty())
+    }
+
+    /// The number of processes that a worker has put into the background, if that is why it has ended.
     fn background(&mut self, child: &Child, pid: Pid, exit: Exit) -> usize {
-        let now = self.turn.now;
-        let is_ready = child.ready_at.is_some();
-        let soon = now.saturating_duration_since(child.asked_for) < SOON;
-        let is_python = child.plan.threads.is_some();
-        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
-        let of_itself = exit.is_success() && child.signalled.is_none() && !child.stopping;
-        if !(soon && of_itself) || knows || self.is_stopping() {
+        if !exit.is_success() || !self.may_have_left_for_background(child) {
             return 0;
         }
         let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
         let found = self.turn.world.rest_of(&wanted);
-        found.values().map(Vec::len).sum()
+        let found = found.into_values().flatten();
+        found
+            .chain(child.strays.keys().copied())
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// Whether a worker that has ended with status 0 may be one that has put itself into the background: it did so soon, and in good
+    /// order. A program that says when it is ready does not do that.
+    fn may_have_left_for_background(&self, child: &Child) -> bool {
+        let is_ready = child.ready_at.is_some();
+        let soon = self.turn.now.saturating_duration_since(child.asked_for) < SOON;
+        let is_python = child.plan.threads.is_some();
+        let knows = is_python || is_ready && child.plan.policy.readiness == Readiness::Notify;
+        let of_itself = child.signalled.is_none() && !child.stopping;
+        let may_end = child.plan.policy.restart != Restart::Always;
+        soon && of_itself && !may_end && !knows && !self.is_stopping()
+    }
+
+    /// Looks for what a worker has put into the background before it is reaped: they are compared with it.
+    fn note_strays(&mut self, pid: Pid) {
+        let child = self.workers.children.get(pid);
+        if !child.is_some_and(|child| self.may_have_left_for_background(child)) {
+            return;
+        }
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        let is_known =
+            |pid| children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid);
+        let strays = self.turn.world.strays(pid, &is_known);
+        if let Some(child) = self.workers.children.get_mut(pid) {
+            child.strays = strays;
+        }
     }
 
     fn job_ended(&mut self, job: Ended) {
@@ -388,6 +475,11 @@ impl<W: World> Master<W> {
         self.turn.world.end_private(name, is_sign);
         self.turn.queue_event(name, Event::Checked(worker));
     }
+}
+
+fn fails(actions: &[Action]) -> bool {
+    let mut actions = actions.iter();
+    actions.any(|action| matches!(action, Action::Failed(_)))
 }
 
 /// How what is left of a worker is ended: its session has as much time as the worker itself.

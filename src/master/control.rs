@@ -14,7 +14,9 @@ use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
+use crate::plan;
 use crate::release::Name;
+use crate::supervisor::Readiness;
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -241,6 +243,10 @@ pub(super) fn scale(
             names.join(", ")
         ));
     };
+    let is_task = |plan: &plan::App| plan.policy.readiness == Readiness::Finished;
+    if app.plans.values().any(|plan| is_task(plan)) {
+        return Err(format!("{name} is a task of the release, and runs once"));
+    }
     let given: i32 = number
         .parse()
         .map_err(|_| format!("\"{number}\" is not a number of workers"))?;
@@ -261,7 +267,10 @@ pub(super) fn scale(
 /// The answer to a client that waits for a number of workers; `None` while it may still be reached.
 fn scaled(name: &str, app: &App) -> Option<String> {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
-    let ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    let mut ready = format!("{name} {}/{} ready", counts.ready, counts.wanted);
+    if counts.finished > 0 {
+        ready += &format!(", {} finished", counts.finished);
+    }
     if supervisor.is_settled() {
         Some(format!("ok\n{ready}\n"))
     } else if supervisor.is_paused() {
@@ -310,6 +319,8 @@ fn app_json<W: World>(
         "ready": counts.ready,
         "starting": counts.starting,
         "leaving": counts.leaving,
+        "finished": counts.finished,
+        "failed": counts.failed,
         "given_up": app.supervisor.is_given_up(),
         "retry_in": retry_in(app, turn.now).map(|wait| wait.as_secs_f64()),
         "paused": app.supervisor.is_paused(),

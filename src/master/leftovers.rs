@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -14,6 +14,8 @@ use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
 use super::world::{Rest, World};
+use crate::release::Name;
+use crate::supervisor::Event;
 
 /// How to end what is left of a worker.
 pub(super) struct End {
@@ -45,11 +47,19 @@ struct Left {
     stage: Stage,
 }
 
+/// An event about an app that waits until rests have ended.
+struct Held {
+    rests: Vec<Rest>,
+    app: Name,
+    event: Event,
+}
+
 /// What is left of workers that have ended.
 #[derive(Default)]
 pub(super) struct Leftovers {
     rests: BTreeMap<Rest, Left>,
     deadlines: Timers<Rest>,
+    held: Vec<Held>,
     /// Something has changed since the last look.
     changed: bool,
     /// The master has looked for strangers, as it does once, before it ends.
@@ -64,6 +74,11 @@ impl Leftovers {
         let stage = Stage::Found;
         self.rests.insert(rest, Left { end, stage });
         self.changed = true;
+    }
+
+    /// Holds an event back until these rests have ended.
+    pub(super) fn hold(&mut self, rests: Vec<Rest>, app: Name, event: Event) {
+        self.held.push(Held { rests, app, event });
     }
 
     /// A process that is neither worker, template nor job was reaped: it may have been the last one of a rest.
@@ -96,6 +111,11 @@ impl Leftovers {
             }
             true
         });
+        let remaining = &self.rests;
+        let over = |held: &mut Held| !held.rests.iter().any(|rest| remaining.contains_key(rest));
+        for held in self.held.extract_if(.., over) {
+            turn.queue_event(&held.app, held.event);
+        }
     }
 
     /// Whether nothing is left of anything, when all workers have ended: a process in a session of its own might still listen. It has
@@ -138,12 +158,7 @@ impl Left {
         pids: &[Pid],
         grace: Duration,
     ) -> bool {
-        let End {
-            tag,
-            signal,
-            group_knows,
-            ..
-        } = &self.end;
+        let End { tag, signal, .. } = &self.end;
         let left = report::processes(pids.len());
         let (stage, begins) = match self.stage {
             Stage::Told => return false,
@@ -152,7 +167,15 @@ impl Left {
                 (Stage::Killed, false)
             }
             Stage::Found => {
-                warn!("{tag}: left {left} that it had started; sending {signal}");
+                let told = self.tell(turn, rest, pids);
+                if told > 0 {
+                    let left = report::processes(told);
+                    warn!("{tag}: left {left} that it had started; sending {signal}");
+                } else {
+                    info!(
+                        "{tag}: waiting for {left} that it had started (the process group has got {signal})"
+                    );
+                }
                 (Stage::Told, true)
             }
             Stage::Due => {
@@ -164,16 +187,24 @@ impl Left {
             Stage::Killed => (Stage::Killed, false),
         };
         self.stage = stage;
-        let spared = match rest {
-            Rest::Session(leader) => Some(leader).filter(|_| *group_knows),
-            Rest::Background(_) | Rest::Strangers => None,
-        };
-        for &pid in pids {
-            match stage {
-                Stage::Told => turn.world.signal_rest(pid, *signal, spared),
-                _ => turn.world.signal_rest(pid, Signal::SIGKILL, None),
+        if stage == Stage::Killed {
+            for &pid in pids {
+                turn.world.signal_rest(pid, Signal::SIGKILL, None);
             }
         }
         begins
+    }
+
+    /// Sends the signal that tells these processes to end to those that have not got it. Returns their number.
+    fn tell<W: World>(&self, turn: &mut Turn<W>, rest: Rest, pids: &[Pid]) -> usize {
+        let spared = match rest {
+            Rest::Session(leader) => Some(leader).filter(|_| self.end.group_knows),
+            Rest::Background(_) | Rest::Stray(_) | Rest::Strangers => None,
+        };
+        let signal = self.end.signal;
+        let sent = pids
+            .iter()
+            .filter(|&&pid| turn.world.signal_rest(pid, signal, spared));
+        sent.count()
     }
 }

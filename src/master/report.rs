@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Reason, Supervisor};
+use crate::supervisor::{Action, Counts, Readiness, Reason, Replace, Supervisor};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
@@ -30,7 +30,9 @@ impl Health {
         let counts = app.counts();
         match app.is_given_up() {
             true => Self::GivenUp,
-            false if app.is_in_trouble() && counts.ready < counts.wanted => Self::Failing,
+            false if app.is_in_trouble() && counts.ready + counts.finished < counts.wanted => {
+                Self::Failing
+            }
             false => Self::Well,
         }
     }
@@ -88,10 +90,20 @@ pub fn death(child: &Child, exit: Exit, now: Instant, out_of_memory: bool) -> St
     };
     // Programs of others do not know how to say that they are ready, and `ready` tells when they count as that.
     let hint = match why {
-        Reason::StartTimeout if !child.plan.output.taken_over => NEVER_READY,
+        Reason::StartTimeout
+            if !child.plan.output.taken_over
+                && child.plan.policy.readiness != Readiness::Finished =>
+        {
+            NEVER_READY
+        }
         _ => "",
     };
-    let why = reason(why);
+    let why = match why {
+        Reason::StartTimeout if child.plan.policy.readiness == Readiness::Finished => {
+            "not finished within start_timeout"
+        }
+        _ => reason(why),
+    };
     if signal != Signal::SIGTERM {
         return format!("{ended} after our {signal} ({why}){hint}");
     }
@@ -110,6 +122,12 @@ pub fn background(number: usize) -> String {
     format!(
         ", while {rest} of it {verb} on: it puts itself into the background (start it in the foreground; for nginx: -g 'daemon off;')"
     )
+}
+
+/// The end in good order of a worker that is not replaced then.
+pub fn finished(child: &Child, now: Instant) -> String {
+    let age = short(now.saturating_duration_since(child.asked_for));
+    format!("finished after {age}")
 }
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
@@ -148,6 +166,19 @@ pub fn silence(child: &Child, exit: Exit) -> Option<String> {
             child.plan.launch.program.display()
         )
     })
+}
+
+/// What to do about a program that was started beside the old one and could not bind the same address.
+pub fn address_in_use(child: &Child, output: &str) -> &'static str {
+    let said = ["address already in use", "eaddrinuse"];
+    let output = output.to_ascii_lowercase();
+    let beside = child.plan.policy.replace == Replace::StartFirst;
+    match beside && said.iter().any(|said| output.contains(said)) {
+        true => {
+            " (the old one still has it: for a program that binds an address itself, see `replace` in preforkd.toml(5))"
+        }
+        false => "",
+    }
 }
 
 /// The text of a reason in log lines.
@@ -201,7 +232,8 @@ fn pools<'a>(apps: impl Iterator<Item = (&'a str, Counts, Health)>) -> String {
         return line;
     }
     let is_well = |&(_, counts, health): &(&str, Counts, Health)| {
-        let complete = counts.ready == counts.wanted && counts.starting + counts.leaving == 0;
+        let complete = counts.ready + counts.finished == counts.wanted
+            && counts.starting + counts.leaving == 0;
         complete && health == Health::Well
     };
     apps.sort_by_key(is_well);
@@ -219,7 +251,7 @@ fn pools<'a>(apps: impl Iterator<Item = (&'a str, Counts, Health)>) -> String {
         .iter()
         .fold((0u64, 0u64), |(ready, wanted), (_, counts, _)| {
             (
-                ready + u64::from(counts.ready),
+                ready + u64::from(counts.ready) + u64::from(counts.finished),
                 wanted + u64::from(counts.wanted),
             )
         });
@@ -235,8 +267,20 @@ fn join(apps: &[(&str, Counts, Health)]) -> String {
 }
 
 fn one((name, counts, health): (&str, Counts, Health)) -> String {
-    let mut text = format!("{name} {}/{} ready", counts.ready, counts.wanted);
-    let rest = [(counts.starting, "starting"), (counts.leaving, "leaving")];
+    let mut text = match counts.finished >= counts.wanted.max(1) {
+        true => format!("{name} finished"),
+        false => format!("{name} {}/{} ready", counts.ready, counts.wanted),
+    };
+    let finished = match counts.finished < counts.wanted {
+        true => counts.finished,
+        false => 0,
+    };
+    let rest = [
+        (counts.starting, "starting"),
+        (counts.leaving, "leaving"),
+        (finished, "finished"),
+        (counts.failed, "failed"),
+    ];
     let rest = rest.iter().filter(|(n, _)| *n > 0);
     let rest: Vec<_> = rest.map(|(n, what)| format!("{n} {what}")).collect();
     if !rest.is_empty() {
@@ -278,6 +322,22 @@ mod tests {
         assert_eq!(silence(&child, Exit::Signal(Signal::SIGSEGV, false)), None);
         child.ready_at = Some(Instant::now());
         assert_eq!(silence(&child, exit), None);
+    }
+
+    #[test]
+    fn a_program_that_binds_an_address_itself_is_told_what_to_do() {
+        let mut child = Child::example(0);
+        let errors = [
+            "OSError: [Errno 98] Address already in use",
+            "Error: listen EADDRINUSE: address already in use :::3000",
+        ];
+        for error in errors {
+            assert!(address_in_use(&child, error).contains("`replace`"));
+        }
+        assert_eq!(address_in_use(&child, "no such table"), "");
+        let plan = std::rc::Rc::make_mut(&mut child.plan);
+        plan.policy.replace = Replace::StopFirst;
+        assert_eq!(address_in_use(&child, errors[0]), "", "it has done that");
     }
 
     #[test]
@@ -348,6 +408,19 @@ mod tests {
             ready: 1,
             starting: 1,
             leaving: 3,
+            ..Counts::default()
+        };
+        let done = Counts {
+            wanted: 1,
+            finished: 1,
+            ..Counts::default()
+        };
+        let partly = Counts {
+            wanted: 4,
+            ready: 1,
+            finished: 2,
+            failed: 1,
+            ..Counts::default()
         };
         assert_eq!(
             status(
@@ -361,6 +434,17 @@ mod tests {
             ),
             "db 1/2 ready (1 starting, 3 leaving), failing; \
              queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+        );
+        assert_eq!(
+            status(
+                [
+                    ("fill", partly, Health::Well),
+                    ("migrate", done, Health::Well)
+                ]
+                .into_iter(),
+                0
+            ),
+            "fill 1/4 ready (2 finished, 1 failed); migrate finished"
         );
         let one = [("web", all, Health::Well)].into_iter();
         assert_eq!(status(one, 2), "web 4/4 ready; 2 apps with a schedule");

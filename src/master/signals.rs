@@ -138,11 +138,12 @@ impl<W: World> Master<W> {
     }
 
     fn scale_all(&mut self, from: &str, by: i32) {
+        let may_be_many = |app: &App| app.plans.values().all(|plan| plan.policy.may_be_many());
         let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
         // An app without a listener is often meant to run once (a scheduler), and a signal names no app.
         let any_listens = self.workers.apps.values().any(listens);
         let apps = self.workers.apps.iter();
-        let scaled = apps.filter(|(_, app)| !any_listens || listens(app));
+        let scaled = apps.filter(|(_, app)| (!any_listens || listens(app)) && may_be_many(app));
         for name in scaled.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.scale(from, &name, by);
         }

@@ -21,6 +21,7 @@ mod world;
 use super::world::{Arrived, ClientId, Notice, Sender, Source, World};
 use super::{Master, Outcome};
 use crate::release::{self, Name, State};
+use crate::supervisor::{Replace, Restart};
 use disk::{Code, Disk, End, NAMES, Periodic, Written};
 use kernel::{Due, Kernel, Kind, Process};
 
@@ -146,6 +147,7 @@ impl History {
             let held = held && Some(*generation) == current;
             assert!(!held, "no fork comes before the backoff allows it");
         }
+        self.check_alone();
         let living = || {
             kernel
                 .processes
@@ -186,6 +188,28 @@ impl History {
         self.check_floors();
     }
 
+    /// A worker that must be alone was started when there were fewer than wanted, with all that earlier ones have started.
+    fn check_alone(&self) {
+        let kernel = &self.master.turn.world;
+        for (name, generation) in &kernel.started {
+            let supervisor = &self.master.workers.apps[name].supervisor;
+            if !supervisor.stops_first() {
+                continue;
+            }
+            let processes = kernel.processes.values().filter(|p| p.app == *name);
+            let living: Vec<_> = processes
+                .filter(|p| {
+                    p.dead.is_none() && (slot(p).is_some() || matches!(p.kind, Kind::Rest(_)))
+                })
+                .collect();
+            let wanted = supervisor.counts().wanted as usize;
+            assert!(living.len() <= wanted, "{name}: {living:?}");
+            let mut others = living.iter();
+            let same = others.all(|process| process.generation == *generation);
+            assert!(same, "{name}: {living:?}");
+        }
+    }
+
     fn check_floors(&mut self) {
         // The current release may still reduce the number.
         let kernel = &self.master.turn.world;
@@ -196,6 +220,10 @@ impl History {
         });
         for (name, app) in self.master.workers.configured() {
             let counts = app.supervisor.counts();
+            if app.supervisor.stops_first() {
+                self.floors.remove(name);
+                continue;
+            }
             if let Some(floor) = self.floors.get_mut(name) {
                 *floor = counts.wanted.min(*floor);
                 assert!(
@@ -205,7 +233,9 @@ impl History {
                 );
             }
             if app.supervisor.is_settled() && quiet {
-                self.floors.insert(name.clone(), counts.wanted);
+                let done = counts.finished + counts.failed;
+                let running = counts.wanted.saturating_sub(done);
+                self.floors.insert(name.clone(), running);
             }
         }
     }
@@ -404,17 +434,42 @@ fn written() -> impl Strategy<Value = Written> {
     ];
     let rare = || prop::option::weighted(0.2, end());
     let part = (prop::bool::weighted(0.7), any::<bool>());
-    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8, part);
+    let kind = prop_oneof![
+        6 => Just((Replace::StartFirst, Restart::Always)),
+        2 => Just((Replace::StopFirst, Restart::Always)),
+        1 => Just((Replace::StartFirst, Restart::OnFailure)),
+        1 => Just((Replace::StopFirst, Restart::Never)),
+    ];
+    let all = (
+        code,
+        1..6u32,
+        any::<bool>(),
+        rare(),
+        rare(),
+        0..3u8,
+        (kind, part),
+    );
     all.prop_map(
-        |(code, workers, template, check, before, listeners, (required, ordered))| Written {
+        |(
             code,
             workers,
             template,
             check,
             before,
             listeners,
+            ((replace, restart), (required, ordered)),
+        )| Written {
+            code,
+            workers,
+            // Only programs may be alone or end.
+            template: template && (replace, restart) == (Replace::StartFirst, Restart::Always),
+            check,
+            before,
+            listeners,
             required,
             ordered,
+            replace,
+            restart,
         },
     )
 }
@@ -503,7 +558,7 @@ fn run_and_settle(steps: &[Step]) {
         return;
     }
     // A worker may just be recycled for its age.
-    for _ in 0..20 {
+    for _ in 0..40 {
         let mut apps = history.master.workers.apps.values();
         if apps.all(|app| app.supervisor.is_settled()) && history.kernel().is_quiet() {
             break;
@@ -527,7 +582,8 @@ fn run_and_settle(steps: &[Step]) {
     let (mut wanted, mut templates) = (0, 0);
     for (name, app) in &workers.apps {
         assert!(app.supervisor.is_settled(), "without faults {name} settles");
-        wanted += app.supervisor.counts().wanted;
+        let counts = app.supervisor.counts();
+        wanted += counts.wanted - counts.finished - counts.failed;
         templates += u32::from(kernel.disk.apps[&**name].template);
     }
     assert_eq!(
@@ -715,13 +771,8 @@ fn a_reload_goes_on_when_one_app_is_paused_and_another_in_trouble() {
 fn a_worker_that_leaves_before_it_matures_does_not_keep_the_loop_awake() {
     let stuck = Written {
         code: Code::NeverReady,
-        workers: 5,
-        template: false,
-        check: None,
-        before: None,
         listeners: 0,
-        required: true,
-        ordered: false,
+        ..Written::good(5)
     };
     run_and_settle(&[
         Step::Write(0, Some(stuck)),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Master;
 use super::world::World;
 use crate::plan;
-use crate::release::{Name, Part, Parts};
+use crate::release::{self, Name, Part, Parts};
 
 /// How an app stands while the configuration is prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,12 @@ impl<W: World> Master<W> {
             let part = part(app, self.standing(&name));
             (name, part)
         };
-        apps.map(part).collect()
+        let mut parts = apps.map(part).collect();
+        // At the first start nothing has to end first.
+        if let Some(candidate) = candidate.filter(|_| self.release.current().is_some()) {
+            release::propose_last(&mut parts, &candidate.plan.stopped_first());
+        }
+        parts
     }
 
     fn standing(&self, name: &Name) -> Standing {

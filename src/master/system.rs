@@ -297,8 +297,12 @@ impl World for System {
         sessions::find(wanted, |pid| self.log_files.is_writer(pid))
     }
 
-    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) {
-        sessions::signal(pid, signal, spared);
+    fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
+        sessions::strays(worker, |pid| is_known(pid) || self.log_files.is_writer(pid))
+    }
+
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
+        sessions::signal(pid, signal, spared)
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {

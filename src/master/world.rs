@@ -160,6 +160,8 @@ pub enum Rest {
     Session(Pid),
     /// Those that this worker, which was reaped, has put into the background: they have left its session and kept its environment.
     Background(Pid),
+    /// This process and the session that it leads, or the session that had this leader: [`World::strays`].
+    Stray(Pid),
     /// All that are left when the master has ended everything that it knows.
     Strangers,
 }
@@ -272,8 +274,13 @@ pub trait World {
     /// The processes that run, of each of these. One look at all children of the master.
     fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>>;
 
-    /// Sends a signal to a process that [`World::rest_of`] has just returned, unless it is in the process group `spared`.
-    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>);
+    /// The processes that seem to come from a worker that has ended and was not reaped, each with its session. They are children of
+    /// the master, and may have left the worker's session and overwritten their environment, as nginx does: they were started in its
+    /// time, by the same user, and have its name. `is_known` tells processes that the master has started.
+    fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid>;
+
+    /// Sends a signal to a process that [`World::rest_of`] has just returned, unless it is in the process group `spared`: false then.
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool;
 
     /// Tells a worker to stop by ending the pipe that it holds for that; false if it has none.
     fn order_stop(&mut self, pid: Pid) -> bool;

@@ -1,11 +1,12 @@
 //! `command`: any program.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::check::CHECK_LISTENER;
 use super::host::find_program;
 use super::{Draft, Launch};
-use crate::config::{Address, CommandLine, Place, Stdin, Value};
+use crate::config::{Address, CommandLine, Place, Stdin, StopSignal, Value};
 use crate::supervisor::Readiness;
 
 /// systemd passes sockets from this descriptor on: sd_listen_fds(3).
@@ -19,6 +20,7 @@ impl Draft<'_> {
         sockets: &[(String, Address)],
         has_check: bool,
         launch: &mut Launch,
+        warnings: &mut Vec<String>,
     ) -> Result<Readiness, Place> {
         let words = command.iter();
         let mut names: Vec<&str> = sockets.iter().map(|(name, _)| name.as_str()).collect();
@@ -28,7 +30,23 @@ impl Draft<'_> {
         let args: Result<Vec<_>, _> = words.map(|word| fill_in(word, &names)).collect();
         launch.args = args.map_err(|message| command.wrong(message))?;
         launch.program = self.find(command, "command", launch)?;
+        if takes_a_descriptor_twice(&launch.args) {
+            warnings.push("command: gunicorn takes over the listeners by itself, and fails if --bind names a descriptor too (leave out --bind)".into());
+        }
         Ok(self.readiness())
+    }
+
+    /// The signal that tells it to end. Some programs finish their requests at another one than SIGTERM: nginx(8), php-fpm(8).
+    pub(super) fn stop_signal(&self, program: &Path) -> StopSignal {
+        if let Some(signal) = &self.written.stop_signal {
+            return **signal;
+        }
+        let name = program.file_name().and_then(OsStr::to_str);
+        // The name may end with a version.
+        match name.is_some_and(|name| name == "nginx" || name.starts_with("php-fpm")) {
+            true => StopSignal::Quit,
+            false => StopSignal::Term,
+        }
     }
 
     /// What its standard input is.
@@ -100,6 +118,15 @@ impl Draft<'_> {
         }
         Ok(**at_start)
     }
+}
+
+/// Whether this is gunicorn with a descriptor to bind. It adds those of LISTEN_FDS to that one, and closes each when it has taken it
+/// over.
+fn takes_a_descriptor_twice(args: &[String]) -> bool {
+    let name = |word: &String| Path::new(word).file_name() == Some(OsStr::new("gunicorn"));
+    let is_module = |words: &[String]| words == ["-m", "gunicorn"];
+    let is_gunicorn = args.first().is_some_and(name) || args.get(1..3).is_some_and(is_module);
+    is_gunicorn && args.iter().any(|word| word.contains("fd://"))
 }
 
 /// Replaces `{fd}` and `{fd:NAME}` by the descriptor of the listener.

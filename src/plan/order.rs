@@ -21,13 +21,21 @@ impl Draft<'_> {
     /// What the app says about its order.
     pub(super) fn edges(&self) -> impl Iterator<Item = Edge> {
         let after = self.written.after.iter();
-        after.map(|first| Edge {
+        let after = after.map(|first| Edge {
             first: first.get_ref().clone(),
             then: self.name.to_owned(),
             key: "after",
             named: first.get_ref().clone(),
             place: first.span(),
-        })
+        });
+        let before = self.written.run_before.iter();
+        after.chain(before.map(|then| Edge {
+            first: self.name.to_owned(),
+            then: then.get_ref().clone(),
+            key: "run_before",
+            named: then.get_ref().clone(),
+            place: then.span(),
+        }))
     }
 }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Draft, Hang};
-use crate::config::{Place, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Range, Readiness};
+use crate::config::{self, Place, Then, Workers};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart};
 
 impl Draft<'_> {
     pub(super) fn policy(
@@ -24,7 +24,12 @@ impl Draft<'_> {
         Ok(Policy {
             workers,
             range: self.range(has_listener)?,
-            readiness,
+            readiness: self.proof(readiness, workers)?,
+            restart: self.restart()?,
+            replace: match *app.replace {
+                config::Replace::StartFirst => Replace::StartFirst,
+                config::Replace::StopFirst => Replace::StopFirst,
+            },
             announces_end: app.wsgi.is_some(),
             start_timeout: app.start_timeout.0,
             graceful_timeout: app.graceful_timeout.0,
@@ -40,6 +45,53 @@ impl Draft<'_> {
             surge: reload.surge.as_ref().map(|surge| surge.0),
             backoff: Default::default(),
         })
+    }
+
+    /// When the first worker has proven its generation: that of a task by finishing.
+    fn proof(&self, readiness: Readiness, workers: u32) -> Result<Readiness, Place> {
+        let app = self.written;
+        let Some(place) = app.run_before.iter().map(|name| name.span()).next() else {
+            return Ok(readiness);
+        };
+        let wrong = |message: &str| Err(Place::at(place, format!("run_before: {message}")));
+        if *app.restart == config::Restart::Always {
+            return wrong(
+                "only a program that ends can come before others (add restart = \"never\" or \"on-failure\")",
+            );
+        }
+        if let Some(ready) = &app.ready {
+            return Err(ready.wrong(
+                "`ready` does not go with run_before: the others wait until it has finished (remove it)",
+            ));
+        }
+        if workers != 1 {
+            return wrong("an app that others wait for has one worker (remove `workers`)");
+        }
+        Ok(Readiness::Finished)
+    }
+
+    /// When a worker that has ended of itself is replaced.
+    fn restart(&self) -> Result<Restart, Place> {
+        let app = self.written;
+        let restart = match *app.restart {
+            config::Restart::Always => return Ok(Restart::Always),
+            config::Restart::OnFailure => return Ok(Restart::OnFailure),
+            config::Restart::Never => Restart::Never,
+        };
+        let replaced =
+            "does not go with restart = \"never\", as it starts another worker (remove one)";
+        if let Some(age) = &app.max_age {
+            return Err(age.wrong(format!("max_age {replaced}")));
+        }
+        if let Some(size) = &app.max_memory {
+            return Err(size.wrong(format!("max_memory {replaced}")));
+        }
+        match *app.workers {
+            Workers::Range(_) => Err(app.workers.wrong(
+                "workers: a number that follows the load does not go with restart = \"never\" (write a number)",
+            )),
+            _ => Ok(restart),
+        }
     }
 
     fn range(&self, has_listener: bool) -> Result<Option<Range>, Place> {

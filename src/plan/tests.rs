@@ -9,6 +9,7 @@ mod keys;
 mod platform;
 mod proxies;
 mod scheduled;
+mod tasks;
 
 /// An invented host.
 struct Invented {
@@ -17,10 +18,14 @@ struct Invented {
     variables: &'static [(&'static str, &'static str)],
 }
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 8] = [
     "/usr/bin/python3",
     "/srv/site/.venv/bin/python",
     "/usr/bin/celery",
+    "/usr/bin/env",
+    "/usr/bin/gunicorn",
+    "/usr/bin/nginx",
+    "/usr/sbin/php-fpm8.2",
     "/srv/other/run",
 ];
 
@@ -241,6 +246,32 @@ fn descriptors_are_filled_into_a_command() {
     assert_eq!(plan.apps["q"].launch.program, Path::new("/usr/bin/celery"));
     assert_eq!(plan.apps["q"].sockets[0].0, "q");
     assert_eq!(plan.apps["q"].sockets[1].0, "b");
+}
+
+#[test]
+fn a_descriptor_that_gunicorn_would_take_over_twice_is_warned_of() {
+    let warned = |command: &str| {
+        let text = format!("[app.q]\ncommand = '{command}'\nlisten = '127.0.0.1:80'");
+        plan(&text).warnings().count() == 1
+    };
+    assert!(warned("/usr/bin/gunicorn -b fd://{fd} m:app"));
+    assert!(warned("python3 -m gunicorn --bind=fd://3 m:app"));
+    assert!(!warned("/usr/bin/gunicorn m:app"));
+    assert!(!warned(
+        "env -u LISTEN_PID /usr/bin/gunicorn -b fd://3 m:app"
+    ));
+}
+
+#[test]
+fn some_programs_end_in_good_order_at_another_signal_than_sigterm() {
+    let signal = |program: &str, key: &str| {
+        let text = format!("[app.q]\ncommand = ['{program}']\n{key}");
+        plan(&text).apps["q"].stop.signal
+    };
+    assert_eq!(signal("celery", ""), StopSignal::Term);
+    assert_eq!(signal("nginx", ""), StopSignal::Quit);
+    assert_eq!(signal("/usr/sbin/php-fpm8.2", ""), StopSignal::Quit);
+    assert_eq!(signal("nginx", "stop_signal = 'TERM'"), StopSignal::Term);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the master has to do, and why.
 
+use std::time::Duration;
+
 use super::{Generation, GiveUp, Slot, WorkerId};
 
 /// What the master has to do.
@@ -30,6 +32,15 @@ pub enum Action {
     Failed(Generation),
     /// Too many workers failed: no more are started until the next reload.
     GaveUp(GiveUp),
+    /// Workers that ended before others were started are back.
+    Resumed {
+        /// The generation that runs now.
+        generation: Generation,
+        /// Whether it ran before: the candidate that displaced it has failed.
+        again: bool,
+        /// For how long there was no worker that was ready.
+        gap: Duration,
+    },
     /// No worker of this generation will be started any more.
     Retire(Generation),
     /// The wanted number of workers of the current generation is ready, and no older worker serves.

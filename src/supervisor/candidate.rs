@@ -26,6 +26,8 @@ pub(super) enum Trial {
     Checking(WorkerId),
     /// The canary has to stay ready for a while.
     Soaking { canary: WorkerId, since: Instant },
+    /// The canary has ended in good order, and is not replaced.
+    Finished(WorkerId),
     /// The canary has passed; the master decides whether the candidate takes over.
     Proven(WorkerId),
     /// The canary has ended or failed its check.
@@ -35,7 +37,9 @@ pub(super) enum Trial {
 impl Candidate {
     pub(super) fn canary(&self) -> Option<WorkerId> {
         match self.trial {
-            Trial::Starting(id) | Trial::Checking(id) | Trial::Proven(id) => Some(id),
+            Trial::Starting(id) | Trial::Checking(id) | Trial::Finished(id) | Trial::Proven(id) => {
+                Some(id)
+            }
             Trial::Soaking { canary, .. } => Some(canary),
             Trial::Untried | Trial::Failed => None,
         }
@@ -45,6 +49,7 @@ impl Candidate {
 // Facts.
 impl Supervisor {
     pub(super) fn propose(&mut self, generation: Generation, policy: Policy) {
+        self.begin_outage(&policy);
         self.generations.insert(generation);
         self.candidate = Some(Candidate {
             generation,
@@ -106,6 +111,7 @@ impl Supervisor {
         {
             self.removed = Some(Removed { newest, policy });
         }
+        self.outage = None;
         self.resume();
     }
 
@@ -152,6 +158,10 @@ impl Supervisor {
                 Trial::Soaking { canary, since }
             };
         }
+        if let Trial::Finished(canary) = candidate.trial {
+            candidate.trial = Trial::Proven(canary);
+            actions.push(Action::Proven(candidate.generation));
+        }
         if let Some(at) = self.soaked_at()
             && at <= now
             && let Some(candidate) = &mut self.candidate
@@ -186,6 +196,7 @@ impl Supervisor {
         self.generations.retain(|&generation| {
             let kept = [current, candidate].contains(&Some(generation));
             if !kept {
+                self.roster.forget(generation);
                 actions.push(Action::Retire(generation));
             }
             kept

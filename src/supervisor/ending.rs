@@ -10,10 +10,11 @@ impl Supervisor {
     /// Recycles one worker at a time, and only if everything else is in order.
     pub(super) fn recycle_next(&mut self) {
         let Some(current) = &self.current else { return };
-        let wanted = current.wanted as usize;
+        let tally = self.roster.tally(current.generation);
+        let wanted = current.to_run(tally);
         let complete = self.roster.ready() == wanted && self.roster.active() == wanted;
         let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
-        let replaces = self.candidate.is_some() || self.roster.tally(current.generation).stale > 0;
+        let replaces = self.candidate.is_some() || tally.stale > 0;
         if !(complete && calm) || replaces {
             return;
         }
@@ -48,8 +49,12 @@ impl Supervisor {
             Wish::Pause => self.pause(now, actions),
             Wish::Run => {
                 self.end_useless(now, actions);
+                if self.is_displaced() {
+                    return self.displace(now, actions);
+                }
                 if let Some(current) = &self.current {
-                    let (generation, wanted) = (current.generation, current.wanted as usize);
+                    let generation = current.generation;
+                    let wanted = current.to_run(self.roster.tally(generation));
                     self.end_replaced(generation, wanted, now, actions);
                     self.end_unwanted(generation, wanted, now, actions);
                 }
@@ -117,7 +122,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends older workers, as long as the wanted number stays ready.
+    /// Ends older workers, as long as the wanted number stays ready, or without regard to it if they must end first.
     fn end_replaced(
         &mut self,
         current: Generation,
@@ -128,7 +133,10 @@ impl Supervisor {
         let mine = self.roster.tally(current).ready();
         let older = self.roster.generations_before(current);
         let older: usize = older.map(|(_, tally)| tally.ready()).sum();
-        let surplus = (mine + older).saturating_sub(wanted);
+        let surplus = match self.stops_first() {
+            true => usize::MAX,
+            false => (mine + older).saturating_sub(wanted),
+        };
         if surplus == 0 {
             return;
         }
@@ -204,7 +212,13 @@ impl Supervisor {
     }
 
     /// Tells a worker to finish its requests and exit, within its `graceful_timeout`.
-    fn end(&mut self, id: WorkerId, reason: Reason, now: Instant, actions: &mut Vec<Action>) {
+    pub(super) fn end(
+        &mut self,
+        id: WorkerId,
+        reason: Reason,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(worker) = self.roster.get(id) else {
             return;
         };

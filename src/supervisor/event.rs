@@ -35,6 +35,8 @@ pub enum Event {
     HungInPart(WorkerId),
     /// The worker's process was reaped.
     Exited(WorkerId),
+    /// The worker's process was reaped. It has ended of itself, with status 0.
+    Finished(WorkerId),
     /// The worker's process was reaped, and no other one would do better: start none until the next reload.
     Hopeless(WorkerId),
     /// The worker could not be started; there is no process.

@@ -28,10 +28,17 @@ impl Supervisor {
             Event::Scale(by) => self.scale(by),
             Event::Load(load) => self.load(load),
             Event::Executed(id) => self.executed(id, now),
-            Event::Ready(id) => self.ready(id, now),
+            Event::Ready(id) => {
+                if self.may_be_ready(id) {
+                    self.ready(id, now);
+                }
+            }
             Event::Checked(id) => self.checked(id, now),
             Event::CheckFailed(id) => {
-                self.canary_failed(id);
+                // If it has finished meanwhile, it has proven its generation.
+                if self.roster.get(id).is_some() {
+                    self.canary_failed(id);
+                }
             }
             Event::Stopping(id) => self.stopping(id, now),
             Event::Recycle(id) => {
@@ -42,6 +49,7 @@ impl Supervisor {
             Event::Hung(id) => self.hung(id, Extent::Whole),
             Event::HungInPart(id) => self.hung(id, Extent::Part),
             Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now),
+            Event::Finished(id) => self.finished(id, now),
             Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, true, now),
             Event::Pause => {
@@ -98,13 +106,19 @@ impl Supervisor {
         let matures = match readiness {
             Some(Readiness::After(time)) => Some(now + time),
             Some(Readiness::Exec) => Some(now),
-            Some(Readiness::Notify) | None => None,
+            Some(Readiness::Notify | Readiness::Finished) | None => None,
         };
         let starting = State::Starting {
             ready_at_latest,
             matures,
         };
         self.roster.set(id, starting);
+    }
+
+    fn may_be_ready(&self, id: WorkerId) -> bool {
+        let worker = self.roster.get(id);
+        let policy = worker.and_then(|worker| self.policy(worker.generation));
+        policy.is_some_and(|policy| policy.readiness != Readiness::Finished)
     }
 
     pub(super) fn ready(&mut self, id: WorkerId, now: Instant) {
@@ -157,7 +171,10 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
+    pub(super) fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
+        if !refused && self.failed_for_good(id) {
+            return;
+        }
         let Some(worker) = self.roster.remove(id) else {
             return;
         };

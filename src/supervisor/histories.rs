@@ -10,10 +10,12 @@ enum Step {
     Reload {
         workers: u32,
         good: bool,
+        kind: (Replace, Restart),
     },
     Rollback,
     Scale(i32),
     Crash(usize),
+    Finish(usize),
     Leaves(usize),
     Recycle(usize),
     Hang(usize),
@@ -29,10 +31,15 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (1..6u32, any::<bool>()).prop_map(|(workers, good)| Step::Reload { workers, good }),
+        (1..6u32, any::<bool>(), kind()).prop_map(|(workers, good, kind)| Step::Reload {
+            workers,
+            good,
+            kind
+        }),
         Just(Step::Rollback),
         (-2..3i32).prop_map(Step::Scale),
         (0..8usize).prop_map(Step::Crash),
+        (0..8usize).prop_map(Step::Finish),
         (0..8usize).prop_map(Step::Leaves),
         (0..8usize).prop_map(Step::Recycle),
         (0..8usize).prop_map(Step::Hang),
@@ -43,6 +50,15 @@ fn step() -> impl Strategy<Value = Step> {
         (0..40u64).prop_map(Step::Late),
         (1..5usize).prop_map(Step::Together),
     ]
+}
+
+fn kind() -> impl Strategy<Value = (Replace, Restart)> {
+    let replace = [Replace::StartFirst, Replace::StopFirst];
+    let restart = [Restart::Always, Restart::OnFailure, Restart::Never];
+    (
+        prop::sample::select(replace.to_vec()),
+        prop::sample::select(restart.to_vec()),
+    )
 }
 
 /// Even generations cannot start, or fail their check if they have one.
@@ -59,7 +75,7 @@ fn boot(generation: Generation) -> Boot {
 struct History {
     world: World,
     generation: Generation,
-    wanted_reload: Option<(u32, bool)>,
+    wanted_reload: Option<(u32, bool, (Replace, Restart))>,
     /// The minimum number of ready workers: the number wanted when the app last settled, unless the history has killed some
     /// or asked for fewer since.
     floor: Option<u32>,
@@ -90,7 +106,7 @@ impl History {
         let supervisor = &self.world.supervisor;
         let free =
             supervisor.is_settled() || supervisor.is_in_trouble() || supervisor.wish == Wish::Pause;
-        if let Some((workers, good)) = self.wanted_reload.take_if(|_| free) {
+        if let Some((workers, good, (replace, restart))) = self.wanted_reload.take_if(|_| free) {
             // The next odd or even number that was never used.
             self.generation += if self.generation.is_multiple_of(2) == good {
                 1
@@ -100,8 +116,13 @@ impl History {
             let check = !self.generation.is_multiple_of(3);
             let policy = Policy {
                 check,
+                replace,
+                restart,
                 ..policy(workers)
             };
+            if replace == Replace::StopFirst {
+                self.floor = None;
+            }
             self.world.tell(Event::Propose(self.generation, policy));
         }
     }
@@ -116,8 +137,12 @@ impl History {
         }
         let world = &mut self.world;
         match *step {
-            Step::Reload { workers, good } => {
-                self.wanted_reload = Some((workers, good));
+            Step::Reload {
+                workers,
+                good,
+                kind,
+            } => {
+                self.wanted_reload = Some((workers, good, kind));
                 self.reload();
             }
             Step::Rollback => {
@@ -131,6 +156,12 @@ impl History {
             Step::Crash(n) => {
                 if let Some(id) = self.nth(n) {
                     self.world.dies(id);
+                    self.floor = None;
+                }
+            }
+            Step::Finish(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.finishes(id);
                     self.floor = None;
                 }
             }
@@ -213,7 +244,12 @@ impl History {
         assert_eq!(slots.len(), known.len(), "no slot is given twice");
         let counts = supervisor.counts();
         if supervisor.is_settled() {
-            self.floor = Some(counts.wanted);
+            let done = counts.finished + counts.failed;
+            self.floor = Some(counts.wanted.saturating_sub(done));
+        }
+        if supervisor.stops_first() {
+            // How many there may be is looked at with each start.
+            self.floor = None;
         }
         if let Some(floor) = &mut self.floor {
             let workers = supervisor.roster.iter();
@@ -223,7 +259,8 @@ impl History {
                 generations.len() <= 2,
                 "the current one, and one that comes or goes"
             );
-            *floor = counts.wanted.min(*floor);
+            let done = counts.finished + counts.failed;
+            *floor = counts.wanted.saturating_sub(done).min(*floor);
             assert!(
                 counts.ready >= *floor,
                 "a reload or a recycling never leaves fewer than wanted"
@@ -248,14 +285,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40)) {
+    fn any_history_keeps_the_promises_and_left_alone_settles(steps in prop::collection::vec(step(), 0..40), last in kind()) {
         let mut history = History::begin();
         for step in &steps {
             history.take(step);
             history.check();
         }
         // A reload resumes a paused app; one that had to wait is retried as time passes.
-        history.take(&Step::Reload { workers: 3, good: true });
+        history.take(&Step::Reload { workers: 3, good: true, kind: last });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));
         }

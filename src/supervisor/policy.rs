@@ -31,6 +31,28 @@ pub enum Readiness {
     Exec,
     /// Its program has run for this time.
     After(Duration),
+    /// Never: it has to finish, within the time that it has to get ready.
+    Finished,
+}
+
+/// When a worker that has ended of itself is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Restart {
+    /// In any case.
+    Always,
+    /// If it has failed.
+    OnFailure,
+    /// Never.
+    Never,
+}
+
+/// Which comes first when a worker takes the place of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Replace {
+    /// The new one is ready before the old one ends.
+    StartFirst,
+    /// The old one has ended before the new one starts: there are never more of them than wanted.
+    StopFirst,
 }
 
 /// What one generation wants of an app's workers.
@@ -42,6 +64,10 @@ pub struct Policy {
     pub range: Option<Range>,
     /// When a worker counts as ready.
     pub readiness: Readiness,
+    /// When a worker that has ended of itself is replaced.
+    pub restart: Restart,
+    /// Which comes first when a worker takes the place of another.
+    pub replace: Replace,
     /// Whether its workers send `STOPPING=1` when they no longer accept.
     pub announces_end: bool,
     /// A worker that is not ready after this time has failed.
@@ -65,6 +91,11 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Whether more workers than configured do no harm: each does the same work, and for ever.
+    pub fn may_be_many(&self) -> bool {
+        self.replace == Replace::StartFirst && self.restart != Restart::Never
+    }
+
     /// How many workers more than wanted may exist while a new generation takes over. The default, a quarter, is
     /// that of other rolling updates: it neither doubles the memory nor takes one start time for each worker.
     pub fn surge(&self, wanted: u32) -> u32 {

@@ -34,6 +34,13 @@ struct Index {
     ready: usize,
 }
 
+/// How a worker has ended for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Done {
+    Finished,
+    Failed,
+}
+
 /// The number of workers of a generation.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Tally {
@@ -46,6 +53,10 @@ pub(super) struct Tally {
     pub(super) accepting: usize,
     /// Whether workers are ending or were killed.
     pub(super) draining: bool,
+    /// Those that have ended for good, in good order.
+    pub(super) finished: usize,
+    /// Those that have ended for good, and have failed.
+    pub(super) failed: usize,
 }
 
 impl Tally {
@@ -55,6 +66,10 @@ impl Tally {
 
     pub(super) fn active(self) -> usize {
         self.starting + self.ready()
+    }
+
+    pub(super) fn done(self) -> usize {
+        self.finished + self.failed
     }
 }
 
@@ -127,6 +142,33 @@ impl Roster {
         Some(worker)
     }
 
+    /// Removes a worker that has ended for good, and keeps its slot.
+    pub(super) fn finish(&mut self, id: WorkerId, done: Done) {
+        self.visit(1);
+        let Some(worker) = self.workers.remove(&id) else {
+            return;
+        };
+        self.index.remove(id, &worker);
+        if let Some(cohort) = self.index.cohorts.get_mut(&worker.generation) {
+            cohort.done.insert(worker.slot, done);
+            cohort.failed += usize::from(done == Done::Failed);
+        }
+    }
+
+    /// Frees the slots of the workers of a generation that have ended for good.
+    pub(super) fn forget(&mut self, generation: Generation) {
+        self.visit(1);
+        if let Some(cohort) = self.index.cohorts.get_mut(&generation) {
+            cohort.failed = 0;
+            for slot in std::mem::take(&mut cohort.done).into_keys() {
+                cohort.slots.release(slot);
+            }
+            if cohort.slots.is_empty() {
+                self.index.cohorts.remove(&generation);
+            }
+        }
+    }
+
     pub(super) fn get(&self, id: WorkerId) -> Option<Worker> {
         self.visit(1);
         self.workers.get(&id).copied()
@@ -142,6 +184,18 @@ impl Roster {
 
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()
+    }
+
+    /// The number of workers in any state.
+    pub(super) fn size(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// The number of workers of a generation in any state.
+    pub(super) fn size_of(&self, generation: Generation) -> usize {
+        self.visit(1);
+        let cohort = self.index.cohorts.get(&generation);
+        cohort.map_or(0, Cohort::size)
     }
 
     pub(super) fn starting(&self) -> usize {
@@ -297,6 +351,14 @@ impl Roster {
             let cohort = scanned.cohorts.get_mut(&worker.generation);
             let cohort = cohort.expect("it was just inserted");
             cohort.slots.take_exactly(worker.slot);
+        }
+        for (generation, cohort) in &self.index.cohorts {
+            for (&slot, &done) in &cohort.done {
+                let cohort = scanned.cohorts.entry(*generation).or_default();
+                cohort.slots.take_exactly(slot);
+                cohort.done.insert(slot, done);
+                cohort.failed += usize::from(done == Done::Failed);
+            }
         }
         assert_eq!(self.index, scanned);
     }

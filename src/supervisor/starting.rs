@@ -13,6 +13,7 @@ impl Supervisor {
         }
         if let Some(candidate) = &self.candidate
             && candidate.trial == Trial::Untried
+            && (!self.is_displaced() || self.roster.is_empty())
         {
             let (generation, limit) = (candidate.generation, candidate.policy.start_timeout);
             let canary = self.spawn(generation, limit, now, actions);
@@ -42,9 +43,12 @@ impl Supervisor {
             return false;
         }
         let mine = self.roster.tally(current.generation);
+        let wanted = current.to_run(mine);
+        if self.stops_first() {
+            return self.has_room(current.generation, wanted);
+        }
         let older = self.roster.generations_before(current.generation);
         let older: usize = older.map(|(_, tally)| tally.active()).sum();
-        let wanted = current.wanted as usize;
         let surge = current.policy.surge(current.wanted) as usize;
         // During a rollout at most `surge` more than wanted exist at a time.
         mine.starting + mine.fresh < wanted && mine.active() + older < wanted + surge

@@ -44,6 +44,8 @@ pub(super) fn policy(workers: u32) -> Policy {
         workers,
         range: None,
         readiness: Readiness::Notify,
+        restart: Restart::Always,
+        replace: Replace::StartFirst,
         announces_end: false,
         start_timeout: Duration::from_secs(60),
         graceful_timeout: Duration::from_secs(30),
@@ -75,7 +77,7 @@ impl World {
     }
 
     /// A world with `workers` ready workers of generation 1.
-    fn running(workers: u32) -> Self {
+    pub(super) fn running(workers: u32) -> Self {
         let mut world = Self::new(|_| Boot::Good);
         world.tell(Event::Propose(1, policy(workers)));
         world.pass(10.0);
@@ -111,6 +113,7 @@ impl World {
         let events: Vec<_> = events.into_iter().collect();
         for event in &events {
             if let Event::Exited(id)
+            | Event::Finished(id)
             | Event::Hopeless(id)
             | Event::SpawnFailed(id)
             | Event::Refused(id) = event
@@ -136,6 +139,13 @@ impl World {
                 worker, generation, ..
             } => {
                 self.alive.insert(worker, generation);
+                if self.supervisor.stops_first() {
+                    let wanted = self.supervisor.counts().wanted as usize;
+                    assert!(self.alive.len() <= wanted, "never more than wanted");
+                    let mut others = self.alive.values();
+                    let alone = others.all(|other| *other == generation);
+                    assert!(alone, "never beside another generation");
+                }
                 let after = match (self.boot)(generation) {
                     Boot::Good | Boot::Unfit => 1000,
                     Boot::Dies => 10,
@@ -170,6 +180,15 @@ impl World {
         self.ripening.remove(&id);
         if self.dying.insert(id) {
             self.tell(Event::Exited(id));
+        }
+    }
+
+    /// A living worker ends in good order.
+    pub(super) fn finishes(&mut self, id: WorkerId) {
+        assert!(self.alive.contains_key(&id), "only a living worker ends");
+        self.ripening.remove(&id);
+        if self.dying.insert(id) {
+            self.tell(Event::Finished(id));
         }
     }
 
@@ -230,7 +249,7 @@ impl World {
             .count()
     }
 
-    fn any(&self) -> WorkerId {
+    pub(super) fn any(&self) -> WorkerId {
         *self.alive.keys().next().expect("a worker lives")
     }
 }

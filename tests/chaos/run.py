@@ -13,6 +13,7 @@ sys.setswitchinterval(0.0005)  # what is measured must not wait for a thread tha
 
 # The order of these is that of the table: each registers its scenarios.
 import reloads  # noqa: E402, F401
+import deploys  # noqa: E402, F401
 import crashes  # noqa: E402, F401
 import limits  # noqa: E402, F401
 import hangs  # noqa: E402, F401

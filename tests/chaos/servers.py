@@ -21,7 +21,10 @@ PYTHON = os.path.abspath(ROOT / "target/chaos/venv/bin/python")
 
 GOOD = "from app import application\n"
 # One value per thing that both can be told; times in seconds.
-DEFAULTS = {"workers": 3, "threads": 1, "preload": False, "timeout": 30, "graceful": 30, "max_requests": 0, "jitter": 0}
+DEFAULTS = {
+    "workers": 3, "threads": 1, "preload": False, "timeout": 30, "graceful": 30, "max_requests": 0, "jitter": 0,
+    "chdir": ".", "listen": [], "more": [],
+}
 
 
 class Server(Service):
@@ -34,10 +37,15 @@ class Server(Service):
         self.home = Path(tempfile.mkdtemp(prefix="preforkd-chaos-"))
         self.notes = self.home / "notes"
         self.notes.touch()
+        # The folder of the application; it may be a link.
+        self.chdir = self.home / self.options["chdir"]
         self.ready = {}  # worker's pid: when it was ready
         self.log_bytes = 0
         self.hooked = output is None
-        self.deploy(code)
+        if self.chdir == self.home:
+            self.deploy(code)
+        else:
+            self.release(0, code)
         self.configure()
         command = [*wrap, *self.command()]
         if output:
@@ -61,6 +69,16 @@ class Server(Service):
         draft = self.home / "draft"
         draft.write_text(text)
         draft.rename(self.home / "site_code.py")
+
+    def release(self, number, text):
+        """Make a release, and let the application's folder be a link to it, in one step, as deployments do; when that was."""
+        folder = self.home / "releases" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "site_code.py").write_text(text)
+        draft = self.home / "link"
+        draft.symlink_to(folder.relative_to(self.home))
+        draft.rename(self.chdir)
+        return time.monotonic()
 
     def _read_log(self):
         for line in self.process.stdout:
@@ -96,8 +114,12 @@ class Server(Service):
 
     def wait_renewed(self, since, limit=10.0):
         """Wait until there are exactly the wanted workers, all of them ready after `since`; the time of it."""
-        wanted = self.options["workers"]
-        return self.wait(lambda: len(self.workers()) == len(self.workers(since)) == wanted, limit)
+
+        def renewed():
+            living = self.workers()  # one look: an old one may leave and a new one come between two
+            return len(living) == self.options["workers"] and all(self.ready[pid] > since for pid in living)
+
+        return self.wait(renewed, limit)
 
     def noted(self):
         """The notes of the application, also when the server is closed."""
@@ -148,7 +170,7 @@ class Server(Service):
         found = []
         for name in os.listdir("/proc"):
             with contextlib.suppress(OSError):
-                if name.isdigit() and os.readlink(f"/proc/{name}/cwd") == str(self.home):
+                if name.isdigit() and f"{os.readlink(f'/proc/{name}/cwd')}/".startswith(f"{self.home}/"):
                     found.append(int(name))
         return found
 
@@ -172,14 +194,17 @@ class Preforkd(Server):
         """Write app.toml."""
         told = self.options
         app = {
-            "wsgi": "site_code:application", "chdir": str(self.home), "python": PYTHON, "listen": ["fd:web"],
+            "wsgi": "site_code:application", "chdir": str(self.chdir), "python": PYTHON,
+            "listen": ["fd:web", *told["listen"]],
             "workers": told["workers"], "threads": told["threads"], "preload": told["preload"],
             "timeout": f"{told['timeout']}s", "graceful_timeout": f"{told['graceful']}s",
         }
         if told["max_requests"]:
             app |= {"max_requests": told["max_requests"], "max_requests_jitter": told["jitter"]}
         lines = [f"{key} = {json.dumps(value)}\n" for key, value in app.items()]
-        (self.home / "app.toml").write_text("[app.web\n" if broken else "[app.web]\n" + "".join(lines))
+        lines += told["more"]
+        text = "[app.web\n" if broken else "[app.web]\n" + "".join(lines)
+        (self.home / "app.toml").write_text('[master]\ncontrol = "control.sock"\n' + text)
 
     def command(self):
         """How it is started."""
@@ -196,7 +221,7 @@ class Gunicorn(Server):
         """Write gunicorn.conf.py."""
         told = self.options
         settings = {
-            "worker_class": self.KIND, "workers": told["workers"], "threads": told["threads"],
+            "chdir": str(self.chdir), "worker_class": self.KIND, "workers": told["workers"], "threads": told["threads"],
             "preload_app": told["preload"], "timeout": told["timeout"], "graceful_timeout": told["graceful"],
             "max_requests": told["max_requests"], "max_requests_jitter": told["jitter"],
             "control_socket": str(self.home / "gunicorn.ctl"),

@@ -58,10 +58,14 @@ class Preforkd(Service):
     """preforkd with one application, configured in `folder`."""
 
     def __init__(self, folder, **app):
-        config = Path(folder) / "app.toml"
-        config.write_text("[app.demo]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in app.items()))
+        self.config = Path(folder) / "app.toml"
+        self.configure(**app)
         self.expected = []
-        super().__init__([PREFORKD, "-c", config])
+        super().__init__([PREFORKD, "-c", self.config])
+
+    def configure(self, **app):
+        """Write another app.toml; it counts from the next reload on."""
+        self.config.write_text("[app.demo]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in app.items()))
 
     def ready(self):
         """Wait until it serves; or clean up."""

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::Address;
 use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
 use crate::schedule::Zone;
-use crate::supervisor::{GiveUp, Readiness};
+use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
 /// The behaviour of an app's workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(super) struct Written {
     pub(super) required: bool,
     /// Whether it comes after all apps with smaller names.
     pub(super) ordered: bool,
+    pub(super) replace: Replace,
+    pub(super) restart: Restart,
 }
 
 impl Written {
@@ -58,6 +60,8 @@ impl Written {
             listeners: 1,
             required: true,
             ordered: false,
+            replace: Replace::StartFirst,
+            restart: Restart::Always,
         }
     }
 }
@@ -171,6 +175,8 @@ fn app(name: &str, written: &Written) -> App {
     });
     let policy = &mut app.policy;
     policy.check = written.check.is_some();
+    policy.replace = written.replace;
+    policy.restart = written.restart;
     policy.announces_end = workers.is_multiple_of(2);
     policy.readiness = match workers {
         5 => Readiness::After(Duration::from_millis(300)),

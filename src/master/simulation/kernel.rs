@@ -30,6 +30,8 @@ pub(super) enum Kind {
         record: Option<u32>,
     },
     Template,
+    /// What a worker has started and left behind. Its session is that of this worker.
+    Rest(Pid),
     /// A job that ends like this, on its own or when told to.
     Job(End),
 }
@@ -43,6 +45,8 @@ pub(super) struct Process {
     /// It has ended, with status 0 or not, and was not reaped.
     pub(super) dead: Option<bool>,
     pub(super) signalled: bool,
+    /// Another worker may start only when it has ended, with all that it has started.
+    pub(super) alone: bool,
     /// It is the master's child; a worker of a template only after the intermediate process has ended.
     pub(super) adopted: bool,
     /// It will end on its own.
@@ -204,7 +208,10 @@ impl Kernel {
 
     /// Whether no event is pending, nothing waits for the master, and no worker hangs.
     pub(super) fn is_quiet(&self) -> bool {
-        let well = |process: &Process| process.dead.is_none() && process.busy_since.is_none();
+        let well = |process: &Process| {
+            let is_rest = matches!(process.kind, Kind::Rest(_));
+            process.dead.is_none() && process.busy_since.is_none() && !is_rest
+        };
         self.due.is_empty() && self.processes.values().all(well)
     }
 
@@ -242,6 +249,7 @@ impl Kernel {
             code,
             dead: None,
             signalled: false,
+            alone: false,
             adopted: true,
             leaves: false,
             killed: false,
@@ -267,6 +275,37 @@ impl Kernel {
     pub(super) fn send_after(&mut self, milliseconds: u64, pid: Pid, what: &'static str) {
         if let Some(delay) = self.delay {
             self.after(milliseconds + delay, Due::Sends(pid, what));
+        }
+    }
+
+    /// A worker was reaped, and has left a process.
+    pub(super) fn leave_rest(&mut self, leader: Pid, worker: &Process) {
+        let mut pids = PIDS.map(Pid::from_raw);
+        let free = |pid: &Pid| *pid != leader && !self.processes.contains_key(pid);
+        let Some(pid) = pids.find(free) else {
+            return;
+        };
+        let rest = Process {
+            app: worker.app.clone(),
+            kind: Kind::Rest(leader),
+            code: worker.code,
+            dead: None,
+            signalled: false,
+            killed: false,
+            ready: false,
+            busy_since: None,
+            ..*worker
+        };
+        self.processes.insert(pid, rest);
+    }
+
+    /// A signal to what a worker has left.
+    pub(super) fn signal_left(&mut self, pid: Pid, signal: Signal) {
+        let process = self.processes.get(&pid).expect("it was just found");
+        assert!(matches!(process.kind, Kind::Rest(_)), "{process:?}");
+        let obeys = process.code != Code::IgnoresSignals;
+        if obeys || signal == Signal::SIGKILL {
+            self.after(20, Due::Ends(pid, false));
         }
     }
 

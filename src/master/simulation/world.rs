@@ -23,6 +23,7 @@ use crate::master::world::{
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
+use crate::supervisor::Replace;
 
 /// A loop that turns this often while no time passes does not wait.
 const MAX_SPINS: u32 = 2000;
@@ -124,6 +125,8 @@ impl World for Kernel {
                         Code::Good | Code::IgnoresSignals => self.after(300, Due::Loads(pid)),
                     }
                 } else {
+                    let process = self.processes.get_mut(&pid).expect("it was just made");
+                    process.alone = start.plan.policy.replace == Replace::StopFirst;
                     self.started.push((start.app.clone(), start.generation));
                     self.begin_worker(pid, code);
                 }
@@ -194,13 +197,26 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    // Its processes start no others.
-    fn rest_of(&mut self, _wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (pid, process) in &self.processes {
+            if let Kind::Rest(leader) = process.kind
+                && wanted.contains(&Rest::Session(leader))
+                && process.dead.is_none()
+            {
+                found.entry(Rest::Session(leader)).or_default().push(*pid);
+            }
+        }
+        found
+    }
+
+    fn strays(&mut self, _worker: Pid, _is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
         BTreeMap::new()
     }
 
-    fn signal_rest(&mut self, pid: Pid, _signal: Signal, _spared: Option<Pid>) {
-        unreachable!("pid={pid} is no rest of anything");
+    fn signal_rest(&mut self, pid: Pid, signal: Signal, _spared: Option<Pid>) -> bool {
+        self.signal_left(pid, signal);
+        true
     }
 
     fn order_stop(&mut self, pid: Pid) -> bool {
@@ -233,6 +249,10 @@ impl World for Kernel {
             .remove(&pid)
             .expect("it was not reaped before");
         let cleanly = process.dead.expect("it has ended");
+        let is_worker = matches!(process.kind, Kind::Worker { .. });
+        if process.alone && is_worker && self.ticket.is_multiple_of(3) {
+            self.leave_rest(pid, &process);
+        }
         Some(match (cleanly, process.killed) {
             (true, _) => Exit::Status(0),
             (false, true) => Exit::Signal(Signal::SIGKILL, false),

@@ -4,6 +4,7 @@
 //! with it the number of its session. So as long as there is one, no other session has that number.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
 
 use log::debug;
 use nix::errno::Errno;
@@ -17,6 +18,25 @@ use crate::master::world::Rest;
 pub(super) fn find(
     wanted: &BTreeSet<Rest>,
     is_ours: impl Fn(Pid) -> bool,
+) -> BTreeMap<Rest, Vec<Pid>> {
+    twice_if_one_ends(|one_ends| find_once(wanted, &is_ours, one_ends))
+}
+
+/// Looks, and looks again if a process ended meanwhile: what it has started became a child of the master before, and may have been
+/// missed. Programs that go into the background often do so in two steps.
+fn twice_if_one_ends<T>(look: impl Fn(&mut bool) -> T) -> T {
+    let mut one_ends = false;
+    let found = look(&mut one_ends);
+    match one_ends {
+        true => look(&mut one_ends),
+        false => found,
+    }
+}
+
+fn find_once(
+    wanted: &BTreeSet<Rest>,
+    is_ours: impl Fn(Pid) -> bool,
+    one_ends: &mut bool,
 ) -> BTreeMap<Rest, Vec<Pid>> {
     let mut found: BTreeMap<Rest, Vec<Pid>> = BTreeMap::new();
     let own = getsid(None);
@@ -39,17 +59,55 @@ pub(super) fn find(
                 .map(Rest::Background)
                 .filter(|rest| wanted.contains(rest));
         }
+        for stray in [pid, session] {
+            rest = rest.or_else(|| Some(Rest::Stray(stray)).filter(|rest| wanted.contains(rest)));
+        }
         // What was in the master's session before the master is not its own.
         if rest.is_none() && is_child && Ok(session) != own && !is_ours(pid) {
             rest = Some(Rest::Strangers).filter(|rest| wanted.contains(rest));
         }
-        if let Some(rest) = rest.filter(|_| is_running(pid)) {
+        let Some(rest) = rest else { continue };
+        if !is_running(pid) {
+            *one_ends = true;
+        } else {
             found.entry(rest).or_default().push(pid);
             // Its children may be in its session; those of other processes cannot be in a session whose leader has ended.
             unseen.extend(children_of(&pid.to_string()));
         }
     }
     found
+}
+
+/// The children of the master that seem to come from this worker, each with its session: see [`World::strays`].
+///
+/// [`World::strays`]: crate::master::world::World::strays
+pub(super) fn strays(worker: Pid, is_known: impl Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
+    let Some(of) = Stat::of(worker) else {
+        return BTreeMap::new();
+    };
+    let own = getsid(None);
+    let is_its = |pid: Pid, session: Pid, stat: &Stat| {
+        let is_like = (&stat.name, stat.user) == (&of.name, of.user) && stat.started >= of.started;
+        match listen_pid(pid) {
+            _ if session == worker => true,
+            Some(leader) => leader == worker,
+            None => is_like && Ok(session) != own,
+        }
+    };
+    twice_if_one_ends(|one_ends| {
+        let mut found = BTreeMap::new();
+        for pid in children_of("self").filter(|&pid| pid != worker && !is_known(pid)) {
+            match (Stat::of(pid), getsid(Some(pid))) {
+                (Some(stat), Ok(session)) if stat.runs => {
+                    if is_its(pid, session, &stat) {
+                        found.insert(pid, session);
+                    }
+                }
+                _ => *one_ends = true,
+            }
+        }
+        found
+    })
 }
 
 /// The processes of a session without its leader, which was not reaped.
@@ -67,16 +125,17 @@ pub(super) fn below(leader: Pid) -> Vec<Pid> {
     members
 }
 
-/// Signals a process of a rest that was just found, unless it is in the process group `spared`.
-pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) {
+/// Signals a process of a rest that was just found, unless it is in the process group `spared`: false then.
+pub(super) fn signal(pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
     if spared.is_some() && getpgid(Some(pid)).ok() == spared {
-        return;
+        return false;
     }
     // A process that ends meanwhile is not missed.
     match kill(pid, signal) {
         Ok(()) | Err(Errno::ESRCH) => {}
         Err(error) => debug!("cannot send {signal} to pid={pid}: {error}"),
     }
+    true
 }
 
 /// The children of a process: proc_pid_task_children(5). None if the kernel does not list them.
@@ -92,11 +151,40 @@ fn children_of(process: &str) -> impl Iterator<Item = Pid> + use<> {
     })
 }
 
-/// Whether a process has not ended. The state follows the name, which may contain anything: proc_pid_stat(5).
+/// What the kernel tells about a process: proc_pid_stat(5).
+struct Stat {
+    name: Vec<u8>,
+    /// The user that owns its folder, which is its effective user.
+    user: u32,
+    /// It has not ended.
+    runs: bool,
+    /// When it was started, in ticks of the clock.
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // The name may contain anything.
+        let from = stat.iter().position(|&byte| byte == b'(')?;
+        let to = stat.iter().rposition(|&byte| byte == b')')?;
+        let name = stat.get(from + 1..to)?.to_vec();
+        let after_name = std::str::from_utf8(stat.get(to + 1..)?).ok()?;
+        let mut fields = after_name.split_whitespace();
+        let state = fields.next()?;
+        Some(Self {
+            name,
+            user: std::fs::metadata(format!("/proc/{pid}")).ok()?.uid(),
+            runs: !matches!(state, "Z" | "X"),
+            // Field 22; the state is field 3.
+            started: fields.nth(18)?.parse().ok()?,
+        })
+    }
+}
+
+/// Whether a process has not ended.
 fn is_running(pid: Pid) -> bool {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let after_name = stat.rsplit(|&byte| byte == b')').next().unwrap_or_default();
-    !stat.is_empty() && !matches!(after_name.trim_ascii_start().first(), Some(b'Z' | b'X'))
+    Stat::of(pid).is_some_and(|stat| stat.runs)
 }
 
 /// The process that the contract was made for, of which this one has inherited its environment. A process that lies about it is

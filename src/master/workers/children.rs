@@ -50,6 +50,8 @@ pub struct Child {
     pub signalled: Option<(Signal, Reason)>,
     /// When it was told to end.
     pub told_at: Option<Instant>,
+    /// Processes that seem to come from it, each with its session. They are known when it has ended.
+    pub strays: BTreeMap<Pid, Pid>,
 }
 
 /// All worker processes.
@@ -142,6 +144,7 @@ impl Child {
             not_executed: None,
             signalled: None,
             told_at: None,
+            strays: BTreeMap::new(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Starting workers: by executing their program, or through a template.
 
+use std::collections::BTreeMap;
+
 use log::{debug, error, warn};
 use nix::unistd::Pid;
 use preforkd_worker::messages::Fork;
@@ -13,7 +15,7 @@ use crate::master::templates::Templates;
 use crate::master::turn::Turn;
 use crate::master::world::{Private, Role, Start, World};
 use crate::release::{Generation, Name};
-use crate::supervisor::{Event, Slot, WorkerId};
+use crate::supervisor::{Event, Restart, Slot, WorkerId};
 
 impl Workers {
     /// Queues a worker to be started.
@@ -93,6 +95,7 @@ impl Workers {
             not_executed: None,
             signalled: None,
             told_at: None,
+            strays: BTreeMap::new(),
         };
         if child.plan.template {
             self.start_from_template(turn, templates, child);
@@ -103,6 +106,8 @@ impl Workers {
 
     pub(super) fn start_alone<W: World>(&mut self, turn: &mut Turn<W>, child: Child) {
         let own = child.plan.output.taken_over;
+        // Such a program is started once, and its last output says why it has failed.
+        let runs_once = child.plan.policy.restart == Restart::Never;
         let started = turn.world.start(&Start {
             app: &child.app,
             plan: &child.plan,
@@ -110,7 +115,7 @@ impl Workers {
             role: Role::Worker(child.slot, child.record),
             generation: child.generation,
             // A program that never closes the pipe is read only if its last output would end a release.
-            captured: own || self.is_first(child.generation),
+            captured: own || runs_once || self.is_first(child.generation),
             private: self.private(&child, !own),
         });
         match started {
@@ -156,7 +161,7 @@ impl Workers {
     }
 
     /// Whether a worker of this generation has to prove it.
-    pub(super) fn is_first(&self, generation: Generation) -> bool {
+    pub(in crate::master) fn is_first(&self, generation: Generation) -> bool {
         self.candidate == Some(generation)
     }
 

@@ -31,6 +31,9 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
     ("app.NAME.ready", "'exec'"),
+    ("app.NAME.restart", "'never'"),
+    ("app.NAME.run_before", "['other']"),
+    ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
     ("app.NAME.stdin", "'listener'"),
     ("app.NAME.schedule", "'@daily'"),
@@ -83,6 +86,7 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
         "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
+        "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         _ => vec![],
     }
@@ -212,6 +216,7 @@ fn a_key_is_refused_for_the_other_kind_of_app_only() {
             for (name, value) in needed(key).iter().filter(|_| kind == key.apps) {
                 text += &format!("\n{name} = {value}");
             }
+            text += "\n[app.other]\ncommand = ['celery']";
             let refused = plan_as((0, 0), &text).err();
             assert_eq!(
                 refused.is_some(),

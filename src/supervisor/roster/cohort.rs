@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::super::worker::{State, Worker};
 use super::super::{Slot, WorkerId};
-use super::Tally;
+use super::{Done, Tally};
 
 /// The workers of one generation, by state.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,10 @@ pub(super) struct Cohort {
     killed: usize,
     /// The number of ending workers that may still accept requests.
     accepting: usize,
+    /// The workers that have ended for good.
+    pub(super) done: BTreeMap<Slot, Done>,
+    /// The number of those that have failed.
+    pub(super) failed: usize,
 }
 
 impl Cohort {
@@ -35,7 +39,15 @@ impl Cohort {
             stale: self.stale.len(),
             accepting: self.accepting,
             draining: !self.ending.is_empty() || self.killed > 0,
+            finished: self.done.len() - self.failed,
+            failed: self.failed,
         }
+    }
+
+    /// The number of workers in any state.
+    pub(super) fn size(&self) -> usize {
+        let ready = self.fresh.len() + self.stale.len();
+        self.starting.len() + ready + self.ending.len() + self.killed
     }
 
     /// When the first of the workers became ready that did so after an instant and are still ready.

@@ -1,0 +1,108 @@
+//! Workers that end before others take their place ([`Replace::StopFirst`]), because they bind an address of their own or may exist
+//! only once.
+
+use std::time::{Duration, Instant};
+
+use super::{Action, Generation, Policy, Reason, Replace, Supervisor};
+
+#[cfg(test)]
+mod tests;
+
+/// A candidate has displaced the current generation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Outage {
+    /// The generation that was displaced.
+    displaced: Generation,
+    /// Since when there is no worker.
+    since: Option<Instant>,
+}
+
+impl Policy {
+    fn stops_first(&self) -> bool {
+        self.replace == Replace::StopFirst
+    }
+}
+
+impl Supervisor {
+    /// Whether a worker must have ended, with everything that it has started, before another one takes its place.
+    pub fn stops_first(&self) -> bool {
+        match (&self.candidate, &self.current) {
+            (Some(candidate), _) => candidate.policy.stops_first(),
+            (None, Some(current)) => current.policy.stops_first() || self.outage.is_some(),
+            (None, None) => false,
+        }
+    }
+
+    /// Whether no worker of the current generation may run until the candidate is decided.
+    pub(super) fn is_displaced(&self) -> bool {
+        let candidate = self.candidate.as_ref();
+        candidate.is_some_and(|candidate| candidate.policy.stops_first())
+    }
+
+    /// A proposed policy may displace the current generation. If that is started again, it is started at once.
+    pub(super) fn begin_outage(&mut self, policy: &Policy) {
+        let Some(displaced) = self.generation().filter(|_| policy.stops_first()) else {
+            return;
+        };
+        self.outage.get_or_insert(Outage {
+            displaced,
+            since: None,
+        });
+        if self.roster.active() > 0 {
+            self.backoff.clear();
+            self.failures.clear();
+            self.given_up = false;
+        }
+    }
+
+    /// Ends the workers that the candidate displaces.
+    pub(super) fn displace(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let candidate = self.candidate.as_ref();
+        let canary = candidate.and_then(|candidate| candidate.canary());
+        for id in self.roster.all_active() {
+            if Some(id) != canary {
+                self.end(id, Reason::Replaced, now, actions);
+            }
+        }
+    }
+
+    pub(super) fn note_vacancy(&mut self, now: Instant) {
+        if let Some(outage) = &mut self.outage
+            && self.roster.is_empty()
+        {
+            outage.since.get_or_insert(now);
+        }
+    }
+
+    /// Whether one more worker of the current generation has room when there must not be more than wanted.
+    pub(super) fn has_room(&self, current: Generation, wanted: usize) -> bool {
+        let mine = self.roster.size_of(current);
+        !self.is_displaced() && self.roster.size() == mine && mine < wanted
+    }
+
+    /// Reports how long there was no worker, when one is ready and it is decided which generation runs.
+    pub(super) fn end_outage(&mut self, actions: &mut Vec<Action>) {
+        let (Some(outage), Some(current), None) = (self.outage, self.generation(), &self.candidate)
+        else {
+            return;
+        };
+        let Some(since) = outage.since else {
+            return;
+        };
+        let tally = self.roster.tally(current);
+        if tally.ready() == 0 {
+            if tally.done() > 0 {
+                self.outage = None;
+            }
+            return;
+        }
+        let ready = self.roster.first_ready_after(current, since);
+        let gap = ready.map(|ready| ready.saturating_duration_since(since));
+        self.outage = None;
+        actions.push(Action::Resumed {
+            generation: current,
+            again: current == outage.displaced,
+            gap: gap.unwrap_or(Duration::ZERO),
+        });
+    }
+}

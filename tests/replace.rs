@@ -1,0 +1,115 @@
+//! `replace = "stop-first"`: programs of which there must not be two at a time.
+
+mod common;
+
+use common::{Run, app, worker};
+use nix::sys::signal::Signal;
+
+/// A program that holds a lock, like all that it starts, and does not start without it.
+fn alone() -> String {
+    let script = format!(
+        "exec 9>lock; flock -n 9 || {{ echo the lock is taken >&2; exit 7; }}; exec {}",
+        worker()
+    );
+    format!(
+        "[app.beat]\ncommand = ['/bin/sh', '-c', '{script}']\nlisten = ['unix:web.sock']\nreplace = 'stop-first'\ngraceful_timeout = '300ms'\n"
+    )
+}
+
+#[test]
+fn the_new_one_starts_when_nothing_of_the_old_one_is_left() {
+    let mut run = Run::start(&alone());
+    run.ask("start group");
+    let message = run.reload();
+    assert!(
+        message.contains("generation 2: beat 1/1 ready"),
+        "{message}"
+    );
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    run.logged(&["left a process that it had started; sending SIGTERM"]);
+    run.logged(&["sending SIGKILL to a process that it had started"]);
+    run.logged(&["app=beat: generation 2 runs, after ", " without a worker"]);
+    run.stop();
+}
+
+#[test]
+fn one_that_crashes_is_replaced_when_nothing_of_it_is_left() {
+    let mut run = Run::start(&alone());
+    run.event("started");
+    run.ask("start group");
+    assert_eq!(run.ask("exit 3"), "");
+    run.logged(&[
+        "exited with status 3",
+        "replaced when what it has started has ended",
+    ]);
+    run.logged(&["sending SIGKILL to a process that it had started"]);
+    run.event("started");
+    run.logged(&["app=beat worker=0 gen=1", "ready after"]);
+    let log = run.stop();
+    assert!(!log.contains("the lock is taken"), "{log}");
+}
+
+#[test]
+fn if_the_new_one_fails_the_old_one_is_started_again() {
+    let mut run = Run::start(&alone());
+    run.write("app.toml", &alone().replace("exec 9>", "exit 3; exec 9>"));
+    let message = run.reload();
+    let refused = "reload failed: app=beat: its first worker exited with status 3";
+    assert!(message.contains(refused), "{message}");
+    run.logged(&[
+        "app=beat: generation 1 runs again, after ",
+        " without a worker",
+    ]);
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "1");
+    run.write("app.toml", &alone());
+    let message = run.reload();
+    assert!(
+        message.contains("generation 3: beat 1/1 ready"),
+        "{message}"
+    );
+    run.stop();
+}
+
+#[test]
+fn the_failure_of_another_app_ends_nothing() {
+    let config = |program: &str| {
+        let other =
+            format!("[app.web]\ncommand = '{program}'\nready = 'exec'\nreload.soak = '1s'\n");
+        alone() + &other
+    };
+    let mut run = Run::start(&config("sleep 1000"));
+    let before = run.event("started").pid;
+    run.write("app.toml", &config("false"));
+    let message = run.reload();
+    assert!(message.contains("reload failed: app=web: "), "{message}");
+    let stat = run.ask("file /proc/self/stat");
+    let pid = stat.split(' ').next();
+    assert_eq!(pid, Some(before.to_string().as_str()), "the same process");
+    let log = run.stop();
+    assert!(!log.contains("without a worker"), "{log}");
+}
+
+#[test]
+fn a_reload_replaces_it_with_all_others() {
+    let config = app("") + &alone().replace("web.sock", "beat.sock");
+    let mut run = Run::start(&config);
+    run.reload();
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "2");
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("the lock is taken"), "{log}");
+}
+
+#[test]
+fn one_that_binds_an_address_beside_the_old_one_is_told_what_to_do() {
+    let script = "mkdir lock || { echo Address already in use >&2; exit 1; }; exec sleep 1000";
+    let config = format!(
+        "[app.x]\nready = '1s'\nreload.soak = '1s'\ncommand = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&config);
+    let message = run.reload();
+    let said = "Address already in use) (the old one still has it: ";
+    assert!(message.contains(said), "{message}");
+    run.stop();
+}
