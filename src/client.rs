@@ -170,7 +170,6 @@ fn scheduled(app: &Value) -> String {
     text
 }
 
-/// The state of an app as a whole.
 fn number(app: &Value, what: &str) -> String {
     match app[what].as_u64() {
         None | Some(0) => String::new(),
@@ -178,18 +177,28 @@ fn number(app: &Value, what: &str) -> String {
     }
 }
 
+/// The state of an app as a whole.
 fn state(app: &Value) -> String {
     if let Some(by) = app["stopped"].as_str() {
         return format!("stopped {by}");
     }
     let mut text = format!("{}/{} ready", app["ready"], app["wanted"]);
-    text += &(number(app, "finished") + &number(app, "failed"));
+    text += &(number(app, "finished") + &number(app, "failed") + &failing(app));
     for (key, shown) in [("given_up", "given up"), ("paused", "paused")] {
         if app[key] == true {
             text += &format!(", {shown} until the next reload");
         }
     }
     text
+}
+
+/// When an app that fails is tried again, to follow its numbers.
+fn failing(app: &Value) -> String {
+    match app["retry_in"].as_f64() {
+        Some(wait) if wait > 0.0 => format!(", failing, retrying in {}s", wait.ceil()),
+        Some(_) => ", failing, retrying now".into(),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
-use crate::release::{Name, Release, State};
+use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
@@ -36,8 +36,8 @@ mod limit;
 mod load;
 mod logs;
 mod messages;
-mod parts;
 mod preparation;
+mod proposal;
 mod report;
 mod rollout;
 mod schedules;
@@ -45,6 +45,7 @@ mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod system;
 mod templates;
 mod timers;
@@ -332,6 +333,10 @@ impl<W: World> Master<W> {
                     self.perform(&name, action);
                 }
             }
+            if self.preparation.is_ready() {
+                let parts = self.parts();
+                self.turn.queue_fact(Fact::Prepared(parts));
+            }
             let Some(fact) = self.turn.next_fact() else {
                 return;
             };
@@ -364,7 +369,8 @@ impl<W: World> Master<W> {
         }
         let apps = self.workers.apps.iter().map(|(name, app)| {
             let supervisor = &app.supervisor;
-            (&**name, supervisor.counts(), supervisor.is_given_up())
+            let health = report::Health::of(supervisor);
+            (&**name, supervisor.counts(), health)
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
         let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));

@@ -139,6 +139,8 @@ pub struct App {
     pub notices: Vec<String>,
     /// The apps that come directly before it, when apps start and stop.
     pub after: BTreeSet<String>,
+    /// Whether its failure holds up the others.
+    pub required: bool,
 }
 
 impl App {
@@ -217,6 +219,7 @@ impl App {
             warnings: Vec::new(),
             notices: Vec::new(),
             after: BTreeSet::new(),
+            required: true,
         }
     }
 }
@@ -390,6 +393,7 @@ impl Plan {
                 header,
                 host,
             };
+            edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
                 let scheduled = draft.scheduled(&schedule.0)?;
                 plan.scheduled.insert(name.clone(), scheduled);
@@ -397,9 +401,9 @@ impl Plan {
             }
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
-            edges.extend(draft.edges());
         }
-        let names = plan.apps.keys().map(String::as_str).collect();
+        let names = config.app.keys().map(|name| name.get_ref().as_str());
+        let names = names.collect();
         for (name, before) in order::order(&names, &edges)? {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
@@ -526,6 +530,7 @@ impl Draft<'_> {
             warnings,
             notices,
             after: BTreeSet::new(),
+            required: *self.written.required,
         })
     }
 

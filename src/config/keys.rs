@@ -94,6 +94,8 @@ tables! {
 
         /// The apps that come before this one: it is started when they are ready.
         after: Vec<Spanned<String>> = [], Reload;
+        /// Whether preforkd is ready only when this app is; otherwise it is tried in the background and holds up no other app.
+        required: bool = true, Reload;
 
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;

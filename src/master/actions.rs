@@ -54,7 +54,7 @@ impl<W: World> Master<W> {
                 let within = report::short(limits.within);
                 let crashes = limits.crashes;
                 error!("app={name}: given up: {crashes} failures within {within}");
-                if limits.exit {
+                if limits.exit && !self.is_stopping() {
                     return self.stop_with(Outcome::GaveUp, format!("app={name} was given up"));
                 }
                 return warn!(
@@ -82,7 +82,7 @@ impl<W: World> Master<W> {
                 self.workers.end_template(turn, &mut self.templates, &key);
                 return self.workers.retire(name, generation);
             }
-            Action::Settled => return,
+            Action::Settled => return self.has_settled(name),
             Action::Exit => {
                 if let Some(app) = self.workers.apps.get_mut(name) {
                     app.ended = true;
@@ -92,6 +92,16 @@ impl<W: World> Master<W> {
         };
         self.workers
             .signal(turn, &mut self.templates, name, worker, order);
+    }
+
+    /// An app has all its workers.
+    fn has_settled(&mut self, name: &Name) {
+        let app = self.workers.apps.get_mut(name);
+        let awaited = app.is_some_and(|app| std::mem::take(&mut app.installed));
+        // The line about the whole generation follows otherwise.
+        if awaited && *self.release.state() == State::Idle {
+            info!("app={name}: all its workers are ready now");
+        }
     }
 
     fn is_ready(&mut self, name: &Name, worker: WorkerId) {
@@ -349,7 +359,7 @@ impl<W: World> Master<W> {
             self.perform(&child.app, action);
         }
         let app = self.workers.apps.get(&child.app);
-        let given_up = app.is_some_and(|app| app.supervisor.is_given_up());
+        let given_up = app.is_some_and(|app| app.supervisor.is_given_up() && !app.installed);
         // Otherwise the first start would wait for it for ever.
         if background > 0 && given_up && self.release.outcome().is_none() && !self.is_stopping() {
             let reason = format!("app={} puts itself into the background", child.app);

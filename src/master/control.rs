@@ -269,6 +269,17 @@ fn scaled(name: &str, app: &App) -> Option<String> {
     }
 }
 
+/// The state of an app, for the status.
+#[derive(Default)]
+struct AppState {
+    counts: Counts,
+    given_up: bool,
+    paused: bool,
+    /// It fails, and is tried again then.
+    retry_in: Option<Duration>,
+    stopped: Option<StoppedBy>,
+}
+
 fn status_json<W: World>(
     turn: &Turn<W>,
     workers: &Workers,
@@ -278,12 +289,14 @@ fn status_json<W: World>(
     let apps = workers.configured();
     let apps = apps.map(|(name, app)| {
         let supervisor = &app.supervisor;
-        let state = (
-            supervisor.counts(),
-            supervisor.is_given_up(),
-            supervisor.is_paused(),
-        );
-        app_json(turn, workers, name, state, None, memory)
+        let state = AppState {
+            counts: supervisor.counts(),
+            given_up: supervisor.is_given_up(),
+            paused: supervisor.is_paused(),
+            retry_in: retry_in(app, turn.now),
+            stopped: None,
+        };
+        app_json(turn, workers, name, &state, memory)
     });
     let stopped = whole.stopped.iter().map(|(name, by)| {
         let ending = workers.apps.get(name.as_str());
@@ -292,15 +305,12 @@ fn status_json<W: World>(
             leaving,
             ..Counts::default()
         };
-        let state = (counts, false, false);
-        app_json(
-            turn,
-            workers,
-            &name.as_str().into(),
-            state,
-            Some(*by),
-            memory,
-        )
+        let state = AppState {
+            counts,
+            stopped: Some(*by),
+            ..AppState::default()
+        };
+        app_json(turn, workers, &name.as_str().into(), &state, memory)
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -317,15 +327,15 @@ fn app_json<W: World>(
     turn: &Turn<W>,
     workers: &Workers,
     name: &Name,
-    (counts, given_up, paused): (Counts, bool, bool),
-    stopped: Option<StoppedBy>,
+    state: &AppState,
     memory: &HashMap<Pid, u64>,
 ) -> Value {
     let mut children: Vec<_> = workers.children.of(name).collect();
     children.sort_by_key(|(_, child)| (child.generation, child.slot));
     let children = children.into_iter();
     let children = children.map(|(pid, child)| worker_json(turn, pid, child, memory.get(&pid)));
-    let stopped = stopped.map(|by| match by {
+    let counts = state.counts;
+    let stopped = state.stopped.map(|by| match by {
         StoppedBy::Command => "by command",
         StoppedBy::Configuration => "by configuration",
     });
@@ -337,11 +347,19 @@ fn app_json<W: World>(
         "leaving": counts.leaving,
         "finished": counts.finished,
         "failed": counts.failed,
-        "given_up": given_up,
-        "paused": paused,
+        "given_up": state.given_up,
+        "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
+        "paused": state.paused,
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),
     })
+}
+
+/// When an app whose workers fail is tried again.
+fn retry_in(app: &App, now: Instant) -> Option<Duration> {
+    let at = app.supervisor.retry_at()?;
+    let fails = report::Health::of(&app.supervisor) == report::Health::Failing;
+    fails.then(|| at.saturating_duration_since(now))
 }
 
 fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option<&u64>) -> Value {

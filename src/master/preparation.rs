@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::jobs::{Ended, Jobs, Limits, Task};
-use super::parts::{Proposal, parts};
+use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
-use crate::release::{self, Fact, Generation, Name};
+use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -40,6 +40,8 @@ enum Step {
     Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
+    /// Everything is prepared, and the release was not told yet.
+    Ready,
 }
 
 /// The preparation that is under way, and the candidate that it has prepared.
@@ -236,13 +238,8 @@ impl Preparation {
             return;
         };
         let Some(name) = left.pop_front() else {
-            self.step = None;
-            let mut parts = parts(&candidate.plan, &candidate.kept);
-            // At the first start nothing has to end first.
-            if !self.is_first {
-                release::propose_last(&mut parts, &candidate.plan.stopped_first());
-            }
-            return turn.queue_fact(Fact::Prepared(parts));
+            self.step = Some(Step::Ready);
+            return;
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -314,10 +311,17 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(..)))
+            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
         {
             self.discard(turn);
         }
+    }
+
+    /// Whether everything has been prepared since this was last asked.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.step
+            .take_if(|step| matches!(step, Step::Ready))
+            .is_some()
     }
 
     /// The prepared candidate.

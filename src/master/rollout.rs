@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use log::{debug, error, info, warn};
 
+use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
 use crate::release::{Action, Fact, Generation, Name, State};
-use crate::supervisor::{Event, Policy, Supervisor};
+use crate::supervisor::{Event, Policy};
 
 impl<W: World> Master<W> {
     pub(super) fn perform_release(&mut self, action: Action) {
@@ -55,6 +56,9 @@ impl<W: World> Master<W> {
         for name in names {
             match self.configure(generation, name) {
                 Ok(Some(policy)) => {
+                    if let Some(app) = self.workers.apps.get_mut(name) {
+                        app.installed = false;
+                    }
                     let proposal = Event::Propose(generation, policy);
                     self.turn.queue_event(name, proposal);
                 }
@@ -72,6 +76,10 @@ impl<W: World> Master<W> {
     fn install(&mut self, generation: Generation, name: &Name) {
         match self.configure(generation, name) {
             Ok(Some(policy)) => {
+                info!("app={name}: not required, so that nothing waits until it is ready");
+                if let Some(app) = self.workers.apps.get_mut(name) {
+                    app.installed = true;
+                }
                 let installation = Event::Install(generation, policy);
                 self.turn.queue_event(name, installation);
             }
@@ -148,9 +156,17 @@ impl<W: World> Master<W> {
         };
         self.update_status();
         let status = &self.init.status;
-        let mut apps = self.workers.configured();
-        if apps.all(|(_, app)| app.supervisor.is_settled()) {
+        let apps = self.workers.configured();
+        let lacking = apps.filter(|(_, app)| !app.supervisor.is_settled());
+        let (installed, required): (Vec<_>, Vec<_>) = lacking.partition(|(_, app)| app.installed);
+        let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
+        if required.is_empty() && installed.is_empty() {
             info!("generation {generation} is ready: {status}{place}");
+        } else if required.is_empty() {
+            let installed = installed.join(", ");
+            info!(
+                "generation {generation} is ready, apart from what is not required ({installed}): {status}{place}"
+            );
         } else {
             warn!(
                 "generation {generation} serves, but not all its workers are ready: {status}{place}"
@@ -188,9 +204,10 @@ impl<W: World> Master<W> {
         }
         // Do not wait for a generation in trouble, except the first one, which must start.
         let may_be_in_trouble = self.release.outcome().is_some();
-        let complete = self
-            .rolled_out()
-            .all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
+        let complete = self.rolled_out().all(|app| {
+            let s = &app.supervisor;
+            app.installed || s.is_settled() || may_be_in_trouble && s.is_in_trouble()
+        });
         let fact = match complete {
             true => Fact::RolledOut,
             false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
@@ -201,18 +218,19 @@ impl<W: World> Master<W> {
     }
 
     /// The apps that have taken over the current generation. The others continue with theirs.
-    fn rolled_out(&self) -> impl Iterator<Item = &Supervisor> {
+    fn rolled_out(&self) -> impl Iterator<Item = &App> {
         let generation = self.release.current();
-        let apps = self.workers.configured().map(|(_, app)| &app.supervisor);
-        apps.filter(move |supervisor| supervisor.generation() == generation)
+        let apps = self.workers.configured().map(|(_, app)| app);
+        apps.filter(move |app| app.supervisor.generation() == generation)
     }
 
     /// Whether no app makes progress: each is complete, in trouble, or paused without workers.
     fn is_stuck(&self) -> bool {
-        self.rolled_out().all(|supervisor| {
+        self.rolled_out().all(|app| {
+            let supervisor = &app.supervisor;
             let counts = supervisor.counts();
             let has_none = counts.ready + counts.starting == 0;
-            supervisor.is_settled() || supervisor.is_in_trouble() || has_none
+            app.installed || supervisor.is_settled() || supervisor.is_in_trouble() || has_none
         })
     }
 }

@@ -6,7 +6,7 @@ use log::info;
 
 use super::Master;
 use super::choices::{Request, unknown_app};
-use super::parts::Proposal;
+use super::proposal::Proposal;
 use super::workers::App;
 use super::world::{ClientId, World};
 use crate::plan::Plan;

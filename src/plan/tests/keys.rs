@@ -30,6 +30,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.index", "'start.html'"),
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.after", "['other']"),
+    ("app.NAME.required", "false"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),

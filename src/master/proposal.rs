@@ -1,11 +1,10 @@
-//! What a release is made of: the plan of the candidate, and the part that each of its apps takes.
+//! What a release is made of: the plan of the candidate, and which of its apps continue as they run.
 
 use std::collections::BTreeSet;
 
 use super::choices::{Choices, Scope};
 use crate::config::Address;
 use crate::plan::{Listener, Plan};
-use crate::release::{Part, Parts};
 
 /// A plan that is to take over.
 #[derive(Debug)]
@@ -121,19 +120,4 @@ impl Proposal {
             plan,
         })
     }
-}
-
-/// The part that each app takes in the release.
-pub(super) fn parts(plan: &Plan, kept: &BTreeSet<String>) -> Parts {
-    let apps = plan.apps.iter().map(|(name, app)| {
-        let after = app.after.iter().map(|name| name.as_str().into());
-        let part = match kept.contains(name) {
-            true => Part::Keep,
-            false => Part::Prove {
-                after: after.collect(),
-            },
-        };
-        (name.as_str().into(), part)
-    });
-    apps.collect()
 }
