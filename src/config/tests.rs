@@ -424,7 +424,7 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[app.w]\nreload = true",
             "2:10: reload: must be \"always\", \"on-change\" or a table, not the boolean true",
-            "(write { check = { path = \"/health\" } })",
+            "or a table, not the boolean true",
         ),
         (
             "[app.w]\nlisten = [{ host = \"x\", port = 1 }]",
