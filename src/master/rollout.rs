@@ -139,8 +139,10 @@ impl<W: World> Master<W> {
             self.refused = None;
         }
         self.choices.taken_over(&plan);
+        let scope = self.choices.scope();
+        let concerns = |name: &str| scope.includes(name);
         self.schedules
-            .follow(turn, &mut self.jobs, &plan, generation);
+            .follow(turn, &mut self.jobs, &plan, generation, concerns);
         self.workers.changed = true;
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
@@ -184,7 +186,9 @@ impl<W: World> Master<W> {
             Some(generation) => format!("keeping generation {generation}"),
             None => "nothing runs yet".into(),
         };
-        self.schedules.resume(&mut self.turn);
+        let scope = self.choices.scope();
+        self.schedules
+            .resume(&mut self.turn, |name| scope.includes(name));
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));

@@ -49,8 +49,10 @@ struct App {
     appointments: Appointments,
     running: Option<Running>,
     last: Option<Last>,
-    /// It is no longer configured, and its last run goes on.
+    /// It is no longer configured, or stopped, and its last run goes on.
     removed: bool,
+    /// It is not run for now.
+    paused: bool,
 }
 
 /// All apps with a schedule.
@@ -59,23 +61,23 @@ pub(super) struct Schedules {
     apps: BTreeMap<Name, App>,
     /// The clocks at the last look.
     seen: Option<Clock>,
-    /// Nothing is started for now.
-    paused: bool,
     /// Nothing is started any more.
     stopped: bool,
 }
 
 impl Schedules {
-    /// Follows the schedules of a configuration that takes over. Runs that go on are left alone, except those of apps that are stopped.
+    /// Follows the schedules of a configuration that takes over, which `concerns` these apps and leaves the others as they are. Runs
+    /// that go on are left alone, except those of apps that are stopped.
     pub(super) fn follow<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
         plan: &Plan,
         generation: Generation,
+        concerns: impl Fn(&str) -> bool,
     ) {
         let wanted = &plan.scheduled;
-        self.resume(turn);
+        self.resume(turn, &concerns);
         let clock = turn.world.clock();
         self.note_clock(clock);
         for (name, app) in &mut self.apps {
@@ -99,6 +101,9 @@ impl Schedules {
         for (name, plan) in wanted {
             let name = Name::from(name.as_str());
             let known = self.apps.remove(&name);
+            let paused = known.as_ref().is_some_and(|app| app.paused);
+            let own = known.as_ref().map(|app| app.generation);
+            let generation = own.filter(|_| !concerns(&name)).unwrap_or(generation);
             let (running, last, known) = match known {
                 Some(app) => {
                     let is_same = app.plan.cron == plan.cron && app.plan.zone == plan.zone;
@@ -126,6 +131,7 @@ impl Schedules {
                 running,
                 last,
                 removed: false,
+                paused,
             };
             self.apps.insert(name, app);
         }
@@ -134,13 +140,13 @@ impl Schedules {
 
     /// Starts what is due. To be called when the alarm has ended.
     pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
-        if !self.is_active() {
+        if self.stopped {
             return;
         }
         let clock = turn.world.clock();
         self.note_clock(clock);
         let mut starts = 0;
-        for (name, app) in self.apps.iter_mut().filter(|(_, app)| !app.removed) {
+        for (name, app) in self.apps.iter_mut().filter(|(_, app)| app.is_active()) {
             if starts == MAX_STARTS {
                 break;
             }
@@ -170,31 +176,29 @@ impl Schedules {
 
     /// The alarm ends at the earliest time, and when the clock is set.
     fn set_alarm<W: World>(&mut self, turn: &mut Turn<W>) {
-        let apps = self.apps.values().filter(|app| !app.removed);
+        let apps = self.apps.values().filter(|app| app.is_active());
         let next = apps.filter_map(|app| app.appointments.next()).min();
-        let next = next.filter(|_| self.is_active());
+        let next = next.filter(|_| !self.stopped);
         turn.world.set_alarm(next);
-    }
-
-    fn is_active(&self) -> bool {
-        !self.paused && !self.stopped
     }
 
     /// Starts nothing until it is resumed.
     pub(super) fn pause<W: World>(&mut self, turn: &mut Turn<W>) {
-        self.paused = true;
+        for app in self.apps.values_mut() {
+            app.paused = true;
+        }
         self.set_alarm(turn);
     }
 
-    /// Goes on, without what has been due meanwhile.
-    pub(super) fn resume<W: World>(&mut self, turn: &mut Turn<W>) {
-        if !std::mem::take(&mut self.paused) {
-            return;
-        }
+    /// Goes on with these apps, without what has been due meanwhile.
+    pub(super) fn resume<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&str) -> bool) {
         let clock = turn.world.clock();
-        self.seen = Some(clock);
-        for app in self.apps.values_mut() {
-            app.appointments.skip(clock.wall);
+        self.note_clock(clock);
+        for (name, app) in &mut self.apps {
+            if app.paused && which(name) {
+                app.paused = false;
+                app.appointments.skip(clock.wall);
+            }
         }
         self.set_alarm(turn);
     }
@@ -264,6 +268,11 @@ impl Schedules {
         self.apps.get(name).is_some_and(|app| !app.removed)
     }
 
+    /// Whether an app is paused.
+    pub(super) fn is_paused(&self, name: &str) -> bool {
+        self.apps.get(name).is_some_and(|app| app.paused)
+    }
+
     /// Whether an app is no longer configured, or stopped, and its last run goes on.
     pub(super) fn is_leaving(&self, name: &str) -> bool {
         self.apps.get(name).is_some_and(|app| app.removed)
@@ -277,12 +286,16 @@ impl Schedules {
     /// Their status.
     pub(super) fn status(&self, now: Timestamp) -> Vec<Value> {
         let apps = self.apps.iter().filter(|(_, app)| !app.removed);
-        apps.map(|(name, app)| app.status(name, self.is_active(), now))
+        apps.map(|(name, app)| app.status(name, app.is_active() && !self.stopped, now))
             .collect()
     }
 }
 
 impl App {
+    fn is_active(&self) -> bool {
+        !self.removed && !self.paused
+    }
+
     /// Starts the run that is due, unless one goes on. Returns whether it was started.
     fn is_due<W: World>(
         &mut self,
