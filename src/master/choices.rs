@@ -47,7 +47,8 @@ impl Scope {
         self.all || self.requests.iter().any(|r| r.names.contains(name))
     }
 
-    fn starts(&self, name: &str) -> bool {
+    /// Whether an app that is stopped is started by it.
+    pub(super) fn starts(&self, name: &str) -> bool {
         let mut starts = self.requests.iter().filter(|request| request.starts);
         starts.any(|request| request.names.contains(name))
     }
@@ -281,7 +282,10 @@ impl Choices {
                 };
             }
         }
-        self.overrides.retain(|name, _| plan.knows(name));
+        // One that is taken out of the configuration is forgotten, unless somebody has just stopped it.
+        let mut overrides = std::mem::take(&mut self.overrides);
+        overrides.retain(|name, _| plan.knows(name) || self.is_ending(name));
+        self.overrides = overrides;
     }
 
     /// The release is over: answers the clients that wait for it, and says which apps that were to be started are still `stopped`.

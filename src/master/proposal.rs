@@ -17,6 +17,11 @@ pub(super) struct Proposal {
 }
 
 impl Proposal {
+    /// The configuration that was found while nothing runs yet.
+    pub(super) fn first(found: Plan, choices: &Choices) -> Self {
+        Self::of_all(found.only(|name, app| choices.runs(name, app)))
+    }
+
     /// A plan of which every app is started anew.
     pub(super) fn of_all(plan: Plan) -> Self {
         Self {
@@ -119,5 +124,179 @@ impl Proposal {
             listeners: plan.listeners_of(&names),
             plan,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::master::choices::Request;
+    use crate::master::world::ClientId;
+    use crate::plan::App;
+    use crate::supervisor::Readiness;
+
+    /// Apps with a listener each; `web` waits for the task `migrate`.
+    fn plan(workers: u32) -> Plan {
+        let app = |name: &str| {
+            let mut app = App::example(workers);
+            let address = Address::Unix(format!("/{name}").into());
+            app.sockets = vec![(name.to_owned(), address)];
+            (name.to_owned(), app)
+        };
+        let mut apps: BTreeMap<_, _> = ["api", "migrate", "web"].map(app).into();
+        let task = apps.get_mut("migrate").expect("it is there");
+        task.policy.readiness = Readiness::Finished;
+        let web = apps.get_mut("web").expect("it is there");
+        web.after = ["migrate".to_owned()].into();
+        let addresses = apps.values().flat_map(|app| &app.sockets);
+        let listeners = addresses.map(|(_, address)| Listener {
+            address: address.clone(),
+            backlog: 10,
+            v6only: false,
+            is_lent: false,
+            mode: None,
+            owner: None,
+            group: None,
+        });
+        Plan {
+            control_mode: 0o600,
+            control_group: None,
+            pid_file: None,
+            control: None,
+            listeners: listeners.collect(),
+            apps,
+            stopped: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+        }
+    }
+
+    fn request(names: &[&str], starts: bool) -> Request {
+        Request {
+            client: ClientId::example(1),
+            names: names.iter().map(|name| (*name).into()).collect(),
+            starts,
+        }
+    }
+
+    /// The choices at a release about these requests, and about all apps.
+    fn choices(running: &Plan, requests: &[Request], all: bool) -> Choices {
+        let mut choices = Choices::default();
+        for request in requests {
+            choices.request(request.clone());
+        }
+        if all {
+            choices.request_all(None);
+        }
+        assert_eq!(choices.begin(running), None, "it reads the configuration");
+        choices
+    }
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn on_change(mut plan: Plan) -> Plan {
+        plan.apps.values_mut().for_each(|app| app.on_change = true);
+        plan
+    }
+
+    #[test]
+    fn requests_together_are_about_all_apps_that_they_name() {
+        let (old, new) = (plan(1), plan(2));
+        let requests = [request(&["api"], false), request(&["migrate"], false)];
+        let choices = choices(&old, &requests, false);
+        let made = Proposal::new(new, &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["web"]));
+        let workers = |name: &str| made.plan.apps[name].policy.workers;
+        assert_eq!((workers("api"), workers("web")), (2, 1));
+        assert_eq!(made.listeners.len(), 2);
+    }
+
+    #[test]
+    fn the_tasks_before_a_named_app_run_again() {
+        let old = plan(1);
+        let choices = choices(&old, &[request(&["web"], false)], false);
+        let made = Proposal::new(plan(1), &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["api"]));
+    }
+
+    #[test]
+    fn a_reload_of_all_apps_is_about_more_than_the_named_ones() {
+        let old = plan(1);
+        let choices = choices(&old, &[request(&["api"], false)], true);
+        let made = Proposal::new(plan(2), &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, BTreeSet::new());
+    }
+
+    #[test]
+    fn what_has_not_changed_stays_unless_it_is_named_or_in_trouble() {
+        let old = on_change(plan(1));
+        let kept = |requests: &[Request], new: Plan, trouble: &str| {
+            let choices = choices(&old, requests, true);
+            let made = Proposal::new(new, &old, &choices, |name| name != trouble);
+            made.expect("no conflict").kept
+        };
+        assert_eq!(
+            kept(&[], old.clone(), ""),
+            names(&["api", "migrate", "web"])
+        );
+        let named = [request(&["api"], false)];
+        assert_eq!(kept(&named, old.clone(), ""), names(&["migrate", "web"]));
+        assert_eq!(kept(&[], old.clone(), "web"), names(&["api"]));
+        assert_eq!(kept(&[], plan(1), ""), BTreeSet::new());
+        assert_eq!(kept(&[], on_change(plan(2)), ""), BTreeSet::new());
+        let mut new = old.clone();
+        new.listeners[0].backlog = 20;
+        assert_eq!(kept(&[], new, ""), names(&["migrate", "web"]));
+    }
+
+    #[test]
+    fn a_kept_app_whose_socket_is_new_takes_part_after_all() {
+        let old = on_change(plan(1));
+        let choices = choices(&old, &[], true);
+        let made = Proposal::new(old.clone(), &old, &choices, |_| true);
+        let mut made = made.expect("no conflict");
+        let taken = made.take_back(&[Address::Unix("/api".into())]);
+        assert_eq!(taken, ["api"]);
+        assert_eq!(made.kept, names(&["migrate", "web"]));
+    }
+
+    #[test]
+    fn a_listener_of_an_app_that_stays_is_not_shared() {
+        let (old, mut new) = (plan(1), plan(1));
+        let sockets = new.apps["web"].sockets.clone();
+        new.apps.get_mut("api").expect("it is there").sockets = sockets;
+        let choices = choices(&old, &[request(&["api"], false)], false);
+        let refused = Proposal::new(new, &old, &choices, |_| true);
+        let reason = refused.map(|_| ()).expect_err("web has it");
+        assert!(reason.contains("is a listener of web"), "{reason}");
+    }
+
+    #[test]
+    fn an_app_that_is_not_enabled_runs_when_it_is_started_and_from_then_on() {
+        let mut found = plan(1);
+        found.apps.get_mut("api").expect("it is there").enabled = false;
+        let old = Proposal::first(found.clone(), &Choices::default()).plan;
+        assert!(old.stopped.contains("api"));
+        let mut choices = choices(&old, &[request(&["api"], true)], false);
+        let made = Proposal::new(found.clone(), &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["migrate", "web"]));
+        assert!(made.plan.runs("api"));
+        choices.taken_over(&made.plan);
+        choices.request_all(None);
+        assert_eq!(choices.begin(&made.plan), None);
+        let again = Proposal::new(found, &made.plan, &choices, |_| true);
+        assert!(again.expect("no conflict").plan.runs("api"));
+    }
+
+    #[test]
+    fn apps_that_are_stopped_leave_the_others_as_they_are() {
+        let old = plan(1);
+        let made = Proposal::without(&old, |name| name == "web");
+        assert_eq!(made.kept, names(&["api", "migrate"]));
+        assert!(made.plan.stopped.contains("web") && made.listeners.is_empty());
+        assert_eq!(made.plan.listeners.len(), 2);
     }
 }

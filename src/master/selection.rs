@@ -42,9 +42,8 @@ impl<W: World> Master<W> {
     pub(super) fn propose_found(&mut self, found: Plan) {
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
-            return self
-                .preparation
-                .open(turn, &mut self.jobs, Proposal::of_all(found));
+            let proposal = Proposal::first(found, &self.choices);
+            return self.preparation.open(turn, &mut self.jobs, proposal);
         };
         let known = |name: &str| found.knows(name) || running.runs(name);
         let all = names_of(&found);
@@ -86,7 +85,8 @@ impl<W: World> Master<W> {
         let runs_well = |name: &Name| {
             let is_wanted = self.plan().is_some_and(|plan| plan.runs(name));
             let app = self.workers.apps.get(name).map(|app| &app.supervisor);
-            let in_trouble = app.is_some_and(|app| app.is_given_up() || app.is_paused());
+            let in_trouble = app.is_some_and(|app| app.is_given_up() || app.is_paused())
+                || self.schedules.is_paused(name);
             is_wanted && !in_trouble && !self.choices.is_ending(name)
         };
         let missing: BTreeSet<_> = names.iter().filter(|n| !runs_well(n)).cloned().collect();
@@ -118,8 +118,13 @@ impl<W: World> Master<W> {
             let answer = format!("error {}\n", unknown_app(name, &names_of(plan)));
             return self.turn.world.answer(client, &answer);
         }
-        let running = names.iter().filter(|name| plan.runs(name));
-        let running = running.cloned().collect();
+        // The release that goes on may start them.
+        let candidate = self.preparation.candidate();
+        let runs = |name: &&Name| {
+            let will_run = candidate.is_some_and(|candidate| candidate.plan.runs(name));
+            plan.runs(name) || will_run || self.choices.scope().starts(name)
+        };
+        let running = names.iter().filter(runs).cloned().collect();
         let what = if restarts { "restart" } else { "stop" };
         info!("control: {what} of {}", join(&names));
         self.choices

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 mod disk;
 mod kernel;
+mod one_app;
 mod schedules;
 mod world;
 
@@ -24,6 +25,7 @@ use crate::release::{self, Name, State};
 use crate::supervisor::{Replace, Restart};
 use disk::{Code, Disk, End, NAMES, Periodic, Written};
 use kernel::{Due, Kernel, Kind, Process};
+use one_app::Orders;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -76,6 +78,7 @@ struct History {
     waited: BTreeMap<Name, Instant>,
     /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
+    orders: Orders,
 }
 
 impl History {
@@ -90,6 +93,7 @@ impl History {
 
     fn with(disk: Disk) -> Self {
         let plan = disk.plan().expect("it is good");
+        let plan = plan.only(|_, app| app.enabled);
         let mut kernel = Kernel::new(disk);
         kernel
             .open_listeners(&plan.listeners, 1)
@@ -100,6 +104,7 @@ impl History {
             floors: BTreeMap::new(),
             waited: BTreeMap::new(),
             serving: BTreeMap::new(),
+            orders: Orders::default(),
         };
         history.pass(0);
         history
@@ -136,6 +141,7 @@ impl History {
     }
 
     fn check(&mut self, waits: &BTreeMap<Name, Instant>) {
+        self.check_stopped();
         let kernel = &self.master.turn.world;
         let current = self.master.release.current();
         for (app, generation) in &kernel.started {
@@ -289,6 +295,7 @@ impl History {
         let client = ClientId::example(number);
         kernel.requests.insert(number, (client, order.to_owned()));
         kernel.sources.insert(Source::Client(number));
+        self.orders.sent(number, order);
     }
 
     fn take(&mut self, step: &Step) {
@@ -404,6 +411,7 @@ impl History {
         kernel.disk.periodic = None;
         for written in kernel.disk.apps.values_mut() {
             written.code = Code::Good;
+            written.enabled = true;
             written.check = written.check.map(|_| End::Well);
             written.before = written.before.map(|_| End::Well);
         }
@@ -436,6 +444,7 @@ fn written() -> impl Strategy<Value = Written> {
     ];
     let rare = || prop::option::weighted(0.2, end());
     let part = (prop::bool::weighted(0.7), any::<bool>());
+    let reloads = (prop::bool::weighted(0.9), prop::bool::weighted(0.3));
     let kind = prop_oneof![
         6 => Just((Replace::StartFirst, Restart::Always)),
         2 => Just((Replace::StopFirst, Restart::Always)),
@@ -449,7 +458,7 @@ fn written() -> impl Strategy<Value = Written> {
         rare(),
         rare(),
         0..3u8,
-        (kind, part),
+        (kind, part, reloads),
     );
     all.prop_map(
         |(
@@ -459,7 +468,7 @@ fn written() -> impl Strategy<Value = Written> {
             check,
             before,
             listeners,
-            ((replace, restart), (required, ordered)),
+            ((replace, restart), (required, ordered), (enabled, on_change)),
         )| Written {
             code,
             workers,
@@ -472,6 +481,8 @@ fn written() -> impl Strategy<Value = Written> {
             ordered,
             replace,
             restart,
+            enabled,
+            on_change,
         },
     )
 }
@@ -483,7 +494,14 @@ fn periodic() -> impl Strategy<Value = Periodic> {
         Just("30 1 * * *")
     ];
     let timeout = (1..60u64).prop_map(|seconds| Some(Duration::from_secs(seconds)));
-    (cron, end(), timeout).prop_map(|(cron, end, timeout)| Periodic { cron, end, timeout })
+    let enabled = prop::bool::weighted(0.8);
+    let all = (cron, end(), timeout, enabled);
+    all.prop_map(|(cron, end, timeout, enabled)| Periodic {
+        cron,
+        end,
+        timeout,
+        enabled,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -509,6 +527,11 @@ fn step() -> impl Strategy<Value = Step> {
         Just("start web"),
         Just("start queue web"),
         Just("restart web"),
+        Just("restart api queue"),
+        Just("reload periodic"),
+        Just("stop periodic"),
+        Just("start periodic"),
+        Just("restart periodic web"),
     ];
     prop_oneof![
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
@@ -604,12 +627,15 @@ fn run_and_settle(steps: &[Step]) {
         "{:?}",
         kernel.processes
     );
-    assert!(
-        kernel
-            .processes
-            .values()
-            .all(|process| process.generation == generation)
-    );
+    for process in kernel.processes.values() {
+        let own = workers.apps[&process.app].supervisor.generation();
+        assert_eq!(Some(process.generation), own, "{process:?}");
+        let may_be_kept = kernel.disk.apps[&*process.app].on_change;
+        assert!(
+            process.generation == generation || may_be_kept,
+            "{process:?}"
+        );
+    }
     assert_eq!(
         kernel.answers.len() as u32,
         kernel.asked,

@@ -47,6 +47,8 @@ pub(super) struct Written {
     pub(super) ordered: bool,
     pub(super) replace: Replace,
     pub(super) restart: Restart,
+    pub(super) enabled: bool,
+    pub(super) on_change: bool,
 }
 
 impl Written {
@@ -62,6 +64,8 @@ impl Written {
             ordered: false,
             replace: Replace::StartFirst,
             restart: Restart::Always,
+            enabled: true,
+            on_change: false,
         }
     }
 }
@@ -72,6 +76,7 @@ pub(super) struct Periodic {
     pub(super) cron: &'static str,
     pub(super) end: End,
     pub(super) timeout: Option<Duration>,
+    pub(super) enabled: bool,
 }
 
 /// The name of the app with a schedule.
@@ -133,6 +138,7 @@ impl Disk {
 fn scheduled(written: &Periodic) -> (String, Scheduled) {
     let mut app = App::example(1);
     app.launch.args = vec![format!("{:?}", written.end)];
+    app.enabled = written.enabled;
     let scheduled = Scheduled {
         app,
         cron: written.cron.into(),
@@ -155,6 +161,8 @@ fn app(name: &str, written: &Written) -> App {
         })
         .collect();
     app.required = written.required;
+    app.enabled = written.enabled;
+    app.on_change = written.on_change;
     app.hang = Hang::Request(Duration::from_secs(3));
     app.threads = Some(1);
     app.output.taken_over = written.template;

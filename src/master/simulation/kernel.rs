@@ -116,6 +116,8 @@ pub(super) struct Kernel {
     /// The number of clients, and the answers they got.
     pub(super) asked: u32,
     pub(super) answers: BTreeMap<i32, String>,
+    /// The numbers of the clients that were answered since the last check.
+    pub(super) answered: Vec<i32>,
     /// Workers that were started since the last check: app, generation.
     pub(super) started: Vec<(Name, Generation)>,
 }
@@ -154,6 +156,7 @@ impl Kernel {
             requests: BTreeMap::new(),
             asked: 0,
             answers: BTreeMap::new(),
+            answered: Vec::new(),
             started: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ fn history(cron: &'static str, end: End) -> History {
         cron,
         end,
         timeout: None,
+        enabled: true,
     };
     let history = History::with(Disk {
         apps: [("web", Written::good(2))].into(),
@@ -52,6 +53,7 @@ impl History {
             cron,
             end,
             timeout: None,
+            enabled: true,
         };
         self.take(&Step::Schedule(Some(periodic)));
         self.take(&Step::Signal(Signal::SIGHUP));
@@ -139,6 +141,7 @@ fn a_run_that_takes_too_long_is_told_to_end_and_killed() {
             cron: "0 * * * *",
             end: End::IgnoresSignals,
             timeout: Some(Duration::from_secs(20)),
+            enabled: true,
         }),
         spoilt: false,
     });
@@ -295,6 +298,7 @@ fn a_master_may_have_nothing_but_schedules() {
             cron: "* * * * *",
             end: End::Well,
             timeout: None,
+            enabled: true,
         }),
         spoilt: false,
     }));

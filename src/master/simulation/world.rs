@@ -483,5 +483,6 @@ impl World for Kernel {
     fn answer(&mut self, client: ClientId, answer: &str) {
         let before = self.answers.insert(client.number(), answer.to_owned());
         assert_eq!(before, None, "a client is answered once");
+        self.answered.push(client.number());
     }
 }
