@@ -2,9 +2,14 @@
 
 mod common;
 
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
-use common::{Run, ask, preforkd, worker};
+use common::{Run, ask, preforkd, through_shell, worker};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 /// Sends a command; returns its exit status and what it prints.
@@ -191,4 +196,134 @@ fn an_app_without_changes_can_stay_at_a_reload() {
     done(&run, &["reload", "web"]);
     assert_ne!(pid(&run, "web"), now, "it was named");
     run.stop();
+}
+
+/// `web`, and an app with this schedule whose runs end only by SIGKILL.
+fn with_schedule(schedule: &str, more: &str) -> String {
+    let script =
+        "trap \"\" TERM; echo 0 $$PREFORKD_GENERATION $$$$ began; while :; do sleep 1; done";
+    let tick = format!(
+        "[app.tick]\ncommand = ['/bin/sh', '-c', '{script}']\nschedule = '{schedule}'\ngraceful_timeout = '300ms'\n{more}\n"
+    );
+    apps("", "") + &tick
+}
+
+#[test]
+fn a_stop_ends_the_run_of_an_app_with_a_schedule_and_a_start_resumes_it() {
+    let mut run = Run::start(&with_schedule("* * * * * *", ""));
+    let (web, api) = (pid(&run, "web"), pid(&run, "api"));
+    let first = run.event("began").pid;
+    assert_eq!(done(&run, &["stop", "tick"]), "tick: stopped\n");
+    assert_eq!(kill(first, None), Err(Errno::ESRCH), "it has ended");
+    run.logged(&["app=tick run gen=1", "sending SIGKILL"]);
+    let (status, shown) = command(&run, &["status"]);
+    assert_eq!(status, Some(0), "a stopped app is as wanted: {shown}");
+    assert!(shown.contains("tick: stopped by command"), "{shown}");
+    assert!(!shown.contains("next run"), "{shown}");
+    assert_eq!(app(&run, "tick")["stopped"], "by command");
+    assert_eq!(done(&run, &["stop", "tick"]), "tick: already stopped\n");
+    let (status, said) = command(&run, &["scale", "tick=2"]);
+    assert_eq!(status, Some(1));
+    assert!(said.contains("tick is stopped"), "{said}");
+
+    done(&run, &["start", "tick"]);
+    let second = run.event("began");
+    assert_eq!(second.generation, "3");
+    done(&run, &["restart", "tick"]);
+    assert_eq!(kill(second.pid, None), Err(Errno::ESRCH), "it has ended");
+    let third = run.event("began");
+    assert_ne!(third.pid, second.pid);
+    assert_eq!((pid(&run, "web"), pid(&run, "api")), (web, api));
+
+    // Only the schedule of the named app is taken from the file.
+    let changed = with_schedule("@yearly", "").replace("[app.web]", "[app.web]\nworkers = 2");
+    run.write("app.toml", &changed);
+    let said = done(&run, &["reload", "tick"]);
+    assert!(said.contains("web 1/1 ready"), "{said}");
+    let shown = done(&run, &["status"]);
+    assert!(shown.contains("tick: runs at @yearly"), "{shown}");
+    assert!(
+        shown.contains(&format!("running: pid {}", third.pid)),
+        "{shown}"
+    );
+
+    run.write("app.toml", &with_schedule("* * * * * *", "enabled = false"));
+    done(&run, &["reload"]);
+    let shown = done(&run, &["status"]);
+    assert!(shown.contains("tick: stopped by configuration"), "{shown}");
+    run.stop();
+    run.all_ended();
+}
+
+#[test]
+fn the_status_shows_stopped_apps_and_the_older_generation_of_kept_ones() {
+    let mut run = Run::start(&apps("", "reload = 'on-change'"));
+    run.reload();
+    done(&run, &["stop", "web"]);
+    let (status, shown) = command(&run, &["status"]);
+    assert_eq!(status, Some(0), "{shown}");
+    for part in ["generation 3", "api: 1/1 ready", "web: stopped by command"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let api = app(&run, "api");
+    assert_eq!(api["workers"][0]["generation"], 1);
+    assert_eq!(api["stopped"], Value::Null);
+    let web = app(&run, "web");
+    assert_eq!(web["wanted"], 0);
+    assert_eq!(web["workers"].as_array().map(Vec::len), Some(0));
+    run.stop();
+}
+
+#[test]
+fn a_passed_socket_comes_back_when_its_app_is_started_again() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    for listen in ["fd:web".to_owned(), address.to_string()] {
+        let passed = OwnedFd::from(socket.try_clone().expect("a copy"));
+        let config = apps("", "").replace("unix:web.sock", &listen);
+        let mut run = Run::begin_with(&config, |command| {
+            let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web; exec \"$0\" \"$@\" 3<&0 </dev/null";
+            through_shell(command, script);
+            command.stdin(Stdio::from(passed));
+        });
+        run.message("READY=1");
+        let connect = || TcpStream::connect(address).expect("the init system has it open");
+        let web = ask(connect(), "pid");
+        assert_eq!(done(&run, &["stop", "web"]), "web: stopped\n");
+        let waiting = connect();
+        done(&run, &["start", "web"]);
+        let now = ask(waiting, "pid");
+        assert!(now != web && !now.is_empty(), "{now}");
+        done(&run, &["restart", "web"]);
+        assert_ne!(ask(connect(), "pid"), now);
+        run.stop();
+    }
+}
+
+#[test]
+fn a_socket_of_the_store_comes_back_when_its_app_is_started_again() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let config = apps("", "").replace("unix:web.sock", &address.to_string());
+    let first = Run::start(&config);
+    assert_eq!(first.stored().len(), 2, "{:?}", first.stored());
+    first.signal(Signal::SIGKILL);
+    first.all_ended();
+    let mut first = first;
+    let mut second = first.next_master(&config, |_| {});
+    second.message("READY=1");
+    let web = ask(TcpStream::connect(address).expect("it listens"), "pid");
+    let api = pid(&second, "api");
+    done(&second, &["stop", "web"]);
+    second.message("READY=1");
+    assert_eq!(second.stored().len(), 1, "{:?}", second.stored());
+    assert!(TcpStream::connect(address).is_err(), "nobody has it open");
+    done(&second, &["start", "web"]);
+    second.message("READY=1");
+    assert_eq!(second.stored().len(), 2, "{:?}", second.stored());
+    let now = ask(TcpStream::connect(address).expect("it listens"), "pid");
+    assert_ne!(now, web);
+    assert_eq!(pid(&second, "api"), api);
+    second.stop();
 }
