@@ -235,6 +235,8 @@ impl<W: World> Master<W> {
         self.watch.look(turn, &mut self.workers.children);
         self.checks
             .look(turn, &self.workers.children, &mut self.jobs);
+        self.check_again();
+        let turn = &mut self.turn;
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
