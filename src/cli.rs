@@ -75,7 +75,11 @@ enum Command {
         json: bool,
     },
     /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
-    Reload,
+    Reload {
+        /// Only these apps take what the configuration says now; the others continue as they are.
+        #[arg(value_name = "APP", value_parser = app_name)]
+        apps: Vec<String>,
+    },
     /// Change the number of workers of an app: web=4, web=+1, web=-1.
     Scale {
         /// The app and the number.
@@ -83,7 +87,23 @@ enum Command {
         what: String,
     },
     /// Stop as with TERM and wait for the end.
-    Stop,
+    Stop {
+        /// Only these apps end. They stay stopped until they are started, or the master is.
+        #[arg(value_name = "APP", value_parser = app_name)]
+        apps: Vec<String>,
+    },
+    /// Start apps that are stopped, and wait until they are ready.
+    Start {
+        /// The apps.
+        #[arg(value_name = "APP", required = true, value_parser = app_name)]
+        apps: Vec<String>,
+    },
+    /// Stop apps, and then start them again; until then they serve nobody. (A reload replaces them without a gap.)
+    Restart {
+        /// The apps.
+        #[arg(value_name = "APP", required = true, value_parser = app_name)]
+        apps: Vec<String>,
+    },
     /// Reopen the log files, as with USR1.
     Reopen,
     /// The helper process that checks the configuration; started by the master only.
@@ -109,6 +129,14 @@ enum Command {
         #[arg(long)]
         prefix: Option<String>,
     },
+}
+
+/// The name of an app, which is a word of a request to the master.
+fn app_name(text: &str) -> Result<String, String> {
+    match plan::is_app_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not the name of an app (letters, digits, - and _)".into()),
+    }
 }
 
 /// Runs the program as the command line asks.
@@ -335,6 +363,7 @@ fn serve(
             errno: error.raw_os_error(),
         }
     };
+    let plan = plan.only(|_, app| app.enabled);
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
     listeners

@@ -17,8 +17,10 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// The master refuses the request. The message is for people.
 pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
-    // Reload, scale and stop have no time limit.
-    let takes_time = matches!(request, "reload" | "stop") || request.starts_with("scale ");
+    // These have no time limit.
+    let takes_time = ["reload", "start", "restart", "stop", "scale"];
+    let first = request.split(' ').next().unwrap_or_default();
+    let takes_time = takes_time.contains(&first);
     let timeout = (!takes_time).then_some(TIMEOUT);
     // This fails only for a time of zero.
     let _ = stream.set_read_timeout(timeout);
@@ -60,10 +62,6 @@ pub fn table(status: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    let number = |app: &Value, what: &str| match app[what].as_u64() {
-        None | Some(0) => String::new(),
-        Some(number) => format!(", {number} {what}"),
-    };
     // Writing to a string cannot fail.
     let _ = writeln!(
         text,
@@ -77,25 +75,7 @@ pub fn table(status: &Value) -> String {
         let _ = writeln!(text, "{refused}");
     }
     for app in status["apps"].as_array().into_iter().flatten() {
-        let _ = writeln!(
-            text,
-            "\n{}: {}/{} ready{}{}{}{}",
-            of(&app["name"]),
-            of(&app["ready"]),
-            of(&app["wanted"]),
-            number(app, "finished"),
-            number(app, "failed"),
-            if app["given_up"] == true {
-                ", given up until the next reload"
-            } else {
-                ""
-            },
-            if app["paused"] == true {
-                ", paused until the next reload"
-            } else {
-                ""
-            },
-        );
+        let _ = writeln!(text, "\n{}: {}", of(&app["name"]), state(app));
         let workers = app["workers"].as_array();
         if workers.is_some_and(|workers| !workers.is_empty()) {
             let _ = writeln!(
@@ -188,6 +168,37 @@ fn scheduled(app: &Value) -> String {
         let _ = writeln!(text, "  last run: {began}, {result}");
     }
     text
+}
+
+fn number(app: &Value, what: &str) -> String {
+    match app[what].as_u64() {
+        None | Some(0) => String::new(),
+        Some(number) => format!(", {number} {what}"),
+    }
+}
+
+/// The state of an app as a whole.
+fn state(app: &Value) -> String {
+    if let Some(by) = app["stopped"].as_str() {
+        return format!("stopped {by}");
+    }
+    let mut text = format!("{}/{} ready", app["ready"], app["wanted"]);
+    text += &(number(app, "finished") + &number(app, "failed") + &failing(app));
+    for (key, shown) in [("given_up", "given up"), ("paused", "paused")] {
+        if app[key] == true {
+            text += &format!(", {shown} until the next reload");
+        }
+    }
+    text
+}
+
+/// When an app that fails is tried again, to follow its numbers.
+fn failing(app: &Value) -> String {
+    match app["retry_in"].as_f64() {
+        Some(wait) if wait > 0.0 => format!(", failing, retrying in {}s", wait.ceil()),
+        Some(_) => ", failing, retrying now".into(),
+        None => String::new(),
+    }
 }
 
 #[cfg(test)]

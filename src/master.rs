@@ -20,11 +20,12 @@ use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::plan::{App, Plan};
-use crate::release::{Name, Release, State};
+use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
 mod checks;
+mod choices;
 mod control;
 mod floods;
 mod ignored;
@@ -36,12 +37,15 @@ mod load;
 mod logs;
 mod messages;
 mod preparation;
+mod proposal;
 mod report;
 mod rollout;
 mod schedules;
+mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod standing;
 mod system;
 mod templates;
 mod timers;
@@ -51,6 +55,7 @@ mod workers;
 mod world;
 
 use checks::Checks;
+use choices::Choices;
 use control::{Control, Whole};
 use floods::Floods;
 use ignored::Ignored;
@@ -95,6 +100,7 @@ struct Master<W> {
     leftovers: Leftovers,
     logs: Logs,
     control: Control,
+    choices: Choices,
     init: Init,
     watch: Watch,
     checks: Checks,
@@ -113,6 +119,8 @@ struct Master<W> {
     current: Option<Plan>,
     /// Why the last reload failed; shown until one succeeds.
     refused: Option<String>,
+    /// Whether that was about all apps.
+    refused_whole: bool,
     outcome: Outcome,
 }
 
@@ -165,6 +173,7 @@ impl<W: World> Master<W> {
             schedules: Schedules::default(),
             logs: Logs::default(),
             control: Control::default(),
+            choices: Choices::default(),
             init,
             watch: Watch::default(),
             checks: Checks::default(),
@@ -178,6 +187,7 @@ impl<W: World> Master<W> {
             preparation,
             current: None,
             refused: None,
+            refused_whole: false,
             outcome: Outcome::Stopped,
         }
     }
@@ -268,14 +278,9 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() {
+            if started == 0 && !self.watch_rollout() && !self.follow_ends() {
                 break;
             }
-        }
-        for name in self.workers.forget_removed() {
-            self.turn.world.remove_app(&name);
-            self.floods.forget(&name);
-            self.unread.remove(&name);
         }
         let stopping = self.is_stopping();
         self.control
@@ -284,6 +289,7 @@ impl<W: World> Master<W> {
             generation: self.release.current(),
             phase: phase(&self.release),
             refused: self.refused.as_deref(),
+            stopped: self.stopped(),
             schedules: &self.schedules,
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
@@ -327,6 +333,10 @@ impl<W: World> Master<W> {
                     self.perform(&name, action);
                 }
             }
+            if self.preparation.is_ready() {
+                let parts = self.parts();
+                self.turn.queue_fact(Fact::Prepared(parts));
+            }
             let Some(fact) = self.turn.next_fact() else {
                 return;
             };
@@ -359,9 +369,12 @@ impl<W: World> Master<W> {
         }
         let apps = self.workers.apps.iter().map(|(name, app)| {
             let supervisor = &app.supervisor;
-            (&**name, supervisor.counts(), supervisor.is_given_up())
+            let health = report::Health::of(supervisor);
+            (&**name, supervisor.counts(), health)
         });
-        let status = report::status(apps, self.schedules.len());
+        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
+        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
+        let status = report::status(apps, gone.map(String::as_str), self.schedules.len());
         self.init.update(status)
     }
 

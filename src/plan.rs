@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use crate::config::{
     self, Address, App as Written, Apps, Config, Diagnostic, Place, Ready, Sources, Stdin,
-    StopSignal,
+    StopSignal, When,
 };
 #[cfg(test)]
 use crate::supervisor::Restart;
@@ -37,6 +37,7 @@ mod platform;
 mod policy;
 mod proxies;
 mod scheduled;
+mod selection;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -45,7 +46,7 @@ pub mod variables;
 mod wsgi;
 
 pub use check::{CHECK_LISTENER, Check};
-pub use host::{Host, User};
+pub use host::{FileState, Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 pub use scheduled::Scheduled;
@@ -68,6 +69,8 @@ pub struct Plan {
     pub listeners: Vec<Listener>,
     /// The apps with workers, by name.
     pub apps: BTreeMap<String, App>,
+    /// The names of further apps of the configuration, which do not run.
+    pub stopped: BTreeSet<String>,
     /// The apps with a schedule, by name.
     pub scheduled: BTreeMap<String, Scheduled>,
 }
@@ -122,6 +125,12 @@ pub struct App {
     pub before_at_start: bool,
     /// The check of the first worker of a new generation.
     pub check: Option<Check>,
+    /// Whether it runs without being started by a command.
+    pub enabled: bool,
+    /// A reload of the whole configuration leaves it alone if its plan has not changed.
+    pub on_change: bool,
+    /// The files behind its program and folder.
+    pub files: Vec<FileState>,
     /// Where the output of its workers goes.
     pub output: Output,
     /// What is allowed and probably a mistake, for the log.
@@ -130,6 +139,8 @@ pub struct App {
     pub notices: Vec<String>,
     /// The apps that come directly before it, when apps start and stop.
     pub after: BTreeSet<String>,
+    /// Whether its failure holds up the others.
+    pub required: bool,
 }
 
 impl App {
@@ -201,10 +212,14 @@ impl App {
             before: None,
             before_at_start: false,
             check: None,
+            enabled: true,
+            on_change: false,
+            files: Vec::new(),
             output: Output::default(),
             warnings: Vec::new(),
             notices: Vec::new(),
             after: BTreeSet::new(),
+            required: true,
         }
     }
 }
@@ -358,16 +373,13 @@ impl Plan {
             control: control::place(control, pid_file, folder, host),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
+            stopped: BTreeSet::new(),
             scheduled: BTreeMap::new(),
         };
         let mut edges = Vec::new();
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
-            if !name
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
-                || name.is_empty()
-            {
+            if !is_app_name(name) {
                 let message = format!(
                     "\"{name}\" is not a valid name for an app (use letters, digits, - and _ only)"
                 );
@@ -381,6 +393,7 @@ impl Plan {
                 header,
                 host,
             };
+            edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
                 let scheduled = draft.scheduled(&schedule.0)?;
                 plan.scheduled.insert(name.clone(), scheduled);
@@ -388,9 +401,9 @@ impl Plan {
             }
             let app = draft.app(&mut plan.listeners)?;
             plan.apps.insert(name.clone(), app);
-            edges.extend(draft.edges());
         }
-        let names = plan.apps.keys().map(String::as_str).collect();
+        let names = config.app.keys().map(|name| name.get_ref().as_str());
+        let names = names.collect();
         for (name, before) in order::order(&names, &edges)? {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
@@ -399,6 +412,12 @@ impl Plan {
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
     }
+}
+
+/// Whether an app can have this name.
+pub fn is_app_name(name: &str) -> bool {
+    let valid = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    !name.is_empty() && name.chars().all(valid)
 }
 
 /// A dual-stack `[::]:80` and a `0.0.0.0:80` cannot both be bound. If both are configured, the first is IPv6 only.
@@ -488,6 +507,9 @@ impl Draft<'_> {
             group: *self.written.stop_group,
         };
         Ok(App {
+            enabled: *self.written.enabled,
+            on_change: *self.written.reload.when == When::OnChange,
+            files: self.files_behind(&launch),
             output: self.output()?,
             sockets,
             before,
@@ -508,6 +530,7 @@ impl Draft<'_> {
             warnings,
             notices,
             after: BTreeSet::new(),
+            required: *self.written.required,
         })
     }
 

@@ -236,6 +236,13 @@ impl Supervisor {
         self.given_up || self.retry_at().is_some()
     }
 
+    /// Whether the current generation serves: it has settled, or has ready workers and does not fail.
+    pub fn is_well(&self) -> bool {
+        let current = self.current.as_ref();
+        let serves = |c: &Current| self.roster.tally(c.generation).ready() > 0;
+        self.settled || current.is_some_and(serves) && !self.is_in_trouble()
+    }
+
     /// Whether the app was given up.
     pub fn is_given_up(&self) -> bool {
         self.given_up

@@ -40,8 +40,9 @@ fn one_that_crashes_is_replaced_when_nothing_of_it_is_left() {
     assert_eq!(run.ask("exit 3"), "");
     run.logged(&[
         "exited with status 3",
-        "replaced when what it has started has ended",
+        "its app goes on when what it has started has ended",
     ]);
+    run.status("beat 0/1 ready (1 leaving)");
     run.logged(&["sending SIGKILL to a process that it had started"]);
     run.event("started");
     run.logged(&["app=beat worker=0 gen=1", "ready after"]);

@@ -50,14 +50,23 @@ pub(super) fn perform(
             };
             Ok((shown, code))
         }
-        Command::Reload => ask("reload").map(done),
+        Command::Reload { apps } => ask(&about("reload", apps)).map(done),
+        Command::Start { apps } => ask(&about("start", apps)).map(done),
+        Command::Restart { apps } => ask(&about("restart", apps)).map(done),
         Command::Scale { what } => ask(&format!("scale {what}")).map(done),
-        Command::Stop => ask("stop").map(|_| done("stopped".into())),
+        Command::Stop { apps } if apps.is_empty() => ask("stop").map(|_| done("stopped".into())),
+        Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
         Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
             unreachable!("helper processes send no requests to a master")
         }
     }
+}
+
+/// A request about some apps, or about all if none is named.
+fn about(what: &str, apps: &[String]) -> String {
+    let words = std::iter::once(what).chain(apps.iter().map(String::as_str));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// Finds the control socket of the master that runs with this configuration. The file may be gone or have become invalid since the

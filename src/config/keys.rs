@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
+use super::proceeding::{Proceeding, When};
 use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
@@ -47,6 +48,8 @@ tables! {
         wsgi: String = (none "none"), Reload;
         /// The program to run, with its arguments.
         command: CommandLine = (none "none"), Reload;
+        /// Whether the app runs without being started by `preforkd start`.
+        enabled: bool = true, Reload;
 
         /// When to run the program, once each time, instead of keeping workers: a cron expression, or a table.
         schedule: Scheduled = (none "none"), Reload, only Command;
@@ -91,6 +94,8 @@ tables! {
 
         /// The apps that come before this one: it is started when they are ready.
         after: Vec<Spanned<String>> = [], Reload;
+        /// Whether preforkd is ready only when this app is; otherwise it is tried in the background and holds up no other app.
+        required: bool = true, Reload;
 
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
@@ -101,7 +106,7 @@ tables! {
         /// When to stop replacing workers that fail again and again.
         give_up: GiveUp = (none "never"), Reload;
         /// How a reload proceeds.
-        reload: Reload = {}, Reload;
+        reload: Proceeding = {}, Reload;
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
@@ -225,6 +230,8 @@ tables! {
 
     /// `[app.NAME.reload]`: how a reload proceeds.
     table "app.NAME.reload" Reload {
+        /// Which reloads replace the workers: all of them, or those that find the table changed.
+        when: When = "always", Reload;
         /// A program, with its arguments, that must end with status 0 before any worker is started.
         before: CommandLine = (none "none"), Reload;
         /// Whether that program runs at the first start too, before all workers.

@@ -423,8 +423,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         (
             "[app.w]\nreload = true",
-            "2:10: reload: must be a table, not the boolean true",
-            "(write { check = { path = \"/health\" } })",
+            "2:10: reload: must be \"always\", \"on-change\" or a table, not the boolean true",
+            "or a table, not the boolean true",
         ),
         (
             "[app.w]\nlisten = [{ host = \"x\", port = 1 }]",

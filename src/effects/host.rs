@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
 use super::{data_file, interpreter, time_zone};
-use crate::plan::{Credentials, Host, Launch, User};
+use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
 
 /// The file name of the extension module.
@@ -102,6 +102,20 @@ impl Host for ThisHost {
 
     fn is_file(&self, path: &Path) -> bool {
         path.is_file()
+    }
+
+    fn file_state(&self, path: &Path) -> Option<FileState> {
+        let path = path.canonicalize().ok()?;
+        let found = path.metadata().ok()?;
+        let time = match found.is_dir() {
+            true => found.created(),
+            false => found.modified(),
+        };
+        Some(FileState {
+            identity: (found.dev(), found.ino()),
+            time: time.ok(),
+            path,
+        })
     }
 
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf> {

@@ -54,7 +54,7 @@ impl<W: World> Master<W> {
                 let within = report::short(limits.within);
                 let crashes = limits.crashes;
                 error!("app={name}: given up: {crashes} failures within {within}");
-                if limits.exit {
+                if limits.exit && !self.is_stopping() {
                     return self.stop_with(Outcome::GaveUp, format!("app={name} was given up"));
                 }
                 return warn!(
@@ -82,7 +82,7 @@ impl<W: World> Master<W> {
                 self.workers.end_template(turn, &mut self.templates, &key);
                 return self.workers.retire(name, generation);
             }
-            Action::Settled => return,
+            Action::Settled => return self.has_settled(name),
             Action::Exit => {
                 if let Some(app) = self.workers.apps.get_mut(name) {
                     app.ended = true;
@@ -92,6 +92,16 @@ impl<W: World> Master<W> {
         };
         self.workers
             .signal(turn, &mut self.templates, name, worker, order);
+    }
+
+    /// An app has all its workers.
+    fn has_settled(&mut self, name: &Name) {
+        let app = self.workers.apps.get_mut(name);
+        let awaited = app.is_some_and(|app| std::mem::take(&mut app.installed));
+        // The line about the whole generation follows otherwise.
+        if awaited && *self.release.state() == State::Idle {
+            info!("app={name}: all its workers are ready now");
+        }
     }
 
     fn is_ready(&mut self, name: &Name, worker: WorkerId) {
@@ -291,7 +301,9 @@ impl<W: World> Master<W> {
         let actions = match waits {
             true => {
                 self.leftovers.hold(rests, child.app.clone(), end);
-                Vec::new()
+                // It is not ready any more, and its slot is taken.
+                let leaves = vec![Event::Stopping(child.worker)];
+                self.workers.handle(&child.app, leaves, now)
             }
             false => self.workers.handle(&child.app, vec![end], now),
         };
@@ -318,11 +330,11 @@ impl<W: World> Master<W> {
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!("{tag}: {death}; its app is given up until the next reload");
                 }
+                false if waits => {
+                    error!("{tag}: {death}; its app goes on when what it has started has ended");
+                }
                 false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
                     error!("{tag}: {death}; it is not started again until the next reload");
-                }
-                false if waits => {
-                    error!("{tag}: {death}; replaced when what it has started has ended");
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
@@ -347,7 +359,7 @@ impl<W: World> Master<W> {
             self.perform(&child.app, action);
         }
         let app = self.workers.apps.get(&child.app);
-        let given_up = app.is_some_and(|app| app.supervisor.is_given_up());
+        let given_up = app.is_some_and(|app| app.supervisor.is_given_up() && !app.installed);
         // Otherwise the first start would wait for it for ever.
         if background > 0 && given_up && self.release.outcome().is_none() && !self.is_stopping() {
             let reason = format!("app={} puts itself into the background", child.app);
@@ -414,7 +426,11 @@ impl<W: World> Master<W> {
     fn job_ended(&mut self, job: Ended) {
         let turn = &mut self.turn;
         match &job.task {
-            Task::Check => self.preparation.checked(turn, &mut self.jobs, job),
+            Task::Check => {
+                if let Some(found) = self.preparation.checked(turn, job) {
+                    self.propose_found(found);
+                }
+            }
             Task::Before(name) => {
                 let name = name.clone();
                 self.preparation
@@ -422,6 +438,7 @@ impl<W: World> Master<W> {
             }
             Task::Run(name, _) => {
                 let rest = End {
+                    app: Some(name.clone()),
                     tag: format!("{} pid={}", job.task, job.pid),
                     signal: Signal::SIGTERM,
                     group_knows: false,
@@ -479,6 +496,7 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
     let was_killed = matches!(child.signalled, Some((Signal::SIGKILL, _)));
     let since = child.told_at.map(|at| now.saturating_duration_since(at));
     End {
+        app: Some(child.app.clone()),
         tag,
         signal: signal.into(),
         group_knows: group && child.told_at.is_some(),

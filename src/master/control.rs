@@ -1,8 +1,9 @@
-//! Clients of the control socket, and their pending requests: status, reload, scale, stop, reopen.
+//! Clients of the control socket, and their pending requests: status, scale, stop, reopen. Requests about a release are in
+//! [`super::choices`].
 //!
 //! An answer begins with a line `ok` or `error REASON`; the result follows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -10,13 +11,14 @@ use serde_json::{Value, json};
 
 use super::report;
 use super::schedules::Schedules;
+use super::selection::{StoppedBy, is_stopped_text};
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
 use super::world::{ClientId, World};
 use crate::plan;
 use crate::release::Name;
-use crate::supervisor::Readiness;
+use crate::supervisor::{Counts, Readiness};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -29,12 +31,16 @@ const MAX_WORKERS: i32 = 10_000;
 pub(super) enum Command {
     /// Show all apps and workers.
     Status,
-    /// Reload, as with HUP.
-    Reload,
+    /// Reload, as with HUP; only some apps if they are named.
+    Reload(BTreeSet<Name>),
     /// Name the file of the configuration.
     Configuration,
-    /// Stop, as with TERM.
-    Stop,
+    /// Stop, as with TERM; only some apps if they are named.
+    Stop(BTreeSet<Name>),
+    /// Start apps.
+    Start(BTreeSet<Name>),
+    /// Stop apps, and start them again.
+    Restart(BTreeSet<Name>),
     /// Reopen the log files, as with USR1.
     Reopen,
     /// `web=4`, `web=+1`, `web=-1`.
@@ -45,11 +51,14 @@ impl Command {
     /// Parses a request.
     pub(super) fn parse(request: &str) -> Option<Self> {
         let words: Vec<&str> = request.split_whitespace().collect();
+        let named = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
         Some(match words[..] {
             ["status"] => Self::Status,
-            ["reload"] => Self::Reload,
+            ["reload", ref names @ ..] => Self::Reload(named(names)),
             ["configuration"] => Self::Configuration,
-            ["stop"] => Self::Stop,
+            ["stop", ref names @ ..] => Self::Stop(named(names)),
+            ["start", ref names @ ..] if !names.is_empty() => Self::Start(named(names)),
+            ["restart", ref names @ ..] if !names.is_empty() => Self::Restart(named(names)),
             ["reopen"] => Self::Reopen,
             ["scale", what] => Self::Scale(what.to_owned()),
             _ => return None,
@@ -70,6 +79,7 @@ pub(super) struct Whole<'a> {
     pub(super) generation: Option<u64>,
     pub(super) phase: &'a str,
     pub(super) refused: Option<&'a str>,
+    pub(super) stopped: BTreeMap<String, StoppedBy>,
     pub(super) schedules: &'a Schedules,
 }
 
@@ -78,10 +88,6 @@ pub(super) struct Whole<'a> {
 pub(super) struct Control {
     /// When to accept clients again, after a failure.
     accept_at: Option<Instant>,
-    /// Waiting for the next reload.
-    next_reload: Vec<ClientId>,
-    /// Waiting for the current reload.
-    reload: Vec<ClientId>,
     /// Waiting until an app has the wanted number of workers.
     scaled: Vec<(ClientId, Name)>,
     stop: Vec<ClientId>,
@@ -137,8 +143,8 @@ impl Control {
     /// A client requests the status.
     pub(super) fn add_status(&mut self, workers: &Workers, client: ClientId) {
         let status = self.status.get_or_insert_with(|| {
-            let children = workers.configured();
-            let children = children.flat_map(|(name, _)| workers.children.of(name));
+            let children = workers.apps.keys();
+            let children = children.flat_map(|name| workers.children.of(name));
             let children = children.filter(|(_, child)| child.adopted);
             Gathering {
                 clients: Vec::new(),
@@ -147,11 +153,6 @@ impl Control {
             }
         });
         status.clients.push(client);
-    }
-
-    /// A client waits for the next reload.
-    pub(super) fn wait_for_reload(&mut self, client: ClientId) {
-        self.next_reload.push(client);
     }
 
     /// A client waits for the end.
@@ -184,24 +185,6 @@ impl Control {
         });
     }
 
-    /// A reload begins: clients that have requested one until now wait for it.
-    pub(super) fn reload_begins(&mut self) {
-        self.reload.append(&mut self.next_reload);
-    }
-
-    /// A reload is over.
-    pub(super) fn reload_ends<W: World>(&mut self, turn: &mut Turn<W>, answer: &str) {
-        for client in self.reload.drain(..) {
-            turn.world.answer(client, answer);
-        }
-    }
-
-    /// The stop has begun: no reload will end any more.
-    pub(super) fn stop_begins<W: World>(&mut self, turn: &mut Turn<W>) {
-        self.reload_begins();
-        self.reload_ends(turn, "error the master is stopping\n");
-    }
-
     /// Everything has ended.
     pub(super) fn stop_ends<W: World>(&mut self, turn: &mut Turn<W>) {
         for client in self.stop.drain(..) {
@@ -225,6 +208,7 @@ impl Control {
 pub(super) fn scale(
     what: &str,
     workers: &Workers,
+    stopped: &BTreeMap<String, StoppedBy>,
     schedules: &Schedules,
 ) -> Result<(Name, i32), String> {
     let (name, number) = what
@@ -236,6 +220,9 @@ pub(super) fn scale(
         ));
     }
     let found = workers.configured().find(|(known, _)| &***known == name);
+    if found.is_none() && stopped.contains_key(name) {
+        return Err(is_stopped_text(name));
+    }
     let Some((name, app)) = found else {
         let names: Vec<_> = workers.configured().map(|(name, _)| &**name).collect();
         return Err(format!(
@@ -282,6 +269,17 @@ fn scaled(name: &str, app: &App) -> Option<String> {
     }
 }
 
+/// The state of an app, for the status.
+#[derive(Default)]
+struct AppState {
+    counts: Counts,
+    given_up: bool,
+    paused: bool,
+    /// It fails, and is tried again then.
+    retry_in: Option<Duration>,
+    stopped: Option<StoppedBy>,
+}
+
 fn status_json<W: World>(
     turn: &Turn<W>,
     workers: &Workers,
@@ -289,14 +287,38 @@ fn status_json<W: World>(
     memory: &HashMap<Pid, u64>,
 ) -> Value {
     let apps = workers.configured();
-    let apps = apps.map(|(name, app)| app_json(turn, workers, name, app, memory));
+    let apps = apps.map(|(name, app)| {
+        let supervisor = &app.supervisor;
+        let state = AppState {
+            counts: supervisor.counts(),
+            given_up: supervisor.is_given_up(),
+            paused: supervisor.is_paused(),
+            retry_in: retry_in(app, turn.now),
+            stopped: None,
+        };
+        app_json(turn, workers, name, &state, memory)
+    });
+    let stopped = whole.stopped.iter().map(|(name, by)| {
+        let ending = workers.apps.get(name.as_str());
+        let leaving = ending.map_or(0, |app| app.supervisor.counts().leaving);
+        let counts = Counts {
+            leaving,
+            ..Counts::default()
+        };
+        let state = AppState {
+            counts,
+            stopped: Some(*by),
+            ..AppState::default()
+        };
+        app_json(turn, workers, &name.as_str().into(), &state, memory)
+    });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "generation": whole.generation,
         "phase": whole.phase,
         "refused": whole.refused,
-        "apps": apps.collect::<Vec<_>>(),
+        "apps": apps.chain(stopped).collect::<Vec<_>>(),
         "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
 }
@@ -305,14 +327,18 @@ fn app_json<W: World>(
     turn: &Turn<W>,
     workers: &Workers,
     name: &Name,
-    app: &App,
+    state: &AppState,
     memory: &HashMap<Pid, u64>,
 ) -> Value {
     let mut children: Vec<_> = workers.children.of(name).collect();
     children.sort_by_key(|(_, child)| (child.generation, child.slot));
     let children = children.into_iter();
     let children = children.map(|(pid, child)| worker_json(turn, pid, child, memory.get(&pid)));
-    let counts = app.supervisor.counts();
+    let counts = state.counts;
+    let stopped = state.stopped.map(|by| match by {
+        StoppedBy::Command => "by command",
+        StoppedBy::Configuration => "by configuration",
+    });
     json!({
         "name": &**name,
         "wanted": counts.wanted,
@@ -321,10 +347,19 @@ fn app_json<W: World>(
         "leaving": counts.leaving,
         "finished": counts.finished,
         "failed": counts.failed,
-        "given_up": app.supervisor.is_given_up(),
-        "paused": app.supervisor.is_paused(),
+        "given_up": state.given_up,
+        "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
+        "paused": state.paused,
+        "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),
     })
+}
+
+/// When an app whose workers fail is tried again.
+fn retry_in(app: &App, now: Instant) -> Option<Duration> {
+    let at = app.supervisor.retry_at()?;
+    let fails = report::Health::of(&app.supervisor) == report::Health::Failing;
+    fails.then(|| at.saturating_duration_since(now))
 }
 
 fn worker_json<W: World>(turn: &Turn<W>, pid: Pid, child: &Child, memory: Option<&u64>) -> Value {

@@ -19,6 +19,8 @@ use crate::supervisor::Event;
 
 /// How to end what is left of a worker.
 pub(super) struct End {
+    /// The app of the worker; `None` if they may be anybody's.
+    pub(super) app: Option<Name>,
     /// The worker, as the log names it.
     pub(super) tag: String,
     /// The signal that tells its processes to end.
@@ -123,6 +125,7 @@ impl Leftovers {
     pub(super) fn are_gone<W: World>(&mut self, turn: &mut Turn<W>, grace: Duration) -> bool {
         if self.rests.is_empty() && !std::mem::replace(&mut self.looked_for_strangers, true) {
             let end = End {
+                app: None,
                 tag: "workers that have ended".into(),
                 signal: Signal::SIGTERM,
                 group_knows: false,
@@ -132,6 +135,12 @@ impl Leftovers {
             self.act(turn);
         }
         self.rests.is_empty()
+    }
+
+    /// Whether anything is left of workers of this app.
+    pub(super) fn has_of(&self, app: &Name) -> bool {
+        let mut rests = self.rests.values();
+        rests.any(|left| left.end.app.as_ref() == Some(app))
     }
 
     /// Limits the remaining time, also of those that are left later.

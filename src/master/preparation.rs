@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use log::{error, info};
 
 use super::jobs::{Ended, Jobs, Limits, Task};
+use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
-use crate::release::{self, Fact, Generation, Name, Part};
+use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
 const CHECK: Limits = Limits {
@@ -26,6 +27,8 @@ const OPENING: Duration = Duration::from_secs(10);
 /// A checked configuration, and what was opened for it.
 pub(super) struct Candidate {
     pub(super) plan: Plan,
+    /// The apps that continue as they run.
+    pub(super) kept: BTreeSet<String>,
     listeners: Vec<Address>,
     log_files: Vec<LogFile>,
 }
@@ -37,6 +40,8 @@ enum Step {
     Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
+    /// Everything is prepared, and the release was not told yet.
+    Ready,
 }
 
 /// The preparation that is under way, and the candidate that it has prepared.
@@ -60,7 +65,7 @@ impl Preparation {
     ) {
         self.is_first = true;
         self.generation = generation;
-        self.open_log_files(turn, jobs, plan, Vec::new());
+        self.open_log_files(turn, jobs, Proposal::of_all(plan), Vec::new());
     }
 
     /// Begins with the check of the configuration, which is to become this generation.
@@ -70,8 +75,7 @@ impl Preparation {
         jobs: &mut Jobs,
         generation: Generation,
     ) {
-        self.is_first = false;
-        self.generation = generation;
+        self.set_out(generation);
         match turn.world.start_check() {
             Ok(pid) => {
                 self.step = Some(Step::Checking);
@@ -84,23 +88,59 @@ impl Preparation {
         }
     }
 
-    /// The job that checked the configuration has ended.
-    pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, ended: Ended) {
+    fn set_out(&mut self, generation: Generation) {
+        self.is_first = false;
+        self.generation = generation;
+    }
+
+    /// Begins with a plan that needs no check, as it is a part of the running one.
+    pub(super) fn begin_checked<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        generation: Generation,
+        proposal: Proposal,
+    ) {
+        self.set_out(generation);
+        self.open(turn, jobs, proposal);
+    }
+
+    /// The job that checked the configuration has ended. Returns what it has found; if that is nothing, the preparation has failed.
+    pub(super) fn checked<W: World>(&mut self, turn: &mut Turn<W>, ended: Ended) -> Option<Plan> {
         let found = turn.world.checked(ended.pid);
         if self.step.take().is_none() {
-            return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
+            turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
+            return None;
         }
-        let plan = match (ended.verdict, found) {
-            (_, Ok(plan)) => plan,
+        let reason = match (ended.verdict, found) {
+            (_, Ok(plan)) => return Some(plan),
             // The reason is the result of the check, not the exit status of the process.
-            (Err(_), Err(reason)) if !reason.is_empty() => return self.fail(turn, reason),
-            (Err(end), Err(_)) => {
-                return self.fail(turn, format!("the check of the configuration {end}"));
-            }
-            (Ok(()), Err(reason)) => return self.fail(turn, reason),
+            (Err(_), Err(reason)) if !reason.is_empty() => reason,
+            (Err(end), Err(_)) => format!("the check of the configuration {end}"),
+            (Ok(()), Err(reason)) => reason,
         };
-        match turn.world.open_listeners(&plan.listeners, self.generation) {
-            Ok(listeners) => self.open_log_files(turn, jobs, plan, listeners),
+        self.fail(turn, reason);
+        None
+    }
+
+    /// Opens the listeners and log files of a plan.
+    pub(super) fn open<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        mut proposal: Proposal,
+    ) {
+        let opened = turn
+            .world
+            .open_listeners(&proposal.listeners, self.generation);
+        match opened {
+            Ok(listeners) => {
+                // Their workers would not get the new sockets.
+                for name in proposal.take_back(&listeners) {
+                    info!("app={name}: it has a new socket, so its workers are replaced");
+                }
+                self.open_log_files(turn, jobs, proposal, listeners);
+            }
             Err(reason) => self.fail(turn, reason),
         }
     }
@@ -109,13 +149,14 @@ impl Preparation {
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
-        plan: Plan,
+        proposal: Proposal,
         listeners: Vec<Address>,
     ) {
-        for (app, warning) in plan.warnings() {
+        let Proposal { plan, kept, .. } = proposal;
+        for (app, warning) in plan.warnings().filter(|(app, _)| !kept.contains(*app)) {
             log::warn!("app={app} {warning}");
         }
-        for (app, notice) in plan.notices() {
+        for (app, notice) in plan.notices().filter(|(app, _)| !kept.contains(*app)) {
             info!("app={app} {notice}");
         }
         let opened = turn.world.open_log_files(&plan.log_files());
@@ -127,6 +168,7 @@ impl Preparation {
         self.step = Some(Step::Opening(waiting, turn.now + OPENING));
         self.candidate = Some(Candidate {
             plan,
+            kept,
             listeners,
             log_files,
         });
@@ -177,6 +219,7 @@ impl Preparation {
             && let Some(candidate) = &self.candidate
         {
             let apps = candidate.plan.apps.iter();
+            let apps = apps.filter(|(name, _)| !candidate.kept.contains(*name));
             let is_due =
                 |app: &App| app.before.is_some() && (app.before_at_start || !self.is_first);
             let commands = apps.filter(|(_, app)| is_due(app));
@@ -195,18 +238,8 @@ impl Preparation {
             return;
         };
         let Some(name) = left.pop_front() else {
-            self.step = None;
-            let parts = candidate.plan.apps.iter().map(|(name, app)| {
-                let after = app.after.iter().map(|name| name.as_str().into());
-                let after = after.collect();
-                (name.as_str().into(), Part::Prove { after })
-            });
-            let mut parts = parts.collect();
-            // At the first start nothing has to end first.
-            if !self.is_first {
-                release::propose_last(&mut parts, &candidate.plan.stopped_first());
-            }
-            return turn.queue_fact(Fact::Prepared(parts));
+            self.step = Some(Step::Ready);
+            return;
         };
         let app = candidate.plan.apps.get(&*name);
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
@@ -266,7 +299,8 @@ impl Preparation {
         }
     }
 
-    fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
+    /// The preparation has failed.
+    pub(super) fn fail<W>(&mut self, turn: &mut Turn<W>, reason: String) {
         self.step = None;
         turn.queue_fact(Fact::NotPrepared(reason));
     }
@@ -277,10 +311,17 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(..)))
+            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
         {
             self.discard(turn);
         }
+    }
+
+    /// Whether everything has been prepared since this was last asked.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.step
+            .take_if(|step| matches!(step, Step::Ready))
+            .is_some()
     }
 
     /// The prepared candidate.

@@ -8,10 +8,35 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
-use crate::supervisor::{Action, Counts, Readiness, Reason, Replace};
+use crate::supervisor::{Action, Counts, Readiness, Reason, Replace, Supervisor};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
 const MAX_STATUS: usize = 1000;
+
+/// Whether the workers of an app fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// They do not.
+    Well,
+    /// They are tried again.
+    Failing,
+    /// They are not.
+    GivenUp,
+}
+
+impl Health {
+    /// That of an app. Failures that left it all its workers do not count.
+    pub fn of(app: &Supervisor) -> Self {
+        let counts = app.counts();
+        match app.is_given_up() {
+            true => Self::GivenUp,
+            false if app.is_in_trouble() && counts.ready + counts.finished < counts.wanted => {
+                Self::Failing
+            }
+            false => Self::Well,
+        }
+    }
+}
 
 /// `app=web worker=3 gen=2 pid=4711`
 pub struct Tag<'a>(pub &'a Child, pub Pid);
@@ -161,7 +186,7 @@ pub fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Stop => "stop",
         Reason::Replaced => "replaced by a newer generation",
-        Reason::Removed => "its app is no longer configured",
+        Reason::Removed => "its app was stopped or removed",
         Reason::Recycled => "replaced by a fresh worker",
         Reason::ScaledDown => "fewer workers are wanted",
         Reason::Paused => "paused",
@@ -183,9 +208,14 @@ pub fn workers(number: usize) -> String {
 }
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
-/// come first, and the others are counted. Apps with a schedule are neither ready nor not; they are counted only.
-pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>, scheduled: usize) -> String {
-    let pools = pools(apps);
+/// come first, and the others are counted. The `stopped` apps are last: `api stopped`. Apps with a schedule are neither ready nor not; they
+/// are counted only.
+pub fn status<'a>(
+    apps: impl Iterator<Item = (&'a str, Counts, Health)>,
+    stopped: impl Iterator<Item = &'a str>,
+    scheduled: usize,
+) -> String {
+    let pools = pools(apps, stopped);
     let scheduled = match scheduled {
         0 => return pools,
         1 => "1 app with a schedule".to_owned(),
@@ -197,16 +227,25 @@ pub fn status<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>, scheduled
     }
 }
 
-fn pools<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
+fn pools<'a>(
+    apps: impl Iterator<Item = (&'a str, Counts, Health)>,
+    stopped: impl Iterator<Item = &'a str>,
+) -> String {
     let mut apps: Vec<_> = apps.collect();
-    let line = join(&apps);
+    let stopped: Vec<String> = stopped.map(|name| format!("{name} stopped")).collect();
+    let lines = apps.iter().map(|app| one(*app));
+    let line = lines.chain(stopped.clone()).collect::<Vec<_>>().join("; ");
     if line.chars().count() <= MAX_STATUS {
         return line;
     }
-    let is_well = |&(_, counts, given_up): &(&str, Counts, bool)| {
-        counts.ready + counts.finished == counts.wanted
-            && counts.starting + counts.leaving == 0
-            && !given_up
+    let stopped = match stopped.len() {
+        0 => String::new(),
+        number => format!("; {number} stopped"),
+    };
+    let is_well = |&(_, counts, health): &(&str, Counts, Health)| {
+        let complete = counts.ready + counts.finished == counts.wanted
+            && counts.starting + counts.leaving == 0;
+        complete && health == Health::Well
     };
     apps.sort_by_key(is_well);
     let (mut line, mut shown) = (String::new(), 0);
@@ -228,17 +267,13 @@ fn pools<'a>(apps: impl Iterator<Item = (&'a str, Counts, bool)>) -> String {
             )
         });
     let others = if shown > 0 { "other " } else { "" };
-    line + &format!("{} {others}apps {ready}/{wanted} ready", rest.len())
+    line + &format!(
+        "{} {others}apps {ready}/{wanted} ready{stopped}",
+        rest.len()
+    )
 }
 
-fn join(apps: &[(&str, Counts, bool)]) -> String {
-    apps.iter()
-        .map(|app| one(*app))
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
-fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
+fn one((name, counts, health): (&str, Counts, Health)) -> String {
     let mut text = match counts.finished >= counts.wanted.max(1) {
         true => format!("{name} finished"),
         false => format!("{name} {}/{} ready", counts.ready, counts.wanted),
@@ -258,10 +293,11 @@ fn one((name, counts, given_up): (&str, Counts, bool)) -> String {
     if !rest.is_empty() {
         text += &format!(" ({})", rest.join(", "));
     }
-    if given_up {
-        text += ", given up";
+    text + match health {
+        Health::Well => "",
+        Health::Failing => ", failing",
+        Health::GivenUp => ", given up",
     }
-    text
 }
 
 /// A time for the log: "350ms", "4.2s", "1h 3m 20s".
@@ -394,19 +430,40 @@ mod tests {
             ..Counts::default()
         };
         assert_eq!(
-            status([("queue", some, true), ("web", all, false)].into_iter(), 0),
-            "queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+            status(
+                [
+                    ("db", some, Health::Failing),
+                    ("queue", some, Health::GivenUp),
+                    ("web", all, Health::Well)
+                ]
+                .into_iter(),
+                std::iter::empty(),
+                0
+            ),
+            "db 1/2 ready (1 starting, 3 leaving), failing; \
+             queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
         );
         assert_eq!(
             status(
-                [("fill", partly, false), ("migrate", done, false)].into_iter(),
+                [
+                    ("fill", partly, Health::Well),
+                    ("migrate", done, Health::Well)
+                ]
+                .into_iter(),
+                std::iter::empty(),
                 0
             ),
             "fill 1/4 ready (2 finished, 1 failed); migrate finished"
         );
-        let one = [("web", all, false)].into_iter();
-        assert_eq!(status(one, 2), "web 4/4 ready; 2 apps with a schedule");
-        assert_eq!(status([].into_iter(), 1), "1 app with a schedule");
+        let one = [("web", all, Health::Well)].into_iter();
+        assert_eq!(
+            status(one, std::iter::empty(), 2),
+            "web 4/4 ready; 2 apps with a schedule"
+        );
+        assert_eq!(
+            status([].into_iter(), std::iter::empty(), 1),
+            "1 app with a schedule"
+        );
     }
 
     #[test]
@@ -422,9 +479,12 @@ mod tests {
         let apps = |bad: usize| {
             let apps = names.iter().enumerate();
             let apps: Vec<_> = apps
-                .map(|(n, name)| (&**name, counts(if n < bad { 1 } else { 2 }), false))
+                .map(|(n, name)| {
+                    let ready = if n < bad { 1 } else { 2 };
+                    (&**name, counts(ready), Health::Well)
+                })
                 .collect();
-            status(apps.into_iter(), 0)
+            status(apps.into_iter(), std::iter::empty(), 0)
         };
         assert_eq!(apps(0), "200 apps 400/400 ready");
         assert_eq!(

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use log::{debug, error, info, warn};
 
+use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
 use crate::release::{Action, Fact, Generation, Name, State};
@@ -16,9 +17,7 @@ impl<W: World> Master<W> {
         match action {
             Action::Prepare => {
                 turn.world.notify_init(&Notice::Reloading);
-                self.control.reload_begins();
-                let generation = self.release.next();
-                self.preparation.begin(turn, &mut self.jobs, generation);
+                self.prepare();
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
@@ -34,6 +33,8 @@ impl<W: World> Master<W> {
                 }
                 self.workers.remove(turn, &name);
             }
+            // What another app has failed at does not end the pause of this one.
+            Action::RollBack(name) if !self.choices.scope().includes(&name) => {}
             Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
@@ -55,6 +56,9 @@ impl<W: World> Master<W> {
         for name in names {
             match self.configure(generation, name) {
                 Ok(Some(policy)) => {
+                    if let Some(app) = self.workers.apps.get_mut(name) {
+                        app.installed = false;
+                    }
                     let proposal = Event::Propose(generation, policy);
                     self.turn.queue_event(name, proposal);
                 }
@@ -72,6 +76,10 @@ impl<W: World> Master<W> {
     fn install(&mut self, generation: Generation, name: &Name) {
         match self.configure(generation, name) {
             Ok(Some(policy)) => {
+                info!("app={name}: not required, so that nothing waits until it is ready");
+                if let Some(app) = self.workers.apps.get_mut(name) {
+                    app.installed = true;
+                }
                 let installation = Event::Install(generation, policy);
                 self.turn.queue_event(name, installation);
             }
@@ -106,7 +114,11 @@ impl<W: World> Master<W> {
                 .filter(|name| !plan.apps.contains_key(*name))
                 .filter(|name| !plan.scheduled.contains_key(*name))
             {
-                info!("app={name}: no longer configured; its workers finish their requests");
+                let why = match plan.stopped.contains(name) {
+                    true => "stopped",
+                    false => "no longer configured",
+                };
+                info!("app={name}: {why}; its workers finish their requests");
             }
             turn.world.keep_master_files(&plan);
         }
@@ -122,8 +134,13 @@ impl<W: World> Master<W> {
             info!("no longer listening on {address}");
         }
         turn.world.keep_log_files(&plan.log_files());
-        self.refused = None;
-        self.schedules.follow(turn, &plan.scheduled, generation);
+        // That some apps are as wanted does not mend what was refused about all.
+        if self.choices.scope().is_whole() || !self.refused_whole {
+            self.refused = None;
+        }
+        self.choices.taken_over(&plan);
+        self.schedules
+            .follow(turn, &mut self.jobs, &plan, generation);
         self.workers.changed = true;
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
@@ -139,18 +156,26 @@ impl<W: World> Master<W> {
         };
         self.update_status();
         let status = &self.init.status;
-        let mut apps = self.workers.configured();
-        if apps.all(|(_, app)| app.supervisor.is_settled()) {
+        let apps = self.workers.configured();
+        let lacking = apps.filter(|(_, app)| !app.supervisor.is_settled());
+        let (installed, required): (Vec<_>, Vec<_>) = lacking.partition(|(_, app)| app.installed);
+        let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
+        if required.is_empty() && installed.is_empty() {
             info!("generation {generation} is ready: {status}{place}");
+        } else if required.is_empty() {
+            let installed = installed.join(", ");
+            info!(
+                "generation {generation} is ready, apart from what is not required ({installed}): {status}{place}"
+            );
         } else {
             warn!(
                 "generation {generation} serves, but not all its workers are ready: {status}{place}"
             );
         }
-        let answer = format!("ok\ngeneration {generation}: {status}\n");
+        let answer = format!("ok\ngeneration {generation}: {status}");
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));
-        self.control.reload_ends(&mut self.turn, &answer);
+        self.choices.over(&mut self.turn, &answer, &BTreeSet::new());
     }
 
     /// Reports that a reload has failed, and the consequence.
@@ -165,8 +190,11 @@ impl<W: World> Master<W> {
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
         self.turn.world.notify_init(&notice);
         self.refused = Some(refused);
-        let answer = format!("error {reason}; {keeping}\n");
-        self.control.reload_ends(&mut self.turn, &answer);
+        self.refused_whole = self.choices.scope().is_whole();
+        let answer = format!("error {reason}; {keeping}");
+        let stopped = self.current.as_ref().map(|plan| plan.stopped.clone());
+        self.choices
+            .over(&mut self.turn, &answer, &stopped.unwrap_or_default());
     }
 
     /// Reports the progress of the rollout to the release.
@@ -176,8 +204,10 @@ impl<W: World> Master<W> {
         }
         // Do not wait for a generation in trouble, except the first one, which must start.
         let may_be_in_trouble = self.release.outcome().is_some();
-        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
-        let complete = apps.all(|s| s.is_settled() || may_be_in_trouble && s.is_in_trouble());
+        let complete = self.rolled_out().all(|app| {
+            let s = &app.supervisor;
+            app.installed || s.is_settled() || may_be_in_trouble && s.is_in_trouble()
+        });
         let fact = match complete {
             true => Fact::RolledOut,
             false if self.release.is_wanted() && self.is_stuck() => Fact::Stuck,
@@ -187,13 +217,20 @@ impl<W: World> Master<W> {
         true
     }
 
+    /// The apps that have taken over the current generation. The others continue with theirs.
+    fn rolled_out(&self) -> impl Iterator<Item = &App> {
+        let generation = self.release.current();
+        let apps = self.workers.configured().map(|(_, app)| app);
+        apps.filter(move |app| app.supervisor.generation() == generation)
+    }
+
     /// Whether no app makes progress: each is complete, in trouble, or paused without workers.
     fn is_stuck(&self) -> bool {
-        let mut apps = self.workers.configured().map(|(_, app)| &app.supervisor);
-        apps.all(|supervisor| {
+        self.rolled_out().all(|app| {
+            let supervisor = &app.supervisor;
             let counts = supervisor.counts();
             let has_none = counts.ready + counts.starting == 0;
-            supervisor.is_settled() || supervisor.is_in_trouble() || has_none
+            app.installed || supervisor.is_settled() || supervisor.is_in_trouble() || has_none
         })
     }
 }

@@ -15,7 +15,7 @@ use super::jobs::{Ended, Jobs, Limits, Task};
 use super::report;
 use super::turn::Turn;
 use super::world::{Private, Role, Start, World};
-use crate::plan::Scheduled;
+use crate::plan::{Plan, Scheduled};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::{Appointments, Clock, Due};
 
@@ -66,19 +66,26 @@ pub(super) struct Schedules {
 }
 
 impl Schedules {
-    /// Follows the schedules of a configuration that takes over. Runs that go on are left alone.
+    /// Follows the schedules of a configuration that takes over. Runs that go on are left alone, except those of apps that are stopped.
     pub(super) fn follow<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        wanted: &BTreeMap<String, Scheduled>,
+        jobs: &mut Jobs,
+        plan: &Plan,
         generation: Generation,
     ) {
+        let wanted = &plan.scheduled;
         self.resume(turn);
         let clock = turn.world.clock();
         self.note_clock(clock);
         for (name, app) in &mut self.apps {
             let removed = !wanted.contains_key(&**name);
-            if removed && !app.removed {
+            if plan.stopped.contains(&**name) {
+                if !app.removed {
+                    info!("app={name}: stopped; it is not run any more");
+                }
+                jobs.abandon(turn, |task| matches!(task, Task::Run(of, _) if of == name));
+            } else if removed && !app.removed {
                 let rest = match app.running {
                     Some(_) => "the run that goes on is left to finish",
                     None => "it is not run any more",
@@ -255,6 +262,11 @@ impl Schedules {
     /// Whether an app has a schedule.
     pub(super) fn has(&self, name: &str) -> bool {
         self.apps.get(name).is_some_and(|app| !app.removed)
+    }
+
+    /// Whether an app is no longer configured, or stopped, and its last run goes on.
+    pub(super) fn is_leaving(&self, name: &str) -> bool {
+        self.apps.get(name).is_some_and(|app| app.removed)
     }
 
     /// The number of apps that are configured.

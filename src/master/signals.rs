@@ -57,6 +57,7 @@ impl<W: World> Master<W> {
             }
             Request::Reload => {
                 info!("{from}: reload");
+                self.choices.request_all(None);
                 self.turn.queue_fact(Fact::Requested);
             }
             Request::Stop | Request::StopNow if self.is_stopping() => {
@@ -104,25 +105,31 @@ impl<W: World> Master<W> {
                 let answer = format!("ok\n{}\n", self.turn.world.configuration());
                 self.turn.world.answer(client, &answer);
             }
-            Some(Command::Reload) if self.is_stopping() => {
+            Some(Command::Stop(names)) if names.is_empty() => {
+                self.control.wait_for_stop(client);
+                self.perform_request("control", Request::Stop);
+            }
+            Some(
+                Command::Reload(_) | Command::Start(_) | Command::Stop(_) | Command::Restart(_),
+            ) if self.is_stopping() => {
                 self.turn
                     .world
                     .answer(client, "error the master is stopping\n");
             }
-            Some(Command::Reload) => {
-                self.control.wait_for_reload(client);
+            Some(Command::Reload(names)) if names.is_empty() => {
+                self.choices.request_all(Some(client));
                 self.perform_request("control", Request::Reload);
             }
-            Some(Command::Stop) => {
-                self.control.wait_for_stop(client);
-                self.perform_request("control", Request::Stop);
-            }
+            Some(Command::Reload(names)) => self.reload_some(client, names),
+            Some(Command::Start(names)) => self.start(client, names),
+            Some(Command::Stop(names)) => self.stop_some(client, names, false),
+            Some(Command::Restart(names)) => self.stop_some(client, names, true),
             Some(Command::Reopen) => {
                 self.perform_request("control", Request::Reopen);
                 self.turn.world.answer(client, "ok\n");
             }
             Some(Command::Scale(what)) => {
-                match control::scale(&what, &self.workers, &self.schedules) {
+                match control::scale(&what, &self.workers, &self.stopped(), &self.schedules) {
                     Ok((name, by)) => {
                         self.scale("control", &name, by);
                         self.control.wait_for_scale(client, name);
@@ -142,7 +149,7 @@ impl<W: World> Master<W> {
         let listens = |app: &App| app.plans.values().any(|plan| !plan.sockets.is_empty());
         // An app without a listener is often meant to run once (a scheduler), and a signal names no app.
         let any_listens = self.workers.apps.values().any(listens);
-        let apps = self.workers.apps.iter();
+        let apps = self.workers.configured();
         let scaled = apps.filter(|(_, app)| (!any_listens || listens(app)) && may_be_many(app));
         for name in scaled.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             self.scale(from, &name, by);
@@ -173,7 +180,7 @@ impl<W: World> Master<W> {
         self.ignored.stop(&mut self.turn);
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
-        self.control.stop_begins(&mut self.turn);
+        self.choices.give_up(&mut self.turn);
         self.queue_for_all(event);
         self.jobs.abandon(&mut self.turn, |_| true);
         for key in self.templates.keys() {

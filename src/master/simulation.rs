@@ -169,15 +169,17 @@ impl History {
             let untold = living()
                 .filter(|p| p.app == *name && !p.signalled && !p.leaves && slot(p).is_some());
             let serving: BTreeSet<_> = untold.map(|process| process.generation).collect();
+            // An app may continue with an older generation than the others.
+            let own = self.master.workers.apps[name].supervisor.generation();
             // A release after one in trouble does not wait until that has no older workers.
             let before = self.serving.entry(name.clone()).or_default();
             match state {
                 State::RollingOut { .. } => {}
                 // Workers of the running generation may also start while the next one is proven.
-                State::Proving { .. } => before.extend(current),
+                State::Proving { .. } => before.extend(own),
                 _ => before.clone_from(&serving),
             }
-            let new = [current, self.master.release.candidate()];
+            let new = [current, self.master.release.candidate(), own];
             let known =
                 |generation: &u64| before.contains(generation) || new.contains(&Some(*generation));
             assert!(
@@ -433,15 +435,32 @@ fn written() -> impl Strategy<Value = Written> {
         1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
+    let part = (prop::bool::weighted(0.7), any::<bool>());
     let kind = prop_oneof![
         6 => Just((Replace::StartFirst, Restart::Always)),
         2 => Just((Replace::StopFirst, Restart::Always)),
         1 => Just((Replace::StartFirst, Restart::OnFailure)),
         1 => Just((Replace::StopFirst, Restart::Never)),
     ];
-    let all = (code, 1..6u32, any::<bool>(), rare(), rare(), 0..3u8, kind);
+    let all = (
+        code,
+        1..6u32,
+        any::<bool>(),
+        rare(),
+        rare(),
+        0..3u8,
+        (kind, part),
+    );
     all.prop_map(
-        |(code, workers, template, check, before, listeners, (replace, restart))| Written {
+        |(
+            code,
+            workers,
+            template,
+            check,
+            before,
+            listeners,
+            ((replace, restart), (required, ordered)),
+        )| Written {
             code,
             workers,
             // Only programs may be alone or end.
@@ -449,6 +468,8 @@ fn written() -> impl Strategy<Value = Written> {
             check,
             before,
             listeners,
+            required,
+            ordered,
             replace,
             restart,
         },
@@ -480,6 +501,14 @@ fn step() -> impl Strategy<Value = Step> {
         Just("scale web=+1"),
         Just("scale queue=2"),
         Just("dance"),
+        Just("reload web"),
+        Just("reload queue web"),
+        Just("reload none"),
+        Just("stop web"),
+        Just("stop queue api"),
+        Just("start web"),
+        Just("start queue web"),
+        Just("restart web"),
     ];
     prop_oneof![
         4 => (0..3usize, prop::option::weighted(0.8, written())).prop_map(|(n, written)| Step::Write(n, written)),
@@ -488,7 +517,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (-20_000..20_000i64).prop_map(Step::SetClock),
         1 => (0..20_000u64).prop_map(Step::Sleep),
         6 => signal.prop_map(Step::Signal),
-        2 => order.prop_map(Step::Request),
+        4 => order.prop_map(Step::Request),
         3 => (0..12usize).prop_map(Step::Crash),
         1 => (0..8usize).prop_map(Step::Leaves),
         1 => (0..8usize).prop_map(Step::Retires),
@@ -531,8 +560,10 @@ fn run_and_settle(steps: &[Step]) {
     let mut history = run_steps(steps);
     history.stop_faults();
     if history.outcome.is_none() {
-        history.take(&Step::Request("reload"));
-        history.pass(600_000);
+        for order in ["start api", "start queue", "start web", "reload"] {
+            history.take(&Step::Request(order));
+            history.pass(600_000);
+        }
     }
     if history.outcome == Some(Outcome::CouldNotStart) {
         // A fault came before anything was ready.
@@ -621,6 +652,86 @@ proptest! {
     ) {
         run_and_stop(&steps, signal);
     }
+}
+
+#[test]
+fn an_app_that_is_not_required_fails_in_the_background() {
+    let broken = Written {
+        code: Code::Broken,
+        required: false,
+        ..Written::good(1)
+    };
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(10_000);
+    assert_eq!(history.outcome, None);
+    let ready = |history: &mut History| {
+        let notices = history.kernel().notices.iter();
+        let ready = notices.filter_map(|notice| match notice {
+            Notice::Ready(line) => Some(line.clone()),
+            _ => None,
+        });
+        ready.collect::<Vec<_>>()
+    };
+    let lines = ready(&mut history);
+    assert_eq!(lines.len(), 1, "the others are ready: {lines:?}");
+    assert!(lines[0].contains("queue 0/1 ready"), "{lines:?}");
+    let status = &history.master.init.status;
+    assert!(status.contains("failing"), "{status}");
+
+    // It holds up no reload of the others either.
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    assert_eq!(
+        history.master.release.outcome(),
+        Some(&release::Outcome::Done(2))
+    );
+
+    // Once it serves, a release that would break it is refused.
+    history.kernel().disk.apps.insert(
+        "queue",
+        Written {
+            code: Code::Good,
+            ..broken
+        },
+    );
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let queue = Name::from("queue");
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+    assert!(!history.master.workers.apps[&queue].installed);
+    history.kernel().disk.apps.insert("queue", broken);
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+}
+
+#[test]
+fn the_first_worker_of_an_app_waits_for_the_apps_before_it() {
+    let ordered = Written {
+        ordered: true,
+        ..Written::good(2)
+    };
+    let mut history = History::new(&[("queue", Written::good(2)), ("web", ordered)]);
+    let started = |history: &mut History, name: &str| {
+        let processes = history.kernel().processes.values();
+        processes.filter(|process| &*process.app == name).count()
+    };
+    for _ in 0..1000 {
+        let queue = Name::from("queue");
+        let counts = history.master.workers.apps[&queue].supervisor.counts();
+        if counts.ready > 0 {
+            break;
+        }
+        assert_eq!(started(&mut history, "web"), 0);
+        history.pass(1);
+    }
+    history.pass(10_000);
+    assert_eq!(started(&mut history, "web"), 2);
 }
 
 #[test]

@@ -96,6 +96,12 @@ impl Templates {
         Ok(())
     }
 
+    /// Whether a template of this app is running.
+    pub(super) fn has_of(&self, app: &Name) -> bool {
+        let mut keys = self.running.keys().chain(self.ending.values());
+        keys.any(|(name, _)| name == app)
+    }
+
     /// Requests a worker, now or as soon as the application is loaded.
     pub(super) fn request<W: World>(&mut self, turn: &mut Turn<W>, key: &Key, order: Fork) {
         if let Some(template) = self.running.get_mut(key) {

@@ -30,6 +30,8 @@ pub(super) struct App {
     pub(super) removed: bool,
     /// All its workers have ended after a stop.
     pub(super) ended: bool,
+    /// Its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
+    pub(super) installed: bool,
 }
 
 /// A worker that the supervisor wants started.
@@ -70,6 +72,7 @@ impl Workers {
             plans: BTreeMap::new(),
             removed: false,
             ended: false,
+            installed: false,
         });
         app.removed = false;
         app.plans.insert(generation, Rc::new(plan));

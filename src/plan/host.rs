@@ -1,8 +1,11 @@
 //! What a plan needs to know about the host.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::{Credentials, Launch};
+use serde::{Deserialize, Serialize};
+
+use super::{Credentials, Launch, lossless};
 use crate::schedule::Zone;
 
 /// A user of the host.
@@ -20,6 +23,18 @@ pub struct User {
     pub home: String,
 }
 
+/// What tells whether there is another file, or another content of it, behind a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    /// The path without symbolic links.
+    #[serde(with = "lossless")]
+    pub path: PathBuf,
+    /// Its device and inode.
+    pub identity: (u64, u64),
+    /// The time of the last change of a file's content; when a folder was made, as far as the file system knows.
+    pub time: Option<SystemTime>,
+}
+
 /// Answers questions about the host. Tests use an invented one.
 pub trait Host {
     /// User and group ids of the master.
@@ -32,6 +47,8 @@ pub trait Host {
     fn is_folder(&self, path: &Path) -> bool;
     /// Whether this is an existing regular file.
     fn is_file(&self, path: &Path) -> bool;
+    /// The file or folder behind a path; `None` if it cannot be known.
+    fn file_state(&self, path: &Path) -> Option<FileState>;
     /// The folder on the way to `path`, or `path` itself, that this user may not enter, as far as permission bits tell; the user of
     /// the master if there is none.
     fn closed_to(&self, path: &Path, user: Option<&Credentials>) -> Option<PathBuf>;

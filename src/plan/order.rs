@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::Draft;
+use super::{Draft, Plan};
 use crate::config::Place;
+use crate::supervisor::Readiness;
 
 /// One app comes before another one, as a key of one of them says.
 #[derive(Debug, Clone)]
@@ -36,6 +37,26 @@ impl Draft<'_> {
             named: then.get_ref().clone(),
             place: then.span(),
         }))
+    }
+}
+
+impl Plan {
+    /// The tasks (`run_before`) of which one of these apps waits for the end, directly or for a task that does. When the apps take part
+    /// in a release, their tasks run again.
+    pub fn tasks_before(&self, apps: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut tasks = BTreeSet::new();
+        let mut open: Vec<&str> = apps.iter().map(String::as_str).collect();
+        while let Some(app) = open.pop() {
+            let before = self.apps.get(app).map(|app| &app.after);
+            for name in before.into_iter().flatten() {
+                let task = self.apps.get(name);
+                let is_task = task.is_some_and(|a| a.policy.readiness == Readiness::Finished);
+                if is_task && tasks.insert(name.clone()) {
+                    open.push(name);
+                }
+            }
+        }
+        tasks
     }
 }
 

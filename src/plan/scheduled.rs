@@ -9,8 +9,9 @@ use crate::config::{Key, Place, Schedule, Workers};
 use crate::schedule::{Times, Zone};
 
 /// The keys of an app that has a schedule.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "command",
+    "enabled",
     "schedule",
     "chdir",
     "user",

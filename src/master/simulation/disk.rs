@@ -1,6 +1,6 @@
 //! The simulated configuration, and the behaviour of its programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
@@ -42,6 +42,9 @@ pub(super) struct Written {
     pub(super) before: Option<End>,
     /// The number of its listeners.
     pub(super) listeners: u8,
+    pub(super) required: bool,
+    /// Whether it comes after all apps with smaller names.
+    pub(super) ordered: bool,
     pub(super) replace: Replace,
     pub(super) restart: Restart,
 }
@@ -55,6 +58,8 @@ impl Written {
             check: None,
             before: None,
             listeners: 1,
+            required: true,
+            ordered: false,
             replace: Replace::StartFirst,
             restart: Restart::Always,
         }
@@ -92,7 +97,15 @@ impl Disk {
         }
         let apps = self.apps.iter();
         let apps: BTreeMap<_, _> = apps
-            .map(|(name, written)| ((*name).to_owned(), app(name, written)))
+            .map(|(name, written)| {
+                let mut app = app(name, written);
+                let before = self
+                    .apps
+                    .keys()
+                    .filter(|other| written.ordered && *other < name);
+                app.after = before.map(|other| (*other).to_owned()).collect();
+                ((*name).to_owned(), app)
+            })
             .collect();
         let addresses = apps.values().flat_map(|app| &app.sockets);
         let listener = |address: &Address| Listener {
@@ -111,6 +124,7 @@ impl Disk {
             control: None,
             listeners: addresses.map(|(_, address)| listener(address)).collect(),
             apps,
+            stopped: BTreeSet::new(),
             scheduled: self.periodic.iter().map(scheduled).collect(),
         })
     }
@@ -140,6 +154,7 @@ fn app(name: &str, written: &Written) -> App {
             (name.to_owned(), address)
         })
         .collect();
+    app.required = written.required;
     app.hang = Hang::Request(Duration::from_secs(3));
     app.threads = Some(1);
     app.output.taken_over = written.template;

@@ -104,3 +104,27 @@ fn what_does_not_go_together_is_refused_where_it_stands() {
         );
     }
 }
+
+#[test]
+fn the_tasks_of_an_app_are_those_it_waits_for_and_theirs() {
+    let task = |name: &str, before: &str| {
+        format!("[app.{name}]\ncommand = ['celery']\nrestart = 'never'\nrun_before = '{before}'\n")
+    };
+    let text = [
+        task("fetch", "migrate"),
+        task("migrate", "web"),
+        task("other", "queue"),
+        "[app.db]\ncommand = ['celery']\n".into(),
+        "[app.web]\ncommand = ['celery']\nafter = 'db'\n[app.queue]\ncommand = ['celery']".into(),
+    ];
+    let plan = plan(&text.concat());
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    for (app, tasks) in [
+        ("web", &["fetch", "migrate"][..]),
+        ("migrate", &["fetch"]),
+        ("queue", &["other"]),
+        ("db", &[]),
+    ] {
+        assert_eq!(plan.tasks_before(&names(&[app])), names(tasks), "{app}");
+    }
+}

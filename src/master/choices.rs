@@ -1,0 +1,323 @@
+//! What operators have chosen by commands: which apps a release is about, and which apps are stopped or started against the
+//! configuration. Requests that are made during a release become one more release, about the apps of all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::turn::Turn;
+use super::world::{ClientId, World};
+use crate::plan::{App, Plan};
+use crate::release::Name;
+
+/// What a client wants of a release.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Request {
+    pub(super) client: ClientId,
+    /// The apps; none for all.
+    pub(super) names: BTreeSet<Name>,
+    /// Apps that are stopped are to be started.
+    pub(super) starts: bool,
+}
+
+/// What a release is about.
+#[derive(Debug, Default)]
+pub(super) struct Scope {
+    /// All apps, for which there may be no client: SIGHUP.
+    all: bool,
+    requests: Vec<Request>,
+}
+
+impl Scope {
+    fn is_nothing(&self) -> bool {
+        !self.all && self.requests.is_empty()
+    }
+
+    /// Whether it is about all apps.
+    pub(super) fn is_whole(&self) -> bool {
+        self.all
+    }
+
+    /// The apps that were named.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let names = self.requests.iter().flat_map(|request| &request.names);
+        names.map(|name| name.to_string()).collect()
+    }
+
+    /// Whether an app may be changed by it.
+    pub(super) fn includes(&self, name: &str) -> bool {
+        self.all || self.requests.iter().any(|r| r.names.contains(name))
+    }
+
+    fn starts(&self, name: &str) -> bool {
+        let mut starts = self.requests.iter().filter(|request| request.starts);
+        starts.any(|request| request.names.contains(name))
+    }
+}
+
+/// What a command has made of an app, whatever the configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Override {
+    Stopped,
+    Started,
+}
+
+/// Clients that wait for the end of apps.
+struct Stop {
+    client: ClientId,
+    names: BTreeSet<Name>,
+    /// Those of them that are to end.
+    ending: BTreeSet<Name>,
+    /// What to answer.
+    answer: String,
+    /// The apps are to be started then.
+    restarts: bool,
+}
+
+/// The choices of operators.
+#[derive(Default)]
+pub(super) struct Choices {
+    overrides: BTreeMap<Name, Override>,
+    /// The apps that the next release stops.
+    stops: BTreeSet<Name>,
+    /// What the next release is about that reads the configuration.
+    next: Scope,
+    /// What the current release is about.
+    current: Scope,
+    /// Requests of releases that a later one has overtaken while workers were still being replaced. It answers them.
+    overtaken: Vec<Request>,
+    waiting: Vec<Stop>,
+}
+
+impl Choices {
+    /// All apps are to be reloaded; a client waits for it, if it was not a signal.
+    pub(super) fn request_all(&mut self, client: Option<ClientId>) {
+        self.next.all = true;
+        let request = client.map(|client| Request {
+            client,
+            names: BTreeSet::new(),
+            starts: false,
+        });
+        self.next.requests.extend(request);
+    }
+
+    /// Some apps are to be reloaded or started.
+    pub(super) fn request(&mut self, request: Request) {
+        self.next.requests.push(request);
+    }
+
+    /// Apps are to be stopped, of which the `running` ones run. A start that was asked for before is void.
+    pub(super) fn stop<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        client: ClientId,
+        names: BTreeSet<Name>,
+        running: &BTreeSet<Name>,
+        restarts: bool,
+    ) {
+        let voided = |request: &Request| request.starts && !request.names.is_disjoint(&names);
+        let (void, valid): (Vec<_>, Vec<_>) = self
+            .next
+            .requests
+            .drain(..)
+            .partition(|request| voided(request));
+        self.next.requests = valid;
+        let (void_too, waiting): (Vec<_>, Vec<_>) = self
+            .waiting
+            .drain(..)
+            .partition(|stop| stop.restarts && !stop.names.is_disjoint(&names));
+        self.waiting = waiting;
+        let clients = void.into_iter().map(|request| request.client);
+        for client in clients.chain(void_too.into_iter().map(|stop| stop.client)) {
+            let answer = "error not started: another command stops it\n";
+            turn.world.answer(client, answer);
+        }
+        let shown = |names: &BTreeSet<Name>, what: &str| {
+            let names = names.iter().map(|name| format!("{name}: {what}\n"));
+            names.collect::<String>()
+        };
+        let idle = names.difference(running).cloned().collect();
+        let stopped = names.intersection(running).cloned().collect();
+        let answer = shown(&stopped, "stopped") + &shown(&idle, "already stopped");
+        self.stops.extend(stopped);
+        for name in &names {
+            self.overrides.insert(name.clone(), Override::Stopped);
+        }
+        self.waiting.push(Stop {
+            client,
+            ending: names.clone(),
+            names,
+            answer: format!("ok\n{answer}"),
+            restarts,
+        });
+    }
+
+    /// Apps are to be started when those of them that are `ending` have ended.
+    pub(super) fn start_later(
+        &mut self,
+        client: ClientId,
+        names: BTreeSet<Name>,
+        ending: BTreeSet<Name>,
+    ) {
+        self.waiting.push(Stop {
+            client,
+            names,
+            ending,
+            answer: String::new(),
+            restarts: true,
+        });
+    }
+
+    /// Answers the clients that wait for the end of apps, when these have ended. Returns whether one of them waits for a start now.
+    pub(super) fn ended<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        has_ended: impl Fn(&Name) -> bool,
+    ) -> bool {
+        let mut starts = false;
+        let (next, stops) = (&mut self.next, &self.stops);
+        self.waiting.retain(|stop| {
+            let waits = |name: &Name| stops.contains(name) || !has_ended(name);
+            if stop.ending.iter().any(waits) {
+                return true;
+            }
+            if stop.restarts {
+                starts = true;
+                next.requests.push(Request {
+                    client: stop.client,
+                    names: stop.names.clone(),
+                    starts: true,
+                });
+            } else {
+                turn.world.answer(stop.client, &stop.answer);
+            }
+            false
+        });
+        starts
+    }
+
+    /// The apps for whose end clients wait.
+    pub(super) fn ending(&self) -> impl Iterator<Item = Name> {
+        let names = self.waiting.iter().flat_map(|stop| &stop.ending);
+        names.cloned()
+    }
+
+    /// Whether somebody waits for the end of an app.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether an app is being stopped, or will be.
+    pub(super) fn is_ending(&self, name: &Name) -> bool {
+        let mut waiting = self.waiting.iter();
+        self.stops.contains(name) || waiting.any(|stop| stop.ending.contains(name))
+    }
+
+    /// A release begins. If it only stops apps, and does not read the configuration, returns them.
+    pub(super) fn begin(&mut self, running: &Plan) -> Option<BTreeSet<Name>> {
+        let before = std::mem::take(&mut self.current);
+        self.overtaken.extend(before.requests);
+        let runs = |name: &Name| running.runs(name);
+        let stops = std::mem::take(&mut self.stops);
+        let stops: BTreeSet<_> = stops.into_iter().filter(runs).collect();
+        if stops.is_empty() {
+            self.current = std::mem::take(&mut self.next);
+        }
+        self.current.is_nothing().then_some(stops)
+    }
+
+    /// Whether another release is wanted after one that only stops apps.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.next.is_nothing()
+    }
+
+    /// What the current release is about.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.current
+    }
+
+    /// Refuses the requests about apps that are not `known`. Returns whether no other one is left, and why.
+    pub(super) fn refuse_unknown<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        known: impl Fn(&str) -> bool,
+        all: &str,
+    ) -> Option<String> {
+        let mut refused = None;
+        self.current.requests.retain(|request| {
+            let Some(unknown) = request.names.iter().find(|name| !known(name)) else {
+                return true;
+            };
+            let reason = unknown_app(unknown, all);
+            turn.world
+                .answer(request.client, &format!("error {reason}\n"));
+            refused = Some(reason);
+            false
+        });
+        refused.filter(|_| self.current.is_nothing())
+    }
+
+    /// Whether an app runs in the candidate.
+    pub(super) fn runs(&self, name: &str, app: &App) -> bool {
+        let started = self.current.starts(name);
+        match self.overrides.get(name) {
+            Some(Override::Stopped) => started,
+            Some(Override::Started) => true,
+            None => app.enabled || started,
+        }
+    }
+
+    /// Whether an app was stopped by a command, and not by its configuration.
+    pub(super) fn stopped_by_command(&self, name: &str) -> bool {
+        self.overrides.get(name) == Some(&Override::Stopped)
+    }
+
+    /// The candidate has taken over.
+    pub(super) fn taken_over(&mut self, plan: &Plan) {
+        for (name, app) in plan.all_apps() {
+            if self.current.starts(name) && !self.stops.contains(name) {
+                let name = Name::from(name);
+                match app.enabled {
+                    true => self.overrides.remove(&name),
+                    false => self.overrides.insert(name, Override::Started),
+                };
+            }
+        }
+        self.overrides.retain(|name, _| plan.knows(name));
+    }
+
+    /// The release is over: answers the clients that wait for it, and says which apps that were to be started are still `stopped`.
+    pub(super) fn over<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        answer: &str,
+        stopped: &BTreeSet<String>,
+    ) {
+        let overtaken = std::mem::take(&mut self.overtaken);
+        let requests = std::mem::take(&mut self.current).requests;
+        for request in overtaken.into_iter().chain(requests) {
+            let mut answer = answer.to_owned();
+            let names = request.names.iter().filter(|_| request.starts);
+            for name in names.filter(|name| stopped.contains(&***name)) {
+                answer += &format!("; {name} stays stopped");
+            }
+            turn.world.answer(request.client, &(answer + "\n"));
+        }
+    }
+
+    /// The master stops: no release will end any more, and no app be started.
+    pub(super) fn give_up<W: World>(&mut self, turn: &mut Turn<W>) {
+        let current = std::mem::take(&mut self.current).requests;
+        let next = std::mem::take(&mut self.next).requests;
+        let overtaken = std::mem::take(&mut self.overtaken).into_iter();
+        let requests = overtaken.chain(current).chain(next);
+        let clients = requests.map(|request| request.client);
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        for client in clients.chain(waiting.map(|stop| stop.client)) {
+            turn.world.answer(client, "error the master is stopping\n");
+        }
+    }
+}
+
+/// Why a command about an app is refused.
+pub(super) fn unknown_app(name: &str, all: &str) -> String {
+    format!("there is no app \"{name}\" (configured: {all})")
+}

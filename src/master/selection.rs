@@ -1,0 +1,211 @@
+//! Commands about single apps: what a release makes of the configuration, and when an app that was stopped has ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use log::info;
+
+use super::Master;
+use super::choices::{Request, unknown_app};
+use super::proposal::Proposal;
+use super::workers::App;
+use super::world::{ClientId, World};
+use crate::plan::Plan;
+use crate::release::{Fact, Name};
+
+/// Who has stopped an app.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoppedBy {
+    Command,
+    Configuration,
+}
+
+impl<W: World> Master<W> {
+    /// Begins a release: it stops apps, or reads the configuration.
+    pub(super) fn prepare(&mut self) {
+        let generation = self.release.next();
+        let (turn, jobs) = (&mut self.turn, &mut self.jobs);
+        let Some(running) = &self.current else {
+            return self.preparation.begin(turn, jobs, generation);
+        };
+        let Some(stops) = self.choices.begin(running) else {
+            return self.preparation.begin(turn, jobs, generation);
+        };
+        if self.choices.is_wanted() {
+            turn.queue_fact(Fact::Requested);
+        }
+        let proposal = Proposal::without(running, |name| stops.contains(name));
+        self.preparation
+            .begin_checked(turn, jobs, generation, proposal);
+    }
+
+    /// The configuration was read: continues with what the release is about.
+    pub(super) fn propose_found(&mut self, found: Plan) {
+        let turn = &mut self.turn;
+        let Some(running) = &self.current else {
+            return self
+                .preparation
+                .open(turn, &mut self.jobs, Proposal::of_all(found));
+        };
+        let known = |name: &str| found.knows(name) || running.runs(name);
+        let all = names_of(&found);
+        if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
+            return self.preparation.fail(turn, reason);
+        }
+        let apps = &self.workers.apps;
+        let may_stay = |name: &str| {
+            let app = apps.get(name);
+            app.is_some_and(|app| !app.supervisor.is_paused() && !app.supervisor.is_in_trouble())
+        };
+        match Proposal::new(found, running, &self.choices, may_stay) {
+            Ok(proposal) => {
+                if self.choices.scope().is_whole() {
+                    for name in &proposal.kept {
+                        info!("app={name}: nothing has changed, so its workers stay");
+                    }
+                }
+                self.preparation.open(turn, &mut self.jobs, proposal);
+            }
+            Err(reason) => self.preparation.fail(turn, reason),
+        }
+    }
+
+    /// A client wants some apps reloaded.
+    pub(super) fn reload_some(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        let stopped = self.stopped();
+        let is_stopped = |name: &&Name| stopped.contains_key(&***name);
+        if let Some(name) = names.iter().find(is_stopped) {
+            let answer = format!("error {}\n", is_stopped_text(name));
+            return self.turn.world.answer(client, &answer);
+        }
+        info!("control: reload of {}", join(&names));
+        self.request(client, names, false);
+    }
+
+    /// A client wants some apps started.
+    pub(super) fn start(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        let runs_well = |name: &Name| {
+            let is_wanted = self.plan().is_some_and(|plan| plan.runs(name));
+            let app = self.workers.apps.get(name).map(|app| &app.supervisor);
+            let in_trouble = app.is_some_and(|app| app.is_given_up() || app.is_paused());
+            is_wanted && !in_trouble && !self.choices.is_ending(name)
+        };
+        let missing: BTreeSet<_> = names.iter().filter(|n| !runs_well(n)).cloned().collect();
+        if missing.is_empty() {
+            let lines = names
+                .iter()
+                .map(|name| format!("{name}: already running\n"));
+            let answer = format!("ok\n{}", lines.collect::<String>());
+            return self.turn.world.answer(client, &answer);
+        }
+        info!("control: start of {}", join(&missing));
+        let stopped = self.stopped();
+        let is_ending = |name: &Name| stopped.contains_key(&**name) && !self.is_gone(name);
+        let waits = |name: &Name| self.choices.is_ending(name) || is_ending(name);
+        let ending: BTreeSet<_> = missing.iter().filter(|n| waits(n)).cloned().collect();
+        match ending.is_empty() {
+            true => self.request(client, missing, true),
+            false => self.choices.start_later(client, missing, ending),
+        }
+    }
+
+    /// A client wants some apps stopped, and perhaps started again.
+    pub(super) fn stop_some(&mut self, client: ClientId, names: BTreeSet<Name>, restarts: bool) {
+        let Some(plan) = self.plan() else {
+            let answer = "error the configuration is not read yet\n";
+            return self.turn.world.answer(client, answer);
+        };
+        if let Some(name) = names.iter().find(|name| !plan.knows(name)) {
+            let answer = format!("error {}\n", unknown_app(name, &names_of(plan)));
+            return self.turn.world.answer(client, &answer);
+        }
+        let running = names.iter().filter(|name| plan.runs(name));
+        let running = running.cloned().collect();
+        let what = if restarts { "restart" } else { "stop" };
+        info!("control: {what} of {}", join(&names));
+        self.choices
+            .stop(&mut self.turn, client, names.clone(), &running, restarts);
+        if !names.is_disjoint(&running) {
+            self.turn.queue_fact(Fact::Requested);
+        }
+    }
+
+    fn request(&mut self, client: ClientId, names: BTreeSet<Name>, starts: bool) {
+        self.choices.request(Request {
+            client,
+            names,
+            starts,
+        });
+        self.turn.queue_fact(Fact::Requested);
+    }
+
+    /// The plan that runs; before there is one, the one that is being started.
+    pub(super) fn plan(&self) -> Option<&Plan> {
+        let candidate = self.preparation.candidate();
+        let candidate = candidate.map(|candidate| &candidate.plan);
+        self.current.as_ref().or(candidate)
+    }
+
+    /// The apps that are stopped, and by what.
+    pub(super) fn stopped(&self) -> BTreeMap<String, StoppedBy> {
+        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
+        let stopped = stopped.map(|name| {
+            let by = match self.choices.stopped_by_command(name) {
+                true => StoppedBy::Command,
+                false => StoppedBy::Configuration,
+            };
+            (name.clone(), by)
+        });
+        stopped.collect()
+    }
+
+    /// Forgets apps that have ended, and goes on with commands that waited for that. Returns whether there is something to do.
+    pub(super) fn follow_ends(&mut self) -> bool {
+        for name in self.workers.forget_removed() {
+            self.turn.world.remove_app(&name);
+            self.floods.forget(&name);
+            self.unread.remove(&name);
+        }
+        if !self.choices.is_waiting() || self.is_stopping() {
+            return false;
+        }
+        let mut choices = std::mem::take(&mut self.choices);
+        let gone: BTreeSet<_> = choices.ending().filter(|name| self.is_gone(name)).collect();
+        let starts = choices.ended(&mut self.turn, |name| gone.contains(name));
+        self.choices = choices;
+        if starts {
+            self.turn.queue_fact(Fact::Requested);
+        }
+        starts
+    }
+
+    /// Whether no process of an app is left of when it was stopped. It may run again.
+    fn is_gone(&self, name: &Name) -> bool {
+        let goes_on = |app: &App| app.removed;
+        let left = self.workers.apps.get(name).is_some_and(goes_on)
+            || self.templates.has_of(name)
+            || self.leftovers.has_of(name)
+            || self.schedules.is_leaving(name);
+        !left || self.plan().is_some_and(|plan| plan.runs(name))
+    }
+}
+
+/// Why a command about a stopped app is refused.
+pub(super) fn is_stopped_text(name: &str) -> String {
+    format!("{name} is stopped (start it with `preforkd start {name}`)")
+}
+
+fn names_of(plan: &Plan) -> String {
+    let all: BTreeSet<&str> = plan
+        .apps
+        .keys()
+        .chain(plan.scheduled.keys())
+        .chain(&plan.stopped)
+        .map(String::as_str)
+        .collect();
+    all.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+fn join(names: &BTreeSet<Name>) -> String {
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    names.join(", ")
+}

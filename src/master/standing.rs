@@ -1,0 +1,82 @@
+//! Which part each app of a new configuration takes in its release.
+
+use std::collections::BTreeSet;
+
+use super::Master;
+use super::world::World;
+use crate::plan;
+use crate::release::{self, Name, Part, Parts};
+
+/// How an app stands while the configuration is prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It does not run yet.
+    New,
+    /// It serves, or is paused.
+    Well,
+    /// It fails, or has no worker that is ready.
+    Failing,
+}
+
+/// An app that is not required holds up no other one, unless it could be broken by the release.
+fn part(app: &plan::App, standing: Standing) -> Part {
+    if !app.required && standing != Standing::Well {
+        return Part::Install;
+    }
+    let after: BTreeSet<Name> = app.after.iter().map(|name| name.as_str().into()).collect();
+    Part::Prove { after }
+}
+
+impl<W: World> Master<W> {
+    /// The parts of the apps of the prepared configuration.
+    pub(super) fn parts(&self) -> Parts {
+        let Some(candidate) = self.preparation.candidate() else {
+            return Parts::new();
+        };
+        let part = |(name, app): (&String, _)| {
+            let kept = candidate.kept.contains(name);
+            let name: Name = name.as_str().into();
+            let part = match kept {
+                true => Part::Keep,
+                false => part(app, self.standing(&name)),
+            };
+            (name, part)
+        };
+        let mut parts = candidate.plan.apps.iter().map(part).collect();
+        // At the first start nothing has to end first.
+        if self.release.current().is_some() {
+            release::propose_last(&mut parts, &candidate.plan.stopped_first());
+        }
+        parts
+    }
+
+    fn standing(&self, name: &Name) -> Standing {
+        let app = self.workers.apps.get(name).filter(|app| !app.removed);
+        match app.map(|app| &app.supervisor) {
+            None => Standing::New,
+            Some(app) if app.is_well() || app.is_paused() => Standing::Well,
+            Some(_) => Standing::Failing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_not_required_and_does_not_serve_is_not_proven() {
+        let mut app = plan::App::example(1);
+        app.after = ["db".to_owned()].into();
+        let proven = Part::Prove {
+            after: ["db".into()].into(),
+        };
+        for standing in [Standing::New, Standing::Well, Standing::Failing] {
+            assert_eq!(part(&app, standing), proven);
+        }
+        app.required = false;
+        assert_eq!(part(&app, Standing::New), Part::Install);
+        assert_eq!(part(&app, Standing::Well), proven);
+        assert_eq!(part(&app, Standing::Failing), Part::Install);
+    }
+}
