@@ -46,6 +46,7 @@ mod signals;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod stop_order;
 mod system;
 mod templates;
 mod timers;
@@ -66,6 +67,7 @@ use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
 use schedules::Schedules;
+use stop_order::StopOrder;
 use system::System;
 use templates::Templates;
 use turn::Turn;
@@ -113,6 +115,8 @@ struct Master<W> {
     unread_templates: BTreeSet<Pid>,
     /// There are unreaped processes left.
     unreaped: bool,
+    /// The apps that are told to end later than others.
+    stop_order: StopOrder,
     release: Release,
     preparation: Preparation,
     /// The committed configuration.
@@ -183,6 +187,7 @@ impl<W: World> Master<W> {
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
+            stop_order: StopOrder::default(),
             release,
             preparation,
             current: None,
@@ -235,6 +240,8 @@ impl<W: World> Master<W> {
         self.watch.look(turn, &mut self.workers.children);
         self.checks
             .look(turn, &self.workers.children, &mut self.jobs);
+        self.check_again();
+        let turn = &mut self.turn;
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -278,7 +285,7 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() && !self.follow_ends() {
+            if started == 0 && !self.watch_rollout() && !self.follow_ends() && !self.stop_free() {
                 break;
             }
         }
