@@ -366,11 +366,14 @@ fn serve(
     let plan = plan.only(|_, app| app.enabled);
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
-    listeners
-        .open(&plan.listeners, 0)
-        .map_err(|error| Failure {
-            message: error.to_string(),
-            errno: error.errno(),
-        })?;
+    let opened = listeners.open(&plan.listeners, 0);
+    let (_, missing) = opened.map_err(|error| Failure {
+        message: error.to_string(),
+        errno: error.errno(),
+    })?;
+    for error in missing {
+        let app = plan.app_at(error.address()).unwrap_or_default();
+        warn!("app={app} {error}; not required, so it is tried again");
+    }
     master::run(file, plan, listeners, signals, ready_fd).map_err(because("cannot continue"))
 }

@@ -189,6 +189,9 @@ fn state(app: &Value) -> String {
             text += &format!(", {shown} until the next reload");
         }
     }
+    if let Some(why) = app["not_started"].as_str() {
+        text += &format!(": {why}");
+    }
     text
 }
 

@@ -289,6 +289,11 @@ impl<W: World> Master<W> {
                 break;
             }
         }
+        if std::mem::take(&mut self.workers.opened)
+            && let Some(plan) = &self.current
+        {
+            self.ignored.follow(&mut self.turn, plan);
+        }
         let stopping = self.is_stopping();
         self.control
             .answer_scaled(&mut self.turn, &self.workers, stopping);

@@ -28,6 +28,7 @@ mod environment;
 mod files;
 mod host;
 mod identity;
+mod lacking;
 pub mod log_target;
 mod lossless;
 mod order;
@@ -47,6 +48,7 @@ mod wsgi;
 
 pub use check::{Ask, CHECK_LISTENER, Check};
 pub use host::{FileState, Host, User};
+use lacking::Lacking;
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 pub use scheduled::Scheduled;
@@ -93,6 +95,8 @@ pub struct Listener {
     pub owner: Option<u32>,
     /// Group of a unix socket.
     pub group: Option<u32>,
+    /// Whether the start, or a reload, fails without it.
+    pub required: bool,
 }
 
 /// A pool of like workers.
@@ -141,6 +145,9 @@ pub struct App {
     pub after: BTreeSet<String>,
     /// Whether its failure holds up the others.
     pub required: bool,
+    /// Why none of its workers can be started, until a reload finds what is missing. Without it the launch is not to be used: it may
+    /// lack the user.
+    pub unfit: Option<String>,
 }
 
 impl App {
@@ -220,6 +227,7 @@ impl App {
             notices: Vec::new(),
             after: BTreeSet::new(),
             required: true,
+            unfit: None,
         }
     }
 }
@@ -314,6 +322,13 @@ impl Plan {
         apps.chain(scheduled.map(|(name, scheduled)| (name.as_str(), &scheduled.app)))
     }
 
+    /// The name of the app that has a listener.
+    pub fn app_at(&self, address: &Address) -> Option<&str> {
+        let mut apps = self.apps.iter();
+        let found = apps.find(|(_, app)| app.sockets.iter().any(|(_, at)| at == address));
+        found.map(|(name, _)| name.as_str())
+    }
+
     /// The log files of all apps.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.all_apps().map(|(_, app)| app);
@@ -392,6 +407,7 @@ impl Plan {
                 folder: sources.folder(header.start),
                 header,
                 host,
+                lacking: Lacking::default(),
             };
             edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
@@ -399,7 +415,8 @@ impl Plan {
                 plan.scheduled.insert(name.clone(), scheduled);
                 continue;
             }
-            let app = draft.app(&mut plan.listeners)?;
+            let mut app = draft.app(&mut plan.listeners)?;
+            draft.lacking.note(&mut app, sources);
             plan.apps.insert(name.clone(), app);
         }
         let names = config.app.keys().map(|name| name.get_ref().as_str());
@@ -446,6 +463,7 @@ struct Draft<'a> {
     all: &'a BTreeMap<Spanned<String>, Written>,
     folder: &'a Path,
     host: &'a dyn Host,
+    lacking: Lacking,
 }
 
 impl Draft<'_> {
@@ -528,6 +546,7 @@ impl Draft<'_> {
             notices,
             after: BTreeSet::new(),
             required: *self.written.required,
+            unfit: None,
         })
     }
 
@@ -560,10 +579,15 @@ impl Draft<'_> {
         };
         let path = normal(&self.folder.join(&**chdir));
         if !self.host.is_folder(&path) {
-            return Err(chdir.wrong(format!(
+            let missing = chdir.wrong(format!(
                 "chdir: there is no folder {} (create it first)",
                 path.display()
-            )));
+            ));
+            // Its interpreter may be in there.
+            match self.written.wsgi {
+                Some(_) => self.lacks(missing, ())?,
+                None => self.may_come(missing)?,
+            }
         }
         Ok(path)
     }

@@ -53,6 +53,11 @@ impl fmt::Display for Reason {
 }
 
 impl Error {
+    /// The address of the listener.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// The number of the system's error, if it was one.
     pub fn errno(&self) -> Option<i32> {
         self.reason.errno.map(|errno| errno as i32)
@@ -132,6 +137,8 @@ impl Open {
 pub struct Listeners {
     /// For each address, the one that serves, and after it the one of the candidate if that has another.
     open: BTreeMap<Address, Vec<Open>>,
+    /// Those that are not required and could not be opened when they were configured.
+    missing: BTreeMap<Address, Listener>,
     passed: Vec<Passed>,
     /// Listeners of a candidate that were closed again, by their generation.
     discarded: BTreeSet<(Address, u64)>,
@@ -156,6 +163,7 @@ impl Listeners {
         let variable = |name: &str| std::env::var(name).ok();
         let mut listeners = Self {
             open: BTreeMap::new(),
+            missing: BTreeMap::new(),
             passed,
             discarded: BTreeSet::new(),
             kept: BTreeSet::new(),
@@ -166,12 +174,17 @@ impl Listeners {
         Ok(listeners)
     }
 
-    /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses.
+    /// Opens the wanted listeners that are not open yet, and those whose path leads to another file by now. Returns their addresses,
+    /// and why others that are not required cannot be opened.
     ///
     /// # Errors
-    /// One of them cannot be opened; then none is. One that is open and cannot be bound anew stays as it is.
-    pub fn open(&mut self, wanted: &[Listener], generation: u64) -> Result<Vec<Address>, Error> {
-        let mut opened = Vec::new();
+    /// One of them that is required cannot be opened; then none is. One that is open and cannot be bound anew stays as it is.
+    pub fn open(
+        &mut self,
+        wanted: &[Listener],
+        generation: u64,
+    ) -> Result<(Vec<Address>, Vec<Error>), Error> {
+        let (mut opened, mut missing) = (Vec::new(), Vec::new());
         self.discarded.clear();
         for listener in wanted {
             let address = &listener.address;
@@ -198,13 +211,43 @@ impl Listeners {
                     "{address}: its socket file was removed or replaced, and no new socket can be bound: {reason}; no client can connect"
                 ),
                 Err(reason) => {
-                    self.close(&opened);
                     let address = address.clone();
-                    return Err(Error { address, reason });
+                    let error = Error { address, reason };
+                    if listener.required {
+                        self.close(&opened);
+                        return Err(error);
+                    }
+                    self.missing.insert(error.address.clone(), listener.clone());
+                    missing.push(error);
                 }
             }
         }
-        Ok(opened)
+        Ok((opened, missing))
+    }
+
+    /// Opens a listener that is not required and could not be opened so far, for workers of this generation. Returns whether it was
+    /// not open yet.
+    ///
+    /// # Errors
+    /// It still cannot be opened.
+    pub fn open_missing(&mut self, address: &Address, generation: u64) -> Result<bool, Error> {
+        let is_open = self.sockets(address, generation).next().is_some();
+        let Some(listener) = self.missing.get(address).filter(|_| !is_open) else {
+            return Ok(false);
+        };
+        let new = match self.open.contains_key(address) {
+            false => self.new_one(listener, generation),
+            true => {
+                let text = "a reload that is not complete has opened it for its own workers";
+                Err(text.to_owned().into())
+            }
+        };
+        let new = new.map_err(|reason| Error {
+            address: address.clone(),
+            reason,
+        })?;
+        self.open.insert(address.clone(), vec![new]);
+        Ok(true)
     }
 
     fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
@@ -275,6 +318,9 @@ impl Listeners {
             .cloned()
             .collect();
         self.open.retain(|address, _| wanted(address));
+        let open = &self.open;
+        self.missing
+            .retain(|address, _| wanted(address) && !open.contains_key(address));
         for all in self.open.values_mut() {
             all.drain(..all.len().saturating_sub(1));
         }

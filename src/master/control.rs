@@ -277,6 +277,8 @@ struct AppState {
     paused: bool,
     /// It fails, and is tried again then.
     retry_in: Option<Duration>,
+    /// Why its latest worker was not started.
+    not_started: Option<String>,
     stopped: Option<StoppedBy>,
 }
 
@@ -294,6 +296,7 @@ fn status_json<W: World>(
             given_up: supervisor.is_given_up(),
             paused: supervisor.is_paused(),
             retry_in: retry_in(app, turn.now),
+            not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
         };
         app_json(turn, workers, name, &state, memory)
@@ -349,6 +352,7 @@ fn app_json<W: World>(
         "failed": counts.failed,
         "given_up": state.given_up,
         "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
+        "not_started": state.not_started,
         "paused": state.paused,
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),

@@ -4,13 +4,13 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use log::{error, info};
+use log::{error, info, warn};
 
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
-use super::world::{Private, Role, Start, World};
+use super::world::{Opened, Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
@@ -130,11 +130,25 @@ impl Preparation {
         jobs: &mut Jobs,
         mut proposal: Proposal,
     ) {
+        if let Some(reason) = proposal.unfit().map(str::to_owned) {
+            return self.fail(turn, reason);
+        }
         let opened = turn
             .world
             .open_listeners(&proposal.listeners, self.generation);
         match opened {
-            Ok(listeners) => {
+            Ok(Opened {
+                new: listeners,
+                missing,
+            }) => {
+                if let Some(reason) = proposal.waits(&missing) {
+                    turn.world.close_listeners(&listeners);
+                    return self.fail(turn, reason.to_owned());
+                }
+                for (address, why) in &missing {
+                    let app = proposal.plan.app_at(address).unwrap_or_default();
+                    warn!("app={app} {why}; not required, so it is tried again");
+                }
                 // Their workers would not get the new sockets.
                 for name in proposal.take_back(&listeners) {
                     info!("app={name}: it has a new socket, so its workers are replaced");
@@ -154,7 +168,7 @@ impl Preparation {
     ) {
         let Proposal { plan, kept, .. } = proposal;
         for (app, warning) in plan.warnings().filter(|(app, _)| !kept.contains(*app)) {
-            log::warn!("app={app} {warning}");
+            warn!("app={app} {warning}");
         }
         for (app, notice) in plan.notices().filter(|(app, _)| !kept.contains(*app)) {
             info!("app={app} {notice}");
@@ -220,8 +234,11 @@ impl Preparation {
         {
             let apps = candidate.plan.apps.iter();
             let apps = apps.filter(|(name, _)| !candidate.kept.contains(*name));
-            let is_due =
-                |app: &App| app.before.is_some() && (app.before_at_start || !self.is_first);
+            let is_due = |app: &App| {
+                app.before.is_some()
+                    && (app.before_at_start || !self.is_first)
+                    && app.unfit.is_none()
+            };
             let commands = apps.filter(|(_, app)| is_due(app));
             let names = commands.map(|(name, _)| name.as_str().into()).collect();
             self.next_command(turn, jobs, names);
@@ -269,8 +286,29 @@ impl Preparation {
             }
             Err(error) => {
                 let what = "its command `before` cannot be started";
-                self.fail(turn, format!("app={name}: {what}: {error}"));
+                let reason = format!("app={name}: {what}: {error}");
+                self.command_failed(turn, jobs, &name, left, reason);
             }
+        }
+    }
+
+    /// The command of an app has failed. One that is not required is not started then; if it serves, that refuses the release.
+    fn command_failed<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        name: &Name,
+        left: VecDeque<Name>,
+        reason: String,
+    ) {
+        let plan = self.candidate.as_mut().map(|candidate| &mut candidate.plan);
+        let app = plan.and_then(|plan| plan.apps.get_mut(&**name));
+        match app.filter(|app| !app.required) {
+            Some(app) => {
+                app.unfit = Some(reason);
+                self.next_command(turn, jobs, left);
+            }
+            None => self.fail(turn, reason),
         }
     }
 
@@ -294,7 +332,8 @@ impl Preparation {
             Err(why) => {
                 let why = why + &report::last_output(ended.output.as_deref());
                 error!("app={name} before pid={pid}: {why}");
-                self.fail(turn, format!("app={name}: its command `before` {why}"));
+                let reason = format!("app={name}: its command `before` {why}");
+                self.command_failed(turn, jobs, name, left, reason);
             }
         }
     }

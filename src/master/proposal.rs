@@ -12,6 +12,8 @@ pub(super) struct Proposal {
     pub(super) plan: Plan,
     /// The apps that continue as they run.
     pub(super) kept: BTreeSet<String>,
+    /// The apps that serve well, and must not be replaced by what cannot be started.
+    pub(super) serving: BTreeSet<String>,
     /// The listeners to look at: those that are not open are opened, and those that have lost their path bound anew.
     pub(super) listeners: Vec<Listener>,
 }
@@ -27,6 +29,7 @@ impl Proposal {
         Self {
             listeners: plan.listeners.clone(),
             kept: BTreeSet::new(),
+            serving: BTreeSet::new(),
             plan,
         }
     }
@@ -46,11 +49,32 @@ impl Proposal {
         Vec::from_iter::<BTreeSet<String>>(taken)
     }
 
+    /// Why an app that serves well would not be started any more.
+    pub(super) fn unfit(&self) -> Option<&str> {
+        let mut serving = self.replaced();
+        serving.find_map(|name| self.plan.apps.get(name)?.unfit.as_deref())
+    }
+
+    /// Why an app that serves well would wait for a listener, of those that are missing.
+    pub(super) fn waits<'a>(&self, missing: &'a [(Address, String)]) -> Option<&'a str> {
+        let serves = |address| {
+            let app = self.plan.app_at(address);
+            app.is_some_and(|app| self.replaced().any(|name| name == app))
+        };
+        let lost = missing.iter().find(|(address, _)| serves(address));
+        lost.map(|(_, why)| why.as_str())
+    }
+
+    fn replaced(&self) -> impl Iterator<Item = &String> {
+        self.serving.difference(&self.kept)
+    }
+
     /// The running plan without some of its apps.
     pub(super) fn without(current: &Plan, stops: impl Fn(&str) -> bool) -> Self {
         let plan = current.clone().only(|name, _| !stops(name));
         Self {
             kept: plan.apps.keys().cloned().collect(),
+            serving: BTreeSet::new(),
             listeners: Vec::new(),
             plan,
         }
@@ -105,6 +129,7 @@ impl Proposal {
         Self {
             listeners: found.listeners.clone(),
             kept,
+            serving: BTreeSet::new(),
             plan: found,
         }
     }
@@ -121,6 +146,7 @@ impl Proposal {
         let of_others = |name: &&String| !names.contains(*name);
         Ok(Self {
             kept: plan.apps.keys().filter(of_others).cloned().collect(),
+            serving: BTreeSet::new(),
             listeners: plan.listeners_of(&names),
             plan,
         })

@@ -7,6 +7,7 @@ use log::{debug, error, info, warn};
 use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
+use crate::config::Address;
 use crate::release::{Action, Fact, Generation, Name, State};
 use crate::supervisor::{Event, Policy};
 
@@ -151,6 +152,8 @@ impl<W: World> Master<W> {
 
     fn announce(&mut self, generation: Generation) {
         let listeners = self.current.iter().flat_map(|plan| &plan.listeners);
+        let is_open = |address: &Address| self.turn.world.accept_queue(address).is_some();
+        let listeners = listeners.filter(|listener| is_open(&listener.address));
         let listeners: Vec<_> = listeners.map(|l| l.address.to_string()).collect();
         let place = match listeners.is_empty() {
             true => String::new(),

@@ -40,6 +40,7 @@ impl<W: World> Master<W> {
 
     /// The configuration was read: continues with what the release is about.
     pub(super) fn propose_found(&mut self, found: Plan) {
+        let serving = self.serving_well();
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
             let proposal = Proposal::first(found, &self.choices);
@@ -56,7 +57,8 @@ impl<W: World> Master<W> {
             app.is_some_and(|app| !app.supervisor.is_paused() && !app.supervisor.is_in_trouble())
         };
         match Proposal::new(found, running, &self.choices, may_stay) {
-            Ok(proposal) => {
+            Ok(mut proposal) => {
+                proposal.serving = serving;
                 if self.choices.scope().is_whole() {
                     for name in &proposal.kept {
                         info!("app={name}: nothing has changed, so its workers stay");

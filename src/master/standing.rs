@@ -50,6 +50,13 @@ impl<W: World> Master<W> {
         parts
     }
 
+    /// The names of the apps that serve well.
+    pub(super) fn serving_well(&self) -> BTreeSet<String> {
+        let names = self.workers.apps.keys();
+        let well = names.filter(|name| self.standing(name) == Standing::Well);
+        well.map(|name| name.to_string()).collect()
+    }
+
     fn standing(&self, name: &Name) -> Standing {
         let app = self.workers.apps.get(name).filter(|app| !app.removed);
         match app.map(|app| &app.supervisor) {

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Rest, Source, Start, Target, World};
+use super::world::{Exit, Notice, Opened, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -462,9 +462,28 @@ impl World for System {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Vec<Address>, String> {
+    ) -> Result<Opened, String> {
         let opened = self.listeners.open(wanted, generation);
-        opened.map_err(|error| error.to_string())
+        let (new, missing) = opened.map_err(|error| error.to_string())?;
+        let missing = missing.into_iter();
+        let missing = missing.map(|error| (error.address().clone(), error.to_string()));
+        Ok(Opened {
+            new,
+            missing: missing.collect(),
+        })
+    }
+
+    fn open_missing_listener(
+        &mut self,
+        address: &Address,
+        generation: Generation,
+    ) -> Result<bool, String> {
+        let opened = self.listeners.open_missing(address, generation);
+        let opened = opened.map_err(|error| error.to_string())?;
+        if opened {
+            self.store_listeners();
+        }
+        Ok(opened)
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {

@@ -16,11 +16,13 @@ use crate::supervisor::{Action, Event, Slot, Supervisor, WorkerId};
 pub(super) mod children;
 mod ending;
 mod forked;
+mod lacking;
 mod starting;
 
 use children::Children;
 pub(super) use ending::send;
 pub(super) use forked::MAX_REPLIES;
+use lacking::NotStarted;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
 pub(super) struct App {
@@ -32,6 +34,8 @@ pub(super) struct App {
     pub(super) ended: bool,
     /// Its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
     pub(super) installed: bool,
+    /// Why its latest worker was not started, until one is ready.
+    pub(super) not_started: Option<NotStarted>,
 }
 
 /// A worker that the supervisor wants started.
@@ -51,6 +55,8 @@ pub(super) struct Workers {
     pub(super) candidate: Option<Generation>,
     /// Whether a generation was committed and serves while a candidate is proven.
     pub(super) serving: bool,
+    /// A listener could be opened that was missing until now.
+    pub(super) opened: bool,
     /// The status has changed.
     pub(super) changed: bool,
     deadlines: Timers<Name>,
@@ -73,6 +79,7 @@ impl Workers {
             removed: false,
             ended: false,
             installed: false,
+            not_started: None,
         });
         app.removed = false;
         app.plans.insert(generation, Rc::new(plan));

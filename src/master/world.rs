@@ -49,6 +49,15 @@ pub enum Source {
     Alarm,
 }
 
+/// What became of the listeners of a candidate.
+#[derive(Debug, Default)]
+pub struct Opened {
+    /// Those that are open now and were not before.
+    pub new: Vec<Address>,
+    /// Those that are not required and cannot be opened, and why.
+    pub missing: Vec<(Address, String)>,
+}
+
 /// The purpose of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -372,12 +381,23 @@ pub trait World {
     /// addresses.
     ///
     /// # Errors
-    /// One of them cannot be opened; then none is.
+    /// One of them that is required cannot be opened; then none is.
     fn open_listeners(
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Vec<Address>, String>;
+    ) -> Result<Opened, String>;
+
+    /// Opens a listener that could not be opened with its configuration, for workers of this generation. Returns whether it was not
+    /// open yet.
+    ///
+    /// # Errors
+    /// It still cannot be opened.
+    fn open_missing_listener(
+        &mut self,
+        address: &Address,
+        generation: Generation,
+    ) -> Result<bool, String>;
 
     /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);

@@ -82,14 +82,22 @@ impl Draft<'_> {
             .cloned()
             .or_else(|| self.host.variable("PATH"));
         let path = path.unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-        find_program(name, &launch.chdir, &path, self.host).ok_or_else(|| {
-            if name.contains('/') {
-                let file = launch.chdir.join(name);
-                wrong(format!("there is no executable file {} (check the path and the permissions)", file.display()))
-            } else {
-                wrong(format!("there is no program \"{name}\" in PATH, which is {path} (write the path of the program)"))
-            }
-        })
+        if let Some(found) = find_program(name, &launch.chdir, &path, self.host) {
+            return Ok(found);
+        }
+        if !name.contains('/') {
+            let missing = format!(
+                "there is no program \"{name}\" in PATH, which is {path} (write the path of the program)"
+            );
+            return self.lacks(wrong(missing), PathBuf::new());
+        }
+        let file = launch.chdir.join(name);
+        let missing = format!(
+            "there is no executable file {} (check the path and the permissions)",
+            file.display()
+        );
+        self.may_come(wrong(missing))?;
+        Ok(file)
     }
 
     /// How a process of the app that is no worker is started.

@@ -24,6 +24,10 @@ impl Draft<'_> {
     ) -> Result<(BTreeMap<String, String>, Option<Credentials>), Place> {
         let (user, login) = self.user()?;
         let mut env = BTreeMap::new();
+        if self.is_unfit() {
+            // Whose rights are needed to read the files is not known.
+            return Ok((self.env()?, user));
+        }
         for file in &*self.written.env_file {
             env.extend(self.env_file(file, user.as_ref())?);
         }

@@ -13,8 +13,12 @@ impl Draft<'_> {
         let group = &self.written.group;
         let gid = group
             .as_ref()
-            .map(|group| self.group("group", group))
-            .transpose()?;
+            .map(|group| match self.group("group", group) {
+                Ok(gid) => Ok(Some(gid)),
+                Err(missing) => self.lacks(missing, None),
+            })
+            .transpose()?
+            .flatten();
         let Some(user) = &self.written.user else {
             let (Some(group), Some(gid)) = (group, gid) else {
                 return Ok((None, login));
@@ -33,8 +37,10 @@ impl Draft<'_> {
             };
             return Ok((Some(credentials), login));
         };
-        let found = self.host.user(&user.0);
-        let found = found.ok_or_else(|| user.wrong(no_user("user", &user.0)))?;
+        let Some(found) = self.host.user(&user.0) else {
+            let missing = user.wrong(no_user("user", &user.0));
+            return self.lacks(missing, (None, login));
+        };
         let own = self.host.own_ids();
         if own.0 != 0 && own.0 != found.uid {
             return Err(user.wrong(not_root("user")));

@@ -1,5 +1,6 @@
 //! `listen`: the sockets, and the apps that get them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use super::identity::no_user;
@@ -24,6 +25,9 @@ impl Draft<'_> {
             let address = self
                 .address(written)
                 .map_err(|message| Place::at(place.clone(), message))?;
+            if let Address::Unix(path) = &address {
+                self.check_folder(path, place.clone())?;
+            }
             if all.iter().any(|other| other.address == address) {
                 let message = format!("listen: {address} is configured twice (remove one)");
                 return Err(Place::at(place, message));
@@ -49,11 +53,19 @@ impl Draft<'_> {
             None => None,
             Some(name) => {
                 let user = self.host.user(&name.0);
-                let user = user.ok_or_else(|| name.wrong(no_user("listen.owner", &name.0)))?;
-                Some(user.uid)
+                match user {
+                    Some(user) => Some(user.uid),
+                    None => self.lacks(name.wrong(no_user("listen.owner", &name.0)), None)?,
+                }
             }
         };
-        let group = written.group.as_ref();
+        let group = match &written.group {
+            None => None,
+            Some(name) => match self.group("listen.group", name) {
+                Ok(group) => Some(group),
+                Err(missing) => self.lacks(missing, None)?,
+            },
+        };
         Ok(Listener {
             address,
             backlog: self.written.backlog.0,
@@ -61,9 +73,8 @@ impl Draft<'_> {
             is_lent: self.written.command.is_some(),
             mode: written.mode.as_ref().map(|mode| mode.0),
             owner,
-            group: group
-                .map(|group| self.group("listen.group", group))
-                .transpose()?,
+            group,
+            required: *self.written.required,
         })
     }
 
@@ -86,13 +97,20 @@ impl Draft<'_> {
                 "listen: unix:{shown} is too long (the path of a socket has at most 107 bytes)"
             ));
         }
-        let folder = path.parent().unwrap_or(Path::new("/"));
-        if !self.host.is_folder(folder) {
-            return Err(format!(
-                "listen: unix:{shown}: there is no folder {} (create it first)",
-                folder.display()
-            ));
-        }
         Ok(Address::Unix(path))
+    }
+
+    /// Refuses a socket in a folder that does not exist.
+    fn check_folder(&self, path: &Path, place: Range<usize>) -> Result<(), Place> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        if self.host.is_folder(folder) {
+            return Ok(());
+        }
+        let message = format!(
+            "listen: unix:{}: there is no folder {} (create it first)",
+            path.display(),
+            folder.display()
+        );
+        self.may_come(Place::at(place, message))
     }
 }

@@ -297,6 +297,80 @@ fn the_user_brings_its_groups_and_its_home() {
 }
 
 #[test]
+fn what_an_app_that_is_not_required_lacks_is_no_error() {
+    let optional = |app: &str| {
+        let plan = plan(&format!("[app.q]\nrequired = false\n{app}"));
+        let app = plan.apps["q"].clone();
+        (app.unfit.clone(), app.warnings.clone(), app, plan)
+    };
+    for (text, reason) in [
+        (
+            "command = ['celery']\nuser = 'nobody2'",
+            "app.toml:4:8: user: there is no user \"nobody2\"",
+        ),
+        (
+            "command = ['celery']\ngroup = 'none'",
+            "app.toml:4:9: group: there is no group \"none\"",
+        ),
+        (
+            "command = ['selery']",
+            "app.toml:3:11: command: there is no program \"selery\" in PATH",
+        ),
+        (
+            "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\npython = '/nowhere/python'",
+            "app.toml:5:10: python: there is no executable file /nowhere/python",
+        ),
+        (
+            "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nchdir = 'nowhere'",
+            "app.toml:5:9: chdir: there is no folder /srv/nowhere",
+        ),
+    ] {
+        let (unfit, warnings, ..) = optional(text);
+        let unfit = unfit.unwrap_or_default();
+        assert!(unfit.contains(reason), "{text}: {unfit}");
+        let warning = "not required, so it is not started until a reload";
+        assert!(
+            warnings[0].contains(reason) && warnings[0].contains(warning),
+            "{warnings:?}"
+        );
+        let error = plan_as((0, 0), &format!("[app.q]\nrequired = true\n{text}"));
+        assert_eq!(
+            error.expect_err("it is required"),
+            unfit.replacen("/srv/", "", 1)
+        );
+    }
+    // What the launcher looks for at each start may come.
+    for (text, missing) in [
+        ("command = ['celery']\nchdir = 'nowhere'", "/srv/nowhere"),
+        ("command = ['./run']", "/srv/./run"),
+        ("command = ['celery']\nlisten = 'unix:/none/a'", "/none"),
+    ] {
+        let (unfit, warnings, app, plan) = optional(text);
+        assert_eq!(unfit, None);
+        assert!(
+            warnings[0].contains(missing) && warnings[0].contains("it is tried again"),
+            "{warnings:?}"
+        );
+        assert!(!app.launch.program.as_os_str().is_empty());
+        assert!(plan.listeners.iter().all(|listener| !listener.required));
+        plan_as((0, 0), &format!("[app.q]\n{text}")).expect_err("it is required");
+    }
+    // Files are not read with the rights of root instead of those of a user that does not exist.
+    let (unfit, _, app, _) = optional(
+        "command = ['celery']\nuser = 'nobody2'\nenv_file = 'secret.env'\nenv = { A = '1' }",
+    );
+    assert!(unfit.is_some());
+    assert_eq!(app.launch.env.get("A").map(String::as_str), Some("1"));
+    // A mistake in the file stays one.
+    plan_as((0, 0), "[app.q]\nrequired = false\ncommand = []").expect_err("no program");
+    plan_as(
+        (33, 34),
+        "[app.q]\nrequired = false\ncommand = ['celery']\nuser = 'nobody2'",
+    )
+    .expect("the user is missing");
+}
+
+#[test]
 fn variables_come_from_files_and_the_key_env_has_the_last_word() {
     let plan = plan(
         "[app.q]\ncommand = 'celery'\nuser = 'www'\nenv_file = ['.env', 'site/.env']\nenv = { C = 'key', A = 'key' }",

@@ -111,18 +111,25 @@ impl Draft<'_> {
 
     /// The configured interpreter, else that of a virtual environment, else `python3`.
     fn python(&self, launch: &Launch) -> Result<PathBuf, Place> {
+        if self.is_unfit() {
+            // A wrapper script must not run as another user, nor in another folder.
+            return Ok(PathBuf::new());
+        }
         let chdir = &launch.chdir;
         let path = self.host.variable("PATH").unwrap_or_default();
         if let Some(python) = &self.written.python {
             let name = python.to_string_lossy();
-            let found = find_program(&name, self.folder, &path, self.host)
-                .ok_or_else(|| python.wrong(self.no_interpreter(&name, &path)))?;
+            let Some(found) = find_program(&name, self.folder, &path, self.host) else {
+                let missing = python.wrong(self.no_interpreter(&name, &path));
+                return self.lacks(missing, PathBuf::new());
+            };
             // The path stays as it is: a virtual environment is found by its link.
             let found = normal(&found);
-            return self
-                .host
-                .interpreter(&found, launch)
-                .map_err(|message| python.wrong(format!("python: {message}")));
+            let asked = self.host.interpreter(&found, launch);
+            return asked.or_else(|message| {
+                let wrong = python.wrong(format!("python: {message}"));
+                self.lacks(wrong, PathBuf::new())
+            });
         }
         let environment = self.host.variable("VIRTUAL_ENV").map(PathBuf::from);
         let environments = [
@@ -135,13 +142,13 @@ impl Draft<'_> {
             .flatten()
             .map(|folder| folder.join("bin/python"))
             .find(|file| self.host.is_executable(file))
-            .or_else(|| find_program("python3", chdir, &path, self.host))
-            .ok_or_else(|| {
-                self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)")
-            })?;
-        self.host
-            .interpreter(&found, launch)
-            .map_err(|message| self.wrong(message))
+            .or_else(|| find_program("python3", chdir, &path, self.host));
+        let Some(found) = found else {
+            let missing = self.wrong("there is no Python interpreter: neither .venv nor venv below `chdir` has one, and there is no python3 in PATH (write `python = \"PATH\"`)");
+            return self.lacks(missing, PathBuf::new());
+        };
+        let asked = self.host.interpreter(&found, launch);
+        asked.or_else(|message| self.lacks(self.wrong(message), PathBuf::new()))
     }
 
     /// Why `python` names no interpreter.

@@ -82,6 +82,19 @@ impl Backoff {
         self.count(now, true, policy);
     }
 
+    /// Records that something is missing for the start of a worker. To look again at once is no use.
+    pub(super) fn note_missing(&mut self, now: Instant, policy: &Policy) {
+        // Workers that miss it at the same instant count as one.
+        if self.last_failure() == Some(now) {
+            return;
+        }
+        self.count(now, false, policy);
+        if let Some(streak) = &mut self.streak {
+            let until = now + streak.wait(&mut self.random, policy);
+            streak.not_before = streak.not_before.max(Some(until));
+        }
+    }
+
     /// Records that a worker is ready: if the system refused to create processes, it no longer does.
     pub(super) fn note_ready(&mut self) {
         self.streak.take_if(|streak| streak.refused);

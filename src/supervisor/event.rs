@@ -43,6 +43,8 @@ pub enum Event {
     SpawnFailed(WorkerId),
     /// The system refused to create a process for the worker, which is not the app's fault.
     Refused(WorkerId),
+    /// The worker could not be started, because something is missing that others may bring; there is no process.
+    Missing(WorkerId),
     /// End all workers, and start none until the next commit or rollback.
     Pause,
     /// The app is no longer configured: end its workers.

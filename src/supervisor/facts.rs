@@ -6,6 +6,17 @@ use super::candidate::add;
 use super::worker::{Cause, State};
 use super::{Event, Load, Readiness, Supervisor, Urgency, Wish, WorkerId};
 
+/// Why a worker has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Its process has, or could not be started.
+    Own,
+    /// The system has refused to create a process.
+    Refused,
+    /// Something is missing that its start needs.
+    Missing,
+}
+
 /// How much of a worker hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
@@ -48,10 +59,11 @@ impl Supervisor {
             }
             Event::Hung(id) => self.hung(id, Extent::Whole),
             Event::HungInPart(id) => self.hung(id, Extent::Part),
-            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, false, now),
+            Event::Exited(id) | Event::SpawnFailed(id) => self.ended(id, End::Own, now),
             Event::Finished(id) => self.finished(id, now),
             Event::Hopeless(id) => self.hopeless(id, now),
-            Event::Refused(id) => self.ended(id, true, now),
+            Event::Refused(id) => self.ended(id, End::Refused, now),
+            Event::Missing(id) => self.ended(id, End::Missing, now),
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;
@@ -171,8 +183,8 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn ended(&mut self, id: WorkerId, refused: bool, now: Instant) {
-        if !refused && self.failed_for_good(id) {
+    pub(super) fn ended(&mut self, id: WorkerId, end: End, now: Instant) {
+        if end == End::Own && self.failed_for_good(id) {
             return;
         }
         let Some(worker) = self.roster.remove(id) else {
@@ -190,19 +202,25 @@ impl Supervisor {
             return;
         }
         let pace = &current.policy.backoff;
-        if refused {
-            self.backoff.note_refusal(now, pace);
-        } else if self.backoff.note_end(ready_since, now, pace)
-            && current.policy.give_up.is_some()
-            && !self.given_up
-        {
+        let fails = match end {
+            End::Own => self.backoff.note_end(ready_since, now, pace),
+            End::Refused => {
+                self.backoff.note_refusal(now, pace);
+                false
+            }
+            End::Missing => {
+                self.backoff.note_missing(now, pace);
+                false
+            }
+        };
+        if fails && current.policy.give_up.is_some() && !self.given_up {
             self.failures.push_back(now);
         }
     }
 
     fn hopeless(&mut self, id: WorkerId, now: Instant) {
         let generation = self.roster.get(id).map(|worker| worker.generation);
-        self.ended(id, false, now);
+        self.ended(id, End::Own, now);
         // A candidate has failed by the end of its first worker, and an older generation starts none.
         self.given_up |= generation.is_some() && generation == self.generation();
     }

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::candidate::Trial;
+use super::facts::End;
 use super::roster::{Done, Tally};
 use super::worker::{Cause, Worker};
 use super::{Current, Restart, Supervisor, WorkerId};
@@ -15,7 +16,7 @@ impl Supervisor {
     pub(super) fn finished(&mut self, id: WorkerId, now: Instant) {
         let worker = self.roster.get(id);
         if worker.is_none_or(|worker| self.restart(worker) == Restart::Always) {
-            return self.ended(id, false, now);
+            return self.ended(id, End::Own, now);
         }
         self.roster.finish(id, Done::Finished);
         self.recycle.remove(&id);

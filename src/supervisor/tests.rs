@@ -37,6 +37,8 @@ pub(super) enum Boot {
     Unfit,
     /// The system refuses to create a process.
     Refused,
+    /// Something is missing that its start needs.
+    Missing,
 }
 
 pub(super) fn policy(workers: u32) -> Policy {
@@ -116,7 +118,8 @@ impl World {
             | Event::Finished(id)
             | Event::Hopeless(id)
             | Event::SpawnFailed(id)
-            | Event::Refused(id) = event
+            | Event::Refused(id)
+            | Event::Missing(id) = event
             {
                 // Reaped or never started: from now on it must not be signalled.
                 self.alive.remove(id);
@@ -151,6 +154,7 @@ impl World {
                     Boot::Dies => 10,
                     Boot::Hangs => return,
                     Boot::Refused => return self.tell(Event::Refused(worker)),
+                    Boot::Missing => return self.tell(Event::Missing(worker)),
                 };
                 self.ripening
                     .insert(worker, self.now + Duration::from_millis(after));
@@ -467,6 +471,26 @@ fn a_refusal_by_the_system_is_retried_each_second_and_then_the_others_follow() {
     world.boot = |_| Boot::Good;
     // At most a second until the next attempt, a second each for the first to be ready, and then for the others.
     world.pass(3.0);
+    assert_eq!(world.ready(), 4);
+}
+
+#[test]
+fn what_is_missing_is_looked_for_at_growing_intervals_and_gives_no_app_up() {
+    let mut world = World::running(4);
+    let mut patient = policy(4);
+    patient.give_up = Some(GiveUp {
+        crashes: 2,
+        within: Duration::from_secs(600),
+        exit: true,
+    });
+    world.boot = |_| Boot::Missing;
+    world.tell(Event::Install(2, patient));
+    world.pass(600.0);
+    let spawns = world.spawns();
+    assert!((20..60).contains(&spawns), "{spawns} starts in 10 min");
+    assert!(!world.supervisor.is_given_up());
+    world.boot = |_| Boot::Good;
+    world.pass(40.0);
     assert_eq!(world.ready(), 4);
 }
 

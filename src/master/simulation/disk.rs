@@ -112,22 +112,29 @@ impl Disk {
                 ((*name).to_owned(), app)
             })
             .collect();
-        let addresses = apps.values().flat_map(|app| &app.sockets);
-        let listener = |address: &Address| Listener {
-            address: address.clone(),
+        let of = |app: &App| {
+            let required = app.required;
+            let addresses = app.sockets.iter();
+            let addresses = addresses.map(move |(_, address)| (address.clone(), required));
+            addresses.collect::<Vec<_>>()
+        };
+        let addresses = apps.values().flat_map(of);
+        let listener = |(address, required): (Address, bool)| Listener {
+            address,
             backlog: 10,
             v6only: false,
             is_lent: false,
             mode: None,
             owner: None,
             group: None,
+            required,
         };
         Ok(Plan {
             control_mode: 0o600,
             control_group: None,
             pid_file: None,
             control: None,
-            listeners: addresses.map(|(_, address)| listener(address)).collect(),
+            listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),
             scheduled: self.periodic.iter().map(scheduled).collect(),

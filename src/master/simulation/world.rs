@@ -17,8 +17,8 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Private, ReadState, Rest, Role, Sender, Source, Start, Target,
-    World,
+    Arrived, ClientId, Exit, Notice, Opened, Private, ReadState, Rest, Role, Sender, Source, Start,
+    Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -388,14 +388,39 @@ impl World for Kernel {
         &mut self,
         wanted: &[Listener],
         _generation: Generation,
-    ) -> Result<Vec<Address>, String> {
-        let new = wanted.iter().map(|listener| listener.address.clone());
-        let new: Vec<_> = new.filter(|at| !self.listeners.contains(at)).collect();
-        if self.refuses_listeners && !new.is_empty() {
-            return Err("the address is in use".into());
+    ) -> Result<Opened, String> {
+        let wanted = wanted.iter();
+        let new = wanted.filter(|listener| !self.listeners.contains(&listener.address));
+        let new: Vec<_> = new.collect();
+        let address = |listener: &&Listener| listener.address.clone();
+        let why = "the address is in use".to_owned();
+        if !self.refuses_listeners {
+            let new: Vec<_> = new.iter().map(address).collect();
+            self.listeners.extend(new.iter().cloned());
+            return Ok(Opened {
+                new,
+                missing: Vec::new(),
+            });
         }
-        self.listeners.extend(new.iter().cloned());
-        Ok(new)
+        if new.iter().any(|listener| listener.required) {
+            return Err(why);
+        }
+        let missing = new.iter().map(address);
+        Ok(Opened {
+            new: Vec::new(),
+            missing: missing.map(|address| (address, why.clone())).collect(),
+        })
+    }
+
+    fn open_missing_listener(
+        &mut self,
+        address: &Address,
+        _generation: Generation,
+    ) -> Result<bool, String> {
+        match self.refuses_listeners && !self.listeners.contains(address) {
+            true => Err("the address is in use".into()),
+            false => Ok(self.listeners.insert(address.clone())),
+        }
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {
@@ -416,7 +441,10 @@ impl World for Kernel {
         let open = std::mem::take(&mut self.listeners).into_iter();
         let (kept, closed): (BTreeSet<_>, BTreeSet<_>) =
             open.partition(|at| self.committed.contains(at));
-        assert_eq!(kept, self.committed, "every configured listener is open");
+        let required = wanted.iter().filter(|listener| listener.required);
+        for Listener { address, .. } in required {
+            assert!(kept.contains(address), "every required listener is open");
+        }
         self.listeners = kept;
         (closed.into_iter().collect(), Vec::new())
     }

@@ -21,6 +21,10 @@ use crate::plan::LogFile;
 impl System {
     /// Starts a process, and polls its progress and its output.
     pub(super) fn start_process(&mut self, start: &Start) -> io::Result<Pid> {
+        // Its launch may lack the user, and must not run as that of the master.
+        if let Some(why) = &start.plan.unfit {
+            return Err(io::Error::other(why.clone()));
+        }
         let private = self.private(start);
         let is_check = matches!(start.role, Role::Check(_));
         if !is_check {

@@ -61,14 +61,21 @@ impl Workers {
         templates: &mut Templates,
         spawn: Spawn,
     ) {
+        let plans = self.apps.get(&spawn.app).map(|app| &app.plans);
+        let plan = plans.and_then(|plans| plans.get(&spawn.generation));
+        let plan = plan.cloned();
+        if let Some(plan) = &plan
+            && !self.has_all(turn, &spawn, plan)
+        {
+            return;
+        }
         let Spawn {
             app,
             worker,
             slot,
             generation,
         } = spawn;
-        let plans = self.apps.get(&app).map(|app| &app.plans);
-        let Some(plan) = plans.and_then(|plans| plans.get(&generation)).cloned() else {
+        let Some(plan) = plan else {
             error!(
                 "app={app} worker={slot} gen={generation}: not started: the generation is unknown (this is a bug in preforkd)"
             );

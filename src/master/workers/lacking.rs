@@ -1,0 +1,90 @@
+//! Workers that are not started, because something is missing that their app needs: a listener, or what the configuration names.
+
+use std::time::Instant;
+
+use log::{error, info};
+
+use super::{Spawn, Workers};
+use crate::master::turn::Turn;
+use crate::master::world::World;
+use crate::plan;
+use crate::release::{Fact, Generation};
+use crate::supervisor::Event;
+
+/// Why the latest worker of an app was not started.
+pub(in crate::master) struct NotStarted {
+    pub(in crate::master) why: String,
+    generation: Generation,
+    at: Instant,
+}
+
+impl Workers {
+    /// Whether a worker has all that it needs. Otherwise its supervisor is told: it waits for a listener with backoff, and for anything
+    /// else until the next reload.
+    pub(super) fn has_all<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        spawn: &Spawn,
+        plan: &plan::App,
+    ) -> bool {
+        let (worker, generation) = (spawn.worker, spawn.generation);
+        let (end, why, consequence) = match &plan.unfit {
+            Some(why) => (
+                Event::Hopeless(worker),
+                why.clone(),
+                "not started until the next reload",
+            ),
+            None => match self.open_listeners(turn, spawn, plan) {
+                Ok(()) => return true,
+                Err(why) => (Event::Missing(worker), why, "retrying"),
+            },
+        };
+        let is_first = self.is_first(generation);
+        if let Some(app) = self.apps.get_mut(&spawn.app) {
+            let (known, name) = (app.not_started.as_ref(), &spawn.app);
+            // The other workers lack the same.
+            let is_new =
+                |known: &NotStarted| known.generation != generation || known.at != turn.now;
+            if known.is_none_or(is_new) {
+                match is_first && !app.installed {
+                    true => error!("app={name} gen={generation}: {why}"),
+                    false => error!("app={name} gen={generation}: {why}; {consequence}"),
+                }
+            }
+            app.not_started = Some(NotStarted {
+                why: why.clone(),
+                generation,
+                at: turn.now,
+            });
+        }
+        turn.queue_fact(Fact::Reason(spawn.app.clone(), generation, why));
+        turn.queue_event(&spawn.app, end);
+        false
+    }
+
+    /// Tries again to open the listeners that could not be opened so far.
+    fn open_listeners<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        spawn: &Spawn,
+        plan: &plan::App,
+    ) -> Result<(), String> {
+        // No worker of a required app is started without its listeners.
+        if plan.required {
+            return Ok(());
+        }
+        let (name, generation) = (&spawn.app, spawn.generation);
+        let tried = self.apps.get(name).and_then(|app| app.not_started.as_ref());
+        let tried = tried.filter(|last| last.generation == generation && last.at == turn.now);
+        if let Some(last) = tried {
+            return Err(last.why.clone());
+        }
+        for (_, address) in &plan.sockets {
+            if turn.world.open_missing_listener(address, generation)? {
+                info!("app={name} gen={generation}: {address} could be opened now");
+                self.opened = true;
+            }
+        }
+        Ok(())
+    }
+}

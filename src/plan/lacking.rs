@@ -1,0 +1,62 @@
+//! What the host lacks for an app. An app that is required is refused then; another one does without for now.
+
+use std::cell::RefCell;
+
+use super::{App, Draft};
+use crate::config::{Place, Sources};
+
+/// What was found to be missing for an app that is not required.
+#[derive(Debug, Default)]
+pub(super) struct Lacking {
+    /// The first thing without which it is not known how to start a worker.
+    unfit: RefCell<Option<Place>>,
+    /// What is looked at again whenever a worker is started.
+    later: RefCell<Vec<String>>,
+}
+
+impl Lacking {
+    /// Notes in the app what it lacks.
+    pub(super) fn note(self, app: &mut App, sources: &Sources) {
+        let later = self.later.into_inner().into_iter();
+        app.warnings
+            .extend(later.map(|what| format!("{what}; not required, so it is tried again")));
+        if let Some(place) = self.unfit.into_inner() {
+            let why = sources.diagnostic(place).one_line();
+            app.warnings.push(format!(
+                "{why}; not required, so it is not started until a reload finds all that it needs"
+            ));
+            app.unfit = Some(why);
+        }
+    }
+}
+
+impl Draft<'_> {
+    /// No worker can be started without `what`: it is an error of a required app. Otherwise `instead` stands in the plan of an app of
+    /// which no worker is started.
+    pub(super) fn lacks<T>(&self, what: Place, instead: T) -> Result<T, Place> {
+        if !self.is_optional() {
+            return Err(what);
+        }
+        self.lacking.unfit.borrow_mut().get_or_insert(what);
+        Ok(instead)
+    }
+
+    /// `what` is an error of a required app. Otherwise it may come later: each start of a worker looks for it.
+    pub(super) fn may_come(&self, what: Place) -> Result<(), Place> {
+        if !self.is_optional() {
+            return Err(what);
+        }
+        self.lacking.later.borrow_mut().push(what.message);
+        Ok(())
+    }
+
+    /// Whether something is missing without which no worker can be started.
+    pub(super) fn is_unfit(&self) -> bool {
+        self.lacking.unfit.borrow().is_some()
+    }
+
+    /// A program with a schedule is started by nobody who could tell it from one that has failed.
+    fn is_optional(&self) -> bool {
+        !*self.written.required && self.written.schedule.is_none()
+    }
+}
