@@ -24,6 +24,8 @@ pub(super) struct Scope {
     /// All apps, for which there may be no client: SIGHUP.
     all: bool,
     requests: Vec<Request>,
+    /// The apps were paused (WINCH) after it was requested.
+    paused: bool,
 }
 
 impl Scope {
@@ -34,6 +36,11 @@ impl Scope {
     /// Whether it is about all apps.
     pub(super) fn is_whole(&self) -> bool {
         self.all
+    }
+
+    /// Whether the apps were paused after it was requested, so that it ends no pause.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
     }
 
     /// The apps that were named.
@@ -92,6 +99,9 @@ impl Choices {
     /// All apps are to be reloaded; a client waits for it, if it was not a signal.
     pub(super) fn request_all(&mut self, client: Option<ClientId>) {
         self.next.all = true;
+        // It ends the pause, whatever was requested before.
+        self.next.paused = false;
+        self.current.paused = false;
         let request = client.map(|client| Request {
             client,
             names: BTreeSet::new(),
@@ -102,7 +112,14 @@ impl Choices {
 
     /// Some apps are to be reloaded or started.
     pub(super) fn request(&mut self, request: Request) {
+        self.next.paused = false;
         self.next.requests.push(request);
+    }
+
+    /// All apps are paused: what was requested before ends no pause.
+    pub(super) fn pause(&mut self) {
+        self.current.paused = true;
+        self.next.paused = !self.next.is_nothing();
     }
 
     /// Apps are to be stopped, of which the `running` ones run. A start that was asked for before is void.
@@ -182,6 +199,7 @@ impl Choices {
             }
             if stop.restarts {
                 starts = true;
+                next.paused = false;
                 next.requests.push(Request {
                     client: stop.client,
                     names: stop.names.clone(),

@@ -182,6 +182,7 @@ mod tests {
             backlog: 10,
             v6only: false,
             is_lent: false,
+            required: true,
             mode: None,
             owner: None,
             group: None,

@@ -141,6 +141,7 @@ impl<W: World> Master<W> {
         }
         self.choices.taken_over(&plan);
         let scope = self.choices.scope();
+        let scope_is_paused = scope.is_paused();
         let concerns = |name: &str| scope.includes(name);
         self.schedules
             .follow(turn, &mut self.jobs, &plan, generation, concerns);
@@ -148,6 +149,10 @@ impl<W: World> Master<W> {
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);
+        // The first generation must start.
+        if scope_is_paused && self.release.outcome().is_some() {
+            self.pause_all();
+        }
     }
 
     fn announce(&mut self, generation: Generation) {
@@ -163,9 +168,17 @@ impl<W: World> Master<W> {
         let status = &self.init.status;
         let apps = self.workers.configured();
         let lacking = apps.filter(|(_, app)| !app.supervisor.is_settled());
+        let paused = self
+            .workers
+            .configured()
+            .any(|(_, app)| app.supervisor.is_paused());
         let (installed, required): (Vec<_>, Vec<_>) = lacking.partition(|(_, app)| app.installed);
         let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
-        if required.is_empty() && installed.is_empty() {
+        if paused {
+            info!(
+                "generation {generation} has taken over, and is paused (SIGHUP resumes): {status}{place}"
+            );
+        } else if required.is_empty() && installed.is_empty() {
             info!("generation {generation} is ready: {status}{place}");
         } else if required.is_empty() {
             let installed = installed.join(", ");
@@ -178,9 +191,13 @@ impl<W: World> Master<W> {
             );
         }
         let answer = format!("ok\ngeneration {generation}: {status}");
+        let pauses = self.choices.scope().is_paused();
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));
         self.choices.over(&mut self.turn, &answer, &BTreeSet::new());
+        if pauses {
+            self.pause_all();
+        }
     }
 
     /// Reports that a reload has failed, and the consequence.
@@ -192,6 +209,9 @@ impl<W: World> Master<W> {
         let scope = self.choices.scope();
         self.schedules
             .resume(&mut self.turn, |name| scope.includes(name));
+        if scope.is_paused() {
+            self.pause_all();
+        }
         let refused = format!("reload failed: {reason}");
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
@@ -213,7 +233,8 @@ impl<W: World> Master<W> {
         let may_be_in_trouble = self.release.outcome().is_some();
         let complete = self.rolled_out().all(|app| {
             let s = &app.supervisor;
-            app.installed || s.is_settled() || may_be_in_trouble && s.is_in_trouble()
+            let waits = s.is_in_trouble() || s.is_paused();
+            app.installed || s.is_settled() || may_be_in_trouble && waits
         });
         let fact = match complete {
             true => Fact::RolledOut,

@@ -84,9 +84,17 @@ impl<W: World> Master<W> {
                 debug!("{from}: ignored, because the size of a terminal has changed")
             }
             Request::Pause => {
-                info!("{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)");
-                self.queue_for_all(&Event::Pause);
-                self.schedules.pause(&mut self.turn);
+                self.choices.pause();
+                if self.release.outcome().is_none() {
+                    info!(
+                        "{from}: pausing as soon as the first generation is ready (SIGHUP resumes)"
+                    );
+                } else {
+                    info!(
+                        "{from}: pausing: all workers end, the listeners stay open (SIGHUP resumes)"
+                    );
+                    self.pause_all();
+                }
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
@@ -256,6 +264,12 @@ impl<W: World> Master<W> {
         self.templates.hurry(self.turn.now, grace);
         self.jobs.hurry(self.turn.now, grace);
         self.leftovers.hurry(self.turn.now, grace);
+    }
+
+    /// Ends all workers, and starts none until a release that is requested later.
+    pub(super) fn pause_all(&mut self) {
+        self.queue_for_all(&Event::Pause);
+        self.schedules.pause(&mut self.turn);
     }
 
     fn queue_for_all(&mut self, event: &Event) {

@@ -228,7 +228,8 @@ impl History {
         });
         for (name, app) in self.master.workers.configured() {
             let counts = app.supervisor.counts();
-            if app.supervisor.stops_first() {
+            // A pause during the first start begins when it is over.
+            if app.supervisor.stops_first() || app.supervisor.is_paused() {
                 self.floors.remove(name);
                 continue;
             }

@@ -314,3 +314,32 @@ fn a_stop_during_the_start_of_an_app_holds() {
     assert_eq!(history.answer("stop web"), "ok\nweb: stopped\n");
     assert_eq!(history.processes_of("web"), BTreeSet::new());
 }
+
+#[test]
+fn a_pause_during_a_reload_lasts_until_a_later_one() {
+    let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+    history.pass(5000);
+    for meanwhile in [0, 20, 70] {
+        history.take(&Step::Signal(Signal::SIGHUP));
+        history.pass(meanwhile);
+        history.take(&Step::Signal(Signal::SIGWINCH));
+        history.pass(MINUTE);
+        for app in ["queue", "web"] {
+            assert_eq!(history.processes_of(app), BTreeSet::new(), "{meanwhile}");
+        }
+        history.take(&Step::Signal(Signal::SIGHUP));
+        history.pass(MINUTE);
+        assert_eq!(history.processes_of("web").len(), 2, "{meanwhile}");
+    }
+}
+
+#[test]
+fn a_pause_during_the_start_begins_when_it_is_over() {
+    let mut history = History::new(&[("web", Written::good(2))]);
+    history.take(&Step::Signal(Signal::SIGWINCH));
+    history.pass(MINUTE);
+    assert_eq!(history.processes_of("web"), BTreeSet::new());
+    assert!(history.master.release.outcome().is_some());
+    assert!(history.answer("start web").starts_with("ok"));
+    assert_eq!(history.processes_of("web").len(), 2);
+}
