@@ -363,7 +363,7 @@ fn serve(
             errno: error.raw_os_error(),
         }
     };
-    let plan = plan.only(|_, app| app.enabled);
+    let plan = plan.only_started(|_, app| app.enabled, |_| false);
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
     let opened = listeners.open(&plan.listeners, 0);

@@ -243,6 +243,13 @@ impl Supervisor {
         self.settled || current.is_some_and(serves) && !self.is_in_trouble()
     }
 
+    /// Whether workers are ready, or none is needed because of the load.
+    pub fn is_running(&self) -> bool {
+        let current = self.current.as_ref();
+        let needs_none = current.is_some_and(|c| c.wanted == 0);
+        self.roster.ready() > 0 || needs_none
+    }
+
     /// Whether the app was given up.
     pub fn is_given_up(&self) -> bool {
         self.given_up

@@ -284,6 +284,12 @@ impl Choices {
         }
     }
 
+    /// Notes that a command has stopped an app.
+    #[cfg(test)]
+    pub(super) fn stopped_for_test(&mut self, name: &str) {
+        self.overrides.insert(name.into(), Override::Stopped);
+    }
+
     /// Whether an app was stopped by a command, and not by its configuration.
     pub(super) fn stopped_by_command(&self, name: &str) -> bool {
         self.overrides.get(name) == Some(&Override::Stopped)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::choices::{Choices, Scope};
 use crate::config::Address;
-use crate::plan::{Listener, Plan};
+use crate::plan::{App, Listener, Plan};
 
 /// A plan that is to take over.
 #[derive(Debug)]
@@ -12,8 +12,8 @@ pub(super) struct Proposal {
     pub(super) plan: Plan,
     /// The apps that continue as they run.
     pub(super) kept: BTreeSet<String>,
-    /// The apps that serve well, and must not be replaced by what cannot be started.
-    pub(super) serving: BTreeSet<String>,
+    /// The apps that serve well, and must not be replaced by what cannot be started, and those that a command names.
+    pub(super) must_start: BTreeSet<String>,
     /// The listeners to look at: those that are not open are opened, and those that have lost their path bound anew.
     pub(super) listeners: Vec<Listener>,
 }
@@ -21,7 +21,7 @@ pub(super) struct Proposal {
 impl Proposal {
     /// The configuration that was found while nothing runs yet.
     pub(super) fn first(found: Plan, choices: &Choices) -> Self {
-        Self::of_all(found.only(|name, app| choices.runs(name, app)))
+        Self::of_all(picked(found, choices))
     }
 
     /// A plan of which every app is started anew.
@@ -29,7 +29,7 @@ impl Proposal {
         Self {
             listeners: plan.listeners.clone(),
             kept: BTreeSet::new(),
-            serving: BTreeSet::new(),
+            must_start: BTreeSet::new(),
             plan,
         }
     }
@@ -49,13 +49,13 @@ impl Proposal {
         Vec::from_iter::<BTreeSet<String>>(taken)
     }
 
-    /// Why an app that serves well would not be started any more.
+    /// Why an app that must start cannot.
     pub(super) fn unfit(&self) -> Option<&str> {
         let mut serving = self.replaced();
         serving.find_map(|name| self.plan.apps.get(name)?.unfit.as_deref())
     }
 
-    /// Why an app that serves well would wait for a listener, of those that are missing.
+    /// Why an app that must start would wait for a listener, of those that are missing.
     pub(super) fn waits<'a>(&self, missing: &'a [(Address, String)]) -> Option<&'a str> {
         let serves = |address| {
             let app = self.plan.app_at(address);
@@ -66,7 +66,7 @@ impl Proposal {
     }
 
     fn replaced(&self) -> impl Iterator<Item = &String> {
-        self.serving.difference(&self.kept)
+        self.must_start.difference(&self.kept)
     }
 
     /// The running plan without some of its apps.
@@ -74,7 +74,7 @@ impl Proposal {
         let plan = current.clone().only(|name, _| !stops(name));
         Self {
             kept: plan.apps.keys().cloned().collect(),
-            serving: BTreeSet::new(),
+            must_start: BTreeSet::new(),
             listeners: Vec::new(),
             plan,
         }
@@ -84,17 +84,29 @@ impl Proposal {
     /// an app that has not changed runs as it should.
     ///
     /// # Errors
-    /// Two apps would have the same listener.
+    /// Two apps would have the same listener, or the task of an app that takes part is stopped.
     pub(super) fn new(
         found: Plan,
         current: &Plan,
         choices: &Choices,
         may_stay: impl Fn(&str) -> bool,
     ) -> Result<Self, String> {
-        let found = found.only(|name, app| choices.runs(name, app));
-        match choices.scope() {
-            scope if scope.is_whole() => Ok(Self::whole(found, current, scope, may_stay)),
-            scope => Self::in_part(&found, current, scope),
+        let tasks_of = found.clone();
+        let found = picked(found, choices);
+        let made = match choices.scope() {
+            scope if scope.is_whole() => Self::whole(found, current, scope, may_stay),
+            scope => Self::in_part(&found, current, scope)?,
+        };
+        let takes_part = |name: &str| made.plan.runs(name) && !made.kept.contains(name);
+        let runs = |name: &str, _: &App| match tasks_of.is_task(name) {
+            true => made.plan.runs(name),
+            false => takes_part(name),
+        };
+        match tasks_of.task_not_run(runs) {
+            Some((task, app)) => Err(format!(
+                "{task}, which runs before {app}, is stopped (start it with `preforkd start {task}`)"
+            )),
+            None => Ok(made),
         }
     }
 
@@ -119,6 +131,12 @@ impl Proposal {
         let takes_part = found.apps.keys().filter(|name| !kept.contains(*name));
         let tasks = found.tasks_before(&takes_part.cloned().collect());
         kept.retain(|name| !tasks.contains(name));
+        // A task that has run before runs again with the apps that wait for it.
+        let idle = current.apps.keys().filter(|name| found.is_task(name));
+        let idle = idle.filter(|name| {
+            !tasks.contains(*name) && !named.contains(*name) && found.same_listeners(current, name)
+        });
+        kept.extend(idle.cloned());
         for (name, app) in found
             .apps
             .iter_mut()
@@ -129,7 +147,7 @@ impl Proposal {
         Self {
             listeners: found.listeners.clone(),
             kept,
-            serving: BTreeSet::new(),
+            must_start: BTreeSet::new(),
             plan: found,
         }
     }
@@ -146,11 +164,20 @@ impl Proposal {
         let of_others = |name: &&String| !names.contains(*name);
         Ok(Self {
             kept: plan.apps.keys().filter(of_others).cloned().collect(),
-            serving: BTreeSet::new(),
+            must_start: BTreeSet::new(),
             listeners: plan.listeners_of(&names),
             plan,
         })
     }
+}
+
+/// The configuration that was found with the apps that run.
+fn picked(found: Plan, choices: &Choices) -> Plan {
+    let named = choices.scope().names();
+    found.only_started(
+        |name, app| choices.runs(name, app),
+        |name| named.contains(name),
+    )
 }
 
 #[cfg(test)]
@@ -160,7 +187,6 @@ mod tests {
     use super::*;
     use crate::master::choices::Request;
     use crate::master::world::ClientId;
-    use crate::plan::App;
     use crate::supervisor::Readiness;
 
     /// Apps with a listener each; `web` waits for the task `migrate`.
@@ -247,6 +273,64 @@ mod tests {
         let choices = choices(&old, &[request(&["web"], false)], false);
         let made = Proposal::new(plan(1), &old, &choices, |_| true).expect("no conflict");
         assert_eq!(made.kept, names(&["api"]));
+    }
+
+    #[test]
+    fn a_release_of_an_app_whose_task_was_stopped_is_refused() {
+        let old = Proposal::without(&plan(1), |name| name == "migrate").plan;
+        let refusal = |requests: &[Request], all| {
+            let mut choices = Choices::default();
+            choices.stopped_for_test("migrate");
+            for request in requests {
+                choices.request(request.clone());
+            }
+            if all {
+                choices.request_all(None);
+            }
+            assert_eq!(choices.begin(&old), None);
+            Proposal::new(plan(1), &old, &choices, |_| true).err()
+        };
+        let why =
+            "migrate, which runs before web, is stopped (start it with `preforkd start migrate`)";
+        assert_eq!(refusal(&[], true).as_deref(), Some(why));
+        assert_eq!(
+            refusal(&[request(&["web"], false)], false).as_deref(),
+            Some(why)
+        );
+        assert_eq!(
+            refusal(&[request(&["web"], true)], false).as_deref(),
+            Some(why)
+        );
+        assert_eq!(refusal(&[request(&["api"], false)], false), None);
+        assert_eq!(refusal(&[request(&["migrate"], true)], false), None);
+        let both = request(&["migrate", "web"], true);
+        assert_eq!(refusal(&[both], false), None);
+    }
+
+    #[test]
+    fn a_task_runs_only_with_an_app_that_waits_for_it() {
+        let old = Proposal::without(&plan(1), |name| name == "web").plan;
+        let mut choices = Choices::default();
+        choices.stopped_for_test("web");
+        choices.request_all(None);
+        assert_eq!(choices.begin(&old), None);
+        let made = Proposal::new(plan(1), &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.plan.stopped, names(&["migrate", "web"]));
+        choices.request(request(&["web"], true));
+        assert_eq!(choices.begin(&made.plan), None);
+        let made = Proposal::new(plan(1), &made.plan, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["api"]));
+        assert!(made.plan.runs("migrate") && made.plan.runs("web"));
+    }
+
+    #[test]
+    fn a_task_whose_apps_stay_does_not_run_again() {
+        let old = on_change(plan(1));
+        let mut new = old.clone();
+        new.apps.get_mut("migrate").expect("it is there").on_change = false;
+        let choices = choices(&old, &[], true);
+        let made = Proposal::new(new, &old, &choices, |_| true).expect("no conflict");
+        assert_eq!(made.kept, names(&["api", "migrate", "web"]));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::workers::App;
 use super::world::{ClientId, World};
 use crate::plan::Plan;
 use crate::release::{Fact, Name};
+use crate::supervisor::Supervisor;
 
 /// Who has stopped an app.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,8 @@ impl<W: World> Master<W> {
 
     /// The configuration was read: continues with what the release is about.
     pub(super) fn propose_found(&mut self, found: Plan) {
-        let serving = self.serving_well();
+        let mut must_start = self.serving_well();
+        must_start.extend(self.choices.scope().names());
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
             let proposal = Proposal::first(found, &self.choices);
@@ -58,7 +60,7 @@ impl<W: World> Master<W> {
         };
         match Proposal::new(found, running, &self.choices, may_stay) {
             Ok(mut proposal) => {
-                proposal.serving = serving;
+                proposal.must_start = must_start;
                 if self.choices.scope().is_whole() {
                     for name in &proposal.kept {
                         info!("app={name}: nothing has changed, so its workers stay");
@@ -87,8 +89,10 @@ impl<W: World> Master<W> {
         let runs_well = |name: &Name| {
             let is_wanted = self.plan().is_some_and(|plan| plan.runs(name));
             let app = self.workers.apps.get(name).map(|app| &app.supervisor);
-            let in_trouble = app.is_some_and(|app| app.is_given_up() || app.is_paused())
-                || self.schedules.is_paused(name);
+            // One without a worker fails, or has finished: it is started again.
+            let runs =
+                |app: &Supervisor| !app.is_given_up() && !app.is_paused() && app.is_running();
+            let in_trouble = app.is_some_and(|app| !runs(app)) || self.schedules.is_paused(name);
             is_wanted && !in_trouble && !self.choices.is_ending(name)
         };
         let missing: BTreeSet<_> = names.iter().filter(|n| !runs_well(n)).cloned().collect();

@@ -18,9 +18,10 @@ enum Standing {
     Failing,
 }
 
-/// An app that is not required holds up no other one, unless it could be broken by the release.
-fn part(app: &plan::App, standing: Standing) -> Part {
-    if !app.required && standing != Standing::Well {
+/// An app that is not required holds up no other one, unless it could be broken by the release, or a command names it and is to
+/// tell whether it has started.
+fn part(app: &plan::App, standing: Standing, is_named: bool) -> Part {
+    if !app.required && !is_named && standing != Standing::Well {
         return Part::Install;
     }
     let after: BTreeSet<Name> = app.after.iter().map(|name| name.as_str().into()).collect();
@@ -33,12 +34,14 @@ impl<W: World> Master<W> {
         let Some(candidate) = self.preparation.candidate() else {
             return Parts::new();
         };
+        let named = self.choices.scope().names();
         let part = |(name, app): (&String, _)| {
             let kept = candidate.kept.contains(name);
+            let is_named = named.contains(name);
             let name: Name = name.as_str().into();
             let part = match kept {
                 true => Part::Keep,
-                false => part(app, self.standing(&name)),
+                false => part(app, self.standing(&name), is_named),
             };
             (name, part)
         };
@@ -79,11 +82,16 @@ mod tests {
             after: ["db".into()].into(),
         };
         for standing in [Standing::New, Standing::Well, Standing::Failing] {
-            assert_eq!(part(&app, standing), proven);
+            assert_eq!(part(&app, standing, false), proven);
         }
         app.required = false;
-        assert_eq!(part(&app, Standing::New), Part::Install);
-        assert_eq!(part(&app, Standing::Well), proven);
-        assert_eq!(part(&app, Standing::Failing), Part::Install);
+        for (standing, expected) in [
+            (Standing::New, &Part::Install),
+            (Standing::Well, &proven),
+            (Standing::Failing, &Part::Install),
+        ] {
+            assert_eq!(&part(&app, standing, false), expected);
+            assert_eq!(part(&app, standing, true), proven, "a command names it");
+        }
     }
 }

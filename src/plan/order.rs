@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::{Draft, Plan};
+use super::{App, Draft, Plan};
 use crate::config::Place;
 use crate::supervisor::Readiness;
 
@@ -49,14 +49,39 @@ impl Plan {
         while let Some(app) = open.pop() {
             let before = self.apps.get(app).map(|app| &app.after);
             for name in before.into_iter().flatten() {
-                let task = self.apps.get(name);
-                let is_task = task.is_some_and(|a| a.policy.readiness == Readiness::Finished);
-                if is_task && tasks.insert(name.clone()) {
+                if self.is_task(name) && tasks.insert(name.clone()) {
                     open.push(name);
                 }
             }
         }
         tasks
+    }
+
+    /// Whether an app is a task of the release.
+    pub fn is_task(&self, name: &str) -> bool {
+        let app = self.apps.get(name);
+        app.is_some_and(|app| app.policy.readiness == Readiness::Finished)
+    }
+
+    /// The tasks that come before none of these apps, directly or before another task.
+    pub fn idle_tasks(&self, apps: &BTreeSet<String>) -> BTreeSet<String> {
+        let busy = self.tasks_before(apps);
+        let tasks = self.apps.keys().filter(|name| self.is_task(name));
+        tasks
+            .filter(|name| !busy.contains(*name))
+            .cloned()
+            .collect()
+    }
+
+    /// A task that comes before an app, and does not run as this tells although the app does: both names.
+    pub fn task_not_run(&self, runs: impl Fn(&str, &App) -> bool) -> Option<(&str, &str)> {
+        let running = self.apps.iter().filter(|(name, app)| runs(name, app));
+        let mut pairs =
+            running.flat_map(|(name, app)| app.after.iter().map(move |task| (task, name)));
+        let stopped = pairs.find(|(task, _)| {
+            self.is_task(task) && !self.apps.get(*task).is_some_and(|app| runs(task, app))
+        });
+        stopped.map(|(task, app)| (task.as_str(), app.as_str()))
     }
 }
 

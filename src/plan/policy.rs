@@ -54,6 +54,16 @@ impl Draft<'_> {
             return Ok(readiness);
         };
         let wrong = |message: &str| Err(Place::at(place, format!("run_before: {message}")));
+        if !*app.required {
+            return Err(app.required.wrong(
+                "required = false does not go with run_before: the others wait for the task (remove one)",
+            ));
+        }
+        if !*app.enabled {
+            return Err(app.enabled.wrong(
+                "enabled = false does not go with run_before: the others wait for the task (remove one)",
+            ));
+        }
         if *app.restart == config::Restart::Always {
             return wrong(
                 "only a program that ends can come before others (add restart = \"never\" or \"on-failure\")",

@@ -28,6 +28,20 @@ impl Plan {
         self
     }
 
+    /// The plan with only the apps that this picks. A task of the release is stopped, too, if none of the apps that wait for it is picked,
+    /// unless it is `named`.
+    pub fn only_started(
+        self,
+        runs: impl Fn(&str, &App) -> bool,
+        named: impl Fn(&str) -> bool,
+    ) -> Self {
+        let waits =
+            |(name, app): &(&String, &App)| runs(name, app) && (!self.is_task(name) || named(name));
+        let apps = self.apps.iter().filter(waits);
+        let idle = self.idle_tasks(&apps.map(|(name, _)| name.clone()).collect());
+        self.only(|name, app| runs(name, app) && (!idle.contains(name) || named(name)))
+    }
+
     /// The plan in which these apps are as in `other`, with their listeners, or removed if `other` does not have them.
     ///
     /// # Errors

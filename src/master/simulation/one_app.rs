@@ -343,3 +343,25 @@ fn a_pause_during_the_start_begins_when_it_is_over() {
     assert!(history.answer("start web").starts_with("ok"));
     assert_eq!(history.processes_of("web").len(), 2);
 }
+
+#[test]
+fn a_start_of_an_app_without_a_ready_worker_tries_it_again() {
+    let broken = Written {
+        code: Code::Broken,
+        required: false,
+        ..Written::good(1)
+    };
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(10_000);
+    for order in ["start queue", "reload queue"] {
+        let answer = history.answer(order);
+        assert!(answer.starts_with("error app=queue: "), "{order}: {answer}");
+    }
+    history.take(&Step::Write(1, Some(Written::good(1))));
+    let answer = history.answer("start queue");
+    assert!(answer.starts_with("ok\ngeneration"), "{answer}");
+    assert_eq!(
+        history.answer("start queue"),
+        "ok\nqueue: already running\n"
+    );
+}

@@ -57,6 +57,16 @@ fn what_does_not_go_together_is_refused_where_it_stands() {
     for (keys, place, message) in [
         ("run_before = ['web']", "3:15", "only a program that ends"),
         (
+            "restart = 'never'\nrun_before = ['web']\nrequired = false",
+            "5:12",
+            "required = false does not go with run_before",
+        ),
+        (
+            "restart = 'never'\nenabled = false\nrun_before = ['web']",
+            "4:11",
+            "enabled = false does not go with run_before",
+        ),
+        (
             "restart = 'never'\nrun_before = ['wed']",
             "4:15",
             "run_before: there is no app \"wed\" (configured: migrate, queue, web)",
