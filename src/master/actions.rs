@@ -470,6 +470,10 @@ impl<W: World> Master<W> {
                     self.propose_found(found);
                 }
             }
+            Task::CheckRestart(client) => {
+                let client = *client;
+                self.checked_restart(client, job.pid);
+            }
             Task::Before(name) => {
                 let name = name.clone();
                 self.preparation

@@ -93,6 +93,8 @@ pub(super) struct Choices {
     /// Requests of releases that a later one has overtaken while workers were still being replaced. It answers them.
     overtaken: Vec<Request>,
     waiting: Vec<Stop>,
+    /// Restarts for which the configuration is being checked.
+    restarts: Vec<(ClientId, BTreeSet<Name>)>,
 }
 
 impl Choices {
@@ -143,7 +145,16 @@ impl Choices {
             .drain(..)
             .partition(|stop| stop.restarts && !stop.names.is_disjoint(&names));
         self.waiting = waiting;
-        let clients = void.into_iter().map(|request| request.client);
+        let (unchecked, valid): (Vec<_>, Vec<_>) = self
+            .restarts
+            .drain(..)
+            .partition(|(_, of)| !of.is_disjoint(&names));
+        self.restarts = valid;
+        let unchecked = unchecked.into_iter().map(|(client, _)| client);
+        let clients = void
+            .into_iter()
+            .map(|request| request.client)
+            .chain(unchecked);
         for client in clients.chain(void_too.into_iter().map(|stop| stop.client)) {
             let answer = "error not started: another command stops it\n";
             turn.world.answer(client, answer);
@@ -166,6 +177,18 @@ impl Choices {
             answer: format!("ok\n{answer}"),
             restarts,
         });
+    }
+
+    /// Apps are to be stopped and started again when the configuration was checked.
+    pub(super) fn restart_later(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        self.restarts.push((client, names));
+    }
+
+    /// The configuration was checked: the apps that the client wants restarted, unless that is void.
+    pub(super) fn take_restart(&mut self, client: ClientId) -> Option<BTreeSet<Name>> {
+        let mut restarts = self.restarts.iter();
+        let at = restarts.position(|(waiting, _)| *waiting == client)?;
+        Some(self.restarts.remove(at).1)
     }
 
     /// Apps are to be started when those of them that are `ending` have ended.
@@ -339,7 +362,12 @@ impl Choices {
         let requests = overtaken.chain(current).chain(next);
         let clients = requests.map(|request| request.client);
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        for client in clients.chain(waiting.map(|stop| stop.client)) {
+        let restarts = std::mem::take(&mut self.restarts).into_iter();
+        let restarts = restarts.map(|(client, _)| client);
+        for client in clients
+            .chain(waiting.map(|stop| stop.client))
+            .chain(restarts)
+        {
             turn.world.answer(client, "error the master is stopping\n");
         }
     }

@@ -16,7 +16,7 @@ use crate::plan::{App, LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
-const CHECK: Limits = Limits {
+pub(super) const CHECK: Limits = Limits {
     time: Some(Duration::from_secs(60)),
     grace: Duration::from_secs(2),
 };

@@ -11,6 +11,19 @@ use crate::config::Address;
 use crate::release::{Action, Fact, Generation, Name, State};
 use crate::supervisor::{Event, Policy};
 
+/// What a refused release leaves: the running generation, of which these apps have no worker at present.
+fn keeping(generation: Generation, down: &[&str]) -> String {
+    match down {
+        [] => format!("keeping generation {generation}"),
+        _ => {
+            let down = down.join(", ");
+            format!(
+                "keeping generation {generation}; {down}: no worker at present, generation {generation} is being started again"
+            )
+        }
+    }
+}
+
 impl<W: World> Master<W> {
     pub(super) fn perform_release(&mut self, action: Action) {
         debug!("release: {action:?}");
@@ -203,7 +216,12 @@ impl<W: World> Master<W> {
     /// Reports that a reload has failed, and the consequence.
     fn announce_failure(&mut self, reason: &str) {
         let keeping = match self.release.current() {
-            Some(generation) => format!("keeping generation {generation}"),
+            Some(generation) => {
+                let apps = self.workers.configured();
+                let down = apps.filter(|(_, app)| app.supervisor.is_displaced_wholly());
+                let down: Vec<_> = down.map(|(name, _)| &**name).collect();
+                keeping(generation, &down)
+            }
             None => "nothing runs yet".into(),
         };
         let scope = self.choices.scope();
@@ -260,5 +278,17 @@ impl<W: World> Master<W> {
             let has_none = counts.ready + counts.starting == 0;
             app.installed || supervisor.is_settled() || supervisor.is_in_trouble() || has_none
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::keeping;
+
+    #[test]
+    fn a_refusal_names_the_apps_that_have_no_worker() {
+        assert_eq!(keeping(4, &[]), "keeping generation 4");
+        let expected = "keeping generation 4; api, web: no worker at present, generation 4 is being started again";
+        assert_eq!(keeping(4, &["api", "web"]), expected);
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use log::info;
+use log::{error, info};
+use nix::unistd::Pid;
 
 use super::Master;
 use super::choices::{Request, unknown_app};
+use super::jobs::Task;
+use super::preparation::CHECK;
 use super::proposal::Proposal;
 use super::workers::App;
 use super::world::{ClientId, World};
@@ -111,6 +114,54 @@ impl<W: World> Master<W> {
         match ending.is_empty() {
             true => self.request(client, missing, true),
             false => self.choices.start_later(client, missing, ending),
+        }
+    }
+
+    /// A client wants some apps stopped and started again. They are stopped only if the configuration is right.
+    pub(super) fn restart(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        match self.turn.world.start_check() {
+            Ok(pid) => {
+                let task = Task::CheckRestart(client);
+                self.jobs.add(&mut self.turn, pid, task, CHECK);
+                self.choices.restart_later(client, names);
+            }
+            Err(error) => {
+                let answer = format!(
+                    "error cannot start the process that checks the configuration: {error}; nothing was stopped\n"
+                );
+                self.turn.world.answer(client, &answer);
+            }
+        }
+    }
+
+    /// The configuration was checked for a restart.
+    pub(super) fn checked_restart(&mut self, client: ClientId, job: Pid) {
+        let found = self.turn.world.checked(job);
+        // Otherwise it was answered: a later command has stopped its apps, or the master stops.
+        let Some(names) = self.choices.take_restart(client) else {
+            return;
+        };
+        let unknown = |plan: &Plan| {
+            let unknown = names.iter().find(|name| !plan.knows(name));
+            unknown.map(|name| unknown_app(name, &names_of(plan)))
+        };
+        let refused = match found {
+            Ok(plan) => unknown(&plan),
+            Err(reason) if reason.is_empty() => {
+                Some("the configuration could not be checked".to_owned())
+            }
+            Err(reason) => Some(reason),
+        };
+        match refused {
+            Some(reason) => {
+                error!(
+                    "not restarting {}: {reason}; nothing was stopped",
+                    join(&names)
+                );
+                let answer = format!("error {reason}; nothing was stopped\n");
+                self.turn.world.answer(client, &answer);
+            }
+            None => self.stop_some(client, names, true),
         }
     }
 

@@ -135,7 +135,7 @@ impl<W: World> Master<W> {
             Some(Command::Reload(names)) => self.reload_some(client, names),
             Some(Command::Start(names)) => self.start(client, names),
             Some(Command::Stop(names)) => self.stop_some(client, names, false),
-            Some(Command::Restart(names)) => self.stop_some(client, names, true),
+            Some(Command::Restart(names)) => self.restart(client, names),
             Some(Command::Reopen) => {
                 self.perform_request("control", Request::Reopen);
                 self.turn.world.answer(client, "ok\n");

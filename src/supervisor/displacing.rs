@@ -39,6 +39,11 @@ impl Supervisor {
         candidate.is_some_and(|candidate| candidate.policy.stops_first())
     }
 
+    /// Whether a candidate has displaced the current generation, and no worker is ready.
+    pub fn is_displaced_wholly(&self) -> bool {
+        self.outage.is_some() && self.roster.ready() == 0
+    }
+
     /// A proposed policy may displace the current generation. If that is started again, it is started at once.
     pub(super) fn begin_outage(&mut self, policy: &Policy) {
         let Some(displaced) = self.generation().filter(|_| policy.stops_first()) else {

@@ -365,3 +365,33 @@ fn a_start_of_an_app_without_a_ready_worker_tries_it_again() {
         "ok\nqueue: already running\n"
     );
 }
+
+#[test]
+fn a_restart_stops_nothing_while_the_configuration_is_wrong() {
+    let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+    history.pass(10_000);
+    let before = history.processes_of("web");
+    assert_eq!(before.len(), 2);
+    history.take(&Step::Spoil(true));
+    let answer = history.answer("restart web");
+    assert!(
+        answer.starts_with("error ") && answer.ends_with("; nothing was stopped\n"),
+        "{answer}"
+    );
+    assert_eq!(history.processes_of("web"), before);
+    history.take(&Step::Spoil(false));
+    let answer = history.answer("restart web");
+    assert!(answer.starts_with("ok\ngeneration 3"), "{answer}");
+    assert_eq!(history.processes_of("web").len(), 2);
+}
+
+#[test]
+fn a_stop_ends_a_restart_that_is_still_being_checked() {
+    let mut history = History::new(&[("queue", Written::good(1)), ("web", Written::good(2))]);
+    history.pass(10_000);
+    let number = history.kernel().asked as i32;
+    history.take(&Step::Request("restart web"));
+    assert!(history.answer("stop web").starts_with("ok"));
+    assert!(history.kernel().answers[&number].starts_with("error not started"));
+    assert_eq!(history.processes_of("web"), BTreeSet::new());
+}
