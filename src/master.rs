@@ -46,6 +46,8 @@ mod signals;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod stop_order;
+mod stopping;
 mod system;
 mod templates;
 mod timers;
@@ -66,6 +68,7 @@ use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
 use schedules::Schedules;
+use stop_order::StopOrder;
 use system::System;
 use templates::Templates;
 use turn::Turn;
@@ -115,6 +118,8 @@ struct Master<W> {
     unreaped: bool,
     release: Release,
     preparation: Preparation,
+    /// The apps that are not told yet that the master stops.
+    stop_order: StopOrder,
     /// The committed configuration.
     current: Option<Plan>,
     /// Why the last reload failed; shown until one succeeds.
@@ -185,6 +190,7 @@ impl<W: World> Master<W> {
             unreaped: false,
             release,
             preparation,
+            stop_order: StopOrder::default(),
             current: None,
             refused: None,
             refused_whole: false,
@@ -278,7 +284,9 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() && !self.follow_ends() {
+            let goes_on =
+                started > 0 || self.watch_rollout() || self.follow_ends() || self.stop_next();
+            if !goes_on {
                 break;
             }
         }
@@ -308,17 +316,22 @@ impl<W: World> Master<W> {
             .candidate()
             .map(|candidate| &candidate.plan);
         let plans = self.current.iter().chain(candidate);
-        let apps = plans.flat_map(|plan| plan.apps.values());
         match phase(&self.release) {
             "ready" => self.init.settled(),
             "stopping" => {
                 let runs = self.schedules.time_to_stop();
-                let times = apps.map(App::time_to_stop).chain(runs);
-                let longest = || times.max().unwrap_or(UNKNOWN);
+                let chains = plans.filter_map(|plan| {
+                    let time = |app: &str| plan.apps.get(app).map(App::time_to_stop);
+                    stop_order::longest(&stop_order::before(plan), |app| {
+                        time(app).unwrap_or_default()
+                    })
+                });
+                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
             phase => {
+                let apps = plans.flat_map(|plan| plan.apps.values());
                 let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
                 self.init.goes_on(self.turn.now, phase, stepped, longest);
             }

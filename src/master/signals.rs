@@ -6,6 +6,7 @@ use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 
 use super::control::{self, Command};
+use super::stop_order::StopOrder;
 use super::workers::App;
 use super::world::{ClientId, Notice, Sender, World};
 use super::{Master, Outcome};
@@ -62,7 +63,9 @@ impl<W: World> Master<W> {
             }
             Request::Stop | Request::StopNow if self.is_stopping() => {
                 info!("{from}: stopping now");
+                self.stop_order.clear();
                 self.queue_for_all(&Event::StopNow);
+                self.end_templates();
                 self.hurry(Duration::ZERO);
             }
             Request::Stop => {
@@ -76,6 +79,9 @@ impl<W: World> Master<W> {
             }
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
+            Request::Pause if self.is_stopping() => {
+                info!("{from}: not pausing: the master is stopping");
+            }
             Request::Pause if self.turn.world.has_terminal() => {
                 debug!("{from}: ignored, because the size of a terminal has changed")
             }
@@ -172,6 +178,11 @@ impl<W: World> Master<W> {
 
     /// Begins the stop. The event determines the time limits of workers.
     pub(super) fn stop(&mut self, event: &Event) {
+        // The release discards the candidate, which has the order at the first start.
+        self.stop_order = match event {
+            Event::Stop => self.order_of_stop(),
+            _ => StopOrder::default(),
+        };
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
@@ -181,12 +192,9 @@ impl<W: World> Master<W> {
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.choices.give_up(&mut self.turn);
-        self.queue_for_all(event);
+        self.tell_to_stop(event);
         self.jobs.abandon(&mut self.turn, |_| true);
-        for key in self.templates.keys() {
-            self.workers
-                .end_template(&mut self.turn, &mut self.templates, &key);
-        }
+        self.end_templates();
     }
 
     /// Stops with this outcome, and reports the reason.
