@@ -48,7 +48,7 @@ const IGNORED: [Signal; 7] = [
     Signal::SIGHUP,
 ];
 
-/// How much a pipe takes in one piece.
+/// How much a pipe takes in one piece: pipe(7).
 const PIPE_BUF: usize = 4096;
 
 /// The interval between attempts to open a file that could not be opened.
@@ -280,12 +280,27 @@ impl Log {
         }
     }
 
-    fn write(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() {
-            return;
+    fn write(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            self.rotate(piece(bytes, 0).len() as u64);
+            let (next, later) = bytes.split_at(piece(bytes, self.room()).len());
+            self.write_piece(next);
+            bytes = later;
         }
-        self.rotate(bytes.len() as u64);
-        let mut rest = bytes;
+    }
+
+    /// How much more the file takes before it is full. A file that cannot be rotated takes everything.
+    fn room(&self) -> usize {
+        match (&self.output, self.opening.limit(), self.rotate_at) {
+            (Some(Output::File(file)), Some(limit), None) => size(file)
+                .map_or(usize::MAX, |size| {
+                    usize::try_from(limit.saturating_sub(size)).unwrap_or(usize::MAX)
+                }),
+            _ => usize::MAX,
+        }
+    }
+
+    fn write_piece(&mut self, mut rest: &[u8]) {
         let mut written = self.try_write(&mut rest);
         // A syslog server that was restarted has a new socket.
         if written.is_err() && matches!(self.output, Some(Output::Syslog(_))) {
@@ -400,7 +415,10 @@ fn write_to(
     in_pieces: bool,
 ) -> io::Result<()> {
     while !rest.is_empty() {
-        let next: &[u8] = if in_pieces { piece(rest) } else { rest };
+        let next: &[u8] = match in_pieces {
+            true => piece(rest, PIPE_BUF),
+            false => rest,
+        };
         match file.write(next) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(n) => {
@@ -424,13 +442,13 @@ fn wait_for_room(file: &File) -> io::Result<()> {
     }
 }
 
-/// As many whole lines as a pipe takes at once: pipe(7), PIPE_BUF. A longer line is a piece of its own.
-fn piece(bytes: &[u8]) -> &[u8] {
-    if bytes.len() <= PIPE_BUF {
+/// As many whole lines as have at most so many bytes together. A longer line is a piece of its own.
+fn piece(bytes: &[u8], most: usize) -> &[u8] {
+    if bytes.len() <= most {
         return bytes;
     }
     let is_end = |byte: &u8| *byte == b'\n';
-    let last = bytes[..PIPE_BUF].iter().rposition(is_end);
+    let last = bytes[..most].iter().rposition(is_end);
     let end = last.or_else(|| bytes.iter().position(is_end));
     end.map_or(bytes, |end| &bytes[..=end])
 }
@@ -583,6 +601,9 @@ mod tests {
         log.write(b", and more");
         assert_eq!(texts()[..2], [", and more", "endless, endless"]);
         assert_eq!(texts().len(), 3);
+        // Also between two that were read at once.
+        log.write(b"\n1\n2\n3\n4\n5\n6, very long\n7\n");
+        assert_eq!(texts(), ["7\n", "6, very long\n", "5\n"]);
         log.reopen().expect("it can be written");
         assert_eq!(log.lost, 0);
     }
@@ -634,12 +655,12 @@ mod tests {
         let mut rest = &text[..];
         let mut lengths = Vec::new();
         while !rest.is_empty() {
-            let next = piece(rest).len();
+            let next = piece(rest, PIPE_BUF).len();
             lengths.push(next);
             rest = &rest[next..];
         }
         assert_eq!(lengths, [4000, 1000, 9000, 5]);
-        assert_eq!(piece(&[b'x'; 5000]).len(), 5000);
+        assert_eq!(piece(&[b'x'; 5000], PIPE_BUF).len(), 5000);
     }
 
     #[test]

@@ -47,7 +47,6 @@ mod signals;
 mod simulation;
 mod standing;
 mod stop_order;
-mod stopping;
 mod system;
 mod templates;
 mod timers;
@@ -116,10 +115,10 @@ struct Master<W> {
     unread_templates: BTreeSet<Pid>,
     /// There are unreaped processes left.
     unreaped: bool,
+    /// The apps that are told to end later than others.
+    stop_order: StopOrder,
     release: Release,
     preparation: Preparation,
-    /// The apps that are not told yet that the master stops.
-    stop_order: StopOrder,
     /// The committed configuration.
     current: Option<Plan>,
     /// Why the last reload failed; shown until one succeeds.
@@ -188,9 +187,9 @@ impl<W: World> Master<W> {
             unread: BTreeSet::new(),
             unread_templates: BTreeSet::new(),
             unreaped: false,
+            stop_order: StopOrder::default(),
             release,
             preparation,
-            stop_order: StopOrder::default(),
             current: None,
             refused: None,
             refused_whole: false,
@@ -241,6 +240,8 @@ impl<W: World> Master<W> {
         self.watch.look(turn, &mut self.workers.children);
         self.checks
             .look(turn, &self.workers.children, &mut self.jobs);
+        self.check_again();
+        let turn = &mut self.turn;
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -284,9 +285,7 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            let goes_on =
-                started > 0 || self.watch_rollout() || self.follow_ends() || self.stop_next();
-            if !goes_on {
+            if started == 0 && !self.watch_rollout() && !self.follow_ends() && !self.stop_free() {
                 break;
             }
         }
@@ -320,12 +319,8 @@ impl<W: World> Master<W> {
             "ready" => self.init.settled(),
             "stopping" => {
                 let runs = self.schedules.time_to_stop();
-                let chains = plans.filter_map(|plan| {
-                    let time = |app: &str| plan.apps.get(app).map(App::time_to_stop);
-                    stop_order::longest(&stop_order::before(plan), |app| {
-                        time(app).unwrap_or_default()
-                    })
-                });
+                let chains =
+                    plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
                 let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);

@@ -45,7 +45,7 @@ mod tests;
 pub mod variables;
 mod wsgi;
 
-pub use check::{CHECK_LISTENER, Check};
+pub use check::{Ask, CHECK_LISTENER, Check};
 pub use host::{FileState, Host, User};
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
@@ -453,12 +453,12 @@ impl Draft<'_> {
         self.refuse_keys_of_the_other_kind()?;
         let mut notices = Vec::new();
         let sockets = self.sockets(listeners, &mut notices)?;
-        let check = self.check()?;
         let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
             // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
         }
+        let own_address = self.own_address(&env)?;
         let mut launch = Launch {
             program: PathBuf::new(),
             args: Vec::new(),
@@ -478,7 +478,7 @@ impl Draft<'_> {
                 self.command(
                     command,
                     &sockets,
-                    check.is_some(),
+                    self.has_check_listener(own_address.is_some()),
                     &mut launch,
                     &mut warnings,
                 )?,
@@ -495,10 +495,7 @@ impl Draft<'_> {
                 )));
             }
         };
-        let own_address = match self.written.command {
-            Some(_) => self.own_address(&launch)?,
-            None => None,
-        };
+        let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
         let before = self.before(&launch)?;

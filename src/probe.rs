@@ -1,7 +1,7 @@
-//! The probe of `check`: requests a page from the first worker of a new generation.
+//! The probe of `check`: requests a page from a worker, or connects to it.
 //!
-//! It is this program, started by the master as `preforkd probe …` with the worker's private listener as descriptor 3,
-//! whose address it connects to. It reports a failure on standard error, which the master quotes.
+//! It is this program, started by the master as `preforkd probe …` with an address, or with the worker's private
+//! listener as descriptor 3, whose address it connects to. It reports a failure on standard error, which the master quotes.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -20,20 +20,23 @@ const LISTENER: i32 = 3;
 /// The time between two attempts.
 pub const PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a connection must stay open at least. A program in front of the worker, or one that does not serve yet, closes it at once.
+const OPEN: Duration = Duration::from_millis(200);
+
 /// The maximum length of a status line.
 const MAX_LINE: u64 = 1000;
 
 /// The request to send and the answer to expect.
 #[derive(Debug, Args)]
 pub struct Question {
-    /// The path and query.
+    /// The path and query; without it, a connection is enough.
     #[arg(long)]
-    path: String,
+    path: Option<String>,
     /// The Host field.
-    #[arg(long)]
+    #[arg(long, default_value = "localhost")]
     host: String,
     /// The expected status.
-    #[arg(long)]
+    #[arg(long, default_value_t = 200)]
     expect: u16,
     /// The time limit of an attempt, in milliseconds.
     #[arg(long)]
@@ -65,6 +68,7 @@ pub fn run(question: &Question) -> Result<(), String> {
     loop {
         let answer = address.ask(question);
         let failure = match answer {
+            Ok(_) if question.path.is_none() => return Ok(()),
             Ok(line) if status(&line) == Some(question.expect) => return Ok(()),
             Ok(line) => format!(
                 "answered \"{}\", not {}",
@@ -78,7 +82,13 @@ pub fn run(question: &Question) -> Result<(), String> {
         };
         left = left.saturating_sub(1);
         if left == 0 {
-            return Err(format!("GET {} {failure}", question.path));
+            return Err(match (&question.path, address) {
+                (Some(path), _) => format!("GET {path} {failure}"),
+                (None, Place::Address(at)) => {
+                    format!("the connection to {} {failure}", at.display())
+                }
+                (None, Place::Private(_)) => format!("the connection {failure}"),
+            });
         }
         std::thread::sleep(PAUSE);
     }
@@ -134,6 +144,9 @@ fn ask(mut stream: impl Stream, question: &Question) -> io::Result<String> {
     let began = Instant::now();
     stream.limit(time, time)?;
     let Question { path, host, .. } = question;
+    let Some(path) = path else {
+        return stays_open(stream, time);
+    };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: preforkd-check\r\nConnection: close\r\n\r\n"
     );
@@ -149,6 +162,16 @@ fn ask(mut stream: impl Stream, question: &Question) -> io::Result<String> {
             "it closed the connection",
         )),
         line => Ok(line.to_owned()),
+    }
+}
+
+/// A connection is good if it is not closed at once. What the worker says, if it speaks first, does not matter.
+fn stays_open(mut stream: impl Stream, time: Duration) -> io::Result<String> {
+    stream.limit(OPEN.min(time), time)?;
+    match stream.read(&mut [0]) {
+        Ok(0) => Err(io::Error::other("it was closed at once")),
+        Err(error) if !is_late(&error) => Err(error),
+        Ok(_) | Err(_) => Ok(String::new()),
     }
 }
 
@@ -168,7 +191,7 @@ mod tests {
 
     fn question() -> Question {
         Question {
-            path: "/health".into(),
+            path: Some("/health".into()),
             host: "a.example".into(),
             expect: 200,
             timeout: 100,
@@ -210,6 +233,28 @@ mod tests {
             .expect("it is open");
         let error = ask(ours, &question()).expect_err("an end");
         assert_eq!(error.to_string(), "it closed the connection");
+    }
+
+    #[test]
+    fn a_connection_is_good_if_it_is_not_closed_at_once() {
+        let connect = || {
+            let question = Question {
+                path: None,
+                ..question()
+            };
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            (move || ask(ours, &question), theirs)
+        };
+        let (silent, _theirs) = connect();
+        assert!(silent().is_ok());
+        let (spoken_to, mut theirs) = connect();
+        theirs.write_all(b"220 hello\r\n").expect("room");
+        drop(theirs);
+        assert!(spoken_to().is_ok());
+        let (closed, theirs) = connect();
+        drop(theirs);
+        let error = closed().expect_err("an end");
+        assert_eq!(error.to_string(), "it was closed at once");
     }
 
     #[test]

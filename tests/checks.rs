@@ -98,3 +98,100 @@ fn a_check_that_can_reach_no_worker_is_refused() {
         "{log}"
     );
 }
+
+/// Two workers without listener, whose check looks for a file of their own slot.
+fn with_program(rest: &str) -> String {
+    let script = "echo noise; echo no $PREFORKD_APP-$PREFORKD_SLOT of $PREFORKD_PID in $PWD, $A; test -e healthy-$PREFORKD_SLOT";
+    let check = format!("{{ command = ['sh', '-c', '{script}'], {rest} }}");
+    format!(
+        "[app.queue]\ncommand = ['{}']\nenv = {{ A = 'b' }}\nworkers = 2\nreload = {{ check = {check} }}\n",
+        common::worker()
+    )
+}
+
+#[test]
+fn a_program_checks_each_worker_without_listener_by_itself() {
+    let mut run = Run::begin(&with_program(
+        "every = '50ms', failures = 2, timeout = '20s'",
+    ));
+    run.write("healthy-0", "");
+    let (one, other) = (run.event("started"), run.event("started"));
+    let sick = [one, other].into_iter().find(|worker| worker.slot == "1");
+    let sick = sick.expect("slot 1").pid;
+    let folder = run.path("").display().to_string();
+    let folder = folder.trim_end_matches('/');
+    let reason = "sh exited with status 1 after ";
+    let said = format!("no queue-1 of {sick} in {folder}, b");
+    run.logged(&["app=queue check: failed (1 of 2 in a row): ", reason, &said]);
+    run.logged(&[
+        "app=queue worker=1",
+        "hangs: 2 checks in a row failed: ",
+        &said,
+    ]);
+    assert_eq!(run.event("abrt").pid, sick);
+    run.write("healthy-1", "");
+    run.message("READY=1");
+    run.stop();
+}
+
+#[test]
+fn a_program_proves_the_first_worker_of_a_generation() {
+    let mut run = Run::start(&with_program("attempts = 2, timeout = '20s'"));
+    run.signal(Signal::SIGHUP);
+    run.logged(&["app=queue check", "no queue-0 of ", "; trying again"]);
+    let why = "its first worker failed its check: sh exited with status 1";
+    run.logged(&["reload failed", why, "keeping generation 1"]);
+    run.write("healthy-0", "");
+    run.signal(Signal::SIGHUP);
+    run.logged(&["app=queue check pid=", ": passed"]);
+    run.logged(&["generation 3 is ready"]);
+    run.stop();
+}
+
+#[test]
+fn a_program_that_takes_too_long_is_ended_with_all_that_it_has_started() {
+    let script = "(trap \"\" TERM; echo held; exec sleep 1000) & wait";
+    let check = format!(
+        "{{ command = ['sh', '-c', '{script}'], every = '50ms', failures = 1, timeout = '300ms' }}"
+    );
+    let config = format!(
+        "[app.queue]\ncommand = ['{}']\nreload = {{ check = {check} }}\n",
+        common::worker()
+    );
+    let mut run = Run::start(&config);
+    run.logged(&[
+        "app=queue check pid=",
+        "sending SIGTERM (still running after ",
+    ]);
+    let late = "did not end within 300ms and was terminated";
+    run.logged(&[
+        "app=queue worker=0",
+        "hangs: 1 checks in a row failed: sh ",
+        late,
+    ]);
+    run.stop();
+    run.all_ended();
+}
+
+#[test]
+fn without_a_path_a_connection_to_the_own_address_is_enough() {
+    let server = |port: &str| {
+        format!(
+            "[app.web]\ncommand = ['python3', '-m', 'http.server', '--bind', '127.0.0.1', '{port}']\nready = 'exec'\n\
+             env = {{ PORT = '{{port}}' }}\nreload = {{ check = {{ attempts = 20, every = '100ms', failures = 1000000 }} }}\n"
+        )
+    };
+    let mut run = Run::start(&server("{port}"));
+    run.signal(Signal::SIGHUP);
+    run.logged(&["app=web check pid=", "connecting to 127.0.0.1:"]);
+    run.logged(&["app=web check pid=", ": passed"]);
+    // A server at another port than its own.
+    run.write(
+        "app.toml",
+        &server("0").replace("attempts = 20", "attempts = 1"),
+    );
+    run.signal(Signal::SIGHUP);
+    let why = "its first worker failed its check: the connection to 127.0.0.1:";
+    run.logged(&["reload failed", why, "Connection refused"]);
+    run.stop();
+}

@@ -236,7 +236,7 @@ tables! {
         before: CommandLine = (none "none"), Reload;
         /// Whether that program runs at the first start too, before all workers.
         before_at_start: bool = false, Reload;
-        /// A request that the first worker of the new generation must answer as expected.
+        /// What the first worker of the new generation must pass: a request, a connection or a program.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
         soak: Time = (none "none"), Reload;
@@ -246,10 +246,12 @@ tables! {
         surge: Number<1, NO_LIMIT> = (none "a quarter of the workers, rounded up"), Reload;
     }
 
-    /// `check`: a request and its answer.
+    /// `check`: a request and its answer, a connection, or a program.
     table "app.NAME.reload.check" Check {
         /// The path and query to ask for.
-        path: String = (required), Reload;
+        path: String = (none "none"), Reload;
+        /// A program, with its arguments, that must end with status 0, instead of a request.
+        command: CommandLine = (none "none"), Reload;
         /// The Host field of the request.
         host: String = "localhost", Reload;
         /// The status that the answer must have.

@@ -100,8 +100,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "",
         ),
         (
-            "[app.w.reload.check]\nhost = \"a\"",
-            "1:1: reload.check: the key `path` is missing",
+            "[app.w.log_rotate]\nkeep = 3",
+            "1:1: log_rotate: the key `size` is missing",
             "",
         ),
         (
@@ -603,7 +603,8 @@ fn variables_are_replaced_in_strings_of_every_key_and_never_in_keys() {
         ("/${N}/", Some("3"))
     );
     let check = web.reload.check.as_ref().expect("it is written");
-    assert_eq!((check.path.as_str(), check.expect.0), ("/3", 204));
+    let path = check.path.as_ref().expect("it is written");
+    assert_eq!((path.as_str(), check.expect.0), ("/3", 204));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use nix::unistd::Pid;
 
 use super::launch;
-use crate::plan::Check;
+use crate::plan::{Ask, Check};
 
 /// Starts a probe that connects to the worker over `listener` and reports a failure on `stderr`.
 ///
@@ -18,25 +18,33 @@ pub fn start(check: &Check, listener: BorrowedFd, stderr: BorrowedFd) -> io::Res
     launch::own(arguments, Some(stderr), vec![listener])
 }
 
-/// Starts a probe that asks once at an address: an IP address with a port, or `unix:` with a path.
+/// Starts a probe that asks at an address: an IP address with a port, or `unix:` with a path.
 ///
 /// # Errors
 /// The process cannot be created.
-pub fn start_at(check: &Check, address: &OsStr, stderr: BorrowedFd) -> io::Result<Pid> {
+pub fn start_at(
+    check: &Check,
+    attempts: u32,
+    address: &OsStr,
+    stderr: BorrowedFd,
+) -> io::Result<Pid> {
     let mut place = OsString::from("--address=");
     place.push(address);
-    let arguments = arguments(check, 1).into_iter().chain([place]);
+    let arguments = arguments(check, attempts).into_iter().chain([place]);
     launch::own(arguments, Some(stderr), Vec::new())
 }
 
 fn arguments(check: &Check, attempts: u32) -> Vec<OsString> {
     let number = |name: &str, number: u128| format!("--{name}={number}").into();
-    vec![
+    let mut all: Vec<OsString> = vec![
         "probe".into(),
-        format!("--path={}", check.path).into(),
-        format!("--host={}", check.host).into(),
-        number("expect", check.expect.into()),
         number("timeout", check.timeout.as_millis()),
         number("attempts", attempts.into()),
-    ]
+    ];
+    if let Ask::Page { path, host, expect } = &check.ask {
+        all.push(format!("--path={path}").into());
+        all.push(format!("--host={host}").into());
+        all.push(number("expect", (*expect).into()));
+    }
+    all
 }

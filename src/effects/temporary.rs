@@ -26,8 +26,9 @@ pub fn complaint(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -> 
         (Some(user), None) => format!("user {}", user.uid),
     };
     Some(format!(
-        "{user} cannot write to the folder for temporary files, {}: {}; large request bodies cannot be stored (make it writable, or name another one: \
-         env = {{ TMPDIR = \"PATH\" }})",
+        "{user} cannot write to the folder for temporary files, {}: {} (make it writable, or name another one: \
+         env = {{ TMPDIR = \"PATH\" }}); large request bodies, and responses that clients do not take, will be kept in memory, up to \
+         max_buffered",
         folder.display(),
         reason.desc()
     ))
@@ -122,7 +123,7 @@ mod tests {
                 assert_eq!(said.is_none(), works, "{bits:o} {user:?}: {said:?}");
                 if let Some(said) = said {
                     assert!(said.starts_with("user www cannot write to"), "{said}");
-                    assert!(said.contains(": Permission denied; "), "{said}");
+                    assert!(said.contains(": Permission denied ("), "{said}");
                 }
             }
         }

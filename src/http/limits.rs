@@ -11,7 +11,7 @@ pub struct Limits {
     pub max_fields: usize,
     /// Bytes of a request body; more is answered 413.
     pub max_body: u64,
-    /// Bytes of a body kept in memory; a larger one goes to a temporary file.
+    /// Bytes of a body kept in memory; a larger one goes to a file.
     pub body_in_memory: usize,
     /// Bytes of a response that wait in memory when the client does not take them; more go to a temporary file.
     pub response_in_memory: usize,

@@ -9,3 +9,4 @@ pub(crate) mod head;
 pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod spool;
+pub(crate) mod temporary;

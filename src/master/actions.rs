@@ -7,13 +7,14 @@ use log::{debug, error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::jobs::{Ended, Limits, Task};
+use super::checks;
+use super::jobs::{Ended, First, Limits, Task};
 use super::leftovers::End;
 use super::workers::children::Child;
 use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
-use crate::plan::{Check, Stop};
+use crate::plan::{Ask, Check, Stop};
 use crate::release::{Fact, Name, State};
 use crate::supervisor::{Action, Event, Readiness, Replace, Restart, WorkerId};
 
@@ -138,18 +139,51 @@ impl<W: World> Master<W> {
         else {
             return self.check_failed(name, worker, "could not be checked: no check is configured");
         };
-        match self.turn.world.start_probe(name, check) {
-            Ok(pid) => {
-                info!("app={name} check pid={pid}: GET {}", check.path);
-                let task = Task::Probe {
-                    app: name.clone(),
-                    worker,
-                    generation,
-                };
-                self.jobs.add(&self.turn, pid, task, limits(check));
+        // A program is started once for each attempt.
+        let left = match check.ask {
+            Ask::Command(_) => check.attempts - 1,
+            Ask::Page { .. } | Ask::Connection => 0,
+        };
+        self.attempt(First {
+            app: name.clone(),
+            worker,
+            generation,
+            left,
+        });
+    }
+
+    /// Makes the attempts to check first workers that are due.
+    pub(super) fn check_again(&mut self) {
+        for first in self.checks.due_again(self.turn.now) {
+            self.attempt(first);
+        }
+    }
+
+    fn attempt(&mut self, first: First) {
+        let (name, worker) = (first.app.clone(), first.worker);
+        let pid = self.workers.children.pid(&name, worker);
+        let found = pid.and_then(|pid| Some((pid, self.workers.children.get(pid)?.clone())));
+        // Otherwise its release has failed meanwhile; the next release checks again.
+        let is_wanted = self.workers.candidate == Some(first.generation);
+        let Some((pid, child)) = found.filter(|_| is_wanted) else {
+            return;
+        };
+        let Some(check) = &child.plan.check else {
+            return;
+        };
+        let turn = &mut self.turn;
+        let started = match &check.ask {
+            Ask::Page { .. } if check.private => turn.world.start_probe(&name, check),
+            _ => checks::start(turn, check, pid, &child, check.attempts),
+        };
+        match started {
+            Ok(job) => {
+                let what = checks::words(turn, check, pid);
+                info!("app={name} check pid={job}: {what}");
+                self.jobs.add(turn, job, Task::Probe(first), limits(check));
             }
             Err(error) => {
-                self.check_failed(name, worker, &format!("could not be checked: {error}"));
+                self.check_failed(&name, worker, &format!("could not be checked: {error}"));
             }
         }
     }
@@ -233,8 +267,10 @@ impl<W: World> Master<W> {
         // Processes that a crashed template has forked would keep the listeners open and be unknown. Until it is reaped, its session
         // id cannot be reused. What a worker has started gets some time to end.
         self.floods.forget_template(pid);
+        // What a check leaves would become more with each one.
         let dies_whole = self.is_known(pid) && !self.jobs.is_run(pid);
-        if let Some(exit) = self.turn.world.reap(pid, dies_whole && !cleanly) {
+        let dies_whole = dies_whole && (!cleanly || self.jobs.is_check(pid));
+        if let Some(exit) = self.turn.world.reap(pid, dies_whole) {
             self.ended(pid, exit);
         }
     }
@@ -452,35 +488,41 @@ impl<W: World> Master<W> {
                 let (children, watch) = (&mut self.workers.children, &mut self.watch);
                 self.checks.ended(turn, children, watch, target, &job);
             }
-            Task::Probe {
-                app,
-                worker,
-                generation,
-            } => {
+            Task::Probe(first) => {
                 // Otherwise its release has failed meanwhile; the next release checks again.
-                if self.workers.candidate == Some(*generation) {
-                    let (app, worker, generation) = (app.clone(), *worker, *generation);
-                    self.probe_ended(&app, worker, generation, &job);
+                if self.workers.candidate == Some(first.generation) {
+                    self.probe_ended(first, &job);
                 }
             }
         }
     }
 
-    fn probe_ended(&mut self, name: &Name, worker: WorkerId, generation: u64, job: &Ended) {
+    fn probe_ended(&mut self, first: &First, job: &Ended) {
+        let First {
+            app: name,
+            worker,
+            generation,
+            left,
+        } = first;
         if let Err(end) = &job.verdict {
-            let why = job
-                .output
-                .clone()
-                .unwrap_or_else(|| format!("the probe {end}"));
-            return self.check_failed(name, worker, &format!("failed its check: {why}"));
+            let app = self.workers.apps.get(name);
+            let plan = app.and_then(|app| app.plans.get(generation));
+            let check = plan.and_then(|plan| plan.check.as_ref());
+            let why = checks::reason(check, job, end);
+            if *left > 0 && !job.abandoned {
+                info!("app={name} check pid={}: {why}; trying again", job.pid);
+                self.checks.again(self.turn.now, first);
+                return;
+            }
+            return self.check_failed(name, *worker, &format!("failed its check: {why}"));
         }
         info!("app={name} check pid={}: passed", job.pid);
         let app = self.workers.apps.get(name);
-        let plan = app.and_then(|app| app.plans.get(&generation));
+        let plan = app.and_then(|app| app.plans.get(generation));
         // This tells a Python worker to accept on its other listeners. For another program the listener would stay readable.
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
-        self.turn.queue_event(name, Event::Checked(worker));
+        self.turn.queue_event(name, Event::Checked(*worker));
     }
 }
 
@@ -508,8 +550,15 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
 }
 
 fn limits(check: &Check) -> Limits {
+    let time = match check.ask {
+        // Each attempt is a job.
+        Ask::Command(_) => check.timeout,
+        Ask::Page { .. } | Ask::Connection => {
+            (check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK
+        }
+    };
     Limits {
-        time: Some((check.timeout + crate::probe::PAUSE) * check.attempts + PROBE_SLACK),
+        time: Some(time),
         grace: PROBE_SLACK,
     }
 }

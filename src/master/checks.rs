@@ -6,19 +6,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::unistd::Pid;
+use preforkd_worker::env;
 
-use super::jobs::{Ended, Jobs, Limits, Task};
+use super::jobs::{Ended, First, Jobs, Limits, Task};
 use super::timers::Timers;
 use super::turn::Turn;
 use super::watch::Watch;
 use super::workers::children::{Child, Children};
-use super::world::World;
+use super::world::{Private, Role, Start, World};
 use crate::config::Address;
-use crate::plan::Hang;
+use crate::plan::{Ask, Check, Hang};
 use crate::release::Name;
 use crate::supervisor::{Event, WorkerId};
 
@@ -34,6 +36,8 @@ pub(super) struct Checks {
     due: Timers<Checked>,
     /// How many checks in a row have failed.
     failed: BTreeMap<Checked, u32>,
+    /// First workers of a generation of which another attempt is due.
+    again: Timers<First>,
 }
 
 impl Checks {
@@ -43,7 +47,8 @@ impl Checks {
         let Some(every) = check.and_then(|check| check.every) else {
             return;
         };
-        let own = turn.world.own_address(pid).map(|_| child.worker);
+        let has_own = turn.world.own_address(pid).is_some() || child.plan.sockets.is_empty();
+        let own = has_own.then_some(child.worker);
         let target = (child.app.clone(), own);
         // A random part of the time, so that apps that were started together are not checked together.
         if self.due.get(&target).is_none() && !self.failed.contains_key(&target) {
@@ -61,7 +66,19 @@ impl Checks {
 
     /// When the next check is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.due.next()
+        self.due.next().into_iter().chain(self.again.next()).min()
+    }
+
+    /// The first worker of a generation has failed its check, and gets another attempt.
+    pub(super) fn again(&mut self, now: Instant, first: &First) {
+        let mut next = first.clone();
+        next.left -= 1;
+        self.again.set(next, Some(now + crate::probe::PAUSE));
+    }
+
+    /// The attempts of which the time has come.
+    pub(super) fn due_again(&mut self, now: Instant) -> Vec<First> {
+        self.again.take_due(now).into_iter().collect()
     }
 
     /// Begins the checks that are due. Each target has one at a time: its timer is set again when the check has ended.
@@ -93,14 +110,21 @@ impl Checks {
         let Some(check) = child.plan.check.as_ref() else {
             return false;
         };
-        let Some((every, address)) = check.every.zip(address(turn, pid, child)) else {
+        let Some(every) = check.every else {
             return false;
         };
+        if jobs.proves(&target.0, child.worker) || self.proves(&target.0, child.worker) {
+            self.due.set(target.clone(), Some(turn.now + every));
+            return true;
+        }
         let limits = Limits {
-            time: Some(check.timeout + SLACK),
+            time: Some(match check.ask {
+                Ask::Command(_) => check.timeout,
+                Ask::Page { .. } | Ask::Connection => check.timeout + SLACK,
+            }),
             grace: SLACK,
         };
-        match turn.world.start_probe_at(check, &address) {
+        match start(turn, check, pid, child, 1) {
             Ok(pid) => jobs.add(turn, pid, Task::Recheck(target.clone()), limits),
             Err(error) => {
                 debug!("app={}: cannot start a check: {error}", target.0);
@@ -108,6 +132,12 @@ impl Checks {
             }
         }
         true
+    }
+
+    /// Whether another attempt to check the first worker of a generation is due.
+    fn proves(&self, app: &Name, worker: WorkerId) -> bool {
+        let mut keys = self.again.keys();
+        keys.any(|first| first.app == *app && first.worker == worker)
     }
 
     /// A check has ended.
@@ -146,7 +176,7 @@ impl Checks {
             self.failed.insert(target.clone(), failed);
             return;
         }
-        let why = reason(job, end);
+        let why = reason(Some(check), job, end);
         let (failed, most) = (failed + 1, check.failures);
         if failed < most {
             warn!("app={app} check: failed ({failed} of {most} in a row): {why}");
@@ -186,20 +216,68 @@ fn serving<'a>(children: &'a Children, target: &Checked) -> Vec<(Pid, &'a Child)
     all.filter(|(_, child)| serves(child)).collect()
 }
 
+/// Starts a check of a worker, other than over a listener of its own.
+pub(super) fn start<W: World>(
+    turn: &mut Turn<W>,
+    check: &Check,
+    pid: Pid,
+    child: &Child,
+    attempts: u32,
+) -> io::Result<Pid> {
+    let Ask::Command(launch) = &check.ask else {
+        let address = address(turn, pid, child);
+        let address = address.ok_or_else(|| io::Error::other("it has no address"))?;
+        return turn.world.start_probe_at(check, attempts, &address);
+    };
+    let own = turn.world.own_address(pid);
+    let mut launch = own.map_or_else(|| launch.clone(), |own| launch.at(own));
+    launch.env.insert(env::CHECKED_PID.into(), pid.to_string());
+    turn.world.start(&Start {
+        app: &child.app,
+        plan: &child.plan,
+        launch: &launch,
+        role: Role::Check(child.slot),
+        generation: child.generation,
+        captured: true,
+        private: Private::None,
+    })
+}
+
+/// What a check does.
+pub(super) fn words<W: World>(turn: &Turn<W>, check: &Check, pid: Pid) -> String {
+    let own = turn.world.own_address(pid);
+    match &check.ask {
+        Ask::Page { path, .. } => format!("GET {path}"),
+        Ask::Connection => match own {
+            Some(own) => format!("connecting to {own}"),
+            None => "connecting".into(),
+        },
+        Ask::Command(launch) => format!("running {}", launch.args.join(" ")),
+    }
+}
+
 /// Why a check has failed.
-fn reason(job: &Ended, end: &str) -> String {
-    let said = job.output.clone();
-    said.unwrap_or_else(|| format!("it {end}"))
+pub(super) fn reason(check: Option<&Check>, job: &Ended, end: &str) -> String {
+    let said = job.output.as_deref();
+    match check.map(|check| &check.ask) {
+        Some(Ask::Command(launch)) => {
+            let said = said.map_or(String::new(), |said| format!(": {said}"));
+            let program = launch.args.first().map_or("it", String::as_str);
+            format!("{program} {end}{said}")
+        }
+        _ => said.map_or_else(|| format!("it {end}"), str::to_owned),
+    }
 }
 
 /// Notes the last result, for the status.
 fn note(children: &mut Children, target: &Checked, job: &Ended) {
-    let why = job
-        .verdict
-        .as_ref()
-        .err()
-        .map(|end| reason(job, end).into());
-    let pids = serving(children, target).into_iter().map(|(pid, _)| pid);
+    let found = serving(children, target);
+    let check = found
+        .last()
+        .and_then(|(_, child)| child.plan.check.as_ref());
+    let end = job.verdict.as_ref().err();
+    let why = end.map(|end| reason(check, job, end).into());
+    let pids = found.into_iter().map(|(pid, _)| pid);
     for pid in pids.collect::<Vec<Pid>>() {
         if let Some(child) = children.get_mut(pid) {
             child.check_failed.clone_from(&why);

@@ -26,14 +26,20 @@ pub(super) enum Task {
     Before(Name),
     /// Runs the program of an app with a schedule, as this generation has it.
     Run(Name, Generation),
-    /// Requests a page from the first worker of a generation.
-    Probe {
-        app: Name,
-        worker: WorkerId,
-        generation: Generation,
-    },
-    /// Requests a page from workers that serve.
+    /// Checks the first worker of a generation.
+    Probe(First),
+    /// Checks workers that serve.
     Recheck(Checked),
+}
+
+/// The first worker of a generation, which is checked.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct First {
+    pub(super) app: Name,
+    pub(super) worker: WorkerId,
+    pub(super) generation: Generation,
+    /// How many attempts are left.
+    pub(super) left: u32,
 }
 
 impl fmt::Display for Task {
@@ -42,7 +48,9 @@ impl fmt::Display for Task {
             Self::Check => f.write_str("check of the configuration"),
             Self::Before(app) => write!(f, "app={app} before"),
             Self::Run(app, generation) => write!(f, "app={app} run gen={generation}"),
-            Self::Probe { app, .. } | Self::Recheck((app, _)) => write!(f, "app={app} check"),
+            Self::Probe(First { app, .. }) | Self::Recheck((app, _)) => {
+                write!(f, "app={app} check")
+            }
         }
     }
 }
@@ -211,6 +219,20 @@ impl Jobs {
     pub(super) fn is_run(&self, pid: Pid) -> bool {
         let job = self.running.get(&pid);
         job.is_some_and(|job| matches!(job.task, Task::Run(..)))
+    }
+
+    /// Whether a process checks workers.
+    pub(super) fn is_check(&self, pid: Pid) -> bool {
+        let job = self.running.get(&pid);
+        job.is_some_and(|job| matches!(job.task, Task::Probe(_) | Task::Recheck(_)))
+    }
+
+    /// Whether the first worker of a generation is being checked.
+    pub(super) fn proves(&self, app: &Name, worker: WorkerId) -> bool {
+        let mut running = self.running.values();
+        running.any(|job| {
+            matches!(&job.task, Task::Probe(first) if first.app == *app && first.worker == worker)
+        })
     }
 
     /// Whether no job runs.

@@ -1,5 +1,6 @@
 //! Performs the requests of signals and of clients of the control socket.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -63,9 +64,9 @@ impl<W: World> Master<W> {
             }
             Request::Stop | Request::StopNow if self.is_stopping() => {
                 info!("{from}: stopping now");
-                self.stop_order.clear();
+                self.stop_order = StopOrder::default();
                 self.queue_for_all(&Event::StopNow);
-                self.end_templates();
+                self.end_templates(|_| true);
                 self.hurry(Duration::ZERO);
             }
             Request::Stop => {
@@ -176,13 +177,14 @@ impl<W: World> Master<W> {
         *self.release.state() == State::Stopped
     }
 
-    /// Begins the stop. The event determines the time limits of workers.
+    /// Begins the stop. The event determines the time limits of workers, and after [`Event::StopNow`] there is no order.
     pub(super) fn stop(&mut self, event: &Event) {
-        // The release discards the candidate, which has the order at the first start.
-        self.stop_order = match event {
-            Event::Stop => self.order_of_stop(),
-            _ => StopOrder::default(),
-        };
+        if *event == Event::Stop
+            && let Some(plan) = self.plan()
+        {
+            self.stop_order = StopOrder::new(&plan.apps, &self.names_to_stop());
+        }
+        let proving = matches!(self.release.state(), State::Proving { .. });
         for action in self.release.handle(Fact::Stopping) {
             self.perform_release(action);
         }
@@ -192,9 +194,63 @@ impl<W: World> Master<W> {
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.choices.give_up(&mut self.turn);
-        self.tell_to_stop(event);
         self.jobs.abandon(&mut self.turn, |_| true);
-        self.end_templates();
+        let order = std::mem::take(&mut self.stop_order);
+        for name in self.workers.names() {
+            if !order.has(&name) {
+                self.turn.queue_event(&name, event.clone());
+            } else if proving {
+                self.turn.queue_event(&name, Event::Rollback);
+            }
+        }
+        self.end_templates(|name| !order.has(name));
+        for (name, later) in order.waiting() {
+            let later: Vec<_> = later.iter().map(|name| &**name).collect();
+            let later = later.join(", ");
+            info!("app={name}: ends after the apps that come after it ({later})");
+        }
+        self.stop_order = order;
+        self.stop_free();
+    }
+
+    /// Tells the apps to end whose turn it is. Returns whether there are any.
+    pub(super) fn stop_free(&mut self) -> bool {
+        if self.stop_order.is_empty() {
+            return false;
+        }
+        let mut order = std::mem::take(&mut self.stop_order);
+        let free = order.take_free(|name| self.has_stopped(name));
+        self.stop_order = order;
+        for name in &free {
+            self.turn.queue_event(name, Event::Stop);
+        }
+        self.end_templates(|name| free.contains(name));
+        !free.is_empty()
+    }
+
+    /// The apps that have an order of stopping: what has no worker ends at once.
+    fn names_to_stop(&self) -> BTreeSet<Name> {
+        let apps = self.workers.configured();
+        let run = apps.filter(|(_, app)| {
+            let counts = app.supervisor.counts();
+            counts.ready + counts.starting + counts.leaving > 0 && !app.supervisor.is_paused()
+        });
+        run.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether nothing of an app is left after it was told to end.
+    fn has_stopped(&self, name: &Name) -> bool {
+        let app = self.workers.apps.get(name);
+        app.is_none_or(|app| app.ended)
+            && !self.templates.has_of(name)
+            && !self.leftovers.has_of(name)
+    }
+
+    fn end_templates(&mut self, of: impl Fn(&Name) -> bool) {
+        for key in self.templates.keys().into_iter().filter(|key| of(&key.0)) {
+            self.workers
+                .end_template(&mut self.turn, &mut self.templates, &key);
+        }
     }
 
     /// Stops with this outcome, and reports the reason.

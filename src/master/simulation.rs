@@ -228,7 +228,7 @@ impl History {
             let lives = processes().any(|process| *process.app == **then);
             for first in before.iter().filter(|_| lives) {
                 let serves = processes().any(|p| *p.app == **first && slot(p).is_some());
-                let waits = self.master.stop_order.is_waiting(first);
+                let waits = self.master.stop_order.has(first);
                 assert!(
                     waits || !serves,
                     "{first} was told before {then} has ended: {:?}",
@@ -860,6 +860,46 @@ fn a_second_stop_ends_the_order() {
         history.pass(10_000);
         assert_eq!(history.outcome, Some(Outcome::Stopped));
     }
+}
+
+#[test]
+fn an_app_ends_before_those_that_it_comes_after() {
+    let ordered = |written| Written {
+        ordered: true,
+        ..written
+    };
+    let slow = Written {
+        code: Code::IgnoresSignals,
+        ..Written::good(2)
+    };
+    let alive = |history: &mut History, name: &str| {
+        let processes = history.kernel().processes.values();
+        let alive = processes.filter(|process| &*process.app == name && process.dead.is_none());
+        alive.count()
+    };
+    for web in [Written::good(2), slow] {
+        let mut history = History::new(&[("queue", Written::good(2)), ("web", ordered(web))]);
+        history.pass(10_000);
+        history.send(Signal::SIGTERM);
+        let mut seen = 0;
+        while history.outcome.is_none() {
+            let (queue, web) = (alive(&mut history, "queue"), alive(&mut history, "web"));
+            assert!(queue == 2 || web == 0, "{queue} and {web}");
+            seen += usize::from(queue == 2 && web == 0);
+            history.pass(1);
+        }
+        assert!(seen > 0, "it ends only then");
+        assert_eq!(history.outcome, Some(Outcome::Stopped));
+    }
+    // The second time nobody waits.
+    let mut history = History::new(&[("queue", Written::good(2)), ("web", ordered(slow))]);
+    history.pass(10_000);
+    history.urgent = true;
+    for _ in 0..2 {
+        history.send(Signal::SIGTERM);
+        history.pass(100);
+    }
+    assert_eq!(alive(&mut history, "queue"), 0);
 }
 
 #[test]

@@ -1,111 +1,102 @@
-//! The order in which apps are told to end: an app waits until all apps that come after it have ended.
+//! The order in which apps end at a graceful stop: an app that comes after others (`after`) ends before them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::plan::Plan;
+use crate::plan::App;
 use crate::release::Name;
 
-/// The apps that come directly before each app (`after`).
-type Before<'a> = BTreeMap<&'a str, &'a BTreeSet<String>>;
-
-/// The apps that wait for their turn while the master stops.
-#[derive(Default)]
+/// The apps that were not told to end yet, each with those that end before it.
+#[derive(Debug, Default)]
 pub(super) struct StopOrder {
-    /// All apps that come after each of them, also indirectly.
     waiting: BTreeMap<Name, BTreeSet<Name>>,
 }
 
 impl StopOrder {
-    /// The order of a stop: these apps wait for those that come after them.
-    pub(super) fn new(before: &Before, apps: BTreeSet<Name>) -> Self {
-        let mut behind: BTreeMap<&str, BTreeSet<Name>> = BTreeMap::new();
-        for &app in before.keys() {
-            for first in all_before(before, app) {
-                behind.entry(first).or_default().insert(app.into());
+    /// The order of the running apps. Others are in nobody's way, but the order of two apps may come from one between them that does not
+    /// run.
+    pub(super) fn new(apps: &BTreeMap<String, App>, running: &BTreeSet<Name>) -> Self {
+        let mut waiting: BTreeMap<_, BTreeSet<Name>> = running
+            .iter()
+            .map(|name| (name.clone(), BTreeSet::new()))
+            .collect();
+        for name in running {
+            for first in all_before(apps, name) {
+                if let Some(later) = waiting.get_mut(first) {
+                    later.insert(name.clone());
+                }
             }
         }
-        let waiting = apps.into_iter().filter_map(|name| {
-            let behind = behind.get(&*name)?.clone();
-            Some((name, behind))
-        });
-        Self {
-            waiting: waiting.collect(),
-        }
+        Self { waiting }
     }
 
-    /// Whether an app waits for its turn.
-    pub(super) fn is_waiting(&self, app: &str) -> bool {
-        self.waiting.contains_key(app)
+    /// Whether every app was told to end.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
-    /// The apps that wait, each with those that come after it.
+    /// Whether an app was not told to end yet.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.waiting.contains_key(name)
+    }
+
+    /// The apps that wait, each with those that end before it.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&Name, &BTreeSet<Name>)> {
-        self.waiting.iter()
+        self.waiting.iter().filter(|(_, later)| !later.is_empty())
     }
 
-    /// Takes the apps whose turn has come.
-    pub(super) fn take_due(&mut self, has_ended: impl Fn(&Name) -> bool) -> Vec<Name> {
-        let due = self.waiting.iter();
-        let due = due.filter(|(_, behind)| behind.iter().all(&has_ended));
-        let due: Vec<_> = due.map(|(name, _)| name.clone()).collect();
-        self.waiting.retain(|name, _| !due.contains(name));
-        due
-    }
-
-    /// No app waits any more: all are told at once.
-    pub(super) fn clear(&mut self) {
-        self.waiting.clear();
+    /// The apps that wait for none any more: they are to be told to end now.
+    pub(super) fn take_free(&mut self, has_ended: impl Fn(&Name) -> bool) -> Vec<Name> {
+        let is_free = |later: &BTreeSet<Name>| later.iter().all(&has_ended);
+        let free = self.waiting.iter().filter(|(_, later)| is_free(later));
+        let free: Vec<_> = free.map(|(name, _)| name.clone()).collect();
+        for name in &free {
+            self.waiting.remove(name);
+        }
+        free
     }
 }
 
-/// The direct predecessors of the apps of a plan.
-pub(super) fn before(plan: &Plan) -> Before<'_> {
-    let apps = plan.apps.iter();
-    apps.map(|(name, app)| (name.as_str(), &app.after))
-        .collect()
-}
-
-/// All apps that come before an app. A plan has no cycles.
-fn all_before<'a>(before: &Before<'a>, app: &str) -> BTreeSet<&'a str> {
+/// The apps that come before an app, directly or not.
+fn all_before<'a>(apps: &'a BTreeMap<String, App>, name: &str) -> BTreeSet<&'a str> {
+    let before = |name: &str| apps.get(name).into_iter().flat_map(|app| &app.after);
     let mut found = BTreeSet::new();
-    let mut open = vec![app];
-    while let Some(app) = open.pop() {
-        for first in before.get(app).into_iter().flat_map(|first| first.iter()) {
-            if found.insert(first.as_str()) {
-                open.push(first);
-            }
+    let mut open: Vec<&str> = before(name).map(String::as_str).collect();
+    while let Some(next) = open.pop() {
+        if found.insert(next) {
+            open.extend(before(next).map(String::as_str));
         }
     }
     found
 }
 
 /// The time that a stop in this order may take: the longest chain of apps, each of which may take this time.
-pub(super) fn longest(before: &Before, time: impl Fn(&str) -> Duration) -> Option<Duration> {
+pub(super) fn longest(
+    apps: &BTreeMap<String, App>,
+    time: impl Fn(&App) -> Duration,
+) -> Option<Duration> {
     let mut known = BTreeMap::new();
-    let chains = before
-        .keys()
-        .map(|app| chain(before, app, &time, &mut known));
+    let chains = apps.keys().map(|name| chain(apps, name, &time, &mut known));
     chains.max()
 }
 
 /// The longest chain that begins with the end of this app.
 fn chain<'a>(
-    before: &Before<'a>,
-    app: &'a str,
-    time: &impl Fn(&str) -> Duration,
+    apps: &'a BTreeMap<String, App>,
+    name: &'a str,
+    time: &impl Fn(&App) -> Duration,
     known: &mut BTreeMap<&'a str, Duration>,
 ) -> Duration {
-    if let Some(&chain) = known.get(app) {
+    if let Some(&chain) = known.get(name) {
         return chain;
     }
-    let Some(first) = before.get(app) else {
+    let Some(app) = apps.get(name) else {
         return Duration::ZERO;
     };
-    let rest = first.iter().map(|app| chain(before, app, time, known));
-    let rest = rest.max().unwrap_or_default();
-    let whole = rest.saturating_add(time(app));
-    known.insert(app, whole);
+    let rest = app.after.iter();
+    let rest = rest.map(|first| chain(apps, first, time, known)).max();
+    let whole = rest.unwrap_or_default().saturating_add(time(app));
+    known.insert(name, whole);
     whole
 }
 
@@ -113,75 +104,83 @@ fn chain<'a>(
 mod tests {
     use super::*;
 
-    type Edges = BTreeMap<&'static str, BTreeSet<String>>;
-
-    fn edges(edges: &[(&'static str, &[&str])]) -> Edges {
-        let edges = edges.iter();
-        edges
-            .map(|(app, first)| (*app, first.iter().map(|app| (*app).to_owned()).collect()))
-            .collect()
-    }
-
-    fn before(edges: &Edges) -> Before<'_> {
-        edges.iter().map(|(app, first)| (*app, first)).collect()
-    }
-
     fn names(names: &[&str]) -> BTreeSet<Name> {
         names.iter().map(|name| Name::from(*name)).collect()
     }
 
-    #[test]
-    fn an_app_is_told_when_all_that_come_after_it_have_ended() {
-        let edges = edges(&[
-            ("db", &[]),
-            ("cache", &[]),
-            ("web", &["db", "cache"]),
-            ("mail", &["web"]),
-            ("cron", &[]),
-        ]);
-        let apps = names(&["db", "cache", "web", "mail", "cron"]);
-        let mut order = StopOrder::new(&before(&edges), apps);
-        assert!(!order.is_waiting("mail") && !order.is_waiting("cron"));
-        let mut ended = names(&[]);
-        let mut told = Vec::new();
-        for ends in ["cron", "mail", "web", "db"] {
-            ended.insert(ends.into());
-            told.push(order.take_due(|app| ended.contains(app)));
+    fn plans(apps: &[(&str, &[&str])]) -> BTreeMap<String, App> {
+        let apps = apps.iter().map(|(name, after)| {
+            let mut app = App::example(1);
+            app.after = after.iter().map(|name| (*name).to_owned()).collect();
+            ((*name).to_owned(), app)
+        });
+        apps.collect()
+    }
+
+    /// The apps that are told together, one group after the other, if those of `running` run.
+    fn groups(apps: &[(&str, &[&str])], running: &[&str]) -> Vec<Vec<Name>> {
+        let mut order = StopOrder::new(&plans(apps), &names(running));
+        let (mut ended, mut groups) = (BTreeSet::new(), Vec::new());
+        while !order.is_empty() {
+            let free = order.take_free(|name| ended.contains(name));
+            assert!(!free.is_empty(), "{order:?} after {groups:?}");
+            assert!(free.iter().all(|name| !order.has(name)));
+            assert_eq!(
+                order.take_free(|name| ended.contains(name)),
+                [],
+                "it is told once"
+            );
+            ended.extend(free.iter().cloned());
+            groups.push(free);
         }
-        let expected: [&[Name]; 4] = [&[], &["web".into()], &["cache".into(), "db".into()], &[]];
-        assert_eq!(told, expected);
-        assert_eq!(order.waiting().count(), 0);
+        groups
     }
 
     #[test]
-    fn an_app_without_workers_between_two_others_does_not_hide_their_order() {
-        let edges = edges(&[("db", &[]), ("web", &["db"]), ("mail", &["web"])]);
-        let mut order = StopOrder::new(&before(&edges), names(&["db", "mail"]));
-        assert_eq!(order.take_due(|app| &**app == "web"), []);
-        assert_eq!(order.take_due(|_| true), ["db".into()]);
+    fn an_app_ends_before_those_that_it_comes_after() {
+        let apps: [(&str, &[&str]); 4] = [
+            ("api", &["cache", "db"]),
+            ("cache", &["db"]),
+            ("db", &[]),
+            ("web", &[]),
+        ];
+        let all = ["api", "cache", "db", "web"];
+        assert_eq!(
+            groups(&apps, &all),
+            [
+                vec!["api".into(), "web".into()],
+                vec!["cache".into()],
+                vec![Name::from("db")]
+            ]
+        );
     }
 
     #[test]
-    fn an_urgent_stop_knows_no_order() {
-        let edges = edges(&[("db", &[]), ("web", &["db"])]);
-        let mut order = StopOrder::new(&before(&edges), names(&["db", "web"]));
-        assert!(order.is_waiting("db"));
-        order.clear();
-        assert!(!order.is_waiting("db"));
+    fn an_app_between_two_orders_them_also_if_it_does_not_run() {
+        let apps: [(&str, &[&str]); 3] = [("api", &["cache"]), ("cache", &["db"]), ("db", &[])];
+        assert_eq!(
+            groups(&apps, &["api", "db"]),
+            [vec![Name::from("api")], vec!["db".into()]]
+        );
     }
 
     #[test]
     fn a_stop_may_take_as_long_as_its_longest_chain() {
-        let edges = edges(&[
+        let mut apps = plans(&[
             ("a", &[]),
             ("b", &["a"]),
             ("c", &["a", "b"]),
             ("alone", &[]),
             ("d", &["unknown"]),
         ]);
-        let time = |app: &str| Duration::from_secs(if app == "alone" { 25 } else { 10 });
-        let longest = |edges| longest(&before(edges), time);
-        assert_eq!(longest(&edges), Some(Duration::from_secs(30)));
-        assert_eq!(longest(&Edges::new()), None);
+        let longest = |apps: &_| longest(apps, |app| app.policy.graceful_timeout);
+        for app in apps.values_mut() {
+            app.policy.graceful_timeout = Duration::from_secs(10);
+        }
+        assert_eq!(longest(&apps), Some(Duration::from_secs(30)));
+        let alone = apps.get_mut("alone").expect("it is there");
+        alone.policy.graceful_timeout = Duration::from_secs(45);
+        assert_eq!(longest(&apps), Some(Duration::from_secs(45)));
+        assert_eq!(longest(&BTreeMap::new()), None);
     }
 }

@@ -250,9 +250,14 @@ impl World for System {
         Ok(pid)
     }
 
-    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+    fn start_probe_at(
+        &mut self,
+        check: &plan::Check,
+        attempts: u32,
+        address: &OsStr,
+    ) -> io::Result<Pid> {
         let (tail, theirs) = Tail::quoted_only()?;
-        let pid = probe::start_at(check, address, theirs.as_fd())?;
+        let pid = probe::start_at(check, attempts, address, theirs.as_fd())?;
         self.tails.insert(pid, tail);
         Ok(pid)
     }

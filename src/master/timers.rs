@@ -49,6 +49,11 @@ impl<K: Ord + Clone> Timers<K> {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// The keys that have a timer.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.at.keys()
+    }
+
     /// The timer of a key.
     pub(super) fn get(&self, key: &K) -> Option<Instant> {
         self.at.get(key).copied()

@@ -58,6 +58,8 @@ pub enum Role {
     Template,
     /// A job.
     Job,
+    /// The program of a check, for a worker in this slot.
+    Check(Slot),
     /// A run of an app with a schedule.
     Run,
 }
@@ -67,7 +69,7 @@ impl Role {
     pub fn slot(self) -> Option<Slot> {
         match self {
             Self::Worker(slot, _) => Some(slot),
-            Self::Template | Self::Job | Self::Run => None,
+            Self::Template | Self::Job | Self::Check(_) | Self::Run => None,
         }
     }
 }
@@ -109,6 +111,7 @@ impl std::fmt::Display for Start<'_> {
             Role::Worker(slot, _) => write!(f, "app={app} worker={slot} gen={generation}"),
             Role::Template => write!(f, "app={app} template gen={generation}"),
             Role::Job => write!(f, "app={app} before gen={generation}"),
+            Role::Check(_) => write!(f, "app={app} check gen={generation}"),
             Role::Run => write!(f, "app={app} run gen={generation}"),
         }
     }
@@ -241,11 +244,16 @@ pub trait World {
     /// The system refuses.
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid>;
 
-    /// Starts the job that sends a request to an address at which workers serve.
+    /// Starts the job that sends requests to an address at which workers serve, or connects to it.
     ///
     /// # Errors
     /// The system refuses.
-    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid>;
+    fn start_probe_at(
+        &mut self,
+        check: &plan::Check,
+        attempts: u32,
+        address: &OsStr,
+    ) -> io::Result<Pid>;
 
     /// Closes an app's private listener; `tell` shuts it down for the worker too.
     fn end_private(&mut self, app: &Name, tell: bool);

@@ -61,7 +61,7 @@ impl Draft<'_> {
     }
 
     /// Finds the program that `launch.args` begins with. `key` is its key in the file.
-    fn find(
+    pub(super) fn find(
         &self,
         written: &Value<CommandLine>,
         key: &str,
@@ -92,15 +92,21 @@ impl Draft<'_> {
         })
     }
 
+    /// How a process of the app that is no worker is started.
+    pub(super) fn step(&self, launch: &Launch) -> Launch {
+        let mut step = launch.clone();
+        // These variables are for workers.
+        step.env
+            .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        step
+    }
+
     /// The command that must succeed before a reload. It runs like the workers.
     pub(super) fn before(&self, launch: &Launch) -> Result<Option<Launch>, Place> {
         let Some(before) = &self.written.reload.before else {
             return Ok(None);
         };
-        let mut step = launch.clone();
-        // These variables are for workers; this process is none.
-        step.env
-            .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        let mut step = self.step(launch);
         step.without_address();
         step.args = before.to_vec();
         step.program = self.find(before, "reload.before", &step)?;

@@ -1,5 +1,6 @@
 //! `{port}` and `{address}`: an address of its own for each worker.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -71,10 +72,16 @@ impl fmt::Display for OwnAddress {
 
 impl Draft<'_> {
     /// The addresses for the workers, if the command or the environment names one.
-    pub(super) fn own_address(&self, launch: &Launch) -> Result<Option<OwnAddress>, Place> {
+    pub(super) fn own_address(
+        &self,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Option<OwnAddress>, Place> {
+        let Some(command) = &self.written.command else {
+            return Ok(None);
+        };
         let addresses = &self.written.addresses;
         let range = OwnAddress::parse(addresses).map_err(|message| addresses.wrong(message))?;
-        let mut texts = launch.args.iter().chain(launch.env.values());
+        let mut texts = command.iter().chain(env.values());
         Ok(texts.any(|text| is_template(text)).then_some(range))
     }
 }

@@ -854,6 +854,22 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "3:43: reload.check.expect: must be between 200 and 599",
         ),
         (
+            "reload = { check = { every = '10s' } }",
+            "3:20: reload.check: a connection to a listener of the master always succeeds (add `path` for a request, or `command`)",
+        ),
+        (
+            "reload = { check = { path = '/', command = ['celery'] } }",
+            "3:44: reload.check.command: a check is either a request or a program",
+        ),
+        (
+            "reload = { check = { command = ['nope'] } }",
+            "3:32: reload.check.command: there is no program \"nope\" in PATH",
+        ),
+        (
+            "reload = { check = { command = ['celery'], expect = 204 } }",
+            "3:53: reload.check.expect: it belongs to a request (add `path`, or remove it)",
+        ),
+        (
             "reload = { check = { path = '/', attempts = 0 } }",
             "3:45: reload.check.attempts: must be at least 1",
         ),

@@ -17,14 +17,14 @@ pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Warns of a folder for temporary files that cannot be written: large request bodies go there.
+/// Warns of a folder for temporary files that cannot be written: large request bodies would go there.
 pub(crate) fn tell_of_temporary_folder() {
     // To ask for permissions says nothing to root, nor of a file system without files.
     if let Err(error) = preforkd_http::try_temporary_file() {
         let folder = std::env::temp_dir();
         log::warn!(
-            "cannot write to the folder for temporary files, {}: {error}; request bodies above body_in_memory will be answered with 500 or 503 (make it writable, or name \
-             another one: env = {{ TMPDIR = \"PATH\" }})",
+            "cannot write to the folder for temporary files, {}: {error} (make it writable, or name another one: env = {{ TMPDIR = \"PATH\" }}); \
+             large request bodies, and responses that clients do not take, will be kept in memory, up to max_buffered",
             folder.display()
         );
     }

@@ -20,6 +20,8 @@ pub const KIND: &str = "PREFORKD_KIND";
 pub const APP: &str = "PREFORKD_APP";
 /// The worker's slot, decimal.
 pub const SLOT: &str = "PREFORKD_SLOT";
+/// The process of the worker that the program of a check is to judge, decimal; only in such a program.
+pub const CHECKED_PID: &str = "PREFORKD_PID";
 /// Generation of the configuration the worker belongs to, decimal.
 pub const GENERATION: &str = "PREFORKD_GENERATION";
 /// Descriptor of the scoreboard's memory, decimal.

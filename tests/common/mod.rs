@@ -60,7 +60,13 @@ pub fn preforkd() -> Command {
 pub fn worker() -> String {
     let program = Path::new(env!("CARGO_BIN_EXE_preforkd"));
     let worker = program.parent().expect("a folder").join("examples/worker");
-    assert!(worker.is_file(), "`cargo test` builds {}", worker.display());
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/worker.rs");
+    let changed = |path: &Path| path.metadata().and_then(|found| found.modified()).ok();
+    assert!(
+        changed(&worker) >= changed(&source),
+        "{} is missing or older than its source: `cargo test` builds it, and so does `cargo build --examples`; `cargo test --test NAME` does not",
+        worker.display()
+    );
     worker.display().to_string()
 }
 

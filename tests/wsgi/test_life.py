@@ -527,6 +527,31 @@ class Hang(Life):
         self.assertEqual(len(pids), 1)
         server.finish()
 
+    @both_kinds
+    def test_a_failed_check_does_not_count_while_all_threads_are_busy(self, preload):
+        fifo = self.folder / f"ran-{preload}"
+        os.mkfifo(fifo)
+        sick = self.folder / f"sick-{preload}"
+        script = f"test -e {sick} || exit 0; echo ran >{fifo}; exit 1"
+        check = {"command": ["sh", "-c", script], "every": "20ms", "failures": 1, "timeout": "20s"}
+        server = self.launch(preload=preload, reload={"check": check}).ready()
+        held = self.open(server, "/held")
+        pid = json.loads(held.readline())["pid"]
+        sick.touch()
+        # Open in both directions, so that no check waits for a reader.
+        with open(os.open(fifo, os.O_RDWR), "rb", buffering=0) as ran:
+            for _ in range(3):
+                # Each begins when the one before it has been judged.
+                self.assertEqual(ran.read(4), b"ran\n")
+            self.assertEqual([line for line in server.log if "check: failed" in line or "hangs" in line], [])
+            server.expect(rf"\bpid={pid}\b")
+            self.release("finished")
+            self.assertEqual(held.read(), b"finished")
+            server.wait_log(rf"pid={pid}: hangs: 1 checks in a row failed: sh exited with status 1")
+            sick.unlink()
+        server.wait_log(rf"pid={pid}: killed by SIGABRT")
+        server.finish()
+
 
 class Recycle(Life):
     """Workers that make room for fresh ones."""

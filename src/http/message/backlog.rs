@@ -59,7 +59,8 @@ impl Backlog {
     /// The same, also if there is room in the file only: may wait for the disk.
     pub fn store(&self, data: &mut Vec<u8>) -> Sent {
         let mut state = self.lock();
-        if !state.gone && state.spool.room(data.len()) == Room::File {
+        // Where one file cannot be used there may be another one.
+        while !state.gone && state.spool.room(data.len()) == Room::File {
             let Some(place) = state.spool.place() else {
                 return Sent::Full;
             };
@@ -67,11 +68,10 @@ impl Backlog {
             drop(state);
             let result = place.write(data);
             state = self.lock();
-            if !state.spool.written(data.len(), result) {
-                return Sent::Full;
+            if state.spool.written(data.len(), result) {
+                data.clear();
+                return Sent::Taken;
             }
-            data.clear();
-            return Sent::Taken;
         }
         drop(state);
         self.give(data)

@@ -1,10 +1,12 @@
-//! A request body: in memory, or in an unlinked temporary file when it is large.
+//! A request body: in memory, or in a file when it is large.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, Write};
+use std::mem;
 use std::sync::Arc;
 
 use crate::message::budget::{Budget, Share};
+use crate::message::temporary;
 
 /// A whole request body, for reading.
 ///
@@ -30,7 +32,7 @@ impl Default for Content {
 }
 
 impl Body {
-    /// A body in memory, and the place up to which it was read; none if it is in a temporary file.
+    /// A body in memory, and the place up to which it was read; none if it is in a file.
     pub fn memory(&mut self) -> Option<&mut Cursor<Vec<u8>>> {
         match &mut self.content {
             Content::Memory(memory) => Some(memory),
@@ -69,7 +71,7 @@ impl BufRead for Body {
 pub(crate) enum Failure {
     /// All that a worker may hold for its clients is taken.
     NoRoom,
-    /// The temporary file cannot be made or written.
+    /// Neither a temporary file nor one in memory can be made and written.
     File(io::Error),
 }
 
@@ -106,7 +108,7 @@ impl Arriving {
         match usize::try_from(length) {
             // Memory that nobody has written to is none of the machine's yet.
             Ok(length) if length <= in_memory => self.memory.reserve_exact(length),
-            _ => self.file = Some(tempfile::tempfile()?),
+            _ => self.file = Some(temporary::create(budget)?),
         }
         Ok(())
     }
@@ -121,17 +123,16 @@ impl Arriving {
         if !self.share.grow(budget, data.len() as u64) {
             return Err(Failure::NoRoom);
         }
-        self.length += data.len() as u64;
         if self.file.is_none() && self.memory.len() + data.len() > in_memory {
-            let mut file = tempfile::tempfile()?;
-            file.write_all(&self.memory)?;
-            self.memory = Vec::new();
-            self.file = Some(file);
+            let memory = mem::take(&mut self.memory);
+            let file = self.file.insert(temporary::create(budget)?);
+            write(file, 0, &memory, budget)?;
         }
         match &mut self.file {
-            Some(file) => file.write_all(data)?,
+            Some(file) => write(file, self.length, data, budget)?,
             None => self.memory.extend_from_slice(data),
         }
+        self.length += data.len() as u64;
         Ok(())
     }
 
@@ -151,12 +152,13 @@ impl Arriving {
     }
 }
 
-/// Makes a temporary file, as a large body needs one, and lets go of it.
-///
-/// # Errors
-/// It cannot be made in the folder for temporary files.
-pub fn try_temporary_file() -> io::Result<()> {
-    tempfile::tempfile().map(drop)
+/// Appends `data` to a file of `length` bytes. If there is no room for it, for example because the disk is full, everything moves to
+/// memory.
+fn write(file: &mut File, length: u64, data: &[u8], budget: &Budget) -> io::Result<()> {
+    file.write_all(data).or_else(|error| {
+        temporary::move_to_memory(file, length, budget, &error)?;
+        file.write_all(data)
+    })
 }
 
 #[cfg(test)]
@@ -190,6 +192,27 @@ mod tests {
             drop(body);
             assert_eq!(budget.used(), 0);
         }
+    }
+
+    #[test]
+    fn a_body_whose_file_cannot_be_written_any_more_goes_on_in_memory() {
+        let budget = Arc::new(Budget::new(8));
+        let mut arriving = Arriving::default();
+        arriving.append(b"abcd", 0, &budget).unwrap();
+        // A file that can be read and not written, and into which a part was written nevertheless.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"abcdef").unwrap();
+        arriving.file = Some(File::open(file.path()).unwrap());
+        for part in [b"ef", b"gh"] {
+            arriving.append(part, 0, &budget).unwrap();
+        }
+        let mut text = String::new();
+        let mut body = arriving.finish().unwrap();
+        body.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), budget.used()), ("abcdefgh", 8));
+        assert!(budget.has_warned());
+        drop(body);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

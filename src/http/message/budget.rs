@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) struct Budget {
     most: u64,
     used: AtomicU64,
-    /// The warning that no temporary file can be written for a response was logged.
+    /// The warning that no temporary file can be used was logged.
     warned: AtomicBool,
 }
 
@@ -37,15 +37,22 @@ impl Budget {
         self.used().saturating_add(more) <= self.most
     }
 
-    /// Warns once that responses cannot be held in files.
+    /// Warns once that temporary files cannot be used.
+    #[cold]
     pub fn warn(&self, error: &io::Error) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             log::warn!(
-                "could not write a temporary file for a response: {}: {error} (is the disk full? TMPDIR names another folder); \
-                 threads wait for slow clients instead",
+                "could not write a temporary file in {}: {error} (make sure that the folder is writable and has room, or name another \
+                 one: env = {{ TMPDIR = \"PATH\" }}); large request bodies, and responses that clients do not take, are kept in memory, \
+                 up to max_buffered",
                 std::env::temp_dir().display()
             );
         }
+    }
+
+    #[cfg(test)]
+    pub fn has_warned(&self) -> bool {
+        self.warned.load(Ordering::Relaxed)
     }
 }
 

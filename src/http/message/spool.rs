@@ -1,4 +1,4 @@
-//! Holds the part of a response that the client has not accepted yet: in memory up to one limit, then in a temporary file up to
+//! Holds the part of a response that the client has not accepted yet: in memory up to one limit, then in a file up to
 //! another. A third limit is for all responses of the worker. Bytes come out in the order in which they went in.
 
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::limits::Limits;
 use crate::message::budget::{Budget, Share};
+use crate::message::temporary;
 use crate::net::descriptors::Own;
 
 /// Where the next bytes can be put.
@@ -64,6 +65,11 @@ pub(crate) struct Spool {
     extent: u64,
     /// The reserved place in the file is being written.
     writing: bool,
+    /// Why the file could not be written. As soon as it is empty, one in memory takes its place.
+    spoilt: Option<io::Error>,
+    /// It has taken its place.
+    in_memory_now: bool,
+    /// Not even that one can be used.
     no_file: bool,
     /// The end of the response, which follows everything else and needs no room.
     last: Vec<u8>,
@@ -83,6 +89,8 @@ impl Spool {
             taken: 0,
             extent: 0,
             writing: false,
+            spoilt: None,
+            in_memory_now: false,
             no_file: false,
             last: Vec::new(),
             share: Share::default(),
@@ -103,7 +111,8 @@ impl Spool {
         if file_empty && self.memory.len() + self.outside + length <= self.in_memory {
             return Room::Memory;
         }
-        match self.put - self.taken + length_64 <= self.in_file && !self.no_file && !self.writing {
+        let is_usable = !self.no_file && !self.writing && (self.spoilt.is_none() || file_empty);
+        match is_usable && self.put - self.taken + length_64 <= self.in_file {
             true => Room::File,
             false => Room::None,
         }
@@ -120,19 +129,21 @@ impl Spool {
         self.charge();
     }
 
-    /// Reserves a place in the file; [`Spool::written`] must follow. None if no temporary file can be created, which is not
-    /// tried again.
+    /// Reserves a place in the file; [`Spool::written`] must follow. None if no file can be created, not even in memory,
+    /// which is not tried again.
     pub fn place(&mut self) -> Option<Place> {
-        let file = match &self.file {
-            Some(file) => file.clone(),
-            None => match tempfile::tempfile() {
-                Ok(file) => self.file.insert(Arc::new(file.into())).clone(),
-                Err(error) => {
-                    self.no_file = true;
-                    self.budget.warn(&error);
-                    return None;
-                }
-            },
+        let file = match (&self.file, self.spoilt.take()) {
+            (Some(file), None) => file.clone(),
+            (_, spoilt) => {
+                let created = match &spoilt {
+                    Some(reason) => temporary::in_memory(&self.budget, reason),
+                    None => temporary::create(&self.budget),
+                };
+                self.in_memory_now = spoilt.is_some();
+                self.no_file = created.is_err();
+                let file = Arc::new(created.ok()?.into());
+                self.file.insert(file).clone()
+            }
         };
         self.writing = true;
         Some(Place {
@@ -146,8 +157,8 @@ impl Spool {
     pub fn written(&mut self, length: usize, result: io::Result<()>) -> bool {
         self.writing = false;
         if let Err(error) = result {
-            self.no_file = true;
-            self.budget.warn(&error);
+            self.no_file = self.in_memory_now;
+            self.spoilt = Some(error);
             return false;
         }
         self.put += length as u64;
@@ -317,15 +328,37 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_written_to_the_file_is_not_held() {
-        let (mut spool, _) = spool(10, 1000, 10_000);
+    fn a_file_that_cannot_be_written_is_replaced_by_one_in_memory_when_it_is_empty() {
+        let (mut spool, budget) = spool(10, 1000, 10_000);
+        let mut seen = VecDeque::new();
         assert_eq!(put(&mut spool, &[1; 10]), Room::Memory);
-        assert_eq!(spool.room(10), Room::File);
-        assert!(spool.place().is_some());
-        assert!(!spool.written(10, Err(io::ErrorKind::StorageFull.into())));
+        assert_eq!(put(&mut spool, &[2; 5]), Room::File);
+        let fail = |spool: &mut Spool| {
+            assert_eq!(spool.room(10), Room::File);
+            assert!(spool.place().is_some());
+            assert!(!spool.written(10, Err(io::ErrorKind::StorageFull.into())));
+        };
+        fail(&mut spool);
         assert_eq!(spool.room(10), Room::None, "the file is not tried again");
-        take(&mut spool, 10, &mut VecDeque::new());
-        assert_eq!(spool.room(10), Room::Memory);
+        take(&mut spool, 10, &mut seen);
+        assert_eq!(spool.room(10), Room::None, "it still holds something");
+        take(&mut spool, 5, &mut seen);
+        assert_eq!(put(&mut spool, &[3; 10]), Room::Memory);
+        assert!(!budget.has_warned());
+        for _ in 0..2 {
+            assert_eq!(put(&mut spool, &[4; 10]), Room::File);
+        }
+        assert!(budget.has_warned());
+        fail(&mut spool);
+        while spool.has_data() {
+            take(&mut spool, 10, &mut seen);
+        }
+        assert_eq!(put(&mut spool, &[5; 10]), Room::Memory);
+        assert_eq!(spool.room(10), Room::None, "there is no other one");
+        take(&mut spool, 10, &mut seen);
+        let expected = [&[1; 10][..], &[2; 5], &[3; 10], &[4; 20], &[5; 10]].concat();
+        assert_eq!(seen, expected);
+        assert_eq!(budget.used(), 0);
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
             Ok(body) => self.submit(key, client, body, response),
             Err(error) => {
                 log::error!(
-                    "could not read a request body back from its temporary file: {error}; answering 500"
+                    "could not read a request body back from its file: {error}; answering 500"
                 );
                 response.fail(500, "the request body could not be read\n");
                 let part = None;

@@ -47,8 +47,8 @@ impl Complaints {
             Failure::File(error) => {
                 if let Some(more) = self.store.take(now) {
                     log::error!(
-                        "could not store a request body in a temporary file in {}: {error} (make sure that the folder is writable \
-                         and has room, or name another one in TMPDIR); answering {status}{more}",
+                        "could not store a request body in {}, nor in memory: {error} (make sure that the folder is writable and has \
+                         room, or name another one in TMPDIR); answering {status}{more}",
                         std::env::temp_dir().display()
                     );
                 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Check, Hang, Listener, Plan, Scheduled};
+use crate::plan::{App, Ask, Check, Hang, Listener, Plan, Scheduled};
 use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
@@ -166,9 +166,12 @@ fn app(name: &str, written: &Written) -> App {
         command
     });
     app.check = written.check.map(|end| Check {
-        path: format!("/{end:?}"),
-        host: "localhost".into(),
-        expect: 200,
+        ask: Ask::Page {
+            path: format!("/{end:?}"),
+            host: "localhost".into(),
+            expect: 200,
+        },
+        private: true,
         timeout: Duration::from_secs(1),
         attempts: 1,
         every: workers.is_multiple_of(2).then(|| Duration::from_secs(7)),

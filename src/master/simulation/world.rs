@@ -100,7 +100,7 @@ impl World for Kernel {
     fn start(&mut self, start: &Start) -> io::Result<Pid> {
         let argument = start.launch.args.first().map_or("", String::as_str);
         let pid = match start.role {
-            Role::Job => self.job(start.app, end(argument), 100)?,
+            Role::Job | Role::Check(_) => self.job(start.app, end(argument), 100)?,
             Role::Run => {
                 let mut processes = self.processes.values();
                 let goes_on = processes.any(|process| process.app == *start.app);
@@ -157,13 +157,18 @@ impl World for Kernel {
             self.privates.contains(app),
             "a probe goes to a private listener"
         );
-        self.job(app, end(&check.path), 50)
+        self.job(app, asked(check), 50)
     }
 
-    fn start_probe_at(&mut self, check: &plan::Check, address: &OsStr) -> io::Result<Pid> {
+    fn start_probe_at(
+        &mut self,
+        check: &plan::Check,
+        _attempts: u32,
+        address: &OsStr,
+    ) -> io::Result<Pid> {
         let address = address.to_string_lossy();
         let name = address.trim_start_matches("unix:/").split('-').next();
-        self.job(&name.unwrap_or_default().into(), end(&check.path), 50)
+        self.job(&name.unwrap_or_default().into(), asked(check), 50)
     }
 
     fn end_private(&mut self, app: &Name, _tell: bool) {
@@ -483,5 +488,13 @@ impl World for Kernel {
     fn answer(&mut self, client: ClientId, answer: &str) {
         let before = self.answers.insert(client.number(), answer.to_owned());
         assert_eq!(before, None, "a client is answered once");
+    }
+}
+
+/// What becomes of a check.
+fn asked(check: &plan::Check) -> End {
+    match &check.ask {
+        plan::Ask::Page { path, .. } => end(path),
+        other => panic!("{other:?} is none of the simulated checks"),
     }
 }

@@ -22,8 +22,16 @@ impl System {
     /// Starts a process, and polls its progress and its output.
     pub(super) fn start_process(&mut self, start: &Start) -> io::Result<Pid> {
         let private = self.private(start);
-        self.open_output(start);
-        let (tail, theirs) = start.captured.then(|| Self::tail(start)).flatten().unzip();
+        let is_check = matches!(start.role, Role::Check(_));
+        if !is_check {
+            self.open_output(start);
+        }
+        let tail = match start.captured {
+            true if is_check => Some(Tail::quoted_only()?),
+            true => Self::tail(start),
+            false => None,
+        };
+        let (tail, theirs) = tail.unzip();
         let is_ours = matches!(start.role, Role::Worker(..)) && start.plan.output.taken_over;
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
@@ -34,8 +42,9 @@ impl System {
                 let (template, launching) = Template::start(start.launch, contract)?;
                 (template.pid, launching, Some(template))
             }
-            Role::Worker(..) | Role::Job | Role::Run => {
-                let reserved = own_address.filter(|_| start.role != Role::Job);
+            Role::Worker(..) | Role::Job | Role::Check(_) | Role::Run => {
+                let reserved =
+                    own_address.filter(|_| matches!(start.role, Role::Worker(..) | Role::Run));
                 let reserved = reserved.map(|wanted| self.addresses.reserve(wanted));
                 let reserved = reserved.transpose()?;
                 let filled = reserved.as_ref().map(|own| start.launch.at(own.address));
@@ -116,6 +125,14 @@ impl System {
         let file = |file: &Option<LogFile>| self.log_files.input(&file.as_ref()?.of_slot(slot));
         let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
         let theirs = theirs.map(AsFd::as_fd);
+        if matches!(start.role, Role::Check(_)) {
+            // What it says is quoted if it fails.
+            return Output {
+                stdout: theirs,
+                stderr: theirs,
+                ..Output::default()
+            };
+        }
         Output {
             stdout: file(&plan.output.stdout),
             stderr: theirs.or(stderr),
@@ -133,7 +150,7 @@ impl System {
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
     ) -> Contract<'a> {
-        let is_job = matches!(start.role, Role::Job | Role::Run);
+        let is_job = matches!(start.role, Role::Job | Role::Check(_) | Role::Run);
         let listeners = || start.plan.sockets.iter().filter(|_| !is_job);
         let sockets = |at| self.listeners.sockets(at, start.generation);
         let first = listeners().filter_map(|(name, at)| Some((name.as_str(), sockets(at).next()?)));
@@ -143,15 +160,18 @@ impl System {
         let board = self.scoreboards.get(start.app);
         let (slot, record) = match start.role {
             Role::Worker(slot, record) => (Some(slot), record),
+            Role::Check(slot) => (Some(slot), None),
             Role::Template | Role::Job | Role::Run => (None, None),
         };
+        let is_check = matches!(start.role, Role::Check(_));
+        let notify = self.notify.address(start.app).filter(|_| !is_check);
         let has_record = record.is_some() || start.role == Role::Template;
         let mut contract = Contract {
             app: start.app,
             slot,
             generation: start.generation,
             sockets: first.collect(),
-            notify_socket: self.notify.address(start.app).unwrap_or_default(),
+            notify_socket: notify.unwrap_or_default(),
             scoreboard: board
                 .filter(|_| has_record)
                 .map(|board| (board.fd(), record)),

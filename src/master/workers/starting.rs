@@ -168,7 +168,7 @@ impl Workers {
     /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
     /// has one.
     pub(super) fn private(&self, child: &Child, always: bool) -> Private {
-        if child.plan.check.is_none() {
+        if child.plan.check.as_ref().is_none_or(|check| !check.private) {
             Private::None
         } else if self.serving && self.is_first(child.generation) {
             Private::Probed

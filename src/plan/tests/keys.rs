@@ -46,6 +46,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.reload.when", "'on-change'"),
     ("app.NAME.reload.before", "['celery', 'check']"),
     ("app.NAME.reload.check.path", "'/other'"),
+    ("app.NAME.reload.check.command", "['celery']"),
     ("app.NAME.reload.check.host", "'other'"),
     ("app.NAME.reload.check.expect", "204"),
     ("app.NAME.listen.address", "'unix:other'"),
@@ -106,6 +107,9 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     rows.extend(added.iter().cloned());
     if rows.contains_key("schedule") {
         rows.remove("listen");
+    }
+    if table == "app.NAME.reload.check" && rows.contains_key("command") {
+        rows.remove("path");
     }
     let rows: Vec<String> = rows
         .iter()

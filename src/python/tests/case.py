@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import tempfile
 import unittest
 
 from client import Client
@@ -22,6 +24,18 @@ class Case(unittest.TestCase):
         client = Client(worker.connect())
         self.addCleanup(client.sock.close)
         return client
+
+    def full_folder(self):
+        """A folder in which files can be made, and not be written."""
+        folder = tempfile.mkdtemp(prefix="preforkd-")
+        self.addCleanup(os.rmdir, folder)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4k,mode=1777", "none", folder]
+        if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("only root can mount a folder that is full")
+        self.addCleanup(subprocess.run, ["umount", "-l", folder], check=True)
+        with open(os.path.join(folder, "full"), "wb") as file:
+            file.write(b"x" * 4096)
+        return folder
 
     def once(self, worker, path):
         """The answer to a request on a connection that is closed then."""

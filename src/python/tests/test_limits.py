@@ -1,6 +1,9 @@
 """What a worker holds for its clients, and how many they may be."""
 
+import select
+
 from case import Case
+from manager import GUARD
 
 HALF = b"x" * (600 << 10)
 
@@ -13,15 +16,31 @@ class Limits(Case):
             for _ in range(4):
                 self.assertEqual(client.ask("/keep", method="POST", body=HALF).body, b"%d" % len(HALF))
 
-    def test_without_a_folder_for_temporary_files_each_body_is_refused_and_one_line_says_why(self):
-        worker = self.worker(env={"TMPDIR": "/no/such/folder"}, body_in_memory=1000)
-        for body in (b"x" * 2000, b"x" * 1001):
-            for head in ("Content-Length: %d\r\n\r\n" % len(body), "Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body)):
-                client = self.client(worker)
-                client.send(b"POST /read HTTP/1.1\r\nHost: a\r\n" + head.encode() + body)
-                response = client.receive()
-                self.assertEqual((response.status, response["Connection"]), ("500 Internal Server Error", "close"))
-        self.assertEqual(self.client(worker).ask("/read", method="POST", body=b"x" * 1000).status, "200 OK")
-        lines = [line for line in worker.read_log().splitlines() if "could not store a request body" in line]
-        self.assertEqual(len(lines), 1, lines)
-        self.assertRegex(lines[0], r"in /no/such/folder: .*No such file or directory.*answering 500$")
+    def test_where_no_file_can_be_used_bodies_are_kept_in_memory_up_to_max_buffered_and_one_line_says_so(self):
+        for folder, reason in (("/no/such/folder", "No such file or directory"), (self.full_folder(), "No space left on device")):
+            worker = self.worker(env={"TMPDIR": folder}, body_in_memory=1000, max_buffered=1 << 20)
+            for size in (1001, 2000, 1 << 20):
+                for chunked in (False, True):
+                    client = self.client(worker)
+                    self.begin(client, size, chunked)
+                    client.send(b"x" * size + (b"\r\n0\r\n\r\n" if chunked else b""))
+                    self.assertEqual(client.receive().body, b"%d" % size, worker.read_log())
+            # Of two that have not room together, one is refused, and the other one goes on.
+            clients = {client.sock: client for client in (self.client(worker), self.client(worker))}
+            for client in clients.values():
+                self.begin(client, len(HALF), True)
+                client.send(HALF)
+            answered, _, _ = select.select(list(clients), [], [], GUARD)
+            refused = clients.pop(*answered).receive()
+            self.assertEqual((refused.status, refused["Connection"]), ("503 Service Unavailable", "close"))
+            self.assertIsNotNone(refused["Retry-After"])
+            (other,) = clients.values()
+            other.send(b"\r\n0\r\n\r\n")
+            self.assertEqual(other.receive().body, b"%d" % len(HALF))
+            lines = [line for line in worker.read_log().splitlines() if "temporary file" in line]
+            self.assertEqual(len(lines), 1, lines)
+            self.assertRegex(lines[0], "in %s: .*%s.*kept in memory, up to max_buffered$" % (folder, reason))
+
+    def begin(self, client, size, chunked):
+        framing = "Transfer-Encoding: chunked\r\n\r\n%x\r\n" % size if chunked else "Content-Length: %d\r\n\r\n" % size
+        client.send(b"POST /keep HTTP/1.1\r\nHost: a\r\n" + framing.encode())

@@ -187,16 +187,17 @@ class Streams:
         self.noted(worker, "streamed closed on 1 thread")
         self.assertLess(int(self.ask(worker, "/memory").body) - before, 20000)
 
-    def test_where_no_file_can_be_made_the_thread_waits_and_one_warning_says_so(self):
-        worker = self.start(env={"TMPDIR": "/nonexistent"})
-        for _ in range(2):
-            client = self.begin(worker, "/streamed?40")
-            other = self.client(worker)
-            other.send(b"GET /save HTTP/1.1\r\nHost: a\r\n\r\n")
-            body = client.until(b"\r\n0\r\n\r\n")
-            self.assertEqual(body.count(b"0123456789abcdef"), 40 * 65536)
-            self.assertEqual(other.receive().body, b"saved")
-        self.assertEqual(worker.read_log().count("could not write a temporary file for a response: /nonexistent: "), 1)
+    def test_where_no_file_can_be_used_clients_that_do_not_read_hold_no_thread_either_and_one_warning_says_so(self):
+        for folder in ("/nonexistent", self.full_folder()):
+            worker = self.start(env={"TMPDIR": folder})
+            slow = [self.client(worker) for _ in range(2)]
+            for client in slow:
+                client.send(b"GET /streamed?20 HTTP/1.1\r\nHost: a\r\n\r\n")
+            self.saves(worker, 1)
+            self.noted(worker, "streamed closed on 1 thread", 2)
+            for client in slow:
+                self.assertTrue(client.receive().body == MEGABYTE * 20)
+            self.assertEqual(worker.read_log().count("could not write a temporary file in %s: " % folder), 1, worker.read_log())
 
     def test_all_responses_together_have_a_limit(self):
         worker = self.start(max_buffered=1 << 20)

@@ -1,6 +1,5 @@
 //! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use crate::limits::Limits;
@@ -211,7 +210,7 @@ impl Connection {
     /// The request's body, once.
     ///
     /// # Errors
-    /// The temporary file that holds it cannot be read.
+    /// The file that holds it cannot be read.
     pub fn take_body(&mut self) -> std::io::Result<Body> {
         self.length = self.arriving.length();
         std::mem::take(&mut self.arriving).finish()
@@ -418,16 +417,9 @@ fn most_body(limits: &Limits, budget: &Budget) -> (u64, Reject) {
 fn refusal(place: &mut Option<Failure>, failure: Failure) -> Reject {
     let reject = match &failure {
         Failure::NoRoom => Reject::with(503, "too much is being received; try again later"),
-        // What others have filled they may empty.
-        Failure::File(error) if is_transient(error.kind()) => {
-            Reject::with(503, "the request body cannot be stored; try again later")
-        }
-        Failure::File(_) => Reject::with(500, "the request body could not be stored"),
+        // What others have taken, memory or descriptors, they may give back.
+        Failure::File(_) => Reject::with(503, "the request body cannot be stored; try again later"),
     };
     *place = Some(failure);
     reject
-}
-
-fn is_transient(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
