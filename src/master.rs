@@ -320,17 +320,18 @@ impl<W: World> Master<W> {
             .candidate()
             .map(|candidate| &candidate.plan);
         let plans = self.current.iter().chain(candidate);
-        let apps = plans.flat_map(|plan| plan.apps.values());
         match phase(&self.release) {
             "ready" => self.init.settled(),
             "stopping" => {
                 let runs = self.schedules.time_to_stop();
-                let times = apps.map(App::time_to_stop).chain(runs);
-                let longest = || times.max().unwrap_or(UNKNOWN);
+                let chains =
+                    plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
+                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
                 self.init
                     .goes_on(self.turn.now, "stopping", stepped, longest);
             }
             phase => {
+                let apps = plans.flat_map(|plan| plan.apps.values());
                 let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
                 self.init.goes_on(self.turn.now, phase, stepped, longest);
             }

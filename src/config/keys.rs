@@ -92,7 +92,7 @@ tables! {
         /// When to continue in a new file, and how many of the old ones to keep.
         log_rotate: LogRotate = (none "never"), Reload;
 
-        /// The apps that come before this one: it is started when they are ready.
+        /// The apps that come before this one: it is started when they are ready, and they are told to end when it has ended.
         after: Vec<Spanned<String>> = [], Reload;
         /// Whether preforkd is ready only when this app is; otherwise it is tried in the background and holds up no other app.
         required: bool = true, Reload;

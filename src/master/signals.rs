@@ -80,6 +80,9 @@ impl<W: World> Master<W> {
             }
             Request::More => self.scale_all(from, 1),
             Request::Fewer => self.scale_all(from, -1),
+            Request::Pause if self.is_stopping() => {
+                info!("{from}: not pausing: the master is stopping");
+            }
             Request::Pause if self.turn.world.has_terminal() => {
                 debug!("{from}: ignored, because the size of a terminal has changed")
             }
@@ -209,6 +212,11 @@ impl<W: World> Master<W> {
             }
         }
         self.end_templates(|name| !order.has(name));
+        for (name, later) in order.waiting() {
+            let later: Vec<_> = later.iter().map(|name| &**name).collect();
+            let later = later.join(", ");
+            info!("app={name}: ends after the apps that come after it ({later})");
+        }
         self.stop_order = order;
         self.stop_free();
     }
@@ -233,7 +241,7 @@ impl<W: World> Master<W> {
         let apps = self.workers.configured();
         let run = apps.filter(|(_, app)| {
             let counts = app.supervisor.counts();
-            counts.ready + counts.starting > 0 && !app.supervisor.is_paused()
+            counts.ready + counts.starting + counts.leaving > 0 && !app.supervisor.is_paused()
         });
         run.map(|(name, _)| name.clone()).collect()
     }

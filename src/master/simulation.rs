@@ -79,6 +79,10 @@ struct History {
     /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
     orders: Orders,
+    /// The apps that come before each app, as they were when the stop began; without those that are paused.
+    order: BTreeMap<String, BTreeSet<String>>,
+    /// The master was told to hurry.
+    urgent: bool,
 }
 
 impl History {
@@ -105,6 +109,8 @@ impl History {
             waited: BTreeMap::new(),
             serving: BTreeMap::new(),
             orders: Orders::default(),
+            order: BTreeMap::new(),
+            urgent: false,
         };
         history.pass(0);
         history
@@ -123,6 +129,7 @@ impl History {
             |(name, at): (Name, Instant)| (waited.get(&name) == Some(&at)).then_some((name, at));
         let waits = waits.into_iter().filter_map(held).collect();
         self.kernel().started.clear();
+        self.note_order();
         self.outcome = self
             .master
             .turn()
@@ -169,7 +176,7 @@ impl History {
         );
         let state = self.master.release.state();
         if *state == State::Stopped {
-            return;
+            return self.check_stop_order();
         }
         for name in self.master.workers.apps.keys() {
             let untold = living()
@@ -194,6 +201,47 @@ impl History {
             );
         }
         self.check_floors();
+    }
+
+    fn note_order(&mut self) {
+        if self.master.is_stopping() {
+            return;
+        }
+        let plan = self.master.plan();
+        let apps = plan.into_iter().flat_map(|plan| &plan.apps);
+        let workers = &self.master.workers.apps;
+        let serves = |name: &&String| {
+            let app = workers.get(name.as_str());
+            app.is_some_and(|app| !app.removed && !app.supervisor.is_paused())
+        };
+        let order = apps.map(|(name, app)| {
+            let before = app.after.iter().filter(serves).cloned();
+            (name.clone(), before.collect())
+        });
+        self.order = order.collect();
+    }
+
+    /// At a graceful stop, no app is told to end while an app that comes after it has a process.
+    fn check_stop_order(&self) {
+        if self.urgent {
+            return;
+        }
+        let processes = || {
+            let all = self.master.turn.world.processes.values();
+            all.filter(|p| p.dead.is_none() && !matches!(p.kind, Kind::Job(_)))
+        };
+        for (then, before) in &self.order {
+            let lives = processes().any(|process| *process.app == **then);
+            for first in before.iter().filter(|_| lives) {
+                let serves = processes().any(|p| *p.app == **first && slot(p).is_some());
+                let waits = self.master.stop_order.has(first);
+                assert!(
+                    waits || !serves,
+                    "{first} was told before {then} has ended: {:?}",
+                    self.master.turn.world.processes
+                );
+            }
+        }
     }
 
     /// A worker that must be alone was started when there were fewer than wanted, with all that earlier ones have started.
@@ -650,13 +698,16 @@ fn run_and_settle(steps: &[Step]) {
 }
 
 /// A history, then a stop: everything ends and is reaped.
-fn run_and_stop(steps: &[Step], signal: Signal) {
+fn run_and_stop(steps: &[Step], signal: Option<Signal>) {
     let mut history = run_steps(steps);
     history.floors.clear();
     if history.outcome.is_none() {
         history.order("stop");
-        history.send(signal);
-        history.pass(120_000);
+        if let Some(signal) = signal {
+            history.urgent = true;
+            history.send(signal);
+        }
+        history.pass(400_000);
     }
     let kernel = &history.master.turn.world;
     assert!(history.outcome.is_some(), "it ends: {:?}", kernel.processes);
@@ -675,7 +726,7 @@ proptest! {
     #[test]
     fn a_stop_ends_any_history(
         steps in prop::collection::vec(step(), 0..30),
-        signal in prop_oneof![Just(Signal::SIGTERM), Just(Signal::SIGINT)],
+        signal in prop::option::of(prop_oneof![Just(Signal::SIGTERM), Just(Signal::SIGINT)]),
     ) {
         run_and_stop(&steps, signal);
     }
@@ -802,6 +853,83 @@ fn the_first_worker_of_an_app_waits_for_the_apps_before_it() {
     assert_eq!(started(&mut history, "web"), 2);
 }
 
+/// Two apps that serve, with templates: web comes after queue.
+fn ordered() -> History {
+    let web = Written {
+        ordered: true,
+        template: true,
+        ..Written::good(2)
+    };
+    let queue = Written {
+        template: true,
+        ..Written::good(1)
+    };
+    let mut history = History::new(&[("queue", queue), ("web", web)]);
+    history.pass(10_000);
+    history
+}
+
+/// Whether each living worker of an app was told to end.
+fn told(history: &mut History, name: &str) -> Vec<bool> {
+    let processes = history.kernel().processes.values();
+    let workers = processes.filter(|process| {
+        &*process.app == name && process.dead.is_none() && slot(process).is_some()
+    });
+    workers.map(|process| process.signalled).collect()
+}
+
+#[test]
+fn an_app_is_told_to_end_when_all_that_come_after_it_have_ended() {
+    let mut history = ordered();
+    history.send(Signal::SIGTERM);
+    history.pass(0);
+    assert_eq!(told(&mut history, "web"), [true, true]);
+    assert_eq!(told(&mut history, "queue"), [false]);
+    let queue = |process: &Process| &*process.app == "queue" && slot(process).is_some();
+
+    // It serves until then: a worker that crashes is replaced.
+    let mut processes = history.kernel().processes.iter();
+    let worker = processes.find(|(_, process)| queue(process));
+    let worker = *worker.expect("it serves").0;
+    history.kernel().end(worker, false);
+    history.pass(5);
+    assert_eq!(told(&mut history, "web"), [true, true]);
+    assert_eq!(told(&mut history, "queue"), [false]);
+    for _ in 0..1000 {
+        if told(&mut history, "web").is_empty() {
+            break;
+        }
+        assert_eq!(told(&mut history, "queue"), [false]);
+        history.pass(1);
+    }
+    history.pass(100);
+    assert_ne!(told(&mut history, "queue"), [false]);
+    history.pass(10_000);
+    assert_eq!(history.outcome, Some(Outcome::Stopped));
+}
+
+#[test]
+fn a_second_stop_ends_the_order() {
+    for (first, second) in [
+        (Signal::SIGTERM, Some(Signal::SIGTERM)),
+        (Signal::SIGTERM, Some(Signal::SIGINT)),
+        (Signal::SIGINT, None),
+    ] {
+        let mut history = ordered();
+        history.urgent = true;
+        for signal in std::iter::once(first).chain(second) {
+            history.send(signal);
+            history.pass(0);
+        }
+        assert!(told(&mut history, "queue").iter().all(|told| *told));
+        let templates = history.kernel().processes.values();
+        let mut templates = templates.filter(|p| p.kind == Kind::Template);
+        assert!(templates.all(|p| p.signalled));
+        history.pass(10_000);
+        assert_eq!(history.outcome, Some(Outcome::Stopped));
+    }
+}
+
 #[test]
 fn an_app_ends_before_those_that_it_comes_after() {
     let ordered = |written| Written {
@@ -834,6 +962,7 @@ fn an_app_ends_before_those_that_it_comes_after() {
     // The second time nobody waits.
     let mut history = History::new(&[("queue", Written::good(2)), ("web", ordered(slow))]);
     history.pass(10_000);
+    history.urgent = true;
     for _ in 0..2 {
         history.send(Signal::SIGTERM);
         history.pass(100);

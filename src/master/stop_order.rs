@@ -1,6 +1,7 @@
 //! The order in which apps end at a graceful stop: an app that comes after others (`after`) ends before them. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::plan::App;
 use crate::release::Name;
@@ -39,6 +40,11 @@ impl StopOrder {
         self.waiting.contains_key(name)
     }
 
+    /// The apps that wait, each with those that end before it.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&Name, &BTreeSet<Name>)> {
+        self.waiting.iter().filter(|(_, later)| !later.is_empty())
+    }
+
     /// The apps that wait for none any more: they are to be told to end now.
     pub(super) fn take_free(&mut self, has_ended: impl Fn(&Name) -> bool) -> Vec<Name> {
         let is_free = |later: &BTreeSet<Name>| later.iter().all(&has_ended);
@@ -64,6 +70,36 @@ fn all_before<'a>(apps: &'a BTreeMap<String, App>, name: &str) -> BTreeSet<&'a s
     found
 }
 
+/// The time that a stop in this order may take: the longest chain of apps, each of which may take this time.
+pub(super) fn longest(
+    apps: &BTreeMap<String, App>,
+    time: impl Fn(&App) -> Duration,
+) -> Option<Duration> {
+    let mut known = BTreeMap::new();
+    let chains = apps.keys().map(|name| chain(apps, name, &time, &mut known));
+    chains.max()
+}
+
+/// The longest chain that begins with the end of this app.
+fn chain<'a>(
+    apps: &'a BTreeMap<String, App>,
+    name: &'a str,
+    time: &impl Fn(&App) -> Duration,
+    known: &mut BTreeMap<&'a str, Duration>,
+) -> Duration {
+    if let Some(&chain) = known.get(name) {
+        return chain;
+    }
+    let Some(app) = apps.get(name) else {
+        return Duration::ZERO;
+    };
+    let rest = app.after.iter();
+    let rest = rest.map(|first| chain(apps, first, time, known)).max();
+    let whole = rest.unwrap_or_default().saturating_add(time(app));
+    known.insert(name, whole);
+    whole
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,14 +108,18 @@ mod tests {
         names.iter().map(|name| Name::from(*name)).collect()
     }
 
-    /// The apps that are told together, one group after the other, if those of `running` run.
-    fn groups(apps: &[(&str, &[&str])], running: &[&str]) -> Vec<Vec<Name>> {
+    fn plans(apps: &[(&str, &[&str])]) -> BTreeMap<String, App> {
         let apps = apps.iter().map(|(name, after)| {
             let mut app = App::example(1);
             app.after = after.iter().map(|name| (*name).to_owned()).collect();
             ((*name).to_owned(), app)
         });
-        let mut order = StopOrder::new(&apps.collect(), &names(running));
+        apps.collect()
+    }
+
+    /// The apps that are told together, one group after the other, if those of `running` run.
+    fn groups(apps: &[(&str, &[&str])], running: &[&str]) -> Vec<Vec<Name>> {
+        let mut order = StopOrder::new(&plans(apps), &names(running));
         let (mut ended, mut groups) = (BTreeSet::new(), Vec::new());
         while !order.is_empty() {
             let free = order.take_free(|name| ended.contains(name));
@@ -122,5 +162,25 @@ mod tests {
             groups(&apps, &["api", "db"]),
             [vec![Name::from("api")], vec!["db".into()]]
         );
+    }
+
+    #[test]
+    fn a_stop_may_take_as_long_as_its_longest_chain() {
+        let mut apps = plans(&[
+            ("a", &[]),
+            ("b", &["a"]),
+            ("c", &["a", "b"]),
+            ("alone", &[]),
+            ("d", &["unknown"]),
+        ]);
+        let longest = |apps: &_| longest(apps, |app| app.policy.graceful_timeout);
+        for app in apps.values_mut() {
+            app.policy.graceful_timeout = Duration::from_secs(10);
+        }
+        assert_eq!(longest(&apps), Some(Duration::from_secs(30)));
+        let alone = apps.get_mut("alone").expect("it is there");
+        alone.policy.graceful_timeout = Duration::from_secs(45);
+        assert_eq!(longest(&apps), Some(Duration::from_secs(45)));
+        assert_eq!(longest(&BTreeMap::new()), None);
     }
 }
