@@ -209,7 +209,6 @@ mod tests {
             backlog: 10,
             v6only: false,
             is_lent: false,
-            required: true,
             mode: None,
             owner: None,
             group: None,

@@ -122,7 +122,7 @@ impl<W: World> Master<W> {
         match self.turn.world.start_check() {
             Ok(pid) => {
                 let task = Task::CheckRestart(client);
-                self.jobs.add(&mut self.turn, pid, task, CHECK);
+                self.jobs.add(&self.turn, pid, task, CHECK);
                 self.choices.restart_later(client, names);
             }
             Err(error) => {
