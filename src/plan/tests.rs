@@ -1116,6 +1116,67 @@ fn log_files_are_kept_as_the_keys_say() {
 }
 
 #[test]
+fn a_log_file_of_two_apps_has_one_upkeep() {
+    let apps = |a: &str, b: &str| {
+        plan_as(
+            (0, 0),
+            &format!("[app.a]\ncommand = 'celery'\n{a}\n[app.b]\ncommand = 'celery'\n{b}"),
+        )
+    };
+    let rotate = "log_rotate = { size = '1MiB', keep = 3 }";
+    let same = |a: &str, b: &str| apps(a, b).map(drop).expect("one upkeep");
+    same("stdout = 'o.log'", "stderr = 'o.log'");
+    same(
+        &format!("stdout = 'o.log'\n{rotate}"),
+        &format!("stderr = '/srv/site/../o.log'\n{rotate}\nstdout = 'o.log.4'"),
+    );
+    // Nothing but a regular file is rotated.
+    same(
+        &format!("stdout = 'other/run'\n{rotate}"),
+        "stdout = 'other/run'",
+    );
+    for (a, b, key) in [
+        (rotate, "", "log_rotate"),
+        ("", "log_rotate = { size = '1MiB', keep = 2 }", "log_rotate"),
+        ("log_mode = '0640'", "log_mode = '0600'", "log_mode"),
+        ("log_owner = 'www'", "", "log_owner"),
+        ("log_group = 'media'", "", "log_group"),
+    ] {
+        let error = apps(
+            &format!("stdout = 'o.log'\n{a}"),
+            &format!("stderr = '/srv/site/../o.log'\n{b}"),
+        );
+        let error = error.map(drop).expect_err(key);
+        let said = format!("stderr: /srv/o.log is a log file of app.a too, with another `{key}`");
+        assert!(error.contains(&said), "{error}");
+        assert!(
+            error.starts_with("app.toml:") && error.contains(":10: "),
+            "{error}"
+        );
+    }
+    let scheduled = format!("stdout = 'o.log'\nschedule = '@daily'\n{rotate}");
+    let error = apps(&scheduled, "stdout = 'o.log'").map(drop);
+    assert!(error.expect_err("differing").contains("of app.a too"));
+}
+
+#[test]
+fn no_log_file_has_a_name_of_a_rotated_one() {
+    let apps = |a: &str, b: &str| {
+        let text = format!("[app.a]\ncommand = 'celery'\n{a}\n[app.b]\ncommand = 'celery'\n{b}");
+        plan_as((0, 0), &text).map(drop).expect_err("one name")
+    };
+    let rotated = "stdout = 'o.log'\nlog_rotate = { size = '1MiB', keep = 3 }";
+    let error = apps(rotated, "stdout = 'o.log.3'");
+    let said = "app.toml:7:10: stdout: /srv/o.log.3 is a name that `log_rotate` gives to old files of /srv/o.log, the log file of app.a";
+    assert!(error.starts_with(said), "{error}");
+    let error = apps("stdout = 'o.log.1'", rotated);
+    let said = "app.toml:6:10: stdout: `log_rotate` would rename /srv/o.log to /srv/o.log.1, the log file of app.a";
+    assert!(error.starts_with(said), "{error}");
+    let error = apps(&format!("{rotated}\nstderr = 'o.log.2'"), "");
+    assert!(error.contains("stderr: /srv/o.log.2 is a name"), "{error}");
+}
+
+#[test]
 fn lines_with_a_prefix_have_a_writer_for_each_slot() {
     let output = |rest: &str| {
         let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");
