@@ -381,6 +381,7 @@ impl Plan {
         }
         let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
         let control = config.master.control.as_ref().map(|path| path.as_path());
+        control::check(&config.master)?;
         let (control_mode, control_group) = control::rights(&config.master, host)?;
         let mut plan = Self {
             control_mode,

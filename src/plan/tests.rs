@@ -1116,6 +1116,54 @@ fn log_files_are_kept_as_the_keys_say() {
 }
 
 #[test]
+fn a_signal_is_written_as_name_or_number_in_any_case() {
+    for text in ["QUIT", "quit", "SIGQUIT", "sigquit", "3"] {
+        let plan = plan(&format!(
+            "[app.q]\ncommand = 'celery'\nstop_signal = '{text}'"
+        ));
+        assert_eq!(plan.apps["q"].stop.signal, StopSignal::Quit, "{text}");
+    }
+    let text = "[app.q]\ncommand = 'celery'\nstop_signal = '9'";
+    let error = plan_as((0, 0), text).expect_err("KILL");
+    assert!(error.contains("is no signal that can tell"), "{error}");
+}
+
+#[test]
+fn a_file_of_variables_with_a_dash_may_be_missing() {
+    let text = "[app.q]\ncommand = 'celery'\nenv_file = '-nothing.env'";
+    assert!(plan(text).apps["q"].launch.env.is_empty());
+    let error = plan_as((0, 0), &text.replace('-', "")).expect_err("missing");
+    assert!(error.contains("env_file: cannot read"), "{error}");
+}
+
+#[test]
+fn the_control_socket_is_a_path() {
+    for (text, said) in [
+        (
+            "",
+            "app.toml:2:11: control: must be the path of a socket, not \"\"",
+        ),
+        (
+            "unix:/run/a.sock",
+            "app.toml:2:11: control: must be the path of a socket, not an address (write \"/run/a.sock\")",
+        ),
+    ] {
+        let text = format!("[master]\ncontrol = '{text}'\n[app.q]\ncommand = 'celery'");
+        let error = plan_as((0, 0), &text).expect_err("no path");
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_is_included_by_a_pattern() {
+    let error = plan_as((0, 0), "include = 'site'").expect_err("a folder");
+    assert!(
+        error.contains("is a folder (write \"site/*.toml\""),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_log_file_of_two_apps_has_one_upkeep() {
     let apps = |a: &str, b: &str| {
         plan_as(
