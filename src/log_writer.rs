@@ -54,6 +54,9 @@ const PIPE_BUF: usize = 4096;
 /// The interval between attempts to open a file that could not be opened.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// How long the beginning of a line with a prefix waits for its end: a prompt has none.
+const UNFINISHED: Duration = Duration::from_secs(1);
+
 const INPUT: Token = Token(0);
 const SIGNALS: Token = Token(1);
 
@@ -91,8 +94,12 @@ pub fn run(
     signals.register(poll.registry(), SIGNALS)?;
     let mut events = Events::with_capacity(2);
     let mut lines = Lines::new(prefix);
+    // When the beginning of a line is written without its end.
+    let mut write_at: Option<Instant> = None;
     loop {
-        match poll.poll(&mut events, log.time_to_retry()) {
+        let due = write_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = log.time_to_retry().into_iter().chain(due).min();
+        match poll.poll(&mut events, timeout) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -112,13 +119,20 @@ pub fn run(
                     return Ok(());
                 }
                 Ok(n) => {
-                    log.write(lines.arrived());
+                    let arrived = lines.arrived();
+                    if !arrived.is_empty() {
+                        write_at = None;
+                    }
+                    log.write(arrived);
                     until_reopen = until_reopen.map(|left: usize| left.saturating_sub(n));
                     false
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => false,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     log.write(lines.waiting());
+                    if write_at.is_some_and(|at| at <= Instant::now()) {
+                        log.write(lines.last());
+                    }
                     true
                 }
                 Err(error) => return Err(error),
@@ -130,6 +144,10 @@ pub fn run(
                 until_reopen = None;
             }
             if emptied {
+                write_at = match lines.has_unfinished() {
+                    true => write_at.or_else(|| Some(Instant::now() + UNFINISHED)),
+                    false => None,
+                };
                 break;
             }
         }

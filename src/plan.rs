@@ -39,6 +39,7 @@ mod policy;
 mod proxies;
 mod scheduled;
 mod selection;
+mod shared_logs;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -380,6 +381,7 @@ impl Plan {
         }
         let pid_file = config.master.pid_file.as_ref().map(|path| path.as_path());
         let control = config.master.control.as_ref().map(|path| path.as_path());
+        control::check(&config.master)?;
         let (control_mode, control_group) = control::rights(&config.master, host)?;
         let mut plan = Self {
             control_mode,
@@ -391,7 +393,7 @@ impl Plan {
             stopped: BTreeSet::new(),
             scheduled: BTreeMap::new(),
         };
-        let mut edges = Vec::new();
+        let (mut edges, mut logs) = (Vec::new(), Vec::new());
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
             if !is_app_name(name) {
@@ -412,10 +414,12 @@ impl Plan {
             edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
                 let scheduled = draft.scheduled(&schedule.0)?;
+                logs.extend(draft.log_uses(&scheduled.app.output));
                 plan.scheduled.insert(name.clone(), scheduled);
                 continue;
             }
             let mut app = draft.app(&mut plan.listeners)?;
+            logs.extend(draft.log_uses(&app.output));
             draft.lacking.note(&mut app, sources);
             plan.apps.insert(name.clone(), app);
         }
@@ -426,6 +430,7 @@ impl Plan {
                 app.after = before;
             }
         }
+        shared_logs::check(&logs)?;
         leave_ipv4_to_its_own(&mut plan.listeners);
         Ok(plan)
     }

@@ -455,6 +455,16 @@ fn the_lines_of_a_program_begin_with_its_app_and_its_slot() {
 }
 
 #[test]
+fn a_prompt_with_a_prefix_does_not_wait_for_the_end_of_its_line() {
+    let config = "[app.q]\ncommand = ['sh', '-c', 'printf half; exec sleep 1000']\nready = 'exec'\nprefix_output = true";
+    let mut run = Run::begin_in(tempfile::tempdir().expect("a folder"), config, |command| {
+        command.env_remove("JOURNAL_STREAM");
+    });
+    assert_eq!(run.next_line(), "q/0: half");
+    run.stop();
+}
+
+#[test]
 fn a_dead_writer_of_a_slot_is_replaced() {
     let (mut run, mut log) = start_with_fifo(&app("prefix_output = true\nstdout = 'out'"));
     assert_eq!(next_event(&mut log), "started");

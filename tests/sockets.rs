@@ -172,6 +172,47 @@ fn a_socket_whose_file_and_spare_name_are_gone_is_bound_anew_by_a_reload() {
 }
 
 #[test]
+fn a_reload_makes_the_spare_name_of_a_socket_again() {
+    let mut run = Run::start(&app(""));
+    std::fs::remove_file(run.path(".web.sock.preforkd")).expect("it is there");
+    run.reload();
+    assert!(run.path(".web.sock.preforkd").exists());
+    run.stop();
+}
+
+#[test]
+fn a_socket_file_that_cannot_be_made_again_is_an_error_of_the_log() {
+    let mut run = Run::start(&app(""));
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(run.path("web.sock")).expect("it listens");
+    for name in ["web.sock", ".web.sock.preforkd"] {
+        std::fs::remove_file(run.path(name)).expect("it is there");
+    }
+    std::io::Write::write_all(&mut stream, b"exit 3\n").expect("it reads");
+    run.logged(&[
+        "ERROR",
+        "web.sock was removed and cannot be made again: ",
+        "(reload to bind a new socket)",
+    ]);
+    run.reload();
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+}
+
+#[test]
+fn a_reload_fails_if_a_file_that_is_no_socket_is_in_the_way() {
+    let mut run = Run::start(&app(""));
+    std::fs::remove_file(run.path("web.sock")).expect("it is there");
+    run.write("web.sock", "x");
+    assert!(run.reload().contains("reload failed"));
+    run.logged(&["no client can connect, and no new socket can be bound: "]);
+    std::fs::remove_file(run.path("web.sock")).expect("ours");
+    run.reload();
+    assert_ne!(run.ask("pid"), "");
+    run.stop();
+}
+
+#[test]
 fn a_mode_that_is_changed_or_taken_out_is_applied_by_a_reload() {
     let config = |mode: &str| {
         let listen = format!("{{ address = 'unix:web.sock'{mode} }}");

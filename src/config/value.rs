@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
+use nix::sys::signal::Signal;
 use preforkd_worker::proxy::Proxy;
 use toml::Spanned;
 
@@ -150,7 +151,12 @@ impl TryFrom<String> for StopSignal {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let name = text.strip_prefix("SIG").unwrap_or(&text);
+        let number = text.parse::<i32>().ok().map(Signal::try_from);
+        let name = match number {
+            Some(Ok(signal)) => signal.as_str().to_owned(),
+            _ => text.to_ascii_uppercase(),
+        };
+        let name = name.strip_prefix("SIG").unwrap_or(&name);
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
         let known = Self::ALL.map(|(known, _)| known).join(", ");
         found.map(|(_, signal)| *signal).ok_or_else(|| {

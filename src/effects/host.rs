@@ -152,8 +152,10 @@ impl Host for ThisHost {
         let fixed = fixed.rsplit_once('/').map_or("", |(fixed, _)| fixed);
         let start = folder.join(fixed);
         if !fixed.is_empty() && !start.is_dir() {
-            let shown = start.display();
-            return Err(format!("there is no folder {shown} (create it first)"));
+            return match start.exists() {
+                true => Err(format!("{} is not a folder", start.display())),
+                false => Ok(Vec::new()),
+            };
         }
         let wrong = |why: &dyn fmt::Display| format!("{pattern:?} cannot be used: {why}");
         // The characters of the folder are no wildcards.
@@ -230,6 +232,16 @@ impl Host for ThisHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_in_a_folder_that_is_missing_matches_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let found = ThisHost.matching(folder.path(), "conf.d/*.toml");
+        assert_eq!(found, Ok(vec![]));
+        std::fs::write(folder.path().join("conf.d"), "").expect("room");
+        let error = ThisHost.matching(folder.path(), "conf.d/*.toml");
+        assert!(error.expect_err("a file").contains("is not a folder"));
+    }
 
     #[test]
     fn only_a_plain_path_of_the_working_directory_counts() {

@@ -106,9 +106,20 @@ impl Open {
     }
 
     /// Makes the file of its socket again if it was removed. Returns whether it was.
-    fn restore(&self) -> bool {
-        let restored = self.file.as_ref().map(SocketFile::restore);
-        matches!(restored, Some(Ok(true)))
+    ///
+    /// # Errors
+    /// It cannot be made again.
+    fn restore(&self) -> Result<bool, String> {
+        self.file.as_ref().map_or(Ok(false), SocketFile::restore)
+    }
+
+    /// Gives the file of a socket that is in place its spare name, if it needs one and has none, or has lost it.
+    fn add_spare(&mut self, listener: &Listener) {
+        if let Some(file) = &mut self.file
+            && listener.is_lent
+        {
+            bind::add_spare(file, &listener.address, rights(&self.wanted));
+        }
     }
 
     /// Applies changed settings.
@@ -178,7 +189,7 @@ impl Listeners {
     /// and why others that are not required cannot be opened.
     ///
     /// # Errors
-    /// One of them that is required cannot be opened; then none is. One that is open and cannot be bound anew stays as it is.
+    /// One of them that is required cannot be opened, or not be bound anew; then none is. One that is open stays as it is.
     pub fn open(
         &mut self,
         wanted: &[Listener],
@@ -188,16 +199,16 @@ impl Listeners {
         self.discarded.clear();
         for listener in wanted {
             let address = &listener.address;
-            let open = self.open.get(address).and_then(|all| all.last());
+            let mut open = self.open.get_mut(address).and_then(|all| all.last_mut());
             let is_open = open.is_some();
-            if open.is_some_and(Open::is_in_place) {
-                continue;
-            }
-            if let Some(open) = open.filter(|open| open.restore())
-                && open.is_in_place()
-            {
-                info!("the file of {address} was removed; made it again");
-                continue;
+            if let Some(open) = &mut open {
+                if !open.is_in_place() && open.restore() == Ok(true) && open.is_in_place() {
+                    info!("the file of {address} was removed; made it again");
+                }
+                if open.is_in_place() {
+                    open.add_spare(listener);
+                    continue;
+                }
             }
             match self.new_one(listener, generation) {
                 Ok(new) => {
@@ -207,10 +218,15 @@ impl Listeners {
                     self.open.entry(address.clone()).or_default().push(new);
                     opened.push(address.clone());
                 }
-                Err(reason) if is_open => warn!(
+                Err(reason) if is_open && !listener.required => warn!(
                     "{address}: its socket file was removed or replaced, and no new socket can be bound: {reason}; no client can connect"
                 ),
-                Err(reason) => {
+                Err(mut reason) => {
+                    if is_open {
+                        reason.text = format!(
+                            "its socket file was removed or replaced, so no client can connect, and no new socket can be bound: {reason}"
+                        );
+                    }
                     let address = address.clone();
                     let error = Error { address, reason };
                     if listener.required {
@@ -276,9 +292,12 @@ impl Listeners {
     }
 
     /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
-    pub fn restore(&self, address: &Address) -> bool {
+    ///
+    /// # Errors
+    /// The file cannot be made again.
+    pub fn restore(&self, address: &Address) -> Result<bool, String> {
         let open = self.open.get(address).and_then(|all| all.first());
-        open.is_some_and(Open::restore)
+        open.map_or(Ok(false), Open::restore)
     }
 
     /// Closes these listeners of a candidate, as `open` has returned them.

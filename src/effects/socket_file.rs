@@ -312,7 +312,7 @@ fn set(file: &OwnedFd, rights: Rights) -> Result<(), String> {
     );
     if owner.is_some() || group.is_some() {
         fchownat(file, "", owner, group, AtFlags::AT_EMPTY_PATH)
-            .map_err(explain("cannot change its owner"))?;
+            .map_err(|errno| cannot_give(rights, errno))?;
     }
     if let Some(mode) = rights.mode {
         // fchmod(2) does not accept an O_PATH descriptor.
@@ -322,6 +322,21 @@ fn set(file: &OwnedFd, rights: Rights) -> Result<(), String> {
             .map_err(|error| format!("cannot change its mode: {error}"))?;
     }
     Ok(())
+}
+
+/// Why the file cannot get its owner and group: chown(2).
+fn cannot_give(rights: Rights, errno: Errno) -> String {
+    let own = geteuid();
+    match (rights.owner, rights.group, errno) {
+        (None, Some(group), Errno::EPERM) => format!(
+            "cannot change its group to {group}: {} (user {own} is not a member of group {group}; add the user to it, or start preforkd as root)",
+            errno.desc()
+        ),
+        (None, Some(group), _) => {
+            format!("cannot change its group to {group}: {}", errno.desc())
+        }
+        _ => explain("cannot change its owner")(errno),
+    }
 }
 
 /// Removes the socket file of a dead process.
@@ -425,6 +440,20 @@ mod tests {
     fn state(path: &Path) -> (u32, u64) {
         let found = path.symlink_metadata().expect("it is there");
         (found.mode(), found.ino())
+    }
+
+    #[test]
+    fn a_group_that_cannot_be_given_is_named_with_the_user() {
+        let rights = Rights {
+            group: Some(33),
+            ..Rights::default()
+        };
+        let said = cannot_give(rights, Errno::EPERM);
+        let own = geteuid();
+        let expected = format!(
+            "cannot change its group to 33: Operation not permitted (user {own} is not a member of group 33; "
+        );
+        assert!(said.starts_with(&expected), "{said}");
     }
 
     #[test]

@@ -63,7 +63,12 @@ impl Lines {
         }
     }
 
-    /// No more will come: everything that is left.
+    /// Whether the beginning of a line waits for its end.
+    pub fn has_unfinished(&self) -> bool {
+        self.given < self.length
+    }
+
+    /// No more will come, or not soon: everything that is left. With a prefix, the line ends there.
     pub fn last(&mut self) -> &[u8] {
         self.give(self.length)
     }
@@ -128,7 +133,9 @@ mod tests {
         }
         let expected = "web/3: one\nweb/3: two\nweb/3: \n<3>web/3: bad\nweb/3: <9>\n";
         assert_eq!(String::from_utf8_lossy(&said), expected);
+        assert!(lines.has_unfinished());
         assert_eq!(lines.last(), b"web/3: half\n");
+        assert!(!lines.has_unfinished());
         assert!(lines.last().is_empty());
         // A line that is longer than the buffer is cut.
         lines.read(&mut &[b'y'; 2 * BUFFER][..]).expect("memory");

@@ -381,8 +381,12 @@ impl<W: World> Master<W> {
         if !self.is_stopping() {
             // Some programs remove the file of a listener when they end, as if they had bound it.
             for (_, address) in &child.plan.sockets {
-                if self.turn.world.restore_listener(address) {
-                    info!("{tag}: the file of {address} was removed; made it again");
+                match self.turn.world.restore_listener(address) {
+                    Ok(true) => info!("{tag}: the file of {address} was removed; made it again"),
+                    Ok(false) => {}
+                    Err(reason) => error!(
+                        "{tag}: the file of {address} was removed and cannot be made again: {reason} (reload to bind a new socket); no client can connect"
+                    ),
                 }
             }
         }

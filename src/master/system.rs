@@ -509,7 +509,7 @@ impl World for System {
             .reduce(u32::saturating_add)
     }
 
-    fn restore_listener(&mut self, address: &Address) -> bool {
+    fn restore_listener(&mut self, address: &Address) -> Result<bool, String> {
         self.listeners.restore(address)
     }
 

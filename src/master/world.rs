@@ -413,7 +413,10 @@ pub trait World {
     fn accept_queue(&self, address: &Address) -> Option<u32>;
 
     /// Makes the file of a unix socket again if a program has removed it. Returns whether it had.
-    fn restore_listener(&mut self, address: &Address) -> bool;
+    ///
+    /// # Errors
+    /// The file cannot be made again.
+    fn restore_listener(&mut self, address: &Address) -> Result<bool, String>;
 
     /// Whether later workers accept from the same sockets of a listener as those of this generation.
     fn has_successors(&self, address: &Address, generation: Generation) -> bool;

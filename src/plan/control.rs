@@ -9,6 +9,27 @@ use crate::config::{Master, Place};
 const PRIVATE: u32 = 0o600;
 const OF_GROUP: u32 = 0o660;
 
+/// Checks the configured path.
+///
+/// # Errors
+/// It is empty, or an address.
+pub(super) fn check(master: &Master) -> Result<(), Place> {
+    let Some(control) = &master.control else {
+        return Ok(());
+    };
+    if control.as_os_str().is_empty() {
+        return Err(control.wrong(
+            "control: must be the path of a socket, not \"\" (remove the key for the usual path)",
+        ));
+    }
+    match control.to_str().and_then(|text| text.strip_prefix("unix:")) {
+        Some(path) => Err(control.wrong(format!(
+            "control: must be the path of a socket, not an address (write {path:?})"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Mode and group of the socket.
 pub(super) fn rights(master: &Master, host: &dyn Host) -> Result<(u32, Option<u32>), Place> {
     let group = master.control_group.as_ref();

@@ -1,7 +1,9 @@
 //! `env`, `env_file` and `secrets`: the variables that workers get in addition to those of the master.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
@@ -59,7 +61,16 @@ impl Draft<'_> {
         file: &Spanned<PathBuf>,
         user: Option<&Credentials>,
     ) -> Result<Vec<(String, String)>, Place> {
-        let path = normal(&self.folder.join(file.get_ref()));
+        let written = file.get_ref().as_os_str().as_bytes();
+        // As in systemd.exec(5), a file with "-" before its path may be missing.
+        let (path, may_be_missing) = match written.strip_prefix(b"-") {
+            Some(path) => (Path::new(OsStr::from_bytes(path)), true),
+            None => (file.get_ref().as_path(), false),
+        };
+        let path = normal(&self.folder.join(path));
+        if may_be_missing && self.host.file_state(&path).is_none() {
+            return Ok(Vec::new());
+        }
         let wrong = |message: String| Place::at(file.span(), format!("env_file: {message}"));
         let text = self.host.data(&path, user, MAX_FILE).map_err(wrong)?;
         env_file::variables(&text).map_err(|error| {

@@ -85,9 +85,18 @@ impl Files<'_> {
             ));
         }
         let has_wildcards = pattern.contains(['*', '?', '[']);
+        let written = folder.join(pattern);
+        if !has_wildcards && self.host.is_folder(&normal(&self.host.absolute(&written))) {
+            let shown = Path::new(pattern).join("*.toml");
+            return Err(format!(
+                "{} is a folder (write \"{}\" for the files in it)",
+                written.display(),
+                shown.display()
+            ));
+        }
         let found = match has_wildcards {
             true => self.host.matching(&folder, pattern)?,
-            false => vec![folder.join(pattern)],
+            false => vec![written],
         };
         for path in found {
             let absolute = normal(&self.host.absolute(&path));

@@ -1116,6 +1116,115 @@ fn log_files_are_kept_as_the_keys_say() {
 }
 
 #[test]
+fn a_signal_is_written_as_name_or_number_in_any_case() {
+    for text in ["QUIT", "quit", "SIGQUIT", "sigquit", "3"] {
+        let plan = plan(&format!(
+            "[app.q]\ncommand = 'celery'\nstop_signal = '{text}'"
+        ));
+        assert_eq!(plan.apps["q"].stop.signal, StopSignal::Quit, "{text}");
+    }
+    let text = "[app.q]\ncommand = 'celery'\nstop_signal = '9'";
+    let error = plan_as((0, 0), text).expect_err("KILL");
+    assert!(error.contains("is no signal that can tell"), "{error}");
+}
+
+#[test]
+fn a_file_of_variables_with_a_dash_may_be_missing() {
+    let text = "[app.q]\ncommand = 'celery'\nenv_file = '-nothing.env'";
+    assert!(plan(text).apps["q"].launch.env.is_empty());
+    let error = plan_as((0, 0), &text.replace('-', "")).expect_err("missing");
+    assert!(error.contains("env_file: cannot read"), "{error}");
+}
+
+#[test]
+fn the_control_socket_is_a_path() {
+    for (text, said) in [
+        (
+            "",
+            "app.toml:2:11: control: must be the path of a socket, not \"\"",
+        ),
+        (
+            "unix:/run/a.sock",
+            "app.toml:2:11: control: must be the path of a socket, not an address (write \"/run/a.sock\")",
+        ),
+    ] {
+        let text = format!("[master]\ncontrol = '{text}'\n[app.q]\ncommand = 'celery'");
+        let error = plan_as((0, 0), &text).expect_err("no path");
+        assert!(error.starts_with(said), "{error}");
+    }
+}
+
+#[test]
+fn a_folder_is_included_by_a_pattern() {
+    let error = plan_as((0, 0), "include = 'site'").expect_err("a folder");
+    assert!(
+        error.contains("is a folder (write \"site/*.toml\""),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_log_file_of_two_apps_has_one_upkeep() {
+    let apps = |a: &str, b: &str| {
+        plan_as(
+            (0, 0),
+            &format!("[app.a]\ncommand = 'celery'\n{a}\n[app.b]\ncommand = 'celery'\n{b}"),
+        )
+    };
+    let rotate = "log_rotate = { size = '1MiB', keep = 3 }";
+    let same = |a: &str, b: &str| apps(a, b).map(drop).expect("one upkeep");
+    same("stdout = 'o.log'", "stderr = 'o.log'");
+    same(
+        &format!("stdout = 'o.log'\n{rotate}"),
+        &format!("stderr = '/srv/site/../o.log'\n{rotate}\nstdout = 'o.log.4'"),
+    );
+    // Nothing but a regular file is rotated.
+    same(
+        &format!("stdout = 'other/run'\n{rotate}"),
+        "stdout = 'other/run'",
+    );
+    for (a, b, key) in [
+        (rotate, "", "log_rotate"),
+        ("", "log_rotate = { size = '1MiB', keep = 2 }", "log_rotate"),
+        ("log_mode = '0640'", "log_mode = '0600'", "log_mode"),
+        ("log_owner = 'www'", "", "log_owner"),
+        ("log_group = 'media'", "", "log_group"),
+    ] {
+        let error = apps(
+            &format!("stdout = 'o.log'\n{a}"),
+            &format!("stderr = '/srv/site/../o.log'\n{b}"),
+        );
+        let error = error.map(drop).expect_err(key);
+        let said = format!("stderr: /srv/o.log is a log file of app.a too, with another `{key}`");
+        assert!(error.contains(&said), "{error}");
+        assert!(
+            error.starts_with("app.toml:") && error.contains(":10: "),
+            "{error}"
+        );
+    }
+    let scheduled = format!("stdout = 'o.log'\nschedule = '@daily'\n{rotate}");
+    let error = apps(&scheduled, "stdout = 'o.log'").map(drop);
+    assert!(error.expect_err("differing").contains("of app.a too"));
+}
+
+#[test]
+fn no_log_file_has_a_name_of_a_rotated_one() {
+    let apps = |a: &str, b: &str| {
+        let text = format!("[app.a]\ncommand = 'celery'\n{a}\n[app.b]\ncommand = 'celery'\n{b}");
+        plan_as((0, 0), &text).map(drop).expect_err("one name")
+    };
+    let rotated = "stdout = 'o.log'\nlog_rotate = { size = '1MiB', keep = 3 }";
+    let error = apps(rotated, "stdout = 'o.log.3'");
+    let said = "app.toml:7:10: stdout: /srv/o.log.3 is a name that `log_rotate` gives to old files of /srv/o.log, the log file of app.a";
+    assert!(error.starts_with(said), "{error}");
+    let error = apps("stdout = 'o.log.1'", rotated);
+    let said = "app.toml:6:10: stdout: `log_rotate` would rename /srv/o.log to /srv/o.log.1, the log file of app.a";
+    assert!(error.starts_with(said), "{error}");
+    let error = apps(&format!("{rotated}\nstderr = 'o.log.2'"), "");
+    assert!(error.contains("stderr: /srv/o.log.2 is a name"), "{error}");
+}
+
+#[test]
 fn lines_with_a_prefix_have_a_writer_for_each_slot() {
     let output = |rest: &str| {
         let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");

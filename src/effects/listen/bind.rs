@@ -11,6 +11,7 @@ use nix::sys::socket::{
 };
 
 use super::{Reason, Rights, SocketFile, holder, stream};
+use crate::config::Address;
 use crate::plan::Listener;
 
 /// Binds a TCP socket.
@@ -73,15 +74,17 @@ pub(super) fn unix(path: &Path, listener: &Listener) -> Result<(OwnedFd, SocketF
     let socket = stream().map_err(|error| format!("socket: {error}"))?;
     let listen = || socket::listen(&socket, backlog(listener));
     let mut file = SocketFile::bind(&socket, path, rights(listener), listen)?;
-    if listener.is_lent
-        && let Err(reason) = file.add_spare(rights(listener))
-    {
-        debug!(
-            "unix:{}: no spare name for its file: {reason}",
-            path.display()
-        );
+    if listener.is_lent {
+        add_spare(&mut file, &listener.address, rights(listener));
     }
     Ok((socket, file))
+}
+
+/// Gives the file of a unix socket its spare name. It serves without one.
+pub(super) fn add_spare(file: &mut SocketFile, address: &Address, rights: Rights) {
+    if let Err(reason) = file.add_spare(rights) {
+        debug!("{address}: no spare name for its file: {reason}");
+    }
 }
 
 /// The configured owner and mode of a unix socket.

@@ -455,8 +455,8 @@ impl World for Kernel {
 
     fn keep_master_files(&mut self, _plan: &Plan) {}
 
-    fn restore_listener(&mut self, _address: &Address) -> bool {
-        false
+    fn restore_listener(&mut self, _address: &Address) -> Result<bool, String> {
+        Ok(false)
     }
 
     fn has_successors(&self, address: &Address, _generation: Generation) -> bool {
