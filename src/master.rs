@@ -24,6 +24,7 @@ use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod check_waits;
 mod checks;
 mod choices;
 mod control;
@@ -66,6 +67,7 @@ use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
+use report::Health;
 use schedules::Schedules;
 use stop_order::StopOrder;
 use system::System;
@@ -303,6 +305,7 @@ impl<W: World> Master<W> {
             refused: self.refused.as_deref(),
             stopped: self.stopped(),
             schedules: &self.schedules,
+            checks: &self.checks,
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -382,7 +385,12 @@ impl<W: World> Master<W> {
         }
         let apps = self.workers.apps.iter().map(|(name, app)| {
             let supervisor = &app.supervisor;
-            let health = report::Health::of(supervisor);
+            let health = match report::Health::of(supervisor) {
+                Health::Well if self.checks.fails(&self.workers.children, name) => {
+                    Health::CheckFails
+                }
+                health => health,
+            };
             (&**name, supervisor.counts(), health)
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);

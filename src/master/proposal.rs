@@ -185,6 +185,7 @@ mod tests {
             mode: None,
             owner: None,
             group: None,
+            required: true,
         });
         Plan {
             control_mode: 0o600,

@@ -18,6 +18,8 @@ const MAX_STATUS: usize = 1000;
 pub enum Health {
     /// They do not.
     Well,
+    /// Their repeated checks fail, although they are replaced for that.
+    CheckFails,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -295,6 +297,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
     }
     text + match health {
         Health::Well => "",
+        Health::CheckFails => ", check fails",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
     }
@@ -434,6 +437,7 @@ mod tests {
                 [
                     ("db", some, Health::Failing),
                     ("queue", some, Health::GivenUp),
+                    ("site", all, Health::CheckFails),
                     ("web", all, Health::Well)
                 ]
                 .into_iter(),
@@ -441,7 +445,7 @@ mod tests {
                 0
             ),
             "db 1/2 ready (1 starting, 3 leaving), failing; \
-             queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+             queue 1/2 ready (1 starting, 3 leaving), given up; site 4/4 ready, check fails; web 4/4 ready"
         );
         assert_eq!(
             status(
