@@ -928,6 +928,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "3:43: reload.check.expect: must be between 200 and 599",
         ),
         (
+            "reload = { check = { path = '/', failures = 2 } }",
+            "3:45: reload.check.failures: it counts repeated checks (add `every`, or remove it)",
+        ),
+        (
             "reload = { check = { every = '10s' } }",
             "3:20: reload.check: a connection to a listener of the master always succeeds (add `path` for a request, or `command`)",
         ),
