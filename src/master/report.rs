@@ -245,11 +245,16 @@ fn pools<'a>(
         number => format!("; {number} stopped"),
     };
     let is_well = |&(_, counts, health): &(&str, Counts, Health)| {
-        let complete = counts.ready + counts.finished == counts.wanted
-            && counts.starting + counts.leaving == 0;
-        complete && health == Health::Well
+        // During a reload an app has more for a while.
+        counts.ready + counts.finished >= counts.wanted
+            && counts.starting == 0
+            && health == Health::Well
     };
-    apps.sort_by_key(is_well);
+    // First what fails or lacks workers.
+    let lacks = |&(_, counts, health): &(&str, Counts, Health)| {
+        counts.ready + counts.finished < counts.wanted || health != Health::Well
+    };
+    apps.sort_by_key(|app| (is_well(app), !lacks(app)));
     let (mut line, mut shown) = (String::new(), 0);
     for app in apps.iter().filter(|app| !is_well(app)) {
         let next = one(*app) + "; ";
@@ -495,6 +500,17 @@ mod tests {
             apps(1),
             "customer-portal-000-production 1/2 ready; 199 other apps 398/398 ready"
         );
+        let mut reloading: Vec<_> = names
+            .iter()
+            .map(|name| (&**name, counts(3), Health::Well))
+            .collect();
+        for (_, counts, _) in reloading.iter_mut().take(100) {
+            counts.starting = 1;
+        }
+        reloading[150].1.ready = 0;
+        let line = status(reloading.into_iter(), std::iter::empty(), 0);
+        let first = "customer-portal-150-production 0/2 ready; customer-portal-000-production 3/2";
+        assert!(line.starts_with(first), "{line}");
         let line = apps(200);
         assert!(
             line.len() < MAX_STATUS + 100 && line.contains(" other apps "),
