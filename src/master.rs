@@ -370,12 +370,15 @@ impl<W: World> Master<W> {
         has_ended && self.leaves_nothing() && self.logs.are_written(&mut self.turn)
     }
 
-    /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
+    /// Whether nothing that the workers have started is left. The whole stop takes no longer than the apps may take.
     fn leaves_nothing(&mut self) -> bool {
+        let time = |app: &crate::plan::App| app.policy.graceful_timeout;
+        let plans = self.current.iter();
+        let chains = plans.filter_map(|plan| stop_order::longest(&plan.apps, time));
         let apps = self.current.iter().flat_map(Plan::all_apps);
-        let grace = apps.map(|(_, app)| app.policy.graceful_timeout).max();
-        self.leftovers
-            .are_gone(&mut self.turn, grace.unwrap_or_default())
+        let times = apps.map(|(_, app)| time(app)).chain(chains);
+        let whole = times.max().unwrap_or_default();
+        self.leftovers.are_gone(&mut self.turn, whole)
     }
 
     /// Updates the status line of all apps. Returns whether it has changed.
