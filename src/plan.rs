@@ -516,6 +516,9 @@ impl Draft<'_> {
         let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
+        if let Some(range) = &own_address {
+            self.enough_addresses(range, &policy, &mut warnings)?;
+        }
         let before = self.before(&launch)?;
         let stop = Stop {
             signal: self.stop_signal(&launch.program),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Draft, Launch};
 use crate::config::Place;
+use crate::supervisor::{Policy, Replace};
 
 /// The placeholders.
 const PORT: &str = "{port}";
@@ -82,7 +83,44 @@ impl Draft<'_> {
         let addresses = &self.written.addresses;
         let range = OwnAddress::parse(addresses).map_err(|message| addresses.wrong(message))?;
         let mut texts = command.iter().chain(env.values());
-        Ok(texts.any(|text| is_template(text)).then_some(range))
+        if texts.any(|text| is_template(text)) {
+            return Ok(Some(range));
+        }
+        match addresses.place() {
+            Some(_) => Err(addresses.wrong(
+                "addresses: neither `command` nor `env` has {port} or {address}, so no worker would get one (write one of them there, or remove this key)",
+            )),
+            None => Ok(None),
+        }
+    }
+
+    /// Refuses fewer addresses than workers, and warns of too few for a reload.
+    pub(super) fn enough_addresses(
+        &self,
+        range: &OwnAddress,
+        policy: &Policy,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Place> {
+        if range.first == 0 {
+            return Ok(());
+        }
+        let have = u32::from(range.last - range.first) + 1;
+        let workers = policy.range.map_or(policy.workers, |range| range.max);
+        let more = match policy.replace {
+            Replace::StartFirst => policy.surge.unwrap_or(workers.div_ceil(4)),
+            Replace::StopFirst => 0,
+        };
+        let needed = workers.saturating_add(more);
+        let message = format!(
+            "addresses: {range} has {have} ports, and {workers} workers need {needed}, with {more} more during a reload (write a larger range)"
+        );
+        if have < workers {
+            return Err(self.written.addresses.wrong(message));
+        }
+        if have < needed {
+            warnings.push(message);
+        }
+        Ok(())
     }
 }
 
