@@ -124,6 +124,22 @@ impl Draft<'_> {
     }
 }
 
+/// A placeholder that is probably meant by a word in braces, such as `{PORT}` or `{adress}`, with that word.
+pub(super) fn misspelt(text: &str) -> Option<(&str, &'static str)> {
+    // A shell reads ${PORT} itself.
+    let starts = text.match_indices('{').map(|(at, _)| text.split_at(at));
+    let words = starts
+        .filter(|(before, _)| !before.ends_with('$'))
+        .map(|(_, from)| &from[1..]);
+    let mut words = words.filter_map(|word| word.split_once('}').map(|(word, _)| word));
+    words.find_map(|word| match word.to_ascii_lowercase().as_str() {
+        "port" if word != "port" => Some((word, PORT)),
+        "address" if word != "address" => Some((word, ADDRESS)),
+        "adress" | "addres" | "addr" => Some((word, ADDRESS)),
+        _ => None,
+    })
+}
+
 fn is_template(text: &str) -> bool {
     text.contains(PORT) || text.contains(ADDRESS)
 }
@@ -154,6 +170,15 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_placeholder_in_other_letters_is_recognised() {
+        assert_eq!(misspelt("a {x} {PORT}"), Some(("PORT", PORT)));
+        assert_eq!(misspelt("{adress}:1"), Some(("adress", ADDRESS)));
+        for text in ["{port}{address}", "{", "PORT", "${PORT}", "{fd}"] {
+            assert_eq!(misspelt(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_range_is_an_ip_address_with_or_without_ports() {
