@@ -122,6 +122,8 @@ fn processes_that_a_crashed_worker_had_started_end_with_it() {
         command.arg("--verbose");
     });
     let grandchild = run.event("started").pid;
+    // It counts as ready only when the master has heard that its program was executed.
+    run.message("READY=1");
     kill(parent(grandchild), Signal::SIGKILL).expect("it lives");
     // Its parent is dead, so the master inherits, ends and reaps it.
     run.logged(&["left a process that it had started; sending SIGTERM"]);

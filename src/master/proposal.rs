@@ -178,6 +178,7 @@ mod tests {
         web.after = ["migrate".to_owned()].into();
         let addresses = apps.values().flat_map(|app| &app.sockets);
         let listeners = addresses.map(|(_, address)| Listener {
+            required: true,
             address: address.clone(),
             backlog: 10,
             v6only: false,
