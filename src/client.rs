@@ -48,6 +48,7 @@ pub fn is_ready(status: &Value) -> bool {
         number("ready") + number("finished") >= number("wanted")
             && app["given_up"] != true
             && app["paused"] != true
+            && app["check_fails"] != true
     };
     let phase = status["phase"].as_str();
     let mut apps = status["apps"].as_array().into_iter().flatten();
@@ -184,6 +185,9 @@ fn state(app: &Value) -> String {
     }
     let mut text = format!("{}/{} ready", app["ready"], app["wanted"]);
     text += &(number(app, "finished") + &number(app, "failed") + &failing(app));
+    if app["check_fails"] == true {
+        text += ", check fails";
+    }
     for (key, shown) in [("given_up", "given up"), ("paused", "paused")] {
         if app[key] == true {
             text += &format!(", {shown} until the next reload");

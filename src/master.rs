@@ -24,6 +24,7 @@ use crate::release::{Fact, Name, Release, State};
 use crate::signals as vocabulary;
 
 mod actions;
+mod check_waits;
 mod checks;
 mod choices;
 mod control;
@@ -66,6 +67,7 @@ use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
+use report::Health;
 use schedules::Schedules;
 use stop_order::StopOrder;
 use system::System;
@@ -303,6 +305,7 @@ impl<W: World> Master<W> {
             refused: self.refused.as_deref(),
             stopped: self.stopped(),
             schedules: &self.schedules,
+            checks: &self.checks,
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -367,12 +370,15 @@ impl<W: World> Master<W> {
         has_ended && self.leaves_nothing() && self.logs.are_written(&mut self.turn)
     }
 
-    /// Whether nothing that the workers have started is left. It gets as long as the app that may take longest.
+    /// Whether nothing that the workers have started is left. The whole stop takes no longer than the apps may take.
     fn leaves_nothing(&mut self) -> bool {
+        let time = |app: &crate::plan::App| app.policy.graceful_timeout;
+        let plans = self.current.iter();
+        let chains = plans.filter_map(|plan| stop_order::longest(&plan.apps, time));
         let apps = self.current.iter().flat_map(Plan::all_apps);
-        let grace = apps.map(|(_, app)| app.policy.graceful_timeout).max();
-        self.leftovers
-            .are_gone(&mut self.turn, grace.unwrap_or_default())
+        let times = apps.map(|(_, app)| time(app)).chain(chains);
+        let whole = times.max().unwrap_or_default();
+        self.leftovers.are_gone(&mut self.turn, whole)
     }
 
     /// Updates the status line of all apps. Returns whether it has changed.
@@ -382,7 +388,12 @@ impl<W: World> Master<W> {
         }
         let apps = self.workers.apps.iter().map(|(name, app)| {
             let supervisor = &app.supervisor;
-            let health = report::Health::of(supervisor);
+            let health = match report::Health::of(supervisor) {
+                Health::Well if self.checks.fails(&self.workers.children, name) => {
+                    Health::CheckFails
+                }
+                health => health,
+            };
             (&**name, supervisor.counts(), health)
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);

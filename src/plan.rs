@@ -521,6 +521,13 @@ impl Draft<'_> {
         let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
+        let words = launch.args.iter().chain(launch.env.values());
+        for (word, meant) in words.filter_map(|text| own_address::misspelt(text)) {
+            warnings.push(format!("{{{word}}} stays as it is (did you mean {meant}?)"));
+        }
+        if let Some(range) = &own_address {
+            self.enough_addresses(range, &policy, &mut warnings)?;
+        }
         let before = self.before(&launch)?;
         let stop = Stop {
             signal: self.stop_signal(&launch.program),

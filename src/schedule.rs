@@ -21,6 +21,9 @@ mod tests;
 /// A change of the clock by as much is a correction, and the new time counts: cron(8).
 pub const CORRECTION: SignedDuration = SignedDuration::from_hours(3);
 
+/// The largest steps of second, minute, hour, day of the month, month, and day of the week.
+const MOST: [u64; 6] = [59, 59, 23, 31, 12, 7];
+
 /// More changes of a zone than there are in the years without the rarest day, 29 February, and its rarest weekday.
 const MAX_CHANGES: usize = 200;
 
@@ -83,6 +86,19 @@ pub fn parse(text: &str) -> Result<Cron, String> {
             "\"{text}\" has {fields} field{}, not five: minute, hour, day of the month, month, day of the week ({example})",
             if fields == 1 { "" } else { "s" }
         ));
+    }
+    let first = if fields == 5 { 1 } else { 0 };
+    for (field, most) in text.split_whitespace().zip(MOST.into_iter().skip(first)) {
+        for part in field.split(',') {
+            let step = part
+                .split_once('/')
+                .and_then(|(_, step)| step.parse::<u64>().ok());
+            if let Some(step) = step.filter(|&step| step > most) {
+                return Err(format!(
+                    "\"{text}\" is not a schedule: the step {step} in \"{part}\" is larger than {most}, so it would have no effect ({example})"
+                ));
+            }
+        }
     }
     let parser = CronParser::builder()
         .seconds(Seconds::Optional)

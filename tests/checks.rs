@@ -43,6 +43,42 @@ fn workers_behind_a_shared_listener_are_recycled() {
     run.stop();
 }
 
+/// The state of the app, and the exit status of `preforkd status`.
+fn status(run: &Run, options: &[&str]) -> (String, Option<i32>) {
+    let mut command = common::preforkd();
+    let command = command.args(["status", "-c"]).arg(run.path("app.toml"));
+    let output = command.args(options).output().expect("preforkd starts");
+    let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+    (shown, output.status.code())
+}
+
+#[test]
+fn while_checks_keep_failing_replacements_wait_longer_and_the_app_is_not_ready() {
+    for workers in ["workers = 1", "workers = 2"] {
+        let config = "[master]\ncontrol = 'control.sock'\n".to_owned() + &checked(workers);
+        let mut run = Run::start(&config);
+        run.logged(&[
+            SICK,
+            "the next time not before 200ms, unless a check passes",
+        ]);
+        let held = "(replaced for that 1 times, and no check has passed since)";
+        run.logged(&["not replaced again for ", held]);
+        run.status("check fails");
+        let (shown, code) = status(&run, &[]);
+        assert_eq!(code, Some(4), "{shown}");
+        assert!(shown.contains("ready, check fails"), "{shown}");
+        let (shown, code) = status(&run, &["--json"]);
+        assert_eq!(code, Some(4), "{shown}");
+        assert!(shown.contains("\"check_fails\":true"), "{shown}");
+        run.logged(&[SICK, "the next time not before 400ms"]);
+        run.write("healthy", "");
+        run.logged(&["app=web check: passed again"]);
+        let (shown, _) = status(&run, &["--json"]);
+        assert!(shown.contains("\"check_fails\":false"), "{shown}");
+        run.stop();
+    }
+}
+
 #[test]
 fn a_worker_with_an_address_of_its_own_is_the_one_at_fault() {
     let server = "['python3', '-m', 'http.server', '--bind', '{address}', '{port}']";
@@ -72,17 +108,11 @@ fn the_status_shows_a_check_that_has_failed_and_the_log_one_that_passes_again() 
     let config = checked("").replace("failures = 2", "failures = 1000000");
     let mut run = Run::start(&("[master]\ncontrol = 'control.sock'\n".to_owned() + &config));
     run.logged(&["check: failed (1 of 1000000 in a row)", SICK]);
-    let status = |run: &Run| {
-        let mut command = common::preforkd();
-        let command = command.args(["status", "-c"]).arg(run.path("app.toml"));
-        let output = command.output().expect("preforkd starts");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    let shown = status(&run);
+    let (shown, _) = status(&run, &[]);
     assert!(shown.contains(&format!("check failed: {SICK}")), "{shown}");
     run.write("healthy", "");
     run.logged(&["app=web check: passed again"]);
-    let shown = status(&run);
+    let (shown, _) = status(&run, &[]);
     assert!(!shown.contains("check failed"), "{shown}");
     run.stop();
 }

@@ -219,3 +219,32 @@ fn a_program_has_the_default_dispositions_and_no_signal_is_blocked() {
     assert_eq!((mask("SigBlk:"), mask("SigIgn:")), (0, own), "{status}");
     run.stop();
 }
+
+/// A worker that ignores TERM, with a process in a session of its own.
+const STUBBORN: &str = r#"
+import os, signal, socket, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(1000)
+    os._exit(0)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1))
+time.sleep(1000)
+"#;
+
+#[test]
+fn a_stop_gives_processes_in_sessions_of_their_own_no_second_time() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let program = format!("command = ['python3', '-c', '''{STUBBORN}''']");
+        let config = format!("[app.own]\n{program}\ngraceful_timeout = '1s'\n");
+        let mut run = Run::begin(&config);
+        run.message("READY=1");
+        run.signal(signal);
+        run.logged(&["app=own", "sending SIGKILL"]);
+        let line = run.logged(&["left a process that it had started"]);
+        assert!(line.ends_with("; sending SIGKILL"), "{line}");
+        assert_eq!(run.ended().0, Some(0));
+    }
+}

@@ -497,7 +497,9 @@ impl<W: World> Master<W> {
             Task::Recheck(_) if self.release.state() == &State::Stopped => {}
             Task::Recheck(target) => {
                 let (children, watch) = (&mut self.workers.children, &mut self.watch);
+                let failed = self.checks.fails(children, &target.0);
                 self.checks.ended(turn, children, watch, target, &job);
+                self.workers.changed |= failed != self.checks.fails(children, &target.0);
             }
             Task::Probe(first) => {
                 // Otherwise its release has failed meanwhile; the next release checks again.

@@ -2,7 +2,7 @@
 //!
 //! Where a check reaches one certain worker, because it has an address of its own or is the only one, that worker is taken for
 //! hung after `failures` checks in a row that failed. Behind a shared listener the check cannot tell which worker has failed to
-//! answer, so all of them are recycled.
+//! answer, so all of them are recycled. [`CheckWaits`] says how soon they are replaced for that again.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,7 +13,9 @@ use log::{debug, error, info, warn};
 use nix::unistd::Pid;
 use preforkd_worker::env;
 
+use super::check_waits::{CheckWaits, Held};
 use super::jobs::{Ended, First, Jobs, Limits, Task};
+use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
 use super::watch::Watch;
@@ -36,6 +38,8 @@ pub(super) struct Checks {
     due: Timers<Checked>,
     /// How many checks in a row have failed.
     failed: BTreeMap<Checked, u32>,
+    /// The replacements for failed checks.
+    waits: CheckWaits,
     /// First workers of a generation of which another attempt is due.
     again: Timers<First>,
 }
@@ -140,6 +144,16 @@ impl Checks {
         keys.any(|first| first.app == *app && first.worker == worker)
     }
 
+    /// Whether the checks of an app fail: workers were replaced for that, and no check has passed since.
+    pub(super) fn fails(&self, children: &Children, app: &Name) -> bool {
+        self.waits.fails(app, |slot, generation| {
+            let mut children = children.of(app);
+            children.any(|(_, child)| {
+                child.generation == generation && slot.is_none_or(|slot| slot == child.slot)
+            })
+        })
+    }
+
     /// A check has ended.
     pub(super) fn ended<W: World>(
         &mut self,
@@ -164,8 +178,9 @@ impl Checks {
         let app = &target.0;
         let wait = every.mul_f64(0.9 + fastrand::f64() / 10.0);
         self.due.set(target.clone(), Some(turn.now + wait));
+        let place = (app.clone(), target.1.map(|_| child.slot));
         let Err(end) = &job.verdict else {
-            if failed > 0 {
+            if self.waits.passed(&place) || failed > 0 {
                 info!("app={app} check: passed again");
             }
             self.failed.insert(target.clone(), 0);
@@ -184,6 +199,17 @@ impl Checks {
             return;
         }
         let said = format!("{most} checks in a row failed: {why}");
+        let row = every.saturating_mul(most);
+        let next = match self.waits.replace(turn.now, &place, child.generation, row) {
+            Ok(next) => report::short(next),
+            Err(held) => {
+                // The next failure asks again.
+                self.failed.insert(target.clone(), most - 1);
+                say_held(app, &held, &said);
+                return;
+            }
+        };
+        let said = format!("{said}; the next time not before {next}, unless a check passes");
         match serving[..] {
             [_] => {
                 // Its replacement begins anew.
@@ -202,6 +228,19 @@ impl Checks {
                 }
             }
         }
+    }
+}
+
+/// Says why workers go on although their checks fail, once.
+fn say_held(app: &Name, held: &Held, said: &str) {
+    let Held { times, is_new, .. } = held;
+    let left = report::short(held.left);
+    let line = format!(
+        "app={app}: {said}; not replaced again for {left} (replaced for that {times} times, and no check has passed since)"
+    );
+    match is_new {
+        true => warn!("{line}"),
+        false => debug!("{line}"),
     }
 }
 

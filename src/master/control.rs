@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use super::checks::Checks;
 use super::report;
 use super::schedules::Schedules;
 use super::selection::{StoppedBy, is_stopped_text};
@@ -81,6 +82,7 @@ pub(super) struct Whole<'a> {
     pub(super) refused: Option<&'a str>,
     pub(super) stopped: BTreeMap<String, StoppedBy>,
     pub(super) schedules: &'a Schedules,
+    pub(super) checks: &'a Checks,
 }
 
 /// The waiting clients.
@@ -275,6 +277,8 @@ struct AppState {
     counts: Counts,
     given_up: bool,
     paused: bool,
+    /// Its repeated checks fail.
+    check_fails: bool,
     /// It fails, and is tried again then.
     retry_in: Option<Duration>,
     /// Why its latest worker was not started.
@@ -295,6 +299,7 @@ fn status_json<W: World>(
             counts: supervisor.counts(),
             given_up: supervisor.is_given_up(),
             paused: supervisor.is_paused(),
+            check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
@@ -354,6 +359,7 @@ fn app_json<W: World>(
         "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
         "not_started": state.not_started,
         "paused": state.paused,
+        "check_fails": state.check_fails,
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),
     })

@@ -66,8 +66,10 @@ pub(super) struct Leftovers {
     changed: bool,
     /// The master has looked for strangers, as it does once, before it ends.
     looked_for_strangers: bool,
-    /// The most that they get now that the master stops.
-    limit: Option<Duration>,
+    /// When they must have ended, now that the master stops.
+    limit: Option<Instant>,
+    /// When the master began to stop.
+    stop_began: Option<Instant>,
 }
 
 impl Leftovers {
@@ -107,7 +109,10 @@ impl Leftovers {
                 deadlines.set(*rest, None);
                 return false;
             };
-            let grace = limit.map_or(left.end.grace, |limit| limit.min(left.end.grace));
+            let grace = left.end.grace;
+            let grace = limit.map_or(grace, |at| {
+                grace.min(at.saturating_duration_since(turn.now))
+            });
             if left.act(turn, *rest, pids, grace) {
                 deadlines.set(*rest, Some(turn.now + grace));
             }
@@ -120,9 +125,16 @@ impl Leftovers {
         }
     }
 
+    /// The master begins to stop.
+    pub(super) fn stop(&mut self, now: Instant) {
+        self.stop_began.get_or_insert(now);
+    }
+
     /// Whether nothing is left of anything, when all workers have ended: a process in a session of its own might still listen. It has
-    /// `grace` to end.
-    pub(super) fn are_gone<W: World>(&mut self, turn: &mut Turn<W>, grace: Duration) -> bool {
+    /// what is left of the `whole` time of the stop.
+    pub(super) fn are_gone<W: World>(&mut self, turn: &mut Turn<W>, whole: Duration) -> bool {
+        let began = self.stop_began.unwrap_or(turn.now);
+        let grace = whole.saturating_sub(turn.now.saturating_duration_since(began));
         if self.rests.is_empty() && !std::mem::replace(&mut self.looked_for_strangers, true) {
             let end = End {
                 app: None,
@@ -145,8 +157,8 @@ impl Leftovers {
 
     /// Limits the remaining time, also of those that are left later.
     pub(super) fn hurry(&mut self, now: Instant, grace: Duration) {
-        self.limit = Some(grace);
         let latest = now + grace;
+        self.limit = Some(latest);
         for rest in self.rests.keys() {
             self.deadlines.bring_forward(rest, latest);
         }

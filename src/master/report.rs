@@ -18,6 +18,8 @@ const MAX_STATUS: usize = 1000;
 pub enum Health {
     /// They do not.
     Well,
+    /// Their repeated checks fail, although they are replaced for that.
+    CheckFails,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -243,11 +245,16 @@ fn pools<'a>(
         number => format!("; {number} stopped"),
     };
     let is_well = |&(_, counts, health): &(&str, Counts, Health)| {
-        let complete = counts.ready + counts.finished == counts.wanted
-            && counts.starting + counts.leaving == 0;
-        complete && health == Health::Well
+        // During a reload an app has more for a while.
+        counts.ready + counts.finished >= counts.wanted
+            && counts.starting == 0
+            && health == Health::Well
     };
-    apps.sort_by_key(is_well);
+    // First what fails or lacks workers.
+    let lacks = |&(_, counts, health): &(&str, Counts, Health)| {
+        counts.ready + counts.finished < counts.wanted || health != Health::Well
+    };
+    apps.sort_by_key(|app| (is_well(app), !lacks(app)));
     let (mut line, mut shown) = (String::new(), 0);
     for app in apps.iter().filter(|app| !is_well(app)) {
         let next = one(*app) + "; ";
@@ -295,6 +302,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
     }
     text + match health {
         Health::Well => "",
+        Health::CheckFails => ", check fails",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
     }
@@ -434,6 +442,7 @@ mod tests {
                 [
                     ("db", some, Health::Failing),
                     ("queue", some, Health::GivenUp),
+                    ("site", all, Health::CheckFails),
                     ("web", all, Health::Well)
                 ]
                 .into_iter(),
@@ -441,7 +450,7 @@ mod tests {
                 0
             ),
             "db 1/2 ready (1 starting, 3 leaving), failing; \
-             queue 1/2 ready (1 starting, 3 leaving), given up; web 4/4 ready"
+             queue 1/2 ready (1 starting, 3 leaving), given up; site 4/4 ready, check fails; web 4/4 ready"
         );
         assert_eq!(
             status(
@@ -491,6 +500,17 @@ mod tests {
             apps(1),
             "customer-portal-000-production 1/2 ready; 199 other apps 398/398 ready"
         );
+        let mut reloading: Vec<_> = names
+            .iter()
+            .map(|name| (&**name, counts(3), Health::Well))
+            .collect();
+        for (_, counts, _) in reloading.iter_mut().take(100) {
+            counts.starting = 1;
+        }
+        reloading[150].1.ready = 0;
+        let line = status(reloading.into_iter(), std::iter::empty(), 0);
+        let first = "customer-portal-150-production 0/2 ready; customer-portal-000-production 3/2";
+        assert!(line.starts_with(first), "{line}");
         let line = apps(200);
         assert!(
             line.len() < MAX_STATUS + 100 && line.contains(" other apps "),

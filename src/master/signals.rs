@@ -187,6 +187,7 @@ impl<W: World> Master<W> {
 
     /// Begins the stop. The event determines the time limits of workers, and after [`Event::StopNow`] there is no order.
     pub(super) fn stop(&mut self, event: &Event) {
+        self.leftovers.stop(self.turn.now);
         if *event == Event::Stop
             && let Some(plan) = self.plan()
         {

@@ -85,6 +85,14 @@ impl Draft<'_> {
                 return Err(Place::at(place, message));
             }
         }
+        if let Some(place) = check.failures.place()
+            && check.every.is_none()
+        {
+            return Err(Place::at(
+                place,
+                "reload.check.failures: it counts repeated checks (add `every`, or remove it)",
+            ));
+        }
         let ask = match (&check.path, &check.command) {
             (Some(_), Some(command)) => {
                 return Err(command.wrong(

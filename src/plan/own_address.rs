@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Draft, Launch};
 use crate::config::Place;
+use crate::supervisor::{Policy, Replace};
 
 /// The placeholders.
 const PORT: &str = "{port}";
@@ -82,8 +83,61 @@ impl Draft<'_> {
         let addresses = &self.written.addresses;
         let range = OwnAddress::parse(addresses).map_err(|message| addresses.wrong(message))?;
         let mut texts = command.iter().chain(env.values());
-        Ok(texts.any(|text| is_template(text)).then_some(range))
+        if texts.any(|text| is_template(text)) {
+            return Ok(Some(range));
+        }
+        match addresses.place() {
+            Some(_) => Err(addresses.wrong(
+                "addresses: neither `command` nor `env` has {port} or {address}, so no worker would get one (write one of them there, or remove this key)",
+            )),
+            None => Ok(None),
+        }
     }
+
+    /// Refuses fewer addresses than workers, and warns of too few for a reload.
+    pub(super) fn enough_addresses(
+        &self,
+        range: &OwnAddress,
+        policy: &Policy,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Place> {
+        if range.first == 0 {
+            return Ok(());
+        }
+        let have = u32::from(range.last - range.first) + 1;
+        let workers = policy.range.map_or(policy.workers, |range| range.max);
+        let more = match policy.replace {
+            Replace::StartFirst => policy.surge.unwrap_or(workers.div_ceil(4)),
+            Replace::StopFirst => 0,
+        };
+        let needed = workers.saturating_add(more);
+        let message = format!(
+            "addresses: {range} has {have} ports, and {workers} workers need {needed}, with {more} more during a reload (write a larger range)"
+        );
+        if have < workers {
+            return Err(self.written.addresses.wrong(message));
+        }
+        if have < needed {
+            warnings.push(message);
+        }
+        Ok(())
+    }
+}
+
+/// A placeholder that is probably meant by a word in braces, such as `{PORT}` or `{adress}`, with that word.
+pub(super) fn misspelt(text: &str) -> Option<(&str, &'static str)> {
+    // A shell reads ${PORT} itself.
+    let starts = text.match_indices('{').map(|(at, _)| text.split_at(at));
+    let words = starts
+        .filter(|(before, _)| !before.ends_with('$'))
+        .map(|(_, from)| &from[1..]);
+    let mut words = words.filter_map(|word| word.split_once('}').map(|(word, _)| word));
+    words.find_map(|word| match word.to_ascii_lowercase().as_str() {
+        "port" if word != "port" => Some((word, PORT)),
+        "address" if word != "address" => Some((word, ADDRESS)),
+        "adress" | "addres" | "addr" => Some((word, ADDRESS)),
+        _ => None,
+    })
 }
 
 fn is_template(text: &str) -> bool {
@@ -116,6 +170,15 @@ impl Launch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_placeholder_in_other_letters_is_recognised() {
+        assert_eq!(misspelt("a {x} {PORT}"), Some(("PORT", PORT)));
+        assert_eq!(misspelt("{adress}:1"), Some(("adress", ADDRESS)));
+        for text in ["{port}{address}", "{", "PORT", "${PORT}", "{fd}"] {
+            assert_eq!(misspelt(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn a_range_is_an_ip_address_with_or_without_ports() {

@@ -706,6 +706,20 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "3:13: addresses: \"localhost:9000\" is no range of addresses (write \"127.0.0.1\" for any free port",
         ),
         (
+            app("command = ['celery']\naddresses = '127.0.0.1'"),
+            "3:13: addresses: neither `command` nor `env` has {port} or {address}",
+        ),
+        (
+            app("command = ['celery', '{port}']\nworkers = 4\naddresses = '127.0.0.1:19060-19061'"),
+            "4:13: addresses: 127.0.0.1:19060-19061 has 2 ports, and 4 workers need 5, with 1 more during a reload",
+        ),
+        (
+            app(
+                "command = ['celery', '{port}']\nworkers = 4\naddresses = '127.0.0.1:19060-19061'\nreplace = 'stop-first'",
+            ),
+            "4:13: addresses: 127.0.0.1:19060-19061 has 2 ports, and 4 workers need 4, with 0 more",
+        ),
+        (
             app("command = ['celery']\nthreads = 4"),
             "3:11: `threads` is for apps with `wsgi`, not for apps with `command` (remove it)",
         ),
@@ -926,6 +940,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             "reload = { check = { path = '/', expect = 100 } }",
             "3:43: reload.check.expect: must be between 200 and 599",
+        ),
+        (
+            "reload = { check = { path = '/', failures = 2 } }",
+            "3:45: reload.check.failures: it counts repeated checks (add `every`, or remove it)",
         ),
         (
             "reload = { check = { every = '10s' } }",

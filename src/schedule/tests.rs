@@ -27,6 +27,25 @@ fn instant(text: &str) -> Timestamp {
 }
 
 #[test]
+fn a_step_larger_than_its_range_is_refused() {
+    for (wrong, most) in [
+        ("*/70 * * * *", 59),
+        ("0 1,2-5/24 * * *", 23),
+        ("*/60 * * * * *", 59),
+        ("0 0 */32 * *", 31),
+    ] {
+        let said = parse(wrong).expect_err(wrong);
+        assert!(
+            said.contains(&format!("is larger than {most}, so it would")),
+            "{said}"
+        );
+    }
+    for good in ["*/59 */23 * * *", "*/30 * * * * *", "0 0 1 */12 *"] {
+        assert!(parse(good).is_ok(), "{good}");
+    }
+}
+
+#[test]
 fn the_next_time_comes_after_the_given_one() {
     let next = |after: &str| times("*/5 * * * *", "UTC0").next(instant(after));
     assert_eq!(

@@ -92,6 +92,7 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
+        "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
         _ => vec![],
     }
 }
@@ -198,8 +199,10 @@ fn writing_a_default_changes_nothing() {
             assert_eq!(plan.apps["w"].sockets, []);
             continue;
         }
-        let without = with(key.table, kind(key), &[]);
-        let written = with(key.table, kind(key), &[(key.name, default.to_owned())]);
+        let mut added = needed(key);
+        let without = with(key.table, kind(key), &added);
+        added.push((key.name, default.to_owned()));
+        let written = with(key.table, kind(key), &added);
         assert_eq!(written, without, "{} = {default}", key.path());
         compared += 1;
     }
