@@ -236,7 +236,7 @@ fn say_held(app: &Name, held: &Held, said: &str) {
     let Held { times, is_new, .. } = held;
     let left = report::short(held.left);
     let line = format!(
-        "app={app}: {said}; not replaced again for {left} (replaced for that {times} times, and no check has passed since)"
+        "app={app}: {said}; not replaced again for {left} (number of replacements since a check has passed: {times})"
     );
     match is_new {
         true => warn!("{line}"),

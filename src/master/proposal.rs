@@ -212,7 +212,6 @@ mod tests {
             mode: None,
             owner: None,
             group: None,
-            required: true,
         });
         Plan {
             control_mode: 0o600,
