@@ -61,7 +61,7 @@ fn while_checks_keep_failing_replacements_wait_longer_and_the_app_is_not_ready()
             SICK,
             "the next time not before 200ms, unless a check passes",
         ]);
-        let held = "(replaced for that 1 times, and no check has passed since)";
+        let held = "(number of replacements since a check has passed: 1)";
         run.logged(&["not replaced again for ", held]);
         run.status("check fails");
         let (shown, code) = status(&run, &[]);
