@@ -345,19 +345,14 @@ impl Preparation {
     }
 
     /// Abandons the preparation: its result is no longer needed.
-    pub(super) fn abandon<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        jobs: &mut Jobs,
-        running: Option<&Plan>,
-    ) {
+    pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
         jobs.abandon(turn, |task| matches!(task, Task::Check | Task::Before(_)));
         if self
             .step
             .take()
             .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
         {
-            self.discard(turn, running);
+            self.discard(turn);
         }
     }
 
@@ -378,15 +373,9 @@ impl Preparation {
         self.candidate.take()
     }
 
-    /// Closes everything that was opened for the candidate. A listener that the `running` configuration lacked until now stays: its
-    /// workers may have got it meanwhile.
-    pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>, running: Option<&Plan>) {
-        if let Some(mut candidate) = self.candidate.take() {
-            let is_of_both = |address: &Address| {
-                let mut listeners = running.into_iter().flat_map(|plan| &plan.listeners);
-                listeners.any(|listener| listener.address == *address)
-            };
-            candidate.listeners.retain(|address| !is_of_both(address));
+    /// Closes everything that was opened for the candidate.
+    pub(super) fn discard<W: World>(&mut self, turn: &mut Turn<W>) {
+        if let Some(candidate) = self.candidate.take() {
             turn.world.close_listeners(&candidate.listeners);
             turn.world.close_log_files(&candidate.log_files);
         }

@@ -33,10 +33,7 @@ impl<W: World> Master<W> {
                 turn.world.notify_init(&Notice::Reloading);
                 self.prepare();
             }
-            Action::Abandon => {
-                let running = self.current.as_ref();
-                self.preparation.abandon(turn, &mut self.jobs, running);
-            }
+            Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
             Action::Commit(name) => turn.queue_event(&name, Event::Commit),
             Action::Install(generation, name) => self.install(generation, &name),
@@ -56,7 +53,7 @@ impl<W: World> Master<W> {
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
                 self.workers.candidate = None;
-                self.preparation.discard(turn, self.current.as_ref());
+                self.preparation.discard(turn);
             }
             Action::Done(generation) => self.announce(generation),
             Action::RolledBack(reason) => self.announce_failure(&reason),

@@ -106,9 +106,11 @@ pub(super) struct Kernel {
     pub(super) disk: Disk,
     /// The result of each configuration check, by its job.
     pub(super) found: BTreeMap<Pid, Result<Plan, String>>,
-    pub(super) listeners: BTreeSet<Address>,
-    /// The listeners of the committed configuration.
-    pub(super) committed: BTreeSet<Address>,
+    /// The open listeners, each with the generation that it was opened for.
+    pub(super) listeners: BTreeMap<Address, Generation>,
+    /// The latest generation that opened listeners, and the latest that has taken over.
+    pub(super) candidate: Generation,
+    pub(super) running: Generation,
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
@@ -148,8 +150,9 @@ impl Kernel {
             delay: Some(0),
             disk,
             found: BTreeMap::new(),
-            listeners: BTreeSet::new(),
-            committed: BTreeSet::new(),
+            listeners: BTreeMap::new(),
+            candidate: 0,
+            running: 0,
             records: BTreeMap::new(),
             privates: BTreeSet::new(),
             notices: Vec::new(),

@@ -125,6 +125,13 @@ impl World for Kernel {
                         Code::Good | Code::IgnoresSignals => self.after(300, Due::Loads(pid)),
                     }
                 } else {
+                    for (_, address) in &start.plan.sockets {
+                        let since = self.listeners.get(address);
+                        assert!(
+                            since.is_some_and(|since| *since <= start.generation),
+                            "a worker gets all its listeners"
+                        );
+                    }
                     let process = self.processes.get_mut(&pid).expect("it was just made");
                     process.alone = start.plan.policy.replace == Replace::StopFirst;
                     self.started.push((start.app.clone(), start.generation));
@@ -387,16 +394,18 @@ impl World for Kernel {
     fn open_listeners(
         &mut self,
         wanted: &[Listener],
-        _generation: Generation,
+        generation: Generation,
     ) -> Result<Opened, String> {
+        self.candidate = generation;
         let wanted = wanted.iter();
-        let new = wanted.filter(|listener| !self.listeners.contains(&listener.address));
+        let new = wanted.filter(|listener| !self.listeners.contains_key(&listener.address));
         let new: Vec<_> = new.collect();
         let address = |listener: &&Listener| listener.address.clone();
         let why = "the address is in use".to_owned();
         if !self.refuses_listeners {
             let new: Vec<_> = new.iter().map(address).collect();
-            self.listeners.extend(new.iter().cloned());
+            let since = new.iter().map(|address| (address.clone(), generation));
+            self.listeners.extend(since);
             return Ok(Opened {
                 new,
                 missing: Vec::new(),
@@ -415,42 +424,46 @@ impl World for Kernel {
     fn open_missing_listener(
         &mut self,
         address: &Address,
-        _generation: Generation,
+        generation: Generation,
     ) -> Result<bool, String> {
-        match self.refuses_listeners && !self.listeners.contains(address) {
-            true => Err("the address is in use".into()),
-            false => Ok(self.listeners.insert(address.clone())),
+        match self.listeners.get(address) {
+            Some(since) if *since <= generation => Ok(false),
+            Some(_) => Err("the candidate has opened it for its own workers".into()),
+            None if self.refuses_listeners => Err("the address is in use".into()),
+            None => {
+                self.listeners.insert(address.clone(), generation);
+                Ok(true)
+            }
         }
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {
         for address in addresses {
+            let since = self.listeners.remove(address).expect("it was open");
             assert!(
-                !self.committed.contains(address),
-                "a configured listener is never closed"
+                since > self.running,
+                "a listener that serves is never closed"
             );
-            assert!(self.listeners.remove(address), "it was open");
         }
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
-        self.committed = wanted
-            .iter()
-            .map(|listener| listener.address.clone())
-            .collect();
-        let open = std::mem::take(&mut self.listeners).into_iter();
-        let (kept, closed): (BTreeSet<_>, BTreeSet<_>) =
-            open.partition(|at| self.committed.contains(at));
-        let required = wanted.iter().filter(|listener| listener.required);
-        for Listener { address, .. } in required {
-            assert!(kept.contains(address), "every required listener is open");
-        }
-        self.listeners = kept;
-        (closed.into_iter().collect(), Vec::new())
+        self.running = self.candidate;
+        let is_extra = |at: &Address, _: &mut Generation| {
+            !wanted.iter().any(|listener| listener.address == *at)
+        };
+        let closed = self.listeners.extract_if(.., is_extra);
+        let closed = closed.map(|(address, _)| address).collect();
+        let mut required = wanted.iter().filter(|listener| listener.required);
+        assert!(
+            required.all(|listener| self.listeners.contains_key(&listener.address)),
+            "every required listener is open"
+        );
+        (closed, Vec::new())
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
-        self.listeners.contains(address).then_some(0)
+        self.listeners.contains_key(address).then_some(0)
     }
 
     fn keep_master_files(&mut self, _plan: &Plan) {}
@@ -460,7 +473,7 @@ impl World for Kernel {
     }
 
     fn has_successors(&self, address: &Address, _generation: Generation) -> bool {
-        self.listeners.contains(address)
+        self.listeners.contains_key(address)
     }
 
     fn watch_listener(&mut self, _address: &Address, _watch: bool) {}
