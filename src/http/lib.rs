@@ -27,6 +27,8 @@ pub use message::temporary::try_temporary_file;
 pub use net::trusted::TrustedProxies;
 pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
+pub use proto::h1::incoming::{Fault, Incoming, Step};
+pub use proto::h1::outgoing::{Outgoing, write_request};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
 pub use serve::engine::{Pool, Seat, pool};
