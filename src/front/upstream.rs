@@ -1,0 +1,21 @@
+//! Upstreams: what a request is passed on to.
+//!
+//! [`failure`], [`health`] and [`dispatch`] decide and know neither socket nor clock.
+
+use std::time::Duration;
+
+pub mod dispatch;
+pub mod failure;
+pub mod health;
+
+/// A point in time: CLOCK_MONOTONIC in nanoseconds.
+pub type Instant = u64;
+
+/// No point in time.
+pub const NEVER: Instant = u64::MAX;
+
+/// The point in time so much later.
+fn after(now: Instant, duration: Duration) -> Instant {
+    let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    now.saturating_add(nanoseconds).min(NEVER - 1)
+}
