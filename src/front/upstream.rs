@@ -1,12 +1,18 @@
 //! Upstreams: what a request is passed on to.
 //!
-//! [`failure`], [`health`] and [`dispatch`] decide and know neither socket nor clock.
+//! [`failure`], [`health`] and [`dispatch`] decide, and know neither socket nor clock. [`proxy`] has the sockets. What an upstream
+//! speaks is known in `protocol` only.
 
 use std::time::Duration;
 
+pub mod address;
+mod connection;
 pub mod dispatch;
 pub mod failure;
 pub mod health;
+mod protocol;
+pub mod proxy;
+pub mod settings;
 
 /// A point in time: CLOCK_MONOTONIC in nanoseconds.
 pub type Instant = u64;

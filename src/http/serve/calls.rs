@@ -48,6 +48,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
     fn submit(&mut self, key: u64, mut client: Client, body: Body, response: Response) -> Client {
         let core = &mut *self.core;
         match self.engine.is_free() {
+            // How long a request may run is the business of the service.
+            true if E::SERVES => {}
             true => core.begins(key, &client),
             false => {
                 client.link.transport.stands(Standing::Waiting);
@@ -61,6 +63,8 @@ impl<E: Engine, O: Observer> Server<E, O> {
         if let Some(answer) = answer {
             self.core.running.pop_front();
             self.core.take_answer(&mut client, answer);
+        } else if E::SERVES {
+            self.core.watch_client(key, &mut client);
         }
         client
     }
@@ -114,7 +118,7 @@ impl<O: Observer> Core<O> {
         true
     }
 
-    fn take_answer(&mut self, client: &mut Client, answer: Answer) {
+    pub(super) fn take_answer(&mut self, client: &mut Client, answer: Answer) {
         let Answer { mut response, part } = answer;
         let link = &mut client.link;
         let last = response.take_out();

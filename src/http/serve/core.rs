@@ -20,7 +20,7 @@ use super::lingering::Lingering;
 use super::refusals::Refusals;
 use super::relayed::TURNED_AWAY;
 use super::room::Room;
-use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
+use super::{Config, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
@@ -99,6 +99,10 @@ pub(crate) struct Core<O> {
     pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
+    /// The engine has to know of clients that have left.
+    pub(super) tells_who_left: bool,
+    /// Those it does not know of yet.
+    pub(super) left: Vec<u64>,
 }
 
 impl<O: Observer> Core<O> {
@@ -156,6 +160,8 @@ impl<O: Observer> Core<O> {
             lingering: Lingering::default(),
             refusals,
             found: Vec::new(),
+            tells_who_left: false,
+            left: Vec::new(),
         })
     }
 
@@ -293,7 +299,7 @@ impl<O: Observer> Core<O> {
 
     /// Whether an event's key is that of a connection.
     pub(super) fn is_client(key: u64) -> bool {
-        key < LISTENERS
+        key < SERVICE
     }
 }
 

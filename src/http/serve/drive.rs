@@ -58,6 +58,9 @@ impl<O: Observer> Core<O> {
         if let Task::Running | Task::Left = task {
             client.link.leave();
             self.clients.give_back(key, client);
+            if self.tells_who_left {
+                self.left.push(key);
+            }
             return;
         }
         if let Task::Lingering(_) = task {

@@ -6,7 +6,6 @@ use std::fmt;
 use std::mem::MaybeUninit;
 
 use crate::limits::MOST_FIELDS;
-use crate::message::head::HeadError;
 use crate::message::response::Response;
 use crate::proto::bytes::number;
 use crate::proto::h1::chunked::Decoder;
@@ -207,11 +206,12 @@ impl Incoming {
     /// Writes the head into a response of ours. Nothing of the body may have been written.
     ///
     /// # Errors
-    /// The response was begun already.
-    pub fn copy_head(&self, response: &mut Response) -> Result<(), HeadError> {
-        response.begin(self.status())?;
+    /// There is something in it that is not passed on, or the response was begun already.
+    pub fn copy_head(&self, response: &mut Response) -> Result<(), Fault> {
+        const FAULT: Fault = Fault("the head of the response cannot be passed on");
+        response.begin(self.status()).map_err(|_| FAULT)?;
         for (name, value) in self.fields() {
-            response.field(name, value)?;
+            response.field(name, value).map_err(|_| FAULT)?;
         }
         response.finish(None);
         Ok(())
