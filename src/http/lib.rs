@@ -29,6 +29,7 @@ pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
+pub use serve::board::{Board, Life};
 pub use serve::engine::{Pool, Seat, pool};
 pub use serve::handler::{Handler, Observer};
 pub use serve::{Config, serve_inline, serve_pool};
