@@ -16,13 +16,13 @@ mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::Files;
+pub use files::{Chooser, Files};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
 pub use message::facts::Facts;
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
-pub use message::response::Response;
+pub use message::response::{Response, phrase};
 pub use message::temporary::try_temporary_file;
 pub use net::trusted::TrustedProxies;
 pub use net::{descriptors, standing};

@@ -84,7 +84,7 @@ pub struct Http {
 }
 
 /// What is served below a prefix of the URL, and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// The folder; or the file, if the prefix does not end with a slash.
