@@ -319,7 +319,7 @@ fn the_plan_has_no_default_of_its_own() {
 }
 
 #[test]
-fn unsafe_code_stands_in_two_files_only() {
+fn unsafe_code_stands_in_the_files_for_it_only() {
     for file in sources("src") {
         let path = file
             .strip_prefix(root())
@@ -329,7 +329,8 @@ fn unsafe_code_stands_in_two_files_only() {
         let code = code(&file);
         let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         let found = words.filter(|word| *word == "unsafe").count();
-        let allowed = ["src/sys.rs", "src/python/sys.rs"].contains(&path.as_str());
+        let allowed = ["src/sys.rs", "src/python/sys.rs", "src/worker/sys.rs"];
+        let allowed = allowed.contains(&path.as_str());
         assert!(found == 0 || allowed, "{path} has unsafe code");
     }
 }
