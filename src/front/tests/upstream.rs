@@ -4,10 +4,13 @@ mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::time::Duration;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::*;
 use preforkd_front::upstream::address::Address;
+use preforkd_http::layer::{Ended, Layer, Stages};
 
 /// A front with one upstream.
 fn one() -> (Front, Upstream) {
@@ -440,6 +443,53 @@ fn what_cannot_run_waits_in_its_order_and_not_for_ever() {
         }
     }
     assert!(upstream.is_unused());
+}
+
+/// Tells of each exchange: its status, how long it has taken and waited.
+struct Times(Mutex<Sender<(u16, u64, u64)>>);
+
+impl Layer for Times {
+    fn stages(&self) -> Stages {
+        Stages {
+            ended: true,
+            ..Stages::default()
+        }
+    }
+
+    fn ended(&self, ended: &Ended<'_>) {
+        let times = (ended.status, ended.microseconds, ended.waited);
+        self.0.lock().unwrap().send(times).unwrap();
+    }
+}
+
+#[test]
+fn the_log_says_how_long_a_request_has_waited() {
+    let (upstream, address) = upstream();
+    let (sender, times) = channel();
+    let layer: Arc<dyn Layer> = Arc::new(Times(Mutex::new(sender)));
+    let front = front_with(vec![address], vec![layer], |settings| {
+        settings.limits.most_running = 1;
+        settings.limits.queue_length = 1;
+    });
+    let _first = front.get();
+    let (mut peer, _) = upstream.request();
+    let _others = [front.get(), front.get()];
+    // When one of them is refused, the other waits.
+    assert_eq!(times.recv().unwrap().0, 503);
+    let since = Instant::now();
+    assert_eq!(status(&front.get().message()), "503");
+    assert_eq!(times.recv().unwrap().0, 503);
+    let least = since.elapsed().as_micros() as u64;
+    peer.write(OK);
+    assert_eq!(times.recv().unwrap().0, 200);
+    peer.message();
+    peer.write(OK);
+    let (status, taken, waited) = times.recv().unwrap();
+    assert_eq!(status, 200);
+    assert!(
+        least <= waited && waited <= taken,
+        "{least} <= {waited} <= {taken}"
+    );
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl<O: Observer> Core<O> {
                 self.take_answer(&mut client, Answer { response, part });
                 return Some(client);
             }
+            (Output::Begins, Task::Running) => link.began = self.now,
             (Output::Piece(piece), Task::Running) => {
                 if piece.closes {
                     link.transport.reset_at_death(true);
@@ -86,9 +87,11 @@ impl<O: Observer> Core<O> {
                 response.cut();
                 link.task = Task::Ended(response);
                 self.close(key, client);
+                return None;
             }
-            _ => self.clients.give_back(key, client),
+            _ => {}
         }
+        self.clients.give_back(key, client);
         None
     }
 }

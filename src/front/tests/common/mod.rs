@@ -10,6 +10,7 @@ use std::time::Duration;
 use preforkd_front::upstream::address::Address;
 use preforkd_front::upstream::proxy::Proxy;
 use preforkd_front::upstream::settings::Settings;
+use preforkd_http::layer::Layer;
 use preforkd_http::{
     Call, Config, Files, Limits, Outgoing, Output, Ready, Response, Service, Watch, serve_service,
 };
@@ -68,6 +69,15 @@ pub struct Front {
 
 /// Serves with these upstream addresses.
 pub fn front(addresses: Vec<Address>, change: impl FnOnce(&mut Settings)) -> Front {
+    front_with(addresses, Vec::new(), change)
+}
+
+/// The same, with layers.
+pub fn front_with(
+    addresses: Vec<Address>,
+    layers: Vec<Arc<dyn Layer>>,
+    change: impl FnOnce(&mut Settings),
+) -> Front {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
@@ -80,7 +90,7 @@ pub fn front(addresses: Vec<Address>, change: impl FnOnce(&mut Settings)) -> Fro
         files: Files::default(),
         private: false,
         proxy_protocol: None,
-        layers: Vec::new(),
+        layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
         signals: None,
     };

@@ -23,6 +23,7 @@ impl Proxy {
             } else if let Some(upstream) = self.dirty.pop() {
                 let dispatch = &mut self.upstreams[upstream].dispatch;
                 while let Some((ticket, place)) = dispatch.next(now) {
+                    self.outputs.push_back((ticket, Output::Begins));
                     self.starts.push_back(Start {
                         upstream,
                         ticket,

@@ -73,6 +73,8 @@ impl fmt::Debug for Call<'_> {
 /// What a [`Service`] gives out for a request.
 #[derive(Debug)]
 pub enum Output {
+    /// Nothing: the request has only waited up to now, as the log will say.
+    Begins,
     /// A part of the response.
     Piece(Piece),
     /// The response with the rest of what was written. It has ended.
