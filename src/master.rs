@@ -28,6 +28,8 @@ mod check_waits;
 mod checks;
 mod choices;
 mod control;
+mod ends;
+mod first_checks;
 mod floods;
 mod ignored;
 mod init;
@@ -53,6 +55,7 @@ mod templates;
 mod timers;
 mod turn;
 mod watch;
+mod worker_ends;
 mod workers;
 mod world;
 
