@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
+use crate::config::{Apps, StopSignal};
 use crate::schedule::Zone;
 
 mod keys;
