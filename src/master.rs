@@ -235,7 +235,7 @@ impl<W: World> Master<W> {
         self.floods.resume(turn);
         self.init.send_due(turn);
         self.jobs.end_overdue(turn);
-        self.preparation.give_up_opening(turn);
+        self.preparation.give_up_opening(turn, &mut self.jobs);
         self.templates.kill_overdue(turn);
         self.leftovers.act(turn);
         self.logs.replace_writers(turn);

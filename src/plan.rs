@@ -111,9 +111,23 @@ impl Plan {
         found.map(|(name, _)| name.as_str())
     }
 
-    /// The log files of all apps.
+    /// All apps, to change them.
+    pub fn all_apps_mut(&mut self) -> impl Iterator<Item = (&str, &mut App)> {
+        let apps = self.apps.iter_mut().map(|(name, app)| (&**name, app));
+        let scheduled = self.scheduled.iter_mut();
+        apps.chain(scheduled.map(|(name, scheduled)| (&**name, &mut scheduled.app)))
+    }
+
+    /// The app of this name, whether it has workers or a schedule.
+    pub fn app(&self, name: &str) -> Option<&App> {
+        let scheduled = || Some(&self.scheduled.get(name)?.app);
+        self.apps.get(name).or_else(scheduled)
+    }
+
+    /// The log files of all apps of which processes can be started.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.all_apps().map(|(_, app)| app);
+        let apps = apps.filter(|app| app.unfit.is_none());
         apps.flat_map(|app| app.output.files()).cloned().collect()
     }
 
@@ -194,8 +208,9 @@ impl Plan {
             };
             edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
-                let scheduled = draft.scheduled(&schedule.0)?;
+                let mut scheduled = draft.scheduled(&schedule.0)?;
                 logs.extend(draft.log_uses(&scheduled.app.output));
+                draft.lacking.note(&mut scheduled.app, sources);
                 plan.scheduled.insert(name.clone(), scheduled);
                 continue;
             }

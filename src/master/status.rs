@@ -54,7 +54,13 @@ impl<W: World> Master<W> {
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
         let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
-        let status = report::status(apps, gone.map(String::as_str), self.schedules.len());
+        let not_run: Vec<_> = self.schedules.unfit().collect();
+        let status = report::status(
+            apps,
+            gone.map(String::as_str),
+            self.schedules.len(),
+            &not_run,
+        );
         self.init.update(status)
     }
 

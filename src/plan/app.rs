@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, FileState, Output, OwnAddress, lossless};
+use super::{Check, FileState, LogFile, Output, OwnAddress, lossless};
 use crate::config::{Address, Stdin, StopSignal};
 use crate::supervisor::{Policy, Replace};
 #[cfg(test)]
@@ -59,8 +59,8 @@ pub struct App {
     pub after: BTreeSet<String>,
     /// Whether its failure holds up the others.
     pub required: bool,
-    /// Why none of its workers can be started, until a reload finds what is missing. Without it the launch is not to be used: it may
-    /// lack the user.
+    /// Why none of its workers or runs can be started, until a reload finds what is missing. If this is set, the launch is not to be
+    /// used: it may lack the user.
     pub unfit: Option<String>,
 }
 
@@ -76,6 +76,11 @@ impl App {
         };
         let starts = self.policy.start_timeout.saturating_add(proof);
         starts.saturating_add(ends)
+    }
+
+    /// Whether its processes would write this log file.
+    pub fn writes(&self, file: &LogFile) -> bool {
+        self.unfit.is_none() && self.output.files().any(|own| own == file)
     }
 
     /// The longest that its workers take to end.
