@@ -255,8 +255,13 @@ impl History {
             if !supervisor.stops_first() {
                 continue;
             }
-            let processes = kernel.processes.values().filter(|p| p.app == *name);
-            let living: Vec<_> = processes
+            let processes = || kernel.processes.values().filter(|p| p.app == *name);
+            // A canary whose own definition starts first may start beside them.
+            let mut own = processes().filter(|p| p.generation == *generation);
+            if supervisor.generation() != Some(*generation) && own.all(|p| !p.alone) {
+                continue;
+            }
+            let living: Vec<_> = processes()
                 .filter(|p| {
                     // A canary of a definition that starts first is not waited for when that is rolled back.
                     let counts = slot(p).is_some() && p.alone || matches!(p.kind, Kind::Rest(_));
