@@ -996,6 +996,26 @@ fn an_app_ends_before_those_that_it_comes_after() {
 }
 
 #[test]
+fn no_process_takes_the_place_of_a_worker_that_its_template_was_not_asked_for() {
+    let web = Written {
+        template: true,
+        ..Written::good(1)
+    };
+    // By the socket of the template that runs, and by that of the candidate, which is loading.
+    for template in 0..2 {
+        let mut history = History::new(&[("web", web)]);
+        history.pass(10_000);
+        history.send(Signal::SIGHUP);
+        history.pass(100);
+        assert_eq!(history.kernel().replies.len(), 2);
+        history.take(&Step::Forges(template, 1));
+        history.pass(10_000);
+        let outcome = history.master.release.outcome();
+        assert_eq!(outcome, Some(&release::Outcome::Done(2)), "{template}");
+    }
+}
+
+#[test]
 fn the_end_of_the_terminal_stops_gracefully_however_often_it_is_said() {
     let mut history = run_steps(&[Step::Pass(5000)]);
     for _ in 0..3 {
