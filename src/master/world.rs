@@ -282,7 +282,8 @@ pub trait World {
     /// Lets a moment pass, as events come too fast.
     fn rest(&mut self);
 
-    /// Reads and forwards the rest of a process's standard error, and stops reading. Returns the last lines of it.
+    /// A process has ended or writes to its own log files from now on: reads and forwards the rest of its standard error, and stops
+    /// reading. Returns the last lines of it.
     fn last_output(&mut self, pid: Pid) -> Option<String>;
 
     /// Sends a signal to a child that was not reaped.
