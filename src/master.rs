@@ -56,6 +56,7 @@ mod watch;
 mod workers;
 mod world;
 
+use actions::is_known;
 use checks::Checks;
 use choices::Choices;
 use control::{Control, Whole};
@@ -236,7 +237,9 @@ impl<W: World> Master<W> {
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
-        self.leftovers.act(turn);
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        self.leftovers
+            .act(turn, &|pid| is_known(children, templates, jobs, pid));
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);

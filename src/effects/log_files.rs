@@ -192,10 +192,10 @@ impl LogFiles {
         Some(open.pending.is_none().then(|| file.clone()))
     }
 
-    /// Whether a process is a writer.
-    pub fn is_writer(&self, pid: Pid) -> bool {
-        let mut open = self.open.values();
-        self.leaving.contains(&pid) || open.any(|open| open.writer == Some(pid))
+    /// The processes that are writers.
+    pub fn writers(&self) -> BTreeSet<Pid> {
+        let open = self.open.values().filter_map(|open| open.writer);
+        open.chain(self.leaving.iter().copied()).collect()
     }
 
     /// When the next writer is to be replaced.

@@ -1,6 +1,6 @@
 //! Performs the actions of supervisors, and handles the ends of processes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -8,9 +8,10 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::checks;
-use super::jobs::{Ended, First, Limits, Task};
+use super::jobs::{Ended, First, Jobs, Limits, Task};
 use super::leftovers::End;
-use super::workers::children::Child;
+use super::templates::Templates;
+use super::workers::children::{Child, Children};
 use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::launcher::progress::Progress;
@@ -323,9 +324,8 @@ impl<W: World> Master<W> {
                 Event::Hopeless(child.worker)
             }
         };
-        let mut rests = vec![Rest::Session(pid)];
+        let mut rests = vec![Rest::Session(pid), Rest::Background(pid)];
         if background > 0 {
-            rests.push(Rest::Background(pid));
             // They may leave the session only now.
             let strays = child.strays.iter();
             let strays = strays.flat_map(|(&stray, &session)| [stray, session]);
@@ -421,8 +421,14 @@ impl<W: World> Master<W> {
     }
 
     fn leaves_any_of(&mut self, rests: &[Rest]) -> bool {
-        let found = self.turn.world.rest_of(&rests.iter().copied().collect());
+        let found = self.rest_of(&rests.iter().copied().collect());
         found.values().any(|pids| !pids.is_empty())
+    }
+
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        let is_known = |pid| is_known(children, templates, jobs, pid);
+        self.turn.world.rest_of(wanted, &is_known)
     }
 
     /// The number of processes that a worker has put into the background, if that is why it has ended.
@@ -431,7 +437,7 @@ impl<W: World> Master<W> {
             return 0;
         }
         let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
-        let found = self.turn.world.rest_of(&wanted);
+        let found = self.rest_of(&wanted);
         let found = found.into_values().flatten();
         found
             .chain(child.strays.keys().copied())
@@ -458,8 +464,7 @@ impl<W: World> Master<W> {
             return;
         }
         let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
-        let is_known =
-            |pid| children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid);
+        let is_known = |pid| is_known(children, templates, jobs, pid);
         let strays = self.turn.world.strays(pid, &is_known);
         if let Some(child) = self.workers.children.get_mut(pid) {
             child.strays = strays;
@@ -537,6 +542,11 @@ impl<W: World> Master<W> {
         self.turn.world.end_private(name, is_sign);
         self.turn.queue_event(name, Event::Checked(*worker));
     }
+}
+
+/// Whether the master has started a process, or a template has for it.
+pub(super) fn is_known(children: &Children, templates: &Templates, jobs: &Jobs, pid: Pid) -> bool {
+    children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid)
 }
 
 fn fails(actions: &[Action]) -> bool {

@@ -311,12 +311,18 @@ impl World for System {
         children::signal(pid, signal, target);
     }
 
-    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
-        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+    fn rest_of(
+        &mut self,
+        wanted: &BTreeSet<Rest>,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> BTreeMap<Rest, Vec<Pid>> {
+        let writers = self.log_files.writers();
+        sessions::find(wanted, |pid| is_known(pid) || writers.contains(&pid))
     }
 
     fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
-        sessions::strays(worker, |pid| is_known(pid) || self.log_files.is_writer(pid))
+        let writers = self.log_files.writers();
+        sessions::strays(worker, |pid| is_known(pid) || writers.contains(&pid))
     }
 
     fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
