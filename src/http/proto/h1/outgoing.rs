@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use crate::message::facts::Facts;
 use crate::message::request::{Origin, Request};
 use crate::proto::bytes::number;
+use crate::proto::h1::encode::decimal;
 use crate::proto::h1::hop;
 
 /// How a request is changed on its way to an upstream.
@@ -106,7 +107,7 @@ fn body_length(out: &mut Vec<u8>, request: Request<'_>) {
         None if matches!(request.method(), b"POST" | b"PUT" | b"PATCH") => 0,
         None => return,
     };
-    line(out, format_args!("Content-Length: {length}"));
+    number_field(out, b"Content-Length", length);
 }
 
 /// Says who has asked, and for what.
@@ -122,21 +123,31 @@ fn forwarded(
     let facts = request.facts().unwrap_or(&nothing);
     let client = facts.client.or(origin.peer.map(|peer| peer.ip()));
     if let Some(client) = client.map(|client| client.to_canonical()) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
         match client {
-            IpAddr::V4(client) => line(out, format_args!("X-Forwarded-For: {client}")),
-            IpAddr::V6(client) => line(out, format_args!("X-Forwarded-For: {client}")),
+            IpAddr::V4(client) => {
+                for (place, octet) in client.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        out.push(b'.');
+                    }
+                    decimal(out, octet.into());
+                }
+            }
+            // Writing to memory cannot fail.
+            IpAddr::V6(client) => drop(write!(out, "{client}")),
         }
+        out.extend_from_slice(b"\r\n");
     }
     let https = facts.https.unwrap_or(https);
     let (scheme, usual) = match https {
-        true => ("https", 443),
-        false => ("http", 80),
+        true => (&b"https"[..], 443),
+        false => (&b"http"[..], 80),
     };
-    line(out, format_args!("X-Forwarded-Proto: {scheme}"));
+    field(out, b"X-Forwarded-Proto", scheme);
     if let Some(host) = facts.host.as_deref().or(asked) {
         field(out, b"X-Forwarded-Host", host);
         let port = facts.port.or_else(|| port(host)).unwrap_or(usual);
-        line(out, format_args!("X-Forwarded-Port: {port}"));
+        number_field(out, b"X-Forwarded-Port", port.into());
     }
     let prefix = facts.prefix.as_deref().unwrap_or_default();
     let stripped = stripped.strip_suffix(b"/").unwrap_or(stripped);
@@ -163,9 +174,11 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn line(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to memory cannot fail.
-    let _ = write!(out, "{text}\r\n");
+fn number_field(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    decimal(out, value);
+    out.extend_from_slice(b"\r\n");
 }
 
 #[cfg(test)]
