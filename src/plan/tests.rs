@@ -165,7 +165,7 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert!(web.template);
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     assert_eq!(settings.application, "site.wsgi:app");
-    assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
+    assert_eq!(settings.http.graceful_timeout, Duration::from_secs(30));
     assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
 }
 

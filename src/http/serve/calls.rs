@@ -108,7 +108,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
 
     #[inline(never)]
     fn find_file(&mut self, client: &mut Client<T>) -> bool {
-        let Some(found) = self.files.find(client.connection.request(), self.now) else {
+        let Some(found) =
+            self.files
+                .find(client.connection.request(), &client.link.origin, self.now)
+        else {
             return false;
         };
         self.yielding = NEVER;
