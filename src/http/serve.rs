@@ -15,6 +15,8 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::plain::Plain;
+use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
 use crate::serve::client::Client;
 use crate::serve::engine::{Engine, Inline, Pool, Service, Serving};
@@ -90,7 +92,7 @@ pub fn serve_inline<H: Handler>(
     handler: &mut H,
     observer: impl Observer,
 ) -> io::Result<()> {
-    Server::new(config, Inline(handler), observer)?.run()
+    serve_inline_over::<Plain, H>(config, (), handler, observer)
 }
 
 /// Serves with a pool of threads for the handlers and the calling thread for input and output, until `stop` becomes readable and
@@ -99,7 +101,33 @@ pub fn serve_inline<H: Handler>(
 /// # Errors
 /// A listener cannot be used, or epoll fails.
 pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Result<()> {
-    Server::new(config, pool, observer)?.run()
+    serve_pool_over::<Plain>(config, (), pool, observer)
+}
+
+/// [`serve_inline`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_inline_over<T: Transport, H: Handler>(
+    config: Config,
+    shared: T::Shared,
+    handler: &mut H,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, Inline(handler), observer)?.run()
+}
+
+/// [`serve_pool`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_pool_over<T: Transport>(
+    config: Config,
+    shared: T::Shared,
+    pool: Pool,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, pool, observer)?.run()
 }
 
 /// Serves with a service on the calling thread, until `stop` becomes readable and everything is answered.
@@ -111,17 +139,30 @@ pub fn serve_service<S: Service>(
     service: S,
     observer: impl Observer,
 ) -> io::Result<()> {
-    Server::new(config, Serving(service), observer)?.run()
+    serve_service_over::<Plain, S>(config, (), service, observer)
 }
 
-struct Server<E, O> {
-    core: Lent<Core<O>>,
+/// [`serve_service`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_service_over<T: Transport, S: Service>(
+    config: Config,
+    shared: T::Shared,
+    service: S,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, Serving(service), observer)?.run()
+}
+
+struct Server<E, O, T: Transport> {
+    core: Lent<Core<O, T>>,
     engine: E,
 }
 
-impl<E: Engine, O: Observer> Server<E, O> {
-    fn new(config: Config, mut engine: E, observer: O) -> io::Result<Self> {
-        let mut core = Core::new(config, engine.wakeup(), observer)?;
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
+    fn new(config: Config, shared: T::Shared, mut engine: E, observer: O) -> io::Result<Self> {
+        let mut core = Core::new(config, shared, engine.wakeup(), observer)?;
         core.tells_who_left = E::SERVES;
         engine.begin(core.epoll.as_fd())?;
         Ok(Self {
@@ -151,7 +192,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 }
                 let mut later = events[index + 1..].iter();
                 core.cork
-                    .expect_others(later.any(|&(key, _)| Core::<O>::is_client(key)));
+                    .expect_others(later.any(|&(key, _)| Core::<O, T>::is_client(key)));
                 match key {
                     STOP => {
                         core.push();
@@ -240,7 +281,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn drive(&mut self, key: u64, mut client: Client) {
+    fn drive(&mut self, key: u64, mut client: Client<T>) {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {

@@ -6,12 +6,13 @@ use rustix::event::epoll::EventFlags;
 
 use super::Server;
 use super::core::Core;
+use crate::net::transport::Transport;
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::engine::{Answer, Engine, Output};
 use crate::serve::handler::Observer;
 use crate::serve::timers::now;
 
-impl<E: Engine, O: Observer> Server<E, O> {
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// Has the service do what is due, and sends what it has made.
     pub(super) fn serve(&mut self) {
         self.let_go();
@@ -48,9 +49,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// Watches a connection whose request runs, so that it is seen when its client leaves.
-    pub(super) fn watch_client(&mut self, key: u64, client: &mut Client) {
+    pub(super) fn watch_client(&mut self, key: u64, client: &mut Client<T>) {
         let link = &mut client.link;
         link.broken |= link.transport.watch(&self.epoll, key, false).is_err();
     }
@@ -66,7 +67,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Takes what a service has made. Gives the connection back if it goes on.
-    fn take_output(&mut self, key: u64, output: Output) -> Option<Client> {
+    fn take_output(&mut self, key: u64, output: Output) -> Option<Client<T>> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
         match (output, &link.task) {
@@ -96,7 +97,7 @@ impl<O: Observer> Core<O> {
     }
 }
 
-impl Link {
+impl<T: Transport> Link<T> {
     /// Takes bytes to write after those that are there.
     fn append(&mut self, bytes: Vec<u8>) {
         if self.written == self.out.len() {

@@ -19,7 +19,7 @@ pub struct Outgoing<'a> {
     pub host: Option<&'a [u8]>,
     /// The host that is sent if the client named none, as in HTTP/1.0.
     pub default_host: &'a [u8],
-    /// The client speaks TLS with us. A layer may know more of it.
+    /// The client speaks TLS with somebody before us. What layers and the transport know of it counts, too.
     pub https: bool,
 }
 
@@ -138,7 +138,7 @@ fn forwarded(
         }
         out.extend_from_slice(b"\r\n");
     }
-    let https = facts.https.unwrap_or(https);
+    let https = facts.https.unwrap_or(https || facts.tls.is_some());
     let (scheme, usual) = match https {
         true => (&b"https"[..], 443),
         false => (&b"http"[..], 80),

@@ -11,6 +11,7 @@ use crate::message::body::Body;
 use crate::message::request::{Origin, Request};
 use crate::message::response::{Piece, Response};
 use crate::net::descriptors::Own;
+use crate::net::transport::Transport;
 use crate::serve::SERVICE;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
@@ -137,14 +138,14 @@ impl<S: Service> Engine for Serving<S> {
         wait()
     }
 
-    fn submit<O: Observer>(
+    fn submit<O: Observer, T: Transport>(
         &mut self,
-        core: &mut Lent<Core<O>>,
+        core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client,
+        client: Client<T>,
         body: Body,
         response: Response,
-    ) -> (Client, Option<Answer>) {
+    ) -> (Client<T>, Option<Answer>) {
         let call = Call {
             key,
             request: client.connection.request(),
