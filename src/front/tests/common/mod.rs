@@ -1,4 +1,6 @@
 //! A server that passes everything on, and upstreams that do exactly what a test says.
+// Each test uses a part of it.
+#![allow(dead_code)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -112,6 +114,11 @@ pub fn front_with(
 }
 
 impl Front {
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
     pub fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).unwrap())
     }
