@@ -339,10 +339,12 @@ fn a_client_that_leaves_ends_its_request() {
     assert_eq!(second.message(), OK_SEEN);
 }
 
-#[test]
-fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
-    let (front, upstream) = one();
-    let mut client = front.get();
+/// A front, a client that reads nothing, and its upstream that has written until nothing more was taken; with the body, and how
+/// much of it was.
+fn stalled(options: Options) -> (Front, Peer, Peer, Vec<u8>, usize) {
+    let (upstream, address) = upstream();
+    let front = front_with(vec![address], options, |_| {});
+    let client = front.get();
     let (mut peer, _) = upstream.request();
     let length = 64_000_000usize;
     peer.write(&format!(
@@ -350,9 +352,8 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
     ));
     let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
     // The only sign that it stands still.
-    peer.stream
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    let patience = Some(Duration::from_millis(300));
+    peer.stream.set_write_timeout(patience).unwrap();
     let mut written = 0;
     loop {
         match peer.stream.write(&body[written..]) {
@@ -362,17 +363,38 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
         }
     }
     assert!(written < length / 2, "{written} bytes are held somewhere");
-    let reader = std::thread::spawn(move || {
-        client.head();
-        let mut got = vec![0; length];
-        let before = client.unread();
-        got[..before.len()].copy_from_slice(&before);
-        client.stream.read_exact(&mut got[before.len()..]).unwrap();
-        got
-    });
     peer.stream.set_write_timeout(Some(GUARD)).unwrap();
-    peer.stream.write_all(&body[written..]).unwrap();
-    assert!(reader.join().unwrap() == body);
+    (front, client, peer, body, written)
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
+    for held in [usize::MAX, 0] {
+        let (_front, mut client, mut peer, body, written) = stalled(Options {
+            held,
+            ..Options::default()
+        });
+        let length = body.len();
+        let reader = std::thread::spawn(move || {
+            client.head();
+            let mut got = vec![0; length];
+            let before = client.unread();
+            got[..before.len()].copy_from_slice(&before);
+            client.stream.read_exact(&mut got[before.len()..]).unwrap();
+            got
+        });
+        peer.stream.write_all(&body[written..]).unwrap();
+        assert!(reader.join().unwrap() == body);
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_ends_its_request() {
+    let mut options = Options::default();
+    options.limits.write_timeout = Duration::from_millis(500);
+    let (_front, mut client, mut peer, ..) = stalled(options);
+    peer.ends();
+    assert!(client.rest().len() < 64_000_000, "it breaks off");
 }
 
 #[test]
@@ -467,7 +489,11 @@ fn the_log_says_how_long_a_request_has_waited() {
     let (upstream, address) = upstream();
     let (sender, times) = channel();
     let layer: Arc<dyn Layer> = Arc::new(Times(Mutex::new(sender)));
-    let front = front_with(vec![address], vec![layer], |settings| {
+    let options = Options {
+        layers: vec![layer],
+        ..Options::default()
+    };
+    let front = front_with(vec![address], options, |settings| {
         settings.limits.most_running = 1;
         settings.limits.queue_length = 1;
     });

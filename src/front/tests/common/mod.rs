@@ -24,6 +24,28 @@ pub const GUARD: Duration = Duration::from_secs(20);
 /// Passes every request on to one upstream.
 struct All(Proxy);
 
+/// What else a test may change.
+pub struct Options {
+    pub layers: Vec<Arc<dyn Layer>>,
+    pub limits: Limits,
+    /// See [`Proxy::hold_at_most`].
+    pub held: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let limits = Limits {
+            drain_timeout: Duration::from_secs(5),
+            ..Limits::default()
+        };
+        Self {
+            layers: Vec::new(),
+            limits,
+            held: usize::MAX,
+        }
+    }
+}
+
 impl Service for All {
     fn begin(&mut self, watch: Watch) {
         self.0.begin(watch);
@@ -71,28 +93,25 @@ pub struct Front {
 
 /// Serves with these upstream addresses.
 pub fn front(addresses: Vec<Address>, change: impl FnOnce(&mut Settings)) -> Front {
-    front_with(addresses, Vec::new(), change)
+    front_with(addresses, Options::default(), change)
 }
 
-/// The same, with layers.
+/// The same, with options.
 pub fn front_with(
     addresses: Vec<Address>,
-    layers: Vec<Arc<dyn Layer>>,
+    options: Options,
     change: impl FnOnce(&mut Settings),
 ) -> Front {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let config = Config {
-        limits: Arc::new(Limits {
-            drain_timeout: Duration::from_secs(5),
-            ..Limits::default()
-        }),
+        limits: Arc::new(options.limits),
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
         proxy_protocol: None,
-        layers,
+        layers: options.layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
         signals: None,
     };
@@ -102,6 +121,7 @@ pub fn front_with(
     change(&mut settings);
     let thread = thread::spawn(move || {
         let mut proxy = Proxy::default();
+        proxy.hold_at_most(options.held);
         let number = proxy.add(settings);
         proxy.set_addresses(number, &addresses, 0);
         serve_service(config, All(proxy), ()).unwrap();
@@ -217,7 +237,7 @@ impl Peer {
 
     fn take(&mut self, length: usize) -> String {
         let bytes: Vec<u8> = self.buffer.drain(..length).collect();
-        String::from_utf8(bytes).unwrap()
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// What comes up to the end of this text, and not more.

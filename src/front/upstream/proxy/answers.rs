@@ -88,6 +88,7 @@ impl Proxy {
         now: Instant,
     ) {
         if let Some(mut exchange) = self.exchanges.remove(ticket) {
+            self.held -= exchange.waiting;
             let of = &mut self.upstreams[exchange.upstream];
             fail(of, place, failure, &mut exchange.response, now);
             self.finish(ticket, exchange.response, exchange.message);
