@@ -4,6 +4,7 @@
 //! about the host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,9 +38,12 @@ mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod routes;
 mod scheduled;
 mod selection;
 mod shared_logs;
+mod site_names;
+mod sites;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -189,6 +193,7 @@ impl App {
                 chdir: "/".into(),
                 user: None,
                 umask: None,
+                settings: None,
             },
             template: false,
             policy: Policy {
@@ -302,6 +307,18 @@ pub struct Launch {
     pub user: Option<Credentials>,
     /// The file mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
+    /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable, or secret.
+    pub settings: Option<Secret>,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// The user and groups of a process.
@@ -374,7 +391,7 @@ impl Plan {
     /// The first error, with its position.
     fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
         let folder = sources.folder(0);
-        if config.app.is_empty() {
+        if config.app.is_empty() && config.site.is_empty() {
             return Err(Place::whole(
                 "there is no app to run (add a table [app.NAME])",
             ));
@@ -400,6 +417,10 @@ impl Plan {
                 let message = format!(
                     "\"{name}\" is not a valid name for an app (use letters, digits, - and _ only)"
                 );
+                return Err(Place::at(header, message));
+            }
+            if name == sites::FRONT {
+                let message = "\"front\" is the name of the workers that serve sites (choose another one for the app)";
                 return Err(Place::at(header, message));
             }
             let draft = Draft {
@@ -429,6 +450,10 @@ impl Plan {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
             }
+        }
+        if let Some((front, uses)) = sites::front(config, sources, host, &mut plan.listeners)? {
+            logs.extend(uses);
+            plan.apps.insert(sites::FRONT.to_owned(), front);
         }
         shared_logs::check(&logs)?;
         leave_ipv4_to_its_own(&mut plan.listeners);
@@ -489,6 +514,7 @@ impl Draft<'_> {
             chdir: self.chdir()?,
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
+            settings: None,
         };
         let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {

@@ -61,7 +61,7 @@ impl Draft<'_> {
                 Some(fallthrough) => **fallthrough,
                 None => prefix == "/",
             };
-            if prefix == "/" && !fallthrough {
+            if prefix == "/" && !fallthrough && self.written.wsgi.is_some() {
                 warnings.push(
                     "static: the application is never called: the prefix \"/\" with `fallthrough = false` takes all requests (remove `fallthrough`, or use another prefix)"
                         .into(),
@@ -100,17 +100,7 @@ impl Draft<'_> {
     /// The folder or file that is there, and fits its prefix.
     fn mapped_path(&self, prefix: &str, written: &Written) -> Result<PathBuf, String> {
         let path = normal(&self.folder.join(written.folder.as_path()));
-        if !prefix.starts_with('/') {
-            return Err(format!("the prefix {prefix:?} must begin with \"/\""));
-        }
-        let strange = |part: &[u8]| matches!(part, b"" | b"." | b"..");
-        let whole = decoded(prefix);
-        let inner = whole.strip_suffix(b"/").unwrap_or(&whole);
-        if !inner.is_empty() && inner.split(|&b| b == b'/').skip(1).any(strange) {
-            return Err(format!(
-                "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
-            ));
-        }
+        check_prefix(prefix)?;
         let shown = path.display();
         match (
             prefix.ends_with('/'),
@@ -135,8 +125,24 @@ impl Draft<'_> {
     }
 }
 
+/// Whether requests can have such a prefix.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
+    if !prefix.starts_with('/') {
+        return Err(format!("the prefix {prefix:?} must begin with \"/\""));
+    }
+    let strange = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+    let whole = decoded(prefix);
+    let inner = whole.strip_suffix(b"/").unwrap_or(&whole);
+    if !inner.is_empty() && inner.split(|&b| b == b'/').skip(1).any(strange) {
+        return Err(format!(
+            "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
+        ));
+    }
+    Ok(())
+}
+
 /// The prefix as workers compare it: percent-decoded once. What is no encoding stays as it is.
-fn decoded(prefix: &str) -> Vec<u8> {
+pub(super) fn decoded(prefix: &str) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut rest = prefix.as_bytes();
     while let [first, more @ ..] = rest {
