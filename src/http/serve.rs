@@ -15,6 +15,8 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::plain::Plain;
+use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
 use crate::serve::client::Client;
 use crate::serve::engine::{Engine, Inline, Pool};
@@ -87,7 +89,7 @@ pub fn serve_inline<H: Handler>(
     handler: &mut H,
     observer: impl Observer,
 ) -> io::Result<()> {
-    Server::new(config, Inline(handler), observer)?.run()
+    serve_inline_over::<Plain, H>(config, (), handler, observer)
 }
 
 /// Serves with a pool of threads for the handlers and the calling thread for input and output, until `stop` becomes readable and
@@ -96,17 +98,43 @@ pub fn serve_inline<H: Handler>(
 /// # Errors
 /// A listener cannot be used, or epoll fails.
 pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Result<()> {
-    Server::new(config, pool, observer)?.run()
+    serve_pool_over::<Plain>(config, (), pool, observer)
 }
 
-struct Server<E, O> {
-    core: Lent<Core<O>>,
+/// [`serve_inline`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_inline_over<T: Transport, H: Handler>(
+    config: Config,
+    shared: T::Shared,
+    handler: &mut H,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, Inline(handler), observer)?.run()
+}
+
+/// [`serve_pool`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_pool_over<T: Transport>(
+    config: Config,
+    shared: T::Shared,
+    pool: Pool,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, pool, observer)?.run()
+}
+
+struct Server<E, O, T: Transport> {
+    core: Lent<Core<O, T>>,
     engine: E,
 }
 
-impl<E: Engine, O: Observer> Server<E, O> {
-    fn new(config: Config, engine: E, observer: O) -> io::Result<Self> {
-        let core = Core::new(config, engine.wakeup(), observer)?;
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
+    fn new(config: Config, shared: T::Shared, engine: E, observer: O) -> io::Result<Self> {
+        let core = Core::new(config, shared, engine.wakeup(), observer)?;
         Ok(Self {
             core: Lent::new(core),
             engine,
@@ -134,7 +162,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 }
                 let mut later = events[index + 1..].iter();
                 core.cork
-                    .expect_others(later.any(|&(key, _)| Core::<O>::is_client(key)));
+                    .expect_others(later.any(|&(key, _)| Core::<O, T>::is_client(key)));
                 match key {
                     STOP => {
                         core.push();
@@ -209,7 +237,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn drive(&mut self, key: u64, mut client: Client) {
+    fn drive(&mut self, key: u64, mut client: Client<T>) {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {

@@ -7,6 +7,7 @@ use crate::exchange::Part;
 use crate::message::backlog::Backlog;
 use crate::message::body::Body;
 use crate::message::response::Response;
+use crate::net::transport::Transport;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::Observer;
@@ -41,14 +42,14 @@ pub(crate) trait Engine {
     fn wait<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R;
 
     /// Has the client's request answered at once, or elsewhere; [`Engine::collect`] tells of it then.
-    fn submit<O: Observer>(
+    fn submit<O: Observer, T: Transport>(
         &mut self,
-        core: &mut Lent<Core<O>>,
+        core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client,
+        client: Client<T>,
         body: Body,
         response: Response,
-    ) -> (Client, Option<Answer>);
+    ) -> (Client<T>, Option<Answer>);
 
     /// What became of a request that was submitted before.
     fn collect(&mut self) -> Option<(u64, Report)>;
