@@ -153,6 +153,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "private",
             "probe",
             "scoreboard",
+            "sealed",
             "spawn",
             "signals",
             "socket_file",

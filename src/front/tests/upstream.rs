@@ -303,6 +303,43 @@ fn a_response_that_breaks_off_does_so_for_the_client() {
 }
 
 #[test]
+fn clients_of_http10_get_bodies_up_to_the_end_of_the_connection_and_a_reset_where_they_break_off() {
+    for (end, whole) in [("0\r\n\r\n", true), ("", false)] {
+        let (front, upstream) = one();
+        let mut client = front.send("GET /old HTTP/1.0\r\n\r\n");
+        let (mut peer, request) = upstream.request();
+        assert!(
+            request.starts_with("GET /old HTTP/1.1\r\nHost: default\r\n"),
+            "{request}"
+        );
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        let head = client.head();
+        assert!(
+            !head.contains("chunked") && head.contains("Connection: close"),
+            "{head}"
+        );
+        assert_eq!(client.read_to("abc"), "abc");
+        peer.write(end);
+        drop(peer);
+        assert_eq!(client.is_reset(), !whole);
+    }
+}
+
+#[test]
+fn requests_that_come_together_are_answered_one_after_the_other() {
+    let (front, upstream) = one();
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut client = front.send(&[ask("/1"), ask("/2"), ask("/3")].concat());
+    let mut peer = upstream.accept();
+    for path in ["/1", "/2", "/3"] {
+        assert!(peer.message().starts_with(&format!("GET {path} ")));
+        peer.write(&OK.replace("\r\n\r\nok", &format!("\r\n\r\n{path}")));
+        assert!(client.message().ends_with(path));
+    }
+    assert!(upstream.is_unused());
+}
+
+#[test]
 fn a_stream_comes_piece_by_piece() {
     let (front, upstream) = one();
     let mut client = front.get();
@@ -341,8 +378,12 @@ fn a_client_that_leaves_ends_its_request() {
 
 /// A front, a client that reads nothing, and its upstream that has written until nothing more was taken; with the body, and how
 /// much of it was.
-fn stalled(options: Options) -> (Front, Peer, Peer, Vec<u8>, usize) {
+fn stalled(held: usize) -> (Front, Peer, Peer, Vec<u8>, usize) {
     let (upstream, address) = upstream();
+    let options = Options {
+        held,
+        ..Options::default()
+    };
     let front = front_with(vec![address], options, |_| {});
     let client = front.get();
     let (mut peer, _) = upstream.request();
@@ -370,10 +411,7 @@ fn stalled(options: Options) -> (Front, Peer, Peer, Vec<u8>, usize) {
 #[test]
 fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
     for held in [usize::MAX, 0] {
-        let (_front, mut client, mut peer, body, written) = stalled(Options {
-            held,
-            ..Options::default()
-        });
+        let (_front, mut client, mut peer, body, written) = stalled(held);
         let length = body.len();
         let reader = std::thread::spawn(move || {
             client.head();
@@ -390,10 +428,16 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
 
 #[test]
 fn a_client_that_takes_nothing_for_too_long_ends_its_request() {
+    let (upstream, address) = upstream();
     let mut options = Options::default();
-    options.limits.write_timeout = Duration::from_millis(500);
-    let (_front, mut client, mut peer, ..) = stalled(options);
-    peer.ends();
+    options.limits.write_timeout = Duration::from_millis(100);
+    let front = front_with(vec![address], options, |_| {});
+    let mut client = front.get();
+    let (mut peer, _) = upstream.request();
+    peer.write("HTTP/1.1 200 OK\r\nContent-Length: 64000000\r\n\r\n");
+    peer.stream.set_write_timeout(Some(GUARD)).unwrap();
+    let error = peer.stream.write_all(&[b'x'; 64_000_000]).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::WouldBlock, "nothing has ended");
     assert!(client.rest().len() < 64_000_000, "it breaks off");
 }
 

@@ -289,6 +289,15 @@ impl Peer {
         }
     }
 
+    /// Whether the connection ends with a reset; nothing comes before.
+    pub fn is_reset(&mut self) -> bool {
+        match self.more() {
+            Ok(0) => false,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
+            other => panic!("no end: {other:?}"),
+        }
+    }
+
     /// What was read and not looked at.
     pub fn unread(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.buffer)
