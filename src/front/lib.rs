@@ -13,3 +13,4 @@ pub mod serve;
 pub mod sites;
 #[cfg(test)]
 mod tests;
+pub mod tls;
