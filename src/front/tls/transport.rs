@@ -156,6 +156,15 @@ impl Write for Socket<'_> {
     }
 }
 
+/// A socket with nothing to read.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}
+
 fn errno(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::PROTO)
 }
@@ -402,6 +411,14 @@ impl Secure {
         self.plain.leave();
     }
 
+    /// The connection is to wait. The library makes its buffer smaller at the beginning of a read if there is nothing in it.
+    fn rest(&mut self) {
+        if let State::Open(connection) = &mut self.state {
+            // Nothing is there to read, which is no end.
+            let _ = connection.read_tls(&mut Nothing);
+        }
+    }
+
     fn has_output(&self) -> bool {
         match &self.state {
             State::Open(connection) => connection.wants_write(),
@@ -485,6 +502,9 @@ impl Transport for Way {
     }
 
     fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
+        if let Self::Secure(secure) = self {
+            secure.rest();
+        }
         let write = write || self.has_output();
         self.plain_mut().watch(epoll, key, write)
     }

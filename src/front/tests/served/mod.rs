@@ -84,7 +84,12 @@ impl Authority {
     }
 
     pub fn client(&self) -> ClientConfig {
-        self.client_with(rustls::DEFAULT_VERSIONS, None)
+        Self::client_of(&self.pem)
+    }
+
+    /// A client that believes this issuer.
+    pub fn client_of(pem: &str) -> ClientConfig {
+        client(pem, rustls::DEFAULT_VERSIONS, None)
     }
 
     pub fn client_with(
@@ -92,24 +97,32 @@ impl Authority {
         versions: &[&'static rustls::SupportedProtocolVersion],
         own: Option<&Issued>,
     ) -> ClientConfig {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut roots = RootCertStore::empty();
-        let issuer = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
-        roots.add(issuer).unwrap();
-        let verifier =
-            WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .unwrap()
-            .with_webpki_verifier(verifier.unwrap());
-        match own {
-            None => builder.with_no_client_auth(),
-            Some(own) => {
-                let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes());
-                let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
-                let chain = vec![certificate.unwrap()];
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
+        client(&self.pem, versions, own)
+    }
+}
+
+fn client(
+    pem: &str,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+    own: Option<&Issued>,
+) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    let issuer = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    roots.add(issuer).unwrap();
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .unwrap()
+        .with_webpki_verifier(verifier.unwrap());
+    match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let certificate = CertificateDer::from_pem_slice(own.certificate.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+            let chain = vec![certificate.unwrap()];
+            builder.with_client_auth_cert(chain, key).unwrap()
         }
     }
 }
