@@ -17,6 +17,7 @@ mod listen;
 mod mapping;
 mod proceeding;
 mod schedule;
+mod short;
 mod sources;
 mod table;
 #[cfg(test)]
