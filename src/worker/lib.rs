@@ -3,7 +3,7 @@
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
 //! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
-//! and [`text`] cleans texts from workers.
+//! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
 //! [`scoreboard::Record::new`] maps the scoreboard.
@@ -18,5 +18,6 @@ pub mod proxy;
 pub mod scoreboard;
 pub mod settings;
 pub mod stderr;
+pub mod temporary;
 pub mod text;
 pub mod title;
