@@ -78,6 +78,7 @@ use system::System;
 use templates::Templates;
 use turn::Turn;
 use watch::Watch;
+use worker_ends::is_known;
 use workers::Workers;
 use world::{Notice, Source, World};
 
@@ -237,7 +238,9 @@ impl<W: World> Master<W> {
         self.jobs.end_overdue(turn);
         self.preparation.give_up_opening(turn, &mut self.jobs);
         self.templates.kill_overdue(turn);
-        self.leftovers.act(turn);
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        self.leftovers
+            .act(turn, &|pid| is_known(children, templates, jobs, pid));
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);

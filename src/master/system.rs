@@ -72,6 +72,10 @@ pub(super) struct System {
     beacon: Option<Beacon>,
     listeners: Listeners,
     log_files: LogFiles,
+    /// The log files of processes that have writers of their own.
+    own_output: BTreeMap<Pid, Vec<LogFile>>,
+    /// How many processes were started for apps.
+    started: u64,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -128,6 +132,8 @@ impl System {
             beacon: Beacon::new().ok(),
             listeners,
             log_files: LogFiles::default(),
+            own_output: BTreeMap::new(),
+            started: 0,
             notify: Notify::new()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
@@ -253,23 +259,36 @@ impl World for System {
 
     fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
-        let mut tail = self.tails.remove(&pid)?;
-        self.watches.remove(tail.fd());
-        let to = tail.to.clone();
-        tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
-        tail.last_output()
+        let tail = self.tails.remove(&pid);
+        let said = tail.and_then(|mut tail| {
+            self.watches.remove(tail.fd());
+            let to = tail.to.clone();
+            tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
+            tail.last_output()
+        });
+        // What it has left may still write.
+        if let Some(files) = self.own_output.remove(&pid) {
+            self.log_files.close(&files);
+        }
+        said
     }
 
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target) {
         children::signal(pid, signal, target);
     }
 
-    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
-        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+    fn rest_of(
+        &mut self,
+        wanted: &BTreeSet<Rest>,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> BTreeMap<Rest, Vec<Pid>> {
+        let writers = self.log_files.writers();
+        sessions::find(wanted, |pid| is_known(pid) || writers.contains(&pid))
     }
 
     fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
-        sessions::strays(worker, |pid| is_known(pid) || self.log_files.is_writer(pid))
+        let writers = self.log_files.writers();
+        sessions::strays(worker, |pid| is_known(pid) || writers.contains(&pid))
     }
 
     fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {

@@ -1,14 +1,16 @@
 //! What follows from the end of a worker.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::jobs::Jobs;
 use super::leftovers::End;
-use super::workers::children::Child;
+use super::templates::Templates;
+use super::workers::children::{Child, Children};
 use super::world::{Exit, Rest, World};
 use super::{Master, Outcome, report};
 use crate::plan::Stop;
@@ -43,9 +45,8 @@ impl<W: World> Master<W> {
                 Event::Hopeless(child.worker)
             }
         };
-        let mut rests = vec![Rest::Session(pid)];
+        let mut rests = vec![Rest::Session(pid), Rest::Background(pid)];
         if background > 0 {
-            rests.push(Rest::Background(pid));
             // They may leave the session only now.
             let strays = child.strays.iter();
             let strays = strays.flat_map(|(&stray, &session)| [stray, session]);
@@ -141,8 +142,14 @@ impl<W: World> Master<W> {
     }
 
     fn leaves_any_of(&mut self, rests: &[Rest]) -> bool {
-        let found = self.turn.world.rest_of(&rests.iter().copied().collect());
+        let found = self.rest_of(&rests.iter().copied().collect());
         found.values().any(|pids| !pids.is_empty())
+    }
+
+    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        let is_known = |pid| is_known(children, templates, jobs, pid);
+        self.turn.world.rest_of(wanted, &is_known)
     }
 
     /// The number of processes that a worker has put into the background, if that is why it has ended.
@@ -151,7 +158,7 @@ impl<W: World> Master<W> {
             return 0;
         }
         let wanted = [Rest::Session(pid), Rest::Background(pid)].into();
-        let found = self.turn.world.rest_of(&wanted);
+        let found = self.rest_of(&wanted);
         let found = found.into_values().flatten();
         found
             .chain(child.strays.keys().copied())
@@ -178,8 +185,7 @@ impl<W: World> Master<W> {
             return;
         }
         let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
-        let is_known =
-            |pid| children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid);
+        let is_known = |pid| is_known(children, templates, jobs, pid);
         let strays = self.turn.world.strays(pid, &is_known);
         if let Some(child) = self.workers.children.get_mut(pid) {
             child.strays = strays;
@@ -208,6 +214,11 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
             false => whole.saturating_sub(since.unwrap_or_default()),
         },
     }
+}
+
+/// Whether the master has started a process, or a template has for it.
+pub(super) fn is_known(children: &Children, templates: &Templates, jobs: &Jobs, pid: Pid) -> bool {
+    children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid)
 }
 
 #[cfg(test)]

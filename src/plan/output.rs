@@ -38,11 +38,20 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// The same for a worker: with its slot in the prefix, if there is one.
-    pub fn of_slot(&self, slot: Option<u32>) -> Self {
+    /// The same for the lines of one process, if they have a prefix.
+    pub fn of_process(&self, slot: Option<u32>, process: u64) -> Self {
+        self.with(slot, Some(process))
+    }
+
+    /// The same for all processes of the app.
+    pub fn of_app(&self) -> Self {
+        self.with(None, None)
+    }
+
+    fn with(&self, slot: Option<u32>, process: Option<u64>) -> Self {
         let mut file = self.clone();
         if let Some(prefix) = &mut file.prefix {
-            prefix.slot = slot;
+            (prefix.slot, prefix.process) = (slot, process);
         }
         file
     }
@@ -55,6 +64,8 @@ pub struct Prefix {
     pub app: String,
     /// The slot of the worker; `None` for what is no worker.
     pub slot: Option<u32>,
+    /// Tells the processes of a slot apart: the last line of one may have no end, and the next one must not continue it.
+    pub process: Option<u64>,
 }
 
 impl fmt::Display for Prefix {
@@ -184,6 +195,7 @@ impl Draft<'_> {
         (*self.written.prefix_output).then(|| Prefix {
             app: self.name.to_owned(),
             slot: None,
+            process: None,
         })
     }
 

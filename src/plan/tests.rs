@@ -168,7 +168,7 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert!(web.template);
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     assert_eq!(settings.application, "site.wsgi:app");
-    assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
+    assert_eq!(settings.http.graceful_timeout, Duration::from_secs(30));
     assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
 }
 
@@ -1284,12 +1284,12 @@ fn no_log_file_has_a_name_of_a_rotated_one() {
 }
 
 #[test]
-fn lines_with_a_prefix_have_a_writer_for_each_slot() {
+fn lines_with_a_prefix_have_a_writer_for_each_process() {
     let output = |rest: &str| {
         let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");
         let output = plan(&text).apps["q"].output.clone();
         let file = |file: &Option<LogFile>| {
-            let file = file.as_ref().expect("a writer").of_slot(Some(3));
+            let file = file.as_ref().expect("a writer").of_process(Some(3), 7);
             let prefix = file.prefix.expect("it is asked for").to_string();
             (file.target.argument(), prefix)
         };
@@ -1303,5 +1303,5 @@ fn lines_with_a_prefix_have_a_writer_for_each_slot() {
     let without = plan("[app.q]\ncommand = 'celery'\nstdout = 'a'");
     assert_eq!(without.apps["q"].output.stderr, None);
     let stdout = without.apps["q"].output.stdout.clone().expect("a file");
-    assert_eq!(stdout.of_slot(Some(3)), stdout);
+    assert_eq!(stdout.of_process(Some(3), 7), stdout);
 }
