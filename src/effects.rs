@@ -20,6 +20,7 @@ pub mod pid_file;
 pub mod private;
 pub mod probe;
 pub mod ready_fd;
+pub mod rights;
 pub mod scoreboard;
 pub mod sealed;
 pub mod signals;
