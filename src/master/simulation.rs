@@ -644,6 +644,11 @@ fn run_steps(steps: &[Step]) -> History {
 fn run_and_settle(steps: &[Step]) {
     let mut history = run_steps(steps);
     history.stop_faults();
+    let answers = &history.master.turn.world.answers;
+    if history.outcome.is_none() && history.orders.is_restarting(answers) {
+        // Otherwise it stops its apps after the following starts, and they stay stopped if the configuration lacks one of them by then.
+        history.pass(600_000);
+    }
     if history.outcome.is_none() {
         for order in ["start api", "start queue", "start web", "reload"] {
             history.take(&Step::Request(order));

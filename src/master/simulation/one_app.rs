@@ -27,6 +27,12 @@ impl Orders {
         self.sent.insert(number, words);
     }
 
+    /// Whether a restart was not answered.
+    pub(super) fn is_restarting(&self, answers: &BTreeMap<i32, String>) -> bool {
+        let mut sent = self.sent.iter();
+        sent.any(|(number, words)| words[0] == "restart" && !answers.contains_key(number))
+    }
+
     fn answered(&mut self, number: i32, answer: &str) {
         let Some([what, names @ ..]) = self.sent.get(&number).map(Vec::as_slice) else {
             return;
