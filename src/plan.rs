@@ -177,6 +177,23 @@ impl App {
 }
 
 #[cfg(test)]
+impl Listener {
+    /// A required listener for tests.
+    pub fn example(address: Address) -> Self {
+        Self {
+            address,
+            backlog: 10,
+            v6only: false,
+            is_lent: false,
+            mode: None,
+            owner: None,
+            group: None,
+            required: true,
+        }
+    }
+}
+
+#[cfg(test)]
 impl App {
     /// An app for tests, whose program is never executed.
     pub fn example(workers: u32) -> Self {
