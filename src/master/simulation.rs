@@ -761,11 +761,7 @@ proptest! {
 
 #[test]
 fn an_app_that_is_not_required_fails_in_the_background() {
-    let broken = Written {
-        code: Code::Broken,
-        required: false,
-        ..Written::good(1)
-    };
+    let broken = Written::broken();
     let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
     history.pass(10_000);
     assert_eq!(history.outcome, None);

@@ -352,11 +352,7 @@ fn a_pause_during_the_start_begins_when_it_is_over() {
 
 #[test]
 fn a_start_of_an_app_without_a_ready_worker_tries_it_again() {
-    let broken = Written {
-        code: Code::Broken,
-        required: false,
-        ..Written::good(1)
-    };
+    let broken = Written::broken();
     let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
     history.pass(10_000);
     for order in ["start queue", "reload queue"] {
