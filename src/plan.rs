@@ -31,9 +31,12 @@ mod own_address;
 mod platform;
 mod policy;
 mod proxies;
+mod routes;
 mod scheduled;
 mod selection;
 mod shared_logs;
+mod site_names;
+mod sites;
 mod sockets;
 mod static_files;
 #[cfg(test)]
@@ -41,7 +44,7 @@ mod tests;
 pub mod variables;
 mod wsgi;
 
-pub use app::{App, Credentials, Hang, Launch, Recycle, Stop};
+pub use app::{App, Credentials, Hang, Launch, Recycle, Secret, Stop};
 pub use check::{Ask, CHECK_LISTENER, Check};
 use draft::Draft;
 pub use host::{FileState, Host, User};
@@ -94,6 +97,23 @@ pub struct Listener {
     pub group: Option<u32>,
     /// Whether the start, or a reload, fails without it.
     pub required: bool,
+}
+
+#[cfg(test)]
+impl Listener {
+    /// A required listener for tests.
+    pub fn example(address: Address) -> Self {
+        Self {
+            address,
+            backlog: 10,
+            v6only: false,
+            is_lent: false,
+            mode: None,
+            owner: None,
+            group: None,
+            required: true,
+        }
+    }
 }
 
 impl Plan {
@@ -169,7 +189,7 @@ impl Plan {
     /// The first error, with its position.
     fn new(config: &Config, sources: &Sources, host: &dyn Host) -> Result<Self, Place> {
         let folder = sources.folder(0);
-        if config.app.is_empty() {
+        if config.app.is_empty() && config.site.is_empty() {
             return Err(Place::whole(
                 "there is no app to run (add a table [app.NAME])",
             ));
@@ -195,6 +215,10 @@ impl Plan {
                 let message = format!(
                     "\"{name}\" is not a valid name for an app (use letters, digits, - and _ only)"
                 );
+                return Err(Place::at(header, message));
+            }
+            if name == sites::FRONT {
+                let message = "\"front\" is the name of the workers that serve sites (choose another one for the app)";
                 return Err(Place::at(header, message));
             }
             let draft = Draft {
@@ -225,6 +249,10 @@ impl Plan {
             if let Some(app) = plan.apps.get_mut(&name) {
                 app.after = before;
             }
+        }
+        if let Some((front, uses)) = sites::front(config, sources, host, &mut plan.listeners)? {
+            logs.extend(uses);
+            plan.apps.insert(sites::FRONT.to_owned(), front);
         }
         shared_logs::check(&logs)?;
         leave_ipv4_to_its_own(&mut plan.listeners);

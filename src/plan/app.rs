@@ -1,6 +1,7 @@
 //! What is known of an app: how its processes are started, watched and ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ impl App {
                 chdir: "/".into(),
                 user: None,
                 umask: None,
+                settings: None,
             },
             template: false,
             policy: Policy {
@@ -220,6 +222,18 @@ pub struct Launch {
     pub user: Option<Credentials>,
     /// The file mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
+    /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable, or secret.
+    pub settings: Option<Secret>,
+}
+
+/// A text that is shown nowhere.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// The user and groups of a process.

@@ -42,6 +42,7 @@ impl Draft<'_> {
             chdir: self.chdir()?,
             user,
             umask: self.written.umask.as_ref().map(|mask| mask.0),
+            settings: None,
         };
         let mut warnings = Vec::new();
         let (template, readiness) = match (&self.written.wsgi, &self.written.command) {

@@ -65,7 +65,7 @@ impl Draft<'_> {
                 Some(fallthrough) => **fallthrough,
                 None => prefix == "/",
             };
-            if prefix == "/" && !fallthrough {
+            if prefix == "/" && !fallthrough && self.written.wsgi.is_some() {
                 warnings.push(
                     "static: the application is never called: the prefix \"/\" with `fallthrough = false` takes all requests (remove `fallthrough`, or use another prefix)"
                         .into(),
@@ -128,7 +128,7 @@ impl Draft<'_> {
 }
 
 /// Whether requests can have this prefix.
-fn check_prefix(prefix: &str) -> Result<(), String> {
+pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
     if !prefix.starts_with('/') {
         return Err(format!("the prefix {prefix:?} must begin with \"/\""));
     }
@@ -144,7 +144,7 @@ fn check_prefix(prefix: &str) -> Result<(), String> {
 }
 
 /// The prefix as workers compare it: percent-decoded once. What is no encoding stays as it is.
-fn decoded(prefix: &str) -> Vec<u8> {
+pub(super) fn decoded(prefix: &str) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut rest = prefix.as_bytes();
     while let [first, more @ ..] = rest {

@@ -12,6 +12,7 @@ mod keys;
 mod platform;
 mod proxies;
 mod scheduled;
+mod sites;
 mod tasks;
 
 /// An invented host.
@@ -135,6 +136,9 @@ impl Host for Invented {
     }
     fn extension(&self) -> Result<PathBuf, String> {
         Ok("/lib/ext.so".into())
+    }
+    fn front(&self) -> Result<PathBuf, String> {
+        Ok("/lib/preforkd-front".into())
     }
 }
 

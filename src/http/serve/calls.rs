@@ -55,6 +55,8 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     ) -> Client<T> {
         let core = &mut *self.core;
         match self.engine.is_free() {
+            // How long a request may run is the business of the service.
+            true if E::SERVES => {}
             true => core.begins(key, &client),
             false => {
                 client.link.transport.stands(Standing::Waiting);
@@ -68,6 +70,8 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         if let Some(answer) = answer {
             self.core.running.pop_front();
             self.core.take_answer(&mut client, answer);
+        } else if E::SERVES {
+            self.core.watch_client(key, &mut client);
         }
         client
     }
@@ -124,7 +128,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         true
     }
 
-    fn take_answer(&mut self, client: &mut Client<T>, answer: Answer) {
+    pub(super) fn take_answer(&mut self, client: &mut Client<T>, answer: Answer) {
         let Answer { mut response, part } = answer;
         let link = &mut client.link;
         let last = response.take_out();

@@ -20,7 +20,7 @@ use super::lingering::Lingering;
 use super::refusals::Refusals;
 use super::relayed::TURNED_AWAY;
 use super::room::Room;
-use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
+use super::{Config, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
@@ -102,6 +102,10 @@ pub(crate) struct Core<O, T: Transport> {
     pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
+    /// The engine has to know of clients that have left.
+    pub(super) tells_who_left: bool,
+    /// Those it does not know of yet.
+    pub(super) left: Vec<u64>,
 }
 
 impl<O: Observer, T: Transport> Core<O, T> {
@@ -165,6 +169,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
             lingering: Lingering::default(),
             refusals,
             found: Vec::new(),
+            tells_who_left: false,
+            left: Vec::new(),
         })
     }
 
@@ -302,7 +308,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
 
     /// Whether an event's key is that of a connection.
     pub(super) fn is_client(key: u64) -> bool {
-        key < LISTENERS
+        key < SERVICE
     }
 }
 

@@ -59,6 +59,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
         if let Task::Running | Task::Left = task {
             client.link.leave();
             self.clients.give_back(key, client);
+            if self.tells_who_left {
+                self.left.push(key);
+            }
             return;
         }
         if let Task::Lingering(_) = task {

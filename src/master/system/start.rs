@@ -13,6 +13,7 @@ use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
+use crate::effects::sealed::sealed;
 use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::Launching;
@@ -72,7 +73,10 @@ impl System {
         let is_ours = matches!(start.role, Role::Worker(..)) && start.plan.output.taken_over;
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
-        let contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
+        let settings = start.launch.settings.as_ref();
+        let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
+        let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
+        contract.front = settings.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
@@ -224,6 +228,7 @@ impl System {
             template: None,
             check: None,
             stop,
+            front: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             is_ours: start.plan.output.taken_over && !is_job,
