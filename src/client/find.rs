@@ -57,9 +57,13 @@ pub fn connect_to_running(socket: &Path) -> Result<UnixStream, String> {
     let plain = std::path::absolute(folder).and_then(std::fs::canonicalize);
     let plain = plain.map_or_else(|_| socket.to_owned(), |folder| folder.join(name));
     connect(socket).or_else(|failure| {
-        let mut running = beacon::find(|uid| [0, geteuid().as_raw()].contains(&uid)).into_iter();
-        match running.find(|(_, theirs)| *theirs == plain && !socket.exists()) {
-            Some((pid, socket)) => connect_again(pid, &socket),
+        if socket.exists() {
+            return Err(failure);
+        }
+        // Whoever runs it: what another process says only decides whether to wait.
+        let mut running = beacon::find(|_| true).into_iter();
+        match running.find(|(_, theirs)| *theirs == plain) {
+            Some((pid, _)) => connect_again(pid, socket),
             None => Err(failure),
         }
     })
@@ -93,7 +97,7 @@ fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
 pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     let mut failure = None;
     if let Some(socket) = &places.written {
-        match connect(socket) {
+        match connect_to_running(socket) {
             Ok(stream) => {
                 let theirs = ask(stream, "configuration").ok();
                 return Ok(Found {
