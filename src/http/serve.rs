@@ -23,6 +23,7 @@ use crate::serve::timers::{Instant, NEVER, now};
 
 mod accepting;
 mod between;
+pub(crate) mod board;
 mod calls;
 pub(crate) mod client;
 mod complaints;

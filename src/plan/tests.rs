@@ -1,8 +1,11 @@
+use std::time::Duration;
+
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
+use crate::config::{Apps, StopSignal};
 use crate::schedule::Zone;
 
 mod keys;
@@ -165,7 +168,7 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert!(web.template);
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     assert_eq!(settings.application, "site.wsgi:app");
-    assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
+    assert_eq!(settings.http.graceful_timeout, Duration::from_secs(30));
     assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
 }
 
@@ -324,6 +327,34 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
             "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nchdir = 'nowhere'",
             "app.toml:5:9: chdir: there is no folder /srv/nowhere",
         ),
+        (
+            "command = ['celery']\nenv_file = 'nowhere.env'",
+            "app.toml:4:12: env_file: cannot read /srv/nowhere.env",
+        ),
+        (
+            "command = ['celery']\nsecrets = { KEY = 'file:nowhere' }",
+            "app.toml:4:19: secrets.KEY: cannot read /srv/nowhere",
+        ),
+        (
+            "command = ['celery']\nsecrets = { KEY = 'credential:none' }",
+            "app.toml:4:19: secrets.KEY: the init system has passed no credentials",
+        ),
+        (
+            "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nstatic = { '/s/' = 'nowhere' }",
+            "app.toml:5:20: static: there is no folder /srv/nowhere (create it first",
+        ),
+        (
+            "command = ['celery']\nstderr = 'nowhere/q.log'",
+            "app.toml:4:10: stderr: there is no folder /srv/nowhere (create it first)",
+        ),
+        (
+            "command = ['celery']\nlog_owner = 'nobody2'",
+            "app.toml:4:13: log_owner: there is no user \"nobody2\"",
+        ),
+        (
+            "command = ['celery']\nlog_group = 'none'",
+            "app.toml:4:13: log_group: there is no group \"none\"",
+        ),
     ] {
         let (unfit, warnings, ..) = optional(text);
         let unfit = unfit.unwrap_or_default();
@@ -361,8 +392,18 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
     );
     assert!(unfit.is_some());
     assert_eq!(app.launch.env.get("A").map(String::as_str), Some("1"));
-    // A mistake in the file stays one.
-    plan_as((0, 0), "[app.q]\nrequired = false\ncommand = []").expect_err("no program");
+    // A mistake in the configuration stays one.
+    for mistake in [
+        "command = []",
+        "command = ['celery']\nsecrets = { KEY = 'the secret itself' }",
+        "command = ['celery']\nsecrets = { KEY = 'credential:../key' }",
+        "command = ['celery']\nstdout = '-'",
+        "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nstatic = { 's' = 'nowhere' }",
+        "command = ['celery']\nschedule = '* * * *'",
+    ] {
+        let text = format!("[app.q]\nrequired = false\n{mistake}");
+        plan_as((0, 0), &text).expect_err(mistake);
+    }
     plan_as(
         (33, 34),
         "[app.q]\nrequired = false\ncommand = ['celery']\nuser = 'nobody2'",

@@ -142,10 +142,15 @@ impl World {
                 worker, generation, ..
             } => {
                 self.alive.insert(worker, generation);
-                if self.supervisor.stops_first() {
+                let candidate = self.supervisor.candidate.as_ref();
+                let beside = candidate.filter(|c| c.policy.replace == Replace::StartFirst);
+                let beside = beside.map(|candidate| candidate.generation);
+                if self.supervisor.stops_first() && beside != Some(generation) {
                     let wanted = self.supervisor.counts().wanted as usize;
-                    assert!(self.alive.len() <= wanted, "never more than wanted");
-                    let mut others = self.alive.values();
+                    let others = self.alive.values().filter(|other| beside != Some(**other));
+                    let others: Vec<_> = others.collect();
+                    assert!(others.len() <= wanted, "never more than wanted");
+                    let mut others = others.into_iter();
                     let alone = others.all(|other| *other == generation);
                     assert!(alone, "never beside another generation");
                 }

@@ -101,7 +101,10 @@ impl<O: Observer> Core<O> {
 
     #[inline(never)]
     fn find_file(&mut self, client: &mut Client) -> bool {
-        let Some(found) = self.files.find(client.connection.request(), self.now) else {
+        let Some(found) =
+            self.files
+                .find(client.connection.request(), &client.link.origin, self.now)
+        else {
             return false;
         };
         self.yielding = NEVER;

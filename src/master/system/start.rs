@@ -7,7 +7,8 @@ use log::warn;
 use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
-use super::{System, stop_order};
+use super::System;
+use super::templates::stop_order;
 use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
