@@ -289,6 +289,41 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
 }
 
 #[test]
+fn what_is_no_control_socket_is_named_as_such() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("room");
+    let datagrams = folder.path().join("datagrams");
+    let _bound = std::os::unix::net::UnixDatagram::bind(&datagrams).expect("room");
+    for path in [file, datagrams] {
+        let path = path.display().to_string();
+        let (status, _, error) = output(&["status", "--socket", &path]);
+        assert_eq!(status, Some(1));
+        assert!(
+            error.contains("(it is no control socket of preforkd)"),
+            "{error}"
+        );
+    }
+    let other = folder.path().join("other");
+    let listener = std::os::unix::net::UnixListener::bind(&other).expect("room");
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = [0; 7];
+        stream.read_exact(&mut request).expect("a request");
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .expect("room");
+    });
+    let (status, _, error) = output(&["status", "--socket", &other.display().to_string()]);
+    answers.join().expect("it has answered");
+    assert_eq!(status, Some(1));
+    assert!(
+        error.contains("or no control socket of preforkd"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_control_socket_that_was_removed_comes_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let own = folder.path().join("run");

@@ -4,11 +4,12 @@
 //! further places are tried: there, and where the masters say that run now, a socket counts only if its master names the same file.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::ask;
@@ -39,11 +40,23 @@ pub fn connect(socket: &Path) -> Result<UnixStream, String> {
             io::ErrorKind::PermissionDenied => {
                 "run this as the master's user or as root, or set `control_group` to a group of yours"
             }
+            _ if is_other_file(socket) => "it is no control socket of preforkd",
             _ => "does preforkd run with this configuration?",
         };
         let shown = socket.display();
         format!("cannot reach a master at {shown}: {error} ({hint})")
     })
+}
+
+/// Whether there is something that cannot be a control socket: another kind of file, or of socket.
+fn is_other_file(path: &Path) -> bool {
+    let is_socket = |found: std::fs::Metadata| found.file_type().is_socket();
+    let is_stream = || match UnixStream::connect(path) {
+        Err(error) => error.raw_os_error() != Some(Errno::EPROTOTYPE as i32),
+        Ok(_) => true,
+    };
+    path.metadata()
+        .is_ok_and(|found| !is_socket(found) || !is_stream())
 }
 
 /// The same, but waits for a socket that was removed if a master runs that listens there.
