@@ -117,6 +117,13 @@ impl<'de> Visitor<'de> for EntryVisitor {
         Ok(Entry(Listen::on(address)))
     }
 
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Entry, E> {
+        let hint = hint::hint(&number.to_string());
+        Err(E::custom(format!(
+            "{number} is not an address to listen on ({hint})"
+        )))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
         Listen::deserialize(MapAccessDeserializer::new(map)).map(Entry)
     }
