@@ -1,47 +1,10 @@
 //! What the front answers itself: redirects, fixed answers, and requests that are for nobody.
 
-use std::sync::Arc;
-
-use preforkd_http::{Body, Exchange, Handler, HeadError, Origin, Request, Response, phrase};
+use preforkd_http::{HeadError, Request, Response, phrase};
 use preforkd_worker::front::Target;
 
-use crate::path::Normal;
 use crate::redirect;
-use crate::sites::{Choice, Sites};
-
-/// Answers requests.
-#[derive(Debug)]
-pub struct Answers {
-    sites: Arc<Sites>,
-    path: Normal,
-}
-
-impl Answers {
-    /// For these sites.
-    pub fn new(sites: Arc<Sites>) -> Self {
-        Self {
-            sites,
-            path: Normal::default(),
-        }
-    }
-}
-
-impl Handler for Answers {
-    fn call(
-        &mut self,
-        request: Request<'_>,
-        origin: &Origin,
-        _: Body,
-        mut exchange: Exchange,
-    ) -> Exchange {
-        let choice = self.sites.choose(request, origin, &mut self.path);
-        if answer(choice, request, &mut exchange).is_err() {
-            exchange.discard();
-            exchange.fail(500, "500 Internal Server Error\n");
-        }
-        exchange
-    }
-}
+use crate::sites::Choice;
 
 /// Answers what the front answers itself.
 ///

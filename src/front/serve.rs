@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_inline};
+use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service};
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
@@ -18,7 +18,7 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::answer::Answers;
+use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 
 /// Runs the worker to its end.
@@ -88,6 +88,7 @@ fn serve(
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
     let sites = Arc::new(Sites::new(settings, names));
+    let front = Front::new(sites.clone(), settings)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
     let config = Config {
         limits: Arc::new(http.into()),
@@ -106,7 +107,7 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_inline(config, &mut Answers::new(sites), board).map_err(could_not("go on serving"))
+    serve_service(config, front, board).map_err(could_not("go on serving"))
 }
 
 /// Opens the folders.

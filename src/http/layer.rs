@@ -11,7 +11,7 @@ use preforkd_worker::access_format::Format;
 use preforkd_worker::env::Environment;
 use preforkd_worker::settings::Http;
 
-use crate::message::facts::Facts;
+use crate::message::facts::{Facts, Tls};
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
 use crate::message::response::Response;
@@ -199,11 +199,21 @@ impl Layers {
 
     /// Has the layers see a request whose head has come, once.
     #[inline(always)]
-    pub fn request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
-        match connection.passes() {
-            true => self.see_request(connection, origin),
-            false => None,
+    pub fn request(
+        &self,
+        connection: &mut Connection,
+        origin: &Origin,
+        tls: Option<&Arc<Tls>>,
+    ) -> Option<Reject> {
+        if !connection.passes() {
+            return None;
         }
+        if let Some(tls) = tls {
+            let facts = connection.facts_mut();
+            facts.https = Some(true);
+            facts.tls = Some(tls.clone());
+        }
+        self.see_request(connection, origin)
     }
 
     fn see_request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {

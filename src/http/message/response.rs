@@ -34,6 +34,14 @@ struct State {
     short: bool,
 }
 
+/// A part of a response as it goes to the client.
+#[derive(Debug)]
+pub struct Piece {
+    pub(crate) bytes: Vec<u8>,
+    /// Only the end of the connection ends the response.
+    pub(crate) closes: bool,
+}
+
 /// Layers, and what those before them have said of the exchange.
 struct SeenBy {
     layers: Arc<[Arc<dyn Layer>]>,
@@ -89,6 +97,14 @@ impl Response {
     /// Bytes written and not handed to the server yet.
     pub fn buffered(&self) -> usize {
         self.state.out.len()
+    }
+
+    /// Takes out what was written, to hand it to the server.
+    pub fn piece(&mut self) -> Piece {
+        Piece {
+            bytes: self.take_out(),
+            closes: self.ends_with_connection(),
+        }
     }
 
     /// Whether no body goes out, whatever is written: the answer to HEAD, 204, 205 or 304.
