@@ -28,6 +28,7 @@ mod check_waits;
 mod checks;
 mod choices;
 mod control;
+mod displacing;
 mod floods;
 mod ignored;
 mod init;
@@ -59,6 +60,7 @@ mod world;
 use checks::Checks;
 use choices::Choices;
 use control::{Control, Whole};
+use displacing::Displaced;
 use floods::Floods;
 use ignored::Ignored;
 use init::Init;
@@ -105,6 +107,7 @@ struct Master<W> {
     logs: Logs,
     control: Control,
     choices: Choices,
+    displaced: Displaced,
     init: Init,
     watch: Watch,
     checks: Checks,
@@ -180,6 +183,7 @@ impl<W: World> Master<W> {
             logs: Logs::default(),
             control: Control::default(),
             choices: Choices::default(),
+            displaced: Displaced::default(),
             init,
             watch: Watch::default(),
             checks: Checks::default(),
@@ -287,7 +291,12 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() && !self.follow_ends() && !self.stop_free() {
+            if started == 0
+                && !self.watch_rollout()
+                && !self.restore_displaced()
+                && !self.follow_ends()
+                && !self.stop_free()
+            {
                 break;
             }
         }
@@ -386,7 +395,8 @@ impl<W: World> Master<W> {
         if !std::mem::take(&mut self.workers.changed) {
             return false;
         }
-        let apps = self.workers.apps.iter().map(|(name, app)| {
+        let apps = self.workers.apps.iter().filter(|(_, app)| !app.is_gone());
+        let apps = apps.map(|(name, app)| {
             let supervisor = &app.supervisor;
             let health = match report::Health::of(supervisor) {
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
@@ -397,7 +407,10 @@ impl<W: World> Master<W> {
             (&**name, supervisor.counts(), health)
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
-        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
+        let gone = stopped.filter(|name| {
+            let app = self.workers.apps.get(name.as_str());
+            app.is_none_or(workers::App::is_gone)
+        });
         let status = report::status(apps, gone.map(String::as_str), self.schedules.len());
         self.init.update(status)
     }

@@ -207,16 +207,12 @@ impl Choices {
         });
     }
 
-    /// Answers the clients that wait for the end of apps, when these have ended. Returns whether one of them waits for a start now.
-    pub(super) fn ended<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        has_ended: impl Fn(&Name) -> bool,
-    ) -> bool {
+    /// Answers the clients that wait for the end of apps, when these have `ended`. Returns whether one of them waits for a start now.
+    pub(super) fn ended<W: World>(&mut self, turn: &mut Turn<W>, ended: &BTreeSet<Name>) -> bool {
         let mut starts = false;
         let (next, stops) = (&mut self.next, &self.stops);
         self.waiting.retain(|stop| {
-            let waits = |name: &Name| stops.contains(name) || !has_ended(name);
+            let waits = |name: &Name| stops.contains(name) || !ended.contains(name);
             if stop.ending.iter().any(waits) {
                 return true;
             }

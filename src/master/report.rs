@@ -183,6 +183,11 @@ pub fn address_in_use(child: &Child, output: &str) -> &'static str {
     }
 }
 
+/// What to do about an address that a worker of ours has, so that no listener can be bound to it.
+pub fn held_by(app: &str) -> String {
+    format!("; a worker of {app} has it (`preforkd stop {app}` frees it)")
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use log::{debug, error, info, warn};
 
+use super::displacing::why_removed;
 use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
@@ -35,6 +36,7 @@ impl<W: World> Master<W> {
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
+            Action::Displace(generation, name) => self.displace(generation, &name),
             Action::Commit(name) => turn.queue_event(&name, Event::Commit),
             Action::Install(generation, name) => self.install(generation, &name),
             Action::Remove(name) => {
@@ -45,11 +47,10 @@ impl<W: World> Master<W> {
                 {
                     debug!("app={name}: removed");
                 }
+                self.displaced.forget(&name);
                 self.workers.remove(turn, &name);
             }
-            // What another app has failed at does not end the pause of this one.
-            Action::RollBack(name) if !self.choices.scope().includes(&name) => {}
-            Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
+            Action::RollBack(name) => self.roll_back(&name),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
                 self.workers.candidate = None;
@@ -104,6 +105,7 @@ impl<W: World> Master<W> {
 
     /// Gives an app its plan of the candidate; none if it has none.
     fn configure(&mut self, generation: Generation, name: &Name) -> Result<Option<Policy>, String> {
+        self.displaced.forget(name);
         let candidate = self.preparation.candidate();
         let Some(app) = candidate.and_then(|candidate| candidate.plan.apps.get(&**name)) else {
             return Ok(None);
@@ -128,11 +130,12 @@ impl<W: World> Master<W> {
                 .filter(|name| !plan.apps.contains_key(*name))
                 .filter(|name| !plan.scheduled.contains_key(*name))
             {
-                let why = match plan.stopped.contains(name) {
-                    true => "stopped",
-                    false => "no longer configured",
-                };
-                info!("app={name}: {why}; its workers finish their requests");
+                // The workers of one that was displaced have ended.
+                let app = self.workers.apps.get(name.as_str());
+                if app.is_none_or(|app| !app.supervisor.is_displaced()) {
+                    let why = why_removed(&plan, name);
+                    info!("app={name}: {why}; its workers finish their requests");
+                }
             }
             turn.world.keep_master_files(&plan);
         }

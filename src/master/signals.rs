@@ -204,21 +204,20 @@ impl<W: World> Master<W> {
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.choices.give_up(&mut self.turn);
         self.jobs.abandon(&mut self.turn, |_| true);
-        let order = std::mem::take(&mut self.stop_order);
-        for name in self.workers.names() {
-            if !order.has(&name) {
-                self.turn.queue_event(&name, event.clone());
-            } else if proving {
-                self.turn.queue_event(&name, Event::Rollback);
-            }
+        let names = self.workers.names().into_iter();
+        let (later, at_once): (Vec<_>, Vec<_>) = names.partition(|name| self.stop_order.has(name));
+        for name in &at_once {
+            self.turn.queue_event(name, event.clone());
         }
-        self.end_templates(|name| !order.has(name));
-        for (name, later) in order.waiting() {
+        for name in later.iter().filter(|_| proving) {
+            self.turn.queue_event(name, Event::Rollback);
+        }
+        self.end_templates(|name| !later.contains(name));
+        for (name, later) in self.stop_order.waiting() {
             let later: Vec<_> = later.iter().map(|name| &**name).collect();
             let later = later.join(", ");
             info!("app={name}: ends after the apps that come after it ({later})");
         }
-        self.stop_order = order;
         self.stop_free();
     }
 
@@ -227,9 +226,10 @@ impl<W: World> Master<W> {
         if self.stop_order.is_empty() {
             return false;
         }
-        let mut order = std::mem::take(&mut self.stop_order);
-        let free = order.take_free(|name| self.has_stopped(name));
-        self.stop_order = order;
+        let awaited = self.stop_order.awaited();
+        let ended = awaited.filter(|name| self.has_stopped(name)).cloned();
+        let ended: BTreeSet<_> = ended.collect();
+        let free = self.stop_order.take_free(&ended);
         for name in &free {
             self.turn.queue_event(name, Event::Stop);
         }

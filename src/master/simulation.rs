@@ -16,6 +16,7 @@ use proptest::prelude::*;
 mod disk;
 mod kernel;
 mod one_app;
+mod renamed;
 mod schedules;
 mod world;
 

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Opened, Rest, Source, Start, Target, World};
+use super::world::{Exit, NotOpened, Notice, Opened, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -462,9 +462,12 @@ impl World for System {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String> {
+    ) -> Result<Opened, NotOpened> {
         let opened = self.listeners.open(wanted, generation);
-        let (new, missing) = opened.map_err(|error| error.to_string())?;
+        let (new, missing) = opened.map_err(|error| NotOpened {
+            holders: error.holders().to_vec(),
+            why: error.to_string(),
+        })?;
         let missing = missing.into_iter();
         let missing = missing.map(|error| (error.address().clone(), error.to_string()));
         Ok(Opened {

@@ -38,6 +38,13 @@ pub(super) struct App {
     pub(super) not_started: Option<NotStarted>,
 }
 
+impl App {
+    /// Whether it is no longer configured, and nothing is left of it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.removed && self.supervisor.is_empty()
+    }
+}
+
 /// A worker that the supervisor wants started.
 struct Spawn {
     app: Name,
@@ -132,8 +139,7 @@ impl Workers {
 
     /// Forgets apps that are no longer configured and have no workers left. Returns their names.
     pub(super) fn forget_removed(&mut self) -> Vec<Name> {
-        let gone = |app: &App| app.removed && app.supervisor.is_empty();
-        let gone = self.apps.iter().filter(|(_, app)| gone(app));
+        let gone = self.apps.iter().filter(|(_, app)| app.is_gone());
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.apps.remove(name);
