@@ -142,11 +142,12 @@ fn turn() -> impl Strategy<Value = Turn> {
         1 => Just(Code::NeverReady),
         1 => Just(Code::IgnoresSignals),
     ];
+    // A command that starts one of the two names leaves the other one as it runs.
     let other = prop_oneof![
         4 => Just(Step::Signal(Signal::SIGHUP)),
         1 => Just(Step::Signal(Signal::SIGWINCH)),
         1 => Just(Step::Request("stop web")),
-        1 => Just(Step::Request("start web")),
+        1 => Just(Step::Request("reload")),
         1 => any::<bool>().prop_map(Step::Spoil),
         2 => (0..6usize).prop_map(Step::Crash),
         1 => (0..4u32).prop_map(Step::NoForks),
