@@ -214,6 +214,12 @@ pub fn workers(number: usize) -> String {
     }
 }
 
+/// How many of something are wanted: `1 worker`, `3 workers`.
+pub fn number(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
 /// come first, and the others are counted. The `stopped` apps are last: `api stopped`. Apps with a schedule are neither ready nor not; they
 /// are counted only.

@@ -6,7 +6,7 @@ use log::{error, info};
 use nix::unistd::Pid;
 
 use super::Master;
-use super::choices::{Request, unknown_app};
+use super::choices::{Request, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
 use super::proposal::Proposal;
@@ -189,6 +189,21 @@ impl<W: World> Master<W> {
         info!("control: {what} of {}", join(&names));
         self.choices
             .stop(&mut self.turn, client, names.clone(), &running, restarts);
+        let restarted = names.iter().filter(|_| restarts);
+        for name in restarted {
+            let plan = self
+                .current
+                .as_ref()
+                .and_then(|plan| plan.apps.get(&**name));
+            let policy = plan.map(|app| &app.policy);
+            // One that follows the load finds its number again.
+            if let Some(policy) = policy.filter(|policy| policy.range.is_none())
+                && let Some(app) = self.workers.apps.get(name).filter(|app| !app.removed)
+            {
+                let wanted = app.supervisor.counts().wanted;
+                self.choices.keep_number(name, policy.workers, wanted);
+            }
+        }
         if !names.is_disjoint(&running) {
             self.turn.queue_fact(Fact::Requested);
         }
@@ -270,9 +285,4 @@ fn names_of(plan: &Plan) -> String {
         .map(String::as_str)
         .collect();
     all.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-fn join(names: &BTreeSet<Name>) -> String {
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    names.join(", ")
 }

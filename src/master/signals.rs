@@ -10,7 +10,7 @@ use super::control::{self, Command};
 use super::stop_order::StopOrder;
 use super::workers::App;
 use super::world::{ClientId, Notice, Sender, World};
-use super::{Master, Outcome};
+use super::{Master, Outcome, report};
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
 use crate::supervisor::Event;
@@ -101,7 +101,10 @@ impl<W: World> Master<W> {
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
-                number => info!("{from}: reopening {number} log files"),
+                number => {
+                    let files = report::number(number, "log file");
+                    info!("{from}: reopening {files}");
+                }
             },
             Request::Upgrade => {
                 warn!(
@@ -175,7 +178,8 @@ impl<W: World> Master<W> {
         if let Some(app) = self.workers.apps.get(name) {
             let wanted = app.supervisor.counts().wanted;
             let wanted = wanted.saturating_add_signed(by).max(1);
-            info!("{from}: app={name}: {wanted} workers wanted");
+            let wanted = report::number(wanted as usize, "worker");
+            info!("{from}: app={name}: {wanted} wanted");
             self.turn.queue_event(name, Event::Scale(by));
         }
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::info;
 use nix::unistd::Pid;
 
+use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
 use crate::plan;
@@ -113,7 +114,8 @@ impl Workers {
         let actions = app.supervisor.handle_all(events, now);
         let wanted = app.supervisor.counts().wanted;
         if by_load && wanted != before {
-            info!("app={name}: {wanted} workers wanted, because of its load");
+            let wanted = report::number(wanted as usize, "worker");
+            info!("app={name}: {wanted} wanted, because of its load");
         }
         self.deadlines.set(name.clone(), app.supervisor.deadline());
         self.changed = true;
