@@ -21,6 +21,7 @@ pub mod private;
 pub mod probe;
 pub mod ready_fd;
 pub mod scoreboard;
+pub mod sealed;
 pub mod signals;
 pub mod socket_file;
 pub mod spawn;

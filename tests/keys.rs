@@ -169,6 +169,7 @@ fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
             assert_eq!(*value, self::value(default), "{path}.{name}");
         }
         shown.insert(key.path());
+        note_keys_inside(&key.path(), value, shown);
     }
 }
 

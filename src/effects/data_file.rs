@@ -26,7 +26,10 @@ const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 /// # Errors
 /// It cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
 pub fn read(path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
-    let explain = |error: io::Error| error.to_string();
+    let explain = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => format!("{error} (create it first)"),
+        _ => error.to_string(),
+    };
     let bytes = match user.filter(|user| geteuid().is_root() && user.uid != 0) {
         None => read_handle(open(path, HANDLE, Mode::empty()).map_err(io::Error::from), limit),
         Some(user) => match trusted(path) {

@@ -91,6 +91,7 @@ mod tests {
                 groups: vec![gid],
             }),
             umask: None,
+            settings: None,
         }
     }
 

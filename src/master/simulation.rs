@@ -256,8 +256,13 @@ impl History {
             if !supervisor.stops_first() {
                 continue;
             }
-            let processes = kernel.processes.values().filter(|p| p.app == *name);
-            let living: Vec<_> = processes
+            let processes = || kernel.processes.values().filter(|p| p.app == *name);
+            // A canary whose own definition starts first may start beside them.
+            let mut own = processes().filter(|p| p.generation == *generation);
+            if supervisor.generation() != Some(*generation) && own.all(|p| !p.alone) {
+                continue;
+            }
+            let living: Vec<_> = processes()
                 .filter(|p| {
                     // A canary of a definition that starts first is not waited for when that is rolled back.
                     let counts = slot(p).is_some() && p.alone || matches!(p.kind, Kind::Rest(_));
@@ -989,6 +994,26 @@ fn an_app_ends_before_those_that_it_comes_after() {
         history.pass(100);
     }
     assert_eq!(alive(&mut history, "queue"), 0);
+}
+
+#[test]
+fn no_process_takes_the_place_of_a_worker_that_its_template_was_not_asked_for() {
+    let web = Written {
+        template: true,
+        ..Written::good(1)
+    };
+    // By the socket of the template that runs, and by that of the candidate, which is loading.
+    for template in 0..2 {
+        let mut history = History::new(&[("web", web)]);
+        history.pass(10_000);
+        history.send(Signal::SIGHUP);
+        history.pass(100);
+        assert_eq!(history.kernel().replies.len(), 2);
+        history.take(&Step::Forges(template, 1));
+        history.pass(10_000);
+        let outcome = history.master.release.outcome();
+        assert_eq!(outcome, Some(&release::Outcome::Done(2)), "{template}");
+    }
 }
 
 #[test]

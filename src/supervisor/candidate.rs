@@ -102,6 +102,7 @@ impl Supervisor {
             demand: Demand::new(now),
         });
         self.removed = None;
+        self.recycling.begin_anew();
         self.backoff.clear();
         self.failures.clear();
         self.given_up = false;
