@@ -177,14 +177,17 @@ fn scale_names_the_app_and_what_is_wrong() {
             (Some(0), format!("web {ready} ready").as_str())
         );
     }
-    for (what, why) in [
-        ("web", "expected APP=NUMBER"),
-        ("api=2", "there is no app \"api\" (configured: web)"),
-        ("web=x", "\"x\" is not a number"),
-        ("web=0", "must be between 1 and 10000"),
+    for (what, expected, why) in [
+        ("web", 2, "the number of workers is missing (such as web=4"),
+        ("web=", 2, "the number of workers is missing (such as web=4"),
+        ("=4", 2, "the name of the app is missing (such as web=4"),
+        ("web=x", 2, "\"x\" is not a number"),
+        ("a b=2", 2, "not the name of an app"),
+        ("api=2", 1, "there is no app \"api\" (configured: web)"),
+        ("web=0", 1, "must be between 1 and 10000"),
     ] {
         let (status, _, error) = command(&run, &["scale", what]);
-        assert_eq!(status, Some(1));
+        assert_eq!(status, Some(expected), "{error}");
         assert!(error.contains(why), "{error}");
     }
     run.stop();

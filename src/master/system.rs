@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Opened, Rest, Source, Start, Target, World};
+use super::world::{Exit, NotOpened, Notice, Opened, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -426,7 +426,7 @@ impl World for System {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String> {
+    ) -> Result<Opened, NotOpened> {
         self.open_wanted(wanted, generation)
     }
 

@@ -60,6 +60,15 @@ pub struct Opened {
     pub missing: Vec<(Address, String)>,
 }
 
+/// Why a required listener cannot be opened.
+#[derive(Debug)]
+pub struct NotOpened {
+    /// For people.
+    pub why: String,
+    /// The leaders of the sessions of the processes that have its address, as far as they are known.
+    pub holders: Vec<Pid>,
+}
+
 /// The purpose of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -393,7 +402,7 @@ pub trait World {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String>;
+    ) -> Result<Opened, NotOpened>;
 
     /// Opens a listener that could not be opened with its configuration, for workers of this generation. Returns whether it was not
     /// open yet.
