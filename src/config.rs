@@ -18,6 +18,7 @@ mod mapping;
 mod proceeding;
 mod route;
 mod schedule;
+mod short;
 mod sources;
 mod table;
 #[cfg(test)]

@@ -280,6 +280,8 @@ impl<W: World> Master<W> {
             }
             Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
+            // `wait` has done that.
+            Source::ControlFile => {}
         }
     }
 

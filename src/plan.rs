@@ -100,6 +100,23 @@ pub struct Listener {
     pub required: bool,
 }
 
+#[cfg(test)]
+impl Listener {
+    /// A required listener for tests.
+    pub fn example(address: Address) -> Self {
+        Self {
+            address,
+            backlog: 10,
+            v6only: false,
+            is_lent: false,
+            mode: None,
+            owner: None,
+            group: None,
+            required: true,
+        }
+    }
+}
+
 impl Plan {
     /// All apps: those with workers, and those with a schedule.
     pub fn all_apps(&self) -> impl Iterator<Item = (&str, &App)> {

@@ -119,6 +119,17 @@ fn place(name: &str) -> Option<&'static str> {
     })
 }
 
+/// A key of one table of an app, such as `check` of [app.NAME.reload], and that table.
+fn below_app(name: &str) -> Option<&'static str> {
+    let keys = KEYS.iter().filter(|key| key.name == name);
+    let mut tables = keys.filter_map(|key| {
+        let own = key.table.strip_prefix("app.NAME.")?;
+        (!own.contains('.')).then_some(key.table)
+    });
+    let first = tables.next()?;
+    tables.next().is_none().then_some(first)
+}
+
 /// Whether a key stands before all tables.
 fn is_first(name: &str) -> bool {
     KEYS.iter()
@@ -160,6 +171,8 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         format!("unknown key `{key}`; write `{meant}` before the first table of the file")
     } else if let Some(table) = place(meant) {
         format!("unknown key `{key}`; write `{meant}` in the table {table}")
+    } else if let Some(table) = below_app(meant).filter(|_| known.contains(&"command")) {
+        format!("unknown key `{key}`; write `{meant}` in the table [{table}]")
     } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {

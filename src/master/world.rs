@@ -45,6 +45,8 @@ pub enum Source {
     Listener(Address),
     /// Writers have reported whether they could open their log files.
     LogFiles,
+    /// Something has happened to the file of the control socket. [`World::wait`] handles it.
+    ControlFile,
     /// The alarm has ended, or the clock was set.
     Alarm,
 }

@@ -953,6 +953,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "4:12: `watchdog` is for apps with `command`, not for apps with `wsgi` (use `timeout`)",
         ),
         (
+            app("command = ['celery']\nenv = { NOTIFY_SOCKET = 'x' }"),
+            "3:9: env: the master sets NOTIFY_SOCKET for each worker (remove it)",
+        ),
+        (
             app("command = ['celery']\nenv = { 'A=' = 'x' }"),
             "3:9: env: \"A=\" is not a valid name",
         ),

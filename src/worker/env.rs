@@ -74,6 +74,12 @@ pub const PRIVATE: [&str; 16] = [
     FRONT_FD,
 ];
 
+/// Whether the master sets a variable for its workers.
+pub fn is_of_contract(name: &str) -> bool {
+    let shown = [APP, SLOT, GENERATION, CHECKED_PID];
+    PRIVATE.iter().chain(&shown).any(|own| *own == name)
+}
+
 /// The environment of a worker or template, read once at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
