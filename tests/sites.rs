@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use common::{Run, app, build_front, preforkd};
+use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -14,12 +14,13 @@ use serde_json::Value;
 fn config(more: &str) -> String {
     build_front();
     format!(
-        "[master]\ncontrol = 'control'\n{}\n\
+        "[master]\ncontrol = 'control'\n{}\n[app.api]\ncommand = '{}'\n\
         [site.shop]\nlisten = 'unix:site.sock'\nhosts = ['shop.example', '*.shop.example']\nstatic = {{ '/static/' = 'files' }}\n\
-        routes = [{{ path = '/old', redirect = 'https://new.example' }}, {{ path = '/', answer = {{ text = 'the shop' }} }}]\n\
+        routes = [{{ path = '/api', app = 'api', strip_prefix = true }}, {{ path = '/old', redirect = 'https://new.example' }}, {{ path = '/', answer = {{ text = 'the shop' }} }}]\n\
         [site.plain]\nlisten = 'unix:site.sock'\nhosts = 'plain.example'\nredirect = 'https'\n\
         [front]\nworkers = 2\naccess_log = 'access.log'\n{more}\n",
-        app("")
+        app(""),
+        worker(),
     )
 }
 
@@ -190,10 +191,50 @@ fn a_stop_lets_requests_come_to_their_end() {
     run.signal(Signal::SIGTERM);
     run.message("STOPPING=1");
     send(&mut begun, "\r\n");
-    let (status, connection, body) = parts(&rest(begun), "Connection");
+    let (status, _, body) = parts(&rest(begun), "");
     assert_eq!(
-        (status.as_str(), connection.as_str(), body.as_str()),
-        ("HTTP/1.1 200 OK", "close", "the shop")
+        (status.as_str(), body.as_str()),
+        ("HTTP/1.1 200 OK", "the shop")
     );
     run.all_ended();
+}
+
+#[test]
+fn an_app_without_a_listener_is_reached_through_its_site_also_while_it_is_replaced() {
+    let mut run = start(&config(""));
+    let mut stream = connect(&run);
+    send(
+        &mut stream,
+        "GET /api//echo/a%2Fb?c HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-For: 192.0.2.1\r\nX-Mine: 1\r\nConnection: close\r\n\r\n",
+    );
+    let (status, _, body) = parts(&rest(stream), "");
+    assert_eq!(status, "HTTP/1.1 200 OK", "{body}");
+    let mut lines = body.lines();
+    assert_eq!(lines.next(), Some("//echo/a%2Fb?c"));
+    let fields: BTreeSet<_> = lines.collect();
+    for field in [
+        "Host: shop.example",
+        "X-Mine: 1",
+        "X-Forwarded-Host: shop.example",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Prefix: /api",
+    ] {
+        assert!(fields.contains(field), "{field}: {fields:?}");
+    }
+    assert!(!body.contains("192.0.2.1"), "{body}");
+
+    // Nobody but the user of the front may connect to the app.
+    use std::os::unix::fs::PermissionsExt as _;
+    let socket = run
+        .path("control-api.front")
+        .metadata()
+        .expect("it is there");
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+
+    let (front, api) = (pids(&run, "front"), pids(&run, "api"));
+    run.reload();
+    assert_eq!(pids(&run, "front"), front);
+    assert!(pids(&run, "api").is_disjoint(&api));
+    assert!(get(&run, "shop.example", "/api/echo").starts_with("HTTP/1.1 200 OK"));
+    run.stop();
 }

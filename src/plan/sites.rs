@@ -1,7 +1,7 @@
 //! `[site.NAME]` and `[front]`: the workers that serve all sites are one more app of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
@@ -10,7 +10,10 @@ use preforkd_worker::front::{self, Settings};
 use super::lacking::Lacking;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
-use super::{App, Draft, Hang, Host, Launch, Listener, Output, Recycle, Secret, Stop, is_app_name};
+use super::upstreams::Reached;
+use super::{
+    App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Secret, Stop, is_app_name,
+};
 use crate::config::{Address, Config, Place, Sources, Stdin};
 use crate::supervisor::Readiness;
 
@@ -23,7 +26,41 @@ struct Sockets {
     all: Vec<Listener>,
 }
 
-/// The workers that serve all sites, and the log files that they write; `None` without sites. Their listeners are added to `listeners`.
+/// The apps that sites name.
+///
+/// # Errors
+/// One of them cannot be reached.
+pub(super) fn reached(
+    config: &Config,
+    control: Option<&Path>,
+    sources: &Sources,
+    host: &dyn Host,
+) -> Result<Reached, Place> {
+    let Some((first, site)) = config.site.iter().next() else {
+        return Ok(Reached::default());
+    };
+    let (written, none, nobody) = (
+        config.front.as_app(site),
+        BTreeMap::new(),
+        Reached::default(),
+    );
+    let draft = Draft {
+        name: FRONT,
+        header: first.span(),
+        written: &written,
+        all: &none,
+        folder: sources.folder(0),
+        host,
+        lacking: Lacking::default(),
+        reached: &nobody,
+    };
+    let (user, _) = draft.user()?;
+    let file = sources.folder(0).join(sources.name(0));
+    Reached::find(config, control, &file, host, user.as_ref())
+}
+
+/// The workers that serve all sites, and the log files that they write; `None` without sites. Their listeners are added to the plan, which has
+/// all apps.
 ///
 /// # Errors
 /// The first error, with its position.
@@ -31,7 +68,8 @@ pub(super) fn front(
     config: &Config,
     sources: &Sources,
     host: &dyn Host,
-    listeners: &mut Vec<Listener>,
+    reached: &Reached,
+    plan: &mut Plan,
 ) -> Result<Option<(App, Vec<Use>)>, Place> {
     let Some((first, site)) = config.site.iter().next() else {
         return Ok(None);
@@ -46,6 +84,7 @@ pub(super) fn front(
         folder: sources.folder(0),
         host,
         lacking: Lacking::default(),
+        reached,
     };
     let mut warnings = Vec::new();
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
@@ -68,7 +107,7 @@ pub(super) fn front(
             lacking: Lacking::default(),
             ..draft
         };
-        let own = draft.sockets_of_site(listeners, &mut sockets)?;
+        let own = draft.sockets_of_site(&plan.listeners, &mut sockets)?;
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
@@ -83,7 +122,7 @@ pub(super) fn front(
         http: draft.http(&mut warnings)?,
         listeners: sockets.settings(),
         sites,
-        upstreams: BTreeMap::new(),
+        upstreams: reached.upstreams(&plan.apps)?,
     };
     let settings = settings.encode().map_err(|error| {
         draft.wrong(format!(
@@ -96,8 +135,9 @@ pub(super) fn front(
         ..draft.output()?
     };
     let uses = draft.log_uses(&output);
-    let app = draft.app_of_front(launch, output, &sockets, warnings)?;
-    listeners.extend(sockets.all);
+    let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
+    app.after = reached.names().cloned().collect();
+    plan.listeners.extend(sockets.all);
     Ok(Some((app, uses)))
 }
 

@@ -59,6 +59,8 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.max_requests_jitter", "7"),
     ("site.NAME.listen", "['127.0.0.1:7']"),
     ("site.NAME.hosts", "['x.example']"),
+    ("site.NAME.app", "'other'"),
+    ("site.NAME.routes.app", "'other'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
     ("site.NAME.redirect", "'/other'"),
@@ -116,6 +118,7 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             vec![("trusted_proxies", "['unix']".to_owned())]
         }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
+        "site.NAME.routes.strip_prefix" => vec![("app", "'other'".to_owned())],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
@@ -132,8 +135,15 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .map(|(name, value)| (name, value.to_owned())),
     );
     rows.extend(added.iter().cloned());
-    if table == "site.NAME.routes" && ["folder", "redirect"].iter().any(|t| rows.contains_key(t)) {
+    if table == "site.NAME.routes"
+        && ["app", "folder", "redirect"]
+            .iter()
+            .any(|t| rows.contains_key(t))
+    {
         rows.remove("answer");
+    }
+    if table == "site.NAME" && rows.contains_key("app") {
+        rows.remove("redirect");
     }
     if rows.contains_key("schedule") {
         rows.remove("listen");
