@@ -496,6 +496,15 @@ pub fn random() -> nix::Result<u64> {
     Ok(u64::from_ne_bytes(bytes))
 }
 
+/// 256 random bits, in hexadecimal digits.
+///
+/// # Errors
+/// See [`random`].
+pub fn random_text() -> nix::Result<String> {
+    let parts = (0..4).map(|_| Ok(format!("{:016x}", random()?)));
+    parts.collect()
+}
+
 /// The range of a lock on a whole file: fcntl(2).
 fn whole_file(kind: libc::c_int) -> libc::flock {
     libc::flock {

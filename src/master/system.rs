@@ -79,6 +79,8 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
+    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
+    ticket_secret: String,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -139,6 +141,7 @@ impl System {
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
+            ticket_secret: crate::sys::random_text()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),

@@ -82,6 +82,11 @@ impl Host for Invented {
             Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
             Some("/srv/key") => Ok("hunter2\r\n".into()),
             Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
+            Some("/srv/cert.pem") => Ok("-----BEGIN CERTIFICATE-----".into()),
+            Some("/srv/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----".into()),
+            Some("/srv/both.pem") => {
+                Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
+            }
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),
