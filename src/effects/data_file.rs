@@ -7,15 +7,14 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use nix::unistd::geteuid;
 
 use super::paths::{Place, Trust};
+use super::rights::as_user;
 use crate::plan::Credentials;
 
 /// Opens nothing: not the other end of a fifo, nor a device.
@@ -66,8 +65,22 @@ pub fn read_as_trusted_as(other: &Path, path: &Path, limit: u64) -> Result<Strin
             })
         }),
     };
-    let bytes = read_handle(handle, limit).map_err(|error| error.to_string())?;
+    let explain = |error: io::Error| match dangling(path) {
+        Some(to) => format!(
+            "it is a symbolic link to {}, which does not exist",
+            to.display()
+        ),
+        None => error.to_string(),
+    };
+    let bytes = read_handle(handle, limit).map_err(explain)?;
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
+/// Where a symbolic link leads that leads nowhere.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    let to = path.read_link().ok()?;
+    path.metadata().is_err_and(is_missing).then_some(to)
 }
 
 /// The file, if only root can change it and the path to it.
@@ -107,37 +120,11 @@ fn read_handle(handle: io::Result<OwnedFd>, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Acts with another user's rights on files: setfsuid(2). Nobody can send signals to this process because of it.
-fn as_user<T>(user: &Credentials, act: impl FnOnce() -> T) -> nix::Result<T> {
-    let (before, was_dumpable) = (getgroups()?, get_dumpable()?);
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups)?;
-    let done = match become_user(Uid::from_raw(user.uid), Gid::from_raw(user.gid)) {
-        true => Ok(act()),
-        false => Err(Errno::EPERM),
-    };
-    let restored = become_user(geteuid(), getegid());
-    setgroups(&before)?;
-    if !restored {
-        return Err(Errno::EPERM);
-    }
-    // The change has cleared it: prctl(2).
-    set_dumpable(was_dumpable)?;
-    done
-}
-
-/// Whether file accesses are those of this user now. The calls return what was before, so the second ones tell.
-fn become_user(uid: Uid, gid: Gid) -> bool {
-    setfsgid(gid);
-    setfsuid(uid);
-    setfsgid(gid) == gid && setfsuid(uid) == uid
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-    use nix::unistd::mkfifo;
+    use nix::unistd::{mkfifo, setfsuid};
 
     use super::*;
 

@@ -216,6 +216,11 @@ fn end_of_rest(child: &Child, tag: String, now: Instant) -> End {
     }
 }
 
+/// Whether the master has started a process, or a template has for it.
+pub(super) fn is_known(children: &Children, templates: &Templates, jobs: &Jobs, pid: Pid) -> bool {
+    children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,9 +241,4 @@ mod tests {
         child.signalled = Some((Signal::SIGKILL, Reason::GracefulTimeout));
         assert_eq!(grace(&child, later), Duration::ZERO);
     }
-}
-
-/// Whether the master has started a process, or a template has for it.
-pub(super) fn is_known(children: &Children, templates: &Templates, jobs: &Jobs, pid: Pid) -> bool {
-    children.get(pid).is_some() || templates.is_template(pid) || jobs.is_job(pid)
 }

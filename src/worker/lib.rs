@@ -3,7 +3,7 @@
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
 //! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
-//! and [`text`] cleans texts from workers.
+//! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
 //! (sends datagrams), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
@@ -22,5 +22,6 @@ pub mod scoreboard;
 pub mod settings;
 pub mod stderr;
 mod sys;
+pub mod temporary;
 pub mod text;
 pub mod title;
