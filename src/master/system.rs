@@ -47,10 +47,12 @@ use crate::sys;
 
 mod children;
 mod files;
+mod guarded;
 mod sessions;
 mod start;
 mod watches;
 
+use guarded::Guarded;
 use start::forward;
 use watches::{RETRY, Watches};
 
@@ -88,6 +90,7 @@ pub(super) struct System {
     terminal: Terminal,
     oom_kills: OomKills,
     pid_file: Option<PidFile>,
+    guarded: Guarded,
 }
 
 impl System {
@@ -116,6 +119,7 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
+        let guarded = Guarded::new(&file);
         let mut system = Self {
             file,
             watches,
@@ -140,6 +144,7 @@ impl System {
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
+            guarded,
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
@@ -162,6 +167,11 @@ impl System {
                 Order::Drop(name) => self.init.forget(&name),
             }
         }
+    }
+
+    /// The master ends in good order.
+    pub(super) fn leave(self) {
+        self.guarded.leave();
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
@@ -199,7 +209,10 @@ impl World for System {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
         let short = self.init.is_short_of_memory().then_some(RETRY);
-        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let guarded = self.guarded.keep(now);
+        let until = deadline.into_iter().chain(guarded).min();
+        let until = until.map(|at| at.saturating_duration_since(now));
         let sources = self.watches.wait(until.into_iter().chain(short).min())?;
         self.init.flush();
         Ok(sources)
@@ -299,11 +312,15 @@ impl World for System {
     }
 
     fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
-        sessions::find(wanted, |pid| self.log_files.is_writer(pid))
+        let is_ours = |pid| self.log_files.is_writer(pid) || self.guarded.is_guard(pid);
+        let found = sessions::find(wanted, is_ours);
+        self.guarded.looked(wanted, &found);
+        found
     }
 
     fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
-        sessions::strays(worker, |pid| is_known(pid) || self.log_files.is_writer(pid))
+        let is_ours = |pid| self.log_files.is_writer(pid) || self.guarded.is_guard(pid);
+        sessions::strays(worker, |pid| is_known(pid) || is_ours(pid))
     }
 
     fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
@@ -339,6 +356,7 @@ impl World for System {
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
+        self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
         self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
@@ -352,7 +370,11 @@ impl World for System {
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
-        children::is_child(pid)
+        let is_child = children::is_child(pid);
+        if is_child {
+            self.guarded.adopted(pid);
+        }
+        is_child
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
@@ -371,6 +393,9 @@ impl World for System {
         }
         let user = plan.launch.user.as_ref();
         self.notify.bind(app, user.map(|user| user.uid))?;
+        if let Some(address) = self.notify.address(app) {
+            self.guarded.app(app, plan, address);
+        }
         let fd = self.notify.fd(app);
         let fd = fd.filter(|fd| !self.watches.has(*fd, &Source::Messages(app.clone())));
         fd.map_or(Ok(()), |fd| {
@@ -379,6 +404,7 @@ impl World for System {
     }
 
     fn remove_app(&mut self, app: &Name) {
+        self.guarded.remove_app(app);
         self.notify.unbind(app);
         self.watches.forget(&Source::Messages(app.clone()));
         self.scoreboards.remove(app);
@@ -405,6 +431,7 @@ impl World for System {
         let said = self.templates.get(&template)?.receive()?;
         match &said {
             (worker, Some(Reply::Forked { ticket })) => {
+                self.guarded.forked(template, *worker);
                 self.stop_orders.arrived(template, *ticket, *worker);
             }
             (_, Some(Reply::Failed { ticket, .. })) => {
