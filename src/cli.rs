@@ -373,7 +373,7 @@ fn serve(
     };
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
     // It may have been killed just now.
-    if waiting::wait(What::BesideNone(&file), &mut signals).is_none() {
+    if waiting::wait(&file, What::BesideNone, &mut signals).is_none() {
         return Ok(Outcome::Stopped);
     }
     let mut listeners = Listeners::inherit(&plan.listeners)
@@ -381,7 +381,7 @@ fn serve(
     let mut opened = listeners.open(&plan.listeners, 0);
     let is_in_use = |error: &listen::Error| error.errno() == Some(Errno::EADDRINUSE as i32);
     if opened.as_ref().is_err_and(is_in_use) {
-        match waiting::wait(What::All, &mut signals) {
+        match waiting::wait(&file, What::All, &mut signals) {
             None => return Ok(Outcome::Stopped),
             Some(true) => opened = listeners.open(&plan.listeners, 0),
             Some(false) => {}

@@ -169,6 +169,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
                 "launch" => &["config_check", "guard", "log_files", "probe", "template"],
                 "notify" => &["template"],
+                "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "socket_file" => &["control", "listen"],
                 "signals" => &["terminal"],

@@ -240,6 +240,7 @@ fn guard_and_master_killed_together_do_no_harm() {
     // The kernel has told the worker.
     run.event("term");
     gone(worker);
+    run.all_ended();
     let mut next = restart(&mut run, &config);
     next.message("READY=1");
     next.stop();
@@ -297,4 +298,30 @@ fn a_process_that_was_handed_to_others_is_left_alone() {
     assert!(other.try_wait().expect("ours").is_none());
     other.kill().expect("ours");
     other.wait().expect("ours");
+}
+
+#[test]
+fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let config = format!(
+        "[app.web]\ncommand = ['{}']\nlisten = '{}'\n",
+        worker(),
+        port.local_addr().expect("bound")
+    );
+    drop(port);
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let orphan = run.event("started").pid;
+    let guard = guard(&run);
+    for pid in [guard, run.pid()] {
+        kill(pid, Signal::SIGKILL).expect("it lives");
+    }
+    run.master.wait().expect("ours");
+    run.close_stored();
+    let mut next = restart(&mut run, &config);
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(1), "{log}");
+    let said = format!("(pid {orphan}, started by a preforkd for its app web), which listens");
+    assert!(log.contains(&said), "{log}");
+    kill(orphan, Signal::SIGKILL).expect("it is deaf");
 }

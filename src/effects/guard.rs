@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -134,7 +135,7 @@ impl Guard {
         self.held = None;
         if let Some(pid) = self.pid {
             kill(pid, Signal::SIGKILL)?;
-            waitpid(pid, None)?;
+            while waitpid(pid, None) == Err(Errno::EINTR) {}
         }
         Ok(())
     }

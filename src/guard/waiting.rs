@@ -10,6 +10,7 @@ use nix::unistd::{Pid, geteuid};
 
 use super::processes;
 use super::table::Table;
+use crate::client::find::is_same;
 use crate::effects::process::{self, Stat};
 use crate::effects::signals::Signals;
 use crate::sys;
@@ -22,9 +23,9 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Which processes to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What<'a> {
-    /// Those that must not run beside a master with this configuration.
-    BesideNone(&'a Path),
+pub enum What {
+    /// Those that must not run beside the next master.
+    BesideNone,
     /// All, as an address is in use and any of them may hold it.
     All,
 }
@@ -36,11 +37,11 @@ struct Earlier {
     table: Table,
 }
 
-/// Waits for the processes that earlier masters of this user have left. Returns whether there were any, or `None` if the wait was ended by
-/// a signal to end.
-pub fn wait(what: What, signals: &mut Signals) -> Option<bool> {
+/// Waits for the processes that earlier masters of this user with this configuration have left. Returns whether there were any, or `None`
+/// if the wait was ended by a signal to end.
+pub fn wait(configuration: &Path, what: What, signals: &mut Signals) -> Option<bool> {
     let mut waited = false;
-    for earlier in find(what) {
+    for earlier in find(configuration) {
         let Ok(guard) = sys::watch_process(earlier.guard) else {
             continue;
         };
@@ -57,7 +58,7 @@ impl Earlier {
         let mut said = false;
         loop {
             let left = self.table.left().map(|left| match what {
-                What::BesideNone(_) => left.awaited,
+                What::BesideNone => left.awaited,
                 What::All => left.all,
             });
             if let Some(left @ 1..) = left
@@ -96,16 +97,16 @@ fn has_ended(guard: BorrowedFd, signals: &Signals) -> bool {
 }
 
 /// The guards that end what their masters have left. Only processes of this user are believed: others may name anything.
-fn find(what: What) -> Vec<Earlier> {
+fn find(configuration: &Path) -> Vec<Earlier> {
     let own = geteuid().as_raw();
     let candidates = process::all().filter(|(pid, stat)| {
         stat.name == PROGRAM && *pid != Pid::this() && process::user(*pid) == Some(own)
     });
-    let earlier = candidates.filter_map(|(pid, stat)| of(pid, &stat, what));
+    let earlier = candidates.filter_map(|(pid, stat)| of(pid, &stat, configuration));
     earlier.collect()
 }
 
-fn of(guard: Pid, stat: &Stat, what: What) -> Option<Earlier> {
+fn of(guard: Pid, stat: &Stat, configuration: &Path) -> Option<Earlier> {
     let table = Table::of(guard)?;
     let master = table.master()?;
     // Numbers of another namespace mean other processes.
@@ -115,11 +116,7 @@ fn of(guard: Pid, stat: &Stat, what: What) -> Option<Earlier> {
     if !is_here || stat.parent == master || guard == master || table.is_stopped() {
         return None;
     }
-    let is_meant = match what {
-        What::BesideNone(path) => table.configuration().as_deref() == Some(path),
-        What::All => true,
-    };
-    is_meant.then_some(Earlier {
+    is_same(&table.configuration()?, configuration).then_some(Earlier {
         master,
         guard,
         table,
