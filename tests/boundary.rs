@@ -721,9 +721,9 @@ fn log_files_get_their_owner_also_where_others_may_create_files() {
     );
 }
 
-/// Starts a process of a user that shows this notify socket in its environment and has lost its parent.
-fn orphan(user: u32, folder: &Path, address: &str) -> nix::unistd::Pid {
-    let script = format!("NOTIFY_SOCKET='{address}' sleep 1000 > /dev/null 2>&1 & echo $!");
+/// Starts a process of a user that shows this variable in its environment and has lost its parent.
+fn orphan(user: u32, folder: &Path, variable: &str) -> nix::unistd::Pid {
+    let script = format!("{variable} sleep 1000 > /dev/null 2>&1 & echo $!");
     let done = command(user, folder, &script);
     let pid = String::from_utf8_lossy(&done.stdout).trim().parse();
     nix::unistd::Pid::from_raw(pid.expect("a pid"))
@@ -737,17 +737,24 @@ fn the_guard_of_a_root_master_ends_nothing_of_other_users_whatever_they_show() {
     let mut run = start(folder, &config);
     run.event("started");
     let address = run.ask("env NOTIFY_SOCKET");
-    let [theirs, others, roots] =
-        [USER, OTHER, 0].map(|user| orphan(user, run.folder.path(), &address));
+    let shown = [
+        format!("NOTIFY_SOCKET='{address}'"),
+        "PREFORKD_APP=web".into(),
+    ];
+    let start =
+        |user| [0, 1].map(|variable: usize| orphan(user, run.folder.path(), &shown[variable]));
+    let (theirs, others) = (start(USER), [start(OTHER), start(0)].concat());
     run.signal(Signal::SIGKILL);
     run.master.wait().expect("ours");
     run.logged(&["was killed or has crashed; ending"]);
     run.logged(&["nothing is left"]);
     let ends = |pid| nix::sys::signal::kill(pid, Signal::SIGKILL);
-    for pid in [others, roots] {
+    for pid in others {
         ends(pid).expect("it was left alone");
     }
     // A lie harms the one who tells it. Whoever is its parent now may not have reaped it yet.
-    let stat = std::fs::read_to_string(format!("/proc/{theirs}/stat"));
-    assert!(stat.is_ok_and(|stat| stat.contains(") Z ")) || ends(theirs).is_err());
+    for pid in theirs {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        assert!(stat.is_ok_and(|stat| stat.contains(") Z ")) || ends(pid).is_err());
+    }
 }

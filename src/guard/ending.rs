@@ -264,10 +264,18 @@ fn has_other_user(pid: Pid, record: &Record) -> bool {
 
 /// Whether an orphan runs in the environment of an app, and as its user. A process that lies about the first is of the second.
 fn is_in_app(pid: Pid, record: &Record) -> bool {
-    record.leader.is_none()
-        && !record.address.is_empty()
-        && process::is_of(pid, record.uid)
-        && process::variable(pid, env::NOTIFY_SOCKET).as_deref() == Some(record.address.as_bytes())
+    if record.leader.is_some() || record.address.is_empty() || !process::is_of(pid, record.uid) {
+        return false;
+    }
+    match process::variable(pid, env::NOTIFY_SOCKET) {
+        Some(address) => address == record.address.as_bytes(),
+        // A WSGI application does not see the socket. The name of the app is no secret: others might have root start something with it.
+        None => {
+            let app = process::variable(pid, env::APP);
+            record.uid != 0
+                && app.is_some_and(|app| Some(&*app) == record.tag.as_bytes().strip_prefix(b"app="))
+        }
+    }
 }
 
 /// Signals a process, and no other that has got its number.
