@@ -52,7 +52,10 @@ pub fn is_ready(status: &Value) -> bool {
     };
     let phase = status["phase"].as_str();
     let mut apps = status["apps"].as_array().into_iter().flatten();
-    matches!(phase, Some("ready" | "reloading")) && apps.all(is_well)
+    let mut scheduled = status["scheduled"].as_array().into_iter().flatten();
+    matches!(phase, Some("ready" | "reloading"))
+        && apps.all(is_well)
+        && scheduled.all(|app| app["not_run"].is_null())
 }
 
 /// The answer to `status` as a table.
@@ -140,9 +143,10 @@ fn scheduled(app: &Value) -> String {
             _ => format!("{seconds:.1}s"),
         }
     };
-    let next = match app["paused"] == true {
-        true => "none, paused until the next reload".to_owned(),
-        false => of(&app["next"]),
+    let next = match (app["not_run"].as_str(), app["paused"] == true) {
+        (Some(why), _) => format!("none, not run until the next reload: {why}"),
+        (None, true) => "none, paused until the next reload".to_owned(),
+        (None, false) => of(&app["next"]),
     };
     let mut text = format!(
         "{}: runs at {} ({})\n  next run: {next}\n",
@@ -268,5 +272,13 @@ mod tests {
             shown.ends_with("failed: exited with status 3 after 4.2s\n"),
             "{shown}"
         );
+        app["not_run"] = "cannot write x.log".into();
+        let shown = scheduled(&app);
+        let why = "next run: none, not run until the next reload: cannot write x.log\n";
+        assert!(shown.contains(why), "{shown}");
+        let status = |app: &Value| json!({"phase": "ready", "apps": [], "scheduled": [app]});
+        assert!(!is_ready(&status(&app)));
+        app["not_run"] = Value::Null;
+        assert!(is_ready(&status(&app)));
     }
 }

@@ -16,7 +16,9 @@ mod keys;
 mod listen;
 mod mapping;
 mod proceeding;
+mod route;
 mod schedule;
+mod short;
 mod sources;
 mod table;
 #[cfg(test)]
@@ -29,17 +31,21 @@ pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
-pub use keys::{App, Check, File, GiveUp, KEYS, Listen, Mapping, Master, Range, Reload, Schedule};
+pub use keys::{
+    Answer, App, Check, File, Front, GiveUp, KEYS, Listen, Mapping, Master, Range, Redirect,
+    Reload, Route, Schedule, Site,
+};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};
+pub use route::{Answered, Redirected};
 pub use schedule::{Expression, Scheduled};
 pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin, StopSignal,
-    Then, Typed, UserName, Workers,
+    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin,
+    StopSignal, Then, Typed, UserName, Workers,
 };
 
 /// The whole file.
@@ -55,9 +61,15 @@ pub struct Config {
     /// The apps by name.
     #[serde(default)]
     pub app: BTreeMap<Spanned<String>, App>,
+    /// The sites by name.
+    #[serde(default)]
+    pub site: BTreeMap<Spanned<String>, Site>,
+    /// The workers that serve them.
+    #[serde(default = "nothing_written")]
+    pub front: Front,
 }
 
-fn nothing_written() -> Master {
+fn nothing_written<T: serde::de::DeserializeOwned>() -> T {
     table::default("{}")
 }
 

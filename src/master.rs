@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::info;
 use nix::sys::signal::Signal;
@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
-use crate::plan::{App, Plan};
-use crate::release::{Fact, Name, Release, State};
+use crate::plan::Plan;
+use crate::release::{Fact, Name, Release};
 use crate::signals as vocabulary;
 
 mod actions;
@@ -28,6 +28,8 @@ mod check_waits;
 mod checks;
 mod choices;
 mod control;
+mod ends;
+mod first_checks;
 mod floods;
 mod ignored;
 mod init;
@@ -47,12 +49,14 @@ mod signals;
 #[cfg(test)]
 mod simulation;
 mod standing;
+mod status;
 mod stop_order;
 mod system;
 mod templates;
 mod timers;
 mod turn;
 mod watch;
+mod worker_ends;
 mod workers;
 mod world;
 
@@ -67,21 +71,19 @@ use leftovers::Leftovers;
 use load::Loads;
 use logs::Logs;
 use preparation::Preparation;
-use report::Health;
 use schedules::Schedules;
+use status::phase;
 use stop_order::StopOrder;
 use system::System;
 use templates::Templates;
 use turn::Turn;
 use watch::Watch;
+use worker_ends::is_known;
 use workers::Workers;
 use world::{Notice, Source, World};
 
 /// The maximum number of workers started per turn, so that other events are not delayed.
 const MAX_STARTS: usize = 32;
-
-/// The time for what goes on before a configuration is there.
-const UNKNOWN: Duration = Duration::from_secs(60);
 
 /// How the master ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,9 +237,11 @@ impl<W: World> Master<W> {
         self.floods.resume(turn);
         self.init.send_due(turn);
         self.jobs.end_overdue(turn);
-        self.preparation.give_up_opening(turn);
+        self.preparation.give_up_opening(turn, &mut self.jobs);
         self.templates.kill_overdue(turn);
-        self.leftovers.act(turn);
+        let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
+        self.leftovers
+            .act(turn, &|pid| is_known(children, templates, jobs, pid));
         self.logs.replace_writers(turn);
         self.logs.resume(turn);
         self.watch.look(turn, &mut self.workers.children);
@@ -317,31 +321,6 @@ impl<W: World> Master<W> {
         self.note_phase(changed);
     }
 
-    /// Notes what goes on, for which the init system must allow time.
-    fn note_phase(&mut self, stepped: bool) {
-        let candidate = self
-            .preparation
-            .candidate()
-            .map(|candidate| &candidate.plan);
-        let plans = self.current.iter().chain(candidate);
-        match phase(&self.release) {
-            "ready" => self.init.settled(),
-            "stopping" => {
-                let runs = self.schedules.time_to_stop();
-                let chains =
-                    plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
-                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
-                self.init
-                    .goes_on(self.turn.now, "stopping", stepped, longest);
-            }
-            phase => {
-                let apps = plans.flat_map(|plan| plan.apps.values());
-                let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
-                self.init.goes_on(self.turn.now, phase, stepped, longest);
-            }
-        }
-    }
-
     /// Passes all queued facts to supervisors and release, including those that result from their actions.
     fn dispatch(&mut self) {
         loop {
@@ -382,43 +361,6 @@ impl<W: World> Master<W> {
         self.leftovers.are_gone(&mut self.turn, whole)
     }
 
-    /// Updates the status line of all apps. Returns whether it has changed.
-    fn update_status(&mut self) -> bool {
-        if !std::mem::take(&mut self.workers.changed) {
-            return false;
-        }
-        let apps = self.workers.apps.iter().map(|(name, app)| {
-            let supervisor = &app.supervisor;
-            let health = match report::Health::of(supervisor) {
-                Health::Well if self.checks.fails(&self.workers.children, name) => {
-                    Health::CheckFails
-                }
-                health => health,
-            };
-            (&**name, supervisor.counts(), health)
-        });
-        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
-        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
-        let status = report::status(apps, gone.map(String::as_str), self.schedules.len());
-        self.init.update(status)
-    }
-
-    fn status_line(&self) -> String {
-        let status = &self.init.status;
-        let running = match (self.release.current(), self.is_stopping()) {
-            (_, true) if self.outcome != Outcome::Stopped => {
-                return self.refused.clone().unwrap_or_default();
-            }
-            (_, true) => return format!("stopping: {status}"),
-            (None, _) => return format!("starting: {status}"),
-            (Some(generation), _) => format!("generation {generation}: {status}"),
-        };
-        match &self.refused {
-            Some(refused) => format!("{refused}; {running}"),
-            None => running,
-        }
-    }
-
     fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
         let at_once = self.has_unread().then_some(now);
@@ -443,16 +385,5 @@ impl<W: World> Master<W> {
     /// Whether the last turn has left something that can be read at once.
     fn has_unread(&self) -> bool {
         self.unreaped || !(self.unread.is_empty() && self.unread_templates.is_empty())
-    }
-}
-
-/// The phase of the master, in one word for the status.
-fn phase(release: &Release) -> &'static str {
-    match (release.state(), release.current()) {
-        (State::Stopped, _) => "stopping",
-        (_, None) => "starting",
-        (State::Idle, _) => "ready",
-        (State::RollingOut { .. }, _) if release.outcome().is_none() => "starting",
-        _ => "reloading",
     }
 }

@@ -36,6 +36,7 @@ mod event;
 mod facts;
 mod finishing;
 mod policy;
+mod recycling;
 mod roster;
 mod starting;
 mod worker;
@@ -56,6 +57,7 @@ use displacing::Outage;
 pub use event::Event;
 use facts::Extent;
 pub use policy::{GiveUp, Policy, Readiness, Replace, Restart};
+use recycling::Recycling;
 use roster::Roster;
 use worker::State;
 pub use worker::{Generation, Slot, WorkerId};
@@ -77,8 +79,7 @@ pub struct Supervisor {
     became_ready: Vec<WorkerId>,
     /// Hanging workers that were not handled yet.
     hung: Vec<(WorkerId, Extent)>,
-    /// Workers to recycle, one at a time.
-    recycle: BTreeSet<WorkerId>,
+    recycling: Recycling,
     backoff: Backoff,
     /// When workers failed, within the time that the policy considers.
     failures: VecDeque<Instant>,
@@ -152,7 +153,7 @@ impl Supervisor {
             generations: BTreeSet::new(),
             became_ready: Vec::new(),
             hung: Vec::new(),
-            recycle: BTreeSet::new(),
+            recycling: Recycling::new(seed),
             backoff: Backoff::new(seed),
             failures: VecDeque::new(),
             given_up: false,
@@ -193,6 +194,7 @@ impl Supervisor {
             self.backoff_ends_at(),
             self.soaked_at(),
             self.shrinks_at(),
+            self.recycles_at(),
         ]
         .into_iter()
         .flatten()
@@ -276,7 +278,7 @@ impl Supervisor {
         self.give_up(now, actions);
         self.end_backoff(now);
         self.follow_load(now);
-        self.recycle_next();
+        self.recycle_next(now);
         self.end_surplus(now, actions);
         self.note_vacancy(now);
         self.start_missing(now, actions);

@@ -188,8 +188,16 @@ fn a_worker_that_has_grown_too_large_is_replaced_whether_it_has_a_watchdog_or_no
         let mut run = Run::start(&app(&format!("{watchdog}max_memory = '64KiB'")));
         let first = run.event("started").pid;
         let pid = format!("pid={first}");
-        run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
+        let line = run.logged(&[&pid, "its share of memory is", "(max_memory 64.0 KiB)"]);
+        assert!(line.contains(" WARN "), "{line}");
+        assert!(
+            line.contains("max_memory is less than a fresh worker needs"),
+            "{line}"
+        );
         run.logged(&[&pid, "ended (replaced by a fresh worker)"]);
+        // It is said once.
+        let line = run.logged(&["its share of memory is"]);
+        assert!(line.contains(" INFO "), "{line}");
         let time = began.elapsed();
         assert!(
             time >= Duration::from_secs(1),

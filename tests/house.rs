@@ -57,7 +57,7 @@ fn imports(path: &Path) -> BTreeSet<String> {
 
 fn of_manager(path: &Path) -> bool {
     let path = path.strip_prefix(root().join("src")).expect("below src");
-    !["http", "python", "worker"]
+    !["front", "http", "python", "worker"]
         .iter()
         .any(|krate| path.starts_with(krate))
 }
@@ -154,7 +154,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "private",
             "probe",
             "process",
+            "rights",
             "scoreboard",
+            "sealed",
             "spawn",
             "signals",
             "socket_file",
@@ -171,6 +173,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "notify" => &["template"],
                 "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
+                "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
@@ -322,7 +325,7 @@ fn the_plan_has_no_default_of_its_own() {
 }
 
 #[test]
-fn unsafe_code_stands_in_two_files_only() {
+fn unsafe_code_stands_in_the_files_for_it_only() {
     for file in sources("src") {
         let path = file
             .strip_prefix(root())
@@ -332,7 +335,8 @@ fn unsafe_code_stands_in_two_files_only() {
         let code = code(&file);
         let words = code.split(|c: char| !c.is_alphanumeric() && c != '_');
         let found = words.filter(|word| *word == "unsafe").count();
-        let allowed = ["src/sys.rs", "src/python/sys.rs"].contains(&path.as_str());
+        let allowed = ["src/sys.rs", "src/python/sys.rs", "src/worker/sys.rs"];
+        let allowed = allowed.contains(&path.as_str());
         assert!(found == 0 || allowed, "{path} has unsafe code");
     }
 }
@@ -358,6 +362,7 @@ fn the_master_starts_no_thread_and_knows_no_python_and_no_http() {
             "thread::scope",
             "thread::Builder",
             "pyo3",
+            "preforkd_front::",
             "preforkd_http::",
             "preforkd_python::",
         ] {
@@ -374,11 +379,53 @@ fn the_master_starts_no_thread_and_knows_no_python_and_no_http() {
         .nth(1)
         .and_then(|d| d.split("\n[").next())
         .expect("a table");
-    for forbidden in ["pyo3", "preforkd-http", "preforkd-python"] {
+    for forbidden in [
+        "pyo3",
+        "rustls",
+        "preforkd-front",
+        "preforkd-http",
+        "preforkd-python",
+    ] {
         assert!(
             !dependencies.contains(forbidden),
             "the manager depends on {forbidden}"
         );
+    }
+}
+
+/// The crates of this repository that each of its crates may use: none of them knows the manager.
+#[test]
+fn the_crates_of_workers_know_only_what_they_are_built_on() {
+    for (krate, may_know) in [
+        ("worker", &[][..]),
+        ("http", &["worker"]),
+        ("python", &["http", "worker"]),
+        ("front", &["http", "worker"]),
+    ] {
+        let manifest = read(format!("src/{krate}/Cargo.toml"));
+        let lines = manifest
+            .lines()
+            .filter(|line| line.contains("path = \"../"));
+        for line in lines {
+            let known = may_know.iter().any(|known| {
+                line.starts_with(&format!("preforkd-{known} ="))
+                    && line.contains(&format!("\"../{known}\""))
+            });
+            assert!(known, "src/{krate}: {line}");
+        }
+        for file in sources(&format!("src/{krate}")) {
+            let code = code(&file);
+            let mut words = code.split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':');
+            let manager = words.find(|word| word.starts_with("preforkd::"));
+            assert_eq!(manager, None, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_front_forbids_unsafe_code() {
+    for file in ["src/front/lib.rs", "src/front/main.rs"] {
+        assert!(read(file).contains("#![forbid(unsafe_code)]"), "{file}");
     }
 }
 
@@ -407,6 +454,7 @@ fn system_calls_go_through_nix_in_the_manager_and_through_rustix_in_workers() {
 fn every_dependency_says_why_it_is_there() {
     for manifest in [
         "Cargo.toml",
+        "src/front/Cargo.toml",
         "src/http/Cargo.toml",
         "src/python/Cargo.toml",
         "src/worker/Cargo.toml",

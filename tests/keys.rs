@@ -169,6 +169,7 @@ fn note_keys_inside(path: &str, value: &Value, shown: &mut BTreeSet<String>) {
             assert_eq!(*value, self::value(default), "{path}.{name}");
         }
         shown.insert(key.path());
+        note_keys_inside(&key.path(), value, shown);
     }
 }
 
@@ -179,29 +180,37 @@ fn every_line_of_the_sample_can_be_uncommented() {
     assert_eq!(config.app.len(), 2);
 }
 
-/// The page for those who come from supervisord: what it calls a key of ours exists, and its example is valid.
+/// The pages for those who come from other servers: what they call a key of ours exists, and their example is valid.
 #[test]
-fn the_page_about_supervisord_names_keys_that_exist() {
-    let page = read("man/preforkd-supervisord.7");
-    // Keys of supervisord, and commands, in the explanations.
-    let others = ["preforkd", "ulimit", "socket_owner", "socket_mode"];
-    let words = page.lines().filter_map(|line| {
-        let rest = line.strip_prefix(".Ic ").or(line.strip_prefix(".Pq Ic "))?;
-        rest.split_whitespace().next()
-    });
-    let mut named = BTreeSet::new();
-    for word in words.filter(|word| !others.contains(word)) {
-        assert!(
-            KEYS.iter().any(|key| key.name == word),
-            "the page names {word}, which does not exist"
-        );
-        named.insert(word);
-    }
-    assert!(named.len() > 20, "only {named:?}");
+fn the_pages_about_other_servers_name_keys_that_exist() {
+    // Keys of the other server, and commands, in the explanations.
+    let common = ["preforkd", "ulimit"];
+    let pages: [(&str, &[&str], usize); 3] = [
+        ("supervisord", &["socket_owner", "socket_mode"], 2),
+        ("gunicorn", &[], 1),
+        ("uwsgi", &[], 1),
+    ];
+    for (name, others, apps) in pages {
+        let page = read(&format!("man/preforkd-{name}.7"));
+        let words = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix(".Ic ").or(line.strip_prefix(".Pq Ic "))?;
+            rest.split_whitespace().next()
+        });
+        let mut named = BTreeSet::new();
+        for word in words.filter(|word| !common.contains(word) && !others.contains(word)) {
+            assert!(
+                KEYS.iter().any(|key| key.name == word),
+                "the page about {name} names {word}, which does not exist"
+            );
+            named.insert(word);
+        }
+        assert!(named.len() > 20, "{name}: only {named:?}");
 
-    let ours = page.rsplit(".Bd -literal").next().expect("an example");
-    let ours = ours.split_once('\n').expect("lines").1;
-    let ours = ours.split(".Ed").next().expect("its end");
-    let config = Config::parse(ours).expect("valid");
-    assert_eq!(config.app.len(), 2, "{ours}");
+        let ours = page.rsplit(".Bd -literal").next().expect("an example");
+        let ours = ours.split_once('\n').expect("lines").1;
+        let ours = ours.split(".Ed").next().expect("its end");
+        let config =
+            Config::parse(ours).unwrap_or_else(|place| panic!("{name}: {}", place.message));
+        assert_eq!(config.app.len(), apps, "{ours}");
+    }
 }

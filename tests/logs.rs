@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
@@ -465,7 +466,75 @@ fn a_prompt_with_a_prefix_does_not_wait_for_the_end_of_its_line() {
 }
 
 #[test]
-fn a_dead_writer_of_a_slot_is_replaced() {
+fn no_worker_continues_the_last_line_of_another_one() {
+    let script = r#"
+        trap 'i=0; while [ $i -lt 300 ]; do echo $$$$ $i; i=$((i+1)); done; printf "$$$$ rest"; exit 0' TERM
+        echo $$$$ begins
+        while :; do sleep 1000 & wait; done"#;
+    let config = format!(
+        "[app.q]\ncommand = ['sh', '-c', '''{script}''']\nworkers = 64\nready = 'exec'\nreplace = 'stop-first'\nprefix_output = true"
+    );
+    let mut run = Run::begin_in(tempfile::tempdir().expect("a folder"), &config, |command| {
+        command.env_remove("JOURNAL_STREAM");
+    });
+    let mut said: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    let mut take = |run: &Run, lines: usize| {
+        for _ in 0..lines {
+            let line = run.next_line();
+            let (prefix, line) = line.split_once(": ").expect("a prefix");
+            let (pid, word) = line.split_once(' ').expect("two words");
+            let whose = (prefix.to_owned(), pid.to_owned());
+            said.entry(whose).or_default().push(word.to_owned());
+        }
+    };
+    take(&run, 64);
+    run.message("READY=1");
+    run.signal(Signal::SIGHUP);
+    take(&run, 64 * (300 + 1 + 1));
+    run.stop();
+    assert_eq!(said.len(), 128, "{:?}", said.keys());
+    let all: Vec<_> = ["begins".to_owned()]
+        .into_iter()
+        .chain((0..300).map(|i: u32| i.to_string()))
+        .chain(["rest".to_owned()])
+        .collect();
+    let (old, new): (Vec<_>, Vec<_>) = said.values().partition(|words| words.len() > 1);
+    assert_eq!((old.len(), new.len()), (64, 64));
+    assert!(old.into_iter().all(|words| *words == all));
+    assert!(new.into_iter().all(|words| words == &["begins"]));
+}
+
+#[test]
+fn what_a_worker_has_left_writes_lines_of_its_own() {
+    // What it starts leaves its session, and goes on.
+    let script = r#"
+        trap 'echo whole' USR1
+        [ -e late ] || { : > late; setsid sh -c "read pid < go; printf late; kill -USR1 \$pid; exec sleep 1000" & }
+        echo $$$$
+        while :; do sleep 1000 & wait; done"#;
+    let config = format!(
+        "[app.q]\ncommand = ['sh', '-c', '''{script}''']\nready = 'exec'\nprefix_output = true"
+    );
+    let folder = tempfile::tempdir().expect("a folder");
+    mkfifo(&folder.path().join("go"), Mode::S_IRWXU).expect("room");
+    let mut run = Run::begin_in(folder, &config, |command| {
+        command.env_remove("JOURNAL_STREAM");
+    });
+    run.next_line();
+    run.message("READY=1");
+    run.reload();
+    let line = run.next_line();
+    let new = line.strip_prefix("q/0: ").expect("the prefix");
+    run.logged(&["ended (replaced by a newer generation)"]);
+    run.write("go", &format!("{new}\n"));
+    let mut both = [run.next_line(), run.next_line()];
+    both.sort();
+    assert_eq!(both, ["q/0: late", "q/0: whole"]);
+    run.stop();
+}
+
+#[test]
+fn a_dead_writer_of_a_worker_is_replaced() {
     let (mut run, mut log) = start_with_fifo(&app("prefix_output = true\nstdout = 'out'"));
     assert_eq!(next_event(&mut log), "started");
     let command = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline"));
@@ -476,7 +545,7 @@ fn a_dead_writer_of_a_slot_is_replaced() {
         .split_whitespace()
         .filter(|pid| command(pid).is_ok_and(|command| command.contains("/out")))
         .collect();
-    // That of the app, and that of the slot.
+    // That of the app, and that of the worker.
     assert_eq!(writers.len(), 2, "{children}");
     for pid in writers {
         let pid = Pid::from_raw(pid.parse().expect("a pid"));

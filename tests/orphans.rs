@@ -143,7 +143,7 @@ fn a_process_with_a_session_of_its_own_is_ended_whether_its_parent_lives_or_not(
     let deaf = "trap \"\" TERM; echo $$$$ > $$0; exec sleep 1000";
     let script = format!(
         "setsid sh -c \\'{deaf}\\' child & (setsid sh -c \\'{deaf}\\' orphan &); \
-         until test -s child -a -s orphan; do :; done; echo 0 1 $$$$ started; trap '' TERM; exec sleep 1000"
+         until test -s child -a -s orphan; do :; done; trap '' TERM; echo 0 1 $$$$ started; exec sleep 1000"
     );
     let script = script.replace("\\'", "'");
     let config = format!(
@@ -273,6 +273,12 @@ fn a_guard_holds_no_listener_and_is_woken_by_nothing_but_the_end() {
     // Only the pair over which it catches signals.
     assert!(sockets.count() <= 2, "{links:?}");
     let wakes = || status(guard, "voluntary_ctxt_switches:");
+    // It has its title when it begins to wait.
+    let title = format!("preforkd: guard of pid {}", run.pid());
+    let shown = || std::fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap_or_default();
+    while !(shown().starts_with(&title) && status(guard, "State:").starts_with('S')) {
+        run.ask("pid");
+    }
     let before = wakes();
     for _ in 0..8 {
         run.signal(Signal::SIGTTIN);

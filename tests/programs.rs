@@ -2,8 +2,21 @@
 
 mod common;
 
+use std::os::fd::{AsFd, OwnedFd};
+
 use common::{Run, app, worker};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use preforkd::sys::watch_process;
+
+/// Whether a process ends within this time.
+fn ends(process: &OwnedFd, within: PollTimeout) -> bool {
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, within).expect("a process") == 1
+}
+
+const GUARD: u16 = 30_000;
 
 #[test]
 fn a_process_that_has_left_the_process_group_has_as_long_as_its_worker_and_is_killed_then() {
@@ -39,12 +52,43 @@ fn what_a_killed_worker_leaves_is_killed_at_once() {
 #[test]
 fn after_a_stop_nothing_is_left_even_in_a_session_of_its_own() {
     let mut run = Run::start(&app("graceful_timeout = '200ms'"));
-    run.ask("start session");
+    run.ask("start stranger");
     run.signal(Signal::SIGTERM);
     let (status, log) = run.ended();
     assert_eq!(status, Some(0), "{log}");
     assert!(log.contains("workers that have ended: left "), "{log}");
     run.all_ended();
+}
+
+#[test]
+fn a_worker_that_is_replaced_leaves_nothing_in_a_session_of_its_own_that_can_be_told() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'\nreload.surge = 1"));
+    let [own, stranger] = ["session", "stranger"].map(|how| {
+        let pid = run.ask(&format!("start {how}")).parse().expect("a pid");
+        watch_process(Pid::from_raw(pid)).expect("it lives")
+    });
+    assert!(run.reload().contains("web 1/1 ready"));
+    let left = "left a process that it had started; sending SIGTERM";
+    run.logged(&["gen=1", left]);
+    run.logged(&["gen=1", "sending SIGKILL to a process that it had started"]);
+    assert!(ends(&own, PollTimeout::from(GUARD)));
+    let lives = !ends(&stranger, PollTimeout::ZERO);
+    assert!(lives, "it may have been started on purpose");
+    run.stop();
+    assert!(ends(&stranger, PollTimeout::ZERO));
+}
+
+#[test]
+fn what_has_left_the_session_of_a_worker_below_a_shell_ends_with_it() {
+    // The shell in between stays in the session, and is the parent.
+    let script = r#"sh -c "setsid sleep 1000 & echo \$!; wait" & exec sleep 1000"#;
+    let config = format!("[app.x]\nready = 'exec'\ncommand = ['/bin/sh', '-c', '''{script}''']\n");
+    let mut run = Run::start(&config);
+    let pid = run.next_line().parse().expect("a pid");
+    let process = watch_process(Pid::from_raw(pid)).expect("it lives");
+    run.reload();
+    assert!(ends(&process, PollTimeout::from(GUARD)));
+    run.stop();
 }
 
 #[test]

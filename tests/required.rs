@@ -139,3 +139,145 @@ fn a_user_that_is_missing_is_looked_for_at_the_next_reload() {
     assert_eq!(pid(), before);
     run.stop();
 }
+
+/// The lines of `more` with the file `name` and its key, and the reasons with which they are refused.
+fn lacking() -> [(&'static str, &'static str); 4] {
+    [
+        ("env_file = 'more.env'", "env_file: cannot read "),
+        (
+            "secrets = { KEY = 'file:more.key' }",
+            "secrets.KEY: cannot read ",
+        ),
+        ("stderr = 'log/more.log'", "stderr: there is no folder "),
+        // It leads to itself, so that its log writer cannot open it.
+        ("stdout = 'loop'", "cannot write "),
+    ]
+}
+
+fn repair(run: &Run) {
+    for file in ["more.env", "more.key"] {
+        run.write(file, "A=1\n");
+    }
+    std::fs::create_dir(run.path("log")).expect("room");
+    std::fs::remove_file(run.path("loop")).expect("it is there");
+}
+
+/// Takes away what `repair` has made, apart from a log file that may be open.
+fn break_again(run: &Run) {
+    for file in ["more.env", "more.key"] {
+        std::fs::remove_file(run.path(file)).expect("it is there");
+    }
+    std::fs::remove_dir_all(run.path("log")).expect("it is there");
+}
+
+fn folder_with_loop() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink("loop", folder.path().join("loop")).expect("room");
+    folder
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_looked_for_at_the_next_reload() {
+    for (key, why) in lacking() {
+        let more = format!("command = '{}'\nlisten = 'unix:more.sock'\n{key}", worker());
+        let config = with_optional(&more);
+        let mut run = Run::begin_in(folder_with_loop(), &config, |_| {});
+        let message = run.message("READY=1");
+        assert!(message.contains("more 0/1 ready, given up"), "{message}");
+        assert!(!run.ask("pid").is_empty());
+        run.logged(&["ERROR app=more", why, "; not started until the next reload"]);
+        let (code, text) = status(&run);
+        assert_eq!(code, Some(4), "{text}");
+        assert!(text.contains(why), "{text}");
+
+        repair(&run);
+        run.reload();
+        run.logged(&["app=more: all its workers are ready now"]);
+        let pid = |run: &Run| {
+            let stream = UnixStream::connect(run.path("more.sock"));
+            ask(stream.expect("it listens"), "pid")
+        };
+        let before = pid(&run);
+        assert_eq!(status(&run).0, Some(0));
+
+        break_again(&run);
+        let message = run.reload();
+        if key.starts_with("stdout") {
+            assert!(message.contains("more 1/1 ready"), "{message}");
+        } else {
+            // It serves now, so that the reload is refused.
+            assert!(
+                message.contains("reload failed: ") && message.contains(why),
+                "{message}"
+            );
+            assert_eq!(pid(&run), before);
+        }
+        run.stop();
+    }
+}
+
+#[test]
+fn a_log_file_that_a_required_app_shares_refuses_the_start() {
+    let more = format!("command = '{}'\nstdout = 'loop'", worker());
+    let config = with_optional(&more).replace("[app.web]", "[app.web]\nstdout = 'loop'");
+    let mut run = Run::begin_in(folder_with_loop(), &config, |_| {});
+    let (code, log) = run.ended();
+    assert_eq!(code, Some(1), "{log}");
+    assert!(log.contains("cannot start: cannot write "), "{log}");
+}
+
+#[test]
+fn an_app_that_serves_and_whose_new_log_file_cannot_be_opened_refuses_the_reload() {
+    let more = format!("command = '{}'\nlisten = 'unix:more.sock'", worker());
+    let mut run = Run::begin_in(folder_with_loop(), &with_optional(&more), |_| {});
+    run.logged(&["app=more worker=0 gen=1", "ready after"]);
+    run.message("READY=1");
+    let before = ask(
+        UnixStream::connect(run.path("more.sock")).expect("it listens"),
+        "pid",
+    );
+    run.write(
+        "app.toml",
+        &with_optional(&format!("{more}\nstdout = 'loop'")),
+    );
+    let message = run.reload();
+    assert!(
+        message.contains("reload failed: cannot write "),
+        "{message}"
+    );
+    let stream = UnixStream::connect(run.path("more.sock")).expect("it listens");
+    assert_eq!(ask(stream, "pid"), before);
+    run.stop();
+}
+
+#[test]
+fn an_app_with_a_schedule_that_lacks_a_file_is_not_run_until_a_reload_finds_it() {
+    for (key, why) in lacking() {
+        let more = format!(
+            "command = ['/bin/sh', '-c', 'echo 0 0 0 ran >&2']\nschedule = '* * * * * *'\n{key}"
+        );
+        let mut run = Run::begin_in(folder_with_loop(), &with_optional(&more), |_| {});
+        let message = run.message("READY=1");
+        assert!(
+            message.contains("1 app with a schedule, not run: more"),
+            "{message}"
+        );
+        run.logged(&[
+            "ERROR app=more gen=1: ",
+            why,
+            "; it is not run until the next reload",
+        ]);
+        let (code, text) = status(&run);
+        assert_eq!(code, Some(4), "{text}");
+        assert!(
+            text.contains("next run: none, not run until the next reload: ") && text.contains(why),
+            "{text}"
+        );
+
+        repair(&run);
+        run.reload();
+        run.logged(&["app=more run gen=2 pid=", ": succeeded after "]);
+        assert_eq!(status(&run).0, Some(0));
+        run.stop();
+    }
+}

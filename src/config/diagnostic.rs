@@ -142,10 +142,10 @@ pub(super) fn in_words(error: &toml::de::Error, text: &str, span: Option<Range<u
     }
 }
 
-/// A key as a path below `[master]` or its app.
+/// A key as a path below `[master]`, its app or its site.
 fn key(path: &[String]) -> Option<String> {
     let from = match path.first()?.as_str() {
-        "app" => 2,
+        "app" | "site" => 2,
         _ => 1,
     };
     let key = path.get(from..)?.join(".");
@@ -244,6 +244,7 @@ fn table(key: Option<&str>) -> &'static str {
         Some("env") => "{ NAME = \"VALUE\" }",
         Some("static") => "{ \"/static/\" = \"FOLDER\" }",
         Some("reload") => "{ check = { path = \"/health\" } }",
+        Some("routes") => "{ path = \"/PATH\", folder = \"FOLDER\" }",
         Some("reload.check") => "{ path = \"/health\" }",
         Some("log_rotate") => "{ size = \"100MiB\", keep = 5 }",
         Some("give_up") => "{ crashes = 5, within = \"1m\" }",

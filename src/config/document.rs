@@ -63,10 +63,10 @@ impl<'a> Document<'a> {
             if key.get_ref() == "include" {
                 continue;
             }
-            if key.get_ref() == "master" {
+            if let name @ ("master" | "front") = &**key.get_ref() {
                 let first = sources.name(0);
                 let message =
-                    format!("an included file cannot have [master] (move the table to {first})");
+                    format!("an included file cannot have [{name}] (move the table to {first})");
                 return Err(Place::at(key.span(), message));
             }
             let ours = self.0.get_mut().get_mut(&**key.get_ref());
@@ -137,9 +137,9 @@ impl Path {
     }
 
     fn key(&self) -> String {
-        let from = match self.keys.first().is_some_and(|key| key == "app") {
-            true => 2,
-            false => 1,
+        let from = match self.keys.first().map(String::as_str) {
+            Some("app" | "site") => 2,
+            _ => 1,
         };
         let own = self.keys.get(from..).filter(|own| !own.is_empty());
         own.unwrap_or(&self.keys).join(".")
@@ -174,8 +174,12 @@ fn form(table: &str, name: &str) -> Form {
 fn below(table: Option<&str>, name: &str) -> Option<String> {
     match (table, name) {
         // The keys of [app] are the names of apps.
-        (None, "master" | "app") => Some(name.to_owned()),
-        (Some("app"), _) => Some("app.NAME".to_owned()),
+        (None, "master" | "front" | "app" | "site") => Some(name.to_owned()),
+        (Some(names @ ("app" | "site")), _) => Some(format!("{names}.NAME")),
+        // The same as those of apps, and of the site.
+        (Some("site.NAME"), "listen" | "static") => Some(format!("app.NAME.{name}")),
+        (Some("site.NAME.routes"), "folder") => Some("app.NAME.static".to_owned()),
+        (Some("site.NAME.routes"), "redirect") => Some("site.NAME.redirect".to_owned()),
         (Some(table), name) => Some(format!("{table}.{name}")),
         _ => None,
     }

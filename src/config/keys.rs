@@ -15,12 +15,13 @@ use super::command_line::CommandLine;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
+use super::route::{Answered, Redirected};
 use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace, Restart, Stdin,
-    StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace,
+    Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -296,6 +297,172 @@ tables! {
         owner: UserName = (none "the user of the master"), Reload;
         /// The group of a Unix socket.
         group: GroupName = (none "the group of the master"), Reload;
+    }
+
+    /// `[site.NAME]`: names, and what is served under them.
+    table "site.NAME" Site {
+        /// The sockets at which the site is served; several sites may have the same one.
+        listen: Vec<Spanned<Entry>> = (required), Reload;
+        /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
+        hosts: Vec<Spanned<String>> = [], Reload;
+        /// Folders and files to serve below a prefix of the URL.
+        static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload;
+        /// Which requests go where; what none of the routes is for is answered with 404.
+        routes: Vec<Spanned<Route>> = [], Reload;
+        /// Where to send all requests that no route and no static file is for: "https", or a location.
+        redirect: Redirected = (none "nowhere"), Reload;
+    }
+
+    /// An entry of `routes`: a path, conditions, and what answers.
+    table "site.NAME.routes" Route {
+        /// The path of the requests, with all that is below it; the longest path that fits counts.
+        path: String = "/", Reload;
+        /// The methods of the requests.
+        methods: Vec<Spanned<String>> = (none "all"), Reload;
+        /// Fields that the requests must have, with their values; "*" is any value.
+        headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// A folder or file that answers, as in `static`.
+        folder: Mapped = (none "none"), Reload;
+        /// A location that answers.
+        redirect: Redirected = (none "none"), Reload;
+        /// A status that answers, or a table with a text besides.
+        answer: Answered = (none "none"), Reload;
+    }
+
+    /// `redirect` as a table: a location, and the status.
+    table "site.NAME.redirect" Redirect {
+        /// The location, in which {host}, {path} and {query} stand for what was asked for.
+        to: String = (required), Reload;
+        /// The status: 301, 302, 303, 307 or 308.
+        status: Number<301, 308> = (none "308 for \"https\", else 302"), Reload;
+    }
+
+    /// `answer` as a table: a status and a text.
+    table "site.NAME.routes.answer" Answer {
+        /// The status.
+        status: Number<200, 599> = 200, Reload;
+        /// The text.
+        text: String = "", Reload;
+        /// The type of the text.
+        content_type: String = "text/plain; charset=utf-8", Reload;
+    }
+
+    /// `[front]`: the workers that serve all sites.
+    table "front" Front {
+        /// The number of workers; "auto" is the number of CPUs that the master may use.
+        workers: FixedWorkers = "auto", Reload;
+        /// The user that the workers run as.
+        user: UserName = (none "the user of the master"), Reload;
+        /// The primary group of the workers.
+        group: GroupName = (none "the primary group of user, else the group of the master"), Reload;
+        /// How many connections may wait in each listener until a worker accepts them.
+        backlog: Number<0, NO_LIMIT> = 2048, Reload;
+        /// The file to which each worker writes a line for each response; "-" for standard output, or a syslog server.
+        access_log: AccessLog = (none "none"), Reload;
+        /// The form of a line of the access log: "combined", "json", or a text with names of fields in braces.
+        access_format: String = "combined", Reload;
+        /// Give each request a name, which the response has in X-Request-ID.
+        request_id: bool = false, Reload;
+        /// The proxies that may say which client they ask for, and with which URL.
+        trusted_proxies: Vec<Proxy> = [], Reload;
+        /// The fields about the client that these proxies set; the others are removed, as clients may have written them.
+        forwarded_fields: Vec<Spanned<String>> = (none "all"), Reload;
+        /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
+        proxy_protocol: bool = false, Reload;
+        /// The longest request line and header section together; a longer one is answered with 414 or 431.
+        max_head: Size = "32KiB", Reload;
+        /// The most header lines of a request; more are answered with 431.
+        max_headers: Number<1, 256> = 100, Reload;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = "64MiB", Reload;
+        /// A request body larger than this goes to a temporary file.
+        body_in_memory: Size = "256KiB", Reload;
+        /// The part of a response that the client has not received stays in memory up to this size; more goes to a temporary file.
+        response_in_memory: Size = "256KiB", Reload;
+        /// The largest temporary file for one response.
+        response_in_file: Size = "64MiB", Reload;
+        /// The most that one worker may hold of request bodies and responses together, in memory and in temporary files.
+        max_buffered: Size = "1GiB", Reload;
+        /// How long the head of a request may take to arrive.
+        header_timeout: Time = "10s", Reload;
+        /// The longest pause between two pieces of a request body.
+        body_timeout: Time = "30s", Reload;
+        /// How long sending a response may make no progress before the connection is closed.
+        write_timeout: Time = "30s", Reload;
+        /// How long an idle connection is kept open for its next request.
+        keepalive_timeout: Time = "30s", Reload;
+        /// The most connections that one worker has open at a time.
+        max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
+        /// A worker that is not ready after this time has failed.
+        start_timeout: Time = "60s", Reload;
+        /// How long a worker that is told to end may take to finish what it serves, before it is killed.
+        graceful_timeout: Time = "30s", Reload;
+    }
+}
+
+impl Redirect {
+    /// A location with the default status.
+    pub(super) fn to(location: String) -> Self {
+        Self {
+            to: Value::without_place(location),
+            status: None,
+        }
+    }
+}
+
+impl Answer {
+    /// A status without a text.
+    pub(super) fn with(status: Number<200, 599>) -> Self {
+        Self {
+            status: Value::without_place(status),
+            text: Value::default("\"\""),
+            content_type: Value::default("\"text/plain; charset=utf-8\""),
+        }
+    }
+}
+
+impl App {
+    /// The same app with these files only.
+    pub fn with_files(&self, prefix: String, files: Spanned<Mapped>) -> Self {
+        Self {
+            static_files: Value::without_place(BTreeMap::from([(prefix, files)])),
+            ..self.clone()
+        }
+    }
+}
+
+impl Front {
+    /// The keys that an app has too, as those of an app that listens where this site does, and has its files.
+    pub fn as_app(&self, site: &Site) -> App {
+        App {
+            listen: site.listen.clone(),
+            static_files: site.static_files.clone(),
+            workers: self.workers.clone().map(|workers| workers.0),
+            user: self.user.clone(),
+            group: self.group.clone(),
+            backlog: self.backlog.clone(),
+            access_log: self.access_log.clone(),
+            access_format: self.access_format.clone(),
+            request_id: self.request_id.clone(),
+            trusted_proxies: self.trusted_proxies.clone(),
+            forwarded_fields: self.forwarded_fields.clone(),
+            proxy_protocol: self.proxy_protocol.clone(),
+            max_head: self.max_head.clone(),
+            max_headers: self.max_headers.clone(),
+            max_body: self.max_body.clone(),
+            body_in_memory: self.body_in_memory.clone(),
+            response_in_memory: self.response_in_memory.clone(),
+            response_in_file: self.response_in_file.clone(),
+            max_buffered: self.max_buffered.clone(),
+            header_timeout: self.header_timeout.clone(),
+            body_timeout: self.body_timeout.clone(),
+            write_timeout: self.write_timeout.clone(),
+            keepalive_timeout: self.keepalive_timeout.clone(),
+            max_connections: self.max_connections.clone(),
+            start_timeout: self.start_timeout.clone(),
+            graceful_timeout: self.graceful_timeout.clone(),
+            ..super::table::default("{}")
+        }
     }
 }
 

@@ -4,11 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{self, Serialize, Serializer};
 
 use super::keys::Listen;
+use super::short::Short;
 use super::value::Typed;
 
 mod hint;
@@ -103,27 +103,21 @@ impl Typed for Entry {
     }
 }
 
-struct EntryVisitor;
+impl Short for Entry {
+    const EXPECTED: &'static str = "an address, or a table with `address`";
+    type Table = Listen;
 
-impl<'de> Visitor<'de> for EntryVisitor {
-    type Value = Entry;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an address, or a table with `address`")
+    fn from_text(text: &str) -> Result<Self, String> {
+        address(text).map(|address| Self(Listen::on(address)))
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
-        let address = address(text).map_err(E::custom)?;
-        Ok(Entry(Listen::on(address)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
-        Listen::deserialize(MapAccessDeserializer::new(map)).map(Entry)
+    fn from_table(table: Listen) -> Self {
+        Self(table)
     }
 }
 
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EntryVisitor)
+        Self::read(deserializer)
     }
 }

@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 
 use preforkd_worker::settings::Coding;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use super::keys::Mapping;
+use super::short::Short;
 use super::table::Value;
 use super::value::Typed;
 
@@ -19,28 +19,23 @@ pub struct Mapped(pub Mapping);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precompressed(pub Vec<Coding>);
 
-struct MappedVisitor;
+impl Short for Mapped {
+    const EXPECTED: &'static str = "a path, or a table with `folder`";
+    type Table = Mapping;
 
-impl<'de> Visitor<'de> for MappedVisitor {
-    type Value = Mapped;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a path, or a table with `folder`")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Mapped, E> {
+    fn from_text(text: &str) -> Result<Self, String> {
         let path = Value::without_place(PathBuf::from(text));
-        Ok(Mapped(Mapping::of(path)))
+        Ok(Self(Mapping::of(path)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Mapped, A::Error> {
-        Mapping::deserialize(MapAccessDeserializer::new(map)).map(Mapped)
+    fn from_table(table: Mapping) -> Self {
+        Self(table)
     }
 }
 
 impl<'de> Deserialize<'de> for Mapped {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MappedVisitor)
+        Self::read(deserializer)
     }
 }
 

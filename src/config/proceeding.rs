@@ -1,12 +1,12 @@
 //! `reload`: a table, or in short when the workers are replaced.
 
-use std::fmt;
 use std::ops::Deref;
 
-use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::value::{Error, StrDeserializer};
+use serde::de::{Deserialize, Deserializer};
 
 use super::keys::Reload;
+use super::short::Short;
 use super::table::{Value, default};
 use super::value::Typed;
 
@@ -32,35 +32,28 @@ impl Deref for Proceeding {
     }
 }
 
-struct ProceedingVisitor;
+impl Short for Proceeding {
+    const EXPECTED: &'static str = "\"always\", \"on-change\" or a table";
+    type Table = Reload;
 
-impl<'de> Visitor<'de> for ProceedingVisitor {
-    type Value = Proceeding;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("\"always\", \"on-change\" or a table")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Proceeding, E> {
-        let when = When::deserialize(StrDeserializer::<E>::new(text)).map_err(|_| {
-            E::custom(format!(
-                "must be \"always\", \"on-change\" or a table, not \"{text}\""
-            ))
-        })?;
-        Ok(Proceeding(Reload {
+    fn from_text(text: &str) -> Result<Self, String> {
+        let when = When::deserialize(StrDeserializer::<Error>::new(text));
+        let when = when
+            .map_err(|_| format!("must be \"always\", \"on-change\" or a table, not \"{text}\""))?;
+        Ok(Self(Reload {
             when: Value::without_place(when),
             ..default("{}")
         }))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Proceeding, A::Error> {
-        Reload::deserialize(MapAccessDeserializer::new(map)).map(Proceeding)
+    fn from_table(table: Reload) -> Self {
+        Self(table)
     }
 }
 
 impl<'de> Deserialize<'de> for Proceeding {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ProceedingVisitor)
+        Self::read(deserializer)
     }
 }
 

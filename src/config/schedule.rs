@@ -1,11 +1,9 @@
 //! `schedule`: a cron expression, or a table with one.
 
-use std::fmt;
-
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error};
 
 use super::keys::Schedule;
+use super::short::Short;
 use super::table::Value;
 use super::value::Typed;
 use crate::schedule;
@@ -29,32 +27,26 @@ impl<'de> Deserialize<'de> for Expression {
     }
 }
 
-struct ScheduledVisitor;
+impl Short for Scheduled {
+    const EXPECTED: &'static str = "a cron expression, or a table with `cron`";
+    type Table = Schedule;
 
-impl<'de> Visitor<'de> for ScheduledVisitor {
-    type Value = Scheduled;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a cron expression, or a table with `cron`")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Scheduled, E> {
-        let cron = expression(text).map_err(E::custom)?;
-        Ok(Scheduled(Schedule {
-            cron: Value::without_place(cron),
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(Schedule {
+            cron: Value::without_place(expression(text)?),
             timezone: None,
             timeout: None,
         }))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Scheduled, A::Error> {
-        Schedule::deserialize(MapAccessDeserializer::new(map)).map(Scheduled)
+    fn from_table(table: Schedule) -> Self {
+        Self(table)
     }
 }
 
 impl<'de> Deserialize<'de> for Scheduled {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScheduledVisitor)
+        Self::read(deserializer)
     }
 }
 

@@ -121,6 +121,14 @@ impl<T> Value<T> {
         self.place.clone()
     }
 
+    /// Another value at the same position.
+    pub(super) fn map<U>(self, other: impl FnOnce(T) -> U) -> Value<U> {
+        Value {
+            value: other(self.value),
+            place: self.place,
+        }
+    }
+
     /// An error in this value.
     pub fn wrong(&self, message: impl Into<String>) -> Place {
         Place {

@@ -454,7 +454,7 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         (
             "[web]\nwsgi = \"x\"",
             "1:2: unknown key `web`",
-            "(an app is a table [app.NAME])",
+            "(an app is a table [app.NAME], and a site [site.NAME])",
         ),
         (
             "[app.w]\nwsgi = \"a:b\"\nwsgi = \"c:d\"",

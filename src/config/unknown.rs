@@ -89,12 +89,35 @@ const WITHOUT_KEY: &[(&str, &str)] = &[
 
 const TLS: &str = "preforkd speaks no TLS (let a server in front of it do so)";
 
+/// Names that other servers have for the keys of a site.
+const OF_SITES: &[(&str, &str)] = &[
+    ("bind", "listen"),
+    ("address", "listen"),
+    ("port", "listen"),
+    ("host", "hosts"),
+    ("server_name", "hosts"),
+    ("server_names", "hosts"),
+    ("domain", "hosts"),
+    ("domains", "hosts"),
+    ("route", "routes"),
+    ("location", "routes"),
+    ("locations", "routes"),
+    ("root", "static"),
+    ("folder", "static"),
+    ("return", "redirect"),
+];
+
+/// What is said of `app` in a site.
+const NO_UPSTREAM: &str = "a site passes no requests on to an app yet: it serves files, redirects and fixed answers (give the app a `listen` of its own)";
+
 /// A key of an app or of the master, and the table that it stands in.
 fn place(name: &str) -> Option<&'static str> {
     let mut keys = KEYS.iter().filter(|key| key.name == name);
     keys.find_map(|key| match key.table {
         "app.NAME" => Some("[app.NAME]"),
         "master" => Some("[master]"),
+        "site.NAME" => Some("[site.NAME]"),
+        "front" => Some("[front]"),
         _ => None,
     })
 }
@@ -113,7 +136,15 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     let plain = key.to_ascii_lowercase().replace('-', "_");
     // In the table of a listener such names mean something else.
     let is_listener = known.contains(&"address");
-    let elsewhere = ELSEWHERE
+    let is_site = known.contains(&"hosts");
+    if plain == "app" && (is_site || known.contains(&"answer")) {
+        return Some((key, format!("unknown key `{key}`: {NO_UPSTREAM}")));
+    }
+    let elsewhere = match is_site {
+        true => OF_SITES,
+        false => ELSEWHERE,
+    };
+    let elsewhere = elsewhere
         .iter()
         .find(|(name, _)| *name == plain && !is_listener);
     let meant = match elsewhere {
@@ -139,7 +170,7 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
         let hint = match known.contains(&"app") {
-            true => " (an app is a table [app.NAME])",
+            true => " (an app is a table [app.NAME], and a site [site.NAME])",
             false => "",
         };
         format!(
@@ -159,6 +190,13 @@ mod tests {
         for (name, ours) in ELSEWHERE {
             assert!(place(ours).is_some() || is_first(ours), "{ours}");
             assert_eq!(place(name), None, "{name}");
+        }
+        for (name, ours) in OF_SITES {
+            let is_key = |name: &str| {
+                let mut keys = KEYS.iter();
+                keys.any(|key| key.table == "site.NAME" && key.name == name)
+            };
+            assert!(is_key(ours) && !is_key(name), "{name}");
         }
         for (name, _) in WITHOUT_KEY {
             assert_eq!(place(name), None, "{name}");

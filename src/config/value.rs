@@ -67,6 +67,10 @@ pub enum Workers {
     Range(Range),
 }
 
+/// A number of workers that does not follow the load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FixedWorkers(pub Workers);
+
 /// Permission bits, as "0660".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(pub u32);
@@ -216,6 +220,17 @@ impl<'de> Deserialize<'de> for Workers {
     }
 }
 
+impl<'de> Deserialize<'de> for FixedWorkers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Workers::deserialize(deserializer)? {
+            Workers::Range(_) => Err(D::Error::custom(
+                "must be a number or \"auto\": this number does not follow the load",
+            )),
+            fixed => Ok(Self(fixed)),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Mode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
@@ -254,7 +269,8 @@ impl<const LEAST: u32, const MOST: u32> Number<LEAST, MOST> {
         Self::read(digits.parse().unwrap_or(i64::MAX))
     }
 
-    fn read<E: Error>(number: i64) -> Result<Self, E> {
+    /// Checks the bounds.
+    pub(super) fn read<E: Error>(number: i64) -> Result<Self, E> {
         let found = u32::try_from(number).ok();
         let found = found.filter(|found| (LEAST..=MOST).contains(found));
         found.map(Self).ok_or_else(|| {
@@ -333,6 +349,12 @@ impl Typed for Workers {
             "{}, \"auto\" or table",
             Number::<1, MAX_WORKERS>::description()
         )
+    }
+}
+
+impl Typed for FixedWorkers {
+    fn description() -> String {
+        format!("{} or \"auto\"", Number::<1, MAX_WORKERS>::description())
     }
 }
 

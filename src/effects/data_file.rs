@@ -9,13 +9,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
-use nix::sys::prctl::{get_dumpable, set_dumpable};
 use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::{Gid, Uid, getegid, geteuid, getgroups, setfsgid, setfsuid, setgroups};
+use nix::unistd::geteuid;
 
 use super::paths::{Place, Trust};
+use super::rights::as_user;
 use crate::plan::Credentials;
 
 /// Opens nothing: not the other end of a fifo, nor a device.
@@ -26,7 +25,10 @@ const HANDLE: OFlag = OFlag::O_PATH.union(OFlag::O_CLOEXEC);
 /// # Errors
 /// It cannot be read, is not a regular file, is larger than `limit` bytes or is not UTF-8.
 pub fn read(path: &Path, user: Option<&Credentials>, limit: u64) -> Result<String, String> {
-    let explain = |error: io::Error| error.to_string();
+    let explain = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => format!("{error} (create it first)"),
+        _ => error.to_string(),
+    };
     let bytes = match user.filter(|user| geteuid().is_root() && user.uid != 0) {
         None => read_handle(open(path, HANDLE, Mode::empty()).map_err(io::Error::from), limit),
         Some(user) => match trusted(path) {
@@ -104,37 +106,11 @@ fn read_handle(handle: io::Result<OwnedFd>, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Acts with another user's rights on files: setfsuid(2). Nobody can send signals to this process because of it.
-fn as_user<T>(user: &Credentials, act: impl FnOnce() -> T) -> nix::Result<T> {
-    let (before, was_dumpable) = (getgroups()?, get_dumpable()?);
-    let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
-    setgroups(&groups)?;
-    let done = match become_user(Uid::from_raw(user.uid), Gid::from_raw(user.gid)) {
-        true => Ok(act()),
-        false => Err(Errno::EPERM),
-    };
-    let restored = become_user(geteuid(), getegid());
-    setgroups(&before)?;
-    if !restored {
-        return Err(Errno::EPERM);
-    }
-    // The change has cleared it: prctl(2).
-    set_dumpable(was_dumpable)?;
-    done
-}
-
-/// Whether file accesses are those of this user now. The calls return what was before, so the second ones tell.
-fn become_user(uid: Uid, gid: Gid) -> bool {
-    setfsgid(gid);
-    setfsuid(uid);
-    setfsgid(gid) == gid && setfsuid(uid) == uid
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-    use nix::unistd::mkfifo;
+    use nix::unistd::{mkfifo, setfsuid};
 
     use super::*;
 

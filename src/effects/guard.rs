@@ -76,9 +76,9 @@ impl Guard {
         self.pid.is_none().then_some(self.not_before)
     }
 
-    /// Whether a process is the guard.
-    pub fn is(&self, pid: Pid) -> bool {
-        self.pid == Some(pid)
+    /// Its process, if it runs.
+    pub fn process(&self) -> Option<Pid> {
+        self.pid
     }
 
     /// A process was reaped. Returns whether it was the guard.

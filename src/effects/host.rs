@@ -14,6 +14,8 @@ use crate::schedule::Zone;
 
 /// The file name of the extension module.
 const EXTENSION: &str = "libpreforkd_python.so";
+/// The program that serves sites.
+const FRONT: &str = "preforkd-front";
 
 /// The host of this process.
 pub struct ThisHost;
@@ -206,27 +208,33 @@ impl Host for ThisHost {
     }
 
     fn extension(&self) -> Result<PathBuf, String> {
-        let own = std::env::current_exe()
-            .map_err(|error| format!("cannot find the path of this program: {error}"))?;
-        let folder = own.parent().unwrap_or(Path::new("/"));
-        let beside = folder.join(EXTENSION);
-        let installed = folder.join("../lib/preforkd").join(EXTENSION);
-        let places = [beside, installed];
-        places
-            .iter()
-            .find(|file| file.is_file())
-            .cloned()
-            .ok_or_else(|| {
-                let places: Vec<_> = places
-                    .iter()
-                    .map(|file| file.display().to_string())
-                    .collect();
-                format!(
-                    "the Python extension module is missing (expected at {})",
-                    places.join(" and ")
-                )
-            })
+        beside(EXTENSION, "the Python extension module is missing")
     }
+
+    fn front(&self) -> Result<PathBuf, String> {
+        beside(FRONT, "the program that serves sites is missing")
+    }
+}
+
+/// A file of this release, in the folder of this program or in that for the files of preforkd.
+fn beside(name: &str, missing: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe()
+        .map_err(|error| format!("cannot find the path of this program: {error}"))?;
+    let folder = own.parent().unwrap_or(Path::new("/"));
+    let beside = folder.join(name);
+    let installed = folder.join("../lib/preforkd").join(name);
+    let places = [beside, installed];
+    places
+        .iter()
+        .find(|file| file.is_file())
+        .cloned()
+        .ok_or_else(|| {
+            let places: Vec<_> = places
+                .iter()
+                .map(|file| file.display().to_string())
+                .collect();
+            format!("{missing} (expected at {})", places.join(" and "))
+        })
 }
 
 #[cfg(test)]

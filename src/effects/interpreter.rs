@@ -249,6 +249,7 @@ mod tests {
             chdir: folder.to_owned(),
             user: None,
             umask: None,
+            settings: None,
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Contract<'a> {
     pub check: Option<BorrowedFd<'a>>,
     /// A pipe that ends when a Python worker is to stop.
     pub stop: Option<BorrowedFd<'a>>,
+    /// The settings of a front worker.
+    pub front: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
     /// Whether it is a worker or template of ours, and not a program of the user.
@@ -126,6 +128,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         (env::ACCESS_LOG_FD, output.access_log),
         (env::CHECK_FD, contract.check),
         (env::STOP_FD, contract.stop),
+        (env::FRONT_FD, contract.front),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {

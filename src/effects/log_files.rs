@@ -76,7 +76,7 @@ struct Open {
 #[derive(Default)]
 pub struct LogFiles {
     open: BTreeMap<LogFile, Open>,
-    /// Writers of files that are no longer wanted. Each ends when its last worker has ended.
+    /// Writers of files that are no longer wanted. Each ends when no process can write to it any more.
     leaving: BTreeSet<Pid>,
 }
 
@@ -106,12 +106,13 @@ impl LogFiles {
         Ok(opened)
     }
 
-    /// Starts a writer for a worker's own lines, unless it is there. That the file can be opened was reported for those of its app.
+    /// Starts a writer for the lines of one process, unless it is there. That the file can be opened was reported for those of
+    /// its app.
     ///
     /// # Errors
     /// The writer cannot be started.
-    pub fn open_for_slot(&mut self, file: &LogFile) -> Result<(), Error> {
-        if file.prefix.is_some() && !self.open.contains_key(file) {
+    pub fn open_for_process(&mut self, file: &LogFile) -> Result<(), Error> {
+        if !self.open.contains_key(file) {
             let open = open(file, false).map_err(|error| Error::new(file, error))?;
             self.open.insert(file.clone(), open);
         }
@@ -152,10 +153,10 @@ impl LogFiles {
         }
     }
 
-    /// Closes all other files. Those of workers belong to those of their apps.
+    /// Closes all other files. Those of processes belong to those of their apps.
     pub fn keep(&mut self, wanted: &BTreeSet<LogFile>) {
         let surplus = self.open.keys();
-        let surplus = surplus.filter(|file| !wanted.contains(&file.of_slot(None)));
+        let surplus = surplus.filter(|file| !wanted.contains(&file.of_app()));
         let surplus: Vec<_> = surplus.cloned().collect();
         self.close(&surplus);
     }
@@ -165,8 +166,11 @@ impl LogFiles {
         self.open.get(file).map(|open| open.input.as_fd())
     }
 
-    /// Reopens all files by their names, and returns their number.
+    /// Reopens all files by their names, and returns their number. What a worker has left may still write to its own.
     pub fn reopen(&mut self) -> usize {
+        for &writer in &self.leaving {
+            reopen(writer);
+        }
         for open in self.open.values_mut() {
             match &mut open.pending {
                 Some(pending) => pending.reopen = true,
@@ -188,10 +192,10 @@ impl LogFiles {
         Some(open.pending.is_none().then(|| file.clone()))
     }
 
-    /// Whether a process is a writer.
-    pub fn is_writer(&self, pid: Pid) -> bool {
-        let mut open = self.open.values();
-        self.leaving.contains(&pid) || open.any(|open| open.writer == Some(pid))
+    /// The processes that are writers.
+    pub fn writers(&self) -> BTreeSet<Pid> {
+        let open = self.open.values().filter_map(|open| open.writer);
+        open.chain(self.leaving.iter().copied()).collect()
     }
 
     /// When the next writer is to be replaced.
@@ -223,8 +227,7 @@ impl LogFiles {
 impl Open {
     fn reopen(&self) {
         if let Some(writer) = self.writer {
-            // A dead writer's replacement opens the file again anyway.
-            let _ = kill(writer, Signal::SIGUSR1);
+            reopen(writer);
         }
     }
 
@@ -232,6 +235,12 @@ impl Open {
     fn needs_writer(&self) -> bool {
         self.writer.is_none() && self.pending.is_none()
     }
+}
+
+/// Tells a writer to open its file again.
+fn reopen(writer: Pid) {
+    // A dead writer's replacement opens the file again anyway.
+    let _ = kill(writer, Signal::SIGUSR1);
 }
 
 impl Report {

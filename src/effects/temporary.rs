@@ -1,78 +1,54 @@
-//! The folder for temporary files of an app, which `preforkd -t` looks at as the worker does when it starts: large request bodies and
-//! what slow clients have not accepted go there.
+//! The folder for temporary files of an app: large request bodies and what slow clients have not accepted go there. `preforkd -t` makes a
+//! file there with the rights of the workers, as a worker does when it starts.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::statvfs::{FsFlags, statvfs};
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
+use nix::unistd::geteuid;
+use preforkd_worker::temporary;
 
+use super::rights::as_user;
 use crate::plan::{Credentials, Launch};
 
-const WRITE: u32 = 0o2;
-const SEARCH: u32 = 0o1;
-
-/// What is wrong with the folder in which the processes of `launch` make temporary files, as far as permission bits tell. `variable` is a
-/// variable of the master's environment.
+/// What is wrong with the folder in which the processes of `launch` make temporary files. `variable` is a variable of the master's
+/// environment.
 pub fn complaint(launch: &Launch, variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let folder = launch.env.get("TMPDIR").cloned();
     let folder = folder.or_else(|| variable("TMPDIR"));
     let folder = PathBuf::from(folder.unwrap_or_else(|| "/tmp".into()));
-    let reason = usable(&launch.chdir.join(&folder), launch.user.as_ref()).err()?;
+    let reason = try_file(&launch.chdir.join(&folder), launch.user.as_ref()).err()?;
     let user = match (&launch.user, launch.env.get("USER")) {
         (None, _) => "this user".to_owned(),
         (Some(_), Some(name)) => format!("user {name}"),
         (Some(user), None) => format!("user {}", user.uid),
     };
-    Some(format!(
-        "{user} cannot write to the folder for temporary files, {}: {} (make it writable, or name another one: \
-         env = {{ TMPDIR = \"PATH\" }}); large request bodies, and responses that clients do not take, will be kept in memory, up to \
-         max_buffered",
-        folder.display(),
-        reason.desc()
-    ))
+    let complaint = temporary::complaint(&folder, &reason.into());
+    Some(format!("{user} {complaint}"))
 }
 
-fn usable(folder: &Path, user: Option<&Credentials>) -> Result<(), Errno> {
-    let own = access(folder, AccessFlags::W_OK | AccessFlags::X_OK);
-    let Some(user) = user.filter(|user| user.uid != 0) else {
-        return own;
+/// Makes a file without a name, with the rights of this user.
+fn try_file(folder: &Path, user: Option<&Credentials>) -> Result<(), Errno> {
+    let make = || {
+        let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+        open(folder, flags, Mode::S_IRUSR | Mode::S_IWUSR)
     };
-    // A master that is root may do everything that the file system allows at all.
-    own?;
-    let real = folder
-        .canonicalize()
-        .map_err(|error| error.raw_os_error().map_or(Errno::EACCES, Errno::from_raw))?;
-    let mut above = real.ancestors().skip(1);
-    let open = above.all(|folder| permits(folder, user, SEARCH));
-    if !open || !permits(&real, user, SEARCH | WRITE) {
-        return Err(Errno::EACCES);
+    let made = match user.filter(|user| geteuid().is_root() && user.uid != 0) {
+        None => make(),
+        Some(user) => as_user(user, make).and_then(|made| made),
+    };
+    match made {
+        // The file system has no such files. That the folder may be written was found before: open(2).
+        Ok(_) | Err(Errno::EOPNOTSUPP) => Ok(()),
+        Err(error) => Err(error),
     }
-    match statvfs(&real) {
-        Ok(system) if system.flags().contains(FsFlags::ST_RDONLY) => Err(Errno::EROFS),
-        _ => Ok(()),
-    }
-}
-
-/// Whether the permission bits allow this. What cannot be looked at is not blamed.
-fn permits(folder: &Path, user: &Credentials, bits: u32) -> bool {
-    let Ok(metadata) = folder.metadata() else {
-        return true;
-    };
-    let is_member = user.gid == metadata.gid() || user.groups.contains(&metadata.gid());
-    let shift = match (user.uid == metadata.uid(), is_member) {
-        (true, _) => 6,
-        (_, true) => 3,
-        (_, false) => 0,
-    };
-    metadata.mode() >> shift & bits == bits
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -91,6 +67,7 @@ mod tests {
                 groups: vec![gid],
             }),
             umask: None,
+            settings: None,
         }
     }
 
@@ -103,6 +80,7 @@ mod tests {
         let inner = dir.path().join("inner");
         std::fs::create_dir(&inner).expect("a folder");
         let metadata = inner.metadata().expect("it is there");
+        let is_root = metadata.uid() == 0;
         let other = (metadata.uid() + 7, metadata.gid() + 7);
         mode(dir.path(), 0o711);
         let none = |_: &str| None;
@@ -114,6 +92,10 @@ mod tests {
             (0o770, Some((other.0, metadata.gid())), true),
             (0o757, Some((other.0, metadata.gid())), false),
         ] {
+            // Only root can take the rights of others.
+            if user.is_some() && !is_root {
+                continue;
+            }
             mode(&inner, bits);
             for env in [
                 [("TMPDIR", inner.to_str().expect("UTF-8")), ("USER", "www")],
@@ -127,12 +109,27 @@ mod tests {
                 }
             }
         }
+        if !is_root {
+            return;
+        }
         mode(&inner, 0o777);
         mode(dir.path(), 0o710);
         let env = [("TMPDIR", "inner")];
         let closed = complaint(&launch(&env, dir.path(), Some(other)), none);
         let user = format!("user {} cannot write to", other.0);
         assert!(closed.expect("it is closed").starts_with(&user));
+    }
+
+    #[test]
+    fn what_may_be_written_and_holds_no_files_is_found() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("room");
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o777)).expect("a mode");
+        let env = [("TMPDIR", file.to_str().expect("UTF-8"))];
+        let said = complaint(&launch(&env, dir.path(), None), |_| None);
+        let said = said.expect("it is no folder");
+        assert!(said.contains("/file: Not a directory"), "{said}");
     }
 
     #[test]

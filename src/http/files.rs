@@ -1,13 +1,14 @@
 //! Static files: folders and files that are served under a prefix of the path, without the handler.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use preforkd_worker::settings::{Coding, Mapping};
 
-use crate::message::request::Request;
+use crate::message::request::{Origin, Request};
 use crate::serve::timers::Instant;
 
 mod answer;
@@ -32,11 +33,18 @@ use complaints::Complaints;
 use lookup::Miss;
 use mapping::Mapped;
 
+/// Tells which mapping a request is for, where its path alone does not.
+pub trait Chooser: Send + fmt::Debug {
+    /// The number of the mapping; none if the request is for the handler.
+    fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize>;
+}
+
 /// The static files of an app.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// The longest prefix first.
+    /// The longest prefix first, unless there is a chooser.
     mappings: Vec<Mapped>,
+    chooser: Option<Box<dyn Chooser>>,
     /// Below which the application is served, where no proxy tells.
     prefix: Vec<u8>,
     cache: Cache,
@@ -72,23 +80,59 @@ impl Files {
         })
     }
 
+    /// Opens the folders of mappings, each with its prefix, of which `chooser` tells the one for a request. `user` is the user of this
+    /// process, for the log.
+    ///
+    /// # Errors
+    /// As those of [`Files::new`].
+    pub fn chosen(
+        mappings: &[(String, Mapping)],
+        chooser: Box<dyn Chooser>,
+        user: String,
+    ) -> io::Result<Self> {
+        let open = |(prefix, mapping): &(String, Mapping)| Mapped::open(prefix, mapping);
+        Ok(Self {
+            mappings: mappings.iter().map(open).collect::<io::Result<_>>()?,
+            chooser: Some(chooser),
+            complaints: Complaints::new(user),
+            racy: RACY,
+            ..Self::default()
+        })
+    }
+
     /// Whether there is nothing to serve.
     pub fn is_empty(&self) -> bool {
         self.mappings.is_empty()
     }
 
     /// What this request gets; none if it is for the handler.
-    pub(crate) fn find(&mut self, request: Request<'_>, now: Instant) -> Option<Found> {
+    pub(crate) fn find(
+        &mut self,
+        request: Request<'_>,
+        origin: &Origin,
+        now: Instant,
+    ) -> Option<Found> {
+        let chosen = match &mut self.chooser {
+            Some(chooser) => Some(chooser.mapping(request, origin)?),
+            None => None,
+        };
         let told = request.facts().and_then(|facts| facts.prefix.as_deref());
         let prefix = told.unwrap_or(&self.prefix);
         let normal = normal::normal(request.path());
-        let found = match &normal {
-            Some(normal) => self.mapping_below(prefix, normal),
-            None => None,
+        let find = |path| match chosen {
+            Some(number) => {
+                let rest = lookup::strip(path, &self.mappings[number].prefix)?;
+                Some((number, rest))
+            }
+            None => self.mapping_below(prefix, path),
         };
+        let found = normal.as_deref().and_then(find);
         let is_out = normal.is_some() && found.is_none();
-        let found = found.or_else(|| self.mapping_below(prefix, request.path()));
-        let (number, rest) = found?;
+        let found = found.or_else(|| find(request.path()));
+        let Some((number, rest)) = found else {
+            // What was chosen for a request answers it.
+            return chosen.map(|_| Found(What::Nothing(404)));
+        };
         let mapping = &self.mappings[number];
         if !matches!(request.method(), b"GET" | b"HEAD") {
             return (!mapping.fallthrough).then_some(Found(What::Nothing(405)));

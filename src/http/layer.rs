@@ -4,9 +4,14 @@
 //! it takes part; it costs nothing in the others.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::message::facts::Facts;
+use preforkd_worker::access_format::Format;
+use preforkd_worker::env::Environment;
+use preforkd_worker::settings::Http;
+
+use crate::message::facts::{Facts, Tls};
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
 use crate::message::response::Response;
@@ -33,6 +38,41 @@ pub struct Options {
     pub request_id: bool,
     /// The access log.
     pub access_log: Option<access_log::Options>,
+}
+
+impl Options {
+    /// Those of a worker with these settings. The access log goes to the pipe, if there is one.
+    ///
+    /// # Errors
+    /// A setting that the master should have refused.
+    pub fn new(
+        settings: &Http,
+        environment: &Environment,
+        access_log: Option<OwnedFd>,
+    ) -> Result<Self, String> {
+        let access_log = access_log.map(|pipe| {
+            let format = Format::parse(&settings.access_format).map_err(|error| {
+                format!(
+                    "could not read the setting access_format: {error} (only preforkd can set it)"
+                )
+            })?;
+            Ok::<_, String>(access_log::Options {
+                pipe,
+                format,
+                worker: access_log::Worker {
+                    app: environment.app.clone(),
+                    slot: environment.slot.unwrap_or_default(),
+                    generation: environment.generation,
+                },
+            })
+        });
+        Ok(Self {
+            trusted_proxies: settings.trusted_proxies[..].into(),
+            forwarded_fields: settings.forwarded_fields.clone(),
+            request_id: settings.request_id,
+            access_log: access_log.transpose()?,
+        })
+    }
 }
 
 /// The layers of a server with these options, in the order in which they see a request.
@@ -159,11 +199,21 @@ impl Layers {
 
     /// Has the layers see a request whose head has come, once.
     #[inline(always)]
-    pub fn request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {
-        match connection.passes() {
-            true => self.see_request(connection, origin),
-            false => None,
+    pub fn request(
+        &self,
+        connection: &mut Connection,
+        origin: &Origin,
+        tls: Option<&Arc<Tls>>,
+    ) -> Option<Reject> {
+        if !connection.passes() {
+            return None;
         }
+        if let Some(tls) = tls {
+            let facts = connection.facts_mut();
+            facts.https = Some(true);
+            facts.tls = Some(tls.clone());
+        }
+        self.see_request(connection, origin)
     }
 
     fn see_request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {

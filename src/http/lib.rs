@@ -16,19 +16,28 @@ mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::Files;
+pub use files::{Chooser, Files};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
-pub use message::facts::Facts;
+pub use message::facts::{ClientCertificate, Facts, Tls};
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
-pub use message::response::Response;
+pub use message::response::{Piece, Response, phrase};
 pub use message::temporary::try_temporary_file;
+pub use net::plain::Plain;
+pub use net::transport::Transport;
 pub use net::trusted::TrustedProxies;
 pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
+pub use proto::h1::incoming::{Fault, Incoming, Step};
+pub use proto::h1::outgoing::{Outgoing, write_request};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
-pub use serve::engine::{Pool, Seat, pool};
+pub use rate::{LeftOut, Rate};
+pub use serve::board::{Board, Life};
+pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Watch, pool};
 pub use serve::handler::{Handler, Observer};
-pub use serve::{Config, serve_inline, serve_pool};
+pub use serve::{
+    Config, serve_inline, serve_inline_over, serve_pool, serve_pool_over, serve_service,
+    serve_service_over,
+};

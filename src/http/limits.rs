@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use preforkd_worker::settings::Http;
+
 /// Sizes and times; every one has to be set, as a server that faces the world has no unlimited resource.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -31,6 +33,28 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// Between a response and the first byte of the next request.
     pub keepalive_timeout: Duration,
+}
+
+impl From<&Http> for Limits {
+    /// A size that does not fit into memory is no limit.
+    fn from(settings: &Http) -> Self {
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self {
+            max_head: size(settings.max_head),
+            max_fields: settings.max_headers as usize,
+            max_body: settings.max_body,
+            body_in_memory: size(settings.body_in_memory),
+            response_in_memory: size(settings.response_in_memory),
+            response_in_file: settings.response_in_file,
+            max_buffered: settings.max_buffered,
+            max_connections: settings.max_connections.max(1) as usize,
+            header_timeout: settings.header_timeout,
+            body_timeout: settings.body_timeout,
+            write_timeout: settings.write_timeout,
+            drain_timeout: settings.graceful_timeout,
+            keepalive_timeout: settings.keepalive_timeout,
+        }
+    }
 }
 
 /// Header fields are parsed into an array of this size on the stack.

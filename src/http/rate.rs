@@ -9,7 +9,7 @@ pub(crate) const SECOND: Instant = 1_000_000_000;
 
 /// Lets so many lines come at once, and then one in each pause; counts those that it does not let come.
 #[derive(Debug)]
-pub(crate) struct Rate {
+pub struct Rate {
     pause: Instant,
     burst: u64,
     /// When all lines that came would have been due at one in each pause.
@@ -19,7 +19,7 @@ pub(crate) struct Rate {
 
 /// How many lines were left out before this one; what to append to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LeftOut(pub u64);
+pub struct LeftOut(pub u64);
 
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

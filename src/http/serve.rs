@@ -4,7 +4,7 @@
 //! request costs one wait (shared by all that are ready), one read and one write, and where responses go out together one push.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,17 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::plain::Plain;
+use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
 use crate::serve::client::Client;
-use crate::serve::engine::{Engine, Inline, Pool};
+use crate::serve::engine::{Engine, Inline, Pool, Service, Serving};
 use crate::serve::handler::{Handler, Observer};
 use crate::serve::timers::{Instant, NEVER, now};
 
 mod accepting;
 mod between;
+pub(crate) mod board;
 mod calls;
 pub(crate) mod client;
 mod complaints;
@@ -36,14 +39,17 @@ mod lingering;
 mod refusals;
 pub(crate) mod relayed;
 mod room;
+mod serving;
 mod slab;
 pub(crate) mod timers;
 
 const STOP: u64 = u64::MAX;
 const WAKEUP: u64 = u64::MAX - 1;
 const SIGNALS: u64 = u64::MAX - 2;
-/// Keys from here on are listeners; no connection has a key that is so high.
+/// Keys from here on are listeners.
 const LISTENERS: u64 = u64::MAX << 32;
+/// Keys from here on are descriptors of a service; no connection has a key that is so high.
+const SERVICE: u64 = LISTENERS - (1 << 32);
 
 /// How long a worker that stops waits for the next request of an idle connection, as a client may have sent
 /// one that is still on its way; it is answered with `Connection: close`. Long enough for a round trip over any network.
@@ -86,7 +92,7 @@ pub fn serve_inline<H: Handler>(
     handler: &mut H,
     observer: impl Observer,
 ) -> io::Result<()> {
-    Server::new(config, Inline(handler), observer)?.run()
+    serve_inline_over::<Plain, H>(config, (), handler, observer)
 }
 
 /// Serves with a pool of threads for the handlers and the calling thread for input and output, until `stop` becomes readable and
@@ -95,17 +101,70 @@ pub fn serve_inline<H: Handler>(
 /// # Errors
 /// A listener cannot be used, or epoll fails.
 pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Result<()> {
-    Server::new(config, pool, observer)?.run()
+    serve_pool_over::<Plain>(config, (), pool, observer)
 }
 
-struct Server<E, O> {
-    core: Lent<Core<O>>,
+/// [`serve_inline`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_inline_over<T: Transport, H: Handler>(
+    config: Config,
+    shared: T::Shared,
+    handler: &mut H,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, Inline(handler), observer)?.run()
+}
+
+/// [`serve_pool`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_pool_over<T: Transport>(
+    config: Config,
+    shared: T::Shared,
+    pool: Pool,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, pool, observer)?.run()
+}
+
+/// Serves with a service on the calling thread, until `stop` becomes readable and everything is answered.
+///
+/// # Errors
+/// A listener cannot be used, or epoll fails.
+pub fn serve_service<S: Service>(
+    config: Config,
+    service: S,
+    observer: impl Observer,
+) -> io::Result<()> {
+    serve_service_over::<Plain, S>(config, (), service, observer)
+}
+
+/// [`serve_service`] over another transport, with what all connections share.
+///
+/// # Errors
+/// The same.
+pub fn serve_service_over<T: Transport, S: Service>(
+    config: Config,
+    shared: T::Shared,
+    service: S,
+    observer: impl Observer,
+) -> io::Result<()> {
+    Server::<_, _, T>::new(config, shared, Serving(service), observer)?.run()
+}
+
+struct Server<E, O, T: Transport> {
+    core: Lent<Core<O, T>>,
     engine: E,
 }
 
-impl<E: Engine, O: Observer> Server<E, O> {
-    fn new(config: Config, engine: E, observer: O) -> io::Result<Self> {
-        let core = Core::new(config, engine.wakeup(), observer)?;
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
+    fn new(config: Config, shared: T::Shared, mut engine: E, observer: O) -> io::Result<Self> {
+        let mut core = Core::new(config, shared, engine.wakeup(), observer)?;
+        core.tells_who_left = E::SERVES;
+        engine.begin(core.epoll.as_fd())?;
         Ok(Self {
             core: Lent::new(core),
             engine,
@@ -133,7 +192,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 }
                 let mut later = events[index + 1..].iter();
                 core.cork
-                    .expect_others(later.any(|&(key, _)| Core::<O>::is_client(key)));
+                    .expect_others(later.any(|&(key, _)| Core::<O, T>::is_client(key)));
                 match key {
                     STOP => {
                         core.push();
@@ -147,6 +206,10 @@ impl<E: Engine, O: Observer> Server<E, O> {
                     }
                     listener if listener >= LISTENERS => {
                         callers.push((listener - LISTENERS) as usize);
+                    }
+                    token if E::SERVES && token >= SERVICE => {
+                        let (flags, now) = (EventFlags::from_bits_retain(flags), core.now);
+                        self.engine.event(token as u32, flags, now);
                     }
                     client => self.event(client, EventFlags::from_bits_retain(flags)),
                 }
@@ -166,6 +229,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 }
             }
             self.collect();
+            if E::SERVES {
+                self.serve();
+            }
             // Clients that are already here come first; whoever waits to be accepted can be taken by another worker too.
             for listener in callers.drain(..) {
                 self.accept(listener, turns);
@@ -176,6 +242,9 @@ impl<E: Engine, O: Observer> Server<E, O> {
                 self.drain();
             }
             self.expire()?;
+            if E::SERVES {
+                self.let_go();
+            }
             let now = self.core.now;
             self.core.refusals.tell_rest(now);
             self.core.layers.flush();
@@ -193,11 +262,15 @@ impl<E: Engine, O: Observer> Server<E, O> {
             true => deadline,
             false => deadline.min(core.breaks_off),
         };
+        let deadline = deadline.min(self.engine.deadline());
         self.engine.wait(|| core.wait(deadline, events))
     }
 
     fn event(&mut self, key: u64, flags: EventFlags) {
         if self.core.note_event(key, flags) {
+            if E::SERVES {
+                self.core.note_left(key, flags);
+            }
             self.go_on(key);
         }
     }
@@ -208,12 +281,18 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn drive(&mut self, key: u64, mut client: Client) {
+    fn drive(&mut self, key: u64, mut client: Client<T>) {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
                 Turn::Ready => client = self.dispatch(key, client),
-                turn => return self.core.settle(key, client, turn),
+                turn => {
+                    self.core.settle(key, client, turn);
+                    if E::SERVES {
+                        self.tell_waiting(key);
+                    }
+                    return;
+                }
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Processes that workers have started and left behind.
 //!
-//! A worker that was told to end has `graceful_timeout`, and so has all of its session: what is left when the worker has ended gets
-//! the signal that tells the app to end, and SIGKILL when the time is over, whatever the exit status of the worker.
+//! A worker that was told to end has `graceful_timeout`, and so has all of its session, and what has left its session with the
+//! environment of the worker: what is left when the worker has ended gets the signal that tells the app to end, and SIGKILL when the
+//! time is over, whatever the exit status of the worker.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -91,7 +92,7 @@ impl Leftovers {
     }
 
     /// Ends what is new, kills what did not end in time, and forgets what has ended. One look serves all.
-    pub(super) fn act<W: World>(&mut self, turn: &mut Turn<W>) {
+    pub(super) fn act<W: World>(&mut self, turn: &mut Turn<W>, is_known: &dyn Fn(Pid) -> bool) {
         for rest in self.deadlines.take_due(turn.now) {
             if let Some(left) = self.rests.get_mut(&rest) {
                 left.stage = Stage::Due;
@@ -102,7 +103,7 @@ impl Leftovers {
             return;
         }
         let wanted = self.rests.keys().copied().collect();
-        let found = turn.world.rest_of(&wanted);
+        let found = turn.world.rest_of(&wanted, is_known);
         let (deadlines, limit) = (&mut self.deadlines, self.limit);
         self.rests.retain(|rest, left| {
             let Some(pids) = found.get(rest) else {
@@ -144,7 +145,8 @@ impl Leftovers {
                 grace,
             };
             self.end(Rest::Strangers, end);
-            self.act(turn);
+            // Everything that is known has ended.
+            self.act(turn, &|_| false);
         }
         self.rests.is_empty()
     }

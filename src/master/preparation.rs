@@ -29,8 +29,28 @@ pub(super) struct Candidate {
     pub(super) plan: Plan,
     /// The apps that continue as they run.
     pub(super) kept: BTreeSet<String>,
+    /// The apps that must start, besides those that are required.
+    must_start: BTreeSet<String>,
     listeners: Vec<Address>,
     log_files: Vec<LogFile>,
+}
+
+impl Candidate {
+    /// Starts no process of the apps that write this file, for this reason. Returns false, and changes nothing, if one of them must start.
+    fn do_without(&mut self, file: &LogFile, reason: &str) -> bool {
+        let (must_start, kept) = (&self.must_start, &self.kept);
+        let is_needed = |(name, app): &(&str, &App)| {
+            app.writes(file) && (app.required || must_start.contains(*name) || kept.contains(*name))
+        };
+        if self.plan.all_apps().any(|app| is_needed(&app)) {
+            return false;
+        }
+        let apps = self.plan.all_apps_mut().map(|(_, app)| app);
+        for app in apps.filter(|app| app.writes(file)) {
+            app.unfit = Some(reason.to_owned());
+        }
+        true
+    }
 }
 
 enum Step {
@@ -166,7 +186,12 @@ impl Preparation {
         proposal: Proposal,
         listeners: Vec<Address>,
     ) {
-        let Proposal { plan, kept, .. } = proposal;
+        let Proposal {
+            plan,
+            kept,
+            must_start,
+            ..
+        } = proposal;
         for (app, warning) in plan.warnings().filter(|(app, _)| !kept.contains(*app)) {
             warn!("app={app} {warning}");
         }
@@ -183,6 +208,7 @@ impl Preparation {
         self.candidate = Some(Candidate {
             plan,
             kept,
+            must_start,
             listeners,
             log_files,
         });
@@ -199,10 +225,21 @@ impl Preparation {
                 && waiting.remove(&file)
                 && let Err(reason) = result
             {
-                self.fail(turn, reason);
+                self.file_failed(turn, &file, reason);
             }
         }
         self.continue_when_open(turn, jobs);
+    }
+
+    /// A log file is not open. An app that is not required is not started then; any other one refuses the release.
+    fn file_failed<W>(&mut self, turn: &mut Turn<W>, file: &LogFile, reason: String) {
+        let Some(candidate) = &mut self.candidate else {
+            return;
+        };
+        candidate.log_files.retain(|open| open != file);
+        if !candidate.do_without(file, &reason) {
+            self.fail(turn, reason);
+        }
     }
 
     /// The time limit for opening the log files.
@@ -213,18 +250,24 @@ impl Preparation {
         }
     }
 
-    /// Fails if log files are not open in time.
-    pub(super) fn give_up_opening<W>(&mut self, turn: &mut Turn<W>) {
-        if let Some(Step::Opening(waiting, until)) = &self.step
-            && *until <= turn.now
-            && let Some(file) = waiting.first()
-        {
-            let (target, time) = (&file.target, report::short(OPENING));
+    /// Gives up log files that are not open in time.
+    pub(super) fn give_up_opening<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        let Some(Step::Opening(waiting, until)) = &mut self.step else {
+            return;
+        };
+        if *until > turn.now {
+            return;
+        }
+        let time = report::short(OPENING);
+        for file in std::mem::take(waiting) {
+            let target = &file.target;
             let reason = format!(
                 "cannot write {target}: it was not opened within {time} (check the disk, or the name service)"
             );
-            self.fail(turn, reason);
+            turn.world.close_log_files(std::slice::from_ref(&file));
+            self.file_failed(turn, &file, reason);
         }
+        self.continue_when_open(turn, jobs);
     }
 
     fn continue_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {

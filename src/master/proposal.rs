@@ -52,7 +52,7 @@ impl Proposal {
     /// Why an app that must start cannot.
     pub(super) fn unfit(&self) -> Option<&str> {
         let mut serving = self.replaced();
-        serving.find_map(|name| self.plan.apps.get(name)?.unfit.as_deref())
+        serving.find_map(|name| self.plan.app(name)?.unfit.as_deref())
     }
 
     /// Why an app that must start would wait for a listener, of those that are missing.
@@ -203,16 +203,7 @@ mod tests {
         let web = apps.get_mut("web").expect("it is there");
         web.after = ["migrate".to_owned()].into();
         let addresses = apps.values().flat_map(|app| &app.sockets);
-        let listeners = addresses.map(|(_, address)| Listener {
-            required: true,
-            address: address.clone(),
-            backlog: 10,
-            v6only: false,
-            is_lent: false,
-            mode: None,
-            owner: None,
-            group: None,
-        });
+        let listeners = addresses.map(|(_, address)| Listener::example(address.clone()));
         Plan {
             control_mode: 0o600,
             control_group: None,

@@ -211,18 +211,26 @@ pub fn workers(number: usize) -> String {
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted
 /// come first, and the others are counted. The `stopped` apps are last: `api stopped`. Apps with a schedule are neither ready nor not; they
-/// are counted only.
+/// are counted, and those that are not run named.
 pub fn status<'a>(
     apps: impl Iterator<Item = (&'a str, Counts, Health)>,
     stopped: impl Iterator<Item = &'a str>,
     scheduled: usize,
+    not_run: &[&str],
 ) -> String {
     let pools = pools(apps, stopped);
-    let scheduled = match scheduled {
+    let mut scheduled = match scheduled {
         0 => return pools,
         1 => "1 app with a schedule".to_owned(),
         several => format!("{several} apps with a schedule"),
     };
+    if !not_run.is_empty() {
+        let named = not_run.join(", ");
+        scheduled += &match named.chars().count() <= MAX_STATUS {
+            true => format!(", not run: {named}"),
+            false => format!(", {} not run", not_run.len()),
+        };
+    }
     match pools.is_empty() {
         true => scheduled,
         false => format!("{pools}; {scheduled}"),
@@ -447,7 +455,8 @@ mod tests {
                 ]
                 .into_iter(),
                 std::iter::empty(),
-                0
+                0,
+                &[]
             ),
             "db 1/2 ready (1 starting, 3 leaving), failing; \
              queue 1/2 ready (1 starting, 3 leaving), given up; site 4/4 ready, check fails; web 4/4 ready"
@@ -460,18 +469,31 @@ mod tests {
                 ]
                 .into_iter(),
                 std::iter::empty(),
-                0
+                0,
+                &[]
             ),
             "fill 1/4 ready (2 finished, 1 failed); migrate finished"
         );
         let one = [("web", all, Health::Well)].into_iter();
         assert_eq!(
-            status(one, std::iter::empty(), 2),
+            status(one, std::iter::empty(), 2, &[]),
             "web 4/4 ready; 2 apps with a schedule"
         );
         assert_eq!(
-            status([].into_iter(), std::iter::empty(), 1),
+            status([].into_iter(), std::iter::empty(), 1, &[]),
             "1 app with a schedule"
+        );
+        assert_eq!(
+            status([].into_iter(), std::iter::empty(), 3, &["backup", "tidy"]),
+            "3 apps with a schedule, not run: backup, tidy"
+        );
+        let (name, most) = (
+            "a".repeat(MAX_STATUS + 1),
+            "1 app with a schedule, 1 not run",
+        );
+        assert_eq!(
+            status([].into_iter(), std::iter::empty(), 1, &[&name]),
+            most
         );
     }
 
@@ -493,7 +515,7 @@ mod tests {
                     (&**name, counts(ready), Health::Well)
                 })
                 .collect();
-            status(apps.into_iter(), std::iter::empty(), 0)
+            status(apps.into_iter(), std::iter::empty(), 0, &[])
         };
         assert_eq!(apps(0), "200 apps 400/400 ready");
         assert_eq!(
@@ -508,7 +530,7 @@ mod tests {
             counts.starting = 1;
         }
         reloading[150].1.ready = 0;
-        let line = status(reloading.into_iter(), std::iter::empty(), 0);
+        let line = status(reloading.into_iter(), std::iter::empty(), 0, &[]);
         let first = "customer-portal-150-production 0/2 ready; customer-portal-000-production 3/2";
         assert!(line.starts_with(first), "{line}");
         let line = apps(200);

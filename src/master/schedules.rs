@@ -107,16 +107,21 @@ impl Schedules {
             let (running, last, known) = match known {
                 Some(app) => {
                     let is_same = app.plan.cron == plan.cron && app.plan.zone == plan.zone;
-                    let known = is_same.then_some(app.appointments);
+                    // The times at which it could not be run were not missed by chance.
+                    let was_fit = app.plan.app.unfit.is_none();
+                    let known = (is_same && was_fit).then_some(app.appointments);
                     (app.running, app.last, known)
                 }
                 None => (None, None, None),
             };
+            let unfit = plan.app.unfit.as_ref();
             let appointments = match (known, plan.times()) {
                 (Some(known), _) => known,
                 (None, Ok(times)) => {
                     let new = Appointments::new(times, clock.wall);
-                    info!("app={name}: next run at {}", next(&new));
+                    if unfit.is_none() {
+                        info!("app={name}: next run at {}", next(&new));
+                    }
                     new
                 }
                 (None, Err(error)) => {
@@ -124,6 +129,9 @@ impl Schedules {
                     continue;
                 }
             };
+            if let Some(why) = unfit.filter(|_| own != Some(generation)) {
+                error!("app={name} gen={generation}: {why}; it is not run until the next reload");
+            }
             let app = App {
                 plan: plan.clone(),
                 generation,
@@ -268,9 +276,24 @@ impl Schedules {
         self.apps.get(name).is_some_and(|app| !app.removed)
     }
 
-    /// Whether an app is paused.
-    pub(super) fn is_paused(&self, name: &str) -> bool {
-        self.apps.get(name).is_some_and(|app| app.paused)
+    /// Whether an app is run at its times, if it has a schedule.
+    pub(super) fn goes_on(&self, name: &str) -> bool {
+        let app = self.apps.get(name);
+        app.is_none_or(|app| !app.paused && app.plan.app.unfit.is_none())
+    }
+
+    /// The names of the apps that have all that their runs need.
+    pub(super) fn fit(&self) -> impl Iterator<Item = &str> {
+        let fit = |app: &App| !app.removed && app.plan.app.unfit.is_none();
+        let apps = self.apps.iter().filter(move |(_, app)| fit(app));
+        apps.map(|(name, _)| &**name)
+    }
+
+    /// The names of the apps that are not run, because they lack something.
+    pub(super) fn unfit(&self) -> impl Iterator<Item = &str> {
+        let unfit = |app: &App| !app.removed && app.plan.app.unfit.is_some();
+        let apps = self.apps.iter().filter(move |(_, app)| unfit(app));
+        apps.map(|(name, _)| &**name)
     }
 
     /// Whether an app is no longer configured, or stopped, and its last run goes on.
@@ -293,7 +316,7 @@ impl Schedules {
 
 impl App {
     fn is_active(&self) -> bool {
-        !self.removed && !self.paused
+        !self.removed && !self.paused && self.plan.app.unfit.is_none()
     }
 
     /// Starts the run that is due, unless one goes on. Returns whether it was started.
@@ -382,7 +405,8 @@ impl App {
             "cron": self.plan.cron,
             "timezone": self.plan.zone.name(),
             "next": self.appointments.next().filter(|_| is_active).map(show),
-            "paused": !is_active,
+            "paused": !is_active && self.plan.app.unfit.is_none(),
+            "not_run": self.plan.app.unfit,
             "running": running,
             "last": last,
         })

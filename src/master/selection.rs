@@ -45,6 +45,7 @@ impl<W: World> Master<W> {
     /// The configuration was read: continues with what the release is about.
     pub(super) fn propose_found(&mut self, found: Plan) {
         let mut must_start = self.serving_well();
+        must_start.extend(self.schedules.fit().map(str::to_owned));
         must_start.extend(self.choices.scope().names());
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
@@ -95,7 +96,7 @@ impl<W: World> Master<W> {
             // One without a worker fails, or has finished: it is started again.
             let runs =
                 |app: &Supervisor| !app.is_given_up() && !app.is_paused() && app.is_running();
-            let in_trouble = app.is_some_and(|app| !runs(app)) || self.schedules.is_paused(name);
+            let in_trouble = app.is_some_and(|app| !runs(app)) || !self.schedules.goes_on(name);
             is_wanted && !in_trouble && !self.choices.is_ending(name)
         };
         let missing: BTreeSet<_> = names.iter().filter(|n| !runs_well(n)).cloned().collect();

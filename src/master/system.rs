@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::fmt;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,17 +24,16 @@ use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
-use crate::effects::listen::{Listeners, Order};
+use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
-use crate::effects::probe;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::scoreboard::Scoreboard;
 use crate::effects::signals::{Arrived, Signals};
-use crate::effects::stop_orders::{self, StopOrders};
+use crate::effects::stop_orders::StopOrders;
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
@@ -43,13 +41,17 @@ use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
-use crate::sys;
 
+mod checks;
 mod children;
 mod files;
 mod guarded;
+mod listeners;
+mod logs;
+mod notices;
 mod sessions;
 mod start;
+mod templates;
 mod watches;
 
 use guarded::Guarded;
@@ -72,6 +74,10 @@ pub(super) struct System {
     beacon: Option<Beacon>,
     listeners: Listeners,
     log_files: LogFiles,
+    /// The log files of processes that have writers of their own.
+    own_output: BTreeMap<Pid, Vec<LogFile>>,
+    /// How many processes were started for apps.
+    started: u64,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -130,6 +136,8 @@ impl System {
             beacon: Beacon::new().ok(),
             listeners,
             log_files: LogFiles::default(),
+            own_output: BTreeMap::new(),
+            started: 0,
             notify: Notify::new()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
@@ -159,14 +167,11 @@ impl System {
         Ok(system)
     }
 
-    /// Has the init system keep the listeners for the next master.
-    fn store_listeners(&mut self) {
-        for order in self.listeners.orders() {
-            match order {
-                Order::Keep(name, socket) => self.init.keep(&name, socket),
-                Order::Drop(name) => self.init.forget(&name),
-            }
-        }
+    /// The helper processes that are no jobs.
+    fn helpers(&self) -> BTreeSet<Pid> {
+        let mut helpers = self.log_files.writers();
+        helpers.extend(self.guarded.guard_process());
+        helpers
     }
 
     /// The master ends in good order.
@@ -178,17 +183,6 @@ impl System {
         let board = self.scoreboards.get(app);
         board.ok_or_else(|| io::Error::other("there is no scoreboard"))
     }
-}
-
-/// The pipe over which a worker is told to stop; `None` if it cannot be created, as a signal does it too.
-fn stop_order(whose: &dyn fmt::Display) -> Option<(OwnedFd, OwnedFd)> {
-    let made = stop_orders::pair();
-    made.inspect_err(|error| {
-        warn!(
-            "{whose}: cannot create a pipe to stop a worker: {error}; it will get SIGTERM instead"
-        );
-    })
-    .ok()
 }
 
 impl World for System {
@@ -243,24 +237,15 @@ impl World for System {
     }
 
     fn start_check(&mut self) -> io::Result<Pid> {
-        let check = ConfigCheck::start(&self.file)?;
-        let pid = check.pid;
-        self.checks.insert(pid, check);
-        Ok(pid)
+        self.start_config_check()
     }
 
     fn checked(&mut self, job: Pid) -> Result<Plan, String> {
-        let check = self.checks.remove(&job);
-        check.map_or_else(|| Err(String::new()), ConfigCheck::found)
+        self.found_plan(job)
     }
 
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
-        let private = self.privates.get(app);
-        let private = private.ok_or_else(|| io::Error::other("it has no listener for it"))?;
-        let (tail, theirs) = Tail::quoted_only()?;
-        let pid = probe::start(check, private.socket(), theirs.as_fd())?;
-        self.tails.insert(pid, tail);
-        Ok(pid)
+        self.probe_private(app, check)
     }
 
     fn start_probe_at(
@@ -269,17 +254,11 @@ impl World for System {
         attempts: u32,
         address: &OsStr,
     ) -> io::Result<Pid> {
-        let (tail, theirs) = Tail::quoted_only()?;
-        let pid = probe::start_at(check, attempts, address, theirs.as_fd())?;
-        self.tails.insert(pid, tail);
-        Ok(pid)
+        self.probe_address(check, attempts, address)
     }
 
     fn end_private(&mut self, app: &Name, tell: bool) {
-        let shut = self.privates.remove(app);
-        if let Some(Err(error)) = shut.filter(|_| tell).map(|private| private.shut_down()) {
-            warn!("app={app}: cannot shut down the listener for the check of a worker: {error}");
-        }
+        self.forget_private(app, tell);
     }
 
     fn progress(&mut self, pid: Pid) -> Progress {
@@ -300,27 +279,38 @@ impl World for System {
 
     fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
-        let mut tail = self.tails.remove(&pid)?;
-        self.watches.remove(tail.fd());
-        let to = tail.to.clone();
-        tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
-        tail.last_output()
+        let tail = self.tails.remove(&pid);
+        let said = tail.and_then(|mut tail| {
+            self.watches.remove(tail.fd());
+            let to = tail.to.clone();
+            tail.finish(&mut |bytes| forward(&self.log_files, &to, bytes));
+            tail.last_output()
+        });
+        // What it has left may still write.
+        if let Some(files) = self.own_output.remove(&pid) {
+            self.log_files.close(&files);
+        }
+        said
     }
 
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target) {
         children::signal(pid, signal, target);
     }
 
-    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
-        let is_ours = |pid| self.log_files.is_writer(pid) || self.guarded.is_guard(pid);
-        let found = sessions::find(wanted, is_ours);
+    fn rest_of(
+        &mut self,
+        wanted: &BTreeSet<Rest>,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> BTreeMap<Rest, Vec<Pid>> {
+        let helpers = self.helpers();
+        let found = sessions::find(wanted, |pid| is_known(pid) || helpers.contains(&pid));
         self.guarded.looked(wanted, &found);
         found
     }
 
     fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
-        let is_ours = |pid| self.log_files.is_writer(pid) || self.guarded.is_guard(pid);
-        sessions::strays(worker, |pid| is_known(pid) || is_ours(pid))
+        let helpers = self.helpers();
+        sessions::strays(worker, |pid| is_known(pid) || helpers.contains(&pid))
     }
 
     fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
@@ -416,48 +406,19 @@ impl World for System {
     }
 
     fn request_fork(&mut self, template: Pid, order: &Fork) -> bool {
-        let Some(socket) = self.templates.get(&template) else {
-            return false;
-        };
-        let (ours, theirs) = stop_order(&format_args!("template pid={template}")).unzip();
-        let sent = socket.send(order, theirs.as_ref().map(AsFd::as_fd)).is_ok();
-        if let Some(ours) = ours.filter(|_| sent) {
-            self.stop_orders.expect(template, order.ticket, ours);
-        }
-        sent
+        self.send_fork_order(template, order)
     }
 
     fn reply(&mut self, template: Pid) -> Option<(Pid, Option<Reply>)> {
-        let said = self.templates.get(&template)?.receive()?;
-        match &said {
-            (worker, Some(Reply::Forked { ticket })) => {
-                self.guarded.forked(template, *worker);
-                self.stop_orders.arrived(template, *ticket, *worker);
-            }
-            (_, Some(Reply::Failed { ticket, .. })) => {
-                self.stop_orders.give_up(template, *ticket);
-            }
-            (_, Some(Reply::Lost { tickets, .. })) => {
-                for ticket in tickets {
-                    self.stop_orders.give_up(template, *ticket);
-                }
-            }
-            (_, Some(Reply::Ready) | None) => {}
-        }
-        Some(said)
+        self.take_reply(template)
     }
 
     fn shut_down(&mut self, template: Pid) {
-        if let Some(template) = self.templates.get(&template) {
-            template.shut_down_read();
-        }
+        self.shut_down_template(template);
     }
 
     fn close(&mut self, template: Pid) {
-        if let Some(template) = self.templates.remove(&template) {
-            self.watches.remove(template.fd());
-            self.stop_orders.close(template.pid);
-        }
+        self.forget_template(template);
     }
 
     fn allocate(&mut self, app: &Name) -> io::Result<u32> {
@@ -490,14 +451,7 @@ impl World for System {
         wanted: &[Listener],
         generation: Generation,
     ) -> Result<Opened, String> {
-        let opened = self.listeners.open(wanted, generation);
-        let (new, missing) = opened.map_err(|error| error.to_string())?;
-        let missing = missing.into_iter();
-        let missing = missing.map(|error| (error.address().clone(), error.to_string()));
-        Ok(Opened {
-            new,
-            missing: missing.collect(),
-        })
+        self.open_wanted(wanted, generation)
     }
 
     fn open_missing_listener(
@@ -505,12 +459,7 @@ impl World for System {
         address: &Address,
         generation: Generation,
     ) -> Result<bool, String> {
-        let opened = self.listeners.open_missing(address, generation);
-        let opened = opened.map_err(|error| error.to_string())?;
-        if opened {
-            self.store_listeners();
-        }
-        Ok(opened)
+        self.open_missing(address, generation)
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {
@@ -518,10 +467,7 @@ impl World for System {
     }
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
-        let failures = self.listeners.adapt(wanted);
-        let closed = self.listeners.keep(wanted);
-        self.store_listeners();
-        (closed, failures)
+        self.keep_wanted(wanted)
     }
 
     fn keep_master_files(&mut self, plan: &Plan) {
@@ -530,10 +476,7 @@ impl World for System {
     }
 
     fn accept_queue(&self, address: &Address) -> Option<u32> {
-        let queues = self.listeners.serving(address);
-        queues
-            .map(|socket| sys::accept_queue(&socket))
-            .reduce(u32::saturating_add)
+        self.waiting_at(address)
     }
 
     fn restore_listener(&mut self, address: &Address) -> Result<bool, String> {
@@ -545,38 +488,15 @@ impl World for System {
     }
 
     fn watch_listener(&mut self, address: &Address, watch: bool) {
-        let source = Source::Listener(address.clone());
-        for socket in self.listeners.serving(address) {
-            let fd = socket.as_raw_fd();
-            if !watch {
-                self.watches.remove(fd);
-            } else if !self.watches.has(fd, &source)
-                && let Err(error) = self.watches.add_readable(fd, source.clone())
-            {
-                warn!("cannot wait for connections at {address}: {error}");
-            }
-        }
+        self.wait_for_connections(address, watch);
     }
 
     fn open_log_files(&mut self, wanted: &BTreeSet<LogFile>) -> Result<Vec<LogFile>, String> {
-        let opened = self.log_files.open(wanted);
-        let opened = opened.map_err(|error| error.to_string())?;
-        for file in &opened {
-            let fd = self.log_files.report_fd(file);
-            let watched = fd.map_or(Ok(()), |fd| self.watches.add_readable(fd, Source::LogFiles));
-            if let Err(error) = watched {
-                self.log_files.close(&opened);
-                let target = &file.target;
-                return Err(format!("cannot watch the opening of {target}: {error}"));
-            }
-        }
-        Ok(opened)
+        self.open_logs(wanted)
     }
 
     fn opened_log_files(&mut self) -> Vec<(LogFile, Result<(), String>)> {
-        let reports = self.log_files.reports().into_iter();
-        let reports = reports.map(|(file, result)| (file, result.map_err(|e| e.to_string())));
-        reports.collect()
+        self.opened_logs()
     }
 
     fn close_log_files(&mut self, files: &[LogFile]) {
@@ -612,21 +532,7 @@ impl World for System {
     }
 
     fn notify_init(&mut self, notice: &Notice) {
-        match notice {
-            Notice::Ready(status) => {
-                self.init.ready(status);
-                if let Some(Err(error)) = self.ready_fd.take().map(ReadyFd::announce) {
-                    warn!(
-                        "cannot write to the descriptor of --ready-fd: {error}; who waits there does not learn that preforkd is ready"
-                    );
-                }
-            }
-            Notice::Reloading => self.init.reloading(),
-            Notice::Stopping(status) => self.init.stopping(status),
-            Notice::Status(status) => self.init.status(status),
-            Notice::Alive => self.init.alive(),
-            Notice::MoreTime(time) => self.init.more_time(*time),
-        }
+        self.tell_init(notice);
     }
 
     fn accept_clients(&mut self) -> bool {

@@ -32,6 +32,8 @@ pub(super) enum TemplateMessage {
     Loaded(Pid),
     /// A worker runs: its ticket and its process.
     Forked(u64, Pid),
+    /// A process claims to be a worker that this template was not asked for.
+    Uninvited(Pid),
     /// The system refused to fork a worker.
     Failed(u64, String),
     /// The intermediate process that was to fork these workers failed.
@@ -129,8 +131,10 @@ impl Templates {
                 TemplateMessage::Loaded(template.pid)
             }
             (sender, Some(Reply::Forked { ticket })) if sender != template.pid => {
-                template.asked.remove(&ticket);
-                TemplateMessage::Forked(ticket, sender)
+                match template.asked.remove(&ticket) {
+                    true => TemplateMessage::Forked(ticket, sender),
+                    false => TemplateMessage::Uninvited(sender),
+                }
             }
             (_, Some(Reply::Failed { ticket, reason })) if template.asked.remove(&ticket) => {
                 TemplateMessage::Failed(ticket, reason)

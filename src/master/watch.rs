@@ -3,10 +3,12 @@
 //! A WSGI worker notes the start of its oldest request in its scoreboard record. The master reads the record when that request
 //! would be too old. While a worker is idle there are no reads: the master sets a mark in the record, and a worker that begins a
 //! request and finds the mark clears it and sends `BUSY=1`. So a master of a thousand idle workers sleeps, and each busy worker
-//! costs one read per `timeout`. Its size is checked then, too, because it grows only by serving.
+//! costs one read per `timeout`. Its size is checked then, too, because it grows only by serving, and once after its start,
+//! which tells a `max_memory` that no worker can keep from one that a worker has outgrown.
 //!
 //! A `command` worker with `watchdog` must send `WATCHDOG=1` in time: sd_notify(3).
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
@@ -18,6 +20,7 @@ use super::turn::Turn;
 use super::workers::children::{Child, Children};
 use super::world::World;
 use crate::plan::Hang;
+use crate::release::{Generation, Name};
 use crate::supervisor::Event;
 
 /// The interval of size checks for a worker that has a `max_memory` and does not report when it is busy.
@@ -29,6 +32,9 @@ const NEIGHBOURS_INTERVAL: Duration = Duration::from_millis(100);
 /// The time a worker serves at least before another replaces it at its own request or for its size: the replacement of workers
 /// that all ask for it at once would take all the machine's time.
 const MIN_AGE: Duration = Duration::from_secs(1);
+
+/// A worker that is too large when it has served for less than this is no better than a fresh one.
+const SOON: Duration = Duration::from_secs(60);
 
 /// The reason of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +55,8 @@ pub(super) struct Watch {
     looks: Timers<(Pid, Look)>,
     /// Reading a size takes the kernel time in proportion to it, so only one is read per turn.
     sizes: Timers<Pid>,
+    /// The generation of each app for which it was said that `max_memory` is too small.
+    too_small: BTreeMap<Name, Generation>,
 }
 
 impl Watch {
@@ -69,8 +77,9 @@ impl Watch {
             self.looks.set((pid, Look::Age), Some(at));
         }
         let hang = child.plan.hang;
-        if recycle.max_memory.is_some() && !matches!(hang, Hang::Request(_)) {
-            self.sizes.set(pid, Some(turn.now));
+        if recycle.max_memory.is_some() {
+            // Later than at once, because some need more memory to start than to serve.
+            self.sizes.set(pid, Some(turn.now + MIN_AGE));
         }
         match hang {
             Hang::Unseen => {}
@@ -175,10 +184,28 @@ impl Watch {
         if !matches!(child.plan.hang, Hang::Request(_)) {
             self.sizes.set(pid, Some(turn.now + SIZE_INTERVAL));
         }
-        if let Some(share) = turn.world.memory(pid).filter(|&share| share > most) {
-            let (share, most) = (bytesize::ByteSize(share), bytesize::ByteSize(most));
-            let reason = format!("its share of memory is {share} (max_memory {most})");
-            self.retire(turn, children, pid, &reason);
+        let Some(share) = turn.world.memory(pid).filter(|&share| share > most) else {
+            return;
+        };
+        let (share, most) = (bytesize::ByteSize(share), bytesize::ByteSize(most));
+        let reason = format!("its share of memory is {share} (max_memory {most})");
+        let served = child.ready_at.unwrap_or(turn.now);
+        let served = turn.now.saturating_duration_since(served);
+        if served >= SOON {
+            return self.retire(turn, children, pid, &reason);
+        }
+        let told = self.too_small.insert(child.app.clone(), child.generation);
+        let tag = report::Tag(child, pid);
+        match told == Some(child.generation) {
+            true => info!("{tag}: to be replaced: {reason}"),
+            false => warn!(
+                "{tag}: to be replaced: {reason}, {} after it was ready; max_memory is less than a fresh worker needs (raise it); such workers are replaced at growing intervals",
+                report::short(served)
+            ),
+        }
+        turn.queue_event(&child.app, Event::Outgrown(child.worker));
+        if let Some(child) = children.get_mut(pid) {
+            child.retired = true;
         }
     }
 

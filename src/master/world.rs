@@ -170,7 +170,7 @@ pub enum Target {
 pub enum Rest {
     /// Those of the session of this worker, which was reaped.
     Session(Pid),
-    /// Those that this worker, which was reaped, has put into the background: they have left its session and kept its environment.
+    /// Those that have left the session of this worker, which was reaped, and have kept its environment.
     Background(Pid),
     /// This process and the session that it leads, or the session that had this leader: [`World::strays`].
     Stray(Pid),
@@ -282,14 +282,19 @@ pub trait World {
     /// Lets a moment pass, as events come too fast.
     fn rest(&mut self);
 
-    /// Reads and forwards the rest of a process's standard error, and stops reading. Returns the last lines of it.
+    /// A process has ended or writes to its own log files from now on: reads and forwards the rest of its standard error, and stops
+    /// reading. Returns the last lines of it.
     fn last_output(&mut self, pid: Pid) -> Option<String>;
 
     /// Sends a signal to a child that was not reaped.
     fn signal(&mut self, pid: Pid, signal: Signal, target: Target);
 
-    /// The processes that run, of each of these. One look at all children of the master.
-    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>>;
+    /// The processes that run, of each of these. One look at all children of the master, except those that it has started itself.
+    fn rest_of(
+        &mut self,
+        wanted: &BTreeSet<Rest>,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> BTreeMap<Rest, Vec<Pid>>;
 
     /// The processes that seem to come from a worker that has ended and was not reaped, each with its session. They are children of
     /// the master, and may have left the worker's session and overwritten their environment, as nginx does: they were started in its

@@ -106,6 +106,7 @@ impl Draft<'_> {
         // These variables are for workers.
         step.env
             .retain(|key, _| !key.starts_with("PREFORKD_") && key != "WATCHDOG_USEC");
+        step.settings = None;
         step
     }
 

@@ -19,6 +19,32 @@ const MAX_SECRET: u64 = 64 << 10;
 /// The folder with the credentials of the service: systemd.exec(5).
 const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
 
+/// Where the content of a secret is.
+enum Source<'a> {
+    /// In the file with this path.
+    File(&'a str),
+    /// In the credential with this name.
+    Credential(&'a str),
+}
+
+impl<'a> Source<'a> {
+    /// What `text` names. No message quotes it, as it may be the secret by mistake.
+    fn parse(text: &'a str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("file:") {
+            return Ok(Self::File(path));
+        }
+        let Some(name) = text.strip_prefix("credential:") else {
+            return Err(
+                "must be \"credential:NAME\" or \"file:PATH\", not the secret itself".into(),
+            );
+        };
+        match name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
+            true => Err("must be the name of a credential (write for example \"credential:django\", or \"file:PATH\" for a path)".into()),
+            false => Ok(Self::Credential(name)),
+        }
+    }
+}
+
 impl Draft<'_> {
     /// The variables, and the user of the workers. `env` overrides the files, and a later file an earlier one.
     pub(super) fn environment(
@@ -31,7 +57,8 @@ impl Draft<'_> {
             return Ok((self.env()?, user));
         }
         for file in &*self.written.env_file {
-            env.extend(self.env_file(file, user.as_ref())?);
+            let found = self.env_file(file, user.as_ref());
+            env.extend(found.or_else(|missing| self.lacks(missing, Vec::new()))?);
         }
         env.extend(self.env()?);
         for (name, source) in &*self.written.secrets {
@@ -43,11 +70,15 @@ impl Draft<'_> {
                 );
                 return Err(Place::at(name.span(), message));
             }
-            let secret = self.secret(source.get_ref(), user.as_ref());
-            let secret = secret.map_err(|why| {
-                Place::at(source.span(), format!("secrets.{}: {why}", name.get_ref()))
-            })?;
-            env.insert(name.get_ref().clone(), secret);
+            let wrong =
+                |why| Place::at(source.span(), format!("secrets.{}: {why}", name.get_ref()));
+            let found = Source::parse(source.get_ref()).map_err(wrong)?;
+            match self.secret(&found, user.as_ref()) {
+                Ok(secret) => {
+                    env.insert(name.get_ref().clone(), secret);
+                }
+                Err(why) => self.lacks(wrong(why), ())?,
+            }
         }
         for (name, value) in login {
             env.entry(name.into()).or_insert(value);
@@ -79,27 +110,23 @@ impl Draft<'_> {
         })
     }
 
-    /// The content of a file that `source` names. No message quotes it, nor `source`, which may be the secret by mistake.
-    fn secret(&self, source: &str, user: Option<&Credentials>) -> Result<String, String> {
-        let text = if let Some(path) = source.strip_prefix("file:") {
-            let path = normal(&self.folder.join(path));
-            self.host.data(&path, user, MAX_SECRET)?
-        } else if let Some(name) = source.strip_prefix("credential:") {
-            if name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
-                return Err("must be the name of a credential (write for example \"credential:django\", or \"file:PATH\" for a path)".into());
+    /// The content of the file. No message quotes it.
+    fn secret(&self, source: &Source, user: Option<&Credentials>) -> Result<String, String> {
+        let text = match source {
+            Source::File(path) => {
+                let path = normal(&self.folder.join(path));
+                self.host.data(&path, user, MAX_SECRET)?
             }
-            let folder = self.host.variable(CREDENTIALS).ok_or_else(|| {
-                format!(
-                    "the init system has passed no credentials, as {CREDENTIALS} is not set (for systemd, add LoadCredential={name}:PATH to the unit)"
-                )
-            })?;
-            // The init system has prepared it for the master.
-            let path = PathBuf::from(folder).join(name);
-            self.host.data(&path, None, MAX_SECRET)?
-        } else {
-            return Err(
-                "must be \"credential:NAME\" or \"file:PATH\", not the secret itself".into(),
-            );
+            Source::Credential(name) => {
+                let folder = self.host.variable(CREDENTIALS).ok_or_else(|| {
+                    format!(
+                        "the init system has passed no credentials, as {CREDENTIALS} is not set (for systemd, add LoadCredential={name}:PATH to the unit)"
+                    )
+                })?;
+                // The init system has prepared it for the master.
+                let path = PathBuf::from(folder).join(name);
+                self.host.data(&path, None, MAX_SECRET)?
+            }
         };
         let secret = text.strip_suffix('\n').unwrap_or(&text);
         let secret = secret.strip_suffix('\r').unwrap_or(secret);

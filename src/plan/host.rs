@@ -94,6 +94,11 @@ pub trait Host {
     /// # Errors
     /// It is missing; with the path.
     fn extension(&self) -> Result<PathBuf, String>;
+    /// The path of the program `preforkd-front` of this preforkd.
+    ///
+    /// # Errors
+    /// It is missing; with the path.
+    fn front(&self) -> Result<PathBuf, String>;
 }
 
 /// Finds a program like a shell: by path (relative to `folder`) or in the folders of `path`.

@@ -1,4 +1,5 @@
-//! What the host lacks for an app. An app that is required is refused then; another one does without for now.
+//! What the host lacks for an app. An app that is required is refused then; another one does without for now. What is wrong on any host
+//! is an error of the configuration, also in an app that is not required.
 
 use std::cell::RefCell;
 
@@ -55,8 +56,7 @@ impl Draft<'_> {
         self.lacking.unfit.borrow().is_some()
     }
 
-    /// A program with a schedule is started by nobody who could tell it from one that has failed.
     fn is_optional(&self) -> bool {
-        !*self.written.required && self.written.schedule.is_none()
+        !*self.written.required
     }
 }

@@ -38,11 +38,20 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// The same for a worker: with its slot in the prefix, if there is one.
-    pub fn of_slot(&self, slot: Option<u32>) -> Self {
+    /// The same for the lines of one process, if they have a prefix.
+    pub fn of_process(&self, slot: Option<u32>, process: u64) -> Self {
+        self.with(slot, Some(process))
+    }
+
+    /// The same for all processes of the app.
+    pub fn of_app(&self) -> Self {
+        self.with(None, None)
+    }
+
+    fn with(&self, slot: Option<u32>, process: Option<u64>) -> Self {
         let mut file = self.clone();
         if let Some(prefix) = &mut file.prefix {
-            prefix.slot = slot;
+            (prefix.slot, prefix.process) = (slot, process);
         }
         file
     }
@@ -55,6 +64,8 @@ pub struct Prefix {
     pub app: String,
     /// The slot of the worker; `None` for what is no worker.
     pub slot: Option<u32>,
+    /// Tells the processes of a slot apart: the last line of one may have no end, and the next one must not continue it.
+    pub process: Option<u64>,
 }
 
 impl fmt::Display for Prefix {
@@ -184,6 +195,7 @@ impl Draft<'_> {
         (*self.written.prefix_output).then(|| Prefix {
             app: self.name.to_owned(),
             slot: None,
+            process: None,
         })
     }
 
@@ -195,14 +207,14 @@ impl Draft<'_> {
                 "{name}: there is no folder {} (create it first)",
                 folder.display()
             );
-            return Err(key.wrong(message));
+            return self.lacks(key.wrong(message), LogTarget::File(path));
         }
         if self.host.is_folder(&path) {
             let message = format!(
                 "{name}: {} is a folder (write the path of a file)",
                 path.display()
             );
-            return Err(key.wrong(message));
+            return self.lacks(key.wrong(message), LogTarget::File(path));
         }
         Ok(LogTarget::File(path))
     }
@@ -250,24 +262,28 @@ impl Draft<'_> {
         let app = self.written;
         let owner = match &app.log_owner {
             None => None,
-            Some(name) => {
-                let user = self.host.user(&name.0);
-                let user = user.ok_or_else(|| name.wrong(no_user("log_owner", &name.0)))?;
-                if ![0, user.uid].contains(&self.host.own_ids().0) {
+            Some(name) => match self.host.user(&name.0) {
+                None => self.lacks(name.wrong(no_user("log_owner", &name.0)), None)?,
+                Some(user) if ![0, user.uid].contains(&self.host.own_ids().0) => {
                     return Err(name.wrong(
                         "log_owner: only a master that runs as root can give files to another user (start preforkd as root, or remove the key)",
                     ));
                 }
-                Some(user.uid)
-            }
+                Some(user) => Some(user.uid),
+            },
         };
-        let group = app.log_group.as_ref();
-        let group = group.map(|group| self.group("log_group", group));
+        let group = match &app.log_group {
+            None => None,
+            Some(group) => match self.group("log_group", group) {
+                Ok(gid) => Some(gid),
+                Err(missing) => self.lacks(missing, None)?,
+            },
+        };
         let rotation = app.log_rotate.as_ref();
         Ok(Upkeep {
             mode: app.log_mode.as_ref().map(|mode| mode.0),
             owner,
-            group: group.transpose()?,
+            group,
             size: rotation.map(|rotation| rotation.size.0),
             keep: rotation.map_or_else(Default::default, |rotation| rotation.keep.0),
         })

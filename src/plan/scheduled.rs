@@ -9,9 +9,10 @@ use crate::config::{Key, Place, Schedule, Workers};
 use crate::schedule::{Times, Zone};
 
 /// The keys of an app that has a schedule.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "command",
     "enabled",
+    "required",
     "schedule",
     "chdir",
     "user",

@@ -26,6 +26,10 @@ pub(super) struct Use {
 impl Draft<'_> {
     /// The regular files that the keys of the app name, and those that do not exist yet.
     pub(super) fn log_uses(&self, output: &Output) -> Vec<Use> {
+        if self.is_unfit() {
+            // Nobody writes them, and their upkeep may not be known.
+            return Vec::new();
+        }
         let written = self.written;
         let access_log = written.access_log.as_ref();
         let all = [

@@ -48,7 +48,7 @@ impl Draft<'_> {
         Ok(sockets)
     }
 
-    fn listener(&self, written: &Listen, address: Address) -> Result<Listener, Place> {
+    pub(super) fn listener(&self, written: &Listen, address: Address) -> Result<Listener, Place> {
         let owner = match &written.owner {
             None => None,
             Some(name) => {
@@ -79,7 +79,7 @@ impl Draft<'_> {
     }
 
     /// The address, with an absolute path.
-    fn address(&self, written: &Listen) -> Result<Address, String> {
+    pub(super) fn address(&self, written: &Listen) -> Result<Address, String> {
         let address: &Address = &written.address;
         let Address::Unix(path) = address else {
             if written.mode.is_some() || written.owner.is_some() || written.group.is_some() {
@@ -101,7 +101,7 @@ impl Draft<'_> {
     }
 
     /// Refuses a socket in a folder that does not exist.
-    fn check_folder(&self, path: &Path, place: Range<usize>) -> Result<(), Place> {
+    pub(super) fn check_folder(&self, path: &Path, place: Range<usize>) -> Result<(), Place> {
         let folder = path.parent().unwrap_or(Path::new("/"));
         if self.host.is_folder(folder) {
             return Ok(());

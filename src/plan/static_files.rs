@@ -1,7 +1,7 @@
 //! `static`: folders and files that workers serve themselves.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::Path;
 
 use preforkd_worker::settings::Mapping;
 use toml::Spanned;
@@ -46,7 +46,11 @@ impl Draft<'_> {
                     "the prefixes {same:?} and {prefix:?} are the same, as they are percent-decoded (remove one of them)"
                 )));
             }
-            let path = self.mapped_path(prefix, written).map_err(wrong)?;
+            check_prefix(prefix).map_err(wrong)?;
+            let path = normal(&self.folder.join(written.folder.as_path()));
+            if let Err(missing) = self.fits(prefix, &path) {
+                self.lacks(wrong(missing), ())?;
+            }
             let is_folder = prefix.ends_with('/');
             let index = match written.index.as_str() {
                 "" => None,
@@ -61,7 +65,7 @@ impl Draft<'_> {
                 Some(fallthrough) => **fallthrough,
                 None => prefix == "/",
             };
-            if prefix == "/" && !fallthrough {
+            if prefix == "/" && !fallthrough && self.written.wsgi.is_some() {
                 warnings.push(
                     "static: the application is never called: the prefix \"/\" with `fallthrough = false` takes all requests (remove `fallthrough`, or use another prefix)"
                         .into(),
@@ -97,27 +101,15 @@ impl Draft<'_> {
         Ok(mappings)
     }
 
-    /// The folder or file that is there, and fits its prefix.
-    fn mapped_path(&self, prefix: &str, written: &Written) -> Result<PathBuf, String> {
-        let path = normal(&self.folder.join(written.folder.as_path()));
-        if !prefix.starts_with('/') {
-            return Err(format!("the prefix {prefix:?} must begin with \"/\""));
-        }
-        let strange = |part: &[u8]| matches!(part, b"" | b"." | b"..");
-        let whole = decoded(prefix);
-        let inner = whole.strip_suffix(b"/").unwrap_or(&whole);
-        if !inner.is_empty() && inner.split(|&b| b == b'/').skip(1).any(strange) {
-            return Err(format!(
-                "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
-            ));
-        }
+    /// Whether the folder or file is there, and fits its prefix.
+    fn fits(&self, prefix: &str, path: &Path) -> Result<(), String> {
         let shown = path.display();
         match (
             prefix.ends_with('/'),
-            self.host.is_folder(&path),
-            self.host.is_file(&path),
+            self.host.is_folder(path),
+            self.host.is_file(path),
         ) {
-            (true, true, _) | (false, _, true) => Ok(path),
+            (true, true, _) | (false, _, true) => Ok(()),
             (true, _, true) => Err(format!(
                 "{shown} is a file, and the prefix {prefix:?} stands for a folder (write {:?})",
                 prefix.trim_end_matches('/')
@@ -135,8 +127,24 @@ impl Draft<'_> {
     }
 }
 
+/// Whether requests can have this prefix.
+pub(super) fn check_prefix(prefix: &str) -> Result<(), String> {
+    if !prefix.starts_with('/') {
+        return Err(format!("the prefix {prefix:?} must begin with \"/\""));
+    }
+    let strange = |part: &[u8]| matches!(part, b"" | b"." | b"..");
+    let whole = decoded(prefix);
+    let inner = whole.strip_suffix(b"/").unwrap_or(&whole);
+    match !inner.is_empty() && inner.split(|&b| b == b'/').skip(1).any(strange) {
+        true => Err(format!(
+            "no request has the prefix {prefix:?} (write it without empty parts, \".\" and \"..\")"
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The prefix as workers compare it: percent-decoded once. What is no encoding stays as it is.
-fn decoded(prefix: &str) -> Vec<u8> {
+pub(super) fn decoded(prefix: &str) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut rest = prefix.as_bytes();
     while let [first, more @ ..] = rest {

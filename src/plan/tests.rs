@@ -1,14 +1,18 @@
+use std::time::Duration;
+
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
 
 use super::*;
+use crate::config::{Apps, StopSignal};
 use crate::schedule::Zone;
 
 mod keys;
 mod platform;
 mod proxies;
 mod scheduled;
+mod sites;
 mod tasks;
 
 /// An invented host.
@@ -133,6 +137,9 @@ impl Host for Invented {
     fn extension(&self) -> Result<PathBuf, String> {
         Ok("/lib/ext.so".into())
     }
+    fn front(&self) -> Result<PathBuf, String> {
+        Ok("/lib/preforkd-front".into())
+    }
 }
 
 fn plan_as(ids: (u32, u32), text: &str) -> Result<Plan, String> {
@@ -165,7 +172,7 @@ fn a_wsgi_app_is_launched_by_the_python_of_its_virtual_environment() {
     assert!(web.template);
     let settings = Settings::parse(&web.launch.env[env::WSGI]).expect("what a worker reads");
     assert_eq!(settings.application, "site.wsgi:app");
-    assert_eq!(settings.graceful_timeout, Duration::from_secs(30));
+    assert_eq!(settings.http.graceful_timeout, Duration::from_secs(30));
     assert_eq!(web.launch.env[env::KIND], Kind::Template.name());
 }
 
@@ -324,6 +331,34 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
             "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nchdir = 'nowhere'",
             "app.toml:5:9: chdir: there is no folder /srv/nowhere",
         ),
+        (
+            "command = ['celery']\nenv_file = 'nowhere.env'",
+            "app.toml:4:12: env_file: cannot read /srv/nowhere.env",
+        ),
+        (
+            "command = ['celery']\nsecrets = { KEY = 'file:nowhere' }",
+            "app.toml:4:19: secrets.KEY: cannot read /srv/nowhere",
+        ),
+        (
+            "command = ['celery']\nsecrets = { KEY = 'credential:none' }",
+            "app.toml:4:19: secrets.KEY: the init system has passed no credentials",
+        ),
+        (
+            "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nstatic = { '/s/' = 'nowhere' }",
+            "app.toml:5:20: static: there is no folder /srv/nowhere (create it first",
+        ),
+        (
+            "command = ['celery']\nstderr = 'nowhere/q.log'",
+            "app.toml:4:10: stderr: there is no folder /srv/nowhere (create it first)",
+        ),
+        (
+            "command = ['celery']\nlog_owner = 'nobody2'",
+            "app.toml:4:13: log_owner: there is no user \"nobody2\"",
+        ),
+        (
+            "command = ['celery']\nlog_group = 'none'",
+            "app.toml:4:13: log_group: there is no group \"none\"",
+        ),
     ] {
         let (unfit, warnings, ..) = optional(text);
         let unfit = unfit.unwrap_or_default();
@@ -361,8 +396,18 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
     );
     assert!(unfit.is_some());
     assert_eq!(app.launch.env.get("A").map(String::as_str), Some("1"));
-    // A mistake in the file stays one.
-    plan_as((0, 0), "[app.q]\nrequired = false\ncommand = []").expect_err("no program");
+    // A mistake in the configuration stays one.
+    for mistake in [
+        "command = []",
+        "command = ['celery']\nsecrets = { KEY = 'the secret itself' }",
+        "command = ['celery']\nsecrets = { KEY = 'credential:../key' }",
+        "command = ['celery']\nstdout = '-'",
+        "wsgi = 'a:b'\nlisten = '127.0.0.1:80'\nstatic = { 's' = 'nowhere' }",
+        "command = ['celery']\nschedule = '* * * *'",
+    ] {
+        let text = format!("[app.q]\nrequired = false\n{mistake}");
+        plan_as((0, 0), &text).expect_err(mistake);
+    }
     plan_as(
         (33, 34),
         "[app.q]\nrequired = false\ncommand = ['celery']\nuser = 'nobody2'",
@@ -1243,12 +1288,12 @@ fn no_log_file_has_a_name_of_a_rotated_one() {
 }
 
 #[test]
-fn lines_with_a_prefix_have_a_writer_for_each_slot() {
+fn lines_with_a_prefix_have_a_writer_for_each_process() {
     let output = |rest: &str| {
         let text = format!("[app.q]\ncommand = 'celery'\nprefix_output = true\n{rest}");
         let output = plan(&text).apps["q"].output.clone();
         let file = |file: &Option<LogFile>| {
-            let file = file.as_ref().expect("a writer").of_slot(Some(3));
+            let file = file.as_ref().expect("a writer").of_process(Some(3), 7);
             let prefix = file.prefix.expect("it is asked for").to_string();
             (file.target.argument(), prefix)
         };
@@ -1262,5 +1307,5 @@ fn lines_with_a_prefix_have_a_writer_for_each_slot() {
     let without = plan("[app.q]\ncommand = 'celery'\nstdout = 'a'");
     assert_eq!(without.apps["q"].output.stderr, None);
     let stdout = without.apps["q"].output.stdout.clone().expect("a file");
-    assert_eq!(stdout.of_slot(Some(3)), stdout);
+    assert_eq!(stdout.of_process(Some(3), 7), stdout);
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
-use preforkd_worker::settings::Settings;
+use preforkd_worker::settings::{Http, Settings};
 
 use super::host::find_program;
 use super::{Draft, Launch, callable, normal};
@@ -34,36 +34,12 @@ impl Draft<'_> {
             application: wsgi.to_string(),
             hooks: self.hooks()?,
             threads: app.threads.0,
-            request_id: *app.request_id,
-            access_format: self.access_format()?,
-            trusted_proxies: app.trusted_proxies.to_vec(),
-            forwarded_fields: self.forwarded_fields()?,
-            proxy_protocol: self.proxy_protocol()?,
+            http: self.http(warnings)?,
             prefix: self.prefix(launch)?,
             static_files: self.static_files(launch, warnings)?,
             max_requests: app.max_requests.as_ref().map(|most| u64::from(most.0)),
             max_requests_jitter: u64::from(app.max_requests_jitter.0),
-            max_head: app.max_head.0,
-            max_headers: app.max_headers.0,
-            max_body: app.max_body.0,
-            body_in_memory: app.body_in_memory.0,
-            response_in_memory: app.response_in_memory.0,
-            response_in_file: app.response_in_file.0,
-            max_buffered: app.max_buffered.0,
-            header_timeout: app.header_timeout.0,
-            body_timeout: app.body_timeout.0,
-            write_timeout: app.write_timeout.0,
-            keepalive_timeout: app.keepalive_timeout.0,
-            graceful_timeout: app.graceful_timeout.0,
-            max_connections: app.max_connections.0,
         };
-        if settings.max_body > settings.max_buffered {
-            warnings.push(format!(
-                "max_body is {} bytes, but max_buffered is {}: a larger request body is answered with 413 all the same (raise max_buffered, or lower \
-                 max_body)",
-                settings.max_body, settings.max_buffered
-            ));
-        }
         let settings = settings.encode().map_err(|error| {
             self.wrong(format!(
                 "the settings of a worker cannot be encoded: {error}"
@@ -92,6 +68,39 @@ impl Draft<'_> {
             (env::WSGI.into(), settings),
         ]);
         Ok(*app.preload)
+    }
+
+    /// How requests are taken. What is probably a mistake is added to `warnings`.
+    pub(super) fn http(&self, warnings: &mut Vec<String>) -> Result<Http, Place> {
+        let app = self.written;
+        let settings = Http {
+            request_id: *app.request_id,
+            access_format: self.access_format()?,
+            trusted_proxies: app.trusted_proxies.to_vec(),
+            forwarded_fields: self.forwarded_fields()?,
+            proxy_protocol: self.proxy_protocol()?,
+            max_head: app.max_head.0,
+            max_headers: app.max_headers.0,
+            max_body: app.max_body.0,
+            body_in_memory: app.body_in_memory.0,
+            response_in_memory: app.response_in_memory.0,
+            response_in_file: app.response_in_file.0,
+            max_buffered: app.max_buffered.0,
+            header_timeout: app.header_timeout.0,
+            body_timeout: app.body_timeout.0,
+            write_timeout: app.write_timeout.0,
+            keepalive_timeout: app.keepalive_timeout.0,
+            graceful_timeout: app.graceful_timeout.0,
+            max_connections: app.max_connections.0,
+        };
+        if settings.max_body > settings.max_buffered {
+            warnings.push(format!(
+                "max_body is {} bytes, but max_buffered is {}: a larger request body is answered with 413 all the same (raise max_buffered, or lower \
+                 max_body)",
+                settings.max_body, settings.max_buffered
+            ));
+        }
+        Ok(settings)
     }
 
     fn hooks(&self) -> Result<Option<String>, Place> {

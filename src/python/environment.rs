@@ -21,12 +21,8 @@ pub(crate) fn tell(py: Python<'_>) -> PyResult<()> {
 pub(crate) fn tell_of_temporary_folder() {
     // To ask for permissions says nothing to root, nor of a file system without files.
     if let Err(error) = preforkd_http::try_temporary_file() {
-        let folder = std::env::temp_dir();
-        log::warn!(
-            "cannot write to the folder for temporary files, {}: {error} (make it writable, or name another one: env = {{ TMPDIR = \"PATH\" }}); \
-             large request bodies, and responses that clients do not take, will be kept in memory, up to max_buffered",
-            folder.display()
-        );
+        let said = preforkd_worker::temporary::complaint(&std::env::temp_dir(), &error);
+        log::warn!("{said}");
     }
 }
 

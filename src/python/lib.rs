@@ -5,7 +5,6 @@
 //! `sys` only.
 #![deny(unsafe_code)]
 
-mod board;
 mod environ;
 mod environment;
 mod failure;
@@ -16,8 +15,8 @@ mod import;
 mod inheritance;
 mod inherited;
 mod input;
+mod life;
 mod line;
-mod logger;
 mod names;
 mod process;
 mod recognise;

@@ -1,7 +1,7 @@
 //! The life of a process: it takes what its master passes, and becomes a template or a worker.
 
 use preforkd_worker::contract::{self, Kind};
-use preforkd_worker::env;
+use preforkd_worker::{env, logger};
 use pyo3::prelude::*;
 
 use crate::failure::Failure;
@@ -9,7 +9,7 @@ use crate::hooks::Hooks;
 use crate::inheritance::Inheritance;
 use crate::input::Input;
 use crate::serve::serve;
-use crate::{environment, import, logger, signals, template, title};
+use crate::{environment, import, signals, template, title};
 
 /// Runs worker or template to its end; the exit status.
 pub(crate) fn run(py: Python<'_>) -> i32 {
@@ -33,13 +33,21 @@ fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     signals::disregard_orders_to_the_master(py)?;
     // The master sends SIGABRT to a worker that hangs: it shows the stack of each thread.
     py.import("faulthandler")?.call_method0("enable")?;
-    title::set(&inheritance.environment);
+    title::set(&inheritance.passed.environment);
     Input::register(py)?;
-    if inheritance.environment.slot.is_none_or(|slot| slot == 0) {
+    if inheritance
+        .passed
+        .environment
+        .slot
+        .is_none_or(|slot| slot == 0)
+    {
         environment::tell(py)?;
         environment::tell_of_temporary_folder();
     }
-    match (inheritance.environment.kind, inheritance.template.take()) {
+    match (
+        inheritance.passed.environment.kind,
+        inheritance.passed.template.take(),
+    ) {
         (Kind::Template, Some(socket)) => template::run(py, socket, inheritance),
         (Kind::Wsgi, None) => {
             let record = inheritance.begin_record()?;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use preforkd_http::{Config, serve_inline, serve_pool};
+use preforkd_http::{Board, Config, serve_inline, serve_pool};
 use preforkd_http::{Files, Seat, descriptors, layer, pool};
-use preforkd_worker::notify::{Notice, Notifier};
+use preforkd_worker::notify::Notifier;
+use preforkd_worker::passed::Passed;
 use preforkd_worker::scoreboard::Record;
 use preforkd_worker::settings::Settings;
 use pyo3::prelude::*;
@@ -15,13 +16,13 @@ use pyo3::types::{PyCFunction, PyDict};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{SocketAddrAny, getsockname};
 
-use crate::board::Board;
 use crate::environ::Served;
 use crate::environment;
 use crate::failure::{self, Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
-use crate::settings::{last_resort, layers, lifetime, limits, trusted_proxies};
+use crate::life::Life;
+use crate::settings::{last_resort, lifetime};
 use crate::signals;
 use crate::wsgi::Wsgi;
 
@@ -54,16 +55,16 @@ fn serve_until_stop<'py>(
     application: &Bound<'py, PyAny>,
     record: Option<Record>,
 ) -> Result<(), Failure> {
-    let Inheritance {
+    let Inheritance { settings, passed } = inheritance;
+    let Passed {
         environment,
-        settings,
         mut listeners,
         access_log,
         check,
         stop: order,
         scoreboard,
         ..
-    } = inheritance;
+    } = passed;
     let private = check.is_some();
     listeners.extend(check);
     let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -76,12 +77,13 @@ fn serve_until_stop<'py>(
         prefix: settings.prefix.clone(),
     };
     let files = static_files(py, &settings)?;
-    let layers = layers(&settings, &environment, access_log).map_err(Failure::Message)?;
+    let http = &settings.http;
+    let layers = layer::Options::new(http, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
-        limits: Arc::new(limits(&settings)),
+        limits: Arc::new(http.into()),
         listeners,
         private,
-        proxy_protocol: settings.proxy_protocol.then(|| trusted_proxies(&settings)),
+        proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files,
         layers: layer::standard(layers),
         stop: std::iter::once(stop).chain(order).collect(),
@@ -94,12 +96,7 @@ fn serve_until_stop<'py>(
         .transpose()
         .map_err(could_not("make a socket to the master"))?;
     notifier.iter().for_each(descriptors::own);
-    let mut board = Board {
-        record,
-        notifier,
-        draining: false,
-        left: lifetime(&settings),
-    };
+    let mut board = Board::new(Life, record, notifier, lifetime(&settings));
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
@@ -215,26 +212,4 @@ fn start_threads<'py>(
 fn local(listener: &OwnedFd) -> io::Result<Option<SocketAddr>> {
     let address: SocketAddrAny = getsockname(listener)?;
     Ok(address.try_into().ok())
-}
-
-impl Board {
-    /// The worker accepts requests from now on.
-    fn ready(&mut self) {
-        use preforkd_http::Observer as _;
-        self.idle();
-        if let Some(notifier) = &self.notifier
-            && let Err(error) = notifier.notify(&Notice::Ready)
-        {
-            log::error!(
-                "could not tell the master that the worker is ready: {error}; the master will abort it after start_timeout"
-            );
-        }
-        if let Some(notifier) = &self.notifier
-            && let Err(error) = notifier.set_nonblocking()
-        {
-            log::warn!(
-                "could not make the socket to the master non-blocking: {error}; a master that does not read delays requests"
-            );
-        }
-    }
 }

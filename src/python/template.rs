@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use preforkd_worker::contract::Kind;
+use preforkd_worker::logger;
 use preforkd_worker::messages::{BATCH, Fork, Reply};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -22,7 +23,7 @@ use crate::failure::{Failure, could_not};
 use crate::hooks::{Hook, Hooks};
 use crate::inheritance::Inheritance;
 use crate::serve::serve;
-use crate::{import, inherited, logger, sys, title};
+use crate::{import, inherited, sys, title};
 
 mod intermediate;
 
@@ -65,7 +66,7 @@ pub(crate) fn run(
         let mut orders: Vec<Order> = order(packet).into_iter().collect();
         // The master probes the first worker, and wants no other before that has passed.
         while orders.len() < BATCH
-            && inheritance.check.is_none()
+            && inheritance.passed.check.is_none()
             && let Received::Packet(packet) = receive(&socket).map_err(could_not(HEAR))?
         {
             orders.extend(order(packet));
@@ -85,7 +86,7 @@ pub(crate) fn run(
                 master,
             );
         }
-        inheritance.check = None;
+        inheritance.passed.check = None;
     }
     py.detach(|| intermediates.end(&socket));
     if py.detach(|| has_died(master, &stop)) {
@@ -125,7 +126,7 @@ fn work<'py>(
     master: Option<Pid>,
 ) -> Result<(), Failure> {
     let Order { fork: order, stop } = order;
-    inheritance.stop = stop;
+    inheritance.passed.stop = stop;
     let ticket = order.ticket;
     match tell(&socket, &Reply::Forked { ticket }) {
         // Meanwhile the master has given up the template, and the worker with it.
@@ -140,7 +141,7 @@ fn work<'py>(
     if !waited || getppid() != master {
         return Ok(());
     }
-    let environment = &mut inheritance.environment;
+    let environment = &mut inheritance.passed.environment;
     environment.kind = Kind::Wsgi;
     environment.slot = Some(order.slot);
     environment.scoreboard_record = order.record;
@@ -170,7 +171,7 @@ fn prepare(py: Python<'_>, inheritance: &Inheritance) -> PyResult<()> {
     // The collector writes to every object that it visits. It does not visit frozen ones, so that their pages stay shared.
     gc.call_method0("freeze")?;
     inherited::tell_of_threads(py)?;
-    inherited::tell_of_connections(&[&inheritance.stderr, &inheritance.access_log]);
+    inherited::tell_of_connections(&[&inheritance.passed.stderr, &inheritance.passed.access_log]);
     Ok(())
 }
 

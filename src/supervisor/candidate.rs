@@ -92,6 +92,7 @@ impl Supervisor {
             demand: Demand::new(now),
         });
         self.removed = None;
+        self.recycling.begin_anew();
         self.backoff.clear();
         self.failures.clear();
         self.given_up = false;

@@ -117,6 +117,11 @@ fn visits(workers: u32, batch: usize) -> u64 {
     world.tell_each(Event::Recycle);
     world.assert_settled(number);
 
+    // The same because of their size. All of them wait longer and longer.
+    world.tell_each(Event::Outgrown);
+    world.tell([]);
+    world.assert_settled(number);
+
     // All exit after they have stayed up, and then all hang.
     world.now += Duration::from_secs(5);
     let exits: Vec<_> = world.alive.iter().copied().collect();

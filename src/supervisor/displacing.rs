@@ -24,11 +24,13 @@ impl Policy {
 }
 
 impl Supervisor {
-    /// Whether a worker must have ended, with everything that it has started, before another one takes its place.
+    /// Whether a worker must have ended, with everything that it has started, before one of the generation that runs takes its place;
+    /// if none runs, of the candidate.
     pub fn stops_first(&self) -> bool {
-        match (&self.candidate, &self.current) {
-            (Some(candidate), _) => candidate.policy.stops_first(),
-            (None, Some(current)) => current.policy.stops_first() || self.outage.is_some(),
+        match (&self.current, &self.candidate) {
+            // A candidate that starts first does not change how the others replace each other while it is tried.
+            (Some(current), _) => current.policy.stops_first() || self.outage.is_some(),
+            (None, Some(candidate)) => candidate.policy.stops_first(),
             (None, None) => false,
         }
     }
@@ -82,7 +84,10 @@ impl Supervisor {
     /// Whether one more worker of the current generation has room when there must not be more than wanted.
     pub(super) fn has_room(&self, current: Generation, wanted: usize) -> bool {
         let mine = self.roster.size_of(current);
-        !self.is_displaced() && self.roster.size() == mine && mine < wanted
+        // A candidate that displaces nobody may run beside them.
+        let candidate = self.candidate.as_ref();
+        let canary = candidate.map_or(0, |c| self.roster.size_of(c.generation));
+        !self.is_displaced() && self.roster.size() == mine + canary && mine < wanted
     }
 
     /// Reports how long there was no worker, when one is ready and it is decided which generation runs.

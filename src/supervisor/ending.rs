@@ -7,27 +7,6 @@ use super::worker::{Limit, Overdue, State};
 use super::{Action, Generation, Reason, Supervisor, Urgency, Wish, WorkerId, policy};
 
 impl Supervisor {
-    /// Recycles one worker at a time, and only if everything else is in order.
-    pub(super) fn recycle_next(&mut self) {
-        let Some(current) = &self.current else { return };
-        let tally = self.roster.tally(current.generation);
-        let wanted = current.to_run(tally);
-        let complete = self.roster.ready() == wanted && self.roster.active() == wanted;
-        let calm = self.wish == Wish::Run && self.backoff.last_failure().is_none();
-        let replaces = self.candidate.is_some() || tally.stale > 0;
-        if !(complete && calm) || replaces {
-            return;
-        }
-        while let Some(id) = self.recycle.pop_first() {
-            if let Some(worker) = self.roster.get(id)
-                && let State::Ready { since, .. } = worker.state
-                && worker.generation == current.generation
-            {
-                return self.roster.set(id, State::Ready { since, stale: true });
-            }
-        }
-    }
-
     pub(super) fn abort_hung(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for (id, extent) in std::mem::take(&mut self.hung) {
             match (extent, self.roster.state(id)) {

@@ -29,6 +29,9 @@ pub enum Event {
     Stopping(WorkerId),
     /// The worker should be recycled: it is old or large enough.
     Recycle(WorkerId),
+    /// The worker should be recycled, because it became too large soon after its start. A fresh one may do the same, so such
+    /// workers are replaced at growing intervals.
+    Outgrown(WorkerId),
     /// The worker has been busy with one request, or silent, for too long, and does nothing else.
     Hung(WorkerId),
     /// The worker has been busy with one request for too long, but its other threads serve: they may finish.

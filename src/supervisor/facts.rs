@@ -54,7 +54,12 @@ impl Supervisor {
             Event::Stopping(id) => self.stopping(id, now),
             Event::Recycle(id) => {
                 if self.roster.state(id).is_some_and(State::is_active) {
-                    self.recycle.insert(id);
+                    self.recycling.insert(id);
+                }
+            }
+            Event::Outgrown(id) => {
+                if self.roster.state(id).is_some_and(State::is_active) {
+                    self.recycling.insert_soon(id);
                 }
             }
             Event::Hung(id) => self.hung(id, Extent::Whole),
@@ -190,7 +195,7 @@ impl Supervisor {
         let Some(worker) = self.roster.remove(id) else {
             return;
         };
-        self.recycle.remove(&id);
+        self.recycling.remove(id);
         if self.canary_failed(id) {
             return;
         }

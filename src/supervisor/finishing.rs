@@ -19,7 +19,7 @@ impl Supervisor {
             return self.ended(id, End::Own, now);
         }
         self.roster.finish(id, Done::Finished);
-        self.recycle.remove(&id);
+        self.recycling.remove(id);
         if let Some(candidate) = &mut self.candidate
             && candidate.canary() == Some(id)
         {
@@ -37,7 +37,7 @@ impl Supervisor {
             return false;
         }
         self.roster.finish(id, Done::Failed);
-        self.recycle.remove(&id);
+        self.recycling.remove(id);
         self.rest();
         true
     }

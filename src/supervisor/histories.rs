@@ -18,6 +18,7 @@ enum Step {
     Finish(usize),
     Leaves(usize),
     Recycle(usize),
+    Outgrown(usize),
     Hang(usize),
     /// A worker that has just been requested cannot be started.
     CannotStart,
@@ -42,6 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..8usize).prop_map(Step::Finish),
         (0..8usize).prop_map(Step::Leaves),
         (0..8usize).prop_map(Step::Recycle),
+        (0..8usize).prop_map(Step::Outgrown),
         (0..8usize).prop_map(Step::Hang),
         Just(Step::CannotStart),
         Just(Step::Pause),
@@ -174,6 +176,11 @@ impl History {
             Step::Recycle(n) => {
                 if let Some(id) = self.nth(n) {
                     self.world.tell(Event::Recycle(id));
+                }
+            }
+            Step::Outgrown(n) => {
+                if let Some(id) = self.nth(n) {
+                    self.world.tell(Event::Outgrown(id));
                 }
             }
             Step::Hang(n) => {

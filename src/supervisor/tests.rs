@@ -142,10 +142,15 @@ impl World {
                 worker, generation, ..
             } => {
                 self.alive.insert(worker, generation);
-                if self.supervisor.stops_first() {
+                let candidate = self.supervisor.candidate.as_ref();
+                let beside = candidate.filter(|c| c.policy.replace == Replace::StartFirst);
+                let beside = beside.map(|candidate| candidate.generation);
+                if self.supervisor.stops_first() && beside != Some(generation) {
                     let wanted = self.supervisor.counts().wanted as usize;
-                    assert!(self.alive.len() <= wanted, "never more than wanted");
-                    let mut others = self.alive.values();
+                    let others = self.alive.values().filter(|other| beside != Some(**other));
+                    let others: Vec<_> = others.collect();
+                    assert!(others.len() <= wanted, "never more than wanted");
+                    let mut others = others.into_iter();
                     let alone = others.all(|other| *other == generation);
                     assert!(alone, "never beside another generation");
                 }
@@ -749,6 +754,47 @@ fn workers_are_recycled_one_at_a_time_and_the_replacement_is_ready_first() {
         .filter(|a| matches!(a, Action::Terminate(_, Reason::Recycled)));
     assert_eq!(ends.count(), 3);
     assert!(world.supervisor.is_settled());
+}
+
+#[test]
+fn workers_that_become_too_large_soon_are_replaced_at_growing_intervals() {
+    let mut world = World::running(2);
+    let mut told = BTreeSet::new();
+    let mut ends = Vec::new();
+    let start = world.now;
+    while world.now < start + Duration::from_secs(600) {
+        let alive: Vec<_> = world.alive.keys().copied().collect();
+        for id in alive {
+            if world.supervisor.roster.is_ready(id) && told.insert(id) {
+                world.tell(Event::Outgrown(id));
+            }
+        }
+        world.pass(0.1);
+        assert!(world.ready() >= 2, "the old one serves until then");
+        let is_end = |a: &Action| matches!(a, Action::Terminate(_, Reason::Recycled));
+        if world.log.drain(..).any(|a| is_end(&a)) {
+            ends.push(world.now);
+        }
+    }
+    let gaps: Vec<_> = ends.windows(2).map(|w| w[1] - w[0]).collect();
+    assert!((20..50).contains(&ends.len()), "{gaps:?}");
+    assert!(gaps[0] < Duration::from_secs(4), "{gaps:?}");
+    let late = &gaps[7..];
+    assert!(
+        late.iter().all(|gap| *gap > Duration::from_secs(14)),
+        "{gaps:?}"
+    );
+    // Another reason does not wait, and nor does a fresh generation.
+    world.tell(Event::Recycle(world.any()));
+    world.pass(2.0);
+    let is_start = |a: &Action| matches!(a, Action::Spawn { .. });
+    assert_eq!(world.log.drain(..).filter(is_start).count(), 1);
+    world.tell(Event::Propose(2, policy(2)));
+    world.pass(10.0);
+    world.log.clear();
+    world.tell(Event::Outgrown(world.any()));
+    world.pass(2.0);
+    assert_eq!(world.spawns(), 1);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::env;
 ///
 /// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
 /// systemd.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Compares the master's version with that of this extension.
 ///
@@ -66,11 +66,13 @@ pub enum Kind {
     Wsgi,
     /// A process that has loaded a WSGI application and forks the workers.
     Template,
+    /// Serves the sites.
+    Front,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Command, Self::Wsgi, Self::Template];
+    pub const ALL: [Self; 4] = [Self::Command, Self::Wsgi, Self::Template, Self::Front];
 
     /// The value of the variable `PREFORKD_KIND`.
     pub fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl Kind {
             Self::Command => "command",
             Self::Wsgi => "wsgi",
             Self::Template => "template",
+            Self::Front => "front",
         }
     }
 
@@ -126,6 +129,6 @@ mod tests {
         for kind in Kind::ALL {
             assert_eq!(Kind::parse(kind.name()), Some(kind));
         }
-        assert_eq!(Kind::parse("front"), None);
+        assert_eq!(Kind::parse("cgi"), None);
     }
 }

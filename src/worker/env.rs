@@ -45,12 +45,14 @@ pub const STOP_FD: &str = "PREFORKD_STOP_FD";
 pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 /// Settings of a WSGI worker as a JSON object; only for Python workers.
 pub const WSGI: &str = "PREFORKD_WSGI";
+/// Descriptor of a sealed memory file with the settings of a front worker as a JSON object, decimal.
+pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
 
 /// First descriptor of the listeners (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 15] = [
+pub const PRIVATE: [&str; 16] = [
     CONTRACT,
     KIND,
     LISTEN_FDS,
@@ -66,6 +68,7 @@ pub const PRIVATE: [&str; 15] = [
     ACCESS_LOG_FD,
     CHECK_FD,
     STOP_FD,
+    FRONT_FD,
 ];
 
 /// The environment of a worker or template, read once at its start.
@@ -99,6 +102,8 @@ pub struct Environment {
     pub check_fd: Option<i32>,
     /// Descriptor at whose end the worker drains.
     pub stop_fd: Option<i32>,
+    /// Descriptor of the settings of a front worker.
+    pub front_fd: Option<i32>,
 }
 
 /// A variable with an invalid value.
@@ -167,6 +172,7 @@ impl Environment {
             access_log_fd: number(&get, ACCESS_LOG_FD)?,
             check_fd: number(&get, CHECK_FD)?,
             stop_fd: number(&get, STOP_FD)?,
+            front_fd: number(&get, FRONT_FD)?,
         })
     }
 }
@@ -244,10 +250,10 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_of_worker_is_refused() {
-        let error = parse(&[(KIND, "front")]).unwrap_err();
+        let error = parse(&[(KIND, "cgi")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "PREFORKD_KIND=\"front\": expected a kind of worker"
+            "PREFORKD_KIND=\"cgi\": expected a kind of worker"
         );
     }
 

@@ -3,20 +3,25 @@
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
 //! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
-//! and [`text`] cleans texts from workers.
+//! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
-//! Only [`notify`] (sends datagrams), [`stderr`] (writes log lines) and [`title`] make system calls. The caller of
-//! [`scoreboard::Record::new`] maps the scoreboard.
-#![forbid(unsafe_code)]
+//! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
+//! (sends datagrams), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
+#![deny(unsafe_code)]
 
 pub mod access_format;
 pub mod contract;
 pub mod env;
+pub mod front;
+pub mod logger;
 pub mod messages;
 pub mod notify;
+pub mod passed;
 pub mod proxy;
 pub mod scoreboard;
 pub mod settings;
 pub mod stderr;
+mod sys;
+pub mod temporary;
 pub mod text;
 pub mod title;

@@ -1,4 +1,4 @@
-//! Settings of a WSGI worker, passed as one JSON object (preforkd-worker(7), "PREFORKD_WSGI").
+//! Settings of a WSGI worker, passed as one JSON object (preforkd-worker(7), "PREFORKD_WSGI"), and those that it shares with others.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +23,23 @@ pub struct Settings {
     pub hooks: Option<String>,
     /// The number of requests a worker runs at a time, at most [`MAX_THREADS`].
     pub threads: u32,
+    /// How requests are taken.
+    pub http: Http,
+    /// The path below which the application is served, empty for none.
+    pub prefix: String,
+    /// URL prefixes and the folders or files that are served under them.
+    #[serde(rename = "static")]
+    pub static_files: BTreeMap<String, Mapping>,
+    /// The number of requests after which the worker asks to be replaced.
+    pub max_requests: Option<u64>,
+    /// A random number up to this one is added to it.
+    pub max_requests_jitter: u64,
+}
+
+/// How a worker takes requests and sends responses, whatever makes these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
     /// Each request has a name.
     pub request_id: bool,
     /// The form of a line of the access log; see [`crate::access_format`].
@@ -33,15 +50,6 @@ pub struct Settings {
     pub forwarded_fields: Option<Vec<String>>,
     /// Each connection begins with a PROXY header.
     pub proxy_protocol: bool,
-    /// The path below which the application is served, empty for none.
-    pub prefix: String,
-    /// URL prefixes and the folders or files that are served under them.
-    #[serde(rename = "static")]
-    pub static_files: BTreeMap<String, Mapping>,
-    /// The number of requests after which the worker asks to be replaced.
-    pub max_requests: Option<u64>,
-    /// A random number up to this one is added to it.
-    pub max_requests_jitter: u64,
     /// The maximum size of a request's head.
     pub max_head: u64,
     /// The maximum number of fields in a request's head.
@@ -76,7 +84,7 @@ pub struct Settings {
 }
 
 /// What is served below a prefix of the URL, and how.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mapping {
     /// The folder; or the file, if the prefix does not end with a slash.
@@ -168,28 +176,30 @@ mod tests {
             application: "site.wsgi:app".into(),
             hooks: Some("site.hooks".into()),
             threads: 4,
-            request_id: true,
-            access_format: "{status}".into(),
-            trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
-            forwarded_fields: Some(vec!["X-Forwarded-For".into()]),
-            proxy_protocol: true,
+            http: Http {
+                request_id: true,
+                access_format: "{status}".into(),
+                trusted_proxies: vec![Proxy::Unix, "10.0.0.0/8".parse().expect("a network")],
+                forwarded_fields: Some(vec!["X-Forwarded-For".into()]),
+                proxy_protocol: true,
+                max_head: 1,
+                max_headers: 2,
+                max_body: u64::MAX,
+                body_in_memory: 3,
+                response_in_memory: 8,
+                response_in_file: 9,
+                max_buffered: 10,
+                header_timeout: Duration::from_millis(1500),
+                body_timeout: Duration::from_secs(2),
+                write_timeout: Duration::ZERO,
+                keepalive_timeout: Duration::from_secs(4),
+                graceful_timeout: Duration::from_secs(5),
+                max_connections: 6,
+            },
             prefix: "/größe".into(),
             static_files: [("/static/".to_owned(), mapping("/srv/größe".into()))].into(),
             max_requests: Some(1000),
             max_requests_jitter: 7,
-            max_head: 1,
-            max_headers: 2,
-            max_body: u64::MAX,
-            body_in_memory: 3,
-            response_in_memory: 8,
-            response_in_file: 9,
-            max_buffered: 10,
-            header_timeout: Duration::from_millis(1500),
-            body_timeout: Duration::from_secs(2),
-            write_timeout: Duration::ZERO,
-            keepalive_timeout: Duration::from_secs(4),
-            graceful_timeout: Duration::from_secs(5),
-            max_connections: 6,
         }
     }
 
@@ -214,12 +224,12 @@ mod tests {
         let codings = Coding::ALL.map(|coding| format!("\"{}\"", coding.name()));
         assert!(json.contains(&codings.join(",")), "{json}");
         settings.max_requests = None;
-        settings.header_timeout = Duration::MAX;
+        settings.http.header_timeout = Duration::MAX;
         let json = settings.encode().expect("UTF-8");
         let read = Settings::parse(&json).expect("the same type");
         assert_eq!(read.max_requests, None);
         assert_eq!(
-            read.header_timeout,
+            read.http.header_timeout,
             Duration::from_secs(u64::from(u32::MAX))
         );
     }

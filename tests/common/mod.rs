@@ -460,3 +460,18 @@ pub fn through_shell(command: &mut Command, script: &str) {
         .stderr(Stdio::piped());
     *command = shell;
 }
+
+/// Builds the program that serves sites, beside the one under test: cargo builds only the programs of the package whose tests it runs.
+pub fn build_front() {
+    static BUILT: std::sync::OnceLock<()> = std::sync::OnceLock::new();
+    BUILT.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_BIN_EXE_preforkd"));
+        let folder = folder.parent().expect("a folder");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "preforkd-front"]);
+        cargo.arg("--target-dir").arg(folder.parent().expect("one"));
+        cargo.args((folder.file_name() == Some("release".as_ref())).then_some("--release"));
+        let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+        assert!(status.expect("cargo runs").success());
+    });
+}

@@ -169,16 +169,19 @@ fn health() -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
 }
 
-/// Starts a process that ignores SIGTERM: in a process `group` or a `session` of its own.
+/// Starts a process that ignores SIGTERM: in a process `group` or a `session` of its own, or as a `stranger`, who has no variable of
+/// the worker either.
 fn start_deaf(how: &str) -> std::process::Child {
     let script = "trap '' TERM; echo; exec sleep 1000";
     let mut command = match how {
-        "session" => Command::new("setsid"),
+        "session" | "stranger" => Command::new("setsid"),
         _ => Command::new("env"),
     };
     command.args(["/bin/sh", "-c", script]);
-    if how == "group" {
-        command.process_group(0);
+    match how {
+        "group" => drop(command.process_group(0)),
+        "stranger" => drop(command.env_remove("LISTEN_PID")),
+        _ => {}
     }
     let mut child = command
         .stdout(Stdio::piped())

@@ -33,10 +33,13 @@ pub fn lines(sample: &str) -> Vec<Line> {
             let header = header.trim_end_matches(']');
             table = header
                 .replace("app.hello", "app.NAME")
-                .replace("app.queue", "app.NAME");
-            if header == "app.queue" {
-                apps = Apps::Command;
-            }
+                .replace("app.queue", "app.NAME")
+                .replace("site.shop", "site.NAME");
+            apps = match header {
+                "app.queue" => Apps::Command,
+                other if other.starts_with("app.") => apps,
+                _ => Apps::Any,
+            };
             comment.clear();
         } else if bare.contains('=') {
             let read: Table = bare

@@ -4,27 +4,7 @@ import signal
 import socket
 
 from stand import GUARD, Asking, Connection, ProgramCase, free_port, get, needs
-
-CONFIG = """
-{user}
-daemon {daemon};
-pid {folder}/nginx.pid;
-error_log stderr notice;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location / {{ return 200 "{version} $pid"; }}
-        location /held {{ proxy_pass http://127.0.0.1:{upstream}; }}
-    }}
-}}
-"""
+from nginx import configuration  # Found by `stand`.
 
 
 class Nginx(ProgramCase):
@@ -42,11 +22,10 @@ class Nginx(ProgramCase):
         """The command that runs it with a configuration for this version."""
         config = self.folder / f"{version}.conf"
         user = "user root;" if os.getuid() == 0 else ""
-        text = CONFIG.format(
-            user=user, daemon=daemon, folder=self.folder, port=self.port, version=version,
-            upstream=self.upstream.getsockname()[1],
-        )
-        config.write_text(text)
+        main = f"{user} daemon {daemon}; error_log stderr notice;"
+        upstream = self.upstream.getsockname()[1]
+        server = f'location / {{ return 200 "{version} $pid"; }} location /held {{ proxy_pass http://127.0.0.1:{upstream}; }}'
+        config.write_text(configuration(self.folder, self.port, main, "", server))
         return [self.nginx, "-c", str(config)]
 
     def hold(self):

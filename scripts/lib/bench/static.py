@@ -2,33 +2,13 @@
 import os
 
 from .places import BENCH
+from nginx import configuration  # Found by `places`.
 
 FOLDER = BENCH / "static"
 # Bytes of each file, by the key of its row.
 SIZES = {"static-1k": 1024, "static-17k": 17_408, "static-100k": 102_400, "static-10m": 10_485_760}
-# What users write in such a server's configuration: no log of accesses, and connections that stay.
-NGINX = """daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 512; }}
-http {{
-    include mime.types;
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    keepalive_requests 1000000000;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    server {{
-        listen 127.0.0.1:{port};
-        location /static/ {{ alias {folder}/files/; }}
-    }}
-}}
-"""
+# What users write in such a server's configuration: connections that stay.
+HTTP = "include mime.types; sendfile on; tcp_nopush on; keepalive_requests 1000000000;"
 TYPES = "types { text/css css; application/octet-stream bin; }\n"
 
 
@@ -47,5 +27,7 @@ def nginx(app, _, port):
     """One worker, in the foreground."""
     (FOLDER / "mime.types").write_text(TYPES)
     config = FOLDER / "nginx.conf"
-    config.write_text(NGINX.format(folder=FOLDER, port=port))
+    main = f"daemon off; worker_processes 1; error_log {FOLDER}/error.log;"
+    server = f"location /static/ {{ alias {FOLDER}/files/; }}"
+    config.write_text(configuration(FOLDER, port, main, HTTP, server))
     return ["nginx", "-c", config, "-e", FOLDER / "error.log"]

@@ -57,6 +57,12 @@ fn mapping_with(prefix: &str, path: &Path, change: impl FnOnce(&mut Mapping)) ->
     (prefix.into(), mapping)
 }
 
+const ORIGIN: Origin = Origin {
+    listener: 0,
+    peer: None,
+    relayed: None,
+};
+
 /// A folder with some files, and these mappings of it.
 fn site(mappings: impl FnOnce(&Path) -> Vec<(String, Mapping)>) -> Site {
     let dir = tempfile::tempdir().unwrap();
@@ -109,7 +115,7 @@ impl Site {
         connection.receive(request.as_bytes());
         assert_eq!(connection.advance(), Event::Request, "{request}");
         connection.facts_mut().prefix = self.told.map(|prefix| prefix.as_bytes().into());
-        let Some(found) = self.files.find(connection.request(), self.now) else {
+        let Some(found) = self.files.find(connection.request(), &ORIGIN, self.now) else {
             return Answer::default();
         };
         let response = Response::new(true, method == "HEAD", true);
@@ -836,4 +842,35 @@ fn folders_that_cannot_be_used_are_named() {
     // A single file may come later.
     let single = vec![mapping("/a", &missing)];
     assert!(Files::new(&single.into_iter().collect(), "", "www".into()).is_ok());
+}
+
+/// Takes the mapping whose number the request names.
+#[derive(Debug)]
+struct ByField;
+
+impl Chooser for ByField {
+    fn mapping(&mut self, request: Request<'_>, _: &Origin) -> Option<usize> {
+        str::from_utf8(request.field(b"x-site")?).ok()?.parse().ok()
+    }
+}
+
+#[test]
+fn a_chooser_tells_which_of_several_mappings_with_one_prefix_is_meant() {
+    let mut site = plain();
+    let (css, docs) = (site.root.join("css"), site.root.join("docs"));
+    let mappings = [mapping("/s/", &css), mapping("/s/", &docs)];
+    site.files = Files::chosen(&mappings, Box::new(ByField), "www".into()).unwrap();
+    for (path, number, status) in [
+        ("/s/a%20b.css", "0", 200),
+        ("/s/a%20b.css", "1", 404),
+        ("/s/", "0", 404),
+        ("/s/", "1", 200),
+        ("/x/..//s/./", "1", 200),
+        // The chooser knows more than the path: what it chose answers.
+        ("/other", "1", 404),
+        ("/s/", "none", 0),
+    ] {
+        let answer = site.ask("GET", path, &format!("X-Site: {number}\r\n"));
+        assert_eq!(answer.status, status, "{path} {number}");
+    }
 }

@@ -41,6 +41,19 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Goes back to the beginning, to be read once more.
+    ///
+    /// # Errors
+    /// The file that holds it cannot be read.
+    pub fn rewind(&mut self) -> io::Result<()> {
+        match &mut self.content {
+            Content::Memory(body) => body.rewind(),
+            Content::File(body) => body.rewind(),
+        }
+    }
+}
+
 impl Read for Body {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match &mut self.content {
@@ -184,6 +197,10 @@ mod tests {
             body.read_until(b'\n', &mut line).unwrap();
             let mut rest = Vec::new();
             body.read_to_end(&mut rest).unwrap();
+            let mut again = Vec::new();
+            body.rewind().unwrap();
+            body.read_to_end(&mut again).unwrap();
+            assert_eq!(again, b"ab\ncd\nef");
             assert_eq!(
                 (line.as_slice(), rest.as_slice()),
                 (&b"ab\n"[..], &b"cd\nef"[..])

@@ -1,6 +1,7 @@
 //! What layers found out about an exchange.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What layers say of an exchange, for later layers, for the handler and for the access log. What none has said is as the request and
 /// its connection show it.
@@ -22,4 +23,36 @@ pub struct Facts {
     pub prefix: Option<Box<[u8]>>,
     /// The name of this exchange in logs.
     pub request_id: Option<Box<str>>,
+    /// The encryption of the connection, if it is encrypted here.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What a handshake of TLS has agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The version as OpenSSL writes it, such as `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its name in the registry of the IANA, such as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: &'static str,
+    /// The name that the client has asked for (RFC 6066 section 3), in lower case.
+    pub server_name: Option<Box<str>>,
+    /// The protocol that was agreed on (RFC 7301), such as `h2`.
+    pub protocol: Option<Box<[u8]>>,
+    /// The session goes on from an earlier one.
+    pub resumed: bool,
+    /// The certificate of the client, if it was asked for and has shown one that was verified.
+    pub client: Option<ClientCertificate>,
+}
+
+/// What the certificate of a client says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Its subject (RFC 4514), such as `CN=alice,O=Example`.
+    pub subject: Box<str>,
+    /// Its issuer in the same form.
+    pub issuer: Box<str>,
+    /// Its serial number in hexadecimal digits.
+    pub serial: Box<str>,
+    /// SHA-256 of the certificate in hexadecimal digits.
+    pub fingerprint: Box<str>,
 }

@@ -34,6 +34,14 @@ struct State {
     short: bool,
 }
 
+/// A part of a response as it goes to the client.
+#[derive(Debug)]
+pub struct Piece {
+    pub(crate) bytes: Vec<u8>,
+    /// Only the end of the connection ends the response.
+    pub(crate) closes: bool,
+}
+
 /// Layers, and what those before them have said of the exchange.
 struct SeenBy {
     layers: Arc<[Arc<dyn Layer>]>,
@@ -89,6 +97,14 @@ impl Response {
     /// Bytes written and not handed to the server yet.
     pub fn buffered(&self) -> usize {
         self.state.out.len()
+    }
+
+    /// Takes out what was written, to hand it to the server.
+    pub fn piece(&mut self) -> Piece {
+        Piece {
+            bytes: self.take_out(),
+            closes: self.ends_with_connection(),
+        }
     }
 
     /// Whether no body goes out, whatever is written: the answer to HEAD, 204, 205 or 304.
@@ -278,27 +294,39 @@ impl Response {
     }
 }
 
-/// The phrase of the statuses that the server itself answers with (RFC 9110 section 15).
-pub(crate) fn phrase(status: u16) -> &'static str {
+/// The phrase of the statuses that a server itself answers with (RFC 9110 section 15).
+pub fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
+        204 => "No Content",
         206 => "Partial Content",
         301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
         304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        410 => "Gone",
         412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
         501 => "Not Implemented",
+        502 => "Bad Gateway",
         503 => "Service Unavailable",
+        504 => "Gateway Timeout",
         505 => "HTTP Version Not Supported",
         _ => "Error",
     }

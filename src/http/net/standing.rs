@@ -53,7 +53,8 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::net::transport::Transport;
+    use crate::net::plain::Plain;
+    use crate::net::transport::Transport as _;
 
     #[test]
     fn connections_are_listed_with_their_standing_as_long_as_they_are_open() {
@@ -61,7 +62,7 @@ mod tests {
         let fd = ours.as_raw_fd();
         let standing = || connections().find(|&(number, _)| number == fd);
         assert_eq!(standing(), None);
-        let transport = Transport::new(ours.into(), false);
+        let transport = Plain::over(ours.into(), false);
         assert_eq!(standing(), Some((fd, Standing::Idle)));
         transport.stands(Standing::Waiting);
         assert_eq!(standing(), Some((fd, Standing::Waiting)));

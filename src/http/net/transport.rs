@@ -1,124 +1,130 @@
-//! What bytes go through: a stream socket, TCP or Unix.
+//! What bytes go through on their way to a client.
 
 use std::fs::File;
 use std::io;
-use std::mem;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::sync::Arc;
 
-use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::fs::sendfile;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
 
+use crate::message::facts::Tls;
+use crate::message::request::Origin;
 use crate::net::descriptors::Own;
-use crate::net::standing::{self, Standing};
+use crate::net::standing::Standing;
 
-/// A connected stream socket that does not block.
-#[derive(Debug)]
-pub(crate) struct Transport {
-    socket: Own,
-    is_tcp: bool,
-    watched: EventFlags,
-    /// See [`Transport::reset_at_death`].
-    resets: bool,
-}
+/// The transport of one connection: a socket that does not block, or something in front of one that changes the bytes, as TLS does.
+///
+/// What the loop needs is the same for both. It learns from epoll, edge-triggered, that the socket has become readable or writable, and then
+/// reads and writes until [`Errno::AGAIN`]. A transport may hold bytes in both directions: it says so with [`Transport::has_input`] and
+/// [`Transport::has_output`], as no event tells of these. It may also need to write in order to read, and the reverse: what it has to write is
+/// its output, whoever has caused it, and what it has to read comes with the next [`Transport::read`].
+///
+/// A handshake is part of the first reads, which give [`Errno::AGAIN`] until it is over; see [`Transport::is_starting`].
+pub trait Transport: Sized + Send + 'static {
+    /// What all connections of a server share; for TLS, certificates and keys.
+    type Shared: Send + 'static;
 
-impl Transport {
-    pub fn new(socket: OwnedFd, is_tcp: bool) -> Self {
-        standing::note(&socket, Some(Standing::Idle));
-        Self {
-            socket: socket.into(),
-            is_tcp,
-            watched: EventFlags::empty(),
-            resets: false,
-        }
-    }
+    /// The transport of a connection that was accepted. The socket does not block.
+    fn new(shared: &mut Self::Shared, socket: OwnedFd, origin: &Origin) -> Self;
 
-    /// Notes where the connection stands, should the process have to die.
-    #[inline]
-    pub fn stands(&self, standing: Standing) {
-        standing::note(&self.socket, Some(standing));
-    }
+    /// Reads once; 0 is the orderly end of what the peer sends.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`]: there is nothing to read before the next event. [`Errno::INTR`]: try again. Anything else is the end of the
+    /// connection, also an end that may be a truncation.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno>;
 
-    /// Whether what was written with `more` waits for [`Transport::push`]. On a Unix socket nothing can wait.
-    pub fn can_hold(&self) -> bool {
-        self.is_tcp
-    }
+    /// Takes bytes to write, as many as it has room for; with `more` they may be held until [`Transport::push`].
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`]: there is no room before the next event. [`Errno::INTR`]: try again. Anything else is the end of the connection.
+    fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno>;
 
-    /// Reads once. 0 is the end.
-    #[inline]
-    pub fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        recv(&self.socket, buffer, RecvFlags::empty()).map(|(_, n)| n)
-    }
+    /// Takes a part of a file to write, and moves `offset` on. 0 is the end of the file.
+    ///
+    /// # Errors
+    /// As [`Transport::write`], and those of reading the file.
+    fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno>;
 
-    /// Writes once. With `more` it may be held until [`Transport::push`].
-    #[inline]
-    pub fn write(&self, data: &[u8], more: bool) -> Result<usize, Errno> {
-        let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::MORE, more);
-        send(&self.socket, data, flags)
-    }
+    /// Whether what is written with `more` is held.
+    fn can_hold(&self) -> bool;
 
-    /// Writes a part of a file once, and moves `offset` on. 0 is the end of the file.
-    pub fn send_file(&self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
-        sendfile(&self.socket, file, Some(offset), length)
-    }
+    /// Sends what was held.
+    fn push(&self);
 
-    /// Sends what was held. The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
-    pub fn push(&self) {
-        // Failure means that the client is gone, which the next read finds out.
-        let _ = sockopt::set_tcp_nodelay(&self.socket, true);
-    }
+    /// Ends what is sent in an orderly way, after the bytes that were taken. The socket no longer writes.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn finish(&mut self) -> Result<(), Errno>;
 
-    /// The orderly end of what is sent.
-    pub fn finish(&mut self) -> Result<(), Errno> {
-        self.reset_at_death(false);
-        shutdown(&self.socket, Shutdown::Write)
-    }
-
-    /// Breaks the connection off: its end must not pass for the end of what is sent. On TCP this resets it (RFC 9293 section
-    /// 3.10.5, ABORT); a Unix socket knows no such end.
-    pub fn abort(&self) {
-        // Failure means that it has ended already.
-        let _ = connect_unspec(&self.socket);
-    }
+    /// Breaks the connection off: its end must not pass for the end of what is sent.
+    fn abort(&mut self);
 
     /// Neither reads nor sends any more, though the socket stays open. A response that ends with the connection breaks off visibly.
-    pub fn leave(&self) {
-        if self.resets {
-            self.abort();
-        }
-        let _ = shutdown(&self.socket, Shutdown::Both);
-    }
+    fn leave(&mut self);
 
-    /// Whether the kernel resets the connection should the worker die (socket(7), `SO_LINGER`): the end of the connection would
-    /// pass for the end of a response. On TCP only.
-    pub fn reset_at_death(&mut self, reset: bool) {
-        if mem::replace(&mut self.resets, reset) != reset {
-            // Failure means that the client is gone, which the next read or write finds out.
-            let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
-        }
-    }
+    /// Whether the connection breaks off visibly should the worker die: its end would pass for the end of a response.
+    fn reset_at_death(&mut self, reset: bool);
+
+    /// Notes where the connection stands, should the process have to die.
+    fn stands(&self, standing: Standing);
 
     /// Watches the socket, edge-triggered; for room to write only once that was needed.
-    pub fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
-        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
-        flags.set(EventFlags::OUT, write);
-        if self.watched.is_empty() {
-            epoll::add(epoll, &self.socket, EventData::new_u64(key), flags)?;
-        } else if !self.watched.contains(flags) {
-            epoll::modify(epoll, &self.socket, EventData::new_u64(key), flags)?;
-        } else {
-            return Ok(());
-        }
-        self.watched = flags;
-        Ok(())
-    }
-}
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()>;
 
-impl Drop for Transport {
-    fn drop(&mut self) {
-        standing::note(&self.socket, None);
+    /// Whether there may be something to read of which no event will tell.
+    #[inline(always)]
+    fn has_input(&self) -> bool {
+        false
+    }
+
+    /// Whether it holds bytes that it has taken, or made itself, and the socket has not.
+    #[inline(always)]
+    fn has_output(&self) -> bool {
+        false
+    }
+
+    /// Writes what it holds; the number of bytes that the socket took.
+    ///
+    /// # Errors
+    /// As [`Transport::write`]; with [`Errno::AGAIN`] nothing was written.
+    fn flush(&mut self) -> Result<usize, Errno> {
+        Ok(0)
+    }
+
+    /// Whether a handshake goes on. The deadline of the first byte holds for it, and writing does not prolong that.
+    #[inline(always)]
+    fn is_starting(&self) -> bool {
+        false
+    }
+
+    /// Whether a read has failed because the peer was refused, and there is an answer that it should get to know: what it still sends
+    /// is read and dropped for a while, which are the next reads.
+    #[inline(always)]
+    fn has_refused(&self) -> bool {
+        false
+    }
+
+    /// What is known of the encryption, when the handshake is over.
+    #[inline(always)]
+    fn tls(&self) -> Option<&Arc<Tls>> {
+        None
+    }
+
+    /// Reads bytes that come before those of the transport, as a PROXY header does.
+    ///
+    /// # Errors
+    /// As [`Transport::read`].
+    fn read_preamble(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        self.read(buffer)
+    }
+
+    /// Takes what has come behind them; what of it is no business of the transport is given back, as if it had been read.
+    fn begin_with<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        bytes
     }
 }

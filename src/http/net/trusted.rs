@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use preforkd_worker::proxy::Proxy;
 
 /// Proxies that may say for whom they ask. The default is nobody.
 #[derive(Debug, Clone, Default)]
@@ -11,6 +12,19 @@ pub struct TrustedProxies {
     pub unix: bool,
     /// Addresses. IPv4 clients of an IPv6 socket are IPv4 here.
     pub networks: Vec<IpNet>,
+}
+
+impl From<&[Proxy]> for TrustedProxies {
+    fn from(proxies: &[Proxy]) -> Self {
+        let mut trusted = Self::default();
+        for proxy in proxies {
+            match proxy {
+                Proxy::Unix => trusted.unix = true,
+                Proxy::Network(network) => trusted.networks.push(*network),
+            }
+        }
+        trusted
+    }
 }
 
 impl TrustedProxies {

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::{DRAIN_GRACE, LISTENERS, Server};
 use crate::message::request::Origin;
 use crate::net::listener::{Accepted, Listener};
+use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::engine::Engine;
@@ -27,7 +28,7 @@ const YIELD: Duration = Duration::from_millis(1);
 /// Connections that it takes when nobody else did.
 const AT_ONCE: usize = 16;
 
-impl<E: Engine, O: Observer> Server<E, O> {
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     fn may_accept(&self) -> bool {
         self.core.may_accept() && self.engine.is_free()
     }
@@ -156,7 +157,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     fn may_accept(&self) -> bool {
         self.pause == NEVER && (!self.is_full() || self.room.full_until == NEVER)
     }
@@ -182,7 +183,8 @@ impl<O: Observer> Core<O> {
                     peer,
                     relayed: None,
                 };
-                let mut link = Link::new(socket, origin);
+                let transport = T::new(&mut self.shared, socket, &origin);
+                let mut link = Link::new(transport, origin);
                 link.preamble = self.preamble(&origin);
                 link.deadline = self.after(self.limits.header_timeout);
                 let key = self.clients.insert(Client {
@@ -252,6 +254,7 @@ pub(super) mod tests {
     use crate::limits::Limits;
     use crate::message::body::Body;
     use crate::message::request::Request;
+    use crate::net::plain::Plain;
     use crate::serve::Config;
     use crate::serve::engine::Inline;
     use crate::serve::handler::Handler;
@@ -274,7 +277,7 @@ pub(super) mod tests {
     }
 
     /// A server whose loop does not run.
-    pub(in crate::serve) type Idle = Server<Inline<'static, Empty>, ()>;
+    pub(in crate::serve) type Idle = Server<Inline<'static, Empty>, (), Plain>;
 
     /// A server at whose listener `clients` wait; each has sent the bytes. On a Unix socket, as who has connected there is in
     /// the accept queue.
@@ -300,7 +303,8 @@ pub(super) mod tests {
             stop: vec![stop.into()],
             signals: None,
         };
-        let server = Server::new(config, Inline(Box::leak(Box::new(Empty))), ()).unwrap();
+        let engine = Inline(Box::leak(Box::new(Empty)));
+        let server = Server::new(config, (), engine, ()).unwrap();
         (server, clients)
     }
 

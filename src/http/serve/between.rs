@@ -13,6 +13,7 @@ use crate::exchange::{Outlet, Sent};
 use crate::message::backlog::Backlog;
 use crate::message::response::Response;
 use crate::net::standing::Standing;
+use crate::net::transport::Transport;
 use crate::serve::client::{Client, Flow, Link};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{Instant, NEVER, now};
@@ -26,9 +27,9 @@ pub(super) const SILENT: Instant = 1_000_000_000;
 pub(super) const NOT_COUNTED: Instant = i64::MAX as u64;
 
 /// The request that the loop's thread is in.
-pub(super) struct Current {
+pub(super) struct Current<T> {
     key: u64,
-    link: Box<Link>,
+    link: Box<Link<T>>,
     /// The client has sent more requests already.
     has_input: bool,
     /// When the application was called, or has last handed something over.
@@ -37,9 +38,9 @@ pub(super) struct Current {
     look: Instant,
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// The thread goes into the request of this client.
-    pub fn begin(&mut self, key: u64, link: Box<Link>, has_input: bool) {
+    pub fn begin(&mut self, key: u64, link: Box<Link<T>>, has_input: bool) {
         let since = link.began.max(self.now);
         self.current = Some(Current {
             key,
@@ -51,7 +52,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// The handler has returned.
-    pub fn finish(&mut self) -> Box<Link> {
+    pub fn finish(&mut self) -> Box<Link<T>> {
         let Some(current) = self.current.take() else {
             unreachable!("a request was begun")
         };
@@ -67,7 +68,7 @@ impl<O: Observer> Core<O> {
         self.cork.called(self.now.saturating_sub(since));
     }
 
-    fn push_if_due(&mut self, link: &Link) {
+    fn push_if_due(&mut self, link: &Link<T>) {
         if self.cork.is_due(self.now) {
             // This client is not in its place.
             link.transport.push();
@@ -76,7 +77,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Takes what was written unless there is no room, and sends what can be sent.
-    fn hand_over(&mut self, current: &mut Current, response: &mut Response) -> Sent {
+    fn hand_over(&mut self, current: &mut Current<T>, response: &mut Response) -> Sent {
         self.note_call(current.since);
         current.since = self.now;
         self.observer.goes_on(self.now);
@@ -118,7 +119,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Sends what the client takes now. `whole`: this is all there is to say.
-    fn send_current(&mut self, current: &mut Current, whole: bool) {
+    fn send_current(&mut self, current: &mut Current<T>, whole: bool) {
         let link = &mut current.link;
         let hold = whole && self.cork.may_hold() && link.transport.can_hold() && !current.has_input;
         while !link.blocked && !link.broken && link.has_output() {
@@ -149,7 +150,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Looks after all connections once; with `block` waits until there is something to do.
-    fn look_after(&mut self, current: &mut Current, block: bool) {
+    fn look_after(&mut self, current: &mut Current<T>, block: bool) {
         // What was held for the requests before this one must not wait for its end.
         self.push();
         // So that it is seen when the client leaves.
@@ -228,7 +229,7 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    fn drive_between(&mut self, key: u64, mut client: Client) {
+    fn drive_between(&mut self, key: u64, mut client: Client<T>) {
         let mut steps = super::drive::STEPS;
         match self.turn(key, &mut client, &mut steps) {
             Turn::Ready => {
@@ -262,7 +263,7 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    fn with_current(&mut self, act: impl FnOnce(&mut Self, &mut Current) -> Sent) -> Sent {
+    fn with_current(&mut self, act: impl FnOnce(&mut Self, &mut Current<T>) -> Sent) -> Sent {
         let Some(mut current) = self.current.take() else {
             return Sent::Gone;
         };
@@ -272,7 +273,7 @@ impl<O: Observer> Core<O> {
     }
 }
 
-impl<O: Observer> Outlet for Core<O> {
+impl<O: Observer, T: Transport> Outlet for Core<O, T> {
     fn send(&mut self, response: &mut Response) -> Sent {
         self.with_current(|core, current| {
             let sent = core.hand_over(current, response);
@@ -335,14 +336,14 @@ impl<O: Observer> Outlet for Core<O> {
     }
 }
 
-fn gone(link: &Link) -> Sent {
+fn gone<T>(link: &Link<T>) -> Sent {
     match link.broken {
         true => Sent::Gone,
         false => Sent::Taken,
     }
 }
 
-impl Link {
+impl<T: Transport> Link<T> {
     /// Notes what the kernel has said when the loop was woken.
     #[inline(always)]
     pub(super) fn note_event(&mut self, flags: EventFlags, woken: Instant, now: Instant) {

@@ -8,13 +8,14 @@ use super::core::Core;
 use crate::message::body::Body;
 use crate::message::response::Response;
 use crate::net::standing::Standing;
+use crate::net::transport::Transport;
 use crate::proto::h1::connection::Phase;
 use crate::serve::client::{Client, Task};
 use crate::serve::engine::{Answer, Engine, Report};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{Instant, NEVER, now};
 
-impl<E: Engine, O: Observer> Server<E, O> {
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// Takes reports from the pool's threads.
     pub(super) fn collect(&mut self) {
         while let Some((key, report)) = self.engine.collect() {
@@ -27,7 +28,7 @@ impl<E: Engine, O: Observer> Server<E, O> {
     }
 
     /// Has the handler answer the request that is there.
-    pub(super) fn dispatch(&mut self, key: u64, mut client: Client) -> Client {
+    pub(super) fn dispatch(&mut self, key: u64, mut client: Client<T>) -> Client<T> {
         let core = &mut *self.core;
         core.yielding = NEVER;
         let mut response = core.respond(&mut client);
@@ -45,9 +46,17 @@ impl<E: Engine, O: Observer> Server<E, O> {
         }
     }
 
-    fn submit(&mut self, key: u64, mut client: Client, body: Body, response: Response) -> Client {
+    fn submit(
+        &mut self,
+        key: u64,
+        mut client: Client<T>,
+        body: Body,
+        response: Response,
+    ) -> Client<T> {
         let core = &mut *self.core;
         match self.engine.is_free() {
+            // How long a request may run is the business of the service.
+            true if E::SERVES => {}
             true => core.begins(key, &client),
             false => {
                 client.link.transport.stands(Standing::Waiting);
@@ -61,14 +70,16 @@ impl<E: Engine, O: Observer> Server<E, O> {
         if let Some(answer) = answer {
             self.core.running.pop_front();
             self.core.take_answer(&mut client, answer);
+        } else if E::SERVES {
+            self.core.watch_client(key, &mut client);
         }
         client
     }
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// A response to the request that is there, whose time begins.
-    fn respond(&mut self, client: &mut Client) -> Response {
+    fn respond(&mut self, client: &mut Client<T>) -> Response {
         let link = &mut client.link;
         link.arrived = link.received;
         link.began = now();
@@ -95,13 +106,16 @@ impl<O: Observer> Core<O> {
 
     /// Answers a request for a static file; whether it was one.
     #[inline(always)]
-    pub(super) fn answer_file(&mut self, client: &mut Client) -> bool {
+    pub(super) fn answer_file(&mut self, client: &mut Client<T>) -> bool {
         !self.files.is_empty() && self.find_file(client)
     }
 
     #[inline(never)]
-    fn find_file(&mut self, client: &mut Client) -> bool {
-        let Some(found) = self.files.find(client.connection.request(), self.now) else {
+    fn find_file(&mut self, client: &mut Client<T>) -> bool {
+        let Some(found) =
+            self.files
+                .find(client.connection.request(), &client.link.origin, self.now)
+        else {
             return false;
         };
         self.yielding = NEVER;
@@ -114,7 +128,7 @@ impl<O: Observer> Core<O> {
         true
     }
 
-    fn take_answer(&mut self, client: &mut Client, answer: Answer) {
+    pub(super) fn take_answer(&mut self, client: &mut Client<T>, answer: Answer) {
         let Answer { mut response, part } = answer;
         let link = &mut client.link;
         let last = response.take_out();
@@ -132,7 +146,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// A thread of the pool tells about its request. Gives the connection back if it goes on.
-    fn hear(&mut self, key: u64, report: Report) -> Option<Client> {
+    fn hear(&mut self, key: u64, report: Report) -> Option<Client<T>> {
         let since = match report {
             Report::Piece(_) | Report::Alive => Some(self.now),
             Report::Waiting => Some(NOT_COUNTED),
@@ -176,7 +190,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// A thread takes a request.
-    fn begins(&mut self, key: u64, client: &Client) {
+    fn begins(&mut self, key: u64, client: &Client<T>) {
         let began = client.link.began;
         self.running.push_back((key, began));
         match self.running.len() {

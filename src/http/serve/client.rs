@@ -1,6 +1,5 @@
 //! A connection with its socket and what is going on on it.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +47,12 @@ pub(crate) enum Flow {
 
 /// One client: the requests that it makes, and the way to it. A handler on the loop's own thread borrows the one and writes to the
 /// other.
-pub(crate) struct Client {
+pub(crate) struct Client<T> {
     pub connection: Box<Connection>,
-    pub link: Box<Link>,
+    pub link: Box<Link<T>>,
 }
 
-impl Client {
+impl<T: Transport> Client<T> {
     /// Takes bytes that were read now: they had come when the kernel said so, if it did.
     #[inline(always)]
     pub fn receive(&mut self, bytes: &[u8], readable_since: Instant, now: Instant) {
@@ -75,8 +74,8 @@ impl Client {
 }
 
 /// The way to a client.
-pub(crate) struct Link {
-    pub transport: Transport,
+pub(crate) struct Link<T> {
+    pub transport: T,
     pub origin: Origin,
     /// What has to come before the first request.
     pub preamble: Option<Preamble>,
@@ -135,7 +134,7 @@ const LEAST_PACE: u64 = 8 * 1024;
 const PACE_LEAST: Instant = 2_000_000_000;
 const PACE_MOST: Instant = 5_000_000_000;
 
-impl Link {
+impl<T: Transport> Link<T> {
     /// How long the rest of a body may take from now on: `grace` in all, and a second more for each [`LEAST_RATE`]
     /// bytes that have come.
     pub fn body_patience(&mut self, now: Instant, grace: Duration) -> Duration {
@@ -160,9 +159,9 @@ impl Link {
             && u128::from(self.body_bytes - before) < due
     }
 
-    pub fn new(socket: OwnedFd, origin: Origin) -> Self {
+    pub fn new(transport: T, origin: Origin) -> Self {
         Self {
-            transport: Transport::new(socket, origin.peer.is_some()),
+            transport,
             origin,
             preamble: None,
             body_since: NEVER,
@@ -196,7 +195,20 @@ impl Link {
     /// Reads once. Number of bytes, 0 at the end or when there is nothing; an error means that the client is gone.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let length = buffer.len();
-        match self.transport.read(buffer) {
+        let read = self.transport.read(buffer);
+        self.note_read(read, length)
+    }
+
+    /// The same for what comes before the bytes of the transport.
+    pub fn read_preamble(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let length = buffer.len();
+        let read = self.transport.read_preamble(buffer);
+        self.note_read(read, length)
+    }
+
+    #[inline(always)]
+    fn note_read(&mut self, read: Result<usize, Errno>, length: usize) -> Result<usize, Errno> {
+        match read {
             Ok(0) => {
                 self.readable = false;
                 self.eof = true;
@@ -205,7 +217,7 @@ impl Link {
             Ok(n) => {
                 // A short read has emptied the socket, and what comes later is a new edge; but an end that was announced
                 // together with the bytes is not.
-                self.readable = n == length || self.hangup;
+                self.readable = n == length || self.hangup || self.transport.has_input();
                 Ok(n)
             }
             Err(Errno::AGAIN) => {
@@ -235,6 +247,9 @@ impl Link {
     pub fn flush(&mut self, hold: bool) -> (Flow, usize) {
         if self.written < self.out.len() {
             return self.flush_out(hold);
+        }
+        if self.transport.has_output() {
+            return (self.flush_transport(), 0);
         }
         match self.backlog.clone() {
             Some(backlog) => self.flush_backlog(&backlog),
@@ -268,6 +283,24 @@ impl Link {
             self.written = 0;
         }
         (flow, sent)
+    }
+
+    /// Writes what the transport holds. Its bytes were counted when it took them, but they are progress only now.
+    fn flush_transport(&mut self) -> Flow {
+        match self.transport.flush() {
+            Ok(n) => {
+                if n > 0 && !self.transport.is_starting() {
+                    self.deadline = NEVER;
+                }
+                Flow::Done
+            }
+            Err(Errno::INTR) => Flow::Done,
+            Err(Errno::AGAIN) => {
+                self.blocked = true;
+                Flow::Blocked
+            }
+            Err(_) => Flow::Gone,
+        }
     }
 
     #[cold]
@@ -313,7 +346,9 @@ impl Link {
 
     #[inline(always)]
     pub fn has_output(&self) -> bool {
-        self.written < self.out.len() || (self.backlog.is_some() && self.has_backlog())
+        self.written < self.out.len()
+            || (self.backlog.is_some() && self.has_backlog())
+            || self.transport.has_output()
     }
 
     #[cold]

@@ -20,7 +20,7 @@ use super::lingering::Lingering;
 use super::refusals::Refusals;
 use super::relayed::TURNED_AWAY;
 use super::room::Room;
-use super::{Config, LISTENERS, READ_BUFFER, SIGNALS, STOP, TICK, WAKEUP};
+use super::{Config, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
@@ -29,6 +29,7 @@ use crate::message::budget::Budget;
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
 use crate::net::listener::Listener;
+use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
@@ -43,7 +44,7 @@ const LATE_HEAD: Reject =
 const LATE_BODY: Reject =
     Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
 
-pub(crate) struct Core<O> {
+pub(crate) struct Core<O, T: Transport> {
     pub(super) epoll: Own,
     pub(super) observer: O,
     pub(crate) limits: Arc<Limits>,
@@ -58,14 +59,16 @@ pub(crate) struct Core<O> {
     signals: Option<Own>,
     /// A signal has come, whose handlers may not have run.
     pub(super) interrupted: bool,
-    pub(super) clients: Slab<Client>,
+    pub(super) clients: Slab<Client<T>>,
+    /// What all transports share.
+    pub(super) shared: T::Shared,
     pub(super) timers: Timers,
     /// Connections that can go on at once but have to let others go first.
     pub(super) queue: VecDeque<u64>,
     /// Connections whose request waits for this thread, which is in another one.
     pub(super) ready: VecDeque<u64>,
     /// The request that this thread is in.
-    pub(super) current: Option<Current>,
+    pub(super) current: Option<Current<T>>,
     /// Requests on threads with their start.
     pub(super) running: VecDeque<(u64, Instant)>,
     /// Requests that the pool has and no thread has taken yet.
@@ -99,10 +102,19 @@ pub(crate) struct Core<O> {
     pub(super) refusals: Refusals,
     /// Events that were found while the thread was in a request.
     pub(super) found: Vec<(u64, u32)>,
+    /// The engine has to know of clients that have left.
+    pub(super) tells_who_left: bool,
+    /// Those it does not know of yet.
+    pub(super) left: Vec<u64>,
 }
 
-impl<O: Observer> Core<O> {
-    pub fn new(config: Config, wakeup: Option<BorrowedFd<'_>>, observer: O) -> io::Result<Self> {
+impl<O: Observer, T: Transport> Core<O, T> {
+    pub fn new(
+        config: Config,
+        shared: T::Shared,
+        wakeup: Option<BorrowedFd<'_>>,
+        observer: O,
+    ) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let stops = config.stop.iter().map(|stop| (stop.as_fd(), STOP));
         let wakeup = wakeup.map(|wakeup| (wakeup, WAKEUP));
@@ -132,6 +144,7 @@ impl<O: Observer> Core<O> {
             signals: config.signals.map(Own::from),
             interrupted: false,
             clients: Slab::default(),
+            shared,
             timers: Timers::default(),
             queue: VecDeque::new(),
             ready: VecDeque::new(),
@@ -156,6 +169,8 @@ impl<O: Observer> Core<O> {
             lingering: Lingering::default(),
             refusals,
             found: Vec::new(),
+            tells_who_left: false,
+            left: Vec::new(),
         })
     }
 
@@ -239,7 +254,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// The same for a connection that was taken out.
-    pub(super) fn arm_link(&mut self, key: u64, link: &mut Link) {
+    pub(super) fn arm_link(&mut self, key: u64, link: &mut Link<T>) {
         if link.deadline < link.armed {
             link.armed = link.deadline.next_multiple_of(TICK);
             self.timers.push(link.armed, key);
@@ -247,7 +262,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// The connection's deadline has passed. Gives it back if it goes on.
-    pub(super) fn timeout(&mut self, key: u64) -> Option<Client> {
+    pub(super) fn timeout(&mut self, key: u64) -> Option<Client<T>> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
         if let Task::Lingering(_) = link.task {
@@ -293,7 +308,7 @@ impl<O: Observer> Core<O> {
 
     /// Whether an event's key is that of a connection.
     pub(super) fn is_client(key: u64) -> bool {
-        key < LISTENERS
+        key < SERVICE
     }
 }
 
@@ -312,7 +327,7 @@ impl<T> Lent<T> {
     }
 }
 
-impl<O: Observer> Lent<Core<O>> {
+impl<O: Observer, T: Transport> Lent<Core<O, T>> {
     /// # Panics
     /// If it is not what was lent: the handler came back with the response to another request.
     pub fn give_back(&mut self, outlet: Box<dyn Outlet>) {

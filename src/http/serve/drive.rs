@@ -10,6 +10,7 @@ use crate::layer::Ended;
 use crate::message::body::Failure;
 use crate::message::response::Response;
 use crate::net::standing::Standing;
+use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
@@ -35,10 +36,10 @@ pub(super) enum Turn {
     Close,
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// Puts the connection where it belongs after its turn.
     #[inline(always)]
-    pub(super) fn settle(&mut self, key: u64, mut client: Client, turn: Turn) {
+    pub(super) fn settle(&mut self, key: u64, mut client: Client<T>, turn: Turn) {
         match turn {
             Turn::Close => return self.close(key, client),
             Turn::Wait => {}
@@ -53,11 +54,14 @@ impl<O: Observer> Core<O> {
     }
 
     /// Ends the connection; one whose request a thread is in, when that has come back.
-    pub(super) fn close(&mut self, key: u64, mut client: Client) {
+    pub(super) fn close(&mut self, key: u64, mut client: Client<T>) {
         let task = mem::take(&mut client.link.task);
         if let Task::Running | Task::Left = task {
             client.link.leave();
             self.clients.give_back(key, client);
+            if self.tells_who_left {
+                self.left.push(key);
+            }
             return;
         }
         if let Task::Lingering(_) = task {
@@ -85,7 +89,7 @@ impl<O: Observer> Core<O> {
         self.observer.connections(self.clients.len());
     }
 
-    pub(super) fn turn(&mut self, key: u64, client: &mut Client, steps: &mut usize) -> Turn {
+    pub(super) fn turn(&mut self, key: u64, client: &mut Client<T>, steps: &mut usize) -> Turn {
         client.link.queued = false;
         while *steps > 0 {
             *steps -= 1;
@@ -198,14 +202,17 @@ impl<O: Observer> Core<O> {
     }
 
     /// Parses what was received, or else receives.
-    fn read(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+    fn read(&mut self, key: u64, client: &mut Client<T>) -> Option<Turn> {
         if client.link.preamble.is_some() {
             return self.read_preamble(key, client);
         }
         let Client { connection, link } = client;
         let event = connection.advance();
         // Before the body, so that what layers say of the request is known whatever becomes of it.
-        if let Some(reject) = self.layers.request(connection, &link.origin) {
+        if let Some(reject) = self
+            .layers
+            .request(connection, &link.origin, link.transport.tls())
+        {
             let reject = connection.refused(reject);
             self.reject(client, reject);
             return None;
@@ -214,6 +221,10 @@ impl<O: Observer> Core<O> {
             Event::Wait if link.readable => {
                 let since = mem::replace(&mut link.readable_since, NEVER);
                 let Ok(n) = link.read(&mut self.buffer) else {
+                    if link.transport.has_refused() {
+                        link.task = Task::Rejected;
+                        return None;
+                    }
                     return Some(Turn::Close);
                 };
                 if n > 0 {
@@ -268,7 +279,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Answers a request that is not served.
-    pub(super) fn reject(&mut self, client: &mut Client, reject: Reject) {
+    pub(super) fn reject(&mut self, client: &mut Client<T>, reject: Reject) {
         self.refusals.tell(self.now, client, reject);
         let Client { connection, link } = client;
         link.transport.stands(Standing::Served);
@@ -283,7 +294,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// The response was written whole; none when the connection goes on with the next request at once.
-    fn ended(&mut self, client: &mut Client, response: &Response) -> Option<Turn> {
+    fn ended(&mut self, client: &mut Client<T>, response: &Response) -> Option<Turn> {
         let microseconds = self.now.saturating_sub(client.link.arrived) / 1000;
         self.observer.answered(response.status(), microseconds);
         self.note_end(client, response);
@@ -318,7 +329,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Tells layers of a response that is over, also of one that broke off.
-    fn note_end(&mut self, client: &mut Client, response: &Response) {
+    fn note_end(&mut self, client: &mut Client<T>, response: &Response) {
         if !self.layers.see_ends() {
             return;
         }
@@ -336,7 +347,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// Tells layers of a request that was refused.
-    fn note_refusal(&mut self, client: &Client, response: &Response) {
+    fn note_refusal(&mut self, client: &Client<T>, response: &Response) {
         let request = client.connection.understood();
         self.layers.ended(&Ended {
             origin: &client.link.origin,
@@ -352,7 +363,7 @@ impl<O: Observer> Core<O> {
         });
     }
 
-    fn flush(&mut self, key: u64, client: &mut Client) -> Flow {
+    fn flush(&mut self, key: u64, client: &mut Client<T>) -> Flow {
         let hold = self.cork.may_hold() && client.can_be_held();
         let link = &mut client.link;
         let more = matches!(&link.task, Task::File { part, .. } if part.length >= LARGE);
@@ -381,24 +392,25 @@ impl<O: Observer> Core<O> {
         }
     }
 
-    pub(super) fn wait_to_read(&mut self, key: u64, link: &mut Link) -> Turn {
+    pub(super) fn wait_to_read(&mut self, key: u64, link: &mut Link<T>) -> Turn {
         self.watch(key, link, false)
     }
 
-    fn wait_to_write(&mut self, key: u64, link: &mut Link) -> Turn {
+    fn wait_to_write(&mut self, key: u64, link: &mut Link<T>) -> Turn {
         if let Task::Ended(response) = &link.task
             && response.ends_with_connection()
         {
             link.transport.reset_at_death(true);
         }
-        if link.deadline == NEVER || link.waiting != Phase::Done {
+        let waits = link.deadline == NEVER || link.waiting != Phase::Done;
+        if waits && !link.transport.is_starting() {
             link.waiting = Phase::Done;
             link.deadline = self.after(self.limits.write_timeout);
         }
         self.watch(key, link, true)
     }
 
-    fn watch(&mut self, key: u64, link: &mut Link, write: bool) -> Turn {
+    fn watch(&mut self, key: u64, link: &mut Link<T>, write: bool) -> Turn {
         match link.transport.watch(&self.epoll, key, write) {
             Ok(()) => Turn::Wait,
             Err(error) => {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::core::Core;
+use crate::net::transport::Transport;
 use crate::serve::client::Task;
 use crate::serve::handler::Observer;
 use crate::serve::timers::NEVER;
@@ -11,7 +12,7 @@ use crate::serve::timers::NEVER;
 /// The most time that is kept for the end.
 const MARGIN: Duration = Duration::from_secs(1);
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// The stop order has come.
     pub(super) fn note_stop(&mut self) {
         if self.breaks_off == NEVER {

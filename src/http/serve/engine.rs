@@ -1,21 +1,29 @@
 //! Where requests run: on the loop's own thread, or on a pool of threads.
 
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+
+use rustix::event::epoll::EventFlags;
 
 use crate::exchange::Part;
 use crate::message::backlog::Backlog;
 use crate::message::body::Body;
 use crate::message::response::Response;
+use crate::net::transport::Transport;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::Observer;
+use crate::serve::timers::{Instant, NEVER};
 
 mod inline;
 mod pool;
+mod service;
 
 pub(crate) use inline::Inline;
 pub use pool::{Pool, Seat, pool};
+pub(crate) use service::Serving;
+pub use service::{Call, Output, Ready, Service, Watch};
 
 /// What a handler has come back with.
 pub(crate) struct Answer {
@@ -37,18 +45,21 @@ pub(crate) enum Report {
 
 /// Runs requests for the loop.
 pub(crate) trait Engine {
+    /// It is a service: it has descriptors in the loop, and what follows the others is called. They cost the others nothing.
+    const SERVES: bool = false;
+
     /// Runs `wait`, which blocks.
     fn wait<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R;
 
     /// Has the client's request answered at once, or elsewhere; [`Engine::collect`] tells of it then.
-    fn submit<O: Observer>(
+    fn submit<O: Observer, T: Transport>(
         &mut self,
-        core: &mut Lent<Core<O>>,
+        core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client,
+        client: Client<T>,
         body: Body,
         response: Response,
-    ) -> (Client, Option<Answer>);
+    ) -> (Client<T>, Option<Answer>);
 
     /// What became of a request that was submitted before.
     fn collect(&mut self) -> Option<(u64, Report)>;
@@ -58,4 +69,34 @@ pub(crate) trait Engine {
 
     /// Becomes readable when there is something to collect.
     fn wakeup(&self) -> Option<BorrowedFd<'_>>;
+
+    /// See [`Service::begin`].
+    fn begin(&mut self, _epoll: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// See [`Service::event`].
+    fn event(&mut self, _token: u32, _flags: EventFlags, _now: Instant) {}
+
+    /// See [`Service::turn`].
+    fn turn(&mut self, _now: Instant) {}
+
+    /// See [`Service::deadline`].
+    #[inline(always)]
+    fn deadline(&self) -> Instant {
+        NEVER
+    }
+
+    /// See [`Service::output`].
+    fn output(&mut self) -> Option<(u64, Output)> {
+        None
+    }
+
+    /// See [`Service::waiting`].
+    fn waiting(&mut self, _key: u64, _bytes: usize, _now: Instant) {}
+
+    /// See [`Service::left`].
+    fn left(&mut self, _key: u64, _now: Instant) -> Option<Response> {
+        None
+    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::DRAIN_GRACE;
 use super::core::Core;
 use super::drive::Turn;
+use crate::net::transport::Transport;
 use crate::serve::client::{Link, Task};
 use crate::serve::handler::Observer;
 use crate::serve::timers::Instant;
@@ -68,9 +69,9 @@ impl Lingering {
     }
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// The answer to a refused request was sent: drops what else the client sends.
-    pub(super) fn linger(&mut self, key: u64, link: &mut Link) -> Option<Turn> {
+    pub(super) fn linger(&mut self, key: u64, link: &mut Link<T>) -> Option<Turn> {
         if link.transport.finish().is_err() || link.eof {
             return Some(Turn::Close);
         }
@@ -105,7 +106,7 @@ impl<O: Observer> Core<O> {
     pub(super) fn go_on_lingering(
         &mut self,
         key: u64,
-        link: &mut Link,
+        link: &mut Link<T>,
         mut linger: Linger,
     ) -> Option<Turn> {
         if !link.readable {
@@ -122,12 +123,12 @@ impl<O: Observer> Core<O> {
         is_over.then_some(Turn::Close)
     }
 
-    fn expect_more(&self, link: &mut Link, linger: &Linger) {
+    fn expect_more(&self, link: &mut Link<T>, linger: &Linger) {
         link.deadline = self.after(SILENCE).min(linger.until);
     }
 
     /// The deadline of a connection that lingers has passed: whether it goes on, as the loop may have been elsewhere meanwhile.
-    pub(super) fn is_lingering_on(&mut self, link: &mut Link) -> bool {
+    pub(super) fn is_lingering_on(&mut self, link: &mut Link<T>) -> bool {
         let Task::Lingering(linger) = mem::take(&mut link.task) else {
             unreachable!("it lingers")
         };
@@ -140,7 +141,7 @@ impl<O: Observer> Core<O> {
     }
 
     /// A drain begins: nobody lingers beyond `grace`.
-    pub(super) fn shorten_linger(link: &mut Link, grace: Instant) {
+    pub(super) fn shorten_linger(link: &mut Link<T>, grace: Instant) {
         if let Task::Lingering(linger) = &mut link.task {
             linger.until = linger.until.min(grace);
             link.deadline = link.deadline.min(grace);

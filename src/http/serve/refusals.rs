@@ -4,6 +4,7 @@
 use super::client::Client;
 use crate::layer::access_log::escape::shown;
 use crate::message::request::Request;
+use crate::net::transport::Transport;
 use crate::proto::reject::Reject;
 use crate::rate::{LeftOut, Rate, SECOND};
 use crate::serve::timers::Instant;
@@ -34,7 +35,7 @@ impl Refusals {
     }
 
     /// Says why the request that is there or arriving is refused.
-    pub fn tell(&mut self, now: Instant, client: &Client, reject: Reject) {
+    pub fn tell(&mut self, now: Instant, client: &Client<impl Transport>, reject: Reject) {
         // Other failures of the server are told where they happen.
         if !reject.is_of_client() {
             return;
@@ -74,7 +75,12 @@ impl Refusals {
     }
 }
 
-fn line(client: &Client, reject: Reject, proxy_protocol: bool, left_out: LeftOut) -> String {
+fn line(
+    client: &Client<impl Transport>,
+    reject: Reject,
+    proxy_protocol: bool,
+    left_out: LeftOut,
+) -> String {
     let connection = &client.connection;
     let facts = connection.understood().as_ref().and_then(Request::facts);
     let peer = client.link.origin.peer.map(|peer| peer.ip());
@@ -110,10 +116,11 @@ mod tests {
     use super::*;
     use crate::limits::Limits;
     use crate::message::request::Origin;
+    use crate::net::plain::Plain;
     use crate::proto::h1::connection::{Connection, Event};
     use crate::serve::client::Link;
 
-    fn refused(input: &[u8], peer: Option<&str>) -> (Client, Reject) {
+    fn refused(input: &[u8], peer: Option<&str>) -> (Client<Plain>, Reject) {
         let limits = Limits {
             max_head: 100,
             max_body: 10,
@@ -132,7 +139,7 @@ mod tests {
         let (socket, _) = UnixStream::pair().unwrap();
         let client = Client {
             connection: Box::new(connection),
-            link: Box::new(Link::new(socket.into(), origin)),
+            link: Box::new(Link::new(Plain::over(socket.into(), false), origin)),
         };
         (client, reject)
     }

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::drive::Turn;
 use crate::message::request::{Origin, Relayed};
 use crate::net::proxy_protocol::{Header, Parsed, parse};
+use crate::net::transport::Transport;
 use crate::rate::{Rate, SECOND};
 use crate::serve::client::Client;
 use crate::serve::handler::Observer;
@@ -26,7 +27,7 @@ pub(crate) enum Preamble {
     Untrusted,
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     /// What a new connection has to begin with. The master asks on its private listener without a header.
     pub(super) fn preamble(&self, origin: &Origin) -> Option<Preamble> {
         let trusted = self.proxy_protocol.as_ref()?;
@@ -41,7 +42,7 @@ impl<O: Observer> Core<O> {
 
     /// Reads until the header is there.
     #[cold]
-    pub(super) fn read_preamble(&mut self, key: u64, client: &mut Client) -> Option<Turn> {
+    pub(super) fn read_preamble(&mut self, key: u64, client: &mut Client<T>) -> Option<Turn> {
         let link = &mut client.link;
         let mut bytes = match &mut link.preamble {
             Some(Preamble::Header(bytes)) => mem::take(bytes),
@@ -55,7 +56,7 @@ impl<O: Observer> Core<O> {
             None => return None,
         };
         if link.readable {
-            match link.read(&mut self.buffer) {
+            match link.read_preamble(&mut self.buffer) {
                 Ok(n) => bytes.extend_from_slice(&self.buffer[..n]),
                 Err(_) => return Some(Turn::Close),
             }
@@ -64,7 +65,9 @@ impl<O: Observer> Core<O> {
             Parsed::Header(header, length) => {
                 link.origin = relayed(link.origin, header);
                 link.preamble = None;
-                client.receive(&bytes[length..], NEVER, self.now);
+                let received = link.transport.begin_with(&bytes[length..]);
+                link.readable |= link.transport.has_input();
+                client.receive(received, NEVER, self.now);
                 None
             }
             // Some load balancers only connect, to see whether that works.

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use super::core::Core;
 use super::timers::{Instant, NEVER, now};
+use crate::net::transport::Transport;
 use crate::proto::h1::connection::Phase;
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Task};
@@ -48,7 +49,7 @@ impl Default for Room {
     }
 }
 
-impl<O: Observer> Core<O> {
+impl<O: Observer, T: Transport> Core<O, T> {
     pub(super) fn is_full(&self) -> bool {
         self.clients.len() >= self.limits.max_connections
     }
@@ -165,7 +166,7 @@ impl<O: Observer> Core<O> {
 }
 
 /// Whether the connection is between two requests, and nothing of the next one is known to be there.
-fn is_idle(client: &Client) -> bool {
+fn is_idle<T: Transport>(client: &Client<T>) -> bool {
     let link = &client.link;
     matches!(link.task, Task::None)
         && client.connection.phase() == Phase::Idle

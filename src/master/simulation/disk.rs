@@ -68,6 +68,15 @@ impl Written {
             on_change: false,
         }
     }
+
+    /// An app that does not start, and that the others need not wait for.
+    pub(super) fn broken() -> Self {
+        Self {
+            code: Code::Broken,
+            required: false,
+            ..Self::good(1)
+        }
+    }
 }
 
 /// An app with a schedule.
@@ -120,14 +129,8 @@ impl Disk {
         };
         let addresses = apps.values().flat_map(of);
         let listener = |(address, required): (Address, bool)| Listener {
-            address,
-            backlog: 10,
-            v6only: false,
-            is_lent: false,
-            mode: None,
-            owner: None,
-            group: None,
             required,
+            ..Listener::example(address)
         };
         Ok(Plan {
             control_mode: 0o600,

@@ -234,6 +234,18 @@ impl Kernel {
         self.ring();
     }
 
+    /// The process ids that a new process may get: Linux reuses none while it is the id of a session.
+    fn free_pids(&self) -> impl Iterator<Item = Pid> {
+        let rests = self.processes.values();
+        let sessions = rests.filter_map(|process| match process.kind {
+            Kind::Rest(leader) => Some(leader),
+            _ => None,
+        });
+        let sessions: BTreeSet<_> = sessions.collect();
+        let pids = PIDS.map(Pid::from_raw);
+        pids.filter(move |pid| !self.processes.contains_key(pid) && !sessions.contains(pid))
+    }
+
     /// Creates a process, unless forks fail.
     pub(super) fn fork(
         &mut self,
@@ -246,8 +258,7 @@ impl Kernel {
             self.failing_forks -= 1;
             return None;
         }
-        let mut pids = PIDS.map(Pid::from_raw);
-        let pid = pids.find(|pid| !self.processes.contains_key(pid))?;
+        let pid = self.free_pids().next()?;
         let process = Process {
             app: app.clone(),
             generation,
@@ -286,9 +297,7 @@ impl Kernel {
 
     /// A worker was reaped, and has left a process.
     pub(super) fn leave_rest(&mut self, leader: Pid, worker: &Process) {
-        let mut pids = PIDS.map(Pid::from_raw);
-        let free = |pid: &Pid| *pid != leader && !self.processes.contains_key(pid);
-        let Some(pid) = pids.find(free) else {
+        let Some(pid) = self.free_pids().find(|pid| *pid != leader) else {
             return;
         };
         let rest = Process {

@@ -27,6 +27,12 @@ impl Orders {
         self.sent.insert(number, words);
     }
 
+    /// Whether a restart was not answered.
+    pub(super) fn is_restarting(&self, answers: &BTreeMap<i32, String>) -> bool {
+        let mut sent = self.sent.iter();
+        sent.any(|(number, words)| words[0] == "restart" && !answers.contains_key(number))
+    }
+
     fn answered(&mut self, number: i32, answer: &str) {
         let Some([what, names @ ..]) = self.sent.get(&number).map(Vec::as_slice) else {
             return;
@@ -346,11 +352,7 @@ fn a_pause_during_the_start_begins_when_it_is_over() {
 
 #[test]
 fn a_start_of_an_app_without_a_ready_worker_tries_it_again() {
-    let broken = Written {
-        code: Code::Broken,
-        required: false,
-        ..Written::good(1)
-    };
+    let broken = Written::broken();
     let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
     history.pass(10_000);
     for order in ["start queue", "reload queue"] {

@@ -209,14 +209,24 @@ impl World for Kernel {
         Self::signal(self, pid, signal);
     }
 
-    fn rest_of(&mut self, wanted: &BTreeSet<Rest>) -> BTreeMap<Rest, Vec<Pid>> {
+    fn rest_of(
+        &mut self,
+        wanted: &BTreeSet<Rest>,
+        is_known: &dyn Fn(Pid) -> bool,
+    ) -> BTreeMap<Rest, Vec<Pid>> {
         let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (pid, process) in &self.processes {
-            if let Kind::Rest(leader) = process.kind
-                && wanted.contains(&Rest::Session(leader))
-                && process.dead.is_none()
-            {
-                found.entry(Rest::Session(leader)).or_default().push(*pid);
+            let Kind::Rest(leader) = process.kind else {
+                continue;
+            };
+            // Some have left its session.
+            let rest = match pid.as_raw() % 2 {
+                0 => Rest::Session(leader),
+                _ => Rest::Background(leader),
+            };
+            if wanted.contains(&rest) && process.dead.is_none() {
+                assert!(!is_known(*pid), "it was started by a worker");
+                found.entry(rest).or_default().push(*pid);
             }
         }
         found
@@ -287,7 +297,12 @@ impl World for Kernel {
             self.processes.contains_key(&pid),
             "a reaped process is not examined"
         );
-        Some(1 << 10)
+        // Some are too large from the beginning.
+        Some(if pid.as_raw() % 8 == 0 {
+            1 << 30
+        } else {
+            1 << 10
+        })
     }
 
     fn out_of_memory(&mut self) -> bool {

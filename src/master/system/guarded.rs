@@ -69,9 +69,9 @@ impl Guarded {
         guard.deadline()
     }
 
-    /// Whether a process is the guard.
-    pub(super) fn is_guard(&self, pid: Pid) -> bool {
-        self.guard.as_ref().is_some_and(|guard| guard.is(pid))
+    /// The process of the guard, if it runs.
+    pub(super) fn guard_process(&self) -> Option<Pid> {
+        self.guard.as_ref()?.process()
     }
 
     /// A process was started.

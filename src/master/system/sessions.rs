@@ -14,7 +14,7 @@ use preforkd_worker::env;
 use crate::effects::process::{self, Stat};
 use crate::master::world::Rest;
 
-/// The running processes of each rest. `is_ours` tells helper processes of the master from strangers.
+/// The running processes of each rest. `is_ours` tells those that the master has started from strangers.
 pub(super) fn find(
     wanted: &BTreeSet<Rest>,
     is_ours: impl Fn(Pid) -> bool,
@@ -47,13 +47,16 @@ fn find_once(
     let children = unseen.len();
     for at in 0.. {
         let Some(&pid) = unseen.get(at) else { break };
+        let is_child = at < children;
+        if is_child && is_ours(pid) {
+            continue;
+        }
         let Ok(session) = getsid(Some(pid)) else {
             continue;
         };
-        let is_child = at < children;
         let mut rest = Some(Rest::Session(session)).filter(|_| session != pid);
         rest = rest.filter(|rest| wanted.contains(rest));
-        if rest.is_none() && is_child && by_variable {
+        if rest.is_none() && by_variable {
             let leader = listen_pid(pid).filter(|&leader| leader != pid);
             rest = leader
                 .map(Rest::Background)
@@ -63,7 +66,7 @@ fn find_once(
             rest = rest.or_else(|| Some(Rest::Stray(stray)).filter(|rest| wanted.contains(rest)));
         }
         // What was in the master's session before the master is not its own.
-        if rest.is_none() && is_child && Ok(session) != own && !is_ours(pid) {
+        if rest.is_none() && is_child && Ok(session) != own {
             rest = Some(Rest::Strangers).filter(|rest| wanted.contains(rest));
         }
         let Some(rest) = rest else { continue };
@@ -71,7 +74,8 @@ fn find_once(
             *one_ends = true;
         } else {
             found.entry(rest).or_default().push(pid);
-            // Its children may be in its session; those of other processes cannot be in a session whose leader has ended.
+            // Its children may be in its session, or have left it; those of other processes cannot be in a session whose leader
+            // has ended.
             unseen.extend(children_of(&pid.to_string()));
         }
     }

@@ -7,16 +7,32 @@ use log::warn;
 use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
-use super::{System, stop_order};
+use super::System;
+use super::templates::stop_order;
 use crate::config::Stdin;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
+use crate::effects::sealed::sealed;
 use crate::effects::tail::{Destination, ReadState, Tail};
 use crate::effects::template::Template;
 use crate::launcher::progress::Launching;
 use crate::master::world::{Private, Role, Source, Start};
 use crate::plan::LogFile;
+
+/// A process whose output has log writers of its own, if it gets a prefix.
+#[derive(Clone, Copy)]
+struct Own {
+    slot: Option<u32>,
+    /// A number that no other process has.
+    process: u64,
+}
+
+impl Own {
+    fn of(self, file: &LogFile) -> LogFile {
+        file.of_process(self.slot, self.process)
+    }
+}
 
 impl System {
     /// Starts a process, and polls its progress and its output.
@@ -25,21 +41,42 @@ impl System {
         if let Some(why) = &start.plan.unfit {
             return Err(io::Error::other(why.clone()));
         }
-        let private = self.private(start);
+        self.started += 1;
+        let own = Own {
+            slot: start.role.slot(),
+            process: self.started,
+        };
         let is_check = matches!(start.role, Role::Check(_));
-        if !is_check {
-            self.open_output(start);
+        let files = match is_check {
+            true => Vec::new(),
+            false => self.open_output(start, own),
+        };
+        let started = self.start_with_output(start, own);
+        match started {
+            Err(_) => self.log_files.close(&files),
+            Ok(pid) if !files.is_empty() => {
+                self.own_output.insert(pid, files);
+            }
+            Ok(_) => {}
         }
+        started
+    }
+
+    fn start_with_output(&mut self, start: &Start, own: Own) -> io::Result<Pid> {
+        let private = self.private(start);
         let tail = match start.captured {
-            true if is_check => Some(Tail::quoted_only()?),
-            true => Self::tail(start),
+            true if matches!(start.role, Role::Check(_)) => Some(Tail::quoted_only()?),
+            true => Self::tail(start, own),
             false => None,
         };
         let (tail, theirs) = tail.unzip();
         let is_ours = matches!(start.role, Role::Worker(..)) && start.plan.output.taken_over;
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
-        let contract = self.contract(start, private.as_ref(), theirs.as_ref(), their_stop);
+        let settings = start.launch.settings.as_ref();
+        let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
+        let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
+        contract.front = settings.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
@@ -113,21 +150,29 @@ impl System {
         Some(theirs)
     }
 
-    /// Starts the log writers of the slot, if its lines have a prefix.
-    fn open_output(&mut self, start: &Start) {
+    /// Starts the log writers of a process, if its lines have a prefix, and returns their files.
+    fn open_output(&mut self, start: &Start, own: Own) -> Vec<LogFile> {
         let output = &start.plan.output;
-        for file in [&output.stdout, &output.stderr].into_iter().flatten() {
-            let file = file.of_slot(start.role.slot());
-            if let Err(error) = self.log_files.open_for_slot(&file) {
-                warn!("{start}: {error}; its output goes to that of preforkd, without a prefix");
+        let files = [&output.stdout, &output.stderr].into_iter().flatten();
+        let files = files.filter(|file| file.prefix.is_some());
+        let mut opened = Vec::new();
+        for file in files.map(|file| own.of(file)) {
+            match self.log_files.open_for_process(&file) {
+                Ok(()) => opened.push(file),
+                Err(error) => {
+                    warn!(
+                        "{start}: {error}; its output goes to that of preforkd, without a prefix"
+                    );
+                }
             }
         }
+        opened
     }
 
     /// The output of a process. One whose output is read while it starts switches to that of the others when it is ready.
-    fn output<'a>(&'a self, start: &Start, theirs: Option<&'a OwnedFd>) -> Output<'a> {
-        let (plan, slot) = (start.plan, start.role.slot());
-        let file = |file: &Option<LogFile>| self.log_files.input(&file.as_ref()?.of_slot(slot));
+    fn output<'a>(&'a self, start: &Start, own: Own, theirs: Option<&'a OwnedFd>) -> Output<'a> {
+        let plan = start.plan;
+        let file = |file: &Option<LogFile>| self.log_files.input(&own.of(file.as_ref()?));
         let stderr: Option<BorrowedFd> = file(&plan.output.stderr);
         let theirs = theirs.map(AsFd::as_fd);
         if matches!(start.role, Role::Check(_)) {
@@ -151,6 +196,7 @@ impl System {
     fn contract<'a>(
         &'a self,
         start: &Start<'a>,
+        own: Own,
         private: Option<&'a OwnedFd>,
         theirs: Option<&'a OwnedFd>,
         stop: Option<BorrowedFd<'a>>,
@@ -183,10 +229,11 @@ impl System {
             template: None,
             check: None,
             stop,
+            front: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             is_ours: start.plan.output.taken_over && !is_job,
-            output: self.output(start, theirs),
+            output: self.output(start, own, theirs),
         };
         let first = contract.sockets.first().map(|(_, socket)| *socket);
         contract.stdin = first.filter(|_| start.plan.stdin == Stdin::Listener);
@@ -197,9 +244,9 @@ impl System {
     }
 
     /// A pipe for the standard error of a process that is about to start; `None` if it cannot be created.
-    fn tail(start: &Start) -> Option<(Tail, OwnedFd)> {
+    fn tail(start: &Start, own: Own) -> Option<(Tail, OwnedFd)> {
         let stderr = start.plan.output.stderr.as_ref();
-        let tail = Tail::new(stderr.map(|file| file.of_slot(start.role.slot())));
+        let tail = Tail::new(stderr.map(|file| own.of(file)));
         tail.inspect_err(|error| {
             warn!("{start}: cannot read its output while it starts: {error}");
         })

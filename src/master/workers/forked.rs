@@ -48,8 +48,9 @@ impl Workers {
                     turn.world.last_output(pid);
                 }
                 TemplateMessage::Forked(ticket, pid) => {
-                    self.arrived(turn, templates, name, WorkerId(ticket), pid);
+                    self.arrived(turn, templates, name, Some(WorkerId(ticket)), pid);
                 }
+                TemplateMessage::Uninvited(pid) => self.arrived(turn, templates, name, None, pid),
                 TemplateMessage::Failed(ticket, reason) => {
                     error!(
                         "{}: cannot fork a worker: {reason}; retrying",
@@ -70,21 +71,24 @@ impl Workers {
         MAX_REPLIES
     }
 
+    /// A process has introduced itself, as a worker that was requested, or as none.
     pub(super) fn arrived<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         templates: &Templates,
         name: &Name,
-        worker: WorkerId,
+        worker: Option<WorkerId>,
         pid: Pid,
     ) {
         if self.children.get(pid).is_some() || templates.is_template(pid) {
             // It is another process of the table already, so the message is forged.
             return;
         }
-        self.children.arrived(name, worker, pid);
-        if self.children.get(pid).is_some() {
-            turn.queue_event(name, Event::Executed(worker));
+        if let Some(worker) = worker {
+            self.children.arrived(name, worker, pid);
+            if self.children.get(pid).is_some() {
+                turn.queue_event(name, Event::Executed(worker));
+            }
         }
         self.unadopted.insert(pid, turn.now);
         self.looks.set(pid, Some(turn.now));

@@ -57,6 +57,27 @@ const VALUES: &[(&str, &str)] = &[
     ("master.control_mode", "'0660'"),
     ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
+    ("site.NAME.listen", "['127.0.0.1:7']"),
+    ("site.NAME.hosts", "['x.example']"),
+    ("site.NAME.static", "{ '/s/' = 'static' }"),
+    ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
+    ("site.NAME.redirect", "'/other'"),
+    ("site.NAME.routes.path", "'/other'"),
+    ("site.NAME.routes.methods", "['GET']"),
+    ("site.NAME.routes.headers", "{ A = 'b' }"),
+    ("site.NAME.routes.folder", "'static'"),
+    ("site.NAME.routes.redirect", "'/x'"),
+    ("site.NAME.routes.answer", "404"),
+    ("site.NAME.redirect.to", "'/other'"),
+    ("site.NAME.redirect.status", "307"),
+    ("site.NAME.routes.answer.status", "404"),
+    ("site.NAME.routes.answer.text", "'x'"),
+    ("site.NAME.routes.answer.content_type", "'text/html'"),
+    ("front.workers", "7"),
+    ("front.access_log", "'access.log'"),
+    ("front.access_format", "'json'"),
+    ("front.trusted_proxies", "['10.0.0.0/8', 'unix']"),
+    ("front.forwarded_fields", "['Forwarded']"),
 ];
 
 /// Keys that a table must have.
@@ -81,6 +102,9 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.reload.check" => vec![("path", "'/'")],
         "app.NAME.static" => vec![("folder", "'static'")],
         "app.NAME.listen" => vec![("address", "'unix:x'")],
+        "site.NAME" => vec![("listen", "['127.0.0.1:1']"), ("redirect", "'/'")],
+        "site.NAME.routes" => vec![("answer", "410")],
+        "site.NAME.redirect" => vec![("to", "'/'")],
         _ => vec![],
     }
 }
@@ -88,7 +112,9 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
 /// A key that another one needs beside it.
 fn needed(key: &Key) -> Vec<(&'static str, String)> {
     match key.path().as_str() {
-        "app.NAME.proxy_protocol" => vec![("trusted_proxies", "['unix']".to_owned())],
+        "front.proxy_protocol" | "app.NAME.proxy_protocol" => {
+            vec![("trusted_proxies", "['unix']".to_owned())]
+        }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
@@ -106,6 +132,9 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .map(|(name, value)| (name, value.to_owned())),
     );
     rows.extend(added.iter().cloned());
+    if table == "site.NAME.routes" && ["folder", "redirect"].iter().any(|t| rows.contains_key(t)) {
+        rows.remove("answer");
+    }
     if rows.contains_key("schedule") {
         rows.remove("listen");
     }
@@ -126,12 +155,30 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .collect();
         format!("[app.w]\n{}", app.concat())
     };
+    let site = |skip: &str| {
+        let site = required("site.NAME", kind).into_iter();
+        let site = site.filter(|(name, _)| *name != skip);
+        let site: Vec<String> = site
+            .map(|(name, value)| format!("{name} = {value}\n"))
+            .collect();
+        format!("[site.w]\n{}", site.concat())
+    };
     let text = match table {
         "app.NAME" => format!("[app.w]\n{lines}"),
         "app.NAME.schedule" => format!("{}schedule = {{ {inline} }}", app("listen")),
         "app.NAME.workers" => format!("{}workers = {{ {inline} }}", app("workers")),
         "app.NAME.static" => format!("{}static = {{ '/s/' = {{ {inline} }} }}", app("static")),
         "app.NAME.listen" => format!("{}listen = [{{ {inline} }}]", app("listen")),
+        "site.NAME" => format!("[site.w]\n{lines}"),
+        "front" => format!("{}[front]\n{lines}", site("")),
+        "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
+        "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
+        "site.NAME.routes.answer" => {
+            format!(
+                "{}routes = [{{ path = '/x', answer = {{ {inline} }} }}]",
+                site("")
+            )
+        }
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),

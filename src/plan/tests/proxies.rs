@@ -61,7 +61,7 @@ fn a_prefix_is_a_path_that_does_not_end_with_a_slash() {
 #[test]
 fn trusted_proxies_are_networks_addresses_or_unix() {
     let lines = "trusted_proxies = ['10.0.0.0/8', '192.0.2.1', '::1', 'unix']";
-    let trusted = settings(lines).expect(lines).trusted_proxies;
+    let trusted = settings(lines).expect(lines).http.trusted_proxies;
     let shown: Vec<String> = trusted.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "::1/128", "unix"]);
     refused(
@@ -73,7 +73,7 @@ fn trusted_proxies_are_networks_addresses_or_unix() {
 
 #[test]
 fn the_fields_that_proxies_set_are_of_the_family() {
-    assert_eq!(settings("").expect("no list").forwarded_fields, None);
+    assert_eq!(settings("").expect("no list").http.forwarded_fields, None);
     for (value, fields) in [
         ("[]", &[][..]),
         ("'Forwarded'", &["Forwarded"]),
@@ -83,7 +83,7 @@ fn the_fields_that_proxies_set_are_of_the_family() {
         ),
     ] {
         let found = settings(&format!("forwarded_fields = {value}")).expect(value);
-        assert_eq!(found.forwarded_fields.as_deref().unwrap(), fields);
+        assert_eq!(found.http.forwarded_fields.as_deref().unwrap(), fields);
     }
     for name in [
         "X-Forwarded-",
@@ -106,5 +106,5 @@ fn somebody_must_be_allowed_to_send_a_proxy_header() {
         "4:18: proxy_protocol: without `trusted_proxies` nobody could connect (add",
     );
     let lines = "proxy_protocol = true\ntrusted_proxies = ['unix']";
-    assert!(settings(lines).expect(lines).proxy_protocol);
+    assert!(settings(lines).expect(lines).http.proxy_protocol);
 }

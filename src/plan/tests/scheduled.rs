@@ -112,3 +112,16 @@ fn a_wrong_schedule_is_refused_where_it_stands() {
     let refused = plan_as((0, 0), text).expect_err("no port");
     assert!(refused.contains("{port} or {address}"), "{refused}");
 }
+
+#[test]
+fn one_that_is_not_required_may_lack_something() {
+    let lacking = "env_file = 'nowhere.env'\nschedule = '@daily'";
+    let app = scheduled(&format!("required = false\n{lacking}")).app;
+    let unfit = app.unfit.expect("it lacks a file");
+    assert!(
+        unfit.contains("env_file: cannot read /srv/nowhere.env"),
+        "{unfit}"
+    );
+    let error = plan_as((0, 0), &format!("[app.c]\ncommand = 'celery'\n{lacking}"));
+    error.expect_err("it is required");
+}

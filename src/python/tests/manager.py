@@ -14,21 +14,23 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
 GUARD = 30  # seconds after which a wait is a failure
-CONTRACT = "3"  # the version of the worker contract
+CONTRACT = "4"  # the version of the worker contract
 F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
     "hooks": None,
     "threads": 1,
+    "prefix": "",
+    "static": {},
+    "max_requests": None,
+    "max_requests_jitter": 0,
+}
+HTTP = {
     "request_id": False,
     "access_format": "combined",
     "trusted_proxies": [],
     "forwarded_fields": None,
     "proxy_protocol": False,
-    "prefix": "",
-    "static": {},
-    "max_requests": None,
-    "max_requests_jitter": 0,
     "max_body": 64 << 20,
     "max_head": 32768,
     "max_headers": 100,
@@ -71,7 +73,8 @@ class Worker:
     `env`: more variables, or others, or with None fewer than the contract's."""
 
     def __init__(self, extension, application, python=sys.executable, chdir=HERE, unix=False, dual=False, env=None, stderr=None, preload=False, seals=SEALS, bootstrap=None, journal=False, **settings):
-        self.settings = dict(SETTINGS, application=application, **settings)
+        http = {name: settings.pop(name, value) for name, value in HTTP.items()}
+        self.settings = dict(SETTINGS, application=application, http=http, **settings)
         self.preload = preload
         self.bootstrap = bootstrap  # another text than the manager's
         self.python = python

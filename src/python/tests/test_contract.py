@@ -76,7 +76,7 @@ class Contract(Case):
     def test_a_kind_of_worker_that_does_not_fit_is_refused(self):
         for kind, told in (
             ("template", "PREFORKD_KIND=template, but PREFORKD_TEMPLATE is unset"),
-            ("front", 'PREFORKD_KIND="front": expected a kind of worker'),
+            ("cgi", 'PREFORKD_KIND="cgi": expected a kind of worker'),
             (None, "PREFORKD_KIND=command, but PREFORKD_TEMPLATE is unset"),
         ):
             self.assertIn(told, self.failed_start(env={"PREFORKD_KIND": kind}))

@@ -236,6 +236,23 @@ fn a_crash_during_the_trial_starts_nothing_of_the_old_generation() {
 }
 
 #[test]
+fn a_candidate_that_starts_first_does_not_let_the_old_ones_be_more() {
+    let mut world = running(3);
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Propose(2, policy(3)));
+    assert_eq!(world.spawns(), 1, "the canary");
+    let old = world.any();
+    world.tell(Event::Hung(old));
+    assert_eq!(world.spawns(), 1, "it lives");
+    world.boot = |_| Boot::Good;
+    world.dies(old);
+    assert_eq!(world.spawns(), 2, "the canary does not hold it up");
+    world.tell(Event::Rollback);
+    world.pass(5.0);
+    assert_eq!((world.ready(), world.supervisor.generation()), (3, Some(1)));
+}
+
+#[test]
 fn an_installed_generation_starts_when_the_old_one_has_ended() {
     let mut world = running(2);
     world.tell(Event::Install(2, alone(3)));

@@ -15,7 +15,7 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    fn of(part: &[u8], whole: &[u8]) -> Self {
+    pub fn of(part: &[u8], whole: &[u8]) -> Self {
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         Self::new(start, start + part.len())
     }
@@ -25,6 +25,14 @@ impl Span {
         Self {
             start: start as u32,
             end: end as u32,
+        }
+    }
+
+    /// What follows this part in a larger one.
+    pub fn rest_of(self, larger: Self) -> Self {
+        Self {
+            start: self.end,
+            end: larger.end,
         }
     }
 

@@ -6,6 +6,7 @@ use super::{Answer, Engine, Report};
 use crate::exchange::Exchange;
 use crate::message::body::Body;
 use crate::message::response::Response;
+use crate::net::transport::Transport;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::{Handler, Observer};
@@ -17,14 +18,14 @@ impl<H: Handler> Engine for Inline<'_, H> {
         self.0.idle(wait)
     }
 
-    fn submit<O: Observer>(
+    fn submit<O: Observer, T: Transport>(
         &mut self,
-        core: &mut Lent<Core<O>>,
+        core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client,
+        client: Client<T>,
         body: Body,
         response: Response,
-    ) -> (Client, Option<Answer>) {
+    ) -> (Client<T>, Option<Answer>) {
         let Client { connection, link } = client;
         let origin = link.origin;
         let mut lent = core.lend();

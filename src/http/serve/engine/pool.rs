@@ -18,6 +18,7 @@ use crate::message::budget::Budget;
 use crate::message::request::{Origin, OwnedRequest};
 use crate::message::response::Response;
 use crate::net::descriptors::Own;
+use crate::net::transport::Transport;
 use crate::serve::client::Client;
 use crate::serve::core::{Core, Lent};
 use crate::serve::handler::{Handler, Observer};
@@ -163,14 +164,14 @@ impl Engine for Pool {
         wait()
     }
 
-    fn submit<O: Observer>(
+    fn submit<O: Observer, T: Transport>(
         &mut self,
-        core: &mut Lent<Core<O>>,
+        core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client,
+        client: Client<T>,
         body: Body,
         response: Response,
-    ) -> (Client, Option<Answer>) {
+    ) -> (Client<T>, Option<Answer>) {
         self.running += 1;
         let outlet = Remote {
             key,

@@ -1,22 +1,66 @@
 //! What the server's loop does, noted in the scoreboard.
 
-use preforkd_http::{Observer, Request};
 use preforkd_worker::notify::{Notice, Notifier};
 use preforkd_worker::scoreboard::{Record, State};
-use pyo3::Python;
 
-use crate::{signals, sys};
+use crate::message::request::Request;
+use crate::serve::handler::Observer;
 
-/// Writes the worker's record, if there is a scoreboard, and tells the master when the worker stops.
-pub(crate) struct Board {
-    pub record: Option<Record>,
-    pub notifier: Option<Notifier>,
-    pub draining: bool,
-    /// Requests until the worker asks to be replaced.
-    pub left: Option<u64>,
+/// What a kind of worker does itself when something happens to its process.
+pub trait Life: Send + 'static {
+    /// A signal has come, whose handlers run in here; whether the server is to stop for it.
+    fn interrupted(&mut self) -> bool;
+    /// The server accepts no more connections and finishes.
+    fn draining(&mut self) {}
 }
 
-impl Board {
+/// Writes the worker's record, if there is a scoreboard, and tells the master when the worker is ready and when it stops.
+#[derive(Debug)]
+pub struct Board<L> {
+    life: L,
+    record: Option<Record>,
+    notifier: Option<Notifier>,
+    draining: bool,
+    /// Requests until the worker asks to be replaced.
+    left: Option<u64>,
+}
+
+impl<L: Life> Board<L> {
+    /// After `left` requests the worker asks to be replaced.
+    pub fn new(
+        life: L,
+        record: Option<Record>,
+        notifier: Option<Notifier>,
+        left: Option<u64>,
+    ) -> Self {
+        Self {
+            life,
+            record,
+            notifier,
+            draining: false,
+            left,
+        }
+    }
+
+    /// The worker accepts requests from now on.
+    pub fn ready(&mut self) {
+        self.idle();
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = notifier.notify(&Notice::Ready)
+        {
+            log::error!(
+                "could not tell the master that the worker is ready: {error}; the master will abort it after start_timeout"
+            );
+        }
+        if let Some(notifier) = &self.notifier
+            && let Err(error) = notifier.set_nonblocking()
+        {
+            log::warn!(
+                "could not make the socket to the master non-blocking: {error}; a master that does not read delays requests"
+            );
+        }
+    }
+
     /// Tells the master, unless it is gone or does not read; says whether it was told.
     fn tell(&self, notice: &Notice) -> bool {
         let notifier = self.notifier.as_ref();
@@ -36,7 +80,7 @@ impl Board {
     }
 }
 
-impl Observer for Board {
+impl<L: Life> Observer for Board<L> {
     fn connections(&mut self, number: usize) {
         if let Some(record) = self.record {
             record.connections(number);
@@ -95,11 +139,11 @@ impl Observer for Board {
     }
 
     fn interrupted(&mut self) -> bool {
-        Python::attach(signals::run_handlers)
+        self.life.interrupted()
     }
 
     fn draining(&mut self) {
-        sys::arm_last_resort();
+        self.life.draining();
         self.state(State::Draining);
         self.draining = true;
         // The master may be what died; the worker stops all the same.

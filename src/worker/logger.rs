@@ -1,12 +1,12 @@
-//! Log lines on standard error, in the form that the master's have.
+//! Log lines of a worker on standard error, in the form that the master's have.
 
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use crate::env::Environment;
+use crate::stderr;
 use log::{LevelFilter, Log, Metadata, Record};
-use preforkd_worker::env::Environment;
-use preforkd_worker::stderr;
 
 struct Logger;
 
@@ -16,7 +16,7 @@ static JOURNAL: AtomicBool = AtomicBool::new(false);
 static SLOT: AtomicI64 = AtomicI64::new(-1);
 
 /// Sends log lines to standard error from now on.
-pub(crate) fn init() {
+pub fn init() {
     look_at_stderr(std::io::stderr());
     if log::set_logger(&Logger).is_ok() {
         log::set_max_level(LevelFilter::Info);
@@ -24,18 +24,18 @@ pub(crate) fn init() {
 }
 
 /// From now on lines name the process.
-pub(crate) fn set_process(environment: &Environment) {
+pub fn set_process(environment: &Environment) {
     let _ = WHO.set((environment.app.clone(), environment.generation));
     set_slot(environment.slot);
 }
 
 /// Looks again what standard error is, or where it leads in the end: the master forwards it during a start.
-pub(crate) fn look_at_stderr(end: impl AsFd) {
+pub fn look_at_stderr(end: impl AsFd) {
     JOURNAL.store(stderr::look_at_streams(end), Ordering::Relaxed);
 }
 
 /// The slot that lines name.
-pub(crate) fn set_slot(slot: Option<u32>) {
+pub fn set_slot(slot: Option<u32>) {
     SLOT.store(slot.map_or(-1, i64::from), Ordering::Relaxed);
 }
 

@@ -1,0 +1,56 @@
+//! What the front answers itself: redirects, fixed answers, and requests that are for nobody.
+
+use preforkd_http::{HeadError, Request, Response, phrase};
+use preforkd_worker::front::Target;
+
+use crate::redirect;
+use crate::sites::Choice;
+
+/// Answers what the front answers itself.
+///
+/// # Errors
+/// The target makes no valid response.
+pub fn answer(
+    choice: Choice<'_>,
+    request: Request<'_>,
+    response: &mut Response,
+) -> Result<(), HeadError> {
+    let target = match choice {
+        Choice::NoSite => {
+            response.fail(421, "421 Misdirected Request: no site has this host\n");
+            return Ok(());
+        }
+        Choice::NoRoute => {
+            response.fail(404, "404 Not Found\n");
+            return Ok(());
+        }
+        Choice::Target { target, .. } => target,
+    };
+    match target {
+        Target::Redirect { status, location } => {
+            begin(response, *status)?;
+            response.field(b"Location", &redirect::location(location, request))?;
+            response.finish(Some(0));
+        }
+        Target::Answer {
+            status,
+            content_type,
+            body,
+        } => {
+            begin(response, *status)?;
+            response.field(b"Content-Type", content_type.as_bytes())?;
+            response.finish(Some(body.len() as u64));
+            response.write(body.as_bytes());
+        }
+        Target::Files(_) | Target::Upstream(_) => {
+            response.fail(404, "404 Not Found\n");
+            return Ok(());
+        }
+    }
+    response.end();
+    Ok(())
+}
+
+fn begin(response: &mut Response, status: u16) -> Result<(), HeadError> {
+    response.begin(format!("{status} {}", phrase(status)).as_bytes())
+}

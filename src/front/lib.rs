@@ -1,0 +1,19 @@
+//! The front: a worker that serves the sites of a configuration, without application code.
+//!
+//! [`sites`] finds what a request is for: the site by [`hosts`], its route by [`routes`]. [`answer`] answers what needs nobody else.
+//! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it. [`service`] holds
+//! these together, and [`serve`] is the life of the process.
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod hosts;
+pub mod path;
+pub(crate) mod redirect;
+pub mod routes;
+pub mod serve;
+pub mod service;
+pub mod sites;
+#[cfg(test)]
+mod tests;
+pub mod tls;
+pub mod upstream;

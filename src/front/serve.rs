@@ -1,0 +1,165 @@
+//! The life of a front worker: it takes what its master passes, and serves until it is to stop.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service};
+use preforkd_worker::contract::{self, Kind};
+use preforkd_worker::env;
+use preforkd_worker::front::Settings;
+use preforkd_worker::logger;
+use preforkd_worker::notify::Notifier;
+use preforkd_worker::passed::Passed;
+use preforkd_worker::title::{self, Room};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::service::Front;
+use crate::sites::{FilesOfSites, Sites};
+
+/// Runs the worker to its end.
+///
+/// # Errors
+/// It cannot start, or cannot go on; the whole message.
+pub fn run() -> Result<(), String> {
+    logger::init();
+    let get = |name: &str| std::env::var(name).ok();
+    // Nothing else that another version has set may be understood.
+    contract::check(get).map_err(|mismatch| {
+        let master = mismatch.master.as_deref().unwrap_or("none");
+        format!(
+            "could not start a worker: preforkd-front speaks version {} of the worker contract, but the master speaks version {} \
+             (install preforkd and preforkd-front from the same release, then restart preforkd)",
+            contract::VERSION,
+            master.escape_debug()
+        )
+    })?;
+    let mut passed = Passed::take(get)?;
+    if passed.environment.kind != Kind::Front {
+        let kind = passed.environment.kind.name();
+        return Err(format!(
+            "could not start: {}={kind} (a defect of preforkd)",
+            env::KIND
+        ));
+    }
+    let settings = settings(passed.front.take())?;
+    set_title(&passed);
+    let record = passed.begin_record()?;
+    passed.take_stderr_over()?;
+    serve(passed, &settings, record)
+}
+
+fn settings(file: Option<OwnedFd>) -> Result<Settings, String> {
+    let read = || -> io::Result<String> {
+        let file = File::from(file.ok_or(io::ErrorKind::NotFound)?);
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
+        let mut text = vec![0; length];
+        // Other workers may have the same open file, and its position.
+        file.read_exact_at(&mut text, 0)?;
+        String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
+    };
+    let text = read().map_err(could_not("read the settings"))?;
+    Settings::parse(&text).map_err(|error| format!("could not read {}: {error}", env::FRONT_FD))
+}
+
+fn serve(
+    passed: Passed,
+    settings: &Settings,
+    record: Option<preforkd_worker::scoreboard::Record>,
+) -> Result<(), String> {
+    let Passed {
+        environment,
+        mut listeners,
+        access_log,
+        check,
+        stop,
+        scoreboard,
+        ..
+    } = passed;
+    let mut names = environment.listener_names.clone();
+    names.resize(listeners.len(), String::new());
+    let private = check.is_some();
+    listeners.extend(check);
+    scoreboard.iter().for_each(descriptors::own);
+    let http = &settings.http;
+    let layers = layer::Options::new(http, &environment, access_log)?;
+    let sites = Arc::new(Sites::new(settings, names));
+    let front = Front::new(sites.clone(), settings)?;
+    let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
+    let config = Config {
+        limits: Arc::new(http.into()),
+        listeners,
+        private,
+        proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
+        files: files(settings, &sites)?,
+        layers: layer::standard(layers),
+        stop: stop.into_iter().collect(),
+        signals: Some(pipe),
+    };
+    let notifier = environment.notify_socket.as_deref().map(Notifier::new);
+    let notifier = notifier
+        .transpose()
+        .map_err(could_not("make a socket to the master"))?;
+    notifier.iter().for_each(descriptors::own);
+    let mut board = Board::new(signals, record, notifier, None);
+    board.ready();
+    serve_service(config, front, board).map_err(could_not("go on serving"))
+}
+
+/// Opens the folders.
+fn files(settings: &Settings, sites: &Arc<Sites>) -> Result<Files, String> {
+    let mappings = Sites::files(settings);
+    if mappings.is_empty() {
+        return Ok(Files::default());
+    }
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let what = format!("enter a folder of static files as user {user}");
+    let chooser = Box::new(FilesOfSites::new(sites.clone()));
+    Files::chosen(&mappings, chooser, user).map_err(could_not(what))
+}
+
+/// A pipe to which a byte is written at SIGTERM and SIGINT. The stop order of the master comes over another one.
+fn signals() -> io::Result<(OwnedFd, Signals)> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    let come = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        signal_hook::flag::register(signal, come.clone())?;
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok((reader.into(), Signals(come)))
+}
+
+/// What stops the worker besides the master.
+#[derive(Debug)]
+struct Signals(Arc<AtomicBool>);
+
+impl Life for Signals {
+    fn interrupted(&mut self) -> bool {
+        // Other signals interrupt a wait too, such as SIGCONT.
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Names the process for ps(1); nothing depends on it.
+fn set_title(passed: &Passed) {
+    let environment = &passed.environment;
+    let (app, generation) = (&environment.app, environment.generation);
+    let slot = environment.slot.unwrap_or_default();
+    // The name of the program is all that stands among the arguments.
+    let _ = title::set(
+        &format!("preforkd: {app}/{slot} gen {generation}"),
+        Room::Arguments,
+    );
+    if let Ok(name) = std::ffi::CString::new(format!("{app}/{slot}")) {
+        let _ = rustix::thread::set_name(&name);
+    }
+}
+
+fn could_not<E: Into<io::Error>>(what: impl std::fmt::Display) -> impl Fn(E) -> String {
+    move |error| format!("could not {what}: {}", error.into())
+}

@@ -1,0 +1,132 @@
+//! What becomes of a request: the sites choose, and what is chosen answers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use preforkd_http::{Call, Outgoing, Output, Ready, Response, Service, Watch};
+use preforkd_worker::front::{Settings, Target};
+
+use crate::answer::answer;
+use crate::path::Normal;
+use crate::sites::{Choice, Sites};
+use crate::upstream::address::Address;
+use crate::upstream::proxy::Proxy;
+use crate::upstream::settings::Settings as UpstreamSettings;
+
+/// The host that an upstream is told when a client names none, as in HTTP/1.0.
+const NO_HOST: &[u8] = b"localhost";
+
+/// Answers the requests of all sites.
+#[derive(Debug)]
+pub struct Front {
+    sites: Arc<Sites>,
+    path: Normal,
+    proxy: Proxy,
+    /// The numbers of the upstreams by their names.
+    numbers: BTreeMap<String, usize>,
+}
+
+impl Front {
+    /// For these sites, which were made of the settings.
+    ///
+    /// # Errors
+    /// An address of an upstream is not valid; the whole message.
+    pub fn new(sites: Arc<Sites>, settings: &Settings) -> Result<Self, String> {
+        let mut proxy = Proxy::default();
+        let mut numbers = BTreeMap::new();
+        for (name, upstream) in &settings.upstreams {
+            let parse = |text: &String| {
+                address(text).ok_or_else(|| {
+                    format!("could not read the settings: app={name}: {text} is no address of an upstream")
+                })
+            };
+            let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
+            let number = proxy.add(UpstreamSettings::new(format!("app={name}")));
+            proxy.set_addresses(number, &addresses?, 0);
+            numbers.insert(name.clone(), number);
+        }
+        Ok(Self {
+            sites,
+            path: Normal::default(),
+            proxy,
+            numbers,
+        })
+    }
+}
+
+/// An address as in `listen`.
+fn address(text: &str) -> Option<Address> {
+    match text.strip_prefix("unix:") {
+        Some(path) => Some(Address::Unix(path.into())),
+        None => text.parse::<SocketAddr>().ok().map(Address::Tcp),
+    }
+}
+
+impl Service for Front {
+    fn begin(&mut self, watch: Watch) {
+        self.proxy.begin(watch);
+    }
+
+    fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
+        let request = call.request;
+        let choice = self.sites.choose(request, call.origin, &mut self.path);
+        if let Choice::Target {
+            target: Target::Upstream(name),
+            stripped,
+        } = choice
+            && let Some(&number) = self.numbers.get(name)
+        {
+            let outgoing = Outgoing {
+                strip: stripped,
+                default_host: NO_HOST,
+                ..Outgoing::default()
+            };
+            return self.proxy.call(number, call, outgoing, response);
+        }
+        if answer(choice, request, &mut response).is_err() {
+            response.discard();
+            response.fail(500, "500 Internal Server Error\n");
+        }
+        Some(response)
+    }
+
+    fn left(&mut self, key: u64, now: u64) -> Option<Response> {
+        self.proxy.left(key, now)
+    }
+
+    fn waiting(&mut self, key: u64, bytes: usize, now: u64) {
+        self.proxy.waiting(key, bytes, now);
+    }
+
+    fn event(&mut self, token: u32, ready: Ready, now: u64) {
+        self.proxy.event(token, ready, now);
+    }
+
+    fn turn(&mut self, now: u64) {
+        self.proxy.turn(now);
+    }
+
+    fn deadline(&self) -> u64 {
+        self.proxy.deadline()
+    }
+
+    fn output(&mut self) -> Option<(u64, Output)> {
+        self.proxy.output()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_listen() {
+        let tcp = Address::Tcp(([127, 0, 0, 1], 80).into());
+        assert_eq!(address("127.0.0.1:80"), Some(tcp));
+        assert_eq!(address("unix:/a b"), Some(Address::Unix("/a b".into())));
+        let v6 = address("[::1]:80").map(|address| address.to_string());
+        assert_eq!(v6.as_deref(), Some("[::1]:80"));
+        assert_eq!((address("/a"), address("localhost:80")), (None, None));
+    }
+}

@@ -1,0 +1,142 @@
+//! The sites as requests meet them: compiled once from the settings.
+
+use std::sync::Arc;
+
+use preforkd_http::{Chooser, Origin, Request};
+use preforkd_worker::front::{Settings, Target};
+use preforkd_worker::settings::Mapping;
+
+use crate::hosts::Hosts;
+use crate::path::Normal;
+use crate::routes::Routes;
+
+/// All sites.
+#[derive(Debug)]
+pub struct Sites {
+    /// The name of each socket's listener, in the order of the sockets.
+    sockets: Vec<String>,
+    hosts: Hosts,
+    sites: Vec<Site>,
+}
+
+#[derive(Debug)]
+struct Site {
+    routes: Routes,
+    targets: Vec<Leads>,
+}
+
+/// Where a route leads.
+#[derive(Debug)]
+struct Leads {
+    target: Target,
+    /// The number of its files, if it leads to files.
+    files: Option<usize>,
+    strip_prefix: bool,
+}
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy)]
+pub enum Choice<'a> {
+    /// No site: RFC 9110 section 15.5.20.
+    NoSite,
+    /// A site, and none of its routes.
+    NoRoute,
+    /// A target.
+    Target {
+        /// What answers.
+        target: &'a Target,
+        /// The bytes at the beginning of the path that the target does not see.
+        stripped: usize,
+    },
+}
+
+impl Sites {
+    /// Compiles the sites. `sockets` are the names of the listeners of all sockets, in the order of the sockets.
+    pub fn new(settings: &Settings, sockets: Vec<String>) -> Self {
+        let mut number = 0;
+        let mut leads = |route: &preforkd_worker::front::Route| {
+            let is_files = matches!(route.target, Target::Files(_));
+            number += usize::from(is_files);
+            Leads {
+                target: route.target.clone(),
+                files: is_files.then(|| number - 1),
+                strip_prefix: route.strip_prefix,
+            }
+        };
+        let mut compile = |site: &preforkd_worker::front::Site| Site {
+            routes: Routes::new(&site.routes),
+            targets: site.routes.iter().map(&mut leads).collect(),
+        };
+        Self {
+            sockets,
+            hosts: Hosts::new(&settings.sites),
+            sites: settings.sites.iter().map(&mut compile).collect(),
+        }
+    }
+
+    /// The mappings of all files with their prefixes, by their numbers.
+    pub fn files(settings: &Settings) -> Vec<(String, Mapping)> {
+        let routes = settings.sites.iter().flat_map(|site| &site.routes);
+        let files = routes.filter_map(|route| match &route.target {
+            Target::Files(mapping) => Some((route.path.clone(), mapping.clone())),
+            _ => None,
+        });
+        files.collect()
+    }
+
+    fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
+        let listener = self.sockets.get(origin.listener)?;
+        // RFC 9112 section 3.2.2: the authority of an absolute target stands above Host.
+        let host = request.authority().or_else(|| request.field(b"host"));
+        let number = self.hosts.site(listener, host)?;
+        self.sites.get(number)
+    }
+
+    /// What a request is for that no file answers.
+    pub fn choose(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> Choice<'_> {
+        let Some(site) = self.site(request, origin) else {
+            return Choice::NoSite;
+        };
+        path.set(request.path());
+        let mut routes = site.routes.of(path, request);
+        let found = routes.find(|route| site.targets[*route].files.is_none());
+        let Some(route) = found else {
+            return Choice::NoRoute;
+        };
+        let leads = &site.targets[route];
+        let stripped = match leads.strip_prefix {
+            true => site.routes.after(route, path),
+            false => None,
+        };
+        Choice::Target {
+            target: &leads.target,
+            stripped: stripped.unwrap_or_default(),
+        }
+    }
+}
+
+/// Tells which files a request is for.
+#[derive(Debug)]
+pub struct FilesOfSites {
+    sites: Arc<Sites>,
+    path: Normal,
+}
+
+impl FilesOfSites {
+    /// Of these sites.
+    pub fn new(sites: Arc<Sites>) -> Self {
+        Self {
+            sites,
+            path: Normal::default(),
+        }
+    }
+}
+
+impl Chooser for FilesOfSites {
+    fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
+        let site = self.sites.site(request, origin)?;
+        self.path.set(request.path());
+        let first = site.routes.of(&self.path, request).next()?;
+        site.targets[first].files
+    }
+}

@@ -1,0 +1,242 @@
+//! Requests as they come, and what they are for.
+
+use std::sync::Arc;
+
+use preforkd_http::{Connection, Event, Limits, Origin};
+use preforkd_worker::front::{Listener, Route, Settings, Site, Target};
+use preforkd_worker::settings::{Http, Mapping};
+
+use crate::path::Normal;
+use crate::sites::{Choice, Sites};
+
+fn settings(sites: Vec<Site>) -> Settings {
+    let second = std::time::Duration::from_secs(1);
+    let listener = |address: &str| Listener {
+        address: address.into(),
+        tls: false,
+    };
+    Settings {
+        http: Http {
+            request_id: false,
+            access_format: "combined".into(),
+            trusted_proxies: Vec::new(),
+            forwarded_fields: None,
+            proxy_protocol: false,
+            max_head: 32 << 10,
+            max_headers: 100,
+            max_body: 1 << 20,
+            body_in_memory: 1 << 10,
+            response_in_memory: 1 << 10,
+            response_in_file: 1 << 10,
+            max_buffered: 1 << 20,
+            header_timeout: second,
+            body_timeout: second,
+            write_timeout: second,
+            keepalive_timeout: second,
+            graceful_timeout: second,
+            max_connections: 10,
+        },
+        listeners: [("0", "127.0.0.1:80"), ("1", "[::]:80")]
+            .map(|(name, address)| (name.to_owned(), listener(address)))
+            .into(),
+        sites,
+        upstreams: Default::default(),
+    }
+}
+
+fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
+    Site {
+        name: "s".into(),
+        listeners: vec!["0".into()],
+        hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+        tls: None,
+        routes,
+    }
+}
+
+fn route(path: &str, target: Target) -> Route {
+    Route {
+        path: path.into(),
+        methods: Vec::new(),
+        headers: Default::default(),
+        strip_prefix: false,
+        target,
+    }
+}
+
+fn app(name: &str) -> Target {
+    Target::Upstream(name.into())
+}
+
+/// What a request at the first listener is for.
+fn choice(settings: &Settings, request: &str) -> String {
+    let sites = Sites::new(settings, vec!["0".into()]);
+    let mut connection = Connection::new(Arc::new(Limits::default()));
+    connection.receive(request.as_bytes());
+    assert_eq!(connection.advance(), Event::Request, "{request}");
+    let origin = Origin {
+        listener: 0,
+        peer: None,
+        relayed: None,
+    };
+    let request = connection.request();
+    match sites.choose(request, &origin, &mut Normal::default()) {
+        Choice::NoSite => "no site".into(),
+        Choice::NoRoute => "no route".into(),
+        Choice::Target {
+            target: Target::Upstream(name),
+            stripped,
+        } => format!(
+            "{name} {}",
+            String::from_utf8_lossy(&request.path()[stripped..])
+        ),
+        Choice::Target { target, .. } => format!("{target:?}"),
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+}
+
+#[test]
+fn the_longest_path_counts_whatever_its_spelling_and_the_target_gets_it_as_sent() {
+    let settings = settings(vec![site(
+        &["a"],
+        vec![
+            route("/", app("root")),
+            route("/app", app("app")),
+            route("/app/admin", app("admin")),
+            route("/below/", app("below")),
+        ],
+    )]);
+    for path in [
+        "/app/admin",
+        "/app/%61dmin/x",
+        "/app//admin",
+        "/app/./admin",
+        "/app/x/../admin",
+        "//app/admin",
+    ] {
+        assert_eq!(choice(&settings, &get(path)), format!("admin {path}"));
+    }
+    for (path, name) in [
+        ("/app", "app"),
+        ("/app/", "app"),
+        ("/apple", "root"),
+        ("/app%2Fadmin", "root"),
+        ("/app/administrator", "app"),
+        ("/app/admin/..", "app"),
+        ("/app/admin/../..", "root"),
+        ("/below", "root"),
+        ("/below/", "below"),
+        ("/below/x", "below"),
+    ] {
+        assert_eq!(choice(&settings, &get(path)), format!("{name} {path}"));
+    }
+}
+
+#[test]
+fn conditions_of_a_route_hold_or_the_next_one_counts() {
+    let mut read = route("/x", app("read"));
+    read.methods = vec!["GET".into(), "QUERY".into()];
+    let mut beta = route("/x", app("beta"));
+    beta.headers = [
+        ("x-beta".to_owned(), "*".to_owned()),
+        ("x-two".to_owned(), "b c".to_owned()),
+    ]
+    .into();
+    let settings = settings(vec![site(
+        &["a"],
+        vec![beta, read, route("/", app("root"))],
+    )]);
+    for (method, fields, name) in [
+        ("GET", "", "read"),
+        ("HEAD", "", "read"),
+        ("QUERY", "", "read"),
+        ("get", "", "root"),
+        ("POST", "", "root"),
+        ("POST", "X-Beta: 1\r\nX-Two: b c\r\n", "beta"),
+        ("POST", "X-Beta: 1\r\nX-Two: b\r\n", "root"),
+        ("POST", "X-Beta: 1\r\nX-Two: b\r\nx-two: b c\r\n", "beta"),
+        ("POST", "X-Two: b c\r\n", "root"),
+    ] {
+        let request = format!("{method} /x HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(
+            choice(&settings, &request),
+            format!("{name} /x"),
+            "{request}"
+        );
+    }
+}
+
+#[test]
+fn the_authority_of_an_absolute_target_stands_above_host() {
+    let settings = settings(vec![
+        site(&["a"], vec![route("/", app("a"))]),
+        site(&["b"], vec![route("/", app("b"))]),
+    ]);
+    for (request, expected) in [
+        ("GET / HTTP/1.1\r\nHost: A:80\r\n\r\n", "a /"),
+        ("GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n", "b /x"),
+        ("GET http://b HTTP/1.1\r\nHost: a\r\n\r\n", "b /"),
+        ("GET http://c/ HTTP/1.1\r\nHost: a\r\n\r\n", "no site"),
+        ("GET / HTTP/1.0\r\n\r\n", "no site"),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "a *"),
+    ] {
+        assert_eq!(choice(&settings, request), expected, "{request}");
+    }
+}
+
+#[test]
+fn what_a_target_does_not_see_is_the_path_of_its_route() {
+    let mut stripped = route("/api/v1", app("api"));
+    stripped.strip_prefix = true;
+    let settings = settings(vec![site(&["a"], vec![stripped])]);
+    for (path, expected) in [
+        ("/api/v1/a%2Fb//c", "api /a%2Fb//c"),
+        ("/%61pi/v1/x", "api /x"),
+        ("/api/../api/v1/x", "api /x"),
+        ("/api/v1", "api "),
+        ("/api/v10", "no route"),
+    ] {
+        assert_eq!(choice(&settings, &get(path)), expected, "{path}");
+    }
+}
+
+#[test]
+fn files_are_left_to_the_server_and_the_next_route_has_what_they_do_not() {
+    let files = Target::Files(Mapping::default());
+    let settings = settings(vec![site(
+        &["a"],
+        vec![route("/", app("root")), route("/static/", files)],
+    )]);
+    assert_eq!(
+        choice(&settings, &get("/static/x.css")),
+        "root /static/x.css"
+    );
+    assert_eq!(
+        Sites::files(&settings),
+        [("/static/".to_owned(), Mapping::default())]
+    );
+}
+
+#[test]
+fn settings_survive_encoding_and_show_no_key() {
+    use preforkd_worker::front::{Certificate, Pem, Tls};
+    let mut settings = settings(vec![site(&["a"], vec![route("/", app("a"))])]);
+    let pem = |name: &str| Pem {
+        path: format!("{name}.pem"),
+        text: format!("secret {name}"),
+    };
+    settings.sites[0].tls = Some(Tls {
+        certificates: vec![Certificate {
+            chain: pem("chain"),
+            key: pem("key"),
+        }],
+        client_ca: None,
+    });
+    let json = settings.encode().expect("UTF-8");
+    assert_eq!(Settings::parse(&json).expect("the same type"), settings);
+    assert!(json.contains("secret key"));
+    assert!(!format!("{settings:?}").contains("secret"));
+}

@@ -1,0 +1,277 @@
+//! A server that passes everything on, and upstreams that do exactly what a test says.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use preforkd_front::upstream::address::Address;
+use preforkd_front::upstream::proxy::Proxy;
+use preforkd_front::upstream::settings::Settings;
+use preforkd_http::layer::Layer;
+use preforkd_http::{
+    Call, Config, Files, Limits, Outgoing, Output, Ready, Response, Service, Watch, serve_service,
+};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Only so that a test that hangs fails.
+pub const GUARD: Duration = Duration::from_secs(20);
+
+/// Passes every request on to one upstream.
+struct All(Proxy);
+
+impl Service for All {
+    fn begin(&mut self, watch: Watch) {
+        self.0.begin(watch);
+    }
+
+    fn call(&mut self, call: Call<'_>, response: Response) -> Option<Response> {
+        let outgoing = Outgoing {
+            default_host: b"default",
+            ..Outgoing::default()
+        };
+        self.0.call(0, call, outgoing, response)
+    }
+
+    fn left(&mut self, key: u64, now: u64) -> Option<Response> {
+        self.0.left(key, now)
+    }
+
+    fn waiting(&mut self, key: u64, bytes: usize, now: u64) {
+        self.0.waiting(key, bytes, now);
+    }
+
+    fn event(&mut self, token: u32, ready: Ready, now: u64) {
+        self.0.event(token, ready, now);
+    }
+
+    fn turn(&mut self, now: u64) {
+        self.0.turn(now);
+    }
+
+    fn deadline(&self) -> u64 {
+        self.0.deadline()
+    }
+
+    fn output(&mut self) -> Option<(u64, Output)> {
+        self.0.output()
+    }
+}
+
+/// A front on a thread of its own, until it is dropped.
+pub struct Front {
+    address: std::net::SocketAddr,
+    stop: OwnedFd,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// Serves with these upstream addresses.
+pub fn front(addresses: Vec<Address>, change: impl FnOnce(&mut Settings)) -> Front {
+    front_with(addresses, Vec::new(), change)
+}
+
+/// The same, with layers.
+pub fn front_with(
+    addresses: Vec<Address>,
+    layers: Vec<Arc<dyn Layer>>,
+    change: impl FnOnce(&mut Settings),
+) -> Front {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let config = Config {
+        limits: Arc::new(Limits {
+            drain_timeout: Duration::from_secs(5),
+            ..Limits::default()
+        }),
+        listeners: vec![listener.into()],
+        files: Files::default(),
+        private: false,
+        proxy_protocol: None,
+        layers,
+        stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
+        signals: None,
+    };
+    let mut settings = Settings::new("app=test");
+    // Nothing ends by itself unless a test says so.
+    (settings.keep, settings.head_timeout) = (GUARD, GUARD);
+    change(&mut settings);
+    let thread = thread::spawn(move || {
+        let mut proxy = Proxy::default();
+        let number = proxy.add(settings);
+        proxy.set_addresses(number, &addresses, 0);
+        serve_service(config, All(proxy), ()).unwrap();
+    });
+    Front {
+        address,
+        stop,
+        thread: Some(thread),
+    }
+}
+
+impl Front {
+    pub fn connect(&self) -> Peer {
+        Peer::new(TcpStream::connect(self.address).unwrap())
+    }
+
+    /// A client that has sent this.
+    pub fn send(&self, text: &str) -> Peer {
+        let mut client = self.connect();
+        client.write(text);
+        client
+    }
+
+    /// A client that has asked for `/` and keeps its connection.
+    pub fn get(&self) -> Peer {
+        self.send(GET)
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the server has panicked");
+        }
+    }
+}
+
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc";
+pub const OK: &str = "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\n\r\nok";
+/// What a client gets of that.
+pub const OK_SEEN: &str =
+    "HTTP/1.1 200 OK\r\nDate: x\r\nContent-Length: 2\r\nServer: preforkd\r\n\r\nok";
+
+/// An upstream that a test plays.
+pub struct Upstream {
+    listener: TcpListener,
+}
+
+pub fn upstream() -> (Upstream, Address) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = Address::Tcp(listener.local_addr().unwrap());
+    (Upstream { listener }, address)
+}
+
+impl Upstream {
+    /// The next connection of the front.
+    pub fn accept(&self) -> Peer {
+        Peer::new(self.listener.accept().unwrap().0)
+    }
+
+    /// The next connection, with the request on it.
+    pub fn request(&self) -> (Peer, String) {
+        let mut peer = self.accept();
+        let request = peer.message();
+        (peer, request)
+    }
+
+    /// The front has made no other connection.
+    pub fn is_unused(&self) -> bool {
+        self.listener.set_nonblocking(true).unwrap();
+        let result = self.listener.accept();
+        self.listener.set_nonblocking(false).unwrap();
+        matches!(result, Err(error) if error.kind() == ErrorKind::WouldBlock)
+    }
+}
+
+/// One end of a connection.
+pub struct Peer {
+    pub stream: TcpStream,
+    /// What was read and not looked at.
+    buffer: Vec<u8>,
+}
+
+impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(GUARD)).unwrap();
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub fn write(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn more(&mut self) -> std::io::Result<usize> {
+        let mut bytes = [0; 16 * 1024];
+        let n = self.stream.read(&mut bytes)?;
+        self.buffer.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn take(&mut self, length: usize) -> String {
+        let bytes: Vec<u8> = self.buffer.drain(..length).collect();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// What comes up to the end of this text, and not more.
+    pub fn read_to(&mut self, end: &str) -> String {
+        loop {
+            let found = self
+                .buffer
+                .windows(end.len())
+                .position(|window| window == end.as_bytes());
+            if let Some(at) = found {
+                return self.take(at + end.len());
+            }
+            let n = self.more().unwrap();
+            assert!(n > 0, "the end: {}", String::from_utf8_lossy(&self.buffer));
+        }
+    }
+
+    pub fn head(&mut self) -> String {
+        self.read_to("\r\n\r\n")
+    }
+
+    /// A head and the body of its Content-Length.
+    pub fn message(&mut self) -> String {
+        let head = self.head();
+        let length = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            let is_length = name.eq_ignore_ascii_case("content-length");
+            is_length.then(|| value.parse::<usize>().unwrap())
+        });
+        let length = length.unwrap_or(0);
+        while self.buffer.len() < length {
+            assert!(self.more().unwrap() > 0, "a body that breaks off");
+        }
+        head + &self.take(length)
+    }
+
+    /// What comes up to the end of the connection, orderly or not.
+    pub fn rest(&mut self) -> String {
+        while let Ok(1..) = self.more() {}
+        self.take(self.buffer.len())
+    }
+
+    /// Waits for the end of the connection; nothing comes before.
+    pub fn ends(&mut self) {
+        match self.more() {
+            Ok(0) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("no end: {other:?}"),
+        }
+    }
+
+    /// What was read and not looked at.
+    pub fn unread(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// Whether there is something to read now.
+    pub fn has_answer(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let result = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        matches!(result, Ok(1))
+    }
+}

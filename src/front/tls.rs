@@ -1,0 +1,13 @@
+//! TLS: the transport of listeners that speak it, on rustls, which has no input and output of its own.
+//!
+//! [`certificate`] makes pairs of certificates and keys from bytes and says what is wrong with them; [`terms`] is what is agreed on with the
+//! clients of some names, and which names an address has; [`tickets`] lets sessions go on, on any worker; [`transport`] is the way of the
+//! bytes. Nothing else in the crate knows rustls.
+
+pub mod certificate;
+pub mod names;
+pub mod terms;
+pub mod tickets;
+pub mod transport;
+
+pub use transport::{Listeners, Way};

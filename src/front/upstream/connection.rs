@@ -1,0 +1,151 @@
+//! One connection to an upstream: its socket, and how far the request and the response have come.
+
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
+
+use super::dispatch::{Place, Ticket};
+use super::protocol::Reader;
+use super::{Instant, NEVER};
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It comes about, for this request.
+    Connecting(Ticket),
+    /// It serves this request.
+    Busy(Ticket),
+    /// It is kept for another.
+    Kept,
+}
+
+/// What a read has brought.
+#[derive(Debug)]
+pub(super) enum Read {
+    Bytes(usize),
+    Nothing,
+    End,
+    Lost(Errno),
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: OwnedFd,
+    pub upstream: usize,
+    pub place: Place,
+    pub state: State,
+    pub reader: Reader,
+    /// Bytes of the request's head, and of what is sent together with it, that were written.
+    pub written: usize,
+    /// Bytes of the rest of its body that were not.
+    pub body_left: u64,
+    /// The whole request was written.
+    pub sent: bool,
+    /// A byte of it was.
+    pub begun: bool,
+    /// The upstream takes nothing more of it. It may have answered all the same.
+    pub refused: bool,
+    /// It has served a request before this one.
+    pub reused: bool,
+    /// There may be something to read.
+    pub readable: bool,
+    /// An end was announced: read on to it even when a read came short.
+    pub hangup: bool,
+    /// The client has no room: nothing is read.
+    pub paused: bool,
+    /// It is in the list of those that go on in the next turn.
+    pub queued: bool,
+    pub deadline: Instant,
+    /// When its entry in the timers comes up.
+    pub armed: Instant,
+}
+
+impl Connection {
+    /// One that comes about, or has.
+    pub fn new(socket: OwnedFd, upstream: usize, place: Place, state: State) -> Self {
+        Self {
+            socket,
+            upstream,
+            place,
+            state,
+            reader: Reader::http(),
+            written: 0,
+            body_left: 0,
+            sent: false,
+            begun: false,
+            refused: false,
+            reused: false,
+            readable: false,
+            hangup: false,
+            paused: false,
+            queued: false,
+            deadline: NEVER,
+            armed: NEVER,
+        }
+    }
+
+    pub fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// A request begins on it, with so many bytes of a body that are not sent together with the head.
+    pub fn begin(&mut self, head_only: bool, body_left: u64) {
+        self.reader.expect(head_only);
+        self.written = 0;
+        self.body_left = body_left;
+        (self.sent, self.begun, self.refused, self.paused) = (false, false, false, false);
+    }
+
+    /// The request that it serves, or will.
+    pub fn ticket(&self) -> Option<Ticket> {
+        match self.state {
+            State::Connecting(ticket) | State::Busy(ticket) => Some(ticket),
+            State::Kept => None,
+        }
+    }
+
+    /// Reads once.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        let length = buffer.len();
+        match recv(&self.socket, buffer, RecvFlags::empty()) {
+            Ok((_, 0)) => {
+                self.readable = false;
+                Read::End
+            }
+            Ok((_, n)) => {
+                // A short read has emptied the socket, and what comes later is a new edge; but an end that was announced is not.
+                self.readable = n == length || self.hangup;
+                Read::Bytes(n)
+            }
+            Err(Errno::AGAIN) => {
+                self.readable = false;
+                Read::Nothing
+            }
+            Err(Errno::INTR) => Read::Nothing,
+            Err(error) => Read::Lost(error),
+        }
+    }
+
+    /// Whether a kept connection is still there and has nothing to say. No event may have told yet that it is not.
+    pub fn is_quiet(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(&self.socket, &mut [0; 1], flags), Err(Errno::AGAIN))
+    }
+
+    /// Writes once.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
+        let n = send(&self.socket, data, SendFlags::NOSIGNAL)?;
+        self.begun |= n > 0;
+        Ok(n)
+    }
+
+    /// Whether it can serve another request after a response that left so many bytes over.
+    pub fn can_be_kept(&self, left_over: usize) -> bool {
+        self.reader.keeps_connection()
+            && self.sent
+            && !self.refused
+            && !self.hangup
+            && left_over == 0
+    }
+}

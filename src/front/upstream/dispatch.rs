@@ -1,0 +1,265 @@
+//! Which address gets a request, and which request waits: facts in, decisions out, without sockets and clock.
+//!
+//! A request goes to the address with the fewest running. Where all have as many as they may, it waits, in the order of arrival, and
+//! for a limited time. A request that is sent again goes before those that have not been sent at all.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::health::{Health, Policy};
+use super::{Instant, NEVER, after};
+
+/// A request, by the number that it has in the server.
+pub type Ticket = u64;
+
+/// An address, by a number that is never used again.
+pub type Place = u64;
+
+/// The limits of one upstream.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests that run at an address at a time.
+    pub most_running: usize,
+    /// Requests that wait.
+    pub queue_length: usize,
+    /// How long one waits.
+    pub queue_timeout: Duration,
+    /// When an address is left alone.
+    pub health: Policy,
+}
+
+/// What becomes of a request that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It runs there.
+    Run(Place),
+    /// It waits; [`Dispatch::next`] or [`Dispatch::expired`] tells of it.
+    Wait,
+    /// Too many wait.
+    Full,
+}
+
+/// How a request that ran at an address has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered.
+    Good,
+    /// The address has failed.
+    Bad,
+    /// It says nothing of the address.
+    Unknown,
+}
+
+/// What the address turned out to be by that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// As it was.
+    Same,
+    /// It is left alone for a while.
+    Away,
+    /// It is no longer left alone.
+    Back,
+}
+
+#[derive(Debug)]
+struct Seats {
+    place: Place,
+    running: usize,
+    health: Health,
+    /// When it was last chosen, in the order of choices.
+    chosen: u64,
+    /// Not among the addresses any more; it is here for those that still run.
+    removed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: Ticket,
+    until: Instant,
+    /// Where it has failed.
+    not: Option<Place>,
+}
+
+/// The addresses of one upstream, and the requests that wait for one.
+#[derive(Debug)]
+pub struct Dispatch {
+    limits: Limits,
+    seats: Vec<Seats>,
+    choices: u64,
+    /// Those that are sent again, then those that are new; each in the order of their times.
+    again: VecDeque<Waiting>,
+    queue: VecDeque<Waiting>,
+}
+
+impl Dispatch {
+    /// One without an address: all requests wait.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            seats: Vec::new(),
+            choices: 0,
+            again: VecDeque::new(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// These are the addresses from now on. What is known of those that stay is kept.
+    pub fn set(&mut self, places: &[Place]) {
+        for seats in &mut self.seats {
+            seats.removed = !places.contains(&seats.place);
+        }
+        self.seats
+            .retain(|seats| !seats.removed || seats.running > 0);
+        for &place in places {
+            if !self.seats.iter().any(|seats| seats.place == place) {
+                self.seats.push(Seats {
+                    place,
+                    running: 0,
+                    health: Health::default(),
+                    chosen: 0,
+                    removed: false,
+                });
+            }
+        }
+    }
+
+    /// Whether the address is one of those that get requests.
+    pub fn has(&self, place: Place) -> bool {
+        let mut seats = self.seats.iter();
+        seats.any(|seats| seats.place == place && !seats.removed)
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.again.len() + self.queue.len()
+    }
+
+    /// Requests that run.
+    pub fn running(&self) -> usize {
+        self.seats.iter().map(|seats| seats.running).sum()
+    }
+
+    /// A request has arrived.
+    pub fn arrive(&mut self, ticket: Ticket, now: Instant) -> Arrival {
+        if self.waiting() == 0
+            && let Some(place) = self.choose(None, now)
+        {
+            return Arrival::Run(place);
+        }
+        if self.queue.len() >= self.limits.queue_length {
+            return Arrival::Full;
+        }
+        let until = after(now, self.limits.queue_timeout);
+        self.queue.push_back(Waiting {
+            ticket,
+            until,
+            not: None,
+        });
+        Arrival::Wait
+    }
+
+    /// A request that has failed at an address is sent again: to another one, if there is one.
+    pub fn again(&mut self, ticket: Ticket, not: Place, now: Instant) -> Arrival {
+        if self.again.is_empty()
+            && let Some(place) = self.choose(Some(not), now)
+        {
+            return Arrival::Run(place);
+        }
+        let until = after(now, self.limits.queue_timeout);
+        self.again.push_back(Waiting {
+            ticket,
+            until,
+            not: Some(not),
+        });
+        Arrival::Wait
+    }
+
+    /// A request that ran there is over, or is sent again. Ask [`Dispatch::next`] then.
+    pub fn ended(&mut self, place: Place, outcome: Outcome, now: Instant) -> Change {
+        let policy = &self.limits.health;
+        let Some(at) = self.seats.iter().position(|seats| seats.place == place) else {
+            return Change::Same;
+        };
+        let seats = &mut self.seats[at];
+        seats.running = seats.running.saturating_sub(1);
+        let change = match outcome {
+            Outcome::Good if seats.health.good() => Change::Back,
+            Outcome::Bad if seats.health.bad(policy, now) => Change::Away,
+            Outcome::Unknown => {
+                seats.health.unknown();
+                Change::Same
+            }
+            _ => Change::Same,
+        };
+        match seats.removed {
+            true => {
+                if seats.running == 0 {
+                    self.seats.swap_remove(at);
+                }
+                Change::Same
+            }
+            false => change,
+        }
+    }
+
+    /// The request that goes on next, and where, if one can.
+    pub fn next(&mut self, now: Instant) -> Option<(Ticket, Place)> {
+        let queue = match self.again.is_empty() {
+            true => &self.queue,
+            false => &self.again,
+        };
+        let not = queue.front()?.not;
+        let place = self.choose(not, now)?;
+        let first = self.again.pop_front().or_else(|| self.queue.pop_front())?;
+        Some((first.ticket, place))
+    }
+
+    /// A request that has waited for too long, and waits no more.
+    pub fn expired(&mut self, now: Instant) -> Option<Ticket> {
+        for queue in [&mut self.again, &mut self.queue] {
+            if queue.front().is_some_and(|first| first.until <= now) {
+                return queue.pop_front().map(|first| first.ticket);
+            }
+        }
+        None
+    }
+
+    /// When the next one has waited for too long.
+    pub fn deadline(&self) -> Instant {
+        let first = |queue: &VecDeque<Waiting>| queue.front().map_or(NEVER, |first| first.until);
+        first(&self.again).min(first(&self.queue))
+    }
+
+    /// A client does not want its answer any more; whether its request waited.
+    pub fn left(&mut self, ticket: Ticket) -> bool {
+        let before = self.waiting();
+        self.again.retain(|waiting| waiting.ticket != ticket);
+        self.queue.retain(|waiting| waiting.ticket != ticket);
+        self.waiting() < before
+    }
+
+    /// Takes the address with the fewest running, and of those the one that was chosen longest ago. One that is left alone gets
+    /// nothing as long as another is not: where all are, they are tried all the same, as none is better than another.
+    fn choose(&mut self, not: Option<Place>, now: Instant) -> Option<Place> {
+        let listed = || self.seats.iter().filter(|seats| !seats.removed);
+        let others = listed().any(|seats| Some(seats.place) != not);
+        let not = not.filter(|_| others);
+        let some_available =
+            listed().any(|seats| Some(seats.place) != not && seats.health.is_available(now));
+        let chosen = self
+            .seats
+            .iter_mut()
+            .filter(|seats| !seats.removed && Some(seats.place) != not)
+            .filter(|seats| !some_available || seats.health.is_available(now))
+            .filter(|seats| seats.running < self.limits.most_running)
+            .min_by_key(|seats| (seats.running, seats.chosen))?;
+        self.choices += 1;
+        chosen.chosen = self.choices;
+        chosen.running += 1;
+        chosen.health.begin(now);
+        Some(chosen.place)
+    }
+}
+
+#[cfg(test)]
+mod tests;

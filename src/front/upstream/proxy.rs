@@ -1,0 +1,361 @@
+//! Requests on their way to upstreams and their responses on the way back: the sockets around what [`super::dispatch`] and
+//! [`super::failure`] decide.
+//!
+//! A request has a connection to itself until its response is complete. What the client does not take is not read from the upstream
+//! beyond [`MOST_WAITING`]; a client that leaves takes its connection to the upstream with it.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::mem;
+
+use preforkd_http::{Body, Call, Outgoing, Output, Rate, Ready, Response, Watch, write_request};
+
+use self::places::{Connections, Places};
+use super::address::Address;
+use super::connection::State;
+use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
+use super::failure::{Failure, is_idempotent};
+use super::settings::Settings;
+use super::{Instant, NEVER, after};
+
+mod answers;
+mod places;
+mod run;
+
+/// Bytes of a response that may wait for the client before the upstream is left waiting.
+const MOST_WAITING: usize = 128 * 1024;
+/// The upstream is read again when no more than this waits.
+const FEW_WAITING: usize = MOST_WAITING / 2;
+/// A body up to this size is sent together with the head.
+const SMALL_BODY: u64 = 16 * 1024;
+/// One read takes at most so much.
+const READ_BUFFER: usize = 64 * 1024;
+/// Deadlines are kept to this, in nanoseconds, so that those of many connections cost one wake-up.
+const TICK: Instant = 10_000_000;
+/// Memory of a request that is kept for the next one, in bytes, and for how many.
+const KEPT_MESSAGE: usize = 32 * 1024;
+const KEPT_MESSAGES: usize = 16;
+
+/// A request that is being answered.
+#[derive(Debug)]
+struct Exchange {
+    response: Response,
+    upstream: usize,
+    /// Its connection, if it runs.
+    connection: Option<u32>,
+    /// The head, and a small body.
+    message: Vec<u8>,
+    /// A larger one, with its length.
+    body: Option<(Body, u64)>,
+    head_only: bool,
+    idempotent: bool,
+    /// Attempts on new connections.
+    tries: u32,
+    /// Only a new connection will do: a kept one has ended under it.
+    fresh: bool,
+    /// Bytes of the response that wait for the client.
+    waiting: usize,
+}
+
+/// One upstream.
+#[derive(Debug)]
+struct Upstream {
+    settings: Settings,
+    dispatch: Dispatch,
+    spots: Vec<Spot>,
+    complaints: Rate,
+}
+
+/// One of its addresses.
+#[derive(Debug)]
+struct Spot {
+    place: Place,
+    address: Address,
+    /// Kept connections; the last one was used last.
+    kept: Vec<u32>,
+}
+
+impl Upstream {
+    fn spot(&mut self, place: Place) -> Option<&mut Spot> {
+        self.spots.iter_mut().find(|spot| spot.place == place)
+    }
+}
+
+/// A request that has been given an address.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    upstream: usize,
+    ticket: Ticket,
+    place: Place,
+}
+
+/// Passes requests on to upstreams. It is the larger part of a [`preforkd_http::Service`]: the rest decides which upstream gets a request.
+#[derive(Debug)]
+pub struct Proxy {
+    watch: Option<Watch>,
+    upstreams: Vec<Upstream>,
+    places: Place,
+    connections: Connections,
+    exchanges: Places<Exchange>,
+    outputs: VecDeque<(Ticket, Output)>,
+    /// Connections that go on in the next turn.
+    ready: VecDeque<u32>,
+    /// Empty when a call is over, as is `dirty`.
+    starts: VecDeque<Start>,
+    /// Upstreams whose queue is to be looked at.
+    dirty: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, u32)>>,
+    buffer: Vec<u8>,
+    messages: Vec<Vec<u8>>,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            watch: None,
+            upstreams: Vec::new(),
+            places: 0,
+            connections: Connections::default(),
+            exchanges: Places::default(),
+            outputs: VecDeque::new(),
+            ready: VecDeque::new(),
+            starts: VecDeque::new(),
+            dirty: Vec::new(),
+            timers: BinaryHeap::new(),
+            buffer: vec![0; READ_BUFFER],
+            messages: Vec::new(),
+        }
+    }
+}
+
+impl Proxy {
+    /// Adds an upstream without an address; its number.
+    pub fn add(&mut self, settings: Settings) -> usize {
+        self.upstreams.push(Upstream {
+            dispatch: Dispatch::new(settings.limits),
+            settings,
+            spots: Vec::new(),
+            complaints: Rate::new(5, 10_000_000_000),
+        });
+        self.upstreams.len() - 1
+    }
+
+    /// These are the addresses of an upstream from now on. Requests that run elsewhere go on.
+    pub fn set_addresses(&mut self, upstream: usize, addresses: &[Address], now: Instant) {
+        let Some(of) = self.upstreams.get_mut(upstream) else {
+            return;
+        };
+        let (stay, go): (Vec<_>, Vec<_>) = mem::take(&mut of.spots)
+            .into_iter()
+            .partition(|spot| addresses.contains(&spot.address));
+        of.spots = stay;
+        for address in addresses {
+            if !of.spots.iter().any(|spot| spot.address == *address) {
+                self.places += 1;
+                of.spots.push(Spot {
+                    place: self.places,
+                    address: address.clone(),
+                    kept: Vec::new(),
+                });
+            }
+        }
+        let places: Vec<_> = of.spots.iter().map(|spot| spot.place).collect();
+        of.dispatch.set(&places);
+        for token in go.into_iter().flat_map(|spot| spot.kept) {
+            self.connections.remove(token);
+        }
+        self.dirty.push(upstream);
+        self.settle(now);
+    }
+
+    /// Requests that an upstream answers now, and those that wait for it.
+    pub fn load(&self, upstream: usize) -> (usize, usize) {
+        let of = self.upstreams.get(upstream).map(|of| &of.dispatch);
+        of.map_or((0, 0), |of| (of.running(), of.waiting()))
+    }
+
+    /// See [`preforkd_http::Service::begin`].
+    pub fn begin(&mut self, watch: Watch) {
+        self.watch = Some(watch);
+    }
+
+    /// Passes a request on to an upstream. Gives the response back if it is answered at once.
+    pub fn call(
+        &mut self,
+        upstream: usize,
+        call: Call<'_>,
+        outgoing: Outgoing<'_>,
+        mut response: Response,
+    ) -> Option<Response> {
+        let Call {
+            key: ticket,
+            request,
+            origin,
+            mut body,
+            now,
+        } = call;
+        let Some(of) = self.upstreams.get_mut(upstream) else {
+            response.fail(500, "500 Internal Server Error\n");
+            return Some(response);
+        };
+        let arrival = of.dispatch.arrive(ticket, now);
+        if arrival == Arrival::Full {
+            answers::fail(of, None, &Failure::QueueFull, &mut response, now);
+            return Some(response);
+        }
+        let mut message = self.messages.pop().unwrap_or_default();
+        write_request(&mut message, request, origin, outgoing);
+        let length = request.body_length().unwrap_or(0);
+        let mut rest = None;
+        if length > SMALL_BODY {
+            rest = Some((body, length));
+        } else if length > 0
+            && let Err(error) = answers::append(&mut message, &mut body, length)
+        {
+            if let Arrival::Run(place) = arrival {
+                of.dispatch.ended(place, Outcome::Unknown, now);
+            }
+            of.dispatch.left(ticket);
+            answers::fail(of, None, &Failure::Body(error), &mut response, now);
+            self.dirty.push(upstream);
+            self.settle(now);
+            return Some(response);
+        }
+        let method = request.method();
+        let exchange = Exchange {
+            response,
+            upstream,
+            connection: None,
+            message,
+            body: rest,
+            head_only: method == b"HEAD",
+            idempotent: is_idempotent(method),
+            tries: 0,
+            fresh: false,
+            waiting: 0,
+        };
+        self.exchanges.insert(ticket, exchange);
+        if let Arrival::Run(place) = arrival {
+            self.starts.push_back(Start {
+                upstream,
+                ticket,
+                place,
+            });
+            self.settle(now);
+        }
+        None
+    }
+
+    /// See [`preforkd_http::Service::left`].
+    pub fn left(&mut self, ticket: Ticket, now: Instant) -> Option<Response> {
+        let exchange = self.exchanges.remove(ticket)?;
+        let upstream = exchange.upstream;
+        match exchange.connection {
+            Some(token) => {
+                if let Some(connection) = self.connections.remove(token) {
+                    let of = &mut self.upstreams[upstream];
+                    of.dispatch.ended(connection.place, Outcome::Unknown, now);
+                }
+            }
+            None => drop(self.upstreams[upstream].dispatch.left(ticket)),
+        }
+        self.dirty.push(upstream);
+        self.settle(now);
+        Some(exchange.response)
+    }
+
+    /// See [`preforkd_http::Service::waiting`].
+    pub fn waiting(&mut self, ticket: Ticket, bytes: usize, now: Instant) {
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return;
+        };
+        exchange.waiting = bytes;
+        if bytes > FEW_WAITING {
+            return;
+        }
+        let upstream = exchange.upstream;
+        let Some(token) = exchange.connection else {
+            return;
+        };
+        if let Some(connection) = self.connections.get(token)
+            && mem::take(&mut connection.paused)
+        {
+            let timeout = self.upstreams[upstream].settings.silence_timeout;
+            connection.deadline = after(now, timeout);
+            let readable = connection.readable;
+            self.arm(token);
+            if readable {
+                self.queue(token);
+            }
+        }
+    }
+
+    /// See [`preforkd_http::Service::event`].
+    pub fn event(&mut self, token: u32, ready: Ready, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        connection.readable |= ready.read;
+        connection.hangup |= ready.hangup;
+        match connection.state {
+            // Whatever it says: there is nothing that it could have to say.
+            State::Kept => {
+                if ready.read {
+                    self.look_at_kept(token);
+                }
+            }
+            State::Connecting(_) => {
+                if ready.write {
+                    self.connected(token, now);
+                }
+            }
+            State::Busy(_) => {
+                if ready.write && !connection.sent {
+                    self.write(token, now);
+                }
+                self.read(token, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// See [`preforkd_http::Service::turn`].
+    pub fn turn(&mut self, now: Instant) {
+        for _ in 0..self.ready.len() {
+            if let Some(token) = self.ready.pop_front() {
+                if let Some(connection) = self.connections.get(token) {
+                    connection.queued = false;
+                }
+                self.read(token, now);
+            }
+        }
+        while let Some(&Reverse((at, token))) = self.timers.peek()
+            && at <= now
+        {
+            self.timers.pop();
+            self.look_at_deadline(token, at, now);
+        }
+        for upstream in 0..self.upstreams.len() {
+            while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
+                self.answer(ticket, None, &Failure::QueueTimeout, now);
+            }
+        }
+        self.settle(now);
+        self.connections.free();
+    }
+
+    /// See [`preforkd_http::Service::deadline`].
+    pub fn deadline(&self) -> Instant {
+        if !self.ready.is_empty() || !self.outputs.is_empty() {
+            return 0;
+        }
+        let queues = self.upstreams.iter().map(|of| of.dispatch.deadline());
+        let timer = self.timers.peek().map_or(NEVER, |Reverse((at, _))| *at);
+        queues.fold(timer, Instant::min)
+    }
+
+    /// See [`preforkd_http::Service::output`].
+    pub fn output(&mut self) -> Option<(Ticket, Output)> {
+        self.outputs.pop_front()
+    }
+}

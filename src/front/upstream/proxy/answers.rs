@@ -1,0 +1,105 @@
+//! What the client gets when an upstream gives no response, and what the log says of it.
+
+use std::io::{self, Read};
+
+use preforkd_http::{Body, Output, Response};
+
+use super::super::Instant;
+use super::super::dispatch::{Change, Place, Ticket};
+use super::super::failure::Failure;
+use super::{KEPT_MESSAGE, KEPT_MESSAGES, Proxy, Upstream};
+
+/// Appends a body of `length` bytes.
+pub(super) fn append(message: &mut Vec<u8>, body: &mut Body, length: u64) -> io::Result<()> {
+    match body.take(length).read_to_end(message)? as u64 == length {
+        true => Ok(()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Answers with the failure, or breaks the response off, and logs it.
+pub(super) fn fail(
+    of: &mut Upstream,
+    place: Option<Place>,
+    failure: &Failure,
+    response: &mut Response,
+    now: Instant,
+) {
+    let status = failure.status();
+    if let Some(left_out) = of.complaints.take(now) {
+        let name = &of.settings.name;
+        let mut spots = of.spots.iter();
+        let address = spots
+            .find(|spot| Some(spot.place) == place)
+            .map(|spot| format!(" address={}", spot.address))
+            .unwrap_or_default();
+        match response.started() {
+            false => log::error!(
+                "could not get a response: {name}{address}: {failure}; answering {status}{left_out}"
+            ),
+            true => log::error!(
+                "could not get the rest of a response: {name}{address}: {failure}; breaking it off{left_out}"
+            ),
+        }
+    }
+    response.fail(status, text(status));
+}
+
+/// What the client may know of it.
+fn text(status: u16) -> &'static str {
+    match status {
+        502 => "502 Bad Gateway: the application gave no valid response\n",
+        503 => "503 Service Unavailable: too much is being done; try again later\n",
+        504 => "504 Gateway Timeout: the application did not respond in time\n",
+        _ => "500 Internal Server Error\n",
+    }
+}
+
+/// Logs that an address is left alone, or is not any more.
+pub(super) fn note(of: &Upstream, place: Place, change: Change) {
+    let name = &of.settings.name;
+    let Some(spot) = of.spots.iter().find(|spot| spot.place == place) else {
+        return;
+    };
+    let address = &spot.address;
+    match change {
+        Change::Same => {}
+        Change::Away => {
+            let (fails, pause) = (
+                of.settings.limits.health.max_fails,
+                of.settings.limits.health.pause,
+            );
+            log::warn!(
+                "{name} address={address} failed {fails} times in a row; sending it no requests for {pause:?} as long as there are other \
+                 addresses"
+            );
+        }
+        Change::Back => log::info!("{name} address={address} responds again"),
+    }
+}
+
+impl Proxy {
+    /// Answers a request with the failure.
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        place: Option<Place>,
+        failure: &Failure,
+        now: Instant,
+    ) {
+        if let Some(mut exchange) = self.exchanges.remove(ticket) {
+            let of = &mut self.upstreams[exchange.upstream];
+            fail(of, place, failure, &mut exchange.response, now);
+            self.finish(ticket, exchange.response, exchange.message);
+        }
+    }
+
+    /// Gives out a response that has ended.
+    pub(super) fn finish(&mut self, ticket: Ticket, response: Response, mut message: Vec<u8>) {
+        self.outputs.push_back((ticket, Output::Done(response)));
+        if message.capacity() <= KEPT_MESSAGE && self.messages.len() < KEPT_MESSAGES {
+            message.clear();
+            self.messages.push(message);
+        }
+    }
+}

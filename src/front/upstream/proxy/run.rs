@@ -1,0 +1,440 @@
+//! One request on its connection: from the connection's beginning to the end of the response.
+
+use std::cmp::Reverse;
+use std::io::{self, BufRead};
+use std::mem;
+
+use preforkd_http::Output;
+use rustix::io::Errno;
+
+use super::super::address::connected;
+use super::super::connection::{Connection, Read, State};
+use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
+use super::super::failure::{Attempt, Failure};
+use super::super::{Instant, NEVER, after};
+use super::{MOST_WAITING, Proxy, Start, TICK, answers};
+
+impl Proxy {
+    /// Starts what can start, until nothing can.
+    pub(super) fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(start) = self.starts.pop_front() {
+                self.start(start, now);
+            } else if let Some(upstream) = self.dirty.pop() {
+                let dispatch = &mut self.upstreams[upstream].dispatch;
+                while let Some((ticket, place)) = dispatch.next(now) {
+                    self.outputs.push_back((ticket, Output::Begins));
+                    self.starts.push_back(Start {
+                        upstream,
+                        ticket,
+                        place,
+                    });
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// A request has been given an address.
+    fn start(&mut self, start: Start, now: Instant) {
+        let Start {
+            upstream,
+            ticket,
+            place,
+        } = start;
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return self.release(upstream, place, Outcome::Unknown, now);
+        };
+        let (fresh, idempotent) = (exchange.fresh, exchange.idempotent);
+        if !fresh && let Some(token) = self.take_kept(upstream, place, !idempotent) {
+            if let Some(connection) = self.connections.get(token) {
+                connection.state = State::Busy(ticket);
+                connection.reused = true;
+            }
+            return self.send(token, ticket, now);
+        }
+        if let Some(exchange) = self.exchanges.get(ticket) {
+            exchange.tries += 1;
+        }
+        let of = &mut self.upstreams[upstream];
+        let timeout = of.settings.connect_timeout;
+        let begun = match of.spot(place) {
+            Some(spot) => spot.address.connect(),
+            // It was removed since.
+            None => Err(Failure::Connect(io::ErrorKind::AddrNotAvailable.into())),
+        };
+        let (socket, is_there) = match begun {
+            Ok(begun) => begun,
+            Err(failure) => return self.retry_or_answer(ticket, place, failure, NEW, now),
+        };
+        let mut connection = Connection::new(socket, upstream, place, State::Connecting(ticket));
+        connection.deadline = after(now, timeout);
+        let token = self.connections.insert(connection);
+        let watched = match (&self.watch, self.connections.get(token)) {
+            (Some(watch), Some(connection)) => watch.add(connection.socket(), token),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        };
+        if let Err(error) = watched {
+            self.connections.remove(token);
+            return self.retry_or_answer(ticket, place, Failure::Connect(error), NEW, now);
+        }
+        if let Some(exchange) = self.exchanges.get(ticket) {
+            exchange.connection = Some(token);
+        }
+        if is_there {
+            if let Some(connection) = self.connections.get(token) {
+                connection.state = State::Busy(ticket);
+            }
+            return self.send(token, ticket, now);
+        }
+        self.arm(token);
+    }
+
+    /// A kept connection to the address. With `sure` it was looked at whether it is still there, for a request that can only be sent
+    /// once.
+    fn take_kept(&mut self, upstream: usize, place: Place, sure: bool) -> Option<u32> {
+        loop {
+            let token = self.upstreams[upstream].spot(place)?.kept.pop()?;
+            let connection = self.connections.get(token)?;
+            if !sure || connection.is_quiet() {
+                return Some(token);
+            }
+            self.connections.remove(token);
+        }
+    }
+
+    /// Something was said about a kept connection. It can only have ended, or sent what nobody asked for.
+    pub(super) fn look_at_kept(&mut self, token: u32) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        if !connection.hangup && connection.is_quiet() {
+            connection.readable = false;
+            return;
+        }
+        let (upstream, place) = (connection.upstream, connection.place);
+        if let Some(spot) = self.upstreams[upstream].spot(place) {
+            spot.kept.retain(|&other| other != token);
+        }
+        self.connections.remove(token);
+    }
+
+    /// The connection has come about, or has failed.
+    pub(super) fn connected(&mut self, token: u32, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        let Some(ticket) = connection.ticket() else {
+            return;
+        };
+        match connected(connection.socket()) {
+            Ok(()) => {
+                connection.state = State::Busy(ticket);
+                self.send(token, ticket, now);
+            }
+            Err(error) => self.failed(token, Failure::Connect(error), now),
+        }
+    }
+
+    /// Begins to send the request on a connection.
+    fn send(&mut self, token: u32, ticket: Ticket, now: Instant) {
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return;
+        };
+        exchange.connection = Some(token);
+        let (head_only, body) = (exchange.head_only, &exchange.body);
+        let body_left = body.as_ref().map_or(0, |(_, length)| *length);
+        if let Some(connection) = self.connections.get(token) {
+            connection.begin(head_only, body_left);
+            self.write(token, now);
+        }
+    }
+
+    /// Writes as much of the request as the upstream takes.
+    pub(super) fn write(&mut self, token: u32, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        let ticket = connection.ticket();
+        let Some(exchange) = ticket.and_then(|ticket| self.exchanges.get(ticket)) else {
+            return;
+        };
+        let settings = &self.upstreams[exchange.upstream].settings;
+        let mut failure = None;
+        while !connection.sent && !connection.refused {
+            let in_message = connection.written < exchange.message.len();
+            let data = match (&mut exchange.body, in_message) {
+                (_, true) => &exchange.message[connection.written..],
+                (Some((body, _)), false) if connection.body_left > 0 => match body.fill_buf() {
+                    Ok([]) => {
+                        let error = io::ErrorKind::UnexpectedEof.into();
+                        failure = Some(Failure::Body(error));
+                        break;
+                    }
+                    Ok(data) => data,
+                    Err(error) => {
+                        failure = Some(Failure::Body(error));
+                        break;
+                    }
+                },
+                _ => {
+                    connection.sent = true;
+                    break;
+                }
+            };
+            match connection.write(data) {
+                Ok(n) if in_message => connection.written += n,
+                Ok(n) => {
+                    if let Some((body, _)) = &mut exchange.body {
+                        body.consume(n);
+                    }
+                    connection.body_left = connection.body_left.saturating_sub(n as u64);
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                // It may have answered before, and closed; so the response, if there is one, is still to be read.
+                Err(_) => {
+                    connection.refused = true;
+                    connection.readable = true;
+                }
+            }
+        }
+        if !connection.paused {
+            connection.deadline = after(
+                now,
+                match connection.sent && !connection.reader.has_begun() {
+                    true => settings.head_timeout,
+                    false => settings.silence_timeout,
+                },
+            );
+        }
+        let refused = connection.refused;
+        match failure {
+            Some(failure) => self.failed(token, failure, now),
+            None => {
+                self.arm(token);
+                if refused {
+                    self.queue(token);
+                }
+            }
+        }
+    }
+
+    /// Reads once, if there is something to read and room for it.
+    pub(super) fn read(&mut self, token: u32, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        let State::Busy(ticket) = connection.state else {
+            return;
+        };
+        if !connection.readable || connection.paused {
+            return;
+        }
+        match connection.read(&mut self.buffer) {
+            Read::Bytes(n) => {
+                let buffer = mem::take(&mut self.buffer);
+                self.take_in(token, ticket, &buffer[..n], now);
+                self.buffer = buffer;
+            }
+            Read::Nothing => {}
+            Read::End => match connection.reader.end() {
+                Ok(()) => self.done(token, ticket, 0, now),
+                Err(_) if !connection.reader.has_begun() => {
+                    self.failed(token, Failure::NoAnswer, now);
+                }
+                Err(fault) => self.failed(token, Failure::Broken(fault), now),
+            },
+            Read::Lost(_) if !connection.reader.has_begun() => {
+                self.failed(token, Failure::NoAnswer, now);
+            }
+            Read::Lost(error) => self.failed(token, Failure::Lost(error.into()), now),
+        }
+        self.queue(token);
+    }
+
+    /// Bytes of the response have come.
+    fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
+        let (Some(connection), Some(exchange)) =
+            (self.connections.get(token), self.exchanges.get(ticket))
+        else {
+            return;
+        };
+        match connection.reader.read(bytes, &mut exchange.response) {
+            Ok(Some(taken)) => return self.done(token, ticket, bytes.len() - taken, now),
+            Ok(None) => {}
+            Err(fault) => return self.failed(token, Failure::Broken(fault), now),
+        }
+        let made = exchange.response.buffered();
+        if made > 0 {
+            let piece = exchange.response.piece();
+            exchange.waiting += made;
+            connection.paused = exchange.waiting >= MOST_WAITING;
+            self.outputs.push_back((ticket, Output::Piece(piece)));
+        }
+        let timeout = self.upstreams[connection.upstream].settings.silence_timeout;
+        if connection.paused {
+            connection.deadline = NEVER;
+        } else if exchange.response.started() {
+            connection.deadline = after(now, timeout);
+        }
+        self.arm(token);
+    }
+
+    /// The response is complete.
+    fn done(&mut self, token: u32, ticket: Ticket, left_over: usize, now: Instant) {
+        let (Some(connection), Some(mut exchange)) =
+            (self.connections.get(token), self.exchanges.remove(ticket))
+        else {
+            return;
+        };
+        let (place, upstream) = (connection.place, connection.upstream);
+        let of = &mut self.upstreams[upstream];
+        let (keep, most_kept) = (of.settings.keep, of.settings.most_kept);
+        let spot = of.spots.iter_mut().find(|spot| spot.place == place);
+        match spot.filter(|spot| spot.kept.len() < most_kept && !keep.is_zero()) {
+            Some(spot) if connection.can_be_kept(left_over) => {
+                connection.state = State::Kept;
+                connection.deadline = after(now, keep);
+                spot.kept.push(token);
+                self.arm(token);
+            }
+            _ => drop(self.connections.remove(token)),
+        }
+        exchange.response.end();
+        self.finish(ticket, exchange.response, exchange.message);
+        self.release(upstream, place, Outcome::Good, now);
+    }
+
+    /// An attempt is over, and an address has room.
+    fn release(&mut self, upstream: usize, place: Place, outcome: Outcome, now: Instant) {
+        let of = &mut self.upstreams[upstream];
+        let change = of.dispatch.ended(place, outcome, now);
+        if of.dispatch.waiting() > 0 {
+            self.dirty.push(upstream);
+        }
+        answers::note(of, place, change);
+    }
+
+    /// The connection has failed.
+    pub(super) fn failed(&mut self, token: u32, failure: Failure, now: Instant) {
+        let Some(connection) = self.connections.remove(token) else {
+            return;
+        };
+        let Some(ticket) = connection.ticket() else {
+            return;
+        };
+        let facts = Attempt {
+            begun: connection.begun,
+            answered: connection.reader.has_begun(),
+            reused: connection.reused,
+            ..NEW
+        };
+        self.retry_or_answer(ticket, connection.place, failure, facts, now);
+    }
+
+    /// An attempt has failed there: another one, or the end.
+    fn retry_or_answer(
+        &mut self,
+        ticket: Ticket,
+        place: Place,
+        mut failure: Failure,
+        facts: Attempt,
+        now: Instant,
+    ) {
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return;
+        };
+        exchange.connection = None;
+        let (upstream, tries) = (exchange.upstream, exchange.tries);
+        let attempt = Attempt {
+            idempotent: exchange.idempotent,
+            tries,
+            ..facts
+        };
+        let mut repeat = failure.may_repeat(attempt);
+        if repeat
+            && attempt.begun
+            && let Some((body, _)) = &mut exchange.body
+            && let Err(error) = body.rewind()
+        {
+            repeat = false;
+            failure = Failure::Body(error);
+        }
+        exchange.fresh |= attempt.reused;
+        let outcome = match failure.counts(attempt.reused) {
+            true => Outcome::Bad,
+            false => Outcome::Unknown,
+        };
+        self.release(upstream, place, outcome, now);
+        if !repeat {
+            return self.answer(ticket, Some(place), &failure, now);
+        }
+        let dispatch = &mut self.upstreams[upstream].dispatch;
+        match dispatch.again(ticket, place, now) {
+            Arrival::Run(place) => self.starts.push_back(Start {
+                upstream,
+                ticket,
+                place,
+            }),
+            Arrival::Wait | Arrival::Full => {}
+        }
+    }
+
+    /// Has the connection go on in the next turn, if it can.
+    pub(super) fn queue(&mut self, token: u32) {
+        if let Some(connection) = self.connections.get(token)
+            && matches!(connection.state, State::Busy(_))
+            && connection.readable
+            && !connection.paused
+            && !mem::replace(&mut connection.queued, true)
+        {
+            self.ready.push_back(token);
+        }
+    }
+
+    /// Puts the connection's deadline into the timers unless an earlier entry is there.
+    pub(super) fn arm(&mut self, token: u32) {
+        if let Some(connection) = self.connections.get(token)
+            && connection.deadline < connection.armed
+        {
+            connection.armed = connection.deadline.saturating_add(TICK - 1) / TICK * TICK;
+            self.timers.push(Reverse((connection.armed, token)));
+        }
+    }
+
+    /// An entry of the timers has come up.
+    pub(super) fn look_at_deadline(&mut self, token: u32, at: Instant, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        if connection.armed != at {
+            return;
+        }
+        connection.armed = NEVER;
+        if connection.deadline > now {
+            return self.arm(token);
+        }
+        let has_begun = connection.reader.has_begun();
+        match connection.state {
+            State::Kept => {
+                connection.hangup = true;
+                self.look_at_kept(token);
+            }
+            State::Connecting(_) => self.failed(token, Failure::ConnectTimeout, now),
+            State::Busy(_) if has_begun => self.failed(token, Failure::Silent, now),
+            State::Busy(_) => self.failed(token, Failure::HeadTimeout, now),
+        }
+    }
+}
+
+/// An attempt of which nothing is known yet.
+const NEW: Attempt = Attempt {
+    begun: false,
+    answered: false,
+    idempotent: false,
+    whole: true,
+    reused: false,
+    tries: 0,
+};

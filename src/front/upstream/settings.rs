@@ -1,0 +1,49 @@
+//! What an upstream is.
+
+use std::time::Duration;
+
+use super::dispatch::Limits;
+use super::health::Policy;
+
+/// How one upstream is used.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What log lines call it, such as `app=web`.
+    pub name: String,
+    /// How many requests run and wait, and when an address is left alone.
+    pub limits: Limits,
+    /// For a connection to come about.
+    pub connect_timeout: Duration,
+    /// From when the request was sent to the head of the response.
+    pub head_timeout: Duration,
+    /// Between two pieces of the request that the upstream takes, or of the response that it sends.
+    pub silence_timeout: Duration,
+    /// How long a connection is kept that serves no request. The upstream should keep it for longer.
+    pub keep: Duration,
+    /// Connections to each address that are kept so.
+    pub most_kept: usize,
+}
+
+impl Settings {
+    /// The defaults for an upstream of that name.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            limits: Limits {
+                most_running: usize::MAX,
+                queue_length: 1000,
+                queue_timeout: Duration::from_secs(10),
+                health: Policy {
+                    max_fails: 3,
+                    within: Duration::from_secs(10),
+                    pause: Duration::from_secs(10),
+                },
+            },
+            connect_timeout: Duration::from_secs(5),
+            head_timeout: Duration::from_secs(60),
+            silence_timeout: Duration::from_secs(60),
+            keep: Duration::from_secs(4),
+            most_kept: 32,
+        }
+    }
+}

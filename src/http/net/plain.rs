@@ -1,0 +1,134 @@
+//! Plain bytes: a stream socket, TCP or Unix.
+
+use std::fs::File;
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::sendfile;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, shutdown, sockopt};
+
+use crate::message::request::Origin;
+use crate::net::descriptors::Own;
+use crate::net::standing::{self, Standing};
+use crate::net::transport::Transport;
+
+/// A connected stream socket that does not block.
+#[derive(Debug)]
+pub struct Plain {
+    socket: Own,
+    is_tcp: bool,
+    watched: EventFlags,
+    /// See [`Transport::reset_at_death`].
+    resets: bool,
+}
+
+impl Plain {
+    /// A connected socket that does not block.
+    pub fn over(socket: OwnedFd, is_tcp: bool) -> Self {
+        standing::note(&socket, Some(Standing::Idle));
+        Self {
+            socket: socket.into(),
+            is_tcp,
+            watched: EventFlags::empty(),
+            resets: false,
+        }
+    }
+}
+
+impl Transport for Plain {
+    type Shared = ();
+
+    #[inline]
+    fn new(_shared: &mut (), socket: OwnedFd, origin: &Origin) -> Self {
+        Self::over(socket, origin.peer.is_some())
+    }
+
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        recv(&self.socket, buffer, RecvFlags::empty()).map(|(_, n)| n)
+    }
+
+    #[inline]
+    fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
+        let mut flags = SendFlags::NOSIGNAL;
+        flags.set(SendFlags::MORE, more);
+        send(&self.socket, data, flags)
+    }
+
+    fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
+        sendfile(&self.socket, file, Some(offset), length)
+    }
+
+    /// On a Unix socket nothing can be held.
+    #[inline]
+    fn can_hold(&self) -> bool {
+        self.is_tcp
+    }
+
+    /// The option is on already; to set it again pushes (tcp(7), `TCP_NODELAY`).
+    fn push(&self) {
+        // Failure means that the client is gone, which the next read finds out.
+        let _ = sockopt::set_tcp_nodelay(&self.socket, true);
+    }
+
+    fn finish(&mut self) -> Result<(), Errno> {
+        self.reset_at_death(false);
+        shutdown(&self.socket, Shutdown::Write)
+    }
+
+    /// On TCP this resets it (RFC 9293 section 3.10.5, ABORT); a Unix socket knows no such end.
+    fn abort(&mut self) {
+        // Failure means that it has ended already.
+        let _ = connect_unspec(&self.socket);
+    }
+
+    fn leave(&mut self) {
+        if self.resets {
+            self.abort();
+        }
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// The kernel resets the connection (socket(7), `SO_LINGER`). On TCP only.
+    fn reset_at_death(&mut self, reset: bool) {
+        if mem::replace(&mut self.resets, reset) != reset {
+            // Failure means that the client is gone, which the next read or write finds out.
+            let _ = sockopt::set_socket_linger(&self.socket, reset.then_some(Duration::ZERO));
+        }
+    }
+
+    #[inline]
+    fn stands(&self, standing: Standing) {
+        standing::note(&self.socket, Some(standing));
+    }
+
+    fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
+        let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+        flags.set(EventFlags::OUT, write);
+        if self.watched.is_empty() {
+            epoll::add(epoll, &self.socket, EventData::new_u64(key), flags)?;
+        } else if !self.watched.contains(flags) {
+            epoll::modify(epoll, &self.socket, EventData::new_u64(key), flags)?;
+        } else {
+            return Ok(());
+        }
+        self.watched = flags;
+        Ok(())
+    }
+}
+
+impl AsFd for Plain {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        standing::note(&self.socket, None);
+    }
+}

@@ -1,0 +1,185 @@
+//! Writing a request to an upstream (RFC 9112 section 3, RFC 9110 section 7.6): what the client has asked for, without what was only for
+//! its connection to us, and with what we know of the client.
+
+use std::io::Write;
+use std::net::IpAddr;
+
+use crate::message::facts::Facts;
+use crate::message::request::{Origin, Request};
+use crate::proto::bytes::number;
+use crate::proto::h1::encode::decimal;
+use crate::proto::h1::hop;
+
+/// How a request is changed on its way to an upstream.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outgoing<'a> {
+    /// So many bytes of the path are left out at its beginning, as it came.
+    pub strip: usize,
+    /// The host that is sent in place of the one that the client asked for.
+    pub host: Option<&'a [u8]>,
+    /// The host that is sent if the client named none, as in HTTP/1.0.
+    pub default_host: &'a [u8],
+    /// The client speaks TLS with somebody before us. What layers and the transport know of it counts, too.
+    pub https: bool,
+}
+
+/// Appends the head of the request to `out`. The body of [`Request::body_length`] bytes follows it.
+///
+/// The target is in origin form, and path and query are as the client has sent them. `Host` is the authority of an absolute target, if
+/// it is one (RFC 9112 section 3.2.2). Of `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix` those are written that are
+/// known, each with one value; what came under such a name, or under that of another field with this meaning, is not passed on.
+/// `Via` is not written: it would switch off compression in some servers, and tells an upstream of ours nothing.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    request: Request<'_>,
+    origin: &Origin,
+    outgoing: Outgoing<'_>,
+) {
+    let method = request.method();
+    out.extend_from_slice(method);
+    out.push(b' ');
+    let (path, rest) = request.path_and_rest();
+    let (stripped, path) = path.split_at(outgoing.strip.min(path.len()));
+    if !stripped.is_empty() && path.first() != Some(&b'/') {
+        out.push(b'/');
+    }
+    out.extend_from_slice(path);
+    out.extend_from_slice(rest);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    let asked = request.authority().or_else(|| request.field(b"host"));
+    out.extend_from_slice(outgoing.host.or(asked).unwrap_or(outgoing.default_host));
+    out.extend_from_slice(b"\r\n");
+    let named = names_fields(request);
+    for (name, value) in request.fields() {
+        if is_ours(name) || named && is_named(request, name) {
+            continue;
+        }
+        field(out, name, value);
+    }
+    body_length(out, request);
+    forwarded(out, request, origin, asked, stripped, outgoing.https);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the fields `Connection` of the request name others.
+fn names_fields(request: Request<'_>) -> bool {
+    let mut fields = request.fields();
+    fields.any(|(name, value)| is_connection(name) && hop::names_fields(value))
+}
+
+#[cold]
+fn is_named(request: Request<'_>, field: &[u8]) -> bool {
+    let mut fields = request.fields();
+    fields.any(|(name, value)| is_connection(name) && hop::names(value, field))
+}
+
+fn is_connection(name: &[u8]) -> bool {
+    name.len() == 10 && name.eq_ignore_ascii_case(b"connection")
+}
+
+/// Whether a field of the client ends here, or is written anew.
+fn is_ours(name: &[u8]) -> bool {
+    const FORWARDED: &[u8] = b"x-forwarded-";
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    let is_written = match name.len() {
+        4 => is(b"host"),
+        // Answered by us.
+        6 => is(b"expect"),
+        9 => is(b"x-real-ip") || is(b"forwarded"),
+        // The name of a variable that programs with a CGI-like interface believe (CVE-2016-5385).
+        5 => is(b"proxy"),
+        12 => is(b"x-request-id"),
+        14 => is(b"content-length"),
+        _ => false,
+    };
+    is_written
+        || hop::is_hop_by_hop(name)
+        || name
+            .get(..FORWARDED.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED))
+}
+
+/// Says how long the body is. It is whole, so this is known.
+fn body_length(out: &mut Vec<u8>, request: Request<'_>) {
+    let length = match request.body_length() {
+        Some(length) => length,
+        // RFC 9110 section 8.6: methods that expect a body say that they have none.
+        None if matches!(request.method(), b"POST" | b"PUT" | b"PATCH") => 0,
+        None => return,
+    };
+    number_field(out, b"Content-Length", length);
+}
+
+/// Says who has asked, and for what.
+fn forwarded(
+    out: &mut Vec<u8>,
+    request: Request<'_>,
+    origin: &Origin,
+    asked: Option<&[u8]>,
+    stripped: &[u8],
+    https: bool,
+) {
+    let nothing = Facts::default();
+    let facts = request.facts().unwrap_or(&nothing);
+    let client = facts.client.or(origin.peer.map(|peer| peer.ip()));
+    if let Some(client) = client.map(|client| client.to_canonical()) {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        match client {
+            IpAddr::V4(client) => {
+                for (place, octet) in client.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        out.push(b'.');
+                    }
+                    decimal(out, octet.into());
+                }
+            }
+            // Writing to memory cannot fail.
+            IpAddr::V6(client) => drop(write!(out, "{client}")),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+    let https = facts.https.unwrap_or(https || facts.tls.is_some());
+    let (scheme, usual) = match https {
+        true => (&b"https"[..], 443),
+        false => (&b"http"[..], 80),
+    };
+    field(out, b"X-Forwarded-Proto", scheme);
+    if let Some(host) = facts.host.as_deref().or(asked) {
+        field(out, b"X-Forwarded-Host", host);
+        let port = facts.port.or_else(|| port(host)).unwrap_or(usual);
+        number_field(out, b"X-Forwarded-Port", port.into());
+    }
+    let prefix = facts.prefix.as_deref().unwrap_or_default();
+    let stripped = stripped.strip_suffix(b"/").unwrap_or(stripped);
+    if !prefix.is_empty() || !stripped.is_empty() {
+        out.extend_from_slice(b"X-Forwarded-Prefix: ");
+        out.extend_from_slice(prefix);
+        out.extend_from_slice(stripped);
+        out.extend_from_slice(b"\r\n");
+    }
+    if let Some(id) = &facts.request_id {
+        field(out, b"X-Request-ID", id.as_bytes());
+    }
+}
+
+fn port(host: &[u8]) -> Option<u16> {
+    let at = memchr::memrchr(b':', host)?;
+    number(&host[at + 1..]).and_then(|port| port.try_into().ok())
+}
+
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn number_field(out: &mut Vec<u8>, name: &[u8], value: u64) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    decimal(out, value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! Requests are answered by a service: on the loop's own thread, later. It has descriptors and a deadline of its own in the loop.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+
+use super::{Answer, Engine, Report};
+use crate::message::body::Body;
+use crate::message::request::{Origin, Request};
+use crate::message::response::{Piece, Response};
+use crate::net::descriptors::Own;
+use crate::net::transport::Transport;
+use crate::serve::SERVICE;
+use crate::serve::client::Client;
+use crate::serve::core::{Core, Lent};
+use crate::serve::handler::Observer;
+use crate::serve::timers::Instant;
+
+/// What answers requests without a thread for each: a proxy, for example. Everything is called on the loop's thread, and nothing may
+/// wait. Times are those of CLOCK_MONOTONIC in nanoseconds.
+///
+/// A request is known by its key, from [`Service::call`] to [`Output::Done`] or [`Service::left`].
+pub trait Service {
+    /// The server begins. Descriptors can be watched with `watch` from now on.
+    fn begin(&mut self, watch: Watch);
+
+    /// Answers a request whose body is there whole: at once, with a response that has ended, or later, with [`Output`].
+    fn call(&mut self, call: Call<'_>, response: Response) -> Option<Response>;
+
+    /// The client of a request has left, or has taken nothing for too long. The response is given back as it is.
+    fn left(&mut self, key: u64, now: u64) -> Option<Response>;
+
+    /// So many bytes of what was given out for a request wait for its client. Called after each piece, and when there are fewer.
+    fn waiting(&mut self, key: u64, bytes: usize, now: u64);
+
+    /// Something has happened to a descriptor that is watched under this number. It may have been closed since.
+    fn event(&mut self, token: u32, ready: Ready, now: u64);
+
+    /// Called once in each turn of the loop, after the events.
+    fn turn(&mut self, now: u64);
+
+    /// When there is something to do in [`Service::turn`]; 0 for at once, [`u64::MAX`] for never.
+    fn deadline(&self) -> u64;
+
+    /// What was made for a request, by its key, in the order in which it was made.
+    fn output(&mut self) -> Option<(u64, Output)>;
+}
+
+/// A request for a [`Service`].
+pub struct Call<'a> {
+    /// The request's number. No other has it while this one is answered.
+    pub key: u64,
+    /// Its head.
+    pub request: Request<'a>,
+    /// Where it came in.
+    pub origin: &'a Origin,
+    /// Its body, whole.
+    pub body: Body,
+    /// The time.
+    pub now: u64,
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("key", &self.key)
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Service`] gives out for a request.
+#[derive(Debug)]
+pub enum Output {
+    /// Nothing: the request has only waited up to now, as the log will say.
+    Begins,
+    /// A part of the response.
+    Piece(Piece),
+    /// The response with the rest of what was written. It has ended.
+    Done(Response),
+}
+
+/// What can be done with a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Reading, which may give the end or an error.
+    pub read: bool,
+    /// Writing, which may give an error.
+    pub write: bool,
+    /// The peer sends nothing after what is there.
+    pub hangup: bool,
+}
+
+impl Ready {
+    fn new(flags: EventFlags) -> Self {
+        let ended = EventFlags::HUP | EventFlags::ERR;
+        let hangup = flags.intersects(EventFlags::RDHUP | ended);
+        Self {
+            read: hangup || flags.contains(EventFlags::IN),
+            write: flags.intersects(EventFlags::OUT | ended),
+            hangup,
+        }
+    }
+}
+
+/// Where a [`Service`] has its descriptors watched.
+#[derive(Debug)]
+pub struct Watch {
+    epoll: Own,
+}
+
+impl Watch {
+    /// Watches a descriptor in both directions, edge-triggered, until it is closed. Its events come with this number.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn add(&self, fd: impl AsFd, token: u32) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        let data = EventData::new_u64(SERVICE | u64::from(token));
+        Ok(epoll::add(&self.epoll, fd, data, flags)?)
+    }
+}
+
+pub(crate) struct Serving<S>(pub S);
+
+impl<S: Service> Engine for Serving<S> {
+    const SERVES: bool = true;
+
+    fn begin(&mut self, epoll: BorrowedFd<'_>) -> io::Result<()> {
+        let epoll = epoll.try_clone_to_owned()?.into();
+        self.0.begin(Watch { epoll });
+        Ok(())
+    }
+
+    fn wait<R: Send>(&mut self, wait: impl FnOnce() -> R + Send) -> R {
+        wait()
+    }
+
+    fn submit<O: Observer, T: Transport>(
+        &mut self,
+        core: &mut Lent<Core<O, T>>,
+        key: u64,
+        client: Client<T>,
+        body: Body,
+        response: Response,
+    ) -> (Client<T>, Option<Answer>) {
+        let call = Call {
+            key,
+            request: client.connection.request(),
+            origin: &client.link.origin,
+            body,
+            now: core.now,
+        };
+        let response = self.0.call(call, response);
+        let answer = response.map(|response| Answer {
+            response,
+            part: None,
+        });
+        (client, answer)
+    }
+
+    fn collect(&mut self) -> Option<(u64, Report)> {
+        None
+    }
+
+    fn is_free(&self) -> bool {
+        true
+    }
+
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn event(&mut self, token: u32, flags: EventFlags, now: Instant) {
+        self.0.event(token, Ready::new(flags), now);
+    }
+
+    fn turn(&mut self, now: Instant) {
+        self.0.turn(now);
+    }
+
+    fn deadline(&self) -> Instant {
+        self.0.deadline()
+    }
+
+    fn output(&mut self) -> Option<(u64, Output)> {
+        self.0.output()
+    }
+
+    fn waiting(&mut self, key: u64, bytes: usize, now: Instant) {
+        self.0.waiting(key, bytes, now);
+    }
+
+    fn left(&mut self, key: u64, now: Instant) -> Option<Response> {
+        self.0.left(key, now)
+    }
+}

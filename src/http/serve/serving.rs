@@ -1,0 +1,114 @@
+//! What the loop does for a [`Service`]: it sends what was made, tells who has left and how much waits.
+
+use std::mem;
+
+use rustix::event::epoll::EventFlags;
+
+use super::Server;
+use super::core::Core;
+use crate::net::transport::Transport;
+use crate::serve::client::{Client, Link, Task};
+use crate::serve::engine::{Answer, Engine, Output};
+use crate::serve::handler::Observer;
+use crate::serve::timers::now;
+
+impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
+    /// Has the service do what is due, and sends what it has made.
+    pub(super) fn serve(&mut self) {
+        self.let_go();
+        self.core.now = now();
+        self.engine.turn(self.core.now);
+        while let Some((key, output)) = self.engine.output() {
+            if let Some(client) = self.core.take_output(key, output) {
+                self.drive(key, client);
+            }
+        }
+        self.let_go();
+    }
+
+    /// Tells the service whose client has left, and ends what they have asked for.
+    pub(super) fn let_go(&mut self) {
+        while let Some(key) = self.core.left.pop() {
+            let now = self.core.now;
+            // Unless it has been answered meanwhile.
+            if let Some(response) = self.engine.left(key, now) {
+                let client = self.core.take_output(key, Output::Done(response));
+                debug_assert!(client.is_none(), "it has left");
+            }
+        }
+    }
+
+    /// Tells the service how much of what it has made waits for the client.
+    pub(super) fn tell_waiting(&mut self, key: u64) {
+        if let Some(client) = self.core.clients.get(key)
+            && let Task::Running = client.link.task
+        {
+            let waiting = client.link.out.len() - client.link.written;
+            self.engine.waiting(key, waiting, self.core.now);
+        }
+    }
+}
+
+impl<O: Observer, T: Transport> Core<O, T> {
+    /// Watches a connection whose request runs, so that it is seen when its client leaves.
+    pub(super) fn watch_client(&mut self, key: u64, client: &mut Client<T>) {
+        let link = &mut client.link;
+        link.broken |= link.transport.watch(&self.epoll, key, false).is_err();
+    }
+
+    /// Takes a client that has closed its side while its request runs for gone: nobody can tell whether it only has nothing more to
+    /// say, and nearly always it wants no answer any more. One that had closed before gets its answer.
+    pub(super) fn note_left(&mut self, key: u64, flags: EventFlags) {
+        if flags.contains(EventFlags::RDHUP)
+            && let Some(client) = self.clients.get_mut(key)
+        {
+            client.link.broken |= matches!(client.link.task, Task::Running);
+        }
+    }
+
+    /// Takes what a service has made. Gives the connection back if it goes on.
+    fn take_output(&mut self, key: u64, output: Output) -> Option<Client<T>> {
+        let mut client = self.clients.lend(key)?;
+        let link = &mut client.link;
+        match (output, &link.task) {
+            (Output::Done(response), Task::Running) => {
+                let part = None;
+                self.take_answer(&mut client, Answer { response, part });
+                return Some(client);
+            }
+            (Output::Begins, Task::Running) => link.began = self.now,
+            (Output::Piece(piece), Task::Running) => {
+                if piece.closes {
+                    link.transport.reset_at_death(true);
+                }
+                link.append(piece.bytes);
+                return Some(client);
+            }
+            (Output::Done(mut response), Task::Left) => {
+                response.cut();
+                link.task = Task::Ended(response);
+                self.close(key, client);
+                return None;
+            }
+            _ => {}
+        }
+        self.clients.give_back(key, client);
+        None
+    }
+}
+
+impl<T: Transport> Link<T> {
+    /// Takes bytes to write after those that are there.
+    fn append(&mut self, bytes: Vec<u8>) {
+        if self.written == self.out.len() {
+            self.out = bytes;
+            self.written = 0;
+            return;
+        }
+        // What is gone must not pile up when the client never takes everything.
+        if self.written >= self.out.len() / 2 {
+            self.out.drain(..mem::take(&mut self.written));
+        }
+        self.out.extend_from_slice(&bytes);
+    }
+}

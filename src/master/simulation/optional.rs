@@ -1,0 +1,99 @@
+//! Apps that are not required.
+
+use super::*;
+
+#[test]
+fn an_app_that_is_not_required_fails_in_the_background() {
+    let broken = Written::broken();
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(10_000);
+    assert_eq!(history.outcome, None);
+    let ready = |history: &mut History| {
+        let notices = history.kernel().notices.iter();
+        let ready = notices.filter_map(|notice| match notice {
+            Notice::Ready(line) => Some(line.clone()),
+            _ => None,
+        });
+        ready.collect::<Vec<_>>()
+    };
+    let lines = ready(&mut history);
+    assert_eq!(lines.len(), 1, "the others are ready: {lines:?}");
+    assert!(lines[0].contains("queue 0/1 ready"), "{lines:?}");
+    let status = &history.master.init.status;
+    assert!(status.contains("failing"), "{status}");
+
+    // It holds up no reload of the others either.
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    assert_eq!(
+        history.master.release.outcome(),
+        Some(&release::Outcome::Done(2))
+    );
+
+    // Once it serves, a release that would break it is refused.
+    history.kernel().disk.apps.insert(
+        "queue",
+        Written {
+            code: Code::Good,
+            ..broken
+        },
+    );
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let queue = Name::from("queue");
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+    assert!(!history.master.workers.apps[&queue].installed);
+    history.kernel().disk.apps.insert("queue", broken);
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+}
+
+#[test]
+fn an_app_that_is_not_required_waits_for_its_listener() {
+    let mut history = History::new(&[("web", Written::good(2))]);
+    let optional = Written {
+        required: false,
+        ..Written::good(3)
+    };
+    history.kernel().refuses_listeners = true;
+    history.kernel().disk.apps.insert("queue", optional);
+    history.send(Signal::SIGHUP);
+    history.pass(60_000);
+    let done = |number| Some(release::Outcome::Done(number));
+    assert_eq!(history.master.release.outcome(), done(2).as_ref());
+    let queue = Name::from("queue");
+    let app = &history.master.workers.apps[&queue];
+    assert_eq!(app.supervisor.counts().ready, 0);
+    assert!(app.not_started.is_some());
+
+    history.kernel().refuses_listeners = false;
+    history.pass(60_000);
+    let app = &history.master.workers.apps[&queue];
+    // One may be being recycled.
+    assert_eq!(app.supervisor.counts().ready, 3);
+    assert!(app.not_started.is_none());
+
+    // It serves, so that a reload that would take its listener away is refused.
+    history.kernel().refuses_listeners = true;
+    let more = Written {
+        listeners: 2,
+        ..optional
+    };
+    history.kernel().disk.apps.insert("queue", more);
+    history.send(Signal::SIGHUP);
+    history.pass(10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    let supervisor = &history.master.workers.apps[&queue].supervisor;
+    assert_eq!(supervisor.counts().ready, 3);
+    assert_eq!(supervisor.generation(), Some(2));
+}

@@ -1,0 +1,93 @@
+//! What the master says about itself: its phase, and the status of all apps in one line.
+
+use std::time::Duration;
+
+use super::report::{self, Health};
+use super::world::World;
+use super::{Master, Outcome, stop_order};
+use crate::plan::App;
+use crate::release::{Release, State};
+
+/// The time for what goes on before a configuration is there.
+const UNKNOWN: Duration = Duration::from_secs(60);
+
+impl<W: World> Master<W> {
+    /// Notes what goes on, for which the init system must allow time.
+    pub(super) fn note_phase(&mut self, stepped: bool) {
+        let candidate = self
+            .preparation
+            .candidate()
+            .map(|candidate| &candidate.plan);
+        let plans = self.current.iter().chain(candidate);
+        match phase(&self.release) {
+            "ready" => self.init.settled(),
+            "stopping" => {
+                let runs = self.schedules.time_to_stop();
+                let chains =
+                    plans.filter_map(|plan| stop_order::longest(&plan.apps, App::time_to_stop));
+                let longest = || chains.chain(runs).max().unwrap_or(UNKNOWN);
+                self.init
+                    .goes_on(self.turn.now, "stopping", stepped, longest);
+            }
+            phase => {
+                let apps = plans.flat_map(|plan| plan.apps.values());
+                let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
+                self.init.goes_on(self.turn.now, phase, stepped, longest);
+            }
+        }
+    }
+
+    /// Updates the status line of all apps. Returns whether it has changed.
+    pub(super) fn update_status(&mut self) -> bool {
+        if !std::mem::take(&mut self.workers.changed) {
+            return false;
+        }
+        let apps = self.workers.apps.iter().map(|(name, app)| {
+            let supervisor = &app.supervisor;
+            let health = match report::Health::of(supervisor) {
+                Health::Well if self.checks.fails(&self.workers.children, name) => {
+                    Health::CheckFails
+                }
+                health => health,
+            };
+            (&**name, supervisor.counts(), health)
+        });
+        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
+        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
+        let not_run: Vec<_> = self.schedules.unfit().collect();
+        let status = report::status(
+            apps,
+            gone.map(String::as_str),
+            self.schedules.len(),
+            &not_run,
+        );
+        self.init.update(status)
+    }
+
+    pub(super) fn status_line(&self) -> String {
+        let status = &self.init.status;
+        let running = match (self.release.current(), self.is_stopping()) {
+            (_, true) if self.outcome != Outcome::Stopped => {
+                return self.refused.clone().unwrap_or_default();
+            }
+            (_, true) => return format!("stopping: {status}"),
+            (None, _) => return format!("starting: {status}"),
+            (Some(generation), _) => format!("generation {generation}: {status}"),
+        };
+        match &self.refused {
+            Some(refused) => format!("{refused}; {running}"),
+            None => running,
+        }
+    }
+}
+
+/// The phase of the master, in one word for the status.
+pub(super) fn phase(release: &Release) -> &'static str {
+    match (release.state(), release.current()) {
+        (State::Stopped, _) => "stopping",
+        (_, None) => "starting",
+        (State::Idle, _) => "ready",
+        (State::RollingOut { .. }, _) if release.outcome().is_none() => "starting",
+        _ => "reloading",
+    }
+}

@@ -1,0 +1,81 @@
+//! The listeners: who opens, keeps, stores and watches them.
+
+use std::os::fd::AsRawFd;
+
+use log::warn;
+
+use super::System;
+use crate::config::Address;
+use crate::effects::listen::Order;
+use crate::master::world::{Opened, Source};
+use crate::plan::Listener;
+use crate::release::Generation;
+use crate::sys;
+
+impl System {
+    /// Has the init system keep the listeners for the next master.
+    pub(super) fn store_listeners(&mut self) {
+        for order in self.listeners.orders() {
+            match order {
+                Order::Keep(name, socket) => self.init.keep(&name, socket),
+                Order::Drop(name) => self.init.forget(&name),
+            }
+        }
+    }
+
+    pub(super) fn open_wanted(
+        &mut self,
+        wanted: &[Listener],
+        generation: Generation,
+    ) -> Result<Opened, String> {
+        let opened = self.listeners.open(wanted, generation);
+        let (new, missing) = opened.map_err(|error| error.to_string())?;
+        let missing = missing.into_iter();
+        let missing = missing.map(|error| (error.address().clone(), error.to_string()));
+        Ok(Opened {
+            new,
+            missing: missing.collect(),
+        })
+    }
+
+    pub(super) fn open_missing(
+        &mut self,
+        address: &Address,
+        generation: Generation,
+    ) -> Result<bool, String> {
+        let opened = self.listeners.open_missing(address, generation);
+        let opened = opened.map_err(|error| error.to_string())?;
+        if opened {
+            self.store_listeners();
+        }
+        Ok(opened)
+    }
+
+    pub(super) fn keep_wanted(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
+        let failures = self.listeners.adapt(wanted);
+        let closed = self.listeners.keep(wanted);
+        self.store_listeners();
+        (closed, failures)
+    }
+
+    pub(super) fn waiting_at(&self, address: &Address) -> Option<u32> {
+        let queues = self.listeners.serving(address);
+        queues
+            .map(|socket| sys::accept_queue(&socket))
+            .reduce(u32::saturating_add)
+    }
+
+    pub(super) fn wait_for_connections(&mut self, address: &Address, watch: bool) {
+        let source = Source::Listener(address.clone());
+        for socket in self.listeners.serving(address) {
+            let fd = socket.as_raw_fd();
+            if !watch {
+                self.watches.remove(fd);
+            } else if !self.watches.has(fd, &source)
+                && let Err(error) = self.watches.add_readable(fd, source.clone())
+            {
+                warn!("cannot wait for connections at {address}: {error}");
+            }
+        }
+    }
+}

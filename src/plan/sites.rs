@@ -1,0 +1,250 @@
+//! `[site.NAME]` and `[front]`: the workers that serve all sites are one more app of the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use preforkd_worker::contract::Kind;
+use preforkd_worker::env;
+use preforkd_worker::front::{self, Settings};
+
+use super::lacking::Lacking;
+use super::shared_logs::Use;
+use super::site_names::{self, Claims};
+use super::{App, Draft, Hang, Host, Launch, Listener, Output, Recycle, Secret, Stop, is_app_name};
+use crate::config::{Address, Config, Place, Sources, Stdin};
+use crate::supervisor::Readiness;
+
+/// The name of the app that serves the sites.
+pub(super) const FRONT: &str = "front";
+
+/// The listeners of all sites, in the order in which the workers get them.
+#[derive(Default)]
+struct Sockets {
+    all: Vec<Listener>,
+}
+
+/// The workers that serve all sites, and the log files that they write; `None` without sites. Their listeners are added to `listeners`.
+///
+/// # Errors
+/// The first error, with its position.
+pub(super) fn front(
+    config: &Config,
+    sources: &Sources,
+    host: &dyn Host,
+    listeners: &mut Vec<Listener>,
+) -> Result<Option<(App, Vec<Use>)>, Place> {
+    let Some((first, site)) = config.site.iter().next() else {
+        return Ok(None);
+    };
+    let written = config.front.as_app(site);
+    let none = BTreeMap::new();
+    let draft = Draft {
+        name: FRONT,
+        header: first.span(),
+        written: &written,
+        all: &none,
+        folder: sources.folder(0),
+        host,
+        lacking: Lacking::default(),
+    };
+    let mut warnings = Vec::new();
+    let mut launch = draft.launch_of_front(config, &mut warnings)?;
+    let mut sockets = Sockets::default();
+    let (mut sites, mut claims) = (Vec::new(), Claims::default());
+    for (name, site) in &config.site {
+        if !is_app_name(name.get_ref()) {
+            let message = format!(
+                "\"{}\" is not a valid name for a site (use letters, digits, - and _ only)",
+                name.get_ref()
+            );
+            return Err(Place::at(name.span(), message));
+        }
+        let written = config.front.as_app(site);
+        let draft = Draft {
+            name: name.get_ref(),
+            header: name.span(),
+            written: &written,
+            folder: sources.folder(name.span().start),
+            lacking: Lacking::default(),
+            ..draft
+        };
+        let own = draft.sockets_of_site(listeners, &mut sockets)?;
+        let hosts = site_names::hosts(site)?;
+        claims.add(name, site, &hosts, &own)?;
+        sites.push(front::Site {
+            name: name.get_ref().clone(),
+            listeners: own.iter().map(|address| sockets.name(address)).collect(),
+            hosts,
+            tls: None,
+            routes: draft.routes(site, &launch, &mut warnings)?,
+        });
+    }
+    let settings = Settings {
+        http: draft.http(&mut warnings)?,
+        listeners: sockets.settings(),
+        sites,
+        upstreams: BTreeMap::new(),
+    };
+    let settings = settings.encode().map_err(|error| {
+        draft.wrong(format!(
+            "the settings of the workers that serve sites cannot be encoded: {error}"
+        ))
+    })?;
+    launch.settings = Some(Secret(settings));
+    let output = Output {
+        taken_over: true,
+        ..draft.output()?
+    };
+    let uses = draft.log_uses(&output);
+    let app = draft.app_of_front(launch, output, &sockets, warnings)?;
+    listeners.extend(sockets.all);
+    Ok(Some((app, uses)))
+}
+
+impl Sockets {
+    /// The name of a listener among those of the front.
+    fn name(&self, address: &str) -> String {
+        let mut all = self.all.iter();
+        let at = all.position(|known| known.address.to_string() == *address);
+        at.unwrap_or(self.all.len()).to_string()
+    }
+
+    fn settings(&self) -> BTreeMap<String, front::Listener> {
+        let all = self.all.iter().map(|known| {
+            let address = known.address.to_string();
+            (
+                self.name(&address),
+                front::Listener {
+                    address,
+                    tls: false,
+                },
+            )
+        });
+        all.collect()
+    }
+}
+
+impl Draft<'_> {
+    fn launch_of_front(
+        &self,
+        config: &Config,
+        warnings: &mut Vec<String>,
+    ) -> Result<Launch, Place> {
+        let program = self.host.front().map_err(|message| self.wrong(message))?;
+        let (user, login) = self.user()?;
+        if self.host.own_ids().0 == 0 && config.front.user.is_none() {
+            warnings.push(
+                "its workers run as root, because [front] has no `user`: whoever finds a fault in them is root (add for example user = \"www-data\")"
+                    .into(),
+            );
+        }
+        let kind = (env::KIND.to_owned(), Kind::Front.name().to_owned());
+        let login = login
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        Ok(Launch {
+            args: vec![program.to_string_lossy().into_owned()],
+            program,
+            env: login.chain([kind]).collect(),
+            chdir: PathBuf::from("/"),
+            user,
+            umask: None,
+            settings: None,
+        })
+    }
+
+    /// The addresses of a site. Those that no other site has are added to `sockets`.
+    fn sockets_of_site(
+        &self,
+        of_apps: &[Listener],
+        sockets: &mut Sockets,
+    ) -> Result<Vec<String>, Place> {
+        let mut own: Vec<String> = Vec::new();
+        for entry in &*self.written.listen {
+            let (place, written) = (entry.span(), &entry.get_ref().0);
+            let wrong = |message: String| Place::at(place.clone(), format!("listen: {message}"));
+            let address = self
+                .address(written)
+                .map_err(|message| Place::at(place.clone(), message))?;
+            if let Address::Unix(path) = &address {
+                self.check_folder(path, place.clone())?;
+            }
+            let shown = address.to_string();
+            if let Some(name) = &written.name {
+                return Err(name.wrong("listen: `name` is for the listeners of an app (remove it)"));
+            }
+            if of_apps.iter().any(|other| other.address == address) {
+                return Err(wrong(format!(
+                    "{shown} is the address of an app too (choose another one)"
+                )));
+            }
+            if own.contains(&shown) {
+                return Err(wrong(format!("{shown} is configured twice (remove one)")));
+            }
+            let listener = self.listener(written, address)?;
+            let known = sockets
+                .all
+                .iter()
+                .find(|known| known.address == listener.address);
+            match known {
+                Some(known) if *known != listener => {
+                    return Err(wrong(format!(
+                        "{shown} has another mode, owner or group in another site (write the same)"
+                    )));
+                }
+                Some(_) => {}
+                None => sockets.all.push(listener),
+            }
+            own.push(shown);
+        }
+        match own.is_empty() {
+            true => Err(self.wrong(format!(
+                "[site.{}] has no listener (add for example listen = [\"0.0.0.0:80\"])",
+                self.name
+            ))),
+            false => Ok(own),
+        }
+    }
+
+    fn app_of_front(
+        &self,
+        launch: Launch,
+        output: Output,
+        sockets: &Sockets,
+        warnings: Vec<String>,
+    ) -> Result<App, Place> {
+        let mut notices = Vec::new();
+        let mut policy = self.policy(Readiness::Notify, false, true, &mut notices)?;
+        policy.announces_end = true;
+        let named = sockets.all.iter().enumerate();
+        let named = named.map(|(number, known)| (number.to_string(), known.address.clone()));
+        Ok(App {
+            sockets: named.collect(),
+            files: self.files_behind(&launch),
+            launch,
+            template: false,
+            policy,
+            threads: None,
+            own_address: None,
+            stdin: Stdin::Null,
+            stop: Stop::default(),
+            hang: Hang::Unseen,
+            recycle: Recycle {
+                max_age: None,
+                max_memory: None,
+            },
+            before: None,
+            before_at_start: false,
+            check: None,
+            enabled: true,
+            // A deploy of an app closes no connection of a client.
+            on_change: true,
+            output,
+            warnings,
+            notices,
+            after: BTreeSet::new(),
+            required: true,
+            unfit: None,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! Settings of a front worker, passed as one JSON object in a memory file (preforkd-worker(7), "PREFORKD_FRONT_FD").
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{Http, Mapping};
+
+/// What the front serves, and how; preforkd.toml(5) describes each key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How requests are taken.
+    pub http: Http,
+    /// The listeners, by the names that they have in `LISTEN_FDNAMES`. The kernel may have several sockets for one of them.
+    pub listeners: BTreeMap<String, Listener>,
+    /// The sites.
+    pub sites: Vec<Site>,
+    /// What routes lead to, by name: the workers of an app.
+    pub upstreams: BTreeMap<String, Upstream>,
+}
+
+/// A listener of the front.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Its address, for messages.
+    pub address: String,
+    /// Whether its clients speak TLS.
+    pub tls: bool,
+}
+
+/// Names, and what is served under them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The names of its listeners.
+    pub listeners: Vec<String>,
+    /// Its hosts, in lower case, without a port: a name, `*.` and a name, or an address. Without any it takes what no other site of its
+    /// listeners takes.
+    pub hosts: Vec<String>,
+    /// Its certificates, on listeners with TLS.
+    pub tls: Option<Tls>,
+    /// Its routes, in the order of the configuration.
+    pub routes: Vec<Route>,
+}
+
+/// Certificates and keys, in PEM.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificates, each with its chain and its key.
+    pub certificates: Vec<Certificate>,
+    /// The authorities whose certificates clients must show.
+    pub client_ca: Option<Pem>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Certificate {
+    /// The certificate, and those that lead to an authority.
+    pub chain: Pem,
+    /// The key.
+    pub key: Pem,
+}
+
+/// A text in PEM, and the file that it was read from, for messages.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pem {
+    /// The path.
+    pub path: String,
+    /// The content.
+    pub text: String,
+}
+
+/// Shows no keys.
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let files = self.certificates.iter().map(|one| &one.chain.path);
+        f.debug_tuple("Tls")
+            .field(&files.collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// Which requests of a site are for a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// The path, or the part of it before a slash; with a slash at its end, only what is below.
+    pub path: String,
+    /// The methods; all, if there are none.
+    pub methods: Vec<String>,
+    /// Fields that the request must have, in lower case, with these values; `*` is any value.
+    pub headers: BTreeMap<String, String>,
+    /// Whether the target does not see `path`.
+    pub strip_prefix: bool,
+    /// What answers.
+    pub target: Target,
+}
+
+/// What answers a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Target {
+    /// The upstream of this name.
+    Upstream(String),
+    /// The files of a folder, or one file.
+    Files(Mapping),
+    /// Another location.
+    Redirect {
+        /// The status.
+        status: u16,
+        /// The location, in which `{host}`, `{path}` and `{query}` stand for parts of what was asked for.
+        location: String,
+    },
+    /// Always the same response.
+    Answer {
+        /// The status.
+        status: u16,
+        /// The content type of the body.
+        content_type: String,
+        /// The body.
+        body: String,
+    },
+}
+
+/// Where the workers of an app are reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Their addresses, as in `listen`.
+    pub addresses: Vec<String>,
+}
+
+impl Settings {
+    /// Encodes the JSON object.
+    ///
+    /// # Errors
+    /// A path is not valid UTF-8.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Parses the JSON object.
+    ///
+    /// # Errors
+    /// A key is missing, unknown or of another type.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+}

@@ -1,0 +1,99 @@
+//! What a worker of ours has from its master: variables and descriptors.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use crate::env::{self, Environment};
+use crate::scoreboard::Record;
+use crate::{logger, sys};
+
+/// Everything that the master passes to all kinds of worker.
+#[derive(Debug)]
+pub struct Passed {
+    /// The variables.
+    pub environment: Environment,
+    /// The listeners, in the order of their names.
+    pub listeners: Vec<OwnedFd>,
+    /// The memory of the scoreboard.
+    pub scoreboard: Option<OwnedFd>,
+    /// A template's socket to the master.
+    pub template: Option<OwnedFd>,
+    /// What becomes standard error when the process is ready.
+    pub stderr: Option<OwnedFd>,
+    /// The pipe of the access log.
+    pub access_log: Option<OwnedFd>,
+    /// The listener over which the master checks the first worker.
+    pub check: Option<OwnedFd>,
+    /// At its end the worker drains.
+    pub stop: Option<OwnedFd>,
+    /// The settings of a front worker.
+    pub front: Option<OwnedFd>,
+}
+
+impl Passed {
+    /// Reads the variables through `get`, and takes over the descriptors that they name. Log lines name the process from now on.
+    ///
+    /// # Errors
+    /// A variable is wrong, or a descriptor is not there; the whole message.
+    pub fn take(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let environment = Environment::parse(&get, std::process::id()).map_err(|error| {
+            format!(
+                "could not read the environment of the worker: {error} (only preforkd can start it)"
+            )
+        })?;
+        logger::set_process(&environment);
+        let adopt = |fd| sys::adopt(fd).map_err(could_not(format!("take over descriptor {fd}")));
+        let stderr = environment.stderr_fd.map(adopt).transpose()?;
+        if let Some(end) = &stderr {
+            logger::look_at_stderr(end);
+        }
+        Ok(Self {
+            listeners: (0..environment.listeners as i32)
+                .map(|n| adopt(env::FIRST_LISTENER + n))
+                .collect::<Result<_, _>>()?,
+            scoreboard: environment.scoreboard_fd.map(adopt).transpose()?,
+            template: environment.template.map(adopt).transpose()?,
+            stderr,
+            access_log: environment.access_log_fd.map(adopt).transpose()?,
+            check: environment.check_fd.map(adopt).transpose()?,
+            stop: environment.stop_fd.map(adopt).transpose()?,
+            front: environment.front_fd.map(adopt).transpose()?,
+            environment,
+        })
+    }
+
+    /// Goes over from the pipe on which the master reads during a start to the standard error of a ready process. What the process has
+    /// buffered belongs to the start.
+    ///
+    /// # Errors
+    /// Standard error cannot be replaced; the whole message.
+    pub fn take_stderr_over(&mut self) -> Result<(), String> {
+        let Some(stderr) = self.stderr.take() else {
+            return Ok(());
+        };
+        rustix::stdio::dup2_stderr(&stderr).map_err(could_not("change standard error"))?;
+        logger::look_at_stderr(io::stderr());
+        Ok(())
+    }
+
+    /// Takes the worker's record of the scoreboard, if there is one.
+    ///
+    /// # Errors
+    /// The scoreboard cannot be mapped; the whole message.
+    pub fn begin_record(&self) -> Result<Option<Record>, String> {
+        let (Some(memory), Some(index)) = (&self.scoreboard, self.environment.scoreboard_record)
+        else {
+            return Ok(None);
+        };
+        let what = format!("map record {index} of the scoreboard");
+        let words = sys::map_record(memory, index).map_err(could_not(what))?;
+        let record = Record::new(words);
+        record.begin(std::process::id());
+        Ok(Some(record))
+    }
+}
+
+fn could_not<E: Into<io::Error>>(what: impl fmt::Display) -> impl Fn(E) -> String {
+    move |error| format!("could not {what}: {}", error.into())
+}

@@ -1,0 +1,77 @@
+//! What has no safe form in a worker of ours: adopting descriptors, and mapping the scoreboard.
+//!
+//! Other files are safe code, so each function here sees to its preconditions itself.
+#![allow(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+
+use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS};
+
+/// The last of the standard streams.
+const STDERR: RawFd = 2;
+
+/// The descriptors that were taken over.
+static ADOPTED: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+
+/// Takes over a descriptor that the master passed; it is not inherited any further.
+///
+/// # Errors
+/// There is no such descriptor, or it is a standard stream or was taken over before.
+pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
+    let mut adopted = ADOPTED.lock().map_err(|_| io::ErrorKind::Other)?;
+    if fd <= STDERR || !adopted.insert(fd) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the number is not -1, and the borrow lasts for this call only, which fails if nothing is open there.
+    fcntl_setfd(unsafe { BorrowedFd::borrow_raw(fd) }, FdFlags::CLOEXEC)?;
+    // SAFETY: the descriptor is open, as the call before showed. It is no standard stream, and is given out once, as the set
+    // shows. The contract says that it is there for this process, whose other code has not run yet and cannot own it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Maps record `index` of the scoreboard. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// The memory is not sealed or too small, or cannot be mapped.
+pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [AtomicU64]> {
+    // Without the seals another process could cut the memory off under the mapping, and an access would be SIGBUS.
+    let sealed = SealFlags::SHRINK | SealFlags::GROW;
+    if !fcntl_get_seals(memory)?.contains(sealed) {
+        return Err(io::Error::other(
+            "its size is not sealed (F_SEAL_SHRINK and F_SEAL_GROW)",
+        ));
+    }
+    let offset = u64::from(index) * RECORD_BYTES as u64;
+    let length = fstat(memory)?.st_size;
+    if u64::try_from(length).unwrap_or(0) < offset + RECORD_BYTES as u64 {
+        return Err(io::Error::other(format!(
+            "the scoreboard has {length} bytes and no record {index}"
+        )));
+    }
+    let page = rustix::param::page_size();
+    let start = offset / page as u64 * page as u64;
+    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let anywhere = ptr::null_mut();
+    // SAFETY: a new shared mapping at a place that the kernel chooses; no existing memory is touched.
+    let address = unsafe { mmap(anywhere, page, protection, MapFlags::SHARED, memory, start) }?;
+    // SAFETY: the record lies within the mapped page, since a page is a multiple of a record, and within the file, whose size
+    // was checked and is sealed. It is never unmapped, hence 'static. It is aligned to 8 bytes, and AtomicU64 is valid
+    // for all bits and for memory that other processes read and write.
+    Ok(unsafe {
+        std::slice::from_raw_parts(
+            address
+                .byte_add((offset - start) as usize)
+                .cast::<AtomicU64>(),
+            RECORD_WORDS,
+        )
+    })
+}

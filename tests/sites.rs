@@ -1,0 +1,199 @@
+//! Sites: what the workers that serve them answer, and what a reload and a stop mean to their clients.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use common::{Run, app, build_front, preforkd};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+/// An app, two sites at one address, and the workers for them.
+fn config(more: &str) -> String {
+    build_front();
+    format!(
+        "[master]\ncontrol = 'control'\n{}\n\
+        [site.shop]\nlisten = 'unix:site.sock'\nhosts = ['shop.example', '*.shop.example']\nstatic = {{ '/static/' = 'files' }}\n\
+        routes = [{{ path = '/old', redirect = 'https://new.example' }}, {{ path = '/', answer = {{ text = 'the shop' }} }}]\n\
+        [site.plain]\nlisten = 'unix:site.sock'\nhosts = 'plain.example'\nredirect = 'https'\n\
+        [front]\nworkers = 2\naccess_log = 'access.log'\n{more}\n",
+        app("")
+    )
+}
+
+fn start(config: &str) -> Run {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
+    let run = Run::begin_in(folder, config, |_| {});
+    run.message("READY=1");
+    run
+}
+
+fn connect(run: &Run) -> UnixStream {
+    UnixStream::connect(run.path("site.sock")).expect("the site listens")
+}
+
+fn send(stream: &mut UnixStream, text: &str) {
+    stream.write_all(text.as_bytes()).expect("it is read");
+}
+
+/// All that comes until the connection ends.
+fn rest(mut stream: UnixStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+fn get(run: &Run, host: &str, path: &str) -> String {
+    let mut stream = connect(run);
+    send(
+        &mut stream,
+        &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"),
+    );
+    rest(stream)
+}
+
+/// Status line, a field, and body.
+fn parts(answer: &str, field: &str) -> (String, String, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let mut lines = head.lines();
+    let status = lines.next().expect("a status").to_owned();
+    let value = lines.find_map(|line| line.strip_prefix(field)?.strip_prefix(": "));
+    (
+        status,
+        value.unwrap_or_default().to_owned(),
+        body.to_owned(),
+    )
+}
+
+/// The processes of an app, without those that a reload has replaced.
+fn pids(run: &Run, name: &str) -> BTreeSet<u64> {
+    let file = run.path("app.toml").display().to_string();
+    let output = preforkd().args(["status", "--json", "-c", &file]).output();
+    let status: Value =
+        serde_json::from_slice(&output.expect("preforkd runs").stdout).expect("JSON");
+    let apps = status["apps"].as_array().expect("a list");
+    let app = apps
+        .iter()
+        .find(|app| app["name"] == name)
+        .expect("it is there");
+    let workers = app["workers"].as_array().expect("a list");
+    let number = |worker: &Value, key: &str| worker[key].as_u64().expect("a number");
+    let newest = workers
+        .iter()
+        .map(|worker| number(worker, "generation"))
+        .max();
+    let workers = workers.iter();
+    let workers = workers.filter(|worker| Some(number(worker, "generation")) == newest);
+    workers.map(|worker| number(worker, "pid")).collect()
+}
+
+#[test]
+fn sites_of_one_address_answer_for_their_hosts() {
+    let mut run = start(&config(""));
+    for (host, path, status, location, body) in [
+        ("shop.example", "/", "200 OK", "", "the shop"),
+        ("WWW.Shop.Example.:8080", "/x", "200 OK", "", "the shop"),
+        ("shop.example", "/static/a.css", "200 OK", "", "body {}"),
+        (
+            "shop.example",
+            "/x/../static//a.css",
+            "200 OK",
+            "",
+            "body {}",
+        ),
+        (
+            "shop.example",
+            "/static/b.css",
+            "404 Not Found",
+            "",
+            "404 Not Found\n",
+        ),
+        (
+            "shop.example",
+            "/old/a%20b?c",
+            "302 Found",
+            "https://new.example/old/a%20b?c",
+            "",
+        ),
+        (
+            "plain.example:80",
+            "/a?b",
+            "308 Permanent Redirect",
+            "https://plain.example/a?b",
+            "",
+        ),
+        (
+            "other.example",
+            "/",
+            "421 Misdirected Request",
+            "",
+            "421 Misdirected Request: no site has this host\n",
+        ),
+    ] {
+        let answer = parts(&get(&run, host, path), "Location");
+        let expected = (
+            format!("HTTP/1.1 {status}"),
+            location.to_owned(),
+            body.to_owned(),
+        );
+        assert_eq!(answer, expected, "{host} {path}");
+    }
+    run.stop();
+    let log = std::fs::read_to_string(run.path("access.log")).expect("it was written");
+    assert_eq!(log.lines().count(), 8, "{log}");
+    assert!(log.contains("\"GET /old/a%20b?c HTTP/1.1\" 302"), "{log}");
+}
+
+#[test]
+fn a_reload_replaces_the_front_only_when_what_it_serves_has_changed() {
+    let mut run = start(&config(""));
+    let (front, web) = (pids(&run, "front"), pids(&run, "web"));
+    assert_eq!(front.len(), 2);
+    let mut kept = connect(&run);
+    send(&mut kept, "GET / HTTP/1.1\r\nHost: shop.example\r\n");
+
+    run.reload();
+    assert_eq!(pids(&run, "front"), front);
+    assert!(pids(&run, "web").is_disjoint(&web));
+
+    // What has begun is finished by the old worker.
+    run.write("app.toml", &config("").replace("the shop", "a new shop"));
+    run.reload();
+    assert!(pids(&run, "front").is_disjoint(&front));
+    assert_eq!(parts(&get(&run, "shop.example", "/"), "").2, "a new shop");
+    send(&mut kept, "\r\n");
+    assert_eq!(parts(&rest(kept), "").2, "the shop");
+
+    // An error changes nothing.
+    let front = pids(&run, "front");
+    run.write(
+        "app.toml",
+        &config("").replace("'*.shop", "'plain.example', '*.shop"),
+    );
+    run.signal(Signal::SIGHUP);
+    run.logged(&["is that of [site.", "too, at unix:"]);
+    run.message("READY=1");
+    assert_eq!(pids(&run, "front"), front);
+    assert_eq!(parts(&get(&run, "shop.example", "/"), "").2, "a new shop");
+    run.stop();
+}
+
+#[test]
+fn a_stop_lets_requests_come_to_their_end() {
+    let run = start(&config(""));
+    let mut begun = connect(&run);
+    send(&mut begun, "GET / HTTP/1.1\r\nHost: shop.example\r\n");
+    run.signal(Signal::SIGTERM);
+    run.message("STOPPING=1");
+    send(&mut begun, "\r\n");
+    let (status, connection, body) = parts(&rest(begun), "Connection");
+    assert_eq!(
+        (status.as_str(), connection.as_str(), body.as_str()),
+        ("HTTP/1.1 200 OK", "close", "the shop")
+    );
+    run.all_ended();
+}
