@@ -140,6 +140,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "config_check",
             "control",
             "data_file",
+            "guard",
             "host",
             "init",
             "interpreter",
@@ -152,6 +153,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "pid_file",
             "private",
             "probe",
+            "process",
             "rights",
             "scoreboard",
             "sealed",
@@ -167,8 +169,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
-                "launch" => &["config_check", "log_files", "probe", "template"],
+                "launch" => &["config_check", "guard", "log_files", "probe", "template"],
                 "notify" => &["template"],
+                "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen"],
