@@ -83,7 +83,7 @@ enum Command {
     /// Change the number of workers of an app: web=4, web=+1, web=-1.
     Scale {
         /// The app and the number.
-        #[arg(value_name = "APP=N")]
+        #[arg(value_name = "APP=N", value_parser = scaling)]
         what: String,
     },
     /// Stop as with TERM and wait for the end.
@@ -136,6 +136,28 @@ fn app_name(text: &str) -> Result<String, String> {
     match plan::is_app_name(text) {
         true => Ok(text.to_owned()),
         false => Err("not the name of an app (letters, digits, - and _)".into()),
+    }
+}
+
+/// An app and a number of workers, or a difference.
+fn scaling(text: &str) -> Result<String, String> {
+    let Some((app, number)) = text.split_once('=') else {
+        return Err(format!(
+            "the number of workers is missing (such as {text}=4 or {text}=+1)"
+        ));
+    };
+    if app.is_empty() {
+        return Err(format!(
+            "the name of the app is missing (such as web={number})"
+        ));
+    }
+    app_name(app)?;
+    match number.parse::<i32>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) if number.is_empty() => Err(format!(
+            "the number of workers is missing (such as {app}=4)"
+        )),
+        Err(_) => Err(format!("\"{number}\" is not a number of workers")),
     }
 }
 

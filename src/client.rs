@@ -35,7 +35,7 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
                 .into(),
         ),
         _ => Err(format!(
-            "unexpected answer from the master (is it another version of preforkd?): {}",
+            "unexpected answer (is it another version of preforkd, or no control socket of preforkd?): {}",
             answer.trim_end()
         )),
     }

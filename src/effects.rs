@@ -15,6 +15,7 @@ pub mod listen;
 pub mod log_files;
 pub mod memory;
 pub mod notify;
+pub mod path_watch;
 pub mod paths;
 pub mod pid_file;
 pub mod private;

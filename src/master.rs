@@ -28,6 +28,7 @@ mod check_waits;
 mod checks;
 mod choices;
 mod control;
+mod displacing;
 mod ends;
 mod first_checks;
 mod floods;
@@ -63,6 +64,7 @@ mod world;
 use checks::Checks;
 use choices::Choices;
 use control::{Control, Whole};
+use displacing::Displaced;
 use floods::Floods;
 use ignored::Ignored;
 use init::Init;
@@ -107,6 +109,7 @@ struct Master<W> {
     logs: Logs,
     control: Control,
     choices: Choices,
+    displaced: Displaced,
     init: Init,
     watch: Watch,
     checks: Checks,
@@ -182,6 +185,7 @@ impl<W: World> Master<W> {
             logs: Logs::default(),
             control: Control::default(),
             choices: Choices::default(),
+            displaced: Displaced::default(),
             init,
             watch: Watch::default(),
             checks: Checks::default(),
@@ -280,6 +284,8 @@ impl<W: World> Master<W> {
             }
             Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
+            // `wait` has done that.
+            Source::ControlFile => {}
         }
     }
 
@@ -291,7 +297,12 @@ impl<W: World> Master<W> {
             let (turn, templates) = (&mut self.turn, &mut self.templates);
             let started = self.workers.start_some(turn, templates, starts);
             starts -= started;
-            if started == 0 && !self.watch_rollout() && !self.follow_ends() && !self.stop_free() {
+            if started == 0
+                && !self.watch_rollout()
+                && !self.restore_displaced()
+                && !self.follow_ends()
+                && !self.stop_free()
+            {
                 break;
             }
         }

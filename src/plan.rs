@@ -14,6 +14,7 @@ use crate::supervisor::Replace;
 mod access_format;
 mod app;
 mod callable;
+mod certificates;
 mod check;
 mod command;
 pub mod control;
@@ -41,6 +42,7 @@ mod sockets;
 mod static_files;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 pub mod variables;
 mod wsgi;
 
@@ -208,6 +210,7 @@ impl Plan {
             stopped: BTreeSet::new(),
             scheduled: BTreeMap::new(),
         };
+        let reached = sites::reached(config, plan.control.as_deref(), sources, host)?;
         let (mut edges, mut logs) = (Vec::new(), Vec::new());
         for (name, written) in &config.app {
             let (header, name) = (name.span(), name.get_ref());
@@ -229,6 +232,7 @@ impl Plan {
                 header,
                 host,
                 lacking: Lacking::default(),
+                reached: &reached,
             };
             edges.extend(draft.edges());
             if let Some(schedule) = &written.schedule {
@@ -250,7 +254,7 @@ impl Plan {
                 app.after = before;
             }
         }
-        if let Some((front, uses)) = sites::front(config, sources, host, &mut plan.listeners)? {
+        if let Some((front, uses)) = sites::front(config, sources, host, &reached, &mut plan)? {
             logs.extend(uses);
             plan.apps.insert(sites::FRONT.to_owned(), front);
         }

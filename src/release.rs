@@ -3,7 +3,7 @@
 //! A request is *prepared* (the configuration is checked, listeners and log files are opened, the commands `before` run), then
 //! *proven* (one worker of each app becomes ready), then *rolled out* (the other workers follow). Until every app has proven the
 //! generation, nothing of the running one is touched; a failure before that rolls everything back and gives its reason. An app's
-//! [`Part`] says whether it takes part at all, and which apps come before it.
+//! [`Part`] says whether it takes part at all, which apps come before it, and whether it ends before others start.
 //!
 //! The master reports [`Fact`]s and performs [`Action`]s. [`Release::handle`] is the whole table: each state with each
 //! fact. A request during a release is remembered: any number of them become one more release, which reads what is on disk
@@ -16,7 +16,7 @@ mod last;
 #[cfg(test)]
 mod tests;
 
-pub use last::propose_last;
+pub use last::{displace_before, propose_last};
 
 /// The name of an app.
 pub type Name = Rc<str>;
@@ -36,6 +36,12 @@ pub enum Part {
     Install,
     /// It continues with the generation that it runs.
     Keep,
+    /// It is not in the new configuration, and others may need what its workers hold. These end when all of these apps have proven the
+    /// generation, and are started again if it is rolled back.
+    Displace {
+        /// The apps that come before it. They must not wait for it in turn.
+        after: BTreeSet<Name>,
+    },
 }
 
 impl Part {
@@ -45,9 +51,22 @@ impl Part {
             after: BTreeSet::new(),
         }
     }
+
+    /// The apps that come before one that has to prove the generation, or to end.
+    fn after(&self) -> Option<&BTreeSet<Name>> {
+        match self {
+            Self::Prove { after } | Self::Displace { after } => Some(after),
+            Self::Install | Self::Keep => None,
+        }
+    }
+
+    /// Whether the app is in the new configuration.
+    fn is_configured(&self) -> bool {
+        !matches!(self, Self::Displace { .. })
+    }
 }
 
-/// The apps of a new configuration.
+/// The apps of a new configuration, and those that end before it takes over.
 pub type Parts = BTreeMap<Name, Part>;
 
 /// The state of the release.
@@ -63,7 +82,7 @@ pub enum State {
         generation: Generation,
         /// Its apps.
         parts: Parts,
-        /// The apps whose first worker was started, and that have not proven it yet.
+        /// The apps whose first worker was started, and that have not proven it yet, and those that have not ended yet.
         unproven: BTreeSet<Name>,
         /// The apps that wait for others.
         waiting: BTreeSet<Name>,
@@ -90,7 +109,8 @@ pub enum Fact {
     NotPrepared(String),
     /// Why an app's first worker of a generation fails. [`Fact::Failed`] follows.
     Reason(Name, Generation, String),
-    /// An app's first worker of this generation is ready, and has passed its check.
+    /// An app's first worker of this generation is ready, and has passed its check. Of an app that is displaced: nothing of its workers
+    /// is left.
     Proven(Name, Generation),
     /// An app's first worker of this generation has ended, or failed its check.
     Failed(Name, Generation),
@@ -111,6 +131,8 @@ pub enum Action {
     Abandon,
     /// Start one worker of each of these apps of the candidate.
     Propose(Generation, BTreeSet<Name>),
+    /// End the workers of an app that this candidate does not have.
+    Displace(Generation, Name),
     /// Make the candidate the current generation of an app.
     Commit(Name),
     /// Make the candidate the current generation of an app that has not proven it.
@@ -323,7 +345,7 @@ impl Release {
             let installed = named(|part| *part == Part::Install);
             actions.extend(installed.map(|name| Action::Install(generation, name)));
         }
-        let waiting = named(|part| matches!(part, Part::Prove { .. })).collect();
+        let waiting = named(|part| part.after().is_some()).collect();
         self.state = State::Proving {
             generation,
             parts,
@@ -350,11 +372,9 @@ impl Release {
         if unproven.is_empty() && waiting.is_empty() {
             return self.commit();
         }
-        let free = |name: &Name| match parts.get(name) {
-            Some(Part::Prove { after }) => {
-                after.is_disjoint(unproven) && after.is_disjoint(waiting)
-            }
-            _ => true,
+        let free = |name: &Name| {
+            let after = parts.get(name).and_then(Part::after);
+            after.is_none_or(|after| after.is_disjoint(unproven) && after.is_disjoint(waiting))
         };
         let next: BTreeSet<_> = waiting.iter().filter(|name| free(name)).cloned().collect();
         if next.is_empty() {
@@ -362,7 +382,13 @@ impl Release {
         }
         waiting.retain(|name| !next.contains(name));
         unproven.extend(next.iter().cloned());
-        vec![Action::Propose(*generation, next)]
+        let (proposed, displaced): (BTreeSet<_>, BTreeSet<_>) = next
+            .into_iter()
+            .partition(|name| parts.get(name).is_none_or(Part::is_configured));
+        let displaced = displaced.into_iter();
+        let displaced = displaced.map(|name| Action::Displace(*generation, name));
+        let proposed = (!proposed.is_empty()).then_some(Action::Propose(*generation, proposed));
+        displaced.chain(proposed).collect()
     }
 
     fn commit(&mut self) -> Vec<Action> {
@@ -373,7 +399,7 @@ impl Release {
             return Vec::new();
         };
         self.state = State::RollingOut { generation };
-        let apps: BTreeSet<_> = parts.keys().cloned().collect();
+        let apps = configured(&parts);
         let old = self.current.replace((generation, apps.clone()));
         let is_first = old.is_none();
         let old = old.map(|(_, apps)| apps).unwrap_or_default();
@@ -381,7 +407,7 @@ impl Release {
             _ if is_first => None,
             Part::Prove { .. } => Some(Action::Commit(name)),
             Part::Install => Some(Action::Install(generation, name)),
-            Part::Keep => None,
+            Part::Keep | Part::Displace { .. } => None,
         };
         let mut actions: Vec<_> = parts.into_iter().filter_map(takes_over).collect();
         actions.extend(old.difference(&apps).cloned().map(Action::Remove));
@@ -394,7 +420,7 @@ impl Release {
         let State::Proving { parts, .. } = std::mem::replace(&mut self.state, State::Idle) else {
             return Vec::new();
         };
-        let apps: BTreeSet<_> = parts.into_keys().collect();
+        let apps = configured(&parts);
         let old = self.current.iter().flat_map(|(_, apps)| apps.iter());
         let old: BTreeSet<_> = old.cloned().collect();
         let mut actions: Vec<_> = match self.current.is_some() {
@@ -419,4 +445,10 @@ impl Release {
         actions.extend(self.end());
         actions
     }
+}
+
+/// The apps of a new configuration.
+fn configured(parts: &Parts) -> BTreeSet<Name> {
+    let configured = parts.iter().filter(|(_, part)| part.is_configured());
+    configured.map(|(name, _)| name.clone()).collect()
 }

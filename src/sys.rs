@@ -81,6 +81,8 @@ pub enum Stage {
     Chdir,
     /// execve.
     Exec,
+    /// execve of a script whose first line ends with a carriage return.
+    WindowsScript,
 }
 
 impl Stage {
@@ -93,6 +95,7 @@ impl Stage {
             Self::User,
             Self::Chdir,
             Self::Exec,
+            Self::WindowsScript,
         ];
         all.into_iter().find(|stage| *stage as u8 == byte)
     }
@@ -237,7 +240,29 @@ impl<'a> Child<'a> {
                 Stage::Exec
             }
         };
-        fail(self.report, stage, nix::errno::Errno::last_raw())
+        let errno = nix::errno::Errno::last_raw();
+        let stage = match (stage, errno) {
+            (Stage::Exec, libc::ENOENT) if self.is_windows_script() => Stage::WindowsScript,
+            _ => stage,
+        };
+        fail(self.report, stage, errno)
+    }
+
+    /// Whether the program is a script whose first line ends with a carriage return: the kernel takes that for a part of the name of
+    /// the interpreter.
+    fn is_windows_script(&self) -> bool {
+        let mut line = [0_u8; 256];
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+        // SAFETY: a NUL-terminated string; the pointer and the length are of one buffer. Both calls are async-signal-safe. The process
+        // ends soon, so the file needs not be closed.
+        let length = unsafe {
+            let file = libc::open(self.process.program.as_ptr(), flags);
+            libc::read(file, line.as_mut_ptr().cast(), line.len())
+        };
+        let line = line.get(..length.max(0) as usize).unwrap_or_default();
+        let mut lines = line.split(|&byte| byte == b'\n');
+        let first = lines.next().unwrap_or_default();
+        first.starts_with(b"#!") && first.ends_with(b"\r")
     }
 
     fn prepare(&mut self) -> Result<(), Stage> {
@@ -469,6 +494,15 @@ pub fn random() -> nix::Result<u64> {
     // A read of up to 256 bytes is never partial: random(4).
     nix::errno::Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// 256 random bits, in hexadecimal digits.
+///
+/// # Errors
+/// See [`random`].
+pub fn random_text() -> nix::Result<String> {
+    let parts = (0..4).map(|_| Ok(format!("{:016x}", random()?)));
+    parts.collect()
 }
 
 /// The range of a lock on a whole file: fcntl(2).

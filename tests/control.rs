@@ -177,14 +177,17 @@ fn scale_names_the_app_and_what_is_wrong() {
             (Some(0), format!("web {ready} ready").as_str())
         );
     }
-    for (what, why) in [
-        ("web", "expected APP=NUMBER"),
-        ("api=2", "there is no app \"api\" (configured: web)"),
-        ("web=x", "\"x\" is not a number"),
-        ("web=0", "must be between 1 and 10000"),
+    for (what, expected, why) in [
+        ("web", 2, "the number of workers is missing (such as web=4"),
+        ("web=", 2, "the number of workers is missing (such as web=4"),
+        ("=4", 2, "the name of the app is missing (such as web=4"),
+        ("web=x", 2, "\"x\" is not a number"),
+        ("a b=2", 2, "not the name of an app"),
+        ("api=2", 1, "there is no app \"api\" (configured: web)"),
+        ("web=0", 1, "must be between 1 and 10000"),
     ] {
         let (status, _, error) = command(&run, &["scale", what]);
-        assert_eq!(status, Some(1));
+        assert_eq!(status, Some(expected), "{error}");
         assert!(error.contains(why), "{error}");
     }
     run.stop();
@@ -275,13 +278,96 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let runs = run.path("app.toml").display().to_string();
     let said = format!("a master runs with {runs}");
     assert!(error.contains(&said), "{error}");
-    let socket = run.path("service/preforkd.sock");
-    std::fs::remove_file(&socket).expect("ours");
+    let service = run.path("service");
+    std::fs::remove_dir_all(&service).expect("ours");
     let (status, _, error) = command(&run, &["reload"]);
     assert_eq!(status, Some(1));
-    let said = format!("of the master with pid {} was removed", run.pid());
+    let said = format!(
+        "of the master with pid {} was removed and does not come back (create {})",
+        run.pid(),
+        service.display()
+    );
     assert!(error.contains(&said), "{error}");
     run.stop();
+}
+
+#[test]
+fn what_is_no_control_socket_is_named_as_such() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("room");
+    let datagrams = folder.path().join("datagrams");
+    let _bound = std::os::unix::net::UnixDatagram::bind(&datagrams).expect("room");
+    for path in [file, datagrams] {
+        let path = path.display().to_string();
+        let (status, _, error) = output(&["status", "--socket", &path]);
+        assert_eq!(status, Some(1));
+        assert!(
+            error.contains("(it is no control socket of preforkd)"),
+            "{error}"
+        );
+    }
+    let other = folder.path().join("other");
+    let listener = std::os::unix::net::UnixListener::bind(&other).expect("room");
+    let answers = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = [0; 7];
+        stream.read_exact(&mut request).expect("a request");
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .expect("room");
+    });
+    let (status, _, error) = output(&["status", "--socket", &other.display().to_string()]);
+    answers.join().expect("it has answered");
+    assert_eq!(status, Some(1));
+    assert!(
+        error.contains("or no control socket of preforkd"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_control_socket_that_was_removed_comes_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = folder.path().join("run");
+    std::fs::create_dir(&own).expect("room");
+    let config = config("").replace("control.sock", "run/control.sock");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let socket = own.join("control.sock");
+    let by_path = socket.display().to_string();
+    let works = |run: &Run| {
+        let (status, _, error) = command(run, &["status"]);
+        assert_eq!(status, Some(0), "{error}");
+    };
+    for _ in 0..2 {
+        std::fs::remove_file(&socket).expect("it is there again");
+        works(&run);
+    }
+    std::fs::rename(&socket, own.join("moved")).expect("ours");
+    let (status, _, error) = output(&["status", "--socket", &by_path]);
+    assert_eq!(status, Some(0), "{error}");
+    run.logged(&["run/control.sock was removed; made it again"]);
+
+    // The whole folder.
+    std::fs::remove_dir_all(&own).expect("ours");
+    run.logged(&["run/control.sock was removed and cannot be made again: "]);
+    std::fs::create_dir(&own).expect("room");
+    works(&run);
+    std::fs::rename(&own, run.path("moved")).expect("ours");
+    run.logged(&["run/control.sock was removed and cannot be made again: "]);
+    std::fs::create_dir(&own).expect("room");
+    works(&run);
+
+    // What somebody else has put there is not touched.
+    std::fs::remove_file(&socket).expect("ours");
+    let other = std::os::unix::net::UnixListener::bind(&socket).expect("it is free for a moment");
+    run.logged(&["run/control.sock was removed and cannot be made again: "]);
+    drop(other);
+    std::fs::remove_file(&socket).expect("it is still the other one");
+    works(&run);
+    run.stop();
+    assert!(!socket.exists());
 }
 
 #[test]

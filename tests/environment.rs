@@ -122,6 +122,20 @@ fn the_command_line_shows_errors_of_included_files_as_they_were_named() {
 }
 
 #[test]
+fn an_included_link_that_leads_nowhere_is_named_as_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink("none.toml", folder.path().join("x.toml")).expect("room");
+    let file = folder.path().join("app.toml");
+    std::fs::write(&file, "include = 'x.toml'\n").expect("room");
+    let output = preforkd().arg("-t").arg("-c").arg(&file).output();
+    let output = output.expect("preforkd runs");
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    let expected = "x.toml: it is a symbolic link to none.toml, which does not exist";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
 fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("app.toml");

@@ -117,11 +117,16 @@ fn a_stopped_app_stays_stopped_until_it_is_started() {
     let (status, said) = command(&run, &["start", "web"]);
     assert_eq!(status, Some(1));
     assert!(
-        said.contains("exited with status 7") && said.contains("; web stays stopped"),
+        said.contains("web could not be started: app=web: ")
+            && said.contains("exited with status 7")
+            && said.contains("; keeping generation 3; web stays stopped"),
         "{said}"
     );
+    let status = run.status("web could not be started: ");
+    assert!(!status.contains("reload failed"), "{status}");
     std::fs::remove_file(run.path("behaviour")).expect("it is there");
     let said = done(&run, &["start", "web"]);
+    assert!(said.starts_with("web: started\ngeneration 5: "), "{said}");
     assert!(said.contains("web 1/1 ready"), "{said}");
     assert!(connects(&run, "web"));
     assert_eq!(done(&run, &["start", "web"]), "web: already running\n");
@@ -134,6 +139,42 @@ fn a_stopped_app_stays_stopped_until_it_is_started() {
         other,
         "all this does not concern the other app"
     );
+    let log = run.stop();
+    for line in [
+        "stopping web; generation 2: ",
+        "app=web: stopped",
+        "web could not be started: app=web: ",
+        "web: proven, starting all workers",
+        "web started; generation 5: ",
+    ] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
+    // One reload of all apps is about no single one.
+    let words = |words: &str| log.matches(words).count();
+    assert_eq!(words("is proven and takes over"), 1, "{log}");
+    assert_eq!(words("reload failed"), 0, "{log}");
+}
+
+#[test]
+fn a_number_of_workers_survives_a_restart_until_another_one_is_configured() {
+    let mut run = Run::start(&apps("workers = 2", ""));
+    done(&run, &["scale", "web=3"]);
+    let said = done(&run, &["restart", "web"]);
+    assert!(said.contains("web 3/3 ready"), "{said}");
+    // Also of one whose start has failed first.
+    run.write("behaviour", "exit 7");
+    let (status, said) = command(&run, &["restart", "web"]);
+    assert_eq!(status, Some(1), "{said}");
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    let said = done(&run, &["start", "web"]);
+    assert!(said.contains("web 3/3 ready"), "{said}");
+    run.write("app.toml", &apps("workers = 1", ""));
+    let said = done(&run, &["restart", "web"]);
+    assert!(said.contains("web 1/1 ready"), "{said}");
+    done(&run, &["scale", "web=2"]);
+    done(&run, &["stop", "web"]);
+    let said = done(&run, &["start", "web"]);
+    assert!(said.contains("web 1/1 ready"), "a stop ends it: {said}");
     run.stop();
 }
 

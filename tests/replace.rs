@@ -102,6 +102,100 @@ fn a_reload_replaces_it_with_all_others() {
     assert!(!log.contains("the lock is taken"), "{log}");
 }
 
+/// The same program in an app of another name.
+fn renamed(program: &str) -> String {
+    let config = alone().replace("[app.beat]", "[app.cron]");
+    config.replace("exec 9>", &format!("{program}exec 9>"))
+}
+
+#[test]
+fn a_renamed_app_ends_before_the_one_of_the_new_name_starts() {
+    let mut run = Run::start(&alone());
+    run.ask("start group");
+    run.write("app.toml", &renamed(""));
+    let message = run.reload();
+    assert!(
+        message.contains("generation 2: cron 1/1 ready"),
+        "{message}"
+    );
+    run.logged(&["app=beat: no longer configured; its workers end before others start"]);
+    run.logged(&["left a process that it had started; sending SIGTERM"]);
+    run.logged(&["sending SIGKILL to a process that it had started"]);
+    let log = run.stop();
+    assert!(!log.contains("the lock is taken"), "{log}");
+}
+
+#[test]
+fn if_the_program_of_the_new_name_fails_the_old_one_serves_again() {
+    let mut run = Run::start(&alone());
+    run.write("app.toml", &renamed("exit 3; "));
+    let message = run.reload();
+    let refused = "reload failed: app=cron: its first worker exited with status 3";
+    assert!(message.contains(refused), "{message}");
+    assert!(
+        message.contains("beat: no worker at present, generation 1 is being started again"),
+        "{message}"
+    );
+    run.logged(&["app=beat: generation 1 runs again, after "]);
+    assert_eq!(run.ask("env PREFORKD_GENERATION"), "1");
+    // One that another app has displaced is displaced again.
+    run.write("app.toml", &renamed(""));
+    let message = run.reload();
+    assert!(
+        message.contains("generation 3: cron 1/1 ready"),
+        "{message}"
+    );
+    let log = run.stop();
+    assert!(!log.contains("the lock is taken"), "{log}");
+}
+
+#[test]
+fn an_app_takes_over_what_a_disabled_one_had() {
+    let beat = alone().replace("unix:web.sock", "unix:beat.sock");
+    let cron = |script: &str| {
+        format!(
+            "[app.cron]\ncommand = ['/bin/sh', '-c', '{script}exec {}']\nlisten = ['unix:web.sock']\nreplace = 'stop-first'\n",
+            worker()
+        )
+    };
+    let mut run = Run::start(&(beat.clone() + &cron("")));
+    let takes = cron("exec 9>lock; flock -n 9 || exit 7; ");
+    run.write("app.toml", &(beat.clone() + "enabled = false\n" + &takes));
+    let message = run.reload();
+    assert!(
+        message.contains("generation 2: cron 1/1 ready; beat stopped"),
+        "{message}"
+    );
+    run.logged(&["app=beat: stopped; its workers end before others start"]);
+    run.stop();
+}
+
+#[test]
+fn a_listener_at_the_address_of_a_worker_names_its_app() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("bound");
+    drop(free);
+    let script = format!(
+        "import socket; s = socket.create_server((\"127.0.0.1\", {})); print(0, 1, 1, \"bound\", flush=True); s.accept()",
+        address.port()
+    );
+    let own = format!(
+        "[app.own]\nreplace = 'stop-first'\nready = 'exec'\ncommand = ['python3', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&(app("") + &own));
+    run.event("bound");
+    run.write(
+        "app.toml",
+        &app(&format!("listen = '{address}'")).replace("listen = ['unix:web.sock']\n", ""),
+    );
+    let message = run.reload();
+    assert!(
+        message.contains("a worker of own has it (`preforkd stop own` frees it)"),
+        "{message}"
+    );
+    run.stop();
+}
+
 #[test]
 fn one_that_binds_an_address_beside_the_old_one_is_told_what_to_do() {
     let script = "mkdir lock || { echo Address already in use >&2; exit 1; }; exec sleep 1000";

@@ -23,7 +23,7 @@ fn ttin_adds_a_worker_and_ttou_removes_the_last_one() {
 fn one_worker_is_kept() {
     let mut run = Run::start(&app(""));
     run.signal(Signal::SIGTTOU);
-    run.logged(&["SIGTTOU from pid", "app=web: 1 workers wanted"]);
+    run.logged(&["SIGTTOU from pid", "app=web: 1 worker wanted"]);
     run.ask("pid");
     run.stop();
 }

@@ -5,8 +5,9 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
-use common::{Run, app, build_front, preforkd};
+use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -14,12 +15,13 @@ use serde_json::Value;
 fn config(more: &str) -> String {
     build_front();
     format!(
-        "[master]\ncontrol = 'control'\n{}\n\
+        "[master]\ncontrol = 'control'\n{}\n[app.api]\ncommand = '{}'\n\
         [site.shop]\nlisten = 'unix:site.sock'\nhosts = ['shop.example', '*.shop.example']\nstatic = {{ '/static/' = 'files' }}\n\
-        routes = [{{ path = '/old', redirect = 'https://new.example' }}, {{ path = '/', answer = {{ text = 'the shop' }} }}]\n\
+        routes = [{{ path = '/api', app = 'api', strip_prefix = true }}, {{ path = '/old', redirect = 'https://new.example' }}, {{ path = '/', answer = {{ text = 'the shop' }} }}]\n\
         [site.plain]\nlisten = 'unix:site.sock'\nhosts = 'plain.example'\nredirect = 'https'\n\
         [front]\nworkers = 2\naccess_log = 'access.log'\n{more}\n",
-        app("")
+        app(""),
+        worker(),
     )
 }
 
@@ -190,10 +192,151 @@ fn a_stop_lets_requests_come_to_their_end() {
     run.signal(Signal::SIGTERM);
     run.message("STOPPING=1");
     send(&mut begun, "\r\n");
-    let (status, connection, body) = parts(&rest(begun), "Connection");
+    let (status, _, body) = parts(&rest(begun), "");
     assert_eq!(
-        (status.as_str(), connection.as_str(), body.as_str()),
-        ("HTTP/1.1 200 OK", "close", "the shop")
+        (status.as_str(), body.as_str()),
+        ("HTTP/1.1 200 OK", "the shop")
     );
     run.all_ended();
+}
+
+#[test]
+fn an_app_without_a_listener_is_reached_through_its_site_also_while_it_is_replaced() {
+    let mut run = start(&config(""));
+    let mut stream = connect(&run);
+    send(
+        &mut stream,
+        "GET /api//echo/a%2Fb?c HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-For: 192.0.2.1\r\nX-Mine: 1\r\nConnection: close\r\n\r\n",
+    );
+    let (status, _, body) = parts(&rest(stream), "");
+    assert_eq!(status, "HTTP/1.1 200 OK", "{body}");
+    let mut lines = body.lines();
+    assert_eq!(lines.next(), Some("//echo/a%2Fb?c"));
+    let fields: BTreeSet<_> = lines.collect();
+    for field in [
+        "Host: shop.example",
+        "X-Mine: 1",
+        "X-Forwarded-Host: shop.example",
+        "X-Forwarded-Proto: http",
+        "X-Forwarded-Prefix: /api",
+    ] {
+        assert!(fields.contains(field), "{field}: {fields:?}");
+    }
+    assert!(!body.contains("192.0.2.1"), "{body}");
+
+    // Nobody but the user of the front may connect to the app.
+    use std::os::unix::fs::PermissionsExt as _;
+    let socket = run
+        .path("control-api.front")
+        .metadata()
+        .expect("it is there");
+    assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+
+    let (front, api) = (pids(&run, "front"), pids(&run, "api"));
+    run.reload();
+    assert_eq!(pids(&run, "front"), front);
+    assert!(pids(&run, "api").is_disjoint(&api));
+    assert!(get(&run, "shop.example", "/api/echo").starts_with("HTTP/1.1 200 OK"));
+    run.stop();
+}
+
+/// A key and a certificate for these hosts, as files.
+fn certificate(folder: &std::path::Path, name: &str, hosts: &str) {
+    let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            &format!("subjectAltName={hosts}"),
+        ])
+        .args(["-keyout", &key, "-out", &cert])
+        .current_dir(folder)
+        .output();
+    let made = made.expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// What a client gets over TLS that trusts only this certificate.
+fn over_tls(run: &Run, host: &str, path: &str, trusted: &str) -> (bool, String) {
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--include",
+            "--unix-socket",
+        ])
+        .arg(run.path("tls.sock"))
+        .arg("--cacert")
+        .arg(run.path(trusted))
+        .arg(format!("https://{host}{path}"))
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+    (output.status.success(), text)
+}
+
+#[test]
+fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    certificate(folder.path(), "shop", "DNS:tls.example");
+    certificate(folder.path(), "other", "DNS:*.other.example");
+    let site = |name: &str, host: &str| {
+        format!(
+            "[site.{name}-tls]\nlisten = 'unix:tls.sock'\nhosts = '{host}'\napp = 'api'\ntls = {{ cert = '{name}.pem', key = '{name}.key' }}\n"
+        )
+    };
+    let sites = [
+        site("shop", "tls.example"),
+        site("other", "*.other.example"),
+    ]
+    .concat();
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    for (host, trusted) in [
+        ("tls.example", "shop.pem"),
+        ("a.other.example", "other.pem"),
+    ] {
+        let (_, answer) = over_tls(&run, host, "/echo", trusted);
+        let (status, _, body) = parts(&answer, "");
+        assert_eq!(status, "HTTP/1.1 200 OK", "{answer}");
+        assert!(body.contains("X-Forwarded-Proto: https"), "{body}");
+        let other = if trusted == "shop.pem" {
+            "other.pem"
+        } else {
+            "shop.pem"
+        };
+        assert!(!over_tls(&run, host, "/echo", other).0);
+    }
+
+    // What does not fit refuses the reload, and is said.
+    let front = pids(&run, "front");
+    std::fs::copy(run.path("other.key"), run.path("shop.key")).expect("room");
+    run.signal(Signal::SIGHUP);
+    run.logged(&["cannot use the certificate of [site.shop-tls]", "shop.key"]);
+    run.message("READY=1");
+    assert_eq!(pids(&run, "front"), front);
+    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
+
+    std::fs::copy(run.path("shop.pem"), run.path("old.pem")).expect("room");
+    certificate(run.folder.path(), "shop", "DNS:tls.example");
+    run.reload();
+    assert!(pids(&run, "front").is_disjoint(&front));
+    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
+    assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
+    run.stop();
 }

@@ -27,7 +27,8 @@ pub(super) fn perform(
         }
     };
     let ask = |request: &str| {
-        let answer = find::connect(&socket).and_then(|stream| client::ask(stream, request));
+        let answer =
+            find::connect_to_running(&socket).and_then(|stream| client::ask(stream, request));
         answer.map_err(|message| (message, FAILED))
     };
     let done = |answer: String| (answer, OK);

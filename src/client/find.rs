@@ -4,15 +4,23 @@
 //! further places are tried: there, and where the masters say that run now, a socket counts only if its master names the same file.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::ask;
 use crate::effects::beacon;
 use crate::plan::control::Places;
+
+/// How long a running master has to make its control socket again: it does so when the file was removed.
+const COMES_BACK: Duration = Duration::from_secs(5);
+
+/// The interval of attempts to connect to it.
+const ATTEMPTS: Duration = Duration::from_millis(20);
 
 /// A connection to a master.
 pub struct Found {
@@ -32,11 +40,67 @@ pub fn connect(socket: &Path) -> Result<UnixStream, String> {
             io::ErrorKind::PermissionDenied => {
                 "run this as the master's user or as root, or set `control_group` to a group of yours"
             }
+            _ if is_other_file(socket) => "it is no control socket of preforkd",
             _ => "does preforkd run with this configuration?",
         };
         let shown = socket.display();
         format!("cannot reach a master at {shown}: {error} ({hint})")
     })
+}
+
+/// Whether there is something that cannot be a control socket: another kind of file, or of socket.
+fn is_other_file(path: &Path) -> bool {
+    let is_socket = |found: std::fs::Metadata| found.file_type().is_socket();
+    let is_stream = || match UnixStream::connect(path) {
+        Err(error) => error.raw_os_error() != Some(Errno::EPROTOTYPE as i32),
+        Ok(_) => true,
+    };
+    path.metadata()
+        .is_ok_and(|found| !is_socket(found) || !is_stream())
+}
+
+/// The same, but waits for a socket that was removed if a master runs that listens there.
+///
+/// # Errors
+/// No master listens there. The message is for people.
+pub fn connect_to_running(socket: &Path) -> Result<UnixStream, String> {
+    let name = socket.file_name().unwrap_or_default();
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    // A master names a path without symbolic links.
+    let plain = std::path::absolute(folder).and_then(std::fs::canonicalize);
+    let plain = plain.map_or_else(|_| socket.to_owned(), |folder| folder.join(name));
+    connect(socket).or_else(|failure| {
+        if socket.exists() {
+            return Err(failure);
+        }
+        // Whoever runs it: what another process says only decides whether to wait.
+        let mut running = beacon::find(|_| true).into_iter();
+        match running.find(|(_, theirs)| *theirs == plain) {
+            Some((pid, _)) => connect_again(pid, socket),
+            None => Err(failure),
+        }
+    })
+}
+
+/// Connects to the socket of a running master when it is there again.
+fn connect_again(pid: u32, socket: &Path) -> Result<UnixStream, String> {
+    let began = Instant::now();
+    let shown = socket.display();
+    let hint = loop {
+        if let Ok(stream) = UnixStream::connect(socket) {
+            return Ok(stream);
+        }
+        if let Some(folder) = socket.parent().filter(|folder| !folder.exists()) {
+            break format!("create {}", folder.display());
+        }
+        if began.elapsed() > COMES_BACK {
+            break "the log of the master says why".into();
+        }
+        std::thread::sleep(ATTEMPTS);
+    };
+    Err(format!(
+        "the control socket {shown} of the master with pid {pid} was removed and does not come back ({hint})"
+    ))
 }
 
 /// Finds the master that runs with the configuration `file`, an absolute path.
@@ -46,7 +110,7 @@ pub fn connect(socket: &Path) -> Result<UnixStream, String> {
 pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     let mut failure = None;
     if let Some(socket) = &places.written {
-        match connect(socket) {
+        match connect_to_running(socket) {
             Ok(stream) => {
                 let theirs = ask(stream, "configuration").ok();
                 return Ok(Found {
@@ -73,7 +137,11 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     // The processes are looked at only if nothing else helps.
     let mut others = Vec::new();
     for (pid, socket) in usual.chain(std::iter::once_with(running).flatten()) {
-        match connect(&socket).and_then(|stream| ask(stream, "configuration")) {
+        let mut stream = connect(&socket);
+        if let (Err(_), Some(pid), false) = (&stream, pid, socket.exists()) {
+            stream = connect_again(pid, &socket).inspect_err(|error| others.push(error.clone()));
+        }
+        match stream.and_then(|stream| ask(stream, "configuration")) {
             Ok(theirs) if is_same(Path::new(&theirs), file) => {
                 return Ok(Found {
                     socket,
@@ -81,10 +149,6 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
                 });
             }
             Ok(theirs) => others.push(format!("a master runs with {theirs}")),
-            Err(_) if !socket.exists() => others.extend(pid.map(|pid| {
-                let shown = socket.display();
-                format!("the control socket {shown} of the master with pid {pid} was removed (SIGHUP makes it again)")
-            })),
             Err(_) => {}
         }
     }

@@ -63,6 +63,9 @@ fn needs_shell(text: &str) -> Option<String> {
             (None, '\'' | '"') => quote = Some(c),
             (None, '|' | '&' | ';' | '<' | '>' | '(' | ')') => return Some(format!("\"{c}\"")),
             (None, '#') if at_start => return Some("a comment".into()),
+            (None, '~') if at_start && text[at + 1..].starts_with('/') => {
+                return Some("\"~/\"".into());
+            }
             (None | Some('"'), '`') => return Some("\"`\"".into()),
             (None | Some('"'), '$') => {
                 let rest = &text[at + 1..];
@@ -138,6 +141,8 @@ mod tests {
             ("a $HOME/b", "\"$HOME\" without braces"),
             ("a \"$1\"", "\"$1\" without braces"),
             ("a # b", "a comment"),
+            ("~/bin/a", "\"~/\" has no meaning"),
+            ("a ~/b", "\"~/\" has no meaning"),
             ("# b", "a comment"),
             ("a 'b", "a quote is not closed"),
             ("a \\", "a backslash stands at the end"),

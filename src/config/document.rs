@@ -152,8 +152,11 @@ enum Form {
     Boolean,
     Command,
     List,
+    Mode,
     /// A table whose keys are names.
     Names,
+    /// A table of variables.
+    Variables,
     Other,
 }
 
@@ -164,6 +167,8 @@ fn form(table: &str, name: &str) -> Form {
     match description.as_deref() {
         Some("boolean") => Form::Boolean,
         Some("command") => Form::Command,
+        Some("mode") => Form::Mode,
+        Some("table of strings") if name == "env" => Form::Variables,
         Some(list) if list.starts_with("list of ") => Form::List,
         Some(table) if table.starts_with("table of ") => Form::Names,
         _ => Form::Other,
@@ -214,17 +219,54 @@ impl Reading<'_> {
     }
 
     /// The elements of a table whose keys are names.
-    fn names<'a>(&self, table: DeTable<'a>, path: &mut Path) -> Result<DeTable<'a>, Place> {
+    fn names<'a>(
+        &self,
+        table: DeTable<'a>,
+        form: Form,
+        path: &mut Path,
+    ) -> Result<DeTable<'a>, Place> {
         let mut read = DeTable::new();
         for (name, value) in table {
             let place = self.shift(name.span());
             let name = name.into_inner().into_owned();
             path.keys.push(name.clone());
-            let value = self.value(value, Form::Other, path)?;
+            let local = value.span();
+            let mut value = self.value(value, Form::Other, path)?;
+            let written = self.text.get(local).unwrap_or_default();
+            let is_clear = match value.get_ref() {
+                DeValue::Boolean(_) => true,
+                // In another base, or with "_" between the digits, it may be meant in another way.
+                DeValue::Integer(_) => written
+                    .bytes()
+                    .all(|byte| byte == b'-' || byte.is_ascii_digit()),
+                _ => false,
+            };
+            if form == Form::Variables && is_clear {
+                *value.get_mut() = DeValue::String(written.to_owned().into());
+            }
             path.keys.pop();
             read.insert(Spanned::new(place, Cow::Owned(name)), value);
         }
         Ok(read)
+    }
+
+    /// The digits of a mode that is written as a number.
+    fn mode(&self, local: &Range<usize>, path: &Path) -> Result<String, Place> {
+        let written = self.text.get(local.clone()).unwrap_or_default();
+        let is_octal = |digits: &str| digits.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+        if let Some(digits) = written.strip_prefix("0o") {
+            return Ok(digits.replace('_', ""));
+        }
+        let message = match is_octal(written) {
+            true => format!(
+                "must be octal digits in quotes, not the number {written} (write \"0{written}\")"
+            ),
+            false => format!(
+                "must be octal digits in quotes, not the number {written} (write for example \"0640\")"
+            ),
+        };
+        let span = self.shift(local.clone());
+        Err(Place::at(span, self.said(path, &message)))
     }
 
     fn value<'a>(
@@ -260,7 +302,10 @@ impl Reading<'_> {
                 let values = values.map(|value| self.value(value, Form::Other, path));
                 DeValue::Array(values.collect::<Result<DeArray<'a>, Place>>()?)
             }
-            (Form::Names, DeValue::Table(table)) => DeValue::Table(self.names(table, path)?),
+            (Form::Names | Form::Variables, DeValue::Table(table)) => {
+                DeValue::Table(self.names(table, form, path)?)
+            }
+            (Form::Mode, DeValue::Integer(_)) => DeValue::String(self.mode(&local, path)?.into()),
             (_, DeValue::Table(table)) => DeValue::Table(self.table(table, path)?),
             (_, other) => other,
         };

@@ -305,12 +305,24 @@ tables! {
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
         hosts: Vec<Spanned<String>> = [], Reload;
+        /// The certificates of the site, each with its key; with them its addresses speak TLS.
+        tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The app that gets all requests that no route and no static file is for.
+        app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.
         static_files as "static": BTreeMap<String, Spanned<Mapped>> = {}, Reload;
         /// Which requests go where; what none of the routes is for is answered with 404.
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
+    }
+
+    /// An entry of `tls`: a certificate and its key.
+    table "site.NAME.tls" Certificate {
+        /// The file with the certificate and those that lead to an authority, in PEM.
+        cert: PathBuf = (required), Reload;
+        /// The file with the private key, in PEM.
+        key: PathBuf = (required), Reload;
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.
@@ -321,6 +333,10 @@ tables! {
         methods: Vec<Spanned<String>> = (none "all"), Reload;
         /// Fields that the requests must have, with their values; "*" is any value.
         headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// The app that answers.
+        app: String = (none "none"), Reload;
+        /// Whether the app does not see the path of the route.
+        strip_prefix: bool = false, Reload;
         /// A folder or file that answers, as in `static`.
         folder: Mapped = (none "none"), Reload;
         /// A location that answers.

@@ -114,6 +114,11 @@ impl Short for Entry {
     fn from_table(table: Listen) -> Self {
         Self(table)
     }
+
+    fn about_number(number: i64) -> Option<String> {
+        let hint = hint::hint(&number.to_string());
+        Some(format!("{number} is not an address to listen on ({hint})"))
+    }
 }
 
 impl<'de> Deserialize<'de> for Entry {

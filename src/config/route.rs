@@ -78,8 +78,9 @@ impl Typed for Answered {
 
 impl Route {
     /// The keys that say what answers, with whether they are written.
-    pub fn targets(&self) -> [(&'static str, bool); 3] {
+    pub fn targets(&self) -> [(&'static str, bool); 4] {
         [
+            ("app", self.app.is_some()),
             ("folder", self.folder.is_some()),
             ("redirect", self.redirect.is_some()),
             ("answer", self.answer.is_some()),

@@ -4,7 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, Error, MapAccess, Unexpected, Visitor,
+};
 
 /// A table that may be written as one string.
 pub(super) trait Short: Sized {
@@ -21,6 +23,11 @@ pub(super) trait Short: Sized {
 
     /// The value of a table.
     fn from_table(table: Self::Table) -> Self;
+
+    /// What to say of a number, if that is more than that it is none of the two forms.
+    fn about_number(_number: i64) -> Option<String> {
+        None
+    }
 
     /// Reads one of the two forms.
     ///
@@ -42,6 +49,13 @@ impl<'de, T: Short> Visitor<'de> for Either<T> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         T::from_text(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        Err(match T::about_number(number) {
+            Some(why) => E::custom(why),
+            None => E::invalid_type(Unexpected::Signed(number), &self),
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {

@@ -126,8 +126,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         (
             "[app.w]\nlisten = 8000",
-            "2:10: listen: must be an address, or a table with `address`, not the number 8000",
-            "",
+            "2:10: listen: 8000 is not an address to listen on",
+            "(write \"127.0.0.1:8000\", or",
         ),
         (
             "[app.w]\nlisten = \"localhost:80\"",
@@ -181,8 +181,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         (
             "[app.w]\numask = 22",
-            "2:9: umask: must be a string, not the number 22",
-            "(write it in quotes: \"22\")",
+            "2:9: umask: must be octal digits in quotes, not the number 22",
+            "(write \"022\")",
         ),
         (
             "[app.w]\nchdir = 22",
@@ -341,14 +341,39 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "",
         ),
         (
-            "[app.w]\nenv = { A = 4 }",
-            "2:13: env.A: must be a string, not the number 4",
+            "[app.w]\nenv = { A = 4.5 }",
+            "2:13: env.A: must be a string, not the number 4.5",
+            "",
+        ),
+        (
+            "[app.w]\nenv = { A = 0x10 }",
+            "2:13: env.A: must be a string, not the number 16",
             "",
         ),
         (
             "[app.w]\nthreads = 4.5",
-            "2:11: threads: must be a number from 1 to 1000, not the number 4.5",
+            "2:11: threads: must be a whole number, not 4.5",
             "",
+        ),
+        (
+            "[app.w]\nworkers = 2.0",
+            "2:11: workers: must be a whole number, not 2.0 (write 2)",
+            "",
+        ),
+        (
+            "[app.w]\nlog_mode = 640",
+            "2:12: log_mode: must be octal digits in quotes, not the number 640 (write \"0640\")",
+            "",
+        ),
+        (
+            "[app.w]\numask = 18",
+            "2:9: umask: must be octal digits in quotes, not the number 18 (write for example \"0640\")",
+            "",
+        ),
+        (
+            "[app.w]\ncheck = true",
+            "2:1: unknown key `check`",
+            "write `check` in the table [app.NAME.reload]",
         ),
         (
             "[app.w]\nthreads = 99999999999999999999",
@@ -413,8 +438,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         (
             "[app.w]\ncertfile = \"x\"",
-            "2:1: unknown key `certfile`: preforkd speaks no TLS",
-            "in front",
+            "2:1: unknown key `certfile`: an app speaks no TLS",
+            "[site.NAME]",
         ),
         (
             "[app.w]\nforwarded_allow_ips = \"*\"",
@@ -467,6 +492,17 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         assert!(shown.starts_with(&format!("app.toml:{place}")), "{shown}");
         assert!(shown.contains(hint), "{shown}");
     }
+}
+
+#[test]
+fn a_number_is_as_good_as_a_string_where_its_meaning_is_clear() {
+    let text = "[app.w]\nenv = { A = 1, B = true, C = -1 }\nlog_mode = 0o640\numask = 0o027";
+    let config = Config::parse(text).expect("it is right");
+    let app = &config.app["w"];
+    let env: Vec<_> = app.env.values().map(String::as_str).collect();
+    assert_eq!(env, ["1", "true", "-1"]);
+    assert_eq!(app.log_mode.as_deref(), Some(&Mode(0o640)));
+    assert_eq!(app.umask.as_deref(), Some(&Mode(0o027)));
 }
 
 #[test]

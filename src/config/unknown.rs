@@ -87,7 +87,7 @@ const WITHOUT_KEY: &[(&str, &str)] = &[
     ("keyfile", TLS),
 ];
 
-const TLS: &str = "preforkd speaks no TLS (let a server in front of it do so)";
+const TLS: &str = "an app speaks no TLS (write `tls` in a table [site.NAME] with `app`)";
 
 /// Names that other servers have for the keys of a site.
 const OF_SITES: &[(&str, &str)] = &[
@@ -105,10 +105,13 @@ const OF_SITES: &[(&str, &str)] = &[
     ("root", "static"),
     ("folder", "static"),
     ("return", "redirect"),
+    ("ssl", "tls"),
+    ("certificate", "tls"),
+    ("certfile", "tls"),
+    ("keyfile", "tls"),
+    ("ssl_certificate", "tls"),
+    ("ssl_certificate_key", "tls"),
 ];
-
-/// What is said of `app` in a site.
-const NO_UPSTREAM: &str = "a site passes no requests on to an app yet: it serves files, redirects and fixed answers (give the app a `listen` of its own)";
 
 /// A key of an app or of the master, and the table that it stands in.
 fn place(name: &str) -> Option<&'static str> {
@@ -120,6 +123,17 @@ fn place(name: &str) -> Option<&'static str> {
         "front" => Some("[front]"),
         _ => None,
     })
+}
+
+/// A key of one table of an app, such as `check` of [app.NAME.reload], and that table.
+fn below_app(name: &str) -> Option<&'static str> {
+    let keys = KEYS.iter().filter(|key| key.name == name);
+    let mut tables = keys.filter_map(|key| {
+        let own = key.table.strip_prefix("app.NAME.")?;
+        (!own.contains('.')).then_some(key.table)
+    });
+    let first = tables.next()?;
+    tables.next().is_none().then_some(first)
 }
 
 /// Whether a key stands before all tables.
@@ -137,9 +151,6 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     // In the table of a listener such names mean something else.
     let is_listener = known.contains(&"address");
     let is_site = known.contains(&"hosts");
-    if plain == "app" && (is_site || known.contains(&"answer")) {
-        return Some((key, format!("unknown key `{key}`: {NO_UPSTREAM}")));
-    }
     let elsewhere = match is_site {
         true => OF_SITES,
         false => ELSEWHERE,
@@ -157,7 +168,9 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         .iter()
         .map(|name| (strsim::jaro_winkler(&plain, name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0));
-    let without = WITHOUT_KEY.iter().find(|(name, _)| *name == plain);
+    let without = WITHOUT_KEY
+        .iter()
+        .find(|(name, _)| *name == plain && !is_site);
     let message = if let Some((_, advice)) = without {
         format!("unknown key `{key}`: {advice}")
     } else if known.contains(&meant) {
@@ -166,6 +179,8 @@ pub(super) fn explain(message: &str) -> Option<(&str, String)> {
         format!("unknown key `{key}`; write `{meant}` before the first table of the file")
     } else if let Some(table) = place(meant) {
         format!("unknown key `{key}`; write `{meant}` in the table {table}")
+    } else if let Some(table) = below_app(meant).filter(|_| known.contains(&"command")) {
+        format!("unknown key `{key}`; write `{meant}` in the table [{table}]")
     } else if let Some((_, nearest)) = nearest.filter(|(score, _)| *score > 0.75) {
         format!("unknown key `{key}`; did you mean `{nearest}`?")
     } else {
@@ -189,7 +204,9 @@ mod tests {
     fn what_is_proposed_exists_and_what_it_replaces_does_not() {
         for (name, ours) in ELSEWHERE {
             assert!(place(ours).is_some() || is_first(ours), "{ours}");
-            assert_eq!(place(name), None, "{name}");
+            // In a site it may be a key.
+            let found = place(name).filter(|table| *table != "[site.NAME]");
+            assert_eq!(found, None, "{name}");
         }
         for (name, ours) in OF_SITES {
             let is_key = |name: &str| {
@@ -199,7 +216,8 @@ mod tests {
             assert!(is_key(ours) && !is_key(name), "{name}");
         }
         for (name, _) in WITHOUT_KEY {
-            assert_eq!(place(name), None, "{name}");
+            let found = place(name).filter(|table| *table != "[site.NAME]");
+            assert_eq!(found, None, "{name}");
         }
     }
 }

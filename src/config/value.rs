@@ -190,6 +190,10 @@ impl<'de> Visitor<'de> for WorkersVisitor {
         Number::<1, MAX_WORKERS>::read(number).map(|number| Workers::Number(number.0))
     }
 
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Workers, E> {
+        Err(not_whole(number))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Workers, A::Error> {
         let range = Range::deserialize(MapAccessDeserializer::new(map))?;
         let (min, max) = (range.min.0, range.max.0);
@@ -258,6 +262,13 @@ impl<'de> Deserialize<'de> for Ready {
     }
 }
 
+fn not_whole<E: Error>(number: f64) -> E {
+    E::custom(match number.fract() == 0.0 {
+        true => format!("must be a whole number, not {number:?} (write {number})"),
+        false => format!("must be a whole number, not {number:?}"),
+    })
+}
+
 /// Whether a string is as good as a number: a reference to a variable can stand in strings only.
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -294,6 +305,10 @@ impl<'de, const LEAST: u32, const MOST: u32> Deserialize<'de> for Number<LEAST, 
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
                 Number::read(number)
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+                Err(not_whole(number))
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {

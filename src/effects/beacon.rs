@@ -6,12 +6,14 @@
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 /// The name of the memory file, and what it looks like in /proc: memfd_create(2).
 const NAME: &std::ffi::CStr = c"preforkd control";
@@ -69,12 +71,18 @@ fn read(process: &Path) -> Option<PathBuf> {
     let descriptors = std::fs::read_dir(process.join("fd")).ok()?.flatten();
     let mut paths = descriptors.map(|entry| entry.path());
     let beacon = paths.find(|path| path.read_link().is_ok_and(|to| to == Path::new(SHOWN)))?;
+    // It may be something else by now, whose opening would wait or have an effect: this does not open it yet.
     let mut options = OpenOptions::new();
-    // In case that it is something else by now.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = options.read(true).custom_flags(flags.bits()).open(beacon);
+    let handle = options.read(true).custom_flags(OFlag::O_PATH.bits());
+    let handle = handle.open(beacon).ok()?;
+    let is_memory = fstatfs(&handle).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC);
+    let file = PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()));
+    if !is_memory || file.read_link().ok()? != Path::new(SHOWN) {
+        return None;
+    }
     let mut path = Vec::new();
-    file.ok()?.take(MAX_PATH).read_to_end(&mut path).ok()?;
+    let file = File::open(file).ok()?;
+    file.take(MAX_PATH).read_to_end(&mut path).ok()?;
     let path = Path::new(OsStr::from_bytes(&path));
     path.is_absolute().then(|| path.to_owned())
 }

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -65,8 +65,22 @@ pub fn read_as_trusted_as(other: &Path, path: &Path, limit: u64) -> Result<Strin
             })
         }),
     };
-    let bytes = read_handle(handle, limit).map_err(|error| error.to_string())?;
+    let explain = |error: io::Error| match dangling(path) {
+        Some(to) => format!(
+            "it is a symbolic link to {}, which does not exist",
+            to.display()
+        ),
+        None => error.to_string(),
+    };
+    let bytes = read_handle(handle, limit).map_err(explain)?;
     String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned())
+}
+
+/// Where a symbolic link leads that leads nowhere.
+fn dangling(path: &Path) -> Option<PathBuf> {
+    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
+    let to = path.read_link().ok()?;
+    path.metadata().is_err_and(is_missing).then_some(to)
 }
 
 /// The file, if only root can change it and the path to it.

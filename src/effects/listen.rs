@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use log::{info, warn};
 use nix::errno::Errno;
 use nix::sys::socket;
+use nix::unistd::Pid;
 
 use super::socket_file::{Rights, SocketFile, stream};
 use crate::config::Address;
@@ -38,11 +39,16 @@ pub struct Error {
 struct Reason {
     text: String,
     errno: Option<Errno>,
+    holders: Vec<Pid>,
 }
 
 impl From<String> for Reason {
     fn from(text: String) -> Self {
-        Self { text, errno: None }
+        Self {
+            text,
+            errno: None,
+            holders: Vec::new(),
+        }
     }
 }
 
@@ -56,6 +62,11 @@ impl Error {
     /// The address of the listener.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The leaders of the sessions of the processes that have the address, as far as they are known.
+    pub fn holders(&self) -> &[Pid] {
+        &self.reason.holders
     }
 
     /// The number of the system's error, if it was one.

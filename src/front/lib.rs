@@ -13,6 +13,7 @@ pub mod routes;
 pub mod serve;
 pub mod service;
 pub mod sites;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use preforkd_worker::access_format::Format;
-use preforkd_worker::env::Environment;
+use preforkd_worker::env::{Environment, FRONT_LISTENER};
 use preforkd_worker::settings::Http;
 
 use crate::message::facts::{Facts, Tls};
@@ -34,6 +34,8 @@ pub struct Options {
     pub trusted_proxies: TrustedProxies,
     /// The fields that they set; all that say for whom they ask, if there is no list.
     pub forwarded_fields: Option<Vec<String>>,
+    /// The numbers of the sockets at which only the front can connect, whose word counts too.
+    pub front: Vec<usize>,
     /// Requests have names.
     pub request_id: bool,
     /// The access log.
@@ -69,10 +71,18 @@ impl Options {
         Ok(Self {
             trusted_proxies: settings.trusted_proxies[..].into(),
             forwarded_fields: settings.forwarded_fields.clone(),
+            front: front(&environment.listener_names),
             request_id: settings.request_id,
             access_log: access_log.transpose()?,
         })
     }
+}
+
+/// The numbers of the sockets of the front's listener.
+fn front(names: &[String]) -> Vec<usize> {
+    let numbered = names.iter().enumerate();
+    let front = numbered.filter(|(_, name)| *name == FRONT_LISTENER);
+    front.map(|(number, _)| number).collect()
 }
 
 /// The layers of a server with these options, in the order in which they see a request.
@@ -80,6 +90,7 @@ pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
     let mut layers = vec![ClientAddress::layer(
         options.trusted_proxies,
         options.forwarded_fields,
+        options.front,
     )];
     layers.extend(options.request_id.then(RequestId::layer));
     layers.extend(options.access_log.map(AccessLog::layer));

@@ -129,7 +129,9 @@ impl Attempts {
             Some(Stage::Group) => format!("take the groups of {user}"),
             Some(Stage::User) => format!("become {user}"),
             Some(Stage::Chdir) => format!("change to the directory {} as {user}", self.chdir),
-            Some(Stage::Exec) | None => format!("execute {} as {user}", self.program),
+            Some(Stage::Exec | Stage::WindowsScript) | None => {
+                format!("execute {} as {user}", self.program)
+            }
         };
         let hint = match (stage, reason) {
             (Some(Stage::Chdir), Errno::EACCES) => {
@@ -140,6 +142,9 @@ impl Attempts {
             }
             (Some(Stage::Exec) | None, Errno::ENOENT) => {
                 " (it, the program that its first line names, or its loader is missing)"
+            }
+            (Some(Stage::WindowsScript), _) => {
+                " (its first line ends with a carriage return, as in files of Windows, which the system takes for a part of the name of the interpreter: convert its line ends, for example with dos2unix)"
             }
             (Some(Stage::Exec) | None, Errno::ENOEXEC) => {
                 " (it is no program for this machine, nor a script that begins with \"#!\")"
@@ -153,6 +158,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use std::ffi::CString;
+    use std::os::unix::fs::PermissionsExt;
 
     use nix::fcntl::OFlag;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -225,6 +231,32 @@ mod tests {
                 panic!("{progress:?}")
             };
             assert!(message.starts_with(reason), "{message}");
+            waitpid(pid, None).expect("it is ours");
+        }
+    }
+
+    #[test]
+    fn a_script_with_the_line_ends_of_windows_is_told_from_one_that_is_missing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let script = folder.path().join("script");
+        for (text, hint) in [
+            (
+                "#!/bin/sh\r\nexit 0\r\n",
+                "(its first line ends with a carriage return",
+            ),
+            (
+                "#!/none\nexit 0\r\n",
+                "(it, the program that its first line names",
+            ),
+        ] {
+            std::fs::write(&script, text).expect("room");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&script, mode).expect("ours");
+            let (pid, progress) = start(script.to_str().expect("a plain path"), "/");
+            let Progress::Failed(message) = progress else {
+                panic!("{progress:?}")
+            };
+            assert!(message.contains(hint), "{message}");
             waitpid(pid, None).expect("it is ours");
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use log::info;
+
 use super::turn::Turn;
 use super::world::{ClientId, World};
 use crate::plan::{App, Plan};
@@ -24,11 +26,36 @@ pub(super) struct Scope {
     /// All apps, for which there may be no client: SIGHUP.
     all: bool,
     requests: Vec<Request>,
+    /// The apps that it stops, which it does without reading the configuration.
+    stops: BTreeSet<Name>,
     /// The apps were paused (WINCH) after it was requested.
     paused: bool,
 }
 
+/// What a release is for, in the words of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Reload,
+    /// Start these apps.
+    Start(String),
+    /// Stop these apps.
+    Stop(String),
+}
+
 impl Scope {
+    /// What it is for.
+    pub(super) fn purpose(&self) -> Purpose {
+        let names = self.requests.iter().flat_map(|request| &request.names);
+        let names: BTreeSet<_> = names.cloned().collect();
+        let only_starts = self.requests.iter().all(|request| request.starts);
+        match (names.is_empty(), self.stops.is_empty()) {
+            _ if self.all || !only_starts => Purpose::Reload,
+            (false, _) => Purpose::Start(join(&names)),
+            (true, false) => Purpose::Stop(join(&self.stops)),
+            (true, true) => Purpose::Reload,
+        }
+    }
+
     fn is_nothing(&self) -> bool {
         !self.all && self.requests.is_empty()
     }
@@ -80,6 +107,14 @@ struct Stop {
     restarts: bool,
 }
 
+/// A number of workers that was chosen while an app ran that is restarted.
+#[derive(Debug, Clone, Copy)]
+struct Scaled {
+    /// The configured number.
+    from: u32,
+    by: i32,
+}
+
 /// The choices of operators.
 #[derive(Default)]
 pub(super) struct Choices {
@@ -95,6 +130,8 @@ pub(super) struct Choices {
     waiting: Vec<Stop>,
     /// Restarts for which the configuration is being checked.
     restarts: Vec<(ClientId, BTreeSet<Name>)>,
+    /// The numbers of workers of apps that are being restarted.
+    scaled: BTreeMap<Name, Scaled>,
 }
 
 impl Choices {
@@ -169,6 +206,7 @@ impl Choices {
         self.stops.extend(stopped);
         for name in &names {
             self.overrides.insert(name.clone(), Override::Stopped);
+            self.scaled.remove(name);
         }
         self.waiting.push(Stop {
             client,
@@ -177,6 +215,23 @@ impl Choices {
             answer: format!("ok\n{answer}"),
             restarts,
         });
+    }
+
+    /// An app that is restarted has this many workers more, or fewer, than the `configured` number.
+    pub(super) fn keep_number(&mut self, name: &Name, configured: u32, wanted: u32) {
+        let by = i64::from(wanted) - i64::from(configured);
+        let by = i32::try_from(by).unwrap_or_default();
+        if by != 0 {
+            let from = configured;
+            self.scaled.insert(name.clone(), Scaled { from, by });
+        }
+    }
+
+    /// How many workers more, or fewer, than configured an app had before its restart, if the `configured` number is the same.
+    pub(super) fn kept_number(&self, name: &Name, configured: u32) -> Option<i32> {
+        let scaled = self.scaled.get(name);
+        let same = scaled.filter(|scaled| scaled.from == configured);
+        same.map(|scaled| scaled.by)
     }
 
     /// Apps are to be stopped and started again when the configuration was checked.
@@ -207,16 +262,12 @@ impl Choices {
         });
     }
 
-    /// Answers the clients that wait for the end of apps, when these have ended. Returns whether one of them waits for a start now.
-    pub(super) fn ended<W: World>(
-        &mut self,
-        turn: &mut Turn<W>,
-        has_ended: impl Fn(&Name) -> bool,
-    ) -> bool {
+    /// Answers the clients that wait for the end of apps, when these have `ended`. Returns whether one of them waits for a start now.
+    pub(super) fn ended<W: World>(&mut self, turn: &mut Turn<W>, ended: &BTreeSet<Name>) -> bool {
         let mut starts = false;
         let (next, stops) = (&mut self.next, &self.stops);
         self.waiting.retain(|stop| {
-            let waits = |name: &Name| stops.contains(name) || !has_ended(name);
+            let waits = |name: &Name| stops.contains(name) || !ended.contains(name);
             if stop.ending.iter().any(waits) {
                 return true;
             }
@@ -230,6 +281,9 @@ impl Choices {
                 });
             } else {
                 turn.world.answer(stop.client, &stop.answer);
+            }
+            for name in stop.ending.iter().filter(|_| !stop.answer.is_empty()) {
+                info!("app={name}: stopped");
             }
             false
         });
@@ -260,8 +314,9 @@ impl Choices {
         let runs = |name: &Name| running.runs(name);
         let stops = std::mem::take(&mut self.stops);
         let stops: BTreeSet<_> = stops.into_iter().filter(runs).collect();
-        if stops.is_empty() {
-            self.current = std::mem::take(&mut self.next);
+        match stops.is_empty() {
+            true => self.current = std::mem::take(&mut self.next),
+            false => self.current.stops.clone_from(&stops),
         }
         self.current.is_nothing().then_some(stops)
     }
@@ -329,23 +384,37 @@ impl Choices {
                 };
             }
         }
+        self.scaled.retain(|name, _| !plan.runs(name));
         // One that is taken out of the configuration is forgotten, unless somebody has just stopped it.
-        let mut overrides = std::mem::take(&mut self.overrides);
-        overrides.retain(|name, _| plan.knows(name) || self.is_ending(name));
-        self.overrides = overrides;
+        let known = self.overrides.keys();
+        let known = known.filter(|name| plan.knows(name) || self.is_ending(name));
+        let known: BTreeSet<_> = known.cloned().collect();
+        self.overrides.retain(|name, _| known.contains(name));
     }
 
-    /// The release is over: answers the clients that wait for it, and says which apps that were to be started are still `stopped`.
+    /// The release is over, with this state of all apps or for this reason: answers the clients that wait for it, and says which apps that
+    /// were to be started are still `stopped`.
     pub(super) fn over<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        answer: &str,
+        result: &Result<String, String>,
         stopped: &BTreeSet<String>,
     ) {
         let overtaken = std::mem::take(&mut self.overtaken);
         let requests = std::mem::take(&mut self.current).requests;
         for request in overtaken.into_iter().chain(requests) {
-            let mut answer = answer.to_owned();
+            let names = request.names.iter();
+            let mut answer = match (result, request.starts) {
+                (Ok(state), false) => format!("ok\n{state}"),
+                (Ok(state), true) => {
+                    let lines = names.map(|name| format!("{name}: started\n"));
+                    format!("ok\n{}{state}", lines.collect::<String>())
+                }
+                (Err(reason), false) => format!("error {reason}"),
+                (Err(reason), true) => {
+                    format!("error {}", not_started(&join(&request.names), reason))
+                }
+            };
             let names = request.names.iter().filter(|_| request.starts);
             for name in names.filter(|name| stopped.contains(&***name)) {
                 answer += &format!("; {name} stays stopped");
@@ -376,4 +445,15 @@ impl Choices {
 /// Why a command about an app is refused.
 pub(super) fn unknown_app(name: &str, all: &str) -> String {
     format!("there is no app \"{name}\" (configured: {all})")
+}
+
+/// That a command has not started these apps.
+pub(super) fn not_started(names: &str, reason: &str) -> String {
+    format!("{names} could not be started: {reason}")
+}
+
+/// The names in a row.
+pub(super) fn join(names: &BTreeSet<Name>) -> String {
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+    names.join(", ")
 }

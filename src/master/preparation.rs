@@ -10,7 +10,8 @@ use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
-use super::world::{Opened, Private, Role, Start, World};
+use super::workers::children::Children;
+use super::world::{NotOpened, Opened, Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
@@ -118,11 +119,12 @@ impl Preparation {
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
+        children: &Children,
         generation: Generation,
         proposal: Proposal,
     ) {
         self.set_out(generation);
-        self.open(turn, jobs, proposal);
+        self.open(turn, jobs, children, proposal);
     }
 
     /// The job that checked the configuration has ended. Returns what it has found; if that is nothing, the preparation has failed.
@@ -148,6 +150,7 @@ impl Preparation {
         &mut self,
         turn: &mut Turn<W>,
         jobs: &mut Jobs,
+        children: &Children,
         mut proposal: Proposal,
     ) {
         if let Some(reason) = proposal.unfit().map(str::to_owned) {
@@ -175,7 +178,14 @@ impl Preparation {
                 }
                 self.open_log_files(turn, jobs, proposal, listeners);
             }
-            Err(reason) => self.fail(turn, reason),
+            Err(NotOpened { why, holders }) => {
+                let mut workers = holders.iter().filter_map(|pid| children.get(*pid));
+                let reason = match workers.next() {
+                    Some(child) => why + &report::held_by(&child.app),
+                    None => why,
+                };
+                self.fail(turn, reason);
+            }
         }
     }
 

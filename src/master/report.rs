@@ -183,6 +183,11 @@ pub fn address_in_use(child: &Child, output: &str) -> &'static str {
     }
 }
 
+/// What to do about an address that a worker of ours has, so that no listener can be bound to it.
+pub fn held_by(app: &str) -> String {
+    format!("; a worker of {app} has it (`preforkd stop {app}` frees it)")
+}
+
 /// The text of a reason in log lines.
 pub fn reason(reason: Reason) -> &'static str {
     match reason {
@@ -207,6 +212,12 @@ pub fn workers(number: usize) -> String {
         1 => "a worker".to_owned(),
         several => format!("{several} workers"),
     }
+}
+
+/// How many of something are wanted: `1 worker`, `3 workers`.
+pub fn number(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// The status of all apps in one line: `web 4/4 ready, queue 0/1 ready (1 starting)`. If that is too long, apps that are not as wanted

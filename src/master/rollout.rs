@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use log::{debug, error, info, warn};
 
+use super::choices::{Purpose, not_started};
+use super::displacing::why_removed;
 use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
@@ -35,6 +37,7 @@ impl<W: World> Master<W> {
             }
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
+            Action::Displace(generation, name) => self.displace(generation, &name),
             Action::Commit(name) => turn.queue_event(&name, Event::Commit),
             Action::Install(generation, name) => self.install(generation, &name),
             Action::Remove(name) => {
@@ -45,11 +48,10 @@ impl<W: World> Master<W> {
                 {
                     debug!("app={name}: removed");
                 }
+                self.displaced.forget(&name);
                 self.workers.remove(turn, &name);
             }
-            // What another app has failed at does not end the pause of this one.
-            Action::RollBack(name) if !self.choices.scope().includes(&name) => {}
-            Action::RollBack(name) => turn.queue_event(&name, Event::Rollback),
+            Action::RollBack(name) => self.roll_back(&name),
             Action::TakeOver(generation) => self.take_over(generation),
             Action::Discard => {
                 self.workers.candidate = None;
@@ -73,8 +75,13 @@ impl<W: World> Master<W> {
                     if let Some(app) = self.workers.apps.get_mut(name) {
                         app.installed = false;
                     }
+                    let fixed = policy.range.is_none();
+                    let kept = self.choices.kept_number(name, policy.workers);
                     let proposal = Event::Propose(generation, policy);
                     self.turn.queue_event(name, proposal);
+                    if let Some(by) = kept.filter(|_| fixed) {
+                        self.turn.queue_event(name, Event::Scale(by));
+                    }
                 }
                 Ok(None) => {}
                 Err(reason) => {
@@ -104,6 +111,7 @@ impl<W: World> Master<W> {
 
     /// Gives an app its plan of the candidate; none if it has none.
     fn configure(&mut self, generation: Generation, name: &Name) -> Result<Option<Policy>, String> {
+        self.displaced.forget(name);
         let candidate = self.preparation.candidate();
         let Some(app) = candidate.and_then(|candidate| candidate.plan.apps.get(&**name)) else {
             return Ok(None);
@@ -121,18 +129,23 @@ impl<W: World> Master<W> {
         };
         let (turn, plan) = (&mut self.turn, candidate.plan);
         if let Some(old) = &self.current {
-            info!("generation {generation} is proven and takes over");
+            match self.choices.scope().purpose() {
+                Purpose::Reload => info!("generation {generation} is proven and takes over"),
+                Purpose::Start(names) => info!("{names}: proven, starting all workers"),
+                Purpose::Stop(_) => {}
+            }
             for name in old
                 .apps
                 .keys()
                 .filter(|name| !plan.apps.contains_key(*name))
                 .filter(|name| !plan.scheduled.contains_key(*name))
             {
-                let why = match plan.stopped.contains(name) {
-                    true => "stopped",
-                    false => "no longer configured",
-                };
-                info!("app={name}: {why}; its workers finish their requests");
+                // The workers of one that was displaced have ended.
+                let app = self.workers.apps.get(name.as_str());
+                if app.is_none_or(|app| !app.supervisor.is_displaced()) {
+                    let why = why_removed(&plan, name);
+                    info!("app={name}: {why}; its workers finish their requests");
+                }
             }
             turn.world.keep_master_files(&plan);
         }
@@ -187,12 +200,20 @@ impl<W: World> Master<W> {
             .any(|(_, app)| app.supervisor.is_paused());
         let (installed, required): (Vec<_>, Vec<_>) = lacking.partition(|(_, app)| app.installed);
         let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
-        if paused {
+        let purpose = self.choices.scope().purpose();
+        if let Purpose::Stop(names) = &purpose {
+            info!("stopping {names}; generation {generation}: {status}{place}");
+        } else if paused {
             info!(
                 "generation {generation} has taken over, and is paused (SIGHUP resumes): {status}{place}"
             );
         } else if required.is_empty() && installed.is_empty() {
-            info!("generation {generation} is ready: {status}{place}");
+            match &purpose {
+                Purpose::Start(names) => {
+                    info!("{names} started; generation {generation}: {status}{place}");
+                }
+                _ => info!("generation {generation} is ready: {status}{place}"),
+            }
         } else if required.is_empty() {
             let installed = installed.join(", ");
             info!(
@@ -203,17 +224,17 @@ impl<W: World> Master<W> {
                 "generation {generation} serves, but not all its workers are ready: {status}{place}"
             );
         }
-        let answer = format!("ok\ngeneration {generation}: {status}");
+        let result = Ok(format!("generation {generation}: {status}"));
         let pauses = self.choices.scope().is_paused();
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));
-        self.choices.over(&mut self.turn, &answer, &BTreeSet::new());
+        self.choices.over(&mut self.turn, &result, &BTreeSet::new());
         if pauses {
             self.pause_all();
         }
     }
 
-    /// Reports that a reload has failed, and the consequence.
+    /// Reports that a release has failed, and the consequence.
     fn announce_failure(&mut self, reason: &str) {
         let keeping = match self.release.current() {
             Some(generation) => {
@@ -230,16 +251,20 @@ impl<W: World> Master<W> {
         if scope.is_paused() {
             self.pause_all();
         }
-        let refused = format!("reload failed: {reason}");
+        let refused = match self.choices.scope().purpose() {
+            Purpose::Reload => format!("reload failed: {reason}"),
+            Purpose::Start(names) => not_started(&names, reason),
+            Purpose::Stop(names) => format!("{names} could not be stopped: {reason}"),
+        };
         error!("{refused}; {keeping}");
         let notice = Notice::Ready(format!("{refused}; {keeping}"));
         self.turn.world.notify_init(&notice);
         self.refused = Some(refused);
         self.refused_whole = self.choices.scope().is_whole();
-        let answer = format!("error {reason}; {keeping}");
+        let result = Err(format!("{reason}; {keeping}"));
         let stopped = self.current.as_ref().map(|plan| plan.stopped.clone());
         self.choices
-            .over(&mut self.turn, &answer, &stopped.unwrap_or_default());
+            .over(&mut self.turn, &result, &stopped.unwrap_or_default());
     }
 
     /// Reports the progress of the rollout to the release.

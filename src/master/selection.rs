@@ -6,7 +6,7 @@ use log::{error, info};
 use nix::unistd::Pid;
 
 use super::Master;
-use super::choices::{Request, unknown_app};
+use super::choices::{Request, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
 use super::proposal::Proposal;
@@ -38,8 +38,9 @@ impl<W: World> Master<W> {
             turn.queue_fact(Fact::Requested);
         }
         let proposal = Proposal::without(running, |name| stops.contains(name));
+        let children = &self.workers.children;
         self.preparation
-            .begin_checked(turn, jobs, generation, proposal);
+            .begin_checked(turn, jobs, children, generation, proposal);
     }
 
     /// The configuration was read: continues with what the release is about.
@@ -50,7 +51,8 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
             let proposal = Proposal::first(found, &self.choices);
-            return self.preparation.open(turn, &mut self.jobs, proposal);
+            let (jobs, children) = (&mut self.jobs, &self.workers.children);
+            return self.preparation.open(turn, jobs, children, proposal);
         };
         let known = |name: &str| found.knows(name) || running.runs(name);
         let all = names_of(&found);
@@ -70,7 +72,8 @@ impl<W: World> Master<W> {
                         info!("app={name}: nothing has changed, so its workers stay");
                     }
                 }
-                self.preparation.open(turn, &mut self.jobs, proposal);
+                let (jobs, children) = (&mut self.jobs, &self.workers.children);
+                self.preparation.open(turn, jobs, children, proposal);
             }
             Err(reason) => self.preparation.fail(turn, reason),
         }
@@ -187,6 +190,21 @@ impl<W: World> Master<W> {
         info!("control: {what} of {}", join(&names));
         self.choices
             .stop(&mut self.turn, client, names.clone(), &running, restarts);
+        let restarted = names.iter().filter(|_| restarts);
+        for name in restarted {
+            let plan = self
+                .current
+                .as_ref()
+                .and_then(|plan| plan.apps.get(&**name));
+            let policy = plan.map(|app| &app.policy);
+            // One that follows the load finds its number again.
+            if let Some(policy) = policy.filter(|policy| policy.range.is_none())
+                && let Some(app) = self.workers.apps.get(name).filter(|app| !app.removed)
+            {
+                let wanted = app.supervisor.counts().wanted;
+                self.choices.keep_number(name, policy.workers, wanted);
+            }
+        }
         if !names.is_disjoint(&running) {
             self.turn.queue_fact(Fact::Requested);
         }
@@ -223,22 +241,24 @@ impl<W: World> Master<W> {
 
     /// Forgets apps that have ended, and goes on with commands that waited for that. Returns whether there is something to do.
     pub(super) fn follow_ends(&mut self) -> bool {
-        for name in self.workers.forget_removed() {
-            self.turn.world.remove_app(&name);
-            self.floods.forget(&name);
-            self.unread.remove(&name);
+        let forgotten = self.workers.forget_removed();
+        for name in &forgotten {
+            self.turn.world.remove_app(name);
+            self.floods.forget(name);
+            self.unread.remove(name);
+            self.has_gone(name);
         }
+        let is_awaited = !forgotten.is_empty() && self.release.candidate().is_some();
         if !self.choices.is_waiting() || self.is_stopping() {
-            return false;
+            return is_awaited;
         }
-        let mut choices = std::mem::take(&mut self.choices);
-        let gone: BTreeSet<_> = choices.ending().filter(|name| self.is_gone(name)).collect();
-        let starts = choices.ended(&mut self.turn, |name| gone.contains(name));
-        self.choices = choices;
+        let ending = self.choices.ending();
+        let gone: BTreeSet<_> = ending.filter(|name| self.is_gone(name)).collect();
+        let starts = self.choices.ended(&mut self.turn, &gone);
         if starts {
             self.turn.queue_fact(Fact::Requested);
         }
-        starts
+        starts || is_awaited
     }
 
     /// Whether no process of an app is left of when it was stopped. It may run again.
@@ -266,9 +286,4 @@ fn names_of(plan: &Plan) -> String {
         .map(String::as_str)
         .collect();
     all.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-fn join(names: &BTreeSet<Name>) -> String {
-    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-    names.join(", ")
 }

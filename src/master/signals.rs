@@ -10,7 +10,7 @@ use super::control::{self, Command};
 use super::stop_order::StopOrder;
 use super::workers::App;
 use super::world::{ClientId, Notice, Sender, World};
-use super::{Master, Outcome};
+use super::{Master, Outcome, report};
 use crate::release::{Fact, Name, State};
 use crate::signals::{self, Request};
 use crate::supervisor::Event;
@@ -101,7 +101,10 @@ impl<W: World> Master<W> {
             }
             Request::Reopen => match self.turn.world.reopen_log_files() {
                 0 => info!("{from}: no app has a log file, so there is nothing to reopen"),
-                number => info!("{from}: reopening {number} log files"),
+                number => {
+                    let files = report::number(number, "log file");
+                    info!("{from}: reopening {files}");
+                }
             },
             Request::Upgrade => {
                 warn!(
@@ -175,7 +178,8 @@ impl<W: World> Master<W> {
         if let Some(app) = self.workers.apps.get(name) {
             let wanted = app.supervisor.counts().wanted;
             let wanted = wanted.saturating_add_signed(by).max(1);
-            info!("{from}: app={name}: {wanted} workers wanted");
+            let wanted = report::number(wanted as usize, "worker");
+            info!("{from}: app={name}: {wanted} wanted");
             self.turn.queue_event(name, Event::Scale(by));
         }
     }
@@ -204,21 +208,20 @@ impl<W: World> Master<W> {
         self.turn.world.notify_init(&Notice::Stopping(line));
         self.choices.give_up(&mut self.turn);
         self.jobs.abandon(&mut self.turn, |_| true);
-        let order = std::mem::take(&mut self.stop_order);
-        for name in self.workers.names() {
-            if !order.has(&name) {
-                self.turn.queue_event(&name, event.clone());
-            } else if proving {
-                self.turn.queue_event(&name, Event::Rollback);
-            }
+        let names = self.workers.names().into_iter();
+        let (later, at_once): (Vec<_>, Vec<_>) = names.partition(|name| self.stop_order.has(name));
+        for name in &at_once {
+            self.turn.queue_event(name, event.clone());
         }
-        self.end_templates(|name| !order.has(name));
-        for (name, later) in order.waiting() {
+        for name in later.iter().filter(|_| proving) {
+            self.turn.queue_event(name, Event::Rollback);
+        }
+        self.end_templates(|name| !later.contains(name));
+        for (name, later) in self.stop_order.waiting() {
             let later: Vec<_> = later.iter().map(|name| &**name).collect();
             let later = later.join(", ");
             info!("app={name}: ends after the apps that come after it ({later})");
         }
-        self.stop_order = order;
         self.stop_free();
     }
 
@@ -227,9 +230,10 @@ impl<W: World> Master<W> {
         if self.stop_order.is_empty() {
             return false;
         }
-        let mut order = std::mem::take(&mut self.stop_order);
-        let free = order.take_free(|name| self.has_stopped(name));
-        self.stop_order = order;
+        let awaited = self.stop_order.awaited();
+        let ended = awaited.filter(|name| self.has_stopped(name)).cloned();
+        let ended: BTreeSet<_> = ended.collect();
+        let free = self.stop_order.take_free(&ended);
         for name in &free {
             self.turn.queue_event(name, Event::Stop);
         }

@@ -21,6 +21,7 @@ mod one_app;
 mod optional;
 mod order;
 mod promises;
+mod renamed;
 mod schedules;
 mod steps;
 mod world;

@@ -48,7 +48,9 @@ impl<W: World> Master<W> {
         let mut parts = candidate.plan.apps.iter().map(part).collect();
         // At the first start nothing has to end first.
         if self.release.current().is_some() {
-            release::propose_last(&mut parts, &candidate.plan.stopped_first());
+            let last = candidate.plan.stopped_first();
+            release::propose_last(&mut parts, &last);
+            release::displace_before(&mut parts, &last, &self.ending(&candidate.plan));
         }
         parts
     }

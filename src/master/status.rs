@@ -42,7 +42,8 @@ impl<W: World> Master<W> {
         if !std::mem::take(&mut self.workers.changed) {
             return false;
         }
-        let apps = self.workers.apps.iter().map(|(name, app)| {
+        let apps = self.workers.apps.iter().filter(|(_, app)| !app.is_gone());
+        let apps = apps.map(|(name, app)| {
             let supervisor = &app.supervisor;
             let health = match report::Health::of(supervisor) {
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
@@ -53,7 +54,10 @@ impl<W: World> Master<W> {
             (&**name, supervisor.counts(), health)
         });
         let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
-        let gone = stopped.filter(|name| !self.workers.apps.contains_key(name.as_str()));
+        let gone = stopped.filter(|name| {
+            let app = self.workers.apps.get(name.as_str());
+            app.is_none_or(|app| app.is_gone())
+        });
         let not_run: Vec<_> = self.schedules.unfit().collect();
         let status = report::status(
             apps,

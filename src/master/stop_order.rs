@@ -45,9 +45,14 @@ impl StopOrder {
         self.waiting.iter().filter(|(_, later)| !later.is_empty())
     }
 
-    /// The apps that wait for none any more: they are to be told to end now.
-    pub(super) fn take_free(&mut self, has_ended: impl Fn(&Name) -> bool) -> Vec<Name> {
-        let is_free = |later: &BTreeSet<Name>| later.iter().all(&has_ended);
+    /// The apps that others wait for.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = &Name> {
+        self.waiting.values().flatten()
+    }
+
+    /// The apps that wait for none any more, as these have `ended`: they are to be told to end now.
+    pub(super) fn take_free(&mut self, ended: &BTreeSet<Name>) -> Vec<Name> {
+        let is_free = |later: &BTreeSet<Name>| later.is_subset(ended);
         let free = self.waiting.iter().filter(|(_, later)| is_free(later));
         let free: Vec<_> = free.map(|(name, _)| name.clone()).collect();
         for name in &free {
@@ -122,14 +127,10 @@ mod tests {
         let mut order = StopOrder::new(&plans(apps), &names(running));
         let (mut ended, mut groups) = (BTreeSet::new(), Vec::new());
         while !order.is_empty() {
-            let free = order.take_free(|name| ended.contains(name));
+            let free = order.take_free(&ended);
             assert!(!free.is_empty(), "{order:?} after {groups:?}");
             assert!(free.iter().all(|name| !order.has(name)));
-            assert_eq!(
-                order.take_free(|name| ended.contains(name)),
-                [],
-                "it is told once"
-            );
+            assert_eq!(order.take_free(&ended), [], "it is told once");
             ended.extend(free.iter().cloned());
             groups.push(free);
         }

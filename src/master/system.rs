@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, Notice, Opened, Rest, Source, Start, Target, World};
+use super::world::{Exit, NotOpened, Notice, Opened, Rest, Source, Start, Target, World};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -44,15 +44,17 @@ use crate::schedule::appointments::Clock;
 
 mod checks;
 mod children;
-mod files;
+mod control_file;
 mod listeners;
 mod logs;
 mod notices;
+mod pid_file;
 mod sessions;
 mod start;
 mod templates;
 mod watches;
 
+use control_file::ControlKeeper;
 use start::forward;
 use watches::{RETRY, Watches};
 
@@ -69,6 +71,7 @@ pub(super) struct System {
     ready_fd: Option<ReadyFd>,
     control: Control,
     /// By which commands find the control socket; `None` if there was no descriptor for it.
+    keeper: ControlKeeper,
     beacon: Option<Beacon>,
     listeners: Listeners,
     log_files: LogFiles,
@@ -76,6 +79,8 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
+    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
+    ticket_secret: String,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -129,12 +134,14 @@ impl System {
             init,
             ready_fd,
             control: Control::default(),
+            keeper: ControlKeeper::default(),
             beacon: Beacon::new().ok(),
             listeners,
             log_files: LogFiles::default(),
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
+            ticket_secret: crate::sys::random_text()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -157,7 +164,7 @@ impl System {
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
-        let pid_file = plan.pid_file.as_deref().map(files::write_pid_file);
+        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
         system.pid_file = pid_file.transpose()?;
         Ok(system)
     }
@@ -186,8 +193,11 @@ impl World for System {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
         let short = self.init.is_short_of_memory().then_some(RETRY);
+        let deadline = deadline.into_iter().chain(self.keeper.deadline()).min();
         let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let sources = self.watches.wait(until.into_iter().chain(short).min())?;
+        let mut sources = self.watches.wait(until.into_iter().chain(short).min())?;
+        let has_event = sources.remove(&Source::ControlFile);
+        self.look_at_control(has_event);
         self.init.flush();
         Ok(sources)
     }
@@ -419,7 +429,7 @@ impl World for System {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String> {
+    ) -> Result<Opened, NotOpened> {
         self.open_wanted(wanted, generation)
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::info;
 use nix::unistd::Pid;
 
+use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
 use crate::plan;
@@ -36,6 +37,13 @@ pub(super) struct App {
     pub(super) installed: bool,
     /// Why its latest worker was not started, until one is ready.
     pub(super) not_started: Option<NotStarted>,
+}
+
+impl App {
+    /// Whether it is no longer configured, and nothing is left of it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.removed && self.supervisor.is_empty()
+    }
 }
 
 /// A worker that the supervisor wants started.
@@ -106,7 +114,8 @@ impl Workers {
         let actions = app.supervisor.handle_all(events, now);
         let wanted = app.supervisor.counts().wanted;
         if by_load && wanted != before {
-            info!("app={name}: {wanted} workers wanted, because of its load");
+            let wanted = report::number(wanted as usize, "worker");
+            info!("app={name}: {wanted} wanted, because of its load");
         }
         self.deadlines.set(name.clone(), app.supervisor.deadline());
         self.changed = true;
@@ -132,8 +141,7 @@ impl Workers {
 
     /// Forgets apps that are no longer configured and have no workers left. Returns their names.
     pub(super) fn forget_removed(&mut self) -> Vec<Name> {
-        let gone = |app: &App| app.removed && app.supervisor.is_empty();
-        let gone = self.apps.iter().filter(|(_, app)| gone(app));
+        let gone = self.apps.iter().filter(|(_, app)| app.is_gone());
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.apps.remove(name);

@@ -45,6 +45,8 @@ pub enum Source {
     Listener(Address),
     /// Writers have reported whether they could open their log files.
     LogFiles,
+    /// Something has happened to the file of the control socket. [`World::wait`] handles it.
+    ControlFile,
     /// The alarm has ended, or the clock was set.
     Alarm,
 }
@@ -56,6 +58,15 @@ pub struct Opened {
     pub new: Vec<Address>,
     /// Those that are not required and cannot be opened, and why.
     pub missing: Vec<(Address, String)>,
+}
+
+/// Why a required listener cannot be opened.
+#[derive(Debug)]
+pub struct NotOpened {
+    /// For people.
+    pub why: String,
+    /// The leaders of the sessions of the processes that have its address, as far as they are known.
+    pub holders: Vec<Pid>,
 }
 
 /// The purpose of a process.
@@ -391,7 +402,7 @@ pub trait World {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String>;
+    ) -> Result<Opened, NotOpened>;
 
     /// Opens a listener that could not be opened with its configuration, for workers of this generation. Returns whether it was not
     /// open yet.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::lacking::Lacking;
+use super::upstreams::Reached;
 use super::{App, Host, Launch, Listener, Recycle, Stop, normal, own_address};
 use crate::config::{self, App as Written, Apps, Place, Ready, When};
 use crate::supervisor::Readiness;
@@ -22,6 +23,8 @@ pub(super) struct Draft<'a> {
     pub(super) folder: &'a Path,
     pub(super) host: &'a dyn Host,
     pub(super) lacking: Lacking,
+    /// The apps that sites name.
+    pub(super) reached: &'a Reached,
 }
 
 impl Draft<'_> {

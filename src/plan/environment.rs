@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use preforkd_worker::env;
 use toml::Spanned;
 
 use super::{Credentials, Draft, normal};
@@ -137,17 +138,24 @@ impl Draft<'_> {
     }
 
     fn env(&self) -> Result<BTreeMap<String, String>, Place> {
-        let mut env = BTreeMap::new();
+        let mut found = BTreeMap::new();
         for (name, value) in &*self.written.env {
             check_name("env", name)?;
+            if env::is_of_contract(name.get_ref()) {
+                let message = format!(
+                    "env: the master sets {} for each worker (remove it)",
+                    name.get_ref()
+                );
+                return Err(Place::at(name.span(), message));
+            }
             let (place, name) = (name.span(), name.get_ref());
             if value.contains('\0') {
                 let message = format!("env: the value of {name} must not contain a NUL character");
                 return Err(Place::at(place, message));
             }
-            env.insert(name.clone(), value.clone());
+            found.insert(name.clone(), value.clone());
         }
-        Ok(env)
+        Ok(found)
     }
 }
 

@@ -15,6 +15,9 @@ impl Draft<'_> {
     /// The listener that `PORT` asks for, if the app has none.
     pub(super) fn port(&self, notices: &mut Vec<String>) -> Result<Option<Listen>, Place> {
         let lacks = |app: &App| app.listen.place().is_none();
+        if self.reached.has(self.name) {
+            return Ok(None);
+        }
         let Some(port) = self.for_the_only(PORT, lacks).map_err(|names| {
             self.wrong(format!(
                 "no listener: the variable {PORT} is for one app, but {names} have no `listen` (add it)"

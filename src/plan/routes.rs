@@ -36,6 +36,13 @@ impl Draft<'_> {
             let route = unconditional(&path, Target::Files(mapping));
             routes.push((route, place.unwrap_or_else(|| self.header.clone())));
         }
+        if let (Some(app), Some(_)) = (&site.app, &site.redirect) {
+            return Err(app.wrong("app: `redirect` takes all requests too (remove one)"));
+        }
+        if let Some(app) = &site.app {
+            let place = app.place().unwrap_or_else(|| self.header.clone());
+            routes.push((unconditional("/", Target::Upstream(app.to_string())), place));
+        }
         if let Some(redirect) = &site.redirect {
             let place = redirect.place().unwrap_or_else(|| self.header.clone());
             let target = redirected(redirect, &redirect.0)?;
@@ -43,7 +50,7 @@ impl Draft<'_> {
         }
         if routes.is_empty() {
             return Err(self.wrong(format!(
-                "[site.{}] has nothing to serve (add `static`, `routes` or `redirect`)",
+                "[site.{}] has nothing to serve (add `app`, `static`, `routes` or `redirect`)",
                 self.name
             )));
         }
@@ -91,8 +98,14 @@ impl Draft<'_> {
                 ));
             }
         }
+        if let (Some(place), None) = (route.strip_prefix.place(), &route.app) {
+            let message = "routes.strip_prefix: it is for a route to an app (remove it)";
+            return Err(Place::at(place, message));
+        }
         let mut path = path.to_owned();
-        let target = if let Some(folder) = &route.folder {
+        let target = if let Some(app) = &route.app {
+            Target::Upstream(app.to_string())
+        } else if let Some(folder) = &route.folder {
             let (prefix, files) = self.files(&path, folder, &place, launch, warnings)?;
             path = prefix;
             files
@@ -107,7 +120,7 @@ impl Draft<'_> {
             path,
             methods: methods(route)?,
             headers: headers(route)?,
-            strip_prefix: false,
+            strip_prefix: *route.strip_prefix,
             target,
         })
     }

@@ -1,7 +1,7 @@
 //! `[site.NAME]` and `[front]`: the workers that serve all sites are one more app of the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
@@ -10,7 +10,10 @@ use preforkd_worker::front::{self, Settings};
 use super::lacking::Lacking;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
-use super::{App, Draft, Hang, Host, Launch, Listener, Output, Recycle, Secret, Stop, is_app_name};
+use super::upstreams::Reached;
+use super::{
+    App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Secret, Stop, is_app_name,
+};
 use crate::config::{Address, Config, Place, Sources, Stdin};
 use crate::supervisor::Readiness;
 
@@ -21,9 +24,45 @@ pub(super) const FRONT: &str = "front";
 #[derive(Default)]
 struct Sockets {
     all: Vec<Listener>,
+    /// Which of them speak TLS.
+    tls: Vec<bool>,
 }
 
-/// The workers that serve all sites, and the log files that they write; `None` without sites. Their listeners are added to `listeners`.
+/// The apps that sites name.
+///
+/// # Errors
+/// One of them cannot be reached.
+pub(super) fn reached(
+    config: &Config,
+    control: Option<&Path>,
+    sources: &Sources,
+    host: &dyn Host,
+) -> Result<Reached, Place> {
+    let Some((first, site)) = config.site.iter().next() else {
+        return Ok(Reached::default());
+    };
+    let (written, none, nobody) = (
+        config.front.as_app(site),
+        BTreeMap::new(),
+        Reached::default(),
+    );
+    let draft = Draft {
+        name: FRONT,
+        header: first.span(),
+        written: &written,
+        all: &none,
+        folder: sources.folder(0),
+        host,
+        lacking: Lacking::default(),
+        reached: &nobody,
+    };
+    let (user, _) = draft.user()?;
+    let file = sources.folder(0).join(sources.name(0));
+    Reached::find(config, control, &file, host, user.as_ref())
+}
+
+/// The workers that serve all sites, and the log files that they write; `None` without sites. Their listeners are added to the plan, which has
+/// all apps.
 ///
 /// # Errors
 /// The first error, with its position.
@@ -31,7 +70,8 @@ pub(super) fn front(
     config: &Config,
     sources: &Sources,
     host: &dyn Host,
-    listeners: &mut Vec<Listener>,
+    reached: &Reached,
+    plan: &mut Plan,
 ) -> Result<Option<(App, Vec<Use>)>, Place> {
     let Some((first, site)) = config.site.iter().next() else {
         return Ok(None);
@@ -46,6 +86,7 @@ pub(super) fn front(
         folder: sources.folder(0),
         host,
         lacking: Lacking::default(),
+        reached,
     };
     let mut warnings = Vec::new();
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
@@ -68,14 +109,22 @@ pub(super) fn front(
             lacking: Lacking::default(),
             ..draft
         };
-        let own = draft.sockets_of_site(listeners, &mut sockets)?;
+        let tls = draft.tls(site)?;
+        let own = draft.sockets_of_site(&plan.listeners, tls.is_some(), &mut sockets)?;
+        if let (Some(redirect), Some(_)) = (&site.redirect, &tls)
+            && redirect.0.to.as_str() == "https"
+        {
+            return Err(redirect.wrong(
+                "redirect: the site speaks TLS itself, and would send its clients in a circle (write it in a site without `tls`)",
+            ));
+        }
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            tls: None,
+            tls,
             routes: draft.routes(site, &launch, &mut warnings)?,
         });
     }
@@ -83,7 +132,7 @@ pub(super) fn front(
         http: draft.http(&mut warnings)?,
         listeners: sockets.settings(),
         sites,
-        upstreams: BTreeMap::new(),
+        upstreams: reached.upstreams(&plan.apps)?,
     };
     let settings = settings.encode().map_err(|error| {
         draft.wrong(format!(
@@ -96,8 +145,9 @@ pub(super) fn front(
         ..draft.output()?
     };
     let uses = draft.log_uses(&output);
-    let app = draft.app_of_front(launch, output, &sockets, warnings)?;
-    listeners.extend(sockets.all);
+    let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
+    app.after = reached.names().cloned().collect();
+    plan.listeners.extend(sockets.all);
     Ok(Some((app, uses)))
 }
 
@@ -110,15 +160,9 @@ impl Sockets {
     }
 
     fn settings(&self) -> BTreeMap<String, front::Listener> {
-        let all = self.all.iter().map(|known| {
+        let all = self.all.iter().zip(&self.tls).map(|(known, &tls)| {
             let address = known.address.to_string();
-            (
-                self.name(&address),
-                front::Listener {
-                    address,
-                    tls: false,
-                },
-            )
+            (self.name(&address), front::Listener { address, tls })
         });
         all.collect()
     }
@@ -157,6 +201,7 @@ impl Draft<'_> {
     fn sockets_of_site(
         &self,
         of_apps: &[Listener],
+        tls: bool,
         sockets: &mut Sockets,
     ) -> Result<Vec<String>, Place> {
         let mut own: Vec<String> = Vec::new();
@@ -182,18 +227,27 @@ impl Draft<'_> {
                 return Err(wrong(format!("{shown} is configured twice (remove one)")));
             }
             let listener = self.listener(written, address)?;
-            let known = sockets
-                .all
-                .iter()
-                .find(|known| known.address == listener.address);
-            match known {
-                Some(known) if *known != listener => {
+            let mut known = sockets.all.iter().zip(&sockets.tls);
+            match known.find(|(known, _)| known.address == listener.address) {
+                Some((known, _)) if *known != listener => {
                     return Err(wrong(format!(
                         "{shown} has another mode, owner or group in another site (write the same)"
                     )));
                 }
+                Some((_, theirs)) if *theirs != tls => {
+                    let (with, without) = match tls {
+                        true => ("this site", "another one"),
+                        false => ("another site", "this one"),
+                    };
+                    return Err(wrong(format!(
+                        "{shown} cannot speak TLS for {with} and not for {without} (write `tls` in both, or choose another address)"
+                    )));
+                }
                 Some(_) => {}
-                None => sockets.all.push(listener),
+                None => {
+                    sockets.all.push(listener);
+                    sockets.tls.push(tls);
+                }
             }
             own.push(shown);
         }

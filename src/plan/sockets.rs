@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::path::Path;
 
+use preforkd_worker::env::FRONT_LISTENER;
+
 use super::identity::no_user;
 use super::{Draft, Listener, normal};
 use crate::config::{Address, Listen, Place};
@@ -42,8 +44,29 @@ impl Draft<'_> {
                 );
                 return Err(Place::at(place, message));
             }
+            if name == FRONT_LISTENER {
+                let message = format!(
+                    "listen: \"{name}\" is the name of the listener for requests of sites (choose another one)"
+                );
+                return Err(Place::at(place, message));
+            }
             sockets.push((name.to_owned(), address.clone()));
             all.push(self.listener(written, address)?);
+        }
+        let is_lent = self.written.command.is_some();
+        // A program may accept on the listeners only of which it was told.
+        if self.reached.has(self.name) && (!is_lent || sockets.is_empty()) {
+            let listener = self
+                .reached
+                .listener(self.name, self.written.backlog.0, is_lent)?;
+            if all.iter().any(|other| other.address == listener.address) {
+                return Err(self.wrong(format!(
+                    "listen: {} is that of the listener for requests of sites (choose another one)",
+                    listener.address
+                )));
+            }
+            sockets.push((FRONT_LISTENER.to_owned(), listener.address.clone()));
+            all.push(listener);
         }
         Ok(sockets)
     }

@@ -82,6 +82,11 @@ impl Host for Invented {
             Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
             Some("/srv/key") => Ok("hunter2\r\n".into()),
             Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
+            Some("/srv/cert.pem") => Ok("-----BEGIN CERTIFICATE-----".into()),
+            Some("/srv/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----".into()),
+            Some("/srv/both.pem") => {
+                Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
+            }
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),
@@ -951,6 +956,10 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app(&format!("wsgi = 'a:b'\n{listen}\nwatchdog = '3s'")),
             "4:12: `watchdog` is for apps with `command`, not for apps with `wsgi` (use `timeout`)",
+        ),
+        (
+            app("command = ['celery']\nenv = { NOTIFY_SOCKET = 'x' }"),
+            "3:9: env: the master sets NOTIFY_SOCKET for each worker (remove it)",
         ),
         (
             app("command = ['celery']\nenv = { 'A=' = 'x' }"),

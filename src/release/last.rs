@@ -20,6 +20,35 @@ pub fn propose_last(parts: &mut Parts, last: &BTreeSet<Name>) {
     }
 }
 
+/// Lets these apps, which the new configuration does not have, end before any of the last ones is proposed: that may need what they hold.
+/// They end when all apps that wait for no last one have proven the generation, and only if there is a last one that is to start.
+pub fn displace_before(parts: &mut Parts, last: &BTreeSet<Name>, ending: &BTreeSet<Name>) {
+    let starts = |name: &Name| matches!(parts.get(name), Some(Part::Prove { .. } | Part::Install));
+    if !last.iter().any(starts) {
+        return;
+    }
+    for part in parts.values_mut() {
+        // An app may name one that is stopped; that one does not run before it.
+        if let Part::Prove { after } = part {
+            after.retain(|name| !ending.contains(name));
+        }
+    }
+    let names = parts.iter().filter(|(name, part)| {
+        let mut last = last.iter();
+        matches!(part, Part::Prove { .. }) && !last.any(|last| waits_for(parts, name, last))
+    });
+    let after: BTreeSet<_> = names.map(|(name, _)| name.clone()).collect();
+    for name in last {
+        if let Some(Part::Prove { after }) = parts.get_mut(name) {
+            after.extend(ending.iter().cloned());
+        }
+    }
+    for name in ending {
+        let after = after.clone();
+        parts.insert(name.clone(), Part::Displace { after });
+    }
+}
+
 /// Whether an app waits for another one, or for one that does.
 fn waits_for(parts: &Parts, app: &Name, other: &Name) -> bool {
     let mut open = vec![app];
@@ -117,5 +146,39 @@ mod tests {
         let wanted = found.clone();
         propose_last(&mut found, &names(&["a", "b", "z"]));
         assert_eq!(found, wanted);
+    }
+
+    fn displaced(after: &[&str]) -> Part {
+        let after = names(after);
+        Part::Displace { after }
+    }
+
+    #[test]
+    fn what_is_displaced_ends_after_all_others_and_before_the_last_ones() {
+        // `x` names one that is stopped.
+        let edges: &[(&str, &[&str])] = &[("l", &[]), ("m", &[]), ("x", &["old"]), ("y", &["m"])];
+        let mut found = with_last(edges, &["l", "m"]);
+        displace_before(&mut found, &names(&["l", "m"]), &names(&["gone", "old"]));
+        let mut wanted = parts(&[
+            ("l", &["gone", "old", "x", "y"]),
+            ("m", &["gone", "old", "x"]),
+            ("x", &[]),
+            ("y", &["m"]),
+        ]);
+        wanted.insert("gone".into(), displaced(&["x"]));
+        wanted.insert("old".into(), displaced(&["x"]));
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn nothing_is_displaced_for_nobody() {
+        let mut found = parts(&[("a", &[])]);
+        found.insert("l".into(), Part::Keep);
+        let kept = found.clone();
+        displace_before(&mut found, &names(&["l"]), &names(&["old"]));
+        assert_eq!(found, kept);
+        found.insert("l".into(), Part::Install);
+        displace_before(&mut found, &names(&["l"]), &names(&["old"]));
+        assert_eq!(found.get("old"), Some(&displaced(&["a"])));
     }
 }

@@ -50,10 +50,27 @@ fn facts() -> Vec<Fact> {
         Fact::Reason(web(), 2, "it exits".into()),
         Fact::Proven(web(), 2),
         Fact::Failed(web(), 2),
+        Fact::Proven("old".into(), 2),
         Fact::RolledOut,
         Fact::Stuck,
         Fact::Stopping,
     ]
+}
+
+/// `new` has proven generation 2, `old` is ending, and `web` waits for that.
+fn displacing() -> State {
+    State::Proving {
+        generation: 2,
+        parts: [
+            ("new".into(), Part::prove()),
+            ("old".into(), displaced(&["new"])),
+            (web(), after(&["new", "old"])),
+        ]
+        .into(),
+        unproven: apps(&["old"]),
+        waiting: apps(&["web"]),
+        reasons: BTreeMap::new(),
+    }
 }
 
 /// The next state, whether another release is wanted then, and the actions, in short form.
@@ -88,6 +105,7 @@ fn step(mut release: Release, fact: Fact) -> String {
         Action::Prepare => "prepare".to_owned(),
         Action::Abandon => "abandon".to_owned(),
         Action::Propose(generation, apps) => format!("propose {generation} to {}", apps.len()),
+        Action::Displace(generation, app) => format!("displace {app} by {generation}"),
         Action::Commit(app) => format!("commit {app}"),
         Action::Install(generation, app) => format!("install {generation} in {app}"),
         Action::Remove(app) => format!("remove {app}"),
@@ -108,13 +126,14 @@ fn step(mut release: Release, fact: Fact) -> String {
 fn each_pair_of_state_and_fact_is_decided() {
     let both = proving(2, &["new", "web"], &["new", "web"]);
     let last = proving(2, &["new", "web"], &["web"]);
-    let table: [(State, [&str; 9]); 6] = [
+    let table: [(State, [&str; 10]); 7] = [
         (
             State::Idle,
             [
                 "preparing [prepare]",
                 "idle [discard]",
                 "idle [discard]",
+                "idle []",
                 "idle []",
                 "idle []",
                 "idle []",
@@ -134,6 +153,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "preparing []",
                 "preparing []",
                 "preparing []",
+                "preparing []",
                 "stopped [abandon]",
             ],
         ),
@@ -146,6 +166,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "proving 2 (new+web) with a reason []",
                 "proving 2 (new) []",
                 "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+                "proving 2 (new+web) []",
                 "proving 2 (new+web) []",
                 "proving 2 (new+web) []",
                 "stopped [discard]",
@@ -162,6 +183,22 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
                 "proving 2 (web) []",
                 "proving 2 (web) []",
+                "proving 2 (web) []",
+                "stopped [discard]",
+            ],
+        ),
+        (
+            displacing(),
+            [
+                "proving 2 (old), again []",
+                "proving 2 (old) [discard]",
+                "proving 2 (old) [discard]",
+                "proving 2 (old) with a reason []",
+                "proving 2 (old) []",
+                "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+                "proving 2 (web) [propose 2 to 1]",
+                "proving 2 (old) []",
+                "proving 2 (old) []",
                 "stopped [discard]",
             ],
         ),
@@ -171,6 +208,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "rolling out 1, again []",
                 "rolling out 1 [discard]",
                 "rolling out 1 [discard]",
+                "rolling out 1 []",
                 "rolling out 1 []",
                 "rolling out 1 []",
                 "rolling out 1 []",
@@ -185,6 +223,7 @@ fn each_pair_of_state_and_fact_is_decided() {
                 "stopped []",
                 "stopped [discard]",
                 "stopped [discard]",
+                "stopped []",
                 "stopped []",
                 "stopped []",
                 "stopped []",
@@ -233,6 +272,10 @@ fn after(names: &[&str]) -> Part {
     Part::Prove { after: apps(names) }
 }
 
+fn displaced(names: &[&str]) -> Part {
+    Part::Displace { after: apps(names) }
+}
+
 /// What is started when, from the preparation to the commit, if all apps prove the candidate in the order in which they may.
 fn walk(mut release: Release, parts: &[(&str, Part)]) -> Vec<String> {
     let parts = parts.iter().cloned();
@@ -242,9 +285,15 @@ fn walk(mut release: Release, parts: &[(&str, Part)]) -> Vec<String> {
     while let Some(fact) = facts.pop_front() {
         let actions = release.clone().handle(fact.clone());
         for action in &actions {
-            if let Action::Propose(generation, names) = action {
-                let names = names.iter().cloned();
-                facts.extend(names.map(|name| Fact::Proven(name, *generation)));
+            match action {
+                Action::Propose(generation, names) => {
+                    let names = names.iter().cloned();
+                    facts.extend(names.map(|name| Fact::Proven(name, *generation)));
+                }
+                Action::Displace(generation, name) => {
+                    facts.push_back(Fact::Proven(name.clone(), *generation));
+                }
+                _ => {}
             }
         }
         steps.push(step(release.clone(), fact.clone()));
@@ -276,6 +325,71 @@ fn an_app_waits_for_those_before_it() {
         step(release, Fact::Failed("db".into(), 2)),
         "idle [remove db, discard, roll back old, roll back web, rolled back: app=db: its first worker could not be started]",
         "those that wait are not started"
+    );
+}
+
+#[test]
+fn an_app_is_displaced_before_those_that_wait_for_it_and_removed_at_the_end() {
+    let parts = [
+        ("new", Part::prove()),
+        ("old", displaced(&["new"])),
+        ("web", after(&["new", "old"])),
+    ];
+    assert_eq!(
+        walk(running(State::Preparing), &parts),
+        [
+            "proving 2 (new) [propose 2 to 1]",
+            "proving 2 (old) [displace old by 2]",
+            "proving 2 (web) [propose 2 to 1]",
+            "rolling out 2 [commit new, commit web, remove old, take over 2]",
+        ]
+    );
+    // Together with others, and before an app that takes over without proof.
+    let parts = [
+        ("new", Part::Install),
+        ("old", displaced(&[])),
+        ("web", Part::prove()),
+    ];
+    assert_eq!(
+        walk(running(State::Preparing), &parts),
+        [
+            "proving 2 (old+web) [displace old by 2, propose 2 to 1]",
+            "proving 2 (web) []",
+            "rolling out 2 [install 2 in new, commit web, remove old, take over 2]",
+        ]
+    );
+    let mut failing = running(displacing());
+    let _ = failing.handle(Fact::Proven("old".into(), 2));
+    assert_eq!(
+        step(failing, Fact::Failed(web(), 2)),
+        "idle [remove new, discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]",
+        "it is not removed"
+    );
+}
+
+/// One that was removed before and still ends is not in the running generation.
+#[test]
+fn an_app_that_was_removed_before_is_waited_for_and_neither_removed_nor_rolled_back() {
+    let parts = [
+        ("gone", displaced(&[])),
+        ("old", Part::Keep),
+        ("web", after(&["gone"])),
+    ];
+    assert_eq!(
+        walk(running(State::Preparing), &parts),
+        [
+            "proving 2 (gone) [displace gone by 2]",
+            "proving 2 (web) [propose 2 to 1]",
+            "rolling out 2 [commit web, take over 2]",
+        ]
+    );
+    let mut release = running(State::Preparing);
+    let parts = parts.map(|(name, part)| (name.into(), part)).into();
+    let _ = release.handle(Fact::Prepared(parts));
+    let _ = release.handle(Fact::Proven("gone".into(), 2));
+    assert_eq!(
+        step(release, Fact::Failed(web(), 2)),
+        "idle [discard, roll back old, roll back web, rolled back: app=web: its first worker could not be started]"
     );
 }
 
@@ -381,6 +495,10 @@ fn every_walk_keeps_the_transaction_whole() {
                 ("new".into(), Part::Install),
                 (web(), Part::Keep),
             ])),
+            Fact::Prepared(BTreeMap::from([
+                ("new".into(), displaced(&[])),
+                (web(), after(&["new"])),
+            ])),
             Fact::NotPrepared("line 3".into()),
             Fact::Proven(web(), generation),
             Fact::Proven("new".into(), generation),
@@ -442,7 +560,9 @@ impl Walk {
                 assert!(self.preparing);
                 self.preparing = false;
             }
-            Action::Propose(generation, _) | Action::Install(generation, _) => {
+            Action::Propose(generation, _)
+            | Action::Displace(generation, _)
+            | Action::Install(generation, _) => {
                 let begins = self.preparing && self.proposed.is_none();
                 assert!(begins || self.proposed == Some(*generation));
                 (self.preparing, self.proposed) = (false, Some(*generation));

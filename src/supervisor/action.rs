@@ -26,7 +26,8 @@ pub enum Action {
     Ready(WorkerId),
     /// Check the first worker of the candidate, which is ready.
     Check(WorkerId),
-    /// The first worker of the candidate is ready, has passed its check, and has stayed ready for long enough.
+    /// The first worker of the candidate is ready, has passed its check, and has stayed ready for long enough; or all workers have ended
+    /// that the candidate displaces, if it does not have the app.
     Proven(Generation),
     /// The first worker of the candidate ended or failed its check. The supervisor has dropped the candidate.
     Failed(Generation),

@@ -32,6 +32,12 @@ pub(super) enum Trial {
     Proven(WorkerId),
     /// The canary has ended or failed its check.
     Failed,
+    /// There is no canary, as the candidate does not have the app: its workers end.
+    Displacing,
+    /// They have ended.
+    Displaced,
+    /// The candidate was dropped, and what it has displaced does not start yet.
+    Withdrawn,
 }
 
 impl Candidate {
@@ -41,7 +47,11 @@ impl Candidate {
                 Some(id)
             }
             Trial::Soaking { canary, .. } => Some(canary),
-            Trial::Untried | Trial::Failed => None,
+            Trial::Untried
+            | Trial::Failed
+            | Trial::Displacing
+            | Trial::Displaced
+            | Trial::Withdrawn => None,
         }
     }
 }
@@ -158,6 +168,10 @@ impl Supervisor {
             } else {
                 Trial::Soaking { canary, since }
             };
+        }
+        if candidate.trial == Trial::Displacing && self.roster.is_empty() {
+            candidate.trial = Trial::Displaced;
+            actions.push(Action::Proven(candidate.generation));
         }
         if let Trial::Finished(canary) = candidate.trial {
             candidate.trial = Trial::Proven(canary);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::candidate::{Candidate, Trial};
 use super::{Action, Generation, Policy, Reason, Replace, Supervisor};
 
 #[cfg(test)]
@@ -31,12 +32,25 @@ impl Supervisor {
             // A candidate that starts first does not change how the others replace each other while it is tried.
             (Some(current), _) => current.policy.stops_first() || self.outage.is_some(),
             (None, Some(candidate)) => candidate.policy.stops_first(),
-            (None, None) => false,
+            (None, None) => {
+                let removed = self.removed.as_ref();
+                removed.is_some_and(|removed| removed.policy.stops_first())
+            }
         }
     }
 
+    /// Whether a candidate was proposed, or displaces the app, and is not decided.
+    pub fn has_candidate(&self) -> bool {
+        self.candidate.is_some()
+    }
+
+    /// Whether workers of a generation have not ended.
+    pub fn has_workers_of(&self, generation: Generation) -> bool {
+        self.roster.size_of(generation) > 0
+    }
+
     /// Whether no worker of the current generation may run until the candidate is decided.
-    pub(super) fn is_displaced(&self) -> bool {
+    pub fn is_displaced(&self) -> bool {
         let candidate = self.candidate.as_ref();
         candidate.is_some_and(|candidate| candidate.policy.stops_first())
     }
@@ -62,13 +76,56 @@ impl Supervisor {
         }
     }
 
+    /// Begins the candidate of a generation that does not have the app.
+    pub(super) fn displace_for(&mut self, generation: Generation) {
+        let Some(current) = &self.current else {
+            return;
+        };
+        let policy = Policy {
+            replace: Replace::StopFirst,
+            ..current.policy.clone()
+        };
+        self.begin_outage(&policy);
+        self.candidate = Some(Candidate {
+            generation,
+            policy,
+            trial: Trial::Displacing,
+            scaled_meanwhile: 0,
+        });
+    }
+
+    /// Drops the candidate. What it has displaced does not start yet.
+    pub(super) fn withdraw(&mut self) {
+        let displaces = self.is_displaced();
+        match &mut self.candidate {
+            Some(candidate) if displaces => candidate.trial = Trial::Withdrawn,
+            candidate => *candidate = None,
+        }
+        self.resume();
+    }
+
+    /// What a candidate has displaced that was withdrawn may start again.
+    pub(super) fn restore(&mut self) {
+        self.candidate.take_if(|c| c.trial == Trial::Withdrawn);
+    }
+
     /// Ends the workers that the candidate displaces.
     pub(super) fn displace(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let candidate = self.candidate.as_ref();
-        let canary = candidate.and_then(|candidate| candidate.canary());
+        let Some(candidate) = &self.candidate else {
+            return;
+        };
+        let (canary, generation) = (candidate.canary(), candidate.generation);
+        let reason = match candidate.trial {
+            Trial::Displacing | Trial::Displaced => Reason::Removed,
+            _ => Reason::Replaced,
+        };
         for id in self.roster.all_active() {
-            if Some(id) != canary {
-                self.end(id, Reason::Replaced, now, actions);
+            let is_new =
+                |id| self.roster.get(id).map(|worker| worker.generation) == Some(generation);
+            match id {
+                id if Some(id) == canary => {}
+                id if is_new(id) => self.end(id, Reason::RolledBack, now, actions),
+                id => self.end(id, reason, now, actions),
             }
         }
     }

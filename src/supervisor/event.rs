@@ -13,6 +13,13 @@ pub enum Event {
     Commit,
     /// The candidate is dropped, because it failed here or in another app.
     Rollback,
+    /// This candidate does not have the app: its workers end before those of other apps start. It is removed then, or the candidate is
+    /// dropped.
+    Displace(Generation),
+    /// The candidate is dropped, and what it has displaced waits until [`Event::Restore`]: workers of other apps may still hold what it needs.
+    Withdraw,
+    /// What was displaced by a candidate that was withdrawn starts again.
+    Restore,
     /// This many more workers are wanted, or fewer if negative; at least one is kept.
     Scale(i32),
     /// The current load.

@@ -36,6 +36,9 @@ impl Supervisor {
                 self.candidate = None;
                 self.resume();
             }
+            Event::Displace(generation) => self.displace_for(generation),
+            Event::Withdraw => self.withdraw(),
+            Event::Restore => self.restore(),
             Event::Scale(by) => self.scale(by),
             Event::Load(load) => self.load(load),
             Event::Executed(id) => self.executed(id, now),

@@ -13,6 +13,10 @@ enum Step {
         kind: (Replace, Restart),
     },
     Rollback,
+    /// A generation without the app is proposed.
+    Displace,
+    Withdraw,
+    Restore,
     Scale(i32),
     Crash(usize),
     Finish(usize),
@@ -38,6 +42,9 @@ fn step() -> impl Strategy<Value = Step> {
             kind
         }),
         Just(Step::Rollback),
+        Just(Step::Displace),
+        Just(Step::Withdraw),
+        Just(Step::Restore),
         (-2..3i32).prop_map(Step::Scale),
         (0..8usize).prop_map(Step::Crash),
         (0..8usize).prop_map(Step::Finish),
@@ -106,8 +113,10 @@ impl History {
     /// Reloads if a reload is wanted and the master would begin it now: not during another rollout.
     fn reload(&mut self) {
         let supervisor = &self.world.supervisor;
-        let free =
-            supervisor.is_settled() || supervisor.is_in_trouble() || supervisor.wish == Wish::Pause;
+        let free = supervisor.is_settled()
+            || supervisor.is_in_trouble()
+            || supervisor.wish == Wish::Pause
+            || supervisor.is_displaced();
         if let Some((workers, good, (replace, restart))) = self.wanted_reload.take_if(|_| free) {
             // The next odd or even number that was never used.
             self.generation += if self.generation.is_multiple_of(2) == good {
@@ -151,6 +160,17 @@ impl History {
                 world.tell(Event::Rollback);
                 self.floor = None;
             }
+            Step::Displace => {
+                // It is even or odd as before.
+                self.generation += 2;
+                world.tell(Event::Displace(self.generation));
+                self.floor = None;
+            }
+            Step::Withdraw => {
+                world.tell(Event::Withdraw);
+                self.floor = None;
+            }
+            Step::Restore => world.tell(Event::Restore),
             Step::Scale(by) => {
                 world.tell(Event::Scale(by));
                 self.floor = None;

@@ -48,6 +48,9 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 /// Descriptor of a sealed memory file with the settings of a front worker as a JSON object, decimal.
 pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
 
+/// The name in `LISTEN_FDNAMES` of the listener at which only the front can connect.
+pub const FRONT_LISTENER: &str = "front";
+
 /// First descriptor of the listeners (SD_LISTEN_FDS_START of sd_listen_fds(3)).
 pub const FIRST_LISTENER: i32 = 3;
 
@@ -70,6 +73,12 @@ pub const PRIVATE: [&str; 16] = [
     STOP_FD,
     FRONT_FD,
 ];
+
+/// Whether the master sets a variable for its workers.
+pub fn is_of_contract(name: &str) -> bool {
+    let shown = [APP, SLOT, GENERATION, CHECKED_PID];
+    PRIVATE.iter().chain(&shown).any(|own| *own == name)
+}
 
 /// The environment of a worker or template, read once at its start.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -169,6 +169,15 @@ fn health() -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
 }
 
+/// An answer with the target and the fields of the request.
+fn echo(target: &str, reader: impl BufRead) -> String {
+    let head = reader.lines().map_while(Result::ok);
+    let fields: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
+    let body = format!("{target}\n{}\n", fields.join("\n"));
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+}
+
 /// Starts a process that ignores SIGTERM: in a process `group` or a `session` of its own, or as a `stranger`, who has no variable of
 /// the worker either.
 fn start_deaf(how: &str) -> std::process::Child {
@@ -197,12 +206,13 @@ fn start_deaf(how: &str) -> std::process::Child {
 /// One line in, one line out.
 fn answer(mut stream: File) {
     let mut line = String::new();
-    let reader = stream.try_clone().expect("a copy");
-    if BufReader::new(reader).read_line(&mut line).is_err() {
+    let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
+    if reader.read_line(&mut line).is_err() {
         return;
     }
     let words: Vec<&str> = line.split_whitespace().collect();
     let reply = match words[..] {
+        ["GET", target, _] if target.contains("/echo") => echo(target, reader),
         ["GET", ..] => health(),
         ["exit", status] => std::process::exit(status.parse().expect("a status")),
         ["env", name] => std::env::var(name).unwrap_or_else(|_| "unset".into()),

@@ -10,7 +10,8 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
 
-use super::{Reason, Rights, SocketFile, holder, stream};
+use super::holder::{self, Holder};
+use super::{Reason, Rights, SocketFile, stream};
 use crate::config::Address;
 use crate::plan::Listener;
 
@@ -36,9 +37,9 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, R
         socket::listen(&socket, backlog(listener))?;
         Ok(socket)
     };
-    let explain = |errno: Errno| match errno {
-        Errno::EADDRINUSE => match holder::describe(address) {
-            Some(holder) => format!("the address is in use {holder}"),
+    let explain = |errno: Errno, holder: Option<&Holder>| match errno {
+        Errno::EADDRINUSE => match holder {
+            Some(Holder { text, .. }) => format!("the address is in use {text}"),
             None => "the address is in use (`ss -tanp` shows the process)".into(),
         },
         Errno::EACCES => format!(
@@ -51,9 +52,14 @@ pub(super) fn tcp(address: SocketAddr, listener: &Listener) -> Result<OwnedFd, R
         ),
         other => other.desc().to_owned(),
     };
-    bound().map_err(|errno| Reason {
-        text: explain(errno),
-        errno: Some(errno),
+    bound().map_err(|errno| {
+        let in_use = errno == Errno::EADDRINUSE;
+        let holder = in_use.then(|| holder::find(address)).flatten();
+        Reason {
+            text: explain(errno, holder.as_ref()),
+            errno: Some(errno),
+            holders: holder.map(|holder| holder.sessions).unwrap_or_default(),
+        }
     })
 }
 

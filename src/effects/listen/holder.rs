@@ -6,6 +6,8 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use nix::unistd::{Pid, getsid};
+
 /// How much of a table of sockets is read. Those that listen come first.
 const MAX_TABLE: u64 = 1 << 20;
 
@@ -20,8 +22,17 @@ struct Socket {
     inode: u64,
 }
 
-/// Who listens on an address so that it cannot be bound, for a message.
-pub(super) fn describe(wanted: SocketAddr) -> Option<String> {
+/// Who listens on an address so that it cannot be bound.
+#[derive(Debug)]
+pub(super) struct Holder {
+    /// For a message.
+    pub(super) text: String,
+    /// The leaders of the sessions of its processes.
+    pub(super) sessions: Vec<Pid>,
+}
+
+/// Finds who listens on an address so that it cannot be bound.
+pub(super) fn find(wanted: SocketAddr) -> Option<Holder> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(table);
     let sockets = tables.iter().flat_map(|table| table.lines().skip(1));
     let sockets = sockets
@@ -32,7 +43,8 @@ pub(super) fn describe(wanted: SocketAddr) -> Option<String> {
     let inodes = sockets.iter().map(|socket| socket.inode).collect();
     let on = format!("on {}", first.address);
     let own = std::process::id();
-    Some(match &owners(&inodes)[..] {
+    let owners = owners(&inodes);
+    let text = match &owners[..] {
         [] => format!(
             "by a process of uid {}, which listens {on} (`ss -ltnp`, run as root, shows it)",
             first.uid
@@ -52,7 +64,10 @@ pub(super) fn describe(wanted: SocketAddr) -> Option<String> {
                 "by {name} (pid {pid}{others}), which listens {on} (stop it, or configure another address)"
             )
         }
-    })
+    };
+    let session = |pid: u32| getsid(Some(Pid::from_raw(pid.try_into().ok()?))).ok();
+    let sessions = owners.into_iter().filter_map(session).collect();
+    Some(Holder { text, sessions })
 }
 
 fn table(path: &str) -> String {
@@ -192,7 +207,11 @@ mod tests {
     fn a_holder_is_named() {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = socket.local_addr().expect("bound");
-        let said = describe(address).expect("it is in use");
+        let Holder {
+            text: said,
+            sessions,
+        } = find(address).expect("it is in use");
+        assert_eq!(sessions, [getsid(None).expect("ours")]);
         assert!(
             said.contains(&format!("by this preforkd, which listens on {address}")),
             "{said}"

@@ -25,6 +25,8 @@ pub(super) struct ClientAddress {
     trusted: TrustedProxies,
     /// The fields that trusted proxies set; all, if there is no list.
     fields: Option<Vec<String>>,
+    /// The numbers of the sockets at which only the front can connect.
+    front: Vec<usize>,
     /// That fields are removed was logged.
     told: AtomicBool,
     /// What to do about fields that a proxy should not have passed on was logged.
@@ -32,10 +34,15 @@ pub(super) struct ClientAddress {
 }
 
 impl ClientAddress {
-    pub fn layer(trusted: TrustedProxies, fields: Option<Vec<String>>) -> Arc<dyn Layer> {
+    pub fn layer(
+        trusted: TrustedProxies,
+        fields: Option<Vec<String>>,
+        front: Vec<usize>,
+    ) -> Arc<dyn Layer> {
         Arc::new(Self {
             trusted,
             fields,
+            front,
             told: AtomicBool::new(false),
             hinted: AtomicBool::new(false),
         })
@@ -49,7 +56,8 @@ impl ClientAddress {
 
     /// Believes what a trusted proxy claims.
     fn believe(&self, arrived: &mut Arrived<'_>) -> Result<(), Reject> {
-        if self.fields.is_some() {
+        // The front sets other ones than the proxies of the app.
+        if self.fields.is_some() && !self.is_front(arrived.origin()) {
             arrived.remove_fields(|name| is_claim(name) && !self.is_named(name));
         }
         if let Err(why) = believe(arrived, &self.trusted) {
@@ -67,7 +75,13 @@ impl ClientAddress {
 
     /// Whether the peer itself has written the fields, and is trusted.
     fn is_trusted(&self, origin: &Origin) -> bool {
-        !origin.relayed.is_some_and(|relayed| relayed.hidden) && self.trusted.has_peer(origin.peer)
+        !origin.relayed.is_some_and(|relayed| relayed.hidden)
+            && (self.trusted.has_peer(origin.peer) || self.is_front(origin))
+    }
+
+    /// Whether the peer is the front.
+    fn is_front(&self, origin: &Origin) -> bool {
+        self.front.contains(&origin.listener)
     }
 
     /// Notes who has sent a request that is refused, for the log. Where `Forwarded` says it too, the two may contradict each other.

@@ -75,6 +75,7 @@ fn logged(threads: usize, format: &str, handler: Gate) -> (Running, impl BufRead
     rustix::io::ioctl_fionbio(&pipe, true).unwrap();
     let options = Options {
         forwarded_fields: None,
+        front: Vec::new(),
         access_log: Some(access_log::Options {
             pipe,
             format: Format::parse(format).unwrap(),

@@ -355,13 +355,22 @@ fn a_start_of_an_app_without_a_ready_worker_tries_it_again() {
     let broken = Written::broken();
     let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
     history.pass(10_000);
-    for order in ["start queue", "reload queue"] {
+    for (order, beginning) in [
+        (
+            "start queue",
+            "error queue could not be started: app=queue: ",
+        ),
+        ("reload queue", "error app=queue: "),
+    ] {
         let answer = history.answer(order);
-        assert!(answer.starts_with("error app=queue: "), "{order}: {answer}");
+        assert!(answer.starts_with(beginning), "{order}: {answer}");
     }
     history.take(&Step::Write(1, Some(Written::good(1))));
     let answer = history.answer("start queue");
-    assert!(answer.starts_with("ok\ngeneration"), "{answer}");
+    assert!(
+        answer.starts_with("ok\nqueue: started\ngeneration"),
+        "{answer}"
+    );
     assert_eq!(
         history.answer("start queue"),
         "ok\nqueue: already running\n"
@@ -383,7 +392,10 @@ fn a_restart_stops_nothing_while_the_configuration_is_wrong() {
     assert_eq!(history.processes_of("web"), before);
     history.take(&Step::Spoil(false));
     let answer = history.answer("restart web");
-    assert!(answer.starts_with("ok\ngeneration 3"), "{answer}");
+    assert!(
+        answer.starts_with("ok\nweb: started\ngeneration 3"),
+        "{answer}"
+    );
     assert_eq!(history.processes_of("web").len(), 2);
 }
 

@@ -153,8 +153,8 @@ impl History {
         for (name, app) in self.master.workers.configured() {
             let counts = app.supervisor.counts();
             // A pause during the first start begins when it is over.
-            // A worker that is the only one, and whose repeated check fails, is aborted; such an app may be there without proof.
-            let mut plans = app.plans.values().filter(|plan| !plan.required);
+            // A worker that is the only one, and whose repeated check fails, is aborted. The first generation of an app is not checked.
+            let mut plans = app.plans.values();
             let repeats = plans.any(|plan| plan.check.as_ref().is_some_and(|c| c.every.is_some()));
             let may_abort = counts.wanted == 1 && repeats;
             if app.supervisor.stops_first() || app.supervisor.is_paused() || may_abort {

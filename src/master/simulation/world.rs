@@ -17,8 +17,8 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, Notice, Opened, Private, ReadState, Rest, Role, Sender, Source, Start,
-    Target, World,
+    Arrived, ClientId, Exit, NotOpened, Notice, Opened, Private, ReadState, Rest, Role, Sender,
+    Source, Start, Target, World,
 };
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -410,7 +410,7 @@ impl World for Kernel {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String> {
+    ) -> Result<Opened, NotOpened> {
         self.candidate = generation;
         let wanted = wanted.iter();
         let new = wanted.filter(|listener| !self.listeners.contains_key(&listener.address));
@@ -427,7 +427,10 @@ impl World for Kernel {
             });
         }
         if new.iter().any(|listener| listener.required) {
-            return Err(why);
+            return Err(NotOpened {
+                why,
+                holders: Vec::new(),
+            });
         }
         let missing = new.iter().map(address);
         Ok(Opened {

@@ -7,7 +7,7 @@ use log::warn;
 use super::System;
 use crate::config::Address;
 use crate::effects::listen::Order;
-use crate::master::world::{Opened, Source};
+use crate::master::world::{NotOpened, Opened, Source};
 use crate::plan::Listener;
 use crate::release::Generation;
 use crate::sys;
@@ -27,9 +27,12 @@ impl System {
         &mut self,
         wanted: &[Listener],
         generation: Generation,
-    ) -> Result<Opened, String> {
+    ) -> Result<Opened, NotOpened> {
         let opened = self.listeners.open(wanted, generation);
-        let (new, missing) = opened.map_err(|error| error.to_string())?;
+        let (new, missing) = opened.map_err(|error| NotOpened {
+            holders: error.holders().to_vec(),
+            why: error.to_string(),
+        })?;
         let missing = missing.into_iter();
         let missing = missing.map(|error| (error.address().clone(), error.to_string()));
         Ok(Opened {

@@ -59,6 +59,11 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.max_requests_jitter", "7"),
     ("site.NAME.listen", "['127.0.0.1:7']"),
     ("site.NAME.hosts", "['x.example']"),
+    ("site.NAME.app", "'other'"),
+    ("site.NAME.tls", "{ cert = 'cert.pem', key = 'key.pem' }"),
+    ("site.NAME.tls.cert", "'both.pem'"),
+    ("site.NAME.tls.key", "'both.pem'"),
+    ("site.NAME.routes.app", "'other'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
     ("site.NAME.redirect", "'/other'"),
@@ -104,6 +109,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.listen" => vec![("address", "'unix:x'")],
         "site.NAME" => vec![("listen", "['127.0.0.1:1']"), ("redirect", "'/'")],
         "site.NAME.routes" => vec![("answer", "410")],
+        "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
         _ => vec![],
     }
@@ -116,6 +122,7 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             vec![("trusted_proxies", "['unix']".to_owned())]
         }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
+        "site.NAME.routes.strip_prefix" => vec![("app", "'other'".to_owned())],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
@@ -132,8 +139,15 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             .map(|(name, value)| (name, value.to_owned())),
     );
     rows.extend(added.iter().cloned());
-    if table == "site.NAME.routes" && ["folder", "redirect"].iter().any(|t| rows.contains_key(t)) {
+    if table == "site.NAME.routes"
+        && ["app", "folder", "redirect"]
+            .iter()
+            .any(|t| rows.contains_key(t))
+    {
         rows.remove("answer");
+    }
+    if table == "site.NAME" && rows.contains_key("app") {
+        rows.remove("redirect");
     }
     if rows.contains_key("schedule") {
         rows.remove("listen");
@@ -172,6 +186,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME" => format!("[site.w]\n{lines}"),
         "front" => format!("{}[front]\n{lines}", site("")),
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
+        "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
         "site.NAME.routes.answer" => {
             format!(

@@ -175,7 +175,7 @@ fn a_route_that_is_wrong_is_shown() {
     );
     refused(
         "{ path = '/x' }",
-        "3:11: routes: nothing answers /x (add one of `folder`, `redirect`, `answer`)",
+        "3:11: routes: nothing answers /x (add one of `app`, `folder`, `redirect`, `answer`)",
     );
     refused(
         "{ path = '/x', answer = 404, folder = 'static' }",
@@ -220,10 +220,6 @@ fn a_route_that_is_wrong_is_shown() {
     refused(
         "{ redirect = { to = '/x', status = 304 } }",
         "3:46: redirect.status: must be 301, 302, 303, 307 or 308, not 304",
-    );
-    refused(
-        "{ answer = 404, app = 'web' }",
-        "3:27: routes: unknown key `app`: a site passes no requests on",
     );
     refused(
         "{ path = '/a b', answer = 404 }, { path = '/a%20b', answer = 403 }",
@@ -271,4 +267,166 @@ fn a_route_that_never_gets_a_request_is_warned_of() {
                 .all(|text| text.contains("[site.a]: a route for \"/\" never gets a request"))
         );
     }
+}
+
+/// Where the front reaches the app `web`, and the listeners of that.
+fn upstream(text: &str) -> (Vec<String>, Vec<String>) {
+    let plan = plan(text);
+    let settings = plan.apps["front"].launch.settings.as_ref();
+    let settings =
+        front::Settings::parse(&settings.expect("settings").0).expect("what a worker reads");
+    let sockets = plan.apps["web"].sockets.iter();
+    let sockets = sockets.map(|(name, at)| format!("{name} {at}"));
+    assert_eq!(plan.apps["front"].after, ["web".to_owned()].into());
+    (
+        settings.upstreams["web"].addresses.clone(),
+        sockets.collect(),
+    )
+}
+
+#[test]
+fn an_app_that_a_site_names_has_a_listener_for_the_front_only() {
+    let site = "[master]\ncontrol = 'p.sock'\n[site.a]\nlisten = '127.0.0.1:80'\napp = 'web'\n[front]\nuser = 'www'\n[app.web]\n";
+    let own = "unix:/srv/p-web.front";
+    let (addresses, sockets) = upstream(&format!("{site}wsgi = 'a:b'"));
+    assert_eq!(
+        (addresses, sockets),
+        (vec![own.into()], vec![format!("front {own}")])
+    );
+    let (addresses, sockets) = upstream(&format!("{site}wsgi = 'a:b'\nlisten = '127.0.0.1:81'"));
+    assert_eq!(addresses, [own]);
+    assert_eq!(
+        sockets,
+        ["web 127.0.0.1:81".to_owned(), format!("front {own}")]
+    );
+    let (addresses, sockets) = upstream(&format!("{site}command = ['celery', '{{fd}}']"));
+    assert_eq!(
+        (addresses, sockets),
+        (vec![own.into()], vec![format!("front {own}")])
+    );
+    // A program may know of one listener only.
+    for (listen, address) in [
+        ("['fd:x', '0.0.0.0:81']", "127.0.0.1:81"),
+        ("'[::]:81'", "[::1]:81"),
+        ("'unix:x'", "unix:/srv/x"),
+    ] {
+        let (addresses, sockets) =
+            upstream(&format!("{site}command = 'celery'\nlisten = {listen}"));
+        assert_eq!(addresses, [address]);
+        assert!(sockets.iter().all(|socket| socket.starts_with("web ")));
+    }
+    let plan = plan(&format!("{site}wsgi = 'a:b'\nbacklog = 7"));
+    let listener = plan
+        .listeners
+        .iter()
+        .find(|listener| listener.address.to_string() == own);
+    let listener = listener.expect("it is bound");
+    assert_eq!(
+        (listener.mode, listener.owner, listener.backlog),
+        (Some(0o600), Some(33), 7)
+    );
+}
+
+#[test]
+fn the_sockets_of_two_masters_differ() {
+    let text = "[site.a]\nlisten = '127.0.0.1:80'\napp = 'web'\n[app.web]\nwsgi = 'a:b'";
+    let parse = |ids, file: &str| {
+        let host = Invented {
+            ids,
+            variables: &[],
+        };
+        let plan = Plan::parse(text, Path::new(file), &host).expect("fine");
+        plan.apps["web"].sockets[0].1.to_string()
+    };
+    let root = parse((0, 0), "/srv/app.toml");
+    assert!(
+        root.starts_with("unix:/run/preforkd-") && root.ends_with("-web.front"),
+        "{root}"
+    );
+    assert_eq!(root, parse((0, 0), "/srv/app.toml"));
+    assert_ne!(root, parse((0, 0), "/srv/other.toml"));
+    assert!(parse((7, 7), "/srv/app.toml").starts_with("unix:/tmp/preforkd-"));
+}
+
+#[test]
+fn an_app_that_no_request_reaches_is_refused() {
+    let site = "[site.a]\nlisten = '127.0.0.1:80'\n";
+    let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
+    refused(
+        "app = 'wep'\n[app.web]\ncommand = 'celery'",
+        "3:7: app: there is no app \"wep\" (did you mean \"web\"?)",
+    );
+    refused(
+        "routes = [{ app = 'x' }]\n[app.web]\ncommand = 'celery'",
+        "3:19: app: there is no app \"x\" (add a table [app.x])",
+    );
+    refused(
+        "app = 'web'\n[app.web]\ncommand = 'celery'\nschedule = '@daily'",
+        "3:7: app: app web runs at times",
+    );
+    refused(
+        "app = 'web'\n[app.web]\ncommand = ['celery', '{port}']",
+        "3:7: app: each worker of app web has an address of its own",
+    );
+    refused(
+        "app = 'web'\n[app.web]\ncommand = 'celery'\nlisten = 'fd:x'",
+        "3:7: app: no listener of app web has an address that is known",
+    );
+    refused(
+        "app = 'web'\n[app.web]\nwsgi = 'a:b'\nproxy_protocol = true\ntrusted_proxies = 'unix'",
+        "3:7: app: app web has `proxy_protocol`",
+    );
+    refused(
+        "app = 'web'\nredirect = 'https'\n[app.web]\nwsgi = 'a:b'",
+        "3:7: app: `redirect` takes all requests too (remove one)",
+    );
+    refused(
+        "routes = [{ path = '/x', answer = 404, strip_prefix = true }]",
+        "3:55: routes.strip_prefix: it is for a route to an app",
+    );
+    self::refused(
+        "[app.web]\nwsgi = 'a:b'\nlisten = { address = 'unix:x', name = 'front' }",
+        "3:10: listen: \"front\" is the name of the listener for requests of sites",
+    );
+}
+
+#[test]
+fn the_certificates_of_a_site_go_to_the_front() {
+    let site = "[site.a]\nlisten = '127.0.0.1:443'\n";
+    let found = settings(&format!(
+        "{site}tls = {{ cert = 'cert.pem', key = 'key.pem' }}\nredirect = '/x'"
+    ));
+    assert!(found.listeners["0"].tls);
+    let tls = found.sites[0].tls.as_ref().expect("certificates");
+    assert_eq!(tls.certificates[0].chain.path, "/srv/cert.pem");
+    assert!(tls.certificates[0].key.text.contains("EC PRIVATE KEY"));
+    let plan = plan(&format!(
+        "{site}tls = [{{ cert = 'cert.pem', key = 'key.pem' }}, {{ cert = 'both.pem', key = 'both.pem' }}]\nredirect = '/x'"
+    ));
+    assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
+    let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
+    refused(
+        "tls = { cert = 'none.pem', key = 'key.pem' }\nredirect = '/x'",
+        "3:16: tls.cert: /srv/none.pem: cannot read /srv/none.pem",
+    );
+    refused(
+        "tls = { cert = 'key.pem', key = 'key.pem' }\nredirect = '/x'",
+        "3:16: tls.cert: /srv/key.pem: there is no CERTIFICATE in it",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'cert.pem' }\nredirect = '/x'",
+        "3:34: tls.key: /srv/cert.pem: there is no PRIVATE KEY in it",
+    );
+    refused(
+        "tls = { cert = 'cert.pem' }\nredirect = '/x'",
+        "3:7: tls: the key `key` is missing",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'key.pem' }\nredirect = 'https'",
+        "4:12: redirect: the site speaks TLS itself",
+    );
+    refused(
+        "hosts = 'x'\ntls = { cert = 'cert.pem', key = 'key.pem' }\nredirect = '/x'\n[site.b]\nlisten = '127.0.0.1:443'\nredirect = '/x'",
+        "7:10: listen: 127.0.0.1:443 cannot speak TLS for another site and not for this one (write `tls` in both, or choose another address)",
+    );
 }

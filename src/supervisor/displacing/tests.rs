@@ -273,3 +273,103 @@ fn a_worker_that_still_drains_counts_when_more_are_wanted() {
     world.pass(60.0);
     assert_eq!(world.ready(), 2);
 }
+
+#[test]
+fn a_candidate_without_the_app_ends_its_workers_and_is_proven_when_they_were_reaped() {
+    let mut world = running(2);
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Displace(2));
+    let ended = |action: &Action| matches!(action, Action::Terminate(_, Reason::Removed));
+    assert_eq!(world.log.iter().filter(|a| ended(a)).count(), 2);
+    world.pass(29.0);
+    assert!(!world.log.contains(&Action::Proven(2)), "one lives");
+    world.pass(2.0);
+    assert!(world.alive.is_empty());
+    assert_eq!(
+        position(&world, |a| *a == Action::Proven(2)) + 1,
+        world.log.len()
+    );
+    world.tell(Event::Remove);
+    assert!(world.supervisor.is_empty());
+    assert_eq!(world.log.last(), Some(&Action::Retire(1)));
+    assert_eq!(world.spawns(), 0);
+}
+
+#[test]
+fn an_app_without_a_worker_is_displaced_at_once() {
+    let mut world = running(1);
+    world.tell(Event::Pause);
+    world.pass(1.0);
+    world.log.clear();
+    world.tell(Event::Displace(2));
+    assert_eq!(world.log, [Action::Proven(2)]);
+}
+
+#[test]
+fn what_was_displaced_for_another_app_starts_again_when_that_has_left() {
+    let mut world = running(2);
+    world.tell(Event::Displace(2));
+    world.pass(1.0);
+    world.tell(Event::Withdraw);
+    world.pass(5.0);
+    assert_eq!(world.spawns(), 0);
+    world.tell(Event::Restore);
+    world.pass(2.0);
+    assert_eq!((world.ready(), world.supervisor.generation()), (2, Some(1)));
+    assert_eq!(resumed(&world), [(1, true, Duration::from_secs(7))]);
+    assert!(world.supervisor.is_settled());
+    // A failure elsewhere, before anything was displaced, needs no such order.
+    world.tell(Event::Restore);
+    world.tell(Event::Withdraw);
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn a_canary_that_is_withdrawn_ends_and_nothing_starts_until_the_app_is_restored() {
+    let mut world = running(2);
+    world.commits = false;
+    world.tell(Event::Propose(2, alone(2)));
+    world.pass(5.0);
+    world.tell(Event::Withdraw);
+    let end = |action: &Action| matches!(action, Action::Terminate(_, Reason::RolledBack));
+    position(&world, end);
+    world.pass(5.0);
+    assert!(world.alive.is_empty());
+    // A pause that comes meanwhile holds.
+    world.tell(Event::Pause);
+    world.tell(Event::Restore);
+    world.pass(5.0);
+    assert!(world.alive.is_empty());
+    world.tell(Event::Rollback);
+    world.pass(5.0);
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn the_next_candidate_may_come_before_the_app_is_restored() {
+    let mut world = running(2);
+    world.tell(Event::Displace(2));
+    world.pass(1.0);
+    world.tell(Event::Withdraw);
+    world.tell(Event::Propose(3, alone(2)));
+    world.tell(Event::Restore);
+    world.pass(5.0);
+    assert_eq!((world.ready(), world.supervisor.generation()), (2, Some(3)));
+}
+
+#[test]
+fn a_stop_of_a_displaced_app_ends_it() {
+    for restored in [false, true] {
+        let mut world = running(1);
+        world.tell(Event::Displace(2));
+        world.pass(1.0);
+        world.tell(Event::Withdraw);
+        if restored {
+            world.tell(Event::Restore);
+        }
+        world.tell(Event::Stop);
+        world.pass(5.0);
+        assert!(world.alive.is_empty());
+        assert_eq!(world.log.last(), Some(&Action::Exit));
+    }
+}

@@ -21,6 +21,7 @@ fn layer(fields: Option<&[&str]>) -> ClientAddress {
     ClientAddress {
         fields: fields.map(|fields| fields.iter().map(|&name| name.to_owned()).collect()),
         hinted: AtomicBool::new(false),
+        front: vec![1],
         trusted: TrustedProxies {
             unix: true,
             networks: vec!["10.0.0.0/8".parse().unwrap()],
@@ -495,5 +496,23 @@ proptest::proptest! {
         let (facts_, names) = facts(&origin(STRANGER), mixed.trim_end()).expect("not looked at");
         proptest::prop_assert_eq!(facts_, Facts::default());
         proptest::prop_assert!(names.is_empty(), "{names:?}");
+    }
+}
+
+#[test]
+fn the_front_is_believed_at_its_own_listener_only() {
+    let mut layer = layer(Some(&["X-Real-IP"]));
+    layer.trusted = TrustedProxies::default();
+    let fields = "X-Forwarded-For: 203.0.113.7\nX-Forwarded-Proto: https";
+    let mut from = origin("");
+    for (listener, client, https) in [
+        (0, None, None),
+        (1, "203.0.113.7".parse().ok(), Some(true)),
+        (2, None, None),
+    ] {
+        from.listener = listener;
+        let (facts, left) = facts_with(&layer, &from, fields).unwrap();
+        assert_eq!((facts.client, facts.https), (client, https), "{listener}");
+        assert_eq!(left.is_empty(), https.is_none(), "{listener}");
     }
 }

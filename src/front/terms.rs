@@ -1,0 +1,75 @@
+//! The certificates of the sites, by the listeners at which they are shown.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use preforkd_worker::front::{Pem, Settings, Site, Tls};
+
+use crate::tls::Listeners;
+use crate::tls::certificate::{Named, Pair};
+use crate::tls::terms::{Address, Terms};
+use crate::tls::tickets::{Key, Keys};
+
+/// What clients can speak over TLS (RFC 7301).
+const PROTOCOLS: [&str; 1] = ["http/1.1"];
+
+/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `secret` makes session tickets.
+///
+/// # Errors
+/// What is wrong with a certificate or key; the whole message.
+pub fn addresses(
+    settings: &Settings,
+    sockets: &[String],
+    secret: &[u8; 32],
+) -> Result<Listeners, String> {
+    let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
+    let with_terms = settings.sites.iter().filter_map(|site| {
+        let tls = site.tls.as_ref()?;
+        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
+    });
+    let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
+    let address = |name: &String| {
+        let speaks_tls = |listener: &preforkd_worker::front::Listener| listener.tls;
+        settings.listeners.get(name).filter(|one| speaks_tls(one))?;
+        let here = || {
+            sites
+                .iter()
+                .filter(|(site, _)| site.listeners.contains(name))
+        };
+        // A client that asks for no name, or for an unknown one.
+        let default = here().find(|(site, _)| site.hosts.is_empty());
+        let (_, default) = default.or_else(|| here().next())?;
+        let mut address = Address::new(default.clone());
+        for (site, terms) in here() {
+            for host in &site.hosts {
+                address.add(host, terms);
+            }
+        }
+        Some(Arc::new(address))
+    };
+    Ok(Listeners::new(sockets.iter().map(address).collect()))
+}
+
+fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+    let wrong = |why: String| format!("cannot use the certificate of [site.{}]: {why}", site.name);
+    let mut pairs = Vec::new();
+    for certificate in &tls.certificates {
+        let pair = Pair::load(named(&certificate.chain), named(&certificate.key)).map_err(wrong)?;
+        // A worker that takes the place of one that has crashed must serve all the same.
+        if let Err(why) = pair.check_time(SystemTime::now()) {
+            log::error!(
+                "the certificate of [site.{}] is not valid: {why} (renew it and reload); clients will refuse it",
+                site.name
+            );
+        }
+        pairs.push(Arc::new(pair));
+    }
+    Terms::new(pairs, &PROTOCOLS, None, keys).map_err(wrong)
+}
+
+fn named(pem: &Pem) -> Named<'_> {
+    Named {
+        name: &pem.path,
+        bytes: pem.text.as_bytes(),
+    }
+}

@@ -1,0 +1,233 @@
+//! The control socket of the master. Its file is looked at again at each reload, and made again when it was removed.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use super::System;
+use crate::effects::path_watch::PathWatch;
+use crate::master::world::Source;
+use crate::plan::Plan;
+
+/// What does not work without a control socket.
+const CONSEQUENCE: &str = "status, reload, scale, stop and reopen will not work";
+
+/// How long the control socket stays removed: its folder may be going to be removed too.
+const SETTLES: Duration = Duration::from_millis(100);
+
+/// It is made again at most once in this time: who owns its folder can remove it as often as they like.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the plan says about the control socket.
+#[derive(Clone)]
+struct Wanted {
+    path: PathBuf,
+    mode: u32,
+    group: Option<u32>,
+}
+
+/// Makes the control socket again when it was removed.
+#[derive(Default)]
+pub(super) struct ControlKeeper {
+    wanted: Option<Wanted>,
+    watch: Option<PathWatch>,
+    /// When to look at it.
+    due: Option<Instant>,
+    /// When it was last made, or could not be.
+    made: Option<Instant>,
+    /// It was said that it cannot be made.
+    told: bool,
+}
+
+impl ControlKeeper {
+    /// When there is something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn is_free(&self) -> bool {
+        let wanted = self.wanted.as_ref();
+        wanted.is_some_and(|wanted| is_free(&wanted.path))
+    }
+
+    fn look_soon(&mut self) {
+        let soon = Instant::now() + SETTLES;
+        let at = self.made.map_or(soon, |made| soon.max(made + MIN_INTERVAL));
+        self.due.get_or_insert(at);
+    }
+}
+
+/// Whether a file could be made at a path, as far as its names tell.
+fn is_free(path: &Path) -> bool {
+    path.parent().is_some_and(Path::is_dir) && path.symlink_metadata().is_err()
+}
+
+impl System {
+    /// Listens for commands where the plan says, also if the file of the socket was removed or replaced.
+    pub(super) fn keep_control(&mut self, plan: &Plan) {
+        let wanted = plan.control.as_ref().map(|path| Wanted {
+            path: path.clone(),
+            mode: plan.control_mode,
+            group: plan.control_group,
+        });
+        self.keeper.wanted = wanted;
+        let was_free = self.keeper.is_free();
+        self.listen_for_commands();
+        self.show_control();
+        self.watch_control(was_free);
+    }
+
+    /// Something has happened to the file of the control socket, or it is time to look at it.
+    pub(super) fn look_at_control(&mut self, has_event: bool) {
+        let keeper = &mut self.keeper;
+        if has_event && keeper.watch.as_mut().is_some_and(PathWatch::has_changed) {
+            keeper.look_soon();
+        }
+        if keeper.due.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        keeper.due = None;
+        let was_free = keeper.is_free();
+        let wanted = keeper.wanted.as_ref();
+        if wanted.is_some_and(|wanted| !self.control.is_at(&wanted.path)) {
+            self.make_control_again();
+            self.show_control();
+        }
+        self.watch_control(was_free);
+    }
+
+    fn make_control_again(&mut self) {
+        let Some(Wanted { path, mode, group }) = self.keeper.wanted.clone() else {
+            return;
+        };
+        self.keeper.made = Some(Instant::now());
+        let shown = path.display();
+        let before = self.control.fd();
+        match self.control.listen(&path, mode, group) {
+            Ok(replaced) => {
+                before.into_iter().for_each(|fd| self.watches.remove(fd));
+                self.keeper.told = false;
+                match replaced {
+                    Some(_) => info!("the control socket {shown} was removed; made it again"),
+                    None => info!("the control socket is now {shown}"),
+                }
+                self.poll_control(&path);
+            }
+            Err(reason) if !self.keeper.told => {
+                self.keeper.told = true;
+                warn!(
+                    "the control socket {shown} was removed and cannot be made again: {reason}; {CONSEQUENCE} until it can"
+                );
+            }
+            Err(reason) => debug!("no control socket at {shown}: {reason}"),
+        }
+    }
+
+    /// Watches the file of the control socket, or for the time when it can be made.
+    fn watch_control(&mut self, was_free: bool) {
+        let Some(path) = self
+            .keeper
+            .wanted
+            .as_ref()
+            .map(|wanted| wanted.path.clone())
+        else {
+            if let Some(watch) = self.keeper.watch.take() {
+                self.watches.remove(watch.fd());
+            }
+            return;
+        };
+        if self.keeper.watch.is_none() {
+            self.keeper.watch = self.new_watch();
+        }
+        let is_there = self.control.is_at(&path);
+        let Some(watch) = &mut self.keeper.watch else {
+            return;
+        };
+        let watched = match is_there {
+            true => watch.watch_file(&path),
+            false => watch.watch_for(&path),
+        };
+        if let Err(error) = watched {
+            let shown = path.display();
+            debug!("cannot watch {shown}: {error}; what happens to it is seen at a reload");
+        }
+        // It may have happened before it was watched.
+        if is_there != self.control.is_at(&path) || !is_there && was_free != is_free(&path) {
+            self.keeper.look_soon();
+        }
+    }
+
+    fn new_watch(&mut self) -> Option<PathWatch> {
+        let made = PathWatch::new().and_then(|watch| {
+            self.watches
+                .add_readable(watch.fd(), Source::ControlFile)
+                .map(|()| watch)
+        });
+        made.inspect_err(|error| {
+            warn!(
+                "cannot watch the control socket: {error}; if it is removed, only a reload makes it again"
+            );
+        })
+        .ok()
+    }
+
+    /// Tells commands where the control socket is.
+    fn show_control(&mut self) {
+        let shown = self
+            .beacon
+            .as_ref()
+            .map(|beacon| beacon.show(self.control.path()));
+        if let Some(Err(error)) = shown {
+            warn!(
+                "cannot tell where the control socket is: {error}; commands search for it by the configuration only"
+            );
+        }
+    }
+
+    fn listen_for_commands(&mut self) {
+        let before = self.control.fd();
+        let Some(Wanted { path, mode, group }) = self.keeper.wanted.clone() else {
+            before.into_iter().for_each(|fd| self.watches.remove(fd));
+            return self.control.stop_listening();
+        };
+        let shown = path.display();
+        self.keeper.told = false;
+        if self.control.is_at(&path) {
+            if let Err(reason) = self.control.change(mode, group) {
+                warn!("cannot change the control socket {shown}: {reason}");
+            }
+            return;
+        }
+        match self.control.listen(&path, mode, group) {
+            Ok(None) => {}
+            Ok(Some(replaced)) => {
+                before.into_iter().for_each(|fd| self.watches.remove(fd));
+                drop(replaced);
+                info!("the control socket is now {shown}");
+            }
+            Err(reason) if before.is_none() => {
+                self.keeper.told = true;
+                return warn!("no control socket at {shown}: {reason}; {CONSEQUENCE}");
+            }
+            Err(reason) => {
+                self.keeper.told = true;
+                return warn!(
+                    "no control socket at {shown}: {reason}; commands reach the master where they did before"
+                );
+            }
+        }
+        self.poll_control(&path);
+    }
+
+    fn poll_control(&mut self, path: &Path) {
+        let shown = path.display();
+        let watched = self
+            .control
+            .fd()
+            .map(|fd| self.watches.add_readable(fd, Source::Clients));
+        if let Some(Err(error)) = watched {
+            warn!("cannot watch the control socket {shown}: {error}; {CONSEQUENCE}");
+        }
+    }
+}
