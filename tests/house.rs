@@ -543,3 +543,27 @@ fn every_sample_configuration_is_accepted() {
     }
     assert!(checked >= 2, "app.toml and minimal.toml");
 }
+
+/// The extension links no TLS, and one folder is to be changed when the library does.
+#[test]
+fn only_the_transport_of_the_front_knows_tls() {
+    let knows = ["rustls", "aws_lc_rs", "x509_cert"];
+    for file in sources("src") {
+        let name = file.display().to_string();
+        if name.contains("/front/tls") || name.contains("/front/tests/") {
+            continue;
+        }
+        let code = code(&file);
+        for library in knows {
+            assert!(!code.contains(library), "{name} knows {library}");
+        }
+    }
+    for of in ["", "src/worker", "src/http", "src/python"] {
+        let path = root().join(of).join("Cargo.toml");
+        let manifest = std::fs::read_to_string(&path).expect("read a manifest");
+        for library in knows {
+            let library = library.replace('_', "-");
+            assert!(!manifest.contains(&library), "{}", path.display());
+        }
+    }
+}
