@@ -4,7 +4,11 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match preforkd_front::serve::run() {
+    let done = match std::env::args().nth(1).as_deref() {
+        Some("check") => preforkd_front::check::run(),
+        _ => preforkd_front::serve::run(),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             log::error!("{message}");

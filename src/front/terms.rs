@@ -25,7 +25,8 @@ pub fn addresses(
     let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
     let with_terms = settings.sites.iter().filter_map(|site| {
         let tls = site.tls.as_ref()?;
-        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
+        let terms = terms(site, tls, &keys, |why| log::error!("{why}"));
+        Some(terms.map(|terms| (site, terms)))
     });
     let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
     let address = |name: &String| {
@@ -50,17 +51,54 @@ pub fn addresses(
     Ok(Listeners::new(sockets.iter().map(address).collect()))
 }
 
-fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+/// Something that is wrong with the certificates of a site.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The name of the site.
+    pub site: String,
+    /// Whether it can be served all the same.
+    pub is_warning: bool,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What is wrong with the certificates of these sites.
+pub fn flaws(settings: &Settings) -> Vec<Flaw> {
+    let keys = Keys::new(&[]);
+    let mut flaws = Vec::new();
+    for site in &settings.sites {
+        let Some(tls) = &site.tls else { continue };
+        let mut add = |is_warning, why| {
+            let site = site.name.clone();
+            flaws.push(Flaw {
+                site,
+                is_warning,
+                why,
+            });
+        };
+        if let Err(why) = terms(site, tls, &keys, |why| add(true, why)) {
+            add(false, why);
+        }
+    }
+    flaws
+}
+
+/// `expired` is told of certificates that are not valid now: a worker that takes the place of one that has crashed must serve all the same.
+fn terms(
+    site: &Site,
+    tls: &Tls,
+    keys: &Arc<Keys>,
+    mut expired: impl FnMut(String),
+) -> Result<Terms, String> {
     let wrong = |why: String| format!("cannot use the certificate of [site.{}]: {why}", site.name);
     let mut pairs = Vec::new();
     for certificate in &tls.certificates {
         let pair = Pair::load(named(&certificate.chain), named(&certificate.key)).map_err(wrong)?;
-        // A worker that takes the place of one that has crashed must serve all the same.
         if let Err(why) = pair.check_time(SystemTime::now()) {
-            log::error!(
+            expired(format!(
                 "the certificate of [site.{}] is not valid: {why} (renew it and reload); clients will refuse it",
                 site.name
-            );
+            ));
         }
         pairs.push(Arc::new(pair));
     }
