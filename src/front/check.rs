@@ -6,6 +6,9 @@ use preforkd_worker::front::Settings;
 
 use crate::terms::flaws;
 
+/// The first argument, which asks for this.
+pub const COMMAND: &str = "check";
+
 /// Reads settings, and writes a line for each flaw: `error` or `warning`, the site and the reason, with tabs between them.
 ///
 /// # Errors

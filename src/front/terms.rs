@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use preforkd_worker::front::{Pem, Settings, Site, Tls};
+use preforkd_worker::front::{Certificate, Pem, Settings, Site, Tls};
 
 use crate::tls::Listeners;
 use crate::tls::certificate::{Named, Pair};
+use crate::tls::check::check;
 use crate::tls::terms::{Address, Terms};
 use crate::tls::tickets::{Key, Keys};
 
@@ -25,8 +26,7 @@ pub fn addresses(
     let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
     let with_terms = settings.sites.iter().filter_map(|site| {
         let tls = site.tls.as_ref()?;
-        let terms = terms(site, tls, &keys, |why| log::error!("{why}"));
-        Some(terms.map(|terms| (site, terms)))
+        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
     });
     let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
     let address = |name: &String| {
@@ -64,41 +64,43 @@ pub struct Flaw {
 
 /// What is wrong with the certificates of these sites.
 pub fn flaws(settings: &Settings) -> Vec<Flaw> {
-    let keys = Keys::new(&[]);
     let mut flaws = Vec::new();
     for site in &settings.sites {
-        let Some(tls) = &site.tls else { continue };
-        let mut add = |is_warning, why| {
-            let site = site.name.clone();
-            flaws.push(Flaw {
-                site,
+        let certificates = site.tls.iter().flat_map(|tls| &tls.certificates);
+        for Certificate { chain, key } in certificates {
+            let (warnings, error) = match check(named(chain), named(key), SystemTime::now()) {
+                Ok(verdict) => (verdict.warnings, None),
+                Err(why) => (Vec::new(), Some(unusable(site, &why))),
+            };
+            let warnings = warnings.into_iter().map(|why| (true, doubtful(site, &why)));
+            let all = warnings.chain(error.map(|why| (false, why)));
+            flaws.extend(all.map(|(is_warning, why)| Flaw {
+                site: site.name.clone(),
                 is_warning,
                 why,
-            });
-        };
-        if let Err(why) = terms(site, tls, &keys, |why| add(true, why)) {
-            add(false, why);
+            }));
         }
     }
     flaws
 }
 
-/// `expired` is told of certificates that are not valid now: a worker that takes the place of one that has crashed must serve all the same.
-fn terms(
-    site: &Site,
-    tls: &Tls,
-    keys: &Arc<Keys>,
-    mut expired: impl FnMut(String),
-) -> Result<Terms, String> {
-    let wrong = |why: String| format!("cannot use the certificate of [site.{}]: {why}", site.name);
+fn unusable(site: &Site, why: &str) -> String {
+    format!("cannot use the certificate of [site.{}]: {why}", site.name)
+}
+
+fn doubtful(site: &Site, why: &str) -> String {
+    let name = &site.name;
+    format!("clients will refuse the certificate of [site.{name}]: {why} (renew it and reload)")
+}
+
+fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+    let wrong = |why: String| unusable(site, &why);
     let mut pairs = Vec::new();
     for certificate in &tls.certificates {
         let pair = Pair::load(named(&certificate.chain), named(&certificate.key)).map_err(wrong)?;
+        // A worker that takes the place of one that has crashed must serve all the same.
         if let Err(why) = pair.check_time(SystemTime::now()) {
-            expired(format!(
-                "the certificate of [site.{}] is not valid: {why} (renew it and reload); clients will refuse it",
-                site.name
-            ));
+            log::error!("{}", doubtful(site, &why));
         }
         pairs.push(Arc::new(pair));
     }

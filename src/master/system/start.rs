@@ -100,6 +100,7 @@ impl System {
                 (pid, launching, None)
             }
         };
+        self.guarded.started(start, pid);
         if let Some(template) = template {
             if let Err(error) = self
                 .watches
