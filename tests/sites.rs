@@ -327,7 +327,21 @@ fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
     let front = pids(&run, "front");
     std::fs::copy(run.path("other.key"), run.path("shop.key")).expect("room");
     run.signal(Signal::SIGHUP);
-    run.logged(&["cannot use the certificate of [site.shop-tls]", "shop.key"]);
+    run.logged(&[
+        "tls: cannot use the certificate of [site.shop-tls]",
+        "shop.key",
+    ]);
+    let checked = preforkd()
+        .arg("-t")
+        .arg("-c")
+        .arg(run.path("app.toml"))
+        .output();
+    let checked = checked.expect("preforkd runs");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(
+        said.contains("tls: cannot use the certificate of [site.shop-tls]"),
+        "{said}"
+    );
     run.message("READY=1");
     assert_eq!(pids(&run, "front"), front);
     assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);

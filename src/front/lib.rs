@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod check;
 pub mod hosts;
 pub mod path;
 pub(crate) mod redirect;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use preforkd_worker::front::{Pem, Settings, Site, Tls};
+use preforkd_worker::front::{Certificate, Pem, Settings, Site, Tls};
 
 use crate::tls::Listeners;
 use crate::tls::certificate::{Named, Pair};
+use crate::tls::check::check;
 use crate::tls::terms::{Address, Terms};
 use crate::tls::tickets::{Key, Keys};
 
@@ -50,17 +51,56 @@ pub fn addresses(
     Ok(Listeners::new(sockets.iter().map(address).collect()))
 }
 
+/// Something that is wrong with the certificates of a site.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The name of the site.
+    pub site: String,
+    /// Whether it can be served all the same.
+    pub is_warning: bool,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What is wrong with the certificates of these sites.
+pub fn flaws(settings: &Settings) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for site in &settings.sites {
+        let certificates = site.tls.iter().flat_map(|tls| &tls.certificates);
+        for Certificate { chain, key } in certificates {
+            let (warnings, error) = match check(named(chain), named(key), SystemTime::now()) {
+                Ok(verdict) => (verdict.warnings, None),
+                Err(why) => (Vec::new(), Some(unusable(site, &why))),
+            };
+            let warnings = warnings.into_iter().map(|why| (true, doubtful(site, &why)));
+            let all = warnings.chain(error.map(|why| (false, why)));
+            flaws.extend(all.map(|(is_warning, why)| Flaw {
+                site: site.name.clone(),
+                is_warning,
+                why,
+            }));
+        }
+    }
+    flaws
+}
+
+fn unusable(site: &Site, why: &str) -> String {
+    format!("cannot use the certificate of [site.{}]: {why}", site.name)
+}
+
+fn doubtful(site: &Site, why: &str) -> String {
+    let name = &site.name;
+    format!("clients will refuse the certificate of [site.{name}]: {why} (renew it and reload)")
+}
+
 fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
-    let wrong = |why: String| format!("cannot use the certificate of [site.{}]: {why}", site.name);
+    let wrong = |why: String| unusable(site, &why);
     let mut pairs = Vec::new();
     for certificate in &tls.certificates {
         let pair = Pair::load(named(&certificate.chain), named(&certificate.key)).map_err(wrong)?;
         // A worker that takes the place of one that has crashed must serve all the same.
         if let Err(why) = pair.check_time(SystemTime::now()) {
-            log::error!(
-                "the certificate of [site.{}] is not valid: {why} (renew it and reload); clients will refuse it",
-                site.name
-            );
+            log::error!("{}", doubtful(site, &why));
         }
         pairs.push(Arc::new(pair));
     }

@@ -1,14 +1,48 @@
 //! `tls`: the certificates and keys of a site. They go to the front, and to no process that runs code of an application.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::front::{Certificate, Pem, Tls};
 
-use super::{Draft, normal};
-use crate::config::{Place, Site, Value};
+use super::{Draft, Host, normal};
+use crate::config::{Config, Place, Site, Value};
 
 /// The largest file with a certificate or key, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+
+/// Has the front check whether the certificates in its settings can be used. What it can serve all the same is added to `warnings`.
+///
+/// # Errors
+/// What is wrong with one, at its site.
+pub(super) fn check(
+    config: &Config,
+    settings: &str,
+    program: &Path,
+    host: &dyn Host,
+    warnings: &mut Vec<String>,
+) -> Result<(), Place> {
+    if config.site.values().all(|site| site.tls.is_empty()) {
+        return Ok(());
+    }
+    let flaws = host.certificate_flaws(program, settings);
+    for line in flaws.map_err(Place::whole)?.lines() {
+        let mut parts = line.splitn(3, '\t');
+        let (Some(kind), Some(name), Some(why)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        if kind == "warning" {
+            warnings.push(why.to_owned());
+            continue;
+        }
+        let mut sites = config.site.iter();
+        let site = sites.find(|(known, _)| known.get_ref() == name);
+        return Err(Place {
+            span: site.and_then(|(_, site)| site.tls.place()),
+            message: format!("tls: {why}"),
+        });
+    }
+    Ok(())
+}
 
 impl Draft<'_> {
     /// What the files hold; `None` for a site without TLS. The front says whether they fit each other.

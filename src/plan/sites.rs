@@ -7,6 +7,7 @@ use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::front::{self, Settings};
 
+use super::certificates;
 use super::lacking::Lacking;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
@@ -139,6 +140,7 @@ pub(super) fn front(
             "the settings of the workers that serve sites cannot be encoded: {error}"
         ))
     })?;
+    certificates::check(config, &settings, &launch.program, host, &mut warnings)?;
     launch.settings = Some(Secret(settings));
     let output = Output {
         taken_over: true,

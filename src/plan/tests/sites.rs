@@ -404,6 +404,15 @@ fn the_certificates_of_a_site_go_to_the_front() {
         "{site}tls = [{{ cert = 'cert.pem', key = 'key.pem' }}, {{ cert = 'both.pem', key = 'both.pem' }}]\nredirect = '/x'"
     ));
     assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
+    let warnings = plan.apps["front"].warnings.concat();
+    assert!(
+        warnings.contains("the certificate of [site.a] is not valid"),
+        "{warnings}"
+    );
+    self::refused(
+        &format!("{site}tls = {{ cert = 'bad.pem', key = 'key.pem' }}\nredirect = '/x'"),
+        "3:7: tls: cannot use the certificate of [site.a]: it is bad",
+    );
     let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
     refused(
         "tls = { cert = 'none.pem', key = 'key.pem' }\nredirect = '/x'",
