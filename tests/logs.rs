@@ -84,7 +84,7 @@ fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
             let done = common::preforkd().args(["reopen", "-c"]).arg(file).output();
             assert!(done.expect("it runs").status.success());
         }
-        run.logged(&["reopening 1 log files"]);
+        run.logged(&["reopening 1 log file"]);
         // The writer handles the signal later.
         let both = std::thread::spawn(move || {
             let event = next_event(&mut reopened);
