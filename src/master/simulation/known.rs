@@ -69,3 +69,29 @@ fn no_process_takes_the_place_of_a_worker_that_its_template_was_not_asked_for() 
         assert_eq!(outcome, Some(&release::Outcome::Done(2)), "{template}");
     }
 }
+
+#[test]
+fn a_worker_may_be_started_and_its_app_removed_in_the_same_turn() {
+    let alone = Written {
+        replace: Replace::StopFirst,
+        listeners: 0,
+        ..Written::good(1)
+    };
+    let off = Written {
+        enabled: false,
+        ..alone
+    };
+    run_and_settle(&[
+        Step::Write(
+            2,
+            Some(Written {
+                before: Some(End::Badly),
+                ..off
+            }),
+        ),
+        Step::Write(0, Some(off)),
+        Step::Request("stop web"),
+        Step::Request("start api web"),
+        Step::Pass(50),
+    ]);
+}
