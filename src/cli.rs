@@ -12,11 +12,13 @@ use nix::errno::Errno;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
-use crate::effects::listen::Listeners;
+use crate::effects::listen::{self, Listeners};
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::effects::temporary;
 use crate::effects::terminal::Terminal;
+use crate::guard;
+use crate::guard::waiting::{self, What};
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -115,6 +117,9 @@ enum Command {
     /// The helper process that checks a new worker; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
+    /// The helper process that ends what a killed master has left; started by the master only.
+    #[command(hide = true)]
+    Guard,
     /// The helper process that writes a log file; started by the master only.
     #[command(hide = true)]
     WriteLog {
@@ -180,6 +185,9 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
+        Some(Command::Guard) => Some(
+            guard::run().map_err(|error| format!("preforkd: the guard cannot continue: {error}")),
+        ),
         Some(Command::WriteLog {
             target,
             report,
@@ -356,7 +364,7 @@ fn read(file: &Path) -> Result<Plan, Failure> {
 fn serve(
     file: PathBuf,
     plan: Plan,
-    signals: Signals,
+    mut signals: Signals,
     ready_fd: Option<ReadyFd>,
 ) -> Result<Outcome, Failure> {
     let name = file
@@ -386,9 +394,21 @@ fn serve(
         }
     };
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
+    // It may have been killed just now.
+    if waiting::wait(&file, What::BesideNone, &mut signals).is_none() {
+        return Ok(Outcome::Stopped);
+    }
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
-    let opened = listeners.open(&plan.listeners, 0);
+    let mut opened = listeners.open(&plan.listeners, 0);
+    let is_in_use = |error: &listen::Error| error.errno() == Some(Errno::EADDRINUSE as i32);
+    if opened.as_ref().is_err_and(is_in_use) {
+        match waiting::wait(&file, What::All, &mut signals) {
+            None => return Ok(Outcome::Stopped),
+            Some(true) => opened = listeners.open(&plan.listeners, 0),
+            Some(false) => {}
+        }
+    }
     let (_, missing) = opened.map_err(|error| Failure {
         message: error.to_string(),
         errno: error.errno(),

@@ -32,8 +32,8 @@ pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
 pub use keys::{
-    Answer, App, Check, File, Front, GiveUp, KEYS, Listen, Mapping, Master, Range, Redirect,
-    Reload, Route, Schedule, Site,
+    Answer, App, Certificate, Check, File, Front, GiveUp, KEYS, Listen, Mapping, Master, Range,
+    Redirect, Reload, Route, Schedule, Site,
 };
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};

@@ -24,9 +24,9 @@ pub const COMMAND: &str = "launch";
 /// The process to set up, without its descriptors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orders {
-    /// The process id of the master. Without this parent the process ends.
+    /// The process id of the master. Without this parent the process ends, unless it outlives it.
     pub master: i32,
-    /// The signal that it gets when the master dies.
+    /// The signal that it gets when the master dies; 0 if it outlives it.
     pub on_master_death: i32,
     /// Whether the signals that are meant for the master are ignored in its program: [`Process::ignores_orders`].
     pub ignores_orders: bool,
@@ -181,7 +181,7 @@ pub fn run(arguments: &[String]) -> io::Error {
             .as_ref()
             .map(|(uid, gid, groups)| (*uid, *gid, &groups[..])),
         umask: orders.umask,
-        on_parent_death: Signal::try_from(orders.on_master_death).unwrap_or(Signal::SIGTERM),
+        on_parent_death: Signal::try_from(orders.on_master_death).ok(),
         stdin,
         stdout,
         stderr,

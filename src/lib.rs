@@ -4,7 +4,8 @@
 //!
 //! - [`cli`] reads the command line; [`client`] sends requests to a running master; [`logging`] writes the master's log;
 //! - [`log_writer`] is the process that writes a log file, [`probe`] the one that checks a new worker, [`config_check`] the one
-//!   that checks the configuration, [`launcher`] the one that executes the program of a worker, template or job;
+//!   that checks the configuration, [`launcher`] the one that executes the program of a worker, template or job, [`guard`] the one
+//!   that ends what a killed master has left;
 //! - [`config`] is `app.toml` as written, [`plan`] is the configuration checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
 //! - [`master`] is the event loop;
@@ -21,6 +22,7 @@ pub mod client;
 pub mod config;
 pub mod config_check;
 pub mod effects;
+pub mod guard;
 pub mod launcher;
 pub mod log_writer;
 pub mod logging;

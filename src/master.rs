@@ -161,6 +161,7 @@ pub fn run(
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {
+            master.turn.world.leave();
             return Ok(outcome);
         }
     }

@@ -50,8 +50,8 @@ pub struct Process<'a> {
     pub user: Option<(u32, u32, &'a [u32])>,
     /// File mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
-    /// The signal that it gets when its parent dies.
-    pub on_parent_death: Signal,
+    /// The signal that it gets when its parent dies; `None` for a process that outlives it.
+    pub on_parent_death: Option<Signal>,
     /// Whether it is executed with [`ORDERS_TO_THE_MASTER`] ignored: a process of ours, which has its own handlers later, if any. A
     /// program of the user gets the default dispositions, because its children would inherit others.
     pub ignores_orders: bool,
@@ -286,11 +286,13 @@ impl<'a> Child<'a> {
         check(Stage::Chdir, unsafe {
             libc::chdir(self.process.chdir.as_ptr())
         })?;
-        // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
-        nix::sys::prctl::set_pdeathsig(self.process.on_parent_death).map_err(|_| Stage::Session)?;
-        if nix::unistd::getppid() != self.master {
-            // SAFETY: plain number. No exit handler of the master runs.
-            unsafe { libc::_exit(127) };
+        if let Some(signal) = self.process.on_parent_death {
+            // After setuid, which clears it: prctl(2). If the master has already died, the signal would never come.
+            nix::sys::prctl::set_pdeathsig(signal).map_err(|_| Stage::Session)?;
+            if nix::unistd::getppid() != self.master {
+                // SAFETY: plain number. No exit handler of the master runs.
+                unsafe { libc::_exit(127) };
+            }
         }
         Ok(())
     }
@@ -482,6 +484,25 @@ pub fn watch_process(child: Pid) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// Sends a signal to the process of a descriptor, which is no other by then: pidfd_send_signal(2).
+///
+/// # Errors
+/// It has ended, or this process may not signal it.
+pub fn signal_process(process: BorrowedFd, signal: Signal) -> nix::Result<()> {
+    let none = ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers, and no information.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            process.as_raw_fd(),
+            signal as libc::c_int,
+            none,
+            0,
+        )
+    };
+    nix::errno::Errno::result(result).map(drop)
+}
+
 /// An unpredictable random number: getrandom(2).
 ///
 /// # Errors
@@ -494,6 +515,15 @@ pub fn random() -> nix::Result<u64> {
     // A read of up to 256 bytes is never partial: random(4).
     nix::errno::Errno::result(length)?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+/// 256 random bits, in hexadecimal digits.
+///
+/// # Errors
+/// See [`random`].
+pub fn random_text() -> nix::Result<String> {
+    let parts = (0..4).map(|_| Ok(format!("{:016x}", random()?)));
+    parts.collect()
 }
 
 /// The range of a lock on a whole file: fcntl(2).

@@ -720,3 +720,41 @@ fn log_files_get_their_owner_also_where_others_may_create_files() {
         "cannot make uid 1 its owner: Operation not permitted",
     );
 }
+
+/// Starts a process of a user that shows this variable in its environment and has lost its parent.
+fn orphan(user: u32, folder: &Path, variable: &str) -> nix::unistd::Pid {
+    let script = format!("{variable} sleep 1000 > /dev/null 2>&1 & echo $!");
+    let done = command(user, folder, &script);
+    let pid = String::from_utf8_lossy(&done.stdout).trim().parse();
+    nix::unistd::Pid::from_raw(pid.expect("a pid"))
+}
+
+#[test]
+fn the_guard_of_a_root_master_ends_nothing_of_other_users_whatever_they_show() {
+    needs_root!();
+    let folder = stage();
+    let config = app(folder.path(), "graceful_timeout = '200ms'");
+    let mut run = start(folder, &config);
+    run.event("started");
+    let address = run.ask("env NOTIFY_SOCKET");
+    let shown = [
+        format!("NOTIFY_SOCKET='{address}'"),
+        "PREFORKD_APP=web".into(),
+    ];
+    let start =
+        |user| [0, 1].map(|variable: usize| orphan(user, run.folder.path(), &shown[variable]));
+    let (theirs, others) = (start(USER), [start(OTHER), start(0)].concat());
+    run.signal(Signal::SIGKILL);
+    run.master.wait().expect("ours");
+    run.logged(&["was killed or has crashed; ending"]);
+    run.logged(&["nothing is left"]);
+    let ends = |pid| nix::sys::signal::kill(pid, Signal::SIGKILL);
+    for pid in others {
+        ends(pid).expect("it was left alone");
+    }
+    // A lie harms the one who tells it. Whoever is its parent now may not have reaped it yet.
+    for pid in theirs {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        assert!(stat.is_ok_and(|stat| stat.contains(") Z ")) || ends(pid).is_err());
+    }
+}

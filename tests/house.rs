@@ -140,6 +140,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "config_check",
             "control",
             "data_file",
+            "guard",
             "host",
             "init",
             "interpreter",
@@ -152,6 +153,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "pid_file",
             "private",
             "probe",
+            "process",
             "rights",
             "scoreboard",
             "sealed",
@@ -167,8 +169,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
-                "launch" => &["config_check", "log_files", "probe", "template"],
+                "launch" => &["config_check", "guard", "log_files", "probe", "template"],
                 "notify" => &["template"],
+                "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen"],
@@ -539,4 +542,28 @@ fn every_sample_configuration_is_accepted() {
         }
     }
     assert!(checked >= 2, "app.toml and minimal.toml");
+}
+
+/// The extension links no TLS, and one folder is to be changed when the library does.
+#[test]
+fn only_the_transport_of_the_front_knows_tls() {
+    let knows = ["rustls", "aws_lc_rs", "x509_cert"];
+    for file in sources("src") {
+        let name = file.display().to_string();
+        if name.contains("/front/tls") || name.contains("/front/tests/") {
+            continue;
+        }
+        let code = code(&file);
+        for library in knows {
+            assert!(!code.contains(library), "{name} knows {library}");
+        }
+    }
+    for of in ["", "src/worker", "src/http", "src/python"] {
+        let path = root().join(of).join("Cargo.toml");
+        let manifest = std::fs::read_to_string(&path).expect("read a manifest");
+        for library in knows {
+            let library = library.replace('_', "-");
+            assert!(!manifest.contains(&library), "{}", path.display());
+        }
+    }
 }

@@ -58,7 +58,10 @@ pub(super) fn perform(
         Command::Stop { apps } if apps.is_empty() => ask("stop").map(|_| done("stopped".into())),
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
-        Command::WriteLog { .. } | Command::Probe(_) | Command::CheckConfig { .. } => {
+        Command::WriteLog { .. }
+        | Command::Probe(_)
+        | Command::Guard
+        | Command::CheckConfig { .. } => {
             unreachable!("helper processes send no requests to a master")
         }
     }

@@ -163,7 +163,7 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
 }
 
 /// Whether two paths lead to the same file.
-fn is_same(one: &Path, other: &Path) -> bool {
+pub fn is_same(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| {
         let found = path.metadata().ok()?;
         Some((found.dev(), found.ino()))

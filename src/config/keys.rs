@@ -305,6 +305,8 @@ tables! {
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
         hosts: Vec<Spanned<String>> = [], Reload;
+        /// The certificates of the site, each with its key; with them its addresses speak TLS.
+        tls: Vec<Spanned<Certificate>> = [], Reload;
         /// The app that gets all requests that no route and no static file is for.
         app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.
@@ -313,6 +315,14 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
+    }
+
+    /// An entry of `tls`: a certificate and its key.
+    table "site.NAME.tls" Certificate {
+        /// The file with the certificate and those that lead to an authority, in PEM.
+        cert: PathBuf = (required), Reload;
+        /// The file with the private key, in PEM.
+        key: PathBuf = (required), Reload;
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.

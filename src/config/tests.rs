@@ -438,8 +438,8 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
         ),
         (
             "[app.w]\ncertfile = \"x\"",
-            "2:1: unknown key `certfile`: preforkd speaks no TLS",
-            "in front",
+            "2:1: unknown key `certfile`: an app speaks no TLS",
+            "[site.NAME]",
         ),
         (
             "[app.w]\nforwarded_allow_ips = \"*\"",

@@ -1,9 +1,11 @@
 //! The host that a plan is checked against: users, folders and programs.
 
 use std::fmt;
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
@@ -213,6 +215,32 @@ impl Host for ThisHost {
 
     fn front(&self) -> Result<PathBuf, String> {
         beside(FRONT, "the program that serves sites is missing")
+    }
+
+    fn certificate_flaws(&self, program: &Path, settings: &str) -> Result<String, String> {
+        let asked = || {
+            let mut child = Command::new(program)
+                .arg("check")
+                .env_clear()
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::null())
+                .spawn()?;
+            if let Some(mut input) = child.stdin.take() {
+                input.write_all(settings.as_bytes())?;
+            }
+            let output = child.wait_with_output()?;
+            match output.status.success() {
+                true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+                false => Err(io::Error::other(output.status.to_string())),
+            }
+        };
+        asked().map_err(|error: io::Error| {
+            format!(
+                "cannot check certificates with {}: {error} (install preforkd and preforkd-front from the same release)",
+                program.display()
+            )
+        })
     }
 }
 

@@ -137,7 +137,7 @@ fn start(path: &Path, launch: &Launch) -> io::Result<(File, Pid, Launching)> {
         chdir: c_string(launch.chdir.clone().into())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
-        on_parent_death: Signal::SIGKILL,
+        on_parent_death: Some(Signal::SIGKILL),
         // The configuration would be refused if one of them ended it.
         ignores_orders: true,
         stdin: None,

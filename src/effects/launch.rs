@@ -148,7 +148,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         chdir: c_string(launch.chdir.clone().into_os_string())?,
         user: user.map(|user| (user.uid, user.gid, &user.groups[..])),
         umask: launch.umask,
-        on_parent_death: contract.on_master_death,
+        on_parent_death: Some(contract.on_master_death),
         ignores_orders: contract.is_ours,
         stdin: contract.stdin,
         stdout: output.stdout,
@@ -166,6 +166,26 @@ pub fn own(
     stderr: Option<BorrowedFd>,
     fds: Vec<BorrowedFd>,
 ) -> io::Result<Pid> {
+    helper(arguments, stderr, fds, Some(Signal::SIGTERM))
+}
+
+/// The same, for one that outlives the master.
+///
+/// # Errors
+/// The process cannot be created.
+pub fn own_that_outlives(
+    arguments: impl IntoIterator<Item = OsString>,
+    fds: Vec<BorrowedFd>,
+) -> io::Result<Pid> {
+    helper(arguments, None, fds, None)
+}
+
+fn helper(
+    arguments: impl IntoIterator<Item = OsString>,
+    stderr: Option<BorrowedFd>,
+    fds: Vec<BorrowedFd>,
+    on_parent_death: Option<Signal>,
+) -> io::Result<Pid> {
     let args = std::iter::once("preforkd".into()).chain(arguments);
     let (pid, _) = spawn(Process {
         // This path works even after the file was replaced.
@@ -175,7 +195,7 @@ pub fn own(
         chdir: c"/".to_owned(),
         user: None,
         umask: None,
-        on_parent_death: Signal::SIGTERM,
+        on_parent_death,
         ignores_orders: true,
         stdin: None,
         stdout: None,

@@ -2,7 +2,7 @@
 //! sender.)
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
@@ -46,6 +46,8 @@ pub struct Signals {
     /// Whether SIGHUP was ignored before.
     pub ignored_hang_up: bool,
     delivery: SignalDelivery<UnixStream, WithOrigin>,
+    /// Those that were looked at and not handled yet.
+    kept: Vec<Arrived>,
 }
 
 impl Signals {
@@ -61,6 +63,7 @@ impl Signals {
         Ok(Self {
             ignored_hang_up,
             delivery,
+            kept: Vec::new(),
         })
     }
 
@@ -84,7 +87,24 @@ impl Signals {
             number: origin.signal,
             sender: Sender::of(&origin),
         };
-        origins.map(arrived).collect()
+        let mut all = std::mem::take(&mut self.kept);
+        all.extend(origins.map(arrived));
+        all
+    }
+
+    /// Whether one has arrived that ends a process by default. All are kept for [`Signals::arrived`].
+    pub fn end_this(&mut self) -> bool {
+        self.kept = self.arrived();
+        let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT].map(|signal| signal as i32);
+        self.kept
+            .iter()
+            .any(|arrived| ends.contains(&arrived.number))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.delivery.get_read().as_fd()
     }
 }
 

@@ -34,7 +34,7 @@ pub fn spawn(process: Process) -> io::Result<(Pid, Launching)> {
     let fds: Vec<BorrowedFd> = streams.into_iter().flatten().chain(process.fds).collect();
     let orders = Orders {
         master: getpid().as_raw(),
-        on_master_death: process.on_parent_death as i32,
+        on_master_death: process.on_parent_death.map_or(0, |signal| signal as i32),
         user: process
             .user
             .map(|(uid, gid, groups)| (uid, gid, groups.to_vec())),

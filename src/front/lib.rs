@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod check;
 pub mod hosts;
 pub mod path;
 pub(crate) mod redirect;
@@ -13,6 +14,7 @@ pub mod routes;
 pub mod serve;
 pub mod service;
 pub mod sites;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service};
+use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service_over};
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
@@ -17,9 +17,12 @@ use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use zeroize::Zeroizing;
 
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
+use crate::terms;
+use crate::tls::Way;
 
 /// Runs the worker to its end.
 ///
@@ -46,14 +49,15 @@ pub fn run() -> Result<(), String> {
             env::KIND
         ));
     }
-    let settings = settings(passed.front.take())?;
+    let (secret, settings) = settings(passed.front.take())?;
     set_title(&passed);
     let record = passed.begin_record()?;
     passed.take_stderr_over()?;
-    serve(passed, &settings, record)
+    serve(passed, &settings, &secret, record)
 }
 
-fn settings(file: Option<OwnedFd>) -> Result<Settings, String> {
+/// The secret for session tickets, on a line of its own, and the settings.
+fn settings(file: Option<OwnedFd>) -> Result<(Zeroizing<[u8; 32]>, Settings), String> {
     let read = || -> io::Result<String> {
         let file = File::from(file.ok_or(io::ErrorKind::NotFound)?);
         let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
@@ -62,13 +66,30 @@ fn settings(file: Option<OwnedFd>) -> Result<Settings, String> {
         file.read_exact_at(&mut text, 0)?;
         String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
     };
-    let text = read().map_err(could_not("read the settings"))?;
-    Settings::parse(&text).map_err(|error| format!("could not read {}: {error}", env::FRONT_FD))
+    let text = Zeroizing::new(read().map_err(could_not("read the settings"))?);
+    let wrong = |why: &dyn std::fmt::Display| format!("could not read {}: {why}", env::FRONT_FD);
+    let (digits, json) = text
+        .split_once('\n')
+        .ok_or_else(|| wrong(&"it has one line"))?;
+    let secret = secret(digits).ok_or_else(|| wrong(&"there is no secret"))?;
+    let settings = Settings::parse(json).map_err(|error| wrong(&error))?;
+    Ok((secret, settings))
+}
+
+/// The bytes of 64 hexadecimal digits.
+fn secret(digits: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let mut secret = Zeroizing::new([0; 32]);
+    let is_whole = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    for (at, byte) in secret.iter_mut().enumerate().filter(|_| is_whole) {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    is_whole.then_some(secret)
 }
 
 fn serve(
     passed: Passed,
     settings: &Settings,
+    secret: &[u8; 32],
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
     let Passed {
@@ -87,6 +108,7 @@ fn serve(
     scoreboard.iter().for_each(descriptors::own);
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
+    let addresses = terms::addresses(settings, &names, secret)?;
     let sites = Arc::new(Sites::new(settings, names));
     let front = Front::new(sites.clone(), settings)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
@@ -107,7 +129,8 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_service(config, front, board).map_err(could_not("go on serving"))
+    serve_service_over::<Way, _>(config, addresses, front, board)
+        .map_err(could_not("go on serving"))
 }
 
 /// Opens the folders.

@@ -2,9 +2,10 @@
 //!
 //! [`certificate`] makes pairs of certificates and keys from bytes and says what is wrong with them; [`terms`] is what is agreed on with the
 //! clients of some names, and which names an address has; [`tickets`] lets sessions go on, on any worker; [`transport`] is the way of the
-//! bytes. Nothing else in the crate knows rustls.
+//! bytes; [`check`] looks at files before they are used. Nothing else in the crate knows rustls.
 
 pub mod certificate;
+pub mod check;
 pub mod names;
 pub mod terms;
 pub mod tickets;

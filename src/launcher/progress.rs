@@ -178,7 +178,7 @@ mod tests {
             chdir: CString::new(chdir).expect("no NUL"),
             user: None,
             umask: None,
-            on_parent_death: Signal::SIGTERM,
+            on_parent_death: Some(Signal::SIGTERM),
             ignores_orders: false,
             stdin: None,
             stdout: None,

@@ -45,6 +45,7 @@ use crate::schedule::appointments::Clock;
 mod checks;
 mod children;
 mod control_file;
+mod guarded;
 mod listeners;
 mod logs;
 mod notices;
@@ -55,6 +56,7 @@ mod templates;
 mod watches;
 
 use control_file::ControlKeeper;
+use guarded::Guarded;
 use start::forward;
 use watches::{RETRY, Watches};
 
@@ -79,6 +81,8 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
+    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
+    ticket_secret: String,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -97,6 +101,7 @@ pub(super) struct System {
     terminal: Terminal,
     oom_kills: OomKills,
     pid_file: Option<PidFile>,
+    guarded: Guarded,
 }
 
 impl System {
@@ -125,6 +130,7 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
+        let guarded = Guarded::new(&file);
         let mut system = Self {
             file,
             watches,
@@ -139,6 +145,7 @@ impl System {
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
+            ticket_secret: crate::sys::random_text()?,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -152,6 +159,7 @@ impl System {
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
             pid_file: None,
+            guarded,
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
@@ -164,6 +172,18 @@ impl System {
         let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
         system.pid_file = pid_file.transpose()?;
         Ok(system)
+    }
+
+    /// The helper processes that are no jobs.
+    fn helpers(&self) -> BTreeSet<Pid> {
+        let mut helpers = self.log_files.writers();
+        helpers.extend(self.guarded.guard_process());
+        helpers
+    }
+
+    /// The master ends in good order.
+    pub(super) fn leave(self) {
+        self.guarded.leave();
     }
 
     fn board(&self, app: &Name) -> io::Result<&Scoreboard> {
@@ -190,8 +210,11 @@ impl World for System {
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
         let short = self.init.is_short_of_memory().then_some(RETRY);
-        let deadline = deadline.into_iter().chain(self.keeper.deadline()).min();
-        let until = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let guarded = self.guarded.keep(now);
+        let deadlines = [deadline, self.keeper.deadline(), guarded];
+        let until = deadlines.into_iter().flatten().min();
+        let until = until.map(|at| at.saturating_duration_since(now));
         let mut sources = self.watches.wait(until.into_iter().chain(short).min())?;
         let has_event = sources.remove(&Source::ControlFile);
         self.look_at_control(has_event);
@@ -289,13 +312,15 @@ impl World for System {
         wanted: &BTreeSet<Rest>,
         is_known: &dyn Fn(Pid) -> bool,
     ) -> BTreeMap<Rest, Vec<Pid>> {
-        let writers = self.log_files.writers();
-        sessions::find(wanted, |pid| is_known(pid) || writers.contains(&pid))
+        let helpers = self.helpers();
+        let found = sessions::find(wanted, |pid| is_known(pid) || helpers.contains(&pid));
+        self.guarded.looked(wanted, &found);
+        found
     }
 
     fn strays(&mut self, worker: Pid, is_known: &dyn Fn(Pid) -> bool) -> BTreeMap<Pid, Pid> {
-        let writers = self.log_files.writers();
-        sessions::strays(worker, |pid| is_known(pid) || writers.contains(&pid))
+        let helpers = self.helpers();
+        sessions::strays(worker, |pid| is_known(pid) || helpers.contains(&pid))
     }
 
     fn signal_rest(&mut self, pid: Pid, signal: Signal, spared: Option<Pid>) -> bool {
@@ -331,6 +356,7 @@ impl World for System {
 
     fn reap(&mut self, pid: Pid, kill_session: bool) -> Option<Exit> {
         let exit = children::reap(pid, kill_session);
+        self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
         self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
@@ -344,7 +370,11 @@ impl World for System {
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
-        children::is_child(pid)
+        let is_child = children::is_child(pid);
+        if is_child {
+            self.guarded.adopted(pid);
+        }
+        is_child
     }
 
     fn memory(&mut self, pid: Pid) -> Option<u64> {
@@ -363,6 +393,9 @@ impl World for System {
         }
         let user = plan.launch.user.as_ref();
         self.notify.bind(app, user.map(|user| user.uid))?;
+        if let Some(address) = self.notify.address(app) {
+            self.guarded.app(app, plan, address);
+        }
         let fd = self.notify.fd(app);
         let fd = fd.filter(|fd| !self.watches.has(*fd, &Source::Messages(app.clone())));
         fd.map_or(Ok(()), |fd| {
@@ -371,6 +404,7 @@ impl World for System {
     }
 
     fn remove_app(&mut self, app: &Name) {
+        self.guarded.remove_app(app);
         self.notify.unbind(app);
         self.watches.forget(&Source::Messages(app.clone()));
         self.scoreboards.remove(app);

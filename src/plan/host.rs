@@ -99,6 +99,12 @@ pub trait Host {
     /// # Errors
     /// It is missing; with the path.
     fn front(&self) -> Result<PathBuf, String>;
+    /// What that program says of the certificates in its settings, a line for each flaw: `error` or `warning`, the site and the reason, with
+    /// tabs between them.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    fn certificate_flaws(&self, program: &Path, settings: &str) -> Result<String, String>;
 }
 
 /// Finds a program like a shell: by path (relative to `folder`) or in the folders of `path`.

@@ -7,6 +7,7 @@ use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::front::{self, Settings};
 
+use super::certificates;
 use super::lacking::Lacking;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
@@ -24,6 +25,8 @@ pub(super) const FRONT: &str = "front";
 #[derive(Default)]
 struct Sockets {
     all: Vec<Listener>,
+    /// Which of them speak TLS.
+    tls: Vec<bool>,
 }
 
 /// The apps that sites name.
@@ -107,14 +110,22 @@ pub(super) fn front(
             lacking: Lacking::default(),
             ..draft
         };
-        let own = draft.sockets_of_site(&plan.listeners, &mut sockets)?;
+        let tls = draft.tls(site)?;
+        let own = draft.sockets_of_site(&plan.listeners, tls.is_some(), &mut sockets)?;
+        if let (Some(redirect), Some(_)) = (&site.redirect, &tls)
+            && redirect.0.to.as_str() == "https"
+        {
+            return Err(redirect.wrong(
+                "redirect: the site speaks TLS itself, and would send its clients in a circle (write it in a site without `tls`)",
+            ));
+        }
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            tls: None,
+            tls,
             routes: draft.routes(site, &launch, &mut warnings)?,
         });
     }
@@ -129,6 +140,7 @@ pub(super) fn front(
             "the settings of the workers that serve sites cannot be encoded: {error}"
         ))
     })?;
+    certificates::check(config, &settings, &launch.program, host, &mut warnings)?;
     launch.settings = Some(Secret(settings));
     let output = Output {
         taken_over: true,
@@ -150,15 +162,9 @@ impl Sockets {
     }
 
     fn settings(&self) -> BTreeMap<String, front::Listener> {
-        let all = self.all.iter().map(|known| {
+        let all = self.all.iter().zip(&self.tls).map(|(known, &tls)| {
             let address = known.address.to_string();
-            (
-                self.name(&address),
-                front::Listener {
-                    address,
-                    tls: false,
-                },
-            )
+            (self.name(&address), front::Listener { address, tls })
         });
         all.collect()
     }
@@ -197,6 +203,7 @@ impl Draft<'_> {
     fn sockets_of_site(
         &self,
         of_apps: &[Listener],
+        tls: bool,
         sockets: &mut Sockets,
     ) -> Result<Vec<String>, Place> {
         let mut own: Vec<String> = Vec::new();
@@ -222,18 +229,27 @@ impl Draft<'_> {
                 return Err(wrong(format!("{shown} is configured twice (remove one)")));
             }
             let listener = self.listener(written, address)?;
-            let known = sockets
-                .all
-                .iter()
-                .find(|known| known.address == listener.address);
-            match known {
-                Some(known) if *known != listener => {
+            let mut known = sockets.all.iter().zip(&sockets.tls);
+            match known.find(|(known, _)| known.address == listener.address) {
+                Some((known, _)) if *known != listener => {
                     return Err(wrong(format!(
                         "{shown} has another mode, owner or group in another site (write the same)"
                     )));
                 }
+                Some((_, theirs)) if *theirs != tls => {
+                    let (with, without) = match tls {
+                        true => ("this site", "another one"),
+                        false => ("another site", "this one"),
+                    };
+                    return Err(wrong(format!(
+                        "{shown} cannot speak TLS for {with} and not for {without} (write `tls` in both, or choose another address)"
+                    )));
+                }
                 Some(_) => {}
-                None => sockets.all.push(listener),
+                None => {
+                    sockets.all.push(listener);
+                    sockets.tls.push(tls);
+                }
             }
             own.push(shown);
         }

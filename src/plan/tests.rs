@@ -82,6 +82,12 @@ impl Host for Invented {
             Some("/srv/prefix.env") => Ok("SCRIPT_NAME=/shop\n".into()),
             Some("/srv/key") => Ok("hunter2\r\n".into()),
             Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
+            Some("/srv/cert.pem") => Ok("-----BEGIN CERTIFICATE-----".into()),
+            Some("/srv/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----".into()),
+            Some("/srv/bad.pem") => Ok("-----BEGIN BAD CERTIFICATE-----".into()),
+            Some("/srv/both.pem") => {
+                Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
+            }
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),
@@ -139,6 +145,16 @@ impl Host for Invented {
     }
     fn front(&self) -> Result<PathBuf, String> {
         Ok("/lib/preforkd-front".into())
+    }
+    fn certificate_flaws(&self, _: &Path, settings: &str) -> Result<String, String> {
+        let mut flaws = String::new();
+        if settings.contains("/srv/both.pem") {
+            flaws.push_str("warning\ta\tthe certificate of [site.a] is not valid\n");
+        }
+        if settings.contains("BAD CERTIFICATE") {
+            flaws.push_str("error\ta\tcannot use the certificate of [site.a]: it is bad\n");
+        }
+        Ok(flaws)
     }
 }
 

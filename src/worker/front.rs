@@ -1,4 +1,5 @@
-//! Settings of a front worker, passed as one JSON object in a memory file (preforkd-worker(7), "PREFORKD_FRONT_FD").
+//! Settings of a front worker, passed as one JSON object in a memory file, after a line with the secret for session tickets
+//! (preforkd-worker(7), "PREFORKD_FRONT_FD").
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -7,6 +7,7 @@ a file `sick`.
 import fcntl
 import json
 import os
+import subprocess
 import threading
 import time
 from urllib.parse import parse_qsl
@@ -116,4 +117,10 @@ def orphans(asked):
         os.waitpid(child, 0)
 
 
-PAGES = {"/echo": slow, "/exit": leave, "/descriptors": descriptors, "/orphans": orphans}
+def deaf(_):
+    """Leave a child that does not end at SIGTERM."""
+    child = subprocess.Popen(["/bin/sh", "-c", "trap '' TERM; echo; exec sleep 1000"], stdout=subprocess.PIPE)
+    child.stdout.readline()
+
+
+PAGES = {"/deaf": deaf, "/echo": slow, "/exit": leave, "/descriptors": descriptors, "/orphans": orphans}

@@ -104,6 +104,21 @@ def kill_9_of_the_master(stage):
         stage.take([result for client in clients for result in client.results], server)
 
 
+@scenario("what workers have started gone within 1 s after graceful_timeout")
+def kill_9_of_the_master_with_deaf_children(stage):
+    """Workers have started processes that ignore SIGTERM."""
+    with stage.serve(graceful=GRACEFUL) as server:
+        client = Client(server.port, "d", keep=False)
+        for _ in range(3):
+            client.ask("/deaf")
+        since = time.monotonic()
+        server.process.kill()
+        gone = server.wait(lambda: not server.family() and is_free(server.port), 10, alive=False)
+        stage.need_settled(since, gone, GRACEFUL + 1, "gone")
+        stage.take(client.results, server)
+    stage.need_none_lost()
+
+
 def is_free(port):
     """Whether one could listen there."""
     with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):

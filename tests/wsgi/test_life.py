@@ -705,6 +705,28 @@ class Stop(Life):
         with self.assertRaises(ConnectionRefusedError):
             self.open(server, "/")
 
+    @both_kinds
+    def test_a_request_that_outlasts_a_killed_master_has_graceful_timeout(self, preload):
+        server = self.launch(preload=preload, graceful_timeout="300ms").ready()
+        held = self.open(server, "/held")
+        held.readline()
+        server.process.kill()
+        server.wait_log("nothing is left of the preforkd with pid")
+        server.reader.join(GUARD)
+        self.assertFalse(server.reader.is_alive(), server.report())
+
+    def test_the_next_master_serves_while_the_workers_of_a_killed_one_finish(self):
+        server = self.launch().ready()
+        held = self.open(server, "/held")
+        held.readline()
+        server.process.kill()
+        server.process.wait()
+        following = self.launch().ready()
+        self.assertEqual(self.ask(following)["app"], "demo")
+        self.release("done")
+        self.assertEqual(held.read(), b"done", "meanwhile")
+        following.finish()
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -7,6 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use nix::unistd::{Pid, getsid};
+use preforkd_worker::env;
+
+use crate::effects::process;
+use crate::plan;
 
 /// How much of a table of sockets is read. Those that listen come first.
 const MAX_TABLE: u64 = 1 << 20;
@@ -60,8 +64,11 @@ pub(super) fn find(wanted: SocketAddr) -> Option<Holder> {
                 number => format!(" and {number} more"),
             };
             let name = name(*pid);
+            let whose = app(*pid).map_or(String::new(), |app| {
+                format!(", started by a preforkd for its app {app}")
+            });
             format!(
-                "by {name} (pid {pid}{others}), which listens {on} (stop it, or configure another address)"
+                "by {name} (pid {pid}{others}{whose}), which listens {on} (stop it, or configure another address)"
             )
         }
     };
@@ -154,6 +161,14 @@ fn socket(link: &Path) -> Option<u64> {
 fn name(pid: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     name.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// The app of a preforkd that a process belongs to, as it says itself: of another one that runs, or of one that was killed together with
+/// its guard.
+fn app(pid: u32) -> Option<String> {
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().ok()?);
+    let app = String::from_utf8(process::variable(pid, env::APP)?).ok()?;
+    plan::is_app_name(&app).then_some(app)
 }
 
 #[cfg(test)]

@@ -456,3 +456,54 @@ fn certificates_are_exchanged_under_open_connections() {
     let text = Server::ask(&mut old, "/");
     assert!(text.contains("name=localhost"), "{text}");
 }
+
+#[test]
+fn the_helper_looks_at_files_before_they_are_used() {
+    let authority = Authority::new();
+    let good = authority.issue(&["a.example", "*.a.example"], &KeyPair::generate().unwrap());
+    let other = authority.issue(&["b.example"], &KeyPair::generate().unwrap());
+    let certificate = authority.file("good.pem", &good.certificate);
+    let key = authority.file("good.key", &good.key);
+    let wrong = authority.file("other.key", &other.key);
+    let issuers = authority.folder.path().join("ca.pem");
+    let check = |arguments: &[&std::path::Path]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_preforkd-front"))
+            .arg("check-certificates")
+            .args(arguments)
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            output.status.success(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let (ok, names, errors) = check(&["--issuers".as_ref(), &issuers, &certificate, &key]);
+    assert!(ok && errors.is_empty(), "{errors}");
+    let (expires, names) = names.split_once(' ').unwrap();
+    assert!(expires.parse::<u64>().unwrap() > 1_800_000_000);
+    assert_eq!(names, "a.example *.a.example\n");
+    let missing = authority.folder.path().join("missing");
+    let (ok, names, errors) = check(&[
+        &certificate,
+        &wrong,
+        &certificate,
+        &key,
+        "--issuers".as_ref(),
+        &key,
+        &missing,
+        &key,
+    ]);
+    assert!(!ok);
+    assert_eq!(names.lines().count(), 1);
+    let errors: Vec<_> = errors.lines().collect();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    for (line, part) in errors.iter().zip([
+        "other.key does not belong to ",
+        "good.key: holds no certificate (a private key is there instead",
+        "could not read ",
+    ]) {
+        assert!(line.contains(part), "{line}");
+    }
+}

@@ -303,6 +303,43 @@ fn a_response_that_breaks_off_does_so_for_the_client() {
 }
 
 #[test]
+fn clients_of_http10_get_bodies_up_to_the_end_of_the_connection_and_a_reset_where_they_break_off() {
+    for (end, whole) in [("0\r\n\r\n", true), ("", false)] {
+        let (front, upstream) = one();
+        let mut client = front.send("GET /old HTTP/1.0\r\n\r\n");
+        let (mut peer, request) = upstream.request();
+        assert!(
+            request.starts_with("GET /old HTTP/1.1\r\nHost: default\r\n"),
+            "{request}"
+        );
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+        let head = client.head();
+        assert!(
+            !head.contains("chunked") && head.contains("Connection: close"),
+            "{head}"
+        );
+        assert_eq!(client.read_to("abc"), "abc");
+        peer.write(end);
+        drop(peer);
+        assert_eq!(client.is_reset(), !whole);
+    }
+}
+
+#[test]
+fn requests_that_come_together_are_answered_one_after_the_other() {
+    let (front, upstream) = one();
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut client = front.send(&[ask("/1"), ask("/2"), ask("/3")].concat());
+    let mut peer = upstream.accept();
+    for path in ["/1", "/2", "/3"] {
+        assert!(peer.message().starts_with(&format!("GET {path} ")));
+        peer.write(&OK.replace("\r\n\r\nok", &format!("\r\n\r\n{path}")));
+        assert!(client.message().ends_with(path));
+    }
+    assert!(upstream.is_unused());
+}
+
+#[test]
 fn a_stream_comes_piece_by_piece() {
     let (front, upstream) = one();
     let mut client = front.get();
@@ -339,10 +376,16 @@ fn a_client_that_leaves_ends_its_request() {
     assert_eq!(second.message(), OK_SEEN);
 }
 
-#[test]
-fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
-    let (front, upstream) = one();
-    let mut client = front.get();
+/// A front, a client that reads nothing, and its upstream that has written until nothing more was taken; with the body, and how
+/// much of it was.
+fn stalled(held: usize) -> (Front, Peer, Peer, Vec<u8>, usize) {
+    let (upstream, address) = upstream();
+    let options = Options {
+        held,
+        ..Options::default()
+    };
+    let front = front_with(vec![address], options, |_| {});
+    let client = front.get();
     let (mut peer, _) = upstream.request();
     let length = 64_000_000usize;
     peer.write(&format!(
@@ -350,9 +393,8 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
     ));
     let body: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
     // The only sign that it stands still.
-    peer.stream
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
+    let patience = Some(Duration::from_millis(300));
+    peer.stream.set_write_timeout(patience).unwrap();
     let mut written = 0;
     loop {
         match peer.stream.write(&body[written..]) {
@@ -362,17 +404,41 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
         }
     }
     assert!(written < length / 2, "{written} bytes are held somewhere");
-    let reader = std::thread::spawn(move || {
-        client.head();
-        let mut got = vec![0; length];
-        let before = client.unread();
-        got[..before.len()].copy_from_slice(&before);
-        client.stream.read_exact(&mut got[before.len()..]).unwrap();
-        got
-    });
     peer.stream.set_write_timeout(Some(GUARD)).unwrap();
-    peer.stream.write_all(&body[written..]).unwrap();
-    assert!(reader.join().unwrap() == body);
+    (front, client, peer, body, written)
+}
+
+#[test]
+fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
+    for held in [usize::MAX, 0] {
+        let (_front, mut client, mut peer, body, written) = stalled(held);
+        let length = body.len();
+        let reader = std::thread::spawn(move || {
+            client.head();
+            let mut got = vec![0; length];
+            let before = client.unread();
+            got[..before.len()].copy_from_slice(&before);
+            client.stream.read_exact(&mut got[before.len()..]).unwrap();
+            got
+        });
+        peer.stream.write_all(&body[written..]).unwrap();
+        assert!(reader.join().unwrap() == body);
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_for_too_long_ends_its_request() {
+    let (upstream, address) = upstream();
+    let mut options = Options::default();
+    options.limits.write_timeout = Duration::from_millis(100);
+    let front = front_with(vec![address], options, |_| {});
+    let mut client = front.get();
+    let (mut peer, _) = upstream.request();
+    peer.write("HTTP/1.1 200 OK\r\nContent-Length: 64000000\r\n\r\n");
+    peer.stream.set_write_timeout(Some(GUARD)).unwrap();
+    let error = peer.stream.write_all(&[b'x'; 64_000_000]).unwrap_err();
+    assert_ne!(error.kind(), ErrorKind::WouldBlock, "nothing has ended");
+    assert!(client.rest().len() < 64_000_000, "it breaks off");
 }
 
 #[test]
@@ -467,7 +533,11 @@ fn the_log_says_how_long_a_request_has_waited() {
     let (upstream, address) = upstream();
     let (sender, times) = channel();
     let layer: Arc<dyn Layer> = Arc::new(Times(Mutex::new(sender)));
-    let front = front_with(vec![address], vec![layer], |settings| {
+    let options = Options {
+        layers: vec![layer],
+        ..Options::default()
+    };
+    let front = front_with(vec![address], options, |settings| {
         settings.limits.most_running = 1;
         settings.limits.queue_length = 1;
     });

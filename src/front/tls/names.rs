@@ -31,6 +31,12 @@ impl Names {
         &self.hosts
     }
 
+    /// All, as text.
+    pub fn all(&self) -> impl Iterator<Item = String> {
+        let addresses = self.addresses.iter().map(ToString::to_string);
+        self.hosts.iter().cloned().chain(addresses)
+    }
+
     /// Whether a host is one of them: its name or address without a port.
     pub fn cover(&self, host: &str) -> bool {
         let bare = host

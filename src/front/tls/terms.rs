@@ -80,6 +80,18 @@ impl Terms {
     }
 }
 
+/// Whether these can be the issuers of clients' certificates.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn check_issuers(issuers: Named<'_>) -> Result<(), String> {
+    let authority = ClientAuthority {
+        issuers,
+        is_required: true,
+    };
+    verifier(authority, Arc::new(default_provider())).map(drop)
+}
+
 fn verifier(
     authority: ClientAuthority<'_>,
     provider: Arc<CryptoProvider>,

@@ -1,5 +1,5 @@
-//! Session tickets (RFC 8446 section 4.6.1, RFC 5077), whose keys come from outside: all workers have the same, so that a session that began on
-//! one goes on with any other, and after a reload.
+//! Session tickets (RFC 8446 section 4.6.1, RFC 5077), whose keys come from outside: all workers have the same, so that a session that
+//! began on one goes on with any other, and after a reload.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};

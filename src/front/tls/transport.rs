@@ -78,8 +78,8 @@ enum State {
     Hello(Acceptor, Arc<Address>, Option<u8>),
     /// The handshake, and what comes after it.
     Open(ServerConnection),
-    /// The client was refused: what it is still to be told.
-    Refused(Vec<u8>),
+    /// The client was refused: why, and what it is still to be told.
+    Refused(String, Vec<u8>),
     /// Nothing is read or sent any more.
     Left,
 }
@@ -89,7 +89,7 @@ impl std::fmt::Debug for State {
         f.write_str(match self {
             Self::Hello(..) => "Hello",
             Self::Open(_) => "Open",
-            Self::Refused(_) => "Refused",
+            Self::Refused(..) => "Refused",
             Self::Left => "Left",
         })
     }
@@ -193,7 +193,7 @@ impl Secure {
             Ok(_) => *first = first.or(socket.first),
             Err(error) => return Err(errno(&error)),
         }
-        let (mut alert, is_http) = match acceptor.accept() {
+        let (error, mut alert, is_http) = match acceptor.accept() {
             Ok(None) => return Ok(()),
             Ok(Some(accepted)) => match open(accepted, address) {
                 Ok(connection) => {
@@ -203,18 +203,27 @@ impl Secure {
                         Err(error) => Err(error),
                     };
                 }
-                Err((_, alert)) => (alert, false),
+                Err((error, alert)) => (error, alert, false),
             },
             // A method of HTTP; a record of TLS that may begin a connection is none (RFC 8446 section 5.1).
-            Err((_, alert)) => (alert, first.is_some_and(|byte| byte.is_ascii_uppercase())),
+            Err((error, alert)) => {
+                let is_http = first.is_some_and(|byte| byte.is_ascii_uppercase());
+                (error, alert, is_http)
+            }
         };
         let mut answer = Vec::new();
-        match is_http {
-            true => answer.extend_from_slice(PLAIN_HTTP),
-            // Writing to memory does not fail.
-            false => drop(alert.write_all(&mut answer)),
-        }
-        self.state = State::Refused(answer);
+        let why = match is_http {
+            true => {
+                answer.extend_from_slice(PLAIN_HTTP);
+                "it speaks plain HTTP, and TLS is spoken here".to_owned()
+            }
+            false => {
+                // Writing to memory does not fail.
+                let _ = alert.write_all(&mut answer);
+                could_not_agree(&error)
+            }
+        };
+        self.state = State::Refused(why, answer);
         let _ = self.flush();
         Err(Errno::PROTO)
     }
@@ -262,12 +271,12 @@ impl Secure {
                 self.drained |= error == Errno::AGAIN;
                 return Err(error);
             }
-            let is_bad = connection.process_new_packets().is_err();
+            let processed = connection.process_new_packets();
             if self.tls.is_none() && !connection.is_handshaking() {
                 self.note();
             }
-            if is_bad {
-                self.refuse();
+            if let Err(error) = processed {
+                self.refuse(&error);
                 return Err(Errno::PROTO);
             }
             match self.flush() {
@@ -278,7 +287,7 @@ impl Secure {
     }
 
     /// What the client has sent is wrong: the alert that says so goes out, behind what was already on its way.
-    fn refuse(&mut self) {
+    fn refuse(&mut self, error: &rustls::Error) {
         let mut rest = Vec::new();
         if let State::Open(connection) = &mut self.state {
             while connection.wants_write() {
@@ -288,7 +297,7 @@ impl Secure {
                 }
             }
         }
-        self.state = State::Refused(rest);
+        self.state = State::Refused(could_not_agree(error), rest);
         let _ = self.flush();
     }
 
@@ -307,7 +316,7 @@ impl Secure {
                 }
                 Ok(sent)
             }
-            State::Refused(rest) if !rest.is_empty() => {
+            State::Refused(_, rest) if !rest.is_empty() => {
                 let n = self.plain.write(rest, more)?;
                 rest.drain(..n);
                 Ok(n)
@@ -332,6 +341,10 @@ impl Secure {
             n => Ok(n),
         }
     }
+}
+
+fn could_not_agree(error: &rustls::Error) -> String {
+    format!("could not agree on TLS: {error}")
 }
 
 /// Goes on with the terms for the name that the client asks for.
@@ -422,7 +435,7 @@ impl Secure {
     fn has_output(&self) -> bool {
         match &self.state {
             State::Open(connection) => connection.wants_write(),
-            State::Refused(rest) => !rest.is_empty(),
+            State::Refused(_, rest) => !rest.is_empty(),
             State::Hello(..) | State::Left => false,
         }
     }
@@ -536,13 +549,19 @@ impl Transport for Way {
             Self::Secure(secure) => match &secure.state {
                 State::Hello(..) => true,
                 State::Open(connection) => connection.is_handshaking(),
-                State::Refused(_) | State::Left => false,
+                State::Refused(..) | State::Left => false,
             },
         }
     }
 
-    fn has_refused(&self) -> bool {
-        matches!(self, Self::Secure(secure) if matches!(secure.state, State::Refused(_)))
+    fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Secure(secure) => match &secure.state {
+                State::Refused(why, _) => Some(why),
+                _ => None,
+            },
+            Self::Plain(_) => None,
+        }
     }
 
     fn tls(&self) -> Option<&Arc<Tls>> {

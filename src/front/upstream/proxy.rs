@@ -24,8 +24,12 @@ mod run;
 
 /// Bytes of a response that may wait for the client before the upstream is left waiting.
 const MOST_WAITING: usize = 128 * 1024;
-/// The upstream is read again when no more than this waits.
-const FEW_WAITING: usize = MOST_WAITING / 2;
+/// The upstream is read again when no more than this part of it waits.
+const FEW: usize = 2;
+/// The same as [`MOST_WAITING`] while all responses together hold more than [`Proxy::hold_at_most`].
+const MOST_WHEN_FULL: usize = 8 * 1024;
+/// Bytes of all responses that may wait, unless another number is set.
+const MOST_HELD: usize = 256 * 1024 * 1024;
 /// A body up to this size is sent together with the head.
 const SMALL_BODY: u64 = 16 * 1024;
 /// One read takes at most so much.
@@ -107,6 +111,9 @@ pub struct Proxy {
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
     buffer: Vec<u8>,
     messages: Vec<Vec<u8>>,
+    /// Bytes of all responses that wait for their clients, and from where on each gets less room.
+    held: usize,
+    most_held: usize,
 }
 
 impl Default for Proxy {
@@ -124,6 +131,8 @@ impl Default for Proxy {
             timers: BinaryHeap::new(),
             buffer: vec![0; READ_BUFFER],
             messages: Vec::new(),
+            held: 0,
+            most_held: MOST_HELD,
         }
     }
 }
@@ -138,6 +147,19 @@ impl Proxy {
             complaints: Rate::new(5, 10_000_000_000),
         });
         self.upstreams.len() - 1
+    }
+
+    /// When responses hold more than this for their clients, in bytes and all together, each of them gets less room.
+    pub fn hold_at_most(&mut self, bytes: usize) {
+        self.most_held = bytes;
+    }
+
+    /// The bytes of a response that may wait.
+    fn room(&self) -> usize {
+        match self.held > self.most_held {
+            true => MOST_WHEN_FULL,
+            false => MOST_WAITING,
+        }
     }
 
     /// These are the addresses of an upstream from now on. Requests that run elsewhere go on.
@@ -249,6 +271,7 @@ impl Proxy {
     /// See [`preforkd_http::Service::left`].
     pub fn left(&mut self, ticket: Ticket, now: Instant) -> Option<Response> {
         let exchange = self.exchanges.remove(ticket)?;
+        self.held -= exchange.waiting;
         let upstream = exchange.upstream;
         match exchange.connection {
             Some(token) => {
@@ -269,12 +292,10 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(ticket) else {
             return;
         };
-        exchange.waiting = bytes;
-        if bytes > FEW_WAITING {
-            return;
-        }
-        let upstream = exchange.upstream;
-        let Some(token) = exchange.connection else {
+        let (upstream, connection) = (exchange.upstream, exchange.connection);
+        self.held -= mem::replace(&mut exchange.waiting, bytes);
+        self.held += bytes;
+        let Some(token) = connection.filter(|_| bytes <= self.room() / FEW) else {
             return;
         };
         if let Some(connection) = self.connections.get(token)

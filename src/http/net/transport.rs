@@ -102,11 +102,11 @@ pub trait Transport: Sized + Send + 'static {
         false
     }
 
-    /// Whether a read has failed because the peer was refused, and there is an answer that it should get to know: what it still sends
-    /// is read and dropped for a while, which are the next reads.
+    /// Why a read has failed, if the peer was refused and there is an answer that it should get to know: what it still sends is read
+    /// and dropped for a while, which are the next reads.
     #[inline(always)]
-    fn has_refused(&self) -> bool {
-        false
+    fn refusal(&self) -> Option<&str> {
+        None
     }
 
     /// What is known of the encryption, when the handshake is over.

@@ -221,7 +221,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             Event::Wait if link.readable => {
                 let since = mem::replace(&mut link.readable_since, NEVER);
                 let Ok(n) = link.read(&mut self.buffer) else {
-                    if link.transport.has_refused() {
+                    if let Some(why) = link.transport.refusal() {
+                        self.refusals
+                            .tell_of_connection(self.now, &link.origin, why);
                         link.task = Task::Rejected;
                         return None;
                     }

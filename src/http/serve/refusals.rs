@@ -1,9 +1,11 @@
 //! Why requests are refused, for the operator: one line a second, and a few at once, as anybody can cause refusals. Those that a key
 //! of the configuration has caused are counted apart, so that scanners do not hide them.
 
+use std::net::IpAddr;
+
 use super::client::Client;
 use crate::layer::access_log::escape::shown;
-use crate::message::request::Request;
+use crate::message::request::{Origin, Request};
 use crate::net::transport::Transport;
 use crate::proto::reject::Reject;
 use crate::rate::{LeftOut, Rate, SECOND};
@@ -55,6 +57,15 @@ impl Refusals {
         }
     }
 
+    /// Says why a connection is refused on which no request can come.
+    #[cold]
+    pub fn tell_of_connection(&mut self, now: Instant, origin: &Origin, why: &str) {
+        if let Some(left_out) = self.others.take(now) {
+            let from = name(origin.peer.map(|peer| peer.ip()));
+            log::info!("refused a connection of {from}: {why}{left_out}");
+        }
+    }
+
     /// Counts those of which nothing was said, as soon as that may be.
     #[inline(always)]
     pub fn tell_rest(&mut self, now: Instant) {
@@ -84,10 +95,7 @@ fn line(
     let connection = &client.connection;
     let facts = connection.understood().as_ref().and_then(Request::facts);
     let peer = client.link.origin.peer.map(|peer| peer.ip());
-    let from = match facts.and_then(|facts| facts.client).or(peer) {
-        Some(address) => address.to_canonical().to_string(),
-        None => "a client on a Unix socket".to_owned(),
-    };
+    let from = name(facts.and_then(|facts| facts.client).or(peer));
     let request = match connection.line() {
         [] => String::new(),
         line => format!(": \"{}\"", shown(line, LINE)),
@@ -108,6 +116,13 @@ fn line(
     format!("refused a request of {from}{request}: {status} {why}{advice}{left_out}")
 }
 
+fn name(address: Option<IpAddr>) -> String {
+    match address {
+        Some(address) => address.to_canonical().to_string(),
+        None => "a client on a Unix socket".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
@@ -115,7 +130,6 @@ mod tests {
 
     use super::*;
     use crate::limits::Limits;
-    use crate::message::request::Origin;
     use crate::net::plain::Plain;
     use crate::proto::h1::connection::{Connection, Event};
     use crate::serve::client::Link;

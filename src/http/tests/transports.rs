@@ -177,8 +177,8 @@ impl Transport for Masked {
         !self.started
     }
 
-    fn has_refused(&self) -> bool {
-        self.refused
+    fn refusal(&self) -> Option<&str> {
+        self.refused.then_some("it does not say hello")
     }
 
     fn tls(&self) -> Option<&Arc<Tls>> {

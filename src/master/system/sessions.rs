@@ -4,7 +4,6 @@
 //! with it the number of its session. So as long as there is one, no other session has that number.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 
 use log::debug;
 use nix::errno::Errno;
@@ -12,6 +11,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpgid, getsid};
 use preforkd_worker::env;
 
+use crate::effects::process::{self, Stat};
 use crate::master::world::Rest;
 
 /// The running processes of each rest. `is_ours` tells those that the master has started from strangers.
@@ -90,21 +90,23 @@ pub(super) fn strays(worker: Pid, is_known: impl Fn(Pid) -> bool) -> BTreeMap<Pi
         return BTreeMap::new();
     };
     let own = getsid(None);
-    let is_its = |pid: Pid, session: Pid, stat: &Stat| {
-        let is_like = (&stat.name, stat.user) == (&of.name, of.user) && stat.started >= of.started;
+    let user = process::user(worker);
+    let is_its = |pid: Pid, stat: &Stat| {
+        let is_like = stat.name == of.name && process::user(pid) == user;
+        let is_like = is_like && stat.started >= of.started;
         match listen_pid(pid) {
-            _ if session == worker => true,
+            _ if stat.session == worker => true,
             Some(leader) => leader == worker,
-            None => is_like && Ok(session) != own,
+            None => is_like && Ok(stat.session) != own,
         }
     };
     twice_if_one_ends(|one_ends| {
         let mut found = BTreeMap::new();
         for pid in children_of("self").filter(|&pid| pid != worker && !is_known(pid)) {
-            match (Stat::of(pid), getsid(Some(pid))) {
-                (Some(stat), Ok(session)) if stat.runs => {
-                    if is_its(pid, session, &stat) {
-                        found.insert(pid, session);
+            match Stat::of(pid) {
+                Some(stat) if stat.runs => {
+                    if is_its(pid, &stat) {
+                        found.insert(pid, stat.session);
                     }
                 }
                 _ => *one_ends = true,
@@ -155,37 +157,6 @@ fn children_of(process: &str) -> impl Iterator<Item = Pid> + use<> {
     })
 }
 
-/// What the kernel tells about a process: proc_pid_stat(5).
-struct Stat {
-    name: Vec<u8>,
-    /// The user that owns its folder, which is its effective user.
-    user: u32,
-    /// It has not ended.
-    runs: bool,
-    /// When it was started, in ticks of the clock.
-    started: u64,
-}
-
-impl Stat {
-    fn of(pid: Pid) -> Option<Self> {
-        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // The name may contain anything.
-        let from = stat.iter().position(|&byte| byte == b'(')?;
-        let to = stat.iter().rposition(|&byte| byte == b')')?;
-        let name = stat.get(from + 1..to)?.to_vec();
-        let after_name = std::str::from_utf8(stat.get(to + 1..)?).ok()?;
-        let mut fields = after_name.split_whitespace();
-        let state = fields.next()?;
-        Some(Self {
-            name,
-            user: std::fs::metadata(format!("/proc/{pid}")).ok()?.uid(),
-            runs: !matches!(state, "Z" | "X"),
-            // Field 22; the state is field 3.
-            started: fields.nth(18)?.parse().ok()?,
-        })
-    }
-}
-
 /// Whether a process has not ended.
 fn is_running(pid: Pid) -> bool {
     Stat::of(pid).is_some_and(|stat| stat.runs)
@@ -194,12 +165,7 @@ fn is_running(pid: Pid) -> bool {
 /// The process that the contract was made for, of which this one has inherited its environment. A process that lies about it is
 /// signalled itself, and no other.
 fn listen_pid(pid: Pid) -> Option<Pid> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let mut variables = environment.split(|&byte| byte == 0);
-    let value = variables.find_map(|variable| {
-        let value = variable.strip_prefix(env::LISTEN_PID.as_bytes())?;
-        value.strip_prefix(b"=")
-    })?;
-    let value = std::str::from_utf8(value).ok()?;
+    let value = process::variable(pid, env::LISTEN_PID)?;
+    let value = std::str::from_utf8(&value).ok()?;
     value.parse().ok().map(Pid::from_raw)
 }

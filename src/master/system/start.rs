@@ -74,7 +74,11 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let settings = start.launch.settings.as_ref();
-        let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
+        let settings = settings.map(|settings| {
+            // Not a part of the plan, in which it would be a change at each reload.
+            sealed(&format!("{}\n{}", self.ticket_secret, settings.0))
+        });
+        let settings = settings.transpose()?;
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
@@ -96,6 +100,7 @@ impl System {
                 (pid, launching, None)
             }
         };
+        self.guarded.started(start, pid);
         if let Some(template) = template {
             if let Err(error) = self
                 .watches

@@ -27,6 +27,7 @@ impl System {
         let said = self.templates.get(&template)?.receive()?;
         match &said {
             (worker, Some(Reply::Forked { ticket })) => {
+                self.guarded.forked(template, *worker);
                 self.stop_orders.arrived(template, *ticket, *worker);
             }
             (_, Some(Reply::Failed { ticket, .. })) => {

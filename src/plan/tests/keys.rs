@@ -60,6 +60,9 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.listen", "['127.0.0.1:7']"),
     ("site.NAME.hosts", "['x.example']"),
     ("site.NAME.app", "'other'"),
+    ("site.NAME.tls", "{ cert = 'cert.pem', key = 'key.pem' }"),
+    ("site.NAME.tls.cert", "'both.pem'"),
+    ("site.NAME.tls.key", "'both.pem'"),
     ("site.NAME.routes.app", "'other'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
@@ -106,6 +109,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "app.NAME.listen" => vec![("address", "'unix:x'")],
         "site.NAME" => vec![("listen", "['127.0.0.1:1']"), ("redirect", "'/'")],
         "site.NAME.routes" => vec![("answer", "410")],
+        "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
         _ => vec![],
     }
@@ -182,6 +186,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME" => format!("[site.w]\n{lines}"),
         "front" => format!("{}[front]\n{lines}", site("")),
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
+        "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
         "site.NAME.routes.answer" => {
             format!(

@@ -389,3 +389,53 @@ fn an_app_that_no_request_reaches_is_refused() {
         "3:10: listen: \"front\" is the name of the listener for requests of sites",
     );
 }
+
+#[test]
+fn the_certificates_of_a_site_go_to_the_front() {
+    let site = "[site.a]\nlisten = '127.0.0.1:443'\n";
+    let found = settings(&format!(
+        "{site}tls = {{ cert = 'cert.pem', key = 'key.pem' }}\nredirect = '/x'"
+    ));
+    assert!(found.listeners["0"].tls);
+    let tls = found.sites[0].tls.as_ref().expect("certificates");
+    assert_eq!(tls.certificates[0].chain.path, "/srv/cert.pem");
+    assert!(tls.certificates[0].key.text.contains("EC PRIVATE KEY"));
+    let plan = plan(&format!(
+        "{site}tls = [{{ cert = 'cert.pem', key = 'key.pem' }}, {{ cert = 'both.pem', key = 'both.pem' }}]\nredirect = '/x'"
+    ));
+    assert!(!format!("{plan:?}").contains("PRIVATE KEY"));
+    let warnings = plan.apps["front"].warnings.concat();
+    assert!(
+        warnings.contains("the certificate of [site.a] is not valid"),
+        "{warnings}"
+    );
+    self::refused(
+        &format!("{site}tls = {{ cert = 'bad.pem', key = 'key.pem' }}\nredirect = '/x'"),
+        "3:7: tls: cannot use the certificate of [site.a]: it is bad",
+    );
+    let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
+    refused(
+        "tls = { cert = 'none.pem', key = 'key.pem' }\nredirect = '/x'",
+        "3:16: tls.cert: /srv/none.pem: cannot read /srv/none.pem",
+    );
+    refused(
+        "tls = { cert = 'key.pem', key = 'key.pem' }\nredirect = '/x'",
+        "3:16: tls.cert: /srv/key.pem: there is no CERTIFICATE in it",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'cert.pem' }\nredirect = '/x'",
+        "3:34: tls.key: /srv/cert.pem: there is no PRIVATE KEY in it",
+    );
+    refused(
+        "tls = { cert = 'cert.pem' }\nredirect = '/x'",
+        "3:7: tls: the key `key` is missing",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'key.pem' }\nredirect = 'https'",
+        "4:12: redirect: the site speaks TLS itself",
+    );
+    refused(
+        "hosts = 'x'\ntls = { cert = 'cert.pem', key = 'key.pem' }\nredirect = '/x'\n[site.b]\nlisten = '127.0.0.1:443'\nredirect = '/x'",
+        "7:10: listen: 127.0.0.1:443 cannot speak TLS for another site and not for this one (write `tls` in both, or choose another address)",
+    );
+}

@@ -1,4 +1,6 @@
 //! A server that passes everything on, and upstreams that do exactly what a test says.
+// Each test uses a part of it.
+#![allow(dead_code)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -21,6 +23,28 @@ pub const GUARD: Duration = Duration::from_secs(20);
 
 /// Passes every request on to one upstream.
 struct All(Proxy);
+
+/// What else a test may change.
+pub struct Options {
+    pub layers: Vec<Arc<dyn Layer>>,
+    pub limits: Limits,
+    /// See [`Proxy::hold_at_most`].
+    pub held: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let limits = Limits {
+            drain_timeout: Duration::from_secs(5),
+            ..Limits::default()
+        };
+        Self {
+            layers: Vec::new(),
+            limits,
+            held: usize::MAX,
+        }
+    }
+}
 
 impl Service for All {
     fn begin(&mut self, watch: Watch) {
@@ -69,28 +93,25 @@ pub struct Front {
 
 /// Serves with these upstream addresses.
 pub fn front(addresses: Vec<Address>, change: impl FnOnce(&mut Settings)) -> Front {
-    front_with(addresses, Vec::new(), change)
+    front_with(addresses, Options::default(), change)
 }
 
-/// The same, with layers.
+/// The same, with options.
 pub fn front_with(
     addresses: Vec<Address>,
-    layers: Vec<Arc<dyn Layer>>,
+    options: Options,
     change: impl FnOnce(&mut Settings),
 ) -> Front {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let config = Config {
-        limits: Arc::new(Limits {
-            drain_timeout: Duration::from_secs(5),
-            ..Limits::default()
-        }),
+        limits: Arc::new(options.limits),
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
         proxy_protocol: None,
-        layers,
+        layers: options.layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
         signals: None,
     };
@@ -100,6 +121,7 @@ pub fn front_with(
     change(&mut settings);
     let thread = thread::spawn(move || {
         let mut proxy = Proxy::default();
+        proxy.hold_at_most(options.held);
         let number = proxy.add(settings);
         proxy.set_addresses(number, &addresses, 0);
         serve_service(config, All(proxy), ()).unwrap();
@@ -112,6 +134,11 @@ pub fn front_with(
 }
 
 impl Front {
+    /// Where it listens.
+    pub fn address(&self) -> std::net::SocketAddr {
+        self.address
+    }
+
     pub fn connect(&self) -> Peer {
         Peer::new(TcpStream::connect(self.address).unwrap())
     }
@@ -210,7 +237,7 @@ impl Peer {
 
     fn take(&mut self, length: usize) -> String {
         let bytes: Vec<u8> = self.buffer.drain(..length).collect();
-        String::from_utf8(bytes).unwrap()
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// What comes up to the end of this text, and not more.
@@ -258,6 +285,15 @@ impl Peer {
         match self.more() {
             Ok(0) => {}
             Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+            other => panic!("no end: {other:?}"),
+        }
+    }
+
+    /// Whether the connection ends with a reset; nothing comes before.
+    pub fn is_reset(&mut self) -> bool {
+        match self.more() {
+            Ok(0) => false,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => true,
             other => panic!("no end: {other:?}"),
         }
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use preforkd_http::{Body, Output, Response};
 
 use super::super::Instant;
+use super::super::address::Address;
 use super::super::dispatch::{Change, Place, Ticket};
 use super::super::failure::Failure;
 use super::{KEPT_MESSAGE, KEPT_MESSAGES, Proxy, Upstream};
@@ -25,24 +26,34 @@ pub(super) fn fail(
     response: &mut Response,
     now: Instant,
 ) {
-    let status = failure.status();
     if let Some(left_out) = of.complaints.take(now) {
-        let name = &of.settings.name;
         let mut spots = of.spots.iter();
-        let address = spots
-            .find(|spot| Some(spot.place) == place)
-            .map(|spot| format!(" address={}", spot.address))
-            .unwrap_or_default();
-        match response.started() {
-            false => log::error!(
-                "could not get a response: {name}{address}: {failure}; answering {status}{left_out}"
-            ),
-            true => log::error!(
-                "could not get the rest of a response: {name}{address}: {failure}; breaking it off{left_out}"
-            ),
-        }
+        let spot = spots.find(|spot| Some(spot.place) == place);
+        let line = complaint(
+            &of.settings.name,
+            spot.map(|spot| &spot.address),
+            failure,
+            response.started(),
+        );
+        log::error!("{line}{left_out}");
     }
+    let status = failure.status();
     response.fail(status, text(status));
+}
+
+/// The words for the log.
+fn complaint(name: &str, address: Option<&Address>, failure: &Failure, started: bool) -> String {
+    let address = address.map(|address| format!(" address={address}"));
+    let address = address.unwrap_or_default();
+    match started {
+        false => format!(
+            "could not get a response: {name}{address}: {failure}; answering {}",
+            failure.status()
+        ),
+        true => format!(
+            "could not get the rest of a response: {name}{address}: {failure}; breaking it off"
+        ),
+    }
 }
 
 /// What the client may know of it.
@@ -88,6 +99,7 @@ impl Proxy {
         now: Instant,
     ) {
         if let Some(mut exchange) = self.exchanges.remove(ticket) {
+            self.held -= exchange.waiting;
             let of = &mut self.upstreams[exchange.upstream];
             fail(of, place, failure, &mut exchange.response, now);
             self.finish(ticket, exchange.response, exchange.message);
@@ -101,5 +113,29 @@ impl Proxy {
             message.clear();
             self.messages.push(message);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_says_who_where_what_and_what_follows() {
+        let address = Address::Unix("/run/web.sock".into());
+        assert_eq!(
+            complaint("app=web", Some(&address), &Failure::NoAnswer, false),
+            "could not get a response: app=web address=unix:/run/web.sock: it closed the connection without a response; answering 502"
+        );
+        assert_eq!(
+            complaint("app=web", None, &Failure::QueueFull, false),
+            "could not get a response: app=web: too many requests wait for it; answering 503"
+        );
+        let error = io::Error::from_raw_os_error(104);
+        assert_eq!(
+            complaint("app=web", Some(&address), &Failure::Lost(error), true),
+            "could not get the rest of a response: app=web address=unix:/run/web.sock: the connection broke: Connection reset by peer \
+             (os error 104); breaking it off"
+        );
     }
 }

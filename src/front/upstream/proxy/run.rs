@@ -12,7 +12,7 @@ use super::super::connection::{Connection, Read, State};
 use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
 use super::super::failure::{Attempt, Failure};
 use super::super::{Instant, NEVER, after};
-use super::{MOST_WAITING, Proxy, Start, TICK, answers};
+use super::{Proxy, Start, TICK, answers};
 
 impl Proxy {
     /// Starts what can start, until nothing can.
@@ -256,6 +256,7 @@ impl Proxy {
 
     /// Bytes of the response have come.
     fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
+        let room = self.room();
         let (Some(connection), Some(exchange)) =
             (self.connections.get(token), self.exchanges.get(ticket))
         else {
@@ -270,7 +271,8 @@ impl Proxy {
         if made > 0 {
             let piece = exchange.response.piece();
             exchange.waiting += made;
-            connection.paused = exchange.waiting >= MOST_WAITING;
+            self.held += made;
+            connection.paused = exchange.waiting >= room;
             self.outputs.push_back((ticket, Output::Piece(piece)));
         }
         let timeout = self.upstreams[connection.upstream].settings.silence_timeout;
@@ -302,6 +304,7 @@ impl Proxy {
             }
             _ => drop(self.connections.remove(token)),
         }
+        self.held -= exchange.waiting;
         exchange.response.end();
         self.finish(ticket, exchange.response, exchange.message);
         self.release(upstream, place, Outcome::Good, now);

@@ -1,0 +1,131 @@
+//! What the kernel tells about a process: proc_pid_stat(5), proc_pid_status(5), proc_pid_environ(5).
+
+use std::os::unix::fs::MetadataExt;
+
+use nix::unistd::Pid;
+
+/// What the kernel tells about a process in one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// The name of its program, which it may change.
+    pub name: Vec<u8>,
+    /// It has not ended.
+    pub runs: bool,
+    /// Its parent.
+    pub parent: Pid,
+    /// Its process group.
+    pub group: Pid,
+    /// Its session.
+    pub session: Pid,
+    /// When it was started, in ticks of the clock. With the number of the process, that is nobody else's.
+    pub started: u64,
+}
+
+impl Stat {
+    /// Of this process; `None` if there is none.
+    pub fn of(pid: Pid) -> Option<Self> {
+        Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    fn parse(stat: &[u8]) -> Option<Self> {
+        // The name may contain anything.
+        let from = stat.iter().position(|&byte| byte == b'(')?;
+        let to = stat.iter().rposition(|&byte| byte == b')')?;
+        let name = stat.get(from + 1..to)?.to_vec();
+        let after_name = std::str::from_utf8(stat.get(to + 1..)?).ok()?;
+        let mut fields = after_name.split_whitespace();
+        let state = fields.next()?;
+        let mut number = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
+        let (parent, group, session) = (number()?, number()?, number()?);
+        Some(Self {
+            name,
+            runs: !matches!(state, "Z" | "X"),
+            parent,
+            group,
+            session,
+            // Field 22; the session is field 6.
+            started: fields.nth(15)?.parse().ok()?,
+        })
+    }
+}
+
+/// The user that owns a process's folder, which is its effective user unless it may not be examined.
+pub fn user(pid: Pid) -> Option<u32> {
+    let folder = std::fs::metadata(format!("/proc/{pid}")).ok()?;
+    Some(folder.uid())
+}
+
+/// Whether this is the real, effective, saved and file system user of a process.
+pub fn is_of(pid: Pid, uid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let mut users = users.into_iter().flat_map(str::split_whitespace).peekable();
+    users.peek().is_some() && users.all(|user| user.parse() == Ok(uid))
+}
+
+/// A variable in the environment that a process was started with, as the process shows it: it may have overwritten it.
+pub fn variable(pid: Pid, name: &str) -> Option<Vec<u8>> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let mut variables = environment.split(|&byte| byte == 0);
+    let value = variables.find_map(|variable| {
+        let value = variable.strip_prefix(name.as_bytes())?;
+        value.strip_prefix(b"=")
+    })?;
+    Some(value.to_vec())
+}
+
+/// All processes that this one may see.
+pub fn all() -> impl Iterator<Item = (Pid, Stat)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let pid = Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+        Some((pid, Stat::of(pid)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::{getpgrp, getppid, getsid, getuid};
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_what_the_system_calls_say() {
+        let this = Pid::this();
+        let stat = Stat::of(this).expect("it runs");
+        assert!(stat.runs);
+        assert_eq!(
+            (stat.parent, stat.group, Ok(stat.session)),
+            (getppid(), getpgrp(), getsid(None))
+        );
+        assert_eq!(user(this), Some(getuid().as_raw()));
+        assert!(is_of(this, getuid().as_raw()) && !is_of(this, 4_000_000));
+        assert!(all().any(|(pid, found)| pid == this && found.started == stat.started));
+        assert_eq!(Stat::of(Pid::from_raw(i32::MAX)), None);
+        assert!(!is_of(Pid::from_raw(i32::MAX), 0));
+    }
+
+    #[test]
+    fn a_name_may_contain_anything() {
+        let line = "7 (a) (b\n) Z 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 13 14 15 16 4711 18\n";
+        let stat = Stat::parse(line.as_bytes()).expect("a line");
+        assert_eq!(stat.name, b"a) (b\n");
+        assert!(!stat.runs);
+        let numbers = (stat.parent.as_raw(), stat.group.as_raw());
+        assert_eq!((numbers, stat.session.as_raw()), ((1, 2), 3));
+        assert_eq!(stat.started, 4711);
+        assert_eq!(Stat::parse(b"7 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_variable_is_found_by_its_whole_name() {
+        let mut child = std::process::Command::new("sleep");
+        let child = child.arg("100").env_clear().env("XY", "no").env("Y", "a=b");
+        let mut child = child.spawn().expect("there is sleep");
+        let pid = Pid::from_raw(child.id() as i32);
+        assert_eq!(variable(pid, "Y"), Some(b"a=b".to_vec()));
+        assert_eq!(variable(pid, "X"), None);
+        child.kill().expect("ours");
+        child.wait().expect("ours");
+    }
+}

@@ -1,0 +1,115 @@
+//! The certificates of the sites, by the listeners at which they are shown.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use preforkd_worker::front::{Certificate, Pem, Settings, Site, Tls};
+
+use crate::tls::Listeners;
+use crate::tls::certificate::{Named, Pair};
+use crate::tls::check::check;
+use crate::tls::terms::{Address, Terms};
+use crate::tls::tickets::{Key, Keys};
+
+/// What clients can speak over TLS (RFC 7301).
+const PROTOCOLS: [&str; 1] = ["http/1.1"];
+
+/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `secret` makes session tickets.
+///
+/// # Errors
+/// What is wrong with a certificate or key; the whole message.
+pub fn addresses(
+    settings: &Settings,
+    sockets: &[String],
+    secret: &[u8; 32],
+) -> Result<Listeners, String> {
+    let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
+    let with_terms = settings.sites.iter().filter_map(|site| {
+        let tls = site.tls.as_ref()?;
+        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
+    });
+    let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
+    let address = |name: &String| {
+        let speaks_tls = |listener: &preforkd_worker::front::Listener| listener.tls;
+        settings.listeners.get(name).filter(|one| speaks_tls(one))?;
+        let here = || {
+            sites
+                .iter()
+                .filter(|(site, _)| site.listeners.contains(name))
+        };
+        // A client that asks for no name, or for an unknown one.
+        let default = here().find(|(site, _)| site.hosts.is_empty());
+        let (_, default) = default.or_else(|| here().next())?;
+        let mut address = Address::new(default.clone());
+        for (site, terms) in here() {
+            for host in &site.hosts {
+                address.add(host, terms);
+            }
+        }
+        Some(Arc::new(address))
+    };
+    Ok(Listeners::new(sockets.iter().map(address).collect()))
+}
+
+/// Something that is wrong with the certificates of a site.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The name of the site.
+    pub site: String,
+    /// Whether it can be served all the same.
+    pub is_warning: bool,
+    /// What is wrong.
+    pub why: String,
+}
+
+/// What is wrong with the certificates of these sites.
+pub fn flaws(settings: &Settings) -> Vec<Flaw> {
+    let mut flaws = Vec::new();
+    for site in &settings.sites {
+        let certificates = site.tls.iter().flat_map(|tls| &tls.certificates);
+        for Certificate { chain, key } in certificates {
+            let (warnings, error) = match check(named(chain), named(key), SystemTime::now()) {
+                Ok(verdict) => (verdict.warnings, None),
+                Err(why) => (Vec::new(), Some(unusable(site, &why))),
+            };
+            let warnings = warnings.into_iter().map(|why| (true, doubtful(site, &why)));
+            let all = warnings.chain(error.map(|why| (false, why)));
+            flaws.extend(all.map(|(is_warning, why)| Flaw {
+                site: site.name.clone(),
+                is_warning,
+                why,
+            }));
+        }
+    }
+    flaws
+}
+
+fn unusable(site: &Site, why: &str) -> String {
+    format!("cannot use the certificate of [site.{}]: {why}", site.name)
+}
+
+fn doubtful(site: &Site, why: &str) -> String {
+    let name = &site.name;
+    format!("clients will refuse the certificate of [site.{name}]: {why} (renew it and reload)")
+}
+
+fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+    let wrong = |why: String| unusable(site, &why);
+    let mut pairs = Vec::new();
+    for certificate in &tls.certificates {
+        let pair = Pair::load(named(&certificate.chain), named(&certificate.key)).map_err(wrong)?;
+        // A worker that takes the place of one that has crashed must serve all the same.
+        if let Err(why) = pair.check_time(SystemTime::now()) {
+            log::error!("{}", doubtful(site, &why));
+        }
+        pairs.push(Arc::new(pair));
+    }
+    Terms::new(pairs, &PROTOCOLS, None, keys).map_err(wrong)
+}
+
+fn named(pem: &Pem) -> Named<'_> {
+    Named {
+        name: &pem.path,
+        bytes: pem.text.as_bytes(),
+    }
+}

@@ -1,0 +1,441 @@
+//! Ends what a dead master has left: the same promise as a stop.
+//!
+//! The kernel has told the leaders of sessions already, by the signal that they get when their parent dies. What a leader leaves gets
+//! the signal when it has ended, and what is left when the time is over gets SIGKILL.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use log::{error, info, warn};
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
+use preforkd_worker::env;
+
+use super::processes;
+use super::table::{Identity, Left, Record, Table};
+use crate::effects::process::{self, Stat};
+use crate::sys;
+
+/// The shortest and the longest time between two looks.
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// How long processes may take to die of SIGKILL.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// A process that is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    /// The number of its record.
+    record: usize,
+    /// It was told.
+    told: bool,
+}
+
+/// What is to end, and since when.
+pub(super) struct Ending {
+    table: Table,
+    master: Pid,
+    began: Instant,
+    records: Vec<Record>,
+    known: BTreeMap<Identity, Known>,
+    /// Orphans that are not ours.
+    strangers: BTreeSet<Identity>,
+    /// Records whose processes were killed, which is said once.
+    killed: BTreeSet<usize>,
+}
+
+impl Ending {
+    /// The master has just died.
+    pub(super) fn new(table: Table, master: Pid) -> Self {
+        let records = table.records();
+        Self {
+            table,
+            master,
+            began: Instant::now(),
+            records,
+            known: BTreeMap::new(),
+            strangers: BTreeSet::new(),
+            killed: BTreeSet::new(),
+        }
+    }
+
+    /// Ends everything.
+    pub(super) fn run(mut self) {
+        let master = self.master;
+        let mut is_first = true;
+        loop {
+            let now: HashMap<Pid, Stat> = process::all().collect();
+            self.look(&now, is_first, getppid(), is_in_app);
+            self.say_left();
+            if std::mem::take(&mut is_first) {
+                self.say_whose();
+            }
+            if self.known.is_empty() {
+                info!("nothing is left of the preforkd with pid {master}");
+                return;
+            }
+            let passed = self.began.elapsed();
+            if passed >= self.longest() + DEATH {
+                let number = processes(self.known.len());
+                error!(
+                    "{number} of the preforkd with pid {master} did not end after SIGKILL; giving up"
+                );
+                return;
+            }
+            self.act(&now, passed);
+            let pause = (passed / 16).clamp(SHORTEST, LONGEST);
+            // A signal only makes the next look come sooner.
+            let _ = poll(
+                &mut [],
+                PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO),
+            );
+        }
+    }
+
+    /// The longest time that any of them has.
+    fn longest(&self) -> Duration {
+        let times = self
+            .known
+            .values()
+            .map(|known| self.records[known.record].grace);
+        times.max().unwrap_or_default()
+    }
+
+    /// Finds what is ours among all processes `now`. A process is ours if it is in a session of the table; if its parent is ours; or if it
+    /// has become an orphan together with this process, and runs in the environment and as the user of an app. What was ours stays ours.
+    fn look(
+        &mut self,
+        now: &HashMap<Pid, Stat>,
+        is_first: bool,
+        parent: Pid,
+        is_in_app: impl Fn(Pid, &Record) -> bool,
+    ) {
+        let runs = |identity: &Identity| {
+            now.get(&identity.pid)
+                .is_some_and(|stat| stat.runs && stat.started == identity.started)
+        };
+        self.known.retain(|identity, _| runs(identity));
+        // A number belongs to a session of ours as long as one of its processes runs; at the death of the master all of them did.
+        let records = self.records.iter().enumerate();
+        let sessions: HashMap<Pid, usize> = records
+            .filter_map(|(number, record)| {
+                let leader = record.leader?;
+                let held = |(known, _): (&Identity, &Known)| {
+                    now.get(&known.pid)
+                        .is_some_and(|stat| stat.session == leader.pid)
+                };
+                let is_ours = match now.get(&leader.pid) {
+                    Some(stat) => stat.started == leader.started,
+                    None => is_first || self.known.iter().any(held),
+                };
+                is_ours.then_some((leader.pid, number))
+            })
+            .collect();
+        let this = Pid::this();
+        let mut ours: HashMap<Pid, usize> = HashMap::new();
+        for (identity, known) in &self.known {
+            ours.insert(identity.pid, known.record);
+        }
+        let others = now
+            .iter()
+            .filter(|(pid, stat)| stat.runs && **pid != this && !ours.contains_key(pid));
+        let mut others: Vec<(Pid, &Stat)> = others.map(|(pid, stat)| (*pid, stat)).collect();
+        loop {
+            let before = others.len();
+            others.retain(|(pid, stat)| {
+                let identity = Identity {
+                    pid: *pid,
+                    started: stat.started,
+                };
+                let mut record = sessions.get(&stat.session).copied();
+                record = record.or_else(|| ours.get(&stat.parent).copied());
+                if record.is_none() && stat.parent == parent && !self.strangers.contains(&identity)
+                {
+                    let mut records = self.records.iter();
+                    record = records.position(|record| is_in_app(*pid, record));
+                    if record.is_none() {
+                        self.strangers.insert(identity);
+                    }
+                }
+                let Some(record) = record else { return true };
+                ours.insert(*pid, record);
+                let told = false;
+                self.known.insert(identity, Known { record, told });
+                false
+            });
+            if others.len() == before {
+                return;
+            }
+        }
+    }
+
+    fn say_left(&self) {
+        let records = self.known.values().map(|known| &self.records[known.record]);
+        let left = Left {
+            all: self.known.len() as u32,
+            awaited: records.filter(|record| !record.overlaps).count() as u32,
+        };
+        if let Err(error) = self.table.say_left(left) {
+            error!("cannot tell the next preforkd what is left: {error}; it does not wait for it");
+        }
+    }
+
+    fn say_whose(&self) {
+        let mut apps: BTreeMap<&str, usize> = BTreeMap::new();
+        for known in self.known.values() {
+            let tag = &self.records[known.record].tag;
+            *apps
+                .entry(tag.split(' ').next().unwrap_or_default())
+                .or_default() += 1;
+        }
+        let master = self.master;
+        let number = processes(self.known.len());
+        let of: Vec<_> = apps
+            .iter()
+            .map(|(app, number)| format!("{app}: {number}"))
+            .collect();
+        match of.is_empty() {
+            true => warn!("the preforkd with pid {master} was killed or has crashed"),
+            false => warn!(
+                "the preforkd with pid {master} was killed or has crashed; ending {number} that it had started ({})",
+                of.join(", ")
+            ),
+        }
+    }
+
+    /// Tells those that were not told by the kernel, and kills those whose time is over.
+    fn act(&mut self, now: &HashMap<Pid, Stat>, passed: Duration) {
+        let mut told: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut killed: BTreeMap<usize, usize> = BTreeMap::new();
+        for (identity, known) in &mut self.known {
+            let record = &self.records[known.record];
+            if passed >= record.grace {
+                send(*identity, Signal::SIGKILL);
+                *killed.entry(known.record).or_default() += 1;
+            } else if !known.told && is_due(*identity, record, now) {
+                known.told = true;
+                if record.leader != Some(*identity) || has_other_user(identity.pid, record) {
+                    send(*identity, record.signal);
+                    *told.entry(known.record).or_default() += 1;
+                }
+            }
+        }
+        for (record, number) in told {
+            let Record { tag, signal, .. } = &self.records[record];
+            info!("{tag}: sending {signal} to {}", processes(number));
+        }
+        for (record, number) in killed {
+            if self.killed.insert(record) {
+                let tag = &self.records[record].tag;
+                warn!(
+                    "{tag}: sending SIGKILL to {} (still running after graceful_timeout)",
+                    processes(number)
+                );
+            }
+        }
+    }
+}
+
+/// Whether it is time to tell a process to end: a leader now, those of its process group too if that is configured, and others when the
+/// leader has ended.
+fn is_due(identity: Identity, record: &Record, now: &HashMap<Pid, Stat>) -> bool {
+    let Some(leader) = record.leader else {
+        return true;
+    };
+    let runs = now
+        .get(&leader.pid)
+        .is_some_and(|stat| stat.runs && stat.started == leader.started);
+    let in_group = || {
+        let stat = now.get(&identity.pid);
+        record.group && stat.is_some_and(|stat| stat.group == leader.pid)
+    };
+    !runs || identity == leader || in_group()
+}
+
+/// Whether a leader runs as another user than the one that it was started as. Then it gets no signal when its parent dies:
+/// PR_SET_PDEATHSIG(2const).
+fn has_other_user(pid: Pid, record: &Record) -> bool {
+    !process::is_of(pid, record.uid)
+}
+
+/// Whether an orphan runs in the environment of an app, and as its user. A process that lies about the first is of the second.
+fn is_in_app(pid: Pid, record: &Record) -> bool {
+    if record.leader.is_some() || record.address.is_empty() || !process::is_of(pid, record.uid) {
+        return false;
+    }
+    match process::variable(pid, env::NOTIFY_SOCKET) {
+        Some(address) => address == record.address.as_bytes(),
+        // A WSGI application does not see the socket. The name of the app is no secret: others might have root start something with it.
+        None => {
+            let app = process::variable(pid, env::APP);
+            record.uid != 0
+                && app.is_some_and(|app| Some(&*app) == record.tag.as_bytes().strip_prefix(b"app="))
+        }
+    }
+}
+
+/// Signals a process, and no other that has got its number.
+fn send(identity: Identity, signal: Signal) {
+    let Identity { pid, started } = identity;
+    let process = sys::watch_process(pid);
+    if Stat::of(pid).is_none_or(|stat| stat.started != started) {
+        return;
+    }
+    let sent = match process {
+        Ok(process) => sys::signal_process(process.as_fd(), signal),
+        Err(_) => kill(pid, signal),
+    };
+    // A process that ends meanwhile is not missed.
+    if let Err(error) = sent
+        && error != Errno::ESRCH
+    {
+        warn!("cannot send {signal} to pid={pid}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const MASTER: i32 = 100;
+    const INIT: i32 = 1;
+
+    fn record(leader: i32, tag: &str) -> Record {
+        Record {
+            leader: (leader > 0).then_some(Identity {
+                pid: Pid::from_raw(leader),
+                started: 10,
+            }),
+            uid: 33,
+            signal: Signal::SIGTERM,
+            group: false,
+            grace: Duration::from_secs(1),
+            overlaps: false,
+            tag: tag.into(),
+            address: String::new(),
+        }
+    }
+
+    fn ending(records: Vec<Record>) -> Ending {
+        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        for (place, record) in (0..).zip(&records) {
+            table.write(place, record).expect("room");
+        }
+        Ending::new(table, Pid::from_raw(MASTER))
+    }
+
+    /// Processes: pid, parent, session, start.
+    fn all(processes: &[(i32, i32, i32, u64)]) -> HashMap<Pid, Stat> {
+        let stat = |&(pid, parent, session, started): &(i32, i32, i32, u64)| {
+            let stat = Stat {
+                name: b"x".to_vec(),
+                runs: true,
+                parent: Pid::from_raw(parent),
+                group: Pid::from_raw(session),
+                session: Pid::from_raw(session),
+                started,
+            };
+            (Pid::from_raw(pid), stat)
+        };
+        processes.iter().map(stat).collect()
+    }
+
+    fn look(ending: &mut Ending, is_first: bool, now: &[(i32, i32, i32, u64)]) -> Vec<i32> {
+        let in_app = |pid: Pid, record: &Record| record.leader.is_none() && pid.as_raw() >= 900;
+        ending.look(&all(now), is_first, Pid::from_raw(INIT), in_app);
+        ending
+            .known
+            .keys()
+            .map(|known| known.pid.as_raw())
+            .collect()
+    }
+
+    #[test]
+    fn a_session_is_ours_with_all_its_children_and_no_other() {
+        let mut ending = ending(vec![record(200, "app=a"), record(300, "app=b")]);
+        let found = look(
+            &mut ending,
+            true,
+            &[
+                (1, 0, 1, 1),
+                (200, INIT, 200, 10),
+                (201, 200, 200, 12),
+                // In a session of its own, below one of ours.
+                (202, 201, 202, 13),
+                (203, 202, 202, 14),
+                // What a leader has left that has ended.
+                (301, INIT, 300, 15),
+                // Strangers.
+                (400, INIT, 400, 9),
+                (401, 400, 400, 16),
+            ],
+        );
+        assert_eq!(found, [200, 201, 202, 203, 301]);
+        let records: Vec<_> = ending.known.values().map(|known| known.record).collect();
+        assert_eq!(records, [0, 0, 0, 0, 1]);
+        // It stays ours when its parent has ended.
+        assert_eq!(look(&mut ending, false, &[(203, INIT, 202, 14)]), [203]);
+    }
+
+    #[test]
+    fn a_number_that_was_given_again_is_not_ours() {
+        let mut ending = ending(vec![record(200, "app=a"), record(300, "app=b")]);
+        let stranger = (200, INIT, 200, 11);
+        let found = look(&mut ending, true, &[stranger, (201, 200, 200, 12)]);
+        assert!(found.is_empty(), "{found:?}");
+        // Nothing of the session was left at an earlier look.
+        let found = look(&mut ending, false, &[(302, INIT, 300, 20)]);
+        assert!(found.is_empty(), "{found:?}");
+        let later = (302, INIT, 300, 20);
+        assert_eq!(look(&mut ending, true, &[(301, INIT, 300, 15)]), [301]);
+        let found = look(&mut ending, false, &[(301, INIT, 300, 15), later]);
+        assert_eq!(found, [301, 302]);
+        // The same number, and another process.
+        assert!(look(&mut ending, false, &[(301, INIT, 301, 21)]).is_empty());
+    }
+
+    #[test]
+    fn an_orphan_is_ours_if_it_is_of_an_app_and_an_orphan_like_the_guard() {
+        let mut ending = ending(vec![record(0, "app=a")]);
+        let found = look(
+            &mut ending,
+            true,
+            &[
+                (900, INIT, 900, 5),
+                (901, 900, 900, 6),
+                // Somebody else has started it: at(1), or a user's shell.
+                (902, 500, 902, 7),
+                (500, INIT, 500, 8),
+            ],
+        );
+        assert_eq!(found, [900, 901]);
+    }
+
+    #[test]
+    fn a_leader_has_heard_it_from_the_kernel_and_the_others_are_told_when_it_has_ended() {
+        let id = |pid| Identity {
+            pid: Pid::from_raw(pid),
+            started: 10,
+        };
+        let (lone, group) = (
+            record(200, "app=a"),
+            Record {
+                group: true,
+                ..record(200, "app=a")
+            },
+        );
+        let with = all(&[(200, 1, 200, 10), (201, 200, 200, 10)]);
+        let without = all(&[(201, 1, 200, 10)]);
+        assert!(is_due(id(200), &lone, &with));
+        assert!(!is_due(id(201), &lone, &with));
+        assert!(is_due(id(201), &group, &with));
+        assert!(is_due(id(201), &lone, &without));
+        assert!(is_due(id(900), &record(0, "app=a"), &with));
+    }
+}

@@ -1,0 +1,340 @@
+//! The table of a guard: a memory file in which a master notes what it has started, and its guard what is left of that.
+//!
+//! Each note is one write within a page, so it is whole whenever the master is killed. The guard has the file, and the next master finds
+//! it in the list of the guard's descriptors, which only its user and root may read.
+
+use std::ffi::OsStr;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// The name of the memory file, and what it looks like in /proc: memfd_create(2).
+const NAME: &std::ffi::CStr = c"preforkd guard";
+const SHOWN: &str = "/memfd:preforkd guard (deleted)";
+
+/// What the file begins with; the last byte is the version of its form.
+const MAGIC: [u8; 8] = *b"guarded\x01";
+
+/// Where the master's number is.
+const MASTER: u64 = 8;
+/// Where it is said that the master has stopped in good order.
+const STOPPED: u64 = 12;
+/// Where the guard says what is left.
+const LEFT: u64 = 16;
+/// Where the path of the configuration is, with its length before it.
+const PATH: u64 = 32;
+/// The longest path: limits.h(0p).
+const MAX_PATH: usize = 4096;
+/// Where the records begin.
+const RECORDS: u64 = 8192;
+/// The size of a record. None crosses the border of a page.
+const SIZE: usize = 256;
+
+/// The longest texts of a record.
+const MAX_TAG: usize = 100;
+const MAX_ADDRESS: usize = 112;
+
+/// A process, told from a later one with the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Identity {
+    /// Its number.
+    pub pid: Pid,
+    /// When it was started, in ticks of the clock.
+    pub started: u64,
+}
+
+/// How to end what the master has started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The leader of a session; `None` if this is about the processes of an app that have left their sessions.
+    pub leader: Option<Identity>,
+    /// The user that they run as.
+    pub uid: u32,
+    /// The signal that tells them to end.
+    pub signal: Signal,
+    /// It goes to the whole process group of the leader.
+    pub group: bool,
+    /// The time that they have.
+    pub grace: Duration,
+    /// The next master may start before they have ended.
+    pub overlaps: bool,
+    /// What the log calls them. It begins with the app.
+    pub tag: String,
+    /// The notify socket of the app, which is in the environment of its processes and of no others. Empty if there is a leader.
+    pub address: String,
+}
+
+impl Record {
+    fn encode(&self) -> [u8; SIZE] {
+        let mut bytes = [0; SIZE];
+        let mut at = 0;
+        let mut put = |part: &[u8]| {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        };
+        let leader = self.leader;
+        let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        put(&[1, u8::from(self.group), u8::from(self.overlaps), 0]);
+        put(&(self.signal as i32).to_le_bytes());
+        put(&leader.map_or(0, |leader| leader.pid.as_raw()).to_le_bytes());
+        put(&self.uid.to_le_bytes());
+        put(&leader.map_or(0, |leader| leader.started).to_le_bytes());
+        put(&grace.to_le_bytes());
+        for (text, most) in [(&self.tag, MAX_TAG), (&self.address, MAX_ADDRESS)] {
+            let ends = (0..=most).rev().find(|&at| text.is_char_boundary(at));
+            let text = &text[..ends.unwrap_or(0)];
+            put(&[text.len() as u8]);
+            put(text.as_bytes());
+        }
+        bytes
+    }
+
+    /// `None` if the place is free.
+    fn decode(bytes: &[u8; SIZE]) -> Option<Self> {
+        let mut rest = &bytes[..];
+        let mut take = |length: usize| {
+            let (part, more) = rest.split_at_checked(length)?;
+            rest = more;
+            Some(part)
+        };
+        let &[1, group, overlaps, _] = take(4)? else {
+            return None;
+        };
+        let signal = Signal::try_from(i32::from_le_bytes(take(4)?.try_into().ok()?)).ok()?;
+        let pid = i32::from_le_bytes(take(4)?.try_into().ok()?);
+        let uid = u32::from_le_bytes(take(4)?.try_into().ok()?);
+        let started = u64::from_le_bytes(take(8)?.try_into().ok()?);
+        let grace = u64::from_le_bytes(take(8)?.try_into().ok()?);
+        let mut text = || {
+            let length = usize::from(*take(1)?.first()?);
+            Some(String::from_utf8_lossy(take(length)?).into_owned())
+        };
+        let pid = Pid::from_raw(pid);
+        Some(Self {
+            leader: (pid.as_raw() > 0).then_some(Identity { pid, started }),
+            uid,
+            signal,
+            group: group != 0,
+            grace: Duration::from_millis(grace),
+            overlaps: overlaps != 0,
+            tag: text()?,
+            address: text()?,
+        })
+    }
+}
+
+/// What is left of what a master had started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// All processes.
+    pub all: u32,
+    /// Those that the next master waits for.
+    pub awaited: u32,
+}
+
+/// The file.
+#[derive(Debug)]
+pub struct Table {
+    file: File,
+}
+
+impl Table {
+    /// The table of this process, a master with this configuration.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is available.
+    pub fn new(configuration: &Path) -> io::Result<Self> {
+        let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
+        let path = configuration.as_os_str().as_bytes();
+        let path = &path[..path.len().min(MAX_PATH)];
+        file.set_len(RECORDS)?;
+        file.write_all_at(&std::process::id().to_le_bytes(), MASTER)?;
+        file.write_all_at(&(path.len() as u32).to_le_bytes(), PATH)?;
+        file.write_all_at(path, PATH + 4)?;
+        file.write_all_at(&MAGIC, 0)?;
+        Ok(Self { file })
+    }
+
+    /// The table that a guard has inherited.
+    pub fn inherited(file: OwnedFd) -> Self {
+        Self { file: file.into() }
+    }
+
+    /// The table among the descriptors of a process.
+    pub fn of(pid: Pid) -> Option<Self> {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        let mut paths = descriptors.map(|entry| entry.path());
+        let path = paths.find(|path| path.read_link().is_ok_and(|to| to == Path::new(SHOWN)))?;
+        let mut options = OpenOptions::new();
+        // In case that it is something else by now.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = options.read(true).custom_flags(flags.bits()).open(path);
+        let table = Self { file: file.ok()? };
+        (table.bytes(0) == Some(MAGIC)).then_some(table)
+    }
+
+    /// The master's process.
+    pub fn master(&self) -> Option<Pid> {
+        let number = i32::from_le_bytes(self.bytes(MASTER)?);
+        Some(Pid::from_raw(number))
+    }
+
+    /// The master's configuration.
+    pub fn configuration(&self) -> Option<PathBuf> {
+        let length = u32::from_le_bytes(self.bytes(PATH)?) as usize;
+        let mut path = vec![0; length.min(MAX_PATH)];
+        self.file.read_exact_at(&mut path, PATH + 4).ok()?;
+        Some(OsStr::from_bytes(&path).into())
+    }
+
+    /// Notes a record in the place with this number.
+    ///
+    /// # Errors
+    /// No memory is available.
+    pub fn write(&self, place: u32, record: &Record) -> io::Result<()> {
+        self.file.write_all_at(&record.encode(), at(place))
+    }
+
+    /// Frees a place.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn clear(&self, place: u32) -> io::Result<()> {
+        self.file.write_all_at(&[0], at(place))
+    }
+
+    /// All records.
+    pub fn records(&self) -> Vec<Record> {
+        let read = |place| Record::decode(&self.bytes(at(place))?);
+        let length = self.file.metadata().map_or(0, |found| found.len());
+        let places = length.saturating_sub(RECORDS).div_ceil(SIZE as u64);
+        (0..places as u32).filter_map(read).collect()
+    }
+
+    /// The master stops in good order, and has left nothing.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn stop(&self) -> io::Result<()> {
+        self.file.write_all_at(&[1], STOPPED)
+    }
+
+    /// Whether the master has stopped in good order.
+    pub fn is_stopped(&self) -> bool {
+        self.bytes(STOPPED) == Some([1])
+    }
+
+    /// Says what is left.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn say_left(&self, left: Left) -> io::Result<()> {
+        let mut bytes = [0; 12];
+        bytes[..4].copy_from_slice(&1u32.to_le_bytes());
+        bytes[4..8].copy_from_slice(&left.all.to_le_bytes());
+        bytes[8..].copy_from_slice(&left.awaited.to_le_bytes());
+        self.file.write_all_at(&bytes, LEFT)
+    }
+
+    /// What is left; `None` if the guard has not looked yet.
+    pub fn left(&self) -> Option<Left> {
+        let bytes: [u8; 12] = self.bytes(LEFT)?;
+        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        (word(0)? != 0).then_some(())?;
+        Some(Left {
+            all: word(4)?,
+            awaited: word(8)?,
+        })
+    }
+
+    fn bytes<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        Some(bytes)
+    }
+}
+
+fn at(place: u32) -> u64 {
+    RECORDS + u64::from(place) * SIZE as u64
+}
+
+impl AsFd for Table {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(tag: &str) -> Record {
+        Record {
+            leader: Some(Identity {
+                pid: Pid::from_raw(4711),
+                started: 1 << 40,
+            }),
+            uid: 33,
+            signal: Signal::SIGQUIT,
+            group: true,
+            grace: Duration::from_millis(1500),
+            overlaps: false,
+            tag: tag.into(),
+            address: "/run/preforkd-notify-x/y".into(),
+        }
+    }
+
+    #[test]
+    fn what_is_noted_is_read_and_what_is_cleared_is_not() {
+        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        assert!(table.records().is_empty());
+        let background = Record {
+            leader: None,
+            overlaps: true,
+            ..record("app=b")
+        };
+        for (place, record) in [(0, record("app=a")), (7, background.clone())] {
+            table.write(place, &record).expect("room");
+        }
+        assert_eq!(table.records(), [record("app=a"), background.clone()]);
+        table.clear(0).expect("room");
+        assert_eq!(table.records(), [background]);
+        assert_eq!(SIZE * (4096 / SIZE), 4096, "no record crosses a border");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let table = Table::new(Path::new("/")).expect("a descriptor");
+        let long = Record {
+            address: "x".repeat(200),
+            ..record(&"ä".repeat(99))
+        };
+        table.write(0, &long).expect("room");
+        let found = &table.records()[0];
+        assert_eq!(found.tag, "ä".repeat(MAX_TAG / 2));
+        assert_eq!(found.address, "x".repeat(MAX_ADDRESS));
+    }
+
+    #[test]
+    fn the_next_master_reads_whose_it_is_and_what_is_left() {
+        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        assert_eq!(table.master(), Some(Pid::this()));
+        assert_eq!(table.configuration(), Some("/etc/app.toml".into()));
+        assert_eq!(table.left(), None);
+        let left = Left { all: 3, awaited: 0 };
+        table.say_left(left).expect("room");
+        assert_eq!(table.left(), Some(left));
+        assert!(!table.is_stopped());
+        table.stop().expect("room");
+        assert!(table.is_stopped());
+    }
+}

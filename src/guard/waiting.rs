@@ -1,0 +1,130 @@
+//! A master that starts while an earlier one is still being ended waits for that.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use log::{info, warn};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Pid, geteuid};
+
+use super::processes;
+use super::table::Table;
+use crate::client::find::is_same;
+use crate::effects::process::{self, Stat};
+use crate::effects::signals::Signals;
+use crate::sys;
+
+/// The name of the program: proc_pid_comm(5).
+const PROGRAM: &[u8] = b"preforkd";
+
+/// How often to look what is left: there may be processes that do not matter.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Which processes to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Those that must not run beside the next master.
+    BesideNone,
+    /// All, as an address is in use and any of them may hold it.
+    All,
+}
+
+/// An earlier master, which has died, and its guard, which ends what is left.
+struct Earlier {
+    master: Pid,
+    guard: Pid,
+    table: Table,
+}
+
+/// Waits for the processes that earlier masters of this user with this configuration have left. Returns whether there were any, or `None`
+/// if the wait was ended by a signal to end.
+pub fn wait(configuration: &Path, what: What, signals: &mut Signals) -> Option<bool> {
+    let mut waited = false;
+    for earlier in find(configuration) {
+        let Ok(guard) = sys::watch_process(earlier.guard) else {
+            continue;
+        };
+        waited |= earlier.wait(what, guard.as_fd(), signals)?;
+    }
+    Some(waited)
+}
+
+impl Earlier {
+    fn wait(&self, what: What, guard: BorrowedFd, signals: &mut Signals) -> Option<bool> {
+        let Self {
+            master, guard: pid, ..
+        } = self;
+        let mut said = false;
+        loop {
+            let left = self.table.left().map(|left| match what {
+                What::BesideNone => left.awaited,
+                What::All => left.all,
+            });
+            if let Some(left @ 1..) = left
+                && !std::mem::replace(&mut said, true)
+            {
+                info!(
+                    "waiting for {} of the preforkd with pid {master}, which was killed or has crashed (pid {pid} ends them within their graceful_timeout)",
+                    processes(left as usize)
+                );
+            }
+            let has_ended = has_ended(guard, signals);
+            if signals.end_this() {
+                warn!("stopped while it waited for the processes of an earlier preforkd");
+                return None;
+            }
+            if has_ended || left == Some(0) {
+                if said {
+                    info!("they have ended");
+                }
+                return Some(said);
+            }
+        }
+    }
+}
+
+/// Waits a moment, or until a signal arrives or the guard has ended. Returns whether it has.
+fn has_ended(guard: BorrowedFd, signals: &Signals) -> bool {
+    let mut sources = [
+        PollFd::new(guard, PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
+    // Interrupted by a signal, it is seen now.
+    let _ = poll(&mut sources, limit);
+    sources[0].any() == Some(true)
+}
+
+/// The guards that end what their masters have left. Only processes of this user are believed: others may name anything.
+fn find(configuration: &Path) -> Vec<Earlier> {
+    let own = geteuid().as_raw();
+    let candidates = process::all().filter(|(pid, stat)| {
+        stat.name == PROGRAM && *pid != Pid::this() && process::user(*pid) == Some(own)
+    });
+    let earlier = candidates.filter_map(|(pid, stat)| of(pid, &stat, configuration));
+    earlier.collect()
+}
+
+fn of(guard: Pid, stat: &Stat, configuration: &Path) -> Option<Earlier> {
+    let table = Table::of(guard)?;
+    let master = table.master()?;
+    // Numbers of another namespace mean other processes.
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let is_here = namespace(&guard.to_string()) == namespace("self");
+    // The guard of a master that runs is its child; a master has the table too.
+    if !is_here || stat.parent == master || guard == master || table.is_stopped() {
+        return None;
+    }
+    is_same(&table.configuration()?, configuration).then_some(Earlier {
+        master,
+        guard,
+        table,
+    })
+}
+
+impl std::fmt::Debug for Earlier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} by {}", self.master, self.guard)
+    }
+}

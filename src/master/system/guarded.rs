@@ -1,0 +1,223 @@
+//! What the guard has to know: which sessions there are, and how to end them. See [`crate::guard`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::time::Instant;
+
+use log::{debug, warn};
+use nix::unistd::{Pid, geteuid};
+
+use crate::effects::guard::Guard;
+use crate::effects::process::Stat;
+use crate::guard::table::{Identity, Record};
+use crate::master::world::{Exit, Rest, Role, Start};
+use crate::plan;
+use crate::release::Name;
+use crate::supervisor::Replace;
+
+/// The guard, if there is one, and what only matters for it.
+pub(super) struct Guarded {
+    guard: Option<Guard>,
+    /// How to end what each template forks, and those of its workers that are not children of the master yet.
+    templates: HashMap<Pid, Record>,
+    forked: HashMap<Pid, Record>,
+    /// The notify sockets of each app.
+    addresses: BTreeMap<Name, BTreeSet<String>>,
+    /// Sessions whose leaders were reaped, and whether somebody waits for the rest.
+    leaderless: HashMap<Pid, bool>,
+    /// Something could not be noted, which is said once.
+    said: bool,
+}
+
+impl Guarded {
+    /// A master with this configuration has a guard, unless the kernel ends all processes with it: pid_namespaces(7).
+    pub(super) fn new(configuration: &Path) -> Self {
+        let is_init = std::process::id() == 1;
+        let guard = (!is_init).then(|| Guard::new(configuration, Instant::now()));
+        let mut guarded = Self {
+            guard: None,
+            templates: HashMap::new(),
+            forked: HashMap::new(),
+            addresses: BTreeMap::new(),
+            leaderless: HashMap::new(),
+            said: false,
+        };
+        match guard.transpose() {
+            Ok(guard) => guarded.guard = guard,
+            Err(error) => guarded.complain(&error),
+        }
+        guarded.keep(Instant::now());
+        guarded
+    }
+
+    /// Starts the guard again if necessary, and forgets sessions that nobody waits for. Returns when to come back.
+    pub(super) fn keep(&mut self, now: Instant) -> Option<Instant> {
+        let mut over = Vec::new();
+        self.leaderless.retain(|leader, is_awaited| {
+            if !*is_awaited {
+                over.push(*leader);
+            }
+            *is_awaited
+        });
+        over.into_iter().for_each(|leader| self.forget(leader));
+        let guard = self.guard.as_mut()?;
+        match guard.ensure(now) {
+            Ok(None) => {}
+            Ok(Some(pid)) => debug!("the guard pid={pid}: started"),
+            Err(error) => warn!("cannot start the guard: {error}; retrying"),
+        }
+        guard.deadline()
+    }
+
+    /// The process of the guard, if it runs.
+    pub(super) fn guard_process(&self) -> Option<Pid> {
+        self.guard.as_ref()?.process()
+    }
+
+    /// A process was started.
+    pub(super) fn started(&mut self, start: &Start, pid: Pid) {
+        let user = start.launch.user.as_ref();
+        let user = user.or(start.plan.launch.user.as_ref());
+        let is_server = matches!(start.role, Role::Worker(..) | Role::Template);
+        let record = Record {
+            tag: start.to_string(),
+            uid: user.map_or_else(|| geteuid().as_raw(), |user| user.uid),
+            // Workers of ours have left their listeners when they drain, and a reload has old and new ones side by side.
+            overlaps: start.plan.output.taken_over
+                && is_server
+                && start.plan.policy.replace == Replace::StartFirst,
+            ..how(start.plan)
+        };
+        if start.role == Role::Template {
+            let tag = format!("app={} gen={}", start.app, start.generation);
+            let forked = Record {
+                tag,
+                ..record.clone()
+            };
+            self.templates.insert(pid, forked);
+        }
+        self.note(pid, record);
+    }
+
+    /// A template has forked a worker, as this process has said.
+    pub(super) fn forked(&mut self, template: Pid, worker: Pid) {
+        if let Some(record) = self.templates.get(&template) {
+            self.forked.insert(worker, record.clone());
+        }
+    }
+
+    /// A process is a child of the master, so that nobody else has its number.
+    pub(super) fn adopted(&mut self, pid: Pid) {
+        if let Some(record) = self.forked.remove(&pid) {
+            self.note(pid, record);
+        }
+    }
+
+    /// A process was reaped.
+    pub(super) fn reaped(&mut self, pid: Pid, exit: Option<Exit>) {
+        if self.guard.as_mut().is_some_and(|guard| guard.ended(pid)) {
+            let how = exit.map_or("ended".into(), |exit| exit.to_string());
+            warn!("the guard pid={pid}: {how}; replacing it");
+        }
+        self.templates.remove(&pid);
+        self.forked.remove(&pid);
+        self.leaderless.insert(pid, false);
+    }
+
+    /// The master has looked for what is left.
+    pub(super) fn looked(&mut self, wanted: &BTreeSet<Rest>, found: &BTreeMap<Rest, Vec<Pid>>) {
+        for rest in wanted {
+            let Rest::Session(leader) = rest else {
+                continue;
+            };
+            match found.contains_key(rest) {
+                true => drop(self.leaderless.insert(*leader, true)),
+                false => {
+                    self.leaderless.remove(leader);
+                    self.forget(*leader);
+                }
+            }
+        }
+    }
+
+    /// An app has this notify socket.
+    pub(super) fn app(&mut self, app: &Name, plan: &plan::App, address: &str) {
+        let user = plan.launch.user.as_ref();
+        let record = Record {
+            tag: format!("app={app}"),
+            uid: user.map_or_else(|| geteuid().as_raw(), |user| user.uid),
+            address: address.to_owned(),
+            ..how(plan)
+        };
+        let noted = self.guard.as_mut().map(|guard| guard.note_app(&record));
+        if let Some(Err(error)) = noted {
+            self.complain(&error);
+        }
+        let addresses = self.addresses.entry(app.clone()).or_default();
+        addresses.insert(address.to_owned());
+    }
+
+    /// An app is gone.
+    pub(super) fn remove_app(&mut self, app: &Name) {
+        for address in self.addresses.remove(app).unwrap_or_default() {
+            if let Some(Err(error)) = self.guard.as_mut().map(|guard| guard.forget_app(&address)) {
+                self.complain(&error);
+            }
+        }
+    }
+
+    /// Nothing is left.
+    pub(super) fn leave(self) {
+        if let Some(Err(error)) = self.guard.map(Guard::leave) {
+            warn!("cannot end the guard: {error}");
+        }
+    }
+
+    fn note(&mut self, leader: Pid, record: Record) {
+        self.leaderless.remove(&leader);
+        let Some(guard) = &mut self.guard else { return };
+        // It was not reaped, so it is there.
+        let Some(stat) = Stat::of(leader) else { return };
+        let started = stat.started;
+        let leader = Some(Identity {
+            pid: leader,
+            started,
+        });
+        let record = Record { leader, ..record };
+        if let Some(Err(error)) = leader.map(|leader| guard.note_session(leader.pid, &record)) {
+            self.complain(&error);
+        }
+    }
+
+    fn forget(&mut self, leader: Pid) {
+        let forgotten = self
+            .guard
+            .as_mut()
+            .map(|guard| guard.forget_session(leader));
+        if let Some(Err(error)) = forgotten {
+            self.complain(&error);
+        }
+    }
+
+    fn complain(&mut self, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.said, true) {
+            warn!(
+                "cannot note for the guard what runs: {error}; if this preforkd is killed, some of its processes may go on"
+            );
+        }
+    }
+}
+
+/// How the processes of an app are ended.
+fn how(plan: &plan::App) -> Record {
+    Record {
+        leader: None,
+        uid: 0,
+        signal: plan.stop.signal.into(),
+        group: plan.stop.group,
+        grace: plan.policy.graceful_timeout,
+        overlaps: false,
+        tag: String::new(),
+        address: String::new(),
+    }
+}

@@ -1,0 +1,333 @@
+//! After `kill -9` of the master its guard ends what it had started, and the next master waits for that.
+
+mod common;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Run, app, ask, worker};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What begins the line of the guard.
+const KILLED: &str = "was killed or has crashed; ending";
+
+/// A folder in which workers do this.
+fn folder(behaviour: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("behaviour"), behaviour).expect("room");
+    folder
+}
+
+/// Kills the master, and reaps it, as an init system does.
+fn kill_master(run: &mut Run) {
+    run.signal(Signal::SIGKILL);
+    run.master.wait().expect("it is our child");
+    run.close_stored();
+}
+
+/// The next master, which an init system starts at once. It has no sockets of the last one.
+fn restart(run: &mut Run, config: &str) -> Run {
+    let folder = std::mem::replace(&mut run.folder, tempfile::tempdir().expect("a folder"));
+    std::fs::remove_file(folder.path().join("init.sock")).expect("the previous one");
+    Run::begin_in(folder, config, |_| {})
+}
+
+fn pid_in(path: PathBuf) -> Pid {
+    let text = std::fs::read_to_string(path).expect("it was written");
+    Pid::from_raw(text.trim().parse().expect("a pid"))
+}
+
+/// Waits for the end of a process that was not reaped when this began.
+fn gone(pid: Pid) {
+    let Ok(process) = preforkd::sys::watch_process(pid) else {
+        return;
+    };
+    let mut fds = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::from(30_000u16)).expect("a descriptor");
+    assert!(!runs(pid));
+}
+
+fn runs(pid: Pid) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+    !matches!(state.chars().next(), None | Some('Z' | 'X'))
+}
+
+/// The guard of a master.
+fn guard(run: &Run) -> Pid {
+    let master = run.pid();
+    let children = std::fs::read_to_string(format!("/proc/{master}/task/{master}/children"));
+    let children = children.expect("it lives");
+    let mut children = children.split_whitespace();
+    let is_guard = |pid: &&str| {
+        let fds = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut links = fds.into_iter().flatten().flatten();
+        links.any(|fd| {
+            let link = fd.path().read_link();
+            link.is_ok_and(|to| to == Path::new("/memfd:preforkd guard (deleted)"))
+        })
+    };
+    let guard = children.find(is_guard).expect("a master has a guard");
+    Pid::from_raw(guard.parse().expect("a pid"))
+}
+
+/// A field of proc_pid_status(5).
+fn status(pid: Pid, field: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix(field));
+    value.expect("a field").trim().to_owned()
+}
+
+#[test]
+fn a_program_that_ignores_its_signal_is_killed_when_its_time_is_over() {
+    let config = app("workers = 2\ngraceful_timeout = '300ms'");
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let workers = [run.event("started").pid, run.event("started").pid];
+    let began = std::time::Instant::now();
+    kill_master(&mut run);
+    // Once, by the kernel.
+    run.event("term");
+    run.event("term");
+    run.logged(&[
+        &format!("pid {}", run.pid()),
+        KILLED,
+        "2 processes",
+        "app=web: 2",
+    ]);
+    run.logged(&[
+        "app=web worker=",
+        "sending SIGKILL to 1 process (still running after",
+    ]);
+    run.logged(&["nothing is left of the preforkd with pid"]);
+    assert!(began.elapsed().as_millis() >= 300);
+    run.all_ended();
+    assert!(!workers.into_iter().any(runs));
+}
+
+#[test]
+fn what_a_wrapper_leaves_is_told_to_end_and_the_port_serves_again() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = port.local_addr().expect("bound");
+    drop(port);
+    // The kernel tells only the shell, which dies of it. Its child holds the listener.
+    let config = format!(
+        "[app.web]\nready = 'exec'\nlisten = '{at}'\ngraceful_timeout = '10s'\n\
+         command = ['/bin/sh', '-c', 'export LISTEN_PID=; sh -c \"export LISTEN_PID=\\$\\$; exec {}\"; exit 5']\n",
+        worker()
+    );
+    let mut run = Run::start(&config);
+    let child = run.event("started").pid;
+    let stream = std::net::TcpStream::connect(at).expect("it serves");
+    assert_eq!(ask(stream, "pid"), child.to_string());
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    run.event("term");
+    run.logged(&[KILLED, "app=web: "]);
+    run.logged(&["app=web worker=0 gen=1: sending SIGTERM to "]);
+    next.message("READY=1");
+    next.event("started");
+    assert!(!runs(child));
+    let stream = std::net::TcpStream::connect(at).expect("it serves");
+    assert!(!ask(stream, "pid").is_empty());
+    next.stop();
+}
+
+#[test]
+fn a_process_with_a_session_of_its_own_is_ended_whether_its_parent_lives_or_not() {
+    // One has the shell as its parent, the other is an orphan.
+    let deaf = "trap \"\" TERM; echo $$$$ > $$0; exec sleep 1000";
+    let script = format!(
+        "setsid sh -c \\'{deaf}\\' child & (setsid sh -c \\'{deaf}\\' orphan &); \
+         until test -s child -a -s orphan; do :; done; trap '' TERM; echo 0 1 $$$$ started; exec sleep 1000"
+    );
+    let script = script.replace("\\'", "'");
+    let config = format!(
+        "[app.x]\nready = 'exec'\ngraceful_timeout = '200ms'\ncommand = ['/bin/sh', '-c', \"\"\"{script}\"\"\"]\n"
+    );
+    let mut run = Run::begin(&config);
+    run.event("started");
+    let both = ["child", "orphan"].map(|name| pid_in(run.path(name)));
+    assert!(both.into_iter().all(runs));
+    kill_master(&mut run);
+    run.logged(&[KILLED, "app=x: 3"]);
+    run.logged(&["nothing is left"]);
+    run.all_ended();
+    assert!(!both.into_iter().any(runs));
+}
+
+#[test]
+fn an_app_that_may_exist_only_once_is_never_there_twice() {
+    let script = "trap '' TERM; exec 9> lock; flock -n 9 || { echo twice > twice; exit 1; }; \
+                  echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
+    let script = script.replace('$', "$$");
+    let config = format!(
+        "[app.once]\nready = 'exec'\nreplace = 'stop-first'\ngraceful_timeout = '500ms'\n\
+         command = ['/bin/sh', '-c', \"{script}\"]\n"
+    );
+    let mut run = Run::start(&config);
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.logged(&[
+        "waiting for 1 process of the preforkd with pid",
+        &run.pid().to_string(),
+    ]);
+    next.logged(&["they have ended"]);
+    assert!(!runs(first));
+    next.event("started");
+    next.message("READY=1");
+    assert!(!next.path("twice").exists());
+    run.logged(&["nothing is left"]);
+    next.stop();
+}
+
+#[test]
+fn a_master_that_waits_can_be_stopped() {
+    let config = app("graceful_timeout = '20s'");
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.logged(&["waiting for 1 process of"]);
+    next.signal(Signal::SIGTERM);
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(0), "{log}");
+    kill(first, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
+}
+
+#[test]
+fn a_guard_that_dies_is_replaced_and_the_next_one_knows_everything() {
+    let config = app("graceful_timeout = '200ms'");
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |command| {
+        command.arg("--verbose");
+    });
+    run.message("READY=1");
+    let worker = run.event("started").pid;
+    let first = guard(&run);
+    kill(first, Signal::SIGKILL).expect("it lives");
+    run.logged(&[&format!(
+        "the guard pid={first}: killed by SIGKILL; replacing it"
+    )]);
+    run.logged(&["the guard pid=", ": started"]);
+    assert_ne!(guard(&run), first);
+    run.signal(Signal::SIGTTIN);
+    run.status("web 2/2 ready");
+    kill_master(&mut run);
+    run.logged(&[KILLED, "2 processes"]);
+    run.logged(&["nothing is left"]);
+    run.all_ended();
+    assert!(!runs(worker));
+}
+
+#[test]
+fn guard_and_master_killed_together_do_no_harm() {
+    let config = app("");
+    let mut run = Run::start(&config);
+    let worker = run.event("started").pid;
+    let guard = guard(&run);
+    for pid in [run.pid(), guard] {
+        kill(pid, Signal::SIGKILL).expect("it lives");
+    }
+    run.master.wait().expect("ours");
+    run.close_stored();
+    // The kernel has told the worker.
+    run.event("term");
+    gone(worker);
+    run.all_ended();
+    let mut next = restart(&mut run, &config);
+    next.message("READY=1");
+    next.stop();
+}
+
+#[test]
+fn many_workers_end_and_are_counted() {
+    let config = app("workers = 64\ngraceful_timeout = '200ms'");
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let workers: Vec<Pid> = (0..64).map(|_| run.event("started").pid).collect();
+    kill_master(&mut run);
+    run.logged(&[KILLED, "64 processes that it had started (app=web: 64)"]);
+    run.logged(&["nothing is left"]);
+    run.all_ended();
+    assert!(!workers.into_iter().any(runs));
+}
+
+#[test]
+fn a_guard_holds_no_listener_and_is_woken_by_nothing_but_the_end() {
+    let mut run = Run::start(&app(""));
+    run.event("started");
+    let guard = guard(&run);
+    let links = std::fs::read_dir(format!("/proc/{guard}/fd")).expect("it lives");
+    let links = links
+        .flatten()
+        .map(|entry| entry.path().read_link().expect("it lives"));
+    let links: Vec<String> = links.map(|link| link.display().to_string()).collect();
+    let sockets = links.iter().filter(|link| link.starts_with("socket:"));
+    // Only the pair over which it catches signals.
+    assert!(sockets.count() <= 2, "{links:?}");
+    let wakes = || status(guard, "voluntary_ctxt_switches:");
+    // It has its title when it begins to wait.
+    let title = format!("preforkd: guard of pid {}", run.pid());
+    let shown = || std::fs::read_to_string(format!("/proc/{guard}/cmdline")).unwrap_or_default();
+    while !(shown().starts_with(&title) && status(guard, "State:").starts_with('S')) {
+        run.ask("pid");
+    }
+    let before = wakes();
+    for _ in 0..8 {
+        run.signal(Signal::SIGTTIN);
+        run.event("started");
+    }
+    assert_eq!(wakes(), before);
+    let log = run.stop();
+    assert!(!log.contains("guard"), "{log}");
+    assert!(!runs(guard));
+}
+
+#[test]
+fn a_process_that_was_handed_to_others_is_left_alone() {
+    let mut run = Run::start(&app("graceful_timeout = '200ms'"));
+    run.event("started");
+    let address = run.ask("env NOTIFY_SOCKET");
+    // It shows the environment of the app, but another process has started it: as at(1) would.
+    let mut other = Command::new("sleep");
+    let other = other.arg("1000").env("NOTIFY_SOCKET", address);
+    let mut other = other.spawn().expect("there is sleep");
+    kill_master(&mut run);
+    run.logged(&["nothing is left"]);
+    assert!(other.try_wait().expect("ours").is_none());
+    other.kill().expect("ours");
+    other.wait().expect("ours");
+}
+
+#[test]
+fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let config = format!(
+        "[app.web]\ncommand = ['{}']\nlisten = '{}'\n",
+        worker(),
+        port.local_addr().expect("bound")
+    );
+    drop(port);
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let orphan = run.event("started").pid;
+    let guard = guard(&run);
+    for pid in [guard, run.pid()] {
+        kill(pid, Signal::SIGKILL).expect("it lives");
+    }
+    run.master.wait().expect("ours");
+    run.close_stored();
+    let mut next = restart(&mut run, &config);
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(1), "{log}");
+    let said = format!("(pid {orphan}, started by a preforkd for its app web), which listens");
+    assert!(log.contains(&said), "{log}");
+    kill(orphan, Signal::SIGKILL).expect("it is deaf");
+}
