@@ -73,6 +73,8 @@ pub struct Supervisor {
     /// A candidate has displaced the current generation, and none has workers again.
     outage: Option<Outage>,
     wish: Wish,
+    /// The generations whose workers must be alone, until these have ended.
+    alone: BTreeSet<Generation>,
     /// The generations of which workers may still be started.
     generations: BTreeSet<Generation>,
     /// Workers that have become ready, and that were not announced yet.
@@ -150,6 +152,7 @@ impl Supervisor {
             removed: None,
             outage: None,
             wish: Wish::Run,
+            alone: BTreeSet::new(),
             generations: BTreeSet::new(),
             became_ready: Vec::new(),
             hung: Vec::new(),

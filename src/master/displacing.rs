@@ -10,9 +10,10 @@ use crate::plan::Plan;
 use crate::release::{Fact, Generation, Name};
 use crate::supervisor::Event;
 
-/// The displaced apps that start again when all workers of the candidate have ended that was rolled back, each with its generation.
+/// The displaced apps that start again when all workers of the candidates have ended that were rolled back, each with their generations:
+/// one that is rolled back next may have no worker while those of an earlier one still end.
 #[derive(Default)]
-pub(super) struct Displaced(BTreeMap<Name, Generation>);
+pub(super) struct Displaced(BTreeMap<Name, BTreeSet<Generation>>);
 
 impl Displaced {
     /// An app has another candidate, or is removed.
@@ -71,7 +72,8 @@ impl<W: World> Master<W> {
         let event = match is_displaced {
             true => {
                 let failed = self.release.next() - 1;
-                self.displaced.0.insert(name.clone(), failed);
+                let displaced = self.displaced.0.entry(name.clone());
+                displaced.or_default().insert(failed);
                 Event::Withdraw
             }
             false => Event::Rollback,
@@ -81,19 +83,18 @@ impl<W: World> Master<W> {
 
     /// Starts displaced apps again when nothing is left that may hold what they need. Returns whether there are any.
     pub(super) fn restore_displaced(&mut self) -> bool {
-        let Some(&failed) = self.displaced.0.values().max() else {
-            return false;
+        let apps = &self.workers.apps;
+        let is_in_use = |failed: &Generation| {
+            let mut apps = apps.values();
+            apps.any(|app| app.supervisor.has_workers_alone(*failed))
         };
-        let mut apps = self.workers.apps.values();
-        let is_in_use =
-            apps.any(|app| app.supervisor.stops_first() && app.supervisor.has_workers_of(failed));
-        if is_in_use {
-            return false;
-        }
-        for name in std::mem::take(&mut self.displaced.0).into_keys() {
+        let is_free = |_: &Name, failed: &mut BTreeSet<_>| !failed.iter().any(is_in_use);
+        let mut any = false;
+        for (name, _) in self.displaced.0.extract_if(.., is_free) {
             self.turn.queue_event(&name, Event::Restore);
+            any = true;
         }
-        true
+        any
     }
 }
 

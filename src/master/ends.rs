@@ -102,6 +102,7 @@ impl<W: World> Master<W> {
 
     fn ended(&mut self, pid: Pid, exit: Exit) {
         let turn = &mut self.turn;
+        self.workers.forget(pid);
         let output = self.logs.last_output(turn, pid);
         if let Some(child) = self.workers.remove_child(turn, pid) {
             self.watch.end(pid);
@@ -117,7 +118,6 @@ impl<W: World> Master<W> {
         } else if !self.templates.ended_as_told(pid, exit)
             && !self.logs.writer_ended(turn, pid, exit)
         {
-            self.workers.forget(pid);
             self.leftovers.reaped();
             debug!("unknown process pid={pid}: {exit}");
         }

@@ -44,6 +44,8 @@ struct History {
     floors: BTreeMap<Name, u32>,
     /// The apps whose replacements the backoff delayed at the last turn, and until when.
     waited: BTreeMap<Name, Instant>,
+    /// The number of workers that each app wanted after the last turn.
+    wanted: BTreeMap<Name, u32>,
     /// The generations that served each app before the current release.
     serving: BTreeMap<Name, BTreeSet<u64>>,
     orders: Orders,
@@ -75,6 +77,7 @@ impl History {
             outcome: None,
             floors: BTreeMap::new(),
             waited: BTreeMap::new(),
+            wanted: BTreeMap::new(),
             serving: BTreeMap::new(),
             orders: Orders::default(),
             order: BTreeMap::new(),
@@ -103,6 +106,9 @@ impl History {
             .turn()
             .expect("the simulated poll does not fail");
         self.check(&waits);
+        let apps = self.master.workers.apps.iter();
+        let wanted = apps.map(|(name, app)| (name.clone(), app.supervisor.counts().wanted));
+        self.wanted = wanted.collect();
     }
 
     /// Time passes.

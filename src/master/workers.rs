@@ -76,6 +76,8 @@ pub(super) struct Workers {
     unadopted: BTreeMap<Pid, Instant>,
     /// When each of them is checked.
     looks: Timers<Pid>,
+    /// Processes that templates have forked and that are no workers, each with its app. They are killed.
+    uninvited: BTreeMap<Pid, Name>,
 }
 
 impl Workers {
@@ -139,9 +141,11 @@ impl Workers {
             .min()
     }
 
-    /// Forgets apps that are no longer configured and have no workers left. Returns their names.
+    /// Forgets apps that are no longer configured and have no processes left. Returns their names.
     pub(super) fn forget_removed(&mut self) -> Vec<Name> {
-        let gone = self.apps.iter().filter(|(_, app)| app.is_gone());
+        let lives = |name: &Name| self.uninvited.values().any(|app| app == name);
+        let gone = self.apps.iter();
+        let gone = gone.filter(|(name, app)| app.is_gone() && !lives(name));
         let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
         for name in &gone {
             self.apps.remove(name);

@@ -61,6 +61,9 @@ impl Supervisor {
     pub(super) fn propose(&mut self, generation: Generation, policy: Policy) {
         self.begin_outage(&policy);
         self.generations.insert(generation);
+        if policy.stops_first() {
+            self.alone.insert(generation);
+        }
         self.candidate = Some(Candidate {
             generation,
             policy,
@@ -215,6 +218,10 @@ impl Supervisor {
                 actions.push(Action::Retire(generation));
             }
             kept
+        });
+        let (generations, roster) = (&self.generations, &self.roster);
+        self.alone.retain(|generation| {
+            generations.contains(generation) || roster.size_of(*generation) > 0
         });
     }
 }

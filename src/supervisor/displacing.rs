@@ -19,34 +19,35 @@ pub(super) struct Outage {
 }
 
 impl Policy {
-    fn stops_first(&self) -> bool {
+    pub(super) fn stops_first(&self) -> bool {
         self.replace == Replace::StopFirst
     }
 }
 
 impl Supervisor {
     /// Whether a worker must have ended, with everything that it has started, before one of the generation that runs takes its place;
-    /// if none runs, of the candidate.
+    /// if none runs, of the candidate. Workers of an app that was removed also count as long as they live.
     pub fn stops_first(&self) -> bool {
         match (&self.current, &self.candidate) {
             // A candidate that starts first does not change how the others replace each other while it is tried.
             (Some(current), _) => current.policy.stops_first() || self.outage.is_some(),
-            (None, Some(candidate)) => candidate.policy.stops_first(),
-            (None, None) => {
-                let removed = self.removed.as_ref();
-                removed.is_some_and(|removed| removed.policy.stops_first())
+            (None, candidate) => {
+                let candidate = candidate.as_ref();
+                let left = || self.alone.iter().any(|&it| self.has_workers_alone(it));
+                candidate.is_some_and(|candidate| candidate.policy.stops_first()) || left()
             }
         }
     }
 
     /// Whether a candidate was proposed, or displaces the app, and is not decided.
     pub fn has_candidate(&self) -> bool {
-        self.candidate.is_some()
+        let candidate = self.candidate.as_ref();
+        candidate.is_some_and(|candidate| candidate.trial != Trial::Withdrawn)
     }
 
-    /// Whether workers of a generation have not ended.
-    pub fn has_workers_of(&self, generation: Generation) -> bool {
-        self.roster.size_of(generation) > 0
+    /// Whether workers of a generation have not ended that must be alone by their own definition, whatever the app is now.
+    pub fn has_workers_alone(&self, generation: Generation) -> bool {
+        self.alone.contains(&generation) && self.roster.size_of(generation) > 0
     }
 
     /// Whether no worker of the current generation may run until the candidate is decided.

@@ -69,3 +69,47 @@ fn no_process_takes_the_place_of_a_worker_that_its_template_was_not_asked_for() 
         assert_eq!(outcome, Some(&release::Outcome::Done(2)), "{template}");
     }
 }
+
+#[test]
+fn a_process_whose_ticket_another_one_has_claimed_has_ended_before_its_app_is_forgotten() {
+    let api = Written {
+        template: true,
+        listeners: 0,
+        ..Written::good(1)
+    };
+    run_and_settle(&[
+        Step::Pass(196),
+        Step::Signal(Signal::SIGHUP),
+        Step::Write(0, Some(api)),
+        Step::Pass(224),
+        Step::Stopped(300),
+        Step::Forges(0, 0),
+        Step::Stopped(6000),
+    ]);
+}
+
+#[test]
+fn a_worker_may_be_started_and_its_app_removed_in_the_same_turn() {
+    let alone = Written {
+        replace: Replace::StopFirst,
+        listeners: 0,
+        ..Written::good(1)
+    };
+    let off = Written {
+        enabled: false,
+        ..alone
+    };
+    run_and_settle(&[
+        Step::Write(
+            2,
+            Some(Written {
+                before: Some(End::Badly),
+                ..off
+            }),
+        ),
+        Step::Write(0, Some(off)),
+        Step::Request("stop web"),
+        Step::Request("start api web"),
+        Step::Pass(50),
+    ]);
+}

@@ -134,7 +134,12 @@ impl History {
                     p.dead.is_none() && counts
                 })
                 .collect();
-            let wanted = supervisor.counts().wanted as usize;
+            // An app that was removed since the start, in the same turn, wanted as many as before, or a first one.
+            let wanted = match self.master.workers.apps[name].removed {
+                true => self.wanted.get(name).copied().unwrap_or_default().max(1),
+                false => supervisor.counts().wanted,
+            };
+            let wanted = wanted as usize;
             assert!(living.len() <= wanted, "{name}: {living:?}");
             let mut others = living.iter();
             let same = others.all(|process| process.generation == *generation);

@@ -129,6 +129,36 @@ fn one_that_a_command_has_stopped_has_ended_before_a_reload_starts_another() {
     assert_eq!(living(&mut history, "web"), 0);
 }
 
+#[test]
+fn one_that_failed_has_ended_before_the_old_name_serves_again_even_if_the_next_reload_fails_too() {
+    let mut history = running();
+    rename(&mut history, "api", Code::IgnoresSignals);
+    history.take(&Step::Write(1, Some(alone(Code::Broken))));
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 1000);
+    rename(&mut history, "web", Code::Good);
+    let broken = Written {
+        code: Code::Broken,
+        ..Written::good(2)
+    };
+    history.take(&Step::Write(1, Some(broken)));
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 1000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(history.master.release.next(), 4, "both have failed");
+    let mut processes = history.kernel().processes.values();
+    assert!(
+        processes.any(|process| &*process.app == "api"),
+        "it goes on"
+    );
+    pass(&mut history, 100_000);
+    assert_eq!(living(&mut history, "web"), 1);
+}
+
 #[derive(Debug, Clone)]
 enum Turn {
     Rename(bool, Code),

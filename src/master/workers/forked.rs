@@ -90,6 +90,9 @@ impl Workers {
                 turn.queue_event(name, Event::Executed(worker));
             }
         }
+        if self.children.get(pid).is_none() {
+            self.uninvited.insert(pid, name.clone());
+        }
         self.unadopted.insert(pid, turn.now);
         self.looks.set(pid, Some(turn.now));
         self.adopt(turn);
@@ -118,7 +121,7 @@ impl Workers {
             if !turn.world.is_child(pid) {
                 return false;
             }
-            self.forget(pid);
+            self.look_no_more(pid);
             let missed = self.adopted(pid);
             missed
                 .into_iter()
@@ -137,15 +140,20 @@ impl Workers {
         child.signalled.map(|(signal, _)| signal)
     }
 
-    /// A process that was not a worker was reaped.
-    pub(in crate::master) fn forget(&mut self, pid: Pid) {
+    fn look_no_more(&mut self, pid: Pid) {
         self.unadopted.remove(&pid);
         self.looks.set(pid, None);
     }
 
+    /// A process was reaped, or is not a child of the master.
+    pub(in crate::master) fn forget(&mut self, pid: Pid) {
+        self.look_no_more(pid);
+        self.uninvited.remove(&pid);
+    }
+
     /// A process has introduced itself as a worker, but is not a child of the master.
     pub(super) fn disown<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
-        self.unadopted.remove(&pid);
+        self.forget(pid);
         // Nobody will reap it, so its pipe ends here.
         turn.world.order_stop(pid);
         if let Some(child) = self.remove_child(turn, pid) {

@@ -373,3 +373,20 @@ fn a_stop_of_a_displaced_app_ends_it() {
         assert_eq!(world.log.last(), Some(&Action::Exit));
     }
 }
+
+#[test]
+fn workers_that_must_be_alone_count_until_they_have_ended_whatever_the_app_is_then() {
+    let mut world = running(1);
+    world.boot = |_| Boot::Hangs;
+    world.tell(Event::Remove);
+    world.tell(Event::Propose(2, policy(1)));
+    let alone = |world: &World| [1, 2].map(|it| world.supervisor.has_workers_alone(it));
+    assert_eq!(alone(&world), [true, false]);
+    world.tell(Event::Remove);
+    assert_eq!(alone(&world), [true, false]);
+    assert!(world.supervisor.stops_first());
+    world.pass(100.0);
+    assert!(world.alive.is_empty());
+    assert_eq!(alone(&world), [false, false]);
+    assert!(!world.supervisor.stops_first());
+}
