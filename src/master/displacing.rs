@@ -88,12 +88,15 @@ impl<W: World> Master<W> {
             let mut apps = apps.values();
             apps.any(|app| app.supervisor.has_workers_alone(*failed))
         };
-        let is_free = |_: &Name, failed: &mut BTreeSet<_>| !failed.iter().any(is_in_use);
-        let mut any = false;
-        for (name, _) in self.displaced.0.extract_if(.., is_free) {
-            self.turn.queue_event(&name, Event::Restore);
-            any = true;
-        }
+        let (turn, mut any) = (&mut self.turn, false);
+        self.displaced.0.retain(|name, failed| {
+            let waits = failed.iter().any(is_in_use);
+            if !waits {
+                turn.queue_event(name, Event::Restore);
+                any = true;
+            }
+            waits
+        });
         any
     }
 }

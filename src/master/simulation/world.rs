@@ -467,11 +467,14 @@ impl World for Kernel {
 
     fn keep_listeners(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
         self.running = self.candidate;
-        let is_extra = |at: &Address, _: &mut Generation| {
-            !wanted.iter().any(|listener| listener.address == *at)
-        };
-        let closed = self.listeners.extract_if(.., is_extra);
-        let closed = closed.map(|(address, _)| address).collect();
+        let mut closed = Vec::new();
+        self.listeners.retain(|address, _| {
+            let is_wanted = wanted.iter().any(|listener| listener.address == *address);
+            if !is_wanted {
+                closed.push(address.clone());
+            }
+            is_wanted
+        });
         let mut required = wanted.iter().filter(|listener| listener.required);
         assert!(
             required.all(|listener| self.listeners.contains_key(&listener.address)),
