@@ -2,7 +2,7 @@
 //! [`super::failure`] decide.
 //!
 //! A request has a connection to itself until its response is complete. What the client does not take is not read from the upstream
-//! beyond [`MOST_WAITING`]; a client that leaves takes its connection to the upstream with it.
+//! beyond `MOST_WAITING`; a client that leaves takes its connection to the upstream with it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

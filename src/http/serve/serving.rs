@@ -1,4 +1,4 @@
-//! What the loop does for a [`Service`]: it sends what was made, tells who has left and how much waits.
+//! What the loop does for a `Service`: it sends what was made, tells who has left and how much waits.
 
 use std::mem;
 
