@@ -127,6 +127,7 @@ impl Control {
             let bytes = workers
                 .children
                 .get(pid)
+                .filter(|child| child.adopted)
                 .and_then(|_| turn.world.memory(pid));
             status.memory.extend(bytes.map(|bytes| (pid, bytes)));
             return;

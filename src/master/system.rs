@@ -183,6 +183,8 @@ impl System {
 
     /// The master ends in good order.
     pub(super) fn leave(self) {
+        // The next master must find the addresses free, however long the guard takes to end.
+        drop(self.listeners);
         self.guarded.leave();
     }
 

@@ -175,7 +175,8 @@ impl Watch {
     }
 
     fn look_at_size<W: World>(&mut self, turn: &mut Turn<W>, children: &mut Children, pid: Pid) {
-        let Some(child) = children.get(pid).filter(|child| !child.retired) else {
+        let is_ours = |child: &&Child| !child.retired && child.adopted;
+        let Some(child) = children.get(pid).filter(is_ours) else {
             return;
         };
         let Some(most) = child.plan.recycle.max_memory else {
