@@ -62,13 +62,19 @@ pub(crate) trait Engine {
     ) -> (Client<T>, Option<Answer>);
 
     /// What became of a request that was submitted before.
-    fn collect(&mut self) -> Option<(u64, Report)>;
+    fn collect(&mut self) -> Option<(u64, Report)> {
+        None
+    }
 
     /// Whether a thread is free to run another request.
-    fn is_free(&self) -> bool;
+    fn is_free(&self) -> bool {
+        true
+    }
 
     /// Becomes readable when there is something to collect.
-    fn wakeup(&self) -> Option<BorrowedFd<'_>>;
+    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 
     /// See [`Service::begin`].
     fn begin(&mut self, _epoll: BorrowedFd<'_>) -> io::Result<()> {

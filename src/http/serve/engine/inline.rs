@@ -1,8 +1,6 @@
 //! Requests run on the loop's thread. The loop is lent to the exchange meanwhile.
 
-use std::os::fd::BorrowedFd;
-
-use super::{Answer, Engine, Report};
+use super::{Answer, Engine};
 use crate::exchange::Exchange;
 use crate::message::body::Body;
 use crate::message::response::Response;
@@ -37,17 +35,5 @@ impl<H: Handler> Engine for Inline<'_, H> {
         let link = core.finish();
         let client = Client { connection, link };
         (client, Some(Answer { response, part }))
-    }
-
-    fn collect(&mut self) -> Option<(u64, Report)> {
-        None
-    }
-
-    fn is_free(&self) -> bool {
-        true
-    }
-
-    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }

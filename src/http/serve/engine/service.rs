@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::{Answer, Engine, Report};
+use super::{Answer, Engine};
 use crate::message::body::Body;
 use crate::message::request::{Origin, Request};
 use crate::message::response::{Piece, Response};
@@ -159,18 +159,6 @@ impl<S: Service> Engine for Serving<S> {
             part: None,
         });
         (client, answer)
-    }
-
-    fn collect(&mut self) -> Option<(u64, Report)> {
-        None
-    }
-
-    fn is_free(&self) -> bool {
-        true
-    }
-
-    fn wakeup(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 
     fn event(&mut self, token: u32, flags: EventFlags, now: Instant) {
