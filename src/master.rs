@@ -283,6 +283,7 @@ impl<W: World> Master<W> {
                     self.loads.connection_waits(turn, &self.workers, &address);
                 }
             }
+            Source::Front(pid) => self.workers.fronts.go_on(turn, pid),
             Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
             // `wait` has done that.
@@ -307,6 +308,7 @@ impl<W: World> Master<W> {
                 break;
             }
         }
+        self.workers.tell_fronts(&mut self.turn);
         if std::mem::take(&mut self.workers.opened)
             && let Some(plan) = &self.current
         {
@@ -336,7 +338,9 @@ impl<W: World> Master<W> {
     fn dispatch(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
-                for action in self.workers.handle(&name, events, self.turn.now) {
+                let actions = self.workers.handle(&name, events, self.turn.now);
+                self.workers.prepare(&mut self.turn, &name, &actions);
+                for action in actions {
                     self.perform(&name, action);
                 }
             }

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service_over};
+use preforkd_http::{
+    Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
+};
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
@@ -99,6 +101,7 @@ fn serve(
         check,
         stop,
         scoreboard,
+        upstreams,
         ..
     } = passed;
     let mut names = environment.listener_names.clone();
@@ -110,12 +113,13 @@ fn serve(
     let layers = layer::Options::new(http, &environment, access_log)?;
     let addresses = terms::addresses(settings, &names, secret)?;
     let sites = Arc::new(Sites::new(settings, names));
-    let front = Front::new(sites.clone(), settings)?;
+    let front = Front::new(sites.clone(), settings, upstreams)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
     let config = Config {
         limits: Arc::new(http.into()),
         listeners,
         private,
+        front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files: files(settings, &sites)?,
         layers: layer::standard(layers),

@@ -1,7 +1,7 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Outgoing, Output, Ready, Response, Service, Watch};
@@ -11,11 +11,15 @@ use crate::answer::answer;
 use crate::path::Normal;
 use crate::sites::{Choice, Sites};
 use crate::upstream::address::Address;
-use crate::upstream::proxy::Proxy;
+use crate::upstream::news::{self, News};
+use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
 /// The host that an upstream is told when a client names none, as in HTTP/1.0.
 const NO_HOST: &[u8] = b"localhost";
+
+/// The number under which the socket of the master is watched; those of connections begin at 0.
+const NEWS: u32 = u32::MAX;
 
 /// Answers the requests of all sites.
 #[derive(Debug)]
@@ -25,25 +29,36 @@ pub struct Front {
     proxy: Proxy,
     /// The numbers of the upstreams by their names.
     numbers: BTreeMap<String, usize>,
+    news: Option<News>,
 }
 
 impl Front {
-    /// For these sites, which were made of the settings.
+    /// For these sites, which were made of the settings. On the socket the master tells where workers are.
     ///
     /// # Errors
     /// An address of an upstream is not valid; the whole message.
-    pub fn new(sites: Arc<Sites>, settings: &Settings) -> Result<Self, String> {
+    pub fn new(
+        sites: Arc<Sites>,
+        settings: &Settings,
+        news: Option<OwnedFd>,
+    ) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let mut numbers = BTreeMap::new();
         for (name, upstream) in &settings.upstreams {
             let parse = |text: &String| {
-                address(text).ok_or_else(|| {
+                let address = Address::parse(text).ok_or_else(|| {
                     format!("could not read the settings: app={name}: {text} is no address of an upstream")
+                });
+                Ok::<_, String>(At {
+                    address: address?,
+                    at_a_time: usize::MAX,
                 })
             };
-            let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
             let number = proxy.add(UpstreamSettings::new(format!("app={name}")));
-            proxy.set_addresses(number, &addresses?, 0);
+            if !upstream.is_told {
+                let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
+                proxy.set_addresses(number, &addresses?, 0);
+            }
             numbers.insert(name.clone(), number);
         }
         Ok(Self {
@@ -51,21 +66,35 @@ impl Front {
             path: Normal::default(),
             proxy,
             numbers,
+            news: news.map(News::new),
         })
     }
-}
 
-/// An address as in `listen`.
-fn address(text: &str) -> Option<Address> {
-    match text.strip_prefix("unix:") {
-        Some(path) => Some(Address::Unix(path.into())),
-        None => text.parse::<SocketAddr>().ok().map(Address::Tcp),
+    /// Takes in what the master has told.
+    fn hear(&mut self, now: u64) {
+        let Some(news) = &mut self.news else {
+            return;
+        };
+        while let Some(ready) = news.next() {
+            // An app that only the settings of another front worker name.
+            if let Some(&number) = self.numbers.get(&ready.app) {
+                self.proxy.set_addresses(number, &news::places(&ready), now);
+            }
+        }
     }
 }
 
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
+        if let Some(news) = &self.news
+            && let Err(error) = watch.add(news, NEWS)
+        {
+            log::error!(
+                "could not watch the socket of the master: {error}; requests go to the workers that are known now"
+            );
+        }
         self.proxy.begin(watch);
+        self.hear(0);
     }
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
@@ -100,7 +129,10 @@ impl Service for Front {
     }
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
-        self.proxy.event(token, ready, now);
+        match token {
+            NEWS => self.hear(now),
+            _ => self.proxy.event(token, ready, now),
+        }
     }
 
     fn turn(&mut self, now: u64) {
@@ -113,20 +145,5 @@ impl Service for Front {
 
     fn output(&mut self) -> Option<(u64, Output)> {
         self.proxy.output()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_of_listen() {
-        let tcp = Address::Tcp(([127, 0, 0, 1], 80).into());
-        assert_eq!(address("127.0.0.1:80"), Some(tcp));
-        assert_eq!(address("unix:/a b"), Some(Address::Unix("/a b".into())));
-        let v6 = address("[::1]:80").map(|address| address.to_string());
-        assert_eq!(v6.as_deref(), Some("[::1]:80"));
-        assert_eq!((address("/a"), address("localhost:80")), (None, None));
     }
 }

@@ -93,6 +93,7 @@ impl<W: World> Master<W> {
             return;
         };
         child.ready_at = Some(turn.now);
+        self.workers.fronts.changed(name);
         if let Some(app) = self.workers.apps.get_mut(name) {
             app.not_started = None;
         }

@@ -23,11 +23,13 @@ use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
+use crate::effects::fronts::Fronts;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
+use crate::effects::own_listeners::OwnListeners;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::ready_fd::ReadyFd;
@@ -90,6 +92,8 @@ pub(super) struct System {
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
     addresses: Addresses,
+    own_listeners: OwnListeners,
+    fronts: Fronts,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -151,6 +155,8 @@ impl System {
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
             addresses: Addresses::default(),
+            own_listeners: OwnListeners::default(),
+            fronts: Fronts::default(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -361,6 +367,9 @@ impl World for System {
         self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
         self.addresses.release(pid);
+        if let Some(fd) = self.fronts.remove(pid) {
+            self.watches.remove(fd);
+        }
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());
         }
@@ -369,6 +378,19 @@ impl World for System {
 
     fn own_address(&self, pid: Pid) -> Option<SocketAddr> {
         self.addresses.of(pid)
+    }
+
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf> {
+        self.own_listeners.open(app, record, wanted)
+    }
+
+    fn tell_front(&mut self, pid: Pid, state: &str) -> bool {
+        self.send_state(pid, state)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {
@@ -444,6 +466,7 @@ impl World for System {
         if let Some(board) = self.scoreboards.get_mut(app) {
             board.release(record);
         }
+        self.own_listeners.release(app, record);
     }
 
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -45,6 +46,8 @@ pub enum Source {
     Listener(Address),
     /// Writers have reported whether they could open their log files.
     LogFiles,
+    /// A front worker has read what it was told, so that it can be told more.
+    Front(Pid),
     /// Something has happened to the file of the control socket. [`World::wait`] handles it.
     ControlFile,
     /// The alarm has ended, or the clock was set.
@@ -329,6 +332,21 @@ pub trait World {
 
     /// The address that a worker was told to listen on.
     fn own_address(&self, pid: Pid) -> Option<SocketAddr>;
+
+    /// Opens a listener that only the worker with this record will have. It is closed when the record is released.
+    ///
+    /// # Errors
+    /// It cannot be bound.
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf>;
+
+    /// Tells a front worker where the workers of an app are. Returns false if it has to read first what it was told before; then
+    /// [`Source::Front`] follows.
+    fn tell_front(&mut self, pid: Pid, state: &str) -> bool;
 
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;

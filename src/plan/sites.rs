@@ -282,6 +282,8 @@ impl Draft<'_> {
             policy,
             threads: None,
             own_address: None,
+            own_listener: None,
+            is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

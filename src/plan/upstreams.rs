@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::front::Upstream;
 
-use super::{App, Credentials, Host, Listener};
+use super::{App, Credentials, Host, Listener, OwnListener};
 use crate::config::{Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
@@ -74,6 +74,18 @@ impl Reached {
         self.names.keys()
     }
 
+    /// The listeners at which only the front reaches each worker of an app, if a site names it.
+    pub fn own_listener(&self, app: &str, backlog: u32) -> Option<OwnListener> {
+        let mut prefix = self.prefix.clone().into_os_string();
+        prefix.push(format!("{app}.front"));
+        self.has(app).then(|| OwnListener {
+            prefix: prefix.into(),
+            mode: MODE,
+            owner: self.owner,
+            backlog,
+        })
+    }
+
     /// The listener at which only the front reaches an app.
     pub fn listener(&self, app: &str, backlog: u32, is_lent: bool) -> Result<Listener, Place> {
         let mut path = self.prefix.clone().into_os_string();
@@ -122,8 +134,9 @@ impl Reached {
                     "app: no listener of app {name} has an address that is known (write one instead of \"fd:NAME\")"
                 )));
             };
+            let is_told = app.is_some_and(|app| app.is_told);
             let addresses = vec![address];
-            upstreams.insert(name.clone(), Upstream { addresses });
+            upstreams.insert(name.clone(), Upstream { addresses, is_told });
         }
         Ok(upstreams)
     }

@@ -48,6 +48,12 @@ pub const WSGI: &str = "PREFORKD_WSGI";
 /// Descriptor of a sealed memory file with the settings of a front worker as a JSON object, decimal.
 pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
 
+/// Descriptor of a listener that only this worker has, and at which only the front can connect, decimal. A worker of a template gets its
+/// own with the order ([`crate::messages::Fork`]).
+pub const OWN_FD: &str = "PREFORKD_OWN_FD";
+/// Descriptor of a socket on which the master tells a front worker where the workers of each app are ([`crate::upstreams`]), decimal.
+pub const UPSTREAMS_FD: &str = "PREFORKD_UPSTREAMS_FD";
+
 /// The name in `LISTEN_FDNAMES` of the listener at which only the front can connect.
 pub const FRONT_LISTENER: &str = "front";
 
@@ -55,7 +61,7 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 16] = [
+pub const PRIVATE: [&str; 18] = [
     CONTRACT,
     KIND,
     LISTEN_FDS,
@@ -72,6 +78,8 @@ pub const PRIVATE: [&str; 16] = [
     CHECK_FD,
     STOP_FD,
     FRONT_FD,
+    OWN_FD,
+    UPSTREAMS_FD,
 ];
 
 /// Whether the master sets a variable for its workers.
@@ -113,6 +121,10 @@ pub struct Environment {
     pub stop_fd: Option<i32>,
     /// Descriptor of the settings of a front worker.
     pub front_fd: Option<i32>,
+    /// Descriptor of the worker's own listener.
+    pub own_fd: Option<i32>,
+    /// Descriptor of the socket that tells a front worker where upstreams are.
+    pub upstreams_fd: Option<i32>,
 }
 
 /// A variable with an invalid value.
@@ -182,6 +194,8 @@ impl Environment {
             check_fd: number(&get, CHECK_FD)?,
             stop_fd: number(&get, STOP_FD)?,
             front_fd: number(&get, FRONT_FD)?,
+            own_fd: number(&get, OWN_FD)?,
+            upstreams_fd: number(&get, UPSTREAMS_FD)?,
         })
     }
 }

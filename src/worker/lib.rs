@@ -25,3 +25,4 @@ mod sys;
 pub mod temporary;
 pub mod text;
 pub mod title;
+pub mod upstreams;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Ask, Check, Hang, Listener, Plan, Scheduled};
+use crate::plan::{App, Ask, Check, Hang, Listener, OwnListener, Plan, Scheduled, Secret};
 use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
@@ -91,6 +91,9 @@ pub(super) struct Periodic {
 /// The name of the app with a schedule.
 pub(super) const PERIODIC: &str = "periodic";
 
+/// The app whose workers are told where those of the others are.
+pub(super) const FRONT: &str = "queue";
+
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
@@ -170,6 +173,14 @@ fn app(name: &str, written: &Written) -> App {
             (name.to_owned(), address)
         })
         .collect();
+    app.own_listener = Some(OwnListener {
+        prefix: format!("/{name}.front").into(),
+        mode: 0o600,
+        owner: None,
+        backlog: 1,
+    });
+    app.is_told = name != FRONT;
+    app.launch.settings = (name == FRONT).then(|| Secret("{}".into()));
     app.required = written.required;
     app.enabled = written.enabled;
     app.on_change = written.on_change;

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
+use super::upstreams::Heard;
 use crate::config::Address;
 use crate::master::world::{Arrived, ClientId, Notice, Sender, Source};
 use crate::plan::Plan;
@@ -71,6 +72,8 @@ pub(super) enum Due {
     Loads(Pid),
     IsAdopted(Pid),
     Forks(Pid, Fork),
+    /// A front worker reads what it was told.
+    Reads(Pid),
 }
 
 pub(super) struct Kernel {
@@ -112,6 +115,8 @@ pub(super) struct Kernel {
     pub(super) candidate: Generation,
     pub(super) running: Generation,
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
+    /// What front workers were told.
+    pub(super) heard: BTreeMap<Pid, Heard>,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
     pub(super) requests: BTreeMap<i32, (ClientId, String)>,
@@ -154,6 +159,7 @@ impl Kernel {
             candidate: 0,
             running: 0,
             records: BTreeMap::new(),
+            heard: BTreeMap::new(),
             privates: BTreeSet::new(),
             notices: Vec::new(),
             requests: BTreeMap::new(),
@@ -328,6 +334,10 @@ impl Kernel {
         let process = self.processes.get_mut(&pid);
         let process = process.expect("a signal goes to a process that was not reaped");
         assert!(process.adopted, "a signal goes to a child");
+        if signal != Signal::SIGCONT {
+            self.is_told_after_fronts(pid);
+        }
+        let process = self.processes.get_mut(&pid).expect("it is there");
         if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }
@@ -375,6 +385,7 @@ impl Kernel {
             | Due::Sends(who, _)
             | Due::Ends(who, _)
             | Due::Loads(who)
+            | Due::Reads(who)
             | Due::Forks(who, _) => *who != pid,
             Due::IsAdopted(_) => true,
         });
@@ -415,6 +426,7 @@ impl Kernel {
                 }
             }
             Due::Forks(pid, order) => self.fork_from(pid, &order),
+            Due::Reads(pid) => self.reads(pid),
         }
     }
 

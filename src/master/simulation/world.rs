@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -58,6 +59,7 @@ impl World for Kernel {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
+        self.check_upstreams();
         self.spins += 1;
         self.idle = false;
         assert!(
@@ -270,6 +272,7 @@ impl World for Kernel {
             .processes
             .remove(&pid)
             .expect("it was not reaped before");
+        self.heard.remove(&pid);
         let cleanly = process.dead.expect("it has ended");
         let is_worker = matches!(process.kind, Kind::Worker { .. });
         if process.alone && is_worker && self.ticket.is_multiple_of(3) {
@@ -284,6 +287,21 @@ impl World for Kernel {
 
     fn own_address(&self, _pid: Pid) -> Option<SocketAddr> {
         None
+    }
+
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf> {
+        let records = self.records.get(app).expect("the app was admitted");
+        assert!(records.contains(&record), "the record is that of a worker");
+        Ok(format!("{}.{record}", wanted.prefix.display()).into())
+    }
+
+    fn tell_front(&mut self, pid: Pid, state: &str) -> bool {
+        self.hear(pid, state)
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

@@ -24,6 +24,8 @@ impl Workers {
     ) -> Option<Child> {
         let child = self.children.remove(pid)?;
         self.forget(pid);
+        self.fronts.changed(&child.app);
+        self.fronts.end(pid);
         release(turn, &child);
         Some(child)
     }

@@ -14,7 +14,7 @@ import tempfile
 HERE = os.path.dirname(os.path.abspath(__file__))
 BOOTSTRAP = os.path.join(os.path.dirname(HERE), "bootstrap.py")
 GUARD = 30  # seconds after which a wait is a failure
-CONTRACT = "4"  # the version of the worker contract
+CONTRACT = "5"  # the version of the worker contract
 F_ADD_SEALS, SEALS = 1033, 1 | 2 | 4  # fcntl.F_ADD_SEALS of Python 3.13; F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW
 
 SETTINGS = {
@@ -183,17 +183,19 @@ class Worker:
         if pid != self.pid:
             self.fail("READY=1 of process %d and not of %d" % (pid, self.pid))
 
-    def fork(self, ticket, slot, record, stop=None):
-        """Has the template fork a worker, which stops at the end of the pipe `stop`; its process id."""
-        self.order(ticket, slot, record, stop)
+    def fork(self, ticket, slot, record, stop=None, own=None):
+        """Has the template fork a worker, which stops at the end of the pipe `stop` and has the listener `own`; its process id."""
+        self.order(ticket, slot, record, stop, own)
         message, pid = self.receive(self.template)
         if message != "FORKED %d" % ticket:
             self.fail("expected FORKED %d, not %r" % (ticket, message))
         return pid
 
-    def order(self, ticket, slot, record, stop=None):
+    def order(self, ticket, slot, record, stop=None, own=None):
         """Asks the template for a worker."""
-        socket.send_fds(self.template, [b"FORK %d %d %d" % (ticket, slot, record)], [] if stop is None else [stop])
+        along = [(name, fd) for name, fd in ((b"stop", stop), (b"own", own)) if fd is not None]
+        names = b",".join(name for name, _ in along) or b"-"
+        socket.send_fds(self.template, [b"FORK %d %d %d %s" % (ticket, slot, record, names)], [fd for _, fd in along])
 
     def freeze(self):
         """Stops the process that was started, worker or template, until SIGCONT."""
