@@ -336,6 +336,7 @@ mod tests {
             let stat = Stat {
                 name: b"x".to_vec(),
                 runs: true,
+                exits: false,
                 parent: Pid::from_raw(parent),
                 group: Pid::from_raw(session),
                 session: Pid::from_raw(session),
