@@ -5,7 +5,6 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
