@@ -283,7 +283,6 @@ impl<W: World> Master<W> {
                     self.loads.connection_waits(turn, &self.workers, &address);
                 }
             }
-            Source::Front(pid) => self.workers.fronts.go_on(turn, pid),
             Source::Alarm => self.schedules.look(turn, &mut self.jobs),
             Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
             // `wait` has done that.

@@ -39,8 +39,8 @@ pub struct Contract<'a> {
     pub front: Option<BorrowedFd<'a>>,
     /// A listener that only it has.
     pub own: Option<BorrowedFd<'a>>,
-    /// The socket on which a front worker is told where upstreams are.
-    pub upstreams: Option<BorrowedFd<'a>>,
+    /// The socket of its updates.
+    pub updates: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
     /// Whether it is a worker or template of ours, and not a program of the user.
@@ -134,7 +134,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         (env::STOP_FD, contract.stop),
         (env::FRONT_FD, contract.front),
         (env::OWN_FD, contract.own),
-        (env::UPSTREAMS_FD, contract.upstreams),
+        (env::UPDATES_FD, contract.updates),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {

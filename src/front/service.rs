@@ -1,7 +1,6 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Outgoing, Output, Ready, Response, Service, Watch};
@@ -10,16 +9,14 @@ use preforkd_worker::front::{Settings, Target};
 use crate::answer::answer;
 use crate::path::Normal;
 use crate::sites::{Choice, Sites};
+use crate::updates::Updates;
 use crate::upstream::address::Address;
-use crate::upstream::news::{self, News};
+use crate::upstream::news::places;
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
 /// The host that an upstream is told when a client names none, as in HTTP/1.0.
 const NO_HOST: &[u8] = b"localhost";
-
-/// The number under which the socket of the master is watched; those of connections begin at 0.
-const NEWS: u32 = u32::MAX;
 
 /// Answers the requests of all sites.
 #[derive(Debug)]
@@ -29,19 +26,18 @@ pub struct Front {
     proxy: Proxy,
     /// The numbers of the upstreams by their names.
     numbers: BTreeMap<String, usize>,
-    news: Option<News>,
+    updates: Updates,
 }
 
+/// The number of the socket of updates; the proxy counts from 0.
+const UPDATES: u32 = u32::MAX;
+
 impl Front {
-    /// For these sites, which were made of the settings. On the socket the master tells where workers are.
+    /// For these sites, which were made of the settings.
     ///
     /// # Errors
     /// An address of an upstream is not valid; the whole message.
-    pub fn new(
-        sites: Arc<Sites>,
-        settings: &Settings,
-        news: Option<OwnedFd>,
-    ) -> Result<Self, String> {
+    pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let mut numbers = BTreeMap::new();
         for (name, upstream) in &settings.upstreams {
@@ -66,19 +62,17 @@ impl Front {
             path: Normal::default(),
             proxy,
             numbers,
-            news: news.map(News::new),
+            updates,
         })
     }
 
     /// Takes in what the master has told.
     fn hear(&mut self, now: u64) {
-        let Some(news) = &mut self.news else {
-            return;
-        };
-        while let Some(ready) = news.next() {
-            // An app that only the settings of another front worker name.
+        self.updates.take();
+        while let Some(ready) = self.updates.next_upstream() {
+            // Others may be named in the settings of other front workers only.
             if let Some(&number) = self.numbers.get(&ready.app) {
-                self.proxy.set_addresses(number, &news::places(&ready), now);
+                self.proxy.set_addresses(number, &places(&ready), now);
             }
         }
     }
@@ -86,12 +80,10 @@ impl Front {
 
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
-        if let Some(news) = &self.news
-            && let Err(error) = watch.add(news, NEWS)
+        if let Some(socket) = self.updates.socket()
+            && let Err(error) = watch.add(socket, UPDATES)
         {
-            log::error!(
-                "could not watch the socket of the master: {error}; requests go to the workers that are known now"
-            );
+            log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
         self.proxy.begin(watch);
         self.hear(0);
@@ -130,7 +122,7 @@ impl Service for Front {
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
         match token {
-            NEWS => self.hear(now),
+            UPDATES => self.hear(now),
             _ => self.proxy.event(token, ready, now),
         }
     }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -23,7 +24,6 @@ use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
-use crate::effects::fronts::Fronts;
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
@@ -39,6 +39,7 @@ use crate::effects::stop_orders::StopOrders;
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
+use crate::effects::updates::Updates;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -55,11 +56,14 @@ mod pid_file;
 mod sessions;
 mod start;
 mod templates;
+mod tickets;
+mod updates;
 mod watches;
 
 use control_file::ControlKeeper;
 use guarded::Guarded;
 use start::forward;
+use tickets::TicketKeys;
 use watches::{RETRY, Watches};
 
 /// How long the master rests before a turn, when events come too fast.
@@ -83,8 +87,8 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
-    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
-    ticket_secret: String,
+    tickets: TicketKeys,
+    updates: Updates,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -93,7 +97,8 @@ pub(super) struct System {
     stop_orders: StopOrders,
     addresses: Addresses,
     own_listeners: OwnListeners,
-    fronts: Fronts,
+    /// Where the workers of each app are, for workers of the front that start.
+    upstreams: BTreeMap<Name, Rc<OwnedFd>>,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -149,14 +154,15 @@ impl System {
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
-            ticket_secret: crate::sys::random_text()?,
+            tickets: TicketKeys::default(),
+            updates: Updates::default(),
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
             addresses: Addresses::default(),
             own_listeners: OwnListeners::default(),
-            fronts: Fronts::default(),
+            upstreams: BTreeMap::new(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -220,7 +226,8 @@ impl World for System {
         let short = self.init.is_short_of_memory().then_some(RETRY);
         let now = Instant::now();
         let guarded = self.guarded.keep(now);
-        let deadlines = [deadline, self.keeper.deadline(), guarded];
+        let updated = self.keep_updates(now);
+        let deadlines = [deadline, self.keeper.deadline(), guarded, updated];
         let until = deadlines.into_iter().flatten().min();
         let until = until.map(|at| at.saturating_duration_since(now));
         let mut sources = self.watches.wait(until.into_iter().chain(short).min())?;
@@ -366,10 +373,8 @@ impl World for System {
         let exit = children::reap(pid, kill_session);
         self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
+        self.forget_updates(pid);
         self.addresses.release(pid);
-        if let Some(fd) = self.fronts.remove(pid) {
-            self.watches.remove(fd);
-        }
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());
         }
@@ -389,8 +394,8 @@ impl World for System {
         self.own_listeners.open(app, record, wanted)
     }
 
-    fn tell_front(&mut self, pid: Pid, state: &str) -> bool {
-        self.send_state(pid, state)
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
+        self.send_upstream(app, state);
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

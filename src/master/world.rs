@@ -46,8 +46,6 @@ pub enum Source {
     Listener(Address),
     /// Writers have reported whether they could open their log files.
     LogFiles,
-    /// A front worker has read what it was told, so that it can be told more.
-    Front(Pid),
     /// Something has happened to the file of the control socket. [`World::wait`] handles it.
     ControlFile,
     /// The alarm has ended, or the clock was set.
@@ -344,9 +342,9 @@ pub trait World {
         wanted: &plan::OwnListener,
     ) -> io::Result<PathBuf>;
 
-    /// Tells a front worker where the workers of an app are. Returns false if it has to read first what it was told before; then
-    /// [`Source::Front`] follows.
-    fn tell_front(&mut self, pid: Pid, state: &str) -> bool;
+    /// Tells all workers of the front where the workers of an app are, and those that start later. What was told is in order with what
+    /// other processes are told. Without a state, later ones are not told any more.
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>);
 
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;

@@ -47,12 +47,12 @@ pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 pub const WSGI: &str = "PREFORKD_WSGI";
 /// Descriptor of a sealed memory file with the settings of a front worker as a JSON object, decimal.
 pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
+/// Descriptor of the socket on which a front worker gets its [`crate::updates`], decimal.
+pub const UPDATES_FD: &str = "PREFORKD_UPDATES_FD";
 
 /// Descriptor of a listener that only this worker has, and at which only the front can connect, decimal. A worker of a template gets its
 /// own with the order ([`crate::messages::Fork`]).
 pub const OWN_FD: &str = "PREFORKD_OWN_FD";
-/// Descriptor of a socket on which the master tells a front worker where the workers of each app are ([`crate::upstreams`]), decimal.
-pub const UPSTREAMS_FD: &str = "PREFORKD_UPSTREAMS_FD";
 
 /// The name in `LISTEN_FDNAMES` of the listener at which only the front can connect.
 pub const FRONT_LISTENER: &str = "front";
@@ -79,7 +79,7 @@ pub const PRIVATE: [&str; 18] = [
     STOP_FD,
     FRONT_FD,
     OWN_FD,
-    UPSTREAMS_FD,
+    UPDATES_FD,
 ];
 
 /// Whether the master sets a variable for its workers.
@@ -123,8 +123,8 @@ pub struct Environment {
     pub front_fd: Option<i32>,
     /// Descriptor of the worker's own listener.
     pub own_fd: Option<i32>,
-    /// Descriptor of the socket that tells a front worker where upstreams are.
-    pub upstreams_fd: Option<i32>,
+    /// Descriptor of the socket of its updates.
+    pub updates_fd: Option<i32>,
 }
 
 /// A variable with an invalid value.
@@ -195,7 +195,7 @@ impl Environment {
             stop_fd: number(&get, STOP_FD)?,
             front_fd: number(&get, FRONT_FD)?,
             own_fd: number(&get, OWN_FD)?,
-            upstreams_fd: number(&get, UPSTREAMS_FD)?,
+            updates_fd: number(&get, UPDATES_FD)?,
         })
     }
 }

@@ -31,8 +31,8 @@ pub struct Passed {
     pub front: Option<OwnedFd>,
     /// The number of the listener that only this worker has, among the listeners.
     pub own: Option<usize>,
-    /// Where a front worker hears of upstreams.
-    pub upstreams: Option<OwnedFd>,
+    /// The socket of its updates.
+    pub updates: Option<OwnedFd>,
 }
 
 impl Passed {
@@ -65,7 +65,7 @@ impl Passed {
             stop: environment.stop_fd.map(adopt).transpose()?,
             front: environment.front_fd.map(adopt).transpose()?,
             own: None,
-            upstreams: environment.upstreams_fd.map(adopt).transpose()?,
+            updates: environment.updates_fd.map(adopt).transpose()?,
             environment,
         };
         if let Some(own) = own {

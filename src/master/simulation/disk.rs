@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Ask, Check, Hang, Listener, OwnListener, Plan, Scheduled, Secret};
+use crate::plan::{App, Ask, Check, Hang, Listener, OwnListener, Plan, Scheduled};
 use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
@@ -91,8 +91,8 @@ pub(super) struct Periodic {
 /// The name of the app with a schedule.
 pub(super) const PERIODIC: &str = "periodic";
 
-/// The app whose workers are told where those of the others are.
-pub(super) const FRONT: &str = "queue";
+/// The app of which the front is not told.
+pub(super) const UNTOLD: &str = "queue";
 
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
@@ -179,8 +179,7 @@ fn app(name: &str, written: &Written) -> App {
         owner: None,
         backlog: 1,
     });
-    app.is_told = name != FRONT;
-    app.launch.settings = (name == FRONT).then(|| Secret("{}".into()));
+    app.is_told = name != UNTOLD;
     app.required = written.required;
     app.enabled = written.enabled;
     app.on_change = written.on_change;

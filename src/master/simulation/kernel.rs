@@ -72,8 +72,6 @@ pub(super) enum Due {
     Loads(Pid),
     IsAdopted(Pid),
     Forks(Pid, Fork),
-    /// A front worker reads what it was told.
-    Reads(Pid),
 }
 
 pub(super) struct Kernel {
@@ -115,8 +113,8 @@ pub(super) struct Kernel {
     pub(super) candidate: Generation,
     pub(super) running: Generation,
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
-    /// What front workers were told.
-    pub(super) heard: BTreeMap<Pid, Heard>,
+    /// What all workers of the front were told.
+    pub(super) heard: Heard,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
     pub(super) requests: BTreeMap<i32, (ClientId, String)>,
@@ -159,7 +157,7 @@ impl Kernel {
             candidate: 0,
             running: 0,
             records: BTreeMap::new(),
-            heard: BTreeMap::new(),
+            heard: Heard::default(),
             privates: BTreeSet::new(),
             notices: Vec::new(),
             requests: BTreeMap::new(),
@@ -335,7 +333,7 @@ impl Kernel {
         let process = process.expect("a signal goes to a process that was not reaped");
         assert!(process.adopted, "a signal goes to a child");
         if signal != Signal::SIGCONT {
-            self.is_told_after_fronts(pid);
+            self.is_told_after_front(pid);
         }
         let process = self.processes.get_mut(&pid).expect("it is there");
         if process.dead.is_some() || signal == Signal::SIGCONT {
@@ -385,7 +383,6 @@ impl Kernel {
             | Due::Sends(who, _)
             | Due::Ends(who, _)
             | Due::Loads(who)
-            | Due::Reads(who)
             | Due::Forks(who, _) => *who != pid,
             Due::IsAdopted(_) => true,
         });
@@ -426,7 +423,6 @@ impl Kernel {
                 }
             }
             Due::Forks(pid, order) => self.fork_from(pid, &order),
-            Due::Reads(pid) => self.reads(pid),
         }
     }
 

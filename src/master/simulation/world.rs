@@ -272,7 +272,6 @@ impl World for Kernel {
             .processes
             .remove(&pid)
             .expect("it was not reaped before");
-        self.heard.remove(&pid);
         let cleanly = process.dead.expect("it has ended");
         let is_worker = matches!(process.kind, Kind::Worker { .. });
         if process.alone && is_worker && self.ticket.is_multiple_of(3) {
@@ -300,8 +299,8 @@ impl World for Kernel {
         Ok(format!("{}.{record}", wanted.prefix.display()).into())
     }
 
-    fn tell_front(&mut self, pid: Pid, state: &str) -> bool {
-        self.hear(pid, state)
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
+        self.heard.take(app, state);
     }
 
     fn is_child(&mut self, pid: Pid) -> bool {

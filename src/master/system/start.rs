@@ -4,14 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use log::warn;
-use mio::Interest;
 use nix::unistd::Pid;
 use preforkd_worker::stderr;
 
 use super::System;
 use super::templates::stop_order;
 use crate::config::Stdin;
-use crate::effects::fronts;
 use crate::effects::launch::{Contract, Output, launch};
 use crate::effects::log_files::LogFiles;
 use crate::effects::private;
@@ -76,22 +74,17 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let settings = start.launch.settings.as_ref();
-        let settings = settings.map(|settings| {
-            // Not a part of the plan, in which it would be a change at each reload.
-            sealed(&format!("{}\n{}", self.ticket_secret, settings.0))
-        });
-        let settings = settings.transpose()?;
+        let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
         let own_listener = match start.role {
             Role::Worker(_, Some(record)) => self.own_listeners.take(start.app, record),
             _ => None,
         };
-        let is_front = settings.is_some() && matches!(start.role, Role::Worker(..));
-        let news = is_front.then(fronts::pair).transpose()?;
-        let (told, their_news) = news.unzip();
+        let updates = settings.as_ref().map(|_| self.first_updates());
+        let (updates, their_updates) = updates.transpose()?.unzip();
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);
         contract.own = own_listener.as_ref().map(AsFd::as_fd);
-        contract.upstreams = their_news.as_ref().map(AsFd::as_fd);
+        contract.updates = their_updates.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
@@ -124,26 +117,11 @@ impl System {
         if let Some(stop) = stop {
             self.stop_orders.insert(pid, stop);
         }
-        if let Some(told) = told {
-            let fd = self.fronts.insert(pid, told);
-            let source = Some(Source::Front(pid));
-            if let Err(error) = self.watches.add(fd, source, Interest::WRITABLE) {
-                warn!("{start} pid={pid}: cannot watch its socket: {error}");
-            }
+        if let Some(updates) = updates {
+            self.follow_updates(pid, updates);
         }
         self.follow(pid, launching, tail);
         Ok(pid)
-    }
-
-    /// Tells a front worker where the workers of an app are. Returns false if it has to read first.
-    pub(super) fn send_state(&mut self, pid: Pid, state: &str) -> bool {
-        match sealed(state) {
-            Ok(file) => self.fronts.send(pid, file.as_fd()),
-            Err(error) => {
-                warn!("pid={pid}: cannot tell it where workers are: {error}; trying again");
-                false
-            }
-        }
     }
 
     /// Polls the pipes of a process that was started: its progress and its output.
@@ -264,7 +242,7 @@ impl System {
             stop,
             front: None,
             own: None,
-            upstreams: None,
+            updates: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             is_ours: start.plan.output.taken_over && !is_job,

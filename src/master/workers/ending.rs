@@ -25,7 +25,6 @@ impl Workers {
         let child = self.children.remove(pid)?;
         self.forget(pid);
         self.fronts.changed(&child.app);
-        self.fronts.end(pid);
         release(turn, &child);
         Some(child)
     }

@@ -3,12 +3,10 @@
 //! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
 
 use log::error;
-use nix::unistd::Pid;
 use preforkd_worker::env::FRONT_LISTENER;
-use preforkd_worker::upstreams::{Ready, Worker};
+use preforkd_worker::updates::{Ready, Worker};
 
 use super::Workers;
 use super::children::Child;
@@ -19,51 +17,20 @@ use crate::plan;
 use crate::release::Name;
 use crate::supervisor::{Action, WorkerId};
 
-/// What was told, to whom.
+/// What was told.
 #[derive(Default)]
 pub(in crate::master) struct Fronts {
     /// The latest state of each app.
-    states: BTreeMap<Name, Rc<str>>,
+    states: BTreeMap<Name, String>,
     /// Apps whose state may be another one.
     changed: BTreeSet<Name>,
-    /// Front workers, with the apps of which they still have to be told: they did not read what was sent before.
-    workers: BTreeMap<Pid, BTreeSet<Name>>,
 }
 
 impl Fronts {
-    /// A front worker was started.
-    pub(super) fn begin<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
-        self.workers
-            .insert(pid, self.states.keys().cloned().collect());
-        self.go_on(turn, pid);
-    }
-
-    /// A process was reaped.
-    pub(super) fn end(&mut self, pid: Pid) {
-        self.workers.remove(&pid);
-    }
-
     /// The state of an app may have changed.
     pub(in crate::master) fn changed(&mut self, app: &Name) {
         if !self.changed.contains(app) {
             self.changed.insert(app.clone());
-        }
-    }
-
-    /// Tells a front worker what it was not told yet.
-    pub(in crate::master) fn go_on<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
-        let Some(untold) = self.workers.get_mut(&pid) else {
-            return;
-        };
-        while let Some(app) = untold.first() {
-            let sent = self
-                .states
-                .get(app)
-                .is_none_or(|state| turn.world.tell_front(pid, state));
-            if !sent {
-                return;
-            }
-            untold.pop_first();
         }
     }
 }
@@ -113,28 +80,15 @@ impl Workers {
                 let mut plans = known.plans.values();
                 plans.any(|plan| plan.is_told)
             });
-            if !told {
-                self.fronts.states.remove(&app);
+            let state = told.then(|| self.state(turn, &app)).flatten();
+            let known = self.fronts.states.get(&app);
+            if known == state.as_ref() {
                 continue;
             }
-            let Some(state) = self.state(turn, &app) else {
-                continue;
-            };
-            if self
-                .fronts
-                .states
-                .get(&app)
-                .is_some_and(|known| **known == *state)
-            {
-                continue;
-            }
-            self.fronts.states.insert(app.clone(), state.into());
-            let pids: Vec<_> = self.fronts.workers.keys().copied().collect();
-            for pid in pids {
-                if let Some(untold) = self.fronts.workers.get_mut(&pid) {
-                    untold.insert(app.clone());
-                }
-                self.fronts.go_on(turn, pid);
+            turn.world.tell_fronts(&app, state.as_deref());
+            match state {
+                Some(state) => drop(self.fronts.states.insert(app, state)),
+                None => drop(self.fronts.states.remove(&app)),
             }
         }
     }

@@ -136,9 +136,6 @@ impl Workers {
         match started {
             Ok(pid) => {
                 debug!("{}: started", report::Tag(&child, pid));
-                if child.plan.launch.settings.is_some() {
-                    self.fronts.begin(turn, pid);
-                }
                 self.children.insert(pid, child);
             }
             Err(error) => self.refused(turn, child, "start a worker", &error),
@@ -184,12 +181,20 @@ impl Workers {
         self.candidate == Some(generation)
     }
 
+    /// Whether a worker has to prove its generation to an app that runs another one. An app that is new, or takes a generation over without
+    /// proof, has nothing to protect, and its workers serve at once.
+    fn is_on_trial(&self, child: &Child) -> bool {
+        let app = self.apps.get(&child.app);
+        let current = app.and_then(|app| app.supervisor.generation());
+        self.is_first(child.generation) && current.is_some_and(|own| own != child.generation)
+    }
+
     /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
     /// has one.
     pub(super) fn private(&self, child: &Child, always: bool) -> Private {
         if child.plan.check.as_ref().is_none_or(|check| !check.private) {
             Private::None
-        } else if self.serving && self.is_first(child.generation) {
+        } else if self.serving && self.is_on_trial(child) {
             Private::Probed
         } else if always {
             Private::Unused
