@@ -16,7 +16,10 @@ struct Seen {
 /// The response in pieces, with the end of the connection after it or not.
 fn read(pieces: &[&[u8]], head_only: bool, end: bool) -> Seen {
     let mut incoming = Incoming::default();
-    incoming.expect(head_only);
+    incoming.expect(Expected {
+        head_only,
+        ..Expected::default()
+    });
     let mut seen = Seen {
         status: String::new(),
         fields: Vec::new(),
@@ -33,6 +36,8 @@ fn read(pieces: &[&[u8]], head_only: bool, end: bool) -> Seen {
                     at += n;
                     taken += n;
                     match step {
+                        Step::Interim => {}
+                        Step::Switch => unreachable!("nobody has asked"),
                         Step::Head => {
                             assert!(seen.status.is_empty(), "two heads");
                             seen.status = String::from_utf8_lossy(incoming.status()).into_owned();
