@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use preforkd_http::{Call, Outgoing, Output, Ready, Response, Service, Watch};
+use preforkd_http::{Call, Origin, Outgoing, Output, Ready, Request, Response, Service, Watch};
 use preforkd_worker::front::{Settings, Target};
 
 use crate::answer::answer;
@@ -110,6 +110,14 @@ impl Service for Front {
             response.fail(500, "500 Internal Server Error\n");
         }
         Some(response)
+    }
+
+    fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
+        self.sites.streams(request, origin, &mut self.path)
+    }
+
+    fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {
+        self.proxy.body(key, &bytes, ended, now)
     }
 
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {

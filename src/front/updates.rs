@@ -8,11 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use preforkd_worker::front::{Certificates, Settings};
 use preforkd_worker::updates::{Kind, Ready, TicketKey};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zeroize::Zeroizing;
 
+use crate::terms;
+use crate::tls::Listeners;
 use crate::tls::tickets::{self, Key, Keys};
 
 /// Room for the name of a kind, and of what it is about.
@@ -25,33 +28,48 @@ pub struct Updates {
     keys: Arc<Keys>,
     /// What has come and was not taken, in the order in which it came.
     upstreams: VecDeque<Ready>,
+    settings: Arc<Settings>,
+    /// The names of the listeners of all sockets.
+    sockets: Vec<String>,
+    listeners: Listeners,
 }
 
 impl Updates {
-    /// Takes those with which the worker starts. The master has sent them before.
+    /// Takes those with which the worker starts, which the master has sent before. `sockets` are the names of the listeners of all
+    /// sockets, in the order of the sockets.
     ///
     /// # Errors
-    /// One cannot be read, or the keys of session tickets are missing; the whole message.
-    pub fn begin(socket: Option<OwnedFd>) -> Result<Self, String> {
+    /// One is missing or cannot be read, or a certificate cannot be used; the whole message.
+    pub fn begin(
+        socket: Option<OwnedFd>,
+        settings: &Arc<Settings>,
+        sockets: &[String],
+    ) -> Result<Self, String> {
         let mut updates = Self {
             socket,
             keys: Keys::new(&[]),
             upstreams: VecDeque::new(),
+            settings: settings.clone(),
+            sockets: sockets.into(),
+            listeners: Listeners::default(),
         };
         let mut kinds = Vec::new();
         while let Some((kind, json)) = updates.next().map_err(|error| unread(&error))? {
             updates.apply(kind, &json)?;
             kinds.push(kind);
         }
-        match kinds.contains(&Kind::Tickets) {
-            true => Ok(updates),
-            false => Err(unread(&"the keys of session tickets did not come")),
+        if !kinds.contains(&Kind::Tickets) {
+            return Err(unread(&"the keys of session tickets did not come"));
         }
+        if !kinds.contains(&Kind::Certificates) {
+            updates.use_certificates(&Certificates::default())?;
+        }
+        Ok(updates)
     }
 
-    /// The keys of session tickets.
-    pub fn keys(&self) -> &Arc<Keys> {
-        &self.keys
+    /// What is agreed on with clients, as the latest updates say.
+    pub fn listeners(&self) -> Listeners {
+        self.listeners.clone()
     }
 
     /// The socket to watch.
@@ -114,7 +132,17 @@ impl Updates {
                 let ready = Ready::parse(json.as_bytes()).map_err(|error| unread(&error))?;
                 self.upstreams.push_back(ready);
             }
+            Kind::Certificates => {
+                let certificates = Certificates::parse(json).map_err(|error| unread(&error))?;
+                self.use_certificates(&certificates)?;
+            }
         }
+        Ok(())
+    }
+
+    fn use_certificates(&self, all: &Certificates) -> Result<(), String> {
+        let addresses = terms::addresses(&self.settings, all, &self.sockets, &self.keys)?;
+        self.listeners.replace(addresses);
         Ok(())
     }
 }

@@ -14,17 +14,20 @@ pub enum Kind {
     Tickets,
     /// Which workers of an app take requests, and where: a [`Ready`]. It is about the app.
     Upstream,
+    /// The certificates of all sites with TLS: [`crate::front::Certificates`].
+    Certificates,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Tickets, Self::Upstream];
+    pub const ALL: [Self; 3] = [Self::Tickets, Self::Certificates, Self::Upstream];
 
     /// Its name, with which the packet begins.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tickets => "TICKETS",
             Self::Upstream => "UPSTREAM",
+            Self::Certificates => "CERTIFICATES",
         }
     }
 

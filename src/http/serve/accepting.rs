@@ -273,11 +273,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
             true => kept.max(KEPT_FOR_FRONT),
             false => kept,
         };
+        let mut connection = Box::new(Connection::with_budget(
+            self.limits.clone(),
+            self.budget.clone(),
+        ));
+        if self.tells_who_left {
+            connection.ask();
+        }
         let key = self.clients.insert(Client {
-            connection: Box::new(Connection::with_budget(
-                self.limits.clone(),
-                self.budget.clone(),
-            )),
+            connection,
             link: Box::new(link),
         });
         self.observer.connections(self.clients.len());

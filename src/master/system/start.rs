@@ -79,7 +79,8 @@ impl System {
             Role::Worker(_, Some(record)) => self.own_listeners.take(start.app, record),
             _ => None,
         };
-        let updates = settings.as_ref().map(|_| self.first_updates());
+        let updates = settings.as_ref();
+        let updates = updates.map(|_| self.first_updates(start.plan.certificates.as_ref()));
         let (updates, their_updates) = updates.transpose()?.unzip();
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);
