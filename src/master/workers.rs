@@ -37,6 +37,8 @@ pub(super) struct App {
     pub(super) installed: bool,
     /// Why its latest worker was not started, until one is ready.
     pub(super) not_started: Option<NotStarted>,
+    /// How a worker of its newest generation has failed last.
+    pub(super) failure: Option<String>,
 }
 
 impl App {
@@ -90,8 +92,10 @@ impl Workers {
             ended: false,
             installed: false,
             not_started: None,
+            failure: None,
         });
         app.removed = false;
+        app.failure = None;
         app.plans.insert(generation, Rc::new(plan));
     }
 
