@@ -466,6 +466,10 @@ impl World for System {
         self.open_wanted(wanted, generation)
     }
 
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        self.close_for_now(addresses, generation)
+    }
+
     fn open_missing_listener(
         &mut self,
         address: &Address,

@@ -455,6 +455,18 @@ impl World for Kernel {
         }
     }
 
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        let theirs = |address: &&Address| {
+            let since = self.listeners.get(*address);
+            since.is_some_and(|since| *since <= generation)
+        };
+        let closed = addresses.iter().copied().filter(theirs).cloned();
+        let closed: Vec<_> = closed.collect();
+        self.listeners
+            .retain(|address, _| !closed.contains(address));
+        closed
+    }
+
     fn close_listeners(&mut self, addresses: &[Address]) {
         for address in addresses {
             let since = self.listeners.remove(address).expect("it was open");
