@@ -310,6 +310,13 @@ impl World for System {
         self.read_tail(pid, Tail::read)
     }
 
+    fn flush_stderr(&mut self, pid: Pid) {
+        if let Some(tail) = self.tails.get_mut(&pid) {
+            let to = tail.to.clone();
+            tail.flush(&mut |bytes| forward(&self.log_files, &to, bytes));
+        }
+    }
+
     fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
         let tail = self.tails.remove(&pid);

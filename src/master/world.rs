@@ -303,6 +303,9 @@ pub trait World {
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
+    /// Forwards the beginning of a line that was read and has no end.
+    fn flush_stderr(&mut self, pid: Pid);
+
     /// Does not report a source until [`World::resume`]: what is sent there waits, and then its senders.
     fn pause(&mut self, source: &Source);
 

@@ -207,6 +207,8 @@ impl World for Kernel {
         ReadState::All
     }
 
+    fn flush_stderr(&mut self, _pid: Pid) {}
+
     // The simulated processes send less than the limits.
     fn pause(&mut self, _source: &Source) {}
 
