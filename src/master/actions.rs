@@ -94,9 +94,6 @@ impl<W: World> Master<W> {
         };
         child.ready_at = Some(turn.now);
         self.workers.fronts.changed(name);
-        if let Some(app) = self.workers.apps.get_mut(name) {
-            app.not_started = None;
-        }
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         let address = turn.world.own_address(pid);
         let address = address.map_or(String::new(), |address| format!(", at {address}"));
