@@ -181,12 +181,11 @@ impl Workers {
         self.candidate == Some(generation)
     }
 
-    /// Whether a worker has to prove its generation to an app that runs another one. An app that is new, or takes a generation over without
-    /// proof, has nothing to protect, and its workers serve at once.
+    /// Whether a worker has to prove its generation. Those of an app that takes a generation over without proof serve at once.
     fn is_on_trial(&self, child: &Child) -> bool {
         let app = self.apps.get(&child.app);
         let current = app.and_then(|app| app.supervisor.generation());
-        self.is_first(child.generation) && current.is_some_and(|own| own != child.generation)
+        self.is_first(child.generation) && current != Some(child.generation)
     }
 
     /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
