@@ -50,7 +50,10 @@ impl Front {
                     at_a_time: usize::MAX,
                 })
             };
-            let number = proxy.add(UpstreamSettings::new(format!("app={name}")));
+            let number = proxy.add(UpstreamSettings {
+                upgraded_timeout: settings.upgrade_timeout,
+                ..UpstreamSettings::new(format!("app={name}"))
+            });
             if !upstream.is_told {
                 let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
                 proxy.set_addresses(number, &addresses?, 0);
