@@ -108,6 +108,10 @@ tables! {
         give_up: GiveUp = (none "never"), Reload;
         /// How a reload proceeds.
         reload: Proceeding = {}, Reload;
+        /// How many requests of sites wait when all workers are busy, and for how long.
+        queue: Queue = {}, Reload;
+        /// How long sites wait for the workers, and when they leave one alone.
+        upstream: Upstream = {}, Reload;
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
@@ -245,6 +249,28 @@ tables! {
         max_draining: Number<1, NO_LIMIT> = 4, Reload;
         /// How many workers more than wanted may exist while the new generation takes over.
         surge: Number<1, NO_LIMIT> = (none "a quarter of the workers, rounded up"), Reload;
+    }
+
+    /// `queue`: the requests of sites that wait for a worker.
+    table "app.NAME.queue" Queue {
+        /// The most requests that wait in one worker of the front; more are answered with 503.
+        length: Number<0, NO_LIMIT> = 1000, Reload;
+        /// How long a request waits before it is answered with 503.
+        timeout: Time = "10s", Reload;
+    }
+
+    /// `upstream`: how sites deal with the workers of the app.
+    table "app.NAME.upstream" Upstream {
+        /// How long a connection to a worker may take to come about.
+        connect_timeout: Time = "5s", Reload;
+        /// How long a worker may take from the whole request to the head of its response, before the client gets 504.
+        response_timeout: Time = (none "60s, or 5s more than timeout if that is longer"), Reload;
+        /// How long a worker may pause while it takes a request or sends a response.
+        idle_timeout: Time = "60s", Reload;
+        /// After so many failures one after the other a worker is left alone for a while; 0 is never.
+        max_fails: Number<0, NO_LIMIT> = 3, Reload;
+        /// The time in which these failures come, and for which the worker is left alone.
+        fail_timeout: Time = "10s", Reload;
     }
 
     /// `check`: a request and its answer, a connection, or a program.

@@ -50,10 +50,9 @@ impl Front {
                     at_a_time: usize::MAX,
                 })
             };
-            let number = proxy.add(UpstreamSettings {
-                upgraded_timeout: settings.upgrade_timeout,
-                ..UpstreamSettings::new(format!("app={name}"))
-            });
+            let mut how = UpstreamSettings::of(format!("app={name}"), upstream);
+            how.upgraded_timeout = settings.upgrade_timeout;
+            let number = proxy.add(how);
             if !upstream.is_told {
                 let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
                 proxy.set_addresses(number, &addresses?, 0);

@@ -134,7 +134,7 @@ pub(super) fn front(
         http: draft.http(&mut warnings)?,
         listeners: sockets.settings(),
         sites,
-        upstreams: reached.upstreams(&plan.apps)?,
+        upstreams: reached.upstreams(config, &plan.apps)?,
         upgrade_timeout: config.front.upgrade_timeout.0,
     };
     let encoded = |made: Result<String, serde_json::Error>| {
