@@ -5,10 +5,10 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use common::programs::write_script;
 use common::{Run, app, ask, preforkd, through_shell, worker};
 
 /// The required app `web`, and `more`, which is not.
@@ -137,9 +137,7 @@ fn an_app_waits_for_its_folder_and_its_program() {
     ]);
     std::fs::create_dir_all(run.path("there/later")).expect("room");
     let program = run.path("there/later/new");
-    std::fs::write(&program, format!("#!/bin/sh\nexec {}\n", worker())).expect("room");
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&program, everybody).expect("it is ours");
+    write_script(&program, &format!("#!/bin/sh\nexec {}\n", worker()));
     std::fs::rename(&program, run.path("there/later/run")).expect("one file system");
     run.logged(&["app=more: all its workers are ready now"]);
     let stream = UnixStream::connect(run.path("sockets/more")).expect("it listens");
