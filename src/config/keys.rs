@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
@@ -467,7 +468,19 @@ impl Answer {
     }
 }
 
+/// How long a response may take if nothing else is configured, and how long after `timeout` a worker that hangs was surely killed.
+const RESPONSE: Duration = Duration::from_secs(60);
+const KILLED: Duration = Duration::from_secs(5);
+
 impl App {
+    /// `upstream.response_timeout`, or its default: where a worker that takes too long is killed, the front waits for that.
+    pub fn response_timeout(&self) -> Duration {
+        let timeout = self.wsgi.as_ref().map(|_| self.timeout.0);
+        let longest = timeout.map(|timeout| timeout.saturating_add(KILLED));
+        let written = self.upstream.response_timeout.as_ref();
+        written.map_or(longest.unwrap_or(RESPONSE).max(RESPONSE), |time| time.0)
+    }
+
     /// The same app with these files only.
     pub fn with_files(&self, prefix: String, files: Spanned<Mapped>) -> Self {
         Self {

@@ -4,20 +4,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::front::Upstream;
 
 use super::{App, Credentials, Host, Listener, OwnListener};
-use crate::config::{self, Address, Config, Place, Site};
+use crate::config::{Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
 const MODE: u32 = 0o600;
-
-/// How long a response may take in general, and how long after `timeout` a worker that hangs has surely been killed.
-const RESPONSE: Duration = Duration::from_secs(60);
-const KILLED: Duration = Duration::from_secs(5);
 
 /// How like a name must be to be suggested, of 1.
 const LIKE: f64 = 0.75;
@@ -147,14 +142,13 @@ impl Reached {
                 return Err(wrong(format!("app: there is no app \"{name}\"")));
             };
             let (queue, how) = (&*written.queue, &*written.upstream);
-            let response_timeout = how.response_timeout.as_ref().map(|time| time.0);
             let upstream = Upstream {
                 addresses: vec![address],
                 is_told,
                 queue_length: queue.length.0,
                 queue_timeout: queue.timeout.0,
                 connect_timeout: how.connect_timeout.0,
-                response_timeout: response_timeout.unwrap_or_else(|| longest_response(written)),
+                response_timeout: written.response_timeout(),
                 idle_timeout: how.idle_timeout.0,
                 max_fails: how.max_fails.0,
                 fail_timeout: how.fail_timeout.0,
@@ -163,15 +157,6 @@ impl Reached {
         }
         Ok(upstreams)
     }
-}
-
-/// How long the front waits for a response unless another time is configured: where a worker that takes too long is killed, until that has
-/// happened.
-fn longest_response(app: &config::App) -> Duration {
-    let timeout = app.wsgi.as_ref().map(|_| app.timeout.0);
-    timeout.map_or(RESPONSE, |timeout| {
-        RESPONSE.max(timeout.saturating_add(KILLED))
-    })
 }
 
 /// The apps that a site names, with their positions.
