@@ -16,7 +16,7 @@ ready = "exec"
 env = {{ VERSION = {version} }}
 [site.demo]
 listen = "fd:web"
-routes = [{{ path = "/upload", app = "demo", stream = true }}, {{ path = "/", app = "demo" }}]
+routes = [{{ path = "/upload", app = "demo", stream = true }}, {{ path = "/gone", answer = {gone} }}, {{ path = "/", app = "demo" }}]
 [site.secure]
 listen = "127.0.0.1:{secure}"
 app = "demo"
@@ -36,6 +36,8 @@ def make_certificate(folder):
 class BehindSite(Preforkd):
     """preforkd with a program that only a site reaches, and with another one."""
 
+    gone = 404
+
     def configure(self, **app):
         version = json.dumps(app["env"]["VERSION"])
         app = {key: value for key, value in app.items() if key != "listen"}
@@ -44,7 +46,7 @@ class BehindSite(Preforkd):
             self.secure = free_port()
             make_certificate(self.config.parent)
         super().configure(**app)
-        self.config.write_text(self.config.read_text() + SITE.format(version=version, secure=self.secure))
+        self.config.write_text(self.config.read_text() + SITE.format(version=version, secure=self.secure, gone=self.gone))
 
 
 class Raw:
@@ -130,6 +132,21 @@ class Streams(ProgramCase):
         # Both sides say that they have ended.
         secure.socket.unwrap().close()
         self.event("websocket ended")
+        self.end(server)
+
+    def test_websocket_connections_go_on_while_the_site_changes(self):
+        server = self.launch_it()
+        client = self.open_websocket(server, False)
+        server.gone = 410
+        self.configure(server)
+        server.reload()
+        # The workers of the new site serve; the old ones end when their last connection does.
+        answer = self.ask(server, "GET /gone HTTP/1.1\r\nHost: a\r\n\r\n").read_to(b"\r\n\r\n")
+        self.assertTrue(answer.startswith("HTTP/1.1 410 "), answer)
+        self.assertEqual(client.frame("still"), "still")
+        client.socket.close()
+        self.event("websocket ended")
+        self.wait_left(server)
         self.end(server)
 
     def test_events_come_when_they_are_sent_and_end_when_the_client_leaves(self):
