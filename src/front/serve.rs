@@ -19,10 +19,10 @@ use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use zeroize::Zeroizing;
 
+use crate::h2::{Shared, Wire};
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::terms;
-use crate::tls::Way;
 
 /// Runs the worker to its end.
 ///
@@ -129,7 +129,7 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_service_over::<Way, _>(config, addresses, front, board)
+    serve_service_over::<Wire, _>(config, Shared::new(addresses, true), front, board)
         .map_err(could_not("go on serving"))
 }
 

@@ -12,7 +12,7 @@ use crate::tls::terms::{Address, Terms};
 use crate::tls::tickets::{Key, Keys};
 
 /// What clients can speak over TLS (RFC 7301).
-const PROTOCOLS: [&str; 1] = ["http/1.1"];
+const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
 /// What is agreed on with clients, for each of the sockets, whose listeners have these names. `secret` makes session tickets.
 ///

@@ -25,8 +25,13 @@ pub enum Step<T> {
     Stream(T),
     /// Nothing before the next bytes, or before it is woken.
     Wait,
-    /// The connection is over once its output was sent; and why, if the operator should know.
-    Over(Option<String>),
+    /// The connection is over once its output was sent.
+    Over {
+        /// Why, if the operator should know.
+        why: Option<String>,
+        /// The client sends so much that what else it sends is not read, even if what it was sent is lost with that.
+        at_once: bool,
+    },
 }
 
 /// The protocol of a connection with streams. It has neither socket nor clock.

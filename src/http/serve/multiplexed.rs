@@ -173,12 +173,13 @@ impl<O: Observer, T: Transport> Core<O, T> {
                     multiplexed.used = true;
                 }
                 Step::Wait => break,
-                Step::Over(why) => {
+                Step::Over { why, at_once } => {
                     protocol.output(&mut link.out);
                     if let Some(why) = why {
                         let (now, origin) = (self.now, &link.origin);
                         self.refusals.tell_of_connection(now, origin, &why);
                     }
+                    link.eof |= at_once;
                     link.task = Task::Rejected;
                     return None;
                 }

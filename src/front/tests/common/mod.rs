@@ -9,12 +9,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::h2::{Shared, Wire};
+use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
 use preforkd_front::upstream::proxy::Proxy;
 use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
-    Call, Config, Files, Limits, Outgoing, Output, Ready, Response, Service, Watch, serve_service,
+    Call, Config, Files, Limits, Outgoing, Output, Ready, Response, Service, Watch,
+    serve_service_over,
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -124,7 +127,8 @@ pub fn front_with(
         proxy.hold_at_most(options.held);
         let number = proxy.add(settings);
         proxy.set_addresses(number, &addresses, 0);
-        serve_service(config, All(proxy), ()).unwrap();
+        let shared = Shared::new(Listeners::default(), true);
+        serve_service_over::<Wire, _>(config, shared, All(proxy), ()).unwrap();
     });
     Front {
         address,
@@ -137,6 +141,11 @@ impl Front {
     /// Where it listens.
     pub fn address(&self) -> std::net::SocketAddr {
         self.address
+    }
+
+    /// Has it drain, and end.
+    pub fn stop(&self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
     }
 
     pub fn connect(&self) -> Peer {
@@ -158,7 +167,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        self.stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !thread::panicking()
@@ -257,6 +266,14 @@ impl Peer {
 
     pub fn head(&mut self) -> String {
         self.read_to("\r\n\r\n")
+    }
+
+    /// A head, unless the connection ends before it is whole.
+    pub fn try_head(&mut self) -> Option<String> {
+        while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+            self.more().ok().filter(|n| *n > 0)?;
+        }
+        Some(self.head())
     }
 
     /// A head and the body of its Content-Length.
