@@ -35,3 +35,4 @@ pub mod template;
 pub mod temporary;
 pub mod terminal;
 mod time_zone;
+pub mod updates;

@@ -2,8 +2,7 @@
 //!
 //! [`sites`] finds what a request is for: the site by [`hosts`], its route by [`routes`]. [`answer`] answers what needs nobody else.
 //! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it, and [`mod@h2`] that of
-//! HTTP/2. [`service`] holds
-//! these together, and [`serve`] is the life of the process.
+//! HTTP/2. [`updates`] come from the master. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -20,4 +19,5 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod updates;
 pub mod upstream;

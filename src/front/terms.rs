@@ -9,24 +9,23 @@ use crate::tls::Listeners;
 use crate::tls::certificate::{Named, Pair};
 use crate::tls::check::check;
 use crate::tls::terms::{Address, Terms};
-use crate::tls::tickets::{Key, Keys};
+use crate::tls::tickets::Keys;
 
 /// What clients can speak over TLS (RFC 7301).
 const PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
 
-/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `secret` makes session tickets.
+/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `keys` are those of session tickets.
 ///
 /// # Errors
 /// What is wrong with a certificate or key; the whole message.
 pub fn addresses(
     settings: &Settings,
     sockets: &[String],
-    secret: &[u8; 32],
+    keys: &Arc<Keys>,
 ) -> Result<Listeners, String> {
-    let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
     let with_terms = settings.sites.iter().filter_map(|site| {
         let tls = site.tls.as_ref()?;
-        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
+        Some(terms(site, tls, keys).map(|terms| (site, terms)))
     });
     let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
     let address = |name: &String| {

@@ -60,6 +60,7 @@ fn route(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: Default::default(),
         strip_prefix: false,
+        stream: false,
         target,
     }
 }
@@ -200,6 +201,37 @@ fn what_a_target_does_not_see_is_the_path_of_its_route() {
         ("/api/v10", "no route"),
     ] {
         assert_eq!(choice(&settings, &get(path)), expected, "{path}");
+    }
+}
+
+#[test]
+fn bodies_are_passed_on_while_they_arrive_where_the_route_says_so() {
+    let mut streams = route("/up", app("api"));
+    streams.stream = true;
+    streams.methods = vec!["PUT".into()];
+    let files = route("/up/files/", Target::Files(Mapping::default()));
+    let settings = settings(vec![site(
+        &["a"],
+        vec![streams, files, route("/", app("web"))],
+    )]);
+    let sites = Sites::new(&settings, vec!["0".into()]);
+    for (request, expected) in [
+        ("PUT /up/x", true),
+        ("PUT /%75p", true),
+        ("POST /up/x", false),
+        ("PUT /up/files/x", false),
+        ("PUT /x", false),
+    ] {
+        let mut connection = Connection::new(Arc::new(Limits::default()));
+        connection.receive(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(connection.advance(), Event::Request);
+        let origin = Origin {
+            listener: 0,
+            peer: None,
+            relayed: None,
+        };
+        let streams = sites.streams(connection.request(), &origin, &mut Normal::default());
+        assert_eq!(streams, expected, "{request}");
     }
 }
 

@@ -37,6 +37,7 @@ use crate::effects::stop_orders::StopOrders;
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
+use crate::effects::updates::Updates;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan};
 use crate::release::{Generation, Name};
@@ -53,11 +54,14 @@ mod pid_file;
 mod sessions;
 mod start;
 mod templates;
+mod tickets;
+mod updates;
 mod watches;
 
 use control_file::ControlKeeper;
 use guarded::Guarded;
 use start::forward;
+use tickets::TicketKeys;
 use watches::{RETRY, Watches};
 
 /// How long the master rests before a turn, when events come too fast.
@@ -81,8 +85,8 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
-    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
-    ticket_secret: String,
+    tickets: TicketKeys,
+    updates: Updates,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -145,7 +149,8 @@ impl System {
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
-            ticket_secret: crate::sys::random_text()?,
+            tickets: TicketKeys::default(),
+            updates: Updates::default(),
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -214,7 +219,8 @@ impl World for System {
         let short = self.init.is_short_of_memory().then_some(RETRY);
         let now = Instant::now();
         let guarded = self.guarded.keep(now);
-        let deadlines = [deadline, self.keeper.deadline(), guarded];
+        let updated = self.keep_updates(now);
+        let deadlines = [deadline, self.keeper.deadline(), guarded, updated];
         let until = deadlines.into_iter().flatten().min();
         let until = until.map(|at| at.saturating_duration_since(now));
         let mut sources = self.watches.wait(until.into_iter().chain(short).min())?;
@@ -360,6 +366,7 @@ impl World for System {
         let exit = children::reap(pid, kill_session);
         self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
+        self.forget_updates(pid);
         self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());

@@ -101,6 +101,8 @@ pub struct Route {
     pub headers: BTreeMap<String, String>,
     /// Whether the target does not see `path`.
     pub strip_prefix: bool,
+    /// Whether the body of a request is passed on while it arrives.
+    pub stream: bool,
     /// What answers.
     pub target: Target,
 }

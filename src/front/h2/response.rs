@@ -1,7 +1,7 @@
 //! The head of a response of HTTP/1.1, as our own encoder writes it, in the form of HTTP/2.
 
 use http::header::{HeaderName, HeaderValue};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 /// The head of a response.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub struct Head {
     pub length: usize,
     /// The length of the body that it announces.
     pub body: Option<u64>,
+    /// The body comes in chunks.
+    pub chunked: bool,
 }
 
 /// Reads the head at the beginning of `bytes`. None if it is not whole, or not one of ours.
@@ -21,30 +23,58 @@ pub fn head(bytes: &[u8]) -> Option<Head> {
     let status = line.strip_prefix(b"HTTP/1.1 ")?.get(..3)?;
     let mut response = Response::new(());
     *response.status_mut() = StatusCode::from_bytes(status).ok()?;
-    let mut body = None;
+    let (mut body, mut chunked) = (None, false);
     loop {
         let line = self::line(&mut rest)?;
         if line.is_empty() {
             break;
         }
-        let colon = line.iter().position(|&byte| byte == b':')?;
-        let (name, value) = (&line[..colon], line.get(colon + 2..)?);
-        let name = HeaderName::from_bytes(name).ok()?;
+        let (name, value) = field(line)?;
         if is_of_http1(name.as_str()) {
+            chunked |= name == http::header::TRANSFER_ENCODING;
             continue;
         }
         if name == http::header::CONTENT_LENGTH {
-            body = str::from_utf8(value).ok()?.parse().ok();
+            body = value.to_str().ok()?.parse().ok();
         }
-        // The values of an upstream may have spaces at their ends no more than ours.
-        let value = HeaderValue::from_bytes(value.trim_ascii()).ok()?;
         response.headers_mut().append(name, value);
     }
     Some(Head {
         response,
         length: bytes.len() - rest.len(),
         body,
+        chunked,
     })
+}
+
+/// The size of a chunk, and how much of `bytes` says it.
+pub fn size(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut rest = bytes;
+    let digits = str::from_utf8(line(&mut rest)?).ok()?;
+    let size = u64::from_str_radix(digits, 16).ok()?;
+    Some((size, bytes.len() - rest.len()))
+}
+
+/// The fields after the last chunk, up to the empty line.
+pub fn trailers(bytes: &[u8]) -> Option<HeaderMap> {
+    let mut rest = bytes;
+    let mut fields = HeaderMap::new();
+    loop {
+        let line = line(&mut rest)?;
+        if line.is_empty() {
+            return Some(fields);
+        }
+        let (name, value) = field(line)?;
+        fields.append(name, value);
+    }
+}
+
+fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+    let colon = line.iter().position(|&byte| byte == b':')?;
+    let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+    // No value may begin or end with a space (RFC 9113 section 8.2.1).
+    let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
+    Some((name, value))
 }
 
 /// Takes the next line.
@@ -89,6 +119,25 @@ mod tests {
                 ("x-empty", ""),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_around_chunks_is_read() {
+        assert_eq!(size(b"1f\r\nabc"), Some((31, 4)));
+        assert_eq!(
+            (size(b"1f\r"), size(b"\r\n"), size(b"x\r\n")),
+            (None, None, None)
+        );
+        assert!(trailers(b"\r\n").unwrap().is_empty());
+        let fields = trailers(b"X-A: b\r\nx-c:d \r\n\r\n").unwrap();
+        assert_eq!(
+            (&fields["x-a"], &fields["x-c"]),
+            (
+                &HeaderValue::from_static("b"),
+                &HeaderValue::from_static("d")
+            )
+        );
+        assert!(trailers(b"X-A: b\r\n").is_none());
     }
 
     #[test]

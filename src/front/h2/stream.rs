@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
 use preforkd_http::Tls;
 use rustix::io::Errno;
 
@@ -105,11 +106,27 @@ impl Incoming {
 enum Reply {
     /// The head was not written.
     Head(SendResponse<Bytes>),
-    /// The body, of which so many bytes are still to come, if that is known.
-    Body(SendStream<Bytes>, Option<u64>),
+    /// The body, and what of it comes next.
+    Body(SendStream<Bytes>, Next),
     /// All was written, or was broken off.
     Over,
 }
+
+/// What comes next of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// So many bytes, which are the last.
+    Last(u64),
+    /// The size of a chunk.
+    Size,
+    /// So many bytes of a chunk.
+    Chunk(u64),
+    /// The line end after one.
+    LineEnd,
+}
+
+/// What follows the data of the last chunk but one, if there are no trailers.
+const END: &[u8] = b"\r\n0\r\n\r\n";
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -225,34 +242,81 @@ impl Stream {
             return Err(Errno::PIPE);
         };
         // It is written whole, and in one piece.
-        let response::Head {
-            response,
-            length,
-            body,
-        } = response::head(data).ok_or(Errno::PROTO)?;
+        let head = response::head(data).ok_or(Errno::PROTO)?;
+        let response = head.response;
         let status = response.status();
-        self.ties.meter.carry(length);
+        self.ties.meter.carry(head.length);
         if status.is_informational() {
-            reply
-                .send_informational(response)
-                .map_err(|_| Errno::PIPE)?;
-            return Ok(length);
+            let sent = reply.send_informational(response);
+            return sent.map(|()| head.length).map_err(|_| Errno::PIPE);
         }
         let is_empty = self.head_only || matches!(status.as_u16(), 204 | 205 | 304);
-        let ends = is_empty || body == Some(0);
-        let sent = reply.send_response(response, ends);
-        let stream = sent.map_err(|_| Errno::PIPE)?;
-        self.reply = match ends {
-            true => Reply::Over,
-            false => Reply::Body(stream, body),
+        let next = match (head.chunked, head.body) {
+            _ if is_empty => None,
+            (true, _) => Some(Next::Size),
+            (false, Some(0)) => None,
+            (false, Some(length)) => Some(Next::Last(length)),
+            // The end of no connection ends the body.
+            (false, None) => return Err(Errno::PROTO),
         };
-        Ok(length)
+        let sent = reply.send_response(response, next.is_none());
+        let stream = sent.map_err(|_| Errno::PIPE)?;
+        self.reply = match next {
+            None => Reply::Over,
+            Some(next) => Reply::Body(stream, next),
+        };
+        Ok(head.length)
     }
 
+    /// Takes what comes next of a body. What is around the data of chunks comes in one piece, as it is ours.
     fn write_body(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        let n = self.room(data.len())?;
-        self.send(Bytes::copy_from_slice(&data[..n]))?;
-        Ok(n)
+        let Reply::Body(_, next) = &mut self.reply else {
+            return Err(Errno::PIPE);
+        };
+        match *next {
+            Next::Last(left) => {
+                let n = self.room(shorter(data, left))?;
+                self.send(Bytes::copy_from_slice(&data[..n]), false)?;
+                Ok(n)
+            }
+            Next::Size => match response::size(data).ok_or(Errno::PROTO)? {
+                (0, length) => {
+                    let fields = response::trailers(&data[length..]).ok_or(Errno::PROTO)?;
+                    self.end(fields)?;
+                    Ok(data.len())
+                }
+                (size, length) => {
+                    *next = Next::Chunk(size);
+                    Ok(length)
+                }
+            },
+            Next::Chunk(left) => {
+                let n = self.room(shorter(data, left))?;
+                let ends = n as u64 == left && data[n..] == *END;
+                self.send(Bytes::copy_from_slice(&data[..n]), ends)?;
+                Ok(match ends {
+                    true => data.len(),
+                    false => n,
+                })
+            }
+            Next::LineEnd if data.starts_with(b"\r\n") => {
+                *next = Next::Size;
+                Ok(2)
+            }
+            Next::LineEnd => Err(Errno::PROTO),
+        }
+    }
+
+    /// Ends the body.
+    fn end(&mut self, trailers: HeaderMap) -> Result<(), Errno> {
+        let Reply::Body(mut stream, _) = mem::replace(&mut self.reply, Reply::Over) else {
+            return Err(Errno::PIPE);
+        };
+        let sent = match trailers.is_empty() {
+            true => stream.send_data(Bytes::new(), true),
+            false => stream.send_trailers(trailers),
+        };
+        sent.map_err(|_| Errno::PIPE)
     }
 
     /// How many of so many bytes the client takes now; one at least.
@@ -278,14 +342,19 @@ impl Stream {
         }
     }
 
-    /// Sends a part of the body for which there is room. The last one ends the stream, if it is known to be the last.
-    fn send(&mut self, data: Bytes) -> Result<(), Errno> {
-        let Reply::Body(stream, left) = &mut self.reply else {
+    /// Sends a part of the body for which there is room, and ends the stream if it is the last.
+    fn send(&mut self, data: Bytes, ends: bool) -> Result<(), Errno> {
+        let Reply::Body(stream, next) = &mut self.reply else {
             return Err(Errno::PIPE);
         };
+        let length = data.len() as u64;
         self.ties.meter.carry(data.len());
-        *left = left.map(|left| left.saturating_sub(data.len() as u64));
-        let ends = *left == Some(0);
+        *next = match *next {
+            Next::Last(left) => Next::Last(left.saturating_sub(length)),
+            Next::Chunk(left) if left > length => Next::Chunk(left - length),
+            _ => Next::LineEnd,
+        };
+        let ends = ends || *next == Next::Last(0);
         stream.send_data(data, ends).map_err(|_| Errno::PIPE)?;
         if ends {
             self.reply = Reply::Over;
@@ -310,7 +379,7 @@ impl Stream {
             return Ok(0);
         }
         piece.truncate(n);
-        self.send(piece.into())?;
+        self.send(piece.into(), false)?;
         *offset += n as u64;
         Ok(n)
     }
@@ -322,9 +391,8 @@ impl Stream {
     /// Always, as there is nothing to wait for.
     pub fn finish(&mut self) -> Result<(), Errno> {
         match mem::replace(&mut self.reply, Reply::Over) {
-            Reply::Body(mut stream, None) => drop(stream.send_data(Bytes::new(), true)),
-            // Bytes are missing.
-            Reply::Body(mut stream, Some(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+            // A part of it is missing.
+            Reply::Body(mut stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
             Reply::Head(mut reply) => reply.send_reset(Reason::INTERNAL_ERROR),
             Reply::Over => {}
         }
@@ -359,6 +427,11 @@ impl Drop for Stream {
         // The connection may have nothing else to wait for.
         self.ties.connection.wake_by_ref();
     }
+}
+
+/// How much of the data is left of a part with so many bytes.
+fn shorter(data: &[u8], left: u64) -> usize {
+    usize::try_from(left).unwrap_or(usize::MAX).min(data.len())
 }
 
 /// Writes a chunk with as much of the data as there is room for; how much that is, and the length of the chunk.

@@ -337,3 +337,56 @@ fn a_client_is_told_to_go_on_with_its_body() {
     assert!(answer(&upstream, common::OK).ends_with("abc"));
     assert_eq!(client.whole(pending).body, b"ok");
 }
+
+#[test]
+fn what_comes_before_and_after_a_response_is_passed_on() {
+    let (upstream, address) = upstream();
+    let front = front(vec![address], |_| {});
+    let mut client = Client::new(front.address());
+    let mut request = get("/");
+    let trailers = "trailers".parse().unwrap();
+    request.headers_mut().insert("te", trailers);
+    let (mut pending, _) = client.send(request, true);
+    let (mut peer, _) = upstream.request();
+    peer.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+    let informed = std::future::poll_fn(|cx| pending.poll_informational(cx));
+    let hints = client.run(informed).unwrap().unwrap();
+    assert_eq!(
+        (hints.status(), &hints.headers()["link"]),
+        (http::StatusCode::EARLY_HINTS, &"</a>".parse().unwrap())
+    );
+    peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nGrpc-Status: 0\r\n\r\n");
+    let mut body = client.head(pending).into_body();
+    assert_eq!(client.piece(&mut body).unwrap().unwrap(), "ok");
+    assert!(client.piece(&mut body).unwrap().is_none());
+    let fields = client.run(std::future::poll_fn(|cx| body.poll_trailers(cx)));
+    let fields = fields.unwrap().unwrap();
+    assert_eq!(fields["grpc-status"], "0");
+}
+
+#[test]
+fn a_body_that_is_streamed_is_passed_on_while_it_arrives() {
+    for length in [None, Some("6")] {
+        let (upstream, address) = upstream();
+        let front = front(vec![address], |_| {});
+        let mut client = Client::new(front.address());
+        let mut request = post("/stream");
+        if let Some(length) = length {
+            let length = length.parse().unwrap();
+            request.headers_mut().insert("content-length", length);
+        }
+        let (pending, mut body) = client.send(request, false);
+        client.data(&mut body, "abc".into(), false);
+        let mut peer = upstream.accept();
+        // The last byte of a known length waits for the end.
+        let (first, rest) = match length {
+            None => ("\r\n\r\n3\r\nabc\r\n", "3\r\ndef\r\n0\r\n\r\n"),
+            Some(_) => ("\r\n\r\nabc", "def"),
+        };
+        peer.read_to(first);
+        client.data(&mut body, "def".into(), true);
+        peer.read_to(rest);
+        peer.write(common::OK);
+        assert_eq!(client.whole(pending).body, b"ok");
+    }
+}

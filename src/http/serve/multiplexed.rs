@@ -217,7 +217,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.deadline = self.after(self.limits.header_timeout);
         (link.first, link.received) = (self.now, self.now);
         link.queued = true;
-        let connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+        let mut connection = Connection::with_budget(self.limits.clone(), self.budget.clone());
+        if self.tells_who_left {
+            connection.ask();
+        }
         let key = self.clients.insert(Client {
             connection: Box::new(connection),
             link: Box::new(link),
@@ -261,7 +264,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             };
             if client.link.transport.is_stream() {
                 let mut flags = EventFlags::IN | EventFlags::OUT;
-                flags.set(EventFlags::HUP, client.link.transport.has_left());
+                flags.set(EventFlags::ERR, client.link.transport.has_left());
                 self.note_event(key, flags);
             }
             if let Some(client) = self.clients.get_mut(key)

@@ -384,6 +384,10 @@ fn an_app_that_no_request_reaches_is_refused() {
         "routes = [{ path = '/x', answer = 404, strip_prefix = true }]",
         "3:55: routes.strip_prefix: it is for a route to an app",
     );
+    refused(
+        "routes = [{ path = '/x', answer = 404, stream = true }]",
+        "3:49: routes.stream: it is for a route to an app",
+    );
     self::refused(
         "[app.web]\nwsgi = 'a:b'\nlisten = { address = 'unix:x', name = 'front' }",
         "3:10: listen: \"front\" is the name of the listener for requests of sites",
