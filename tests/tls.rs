@@ -3,8 +3,9 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
@@ -157,9 +158,136 @@ fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
     std::fs::copy(run.path("shop.pem"), run.path("old.pem")).expect("room");
     certificate(run.folder.path(), "shop", "DNS:tls.example");
     run.reload();
-    assert!(pids(&run, "front").is_disjoint(&front));
-    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
-    assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
+    // By themselves or with the reload, whichever comes first.
+    assert_eq!(pids(&run, "front"), front);
+    for _ in 0..4 {
+        assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
+        assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
+    }
+    run.stop();
+}
+
+/// A connection over TLS that stays open, by openssl(1).
+struct Kept {
+    client: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Kept {
+    fn open(run: &Run) -> Self {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-servername", "tls.example", "-unix"])
+            .arg(run.path("tls.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl runs");
+        let answers = BufReader::new(client.stdout.take().expect("a pipe"));
+        Self { client, answers }
+    }
+
+    /// Asks for a page. Returns the status line.
+    fn ask(&mut self) -> String {
+        let stdin = self.client.stdin.as_mut().expect("a pipe");
+        let request = b"GET /echo HTTP/1.1\r\nHost: tls.example\r\n\r\n";
+        stdin.write_all(request).expect("it is read");
+        let mut line = || {
+            let mut line = String::new();
+            self.answers.read_line(&mut line).expect("text");
+            line.trim_end().to_owned()
+        };
+        let (status, mut length) = (line(), 0);
+        loop {
+            let line = line();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(text) = line.strip_prefix("Content-Length: ") {
+                length = text.parse().expect("a number");
+            }
+        }
+        let mut body = vec![0; length];
+        self.answers.read_exact(&mut body).expect("a body");
+        status
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+#[test]
+fn new_certificates_are_taken_in_by_themselves_and_open_connections_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["one", "two", "three"] {
+        std::fs::create_dir(at(name)).expect("room");
+        certificate(&at(name), "shop", "DNS:tls.example");
+    }
+    // As Kubernetes has it.
+    symlink("one", at("..data")).expect("room");
+    for name in ["shop.pem", "shop.key"] {
+        symlink(format!("..data/{name}"), at(name)).expect("room");
+    }
+    let relink = |run: &Run, name: &str, to: &str| {
+        symlink(to, run.path("new")).expect("room");
+        std::fs::rename(run.path("new"), run.path(name)).expect("ours");
+    };
+    let shows = |run: &Run, which: &str| {
+        let trusted = format!("{which}/shop.pem");
+        (0..4).all(|_| over_tls(run, "tls.example", "/echo", &trusted).0)
+    };
+    let mut run = Run::begin_in(folder, &config(&site("shop", "tls.example")), |_| {});
+    run.message("READY=1");
+    let front = pids(&run, "front");
+    let mut kept = [Kept::open(&run), Kept::open(&run), Kept::open(&run)];
+    let mut all_answer = || {
+        for kept in &mut kept {
+            assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
+        }
+    };
+    all_answer();
+    assert!(shows(&run, "one"));
+    relink(&run, "..data", "two");
+    run.logged(&["app=front: new certificates, handed to 2 workers"]);
+    assert!(shows(&run, "two"));
+    assert!(!over_tls(&run, "tls.example", "/echo", "one/shop.pem").0);
+    all_answer();
+
+    // One of both is not taken, and is said once.
+    relink(&run, "shop.pem", "three/shop.pem");
+    let line = run.logged(&[
+        "new certificates are not taken in",
+        "shop.key",
+        "stay in use",
+    ]);
+    assert!(line.contains("shop.pem"), "{line}");
+    assert!(shows(&run, "two"));
+    relink(&run, "shop.key", "three/shop.key");
+    run.logged(&["app=front: new certificates, handed to 2 workers"]);
+    assert!(shows(&run, "three"));
+    all_answer();
+
+    // Nor is a file that is missing.
+    std::fs::remove_file(run.path("three/shop.key")).expect("ours");
+    run.logged(&[
+        "new certificates are not taken in",
+        "shop.key",
+        "No such file",
+    ]);
+    assert!(shows(&run, "three"));
+
+    // A worker that takes the place of another one begins with the latest.
+    let worker = *front.first().expect("a worker");
+    nix::sys::signal::kill(Pid::from_raw(worker), Signal::SIGKILL).expect("it runs");
+    run.logged(&["app=front", &format!("pid={worker}"), "SIGKILL"]);
+    run.status("front 1/2 ready");
+    run.status("front 2/2 ready");
+    assert!(shows(&run, "three"));
     run.stop();
 }
 
@@ -244,7 +372,8 @@ fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
             for entry in open {
                 let to = std::fs::read_link(entry.expect("an entry").path());
                 let to = to.unwrap_or_default().display().to_string();
-                assert!(!to.contains("settings"), "{app}: {to}");
+                let secret = ["settings", "certificates"];
+                assert!(!secret.iter().any(|name| to.contains(name)), "{app}: {to}");
             }
         }
     }

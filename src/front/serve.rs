@@ -19,7 +19,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::h2::{Shared, Wire};
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
-use crate::terms;
 use crate::updates::{Updates, read_shared};
 
 /// Runs the worker to its end.
@@ -51,7 +50,7 @@ pub fn run() -> Result<(), String> {
     set_title(&passed);
     let record = passed.begin_record()?;
     passed.take_stderr_over()?;
-    serve(passed, &settings, record)
+    serve(passed, &Arc::new(settings), record)
 }
 
 /// The settings.
@@ -63,7 +62,7 @@ fn settings(file: Option<OwnedFd>) -> Result<Settings, String> {
 
 fn serve(
     passed: Passed,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
     let Passed {
@@ -83,8 +82,8 @@ fn serve(
     scoreboard.iter().for_each(descriptors::own);
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
-    let updates = Updates::begin(updates)?;
-    let addresses = terms::addresses(settings, &names, updates.keys())?;
+    let updates = Updates::begin(updates, settings, &names)?;
+    let addresses = updates.listeners();
     let sites = Arc::new(Sites::new(settings, names));
     let front = Front::new(sites.clone(), settings, updates)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;

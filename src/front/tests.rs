@@ -49,7 +49,6 @@ fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
         name: "s".into(),
         listeners: vec!["0".into()],
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-        tls: None,
         routes,
     }
 }
@@ -253,22 +252,25 @@ fn files_are_left_to_the_server_and_the_next_route_has_what_they_do_not() {
 }
 
 #[test]
-fn settings_survive_encoding_and_show_no_key() {
-    use preforkd_worker::front::{Certificate, Pem, Tls};
-    let mut settings = settings(vec![site(&["a"], vec![route("/", app("a"))])]);
+fn settings_and_certificates_survive_encoding_and_show_no_key() {
+    use preforkd_worker::front::{Certificate, Certificates, Pem, Tls};
+    let settings = settings(vec![site(&["a"], vec![route("/", app("a"))])]);
+    let json = settings.encode().expect("UTF-8");
+    assert_eq!(Settings::parse(&json).expect("the same type"), settings);
     let pem = |name: &str| Pem {
         path: format!("{name}.pem"),
         text: format!("secret {name}"),
     };
-    settings.sites[0].tls = Some(Tls {
+    let tls = Tls {
         certificates: vec![Certificate {
             chain: pem("chain"),
             key: pem("key"),
         }],
         client_ca: None,
-    });
-    let json = settings.encode().expect("UTF-8");
-    assert_eq!(Settings::parse(&json).expect("the same type"), settings);
+    };
+    let all = Certificates([("s".to_owned(), tls)].into());
+    let json = all.encode().expect("texts");
+    assert_eq!(Certificates::parse(&json).expect("the same type"), all);
     assert!(json.contains("secret key"));
-    assert!(!format!("{settings:?}").contains("secret"));
+    assert!(!format!("{all:?}").contains("secret"));
 }

@@ -7,11 +7,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use preforkd_worker::front::{Certificates, Settings};
 use preforkd_worker::updates::{Kind, TicketKey};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zeroize::Zeroizing;
 
+use crate::terms;
+use crate::tls::Listeners;
 use crate::tls::tickets::{self, Key, Keys};
 
 /// Room for the name of a kind, and of what it is about.
@@ -22,32 +25,47 @@ const PACKET: usize = 512;
 pub struct Updates {
     socket: Option<OwnedFd>,
     keys: Arc<Keys>,
+    settings: Arc<Settings>,
+    /// The names of the listeners of all sockets.
+    sockets: Vec<String>,
+    listeners: Listeners,
 }
 
 impl Updates {
-    /// Takes those with which the worker starts. The master has sent them before.
+    /// Takes those with which the worker starts, which the master has sent before. `sockets` are the names of the listeners of all
+    /// sockets, in the order of the sockets.
     ///
     /// # Errors
-    /// One cannot be read, or the keys of session tickets are missing; the whole message.
-    pub fn begin(socket: Option<OwnedFd>) -> Result<Self, String> {
-        let mut updates = Self {
+    /// One is missing or cannot be read, or a certificate cannot be used; the whole message.
+    pub fn begin(
+        socket: Option<OwnedFd>,
+        settings: &Arc<Settings>,
+        sockets: &[String],
+    ) -> Result<Self, String> {
+        let updates = Self {
             socket,
             keys: Keys::new(&[]),
+            settings: settings.clone(),
+            sockets: sockets.into(),
+            listeners: Listeners::default(),
         };
         let mut kinds = Vec::new();
         while let Some((kind, json)) = updates.next().map_err(|error| unread(&error))? {
             updates.apply(kind, &json)?;
             kinds.push(kind);
         }
-        match kinds.contains(&Kind::Tickets) {
-            true => Ok(updates),
-            false => Err(unread(&"the keys of session tickets did not come")),
+        if !kinds.contains(&Kind::Tickets) {
+            return Err(unread(&"the keys of session tickets did not come"));
         }
+        if !kinds.contains(&Kind::Certificates) {
+            updates.use_certificates(&Certificates::default())?;
+        }
+        Ok(updates)
     }
 
-    /// The keys of session tickets.
-    pub fn keys(&self) -> &Arc<Keys> {
-        &self.keys
+    /// What is agreed on with clients, as the latest updates say.
+    pub fn listeners(&self) -> Listeners {
+        self.listeners.clone()
     }
 
     /// The socket to watch.
@@ -56,7 +74,7 @@ impl Updates {
     }
 
     /// Takes what has come. What cannot be read changes nothing.
-    pub fn take(&mut self) {
+    pub fn take(&self) {
         loop {
             let applied = match self.next() {
                 Ok(None) => return,
@@ -98,10 +116,20 @@ impl Updates {
         Ok(Some((kind, read_shared(file)?)))
     }
 
-    fn apply(&mut self, kind: Kind, json: &str) -> Result<(), String> {
+    fn apply(&self, kind: Kind, json: &str) -> Result<(), String> {
         match kind {
             Kind::Tickets => self.keys.replace(&ticket_keys(json)?),
+            Kind::Certificates => {
+                let certificates = Certificates::parse(json).map_err(|error| unread(&error))?;
+                self.use_certificates(&certificates)?;
+            }
         }
+        Ok(())
+    }
+
+    fn use_certificates(&self, all: &Certificates) -> Result<(), String> {
+        let addresses = terms::addresses(&self.settings, all, &self.sockets, &self.keys)?;
+        self.listeners.replace(addresses);
         Ok(())
     }
 }

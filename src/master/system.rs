@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
+use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
@@ -39,7 +40,7 @@ use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
 use crate::effects::updates::Updates;
 use crate::launcher::progress::{Launching, Progress};
-use crate::plan::{self, Listener, LogFile, Plan};
+use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 
@@ -87,6 +88,7 @@ pub(super) struct System {
     started: u64,
     tickets: TicketKeys,
     updates: Updates,
+    certificate_watch: Option<CertificateWatch>,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -151,6 +153,7 @@ impl System {
             notify: Notify::new()?,
             tickets: TicketKeys::default(),
             updates: Updates::default(),
+            certificate_watch: None,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -262,6 +265,18 @@ impl World for System {
         self.found_plan(job)
     }
 
+    fn start_certificate_watch(&mut self, front: &Path, running: &Secret) -> io::Result<Pid> {
+        self.watch_certificates(front, running)
+    }
+
+    fn found_certificates(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        self.certificates_of_watch(job)
+    }
+
+    fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()> {
+        self.send_certificates(worker, certificates)
+    }
+
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
         self.probe_private(app, check)
     }
@@ -293,6 +308,13 @@ impl World for System {
 
     fn read_stderr(&mut self, pid: Pid) -> ReadState {
         self.read_tail(pid, Tail::read)
+    }
+
+    fn flush_stderr(&mut self, pid: Pid) {
+        if let Some(tail) = self.tails.get_mut(&pid) {
+            let to = tail.to.clone();
+            tail.flush(&mut |bytes| forward(&self.log_files, &to, bytes));
+        }
     }
 
     fn last_output(&mut self, pid: Pid) -> Option<String> {
@@ -471,6 +493,10 @@ impl World for System {
         generation: Generation,
     ) -> Result<Opened, NotOpened> {
         self.open_wanted(wanted, generation)
+    }
+
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        self.close_for_now(addresses, generation)
     }
 
     fn open_missing_listener(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
 use crate::launcher::progress::Progress;
-use crate::plan::{self, Launch, Listener, LogFile, Plan};
+use crate::plan::{self, Launch, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
@@ -258,6 +259,24 @@ pub trait World {
     /// What is wrong with the configuration, in one line.
     fn checked(&mut self, job: Pid) -> Result<Plan, String>;
 
+    /// Starts the job that watches the certificates of sites, given the program of the front and those that run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn start_certificate_watch(&mut self, front: &Path, running: &Secret) -> io::Result<Pid>;
+
+    /// The certificates that the job has found, after it has ended.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn found_certificates(&mut self, job: Pid) -> io::Result<Option<Secret>>;
+
+    /// Hands certificates to a worker of the front.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()>;
+
     /// Starts the job that sends a request to the first worker of an app's candidate.
     ///
     /// # Errors
@@ -283,6 +302,9 @@ pub trait World {
 
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
+
+    /// Forwards the beginning of a line that was read and has no end.
+    fn flush_stderr(&mut self, pid: Pid);
 
     /// Does not report a source until [`World::resume`]: what is sent there waits, and then its senders.
     fn pause(&mut self, source: &Source);
@@ -404,8 +426,8 @@ pub trait World {
         generation: Generation,
     ) -> Result<Opened, NotOpened>;
 
-    /// Opens a listener that could not be opened with its configuration, for workers of this generation. Returns whether it was not
-    /// open yet.
+    /// Opens a listener that could not be opened with its configuration, or was closed for now, for workers of this generation. Returns
+    /// whether it was not open yet.
     ///
     /// # Errors
     /// It still cannot be opened.
@@ -414,6 +436,10 @@ pub trait World {
         address: &Address,
         generation: Generation,
     ) -> Result<bool, String>;
+
+    /// Closes these listeners, which no worker of this generation serves for now, as far as they can be opened again, and watches them
+    /// no more. Returns those that were closed.
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address>;
 
     /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);

@@ -12,16 +12,19 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// The keys of session tickets, newest first: a list of [`TicketKey`].
     Tickets,
+    /// The certificates of all sites with TLS: [`crate::front::Certificates`].
+    Certificates,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 1] = [Self::Tickets];
+    pub const ALL: [Self; 2] = [Self::Tickets, Self::Certificates];
 
     /// Its name, with which the packet begins.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tickets => "TICKETS",
+            Self::Certificates => "CERTIFICATES",
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use crate::master::world::{
     Arrived, ClientId, Exit, NotOpened, Notice, Opened, Private, ReadState, Rest, Role, Sender,
     Source, Start, Target, World,
 };
-use crate::plan::{self, Listener, LogFile, Plan};
+use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Replace;
@@ -178,6 +179,18 @@ impl World for Kernel {
         self.job(&name.unwrap_or_default().into(), asked(check), 50)
     }
 
+    fn start_certificate_watch(&mut self, _front: &Path, _running: &Secret) -> io::Result<Pid> {
+        Err(io::Error::other("no app has certificates"))
+    }
+
+    fn found_certificates(&mut self, _job: Pid) -> io::Result<Option<Secret>> {
+        Ok(None)
+    }
+
+    fn hand_certificates(&mut self, _worker: Pid, _certificates: &Secret) -> io::Result<()> {
+        Ok(())
+    }
+
     fn end_private(&mut self, app: &Name, _tell: bool) {
         self.privates.remove(app);
     }
@@ -193,6 +206,8 @@ impl World for Kernel {
     fn read_stderr(&mut self, _pid: Pid) -> ReadState {
         ReadState::All
     }
+
+    fn flush_stderr(&mut self, _pid: Pid) {}
 
     // The simulated processes send less than the limits.
     fn pause(&mut self, _source: &Source) {}
@@ -453,6 +468,18 @@ impl World for Kernel {
                 Ok(true)
             }
         }
+    }
+
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        let theirs = |address: &&Address| {
+            let since = self.listeners.get(*address);
+            since.is_some_and(|since| *since <= generation)
+        };
+        let closed = addresses.iter().copied().filter(theirs).cloned();
+        let closed: Vec<_> = closed.collect();
+        self.listeners
+            .retain(|address, _| !closed.contains(address));
+        closed
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {

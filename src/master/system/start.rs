@@ -75,7 +75,8 @@ impl System {
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let settings = start.launch.settings.as_ref();
         let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
-        let updates = settings.as_ref().map(|_| self.first_updates());
+        let updates = settings.as_ref();
+        let updates = updates.map(|_| self.first_updates(start.plan.certificates.as_ref()));
         let (updates, their_updates) = updates.transpose()?.unzip();
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);

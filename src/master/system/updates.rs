@@ -1,7 +1,8 @@
 //! What the workers of the front are handed at their start and while they run.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -12,8 +13,10 @@ use preforkd_worker::updates::Kind;
 use zeroize::Zeroizing;
 
 use super::System;
+use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::sealed::sealed;
 use crate::effects::updates::Channel;
+use crate::plan::Secret;
 use crate::sys;
 
 impl System {
@@ -21,11 +24,18 @@ impl System {
     ///
     /// # Errors
     /// No descriptor or no memory is left.
-    pub(super) fn first_updates(&mut self) -> io::Result<(Channel, OwnedFd)> {
+    pub(super) fn first_updates(
+        &mut self,
+        certificates: Option<&Secret>,
+    ) -> io::Result<(Channel, OwnedFd)> {
         let now = Instant::now();
         self.tickets.renew(now, sys::random_text)?;
         let (mut channel, theirs) = Channel::new()?;
         channel.send(Kind::Tickets.name(), &self.ticket_update(now)?);
+        if let Some(certificates) = certificates {
+            let update = sealed(&certificates.0).map(Rc::new)?;
+            channel.send(Kind::Certificates.name(), &update);
+        }
         Ok((channel, theirs))
     }
 
@@ -36,6 +46,37 @@ impl System {
             log::warn!("pid={worker}: cannot watch the socket for its updates: {error}");
         }
         self.updates.insert(worker, channel);
+    }
+
+    /// Hands certificates to a worker that runs.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(super) fn send_certificates(&mut self, worker: Pid, all: &Secret) -> io::Result<()> {
+        let update = sealed(&all.0).map(Rc::new)?;
+        self.updates
+            .send(worker, Kind::Certificates.name(), &update);
+        Ok(())
+    }
+
+    /// Starts the process that watches certificates. There is one at most.
+    ///
+    /// # Errors
+    /// The process cannot be created.
+    pub(super) fn watch_certificates(&mut self, front: &Path, running: &Secret) -> io::Result<Pid> {
+        let watch = CertificateWatch::start(front, sealed(&running.0)?.as_fd())?;
+        let pid = watch.pid;
+        self.certificate_watch = Some(watch);
+        Ok(pid)
+    }
+
+    /// What it has found, when it has ended. One that was replaced meanwhile has found nothing.
+    ///
+    /// # Errors
+    /// That cannot be read.
+    pub(super) fn certificates_of_watch(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        let watch = self.certificate_watch.take_if(|watch| watch.pid == job);
+        watch.map_or(Ok(None), CertificateWatch::found)
     }
 
     /// A worker was reaped.
