@@ -4,6 +4,7 @@
 //! that gives a request in the form of HTTP/1.1 and takes a response in that form, so that the parser, the limits and what answers
 //! requests are the same.
 
+mod chunks;
 pub mod connection;
 mod io;
 mod limits;

@@ -14,6 +14,7 @@ use http::HeaderMap;
 use preforkd_http::Tls;
 use rustix::io::Errno;
 
+use super::chunks::Chunks;
 use super::limits::{Meter, SEND_BUFFER};
 use super::request::Framing;
 use super::response;
@@ -106,27 +107,18 @@ impl Incoming {
 enum Reply {
     /// The head was not written.
     Head(SendResponse<Bytes>),
-    /// The body, and what of it comes next.
-    Body(SendStream<Bytes>, Next),
+    /// The body is being written.
+    Body(SendStream<Bytes>, Rest),
     /// All was written, or was broken off.
     Over,
 }
 
-/// What comes next of a body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// So many bytes, which are the last.
-    Last(u64),
-    /// The size of a chunk.
-    Size,
-    /// So many bytes of a chunk.
-    Chunk(u64),
-    /// The line end after one.
-    LineEnd,
+/// How the bytes of a response tell where its body ends.
+enum Rest {
+    /// So many are still to come.
+    Length(u64),
+    Chunks(Chunks),
 }
-
-/// What follows the data of the last chunk but one, if there are no trailers.
-const END: &[u8] = b"\r\n0\r\n\r\n";
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -251,72 +243,65 @@ impl Stream {
             return sent.map(|()| head.length).map_err(|_| Errno::PIPE);
         }
         let is_empty = self.head_only || matches!(status.as_u16(), 204 | 205 | 304);
-        let next = match (head.chunked, head.body) {
+        let rest = match (head.chunked, head.body) {
             _ if is_empty => None,
-            (true, _) => Some(Next::Size),
+            (true, _) => Some(Rest::Chunks(Chunks::default())),
             (false, Some(0)) => None,
-            (false, Some(length)) => Some(Next::Last(length)),
+            (false, Some(length)) => Some(Rest::Length(length)),
             // The end of no connection ends the body.
             (false, None) => return Err(Errno::PROTO),
         };
-        let sent = reply.send_response(response, next.is_none());
+        let sent = reply.send_response(response, rest.is_none());
         let stream = sent.map_err(|_| Errno::PIPE)?;
-        self.reply = match next {
+        self.reply = match rest {
             None => Reply::Over,
-            Some(next) => Reply::Body(stream, next),
+            Some(rest) => Reply::Body(stream, rest),
         };
         Ok(head.length)
     }
 
-    /// Takes what comes next of a body. What is around the data of chunks comes in one piece, as it is ours.
+    /// Takes bytes of the body, with what is around chunks: as many small chunks as there are go into one frame.
     fn write_body(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        let Reply::Body(_, next) = &mut self.reply else {
+        let room = match self.room(data.len()) {
+            // An end needs none.
+            Err(Errno::AGAIN) => 0,
+            other => other?,
+        };
+        let Reply::Body(stream, rest) = &mut self.reply else {
             return Err(Errno::PIPE);
         };
-        match *next {
-            Next::Last(left) => {
-                let n = self.room(shorter(data, left))?;
-                self.send(Bytes::copy_from_slice(&data[..n]), false)?;
-                Ok(n)
+        let (taken, piece, end) = match rest {
+            Rest::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let n = room.min(data.len()).min(most);
+                *left -= n as u64;
+                let end = (*left == 0).then(HeaderMap::new);
+                (n, Bytes::copy_from_slice(&data[..n]), end)
             }
-            Next::Size => match response::size(data).ok_or(Errno::PROTO)? {
-                (0, length) => {
-                    let fields = response::trailers(&data[length..]).ok_or(Errno::PROTO)?;
-                    self.end(fields)?;
-                    Ok(data.len())
-                }
-                (size, length) => {
-                    *next = Next::Chunk(size);
-                    Ok(length)
-                }
-            },
-            Next::Chunk(left) => {
-                let n = self.room(shorter(data, left))?;
-                let ends = n as u64 == left && data[n..] == *END;
-                self.send(Bytes::copy_from_slice(&data[..n]), ends)?;
-                Ok(match ends {
-                    true => data.len(),
-                    false => n,
-                })
+            Rest::Chunks(chunks) => {
+                let taken = chunks.take(data, room).map_err(|_| Errno::PROTO)?;
+                (taken.length, taken.data.into(), taken.end)
             }
-            Next::LineEnd if data.starts_with(b"\r\n") => {
-                *next = Next::Size;
-                Ok(2)
-            }
-            Next::LineEnd => Err(Errno::PROTO),
+        };
+        if taken == 0 {
+            return Err(Errno::AGAIN);
         }
-    }
-
-    /// Ends the body.
-    fn end(&mut self, trailers: HeaderMap) -> Result<(), Errno> {
-        let Reply::Body(mut stream, _) = mem::replace(&mut self.reply, Reply::Over) else {
-            return Err(Errno::PIPE);
-        };
-        let sent = match trailers.is_empty() {
-            true => stream.send_data(Bytes::new(), true),
-            false => stream.send_trailers(trailers),
-        };
-        sent.map_err(|_| Errno::PIPE)
+        self.ties.meter.carry(piece.len());
+        let ends = end.is_some();
+        let trailers = end.filter(|fields| !fields.is_empty());
+        if !piece.is_empty() || ends && trailers.is_none() {
+            let last = ends && trailers.is_none();
+            stream.send_data(piece, last).map_err(|_| Errno::PIPE)?;
+        }
+        // What was asked for and is not used is for other streams.
+        stream.reserve_capacity(0);
+        if let Some(fields) = trailers {
+            stream.send_trailers(fields).map_err(|_| Errno::PIPE)?;
+        }
+        if ends {
+            self.reply = Reply::Over;
+        }
+        Ok(taken)
     }
 
     /// How many of so many bytes the client takes now; one at least.
@@ -342,26 +327,6 @@ impl Stream {
         }
     }
 
-    /// Sends a part of the body for which there is room, and ends the stream if it is the last.
-    fn send(&mut self, data: Bytes, ends: bool) -> Result<(), Errno> {
-        let Reply::Body(stream, next) = &mut self.reply else {
-            return Err(Errno::PIPE);
-        };
-        let length = data.len() as u64;
-        self.ties.meter.carry(data.len());
-        *next = match *next {
-            Next::Last(left) => Next::Last(left.saturating_sub(length)),
-            Next::Chunk(left) if left > length => Next::Chunk(left - length),
-            _ => Next::LineEnd,
-        };
-        let ends = ends || *next == Next::Last(0);
-        stream.send_data(data, ends).map_err(|_| Errno::PIPE)?;
-        if ends {
-            self.reply = Reply::Over;
-        }
-        Ok(())
-    }
-
     /// Takes a part of a file.
     ///
     /// # Errors
@@ -372,16 +337,18 @@ impl Stream {
         offset: &mut u64,
         length: usize,
     ) -> Result<usize, Errno> {
-        let n = self.room(length.min(PIECE))?;
-        let mut piece = vec![0; n];
+        if let Reply::Body(_, Rest::Length(_)) = self.reply {
+            // What nobody takes is not read.
+            self.room(length)?;
+        }
+        let mut piece = vec![0; length.min(PIECE)];
         let n = rustix::io::pread(file, &mut piece[..], *offset)?;
         if n == 0 {
             return Ok(0);
         }
-        piece.truncate(n);
-        self.send(piece.into(), false)?;
-        *offset += n as u64;
-        Ok(n)
+        let taken = self.write(&piece[..n])?;
+        *offset += taken as u64;
+        Ok(taken)
     }
 
     /// Ends the response. Nothing more comes of the stream: if its request has not ended, the client is told to stop (RFC 9113
@@ -427,11 +394,6 @@ impl Drop for Stream {
         // The connection may have nothing else to wait for.
         self.ties.connection.wake_by_ref();
     }
-}
-
-/// How much of the data is left of a part with so many bytes.
-fn shorter(data: &[u8], left: u64) -> usize {
-    usize::try_from(left).unwrap_or(usize::MAX).min(data.len())
 }
 
 /// Writes a chunk with as much of the data as there is room for; how much that is, and the length of the chunk.

@@ -222,7 +222,15 @@ fn a_client_that_leaves_takes_all_its_requests_with_it() {
 #[test]
 fn a_stream_that_is_not_read_leaves_its_upstream_waiting_and_does_not_hold_up_others() {
     let (upstream, address) = upstream();
-    let front = front(vec![address], |_| {});
+    let limits = Limits {
+        response_in_file: 0,
+        ..Limits::default()
+    };
+    let options = Options {
+        limits,
+        ..Options::default()
+    };
+    let front = front_with(vec![address], options, |_| {});
     let mut client = Client::with(front.address(), |builder| {
         builder
             .initial_window_size(1000)
@@ -388,5 +396,35 @@ fn a_body_that_is_streamed_is_passed_on_while_it_arrives() {
         peer.read_to(rest);
         peer.write(common::OK);
         assert_eq!(client.whole(pending).body, b"ok");
+    }
+}
+
+#[test]
+fn what_has_waited_in_a_file_comes_as_it_was() {
+    let body = "0123456789".repeat(500_000);
+    let chunk = |piece: &str| format!("{:x}\r\n{piece}\r\n", piece.len());
+    let small: String = body
+        .as_bytes()
+        .chunks(7)
+        .map(|piece| chunk(str::from_utf8(piece).unwrap()))
+        .collect();
+    for (framing, sent) in [
+        ("Content-Length: 5000000", body.clone()),
+        ("Transfer-Encoding: chunked", chunk(&body) + "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked", small + "0\r\n\r\n"),
+    ] {
+        let (upstream, address) = upstream();
+        let mut options = Options::default();
+        options.limits.response_in_memory = 10_000;
+        let front = front_with(vec![address], options, |_| {});
+        let mut client = Client::new(front.address());
+        let (pending, _) = client.send(get("/"), true);
+        let (mut peer, _) = upstream.request();
+        // Nothing of it was read before all of it has been taken in.
+        peer.write(&format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\n{framing}\r\n\r\n{sent}"
+        ));
+        peer.ends();
+        assert!(client.whole(pending).body == body.as_bytes(), "{framing}");
     }
 }
