@@ -412,12 +412,23 @@ fn clients_speak_http_2_or_http_1_as_they_like() {
         let forwarded = format!("X-Forwarded-Proto: {scheme}\n");
         assert!(answer.contains(&forwarded), "{option}: {answer}");
     }
+    let without = sites.replacen("access_log", "http2 = false\naccess_log", 1);
+    run.write("app.toml", &config(&without));
+    run.reload();
+    let (_, answer) = curl(&run, "tls.sock", &["--http2", "--cacert", &trusted, tls]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (is_whole, answer) = curl(&run, "plain.sock", &["--http2-prior-knowledge", plain]);
+    assert!(!is_whole, "{answer}");
     run.stop();
     let log = std::fs::read_to_string(run.path("access.log")).expect("a log");
     for protocol in ["HTTP/2.0", "HTTP/1.1"] {
         let lines = log
             .lines()
             .filter(|line| line.contains(&format!("GET /echo {protocol}")));
-        assert_eq!(lines.count(), 2, "{log}");
+        assert_eq!(
+            lines.count(),
+            2 + usize::from(protocol == "HTTP/1.1"),
+            "{log}"
+        );
     }
 }

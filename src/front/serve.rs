@@ -104,7 +104,7 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_service_over::<Wire, _>(config, Shared::new(addresses, true), front, board)
+    serve_service_over::<Wire, _>(config, Shared::new(addresses, settings.http2), front, board)
         .map_err(could_not("go on serving"))
 }
 
