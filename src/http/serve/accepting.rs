@@ -9,6 +9,7 @@ use super::core::Core;
 use super::{DRAIN_GRACE, LISTENERS, Server};
 use crate::message::request::Origin;
 use crate::net::listener::{Accepted, Listener};
+use crate::net::multiplex::Multiplex;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::client::{Client, Link, Task};
@@ -198,7 +199,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                     connection,
                     link: Box::new(link),
                 });
-                self.observer.connections(self.clients.len());
+                self.observer.connections(self.clients.len() - self.streams);
                 Some(key)
             }
             Accepted::Nobody => None,
@@ -242,6 +243,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             }
             Self::shorten_linger(&mut client.link, grace);
             self.arm(key);
+            if T::Multiplex::EXISTS {
+                self.drain_multiplexed(key);
+            }
         }
     }
 }
