@@ -414,6 +414,8 @@ tables! {
         forwarded_fields: Vec<Spanned<String>> = (none "all"), Reload;
         /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
         proxy_protocol: bool = false, Reload;
+        /// Clients may speak HTTP/2.
+        http2: bool = true, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload;
         /// The most header lines of a request; more are answered with 431.

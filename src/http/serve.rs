@@ -15,6 +15,7 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::multiplex::{Multiplex, Single};
 use crate::net::plain::Plain;
 use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
@@ -36,6 +37,7 @@ mod ending;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+pub(crate) mod multiplexed;
 mod refusals;
 pub(crate) mod relayed;
 mod room;
@@ -120,7 +122,7 @@ pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Re
 ///
 /// # Errors
 /// The same.
-pub fn serve_inline_over<T: Transport, H: Handler>(
+pub fn serve_inline_over<T: Transport<Multiplex = Single>, H: Handler>(
     config: Config,
     shared: T::Shared,
     handler: &mut H,
@@ -133,7 +135,7 @@ pub fn serve_inline_over<T: Transport, H: Handler>(
 ///
 /// # Errors
 /// The same.
-pub fn serve_pool_over<T: Transport>(
+pub fn serve_pool_over<T: Transport<Multiplex = Single>>(
     config: Config,
     shared: T::Shared,
     pool: Pool,
@@ -256,6 +258,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
             self.expire()?;
             if E::SERVES {
                 self.let_go();
+            }
+            if T::Multiplex::EXISTS {
+                self.carry();
             }
             let now = self.core.now;
             self.core.refusals.tell_rest(now);

@@ -41,6 +41,8 @@ use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
 use crate::effects::updates::Updates;
+use crate::guard::table::Files;
+use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
@@ -116,7 +118,7 @@ pub(super) struct System {
 }
 
 impl System {
-    /// Everything that a master with this configuration needs.
+    /// Everything that a master with this configuration needs. Something may be left of `earlier` masters.
     ///
     /// # Errors
     /// Descriptors or memory are missing, or the pid file cannot be written.
@@ -126,6 +128,7 @@ impl System {
         listeners: Listeners,
         mut signals: Signals,
         ready_fd: Option<ReadyFd>,
+        earlier: Vec<Earlier>,
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -141,7 +144,9 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
-        let guarded = Guarded::new(&file);
+        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
+        let pid_file = pid_file.transpose()?;
+        let files = Files::of(&file, plan);
         let mut system = Self {
             file,
             watches,
@@ -173,8 +178,8 @@ impl System {
             alarm: Alarm::new()?,
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
-            pid_file: None,
-            guarded,
+            pid_file,
+            guarded: Guarded::new(&files, earlier),
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
@@ -184,8 +189,6 @@ impl System {
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
-        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
-        system.pid_file = pid_file.transpose()?;
         Ok(system)
     }
 
@@ -508,6 +511,10 @@ impl World for System {
         self.board(app)?.succeed(record)
     }
 
+    fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
+        self.guarded.earlier_run(app)
+    }
+
     fn open_listeners(
         &mut self,
         wanted: &[Listener],
@@ -537,6 +544,8 @@ impl World for System {
     }
 
     fn keep_master_files(&mut self, plan: &Plan) {
+        self.guarded.name(&Files::of(&self.file, plan));
+        self.guarded.name(&Files::of(&self.file, plan));
         self.keep_control(plan);
         self.keep_pid_file(plan);
     }

@@ -432,6 +432,9 @@ pub trait World {
 
     // Listeners.
 
+    /// A process of a run of this app, which has a schedule, that an earlier master has started, if one has not ended.
+    fn earlier_run(&mut self, app: &Name) -> Option<Pid>;
+
     /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
     /// addresses.
     ///

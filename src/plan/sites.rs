@@ -136,6 +136,7 @@ pub(super) fn front(
         sites,
         upstreams: reached.upstreams(config, &plan.apps)?,
         upgrade_timeout: config.front.upgrade_timeout.0,
+        http2: *config.front.http2,
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {

@@ -24,6 +24,8 @@ pub struct Settings {
     /// How long a connection may be silent after an upgrade.
     #[serde(with = "seconds")]
     pub upgrade_timeout: Duration,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// A listener of the front.

@@ -12,6 +12,7 @@ use super::{DRAIN_GRACE, LISTENERS, Server};
 use crate::message::request::Origin;
 use crate::net::descriptors::Own;
 use crate::net::listener::{Accepted, Listener};
+use crate::net::multiplex::Multiplex;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::client::{Client, Link, Task};
@@ -284,7 +285,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             connection,
             link: Box::new(link),
         });
-        self.observer.connections(self.clients.len());
+        self.observer.connections(self.clients.len() - self.streams);
         key
     }
 
@@ -330,6 +331,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             }
             Self::shorten_linger(&mut client.link, grace);
             self.arm(key);
+            if T::Multiplex::EXISTS {
+                self.drain_multiplexed(key);
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) const SILENT: Instant = 1_000_000_000;
 pub(super) const NOT_COUNTED: Instant = i64::MAX as u64;
 
 /// The request that the loop's thread is in.
-pub(super) struct Current<T> {
+pub(super) struct Current<T: Transport> {
     key: u64,
     link: Box<Link<T>>,
     /// The client has sent more requests already.
@@ -339,7 +339,7 @@ impl<O: Observer, T: Transport> Outlet for Core<O, T> {
     }
 }
 
-fn gone<T>(link: &Link<T>) -> Sent {
+fn gone<T: Transport>(link: &Link<T>) -> Sent {
     match link.broken {
         true => Sent::Gone,
         false => Sent::Taken,

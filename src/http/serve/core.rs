@@ -19,7 +19,7 @@ use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
 use super::refusals::Refusals;
-use super::relayed::TURNED_AWAY;
+use super::relayed::{Preamble, TURNED_AWAY};
 use super::room::Room;
 use super::{Config, FrontListeners, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
@@ -40,7 +40,7 @@ use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
 use crate::serve::timers::{Instant, NEVER, Timers, now, until};
 
-const LATE_HEAD: Reject =
+pub(super) const LATE_HEAD: Reject =
     Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
 pub(super) const LATE_BODY: Reject =
     Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
@@ -64,6 +64,8 @@ pub(crate) struct Core<O, T: Transport> {
     /// A signal has come, whose handlers may not have run.
     pub(super) interrupted: bool,
     pub(super) clients: Slab<Client<T>>,
+    /// How many of them are streams of others.
+    pub(super) streams: usize,
     /// What all transports share.
     pub(super) shared: T::Shared,
     pub(super) timers: Timers,
@@ -150,6 +152,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             signals: config.signals.map(Own::from),
             interrupted: false,
             clients: Slab::default(),
+            streams: 0,
             shared,
             timers: Timers::default(),
             queue: VecDeque::new(),
@@ -270,6 +273,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
     pub(super) fn timeout(&mut self, key: u64) -> Option<Client<T>> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
+        if let Task::Multiplexed(_) = link.task {
+            return self.end_multiplexed(key, client);
+        }
         if let Task::Lingering(_) = link.task {
             if self.is_lingering_on(link) {
                 return Some(client);
@@ -282,7 +288,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
             // A request may have come in since the last look, and a connection must not be closed under it.
             Phase::Idle if link.preamble.is_some() => {
                 let origin = link.origin;
-                self.turn_away(&origin, "no PROXY header came in time");
+                if !matches!(link.preamble, Some(Preamble::Opening(_))) {
+                    self.turn_away(&origin, "no PROXY header came in time");
+                } else if self.is_late_opening(&mut client) {
+                    return Some(client);
+                }
             }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {

@@ -14,7 +14,7 @@ use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
 use preforkd_http::{
     Body, Config, Exchange, Files, FrontListeners, Handler, Limits, Origin, Plain, Request, Sent,
-    Tls, Transport, pool, serve_inline_over, serve_pool_over,
+    Single, Tls, Transport, pool, serve_inline_over, serve_pool_over,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -62,6 +62,7 @@ impl Masked {
 
 impl Transport for Masked {
     type Shared = Arc<Tls>;
+    type Multiplex = Single;
 
     fn new(shared: &mut Arc<Tls>, socket: OwnedFd, origin: &Origin) -> Self {
         Self {

@@ -437,6 +437,10 @@ impl World for Kernel {
         Ok(())
     }
 
+    fn earlier_run(&mut self, _: &Name) -> Option<Pid> {
+        None
+    }
+
     fn open_listeners(
         &mut self,
         wanted: &[Listener],

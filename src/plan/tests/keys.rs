@@ -31,6 +31,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
+    ("front.http2", "false"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),

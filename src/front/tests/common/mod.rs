@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::h2::{Shared, Wire};
+use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
 use preforkd_front::upstream::proxy::{At, Proxy};
 use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
     Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
-    Response, Service, Watch, serve_service,
+    Response, Service, Watch, serve_service_over,
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -135,7 +137,8 @@ pub fn front_with(
         let number = proxy.add(settings);
         let places: Vec<_> = addresses.into_iter().map(At::from).collect();
         proxy.set_addresses(number, &places, 0);
-        serve_service(config, All(proxy), ()).unwrap();
+        let shared = Shared::new(Listeners::default(), true);
+        serve_service_over::<Wire, _>(config, shared, All(proxy), ()).unwrap();
     });
     Front {
         address,
@@ -281,6 +284,14 @@ impl Peer {
 
     pub fn head(&mut self) -> String {
         self.read_to("\r\n\r\n")
+    }
+
+    /// A head, unless the connection ends before it is whole.
+    pub fn try_head(&mut self) -> Option<String> {
+        while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+            self.more().ok().filter(|n| *n > 0)?;
+        }
+        Some(self.head())
     }
 
     /// A head and the body of its Content-Length.
