@@ -267,6 +267,7 @@ impl Proxy {
             Ok(None) => {}
             Err(fault) => return self.failed(token, Failure::Broken(fault), now),
         }
+        exchange.response.flush();
         let made = exchange.response.buffered();
         if made > 0 {
             let piece = exchange.response.piece();
