@@ -104,6 +104,7 @@ mod tests {
             hosts: owned(hosts),
             tls: None,
             routes: Vec::new(),
+            layers: Default::default(),
         }
     }
 

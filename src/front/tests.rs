@@ -51,6 +51,7 @@ fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         tls: None,
         routes,
+        layers: Default::default(),
     }
 }
 
@@ -61,6 +62,7 @@ fn route(path: &str, target: Target) -> Route {
         headers: Default::default(),
         strip_prefix: false,
         target,
+        layers: Default::default(),
     }
 }
 
@@ -86,6 +88,7 @@ fn choice(settings: &Settings, request: &str) -> String {
         Choice::Target {
             target: Target::Upstream(name),
             stripped,
+            ..
         } => format!(
             "{name} {}",
             String::from_utf8_lossy(&request.path()[stripped..])

@@ -122,6 +122,7 @@ impl Draft<'_> {
             headers: headers(route)?,
             strip_prefix: *route.strip_prefix,
             target,
+            layers: self.layers(route.layers(), launch)?,
         })
     }
 
@@ -206,6 +207,7 @@ fn unconditional(path: &str, target: Target) -> Route {
         headers: BTreeMap::new(),
         strip_prefix: false,
         target,
+        layers: Default::default(),
     }
 }
 

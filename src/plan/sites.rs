@@ -9,6 +9,7 @@ use preforkd_worker::front::{self, Settings};
 
 use super::certificates;
 use super::lacking::Lacking;
+use super::layers;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
 use super::upstreams::Reached;
@@ -127,10 +128,13 @@ pub(super) fn front(
             hosts,
             tls,
             routes: draft.routes(site, &launch, &mut warnings)?,
+            layers: draft.layers(site.layers(), &launch)?,
         });
     }
+    let mut http = draft.http(&mut warnings)?;
+    layers::widen(&mut http.max_body, &mut sites);
     let settings = Settings {
-        http: draft.http(&mut warnings)?,
+        http,
         listeners: sockets.settings(),
         sites,
         upstreams: reached.upstreams(&plan.apps)?,

@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Layers;
 use crate::settings::{Http, Mapping};
 
 /// What the front serves, and how; preforkd.toml(5) describes each key.
@@ -47,6 +48,8 @@ pub struct Site {
     pub tls: Option<Tls>,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Route>,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// Certificates and keys, in PEM.
@@ -103,6 +106,8 @@ pub struct Route {
     pub strip_prefix: bool,
     /// What answers.
     pub target: Target,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// What answers a request.
