@@ -2,10 +2,16 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
 use serde_json::Value;
+
+use crate::sys;
 
 pub mod find;
 
@@ -39,6 +45,25 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
             answer.trim_end()
         )),
     }
+}
+
+/// Asks a master to stop, and waits for the end of its process: what is started next finds its addresses and its files free.
+///
+/// # Errors
+/// As those of [`ask`].
+pub fn stop(stream: UnixStream) -> Result<(), String> {
+    // The number of a process in another namespace is 0 here: pid_namespaces(7).
+    let peer = getsockopt(&stream, sockopt::PeerCredentials);
+    let master = peer.ok().map(|peer| Pid::from_raw(peer.pid()));
+    let master = master.and_then(|pid| sys::watch_process(pid).ok());
+    ask(stream, "stop")?;
+    if let Some(master) = master {
+        let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(TIMEOUT).unwrap_or(PollTimeout::MAX);
+        // It has stopped in any case.
+        let _ = poll(&mut fds, limit);
+    }
+    Ok(())
 }
 
 /// Whether everything is as wanted, by the answer to `status`.

@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Stdio;
 
 use common::{Run, app, preforkd};
@@ -200,11 +200,27 @@ fn stop_waits_until_everything_has_ended() {
         command(&run, &["stop"]),
         (Some(0), "stopped\n".into(), String::new())
     );
-    assert_eq!(run.ended().0, Some(0));
+    let ended = run.master.try_wait().expect("it is our child");
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
     assert!(!run.path("control.sock").exists());
     let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
     assert!(error.contains("cannot reach a master at"), "{error}");
+}
+
+#[test]
+fn a_control_socket_that_another_process_has_is_made_when_that_is_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let other = UnixListener::bind(folder.path().join("control.sock")).expect("a socket");
+    let mut run = Run::begin_in(folder, &config(""), |_| {});
+    run.logged(&["no control socket at", "is listening there"]);
+    run.message("READY=1");
+    // As if it was killed: the file stays.
+    drop(other);
+    run.logged(&["the control socket is now", "control.sock"]);
+    let (status, _, error) = command(&run, &["status"]);
+    assert_eq!(status, Some(0), "{error}");
+    run.stop();
 }
 
 #[test]
@@ -361,7 +377,7 @@ fn a_control_socket_that_was_removed_comes_back() {
 
     // What somebody else has put there is not touched.
     std::fs::remove_file(&socket).expect("ours");
-    let other = std::os::unix::net::UnixListener::bind(&socket).expect("it is free for a moment");
+    let other = UnixListener::bind(&socket).expect("it is free for a moment");
     run.logged(&["run/control.sock was removed and cannot be made again: "]);
     drop(other);
     std::fs::remove_file(&socket).expect("it is still the other one");

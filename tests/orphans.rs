@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Run, app, ask, worker};
+use common::{Run, app, ask, preforkd, worker};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -184,6 +184,36 @@ fn an_app_that_may_exist_only_once_is_never_there_twice() {
     assert!(!next.path("twice").exists());
     run.logged(&["nothing is left"]);
     next.stop();
+}
+
+/// A process that was killed exits some time later, and nothing of it is free until then.
+#[test]
+fn a_master_that_starts_before_the_killed_one_has_exited_finds_everything_free() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = port.local_addr().expect("bound");
+    drop(port);
+    let config = format!(
+        "[master]\ncontrol = 'control.sock'\n[app.web]\nreplace = 'stop-first'\ngraceful_timeout = '10s'\n\
+         command = ['{}']\nlisten = '{at}'\n",
+        worker()
+    );
+    let mut run = Run::start(&config);
+    let mut worker = run.event("started").pid;
+    for _ in 0..8 {
+        run.signal(Signal::SIGKILL);
+        run.close_stored();
+        let mut next = restart(&mut run, &config);
+        let successor = next.event("started").pid;
+        assert!(!runs(std::mem::replace(&mut worker, successor)));
+        next.message("READY=1");
+        let command = ["status", "-c", &next.path("app.toml").display().to_string()];
+        let answer = preforkd().args(command).output().expect("it starts");
+        let errors = String::from_utf8_lossy(&answer.stderr).into_owned();
+        assert!(answer.status.success(), "{errors}");
+        run.master.wait().expect("it is our child");
+        run = next;
+    }
+    run.stop();
 }
 
 #[test]

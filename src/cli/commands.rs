@@ -26,9 +26,9 @@ pub(super) fn perform(
             return Err((message.into(), USAGE));
         }
     };
+    let connect = || find::connect_to_running(&socket);
     let ask = |request: &str| {
-        let answer =
-            find::connect_to_running(&socket).and_then(|stream| client::ask(stream, request));
+        let answer = connect().and_then(|stream| client::ask(stream, request));
         answer.map_err(|message| (message, FAILED))
     };
     let done = |answer: String| (answer, OK);
@@ -55,13 +55,18 @@ pub(super) fn perform(
         Command::Start { apps } => ask(&about("start", apps)).map(done),
         Command::Restart { apps } => ask(&about("restart", apps)).map(done),
         Command::Scale { what } => ask(&format!("scale {what}")).map(done),
-        Command::Stop { apps } if apps.is_empty() => ask("stop").map(|_| done("stopped".into())),
+        Command::Stop { apps } if apps.is_empty() => {
+            let stopped = connect().and_then(client::stop);
+            stopped.map_err(|message| (message, FAILED))?;
+            Ok(done("stopped".into()))
+        }
         Command::Stop { apps } => ask(&about("stop", apps)).map(done),
         Command::Reopen => ask("reopen").map(|_| done("reopened".into())),
         Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
-        | Command::CheckConfig { .. } => {
+        | Command::CheckConfig { .. }
+        | Command::WatchCertificates { .. } => {
             unreachable!("helper processes send no requests to a master")
         }
     }

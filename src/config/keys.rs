@@ -352,6 +352,8 @@ tables! {
         app: String = (none "none"), Reload;
         /// Whether the app does not see the path of the route.
         strip_prefix: bool = false, Reload;
+        /// Whether the app gets the body of a request while it arrives.
+        stream: bool = false, Reload;
         /// A folder or file that answers, as in `static`.
         folder: Mapped = (none "none"), Reload;
         /// A location that answers.

@@ -2,7 +2,15 @@
 
 use std::os::unix::fs::MetadataExt;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+/// The flags of a process that ends, dumps core, or was killed by a signal: PF_EXITING, PF_DUMPCORE and PF_SIGNALED of the kernel's
+/// include/linux/sched.h, which have not changed since Linux 2.6.
+const EXITS: u32 = 0x4 | 0x200 | 0x400;
+
+/// SIGKILL in a set of signals as proc_pid_status(5) shows it.
+const KILL: u64 = 1 << (Signal::SIGKILL as u64 - 1);
 
 /// What the kernel tells about a process in one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +19,8 @@ pub struct Stat {
     pub name: Vec<u8>,
     /// It has not ended.
     pub runs: bool,
+    /// It is ending: the kernel is dumping its memory or closing its files.
+    pub exits: bool,
     /// Its parent.
     pub parent: Pid,
     /// Its process group.
@@ -37,16 +47,34 @@ impl Stat {
         let state = fields.next()?;
         let mut number = || Some(Pid::from_raw(fields.next()?.parse().ok()?));
         let (parent, group, session) = (number()?, number()?, number()?);
+        // Field 9; the session is field 6.
+        let flags: u32 = fields.nth(2)?.parse().ok()?;
         Some(Self {
             name,
             runs: !matches!(state, "Z" | "X"),
+            exits: flags & EXITS != 0,
             parent,
             group,
             session,
-            // Field 22; the session is field 6.
-            started: fields.nth(15)?.parse().ok()?,
+            // Field 22.
+            started: fields.nth(12)?.parse().ok()?,
         })
     }
+}
+
+/// Whether a process has ended, or is going to whatever it does: SIGKILL was sent to it.
+pub fn is_dying(pid: Pid) -> bool {
+    let Some(stat) = Stat::of(pid) else {
+        return true;
+    };
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut pending = status.lines().filter_map(|line| {
+        let set = line
+            .strip_prefix("SigPnd:")
+            .or_else(|| line.strip_prefix("ShdPnd:"))?;
+        u64::from_str_radix(set.trim(), 16).ok()
+    });
+    !stat.runs || stat.exits || pending.any(|set| set & KILL != 0)
 }
 
 /// The user that owns a process's folder, which is its effective user unless it may not be examined.
@@ -107,14 +135,27 @@ mod tests {
 
     #[test]
     fn a_name_may_contain_anything() {
-        let line = "7 (a) (b\n) Z 1 2 3 0 -1 4 5 6 7 8 9 10 11 12 13 14 15 16 4711 18\n";
+        let line = "7 (a) (b\n) Z 1 2 3 0 -1 4228364 5 6 7 8 9 10 11 12 13 14 15 16 4711 18\n";
         let stat = Stat::parse(line.as_bytes()).expect("a line");
         assert_eq!(stat.name, b"a) (b\n");
-        assert!(!stat.runs);
+        assert!(!stat.runs && stat.exits);
         let numbers = (stat.parent.as_raw(), stat.group.as_raw());
         assert_eq!((numbers, stat.session.as_raw()), ((1, 2), 3));
         assert_eq!(stat.started, 4711);
         assert_eq!(Stat::parse(b"7 (a) S 1 2"), None);
+    }
+
+    #[test]
+    fn a_process_is_dying_from_the_moment_that_it_is_killed() {
+        let mut child = std::process::Command::new("sleep");
+        let mut child = child.arg("100").spawn().expect("there is sleep");
+        let pid = Pid::from_raw(child.id() as i32);
+        assert!(!is_dying(pid));
+        // It is not executed on the way to its end, so what it does cannot hide that.
+        child.kill().expect("ours");
+        assert!(is_dying(pid));
+        child.wait().expect("ours");
+        assert!(is_dying(pid));
     }
 
     #[test]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use preforkd_http::{Call, Outgoing, Output, Ready, Response, Service, Watch};
+use preforkd_http::{Call, Origin, Outgoing, Output, Ready, Request, Response, Service, Watch};
 use preforkd_worker::front::{Settings, Target};
 
 use crate::answer::answer;
 use crate::layers::gate::Noted;
 use crate::path::Normal;
 use crate::sites::{Choice, Sites};
+use crate::updates::Updates;
 use crate::upstream::address::Address;
 use crate::upstream::proxy::Proxy;
 use crate::upstream::settings::Settings as UpstreamSettings;
@@ -26,14 +27,18 @@ pub struct Front {
     proxy: Proxy,
     /// The numbers of the upstreams by their names.
     numbers: BTreeMap<String, usize>,
+    updates: Updates,
 }
+
+/// The number of the socket of updates; the proxy counts from 0.
+const UPDATES: u32 = u32::MAX;
 
 impl Front {
     /// For these sites, which were made of the settings.
     ///
     /// # Errors
     /// An address of an upstream is not valid; the whole message.
-    pub fn new(sites: Arc<Sites>, settings: &Settings) -> Result<Self, String> {
+    pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let mut numbers = BTreeMap::new();
         for (name, upstream) in &settings.upstreams {
@@ -52,6 +57,7 @@ impl Front {
             path: Normal::default(),
             proxy,
             numbers,
+            updates,
         })
     }
 }
@@ -66,6 +72,11 @@ fn address(text: &str) -> Option<Address> {
 
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
+        if let Some(socket) = self.updates.socket()
+            && let Err(error) = watch.add(socket, UPDATES)
+        {
+            log::error!("could not watch the socket of updates: {error}; later ones are not seen");
+        }
         self.proxy.begin(watch);
     }
 
@@ -104,6 +115,14 @@ impl Service for Front {
         Some(response)
     }
 
+    fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
+        self.sites.streams(request, origin, &mut self.path)
+    }
+
+    fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {
+        self.proxy.body(key, &bytes, ended, now)
+    }
+
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
         self.proxy.left(key, now)
     }
@@ -113,7 +132,10 @@ impl Service for Front {
     }
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
-        self.proxy.event(token, ready, now);
+        match token {
+            UPDATES => self.updates.take(),
+            _ => self.proxy.event(token, ready, now),
+        }
     }
 
     fn turn(&mut self, now: u64) {

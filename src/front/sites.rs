@@ -37,6 +37,7 @@ struct Leads {
     /// The number of its files, if it leads to files.
     files: Option<usize>,
     strip_prefix: bool,
+    stream: bool,
 }
 
 /// What a request is for.
@@ -81,6 +82,7 @@ impl Sites {
                 target: route.target.clone(),
                 files: is_files.then(|| number - 1),
                 strip_prefix: route.strip_prefix,
+                stream: route.stream,
             }
         };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
@@ -147,6 +149,16 @@ impl Sites {
             routes,
             has_route: first.is_some(),
         })
+    }
+
+    /// Whether the body of a request is passed on while it arrives.
+    pub fn streams(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> bool {
+        let Some(site) = self.site(request, origin) else {
+            return false;
+        };
+        path.set(request.path());
+        let first = site.routes.of(path, request).next();
+        first.is_some_and(|first| site.targets[first].stream)
     }
 
     /// What a request is for that no file answers.

@@ -1,6 +1,6 @@
 //! A master that starts while an earlier one is still being ended waits for that.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,9 +30,11 @@ pub enum What {
     All,
 }
 
-/// An earlier master, which has died, and its guard, which ends what is left.
+/// An earlier master, which has died or is dying, and its guard, which ends what is left.
 struct Earlier {
     master: Pid,
+    /// Ready when the master has closed all that it had open; `None` if it has.
+    exits: Option<OwnedFd>,
     guard: Pid,
     table: Table,
 }
@@ -56,6 +58,7 @@ impl Earlier {
             master, guard: pid, ..
         } = self;
         let mut said = false;
+        let mut exits = self.exits.as_ref().map(AsFd::as_fd);
         loop {
             let left = self.table.left().map(|left| match what {
                 What::BesideNone => left.awaited,
@@ -69,12 +72,13 @@ impl Earlier {
                     processes(left as usize)
                 );
             }
-            let has_ended = has_ended(guard, signals);
+            let [has_exited, has_ended] = look(exits, guard, signals);
+            exits = exits.filter(|_| !has_exited);
             if signals.end_this() {
                 warn!("stopped while it waited for the processes of an earlier preforkd");
                 return None;
             }
-            if has_ended || left == Some(0) {
+            if exits.is_none() && (has_ended || left == Some(0)) {
                 if said {
                     info!("they have ended");
                 }
@@ -84,16 +88,16 @@ impl Earlier {
     }
 }
 
-/// Waits a moment, or until a signal arrives or the guard has ended. Returns whether it has.
-fn has_ended(guard: BorrowedFd, signals: &Signals) -> bool {
-    let mut sources = [
-        PollFd::new(guard, PollFlags::POLLIN),
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-    ];
+/// Waits a moment, or until something happens. Returns whether the master has ended, and whether the guard has.
+fn look(master: Option<BorrowedFd>, guard: BorrowedFd, signals: &Signals) -> [bool; 2] {
+    let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
+    let mut sources = [readable(guard), readable(signals.as_fd())].to_vec();
+    sources.extend(master.map(readable));
     let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
     // Interrupted by a signal, it is seen now.
     let _ = poll(&mut sources, limit);
-    sources[0].any() == Some(true)
+    let is_ready = |at: usize| sources.get(at).and_then(PollFd::any) == Some(true);
+    [is_ready(2), is_ready(0)]
 }
 
 /// The guards that end what their masters have left. Only processes of this user are believed: others may name anything.
@@ -112,12 +116,19 @@ fn of(guard: Pid, stat: &Stat, configuration: &Path) -> Option<Earlier> {
     // Numbers of another namespace mean other processes.
     let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let is_here = namespace(&guard.to_string()) == namespace("self");
-    // The guard of a master that runs is its child; a master has the table too.
-    if !is_here || stat.parent == master || guard == master || table.is_stopped() {
+    // A master has the table too.
+    if !is_here || guard == master || table.is_stopped() {
         return None;
     }
+    // The guard of a master that runs is its child, and also while the master exits.
+    let exits = match stat.parent == master {
+        true if !process::is_dying(master) => return None,
+        true => sys::watch_process(master).ok(),
+        false => None,
+    };
     is_same(&table.configuration()?, configuration).then_some(Earlier {
         master,
+        exits,
         guard,
         table,
     })

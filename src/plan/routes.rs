@@ -98,9 +98,15 @@ impl Draft<'_> {
                 ));
             }
         }
-        if let (Some(place), None) = (route.strip_prefix.place(), &route.app) {
-            let message = "routes.strip_prefix: it is for a route to an app (remove it)";
-            return Err(Place::at(place, message));
+        let of_apps = [
+            ("strip_prefix", route.strip_prefix.place()),
+            ("stream", route.stream.place()),
+        ];
+        for (name, place) in of_apps {
+            if let (Some(place), None) = (place, &route.app) {
+                let message = format!("routes.{name}: it is for a route to an app (remove it)");
+                return Err(Place::at(place, message));
+            }
         }
         let mut path = path.to_owned();
         let target = if let Some(app) = &route.app {
@@ -121,6 +127,7 @@ impl Draft<'_> {
             methods: methods(route)?,
             headers: headers(route)?,
             strip_prefix: *route.strip_prefix,
+            stream: *route.stream,
             target,
             layers: self.layers(route.layers(), launch)?,
         })
@@ -206,6 +213,7 @@ fn unconditional(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: BTreeMap::new(),
         strip_prefix: false,
+        stream: false,
         target,
         layers: Default::default(),
     }

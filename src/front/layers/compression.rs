@@ -129,7 +129,7 @@ fn not_modified(asked: &Asked, head: &mut Head) {
 
 fn verdict(asked: &Asked, head: &Head, length: Option<u64>) -> Verdict {
     let status = head.status();
-    let is_whole = !matches!(status, 204 | 205 | 206) && head.get(b"content-range").is_none();
+    let is_whole = !(204..=206).contains(&status) && head.get(b"content-range").is_none();
     let is_encoded = head
         .get(b"content-encoding")
         .is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity"));

@@ -13,6 +13,7 @@ use common::{GUARD, Peer, Upstream, upstream};
 use preforkd_front::layers::gate::Gate;
 use preforkd_front::service::Front;
 use preforkd_front::sites::Sites;
+use preforkd_front::updates::Updates;
 use preforkd_http::{Config, Files, layer, serve_service};
 use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
 use preforkd_worker::layers::{Changes, Layers, Maintenance, Page};
@@ -57,6 +58,7 @@ fn route(path: &str, target: Target, layers: Layers) -> Route {
         methods: Vec::new(),
         headers: Default::default(),
         strip_prefix: false,
+        stream: false,
         target,
         layers,
     }
@@ -87,7 +89,6 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
             name: "s".into(),
             listeners: vec!["0".into()],
             hosts: Vec::new(),
-            tls: None,
             routes,
             layers,
         }],
@@ -112,7 +113,8 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
         signals: None,
     };
-    let front = Front::new(sites, &settings).unwrap();
+    let settings = Arc::new(settings);
+    let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
     let thread = thread::spawn(move || serve_service(config, front, ()).unwrap());
     Served {
         address,

@@ -1,6 +1,17 @@
 //! What upstreams speak. The one place that knows the protocols; everything else about a connection is the same for all.
 
-use preforkd_http::{Fault, Incoming, Response, Step};
+use preforkd_http::{Expected, Fault, Incoming, Response, Step};
+
+/// What has come of the bytes of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More is to come.
+    More,
+    /// It is complete; so many of the bytes belong to it.
+    Done(usize),
+    /// The head of a change to another protocol, and bytes after it. Everything that comes is passed on as it is.
+    Switched,
+}
 
 /// Reads the responses of one connection.
 #[derive(Debug)]
@@ -14,10 +25,10 @@ impl Reader {
         Self::Http(Incoming::default())
     }
 
-    /// A response is expected, to HEAD or to another method.
-    pub fn expect(&mut self, head_only: bool) {
+    /// A response is expected.
+    pub fn expect(&mut self, expected: Expected) {
         match self {
-            Self::Http(incoming) => incoming.expect(head_only),
+            Self::Http(incoming) => incoming.expect(expected),
         }
     }
 
@@ -35,17 +46,37 @@ impl Reader {
         }
     }
 
-    /// Reads `bytes` into the response. How many belong to it, if it is complete.
-    pub fn read(&mut self, bytes: &[u8], response: &mut Response) -> Result<Option<usize>, Fault> {
+    /// Reads `bytes` into the response. If the request has not arrived whole, the connection to the client ends with the response.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        response: &mut Response,
+        is_whole: bool,
+    ) -> Result<Progress, Fault> {
         let Self::Http(incoming) = self;
-        let mut at = 0;
+        let (mut at, mut progress) = (0, Progress::More);
         loop {
             let (n, step) = incoming.advance(&bytes[at..], |data| response.write(data))?;
             at += n;
             match step {
-                Step::Head => incoming.copy_head(response)?,
-                Step::More => return Ok(None),
-                Step::Done => return Ok(Some(at)),
+                Step::Interim => incoming.copy_interim(response)?,
+                Step::Head => {
+                    if !is_whole {
+                        response.close();
+                    }
+                    incoming.copy_head(response)?;
+                }
+                Step::Switch => {
+                    incoming.copy_switch(response)?;
+                    progress = Progress::Switched;
+                }
+                Step::More => return Ok(progress),
+                Step::Done => {
+                    for (name, value) in incoming.trailers() {
+                        response.trailer(name, value);
+                    }
+                    return Ok(Progress::Done(at));
+                }
             }
         }
     }

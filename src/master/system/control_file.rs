@@ -19,6 +19,10 @@ const SETTLES: Duration = Duration::from_millis(100);
 /// It is made again at most once in this time: who owns its folder can remove it as often as they like.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The maximum time until it is tried again where it could not be made: what was in the way may go without a sign, as a process that
+/// listened there and was killed.
+const MAX_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What the plan says about the control socket.
 #[derive(Clone)]
 struct Wanted {
@@ -36,6 +40,8 @@ pub(super) struct ControlKeeper {
     due: Option<Instant>,
     /// When it was last made, or could not be.
     made: Option<Instant>,
+    /// How often in a row it could not be.
+    failures: u32,
     /// It was said that it cannot be made.
     told: bool,
 }
@@ -54,7 +60,25 @@ impl ControlKeeper {
     fn look_soon(&mut self) {
         let soon = Instant::now() + SETTLES;
         let at = self.made.map_or(soon, |made| soon.max(made + MIN_INTERVAL));
-        self.due.get_or_insert(at);
+        self.look_at(at);
+    }
+
+    fn look_again(&mut self) {
+        let wait = MIN_INTERVAL * 2u32.pow(self.failures.clamp(1, 7) - 1);
+        self.look_at(Instant::now() + wait.min(MAX_INTERVAL));
+    }
+
+    fn look_at(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// It was tried to make it.
+    fn tried(&mut self, is_made: bool) {
+        self.made = Some(Instant::now());
+        self.failures = match is_made {
+            true => 0,
+            false => self.failures.saturating_add(1),
+        };
     }
 }
 
@@ -101,10 +125,11 @@ impl System {
         let Some(Wanted { path, mode, group }) = self.keeper.wanted.clone() else {
             return;
         };
-        self.keeper.made = Some(Instant::now());
         let shown = path.display();
         let before = self.control.fd();
-        match self.control.listen(&path, mode, group) {
+        let made = self.control.listen(&path, mode, group);
+        self.keeper.tried(made.is_ok());
+        match made {
             Ok(replaced) => {
                 before.into_iter().for_each(|fd| self.watches.remove(fd));
                 self.keeper.told = false;
@@ -151,6 +176,9 @@ impl System {
         if let Err(error) = watched {
             let shown = path.display();
             debug!("cannot watch {shown}: {error}; what happens to it is seen at a reload");
+        }
+        if !is_there {
+            self.keeper.look_again();
         }
         // It may have happened before it was watched.
         if is_there != self.control.is_at(&path) || !is_there && was_free != is_free(&path) {
@@ -199,7 +227,9 @@ impl System {
             }
             return;
         }
-        match self.control.listen(&path, mode, group) {
+        let made = self.control.listen(&path, mode, group);
+        self.keeper.tried(made.is_ok());
+        match made {
             Ok(None) => {}
             Ok(Some(replaced)) => {
                 before.into_iter().for_each(|fd| self.watches.remove(fd));
@@ -208,7 +238,9 @@ impl System {
             }
             Err(reason) if before.is_none() => {
                 self.keeper.told = true;
-                return warn!("no control socket at {shown}: {reason}; {CONSEQUENCE}");
+                return warn!(
+                    "no control socket at {shown}: {reason}; {CONSEQUENCE} until it can be made"
+                );
             }
             Err(reason) => {
                 self.keeper.told = true;

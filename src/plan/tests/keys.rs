@@ -138,7 +138,9 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             vec![("trusted_proxies", "['unix']".to_owned())]
         }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
-        "site.NAME.routes.strip_prefix" => vec![("app", "'other'".to_owned())],
+        "site.NAME.routes.strip_prefix" | "site.NAME.routes.stream" => {
+            vec![("app", "'other'".to_owned())]
+        }
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
