@@ -34,9 +34,9 @@ pub use document::Document;
 pub use expand::Lookup;
 pub use keys::{
     Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Listen, Maintenance,
-    Mapping, Master, Range, Redirect, Reload, Route, Schedule, Site,
+    Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule, Site,
 };
-pub use layers::{LayerKeys, Maintained};
+pub use layers::{LayerKeys, Maintained, PerTime};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};

@@ -263,7 +263,7 @@ fn layers_are_for_applications_and_files_alike() {
     }
     std::fs::write(folder.path().join("files/secret"), "secret").expect("room");
     std::fs::write(folder.path().join("404.html"), "<p>gone").expect("room");
-    let site = "hosts = ['shop.example', '*.shop.example']\ncompress = 'gzip'\nerror_pages = { 404 = '404.html' }\n\
+    let site = "hosts = ['shop.example', '*.shop.example']\ncompress = ['gzip']\nerror_pages = { 404 = '404.html' }\n\
         response_headers = { set = { X-Frame-Options = 'DENY' } }\n";
     let more = "routes = [{ path = '/static/secret', folder = 'files/secret', allow = '192.0.2.1' }, { path = '/api', app = 'api', deny = 'unix' }, ";
     let config = config("")
@@ -332,5 +332,29 @@ fn layers_are_for_applications_and_files_alike() {
         (&status[..], &frame[..], &body[..]),
         ("HTTP/1.1 404 Not Found", "DENY", "<p>gone")
     );
+    run.stop();
+}
+
+#[test]
+fn all_workers_count_the_requests_of_a_client_together_also_across_a_reload() {
+    let limit = "path = '/', rate_limit = { rate = '1/d', burst = 7, key = 'X-Key' }, answer";
+    let limited = config("").replace("path = '/', answer", limit);
+    let mut run = start(&limited);
+    let ask = |key: &str| {
+        let answer = get_with(&run, "/", &format!("X-Key: {key}\r\n"));
+        String::from_utf8(answer).expect("text")
+    };
+    let passes = |key: &str| ask(key).starts_with("HTTP/1.1 200 ");
+    assert_eq!((0..40).filter(|_| passes("a")).count(), 8);
+    assert!(passes("b"));
+    run.write("app.toml", &limited.replace("the shop", "a new shop"));
+    run.reload();
+    let answer = get_with(&run, "/", "X-Key: a\r\n");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(
+        answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nRetry-After: 86"), "{answer}");
     run.stop();
 }

@@ -12,7 +12,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
-use super::layers::Maintained;
+use super::layers::{Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -320,6 +320,8 @@ tables! {
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
         deny: Vec<Proxy> = [], Reload;
+        /// How many requests a client may send; others get 429.
+        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
         max_body: Size = (none "that of [front]"), Reload;
         /// What changes in the heads of responses: fields that are removed, set and added.
@@ -364,6 +366,8 @@ tables! {
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
         deny: Vec<Proxy> = [], Reload;
+        /// How many requests a client may send; others get 429.
+        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
         max_body: Size = (none "that of the site"), Reload;
         /// What changes in the heads of responses: fields that are removed, set and added.
@@ -374,6 +378,16 @@ tables! {
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.
         maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// An entry of `rate_limit`: a rate, and whom it is for.
+    table "site.NAME.rate_limit" RateLimit {
+        /// A number of requests and a time, such as "10/s", "100/m" or "1000/h".
+        rate: PerTime = (required), Reload;
+        /// How many requests more may come at once.
+        burst: Number<0, 1_000_000> = 10, Reload;
+        /// The field of the request that tells clients apart, such as "X-Api-Key".
+        key: String = (none "their addresses"), Reload;
     }
 
     /// `response_headers`: what changes in the heads of responses, in this order.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use preforkd_worker::proxy::Proxy;
-use serde::de::{Deserialize, Deserializer};
+use serde::de::{Deserialize, Deserializer, Error as _};
 use toml::Spanned;
 
-use super::keys::{Fields, Maintenance, Route, Site};
+use super::keys::{Fields, Maintenance, RateLimit, Route, Site};
 use super::mapping::Precompressed;
 use super::short::Short;
 use super::table::Value;
@@ -47,6 +47,45 @@ impl Typed for Maintained {
     }
 }
 
+/// A number of requests and the seconds in which they may come, as "10/s".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerTime {
+    /// The requests.
+    pub requests: u32,
+    /// The seconds.
+    pub seconds: u64,
+}
+
+impl<'de> Deserialize<'de> for PerTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let read = || {
+            let (number, unit) = text.split_once('/')?;
+            let seconds = match unit.trim() {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                "d" => 86_400,
+                _ => return None,
+            };
+            let requests = number.trim().parse().ok();
+            let requests = requests.filter(|number| (1..=1_000_000).contains(number))?;
+            Some(Self { requests, seconds })
+        };
+        read().ok_or_else(|| {
+            D::Error::custom(format!(
+                "\"{text}\" is not a rate (write a number of requests and a time, such as \"10/s\", \"100/m\" or \"1000/h\")"
+            ))
+        })
+    }
+}
+
+impl Typed for PerTime {
+    fn description() -> String {
+        "rate".into()
+    }
+}
+
 /// The keys of the layers of a site or route.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerKeys<'a> {
@@ -54,6 +93,8 @@ pub struct LayerKeys<'a> {
     pub allow: &'a Value<Vec<Proxy>>,
     /// `deny`.
     pub deny: &'a Value<Vec<Proxy>>,
+    /// `rate_limit`.
+    pub rate_limit: &'a Value<Vec<Spanned<RateLimit>>>,
     /// `max_body`.
     pub max_body: Option<&'a Value<Size>>,
     /// `response_headers`.
@@ -72,6 +113,7 @@ impl Site {
         LayerKeys {
             allow: &self.allow,
             deny: &self.deny,
+            rate_limit: &self.rate_limit,
             max_body: self.max_body.as_ref(),
             response_headers: &self.response_headers,
             compress: Some(&self.compress).filter(|codings| !codings.0.is_empty()),
@@ -87,6 +129,7 @@ impl Route {
         LayerKeys {
             allow: &self.allow,
             deny: &self.deny,
+            rate_limit: &self.rate_limit,
             max_body: self.max_body.as_ref(),
             response_headers: &self.response_headers,
             compress: self.compress.as_ref(),

@@ -123,6 +123,12 @@ impl Sites {
         self.sites.iter().any(|site| site.layers.is_some())
     }
 
+    /// Whether a site counts requests.
+    pub fn count(&self) -> bool {
+        let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
+        layers.any(OfSite::counts)
+    }
+
     /// The layers of a site.
     pub fn layers(&self, site: usize) -> Option<&OfSite> {
         self.sites.get(site)?.layers.as_ref()

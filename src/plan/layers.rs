@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use preforkd_worker::front;
-use preforkd_worker::layers::{Changes, Layers, Maintenance, Page};
+use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
 use toml::Spanned;
 
 use super::{Draft, Launch, normal};
-use crate::config::{Fields, LayerKeys, Place};
+use crate::config::{Fields, LayerKeys, Place, RateLimit as Written};
 
 /// The largest page, in bytes.
 const MAX_PAGE: u64 = 1 << 20;
@@ -62,6 +62,7 @@ impl Draft<'_> {
             response_headers: changes(keys.response_headers)?,
             compress: keys.compress.map(|codings| codings.0.clone()),
             max_body: keys.max_body.map(|size| size.0),
+            rate_limits: limits(&keys)?,
             error_pages,
             maintenance: maintenance.transpose()?,
         })
@@ -102,6 +103,28 @@ pub(super) fn widen(http_max_body: &mut u64, sites: &mut [front::Site]) {
         }
         *http_max_body = greatest;
     }
+}
+
+fn limits(keys: &LayerKeys<'_>) -> Result<Vec<RateLimit>, Place> {
+    let limit = |written: &Spanned<Written>| {
+        let limit = written.get_ref();
+        if let Some(key) = &limit.key {
+            let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            if key.is_empty() || !key.bytes().all(is_token) {
+                return Err(key.wrong(format!(
+                    "rate_limit.key: {:?} is not a name of a header (use letters, digits and -)",
+                    key.as_str()
+                )));
+            }
+        }
+        Ok(RateLimit {
+            requests: limit.rate.requests,
+            seconds: limit.rate.seconds,
+            burst: limit.burst.0,
+            key: limit.key.as_ref().map(|key| key.to_string()),
+        })
+    };
+    keys.rate_limit.iter().map(limit).collect()
 }
 
 fn changes(written: &Fields) -> Result<Changes, Place> {

@@ -21,6 +21,8 @@ pub struct Layers {
     pub compress: Option<Vec<Coding>>,
     /// The largest request body. For a route, `None` is what the site says.
     pub max_body: Option<u64>,
+    /// How many requests a client may send.
+    pub rate_limits: Vec<RateLimit>,
     /// What the front sends in place of its own texts, by the status.
     pub error_pages: BTreeMap<u16, Page>,
     /// What answers all requests.
@@ -37,6 +39,20 @@ pub struct Changes {
     pub set: Vec<(String, String)>,
     /// Fields that are added.
     pub add: Vec<(String, String)>,
+}
+
+/// How many requests a client may send.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// So many requests,
+    pub requests: u32,
+    /// in so many seconds,
+    pub seconds: u64,
+    /// and so many more at once.
+    pub burst: u32,
+    /// The name of the field that tells clients apart; by their addresses, if there is none.
+    pub key: Option<String>,
 }
 
 /// A text that the front sends.

@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use preforkd_http::layer::{Arrived, Layer, Page, Stages};
 use preforkd_http::{Coder, Facts, Head, Note, Origin, Reject, Request, Response, phrase};
 
+use rustix::time::{ClockId, clock_gettime};
+
 use super::compression::{Asked, Running};
 use super::fields;
 use super::of_site::OfSite;
+use super::rate::Table;
 use crate::sites::Sites;
 
 /// There is no route.
@@ -20,6 +23,8 @@ const NO_ROUTE: usize = usize::MAX;
 pub struct Gate {
     sites: Arc<Sites>,
     running: Running,
+    /// None if no site counts requests.
+    table: Option<Table>,
 }
 
 /// What was found out about a request.
@@ -31,6 +36,7 @@ pub struct Noted {
     /// Those whose rules it has passed.
     passed: Vec<usize>,
     refusal: Option<Refusal>,
+    table: Option<Table>,
     asked: Asked,
 }
 
@@ -65,12 +71,13 @@ impl Refusal {
 }
 
 impl Gate {
-    /// For these sites, if one of them has layers.
-    pub fn layer(sites: &Arc<Sites>) -> Option<Arc<dyn Layer>> {
+    /// For these sites, if one of them has layers. Requests are counted in the table.
+    pub fn layer(sites: &Arc<Sites>, table: Option<Table>) -> Option<Arc<dyn Layer>> {
         sites.have_layers().then(|| {
             Arc::new(Self {
                 sites: sites.clone(),
                 running: Running::default(),
+                table,
             }) as Arc<dyn Layer>
         })
     }
@@ -97,9 +104,14 @@ impl Layer for Gate {
         let layers = layered.layers;
         let client = client(request, &origin);
         let route = layered.has_route.then(|| layered.routes[0]);
-        let mut refusal = check(layers, None, client).err();
+        let asking = Asking {
+            request,
+            client,
+            table: self.table,
+        };
+        let mut refusal = asking.check(layers, None).err();
         for route in &layered.routes {
-            refusal = refusal.or_else(|| check(layers, Some(*route), client).err());
+            refusal = refusal.or_else(|| asking.check(layers, Some(*route)).err());
         }
         let codings = layers.codings(route);
         // The next route may have others.
@@ -116,6 +128,7 @@ impl Layer for Gate {
             site: layered.site,
             route: AtomicUsize::new(route.unwrap_or(NO_ROUTE)),
             passed: layered.routes,
+            table: self.table,
             refusal,
             asked,
         };
@@ -190,7 +203,12 @@ impl Noted {
         if self.passed.contains(&route) {
             return Ok(());
         }
-        check(layers, Some(route), client(request, origin))?;
+        let asking = Asking {
+            request,
+            client: client(request, origin),
+            table: self.table,
+        };
+        asking.check(layers, Some(route))?;
         let most = layers.max_body(Some(route)).unwrap_or(u64::MAX);
         match request.body_length().unwrap_or(0) > most {
             true => Err(Refusal::new(413, "request body too large")),
@@ -214,24 +232,52 @@ fn has_body(request: Request<'_>) -> bool {
             .is_some_and(|length| length.iter().any(|&digit| digit != b'0'))
 }
 
-/// Whether the rules of the site, or those of a route, let a request pass.
-fn check(layers: &OfSite, route: Option<usize>, client: Option<IpAddr>) -> Result<(), Refusal> {
-    let rules = layers.rules(route);
-    let Some(rules) = rules.last() else {
-        return Ok(());
-    };
-    if !rules.access.allows(client) {
-        return Err(Refusal::new(403, "not from this address"));
+/// A request that wants to pass.
+struct Asking<'a> {
+    request: Request<'a>,
+    client: Option<IpAddr>,
+    table: Option<Table>,
+}
+
+impl Asking<'_> {
+    /// Whether the rules of the site, or those of a route, let it pass.
+    fn check(&self, layers: &OfSite, route: Option<usize>) -> Result<(), Refusal> {
+        let rules = layers.rules(route);
+        let Some(rules) = rules.last() else {
+            return Ok(());
+        };
+        if !rules.access.allows(self.client) {
+            return Err(Refusal::new(403, "not from this address"));
+        }
+        if let Some(maintenance) = &rules.maintenance
+            && let Some(page) = maintenance.answer(self.client)
+        {
+            let retry_after = ("Retry-After", maintenance.retry_after.to_string());
+            return Err(Refusal {
+                fields: vec![retry_after],
+                page: Some(page.clone()),
+                ..Refusal::new(503, "it is being maintained; try again later")
+            });
+        }
+        for limit in &rules.limits {
+            let value = limit.field().and_then(|name| self.request.field(name));
+            let Some(table) = &self.table else {
+                break;
+            };
+            if let Err(seconds) = table.count(limit, self.client, value, now()) {
+                return Err(Refusal {
+                    fields: vec![("Retry-After", seconds.to_string())],
+                    ..Refusal::new(429, "too many requests; try again later")
+                });
+            }
+        }
+        Ok(())
     }
-    if let Some(maintenance) = &rules.maintenance
-        && let Some(page) = maintenance.answer(client)
-    {
-        let retry_after = ("Retry-After", maintenance.retry_after.to_string());
-        return Err(Refusal {
-            fields: vec![retry_after],
-            page: Some(page.clone()),
-            ..Refusal::new(503, "it is being maintained; try again later")
-        });
-    }
-    Ok(())
+}
+
+/// The time that all workers have alike, in nanoseconds.
+fn now() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+    seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

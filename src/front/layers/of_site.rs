@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use preforkd_http::TrustedProxies as Clients;
 use preforkd_http::layer::Page;
-use preforkd_worker::front::Site;
+use preforkd_worker::front::{Route, Site};
 use preforkd_worker::layers::{self, Changes, Layers};
 use preforkd_worker::settings::Coding;
 
 use super::access::{Access, is_in};
+use super::rate::Limit;
 
 /// The layers of a site.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Rules {
     pub access: Access,
     /// What answers all others than those.
     pub maintenance: Option<Maintenance>,
+    /// How many requests a client may send.
+    pub limits: Vec<Limit>,
     /// The largest body.
     pub max_body: Option<u64>,
     /// Changes in the heads of responses.
@@ -53,9 +56,13 @@ impl OfSite {
         if site.layers.is_empty() && all.all(Layers::is_empty) {
             return None;
         }
-        let routes = site.routes.iter().map(|route| Rules::new(&route.layers));
-        let routes: Vec<_> = routes.collect();
-        let own = Rules::new(&site.layers);
+        let of_route = |route: &Route| {
+            let conditions = (&route.methods, &route.headers);
+            let place = format!("{} {} {conditions:?}", site.name, route.path);
+            Rules::new(&route.layers, &place)
+        };
+        let routes: Vec<_> = site.routes.iter().map(of_route).collect();
+        let own = Rules::new(&site.layers, &site.name);
         let compresses = |rules: &Rules| rules.compress.iter().flatten().next().is_some();
         let compresses = compresses(&own) || routes.iter().any(compresses);
         Some(Self {
@@ -69,6 +76,12 @@ impl OfSite {
     pub fn rules(&self, route: Option<usize>) -> impl DoubleEndedIterator<Item = &Rules> {
         let of_route = route.and_then(|route| self.routes.get(route));
         [&self.own].into_iter().chain(of_route)
+    }
+
+    /// Whether requests are counted.
+    pub fn counts(&self) -> bool {
+        let mut rules = self.routes.iter().chain([&self.own]);
+        rules.any(|rules| !rules.limits.is_empty())
     }
 
     /// The codings of compressed responses: what the route says, or else the site.
@@ -91,7 +104,10 @@ impl OfSite {
 }
 
 impl Rules {
-    fn new(layers: &Layers) -> Self {
+    /// `place` is the site and the route.
+    fn new(layers: &Layers, place: &str) -> Self {
+        let limits = layers.rate_limits.iter().enumerate();
+        let limits = limits.map(|(number, limit)| Limit::new(limit, &format!("{place} {number}")));
         let pages = layers.error_pages.iter();
         Self {
             access: Access::new(layers),
@@ -100,6 +116,7 @@ impl Rules {
                 retry_after: written.retry_after,
                 except: written.except[..].into(),
             }),
+            limits: limits.collect(),
             max_body: layers.max_body,
             changes: layers.response_headers.clone(),
             compress: layers.compress.clone(),

@@ -6,17 +6,19 @@ use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use common::{GUARD, Peer, Upstream, upstream};
 use preforkd_front::layers::gate::Gate;
+use preforkd_front::layers::rate::Table;
 use preforkd_front::service::Front;
 use preforkd_front::sites::Sites;
 use preforkd_front::updates::Updates;
 use preforkd_http::{Config, Files, layer, serve_service};
 use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
-use preforkd_worker::layers::{Changes, Layers, Maintenance, Page};
+use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
 use preforkd_worker::settings::{Coding, Http};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -102,7 +104,9 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
     };
     let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
     let mut layers = layer::standard(layer::Options::default());
-    layers.extend(Gate::layer(&sites));
+    let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();
+    let table = Table::new(words.leak(), (7, 9));
+    layers.extend(Gate::layer(&sites, Some(table)));
     let config = Config {
         limits: Arc::new((&settings.http).into()),
         listeners: vec![listener.into()],
@@ -538,4 +542,44 @@ fn pages_take_the_place_of_our_own_texts_and_no_others() {
     );
     assert_eq!(answer.matches("Retry-After: ").count(), 1, "{answer}");
     assert_eq!(field(&answer, "retry-after"), Some("60"));
+}
+
+#[test]
+fn a_client_that_asks_too_often_is_told_when_to_come_again() {
+    let limit = |burst, key: Option<&str>| Layers {
+        rate_limits: vec![RateLimit {
+            requests: 1,
+            seconds: 3600,
+            burst,
+            key: key.map(str::to_owned),
+        }],
+        ..Layers::default()
+    };
+    let text = || Target::Answer {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: "ok".into(),
+    };
+    let routes = vec![
+        route("/login", text(), limit(1, None)),
+        route("/api", text(), limit(0, Some("X-Key"))),
+    ];
+    let served = serve(Layers::default(), routes);
+    let asked = |path: &str, fields: &str| {
+        let answer = served.get(path, fields).message();
+        let after: Option<u64> =
+            field(&answer, "retry-after").map(|seconds| seconds.parse().unwrap());
+        (answer[9..12].to_owned(), after)
+    };
+    let ok = || ("200".to_owned(), None);
+    assert_eq!((asked("/login", ""), asked("/login/", "")), (ok(), ok()));
+    let (status, after) = asked("/%6cogin", "");
+    assert_eq!(status, "429");
+    assert!(
+        after.is_some_and(|seconds| (3500..=3600).contains(&seconds)),
+        "{after:?}"
+    );
+    assert_eq!(asked("/api", "X-Key: a\r\n"), ok());
+    assert_eq!(asked("/api", "x-key: a\r\n").0, "429");
+    assert_eq!(asked("/api", "X-Key: b\r\n"), ok());
 }

@@ -93,6 +93,10 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.response_headers.add", "{ X-A = 'b' }"),
     ("site.NAME.maintenance.page", "'page.txt'"),
     ("site.NAME.maintenance.except", "['unix']"),
+    ("site.NAME.rate_limit", "{ rate = '1/s' }"),
+    ("site.NAME.routes.rate_limit", "{ rate = '1/s' }"),
+    ("site.NAME.rate_limit.rate", "'5/m'"),
+    ("site.NAME.rate_limit.key", "'X-Key'"),
     ("front.workers", "7"),
     ("front.access_log", "'access.log'"),
     ("front.access_format", "'json'"),
@@ -126,6 +130,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
+        "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
         "site.NAME.maintenance" => vec![("page", "'page.html'")],
         _ => vec![],
     }
@@ -206,7 +211,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
         "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
-        "site.NAME.response_headers" | "site.NAME.maintenance" => {
+        "site.NAME.response_headers" | "site.NAME.maintenance" | "site.NAME.rate_limit" => {
             let name = table.rsplit('.').next().unwrap_or_default();
             format!("{}{name} = {{ {inline} }}", site(""))
         }

@@ -534,6 +534,14 @@ fn layers_that_cannot_be_are_refused() {
             "4:15: maintenance: the type of /srv/page.exe is not known",
         ),
         (
+            "rate_limit = { rate = '10' }",
+            "4:23: rate_limit.rate: \"10\" is not a rate",
+        ),
+        (
+            "rate_limit = { rate = '1/s', key = 'a b' }",
+            "4:36: rate_limit.key: \"a b\" is not a name",
+        ),
+        (
             "compress = ['deflate']",
             "4:12: compress: \"deflate\" is not a content coding",
         ),
