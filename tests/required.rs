@@ -2,11 +2,14 @@
 
 mod common;
 
-use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
-use common::{Run, app, ask, preforkd, worker};
+use common::programs::write_script;
+use common::{Run, app, ask, preforkd, through_shell, worker};
 
 /// The required app `web`, and `more`, which is not.
 fn with_optional(more: &str) -> String {
@@ -41,12 +44,6 @@ fn an_app_waits_for_a_port_that_another_process_has() {
     let more = format!("command = '{worker}'\nlisten = '{address}'");
     let mut run = only_web_is_ready(&with_optional(&more));
     let said = format!("cannot listen on {address}: the address is in use by ");
-    run.logged(&[
-        "WARN",
-        "app=more",
-        &said,
-        "not required, so it is tried again",
-    ]);
     run.logged(&["ERROR", "app=more", &said, "retrying"]);
     let (code, text) = status(&run);
     assert_eq!(code, Some(4), "{text}");
@@ -60,6 +57,61 @@ fn an_app_waits_for_a_port_that_another_process_has() {
     assert!(!ask(stream, "pid").is_empty());
     let (code, text) = status(&run);
     assert_eq!(code, Some(0), "{text}");
+    let log = run.stop();
+    assert_eq!(log.matches(&said).count(), 1, "one line a cause: {log}");
+}
+
+#[test]
+fn clients_of_an_app_that_does_not_start_are_refused_until_it_does() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    for missing in ["exit 3", "exec ./nowhere"] {
+        let script = format!("test -e cured || {missing}; exec {}", worker());
+        let more = format!(
+            "command = ['/bin/sh', '-c', '{script}']\nlisten = ['{address}', 'unix:more.sock']"
+        );
+        let mut run = only_web_is_ready(&with_optional(&more));
+        run.logged(&["app=more gen=1: not listening on ", &address.to_string()]);
+        // An attempt to start it may just be made.
+        let refused = || loop {
+            match TcpStream::connect(address).and_then(|mut stream| {
+                stream.write_all(b"pid\n")?;
+                stream.read(&mut [0])
+            }) {
+                Ok(_) => {}
+                Err(error) => return error.kind(),
+            }
+        };
+        let kinds = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&refused()));
+        run.write("cured", "");
+        run.logged(&["app=more: all its workers are ready now"]);
+        for _ in 0..2 {
+            assert!(!ask(TcpStream::connect(address).expect("it listens"), "pid").is_empty());
+            UnixStream::connect(run.path("more.sock")).expect("it listens");
+            run.reload();
+        }
+        run.stop();
+    }
+}
+
+#[test]
+fn a_socket_of_the_init_system_stays_open_while_its_app_does_not_start() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let script = format!("test -e cured || exit 3; exec {}", worker());
+    let more = format!("command = ['/bin/sh', '-c', '{script}']\nlisten = '{address}'");
+    let passed = OwnedFd::from(socket);
+    let mut run = Run::begin_with(&with_optional(&more), |command| {
+        let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=more; exec \"$0\" \"$@\" 3<&0 </dev/null";
+        through_shell(command, script);
+        command.stdin(Stdio::from(passed));
+    });
+    run.logged(&["app=more", "exited with status 3", "retrying in "]);
+    let stream = TcpStream::connect(address).expect("it waits in the queue");
+    run.write("cured", "");
+    assert!(!ask(stream, "pid").is_empty());
     run.stop();
 }
 
@@ -80,9 +132,7 @@ fn an_app_waits_for_its_folder_and_its_program() {
     ]);
     std::fs::create_dir_all(run.path("there/later")).expect("room");
     let program = run.path("there/later/new");
-    std::fs::write(&program, format!("#!/bin/sh\nexec {}\n", worker())).expect("room");
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&program, everybody).expect("it is ours");
+    write_script(&program, &format!("#!/bin/sh\nexec {}\n", worker()));
     std::fs::rename(&program, run.path("there/later/run")).expect("one file system");
     run.logged(&["app=more: all its workers are ready now"]);
     let stream = UnixStream::connect(run.path("sockets/more")).expect("it listens");
@@ -108,7 +158,9 @@ fn a_user_that_is_missing_is_looked_for_at_the_next_reload() {
     let (code, text) = status(&run);
     assert_eq!(code, Some(4), "{text}");
     assert!(
-        text.contains("more: 0/1 ready, given up until the next reload"),
+        text.contains(
+            "more: 0/1 ready, not started until the next reload or `preforkd start more`"
+        ),
         "{text}"
     );
     assert!(text.contains(why), "{text}");
@@ -183,7 +235,7 @@ fn a_file_that_cannot_be_used_is_looked_for_at_the_next_reload() {
         let config = with_optional(&more);
         let mut run = Run::begin_in(folder_with_loop(), &config, |_| {});
         let message = run.message("READY=1");
-        assert!(message.contains("more 0/1 ready, given up"), "{message}");
+        assert!(message.contains("more 0/1 ready, not started"), "{message}");
         assert!(!run.ask("pid").is_empty());
         run.logged(&["ERROR app=more", why, "; not started until the next reload"]);
         let (code, text) = status(&run);
@@ -213,6 +265,25 @@ fn a_file_that_cannot_be_used_is_looked_for_at_the_next_reload() {
             assert_eq!(pid(&run), before);
         }
         run.stop();
+    }
+}
+
+#[test]
+fn a_reason_is_forgotten_when_a_reload_finds_what_was_missing() {
+    for (key, why) in lacking() {
+        let more = format!("command = 'sleep 1000'\n{key}");
+        let mut run = Run::begin_in(folder_with_loop(), &with_optional(&more), |_| {});
+        run.message("READY=1");
+        run.logged(&["ERROR app=more", why]);
+        assert!(status(&run).1.contains(why));
+        repair(&run);
+        run.reload();
+        // It starts, and is not ready.
+        run.status("generation 2: more 0/1 ready (1 starting)");
+        let (_, text) = status(&run);
+        assert!(text.contains("more: 0/1 ready\n"), "{text}");
+        let log = run.stop();
+        assert_eq!(log.matches(why).count(), 1, "one line a cause: {log}");
     }
 }
 

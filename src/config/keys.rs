@@ -241,7 +241,7 @@ tables! {
         /// What the first worker of the new generation must pass: a request, a connection or a program.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
-        soak: Time = (none "none"), Reload;
+        soak: Time = (none "none, with ready = exec 1s"), Reload;
         /// How many older generations may still finish what they serve.
         max_draining: Number<1, NO_LIMIT> = 4, Reload;
         /// How many workers more than wanted may exist while the new generation takes over.
@@ -472,6 +472,8 @@ tables! {
         write_timeout: Time = "30s", Reload;
         /// How long an idle connection is kept open for its next request.
         keepalive_timeout: Time = "30s", Reload;
+        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket.
+        upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
         /// A worker that is not ready after this time has failed.

@@ -37,7 +37,8 @@ impl<W: World> Master<W> {
                     return self.stop_with(Outcome::GaveUp, format!("app={name} was given up"));
                 }
                 return warn!(
-                    "app={name}: its running workers are kept; no worker is started until the next reload"
+                    "app={name}: its running workers are kept; no worker is started until {}",
+                    report::again(name)
                 );
             }
             Action::Resumed {
@@ -93,9 +94,6 @@ impl<W: World> Master<W> {
             return;
         };
         child.ready_at = Some(turn.now);
-        if let Some(app) = self.workers.apps.get_mut(name) {
-            app.not_started = None;
-        }
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         let address = turn.world.own_address(pid);
         let address = address.map_or(String::new(), |address| format!(", at {address}"));

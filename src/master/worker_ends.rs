@@ -88,16 +88,28 @@ impl<W: World> Master<W> {
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
-                    error!("{tag}: {death}; its app is given up until the next reload");
+                    error!(
+                        "{tag}: {death}; its app is given up until {}",
+                        report::again(&child.app)
+                    );
                 }
                 false if waits => {
                     error!("{tag}: {death}; its app goes on when what it has started has ended");
                 }
                 false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
-                    error!("{tag}: {death}; it is not started again until the next reload");
+                    error!(
+                        "{tag}: {death}; it is not started again until {}",
+                        report::again(&child.app)
+                    );
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
+        }
+        if child.signalled.is_none()
+            && !finished
+            && let Some(app) = self.workers.apps.get_mut(&child.app)
+        {
+            app.failure = Some(death.clone());
         }
         if !self.is_stopping() {
             // Some programs remove the file of a listener when they end, as if they had bound it.

@@ -101,6 +101,7 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
             },
         )]
         .into(),
+        upgrade_timeout: GUARD,
     };
     let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
     let mut layers = layer::standard(layer::Options::default());

@@ -31,6 +31,7 @@ impl System {
         let opened = self.listeners.open(wanted, generation);
         let (new, missing) = opened.map_err(|error| NotOpened {
             holders: error.holders().to_vec(),
+            address: error.address().clone(),
             why: error.to_string(),
         })?;
         let missing = missing.into_iter();
@@ -52,6 +53,21 @@ impl System {
             self.store_listeners();
         }
         Ok(opened)
+    }
+
+    pub(super) fn close_for_now(
+        &mut self,
+        addresses: &[&Address],
+        generation: Generation,
+    ) -> Vec<Address> {
+        for address in addresses {
+            self.wait_for_connections(address, false);
+        }
+        let closed = self.listeners.close_for_now(addresses, generation);
+        if !closed.is_empty() {
+            self.store_listeners();
+        }
+        closed
     }
 
     pub(super) fn keep_wanted(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {

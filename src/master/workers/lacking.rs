@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use log::{error, info};
+use log::{debug, error, info};
 
 use super::{Spawn, Workers};
+use crate::master::report;
 use crate::master::turn::Turn;
 use crate::master::world::World;
 use crate::plan;
@@ -32,19 +33,24 @@ impl Workers {
             Some(why) => (
                 Event::Hopeless(worker),
                 why.clone(),
-                "not started until the next reload",
+                format!("not started until {}", report::again(&spawn.app)),
             ),
             None => match self.open_listeners(turn, spawn, plan) {
-                Ok(()) => return true,
-                Err(why) => (Event::Missing(worker), why, "retrying"),
+                Ok(()) => {
+                    if let Some(app) = self.apps.get_mut(&spawn.app) {
+                        app.refuses = false;
+                        app.not_started = None;
+                    }
+                    return true;
+                }
+                Err(why) => (Event::Missing(worker), why, "retrying".to_owned()),
             },
         };
         let is_first = self.is_first(generation);
         if let Some(app) = self.apps.get_mut(&spawn.app) {
             let (known, name) = (app.not_started.as_ref(), &spawn.app);
-            // The other workers lack the same.
-            let is_new =
-                |known: &NotStarted| known.generation != generation || known.at != turn.now;
+            // The other workers lack the same, and later attempts perhaps.
+            let is_new = |known: &NotStarted| known.generation != generation || known.why != why;
             if known.is_none_or(is_new) {
                 match is_first && !app.installed {
                     true => error!("app={name} gen={generation}: {why}"),
@@ -79,10 +85,15 @@ impl Workers {
         if let Some(last) = tried {
             return Err(last.why.clone());
         }
+        let app = self.apps.get(name);
+        let was_missing = app.is_some_and(|app| app.not_started.is_some());
         for (_, address) in &plan.sockets {
             if turn.world.open_missing_listener(address, generation)? {
-                info!("app={name} gen={generation}: {address} could be opened now");
-                self.opened = true;
+                match was_missing {
+                    true => info!("app={name} gen={generation}: {address} could be opened now"),
+                    false => debug!("app={name} gen={generation}: listening on {address} again"),
+                }
+                self.opened.push(address.clone());
             }
         }
         Ok(())
