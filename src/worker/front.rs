@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Layers;
 use crate::settings::{Http, Mapping, seconds};
 
 /// What the front serves, and how; preforkd.toml(5) describes each key.
@@ -51,6 +52,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Route>,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// The certificates of the sites with TLS, by the names of the sites. They are no settings, as they change while a worker runs
@@ -132,6 +135,8 @@ pub struct Route {
     pub stream: bool,
     /// What answers.
     pub target: Target,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// What answers a request.
