@@ -44,8 +44,8 @@ pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin,
-    StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready,
+    Replace, Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 /// The whole file.

@@ -1,6 +1,6 @@
 //! The front: a worker that serves the sites of a configuration, without application code.
 //!
-//! [`sites`] finds what a request is for: the site by [`hosts`], its route by [`routes`]. [`answer`] answers what needs nobody else.
+//! [`sites`] finds what a request is for: the site by [`hosts`] if the connection is in [`scope`], its route by [`routes`]. [`answer`] answers what needs nobody else.
 //! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it. [`updates`] come
 //! from the master. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod path;
 pub(crate) mod redirect;
 pub mod routes;
+pub mod scope;
 pub mod serve;
 pub mod service;
 pub mod sites;

@@ -84,7 +84,8 @@ fn serve(
     let layers = layer::Options::new(http, &environment, access_log)?;
     let updates = Updates::begin(updates, settings, &names)?;
     let addresses = updates.listeners();
-    let sites = Arc::new(Sites::new(settings, names));
+    let sites = Sites::new(settings, names).with_policies(updates.policies());
+    let sites = Arc::new(sites);
     let front = Front::new(sites.clone(), settings, updates)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
     let config = Config {

@@ -9,6 +9,7 @@ use preforkd_worker::settings::Mapping;
 use crate::hosts::Hosts;
 use crate::path::Normal;
 use crate::routes::Routes;
+use crate::scope::Policies;
 
 /// All sites.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub struct Sites {
     sockets: Vec<String>,
     hosts: Hosts,
     sites: Vec<Site>,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
@@ -40,6 +42,8 @@ struct Leads {
 pub enum Choice<'a> {
     /// No site: RFC 9110 section 15.5.20.
     NoSite,
+    /// A site for which this connection may not be used.
+    Misdirected,
     /// A site, and none of its routes.
     NoRoute,
     /// A target.
@@ -73,7 +77,13 @@ impl Sites {
             sockets,
             hosts: Hosts::new(&settings.sites),
             sites: settings.sites.iter().map(&mut compile).collect(),
+            policies: Arc::default(),
         }
+    }
+
+    /// The same, where these sites ask for certificates of clients.
+    pub fn with_policies(self, policies: Arc<Policies>) -> Self {
+        Self { policies, ..self }
     }
 
     /// The mappings of all files with their prefixes, by their numbers.
@@ -86,12 +96,22 @@ impl Sites {
         files.collect()
     }
 
+    /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
+        let (number, allowed) = self.number(request, origin)?;
+        self.sites.get(number).filter(|_| allowed)
+    }
+
+    /// The number of the site, and whether the connection may be used for it.
+    fn number(&self, request: Request<'_>, origin: &Origin) -> Option<(usize, bool)> {
         let listener = self.sockets.get(origin.listener)?;
         // RFC 9112 section 3.2.2: the authority of an absolute target stands above Host.
         let host = request.authority().or_else(|| request.field(b"host"));
         let number = self.hosts.site(listener, host)?;
-        self.sites.get(number)
+        let tls = request.facts().and_then(|facts| facts.tls.as_deref());
+        let by_name = |name: &[u8]| self.hosts.site(listener, Some(name));
+        let allowed = tls.is_none_or(|tls| self.policies.allow(number, host, tls, by_name));
+        Some((number, allowed))
     }
 
     /// Whether the body of a request is passed on while it arrives.
@@ -107,7 +127,10 @@ impl Sites {
     /// What a request is for that no file answers.
     pub fn choose(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> Choice<'_> {
         let Some(site) = self.site(request, origin) else {
-            return Choice::NoSite;
+            return match self.number(request, origin) {
+                Some(_) => Choice::Misdirected,
+                None => Choice::NoSite,
+            };
         };
         path.set(request.path());
         let mut routes = site.routes.of(path, request);
