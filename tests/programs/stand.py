@@ -62,6 +62,8 @@ def free_port():
 class ProgramCase(unittest.TestCase):
     """A folder for one test, in which the program runs."""
 
+    kind = Preforkd
+
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="preforkd-programs-"))
         self.addCleanup(shutil.rmtree, self.folder)
@@ -79,7 +81,7 @@ class ProgramCase(unittest.TestCase):
         self.app = {"listen": ["fd:web"], **app}
         env = {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder), "VERSION": "v1"}
         self.app["env"] = {**env, **app.get("env", {})}
-        server = Preforkd(self.folder, **self.app)
+        server = self.kind(self.folder, **self.app)
         self.addCleanup(server.close)
         return server
 
