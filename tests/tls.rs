@@ -502,6 +502,10 @@ fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
     for version in versions {
         let text = session(&run, version, ("-sess_out", version));
         assert!(text.contains("New, TLSv1"), "{text}");
+        assert!(text.contains("Compression: NONE"), "{text}");
+        if version == "-tls1_3" {
+            assert!(text.contains("Max Early Data: 0"), "{text}");
+        }
     }
     let resumes = |run: &Run, when: &str| {
         for version in versions {
