@@ -13,6 +13,7 @@ mod document;
 pub mod env_file;
 mod expand;
 mod keys;
+mod layers;
 mod listen;
 mod mapping;
 mod proceeding;
@@ -32,9 +33,10 @@ pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
 pub use keys::{
-    Answer, App, Certificate, Check, File, Front, GiveUp, KEYS, Listen, Mapping, Master, Range,
-    Redirect, Reload, Route, Schedule, Site,
+    Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Listen, Maintenance,
+    Mapping, Master, Range, Redirect, Reload, Route, Schedule, Site,
 };
+pub use layers::{LayerKeys, Maintained};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};

@@ -24,6 +24,7 @@ mod files;
 mod host;
 mod identity;
 mod lacking;
+mod layers;
 pub mod log_target;
 mod lossless;
 mod order;

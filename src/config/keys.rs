@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
+use super::layers::Maintained;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -319,6 +320,20 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
+        /// The clients that are served, by their addresses; others get 403.
+        allow: Vec<Proxy> = [], Reload;
+        /// The clients that are not served, by their addresses; they get 403.
+        deny: Vec<Proxy> = [], Reload;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = (none "that of [front]"), Reload;
+        /// What changes in the heads of responses: fields that are removed, set and added.
+        response_headers: Fields = {}, Reload;
+        /// Whether responses are compressed for clients that accept it, or with which codings.
+        compress: Precompressed = false, Reload;
+        /// Files that are sent in place of the texts of preforkd itself, by the status.
+        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
+        /// The file that answers all requests with status 503, while there is maintenance.
+        maintenance: Maintained = (none "none"), Reload;
     }
 
     /// An entry of `tls`: a certificate and its key.
@@ -349,6 +364,40 @@ tables! {
         redirect: Redirected = (none "none"), Reload;
         /// A status that answers, or a table with a text besides.
         answer: Answered = (none "none"), Reload;
+        /// The clients that are served, by their addresses; others get 403.
+        allow: Vec<Proxy> = [], Reload;
+        /// The clients that are not served, by their addresses; they get 403.
+        deny: Vec<Proxy> = [], Reload;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = (none "that of the site"), Reload;
+        /// What changes in the heads of responses: fields that are removed, set and added.
+        response_headers: Fields = {}, Reload;
+        /// Whether responses are compressed for clients that accept it, or with which codings.
+        compress: Precompressed = (none "that of the site"), Reload;
+        /// Files that are sent in place of the texts of preforkd itself, by the status.
+        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
+        /// The file that answers all requests with status 503, while there is maintenance.
+        maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// `response_headers`: what changes in the heads of responses, in this order.
+    table "site.NAME.response_headers" Fields {
+        /// The names of fields that are removed.
+        remove: Vec<Spanned<String>> = [], Reload;
+        /// Fields that take the place of those with the same name.
+        set: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// Fields that are added.
+        add: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+    }
+
+    /// `maintenance` as a table: what answers, and for whom it does not.
+    table "site.NAME.maintenance" Maintenance {
+        /// The file that answers.
+        page: PathBuf = (required), Reload;
+        /// When clients should ask again.
+        retry_after: Time = "5m", Reload;
+        /// The clients that are served all the same.
+        except: Vec<Proxy> = [], Reload;
     }
 
     /// `redirect` as a table: a location, and the status.

@@ -16,6 +16,7 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::layers::gate::Gate;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::tls::Way;
@@ -94,7 +95,11 @@ fn serve(
         private,
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files: files(settings, &sites)?,
-        layers: layer::standard(layers),
+        layers: {
+            let mut layers = layer::standard(layers);
+            layers.extend(Gate::layer(&sites));
+            layers
+        },
         stop: stop.into_iter().collect(),
         signals: Some(pipe),
     };

@@ -8,6 +8,7 @@ use preforkd_http::{Call, Origin, Outgoing, Output, Ready, Request, Response, Se
 use preforkd_worker::front::{Settings, Target};
 
 use crate::answer::answer;
+use crate::layers::gate::Noted;
 use crate::path::Normal;
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
@@ -81,10 +82,22 @@ impl Service for Front {
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
         let request = call.request;
+        let noted = Noted::of(request);
+        if let Some(refusal) = noted.and_then(Noted::refusal) {
+            refusal.answer(&mut response);
+            return Some(response);
+        }
         let choice = self.sites.choose(request, call.origin, &mut self.path);
+        if let (Some(noted), Choice::Target { route, .. }) = (noted, choice)
+            && let Err(refusal) = noted.take_route(&self.sites, route, request, call.origin)
+        {
+            refusal.answer(&mut response);
+            return Some(response);
+        }
         if let Choice::Target {
             target: Target::Upstream(name),
             stripped,
+            ..
         } = choice
             && let Some(&number) = self.numbers.get(name)
         {

@@ -7,7 +7,10 @@ use preforkd_worker::front::{Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
-use crate::path::Normal;
+use crate::layers::gate::Noted;
+use crate::layers::of_site::OfSite;
+use crate::layers::readings;
+use crate::path::{Normal, normal};
 use crate::routes::Routes;
 use crate::scope::Policies;
 
@@ -25,6 +28,8 @@ pub struct Sites {
 struct Site {
     routes: Routes,
     targets: Vec<Leads>,
+    /// None for a site that uses none.
+    layers: Option<OfSite>,
 }
 
 /// Where a route leads.
@@ -52,7 +57,22 @@ pub enum Choice<'a> {
         target: &'a Target,
         /// The bytes at the beginning of the path that the target does not see.
         stripped: usize,
+        /// The number of the route.
+        route: usize,
     },
+}
+
+/// A request of a site that has layers.
+#[derive(Debug)]
+pub struct Layered<'a> {
+    /// The number of the site.
+    pub site: usize,
+    /// The layers of the site.
+    pub layers: &'a OfSite,
+    /// The numbers of the routes that it may take, by all ways to read its path; first the one that it takes.
+    pub routes: Vec<usize>,
+    /// There is a route that it takes.
+    pub has_route: bool,
 }
 
 impl Sites {
@@ -72,6 +92,7 @@ impl Sites {
         let mut compile = |site: &preforkd_worker::front::Site| Site {
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
+            layers: OfSite::new(site),
         };
         Self {
             sockets,
@@ -114,6 +135,41 @@ impl Sites {
         Some((number, allowed))
     }
 
+    /// Whether a site has layers.
+    pub fn have_layers(&self) -> bool {
+        self.sites.iter().any(|site| site.layers.is_some())
+    }
+
+    /// The layers of a site.
+    pub fn layers(&self, site: usize) -> Option<&OfSite> {
+        self.sites.get(site)?.layers.as_ref()
+    }
+
+    /// The layers for a request; none if its site has none.
+    pub fn layered(&self, request: Request<'_>, origin: &Origin) -> Option<Layered<'_>> {
+        let (number, _) = self
+            .number(request, origin)
+            .filter(|(_, allowed)| *allowed)?;
+        let site = self.sites.get(number)?;
+        let layers = site.layers.as_ref()?;
+        let taken = |path: &Normal| site.routes.of(path, request).next();
+        let first = taken(&normal(request.path()));
+        let mut routes: Vec<usize> = first.into_iter().collect();
+        for path in readings::others(request.path()) {
+            if let Some(route) = taken(&path)
+                && !routes.contains(&route)
+            {
+                routes.push(route);
+            }
+        }
+        Some(Layered {
+            site: number,
+            layers,
+            routes,
+            has_route: first.is_some(),
+        })
+    }
+
     /// Whether the body of a request is passed on while it arrives.
     pub fn streams(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> bool {
         let Some(site) = self.site(request, origin) else {
@@ -146,6 +202,7 @@ impl Sites {
         Choice::Target {
             target: &leads.target,
             stripped: stripped.unwrap_or_default(),
+            route,
         }
     }
 }
@@ -169,6 +226,9 @@ impl FilesOfSites {
 
 impl Chooser for FilesOfSites {
     fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
+        if Noted::of(request).is_some_and(Noted::is_refused) {
+            return None;
+        }
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;

@@ -50,6 +50,7 @@ fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
         listeners: vec!["0".into()],
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         routes,
+        layers: Default::default(),
     }
 }
 
@@ -61,6 +62,7 @@ fn route(path: &str, target: Target) -> Route {
         strip_prefix: false,
         stream: false,
         target,
+        layers: Default::default(),
     }
 }
 
@@ -87,6 +89,7 @@ fn choice(settings: &Settings, request: &str) -> String {
         Choice::Target {
             target: Target::Upstream(name),
             stripped,
+            ..
         } => format!(
             "{name} {}",
             String::from_utf8_lossy(&request.path()[stripped..])

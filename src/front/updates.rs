@@ -66,6 +66,18 @@ impl Updates {
         Ok(updates)
     }
 
+    /// None: nobody sends any.
+    pub fn none(settings: &Arc<Settings>) -> Self {
+        Self {
+            socket: None,
+            keys: Keys::new(&[]),
+            settings: settings.clone(),
+            sockets: Vec::new(),
+            listeners: Listeners::default(),
+            policies: Arc::default(),
+        }
+    }
+
     /// What is agreed on with clients, as the latest updates say.
     pub fn listeners(&self) -> Listeners {
         self.listeners.clone()

@@ -16,10 +16,11 @@ mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::{Chooser, Files};
+pub use files::{Chooser, Files, choose_coding};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
-pub use message::facts::{ClientCertificate, Facts, Tls};
+pub use message::coder::Coder;
+pub use message::facts::{ClientCertificate, Facts, Note, Tls};
 pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
 pub use message::response::{Piece, Response, phrase};

@@ -129,6 +129,7 @@ impl Draft<'_> {
             strip_prefix: *route.strip_prefix,
             stream: *route.stream,
             target,
+            layers: self.layers(route.layers(), launch)?,
         })
     }
 
@@ -214,6 +215,7 @@ fn unconditional(path: &str, target: Target) -> Route {
         strip_prefix: false,
         stream: false,
         target,
+        layers: Default::default(),
     }
 }
 

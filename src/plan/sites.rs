@@ -9,6 +9,7 @@ use preforkd_worker::front::{self, Certificates, Settings};
 
 use super::certificates;
 use super::lacking::Lacking;
+use super::layers;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
 use super::upstreams::Reached;
@@ -127,11 +128,14 @@ pub(super) fn front(
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
             routes: draft.routes(site, &launch, &mut warnings)?,
+            layers: draft.layers(site.layers(), &launch)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }
+    let mut http = draft.http(&mut warnings)?;
+    layers::widen(&mut http.max_body, &mut sites);
     let settings = Settings {
-        http: draft.http(&mut warnings)?,
+        http,
         listeners: sockets.settings(),
         sites,
         upstreams: reached.upstreams(&plan.apps)?,

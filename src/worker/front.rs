@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Layers;
 use crate::settings::{Http, Mapping};
 
 /// What the front serves, and how; preforkd.toml(5) describes each key.
@@ -45,6 +46,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Route>,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// The certificates of the sites with TLS, by the names of the sites. They are no settings, as they change while a worker runs
@@ -136,6 +139,8 @@ pub struct Route {
     pub stream: bool,
     /// What answers.
     pub target: Target,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// What answers a request.

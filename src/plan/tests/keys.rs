@@ -80,6 +80,21 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes.answer.status", "404"),
     ("site.NAME.routes.answer.text", "'x'"),
     ("site.NAME.routes.answer.content_type", "'text/html'"),
+    ("site.NAME.allow", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.compress", "['gzip', 'br']"),
+    ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
+    ("site.NAME.maintenance", "'page.html'"),
+    ("site.NAME.routes.allow", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.routes.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.routes.compress", "['gzip', 'br']"),
+    ("site.NAME.routes.error_pages", "{ 502 = 'page.html' }"),
+    ("site.NAME.routes.maintenance", "'page.html'"),
+    ("site.NAME.response_headers.remove", "['X-A']"),
+    ("site.NAME.response_headers.set", "{ X-A = 'b' }"),
+    ("site.NAME.response_headers.add", "{ X-A = 'b' }"),
+    ("site.NAME.maintenance.page", "'page.txt'"),
+    ("site.NAME.maintenance.except", "['unix']"),
     ("front.workers", "7"),
     ("front.access_log", "'access.log'"),
     ("front.access_format", "'json'"),
@@ -113,6 +128,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
+        "site.NAME.maintenance" => vec![("page", "'page.html'")],
         _ => vec![],
     }
 }
@@ -197,6 +213,10 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
         "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
+        "site.NAME.response_headers" | "site.NAME.maintenance" => {
+            let name = table.rsplit('.').next().unwrap_or_default();
+            format!("{}{name} = {{ {inline} }}", site(""))
+        }
         "site.NAME.routes.answer" => {
             format!(
                 "{}routes = [{{ path = '/x', answer = {{ {inline} }} }}]",

@@ -1,6 +1,7 @@
 //! Sites, and the workers that serve them.
 
 use preforkd_worker::front::{self, Target};
+use preforkd_worker::settings::Coding;
 
 use super::*;
 
@@ -458,4 +459,93 @@ fn the_certificates_of_a_site_go_to_the_front() {
         "hosts = 'x'\ntls = { cert = 'cert.pem', key = 'key.pem' }\nredirect = '/x'\n[site.b]\nlisten = '127.0.0.1:443'\nredirect = '/x'",
         "7:10: listen: 127.0.0.1:443 cannot speak TLS for another site and not for this one (write `tls` in both, or choose another address)",
     );
+}
+
+#[test]
+fn layers_are_those_of_the_site_and_those_of_its_routes() {
+    let found = settings(
+        "[site.a]\nlisten = '127.0.0.1:80'\nallow = '10.0.0.0/8'\ncompress = true\nmaintenance = { page = 'page.html', except = 'unix' }\n\
+         response_headers = { remove = 'X-A', set = { X-B = '1' } }\n\
+         routes = [{ path = '/up', answer = 200, max_body = '1GiB', compress = false, error_pages = { 413 = 'page.txt' } }, { answer = 204 }]\n\
+         [site.b]\nlisten = '127.0.0.1:81'\nredirect = 'https'",
+    );
+    let [a, b] = &found.sites[..] else {
+        panic!("two sites")
+    };
+    let layers = &a.layers;
+    assert_eq!(layers.allow, ["10.0.0.0/8".parse().expect("a network")]);
+    assert_eq!(layers.compress.as_deref(), Some(&Coding::ALL[..]));
+    let maintenance = layers.maintenance.as_ref().expect("one");
+    assert_eq!(maintenance.page.content_type, "text/html; charset=utf-8");
+    assert_eq!(
+        (maintenance.retry_after, &maintenance.page.text[..]),
+        (300, "<h1>Sorry</h1>")
+    );
+    assert_eq!(layers.response_headers.remove, ["X-A"]);
+    assert_eq!(
+        layers.response_headers.set,
+        [("X-B".to_owned(), "1".to_owned())]
+    );
+    let up = &a.routes[0].layers;
+    assert_eq!(
+        (up.max_body, up.compress.as_deref()),
+        (Some(1 << 30), Some(&[][..]))
+    );
+    assert_eq!(
+        up.error_pages[&413].content_type,
+        "text/plain; charset=utf-8"
+    );
+    assert!(a.routes[1].layers.is_empty());
+
+    // One route may have more than the others.
+    assert_eq!(found.http.max_body, 1 << 30);
+    assert_eq!(
+        (layers.max_body, b.layers.max_body),
+        (Some(64 << 20), Some(64 << 20))
+    );
+}
+
+#[test]
+fn layers_that_cannot_be_are_refused() {
+    let site = "[site.a]\nlisten = '127.0.0.1:80'\nredirect = 'https'\n";
+    for (line, expected) in [
+        (
+            "allow = ['10.1.0.0/8']",
+            "4:10: allow: \"10.1.0.0/8\" is not a network",
+        ),
+        (
+            "response_headers = { set = { Connection = 'close' } }",
+            "4:30: response_headers.set: preforkd sets the header Connection itself",
+        ),
+        (
+            "response_headers = { add = { 'a b' = 'x' } }",
+            "4:30: response_headers.add: \"a b\" is not a name of a header",
+        ),
+        (
+            "response_headers = { set = { A = \"x\\r\\nB: c\" } }",
+            "4:34: response_headers.set: the value of A must not have control characters",
+        ),
+        (
+            "response_headers = { remove = 'Server' }",
+            "4:31: response_headers.remove: preforkd adds",
+        ),
+        (
+            "error_pages = { 200 = 'page.html' }",
+            "4:17: error_pages: \"200\" is not the status of an error",
+        ),
+        (
+            "error_pages = { 502 = 'x.html' }",
+            "4:23: error_pages: /srv/x.html: ",
+        ),
+        (
+            "maintenance = 'page.exe'",
+            "4:15: maintenance: the type of /srv/page.exe is not known",
+        ),
+        (
+            "compress = ['deflate']",
+            "4:12: compress: \"deflate\" is not a content coding",
+        ),
+    ] {
+        refused(&format!("{site}{line}"), expected);
+    }
 }

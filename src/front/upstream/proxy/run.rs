@@ -321,6 +321,7 @@ impl Proxy {
             connection.switch();
             exchange.sending = Sending::Stream(Stream::switched());
         }
+        exchange.response.flush();
         let made = exchange.response.buffered();
         if made > 0 {
             let piece = exchange.response.piece();
