@@ -12,6 +12,7 @@ mod diagnostic;
 mod document;
 pub mod env_file;
 mod expand;
+mod hsts;
 mod keys;
 mod layers;
 mod listen;
@@ -32,6 +33,7 @@ pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
+pub use hsts::Hsts;
 pub use keys::{
     Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Listen, Maintenance,
     Mapping, Master, Range, Redirect, Reload, Route, Schedule, Site,

@@ -95,6 +95,56 @@ fn pids(run: &Run, name: &str) -> BTreeSet<i32> {
 }
 
 #[test]
+fn clients_are_told_to_come_back_with_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
+    for (name, host) in [("shop", "tls.example"), ("plain", "plain.example")] {
+        certificate(folder.path(), name, &format!("DNS:{host}"));
+    }
+    let shop = site("shop", "tls.example")
+        + "hsts = 'max-age=86400; includeSubDomains'\nstatic = { '/static/' = 'files' }\n\
+           routes = [{ path = '/old', redirect = '/new' }]\n";
+    let redirect =
+        "[site.http]\nlisten = 'unix:http.sock'\nhosts = 'tls.example'\nredirect = 'https'\n";
+    let sites = shop + &site("plain", "plain.example") + redirect;
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    let told = "\r\nStrict-Transport-Security: max-age=86400; includeSubDomains\r\n";
+    for (path, status) in [
+        ("/echo", "200 OK"),
+        ("/static/a.css", "200 OK"),
+        ("/static/b.css", "404 Not Found"),
+        ("/old", "302 Found"),
+    ] {
+        let (_, answer) = over_tls(&run, "tls.example", path, "shop.pem");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert_eq!(answer.matches(told).count(), 1, "{answer}");
+    }
+    let (_, answer) = over_tls(&run, "plain.example", "/echo", "plain.pem");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(!answer.contains("Strict-Transport"), "{answer}");
+    // Whoever comes without is sent to it, and would not believe the field.
+    let output = Command::new("curl")
+        .args(["--silent", "--noproxy", "*", "--include", "--unix-socket"])
+        .arg(run.path("http.sock"))
+        .arg("http://tls.example/a%20b?c=d")
+        .output()
+        .expect("curl runs");
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
+    assert!(
+        answer.contains("\r\nLocation: https://tls.example/a%20b?c=d\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("Strict-Transport"), "{answer}");
+    run.stop();
+}
+
+#[test]
 fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("room");

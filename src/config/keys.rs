@@ -12,6 +12,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
+use super::hsts::Hsts;
 use super::layers::Maintained;
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
@@ -312,6 +313,8 @@ tables! {
         client_ca: PathBuf = (none "none"), Reload;
         /// Whether a client must show a certificate of these authorities, or may.
         client_certificate: ClientCertificate = "required", Reload;
+        /// Tells clients to come back with TLS only, for a year or as the text of Strict-Transport-Security says.
+        hsts: Hsts = false, Reload;
         /// The app that gets all requests that no route and no static file is for.
         app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.
