@@ -48,7 +48,10 @@ impl Front {
                 })
             };
             let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
-            let number = proxy.add(UpstreamSettings::new(format!("app={name}")));
+            let number = proxy.add(UpstreamSettings {
+                upgraded_timeout: settings.upgrade_timeout,
+                ..UpstreamSettings::new(format!("app={name}"))
+            });
             proxy.set_addresses(number, &addresses?, 0);
             numbers.insert(name.clone(), number);
         }

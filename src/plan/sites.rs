@@ -139,6 +139,7 @@ pub(super) fn front(
         listeners: sockets.settings(),
         sites,
         upstreams: reached.upstreams(&plan.apps)?,
+        upgrade_timeout: config.front.upgrade_timeout.0,
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {
