@@ -77,6 +77,7 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
     routes.push(route("/", to_app(), Layers::default()));
     let settings = Settings {
         http: http(),
+        upgrade_timeout: std::time::Duration::from_secs(1),
         listeners: [(
             "0".to_owned(),
             Listener {
