@@ -263,7 +263,7 @@ fn layers_are_for_applications_and_files_alike() {
     }
     std::fs::write(folder.path().join("files/secret"), "secret").expect("room");
     std::fs::write(folder.path().join("404.html"), "<p>gone").expect("room");
-    let site = "hosts = ['shop.example', '*.shop.example']\ncompress = 'gzip'\nerror_pages = { 404 = '404.html' }\n\
+    let site = "hosts = ['shop.example', '*.shop.example']\ncompress = ['gzip']\nerror_pages = { 404 = '404.html' }\n\
         response_headers = { set = { X-Frame-Options = 'DENY' } }\n";
     let more = "routes = [{ path = '/static/secret', folder = 'files/secret', allow = '192.0.2.1' }, { path = '/api', app = 'api', deny = 'unix' }, ";
     let config = config("")
