@@ -77,7 +77,8 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
     routes.push(route("/", to_app(), Layers::default()));
     let settings = Settings {
         http: http(),
-        upgrade_timeout: std::time::Duration::from_secs(1),
+        upgrade_timeout: Duration::from_secs(1),
+        http2: false,
         listeners: [(
             "0".to_owned(),
             Listener {
@@ -97,6 +98,14 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
             "app".to_owned(),
             front::Upstream {
                 addresses: vec![at.to_string()],
+                is_told: false,
+                queue_length: 10,
+                queue_timeout: Duration::from_secs(10),
+                connect_timeout: Duration::from_secs(10),
+                response_timeout: Duration::from_secs(10),
+                idle_timeout: Duration::from_secs(10),
+                max_fails: 0,
+                fail_timeout: Duration::from_secs(10),
             },
         )]
         .into(),
@@ -109,6 +118,7 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: preforkd_http::FrontListeners::default(),
         proxy_protocol: None,
         layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
