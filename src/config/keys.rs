@@ -13,6 +13,7 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
+use super::hsts::Hsts;
 use super::layers::{Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
@@ -22,8 +23,8 @@ use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace,
-    Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number,
+    Ready, Replace, Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -335,6 +336,12 @@ tables! {
         hosts: Vec<Spanned<String>> = [], Reload;
         /// The certificates of the site, each with its key; with them its addresses speak TLS.
         tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The file with the certificates of the authorities that issue those of clients, in PEM; with it clients are asked for theirs.
+        client_ca: PathBuf = (none "none"), Reload;
+        /// Whether a client must show a certificate of these authorities, or may.
+        client_certificate: ClientCertificate = "required", Reload;
+        /// Tells clients to come back with TLS only, for a year or as the text of Strict-Transport-Security says.
+        hsts: Hsts = false, Reload;
         /// The app that gets all requests that no route and no static file is for.
         app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.

@@ -118,6 +118,16 @@ pub enum Stdin {
     Listener,
 }
 
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// A client without one is turned away.
+    Required,
+    /// The application decides.
+    Optional,
+}
+
 /// The signal that tells a worker to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
@@ -354,6 +364,7 @@ typed! {
     Restart: "\"always\", \"on-failure\" or \"never\"",
     Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
+    ClientCertificate: "\"required\" or \"optional\"",
     StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",
 }

@@ -20,6 +20,11 @@ pub fn answer(
             response.fail(421, "421 Misdirected Request: no site has this host\n");
             return Ok(());
         }
+        Choice::Misdirected => {
+            let why = "421 Misdirected Request: this connection is not for this host\n";
+            response.fail(421, why);
+            return Ok(());
+        }
         Choice::NoRoute => {
             response.fail(404, "404 Not Found\n");
             return Ok(());

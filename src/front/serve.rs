@@ -89,7 +89,8 @@ fn serve(
     let layers = layer::Options::new(http, &environment, access_log)?;
     let updates = Updates::begin(updates, settings, &names)?;
     let addresses = updates.listeners();
-    let sites = Arc::new(Sites::new(settings, names));
+    let sites = Sites::new(settings, names).with_policies(updates.policies());
+    let sites = Arc::new(sites);
     let front = Front::new(sites.clone(), settings, updates)?;
     let table = match (sites.count(), shared) {
         (true, Some(memory)) => {

@@ -12,6 +12,7 @@ use crate::layers::of_site::OfSite;
 use crate::layers::readings;
 use crate::path::{Normal, normal};
 use crate::routes::Routes;
+use crate::scope::Policies;
 
 /// All sites.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Sites {
     sockets: Vec<String>,
     hosts: Hosts,
     sites: Vec<Site>,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,8 @@ struct Leads {
 pub enum Choice<'a> {
     /// No site: RFC 9110 section 15.5.20.
     NoSite,
+    /// A site for which this connection may not be used.
+    Misdirected,
     /// A site, and none of its routes.
     NoRoute,
     /// A target.
@@ -94,7 +98,13 @@ impl Sites {
             sockets,
             hosts: Hosts::new(&settings.sites),
             sites: settings.sites.iter().map(&mut compile).collect(),
+            policies: Arc::default(),
         }
+    }
+
+    /// The same, where these sites ask for certificates of clients.
+    pub fn with_policies(self, policies: Arc<Policies>) -> Self {
+        Self { policies, ..self }
     }
 
     /// The mappings of all files with their prefixes, by their numbers.
@@ -107,15 +117,22 @@ impl Sites {
         files.collect()
     }
 
+    /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
-        self.sites.get(self.number(request, origin)?)
+        let (number, allowed) = self.number(request, origin)?;
+        self.sites.get(number).filter(|_| allowed)
     }
 
-    fn number(&self, request: Request<'_>, origin: &Origin) -> Option<usize> {
+    /// The number of the site, and whether the connection may be used for it.
+    fn number(&self, request: Request<'_>, origin: &Origin) -> Option<(usize, bool)> {
         let listener = self.sockets.get(origin.listener)?;
         // RFC 9112 section 3.2.2: the authority of an absolute target stands above Host.
         let host = request.authority().or_else(|| request.field(b"host"));
-        self.hosts.site(listener, host)
+        let number = self.hosts.site(listener, host)?;
+        let tls = request.facts().and_then(|facts| facts.tls.as_deref());
+        let by_name = |name: &[u8]| self.hosts.site(listener, Some(name));
+        let allowed = tls.is_none_or(|tls| self.policies.allow(number, host, tls, by_name));
+        Some((number, allowed))
     }
 
     /// Whether a site has layers.
@@ -136,7 +153,9 @@ impl Sites {
 
     /// The layers for a request; none if its site has none.
     pub fn layered(&self, request: Request<'_>, origin: &Origin) -> Option<Layered<'_>> {
-        let number = self.number(request, origin)?;
+        let (number, _) = self
+            .number(request, origin)
+            .filter(|(_, allowed)| *allowed)?;
         let site = self.sites.get(number)?;
         let layers = site.layers.as_ref()?;
         let taken = |path: &Normal| site.routes.of(path, request).next();
@@ -170,7 +189,10 @@ impl Sites {
     /// What a request is for that no file answers.
     pub fn choose(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> Choice<'_> {
         let Some(site) = self.site(request, origin) else {
-            return Choice::NoSite;
+            return match self.number(request, origin) {
+                Some(_) => Choice::Misdirected,
+                None => Choice::NoSite,
+            };
         };
         path.set(request.path());
         let mut routes = site.routes.of(path, request);

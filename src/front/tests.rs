@@ -86,6 +86,7 @@ fn choice(settings: &Settings, request: &str) -> String {
     let request = connection.request();
     match sites.choose(request, &origin, &mut Normal::default()) {
         Choice::NoSite => "no site".into(),
+        Choice::Misdirected => "misdirected".into(),
         Choice::NoRoute => "no route".into(),
         Choice::Target {
             target: Target::Upstream(name),

@@ -8,7 +8,7 @@ use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
 use toml::Spanned;
 
 use super::{Draft, Launch, normal};
-use crate::config::{Fields, LayerKeys, Place, RateLimit as Written};
+use crate::config::{Fields, LayerKeys, Place, RateLimit as Written, Site};
 
 /// The largest page, in bytes.
 const MAX_PAGE: u64 = 1 << 20;
@@ -27,6 +27,26 @@ const OWN: [&str; 9] = [
 ];
 
 impl Draft<'_> {
+    /// The layers of a site. What it says of `Strict-Transport-Security` itself counts more than `hsts`.
+    pub(super) fn layers_of_site(
+        &self,
+        site: &Site,
+        tls: bool,
+        launch: &Launch,
+    ) -> Result<Layers, Place> {
+        let mut layers = self.layers(site.layers(), launch)?;
+        if let Some(text) = &site.hsts.0 {
+            if !tls {
+                return Err(site.hsts.wrong(
+                    "hsts: clients believe it over TLS only (add `tls`, or set the field in `response_headers`)",
+                ));
+            }
+            let field = ("Strict-Transport-Security".to_owned(), text.clone());
+            layers.response_headers.set.insert(0, field);
+        }
+        Ok(layers)
+    }
+
     /// The layers that these keys make.
     pub(super) fn layers(&self, keys: LayerKeys<'_>, launch: &Launch) -> Result<Layers, Place> {
         let mut error_pages = BTreeMap::new();

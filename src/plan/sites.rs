@@ -128,7 +128,7 @@ pub(super) fn front(
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
             routes: draft.routes(site, &launch, &mut warnings)?,
-            layers: draft.layers(site.layers(), &launch)?,
+            layers: draft.layers_of_site(site, tls.is_some(), &launch)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }

@@ -85,8 +85,18 @@ impl Certificates {
 pub struct Tls {
     /// The certificates, each with its chain and its key.
     pub certificates: Vec<Certificate>,
-    /// The authorities whose certificates clients must show.
-    pub client_ca: Option<Pem>,
+    /// Who issues the certificates of clients; they are asked for none otherwise.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// The authorities that issue the certificates of clients.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCa {
+    /// Their certificates.
+    pub issuers: Pem,
+    /// A client without a certificate is turned away.
+    pub is_required: bool,
 }
 
 /// A certificate and its key.

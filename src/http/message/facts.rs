@@ -78,6 +78,11 @@ pub struct Tls {
     pub resumed: bool,
     /// The certificate of the client, if it was asked for and has shown one that was verified.
     pub client: Option<ClientCertificate>,
+    /// The names of the certificate that was shown to the client, in lower case; some may begin with `*.`.
+    pub names: Arc<[Box<str>]>,
+    /// Which certificates of clients count; none if clients are not asked for any. What is served under other terms is not for this
+    /// connection.
+    pub client_policy: Option<Arc<[u8]>>,
 }
 
 /// What the certificate of a client says.

@@ -64,6 +64,9 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.tls", "{ cert = 'cert.pem', key = 'key.pem' }"),
     ("site.NAME.tls.cert", "'both.pem'"),
     ("site.NAME.tls.key", "'both.pem'"),
+    ("site.NAME.client_ca", "'cert.pem'"),
+    ("site.NAME.client_certificate", "'optional'"),
+    ("site.NAME.hsts", "true"),
     ("site.NAME.routes.app", "'other'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
@@ -147,6 +150,13 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
         "site.NAME.routes.strip_prefix" | "site.NAME.routes.stream" => {
             vec![("app", "'other'".to_owned())]
         }
+        "site.NAME.client_ca" | "site.NAME.hsts" => {
+            vec![("tls", "{ cert = 'cert.pem', key = 'key.pem' }".to_owned())]
+        }
+        "site.NAME.client_certificate" => vec![
+            ("tls", "{ cert = 'cert.pem', key = 'key.pem' }".to_owned()),
+            ("client_ca", "'cert.pem'".to_owned()),
+        ],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],

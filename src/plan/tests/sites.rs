@@ -440,6 +440,26 @@ fn the_certificates_of_a_site_go_to_the_front() {
         "3:34: tls.key: /srv/cert.pem: there is no PRIVATE KEY in it",
     );
     refused(
+        "hsts = true\nredirect = '/x'",
+        "3:8: hsts: clients believe it over TLS only (add `tls`, or set the field in `response_headers`)",
+    );
+    refused(
+        "hsts = 'max-age=1y'\nredirect = '/x'",
+        "3:8: hsts: \"max-age=1y\" does not begin with max-age= and a number of seconds",
+    );
+    refused(
+        "hsts = 'max-age=1; always'\nredirect = '/x'",
+        "3:8: hsts: \"always\" is no directive of it",
+    );
+    refused(
+        "client_ca = 'cert.pem'\nredirect = '/x'",
+        "3:13: client_ca: clients show certificates over TLS only (add `tls`)",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'key.pem' }\nclient_ca = 'key.pem'\nredirect = '/x'",
+        "4:13: client_ca: /srv/key.pem: there is no CERTIFICATE in it",
+    );
+    refused(
         "tls = { cert = 'cert.pem' }\nredirect = '/x'",
         "3:7: tls: the key `key` is missing",
     );
