@@ -10,7 +10,7 @@ mod connection;
 pub mod dispatch;
 pub mod failure;
 pub mod health;
-mod protocol;
+pub mod protocol;
 pub mod proxy;
 pub mod settings;
 

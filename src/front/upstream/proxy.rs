@@ -8,13 +8,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
 
-use preforkd_http::{Body, Call, Outgoing, Output, Rate, Ready, Response, Watch, write_request};
+use preforkd_http::{Call, Output, Rate, Ready, Response, Watch};
 
 use self::places::{Connections, Places};
 use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
+use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
 
@@ -50,7 +51,7 @@ struct Exchange {
     /// The head, and a small body.
     message: Vec<u8>,
     /// A larger one, with its length.
-    body: Option<(Body, u64)>,
+    body: Option<(Upload, u64)>,
     head_only: bool,
     idempotent: bool,
     /// Attempts on new connections.
@@ -202,32 +203,39 @@ impl Proxy {
     }
 
     /// Passes a request on to an upstream. Gives the response back if it is answered at once.
-    pub fn call(
+    pub fn call<'a>(
         &mut self,
         upstream: usize,
         call: Call<'_>,
-        outgoing: Outgoing<'_>,
+        passing: impl Into<Passing<'a>>,
         mut response: Response,
     ) -> Option<Response> {
         let Call {
             key: ticket,
             request,
             origin,
-            mut body,
+            body,
             now,
         } = call;
         let Some(of) = self.upstreams.get_mut(upstream) else {
             response.fail(500, "500 Internal Server Error\n");
             return Some(response);
         };
+        let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
+        let mut message = self.messages.pop().unwrap_or_default();
+        let written = protocol::write(speaks, &mut message, request, origin, passing.into(), keep);
+        if let Err(refused) = written {
+            let (status, text) = refused.status();
+            response.fail(status, text);
+            return Some(response);
+        }
         let arrival = of.dispatch.arrive(ticket, now);
         if arrival == Arrival::Full {
             answers::fail(of, None, &Failure::QueueFull, &mut response, now);
             return Some(response);
         }
-        let mut message = self.messages.pop().unwrap_or_default();
-        write_request(&mut message, request, origin, outgoing);
-        let length = request.body_length().unwrap_or(0);
+        let mut body = protocol::upload(speaks, body, request.body_length().unwrap_or(0));
+        let length = body.length();
         let mut rest = None;
         if length > SMALL_BODY {
             rest = Some((body, length));

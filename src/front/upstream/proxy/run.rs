@@ -58,7 +58,7 @@ impl Proxy {
             exchange.tries += 1;
         }
         let of = &mut self.upstreams[upstream];
-        let timeout = of.settings.connect_timeout;
+        let (timeout, protocol) = (of.settings.connect_timeout, of.settings.protocol);
         let begun = match of.spot(place) {
             Some(spot) => spot.address.connect(),
             // It was removed since.
@@ -68,7 +68,8 @@ impl Proxy {
             Ok(begun) => begun,
             Err(failure) => return self.retry_or_answer(ticket, place, failure, NEW, now),
         };
-        let mut connection = Connection::new(socket, upstream, place, State::Connecting(ticket));
+        let state = State::Connecting(ticket);
+        let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
         let token = self.connections.insert(connection);
         let watched = match (&self.watch, self.connections.get(token)) {
@@ -239,13 +240,18 @@ impl Proxy {
                 self.buffer = buffer;
             }
             Read::Nothing => {}
-            Read::End => match connection.reader.end() {
-                Ok(()) => self.done(token, ticket, 0, now),
-                Err(_) if !connection.reader.has_begun() => {
-                    self.failed(token, Failure::NoAnswer, now);
+            Read::End => {
+                let (ended, begun) = (connection.reader.end(), connection.reader.has_begun());
+                answers::log_said(
+                    &self.upstreams[connection.upstream],
+                    &connection.reader.said(),
+                );
+                match ended {
+                    Ok(()) => self.done(token, ticket, 0, now),
+                    Err(_) if !begun => self.failed(token, Failure::NoAnswer, now),
+                    Err(fault) => self.failed(token, Failure::Broken(fault), now),
                 }
-                Err(fault) => self.failed(token, Failure::Broken(fault), now),
-            },
+            }
             Read::Lost(_) if !connection.reader.has_begun() => {
                 self.failed(token, Failure::NoAnswer, now);
             }
@@ -262,7 +268,12 @@ impl Proxy {
         else {
             return;
         };
-        match connection.reader.read(bytes, &mut exchange.response) {
+        let read = connection.reader.read(bytes, &mut exchange.response);
+        answers::log_said(
+            &self.upstreams[connection.upstream],
+            &connection.reader.said(),
+        );
+        match read {
             Ok(Some(taken)) => return self.done(token, ticket, bytes.len() - taken, now),
             Ok(None) => {}
             Err(fault) => return self.failed(token, Failure::Broken(fault), now),
