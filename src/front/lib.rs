@@ -11,6 +11,7 @@ pub mod hosts;
 pub mod path;
 pub(crate) mod redirect;
 pub mod routes;
+mod scripts;
 pub mod serve;
 pub mod service;
 pub mod sites;

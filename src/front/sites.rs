@@ -9,6 +9,7 @@ use preforkd_worker::settings::Mapping;
 use crate::hosts::Hosts;
 use crate::path::Normal;
 use crate::routes::Routes;
+use crate::scripts::{ending, names_one};
 
 /// All sites.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Sites {
 struct Site {
     routes: Routes,
     targets: Vec<Leads>,
+    /// What the names of scripts end with that upstreams of the site run. No folder of static files shows one.
+    endings: Vec<Vec<u8>>,
 }
 
 /// Where a route leads.
@@ -66,6 +69,7 @@ impl Sites {
         let mut compile = |site: &preforkd_worker::front::Site| Site {
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
+            endings: endings(settings, site),
         };
         Self {
             sockets,
@@ -99,11 +103,19 @@ impl Sites {
         };
         path.set(request.path());
         let mut routes = site.routes.of(path, request);
-        let found = routes.find(|route| site.targets[*route].files.is_none());
+        let hides = site.runs(path);
+        let found = routes.find(|route| match &site.targets[*route].target {
+            // Where a folder answers all, a script in it is nothing.
+            Target::Files(mapping) => hides && !mapping.fallthrough,
+            _ => true,
+        });
         let Some(route) = found else {
             return Choice::NoRoute;
         };
         let leads = &site.targets[route];
+        if leads.files.is_some() {
+            return Choice::NoRoute;
+        }
         let stripped = match leads.strip_prefix {
             true => site.routes.after(route, path),
             false => None,
@@ -113,6 +125,28 @@ impl Sites {
             stripped: stripped.unwrap_or_default(),
         }
     }
+}
+
+impl Site {
+    /// Whether a path is named like a script that an upstream runs.
+    fn runs(&self, path: &Normal) -> bool {
+        let mut endings = self.endings.iter();
+        endings.any(|ending| names_one(path, ending))
+    }
+}
+
+/// What the names of scripts end with that the upstreams of a site run.
+fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<u8>> {
+    let targets = site.routes.iter().map(|route| &route.target);
+    let scripts = targets.filter_map(|target| match target {
+        Target::Upstream(name) => settings.upstreams.get(name)?.speech.scripts.as_ref(),
+        _ => None,
+    });
+    let mut endings: Vec<_> = scripts
+        .map(|scripts| ending(&scripts.index).to_vec())
+        .collect();
+    endings.dedup();
+    endings
 }
 
 /// Tells which files a request is for.
@@ -137,6 +171,6 @@ impl Chooser for FilesOfSites {
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;
-        site.targets[first].files
+        site.targets[first].files.filter(|_| !site.runs(&self.path))
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use preforkd_worker::front::Speech;
 use serde::{Deserialize, Serialize};
 
 use super::{Check, FileState, LogFile, Output, OwnAddress, lossless};
@@ -30,6 +31,8 @@ pub struct App {
     pub threads: Option<u32>,
     /// The addresses of which each worker gets one, if its launch names one.
     pub own_address: Option<OwnAddress>,
+    /// What its workers speak with sites.
+    pub speech: Speech,
     /// What its standard input is.
     pub stdin: Stdin,
     /// How a worker is told to end.
@@ -130,6 +133,7 @@ impl App {
             },
             threads: None,
             own_address: None,
+            speech: Speech::default(),
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

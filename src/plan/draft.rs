@@ -85,6 +85,7 @@ impl Draft<'_> {
         if let Some(range) = &own_address {
             self.enough_addresses(range, &policy, &mut warnings)?;
         }
+        let speech = self.speech()?;
         let before = self.before(&launch)?;
         let stop = Stop {
             signal: self.stop_signal(&launch.program),
@@ -104,6 +105,7 @@ impl Draft<'_> {
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
             own_address,
+            speech,
             stdin: self.stdin(has_listener)?,
             stop,
             hang: self.hang(),

@@ -7,7 +7,7 @@ use preforkd_worker::front::{Route, Target};
 use toml::Spanned;
 
 use super::static_files::{check_prefix, decoded};
-use super::{Draft, Launch};
+use super::{Draft, Launch, outside};
 use crate::config::{Answer, Mapped, Place, Redirect, Route as Written, Site, Value};
 
 /// What `redirect = "https"` stands for.
@@ -98,13 +98,16 @@ impl Draft<'_> {
                 ));
             }
         }
-        if let (Some(place), None) = (route.strip_prefix.place(), &route.app) {
-            let message = "routes.strip_prefix: it is for a route to an app (remove it)";
+        if let (Some(place), None, None) = (route.strip_prefix.place(), &route.app, &route.to) {
+            let message =
+                "routes.strip_prefix: it is for a route to an app or an address (remove it)";
             return Err(Place::at(place, message));
         }
         let mut path = path.to_owned();
         let target = if let Some(app) = &route.app {
             Target::Upstream(app.to_string())
+        } else if let Some(to) = &route.to {
+            Target::Upstream(outside::name(to, route))
         } else if let Some(folder) = &route.folder {
             let (prefix, files) = self.files(&path, folder, &place, launch, warnings)?;
             path = prefix;

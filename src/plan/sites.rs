@@ -93,6 +93,7 @@ pub(super) fn front(
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
+    let mut upstreams = reached.upstreams(&plan.apps)?;
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {
             let message = format!(
@@ -119,6 +120,7 @@ pub(super) fn front(
                 "redirect: the site speaks TLS itself, and would send its clients in a circle (write it in a site without `tls`)",
             ));
         }
+        upstreams.extend(draft.outside(site, &launch)?);
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
@@ -133,7 +135,7 @@ pub(super) fn front(
         http: draft.http(&mut warnings)?,
         listeners: sockets.settings(),
         sites,
-        upstreams: reached.upstreams(&plan.apps)?,
+        upstreams,
     };
     let settings = settings.encode().map_err(|error| {
         draft.wrong(format!(
@@ -282,6 +284,7 @@ impl Draft<'_> {
             policy,
             threads: None,
             own_address: None,
+            speech: front::Speech::default(),
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

@@ -111,6 +111,7 @@ impl Reached {
                     "app: each worker of app {name} has an address of its own, at which sites cannot reach it yet (use {{fd}} instead of {{port}} or {{address}}, or a `listen`)"
                 )));
             }
+            let speech = app.map(|app| app.speech.clone()).unwrap_or_default();
             let mut sockets = app.into_iter().flat_map(|app| &app.sockets);
             let private = sockets
                 .clone()
@@ -123,7 +124,7 @@ impl Reached {
                 )));
             };
             let addresses = vec![address];
-            upstreams.insert(name.clone(), Upstream { addresses });
+            upstreams.insert(name.clone(), Upstream { addresses, speech });
         }
         Ok(upstreams)
     }

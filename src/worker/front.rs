@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +138,43 @@ pub enum Target {
 pub struct Upstream {
     /// Their addresses, as in `listen`.
     pub addresses: Vec<String>,
+    /// How they are spoken to.
+    pub speech: Speech,
+}
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speech {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The files that answer, if the upstream is an interpreter of files.
+    pub scripts: Option<Scripts>,
+}
+
+/// A protocol of upstreams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// FastCGI, in the role of the web server for a responder.
+    FastCgi,
+    /// SCGI.
+    Scgi,
+    /// The protocol of the server uWSGI.
+    Uwsgi,
+}
+
+/// Files that answer requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scripts {
+    /// The folder of all of them.
+    pub root: PathBuf,
+    /// The name of the file that answers for a folder, and for what is no file.
+    pub index: String,
 }
 
 impl Settings {

@@ -62,7 +62,7 @@ pub fn write_request(
 pub fn passed_on<'a>(request: Request<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
     let named = names_fields(request);
     let fields = request.fields();
-    fields.filter(move |(name, _)| !is_ours(name) && !(named && is_named(request, name)))
+    fields.filter(move |(name, _)| !(is_ours(name) || named && is_named(request, name)))
 }
 
 /// Whether the fields `Connection` of the request name others.
