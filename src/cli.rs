@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use log::{error, info, warn};
 use nix::errno::Errno;
 
+use crate::certificate_watch;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
@@ -114,6 +115,12 @@ enum Command {
         /// The file.
         path: PathBuf,
     },
+    /// The helper process that watches the certificates of sites; started by the master only.
+    #[command(hide = true)]
+    WatchCertificates {
+        /// The program that checks them.
+        program: PathBuf,
+    },
     /// The helper process that checks a new worker; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
@@ -184,6 +191,7 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
+        Some(Command::WatchCertificates { program }) => Some(certificate_watch::run(program)),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::Guard) => Some(
             guard::run().map_err(|error| format!("preforkd: the guard cannot continue: {error}")),

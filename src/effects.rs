@@ -4,9 +4,11 @@
 pub mod addresses;
 pub mod alarm;
 pub mod beacon;
+pub mod certificate_watch;
 pub mod config_check;
 pub mod control;
 pub mod data_file;
+pub mod file_watch;
 pub mod guard;
 pub mod host;
 pub mod init;
@@ -35,3 +37,4 @@ pub mod template;
 pub mod temporary;
 pub mod terminal;
 mod time_zone;
+pub mod updates;

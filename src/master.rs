@@ -24,6 +24,7 @@ use crate::release::{Fact, Name, Release};
 use crate::signals as vocabulary;
 
 mod actions;
+mod certificates;
 mod check_waits;
 mod checks;
 mod choices;
@@ -61,6 +62,7 @@ mod worker_ends;
 mod workers;
 mod world;
 
+use certificates::Certificates;
 use checks::Checks;
 use choices::Choices;
 use control::{Control, Whole};
@@ -113,6 +115,7 @@ struct Master<W> {
     init: Init,
     watch: Watch,
     checks: Checks,
+    certificates: Certificates,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -190,6 +193,7 @@ impl<W: World> Master<W> {
             init,
             watch: Watch::default(),
             checks: Checks::default(),
+            certificates: Certificates::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
@@ -253,6 +257,7 @@ impl<W: World> Master<W> {
             .look(turn, &self.workers.children, &mut self.jobs);
         self.check_again();
         let turn = &mut self.turn;
+        self.certificates.look(turn, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -385,6 +390,7 @@ impl<W: World> Master<W> {
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())
             .chain(self.checks.deadline())
+            .chain(self.certificates.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

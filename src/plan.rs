@@ -14,7 +14,7 @@ use crate::supervisor::Replace;
 mod access_format;
 mod app;
 mod callable;
-mod certificates;
+pub mod certificates;
 mod check;
 mod command;
 pub mod control;

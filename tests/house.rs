@@ -137,9 +137,11 @@ fn effects_know_neither_each_other_nor_who_decides() {
         let code = code(&file);
         for other in [
             "beacon",
+            "certificate_watch",
             "config_check",
             "control",
             "data_file",
+            "file_watch",
             "guard",
             "host",
             "init",
@@ -169,7 +171,14 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
-                "launch" => &["config_check", "guard", "log_files", "probe", "template"],
+                "launch" => &[
+                    "certificate_watch",
+                    "config_check",
+                    "guard",
+                    "log_files",
+                    "probe",
+                    "template",
+                ],
                 "notify" => &["template"],
                 "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],

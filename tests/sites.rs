@@ -5,7 +5,6 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
@@ -237,120 +236,5 @@ fn an_app_without_a_listener_is_reached_through_its_site_also_while_it_is_replac
     assert_eq!(pids(&run, "front"), front);
     assert!(pids(&run, "api").is_disjoint(&api));
     assert!(get(&run, "shop.example", "/api/echo").starts_with("HTTP/1.1 200 OK"));
-    run.stop();
-}
-
-/// A key and a certificate for these hosts, as files.
-fn certificate(folder: &std::path::Path, name: &str, hosts: &str) {
-    let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
-        ])
-        .args([
-            "-days",
-            "2",
-            "-subj",
-            "/CN=test",
-            "-addext",
-            &format!("subjectAltName={hosts}"),
-        ])
-        .args(["-keyout", &key, "-out", &cert])
-        .current_dir(folder)
-        .output();
-    let made = made.expect("openssl runs");
-    assert!(made.status.success(), "{made:?}");
-}
-
-/// What a client gets over TLS that trusts only this certificate.
-fn over_tls(run: &Run, host: &str, path: &str, trusted: &str) -> (bool, String) {
-    let output = Command::new("curl")
-        .args([
-            "--silent",
-            "--show-error",
-            "--noproxy",
-            "*",
-            "--include",
-            "--unix-socket",
-        ])
-        .arg(run.path("tls.sock"))
-        .arg("--cacert")
-        .arg(run.path(trusted))
-        .arg(format!("https://{host}{path}"))
-        .output()
-        .expect("curl runs");
-    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
-    (output.status.success(), text)
-}
-
-#[test]
-fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("files")).expect("room");
-    certificate(folder.path(), "shop", "DNS:tls.example");
-    certificate(folder.path(), "other", "DNS:*.other.example");
-    let site = |name: &str, host: &str| {
-        format!(
-            "[site.{name}-tls]\nlisten = 'unix:tls.sock'\nhosts = '{host}'\napp = 'api'\ntls = {{ cert = '{name}.pem', key = '{name}.key' }}\n"
-        )
-    };
-    let sites = [
-        site("shop", "tls.example"),
-        site("other", "*.other.example"),
-    ]
-    .concat();
-    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
-    run.message("READY=1");
-    for (host, trusted) in [
-        ("tls.example", "shop.pem"),
-        ("a.other.example", "other.pem"),
-    ] {
-        let (_, answer) = over_tls(&run, host, "/echo", trusted);
-        let (status, _, body) = parts(&answer, "");
-        assert_eq!(status, "HTTP/1.1 200 OK", "{answer}");
-        assert!(body.contains("X-Forwarded-Proto: https"), "{body}");
-        let other = if trusted == "shop.pem" {
-            "other.pem"
-        } else {
-            "shop.pem"
-        };
-        assert!(!over_tls(&run, host, "/echo", other).0);
-    }
-
-    // What does not fit refuses the reload, and is said.
-    let front = pids(&run, "front");
-    std::fs::copy(run.path("other.key"), run.path("shop.key")).expect("room");
-    run.signal(Signal::SIGHUP);
-    run.logged(&[
-        "tls: cannot use the certificate of [site.shop-tls]",
-        "shop.key",
-    ]);
-    let checked = preforkd()
-        .arg("-t")
-        .arg("-c")
-        .arg(run.path("app.toml"))
-        .output();
-    let checked = checked.expect("preforkd runs");
-    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-    assert!(
-        said.contains("tls: cannot use the certificate of [site.shop-tls]"),
-        "{said}"
-    );
-    run.message("READY=1");
-    assert_eq!(pids(&run, "front"), front);
-    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
-
-    std::fs::copy(run.path("shop.pem"), run.path("old.pem")).expect("room");
-    certificate(run.folder.path(), "shop", "DNS:tls.example");
-    run.reload();
-    assert!(pids(&run, "front").is_disjoint(&front));
-    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
-    assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
     run.stop();
 }

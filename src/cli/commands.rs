@@ -65,7 +65,8 @@ pub(super) fn perform(
         Command::WriteLog { .. }
         | Command::Probe(_)
         | Command::Guard
-        | Command::CheckConfig { .. } => {
+        | Command::CheckConfig { .. }
+        | Command::WatchCertificates { .. } => {
             unreachable!("helper processes send no requests to a master")
         }
     }

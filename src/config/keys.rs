@@ -350,6 +350,8 @@ tables! {
         root: PathBuf = (none "none"), Reload;
         /// The script that answers for a folder, and for what is no file; "" is none.
         index: String = "index.php", Reload;
+        /// Whether the app gets the body of a request while it arrives.
+        stream: bool = false, Reload;
         /// A folder or file that answers, as in `static`.
         folder: Mapped = (none "none"), Reload;
         /// A location that answers.

@@ -217,7 +217,7 @@ impl Host for ThisHost {
         beside(FRONT, "the program that serves sites is missing")
     }
 
-    fn certificate_flaws(&self, program: &Path, settings: &str) -> Result<String, String> {
+    fn certificate_flaws(&self, program: &Path, certificates: &str) -> Result<String, String> {
         let asked = || {
             let mut child = Command::new(program)
                 .arg("check")
@@ -227,7 +227,7 @@ impl Host for ThisHost {
                 .stderr(Stdio::null())
                 .spawn()?;
             if let Some(mut input) = child.stdin.take() {
-                input.write_all(settings.as_bytes())?;
+                input.write_all(certificates.as_bytes())?;
             }
             let output = child.wait_with_output()?;
             match output.status.success() {

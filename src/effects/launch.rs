@@ -37,6 +37,8 @@ pub struct Contract<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// The settings of a front worker.
     pub front: Option<BorrowedFd<'a>>,
+    /// The socket of its updates.
+    pub updates: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
     pub on_master_death: Signal,
     /// Whether it is a worker or template of ours, and not a program of the user.
@@ -129,6 +131,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         (env::CHECK_FD, contract.check),
         (env::STOP_FD, contract.stop),
         (env::FRONT_FD, contract.front),
+        (env::UPDATES_FD, contract.updates),
     ];
     for (key, fd) in more {
         if let Some(fd) = fd {

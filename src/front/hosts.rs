@@ -102,7 +102,6 @@ mod tests {
             name: name.into(),
             listeners: owned(listeners),
             hosts: owned(hosts),
-            tls: None,
             routes: Vec::new(),
         }
     }

@@ -1,8 +1,8 @@
 //! The front: a worker that serves the sites of a configuration, without application code.
 //!
 //! [`sites`] finds what a request is for: the site by [`hosts`], its route by [`routes`]. [`answer`] answers what needs nobody else.
-//! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it. [`service`] holds
-//! these together, and [`serve`] is the life of the process.
+//! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it. [`updates`] come
+//! from the master. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -19,4 +19,5 @@ pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod updates;
 pub mod upstream;

@@ -1,9 +1,7 @@
 //! The life of a front worker: it takes what its master passes, and serves until it is to stop.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +15,11 @@ use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use zeroize::Zeroizing;
 
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
-use crate::terms;
 use crate::tls::Way;
+use crate::updates::{Updates, read_shared};
 
 /// Runs the worker to its end.
 ///
@@ -49,47 +46,23 @@ pub fn run() -> Result<(), String> {
             env::KIND
         ));
     }
-    let (secret, settings) = settings(passed.front.take())?;
+    let settings = settings(passed.front.take())?;
     set_title(&passed);
     let record = passed.begin_record()?;
     passed.take_stderr_over()?;
-    serve(passed, &settings, &secret, record)
+    serve(passed, &Arc::new(settings), record)
 }
 
-/// The secret for session tickets, on a line of its own, and the settings.
-fn settings(file: Option<OwnedFd>) -> Result<(Zeroizing<[u8; 32]>, Settings), String> {
-    let read = || -> io::Result<String> {
-        let file = File::from(file.ok_or(io::ErrorKind::NotFound)?);
-        let length = usize::try_from(file.metadata()?.len()).unwrap_or_default();
-        let mut text = vec![0; length];
-        // Other workers may have the same open file, and its position.
-        file.read_exact_at(&mut text, 0)?;
-        String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData.into())
-    };
-    let text = Zeroizing::new(read().map_err(could_not("read the settings"))?);
-    let wrong = |why: &dyn std::fmt::Display| format!("could not read {}: {why}", env::FRONT_FD);
-    let (digits, json) = text
-        .split_once('\n')
-        .ok_or_else(|| wrong(&"it has one line"))?;
-    let secret = secret(digits).ok_or_else(|| wrong(&"there is no secret"))?;
-    let settings = Settings::parse(json).map_err(|error| wrong(&error))?;
-    Ok((secret, settings))
-}
-
-/// The bytes of 64 hexadecimal digits.
-fn secret(digits: &str) -> Option<Zeroizing<[u8; 32]>> {
-    let mut secret = Zeroizing::new([0; 32]);
-    let is_whole = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    for (at, byte) in secret.iter_mut().enumerate().filter(|_| is_whole) {
-        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
-    }
-    is_whole.then_some(secret)
+/// The settings.
+fn settings(file: Option<OwnedFd>) -> Result<Settings, String> {
+    let read = || read_shared(file.ok_or(io::ErrorKind::NotFound)?);
+    let json = read().map_err(could_not("read the settings"))?;
+    Settings::parse(&json).map_err(|error| format!("could not read {}: {error}", env::FRONT_FD))
 }
 
 fn serve(
     passed: Passed,
-    settings: &Settings,
-    secret: &[u8; 32],
+    settings: &Arc<Settings>,
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
     let Passed {
@@ -99,6 +72,7 @@ fn serve(
         check,
         stop,
         scoreboard,
+        updates,
         ..
     } = passed;
     let mut names = environment.listener_names.clone();
@@ -108,9 +82,10 @@ fn serve(
     scoreboard.iter().for_each(descriptors::own);
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
-    let addresses = terms::addresses(settings, &names, secret)?;
+    let updates = Updates::begin(updates, settings, &names)?;
+    let addresses = updates.listeners();
     let sites = Arc::new(Sites::new(settings, names));
-    let front = Front::new(sites.clone(), settings)?;
+    let front = Front::new(sites.clone(), settings, updates)?;
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
     let config = Config {
         limits: Arc::new(http.into()),

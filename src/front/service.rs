@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use preforkd_http::{Call, Outgoing, Output, Rate, Ready, Response, Service, Watch};
+use preforkd_http::{
+    Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
+};
 use preforkd_worker::front::{self, Settings, Target};
 
 use crate::answer::{answer, folder};
 use crate::path::Normal;
 use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
+use crate::updates::Updates;
 use crate::upstream::address::Address;
 use crate::upstream::protocol::{Passing, Protocol, Script};
 use crate::upstream::proxy::Proxy;
@@ -31,14 +34,18 @@ pub struct Front {
     /// The scripts that answer for upstreams, by their numbers.
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
+    updates: Updates,
 }
+
+/// The number of the socket of updates; the proxy counts from 0.
+const UPDATES: u32 = u32::MAX;
 
 impl Front {
     /// For these sites, which were made of the settings.
     ///
     /// # Errors
     /// An address of an upstream is not valid; the whole message.
-    pub fn new(sites: Arc<Sites>, settings: &Settings) -> Result<Self, String> {
+    pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let (mut numbers, mut scripts) = (BTreeMap::new(), BTreeMap::new());
         for (name, upstream) in &settings.upstreams {
@@ -62,6 +69,7 @@ impl Front {
             numbers,
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
+            updates,
         })
     }
 
@@ -126,6 +134,11 @@ fn address(text: &str) -> Option<Address> {
 
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
+        if let Some(socket) = self.updates.socket()
+            && let Err(error) = watch.add(socket, UPDATES)
+        {
+            log::error!("could not watch the socket of updates: {error}; later ones are not seen");
+        }
         self.proxy.begin(watch);
     }
 
@@ -159,6 +172,14 @@ impl Service for Front {
         Some(response)
     }
 
+    fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
+        self.sites.streams(request, origin, &mut self.path)
+    }
+
+    fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {
+        self.proxy.body(key, &bytes, ended, now)
+    }
+
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
         self.proxy.left(key, now)
     }
@@ -168,7 +189,10 @@ impl Service for Front {
     }
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
-        self.proxy.event(token, ready, now);
+        match token {
+            UPDATES => self.updates.take(),
+            _ => self.proxy.event(token, ready, now),
+        }
     }
 
     fn turn(&mut self, now: u64) {

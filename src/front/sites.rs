@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use preforkd_http::{Chooser, Origin, Request};
-use preforkd_worker::front::{Settings, Target};
+use preforkd_worker::front::{Protocol, Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
@@ -35,6 +35,7 @@ struct Leads {
     /// The number of its files, if it leads to files.
     files: Option<usize>,
     strip_prefix: bool,
+    stream: bool,
 }
 
 /// What a request is for.
@@ -64,6 +65,7 @@ impl Sites {
                 target: route.target.clone(),
                 files: is_files.then(|| number - 1),
                 strip_prefix: route.strip_prefix,
+                stream: route.stream && speaks_http(settings, &route.target),
             }
         };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
@@ -94,6 +96,16 @@ impl Sites {
         let host = request.authority().or_else(|| request.field(b"host"));
         let number = self.hosts.site(listener, host)?;
         self.sites.get(number)
+    }
+
+    /// Whether the body of a request is passed on while it arrives.
+    pub fn streams(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> bool {
+        let Some(site) = self.site(request, origin) else {
+            return false;
+        };
+        path.set(request.path());
+        let first = site.routes.of(path, request).next();
+        first.is_some_and(|first| site.targets[first].stream)
     }
 
     /// What a request is for that no file answers.
@@ -133,6 +145,15 @@ impl Site {
         let mut endings = self.endings.iter();
         endings.any(|ending| names_one(path, ending))
     }
+}
+
+/// Whether what answers can be told a body of which nobody knows the end yet.
+fn speaks_http(settings: &Settings, target: &Target) -> bool {
+    let Target::Upstream(name) = target else {
+        return false;
+    };
+    let upstream = settings.upstreams.get(name);
+    upstream.is_none_or(|upstream| upstream.speech.protocol == Protocol::Http)
 }
 
 /// What the names of scripts end with that the upstreams of a site run.

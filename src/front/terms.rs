@@ -3,30 +3,39 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use preforkd_worker::front::{Certificate, Pem, Settings, Site, Tls};
+use preforkd_worker::front::{Certificate, Certificates, Pem, Settings, Tls};
 
-use crate::tls::Listeners;
 use crate::tls::certificate::{Named, Pair};
 use crate::tls::check::check;
 use crate::tls::terms::{Address, Terms};
-use crate::tls::tickets::{Key, Keys};
+use crate::tls::tickets::Keys;
 
 /// What clients can speak over TLS (RFC 7301).
 const PROTOCOLS: [&str; 1] = ["http/1.1"];
 
-/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `secret` makes session tickets.
+/// What is agreed on with clients at each socket; none where they speak no TLS.
+pub type Addresses = Vec<Option<Arc<Address>>>;
+
+/// What is agreed on with clients, for each of the sockets, whose listeners have these names. `keys` are those of session tickets.
 ///
 /// # Errors
 /// What is wrong with a certificate or key; the whole message.
 pub fn addresses(
     settings: &Settings,
+    certificates: &Certificates,
     sockets: &[String],
-    secret: &[u8; 32],
-) -> Result<Listeners, String> {
-    let keys = Keys::new(&[Key::new(*secret, 0, u64::MAX)]);
+    keys: &Arc<Keys>,
+) -> Result<Addresses, String> {
     let with_terms = settings.sites.iter().filter_map(|site| {
-        let tls = site.tls.as_ref()?;
-        Some(terms(site, tls, &keys).map(|terms| (site, terms)))
+        let is_secure = |name: &String| settings.listeners.get(name).is_some_and(|one| one.tls);
+        if !site.listeners.iter().any(is_secure) {
+            return None;
+        }
+        // Its socket must not speak plain instead.
+        let Some(tls) = certificates.0.get(&site.name) else {
+            return Some(Err(unusable(&site.name, "it has none")));
+        };
+        Some(terms(&site.name, tls, keys).map(|terms| (site, terms)))
     });
     let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
     let address = |name: &String| {
@@ -48,7 +57,7 @@ pub fn addresses(
         }
         Some(Arc::new(address))
     };
-    Ok(Listeners::new(sockets.iter().map(address).collect()))
+    Ok(sockets.iter().map(address).collect())
 }
 
 /// Something that is wrong with the certificates of a site.
@@ -63,11 +72,10 @@ pub struct Flaw {
 }
 
 /// What is wrong with the certificates of these sites.
-pub fn flaws(settings: &Settings) -> Vec<Flaw> {
+pub fn flaws(certificates: &Certificates) -> Vec<Flaw> {
     let mut flaws = Vec::new();
-    for site in &settings.sites {
-        let certificates = site.tls.iter().flat_map(|tls| &tls.certificates);
-        for Certificate { chain, key } in certificates {
+    for (site, tls) in &certificates.0 {
+        for Certificate { chain, key } in &tls.certificates {
             let (warnings, error) = match check(named(chain), named(key), SystemTime::now()) {
                 Ok(verdict) => (verdict.warnings, None),
                 Err(why) => (Vec::new(), Some(unusable(site, &why))),
@@ -75,7 +83,7 @@ pub fn flaws(settings: &Settings) -> Vec<Flaw> {
             let warnings = warnings.into_iter().map(|why| (true, doubtful(site, &why)));
             let all = warnings.chain(error.map(|why| (false, why)));
             flaws.extend(all.map(|(is_warning, why)| Flaw {
-                site: site.name.clone(),
+                site: site.clone(),
                 is_warning,
                 why,
             }));
@@ -84,16 +92,15 @@ pub fn flaws(settings: &Settings) -> Vec<Flaw> {
     flaws
 }
 
-fn unusable(site: &Site, why: &str) -> String {
-    format!("cannot use the certificate of [site.{}]: {why}", site.name)
+fn unusable(site: &str, why: &str) -> String {
+    format!("cannot use the certificate of [site.{site}]: {why}")
 }
 
-fn doubtful(site: &Site, why: &str) -> String {
-    let name = &site.name;
-    format!("clients will refuse the certificate of [site.{name}]: {why} (renew it and reload)")
+fn doubtful(site: &str, why: &str) -> String {
+    format!("clients will refuse the certificate of [site.{site}]: {why} (renew it)")
 }
 
-fn terms(site: &Site, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+fn terms(site: &str, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
     let wrong = |why: String| unusable(site, &why);
     let mut pairs = Vec::new();
     for certificate in &tls.certificates {

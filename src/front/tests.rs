@@ -49,7 +49,6 @@ fn site(hosts: &[&str], routes: Vec<Route>) -> Site {
         name: "s".into(),
         listeners: vec!["0".into()],
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
-        tls: None,
         routes,
     }
 }
@@ -60,6 +59,7 @@ fn route(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: Default::default(),
         strip_prefix: false,
+        stream: false,
         target,
     }
 }
@@ -204,6 +204,37 @@ fn what_a_target_does_not_see_is_the_path_of_its_route() {
 }
 
 #[test]
+fn bodies_are_passed_on_while_they_arrive_where_the_route_says_so() {
+    let mut streams = route("/up", app("api"));
+    streams.stream = true;
+    streams.methods = vec!["PUT".into()];
+    let files = route("/up/files/", Target::Files(Mapping::default()));
+    let settings = settings(vec![site(
+        &["a"],
+        vec![streams, files, route("/", app("web"))],
+    )]);
+    let sites = Sites::new(&settings, vec!["0".into()]);
+    for (request, expected) in [
+        ("PUT /up/x", true),
+        ("PUT /%75p", true),
+        ("POST /up/x", false),
+        ("PUT /up/files/x", false),
+        ("PUT /x", false),
+    ] {
+        let mut connection = Connection::new(Arc::new(Limits::default()));
+        connection.receive(format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+        assert_eq!(connection.advance(), Event::Request);
+        let origin = Origin {
+            listener: 0,
+            peer: None,
+            relayed: None,
+        };
+        let streams = sites.streams(connection.request(), &origin, &mut Normal::default());
+        assert_eq!(streams, expected, "{request}");
+    }
+}
+
+#[test]
 fn files_are_left_to_the_server_and_the_next_route_has_what_they_do_not() {
     let files = Target::Files(Mapping::default());
     let settings = settings(vec![site(
@@ -221,22 +252,25 @@ fn files_are_left_to_the_server_and_the_next_route_has_what_they_do_not() {
 }
 
 #[test]
-fn settings_survive_encoding_and_show_no_key() {
-    use preforkd_worker::front::{Certificate, Pem, Tls};
-    let mut settings = settings(vec![site(&["a"], vec![route("/", app("a"))])]);
+fn settings_and_certificates_survive_encoding_and_show_no_key() {
+    use preforkd_worker::front::{Certificate, Certificates, Pem, Tls};
+    let settings = settings(vec![site(&["a"], vec![route("/", app("a"))])]);
+    let json = settings.encode().expect("UTF-8");
+    assert_eq!(Settings::parse(&json).expect("the same type"), settings);
     let pem = |name: &str| Pem {
         path: format!("{name}.pem"),
         text: format!("secret {name}"),
     };
-    settings.sites[0].tls = Some(Tls {
+    let tls = Tls {
         certificates: vec![Certificate {
             chain: pem("chain"),
             key: pem("key"),
         }],
         client_ca: None,
-    });
-    let json = settings.encode().expect("UTF-8");
-    assert_eq!(Settings::parse(&json).expect("the same type"), settings);
+    };
+    let all = Certificates([("s".to_owned(), tls)].into());
+    let json = all.encode().expect("texts");
+    assert_eq!(Certificates::parse(&json).expect("the same type"), all);
     assert!(json.contains("secret key"));
-    assert!(!format!("{settings:?}").contains("secret"));
+    assert!(!format!("{all:?}").contains("secret"));
 }

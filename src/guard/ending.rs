@@ -15,7 +15,7 @@ use nix::unistd::{Pid, getppid};
 use preforkd_worker::env;
 
 use super::processes;
-use super::table::{Identity, Left, Record, Table};
+use super::table::{self, Identity, Left, Record, Table};
 use crate::effects::process::{self, Stat};
 use crate::sys;
 
@@ -114,52 +114,26 @@ impl Ending {
         parent: Pid,
         is_in_app: impl Fn(Pid, &Record) -> bool,
     ) {
-        let runs = |identity: &Identity| {
-            now.get(&identity.pid)
-                .is_some_and(|stat| stat.runs && stat.started == identity.started)
-        };
-        self.known.retain(|identity, _| runs(identity));
-        // A number belongs to a session of ours as long as one of its processes runs; at the death of the master all of them did.
-        let records = self.records.iter().enumerate();
-        let sessions: HashMap<Pid, usize> = records
-            .filter_map(|(number, record)| {
-                let leader = record.leader?;
-                let held = |(known, _): (&Identity, &Known)| {
-                    now.get(&known.pid)
-                        .is_some_and(|stat| stat.session == leader.pid)
-                };
-                let is_ours = match now.get(&leader.pid) {
-                    Some(stat) => stat.started == leader.started,
-                    None => is_first || self.known.iter().any(held),
-                };
-                is_ours.then_some((leader.pid, number))
-            })
+        self.known.retain(|identity, _| identity.runs(now));
+        let sessions = self.sessions(now, is_first);
+        let known = self.known.iter();
+        let mut ours: HashMap<Pid, usize> = known
+            .map(|(identity, known)| (identity.pid, known.record))
             .collect();
         let this = Pid::this();
-        let mut ours: HashMap<Pid, usize> = HashMap::new();
-        for (identity, known) in &self.known {
-            ours.insert(identity.pid, known.record);
-        }
         let others = now
             .iter()
             .filter(|(pid, stat)| stat.runs && **pid != this && !ours.contains_key(pid));
         let mut others: Vec<(Pid, &Stat)> = others.map(|(pid, stat)| (*pid, stat)).collect();
+        // Each round finds the children of what the last one has found.
         loop {
             let before = others.len();
             others.retain(|(pid, stat)| {
-                let identity = Identity {
-                    pid: *pid,
-                    started: stat.started,
-                };
                 let mut record = sessions.get(&stat.session).copied();
                 record = record.or_else(|| ours.get(&stat.parent).copied());
-                if record.is_none() && stat.parent == parent && !self.strangers.contains(&identity)
-                {
-                    let mut records = self.records.iter();
-                    record = records.position(|record| is_in_app(*pid, record));
-                    if record.is_none() {
-                        self.strangers.insert(identity);
-                    }
+                let identity = Identity::of(*pid, stat);
+                if stat.parent == parent {
+                    record = record.or_else(|| self.app_of(identity, &is_in_app));
                 }
                 let Some(record) = record else { return true };
                 ours.insert(*pid, record);
@@ -171,6 +145,42 @@ impl Ending {
                 return;
             }
         }
+    }
+
+    /// The sessions that are ours, with the numbers of their records. The number of a session belongs to it as long as one of its
+    /// processes runs; at the death of the master all of them did.
+    fn sessions(&self, now: &HashMap<Pid, Stat>, is_first: bool) -> HashMap<Pid, usize> {
+        let records = self.records.iter().enumerate();
+        let sessions = records.filter_map(|(number, record)| {
+            let leader = record.leader?;
+            let is_in_session = |known: &Identity| {
+                now.get(&known.pid)
+                    .is_some_and(|stat| stat.session == leader.pid)
+            };
+            let is_ours = match now.get(&leader.pid) {
+                Some(stat) => Identity::of(leader.pid, stat) == leader,
+                None => is_first || self.known.keys().any(is_in_session),
+            };
+            is_ours.then_some((leader.pid, number))
+        });
+        sessions.collect()
+    }
+
+    /// The number of the record of the app that an orphan is of. Each stranger is examined once.
+    fn app_of(
+        &mut self,
+        orphan: Identity,
+        is_in_app: impl Fn(Pid, &Record) -> bool,
+    ) -> Option<usize> {
+        if self.strangers.contains(&orphan) {
+            return None;
+        }
+        let mut records = self.records.iter();
+        let app = records.position(|record| is_in_app(orphan.pid, record));
+        if app.is_none() {
+            self.strangers.insert(orphan);
+        }
+        app
     }
 
     fn say_left(&self) {
@@ -246,14 +256,11 @@ fn is_due(identity: Identity, record: &Record, now: &HashMap<Pid, Stat>) -> bool
     let Some(leader) = record.leader else {
         return true;
     };
-    let runs = now
-        .get(&leader.pid)
-        .is_some_and(|stat| stat.runs && stat.started == leader.started);
     let in_group = || {
         let stat = now.get(&identity.pid);
         record.group && stat.is_some_and(|stat| stat.group == leader.pid)
     };
-    !runs || identity == leader || in_group()
+    !leader.runs(now) || identity == leader || in_group()
 }
 
 /// Whether a leader runs as another user than the one that it was started as. Then it gets no signal when its parent dies:
@@ -272,17 +279,22 @@ fn is_in_app(pid: Pid, record: &Record) -> bool {
         // A WSGI application does not see the socket. The name of the app is no secret: others might have root start something with it.
         None => {
             let app = process::variable(pid, env::APP);
-            record.uid != 0
-                && app.is_some_and(|app| Some(&*app) == record.tag.as_bytes().strip_prefix(b"app="))
+            record.uid != 0 && app.is_some_and(|app| is_named(&app, record))
         }
     }
 }
 
+/// Whether a record is about the app with this name.
+fn is_named(app: &[u8], record: &Record) -> bool {
+    let tag = format!("app={}", String::from_utf8_lossy(app));
+    table::cut(&tag, table::MAX_TAG) == record.tag
+}
+
 /// Signals a process, and no other that has got its number.
 fn send(identity: Identity, signal: Signal) {
-    let Identity { pid, started } = identity;
+    let pid = identity.pid;
     let process = sys::watch_process(pid);
-    if Stat::of(pid).is_none_or(|stat| stat.started != started) {
+    if Stat::of(pid).is_none_or(|stat| Identity::of(pid, &stat) != identity) {
         return;
     }
     let sent = match process {
@@ -416,6 +428,15 @@ mod tests {
             ],
         );
         assert_eq!(found, [900, 901]);
+    }
+
+    #[test]
+    fn an_app_is_known_by_its_name_however_long_that_is() {
+        for name in ["a", &"x".repeat(1000)] {
+            let ending = ending(vec![record(0, &format!("app={name}"))]);
+            assert!(is_named(name.as_bytes(), &ending.records[0]));
+            assert!(!is_named(b"ax", &ending.records[0]));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each note is one write within a page, so it is whole whenever the master is killed. The guard has the file, and the next master finds
 //! it in the list of the guard's descriptors, which only its user and root may read.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,6 +17,8 @@ use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+
+use crate::effects::process::Stat;
 
 /// The name of the memory file, and what it looks like in /proc: memfd_create(2).
 const NAME: &std::ffi::CStr = c"preforkd guard";
@@ -39,8 +42,9 @@ const RECORDS: u64 = 8192;
 /// The size of a record. None crosses the border of a page.
 const SIZE: usize = 256;
 
-/// The longest texts of a record.
-const MAX_TAG: usize = 100;
+/// The longest tag of a record, whose end is cut off if it is longer.
+pub(super) const MAX_TAG: usize = 100;
+/// More than an address of a socket has: unix(7).
 const MAX_ADDRESS: usize = 112;
 
 /// A process, told from a later one with the same number.
@@ -50,6 +54,26 @@ pub struct Identity {
     pub pid: Pid,
     /// When it was started, in ticks of the clock.
     pub started: u64,
+}
+
+impl Identity {
+    /// Of the process with this number.
+    pub fn of(pid: Pid, stat: &Stat) -> Self {
+        let started = stat.started;
+        Self { pid, started }
+    }
+
+    /// Whether it is among these and has not ended.
+    pub fn runs(self, all: &HashMap<Pid, Stat>) -> bool {
+        let found = all.get(&self.pid);
+        found.is_some_and(|stat| stat.runs && Self::of(self.pid, stat) == self)
+    }
+}
+
+/// The beginning of a text that is no longer than this many bytes.
+pub(super) fn cut(text: &str, most: usize) -> &str {
+    let ends = (0..=most).rev().find(|&at| text.is_char_boundary(at));
+    &text[..ends.unwrap_or(0)]
 }
 
 /// How to end what the master has started.
@@ -90,8 +114,7 @@ impl Record {
         put(&leader.map_or(0, |leader| leader.started).to_le_bytes());
         put(&grace.to_le_bytes());
         for (text, most) in [(&self.tag, MAX_TAG), (&self.address, MAX_ADDRESS)] {
-            let ends = (0..=most).rev().find(|&at| text.is_char_boundary(at));
-            let text = &text[..ends.unwrap_or(0)];
+            let text = cut(text, most);
             put(&[text.len() as u8]);
             put(text.as_bytes());
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
-use self::core::{Core, Lent};
+use self::core::{Core, LATE_BODY, Lent};
 use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
@@ -41,6 +41,7 @@ pub(crate) mod relayed;
 mod room;
 mod serving;
 mod slab;
+mod streams;
 pub(crate) mod timers;
 
 const STOP: u64 = u64::MAX;
@@ -286,10 +287,12 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
                 Turn::Ready => client = self.dispatch(key, client),
+                Turn::Ask if E::SERVES => client = self.ask(key, client),
                 turn => {
                     self.core.settle(key, client, turn);
                     if E::SERVES {
                         self.tell_waiting(key);
+                        self.feed(key);
                     }
                     return;
                 }
@@ -299,7 +302,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
 
     fn expire(&mut self) -> io::Result<()> {
         while let Some(key) = self.core.overdue() {
-            if let Some(client) = self.core.timeout(key) {
+            if E::SERVES && self.core.is_late_stream(key) {
+                self.refuse_rest(key, LATE_BODY);
+            } else if let Some(client) = self.core.timeout(key) {
                 self.drive(key, client);
             }
         }

@@ -151,6 +151,7 @@ impl<W: World> Master<W> {
                 self.leftovers.end(Rest::Session(job.pid), rest);
                 self.schedules.ended(name, &job);
             }
+            Task::Certificates => self.certificates_found(&job),
             Task::Recheck(_) if self.release.state() == &State::Stopped => {}
             Task::Recheck(target) => {
                 let (children, watch) = (&mut self.workers.children, &mut self.watch);

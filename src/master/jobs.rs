@@ -32,6 +32,8 @@ pub(super) enum Task {
     Probe(First),
     /// Checks workers that serve.
     Recheck(Checked),
+    /// Watches the certificates of sites.
+    Certificates,
 }
 
 /// The first worker of a generation, which is checked.
@@ -53,6 +55,7 @@ impl fmt::Display for Task {
             Self::Probe(First { app, .. }) | Self::Recheck((app, _)) => {
                 write!(f, "app={app} check")
             }
+            Self::Certificates => f.write_str("watch of certificates"),
         }
     }
 }
@@ -159,7 +162,17 @@ impl Jobs {
 
     /// Terminates jobs whose results are no longer needed.
     pub(super) fn abandon<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(&Task) -> bool) {
-        for (&pid, job) in self.running.iter_mut().filter(|(_, job)| which(&job.task)) {
+        self.abandon_some(turn, |_, task| which(task));
+    }
+
+    /// Terminates the job that is this process.
+    pub(super) fn abandon_one<W: World>(&mut self, turn: &mut Turn<W>, process: Pid) {
+        self.abandon_some(turn, |pid, _| pid == process);
+    }
+
+    fn abandon_some<W: World>(&mut self, turn: &mut Turn<W>, which: impl Fn(Pid, &Task) -> bool) {
+        let running = self.running.iter_mut();
+        for (&pid, job) in running.filter(|(pid, job)| which(**pid, &job.task)) {
             if job.signalled.is_none() {
                 (job.signalled, job.abandoned) = (Some(turn.now), true);
                 let task = &job.task;

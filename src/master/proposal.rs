@@ -142,7 +142,10 @@ impl Proposal {
             .iter_mut()
             .filter(|(name, _)| kept.contains(*name))
         {
+            // Its workers take new certificates in while they run.
+            let certificates = app.certificates.take();
             app.clone_from(&current.apps[name]);
+            app.certificates = certificates;
         }
         Self {
             listeners: found.listeners.clone(),

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 
 use log::{debug, error, info, warn};
 
+use super::certificates;
 use super::choices::{Purpose, not_started};
 use super::displacing::why_removed;
 use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome};
 use crate::config::Address;
+use crate::plan::Plan;
 use crate::release::{Action, Fact, Generation, Name, State};
 use crate::supervisor::{Event, Policy};
 
@@ -129,6 +131,12 @@ impl<W: World> Master<W> {
         };
         let (turn, plan) = (&mut self.turn, candidate.plan);
         if let Some(old) = &self.current {
+            for name in &candidate.kept {
+                let of = |plan: &Plan| plan.apps.get(name).and_then(|app| app.certificates.clone());
+                if let Some(new) = of(&plan).filter(|new| Some(new) != of(old).as_ref()) {
+                    certificates::renew(turn, &mut self.workers, &name.as_str().into(), &new);
+                }
+            }
             match self.choices.scope().purpose() {
                 Purpose::Reload => info!("generation {generation} is proven and takes over"),
                 Purpose::Start(names) => info!("{names}: proven, starting all workers"),
@@ -172,6 +180,7 @@ impl<W: World> Master<W> {
         self.schedules
             .follow(turn, &mut self.jobs, &plan, generation, concerns);
         self.workers.changed = true;
+        self.certificates.follow(turn, &mut self.jobs, &plan);
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);

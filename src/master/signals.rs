@@ -202,6 +202,7 @@ impl<W: World> Master<W> {
             self.perform_release(action);
         }
         self.schedules.stop(&mut self.turn);
+        self.certificates.stop();
         self.loads.stop(&mut self.turn);
         self.ignored.stop(&mut self.turn);
         let line = self.status_line();

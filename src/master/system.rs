@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
+use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
@@ -37,8 +38,9 @@ use crate::effects::stop_orders::StopOrders;
 use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
+use crate::effects::updates::Updates;
 use crate::launcher::progress::{Launching, Progress};
-use crate::plan::{self, Listener, LogFile, Plan};
+use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 
@@ -53,11 +55,14 @@ mod pid_file;
 mod sessions;
 mod start;
 mod templates;
+mod tickets;
+mod updates;
 mod watches;
 
 use control_file::ControlKeeper;
 use guarded::Guarded;
 use start::forward;
+use tickets::TicketKeys;
 use watches::{RETRY, Watches};
 
 /// How long the master rests before a turn, when events come too fast.
@@ -81,8 +86,9 @@ pub(super) struct System {
     own_output: BTreeMap<Pid, Vec<LogFile>>,
     /// How many processes were started for apps.
     started: u64,
-    /// From it the workers of the front make the keys of session tickets, so that any of them can go on with a session.
-    ticket_secret: String,
+    tickets: TicketKeys,
+    updates: Updates,
+    certificate_watch: Option<CertificateWatch>,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -145,7 +151,9 @@ impl System {
             own_output: BTreeMap::new(),
             started: 0,
             notify: Notify::new()?,
-            ticket_secret: crate::sys::random_text()?,
+            tickets: TicketKeys::default(),
+            updates: Updates::default(),
+            certificate_watch: None,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -214,7 +222,8 @@ impl World for System {
         let short = self.init.is_short_of_memory().then_some(RETRY);
         let now = Instant::now();
         let guarded = self.guarded.keep(now);
-        let deadlines = [deadline, self.keeper.deadline(), guarded];
+        let updated = self.keep_updates(now);
+        let deadlines = [deadline, self.keeper.deadline(), guarded, updated];
         let until = deadlines.into_iter().flatten().min();
         let until = until.map(|at| at.saturating_duration_since(now));
         let mut sources = self.watches.wait(until.into_iter().chain(short).min())?;
@@ -254,6 +263,18 @@ impl World for System {
 
     fn checked(&mut self, job: Pid) -> Result<Plan, String> {
         self.found_plan(job)
+    }
+
+    fn start_certificate_watch(&mut self, front: &Path, running: &Secret) -> io::Result<Pid> {
+        self.watch_certificates(front, running)
+    }
+
+    fn found_certificates(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        self.certificates_of_watch(job)
+    }
+
+    fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()> {
+        self.send_certificates(worker, certificates)
     }
 
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {
@@ -360,6 +381,7 @@ impl World for System {
         let exit = children::reap(pid, kill_session);
         self.guarded.reaped(pid, exit);
         self.stop_orders.remove(pid);
+        self.forget_updates(pid);
         self.addresses.release(pid);
         if let Some(launching) = self.launching.remove(&pid) {
             self.watches.remove(launching.as_raw_fd());

@@ -95,6 +95,28 @@ impl Workers {
         app.plans.insert(generation, Rc::new(plan));
     }
 
+    /// Gives the current generation of an app new certificates. Returns the workers that are to get them.
+    pub(super) fn renew_certificates(
+        &mut self,
+        name: &Name,
+        certificates: &plan::Secret,
+    ) -> Vec<Pid> {
+        let Some(app) = self.apps.get_mut(name) else {
+            return Vec::new();
+        };
+        let Some(generation) = app.supervisor.generation() else {
+            return Vec::new();
+        };
+        if let Some(plan) = app.plans.get_mut(&generation) {
+            let mut renewed = plan::App::clone(plan);
+            renewed.certificates = Some(certificates.clone());
+            *plan = Rc::new(renewed);
+        }
+        let workers = self.children.of(name);
+        let workers = workers.filter(|(_, child)| child.generation == generation);
+        workers.map(|(pid, _)| pid).collect()
+    }
+
     /// The names of the apps.
     pub(super) fn names(&self) -> Vec<Name> {
         self.apps.keys().cloned().collect()

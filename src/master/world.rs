@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
 use crate::launcher::progress::Progress;
-use crate::plan::{self, Launch, Listener, LogFile, Plan};
+use crate::plan::{self, Launch, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
@@ -257,6 +258,24 @@ pub trait World {
     /// # Errors
     /// What is wrong with the configuration, in one line.
     fn checked(&mut self, job: Pid) -> Result<Plan, String>;
+
+    /// Starts the job that watches the certificates of sites, given the program of the front and those that run.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn start_certificate_watch(&mut self, front: &Path, running: &Secret) -> io::Result<Pid>;
+
+    /// The certificates that the job has found, after it has ended.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn found_certificates(&mut self, job: Pid) -> io::Result<Option<Secret>>;
+
+    /// Hands certificates to a worker of the front.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()>;
 
     /// Starts the job that sends a request to the first worker of an app's candidate.
     ///

@@ -23,6 +23,8 @@ pub struct App {
     pub sockets: Vec<(String, Address)>,
     /// How a worker is started.
     pub launch: Launch,
+    /// The certificates and keys of the sites, as JSON. Workers get them at their start, and new ones while they run.
+    pub certificates: Option<Secret>,
     /// Whether the launched process is a template that forks the workers.
     pub template: bool,
     /// The number of workers, and the time limits.
@@ -113,6 +115,7 @@ impl App {
                 umask: None,
                 settings: None,
             },
+            certificates: None,
             template: false,
             policy: Policy {
                 workers,
@@ -226,7 +229,7 @@ pub struct Launch {
     pub user: Option<Credentials>,
     /// The file mode creation mask; the master's if `None`.
     pub umask: Option<u32>,
-    /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable, or secret.
+    /// Settings for a worker of ours that it gets in a memory file, as they are too long for a variable.
     pub settings: Option<Secret>,
 }
 

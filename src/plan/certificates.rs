@@ -1,8 +1,9 @@
 //! `tls`: the certificates and keys of a site. They go to the front, and to no process that runs code of an application.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use preforkd_worker::front::{Certificate, Pem, Tls};
+use preforkd_worker::front::{Certificate, Certificates, Pem, Tls};
 
 use super::{Draft, Host, normal};
 use crate::config::{Config, Place, Site, Value};
@@ -10,38 +11,94 @@ use crate::config::{Config, Place, Site, Value};
 /// The largest file with a certificate or key, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Has the front check whether the certificates in its settings can be used. What it can serve all the same is added to `warnings`.
+/// Has the front check whether these certificates can be used. What it can serve all the same is added to `warnings`.
 ///
 /// # Errors
 /// What is wrong with one, at its site.
 pub(super) fn check(
     config: &Config,
-    settings: &str,
+    certificates: &str,
     program: &Path,
     host: &dyn Host,
     warnings: &mut Vec<String>,
 ) -> Result<(), Place> {
-    if config.site.values().all(|site| site.tls.is_empty()) {
-        return Ok(());
-    }
-    let flaws = host.certificate_flaws(program, settings);
-    for line in flaws.map_err(Place::whole)?.lines() {
-        let mut parts = line.splitn(3, '\t');
-        let (Some(kind), Some(name), Some(why)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        if kind == "warning" {
-            warnings.push(why.to_owned());
+    let flaws = flaws(certificates, program, host).map_err(Place::whole)?;
+    for flaw in flaws {
+        if flaw.is_warning {
+            warnings.push(flaw.why);
             continue;
         }
         let mut sites = config.site.iter();
-        let site = sites.find(|(known, _)| known.get_ref() == name);
+        let site = sites.find(|(known, _)| *known.get_ref() == flaw.site);
         return Err(Place {
             span: site.and_then(|(_, site)| site.tls.place()),
-            message: format!("tls: {why}"),
+            message: format!("tls: {}", flaw.why),
         });
     }
     Ok(())
+}
+
+/// What is wrong with a certificate.
+struct Flaw {
+    is_warning: bool,
+    site: String,
+    why: String,
+}
+
+/// What the front finds wrong with these certificates.
+fn flaws(certificates: &str, program: &Path, host: &dyn Host) -> Result<Vec<Flaw>, String> {
+    let said = host.certificate_flaws(program, certificates)?;
+    let flaw = |line: &str| {
+        let mut parts = line.splitn(3, '\t');
+        let (kind, site, why) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Flaw {
+            is_warning: kind == "warning",
+            site: site.to_owned(),
+            why: why.to_owned(),
+        })
+    };
+    Ok(said.lines().filter_map(flaw).collect())
+}
+
+/// The files of certificates that run.
+pub fn paths_of(certificates: &Certificates) -> BTreeSet<&Path> {
+    let texts = certificates.0.values().flat_map(pems);
+    texts.map(|pem| Path::new(&pem.path)).collect()
+}
+
+fn pems(tls: &Tls) -> impl Iterator<Item = &Pem> {
+    let pairs = tls.certificates.iter();
+    let pairs = pairs.flat_map(|one| [&one.chain, &one.key]);
+    pairs.chain(&tls.client_ca)
+}
+
+/// What their files hold now.
+///
+/// # Errors
+/// One cannot be read; the path and why.
+pub fn read_again(running: &Certificates, host: &dyn Host) -> Result<Certificates, String> {
+    let mut found = running.clone();
+    for tls in found.0.values_mut() {
+        let pairs = tls.certificates.iter_mut();
+        let pairs = pairs.flat_map(|one| [&mut one.chain, &mut one.key]);
+        for pem in pairs.chain(&mut tls.client_ca) {
+            let read = host.data(Path::new(&pem.path), None, MAX_FILE);
+            pem.text = read.map_err(|why| format!("{}: {why}", pem.path))?;
+        }
+    }
+    Ok(found)
+}
+
+/// Has the front check whether these certificates can be used. Returns what it can serve all the same.
+///
+/// # Errors
+/// What is wrong with one.
+pub fn judge(certificates: &str, program: &Path, host: &dyn Host) -> Result<Vec<String>, String> {
+    let flaws = flaws(certificates, program, host)?;
+    match flaws.iter().find(|flaw| !flaw.is_warning) {
+        Some(flaw) => Err(flaw.why.clone()),
+        None => Ok(flaws.into_iter().map(|flaw| flaw.why).collect()),
+    }
 }
 
 impl Draft<'_> {

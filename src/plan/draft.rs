@@ -100,6 +100,7 @@ impl Draft<'_> {
             before,
             before_at_start: self.before_at_start()?,
             launch,
+            certificates: None,
             template,
             policy,
             check,

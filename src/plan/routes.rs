@@ -98,10 +98,16 @@ impl Draft<'_> {
                 ));
             }
         }
-        if let (Some(place), None, None) = (route.strip_prefix.place(), &route.app, &route.to) {
-            let message =
-                "routes.strip_prefix: it is for a route to an app or an address (remove it)";
-            return Err(Place::at(place, message));
+        let of_upstreams = [
+            ("strip_prefix", route.strip_prefix.place()),
+            ("stream", route.stream.place()),
+        ];
+        for (name, place) in of_upstreams {
+            if let (Some(place), None, None) = (place, &route.app, &route.to) {
+                let message =
+                    format!("routes.{name}: it is for a route to an app or an address (remove it)");
+                return Err(Place::at(place, message));
+            }
         }
         let mut path = path.to_owned();
         let target = if let Some(app) = &route.app {
@@ -124,6 +130,7 @@ impl Draft<'_> {
             methods: methods(route)?,
             headers: headers(route)?,
             strip_prefix: *route.strip_prefix,
+            stream: *route.stream,
             target,
         })
     }
@@ -208,6 +215,7 @@ fn unconditional(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: BTreeMap::new(),
         strip_prefix: false,
+        stream: false,
         target,
     }
 }

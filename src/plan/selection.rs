@@ -127,6 +127,8 @@ impl App {
         let same = Self {
             enabled: self.enabled,
             on_change: self.on_change,
+            // Workers take new ones in while they run.
+            certificates: self.certificates.clone(),
             ..newer.clone()
         };
         *self == same

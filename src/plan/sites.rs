@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
-use preforkd_worker::front::{self, Settings};
+use preforkd_worker::front::{self, Certificates, Settings};
 
 use super::certificates;
 use super::lacking::Lacking;
@@ -94,6 +94,7 @@ pub(super) fn front(
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
     let mut upstreams = reached.upstreams(&plan.apps)?;
+    let mut certificates = BTreeMap::new();
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {
             let message = format!(
@@ -127,9 +128,9 @@ pub(super) fn front(
             name: name.get_ref().clone(),
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
-            tls,
             routes: draft.routes(site, &launch, &mut warnings)?,
         });
+        certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }
     let settings = Settings {
         http: draft.http(&mut warnings)?,
@@ -137,19 +138,29 @@ pub(super) fn front(
         sites,
         upstreams,
     };
-    let settings = settings.encode().map_err(|error| {
-        draft.wrong(format!(
-            "the settings of the workers that serve sites cannot be encoded: {error}"
-        ))
-    })?;
-    certificates::check(config, &settings, &launch.program, host, &mut warnings)?;
-    launch.settings = Some(Secret(settings));
+    let encoded = |made: Result<String, serde_json::Error>| {
+        made.map_err(|error| {
+            draft.wrong(format!(
+                "the settings of the workers that serve sites cannot be encoded: {error}"
+            ))
+        })
+    };
+    launch.settings = Some(Secret(encoded(settings.encode())?));
+    let certificates = match certificates.is_empty() {
+        true => None,
+        false => {
+            let all = encoded(Certificates(certificates).encode())?;
+            certificates::check(config, &all, &launch.program, host, &mut warnings)?;
+            Some(Secret(all))
+        }
+    };
     let output = Output {
         taken_over: true,
         ..draft.output()?
     };
     let uses = draft.log_uses(&output);
     let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
+    app.certificates = certificates;
     app.after = reached.names().cloned().collect();
     plan.listeners.extend(sockets.all);
     Ok(Some((app, uses)))
@@ -280,6 +291,7 @@ impl Draft<'_> {
             sockets: named.collect(),
             files: self.files_behind(&launch),
             launch,
+            certificates: None,
             template: false,
             policy,
             threads: None,

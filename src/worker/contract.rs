@@ -10,7 +10,7 @@ use crate::env;
 ///
 /// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
 /// systemd.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Compares the master's version with that of this extension.
 ///

@@ -47,6 +47,8 @@ pub const EXTENSION: &str = "PREFORKD_EXTENSION";
 pub const WSGI: &str = "PREFORKD_WSGI";
 /// Descriptor of a sealed memory file with the settings of a front worker as a JSON object, decimal.
 pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
+/// Descriptor of the socket on which a front worker gets its [`crate::updates`], decimal.
+pub const UPDATES_FD: &str = "PREFORKD_UPDATES_FD";
 
 /// The name in `LISTEN_FDNAMES` of the listener at which only the front can connect.
 pub const FRONT_LISTENER: &str = "front";
@@ -55,7 +57,7 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 16] = [
+pub const PRIVATE: [&str; 17] = [
     CONTRACT,
     KIND,
     LISTEN_FDS,
@@ -72,6 +74,7 @@ pub const PRIVATE: [&str; 16] = [
     CHECK_FD,
     STOP_FD,
     FRONT_FD,
+    UPDATES_FD,
 ];
 
 /// Whether the master sets a variable for its workers.
@@ -113,6 +116,8 @@ pub struct Environment {
     pub stop_fd: Option<i32>,
     /// Descriptor of the settings of a front worker.
     pub front_fd: Option<i32>,
+    /// Descriptor of the socket of its updates.
+    pub updates_fd: Option<i32>,
 }
 
 /// A variable with an invalid value.
@@ -182,6 +187,7 @@ impl Environment {
             check_fd: number(&get, CHECK_FD)?,
             stop_fd: number(&get, STOP_FD)?,
             front_fd: number(&get, FRONT_FD)?,
+            updates_fd: number(&get, UPDATES_FD)?,
         })
     }
 }

@@ -44,10 +44,31 @@ pub struct Site {
     /// Its hosts, in lower case, without a port: a name, `*.` and a name, or an address. Without any it takes what no other site of its
     /// listeners takes.
     pub hosts: Vec<String>,
-    /// Its certificates, on listeners with TLS.
-    pub tls: Option<Tls>,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Route>,
+}
+
+/// The certificates of the sites with TLS, by the names of the sites. They are no settings, as they change while a worker runs
+/// ([`crate::updates`]).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificates(pub BTreeMap<String, Tls>);
+
+impl Certificates {
+    /// Encodes the JSON object.
+    ///
+    /// # Errors
+    /// None is known: it is made of texts.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Parses the JSON object.
+    ///
+    /// # Errors
+    /// A key is missing, unknown or of another type.
+    pub fn parse(json: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(json)
+    }
 }
 
 /// Certificates and keys, in PEM.
@@ -102,6 +123,8 @@ pub struct Route {
     pub headers: BTreeMap<String, String>,
     /// Whether the target does not see `path`.
     pub strip_prefix: bool,
+    /// Whether the body of a request is passed on while it arrives.
+    pub stream: bool,
     /// What answers.
     pub target: Target,
 }

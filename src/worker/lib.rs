@@ -1,8 +1,8 @@
 //! The contract between the master and its workers, as types that both sides use (preforkd-worker(7) describes it).
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
-//! worker, [`messages`] the messages between master and template, [`notify`] those from a worker to the master, and
-//! [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! worker, [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
+//! worker to the master, and [`scoreboard`] the layout of the shared memory. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
@@ -25,3 +25,4 @@ mod sys;
 pub mod temporary;
 pub mod text;
 pub mod title;
+pub mod updates;

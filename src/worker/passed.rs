@@ -29,6 +29,8 @@ pub struct Passed {
     pub stop: Option<OwnedFd>,
     /// The settings of a front worker.
     pub front: Option<OwnedFd>,
+    /// The socket of its updates.
+    pub updates: Option<OwnedFd>,
 }
 
 impl Passed {
@@ -59,6 +61,7 @@ impl Passed {
             check: environment.check_fd.map(adopt).transpose()?,
             stop: environment.stop_fd.map(adopt).transpose()?,
             front: environment.front_fd.map(adopt).transpose()?,
+            updates: environment.updates_fd.map(adopt).transpose()?,
             environment,
         })
     }

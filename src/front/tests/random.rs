@@ -117,7 +117,8 @@ fn response(stream: &mut TcpStream) -> (u16, String, bool) {
     let mut buffer = [0; 16 * 1024];
     loop {
         if let Some((status, body)) = parse(&bytes) {
-            return (status, body, true);
+            let goes_on = !bytes.windows(17).any(|text| text == b"Connection: close");
+            return (status, body, goes_on);
         }
         match stream.read(&mut buffer) {
             Ok(n @ 1..) => bytes.extend_from_slice(&buffer[..n]),
@@ -129,7 +130,10 @@ fn response(stream: &mut TcpStream) -> (u16, String, bool) {
 
 fn parse(bytes: &[u8]) -> Option<(u16, String)> {
     let text = std::str::from_utf8(bytes).unwrap();
-    let (head, mut rest) = text.split_once("\r\n\r\n")?;
+    let (mut head, mut rest) = text.split_once("\r\n\r\n")?;
+    if head.starts_with("HTTP/1.1 103 ") {
+        (head, rest) = rest.split_once("\r\n\r\n")?;
+    }
     let status = head[9..12].parse().unwrap();
     let length = head
         .lines()
@@ -165,7 +169,9 @@ fn ask(address: std::net::SocketAddr, number: usize) -> u32 {
             stream
         };
         let mut connection = stream.take().unwrap_or_else(open);
-        let id = format!("/{number}-{request}");
+        // Some bodies are passed on while they arrive.
+        let path = ["", "stream"][chance.of(2) as usize];
+        let id = format!("/{path}{number}-{request}");
         let text = match chance.of(2) {
             0 => format!("GET {id} HTTP/1.1\r\nHost: a\r\n\r\n"),
             _ => format!("POST {id} HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"),

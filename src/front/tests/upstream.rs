@@ -206,7 +206,15 @@ fn interim_responses_are_not_the_response() {
     let (mut peer, _) = upstream.request();
     peer.write("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
     peer.write(OK);
+    let hint = client.head();
+    assert_eq!(hint, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
     assert_eq!(client.message(), OK_SEEN);
+    // HTTP/1.0 knows none.
+    let mut old = front.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    peer.message();
+    peer.write("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
+    peer.write(OK);
+    assert_eq!(status(&old.message()), "200");
     client.write(GET);
     peer.message();
     peer.write("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n");

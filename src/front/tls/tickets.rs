@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{digest, rand};
@@ -24,7 +23,7 @@ pub struct Key {
 }
 
 impl Key {
-    /// A secret that makes tickets from one time on, and reads them until another, in seconds since 1970.
+    /// A secret that makes tickets from one time on, and reads them until another, in seconds of [`now`].
     pub fn new(secret: [u8; 32], from: u64, until: u64) -> Self {
         Self {
             secret: Zeroizing::new(secret),
@@ -83,7 +82,7 @@ impl fmt::Debug for Keys {
 impl Keys {
     /// These, newest first. With none there are no tickets.
     pub fn new(keys: &[Key]) -> Arc<Self> {
-        Self::by(unix_time, keys)
+        Self::by(now, keys)
     }
 
     fn by(clock: fn() -> u64, keys: &[Key]) -> Arc<Self> {
@@ -107,9 +106,10 @@ impl Keys {
     }
 }
 
-fn unix_time() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+/// The time of the keys: that of a clock that nobody sets (CLOCK_MONOTONIC), in seconds.
+pub fn now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or_default()
 }
 
 /// Makes and reads the tickets of one set of terms: those of others, which may ask for other certificates of clients, are not accepted.

@@ -2,8 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
+use preforkd_http::Expected;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::dispatch::{Place, Ticket};
 use super::protocol::{Protocol, Reader};
@@ -48,6 +49,10 @@ pub(super) struct Connection {
     pub refused: bool,
     /// It has served a request before this one.
     pub reused: bool,
+    /// It speaks another protocol now, in both directions.
+    pub switched: bool,
+    /// The upstream has ended its direction; the other one goes on.
+    pub ended: bool,
     /// There may be something to read.
     pub readable: bool,
     /// An end was announced: read on to it even when a read came short.
@@ -82,6 +87,8 @@ impl Connection {
             begun: false,
             refused: false,
             reused: false,
+            switched: false,
+            ended: false,
             readable: false,
             hangup: false,
             paused: false,
@@ -96,8 +103,8 @@ impl Connection {
     }
 
     /// A request begins on it, with so many bytes of a body that are not sent together with the head.
-    pub fn begin(&mut self, head_only: bool, body_left: u64) {
-        self.reader.expect(head_only);
+    pub fn begin(&mut self, expected: Expected, body_left: u64) {
+        self.reader.expect(expected);
         self.written = 0;
         self.body_left = body_left;
         (self.sent, self.begun, self.refused, self.paused) = (false, false, false, false);
@@ -144,6 +151,18 @@ impl Connection {
         let n = send(&self.socket, data, SendFlags::NOSIGNAL)?;
         self.begun |= n > 0;
         Ok(n)
+    }
+
+    /// The upstream speaks another protocol from now on, and so does the client.
+    pub fn switch(&mut self) {
+        self.switched = true;
+        self.sent = false;
+    }
+
+    /// Tells the upstream that nothing follows what was written.
+    pub fn end_writing(&self) {
+        // Failure means that it has ended, which the next read finds out.
+        let _ = shutdown(&self.socket, Shutdown::Write);
     }
 
     /// Whether it can serve another request after a response that left so many bytes over.

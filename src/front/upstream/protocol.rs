@@ -3,7 +3,7 @@
 //! A request becomes a message ([`write`]) and the body that follows it ([`Upload`]); [`Reader`] makes a response of what comes back.
 
 use preforkd_http::{
-    Body, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
+    Body, Expected, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
 };
 
 mod cgi;
@@ -54,6 +54,13 @@ pub enum Refused {
     TooLong,
     /// A NUL in the decoded path would end it.
     Nul,
+}
+
+impl Protocol {
+    /// Whether a body can be passed on whose length is not known, and protocols can be changed.
+    pub fn is_http(self) -> bool {
+        self == Self::Http
+    }
 }
 
 impl Refused {
@@ -113,6 +120,17 @@ pub(super) fn upload(protocol: Protocol, body: Body, length: u64) -> Upload {
     }
 }
 
+/// What has come of the bytes of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More is to come.
+    More,
+    /// It is complete; so many of the bytes belong to it.
+    Done(usize),
+    /// The head of a change to another protocol, and bytes after it. Everything that comes is passed on as it is.
+    Switched,
+}
+
 /// Reads the responses of one connection.
 #[derive(Debug)]
 pub(super) enum Reader {
@@ -131,12 +149,12 @@ impl Reader {
         }
     }
 
-    /// A response is expected, to HEAD or to another method.
-    pub fn expect(&mut self, head_only: bool) {
+    /// A response is expected.
+    pub fn expect(&mut self, expected: Expected) {
         match self {
-            Self::Http(incoming) => incoming.expect(head_only),
-            Self::FastCgi(reader) => **reader = fastcgi::Reader::new(head_only),
-            Self::Scgi(reader) => **reader = scgi::Reader::new(head_only),
+            Self::Http(incoming) => incoming.expect(expected),
+            Self::FastCgi(reader) => **reader = fastcgi::Reader::new(expected.head_only),
+            Self::Scgi(reader) => **reader = scgi::Reader::new(expected.head_only),
         }
     }
 
@@ -167,21 +185,44 @@ impl Reader {
         }
     }
 
-    /// Reads `bytes` into the response. How many belong to it, if it is complete.
-    pub fn read(&mut self, bytes: &[u8], response: &mut Response) -> Result<Option<usize>, Fault> {
+    /// Reads `bytes` into the response. If the request has not arrived whole, the connection to the client ends with the response.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        response: &mut Response,
+        is_whole: bool,
+    ) -> Result<Progress, Fault> {
         let incoming = match self {
             Self::Http(incoming) => incoming,
-            Self::FastCgi(reader) => return reader.read(bytes, response),
-            Self::Scgi(reader) => return reader.read(bytes, response).map(|()| None),
+            Self::FastCgi(reader) => {
+                let read = reader.read(bytes, response)?;
+                return Ok(read.map_or(Progress::More, Progress::Done));
+            }
+            Self::Scgi(reader) => return reader.read(bytes, response).map(|()| Progress::More),
         };
-        let mut at = 0;
+        let (mut at, mut progress) = (0, Progress::More);
         loop {
             let (n, step) = incoming.advance(&bytes[at..], |data| response.write(data))?;
             at += n;
             match step {
-                Step::Head => incoming.copy_head(response)?,
-                Step::More => return Ok(None),
-                Step::Done => return Ok(Some(at)),
+                Step::Interim => incoming.copy_interim(response)?,
+                Step::Head => {
+                    if !is_whole {
+                        response.close();
+                    }
+                    incoming.copy_head(response)?;
+                }
+                Step::Switch => {
+                    incoming.copy_switch(response)?;
+                    progress = Progress::Switched;
+                }
+                Step::More => return Ok(progress),
+                Step::Done => {
+                    for (name, value) in incoming.trailers() {
+                        response.trailer(name, value);
+                    }
+                    return Ok(Progress::Done(at));
+                }
             }
         }
     }

@@ -8,20 +8,22 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
 
-use preforkd_http::{Call, Output, Rate, Ready, Response, Watch};
+use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
 
 use self::places::{Connections, Places};
+use self::stream::{Stream, may_switch};
 use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
-use super::{Instant, NEVER, after};
+use super::{Instant, NEVER};
 
 mod answers;
 mod places;
 mod run;
+mod stream;
 
 /// Bytes of a response that may wait for the client before the upstream is left waiting.
 const MOST_WAITING: usize = 128 * 1024;
@@ -50,9 +52,8 @@ struct Exchange {
     connection: Option<u32>,
     /// The head, and a small body.
     message: Vec<u8>,
-    /// A larger one, with its length.
-    body: Option<(Upload, u64)>,
-    head_only: bool,
+    sending: Sending,
+    expected: Expected,
     idempotent: bool,
     /// Attempts on new connections.
     tries: u32,
@@ -60,6 +61,25 @@ struct Exchange {
     fresh: bool,
     /// Bytes of the response that wait for the client.
     waiting: usize,
+}
+
+/// What follows the message.
+#[derive(Debug)]
+enum Sending {
+    Nothing,
+    /// A larger body, with its length.
+    Held(Upload, u64),
+    Stream(Stream),
+}
+
+impl Exchange {
+    /// Whether all that the client sends has come.
+    fn is_whole(&self) -> bool {
+        match &self.sending {
+            Sending::Stream(stream) => stream.complete,
+            Sending::Nothing | Sending::Held(..) => true,
+        }
+    }
 }
 
 /// One upstream.
@@ -215,6 +235,7 @@ impl Proxy {
             request,
             origin,
             body,
+            streamed,
             now,
         } = call;
         let Some(of) = self.upstreams.get_mut(upstream) else {
@@ -222,23 +243,47 @@ impl Proxy {
             return Some(response);
         };
         let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
+        let length = match streamed {
+            true => 0,
+            false => request.body_length().unwrap_or(0),
+        };
+        let upgrade = match streamed || length > 0 || !speaks.is_http() {
+            true => None,
+            false => request.upgrade().filter(|protocol| may_switch(protocol)),
+        };
+        let passing = passing.into();
+        let outgoing = Outgoing {
+            streamed,
+            upgrade,
+            trailers: request.takes_trailers() && speaks.is_http(),
+            ..passing.outgoing
+        };
+        let passing = Passing {
+            outgoing,
+            ..passing
+        };
         let mut message = self.messages.pop().unwrap_or_default();
-        let written = protocol::write(speaks, &mut message, request, origin, passing.into(), keep);
+        let written = protocol::write(speaks, &mut message, request, origin, passing, keep);
         if let Err(refused) = written {
             let (status, text) = refused.status();
             response.fail(status, text);
             return Some(response);
         }
+        let mut body = protocol::upload(speaks, body, length);
+        let length = body.length();
         let arrival = of.dispatch.arrive(ticket, now);
         if arrival == Arrival::Full {
+            if streamed {
+                response.close();
+            }
             answers::fail(of, None, &Failure::QueueFull, &mut response, now);
             return Some(response);
         }
-        let mut body = protocol::upload(speaks, body, request.body_length().unwrap_or(0));
-        let length = body.length();
-        let mut rest = None;
-        if length > SMALL_BODY {
-            rest = Some((body, length));
+        let mut sending = Sending::Nothing;
+        if streamed {
+            sending = Sending::Stream(Stream::body(request.declared_length().is_none()));
+        } else if length > SMALL_BODY {
+            sending = Sending::Held(body, length);
         } else if length > 0
             && let Err(error) = answers::append(&mut message, &mut body, length)
         {
@@ -257,8 +302,12 @@ impl Proxy {
             upstream,
             connection: None,
             message,
-            body: rest,
-            head_only: method == b"HEAD",
+            sending,
+            expected: Expected {
+                head_only: method == b"HEAD",
+                upgrade: upgrade.is_some(),
+                trailers: outgoing.trailers,
+            },
             idempotent: is_idempotent(method),
             tries: 0,
             fresh: false,
@@ -300,7 +349,7 @@ impl Proxy {
         let Some(exchange) = self.exchanges.get(ticket) else {
             return;
         };
-        let (upstream, connection) = (exchange.upstream, exchange.connection);
+        let connection = exchange.connection;
         self.held -= mem::replace(&mut exchange.waiting, bytes);
         self.held += bytes;
         let Some(token) = connection.filter(|_| bytes <= self.room() / FEW) else {
@@ -309,10 +358,8 @@ impl Proxy {
         if let Some(connection) = self.connections.get(token)
             && mem::take(&mut connection.paused)
         {
-            let timeout = self.upstreams[upstream].settings.silence_timeout;
-            connection.deadline = after(now, timeout);
             let readable = connection.readable;
-            self.arm(token);
+            self.set_deadline(token, now);
             if readable {
                 self.queue(token);
             }

@@ -21,6 +21,8 @@ pub struct Settings {
     pub head_timeout: Duration,
     /// Between two pieces of the request that the upstream takes, or of the response that it sends.
     pub silence_timeout: Duration,
+    /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade.
+    pub upgraded_timeout: Duration,
     /// How long a connection is kept that serves no request. The upstream should keep it for longer.
     pub keep: Duration,
     /// Connections to each address that are kept so.
@@ -46,6 +48,7 @@ impl Settings {
             connect_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(60),
             silence_timeout: Duration::from_secs(60),
+            upgraded_timeout: Duration::from_secs(3600),
             keep: Duration::from_secs(4),
             most_kept: 32,
         }

@@ -63,7 +63,20 @@ impl Head {
     /// Begins a head with `status`, such as `200 OK`, or leaves it empty.
     pub(crate) fn begin(&mut self, status: &[u8]) -> Result<(), HeadError> {
         self.clear();
-        self.code = status_code(status).ok_or(HeadError::Status)?;
+        // An interim status is no answer, and after 101 the connection would speak another protocol.
+        let code = status_code(status).filter(|&code| code >= 200);
+        self.begin_with(status, code)
+    }
+
+    /// The same for a status below 200, which a proxy passes on.
+    pub(crate) fn begin_interim(&mut self, status: &[u8]) -> Result<(), HeadError> {
+        self.clear();
+        let code = status_code(status).filter(|code| (100..200).contains(code));
+        self.begin_with(status, code)
+    }
+
+    fn begin_with(&mut self, status: &[u8], code: Option<u16>) -> Result<(), HeadError> {
+        self.code = code.ok_or(HeadError::Status)?;
         self.text.extend_from_slice(status);
         // RFC 9112 section 4: the space stays even when there is no phrase.
         if status.len() == 3 {
@@ -219,8 +232,7 @@ fn status_code(status: &[u8]) -> Option<u16> {
         _ => false,
     };
     let code = number(digits)? as u16;
-    // An interim status is no answer, and after 101 the connection would speak another protocol.
-    (phrase_ok && code >= 200).then_some(code)
+    phrase_ok.then_some(code)
 }
 
 #[cfg(test)]

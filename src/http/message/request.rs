@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::message::facts::Facts;
 use crate::proto::h1::head::{Framing, Head};
+use crate::proto::h1::hop;
 
 /// A request head, parsed, with its bytes.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +123,35 @@ impl<'a> Request<'a> {
             Framing::None => None,
             Framing::Length(_) | Framing::Chunked => Some(self.body_length),
         }
+    }
+
+    /// Length of the body as the client has declared it; none if it has not, or if there is no body.
+    pub fn declared_length(&self) -> Option<u64> {
+        match self.head.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked => None,
+        }
+    }
+
+    /// Whether the client wants to go on with another protocol, and with which (RFC 9110 section 7.8).
+    pub fn upgrade(&self) -> Option<&'a [u8]> {
+        let is = |name: &[u8], other: &[u8]| name.eq_ignore_ascii_case(other);
+        let mut wishes = self.fields().filter(|(name, _)| is(name, b"upgrade"));
+        let (_, wish) = wishes.next()?;
+        let asks = |value: &[u8]| hop::options(value).any(|option| is(option, b"upgrade"));
+        let mut connection = self.fields().filter(|(name, _)| is(name, b"connection"));
+        (self.is_http11() && wishes.next().is_none() && connection.any(|(_, value)| asks(value)))
+            .then_some(wish)
+    }
+
+    /// Whether the client takes fields that follow the body (RFC 9110 section 6.5.1).
+    pub fn takes_trailers(&self) -> bool {
+        let mut fields = self
+            .fields()
+            .filter(|(name, _)| name.eq_ignore_ascii_case(b"te"));
+        fields.any(|(_, value)| {
+            hop::options(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+        })
     }
 
     /// The request with its own memory, to hand it to another thread.

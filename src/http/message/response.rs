@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::layer::Layer;
 use crate::message::facts::Facts;
 use crate::message::head::{Head, HeadError};
+use crate::proto::bytes::{TEXT, TOKEN, all};
 use crate::proto::h1::encode::Encoder;
+use crate::proto::h1::hop;
 
 /// A response in the making. It moves between threads with the request, and is one pointer for that reason.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ struct State {
     surplus: u64,
     /// The body ended before its `Content-Length`.
     short: bool,
+    /// Fields that follow the body, as lines.
+    trailers: Vec<u8>,
 }
 
 /// A part of a response as it goes to the client.
@@ -84,6 +88,7 @@ impl Response {
         (state.ended, state.cut) = (false, false);
         (state.status, state.body) = (0, 0);
         (state.surplus, state.short) = (0, false);
+        state.trailers.clear();
     }
 
     /// Has these layers see the head before it is written.
@@ -145,18 +150,69 @@ impl Response {
     /// Ends the head: layers see it, and the protocol writes it. `known` is the body's length when the application gave no
     /// `Content-Length` but its length is certain.
     pub fn finish(&mut self, known: Option<u64>) {
-        let state = &mut *self.state;
-        if state.protocol.started() || !state.head.is_begun() {
+        if self.started() || !self.has_head() {
             return;
         }
+        self.look();
+        let state = &mut *self.state;
+        state.status = state.head.status();
+        let (head, out) = (&state.head, &mut state.out);
+        state.protocol.head(out, head, known, state.head_only);
+    }
+
+    /// Ends the head of an interim response that was begun with [`Response::begin_interim`]; the final one is still to come.
+    pub fn finish_interim(&mut self) {
+        let state = &mut *self.state;
+        state.protocol.interim(&mut state.out, &state.head);
+        state.head.clear();
+    }
+
+    /// Begins the head of an interim response, such as `103 Early Hints`, or of a change of the protocol.
+    ///
+    /// # Errors
+    /// [`HeadError::Status`] or [`HeadError::Sent`].
+    pub fn begin_interim(&mut self, status: &[u8]) -> Result<(), HeadError> {
+        if self.started() {
+            return Err(HeadError::Sent);
+        }
+        self.state.head.begin_interim(status)
+    }
+
+    /// Ends the head of a change to this protocol, which was begun with [`Response::begin_interim`]. Layers see it. What is written then
+    /// goes out as it is (RFC 9110 section 15.2.2).
+    pub fn switch(&mut self, protocol: &[u8]) {
+        self.look();
+        let state = &mut *self.state;
+        state.status = state.head.status();
+        state.protocol.switch(&mut state.out, &state.head, protocol);
+    }
+
+    /// Layers see the head.
+    #[inline(always)]
+    fn look(&mut self) {
+        let state = &mut *self.state;
         if let Some(seen) = &state.seen {
             for layer in seen.layers.iter() {
                 layer.response(&seen.facts, &mut state.head);
             }
         }
-        state.status = state.head.status();
-        let (head, out) = (&state.head, &mut state.out);
-        state.protocol.head(out, head, known, state.head_only);
+    }
+
+    /// The connection ends with this response. The client is told, unless the head was written already.
+    pub fn close(&mut self) {
+        self.state.protocol.close();
+    }
+
+    /// Adds a field that follows the body, if it may (RFC 9110 section 6.5.1) and the framing has a place for it: not if it says how
+    /// the message is framed, where it goes or who may see it.
+    pub fn trailer(&mut self, name: &[u8], value: &[u8]) {
+        let may = !name.is_empty() && all(TOKEN, name) && all(TEXT, value) && !is_of_the_head(name);
+        if may {
+            let trailers = &mut self.state.trailers;
+            for part in [name, b": ", value, b"\r\n"] {
+                trailers.extend_from_slice(part);
+            }
+        }
     }
 
     /// Takes back a head that was begun and not finished.
@@ -234,7 +290,7 @@ impl Response {
         let state = &mut *self.state;
         if !state.ended {
             state.ended = true;
-            state.short = !state.protocol.end(&mut state.out);
+            state.short = !state.protocol.end(&mut state.out, &state.trailers);
             state.cut |= state.short;
         }
     }
@@ -299,6 +355,32 @@ impl Response {
             self.state.out = std::mem::take(spare);
         }
     }
+}
+
+/// Whether a field means something only before the body, or to somebody who has read it there.
+fn is_of_the_head(name: &[u8]) -> bool {
+    const OF_THE_HEAD: [&[u8]; 16] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    ];
+    hop::is_hop_by_hop(name)
+        || OF_THE_HEAD
+            .iter()
+            .any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// The phrase of the statuses that a server itself answers with (RFC 9110 section 15).

@@ -187,11 +187,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 let mut link = Link::new(transport, origin);
                 link.preamble = self.preamble(&origin);
                 link.deadline = self.after(self.limits.header_timeout);
+                let mut connection = Box::new(Connection::with_budget(
+                    self.limits.clone(),
+                    self.budget.clone(),
+                ));
+                if self.tells_who_left {
+                    connection.ask();
+                }
                 let key = self.clients.insert(Client {
-                    connection: Box::new(Connection::with_budget(
-                        self.limits.clone(),
-                        self.budget.clone(),
-                    )),
+                    connection,
                     link: Box::new(link),
                 });
                 self.observer.connections(self.clients.len());

@@ -46,7 +46,7 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         }
     }
 
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         key: u64,
         mut client: Client<T>,
@@ -67,8 +67,11 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         let (mut client, answer) = self
             .engine
             .submit(&mut self.core, key, client, body, response);
-        if let Some(answer) = answer {
+        if let Some(mut answer) = answer {
             self.core.running.pop_front();
+            if E::SERVES {
+                note_early(&mut client, &mut answer);
+            }
             self.core.take_answer(&mut client, answer);
         } else if E::SERVES {
             self.core.watch_client(key, &mut client);
@@ -77,9 +80,17 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     }
 }
 
+/// A request was answered at once, perhaps before its body was there: what is to come of that is no request.
+fn note_early<T: Transport>(client: &mut Client<T>, answer: &mut Answer) {
+    client.link.stream = None;
+    if client.connection.phase() == Phase::Body {
+        answer.response.close();
+    }
+}
+
 impl<O: Observer, T: Transport> Core<O, T> {
     /// A response to the request that is there, whose time begins.
-    fn respond(&mut self, client: &mut Client<T>) -> Response {
+    pub(super) fn respond(&mut self, client: &mut Client<T>) -> Response {
         let link = &mut client.link;
         link.arrived = link.received;
         link.began = now();

@@ -35,6 +35,19 @@ pub(crate) enum Task {
     Lingering(Linger),
 }
 
+/// Where what a client sends stands while its request is answered, if that is given out as it arrives.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Stream {
+    /// More is taken.
+    pub wants: bool,
+    /// All was given out.
+    pub ended: bool,
+    /// The protocol has changed.
+    pub switched: bool,
+    /// Nothing is sent after what is to be written.
+    pub ends: bool,
+}
+
 /// How a write ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
@@ -85,6 +98,8 @@ pub(crate) struct Link<T> {
     pub written: usize,
     /// What is written after that.
     pub backlog: Option<Arc<Backlog>>,
+    /// What the client sends is given out as it arrives.
+    pub stream: Option<Stream>,
     /// The socket took no more at the last attempt, and has not said since that it does.
     pub blocked: bool,
     /// There may be something to read.
@@ -171,6 +186,7 @@ impl<T: Transport> Link<T> {
             out: Vec::new(),
             written: 0,
             backlog: None,
+            stream: None,
             blocked: false,
             // A client mostly speaks at once, and when it does a connection for one request needs no epoll at all.
             readable: true,

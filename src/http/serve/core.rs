@@ -41,7 +41,7 @@ use crate::serve::timers::{Instant, NEVER, Timers, now, until};
 
 const LATE_HEAD: Reject =
     Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
-const LATE_BODY: Reject =
+pub(super) const LATE_BODY: Reject =
     Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
 
 pub(crate) struct Core<O, T: Transport> {
@@ -225,8 +225,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let link = &mut client.link;
         link.note_event(flags, woken, now);
         // A thread of the pool makes something that nobody can get any more.
-        link.broken |= matches!(link.task, Task::Running)
-            && flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        link.broken |= matches!(link.task, Task::Running) && flags.intersects(link.lost());
         true
     }
 

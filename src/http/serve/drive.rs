@@ -32,6 +32,8 @@ pub(super) enum Turn {
     Queue,
     /// A request is there for the handler.
     Ready,
+    /// The head of one is: how is its body taken?
+    Ask,
     /// It is over.
     Close,
 }
@@ -43,7 +45,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         match turn {
             Turn::Close => return self.close(key, client),
             Turn::Wait => {}
-            Turn::Queue | Turn::Ready => {
+            Turn::Queue | Turn::Ready | Turn::Ask => {
                 if !mem::replace(&mut client.link.queued, true) {
                     self.queue.push_back(key);
                 }
@@ -259,6 +261,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 }
                 Some(self.wait_to_read(key, link))
             }
+            Event::Head => Some(Turn::Ask),
             Event::Continue => {
                 link.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 None
@@ -307,7 +310,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
         client.link.backlog = None;
         if !response.keeps_connection() {
             // What the client sent beyond the request would reset the connection and take the answer away.
-            if client.connection.has_input() && !response.is_cut() {
+            let unread = client.connection.has_input() || client.connection.phase() == Phase::Body;
+            if unread && !response.is_cut() {
                 client.link.task = Task::Rejected;
                 return None;
             }

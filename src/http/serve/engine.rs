@@ -101,6 +101,16 @@ pub(crate) trait Engine {
     /// See [`Service::waiting`].
     fn waiting(&mut self, _key: u64, _bytes: usize, _now: Instant) {}
 
+    /// See [`Service::streams`].
+    fn streams<T: Transport>(&mut self, _client: &Client<T>) -> bool {
+        false
+    }
+
+    /// See [`Service::body`].
+    fn body(&mut self, _key: u64, _bytes: Vec<u8>, _ended: bool, _now: Instant) -> bool {
+        false
+    }
+
     /// See [`Service::left`].
     fn left(&mut self, _key: u64, _now: Instant) -> Option<Response> {
         None

@@ -7,10 +7,11 @@ use rustix::event::epoll::EventFlags;
 use super::Server;
 use super::core::Core;
 use crate::net::transport::Transport;
-use crate::serve::client::{Client, Link, Task};
+use crate::proto::h1::connection::Phase;
+use crate::serve::client::{Client, Link, Stream, Task};
 use crate::serve::engine::{Answer, Engine, Output};
 use crate::serve::handler::Observer;
-use crate::serve::timers::now;
+use crate::serve::timers::{NEVER, now};
 
 impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// Has the service do what is due, and sends what it has made.
@@ -62,7 +63,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
         if flags.contains(EventFlags::RDHUP)
             && let Some(client) = self.clients.get_mut(key)
         {
-            client.link.broken |= matches!(client.link.task, Task::Running);
+            client.link.broken |=
+                matches!(client.link.task, Task::Running) && !client.link.may_end();
         }
     }
 
@@ -71,12 +73,44 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
         match (output, &link.task) {
-            (Output::Done(response), Task::Running) => {
+            (Output::Done(mut response), Task::Running) => {
+                link.stream = None;
+                // What is to come of its body is no request.
+                if client.connection.phase() == Phase::Body {
+                    response.close();
+                }
                 let part = None;
                 self.take_answer(&mut client, Answer { response, part });
                 return Some(client);
             }
             (Output::Begins, Task::Running) => link.began = self.now,
+            (Output::Wants, Task::Running) => {
+                if let Some(stream) = &mut link.stream {
+                    stream.wants = !stream.ended;
+                }
+                if client.connection.take_expectation() {
+                    link.append(b"HTTP/1.1 100 Continue\r\n\r\n".to_vec());
+                }
+                // The time that it has waited is not the client's.
+                link.body_since = NEVER;
+                return Some(client);
+            }
+            (Output::Switched(piece), Task::Running) => {
+                link.append(piece.bytes);
+                client.connection.switch();
+                link.stream = Some(Stream {
+                    wants: true,
+                    switched: true,
+                    ..Stream::default()
+                });
+                return Some(client);
+            }
+            (Output::Ends, Task::Running) => {
+                if let Some(stream) = &mut link.stream {
+                    stream.ends = true;
+                }
+                return Some(client);
+            }
             (Output::Piece(piece), Task::Running) => {
                 if piece.closes {
                     link.transport.reset_at_death(true);

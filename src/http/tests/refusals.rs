@@ -17,7 +17,7 @@ fn refusal(input: &[u8]) -> String {
         loop {
             match connection.advance() {
                 Event::Wait => break,
-                Event::Continue => {}
+                Event::Continue | Event::Head => {}
                 Event::Request => connection.next(),
                 Event::Reject(reject) => {
                     let mut out = Vec::new();

@@ -24,7 +24,7 @@ fn outcome(pieces: &[&[u8]]) -> String {
         loop {
             match connection.advance() {
                 Event::Wait => break,
-                Event::Continue => {}
+                Event::Continue | Event::Head => {}
                 Event::Request => {
                     let mut body = String::new();
                     connection

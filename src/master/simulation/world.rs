@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -20,7 +21,7 @@ use crate::master::world::{
     Arrived, ClientId, Exit, NotOpened, Notice, Opened, Private, ReadState, Rest, Role, Sender,
     Source, Start, Target, World,
 };
-use crate::plan::{self, Listener, LogFile, Plan};
+use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Replace;
@@ -176,6 +177,18 @@ impl World for Kernel {
         let address = address.to_string_lossy();
         let name = address.trim_start_matches("unix:/").split('-').next();
         self.job(&name.unwrap_or_default().into(), asked(check), 50)
+    }
+
+    fn start_certificate_watch(&mut self, _front: &Path, _running: &Secret) -> io::Result<Pid> {
+        Err(io::Error::other("no app has certificates"))
+    }
+
+    fn found_certificates(&mut self, _job: Pid) -> io::Result<Option<Secret>> {
+        Ok(None)
+    }
+
+    fn hand_certificates(&mut self, _worker: Pid, _certificates: &Secret) -> io::Result<()> {
+        Ok(())
     }
 
     fn end_private(&mut self, app: &Name, _tell: bool) {

@@ -178,13 +178,12 @@ impl Guarded {
         let Some(guard) = &mut self.guard else { return };
         // It was not reaped, so it is there.
         let Some(stat) = Stat::of(leader) else { return };
-        let started = stat.started;
-        let leader = Some(Identity {
-            pid: leader,
-            started,
-        });
-        let record = Record { leader, ..record };
-        if let Some(Err(error)) = leader.map(|leader| guard.note_session(leader.pid, &record)) {
+        let identity = Some(Identity::of(leader, &stat));
+        let record = Record {
+            leader: identity,
+            ..record
+        };
+        if let Err(error) = guard.note_session(leader, &record) {
             self.complain(&error);
         }
     }

@@ -74,13 +74,13 @@ impl System {
         let (stop, their_stop) = is_ours.then(|| stop_order(start)).flatten().unzip();
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let settings = start.launch.settings.as_ref();
-        let settings = settings.map(|settings| {
-            // Not a part of the plan, in which it would be a change at each reload.
-            sealed(&format!("{}\n{}", self.ticket_secret, settings.0))
-        });
-        let settings = settings.transpose()?;
+        let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
+        let updates = settings.as_ref();
+        let updates = updates.map(|_| self.first_updates(start.plan.certificates.as_ref()));
+        let (updates, their_updates) = updates.transpose()?.unzip();
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);
+        contract.updates = their_updates.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
             Role::Template => {
@@ -112,6 +112,9 @@ impl System {
         }
         if let Some(stop) = stop {
             self.stop_orders.insert(pid, stop);
+        }
+        if let Some(updates) = updates {
+            self.follow_updates(pid, updates);
         }
         self.follow(pid, launching, tail);
         Ok(pid)
@@ -234,6 +237,7 @@ impl System {
             check: None,
             stop,
             front: None,
+            updates: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),
             is_ours: start.plan.output.taken_over && !is_job,

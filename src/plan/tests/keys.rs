@@ -128,7 +128,9 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             vec![("trusted_proxies", "['unix']".to_owned())]
         }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
-        "site.NAME.routes.strip_prefix" => vec![("app", "'other'".to_owned())],
+        "site.NAME.routes.strip_prefix" | "site.NAME.routes.stream" => {
+            vec![("app", "'other'".to_owned())]
+        }
         "app.NAME.root" => vec![("protocol", "'fastcgi'".to_owned())],
         "app.NAME.index" => vec![
             ("protocol", "'fastcgi'".to_owned()),

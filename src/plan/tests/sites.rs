@@ -475,6 +475,10 @@ fn an_app_that_no_request_reaches_is_refused() {
         "routes = [{ path = '/x', answer = 404, strip_prefix = true }]",
         "3:55: routes.strip_prefix: it is for a route to an app",
     );
+    refused(
+        "routes = [{ path = '/x', answer = 404, stream = true }]",
+        "3:49: routes.stream: it is for a route to an app",
+    );
     self::refused(
         "[app.web]\nwsgi = 'a:b'\nlisten = { address = 'unix:x', name = 'front' }",
         "3:10: listen: \"front\" is the name of the listener for requests of sites",
@@ -484,13 +488,21 @@ fn an_app_that_no_request_reaches_is_refused() {
 #[test]
 fn the_certificates_of_a_site_go_to_the_front() {
     let site = "[site.a]\nlisten = '127.0.0.1:443'\n";
-    let found = settings(&format!(
-        "{site}tls = {{ cert = 'cert.pem', key = 'key.pem' }}\nredirect = '/x'"
-    ));
+    let text = format!("{site}tls = {{ cert = 'cert.pem', key = 'key.pem' }}\nredirect = '/x'");
+    let found = settings(&text);
     assert!(found.listeners["0"].tls);
-    let tls = found.sites[0].tls.as_ref().expect("certificates");
+    let app = &plan(&text).apps["front"];
+    let all = app.certificates.as_ref().expect("certificates");
+    let all = front::Certificates::parse(&all.0).expect("what a worker reads");
+    let tls = &all.0["a"];
     assert_eq!(tls.certificates[0].chain.path, "/srv/cert.pem");
     assert!(tls.certificates[0].key.text.contains("EC PRIVATE KEY"));
+    // Others make no other app of it.
+    let mut renewed = app.clone();
+    renewed.certificates = None;
+    assert!(app.is_as(&renewed) && *app != renewed);
+    let settings = app.launch.settings.as_ref().expect("settings");
+    assert!(!settings.0.contains("PRIVATE KEY"));
     let plan = plan(&format!(
         "{site}tls = [{{ cert = 'cert.pem', key = 'key.pem' }}, {{ cert = 'both.pem', key = 'both.pem' }}]\nredirect = '/x'"
     ));

@@ -14,7 +14,8 @@ use preforkd_front::upstream::proxy::Proxy;
 use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
-    Call, Config, Files, Limits, Outgoing, Output, Ready, Response, Service, Watch, serve_service,
+    Call, Config, Files, Limits, Origin, Outgoing, Output, Ready, Request, Response, Service,
+    Watch, serve_service,
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -57,6 +58,14 @@ impl Service for All {
             ..Outgoing::default()
         };
         self.0.call(0, call, outgoing, response)
+    }
+
+    fn streams(&mut self, request: Request<'_>, _origin: &Origin) -> bool {
+        request.path().starts_with(b"/stream")
+    }
+
+    fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {
+        self.0.body(key, &bytes, ended, now)
     }
 
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
@@ -143,6 +152,11 @@ impl Front {
         Peer::new(TcpStream::connect(self.address).unwrap())
     }
 
+    /// Has it drain.
+    pub fn stop(&self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+    }
+
     /// A client that has sent this.
     pub fn send(&self, text: &str) -> Peer {
         let mut client = self.connect();
@@ -158,7 +172,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        self.stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
             && !thread::panicking()

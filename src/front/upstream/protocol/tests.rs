@@ -37,13 +37,16 @@ fn read(protocol: Protocol, method: &str, pieces: &[&[u8]]) -> (String, Vec<Stri
     let head_only = method == "HEAD";
     let mut response = Response::new(true, head_only, true);
     let mut reader = Reader::new(protocol);
-    reader.expect(head_only);
+    reader.expect(Expected {
+        head_only,
+        ..Expected::default()
+    });
     let mut said = Vec::new();
     let mut outcome = None;
     for piece in pieces {
-        match reader.read(piece, &mut response) {
-            Ok(None) => {}
-            Ok(Some(taken)) => {
+        match reader.read(piece, &mut response, true) {
+            Ok(Progress::More | Progress::Switched) => {}
+            Ok(Progress::Done(taken)) => {
                 let keeps = reader.keeps_connection();
                 outcome = Some(Outcome::Whole(piece.len() - taken, keeps));
             }
@@ -227,10 +230,15 @@ fn bodies_of_all_sizes_are_complete() {
                 let pieces: Vec<_> = bytes.chunks(4099).collect();
                 let mut response = Response::new(true, method == "HEAD", true);
                 let mut reader = Reader::new(Protocol::FastCgi);
-                reader.expect(method == "HEAD");
+                reader.expect(Expected {
+                    head_only: method == "HEAD",
+                    ..Expected::default()
+                });
                 let mut done = None;
                 for (at, piece) in pieces.iter().enumerate() {
-                    done = done.or(reader.read(piece, &mut response).unwrap().map(|_| at));
+                    let read = reader.read(piece, &mut response, true).unwrap();
+                    let is_done = matches!(read, Progress::Done(_));
+                    done = done.or(is_done.then_some(at));
                 }
                 response.end();
                 assert_eq!(done, Some(pieces.len() - 1), "{size} {padding}");

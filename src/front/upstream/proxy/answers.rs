@@ -111,6 +111,9 @@ impl Proxy {
     ) {
         if let Some(mut exchange) = self.exchanges.remove(ticket) {
             self.held -= exchange.waiting;
+            if !exchange.is_whole() {
+                exchange.response.close();
+            }
             let of = &mut self.upstreams[exchange.upstream];
             fail(of, place, failure, &mut exchange.response, now);
             self.finish(ticket, exchange.response, exchange.message);

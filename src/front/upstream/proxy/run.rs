@@ -11,8 +11,9 @@ use super::super::address::connected;
 use super::super::connection::{Connection, Read, State};
 use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
 use super::super::failure::{Attempt, Failure};
+use super::super::protocol::Progress;
 use super::super::{Instant, NEVER, after};
-use super::{Proxy, Start, TICK, answers};
+use super::{Proxy, Sending, Start, Stream, TICK, answers};
 
 impl Proxy {
     /// Starts what can start, until nothing can.
@@ -144,10 +145,12 @@ impl Proxy {
             return;
         };
         exchange.connection = Some(token);
-        let (head_only, body) = (exchange.head_only, &exchange.body);
-        let body_left = body.as_ref().map_or(0, |(_, length)| *length);
+        let body_left = match &exchange.sending {
+            Sending::Held(_, length) => *length,
+            Sending::Nothing | Sending::Stream(_) => 0,
+        };
         if let Some(connection) = self.connections.get(token) {
-            connection.begin(head_only, body_left);
+            connection.begin(exchange.expected, body_left);
             self.write(token, now);
         }
     }
@@ -157,41 +160,51 @@ impl Proxy {
         let Some(connection) = self.connections.get(token) else {
             return;
         };
-        let ticket = connection.ticket();
-        let Some(exchange) = ticket.and_then(|ticket| self.exchanges.get(ticket)) else {
+        let State::Busy(ticket) = connection.state else {
             return;
         };
-        let settings = &self.upstreams[exchange.upstream].settings;
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return;
+        };
         let mut failure = None;
         while !connection.sent && !connection.refused {
             let in_message = connection.written < exchange.message.len();
-            let data = match (&mut exchange.body, in_message) {
+            let data = match (&mut exchange.sending, in_message) {
                 (_, true) => &exchange.message[connection.written..],
-                (Some((body, _)), false) if connection.body_left > 0 => match body.fill_buf() {
-                    Ok([]) => {
-                        let error = io::ErrorKind::UnexpectedEof.into();
-                        failure = Some(Failure::Body(error));
-                        break;
+                (Sending::Held(body, _), false) if connection.body_left > 0 => {
+                    match body.fill_buf() {
+                        Ok([]) => {
+                            let error = io::ErrorKind::UnexpectedEof.into();
+                            failure = Some(Failure::Body(error));
+                            break;
+                        }
+                        Ok(data) => data,
+                        Err(error) => {
+                            failure = Some(Failure::Body(error));
+                            break;
+                        }
                     }
-                    Ok(data) => data,
-                    Err(error) => {
-                        failure = Some(Failure::Body(error));
-                        break;
-                    }
-                },
+                }
+                (Sending::Stream(stream), false) if !stream.rest().is_empty() => stream.rest(),
+                (Sending::Stream(stream), false) if !stream.complete => break,
                 _ => {
                     connection.sent = true;
+                    if connection.switched {
+                        connection.end_writing();
+                    }
                     break;
                 }
             };
             match connection.write(data) {
                 Ok(n) if in_message => connection.written += n,
-                Ok(n) => {
-                    if let Some((body, _)) = &mut exchange.body {
+                Ok(n) => match &mut exchange.sending {
+                    Sending::Held(body, _) => {
                         body.consume(n);
+                        connection.body_left = connection.body_left.saturating_sub(n as u64);
                     }
-                    connection.body_left = connection.body_left.saturating_sub(n as u64);
-                }
+                    Sending::Stream(stream) => stream.consume(n),
+                    Sending::Nothing => {}
+                },
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // It may have answered before, and closed; so the response, if there is one, is still to be read.
@@ -201,25 +214,51 @@ impl Proxy {
                 }
             }
         }
-        if !connection.paused {
-            connection.deadline = after(
-                now,
-                match connection.sent && !connection.reader.has_begun() {
-                    true => settings.head_timeout,
-                    false => settings.silence_timeout,
-                },
-            );
-        }
         let refused = connection.refused;
+        let is_over = connection.ended && (connection.sent || refused);
         match failure {
             Some(failure) => self.failed(token, failure, now),
+            None if is_over => self.done(token, ticket, 0, now),
             None => {
-                self.arm(token);
+                self.tell_wants(ticket);
+                self.set_deadline(token, now);
                 if refused {
                     self.queue(token);
                 }
             }
         }
+    }
+
+    /// How long the upstream has from now on. Nothing while it waits for the client: that has limits of its own.
+    pub(super) fn set_deadline(&mut self, token: u32, now: Instant) {
+        let Some(connection) = self.connections.get(token) else {
+            return;
+        };
+        let State::Busy(ticket) = connection.state else {
+            return;
+        };
+        let Some(exchange) = self.exchanges.get(ticket) else {
+            return;
+        };
+        let settings = &self.upstreams[exchange.upstream].settings;
+        let has_begun = connection.reader.has_begun();
+        let waits_for_client = match &exchange.sending {
+            Sending::Stream(stream) => !stream.complete && stream.rest().is_empty(),
+            Sending::Nothing | Sending::Held(..) => false,
+        };
+        let timeout = match connection.switched {
+            _ if connection.paused => None,
+            // Half of it is over already.
+            true if connection.ended || connection.sent => {
+                Some(settings.silence_timeout.min(settings.upgraded_timeout))
+            }
+            true => Some(settings.upgraded_timeout),
+            false if waits_for_client => None,
+            false if connection.sent && !has_begun => Some(settings.head_timeout),
+            false => Some(settings.silence_timeout),
+        };
+        connection.deadline = timeout.map_or(NEVER, |timeout| after(now, timeout));
+        self.arm(token);
     }
 
     /// Reads once, if there is something to read and room for it.
@@ -230,7 +269,7 @@ impl Proxy {
         let State::Busy(ticket) = connection.state else {
             return;
         };
-        if !connection.readable || connection.paused {
+        if !connection.readable || connection.paused || connection.ended {
             return;
         }
         match connection.read(&mut self.buffer) {
@@ -241,14 +280,19 @@ impl Proxy {
             }
             Read::Nothing => {}
             Read::End => {
-                let (ended, begun) = (connection.reader.end(), connection.reader.has_begun());
-                answers::log_said(
-                    &self.upstreams[connection.upstream],
-                    &connection.reader.said(),
-                );
+                let ended = connection.reader.end();
+                let of = &self.upstreams[connection.upstream];
+                answers::log_said(of, &connection.reader.said());
                 match ended {
+                    Ok(()) if connection.switched && !connection.sent && !connection.refused => {
+                        connection.ended = true;
+                        self.outputs.push_back((ticket, Output::Ends));
+                        self.set_deadline(token, now);
+                    }
                     Ok(()) => self.done(token, ticket, 0, now),
-                    Err(_) if !begun => self.failed(token, Failure::NoAnswer, now),
+                    Err(_) if !connection.reader.has_begun() => {
+                        self.failed(token, Failure::NoAnswer, now);
+                    }
                     Err(fault) => self.failed(token, Failure::Broken(fault), now),
                 }
             }
@@ -268,15 +312,22 @@ impl Proxy {
         else {
             return;
         };
-        let read = connection.reader.read(bytes, &mut exchange.response);
-        answers::log_said(
-            &self.upstreams[connection.upstream],
-            &connection.reader.said(),
-        );
-        match read {
-            Ok(Some(taken)) => return self.done(token, ticket, bytes.len() - taken, now),
-            Ok(None) => {}
+        let is_whole = exchange.is_whole();
+        let read = connection
+            .reader
+            .read(bytes, &mut exchange.response, is_whole);
+        let of = &self.upstreams[connection.upstream];
+        answers::log_said(of, &connection.reader.said());
+        let switched = match read {
+            Ok(Progress::Done(taken)) => {
+                return self.done(token, ticket, bytes.len() - taken, now);
+            }
+            Ok(progress) => progress == Progress::Switched,
             Err(fault) => return self.failed(token, Failure::Broken(fault), now),
+        };
+        if switched {
+            connection.switch();
+            exchange.sending = Sending::Stream(Stream::switched());
         }
         let made = exchange.response.buffered();
         if made > 0 {
@@ -284,15 +335,16 @@ impl Proxy {
             exchange.waiting += made;
             self.held += made;
             connection.paused = exchange.waiting >= room;
-            self.outputs.push_back((ticket, Output::Piece(piece)));
+            let output = match switched {
+                true => Output::Switched(piece),
+                false => Output::Piece(piece),
+            };
+            self.outputs.push_back((ticket, output));
         }
-        let timeout = self.upstreams[connection.upstream].settings.silence_timeout;
-        if connection.paused {
-            connection.deadline = NEVER;
-        } else if exchange.response.started() {
-            connection.deadline = after(now, timeout);
+        // A head that comes byte by byte gets no more time than one that comes at once.
+        if exchange.response.started() || connection.paused {
+            self.set_deadline(token, now);
         }
-        self.arm(token);
     }
 
     /// The response is complete.
@@ -364,13 +416,14 @@ impl Proxy {
         let (upstream, tries) = (exchange.upstream, exchange.tries);
         let attempt = Attempt {
             idempotent: exchange.idempotent,
+            whole: !matches!(&exchange.sending, Sending::Stream(stream) if stream.begun),
             tries,
             ..facts
         };
         let mut repeat = failure.may_repeat(attempt);
         if repeat
             && attempt.begun
-            && let Some((body, _)) = &mut exchange.body
+            && let Sending::Held(body, _) = &mut exchange.sending
             && let Err(error) = body.rewind()
         {
             repeat = false;
@@ -437,6 +490,8 @@ impl Proxy {
                 self.look_at_kept(token);
             }
             State::Connecting(_) => self.failed(token, Failure::ConnectTimeout, now),
+            // Nothing is wrong with it.
+            State::Busy(ticket) if connection.switched => self.done(token, ticket, 0, now),
             State::Busy(_) if has_begun => self.failed(token, Failure::Silent, now),
             State::Busy(_) => self.failed(token, Failure::HeadTimeout, now),
         }

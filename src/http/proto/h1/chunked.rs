@@ -9,7 +9,7 @@ const MAX_DIGITS: u32 = 16;
 /// Bytes of extensions in the whole body: they carry nothing we read, and clients have used them to make a server
 /// read for ever (CVE-2023-39326).
 const MAX_EXTENSIONS: usize = 4 * 1024;
-/// Bytes of trailer fields, which are checked and dropped.
+/// Bytes of trailer fields, which are checked.
 const MAX_TRAILERS: usize = 8 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +77,17 @@ impl Decoder {
     pub fn decode(
         &mut self,
         input: &[u8],
+        sink: impl FnMut(&[u8]) -> Result<(), Reject>,
+    ) -> Result<usize, Reject> {
+        self.decode_all(input, sink, |_| {})
+    }
+
+    /// The same, and hands the bytes of trailer fields to `trailers`, as lines.
+    pub fn decode_all(
+        &mut self,
+        input: &[u8],
         mut sink: impl FnMut(&[u8]) -> Result<(), Reject>,
+        mut trailers: impl FnMut(u8),
     ) -> Result<usize, Reject> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -92,11 +102,19 @@ impl Decoder {
                     self.state = State::DataCr;
                 }
             } else {
-                self.state = self.step(input[at])?;
+                let next = self.step(input[at])?;
+                if self.is_in_trailers() && next != State::EndLf {
+                    trailers(input[at]);
+                }
+                self.state = next;
                 at += 1;
             }
         }
         Ok(at)
+    }
+
+    fn is_in_trailers(&self) -> bool {
+        (State::TrailerStart as u8..=State::TrailerLf as u8).contains(&(self.state as u8))
     }
 
     fn step(&mut self, b: u8) -> Result<State, Reject> {
@@ -113,7 +131,7 @@ impl Decoder {
                 return Err(Reject::bad("too many chunk extensions"));
             }
         }
-        if (TrailerStart as u8..=TrailerLf as u8).contains(&(self.state as u8)) {
+        if self.is_in_trailers() {
             self.trailers += 1;
             if self.trailers > MAX_TRAILERS {
                 return Err(Reject::with(431, "trailers too large"));

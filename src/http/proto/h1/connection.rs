@@ -19,6 +19,9 @@ pub enum Event {
     Wait,
     /// The interim answer `100 Continue` should be sent; then ask again.
     Continue,
+    /// The head of a request with a body is there, on a connection that asks. Ask again, unless the body is to be given out as it
+    /// arrives.
+    Head,
     /// A whole request is there: see [`Connection::request`] and [`Connection::take_body`], then [`Connection::next`].
     Request,
     /// The answer should be sent and the connection closed. Asking again gives the same; nothing more is parsed.
@@ -44,7 +47,18 @@ enum State {
     Length(u64),
     Chunked(Decoder),
     Request,
+    /// What comes is no HTTP any more.
+    Switched,
     Rejected(Reject),
+}
+
+/// Whether it was asked how the body is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
+    Yes,
+    /// The body is taken as a whole, and there is room for it.
+    Settled,
 }
 
 /// The reading half of one HTTP/1 connection.
@@ -75,6 +89,13 @@ pub struct Connection {
     facts: Option<Box<Facts>>,
     /// The layers have seen the request.
     passed: bool,
+    /// Whoever answers decides at the head how a body is taken.
+    asks: bool,
+    asked: Asked,
+    /// The body is given out as it arrives, or what comes after a change of the protocol is.
+    streams: bool,
+    /// What of it was not given out.
+    pieces: Vec<u8>,
 }
 
 impl Connection {
@@ -102,13 +123,23 @@ impl Connection {
             failure: None,
             facts: None,
             passed: false,
+            asks: false,
+            asked: Asked::No,
+            streams: false,
+            pieces: Vec::new(),
         }
+    }
+
+    /// Has it ask at each head whether the body is to be given out as it arrives.
+    pub(crate) fn ask(&mut self) {
+        self.asks = true;
     }
 
     /// Takes bytes from the client. After a rejection they are dropped.
     pub fn receive(&mut self, bytes: &[u8]) {
         match self.state {
             State::Rejected(_) => {}
+            State::Switched => self.pieces.extend_from_slice(bytes),
             // A body's bytes need not pass through `input` when none are waiting there.
             State::Length(_) | State::Chunked(_) if self.scanned == self.input.len() => {
                 match self.body(bytes) {
@@ -136,12 +167,12 @@ impl Connection {
                 Ok(false) => return Event::Wait,
                 Err(reject) => self.reject(reject),
             }
-            if self.head.expect
-                && self.scanned == self.input.len()
-                && matches!(self.state, State::Length(_) | State::Chunked(_))
-            {
-                self.head.expect = false;
-                return Event::Continue;
+        }
+        if matches!(self.state, State::Length(_) | State::Chunked(_)) {
+            match self.begin_to_receive() {
+                Ok(None) => {}
+                Ok(Some(event)) => return event,
+                Err(reject) => self.reject(reject),
             }
         }
         if matches!(self.state, State::Length(_) | State::Chunked(_))
@@ -257,6 +288,66 @@ impl Connection {
         self.state = State::Rejected(reject);
         // What has arrived is of no use, and the connection may live on for a while.
         self.arriving = Arriving::default();
+        self.pieces = Vec::new();
+    }
+
+    /// Settles how the body is taken, before a byte of it is.
+    fn begin_to_receive(&mut self) -> Result<Option<Event>, Reject> {
+        match self.asked {
+            Asked::No if self.asks => {
+                self.asked = Asked::Yes;
+                return Ok(Some(Event::Head));
+            }
+            _ if self.streams => return Ok(None),
+            Asked::Yes => {
+                self.asked = Asked::Settled;
+                if let State::Length(length) = self.state {
+                    let (most, too_large) = most_body(&self.limits, &self.budget);
+                    if length > most {
+                        return Err(too_large);
+                    }
+                    self.expect_body(length)?;
+                }
+            }
+            Asked::No | Asked::Settled => {}
+        }
+        let expects = std::mem::take(&mut self.head.expect) && self.scanned == self.input.len();
+        Ok(expects.then_some(Event::Continue))
+    }
+
+    /// Makes room for a body.
+    fn expect_body(&mut self, length: u64) -> Result<(), Reject> {
+        let in_memory = self.limits.body_in_memory;
+        let expected = self.arriving.expect(length, in_memory, &self.budget);
+        expected.map_err(|failure| refusal(&mut self.failure, failure))
+    }
+
+    /// The body of the request whose head is there is given out as it arrives: see [`Connection::take_piece`]. `100 Continue` is left
+    /// to the caller.
+    pub(crate) fn stream(&mut self) {
+        self.streams = true;
+        self.length = 0;
+    }
+
+    /// Whether the client waits for `100 Continue` and has sent nothing of its body, once.
+    pub(crate) fn take_expectation(&mut self) -> bool {
+        std::mem::take(&mut self.head.expect)
+            && self.length == 0
+            && self.scanned == self.input.len()
+            && matches!(self.state, State::Length(_) | State::Chunked(_))
+    }
+
+    /// What has come of a body that is given out as it arrives, and whether it is complete.
+    pub(crate) fn take_piece(&mut self) -> (Vec<u8>, bool) {
+        let is_complete = matches!(self.state, State::Request);
+        (std::mem::take(&mut self.pieces), is_complete)
+    }
+
+    /// The request that is there was answered with a change of the protocol: what has come after it and what comes is given out as it is.
+    pub(crate) fn switch(&mut self) {
+        self.pieces = self.input.split_off(self.scanned);
+        self.streams = true;
+        self.state = State::Switched;
     }
 
     /// Whether the client wants to keep the connection after this request.
@@ -270,6 +361,10 @@ impl Connection {
         self.length = 0;
         self.facts = None;
         self.passed = false;
+        self.asked = Asked::No;
+        if std::mem::take(&mut self.streams) {
+            self.pieces = Vec::new();
+        }
         self.understood = false;
         self.state = State::Head;
         self.skipped = false;
@@ -288,7 +383,7 @@ impl Connection {
             State::Head if self.start == self.input.len() => Phase::Idle,
             State::Head => Phase::Head,
             State::Length(_) | State::Chunked(_) => Phase::Body,
-            State::Request | State::Rejected(_) => Phase::Done,
+            State::Request | State::Switched | State::Rejected(_) => Phase::Done,
         }
     }
 
@@ -349,13 +444,15 @@ impl Connection {
     fn begin_body(&mut self) -> Result<State, Reject> {
         match self.head.framing {
             Framing::None | Framing::Length(0) => Ok(State::Request),
+            // One that is given out as it arrives needs no room.
+            Framing::Length(length) if self.asks && length <= self.limits.max_body => {
+                Ok(State::Length(length))
+            }
             Framing::Length(length) if length > most_body(&self.limits, &self.budget).0 => {
                 Err(most_body(&self.limits, &self.budget).1)
             }
             Framing::Length(length) => {
-                let in_memory = self.limits.body_in_memory;
-                let expected = self.arriving.expect(length, in_memory, &self.budget);
-                expected.map_err(|failure| refusal(&mut self.failure, failure))?;
+                self.expect_body(length)?;
                 Ok(State::Length(length))
             }
             Framing::Chunked => Ok(State::Chunked(Decoder::new())),
@@ -364,9 +461,21 @@ impl Connection {
 
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let (most, too_large) = most_body(&self.limits, &self.budget);
+        let (most, too_large) = match self.streams {
+            true => (self.limits.max_body, TOO_LARGE.because_of("max_body")),
+            false => most_body(&self.limits, &self.budget),
+        };
         let (arriving, failure) = (&mut self.arriving, &mut self.failure);
+        let (streams, pieces, given) = (self.streams, &mut self.pieces, &mut self.length);
         let mut store = |data: &[u8]| {
+            if streams {
+                *given += data.len() as u64;
+                pieces.extend_from_slice(data);
+                return match *given > most {
+                    true => Err(too_large),
+                    false => Ok(()),
+                };
+            }
             if arriving.length() + data.len() as u64 > most {
                 return Err(too_large);
             }
@@ -385,12 +494,13 @@ impl Connection {
             }
             State::Chunked(decoder) => {
                 let taken = decoder.decode(bytes, store)?;
-                if self.arriving.length().saturating_add(decoder.announced()) > most {
+                let there = self.arriving.length().max(self.length);
+                if there.saturating_add(decoder.announced()) > most {
                     return Err(too_large);
                 }
                 (taken, decoder.done())
             }
-            State::Head | State::Request | State::Rejected(_) => (0, false),
+            State::Head | State::Request | State::Switched | State::Rejected(_) => (0, false),
         };
         if done {
             self.state = State::Request;

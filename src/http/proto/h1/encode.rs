@@ -142,15 +142,49 @@ impl Encoder {
         }
     }
 
-    /// Writes the end of the body; whether it is complete.
-    pub fn end(&self, out: &mut Vec<u8>) -> bool {
+    /// Writes the end of the body, and fields that follow it, as lines, where the framing has a place for them; whether it is complete.
+    pub fn end(&self, out: &mut Vec<u8>, trailers: &[u8]) -> bool {
         match self.framing {
-            Framing::Chunked => out.extend_from_slice(b"0\r\n\r\n"),
+            Framing::Chunked if trailers.is_empty() => out.extend_from_slice(b"0\r\n\r\n"),
+            Framing::Chunked => {
+                out.extend_from_slice(b"0\r\n");
+                out.extend_from_slice(trailers);
+                out.extend_from_slice(b"\r\n");
+            }
             Framing::Unsent => return false,
             Framing::Length(left) => return left == 0,
             Framing::Nothing | Framing::Close => {}
         }
         true
+    }
+
+    /// Writes an interim response with these fields, as lines; HTTP/1.0 knows none.
+    pub fn interim(&self, out: &mut Vec<u8>, head: &Head) {
+        if self.http11 && !self.started() {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(head.status_text());
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(head.lines());
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// Writes the head of the change to another protocol. What is written then goes out as it is.
+    pub fn switch(&mut self, out: &mut Vec<u8>, head: &Head, protocol: &[u8]) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(head.status_text());
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(head.lines());
+        out.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: ");
+        out.extend_from_slice(protocol);
+        out.extend_from_slice(b"\r\n\r\n");
+        self.framing = Framing::Close;
+        self.keep_alive = false;
+    }
+
+    /// The connection ends with this response.
+    pub fn close(&mut self) {
+        self.keep_alive = false;
     }
 
     /// Whether the head was written.

@@ -43,8 +43,12 @@ impl std::error::Error for Fault {}
 pub enum Step {
     /// All were taken, and more are needed.
     More,
+    /// The head of an interim response is there, which is passed on; another head follows.
+    Interim,
     /// The head of the final response is there; its body follows.
     Head,
+    /// The head of the change to another protocol is there, which was asked for; what follows is no HTTP any more.
+    Switch,
     /// The response is complete. Bytes that are left belong to no response that was asked for.
     Done,
 }
@@ -57,16 +61,28 @@ enum State {
     Chunked(Decoder),
     /// Up to the end of the connection.
     Close,
+    /// The same, and it is no HTTP any more.
+    Switched,
     Done,
     Failed(Fault),
+}
+
+/// What a response is expected to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// The request was HEAD.
+    pub head_only: bool,
+    /// The request has asked for another protocol.
+    pub upgrade: bool,
+    /// Fields that follow the body are kept.
+    pub trailers: bool,
 }
 
 /// The reading half of a connection to an upstream, for one response after the other.
 #[derive(Debug)]
 pub struct Incoming {
     state: State,
-    /// The request was HEAD.
-    head_only: bool,
+    expected: Expected,
     /// A byte of a response has come.
     begun: bool,
     /// The head that arrives or is there.
@@ -78,6 +94,10 @@ pub struct Incoming {
     /// The fields `Connection` name others.
     names: bool,
     interim: u32,
+    /// The head that is there is that of an interim response.
+    is_interim: bool,
+    /// Fields that follow the body, as lines.
+    trailers: Vec<u8>,
     /// The upstream keeps the connection, as far as the head tells.
     keep: bool,
 }
@@ -86,7 +106,7 @@ impl Default for Incoming {
     fn default() -> Self {
         Self {
             state: State::Done,
-            head_only: false,
+            expected: Expected::default(),
             begun: false,
             input: Vec::new(),
             line: 0,
@@ -94,16 +114,20 @@ impl Default for Incoming {
             fields: Vec::new(),
             names: false,
             interim: 0,
+            is_interim: false,
+            trailers: Vec::new(),
             keep: false,
         }
     }
 }
 
 impl Incoming {
-    /// A request is sent, whose response is expected now; it is HEAD or not.
-    pub fn expect(&mut self, head_only: bool) {
+    /// A request is sent, whose response is expected now.
+    pub fn expect(&mut self, expected: Expected) {
         self.state = State::Head;
-        self.head_only = head_only;
+        self.expected = expected;
+        self.is_interim = false;
+        self.trailers.clear();
         self.begun = false;
         self.interim = 0;
         self.keep = false;
@@ -150,17 +174,26 @@ impl Incoming {
                 }
             }
             State::Chunked(decoder) => {
-                let taken = decoder.decode(bytes, |data| {
-                    sink(data);
-                    Ok(())
-                });
+                let (keeps, trailers) = (self.expected.trailers, &mut self.trailers);
+                let taken = decoder.decode_all(
+                    bytes,
+                    |data| {
+                        sink(data);
+                        Ok(())
+                    },
+                    |byte| {
+                        if keeps {
+                            trailers.push(byte);
+                        }
+                    },
+                );
                 match taken {
                     Ok(n) if decoder.done() => Ok((n, Step::Done)),
                     Ok(n) => Ok((n, Step::More)),
                     Err(reject) => Err(Fault(reject.why)),
                 }
             }
-            State::Close => {
+            State::Close | State::Switched => {
                 sink(bytes);
                 Ok((bytes.len(), Step::More))
             }
@@ -182,7 +215,7 @@ impl Incoming {
     pub fn end(&mut self) -> Result<(), Fault> {
         match self.state {
             State::Done => return Ok(()),
-            State::Close => {
+            State::Close | State::Switched => {
                 self.state = State::Done;
                 return Ok(());
             }
@@ -198,7 +231,7 @@ impl Incoming {
         Err(fault)
     }
 
-    /// The status code of the final response. Only after [`Step::Head`].
+    /// The status and its phrase. Only after a head.
     pub fn status(&self) -> &[u8] {
         self.status.get(&self.input)
     }
@@ -210,16 +243,57 @@ impl Incoming {
         all.filter(|(name, _)| !(hop::is_hop_by_hop(name) || self.names && self.is_named(name)))
     }
 
+    /// Writes the head of an interim response into a response of ours. Only after [`Step::Interim`].
+    ///
+    /// # Errors
+    /// There is something in it that is not passed on, or the response was begun already.
+    pub fn copy_interim(&self, response: &mut Response) -> Result<(), Fault> {
+        self.copy(response, true)?;
+        response.finish_interim();
+        Ok(())
+    }
+
+    /// Writes the head of the change to another protocol into a response of ours. Only after [`Step::Switch`].
+    ///
+    /// # Errors
+    /// There is something in it that is not passed on, or the response was begun already.
+    pub fn copy_switch(&self, response: &mut Response) -> Result<(), Fault> {
+        self.copy(response, true)?;
+        let mut fields = self.fields.iter();
+        let is = |name: &Span| name.get(&self.input).eq_ignore_ascii_case(b"upgrade");
+        let protocol = fields.find(|(name, _)| is(name));
+        response.switch(protocol.map_or(&b""[..], |(_, value)| value.get(&self.input)));
+        Ok(())
+    }
+
+    /// Fields that have followed the body. Only after [`Step::Done`].
+    pub fn trailers(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let lines = self.trailers.split(|&byte| byte == b'\n');
+        lines.filter_map(|line| {
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
+        })
+    }
+
+    fn copy(&self, response: &mut Response, interim: bool) -> Result<(), Fault> {
+        const FAULT: Fault = Fault("the head of the response cannot be passed on");
+        match interim {
+            true => response.begin_interim(self.status()),
+            false => response.begin(self.status()),
+        }
+        .map_err(|_| FAULT)?;
+        for (name, value) in self.fields() {
+            response.field(name, value).map_err(|_| FAULT)?;
+        }
+        Ok(())
+    }
+
     /// Writes the head into a response of ours. Nothing of the body may have been written.
     ///
     /// # Errors
     /// There is something in it that is not passed on, or the response was begun already.
     pub fn copy_head(&self, response: &mut Response) -> Result<(), Fault> {
-        const FAULT: Fault = Fault("the head of the response cannot be passed on");
-        response.begin(self.status()).map_err(|_| FAULT)?;
-        for (name, value) in self.fields() {
-            response.field(name, value).map_err(|_| FAULT)?;
-        }
+        self.copy(response, false)?;
         response.finish(None);
         Ok(())
     }
@@ -243,6 +317,9 @@ impl Incoming {
     /// Looks for the end of a head, and parses it.
     fn head(&mut self, bytes: &[u8]) -> Result<(usize, Step), Fault> {
         let mut at = 0;
+        if std::mem::take(&mut self.is_interim) {
+            self.forget();
+        }
         loop {
             let most = bytes.len().min(at + MAX_HEAD - self.input.len());
             let Some(n) = memchr::memchr(b'\n', &bytes[at..most]) else {
@@ -266,7 +343,12 @@ impl Incoming {
             if empty {
                 match self.parse()? {
                     // An interim response: the final one is still to come.
+                    None if self.is_interim => return Ok((at, Step::Interim)),
                     None => self.forget(),
+                    Some(State::Switched) => {
+                        self.state = State::Switched;
+                        return Ok((at, Step::Switch));
+                    }
                     Some(State::Done) => {
                         // Also this has a head first.
                         self.state = State::Length(0);
@@ -313,7 +395,7 @@ impl Incoming {
         }
         self.status = Span::of(status, bytes);
         let (mut length, mut coding) = (None, None);
-        let (mut close, mut keep) = (false, false);
+        let (mut close, mut keep, mut upgrade) = (false, false, false);
         for field in head.headers {
             let (name, value) = (field.name.as_bytes(), field.value);
             match name.len() {
@@ -324,6 +406,7 @@ impl Incoming {
                     }
                     self.names |= hop::names_fields(value);
                 }
+                7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
                     let number = number(value).ok_or(Fault("Content-Length is not a number"))?;
                     if length.replace(number).is_some() {
@@ -352,12 +435,13 @@ impl Incoming {
             _ => {}
         }
         if code < 200 {
-            return self.is_interim(code, coding.is_some() || length.is_some());
+            let has_body = coding.is_some() || length.is_some_and(|length| length > 0);
+            return self.interim(code, upgrade, has_body);
         }
         self.keep = !close && (minor == 1 || keep);
         Ok(Some(match (code, coding, length) {
             (304, _, _) => State::Done,
-            _ if self.head_only => State::Done,
+            _ if self.expected.head_only => State::Done,
             // A body that must not be there could follow nevertheless.
             (204, coding, length) => {
                 self.keep &= coding.is_none() && length.unwrap_or(0) == 0;
@@ -372,15 +456,30 @@ impl Incoming {
         }))
     }
 
-    /// Whether a response with a status below 200 may come here. All of them are dropped: they are news of the request's way, which a
-    /// client can do without (RFC 9110 section 15.2).
-    fn is_interim(&mut self, code: u16, has_body: bool) -> Result<Option<State>, Fault> {
+    /// What follows a response with a status below 200. `100 Continue` is dropped, as it was not asked for; others are passed on (RFC 9110
+    /// section 15.2).
+    fn interim(
+        &mut self,
+        code: u16,
+        upgrade: bool,
+        has_body: bool,
+    ) -> Result<Option<State>, Fault> {
         self.interim += 1;
         match code {
-            101 => Err(Fault("it switched to a protocol that nobody asked for")),
             _ if has_body => Err(Fault("an interim response has a body")),
+            101 if !self.expected.upgrade => {
+                Err(Fault("it switched to a protocol that nobody asked for"))
+            }
+            101 if !upgrade => Err(Fault("it switched to a protocol without saying which")),
+            101 => {
+                self.keep = false;
+                Ok(Some(State::Switched))
+            }
             _ if self.interim > MAX_INTERIM => Err(Fault("there are too many interim responses")),
-            _ => Ok(None),
+            _ => {
+                self.is_interim = code != 100;
+                Ok(None)
+            }
         }
     }
 }

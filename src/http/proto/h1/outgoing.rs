@@ -21,9 +21,16 @@ pub struct Outgoing<'a> {
     pub default_host: &'a [u8],
     /// The client speaks TLS with somebody before us. What layers and the transport know of it counts, too.
     pub https: bool,
+    /// The body is not there yet: it follows in the framing that the client has chosen.
+    pub streamed: bool,
+    /// The protocol that the upstream is asked to go on with, as the client has asked us.
+    pub upgrade: Option<&'a [u8]>,
+    /// The upstream may send fields after the body.
+    pub trailers: bool,
 }
 
-/// Appends the head of the request to `out`. The body of [`Request::body_length`] bytes follows it.
+/// Appends the head of the request to `out`. The body of [`Request::body_length`] bytes follows it, unless it is
+/// [`Outgoing::streamed`].
 ///
 /// The target is in origin form, and path and query are as the client has sent them. `Host` is the authority of an absolute target, if
 /// it is one (RFC 9112 section 3.2.2). Of `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix` those are written that are
@@ -52,7 +59,21 @@ pub fn write_request(
     for (name, value) in passed_on(request) {
         field(out, name, value);
     }
-    body_length(out, request);
+    match outgoing.streamed {
+        true => framing(out, request),
+        false => body_length(out, request),
+    }
+    match (outgoing.upgrade, outgoing.trailers) {
+        (Some(protocol), _) => {
+            field(out, b"Connection", b"Upgrade");
+            field(out, b"Upgrade", protocol);
+        }
+        (None, true) => {
+            field(out, b"Connection", b"TE");
+            field(out, b"TE", b"trailers");
+        }
+        (None, false) => {}
+    }
     forwarded(out, request, origin, asked, stripped, outgoing.https);
     out.extend_from_slice(b"\r\n");
 }
@@ -112,6 +133,14 @@ fn body_length(out: &mut Vec<u8>, request: Request<'_>) {
         None => return,
     };
     number_field(out, b"Content-Length", length);
+}
+
+/// Says where a body ends that is still to come.
+fn framing(out: &mut Vec<u8>, request: Request<'_>) {
+    match request.declared_length() {
+        Some(length) => number_field(out, b"Content-Length", length),
+        None => field(out, b"Transfer-Encoding", b"chunked"),
+    }
 }
 
 /// Says who has asked, and for what.

@@ -26,8 +26,22 @@ pub trait Service {
     /// The server begins. Descriptors can be watched with `watch` from now on.
     fn begin(&mut self, watch: Watch);
 
-    /// Answers a request whose body is there whole: at once, with a response that has ended, or later, with [`Output`].
+    /// Whether the body of a request is given out as it arrives, with [`Service::body`]. Asked when its head is there, and only if it
+    /// has a body.
+    fn streams(&mut self, _request: Request<'_>, _origin: &Origin) -> bool {
+        false
+    }
+
+    /// Answers a request: at once, with a response that has ended, or later, with [`Output`].
     fn call(&mut self, call: Call<'_>, response: Response) -> Option<Response>;
+
+    /// What has come of a body that is given out as it arrives, or after [`Output::Switched`]; and whether it has ended. Whether more of
+    /// it is taken at once; [`Output::Wants`] tells of it else. Nothing is given before the first of those.
+    ///
+    /// A body that ends too early is never said to have ended: its client has left.
+    fn body(&mut self, _key: u64, _bytes: Vec<u8>, _ended: bool, _now: u64) -> bool {
+        false
+    }
 
     /// The client of a request has left, or has taken nothing for too long. The response is given back as it is.
     fn left(&mut self, key: u64, now: u64) -> Option<Response>;
@@ -58,6 +72,8 @@ pub struct Call<'a> {
     pub origin: &'a Origin,
     /// Its body, whole.
     pub body: Body,
+    /// Its body is empty so far: it is given out as it arrives, as the service has wished.
+    pub streamed: bool,
     /// The time.
     pub now: u64,
 }
@@ -76,8 +92,14 @@ impl fmt::Debug for Call<'_> {
 pub enum Output {
     /// Nothing: the request has only waited up to now, as the log will say.
     Begins,
+    /// More of the body is taken, with [`Service::body`].
+    Wants,
     /// A part of the response.
     Piece(Piece),
+    /// The head of the change to another protocol. What the client sends is given out with [`Service::body`], as it is.
+    Switched(Piece),
+    /// Nothing follows in the direction of the client; it may go on sending. After [`Output::Switched`] only.
+    Ends,
     /// The response with the rest of what was written. It has ended.
     Done(Response),
 }
@@ -151,6 +173,7 @@ impl<S: Service> Engine for Serving<S> {
             request: client.connection.request(),
             origin: &client.link.origin,
             body,
+            streamed: client.link.stream.is_some(),
             now: core.now,
         };
         let response = self.0.call(call, response);
@@ -179,6 +202,15 @@ impl<S: Service> Engine for Serving<S> {
 
     fn waiting(&mut self, key: u64, bytes: usize, now: Instant) {
         self.0.waiting(key, bytes, now);
+    }
+
+    fn streams<T: Transport>(&mut self, client: &Client<T>) -> bool {
+        let origin = &client.link.origin;
+        self.0.streams(client.connection.request(), origin)
+    }
+
+    fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: Instant) -> bool {
+        self.0.body(key, bytes, ended, now)
     }
 
     fn left(&mut self, key: u64, now: Instant) -> Option<Response> {

@@ -20,7 +20,7 @@ pub fn run(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<u16>) {
         loop {
             match connection.advance() {
                 Event::Wait => break,
-                Event::Continue => {}
+                Event::Continue | Event::Head => {}
                 Event::Request => {
                     assert_eq!(rejected, None, "a request after a rejection");
                     let body = connection.take_body().unwrap();

@@ -16,7 +16,10 @@ struct Seen {
 /// The response in pieces, with the end of the connection after it or not.
 fn read(pieces: &[&[u8]], head_only: bool, end: bool) -> Seen {
     let mut incoming = Incoming::default();
-    incoming.expect(head_only);
+    incoming.expect(Expected {
+        head_only,
+        ..Expected::default()
+    });
     let mut seen = Seen {
         status: String::new(),
         fields: Vec::new(),
@@ -33,6 +36,8 @@ fn read(pieces: &[&[u8]], head_only: bool, end: bool) -> Seen {
                     at += n;
                     taken += n;
                     match step {
+                        Step::Interim => {}
+                        Step::Switch => unreachable!("nobody has asked"),
                         Step::Head => {
                             assert!(seen.status.is_empty(), "two heads");
                             seen.status = String::from_utf8_lossy(incoming.status()).into_owned();
@@ -316,7 +321,7 @@ fn a_head_goes_into_a_response_of_ours_in_the_framing_of_its_client() {
         ),
     ] {
         let mut incoming = Incoming::default();
-        incoming.expect(false);
+        incoming.expect(Expected::default());
         let text = b"HTTP/1.1 404 Nicht da\r\nConnection: close\r\nDate: x\r\nTransfer-Encoding: chunked\r\n\r\n";
         let step = incoming.advance(text, |_| {});
         assert_eq!(step, Ok((text.len(), Step::Head)));
@@ -331,7 +336,7 @@ fn one_response_follows_another() {
     let mut incoming = Incoming::default();
     assert!(incoming.is_done());
     for _ in 0..2 {
-        incoming.expect(false);
+        incoming.expect(Expected::default());
         assert!(!incoming.is_done() && !incoming.has_begun());
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na";
         let (n, step) = incoming.advance(text, |_| {}).unwrap();
@@ -381,5 +386,85 @@ proptest! {
         let text = parts.concat();
         let pieces: Vec<_> = text.chunks(cut).collect();
         prop_assert_eq!(read(&pieces, head_only, end), read(&[&text], head_only, end));
+    }
+}
+
+/// What a response of ours becomes, with the bytes in pieces of this size; and whether the upstream has changed the protocol.
+fn passed_on(bytes: &[u8], piece: usize, expected: Expected) -> (String, bool) {
+    let mut incoming = Incoming::default();
+    incoming.expect(expected);
+    let mut response = Response::new(true, false, true);
+    let mut switched = false;
+    'all: for piece in bytes.chunks(piece) {
+        let mut at = 0;
+        loop {
+            let (n, step) = incoming
+                .advance(&piece[at..], |data| response.slice(data))
+                .unwrap();
+            at += n;
+            match step {
+                Step::More => break,
+                Step::Interim => incoming.copy_interim(&mut response).unwrap(),
+                Step::Head => incoming.copy_head(&mut response).unwrap(),
+                Step::Switch => {
+                    incoming.copy_switch(&mut response).unwrap();
+                    switched = true;
+                }
+                Step::Done => {
+                    for (name, value) in incoming.trailers() {
+                        response.trailer(name, value);
+                    }
+                    response.end();
+                    break 'all;
+                }
+            }
+        }
+    }
+    let text = String::from_utf8(response.take_out()).unwrap();
+    (text, switched)
+}
+
+#[test]
+fn interim_responses_and_fields_after_the_body_are_the_same_however_they_come() {
+    let bytes = b"HTTP/1.1 100 Continue\r\nX: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\nConnection: close\r\n\r\n\
+        HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nDate: x\r\nServer: y\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n\
+        0\r\nX-Sum: 1 \r\nSet-Cookie: a=b\r\nConnection: close\r\nX-B:\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n";
+    let head = "HTTP/1.1 200 OK\r\nDate: x\r\nServer: y\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for trailers in [true, false] {
+        let end = match trailers {
+            true => "X-Sum: 1\r\nX-B: \r\n",
+            false => "",
+        };
+        let expected = Expected {
+            trailers,
+            ..Expected::default()
+        };
+        for piece in 1..=bytes.len() {
+            let seen = passed_on(bytes, piece, expected);
+            assert_eq!(
+                seen,
+                (format!("{hints}{head}ab0\r\n{end}\r\n"), false),
+                "{piece}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_change_of_the_protocol_is_the_same_however_it_comes() {
+    let bytes = b"HTTP/1.1 101 Now\r\nUpgrade: x\r\nX-A: b\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\nHTTP/1.1 \0\n";
+    let expected = Expected {
+        upgrade: true,
+        ..Expected::default()
+    };
+    let seen =
+        "HTTP/1.1 101 Now\r\nX-A: b\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\nHTTP/1.1 \0\n";
+    for piece in 1..=bytes.len() {
+        assert_eq!(
+            passed_on(bytes, piece, expected),
+            (seen.to_owned(), true),
+            "{piece}"
+        );
     }
 }

@@ -1,0 +1,113 @@
+//! What the workers of the front are handed at their start and while they run.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Instant;
+
+use log::error;
+use mio::Interest;
+use nix::unistd::Pid;
+use preforkd_worker::updates::Kind;
+use zeroize::Zeroizing;
+
+use super::System;
+use crate::effects::certificate_watch::CertificateWatch;
+use crate::effects::sealed::sealed;
+use crate::effects::updates::Channel;
+use crate::plan::Secret;
+use crate::sys;
+
+impl System {
+    /// A channel for a worker of the front that is about to start, with all that it needs; and the worker's end.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub(super) fn first_updates(
+        &mut self,
+        certificates: Option<&Secret>,
+    ) -> io::Result<(Channel, OwnedFd)> {
+        let now = Instant::now();
+        self.tickets.renew(now, sys::random_text)?;
+        let (mut channel, theirs) = Channel::new()?;
+        channel.send(Kind::Tickets.name(), &self.ticket_update(now)?);
+        if let Some(certificates) = certificates {
+            let update = sealed(&certificates.0).map(Rc::new)?;
+            channel.send(Kind::Certificates.name(), &update);
+        }
+        Ok((channel, theirs))
+    }
+
+    /// A worker of the front was started that has the other end.
+    pub(super) fn follow_updates(&mut self, worker: Pid, channel: Channel) {
+        // An event only ends the wait.
+        if let Err(error) = self.watches.add(channel.fd(), None, Interest::WRITABLE) {
+            log::warn!("pid={worker}: cannot watch the socket for its updates: {error}");
+        }
+        self.updates.insert(worker, channel);
+    }
+
+    /// Hands certificates to a worker that runs.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(super) fn send_certificates(&mut self, worker: Pid, all: &Secret) -> io::Result<()> {
+        let update = sealed(&all.0).map(Rc::new)?;
+        self.updates
+            .send(worker, Kind::Certificates.name(), &update);
+        Ok(())
+    }
+
+    /// Starts the process that watches certificates. There is one at most.
+    ///
+    /// # Errors
+    /// The process cannot be created.
+    pub(super) fn watch_certificates(&mut self, front: &Path, running: &Secret) -> io::Result<Pid> {
+        let watch = CertificateWatch::start(front, sealed(&running.0)?.as_fd())?;
+        let pid = watch.pid;
+        self.certificate_watch = Some(watch);
+        Ok(pid)
+    }
+
+    /// What it has found, when it has ended. One that was replaced meanwhile has found nothing.
+    ///
+    /// # Errors
+    /// That cannot be read.
+    pub(super) fn certificates_of_watch(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        let watch = self.certificate_watch.take_if(|watch| watch.pid == job);
+        watch.map_or(Ok(None), CertificateWatch::found)
+    }
+
+    /// A worker was reaped.
+    pub(super) fn forget_updates(&mut self, worker: Pid) {
+        if let Some(channel) = self.updates.remove(worker) {
+            self.watches.remove(channel.fd());
+        }
+    }
+
+    /// Sends what waits, and new keys of session tickets if it is time. Returns when to come back.
+    pub(super) fn keep_updates(&mut self, now: Instant) -> Option<Instant> {
+        if self.updates.is_empty() {
+            return None;
+        }
+        self.updates.flush();
+        let renewed = self.tickets.renew(now, sys::random_text);
+        let sent = renewed.map_err(io::Error::from).and_then(|renewed| {
+            if renewed {
+                let update = self.ticket_update(now)?;
+                self.updates.send_all(Kind::Tickets.name(), &update);
+            }
+            Ok(())
+        });
+        if let Err(error) = sent {
+            error!("cannot make a new key for session tickets: {error}; the old one stays");
+        }
+        self.tickets.deadline()
+    }
+
+    fn ticket_update(&self, now: Instant) -> io::Result<Rc<OwnedFd>> {
+        let text = serde_json::to_string(&self.tickets.update(now)).map_err(io::Error::from)?;
+        sealed(&Zeroizing::new(text)).map(Rc::new)
+    }
+}

@@ -1,0 +1,376 @@
+//! TLS of sites: certificates, session tickets, and what becomes of connections when they change.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::os::unix::fs::symlink;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use common::{Run, app, build_front, preforkd, worker};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// An app, and the workers for sites.
+fn config(sites: &str) -> String {
+    build_front();
+    format!(
+        "[master]\ncontrol = 'control'\n{}\n[app.api]\ncommand = '{}'\n[front]\nworkers = 2\n{sites}",
+        app(""),
+        worker(),
+    )
+}
+
+/// A site whose certificate has its name.
+fn site(name: &str, host: &str) -> String {
+    format!(
+        "[site.{name}]\nlisten = 'unix:tls.sock'\nhosts = '{host}'\napp = 'api'\ntls = {{ cert = '{name}.pem', key = '{name}.key' }}\n"
+    )
+}
+
+/// A key and a certificate for these hosts, as files.
+fn certificate(folder: &std::path::Path, name: &str, hosts: &str) {
+    let (key, cert) = (format!("{name}.key"), format!("{name}.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ])
+        .args([
+            "-days",
+            "2",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            &format!("subjectAltName={hosts}"),
+        ])
+        .args(["-keyout", &key, "-out", &cert])
+        .current_dir(folder)
+        .output();
+    let made = made.expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+}
+
+/// What a client gets over TLS that trusts only this certificate.
+fn over_tls(run: &Run, host: &str, path: &str, trusted: &str) -> (bool, String) {
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--include",
+            "--unix-socket",
+        ])
+        .arg(run.path("tls.sock"))
+        .arg("--cacert")
+        .arg(run.path(trusted))
+        .arg(format!("https://{host}{path}"))
+        .output()
+        .expect("curl runs");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
+    (output.status.success(), text)
+}
+
+/// The workers of an app in the newest generation.
+fn pids(run: &Run, name: &str) -> BTreeSet<i32> {
+    let file = run.path("app.toml").display().to_string();
+    let output = preforkd().args(["status", "--json", "-c", &file]).output();
+    let status: Value =
+        serde_json::from_slice(&output.expect("preforkd runs").stdout).expect("JSON");
+    let apps = status["apps"].as_array().expect("a list");
+    let app = apps.iter().find(|app| app["name"] == name);
+    let workers = app.expect("it is there")["workers"].as_array();
+    let workers = workers.expect("a list").iter();
+    let number = |worker: &Value, key: &str| worker[key].as_i64().expect("a number");
+    let newest = workers.clone().map(|one| number(one, "generation")).max();
+    let newest = workers.filter(|one| Some(number(one, "generation")) == newest);
+    newest.map(|one| number(one, "pid") as i32).collect()
+}
+
+#[test]
+fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    certificate(folder.path(), "shop", "DNS:tls.example");
+    certificate(folder.path(), "other", "DNS:*.other.example");
+    let site = |name: &str, host: &str| {
+        format!(
+            "[site.{name}-tls]\nlisten = 'unix:tls.sock'\nhosts = '{host}'\napp = 'api'\ntls = {{ cert = '{name}.pem', key = '{name}.key' }}\n"
+        )
+    };
+    let sites = [
+        site("shop", "tls.example"),
+        site("other", "*.other.example"),
+    ]
+    .concat();
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    for (host, trusted) in [
+        ("tls.example", "shop.pem"),
+        ("a.other.example", "other.pem"),
+    ] {
+        let (_, answer) = over_tls(&run, host, "/echo", trusted);
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.contains("X-Forwarded-Proto: https"), "{answer}");
+        let other = if trusted == "shop.pem" {
+            "other.pem"
+        } else {
+            "shop.pem"
+        };
+        assert!(!over_tls(&run, host, "/echo", other).0);
+    }
+
+    // What does not fit refuses the reload, and is said.
+    let front = pids(&run, "front");
+    std::fs::copy(run.path("other.key"), run.path("shop.key")).expect("room");
+    run.signal(Signal::SIGHUP);
+    run.logged(&[
+        "tls: cannot use the certificate of [site.shop-tls]",
+        "shop.key",
+    ]);
+    let checked = preforkd()
+        .arg("-t")
+        .arg("-c")
+        .arg(run.path("app.toml"))
+        .output();
+    let checked = checked.expect("preforkd runs");
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(
+        said.contains("tls: cannot use the certificate of [site.shop-tls]"),
+        "{said}"
+    );
+    run.message("READY=1");
+    assert_eq!(pids(&run, "front"), front);
+    assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
+
+    std::fs::copy(run.path("shop.pem"), run.path("old.pem")).expect("room");
+    certificate(run.folder.path(), "shop", "DNS:tls.example");
+    run.reload();
+    // By themselves or with the reload, whichever comes first.
+    assert_eq!(pids(&run, "front"), front);
+    for _ in 0..4 {
+        assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
+        assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
+    }
+    run.stop();
+}
+
+/// A connection over TLS that stays open, by openssl(1).
+struct Kept {
+    client: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Kept {
+    fn open(run: &Run) -> Self {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-servername", "tls.example", "-unix"])
+            .arg(run.path("tls.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl runs");
+        let answers = BufReader::new(client.stdout.take().expect("a pipe"));
+        Self { client, answers }
+    }
+
+    /// Asks for a page. Returns the status line.
+    fn ask(&mut self) -> String {
+        let stdin = self.client.stdin.as_mut().expect("a pipe");
+        let request = b"GET /echo HTTP/1.1\r\nHost: tls.example\r\n\r\n";
+        stdin.write_all(request).expect("it is read");
+        let mut line = || {
+            let mut line = String::new();
+            self.answers.read_line(&mut line).expect("text");
+            line.trim_end().to_owned()
+        };
+        let (status, mut length) = (line(), 0);
+        loop {
+            let line = line();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(text) = line.strip_prefix("Content-Length: ") {
+                length = text.parse().expect("a number");
+            }
+        }
+        let mut body = vec![0; length];
+        self.answers.read_exact(&mut body).expect("a body");
+        status
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+#[test]
+fn new_certificates_are_taken_in_by_themselves_and_open_connections_go_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for name in ["one", "two", "three"] {
+        std::fs::create_dir(at(name)).expect("room");
+        certificate(&at(name), "shop", "DNS:tls.example");
+    }
+    // As Kubernetes has it.
+    symlink("one", at("..data")).expect("room");
+    for name in ["shop.pem", "shop.key"] {
+        symlink(format!("..data/{name}"), at(name)).expect("room");
+    }
+    let relink = |run: &Run, name: &str, to: &str| {
+        symlink(to, run.path("new")).expect("room");
+        std::fs::rename(run.path("new"), run.path(name)).expect("ours");
+    };
+    let shows = |run: &Run, which: &str| {
+        let trusted = format!("{which}/shop.pem");
+        (0..4).all(|_| over_tls(run, "tls.example", "/echo", &trusted).0)
+    };
+    let mut run = Run::begin_in(folder, &config(&site("shop", "tls.example")), |_| {});
+    run.message("READY=1");
+    let front = pids(&run, "front");
+    let mut kept = [Kept::open(&run), Kept::open(&run), Kept::open(&run)];
+    let mut all_answer = || {
+        for kept in &mut kept {
+            assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
+        }
+    };
+    all_answer();
+    assert!(shows(&run, "one"));
+    relink(&run, "..data", "two");
+    run.logged(&["app=front: new certificates, handed to 2 workers"]);
+    assert!(shows(&run, "two"));
+    assert!(!over_tls(&run, "tls.example", "/echo", "one/shop.pem").0);
+    all_answer();
+
+    // One of both is not taken, and is said once.
+    relink(&run, "shop.pem", "three/shop.pem");
+    let line = run.logged(&[
+        "new certificates are not taken in",
+        "shop.key",
+        "stay in use",
+    ]);
+    assert!(line.contains("shop.pem"), "{line}");
+    assert!(shows(&run, "two"));
+    relink(&run, "shop.key", "three/shop.key");
+    run.logged(&["app=front: new certificates, handed to 2 workers"]);
+    assert!(shows(&run, "three"));
+    all_answer();
+
+    // Nor is a file that is missing.
+    std::fs::remove_file(run.path("three/shop.key")).expect("ours");
+    run.logged(&[
+        "new certificates are not taken in",
+        "shop.key",
+        "No such file",
+    ]);
+    assert!(shows(&run, "three"));
+
+    // A worker that takes the place of another one begins with the latest.
+    let worker = *front.first().expect("a worker");
+    nix::sys::signal::kill(Pid::from_raw(worker), Signal::SIGKILL).expect("it runs");
+    run.logged(&["app=front", &format!("pid={worker}"), "SIGKILL"]);
+    run.status("front 1/2 ready");
+    run.status("front 2/2 ready");
+    assert!(shows(&run, "three"));
+    run.stop();
+}
+
+/// Connects with a session from a file, or writes one to it. Returns what openssl(1) says.
+fn session(run: &Run, version: &str, file: (&str, &str)) -> String {
+    let mut client = Command::new("openssl")
+        .args([
+            "s_client",
+            "-ign_eof",
+            version,
+            "-servername",
+            "tls.example",
+        ])
+        .arg("-unix")
+        .arg(run.path("tls.sock"))
+        .arg(file.0)
+        .arg(run.path(file.1))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl runs");
+    let request = b"GET /echo HTTP/1.1\r\nHost: tls.example\r\nConnection: close\r\n\r\n";
+    let mut stdin = client.stdin.take().expect("a pipe");
+    stdin.write_all(request).expect("it is read");
+    let output = client.wait_with_output().expect("it ends");
+    drop(stdin);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("HTTP/1.1 200 OK"), "{text}");
+    text
+}
+
+#[test]
+fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificate(folder.path(), "shop", "DNS:tls.example");
+    let sites = site("shop", "tls.example");
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    let workers: Vec<_> = pids(&run, "front").into_iter().map(Pid::from_raw).collect();
+    let [one, two] = workers[..] else {
+        panic!("{workers:?}");
+    };
+    let signal = |worker, signal| nix::sys::signal::kill(worker, signal).expect("it runs");
+    // Only the other one can accept.
+    let only = |worker: Pid, other: Pid| {
+        signal(other, Signal::SIGSTOP);
+        signal(worker, Signal::SIGCONT);
+    };
+    let versions = ["-tls1_3", "-tls1_2"];
+    only(one, two);
+    for version in versions {
+        let text = session(&run, version, ("-sess_out", version));
+        assert!(text.contains("New, TLSv1"), "{text}");
+    }
+    let resumes = |run: &Run, when: &str| {
+        for version in versions {
+            let text = session(run, version, ("-sess_in", version));
+            assert!(text.contains("Reused, TLSv1"), "{when} {version}: {text}");
+        }
+    };
+    resumes(&run, "with the same worker");
+    only(two, one);
+    resumes(&run, "with another worker");
+    signal(one, Signal::SIGCONT);
+
+    run.reload();
+    resumes(&run, "after a reload of the app");
+    let more = "[site.more]\nlisten = 'unix:more.sock'\napp = 'api'\n";
+    std::fs::write(run.path("app.toml"), config(&(sites + more))).expect("room");
+    run.reload();
+    let new = pids(&run, "front");
+    assert!(workers.iter().all(|old| !new.contains(&old.as_raw())));
+    for _ in 0..5 {
+        resumes(&run, "after a reload of the front");
+    }
+
+    // Whoever runs code of an application has no descriptor with keys.
+    for app in ["api", "web"] {
+        for pid in pids(&run, app) {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+            for entry in open {
+                let to = std::fs::read_link(entry.expect("an entry").path());
+                let to = to.unwrap_or_default().display().to_string();
+                let secret = ["settings", "certificates"];
+                assert!(!secret.iter().any(|name| to.contains(name)), "{app}: {to}");
+            }
+        }
+    }
+    run.stop();
+}
