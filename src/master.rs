@@ -43,6 +43,7 @@ mod logs;
 mod messages;
 mod preparation;
 mod proposal;
+mod refusing;
 mod report;
 mod rollout;
 mod schedules;
@@ -312,11 +313,10 @@ impl<W: World> Master<W> {
                 break;
             }
         }
-        if std::mem::take(&mut self.workers.opened)
-            && let Some(plan) = &self.current
-        {
-            self.ignored.follow(&mut self.turn, plan);
+        for address in std::mem::take(&mut self.workers.opened) {
+            self.ignored.opened(&mut self.turn, &address);
         }
+        self.refuse_clients();
         let stopping = self.is_stopping();
         self.control
             .answer_scaled(&mut self.turn, &self.workers, stopping);

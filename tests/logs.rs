@@ -466,6 +466,32 @@ fn a_prompt_with_a_prefix_does_not_wait_for_the_end_of_its_line() {
 }
 
 #[test]
+fn a_prompt_on_standard_error_does_not_wait_for_the_end_of_its_line() {
+    for prefix in [true, false] {
+        // The master reads what the first worker of a generation writes, and not the second one.
+        let config = format!(
+            "[app.q]\ncommand = ['sh', '-c', 'printf half$PREFORKD_SLOT >&2; exec sleep 1000']\nready = 'exec'\nworkers = 2\n\
+             stderr = 'err'\nprefix_output = {prefix}"
+        );
+        let folder = tempfile::tempdir().expect("a folder");
+        mkfifo(&folder.path().join("err"), Mode::S_IRWXU).expect("room");
+        // Open in both directions, so that it has a writer whatever the log writer does.
+        let mut options = std::fs::File::options();
+        let pipe = options.read(true).write(true);
+        let mut pipe = pipe.open(folder.path().join("err")).expect("it is there");
+        let mut run = Run::begin_in(folder, &config, |_| {});
+        let mut said = String::new();
+        while !(said.contains("half0") && said.contains("half1")) {
+            let mut some = [0; 64];
+            let n = pipe.read(&mut some).expect("they write");
+            said += std::str::from_utf8(&some[..n]).expect("text");
+        }
+        assert_eq!(said.contains("q/0: half0\n"), prefix, "{said}");
+        run.stop();
+    }
+}
+
+#[test]
 fn no_worker_continues_the_last_line_of_another_one() {
     let script = r#"
         trap 'i=0; while [ $i -lt 300 ]; do echo $$$$ $i; i=$((i+1)); done; printf "$$$$ rest"; exit 0' TERM

@@ -64,6 +64,50 @@ fn on_failure_it_is_tried_again() {
     run.stop();
 }
 
+/// Runs a command that names the app `task`; returns its exit status and all that it says.
+fn command(run: &Run, word: &str) -> (Option<i32>, String) {
+    let mut command = preforkd();
+    command.args([word, "task", "--socket"]);
+    let output = command.arg(run.path("control")).output();
+    let output = output.expect("it runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).expect("text");
+    (output.status.code(), said)
+}
+
+#[test]
+fn a_command_that_starts_a_program_says_what_became_of_it() {
+    for restart in ["never", "on-failure", "always"] {
+        let script = "echo no such table >&2; exit 3";
+        let config = app(restart, script) + "ready = 'exec'\nenabled = false\n";
+        let web = format!("[app.web]\ncommand = '{}'\n", worker());
+        let mut run = Run::start(&(config + &web));
+        let stays = "exited with status 3, after ";
+        for word in ["start", "restart"] {
+            let (code, said) = command(&run, word);
+            assert_eq!(code, Some(1), "{said}");
+            let refused = "task could not be started: app=task: its first worker ";
+            assert!(said.contains(refused) && said.contains(stays), "{said}");
+            assert!(said.contains("task stays stopped"), "{said}");
+        }
+        run.stop();
+    }
+}
+
+#[test]
+fn a_command_that_starts_a_program_says_that_another_worker_has_failed() {
+    let script = "test $PREFORKD_SLOT = 0 && exec sleep 1000; echo no such table >&2; exit 3";
+    let config = app("never", script) + "ready = '300ms'\nworkers = 2\nenabled = false\n";
+    let web = format!("[app.web]\ncommand = '{}'\n", worker());
+    let mut run = Run::start(&(config + &web));
+    let (code, said) = command(&run, "start");
+    assert_eq!(code, Some(1), "{said}");
+    let fails = "task was started and fails: exited with status 3, after ";
+    assert!(said.contains(fails), "{said}");
+    assert!(said.contains("no such table"), "{said}");
+    run.stop();
+}
+
 /// An app, and a task that runs before it.
 fn with_task(script: &str) -> String {
     let web = format!(

@@ -2,11 +2,14 @@
 
 mod common;
 
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 
-use common::{Run, app, ask, preforkd, worker};
+use common::{Run, app, ask, preforkd, through_shell, worker};
 
 /// The required app `web`, and `more`, which is not.
 fn with_optional(more: &str) -> String {
@@ -60,6 +63,60 @@ fn an_app_waits_for_a_port_that_another_process_has() {
     assert!(!ask(stream, "pid").is_empty());
     let (code, text) = status(&run);
     assert_eq!(code, Some(0), "{text}");
+    run.stop();
+}
+
+#[test]
+fn clients_of_an_app_that_does_not_start_are_refused_until_it_does() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("an address");
+    drop(port);
+    for missing in ["exit 3", "exec ./nowhere"] {
+        let script = format!("test -e cured || {missing}; exec {}", worker());
+        let more = format!(
+            "command = ['/bin/sh', '-c', '{script}']\nlisten = ['{address}', 'unix:more.sock']"
+        );
+        let mut run = only_web_is_ready(&with_optional(&more));
+        run.logged(&["app=more gen=1: not listening on ", &address.to_string()]);
+        // An attempt to start it may just be made.
+        let refused = || loop {
+            match TcpStream::connect(address).and_then(|mut stream| {
+                stream.write_all(b"pid\n")?;
+                stream.read(&mut [0])
+            }) {
+                Ok(_) => {}
+                Err(error) => return error.kind(),
+            }
+        };
+        let kinds = [ErrorKind::ConnectionRefused, ErrorKind::ConnectionReset];
+        assert!(kinds.contains(&refused()));
+        run.write("cured", "");
+        run.logged(&["app=more: all its workers are ready now"]);
+        for _ in 0..2 {
+            assert!(!ask(TcpStream::connect(address).expect("it listens"), "pid").is_empty());
+            UnixStream::connect(run.path("more.sock")).expect("it listens");
+            run.reload();
+        }
+        run.stop();
+    }
+}
+
+#[test]
+fn a_socket_of_the_init_system_stays_open_while_its_app_does_not_start() {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = socket.local_addr().expect("bound");
+    let script = format!("test -e cured || exit 3; exec {}", worker());
+    let more = format!("command = ['/bin/sh', '-c', '{script}']\nlisten = '{address}'");
+    let passed = OwnedFd::from(socket);
+    let mut run = Run::begin_with(&with_optional(&more), |command| {
+        let script = "export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=more; exec \"$0\" \"$@\" 3<&0 </dev/null";
+        through_shell(command, script);
+        command.stdin(Stdio::from(passed));
+    });
+    run.logged(&["app=more", "exited with status 3", "retrying in "]);
+    let stream = TcpStream::connect(address).expect("it waits in the queue");
+    run.write("cured", "");
+    assert!(!ask(stream, "pid").is_empty());
     run.stop();
 }
 
@@ -212,6 +269,24 @@ fn a_file_that_cannot_be_used_is_looked_for_at_the_next_reload() {
             );
             assert_eq!(pid(&run), before);
         }
+        run.stop();
+    }
+}
+
+#[test]
+fn a_reason_is_forgotten_when_a_reload_finds_what_was_missing() {
+    for (key, why) in lacking() {
+        let more = format!("command = 'sleep 1000'\n{key}");
+        let mut run = Run::begin_in(folder_with_loop(), &with_optional(&more), |_| {});
+        run.message("READY=1");
+        run.logged(&["ERROR app=more", why]);
+        assert!(status(&run).1.contains(why));
+        repair(&run);
+        run.reload();
+        // It starts, and is not ready.
+        run.status("generation 2: more 0/1 ready (1 starting)");
+        let (_, text) = status(&run);
+        assert!(text.contains("more: 0/1 ready\n"), "{text}");
         run.stop();
     }
 }

@@ -247,7 +247,7 @@ tables! {
         /// What the first worker of the new generation must pass: a request, a connection or a program.
         check: Check = (none "none"), Reload;
         /// How long the first worker of the new generation must live after it is ready, before the others follow.
-        soak: Time = (none "none"), Reload;
+        soak: Time = (none "none, with ready = exec 1s"), Reload;
         /// How many older generations may still finish what they serve.
         max_draining: Number<1, NO_LIMIT> = 4, Reload;
         /// How many workers more than wanted may exist while the new generation takes over.

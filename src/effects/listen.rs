@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use log::{info, warn};
 use nix::errno::Errno;
@@ -95,6 +95,8 @@ struct Open {
     inherited: bool,
     /// The file of a unix socket that the master has bound.
     file: Option<SocketFile>,
+    /// It is bound and does not listen for now.
+    refuses: bool,
 }
 
 impl Open {
@@ -105,7 +107,34 @@ impl Open {
             since,
             inherited: false,
             file,
+            refuses: false,
         }
+    }
+
+    /// Refuses clients, also those that wait, and stays bound: shutdown(2), tcp(7). So nobody else gets the address, and whoever keeps
+    /// the socket keeps the right one.
+    fn refuse(&mut self) {
+        for socket in &self.sockets {
+            // This fails for a socket that does not listen.
+            let _ = socket::shutdown(socket.as_raw_fd(), socket::Shutdown::Read);
+        }
+        self.refuses = true;
+    }
+
+    /// Listens again. Returns whether it did not.
+    fn listen(&mut self) -> Result<bool, Reason> {
+        if !self.refuses {
+            return Ok(false);
+        }
+        for socket in &self.sockets {
+            socket::listen(socket, backlog(&self.wanted)).map_err(|errno| Reason {
+                text: errno.desc().to_owned(),
+                errno: Some(errno),
+                holders: Vec::new(),
+            })?;
+        }
+        self.refuses = false;
+        Ok(true)
     }
 
     /// Whether its path, if it has one, still leads to its socket.
@@ -138,7 +167,7 @@ impl Open {
         if self.inherited {
             return Ok(());
         }
-        if self.wanted.backlog != listener.backlog {
+        if self.wanted.backlog != listener.backlog && !self.refuses {
             for socket in &self.sockets {
                 // listen(2) on a listening socket only changes the length of its queue.
                 socket::listen(socket, backlog(listener))
@@ -159,7 +188,7 @@ impl Open {
 pub struct Listeners {
     /// For each address, the one that serves, and after it the one of the candidate if that has another.
     open: BTreeMap<Address, Vec<Open>>,
-    /// Those that are not required and could not be opened when they were configured.
+    /// Those that are not required, and could not be opened when they were configured or were closed for now.
     missing: BTreeMap<Address, Listener>,
     passed: Vec<Passed>,
     /// Listeners of a candidate that were closed again, by their generation.
@@ -213,6 +242,13 @@ impl Listeners {
             let mut open = self.open.get_mut(address).and_then(|all| all.last_mut());
             let is_open = open.is_some();
             if let Some(open) = &mut open {
+                if listener.required
+                    && let Err(reason) = open.listen()
+                {
+                    let address = address.clone();
+                    self.close(&opened);
+                    return Err(Error { address, reason });
+                }
                 if !open.is_in_place() && open.restore() == Ok(true) && open.is_in_place() {
                     info!("the file of {address} was removed; made it again");
                 }
@@ -258,7 +294,17 @@ impl Listeners {
     /// # Errors
     /// It still cannot be opened.
     pub fn open_missing(&mut self, address: &Address, generation: u64) -> Result<bool, Error> {
-        let is_open = self.sockets(address, generation).next().is_some();
+        let open = self.open.get_mut(address).into_iter().flatten();
+        let theirs = open.rev().find(|open| open.since <= generation);
+        let is_open = theirs.is_some();
+        if let Some(open) = theirs
+            && open.listen().map_err(|reason| Error {
+                address: address.clone(),
+                reason,
+            })?
+        {
+            return Ok(true);
+        }
         let Some(listener) = self.missing.get(address).filter(|_| !is_open) else {
             return Ok(false);
         };
@@ -277,6 +323,31 @@ impl Listeners {
         Ok(true)
     }
 
+    /// Closes these listeners, which no worker of this generation serves for now, so that clients are refused and need not wait.
+    /// [`Listeners::open_missing`] opens them again. Those of the init system stay as they are: they are its own.
+    /// Returns those that were closed.
+    pub fn close_for_now(&mut self, addresses: &[&Address], generation: u64) -> Vec<Address> {
+        let mut closed = Vec::new();
+        for address in addresses {
+            let Some([open]) = self.open.get_mut(*address).map(Vec::as_mut_slice) else {
+                continue;
+            };
+            if open.inherited || open.refuses || open.since > generation {
+                continue;
+            }
+            // A unix socket cannot listen again.
+            match open.file {
+                None => open.refuse(),
+                Some(_) => {
+                    self.missing.insert((*address).clone(), open.wanted.clone());
+                    self.open.remove(*address);
+                }
+            }
+            closed.push((*address).clone());
+        }
+        closed
+    }
+
     fn new_one(&self, listener: &Listener, since: u64) -> Result<Open, Reason> {
         let passed = self.passed.iter();
         let passed = passed.filter(|passed| passed.serves(&listener.address));
@@ -290,6 +361,7 @@ impl Listeners {
                 since,
                 inherited: true,
                 file: None,
+                refuses: false,
             });
         }
         match &listener.address {
@@ -373,7 +445,8 @@ impl Listeners {
     /// The sockets of a listener that serve now.
     pub fn serving(&self, address: &Address) -> impl Iterator<Item = BorrowedFd<'_>> {
         let open = self.open.get(address).and_then(|all| all.first());
-        open.into_iter()
+        open.filter(|open| !open.refuses)
+            .into_iter()
             .flat_map(|open| open.sockets.iter().map(AsFd::as_fd))
     }
 

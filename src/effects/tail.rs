@@ -45,6 +45,8 @@ pub enum Destination {
 pub enum ReadState {
     /// Everything that was available.
     All,
+    /// The same, and it ends within a line, which waits for its end.
+    Unfinished,
     /// Up to the limit; there is more.
     Enough,
     /// To the end: no process can write more.
@@ -123,7 +125,8 @@ impl Tail {
                     left = left.saturating_sub(n);
                 }
                 Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return ReadState::All,
+                Err(Errno::EAGAIN) if self.unfinished.is_empty() => return ReadState::All,
+                Err(Errno::EAGAIN) => return ReadState::Unfinished,
                 Ok(0) | Err(_) => {
                     self.finish(forward);
                     return ReadState::End;
@@ -140,6 +143,12 @@ impl Tail {
         }
     }
 
+    /// The end of a line has not come soon: forwards its beginning, which may be a prompt.
+    pub fn flush(&mut self, forward: &mut dyn FnMut(&[u8])) {
+        forward(&self.unfinished);
+        self.keep(self.unfinished.len());
+    }
+
     fn take(&mut self, bytes: &[u8], forward: &mut dyn FnMut(&[u8])) {
         self.unfinished.extend_from_slice(bytes);
         let mut done = 0;
@@ -154,6 +163,11 @@ impl Tail {
             forward(&most[..length]);
             done += length;
         }
+        self.keep(done);
+    }
+
+    /// Keeps as much of what was forwarded as may be quoted.
+    fn keep(&mut self, done: usize) {
         let kept = done.saturating_sub(KEPT);
         let surplus = (self.last.len() + done - kept).saturating_sub(KEPT);
         self.last.drain(..surplus);
@@ -224,9 +238,13 @@ mod tests {
         let mut passed = Vec::new();
         for piece in pieces {
             nix::unistd::write(&theirs, piece).expect("room");
+            let expected = match piece.ends_with(b"\n") {
+                true => ReadState::All,
+                false => ReadState::Unfinished,
+            };
             assert_eq!(
                 tail.read(&mut |bytes| passed.extend_from_slice(bytes)),
-                ReadState::All
+                expected
             );
         }
         drop(theirs);
@@ -253,6 +271,20 @@ mod tests {
             "{output}"
         );
         assert_eq!(output.chars().count(), MAX_QUOTE + 1);
+    }
+
+    #[test]
+    fn the_beginning_of_a_line_is_forwarded_once() {
+        let (mut tail, theirs) = Tail::new(None).expect("a pipe");
+        let mut passed = Vec::new();
+        for piece in [&b"one\nPass"[..], b"word: ", b"x\n"] {
+            nix::unistd::write(&theirs, piece).expect("room");
+            tail.read(&mut |bytes| passed.extend_from_slice(bytes));
+            tail.flush(&mut |bytes| passed.extend_from_slice(bytes));
+        }
+        tail.finish(&mut |bytes| passed.extend_from_slice(bytes));
+        assert_eq!(passed, b"one\nPassword: x\n");
+        assert_eq!(tail.last_output().as_deref(), Some("one | Password: x"));
     }
 
     #[test]

@@ -93,9 +93,6 @@ impl<W: World> Master<W> {
             return;
         };
         child.ready_at = Some(turn.now);
-        if let Some(app) = self.workers.apps.get_mut(name) {
-            app.not_started = None;
-        }
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         let address = turn.world.own_address(pid);
         let address = address.map_or(String::new(), |address| format!(", at {address}"));

@@ -392,33 +392,37 @@ impl Choices {
         self.overrides.retain(|name, _| known.contains(name));
     }
 
-    /// The release is over, with this state of all apps or for this reason: answers the clients that wait for it, and says which apps that
-    /// were to be started are still `stopped`.
+    /// The release is over, with this state of all apps or for this reason: answers the clients that wait for it, and says what became
+    /// of those apps that were to be started and do not run.
     pub(super) fn over<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         result: &Result<String, String>,
-        stopped: &BTreeSet<String>,
+        not_running: &BTreeMap<Name, String>,
     ) {
         let overtaken = std::mem::take(&mut self.overtaken);
         let requests = std::mem::take(&mut self.current).requests;
         for request in overtaken.into_iter().chain(requests) {
             let names = request.names.iter();
-            let mut answer = match (result, request.starts) {
+            let became = names.clone().filter(|_| request.starts);
+            let became = became.filter_map(|name| Some((name, not_running.get(name)?)));
+            let became: Vec<_> = became
+                .map(|(name, what)| format!("{name} {what}"))
+                .collect();
+            let answer = match (result, request.starts) {
                 (Ok(state), false) => format!("ok\n{state}"),
-                (Ok(state), true) => {
+                (Ok(state), true) if became.is_empty() => {
                     let lines = names.map(|name| format!("{name}: started\n"));
                     format!("ok\n{}{state}", lines.collect::<String>())
                 }
+                (Ok(state), true) => format!("error {}; {state}", became.join("; ")),
                 (Err(reason), false) => format!("error {reason}"),
                 (Err(reason), true) => {
-                    format!("error {}", not_started(&join(&request.names), reason))
+                    let reason = not_started(&join(&request.names), reason);
+                    let reason = std::iter::once(reason).chain(became);
+                    format!("error {}", Vec::from_iter(reason).join("; "))
                 }
             };
-            let names = request.names.iter().filter(|_| request.starts);
-            for name in names.filter(|name| stopped.contains(&***name)) {
-                answer += &format!("; {name} stays stopped");
-            }
             turn.world.answer(request.client, &(answer + "\n"));
         }
     }

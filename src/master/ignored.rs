@@ -84,6 +84,19 @@ impl Ignored {
         *self = Self::default();
     }
 
+    /// A listener was closed for now, and is watched no more.
+    pub(super) fn closed(&mut self, address: &Address) {
+        self.queues.remove(address);
+        self.looks.set(address.clone(), None);
+    }
+
+    /// A listener was opened after its configuration was committed.
+    pub(super) fn opened<W: World>(&self, turn: &mut Turn<W>, address: &Address) {
+        if self.apps.contains_key(address) {
+            turn.world.watch_listener(address, true);
+        }
+    }
+
     /// A connection waits at a listener. Returns false if it is not watched here.
     pub(super) fn connection_waits<W: World>(
         &mut self,

@@ -18,11 +18,16 @@ const FLUSH_TIME: Duration = Duration::from_secs(1);
 /// so all of them together take a small share of the master's time.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// How long a line may be without an end before its beginning is forwarded.
+const UNFINISHED: Duration = Duration::from_millis(200);
+
 /// The pipes that the master reads, and how long it still waits for writers at the end.
 #[derive(Default)]
 pub(super) struct Logs {
     paused: Timers<Pid>,
     flooding: BTreeSet<Pid>,
+    /// Those that have written the beginning of a line.
+    unfinished: Timers<Pid>,
     last_words_until: Option<Instant>,
 }
 
@@ -30,8 +35,12 @@ impl Logs {
     /// Reads the standard error of a process.
     pub(super) fn read<W: World>(&mut self, turn: &mut Turn<W>, pid: Pid) {
         match turn.world.read_stderr(pid) {
-            ReadState::All => {
+            ReadState::All => self.forget(pid),
+            ReadState::Unfinished => {
                 self.flooding.remove(&pid);
+                if self.unfinished.get(&pid).is_none() {
+                    self.unfinished.set(pid, Some(turn.now + UNFINISHED));
+                }
             }
             ReadState::Enough => {
                 self.flooding.insert(pid);
@@ -47,8 +56,11 @@ impl Logs {
         }
     }
 
-    /// Continues to read from paused processes.
+    /// Continues to read from paused processes, and waits no longer for the ends of lines.
     pub(super) fn resume<W: World>(&mut self, turn: &mut Turn<W>) {
+        for pid in self.unfinished.take_due(turn.now) {
+            turn.world.flush_stderr(pid);
+        }
         for pid in self.paused.take_due(turn.now) {
             turn.world.resume(&Source::Stderr(pid));
         }
@@ -63,6 +75,7 @@ impl Logs {
     fn forget(&mut self, pid: Pid) {
         self.flooding.remove(&pid);
         self.paused.set(pid, None);
+        self.unfinished.set(pid, None);
     }
 
     /// Replaces dead writers of log files.
@@ -101,6 +114,7 @@ impl Logs {
     /// When there is something to do again.
     pub(super) fn deadline<W: World>(&self, turn: &Turn<W>) -> Option<Instant> {
         let writers = turn.world.log_deadline().or(self.last_words_until);
-        writers.into_iter().chain(self.paused.next()).min()
+        let pipes = self.paused.next().into_iter().chain(self.unfinished.next());
+        pipes.chain(writers).min()
     }
 }

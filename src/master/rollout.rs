@@ -1,6 +1,6 @@
 //! Performs the actions of [`crate::release`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::{debug, error, info, warn};
 
@@ -79,6 +79,10 @@ impl<W: World> Master<W> {
                     }
                     let fixed = policy.range.is_none();
                     let kept = self.choices.kept_number(name, policy.workers);
+                    let policy = match self.release.current() {
+                        Some(_) => policy,
+                        None => policy.at_first_start(),
+                    };
                     let proposal = Event::Propose(generation, policy);
                     self.turn.queue_event(name, proposal);
                     if let Some(by) = kept.filter(|_| fixed) {
@@ -237,7 +241,8 @@ impl<W: World> Master<W> {
         let pauses = self.choices.scope().is_paused();
         let line = self.status_line();
         self.turn.world.notify_init(&Notice::Ready(line));
-        self.choices.over(&mut self.turn, &result, &BTreeSet::new());
+        let failing = self.failing();
+        self.choices.over(&mut self.turn, &result, &failing);
         if pauses {
             self.pause_all();
         }
@@ -271,9 +276,23 @@ impl<W: World> Master<W> {
         self.refused = Some(refused);
         self.refused_whole = self.choices.scope().is_whole();
         let result = Err(format!("{reason}; {keeping}"));
-        let stopped = self.current.as_ref().map(|plan| plan.stopped.clone());
-        self.choices
-            .over(&mut self.turn, &result, &stopped.unwrap_or_default());
+        let stopped = self.current.iter().flat_map(|plan| &plan.stopped);
+        let stopped = stopped.map(|name| (name.as_str().into(), "stays stopped".into()));
+        let stopped = stopped.collect();
+        self.choices.over(&mut self.turn, &result, &stopped);
+    }
+
+    /// The apps of the release that do not run although they have taken over, and why.
+    fn failing(&self) -> BTreeMap<Name, String> {
+        let names = self.choices.scope().names().into_iter();
+        let failing = names.filter_map(|name| {
+            let app = self.workers.apps.get(name.as_str())?;
+            let fails = app.supervisor.is_in_trouble() || app.supervisor.counts().failed > 0;
+            let lacks = app.not_started.as_ref().map(|last| &last.why);
+            let why = lacks.or(app.failure.as_ref()).filter(|_| fails)?;
+            Some((name.into(), format!("was started and fails: {why}")))
+        });
+        failing.collect()
     }
 
     /// Reports the progress of the rollout to the release.

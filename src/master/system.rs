@@ -310,6 +310,13 @@ impl World for System {
         self.read_tail(pid, Tail::read)
     }
 
+    fn flush_stderr(&mut self, pid: Pid) {
+        if let Some(tail) = self.tails.get_mut(&pid) {
+            let to = tail.to.clone();
+            tail.flush(&mut |bytes| forward(&self.log_files, &to, bytes));
+        }
+    }
+
     fn last_output(&mut self, pid: Pid) -> Option<String> {
         self.read_tail(pid, Tail::read_rest);
         let tail = self.tails.remove(&pid);
@@ -486,6 +493,10 @@ impl World for System {
         generation: Generation,
     ) -> Result<Opened, NotOpened> {
         self.open_wanted(wanted, generation)
+    }
+
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        self.close_for_now(addresses, generation)
     }
 
     fn open_missing_listener(

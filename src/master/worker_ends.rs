@@ -99,6 +99,12 @@ impl<W: World> Master<W> {
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }
         }
+        if child.signalled.is_none()
+            && !finished
+            && let Some(app) = self.workers.apps.get_mut(&child.app)
+        {
+            app.failure = Some(death.clone());
+        }
         if !self.is_stopping() {
             // Some programs remove the file of a listener when they end, as if they had bound it.
             for (_, address) in &child.plan.sockets {

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
+use crate::config::Address;
 use crate::plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::{Action, Event, Slot, Supervisor, WorkerId};
@@ -35,8 +36,14 @@ pub(super) struct App {
     pub(super) ended: bool,
     /// Its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
     pub(super) installed: bool,
-    /// Why its latest worker was not started, until one is ready.
+    /// Why its latest worker was not started.
     pub(super) not_started: Option<NotStarted>,
+    /// Its listeners were closed until a worker is started.
+    pub(super) refuses: bool,
+    /// The latest generation in which that was said.
+    pub(super) refused_in: Option<Generation>,
+    /// How a worker of its newest generation has failed last.
+    pub(super) failure: Option<String>,
 }
 
 impl App {
@@ -63,8 +70,8 @@ pub(super) struct Workers {
     pub(super) candidate: Option<Generation>,
     /// Whether a generation was committed and serves while a candidate is proven.
     pub(super) serving: bool,
-    /// A listener could be opened that was missing until now.
-    pub(super) opened: bool,
+    /// Listeners that were missing and could be opened now.
+    pub(super) opened: Vec<Address>,
     /// The status has changed.
     pub(super) changed: bool,
     deadlines: Timers<Name>,
@@ -90,8 +97,14 @@ impl Workers {
             ended: false,
             installed: false,
             not_started: None,
+            refuses: false,
+            refused_in: None,
+            failure: None,
         });
         app.removed = false;
+        app.failure = None;
+        // Its listeners were opened for this generation.
+        app.refuses = false;
         app.plans.insert(generation, Rc::new(plan));
     }
 

@@ -303,6 +303,9 @@ pub trait World {
     /// Reads what a process has written to its standard error, and forwards it.
     fn read_stderr(&mut self, pid: Pid) -> ReadState;
 
+    /// Forwards the beginning of a line that was read and has no end.
+    fn flush_stderr(&mut self, pid: Pid);
+
     /// Does not report a source until [`World::resume`]: what is sent there waits, and then its senders.
     fn pause(&mut self, source: &Source);
 
@@ -423,8 +426,8 @@ pub trait World {
         generation: Generation,
     ) -> Result<Opened, NotOpened>;
 
-    /// Opens a listener that could not be opened with its configuration, for workers of this generation. Returns whether it was not
-    /// open yet.
+    /// Opens a listener that could not be opened with its configuration, or was closed for now, for workers of this generation. Returns
+    /// whether it was not open yet.
     ///
     /// # Errors
     /// It still cannot be opened.
@@ -433,6 +436,10 @@ pub trait World {
         address: &Address,
         generation: Generation,
     ) -> Result<bool, String>;
+
+    /// Closes these listeners, which no worker of this generation serves for now, as far as they can be opened again, and watches them
+    /// no more. Returns those that were closed.
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address>;
 
     /// Closes these listeners of a candidate, as [`World::open_listeners`] has returned them.
     fn close_listeners(&mut self, addresses: &[Address]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Draft, Hang};
 use crate::config::{self, Place, Then, Workers};
-use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart};
+use crate::supervisor::{GiveUp, Policy, Range, Readiness, Replace, Restart, STAYED_UP};
 
 impl Draft<'_> {
     pub(super) fn policy(
@@ -21,10 +21,12 @@ impl Draft<'_> {
             Workers::Auto => self.host.cpus(),
             Workers::Range(range) => range.min.0.max(1),
         };
+        let range = self.range(has_listener)?;
+        let readiness = self.proof(readiness, workers)?;
         Ok(Policy {
             workers,
-            range: self.range(has_listener)?,
-            readiness: self.proof(readiness, workers)?,
+            range,
+            readiness,
             restart: self.restart()?,
             replace: match *app.replace {
                 config::Replace::StartFirst => Replace::StartFirst,
@@ -41,7 +43,12 @@ impl Draft<'_> {
             }),
             check,
             max_draining: reload.max_draining.0,
-            soak: reload.soak.as_ref().map_or(Duration::ZERO, |soak| soak.0),
+            soak: match (&reload.soak, readiness) {
+                (Some(soak), _) => soak.0,
+                // That a program was executed proves nothing.
+                (None, Readiness::Exec) => STAYED_UP,
+                (None, _) => Duration::ZERO,
+            },
             surge: reload.surge.as_ref().map(|surge| surge.0),
             backoff: Default::default(),
         })

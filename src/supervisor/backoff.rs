@@ -26,7 +26,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            stayed_up: Duration::from_secs(1),
+            stayed_up: super::STAYED_UP,
             first: Duration::from_millis(50),
             most: Duration::from_secs(30),
             most_refused: Duration::from_secs(1),

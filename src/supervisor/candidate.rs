@@ -157,15 +157,13 @@ impl Supervisor {
         if let Some(failed) = self.candidate.take_if(|c| c.trial == Trial::Failed) {
             actions.push(Action::Failed(failed.generation));
         }
-        // Before the first generation there is nothing to protect by waiting.
-        let is_first = self.current.is_none();
         let Some(candidate) = &mut self.candidate else {
             return;
         };
         if let Trial::Starting(canary) = candidate.trial
             && let Some(State::Ready { since, .. }) = self.roster.state(canary)
         {
-            candidate.trial = if candidate.policy.check && !is_first {
+            candidate.trial = if candidate.policy.check {
                 actions.push(Action::Check(canary));
                 Trial::Checking(canary)
             } else {
@@ -196,12 +194,7 @@ impl Supervisor {
         let candidate = self.candidate.as_ref()?;
         match candidate.trial {
             Trial::Soaking { canary, since } if self.roster.is_ready(canary) => {
-                let soaks = self.current.is_some();
-                Some(if soaks {
-                    since + candidate.policy.soak
-                } else {
-                    since
-                })
+                Some(since + candidate.policy.soak)
             }
             _ => None,
         }

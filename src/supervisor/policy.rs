@@ -11,6 +11,9 @@ pub const STOP_NOW: Duration = Duration::from_secs(1);
 /// a long request, and does not accept while that runs.
 pub const LAST_ACCEPT: Duration = Duration::from_secs(1);
 
+/// A worker that was ready for this long has stayed up.
+pub const STAYED_UP: Duration = Duration::from_secs(1);
+
 /// When an app is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct GiveUp {
@@ -76,9 +79,9 @@ pub struct Policy {
     pub graceful_timeout: Duration,
     /// A worker that was told to report what it is doing and die (ABRT) has this time before it is killed.
     pub abort_grace: Duration,
-    /// The first worker of a generation that takes over from another is checked when it is ready.
+    /// The first worker of a generation is checked when it is ready.
     pub check: bool,
-    /// The first worker of a generation that takes over from another must stay ready for this time.
+    /// The first worker of a generation must stay ready for this time.
     pub soak: Duration,
     /// How many workers more than wanted may exist while a new generation takes over; `None`: a quarter.
     pub surge: Option<u32>,
@@ -94,6 +97,16 @@ impl Policy {
     /// Whether more workers than configured do no harm: each does the same work, and for ever.
     pub fn may_be_many(&self) -> bool {
         self.replace == Replace::StartFirst && self.restart != Restart::Never
+    }
+
+    /// The policy for the first start of the master: nothing serves yet that could be protected by waiting.
+    #[must_use]
+    pub fn at_first_start(self) -> Self {
+        Self {
+            check: false,
+            soak: Duration::ZERO,
+            ..self
+        }
     }
 
     /// How many workers more than wanted may exist while a new generation takes over. The default, a quarter, is

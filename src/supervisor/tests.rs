@@ -851,7 +851,7 @@ fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
         ..policy(2)
     };
     let mut world = World::new(|_| Boot::Good);
-    world.tell(Event::Propose(1, soaking.clone()));
+    world.tell(Event::Propose(1, soaking.clone().at_first_start()));
     world.pass(3.0);
     assert_eq!(world.ready(), 2, "nothing served before");
     world.tell(Event::Propose(2, soaking.clone()));
@@ -867,6 +867,26 @@ fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
     world.dies(canary);
     assert!(world.log.contains(&Action::Failed(3)));
     assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn an_app_that_is_new_beside_others_must_prove_itself_like_any_other() {
+    let checked = Policy {
+        check: true,
+        soak: Duration::from_secs(10),
+        ..policy(2)
+    };
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::Propose(1, checked));
+    world.pass(9.0);
+    let is_check = |action: &Action| matches!(action, Action::Check(_));
+    assert!(world.log.iter().any(is_check), "{:?}", world.log);
+    assert_eq!(world.ready(), 1, "its first worker");
+    let canary = *world.alive.keys().next_back().expect("it lives");
+    world.dies(canary);
+    assert!(world.log.contains(&Action::Failed(1)));
+    world.pass(100.0);
+    assert_eq!(world.spawns(), 1);
 }
 
 #[test]

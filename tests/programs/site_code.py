@@ -45,6 +45,38 @@ def application(environ, start_response):
     return [body]
 
 
+async def echo(receive, send):
+    """Sends back what a WebSocket client sends."""
+    while (event := await receive())["type"] != "websocket.disconnect":
+        if event["type"] == "websocket.connect":
+            await send({"type": "websocket.accept"})
+        else:
+            await send({"type": "websocket.send", "text": event["text"]})
+    tell("websocket ended")
+
+
+async def events(receive, send):
+    """Server-sent events: the head, an event when the test says so, a comment, and no end."""
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"", "more_body": True})
+    await asyncio.to_thread(hold, "event")
+    for text in (b"data: 1\n\n", b": still here\n\n"):
+        await send({"type": "http.response.body", "body": text, "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tell("client left")
+
+
+async def upload(receive):
+    """Tells of each part of a body when it arrives."""
+    while (event := await receive())["more_body"] or event["body"]:
+        if event["body"]:
+            tell(f"part {event['body'].decode()}")
+        if not event["more_body"]:
+            return
+
+
 async def asgi(scope, receive, send):
     """For uvicorn (ASGI). It is ready when its startup is complete: the socket has listened all the time."""
     if scope["type"] == "lifespan":
@@ -53,6 +85,14 @@ async def asgi(scope, receive, send):
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
+    if scope["type"] == "websocket":
+        await echo(receive, send)
+        return
+    if scope["path"] == "/events":
+        await events(receive, send)
+        return
+    if scope["path"] == "/upload":
+        await upload(receive)
     if scope["path"] == "/held":
         await asyncio.to_thread(hold, "request")
     body = answer()

@@ -74,6 +74,8 @@ class Behind(Preforkd):
 class ProgramCase(unittest.TestCase):
     """A folder for one test, in which the program runs."""
 
+    kind = Preforkd
+
     def setUp(self):
         self.folder = Path(tempfile.mkdtemp(prefix="preforkd-programs-"))
         self.addCleanup(shutil.rmtree, self.folder)
@@ -86,12 +88,12 @@ class ProgramCase(unittest.TestCase):
         self.gate = os.open(self.folder / "gate", os.O_RDWR | os.O_CLOEXEC)
         self.addCleanup(os.close, self.gate)
 
-    def launch(self, kind=Preforkd, **app):
+    def launch(self, kind=None, **app):
         """preforkd with this app; not waited for. `kind` writes its configuration."""
         self.app = {"listen": ["fd:web"], **app}
         env = {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder), "VERSION": "v1"}
         self.app["env"] = {**env, **app.get("env", {})}
-        server = kind(self.folder, **self.app)
+        server = (kind or self.kind)(self.folder, **self.app)
         self.addCleanup(server.close)
         return server
 

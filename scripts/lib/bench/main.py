@@ -7,7 +7,7 @@ import sys
 from . import findings, places, prepare, static
 
 # Parts beside the rows, in the order they are done in.
-PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness")
+PARTS = ("p99", "instructions", "memory", "start", "work", "idle", "fairness", "front")
 
 
 def arguments(text):
@@ -115,10 +115,10 @@ def rates(names, options, with_load):
 
 def parts(options):
     """The parts that do not measure rates."""
-    from . import fairness, idle, instructions, memory, start, work
+    from . import fairness, front, idle, instructions, memory, start, work
 
     found = []
-    for part in (instructions, memory, start, work, idle, fairness):
+    for part in (instructions, memory, start, work, idle, fairness, front):
         name = part.__name__.rpartition(".")[2]
         if options.wants(name):
             results = part.run(options)

@@ -386,12 +386,13 @@ fn a_client_that_leaves_ends_its_request() {
 
 /// A front, a client that reads nothing, and its upstream that has written until nothing more was taken; with the body, and how
 /// much of it was.
-fn stalled(held: usize) -> (Front, Peer, Peer, Vec<u8>, usize) {
+fn stalled(held: usize, in_file: u64) -> (Front, Peer, Peer, Vec<u8>, usize) {
     let (upstream, address) = upstream();
-    let options = Options {
+    let mut options = Options {
         held,
         ..Options::default()
     };
+    options.limits.response_in_file = in_file;
     let front = front_with(vec![address], options, |_| {});
     let client = front.get();
     let (mut peer, _) = upstream.request();
@@ -418,8 +419,8 @@ fn stalled(held: usize) -> (Front, Peer, Peer, Vec<u8>, usize) {
 
 #[test]
 fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
-    for held in [usize::MAX, 0] {
-        let (_front, mut client, mut peer, body, written) = stalled(held);
+    for (held, in_file) in [(usize::MAX, 0), (0, 0), (usize::MAX, 1_000_000)] {
+        let (_front, mut client, mut peer, body, written) = stalled(held, in_file);
         let length = body.len();
         let reader = std::thread::spawn(move || {
             client.head();
@@ -435,10 +436,65 @@ fn a_client_that_reads_nothing_holds_its_upstream_and_loses_nothing() {
 }
 
 #[test]
+fn a_client_that_reads_slowly_does_not_hold_its_upstream() {
+    let (upstream, address) = upstream();
+    let mut options = Options::default();
+    options.limits.response_in_memory = 100_000;
+    let front = front_with(vec![address], options, |settings| {
+        settings.limits.most_running = 1;
+    });
+    // One that ends with its length, one with its last chunk, and one that breaks off.
+    let body = "0123456789".repeat(2_500_000);
+    for (framing, start, end) in [
+        ("Content-Length: 25000000", "", ""),
+        ("Transfer-Encoding: chunked", "17d7840\r\n", "\r\n0\r\n\r\n"),
+        ("Content-Length: 25000001", "", ""),
+    ] {
+        let mut slow = front.get();
+        let (mut peer, _) = upstream.request();
+        peer.write(&format!(
+            "HTTP/1.1 200 OK\r\n{framing}\r\n\r\n{start}{body}{end}"
+        ));
+        drop(peer);
+        // Another one is served before the first has read anything.
+        let mut quick = front.get();
+        let (mut peer, _) = upstream.request();
+        peer.write(&OK.replace("Date: x", "Connection: close"));
+        assert!(quick.message().ends_with("ok"));
+        drop(peer);
+        slow.head();
+        let mut rest = slow.unread();
+        match end {
+            "" => {
+                rest.resize(25_000_000, 0);
+                let before = rest
+                    .iter()
+                    .position(|&byte| byte == 0)
+                    .unwrap_or(rest.len());
+                slow.stream.read_exact(&mut rest[before..]).unwrap();
+                assert!(rest == body.as_bytes());
+            }
+            _ => {
+                let mut text = String::from_utf8(rest).unwrap();
+                while !text.ends_with("\r\n0\r\n\r\n") {
+                    text += &slow.more_text();
+                }
+                let pieces = text.split("\r\n").filter(|piece| piece.len() > 8);
+                assert!(pieces.collect::<String>() == body);
+            }
+        }
+        if framing.ends_with('1') {
+            slow.ends();
+        }
+    }
+}
+
+#[test]
 fn a_client_that_takes_nothing_for_too_long_ends_its_request() {
     let (upstream, address) = upstream();
     let mut options = Options::default();
     options.limits.write_timeout = Duration::from_millis(100);
+    options.limits.response_in_file = 1_000_000;
     let front = front_with(vec![address], options, |_| {});
     let mut client = front.get();
     let (mut peer, _) = upstream.request();

@@ -1,7 +1,7 @@
 //! Requests on their way to upstreams and their responses on the way back: the sockets around what [`super::dispatch`] and
 //! [`super::failure`] decide.
 //!
-//! A request has a connection to itself until its response is complete. What the client does not take is not read from the upstream
+//! A request has a connection to itself until its response is complete. What finds no room before the client is not read from the upstream
 //! beyond `MOST_WAITING`; a client that leaves takes its connection to the upstream with it.
 
 use std::cmp::Reverse;

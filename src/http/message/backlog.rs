@@ -77,6 +77,23 @@ impl Backlog {
         self.give(data)
     }
 
+    /// Takes `data`, to memory or to the file. Without room for it, it is held all the same: whoever makes it is to wait then.
+    pub fn hold(&self, mut data: Vec<u8>) {
+        let taken = match self.give(&mut data) {
+            Sent::Full => self.store(&mut data),
+            other => other,
+        };
+        if taken == Sent::Full {
+            self.finish(data);
+        }
+    }
+
+    /// The bytes that wait, if there is no room for so many more.
+    pub fn excess(&self, length: usize) -> Option<usize> {
+        let spool = &self.lock().spool;
+        (spool.room(length) == Room::None).then(|| spool.held())
+    }
+
     /// Waits until there may be room for `length` bytes, or the client has left.
     pub fn wait(&self, length: usize) {
         let mut state = self.lock();

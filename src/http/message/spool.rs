@@ -102,6 +102,9 @@ impl Spool {
     pub fn room(&self, length: usize) -> Room {
         let length_64 = length as u64;
         let file_empty = self.put == self.taken && !self.writing;
+        if !self.last.is_empty() {
+            return Room::None;
+        }
         if length == 0 || (file_empty && self.memory.is_empty() && self.outside == 0) {
             return Room::Memory;
         }
@@ -167,9 +170,18 @@ impl Spool {
         true
     }
 
-    /// Takes what comes after everything else.
+    /// Takes what comes after everything else, whether there is room for it or not.
     pub fn finish(&mut self, last: Vec<u8>) {
-        self.last = last;
+        match self.last.is_empty() {
+            true => self.last = last,
+            false => self.last.extend_from_slice(&last),
+        }
+    }
+
+    /// Bytes that wait.
+    pub fn held(&self) -> usize {
+        let in_file = usize::try_from(self.put - self.taken).unwrap_or(usize::MAX);
+        in_file.saturating_add(self.memory.len() + self.outside + self.last.len())
     }
 
     /// Takes out what comes next; bytes from memory go to `out`, which is empty.
@@ -359,6 +371,30 @@ mod tests {
         let expected = [&[1; 10][..], &[2; 5], &[3; 10], &[4; 20], &[5; 10]].concat();
         assert_eq!(seen, expected);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_finds_no_room_and_must_be_held_follows_everything() {
+        let (mut spool, _) = spool(4, 4, 10_000);
+        for data in [b"abcd", b"efgh"] {
+            put(&mut spool, data);
+        }
+        spool.finish(b"ij".to_vec());
+        spool.finish(b"kl".to_vec());
+        assert_eq!(spool.held(), 12);
+        let mut seen = VecDeque::new();
+        take(&mut spool, 4, &mut seen);
+        take(&mut spool, 4, &mut seen);
+        assert_eq!(
+            spool.room(1),
+            Room::None,
+            "it would come before what is held"
+        );
+        while spool.has_data() {
+            take(&mut spool, 4, &mut seen);
+        }
+        assert_eq!(seen, b"abcdefghijkl");
+        assert_eq!(put(&mut spool, b"mnop"), Room::Memory);
     }
 
     #[test]

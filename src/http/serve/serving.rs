@@ -1,17 +1,24 @@
 //! What the loop does for a `Service`: it sends what was made, tells who has left and how much waits.
 
 use std::mem;
+use std::sync::Arc;
 
 use rustix::event::epoll::EventFlags;
 
-use super::Server;
 use super::core::Core;
+use super::{READ_BUFFER, Server};
+use crate::limits::Limits;
+use crate::message::backlog::Backlog;
+use crate::message::budget::Budget;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::Phase;
 use crate::serve::client::{Client, Link, Stream, Task};
 use crate::serve::engine::{Answer, Engine, Output};
 use crate::serve::handler::Observer;
 use crate::serve::timers::{NEVER, now};
+
+/// So much of a response waits without a backlog.
+const LITTLE: usize = 64 * 1024;
 
 impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// Has the service do what is due, and sends what it has made.
@@ -44,7 +51,7 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         if let Some(client) = self.core.clients.get(key)
             && let Task::Running = client.link.task
         {
-            let waiting = client.link.out.len() - client.link.written;
+            let waiting = client.link.waiting();
             self.engine.waiting(key, waiting, self.core.now);
         }
     }
@@ -115,7 +122,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 if piece.closes {
                     link.transport.reset_at_death(true);
                 }
-                link.append(piece.bytes);
+                link.hold(piece.bytes, &self.limits, &self.budget);
                 return Some(client);
             }
             (Output::Done(mut response), Task::Left) => {
@@ -132,6 +139,32 @@ impl<O: Observer, T: Transport> Core<O, T> {
 }
 
 impl<T: Transport> Link<T> {
+    /// Takes a piece of a response to write after what is there. What a slow client has not taken goes to the backlog, in memory and
+    /// then in a file, so that whoever makes it need not wait. After a change of the protocol it is to wait, as its peer expects.
+    fn hold(&mut self, bytes: Vec<u8>, limits: &Limits, budget: &Arc<Budget>) {
+        let waiting = self.out.len() - self.written;
+        let is_little = waiting == 0 || waiting + bytes.len() <= LITTLE;
+        let switched = self.stream.is_some_and(|stream| stream.switched);
+        match &self.backlog {
+            Some(backlog) => backlog.hold(bytes),
+            None if is_little || switched => self.append(bytes),
+            None => {
+                let backlog = Arc::new(Backlog::new(limits, budget));
+                backlog.outside(waiting);
+                backlog.hold(bytes);
+                self.backlog = Some(backlog);
+            }
+        }
+    }
+
+    /// The bytes that wait for the client, if there is no place where more of them may.
+    fn waiting(&self) -> usize {
+        match &self.backlog {
+            Some(backlog) => backlog.excess(READ_BUFFER).unwrap_or(0),
+            None => self.out.len() - self.written,
+        }
+    }
+
     /// Takes bytes to write after those that are there.
     fn append(&mut self, bytes: Vec<u8>) {
         if self.written == self.out.len() {

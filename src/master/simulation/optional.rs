@@ -97,3 +97,50 @@ fn an_app_that_is_not_required_waits_for_its_listener() {
     assert_eq!(supervisor.counts().ready, 3);
     assert_eq!(supervisor.generation(), Some(2));
 }
+
+#[test]
+fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tried() {
+    let broken = Written::broken();
+    let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
+    history.pass(60_000);
+    let queue = Name::from("queue");
+    let is_open = |history: &mut History| {
+        let app = &history.master.workers.apps[&queue];
+        let starting = app.supervisor.counts().starting > 0;
+        let addresses = app.plans.values().flat_map(|plan| &plan.sockets);
+        let addresses: Vec<_> = addresses.map(|(_, address)| address.clone()).collect();
+        assert!(!addresses.is_empty());
+        let kernel = history.kernel();
+        let open = addresses
+            .iter()
+            .all(|address| kernel.listeners.contains_key(address));
+        (starting, open)
+    };
+    assert_eq!(is_open(&mut history), (false, false), "it waits");
+
+    // A reload opens its listeners for the next attempt, which fails too.
+    history.send(Signal::SIGHUP);
+    history.pass(60_000);
+    assert_eq!(is_open(&mut history), (false, false), "it waits again");
+
+    let cured = Written {
+        code: Code::Good,
+        ..broken
+    };
+    history.kernel().disk.apps.insert("queue", cured);
+    history.send(Signal::SIGHUP);
+    history.pass(60_000);
+    assert_eq!(is_open(&mut history), (false, true), "it serves");
+
+    // What has served keeps its listeners, as any other app does.
+    for _ in 0..10 {
+        let processes = history.kernel().processes.iter();
+        let theirs = processes.filter(|(_, process)| process.app == queue);
+        for pid in theirs.map(|(pid, _)| *pid).collect::<Vec<_>>() {
+            history.kernel().end(pid, false);
+        }
+        history.floors.clear();
+        history.pass(1);
+        assert!(is_open(&mut history).1);
+    }
+}

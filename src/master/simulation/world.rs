@@ -207,6 +207,8 @@ impl World for Kernel {
         ReadState::All
     }
 
+    fn flush_stderr(&mut self, _pid: Pid) {}
+
     // The simulated processes send less than the limits.
     fn pause(&mut self, _source: &Source) {}
 
@@ -466,6 +468,18 @@ impl World for Kernel {
                 Ok(true)
             }
         }
+    }
+
+    fn close_for_now(&mut self, addresses: &[&Address], generation: Generation) -> Vec<Address> {
+        let theirs = |address: &&Address| {
+            let since = self.listeners.get(*address);
+            since.is_some_and(|since| *since <= generation)
+        };
+        let closed = addresses.iter().copied().filter(theirs).cloned();
+        let closed: Vec<_> = closed.collect();
+        self.listeners
+            .retain(|address, _| !closed.contains(address));
+        closed
     }
 
     fn close_listeners(&mut self, addresses: &[Address]) {

@@ -54,6 +54,21 @@ impl System {
         Ok(opened)
     }
 
+    pub(super) fn close_for_now(
+        &mut self,
+        addresses: &[&Address],
+        generation: Generation,
+    ) -> Vec<Address> {
+        for address in addresses {
+            self.wait_for_connections(address, false);
+        }
+        let closed = self.listeners.close_for_now(addresses, generation);
+        if !closed.is_empty() {
+            self.store_listeners();
+        }
+        closed
+    }
+
     pub(super) fn keep_wanted(&mut self, wanted: &[Listener]) -> (Vec<Address>, Vec<String>) {
         let failures = self.listeners.adapt(wanted);
         let closed = self.listeners.keep(wanted);

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use log::{error, info};
+use log::{debug, error, info};
 
 use super::{Spawn, Workers};
 use crate::master::turn::Turn;
@@ -35,7 +35,13 @@ impl Workers {
                 "not started until the next reload",
             ),
             None => match self.open_listeners(turn, spawn, plan) {
-                Ok(()) => return true,
+                Ok(()) => {
+                    if let Some(app) = self.apps.get_mut(&spawn.app) {
+                        app.refuses = false;
+                        app.not_started = None;
+                    }
+                    return true;
+                }
                 Err(why) => (Event::Missing(worker), why, "retrying"),
             },
         };
@@ -79,10 +85,15 @@ impl Workers {
         if let Some(last) = tried {
             return Err(last.why.clone());
         }
+        let app = self.apps.get(name);
+        let was_missing = app.is_some_and(|app| app.not_started.is_some());
         for (_, address) in &plan.sockets {
             if turn.world.open_missing_listener(address, generation)? {
-                info!("app={name} gen={generation}: {address} could be opened now");
-                self.opened = true;
+                match was_missing {
+                    true => info!("app={name} gen={generation}: {address} could be opened now"),
+                    false => debug!("app={name} gen={generation}: listening on {address} again"),
+                }
+                self.opened.push(address.clone());
             }
         }
         Ok(())

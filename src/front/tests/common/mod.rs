@@ -249,6 +249,14 @@ impl Peer {
         Ok(n)
     }
 
+    /// What comes next.
+    pub fn more_text(&mut self) -> String {
+        if self.buffer.is_empty() {
+            assert!(self.more().unwrap() > 0, "the end");
+        }
+        self.take(self.buffer.len())
+    }
+
     fn take(&mut self, length: usize) -> String {
         let bytes: Vec<u8> = self.buffer.drain(..length).collect();
         String::from_utf8_lossy(&bytes).into_owned()

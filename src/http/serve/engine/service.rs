@@ -46,7 +46,8 @@ pub trait Service {
     /// The client of a request has left, or has taken nothing for too long. The response is given back as it is.
     fn left(&mut self, key: u64, now: u64) -> Option<Response>;
 
-    /// So many bytes of what was given out for a request wait for its client. Called after each piece, and when there are fewer.
+    /// So many bytes of what was given out for a request wait for its client, and more should not be made; 0 as long as there is room for
+    /// more in memory or in a file. Called after each piece, and when there are fewer.
     fn waiting(&mut self, key: u64, bytes: usize, now: u64);
 
     /// Something has happened to a descriptor that is watched under this number. It may have been closed since.
