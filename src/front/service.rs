@@ -55,7 +55,10 @@ impl Front {
                 })
             };
             let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
-            let number = proxy.add(upstream_settings(name, upstream));
+            let number = proxy.add(UpstreamSettings {
+                upgraded_timeout: settings.upgrade_timeout,
+                ..upstream_settings(name, upstream)
+            });
             if let Some(of) = &upstream.speech.scripts {
                 scripts.insert(number, Scripts::new(of));
             }

@@ -41,6 +41,7 @@ fn settings(sites: Vec<Site>) -> Settings {
             .into(),
         sites,
         upstreams: Default::default(),
+        upgrade_timeout: second,
     }
 }
 

@@ -137,6 +137,7 @@ pub(super) fn front(
         listeners: sockets.settings(),
         sites,
         upstreams,
+        upgrade_timeout: config.front.upgrade_timeout.0,
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{Http, Mapping};
+use crate::settings::{Http, Mapping, seconds};
 
 /// What the front serves, and how; preforkd.toml(5) describes each key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct Settings {
     pub sites: Vec<Site>,
     /// What routes lead to, by name: the workers of an app.
     pub upstreams: BTreeMap<String, Upstream>,
+    /// How long a connection may be silent after an upgrade.
+    #[serde(with = "seconds")]
+    pub upgrade_timeout: Duration,
 }
 
 /// A listener of the front.

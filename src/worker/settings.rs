@@ -148,7 +148,7 @@ impl Settings {
 }
 
 /// Times as numbers of seconds with fractions.
-mod seconds {
+pub(crate) mod seconds {
     use std::time::Duration;
 
     use serde::de::Error as _;

@@ -40,6 +40,10 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
 
     /// Gives out what has come from a client, and reads more of it.
     pub(super) fn feed(&mut self, key: u64) {
+        let client = self.core.clients.get(key);
+        if client.is_none_or(|client| client.link.stream.is_none()) {
+            return;
+        }
         let mut steps = STEPS;
         loop {
             match self.feed_once(key) {

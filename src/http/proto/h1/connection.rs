@@ -12,6 +12,10 @@ use crate::proto::h1::chunked::Decoder;
 use crate::proto::h1::head::{Framing, Head};
 use crate::proto::reject::Reject;
 
+use self::streams::Asked;
+
+mod streams;
+
 /// What the connection wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
@@ -50,15 +54,6 @@ enum State {
     /// What comes is no HTTP any more.
     Switched,
     Rejected(Reject),
-}
-
-/// Whether it was asked how the body is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    No,
-    Yes,
-    /// The body is taken as a whole, and there is room for it.
-    Settled,
 }
 
 /// The reading half of one HTTP/1 connection.
@@ -128,11 +123,6 @@ impl Connection {
             streams: false,
             pieces: Vec::new(),
         }
-    }
-
-    /// Has it ask at each head whether the body is to be given out as it arrives.
-    pub(crate) fn ask(&mut self) {
-        self.asks = true;
     }
 
     /// Takes bytes from the client. After a rejection they are dropped.
@@ -289,65 +279,6 @@ impl Connection {
         // What has arrived is of no use, and the connection may live on for a while.
         self.arriving = Arriving::default();
         self.pieces = Vec::new();
-    }
-
-    /// Settles how the body is taken, before a byte of it is.
-    fn begin_to_receive(&mut self) -> Result<Option<Event>, Reject> {
-        match self.asked {
-            Asked::No if self.asks => {
-                self.asked = Asked::Yes;
-                return Ok(Some(Event::Head));
-            }
-            _ if self.streams => return Ok(None),
-            Asked::Yes => {
-                self.asked = Asked::Settled;
-                if let State::Length(length) = self.state {
-                    let (most, too_large) = most_body(&self.limits, &self.budget);
-                    if length > most {
-                        return Err(too_large);
-                    }
-                    self.expect_body(length)?;
-                }
-            }
-            Asked::No | Asked::Settled => {}
-        }
-        let expects = std::mem::take(&mut self.head.expect) && self.scanned == self.input.len();
-        Ok(expects.then_some(Event::Continue))
-    }
-
-    /// Makes room for a body.
-    fn expect_body(&mut self, length: u64) -> Result<(), Reject> {
-        let in_memory = self.limits.body_in_memory;
-        let expected = self.arriving.expect(length, in_memory, &self.budget);
-        expected.map_err(|failure| refusal(&mut self.failure, failure))
-    }
-
-    /// The body of the request whose head is there is given out as it arrives: see [`Connection::take_piece`]. `100 Continue` is left
-    /// to the caller.
-    pub(crate) fn stream(&mut self) {
-        self.streams = true;
-        self.length = 0;
-    }
-
-    /// Whether the client waits for `100 Continue` and has sent nothing of its body, once.
-    pub(crate) fn take_expectation(&mut self) -> bool {
-        std::mem::take(&mut self.head.expect)
-            && self.length == 0
-            && self.scanned == self.input.len()
-            && matches!(self.state, State::Length(_) | State::Chunked(_))
-    }
-
-    /// What has come of a body that is given out as it arrives, and whether it is complete.
-    pub(crate) fn take_piece(&mut self) -> (Vec<u8>, bool) {
-        let is_complete = matches!(self.state, State::Request);
-        (std::mem::take(&mut self.pieces), is_complete)
-    }
-
-    /// The request that is there was answered with a change of the protocol: what has come after it and what comes is given out as it is.
-    pub(crate) fn switch(&mut self) {
-        self.pieces = self.input.split_off(self.scanned);
-        self.streams = true;
-        self.state = State::Switched;
     }
 
     /// Whether the client wants to keep the connection after this request.
