@@ -313,6 +313,7 @@ impl<W: World> Master<W> {
                 break;
             }
         }
+        self.workers.tell_fronts(&mut self.turn);
         for address in std::mem::take(&mut self.workers.opened) {
             self.ignored.opened(&mut self.turn, &address);
         }
@@ -341,7 +342,9 @@ impl<W: World> Master<W> {
     fn dispatch(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
-                for action in self.workers.handle(&name, events, self.turn.now) {
+                let actions = self.workers.handle(&name, events, self.turn.now);
+                self.workers.prepare(&mut self.turn, &name, &actions);
+                for action in actions {
                     self.perform(&name, action);
                 }
             }

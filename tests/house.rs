@@ -183,7 +183,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "rights" => &["data_file", "temporary"],
-                "socket_file" => &["control", "listen"],
+                "socket_file" => &["control", "listen", "own_listeners"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service_over};
+use preforkd_http::{
+    Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
+};
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
@@ -91,6 +93,7 @@ fn serve(
         limits: Arc::new(http.into()),
         listeners,
         private,
+        front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files: files(settings, &sites)?,
         layers: layer::standard(layers),

@@ -1,7 +1,6 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +15,9 @@ use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
+use crate::upstream::news::places;
 use crate::upstream::protocol::{Passing, Protocol, Script};
-use crate::upstream::proxy::Proxy;
+use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
 /// The host that an upstream is told when a client names none, as in HTTP/1.0.
@@ -50,11 +50,14 @@ impl Front {
         let (mut numbers, mut scripts) = (BTreeMap::new(), BTreeMap::new());
         for (name, upstream) in &settings.upstreams {
             let parse = |text: &String| {
-                address(text).ok_or_else(|| {
+                let address = Address::parse(text).ok_or_else(|| {
                     format!("could not read the settings: app={name}: {text} is no address of an upstream")
+                });
+                Ok::<_, String>(At {
+                    address: address?,
+                    at_a_time: usize::MAX,
                 })
             };
-            let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
             let number = proxy.add(UpstreamSettings {
                 upgraded_timeout: settings.upgrade_timeout,
                 ..upstream_settings(name, upstream)
@@ -62,7 +65,10 @@ impl Front {
             if let Some(of) = &upstream.speech.scripts {
                 scripts.insert(number, Scripts::new(of));
             }
-            proxy.set_addresses(number, &addresses?, 0);
+            if !upstream.is_told {
+                let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
+                proxy.set_addresses(number, &addresses?, 0);
+            }
             numbers.insert(name.clone(), number);
         }
         Ok(Self {
@@ -104,6 +110,17 @@ impl Front {
         }
         Err(response)
     }
+
+    /// Takes in what the master has told.
+    fn hear(&mut self, now: u64) {
+        self.updates.take();
+        while let Some(ready) = self.updates.next_upstream() {
+            // Others may be named in the settings of other front workers only.
+            if let Some(&number) = self.numbers.get(&ready.app) {
+                self.proxy.set_addresses(number, &places(&ready), now);
+            }
+        }
+    }
 }
 
 /// How the front uses an upstream.
@@ -127,14 +144,6 @@ fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings
     settings
 }
 
-/// An address as in `listen`.
-fn address(text: &str) -> Option<Address> {
-    match text.strip_prefix("unix:") {
-        Some(path) => Some(Address::Unix(path.into())),
-        None => text.parse::<SocketAddr>().ok().map(Address::Tcp),
-    }
-}
-
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
         if let Some(socket) = self.updates.socket()
@@ -143,6 +152,7 @@ impl Service for Front {
             log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
         self.proxy.begin(watch);
+        self.hear(0);
     }
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
@@ -193,7 +203,7 @@ impl Service for Front {
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
         match token {
-            UPDATES => self.updates.take(),
+            UPDATES => self.hear(now),
             _ => self.proxy.event(token, ready, now),
         }
     }
@@ -208,20 +218,5 @@ impl Service for Front {
 
     fn output(&mut self) -> Option<(u64, Output)> {
         self.proxy.output()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_of_listen() {
-        let tcp = Address::Tcp(([127, 0, 0, 1], 80).into());
-        assert_eq!(address("127.0.0.1:80"), Some(tcp));
-        assert_eq!(address("unix:/a b"), Some(Address::Unix("/a b".into())));
-        let v6 = address("[::1]:80").map(|address| address.to_string());
-        assert_eq!(v6.as_deref(), Some("[::1]:80"));
-        assert_eq!((address("/a"), address("localhost:80")), (None, None));
     }
 }

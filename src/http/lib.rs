@@ -39,6 +39,6 @@ pub use serve::board::{Board, Life};
 pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Watch, pool};
 pub use serve::handler::{Handler, Observer};
 pub use serve::{
-    Config, serve_inline, serve_inline_over, serve_pool, serve_pool_over, serve_service,
-    serve_service_over,
+    Config, FrontListeners, serve_inline, serve_inline_over, serve_pool, serve_pool_over,
+    serve_service, serve_service_over,
 };

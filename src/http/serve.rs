@@ -72,6 +72,8 @@ pub struct Config {
     pub listeners: Vec<OwnedFd>,
     /// The last listener is for probes: the others are left alone until it is shut down.
     pub private: bool,
+    /// Those at which only the front connects.
+    pub front: FrontListeners,
     /// Connections begin with a PROXY header, and only these peers may connect. Not on the private listener.
     pub proxy_protocol: Option<TrustedProxies>,
     /// Folders of static files.
@@ -82,6 +84,15 @@ pub struct Config {
     pub stop: Vec<OwnedFd>,
     /// A non-blocking pipe, to which a byte is written when a signal has come.
     pub signals: Option<OwnedFd>,
+}
+
+/// The listeners of a server at which only the front of its master connects, by their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct FrontListeners {
+    /// All of them.
+    pub all: Vec<usize>,
+    /// The one that no other worker has.
+    pub own: Option<usize>,
 }
 
 /// Serves with the handler on the calling thread, until `stop` becomes readable and everything is answered.
@@ -176,7 +187,7 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         self.watch_listeners()?;
         let mut events = Vec::with_capacity(256);
         let mut callers = Vec::new();
-        while !(self.core.draining && self.core.clients.len() == 0) {
+        while !(self.core.draining && self.core.clients.len() == 0 && self.core.late.is_none()) {
             self.wait(&mut events)?;
             self.core.now = now();
             self.core.woken = self.core.now;
@@ -311,6 +322,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         self.core.break_off();
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
+            if self.core.late.is_some() {
+                self.end_late();
+            }
         }
         if self.core.room.full_until <= self.core.now {
             self.core.room.full_until = NEVER;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -29,6 +30,7 @@ use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
+use crate::effects::own_listeners::OwnListeners;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::ready_fd::ReadyFd;
@@ -96,6 +98,9 @@ pub(super) struct System {
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
     addresses: Addresses,
+    own_listeners: OwnListeners,
+    /// Where the workers of each app are, for workers of the front that start.
+    upstreams: BTreeMap<Name, Rc<OwnedFd>>,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -159,6 +164,8 @@ impl System {
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
             addresses: Addresses::default(),
+            own_listeners: OwnListeners::default(),
+            upstreams: BTreeMap::new(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -400,6 +407,19 @@ impl World for System {
         self.addresses.of(pid)
     }
 
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf> {
+        self.own_listeners.open(app, record, wanted)
+    }
+
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
+        self.send_upstream(app, state);
+    }
+
     fn is_child(&mut self, pid: Pid) -> bool {
         let is_child = children::is_child(pid);
         if is_child {
@@ -473,6 +493,7 @@ impl World for System {
         if let Some(board) = self.scoreboards.get_mut(app) {
             board.release(record);
         }
+        self.own_listeners.release(app, record);
     }
 
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {

@@ -18,12 +18,14 @@ use crate::supervisor::{Action, Event, Slot, Supervisor, WorkerId};
 pub(super) mod children;
 mod ending;
 mod forked;
+mod fronts;
 mod lacking;
 mod starting;
 
 use children::Children;
 pub(super) use ending::send;
 pub(super) use forked::MAX_REPLIES;
+use fronts::Fronts;
 use lacking::NotStarted;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
@@ -74,6 +76,8 @@ pub(super) struct Workers {
     pub(super) opened: Vec<Address>,
     /// The status has changed.
     pub(super) changed: bool,
+    /// What front workers are told of them.
+    pub(super) fronts: Fronts,
     deadlines: Timers<Name>,
     /// The workers to start, in this order. A start takes a fraction of a millisecond, and other events must not wait for many.
     queue: VecDeque<Spawn>,

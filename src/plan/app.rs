@@ -35,6 +35,10 @@ pub struct App {
     pub own_address: Option<OwnAddress>,
     /// What its workers speak with sites.
     pub speech: Speech,
+    /// What the front reaches each worker by, if the workers have listeners of their own for that.
+    pub own_listener: Option<OwnListener>,
+    /// Whether sites name the app and each worker has an address of its own, which front workers are told.
+    pub is_told: bool,
     /// What its standard input is.
     pub stdin: Stdin,
     /// How a worker is told to end.
@@ -68,6 +72,20 @@ pub struct App {
     /// Why none of its workers or runs can be started, until a reload finds what is missing. If this is set, the launch is not to be
     /// used: it may lack the user.
     pub unfit: Option<String>,
+}
+
+/// Listeners that single workers have for themselves, at which only the front can connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnListener {
+    /// What their paths begin with.
+    #[serde(with = "lossless")]
+    pub prefix: PathBuf,
+    /// The permission bits of their files.
+    pub mode: u32,
+    /// The owner of their files: the user of the front, if that is not the master's.
+    pub owner: Option<u32>,
+    /// How many connections may wait in each of them.
+    pub backlog: u32,
 }
 
 impl App {
@@ -137,6 +155,8 @@ impl App {
             threads: None,
             own_address: None,
             speech: Speech::default(),
+            own_listener: None,
+            is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

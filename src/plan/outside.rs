@@ -108,7 +108,11 @@ impl Draft<'_> {
             }
         }
         let speech = Speech { protocol, scripts };
-        Ok(Upstream { addresses, speech })
+        Ok(Upstream {
+            addresses,
+            is_told: false,
+            speech,
+        })
     }
 }
 

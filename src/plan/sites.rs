@@ -298,6 +298,8 @@ impl Draft<'_> {
             threads: None,
             own_address: None,
             speech: front::Speech::default(),
+            own_listener: None,
+            is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

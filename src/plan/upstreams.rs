@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::front::Upstream;
 
-use super::{App, Credentials, Host, Listener};
+use super::{App, Credentials, Host, Listener, OwnListener};
 use crate::config::{Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
@@ -74,6 +74,18 @@ impl Reached {
         self.names.keys()
     }
 
+    /// The listeners at which only the front reaches each worker of an app, if a site names it.
+    pub fn own_listener(&self, app: &str, backlog: u32) -> Option<OwnListener> {
+        let mut prefix = self.prefix.clone().into_os_string();
+        prefix.push(format!("{app}.front"));
+        self.has(app).then(|| OwnListener {
+            prefix: prefix.into(),
+            mode: MODE,
+            owner: self.owner,
+            backlog,
+        })
+    }
+
     /// The listener at which only the front reaches an app.
     pub fn listener(&self, app: &str, backlog: u32, is_lent: bool) -> Result<Listener, Place> {
         let mut path = self.prefix.clone().into_os_string();
@@ -106,11 +118,6 @@ impl Reached {
         for (name, place) in &self.names {
             let wrong = |message: String| Place::at(place.clone(), message);
             let app = apps.get(name);
-            if app.is_some_and(|app| app.own_address.is_some()) {
-                return Err(wrong(format!(
-                    "app: each worker of app {name} has an address of its own, at which sites cannot reach it yet (use {{fd}} instead of {{port}} or {{address}}, or a `listen`)"
-                )));
-            }
             let speech = app.map(|app| app.speech.clone()).unwrap_or_default();
             let mut sockets = app.into_iter().flat_map(|app| &app.sockets);
             let private = sockets
@@ -118,13 +125,22 @@ impl Reached {
                 .find(|(name, _)| name == FRONT_LISTENER)
                 .and_then(|(_, address)| target(address));
             let found = private.or_else(|| sockets.find_map(|(_, address)| target(address)));
-            let Some(address) = found else {
+            let is_told = app.is_some_and(|app| app.is_told);
+            let has_address = app.is_some_and(|app| app.own_address.is_some());
+            if found.is_none() && !has_address {
                 return Err(wrong(format!(
                     "app: no listener of app {name} has an address that is known (write one instead of \"fd:NAME\")"
                 )));
-            };
-            let addresses = vec![address];
-            upstreams.insert(name.clone(), Upstream { addresses, speech });
+            }
+            let addresses = found.filter(|_| !has_address).into_iter().collect();
+            upstreams.insert(
+                name.clone(),
+                Upstream {
+                    addresses,
+                    is_told,
+                    speech,
+                },
+            );
         }
         Ok(upstreams)
     }

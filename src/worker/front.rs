@@ -165,6 +165,8 @@ pub enum Target {
 pub struct Upstream {
     /// Their addresses, as in `listen`.
     pub addresses: Vec<String>,
+    /// Whether the master tells where each worker is (`crate::upstreams`). Until then there is none.
+    pub is_told: bool,
     /// How they are spoken to.
     pub speech: Speech,
 }

@@ -4,6 +4,7 @@
 """
 import http.client
 import json
+import os
 import unittest
 
 from test_life import GUARD, Life
@@ -45,6 +46,89 @@ class Sites(Life):
                 self.assertEqual(connection.sock.getsockname(), client, "it is the same connection")
                 connection.close()
                 server.finish()
+
+
+    def ask_on(self, connection, method="GET", path="/", body=None):
+        """The facts of the worker that answers on this connection."""
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        text = response.read()
+        self.assertEqual(response.status, 200, text)
+        return json.loads(text)
+
+    def connect(self, server):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_no_request_waits_for_a_busy_worker_while_another_is_idle(self):
+        for threads, preload, fronts in ((1, False, 1), (1, True, 1), (2, True, 1)):
+            with self.subTest(threads=threads, preload=preload, fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, threads=threads, preload=preload, workers=2).ready()
+                # Both workers are known to the front, and connections to both are kept.
+                kept, seen = [self.connect(server) for _ in range(4)], set()
+                for _ in range(5):
+                    seen.update(self.ask_on(connection)["pid"] for connection in kept)
+                self.assertEqual(len(seen), 2)
+                held = []
+                for number in range(threads):
+                    path = f"/held/{number}"
+                    if not (self.folder / f"gate-{number}").exists():
+                        os.mkfifo(self.folder / f"gate-{number}")
+                    response = self.open(server, path)
+                    held.append((response, json.loads(response.readline())["pid"]))
+                if threads == 1:
+                    others = seen - {held[0][1]}
+                    for _ in range(50):
+                        self.assertIn(self.ask_on(kept[0])["pid"], others)
+                else:
+                    # The request goes where fewest run.
+                    self.assertEqual({pid for _, pid in held}, seen)
+                for number, (response, _) in enumerate(held):
+                    with open(self.folder / f"gate-{number}", "w") as gate:
+                        gate.write("end")
+                    self.assertEqual(response.read(), b"end")
+                server.finish()
+
+    def test_a_worker_that_dies_costs_no_request_that_may_be_repeated(self):
+        for fronts in (1, 2):
+            with self.subTest(fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, wsgi="apps:mortal", workers=2).ready()
+                server.expect("could not get a response")
+                (self.folder / "times").unlink(missing_ok=True)
+                (self.folder / "kill").write_text("once")
+                connection = self.connect(server)
+                # The first worker that gets it dies of it, and the other one answers.
+                connection.request("GET", "/die-once")
+                response = connection.getresponse()
+                self.assertEqual((response.status, response.read()), (200, b"alive"))
+                connection = self.connect(server)
+                (self.folder / "kill").write_text("once")
+                connection.request("POST", "/die-once", b"x")
+                response = connection.getresponse()
+                response.read()
+                self.assertEqual(response.status, 502)
+                times = (self.folder / "times").read_text().split()
+                self.assertEqual(times, ["GET", "GET", "POST"], "it was not sent twice")
+                server.expect("killed by SIGKILL")
+                server.expect("worker=")
+                server.finish()
+
+
+class Whole(Preforkd):
+    """preforkd with an application that only a site reaches, for all requests."""
+
+    fronts = 1
+
+    def __init__(self, folder, fronts=1, **app):
+        self.fronts = fronts
+        super().__init__(folder, **app)
+
+    def configure(self, **app):
+        app.pop("listen")
+        super().configure(**app)
+        site = f'[site.demo]\nlisten = "fd:web"\napp = "demo"\n[front]\nworkers = {self.fronts}\n'
+        self.config.write_text(self.config.read_text() + site)
 
 
 if __name__ == "__main__":

@@ -164,6 +164,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             for listener in &mut self.listeners {
                 listener.unwatch(&self.epoll);
             }
+            if let Some(late) = &mut self.late {
+                late.unwatch(&self.epoll);
+            }
         }
         let deadline = match block && current.link.blocked && !current.link.broken {
             true => current.link.deadline.min(self.breaks_off),

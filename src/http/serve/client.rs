@@ -115,6 +115,8 @@ pub(crate) struct Link<T> {
     pub deadline: Instant,
     /// When the earliest entry in the timers comes up.
     pub armed: Instant,
+    /// How long it may be idle.
+    pub kept: Duration,
     /// The phase that the deadline was set for.
     pub waiting: Phase,
     /// Since when a body is waited for; [`NEVER`] when none is.
@@ -196,6 +198,7 @@ impl<T: Transport> Link<T> {
             eof: false,
             deadline: NEVER,
             armed: NEVER,
+            kept: Duration::ZERO,
             waiting: Phase::Idle,
             readable_since: NEVER,
             first: 0,

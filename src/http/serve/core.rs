@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::accepting::Late;
 use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
@@ -20,7 +21,7 @@ use super::lingering::Lingering;
 use super::refusals::Refusals;
 use super::relayed::TURNED_AWAY;
 use super::room::Room;
-use super::{Config, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
+use super::{Config, FrontListeners, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
@@ -52,6 +53,9 @@ pub(crate) struct Core<O, T: Transport> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) front: FrontListeners,
+    /// What is left of the listeners in a drain, until `pause`.
+    pub(super) late: Option<Late>,
     pub(super) proxy_protocol: Option<TrustedProxies>,
     pub(super) turned_away: Rate,
     pub(super) layers: Layers,
@@ -137,6 +141,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
             files: config.files,
             listeners,
             private: config.private,
+            front: config.front,
+            late: None,
             proxy_protocol: config.proxy_protocol,
             turned_away: TURNED_AWAY,
             layers: Layers::new(&config.layers),

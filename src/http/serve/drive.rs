@@ -254,7 +254,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                     link.deadline = self.after(match phase {
                         Phase::Body => most.min(link.body_patience(self.now, most)),
                         Phase::Idle if self.draining => DRAIN_GRACE,
-                        Phase::Idle => self.limits.keepalive_timeout,
+                        Phase::Idle => link.kept,
                         Phase::Head => self.limits.header_timeout,
                         Phase::Done => most,
                     });

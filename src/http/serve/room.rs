@@ -139,7 +139,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             let deadline = client.link.deadline;
             let (timeout, least) = match client.link.arrived {
                 0 => (self.limits.header_timeout, SILENT),
-                _ => (self.limits.keepalive_timeout, KEPT),
+                _ => (client.link.kept, KEPT),
             };
             let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
             let since = deadline.saturating_sub(timeout);

@@ -440,6 +440,22 @@ fn the_sockets_of_two_masters_differ() {
 }
 
 #[test]
+fn workers_with_addresses_of_their_own_are_reached_there_only() {
+    let text =
+        "[site.a]\nlisten = '127.0.0.1:80'\napp = 'web'\n[app.web]\ncommand = ['celery', '{port}']";
+    for more in ["", "\nlisten = '127.0.0.1:81'"] {
+        let text = format!("{text}{more}");
+        let upstream = &settings(&text).upstreams["web"];
+        assert!(upstream.is_told && upstream.addresses.is_empty());
+        let sockets = plan(&text).apps["web"].sockets.clone();
+        assert!(
+            sockets.iter().all(|(name, _)| name != "front"),
+            "{sockets:?}"
+        );
+    }
+}
+
+#[test]
 fn an_app_that_no_request_reaches_is_refused() {
     let site = "[site.a]\nlisten = '127.0.0.1:80'\n";
     let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
@@ -454,10 +470,6 @@ fn an_app_that_no_request_reaches_is_refused() {
     refused(
         "app = 'web'\n[app.web]\ncommand = 'celery'\nschedule = '@daily'",
         "3:7: app: app web runs at times",
-    );
-    refused(
-        "app = 'web'\n[app.web]\ncommand = ['celery', '{port}']",
-        "3:7: app: each worker of app web has an address of its own",
     );
     refused(
         "app = 'web'\n[app.web]\ncommand = 'celery'\nlisten = 'fd:x'",

@@ -10,12 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use preforkd_front::upstream::address::Address;
-use preforkd_front::upstream::proxy::Proxy;
+use preforkd_front::upstream::proxy::{At, Proxy};
 use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
-    Call, Config, Files, Limits, Origin, Outgoing, Output, Ready, Request, Response, Service,
-    Watch, serve_service,
+    Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
+    Response, Service, Watch, serve_service,
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -119,6 +119,7 @@ pub fn front_with(
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: FrontListeners::default(),
         proxy_protocol: None,
         layers: options.layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
@@ -132,7 +133,8 @@ pub fn front_with(
         let mut proxy = Proxy::default();
         proxy.hold_at_most(options.held);
         let number = proxy.add(settings);
-        proxy.set_addresses(number, &addresses, 0);
+        let places: Vec<_> = addresses.into_iter().map(At::from).collect();
+        proxy.set_addresses(number, &places, 0);
         serve_service(config, All(proxy), ()).unwrap();
     });
     Front {
