@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 use nix::errno::Errno;
 
 use crate::certificate_watch;
@@ -423,7 +423,8 @@ fn serve(
     })?;
     for error in missing {
         let app = plan.app_at(error.address()).unwrap_or_default();
-        warn!("app={app} {error}; not required, so it is tried again");
+        // The attempt to start its worker says it.
+        debug!("app={app} {error}; not required, so it is tried again");
     }
     master::run(file, plan, listeners, signals, ready_fd).map_err(because("cannot continue"))
 }

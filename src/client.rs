@@ -217,10 +217,16 @@ fn state(app: &Value) -> String {
     if app["check_fails"] == true {
         text += ", check fails";
     }
-    for (key, shown) in [("given_up", "given up"), ("paused", "paused")] {
-        if app[key] == true {
-            text += &format!(", {shown} until the next reload");
-        }
+    if app["given_up"] == true {
+        let name = app["name"].as_str().unwrap_or("APP");
+        let what = match app["not_started"].is_null() {
+            true => "given up",
+            false => "not started",
+        };
+        text += &format!(", {what} until the next reload or `preforkd start {name}`");
+    }
+    if app["paused"] == true {
+        text += ", paused until the next reload";
     }
     if let Some(why) = app["not_started"].as_str() {
         text += &format!(": {why}");

@@ -35,3 +35,8 @@ pub mod schedule;
 pub mod signals;
 pub mod supervisor;
 pub mod sys;
+
+#[cfg(test)]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "../tests/common/programs.rs"]
+mod programs;

@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use common::programs::{copy_program, write_script};
 use common::{Run, worker};
 use nix::sys::signal::Signal;
 
@@ -43,7 +44,7 @@ fn stage() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path();
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("ours");
-    std::fs::copy(worker(), path.join("worker")).expect("room");
+    copy_program(worker(), path.join("worker"));
     std::fs::write(path.join("precious"), "precious").expect("room");
     std::fs::set_permissions(path.join("precious"), PermissionsExt::from_mode(0o666))
         .expect("ours");
@@ -434,7 +435,7 @@ fn only_the_group_of_the_control_socket_may_use_it() {
     assert_eq!(ask(USER), "ok");
     assert_eq!(ask(OTHER), "");
     let program = run.path("preforkd");
-    std::fs::copy(env!("CARGO_BIN_EXE_preforkd"), &program).expect("room");
+    copy_program(env!("CARGO_BIN_EXE_preforkd"), &program);
     let status = |user| {
         command(
             user,
@@ -561,10 +562,8 @@ fn the_interpreter_is_a_script_of_the_application() {
     let folder = stage();
     let path = folder.path();
     let script = "#!/bin/sh\nid -u >> theirs/who; id -G >> theirs/who\necho /usr/bin/python3\n";
-    std::fs::write(path.join("theirs/python"), script).expect("room");
+    write_script(path.join("theirs/python"), script);
     chown(path.join("theirs/python"), Some(USER), Some(USER)).expect("root may");
-    std::fs::set_permissions(path.join("theirs/python"), PermissionsExt::from_mode(0o755))
-        .expect("ours");
     let config = format!(
         "[app.web]\nwsgi = 'app:application'\npython = 'theirs/python'\nuser = '{USER}'\ngroup = '{USER}'\nlisten = ['unix:web.sock']\n"
     );

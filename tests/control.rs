@@ -308,6 +308,24 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
 }
 
 #[test]
+fn a_socket_whose_folder_was_removed_is_named_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("run")).expect("room");
+    let config = "[master]\ncontrol = 'run/control'\n".to_owned() + &app("");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    std::fs::remove_dir_all(run.path("run")).expect("ours");
+    let (status, _, error) = command(&run, &["status"]);
+    assert_eq!(status, Some(1));
+    let said = format!(
+        "was removed and does not come back (create {})",
+        run.path("run").display()
+    );
+    assert_eq!(error.matches(&said).count(), 1, "{error}");
+    run.stop();
+}
+
+#[test]
 fn what_is_no_control_socket_is_named_as_such() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file");

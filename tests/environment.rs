@@ -3,9 +3,12 @@
 mod common;
 
 use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::Signal;
 
+use common::programs::{copy_program, write_script};
 use common::{Run, app, ask, preforkd, worker};
 
 #[test]
@@ -143,9 +146,9 @@ fn the_test_of_a_configuration_says_what_the_platform_has_decided() {
     std::fs::write(&file, "[app.web]\nwsgi = 'a:b'\npython = '/bin/true'\n").expect("room");
     // The extension module, which need not be built for these tests, stands beside the program.
     let program = folder.path().join("preforkd");
-    std::fs::copy(preforkd().get_program(), &program).expect("room");
+    copy_program(preforkd().get_program(), &program);
     std::fs::write(folder.path().join("libpreforkd_python.so"), "").expect("room");
-    let mut command = std::process::Command::new(program);
+    let mut command = Command::new(program);
     command.env("PORT", "5000").env("WEB_CONCURRENCY", "3");
     let output = command.arg("-t").arg("-c").arg(&file).output();
     let output = output.expect("preforkd runs");
@@ -202,4 +205,28 @@ fn a_secret_reaches_one_app_and_no_message() {
         !shown.contains("hunter2") && !shown.contains("swordfish"),
         "{shown}"
     );
+}
+
+#[test]
+fn what_a_test_has_made_can_be_executed_while_other_threads_start_processes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                Command::new("true").status().expect("it is there");
+            }
+        });
+        for number in 0..20 {
+            let copy = folder.path().join(format!("copy{number}"));
+            copy_program("/bin/true", &copy);
+            let script = folder.path().join(format!("script{number}"));
+            write_script(&script, "#!/bin/sh\nexit 0\n");
+            for program in [copy, script] {
+                let status = Command::new(program).status();
+                assert!(status.expect("it is not busy").success());
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }

@@ -82,7 +82,7 @@ fn a_command_that_starts_a_program_says_what_became_of_it() {
         let config = app(restart, script) + "ready = 'exec'\nenabled = false\n";
         let web = format!("[app.web]\ncommand = '{}'\n", worker());
         let mut run = Run::start(&(config + &web));
-        let stays = "exited with status 3, after ";
+        let stays = "exited with status 3, ";
         for word in ["start", "restart"] {
             let (code, said) = command(&run, word);
             assert_eq!(code, Some(1), "{said}");
@@ -102,7 +102,7 @@ fn a_command_that_starts_a_program_says_that_another_worker_has_failed() {
     let mut run = Run::start(&(config + &web));
     let (code, said) = command(&run, "start");
     assert_eq!(code, Some(1), "{said}");
-    let fails = "task was started and fails: exited with status 3, after ";
+    let fails = "task was started and fails: exited with status 3, ";
     assert!(said.contains(fails), "{said}");
     assert!(said.contains("no such table"), "{said}");
     run.stop();

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::programs::write_script;
 use common::{Run, app, worker};
 use nix::sys::signal::{Signal, kill};
 
@@ -115,12 +116,9 @@ fn one_app_that_cannot_start_rolls_all_back() {
 
 #[test]
 fn a_program_that_cannot_be_executed_proves_nothing_and_the_reason_is_reported() {
-    use std::os::unix::fs::PermissionsExt;
     let mut run = Run::start(&app(""));
-    run.write("script", "#!/no/such/interpreter\n");
     let script = run.path("script");
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&script, mode).expect("ours");
+    write_script(&script, "#!/no/such/interpreter\n");
     let queue = format!(
         "[app.queue]\nready = 'exec'\ncommand = ['{}']\n",
         script.display()

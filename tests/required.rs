@@ -5,10 +5,10 @@ mod common;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use common::programs::write_script;
 use common::{Run, app, ask, preforkd, through_shell, worker};
 
 /// The required app `web`, and `more`, which is not.
@@ -44,12 +44,6 @@ fn an_app_waits_for_a_port_that_another_process_has() {
     let more = format!("command = '{worker}'\nlisten = '{address}'");
     let mut run = only_web_is_ready(&with_optional(&more));
     let said = format!("cannot listen on {address}: the address is in use by ");
-    run.logged(&[
-        "WARN",
-        "app=more",
-        &said,
-        "not required, so it is tried again",
-    ]);
     run.logged(&["ERROR", "app=more", &said, "retrying"]);
     let (code, text) = status(&run);
     assert_eq!(code, Some(4), "{text}");
@@ -63,7 +57,8 @@ fn an_app_waits_for_a_port_that_another_process_has() {
     assert!(!ask(stream, "pid").is_empty());
     let (code, text) = status(&run);
     assert_eq!(code, Some(0), "{text}");
-    run.stop();
+    let log = run.stop();
+    assert_eq!(log.matches(&said).count(), 1, "one line a cause: {log}");
 }
 
 #[test]
@@ -137,9 +132,7 @@ fn an_app_waits_for_its_folder_and_its_program() {
     ]);
     std::fs::create_dir_all(run.path("there/later")).expect("room");
     let program = run.path("there/later/new");
-    std::fs::write(&program, format!("#!/bin/sh\nexec {}\n", worker())).expect("room");
-    let everybody = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(&program, everybody).expect("it is ours");
+    write_script(&program, &format!("#!/bin/sh\nexec {}\n", worker()));
     std::fs::rename(&program, run.path("there/later/run")).expect("one file system");
     run.logged(&["app=more: all its workers are ready now"]);
     let stream = UnixStream::connect(run.path("sockets/more")).expect("it listens");
@@ -165,7 +158,9 @@ fn a_user_that_is_missing_is_looked_for_at_the_next_reload() {
     let (code, text) = status(&run);
     assert_eq!(code, Some(4), "{text}");
     assert!(
-        text.contains("more: 0/1 ready, given up until the next reload"),
+        text.contains(
+            "more: 0/1 ready, not started until the next reload or `preforkd start more`"
+        ),
         "{text}"
     );
     assert!(text.contains(why), "{text}");
@@ -240,7 +235,7 @@ fn a_file_that_cannot_be_used_is_looked_for_at_the_next_reload() {
         let config = with_optional(&more);
         let mut run = Run::begin_in(folder_with_loop(), &config, |_| {});
         let message = run.message("READY=1");
-        assert!(message.contains("more 0/1 ready, given up"), "{message}");
+        assert!(message.contains("more 0/1 ready, not started"), "{message}");
         assert!(!run.ask("pid").is_empty());
         run.logged(&["ERROR app=more", why, "; not started until the next reload"]);
         let (code, text) = status(&run);
@@ -287,7 +282,8 @@ fn a_reason_is_forgotten_when_a_reload_finds_what_was_missing() {
         run.status("generation 2: more 0/1 ready (1 starting)");
         let (_, text) = status(&run);
         assert!(text.contains("more: 0/1 ready\n"), "{text}");
-        run.stop();
+        let log = run.stop();
+        assert_eq!(log.matches(why).count(), 1, "one line a cause: {log}");
     }
 }
 

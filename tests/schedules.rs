@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::programs::write_script;
 use common::{Run, preforkd};
 use nix::sys::signal::Signal;
 
@@ -155,9 +156,7 @@ fn what_a_run_leaves_behind_is_ended() {
 fn a_program_that_cannot_be_executed_is_a_failed_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("tool");
-    std::fs::write(&program, "#!/no/such/interpreter\n").expect("room");
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&program, mode).expect("a mode");
+    write_script(&program, "#!/no/such/interpreter\n");
     let config = format!("[app.tick]\ncommand = './tool'\n{EACH_SECOND}\n");
     let mut run = Run::begin_in(folder, &config, |_| {});
     run.message("READY=1");

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use common::programs::copy_program;
 use common::{Run, app, ask, through_shell, worker};
 use nix::sys::signal::Signal;
 
@@ -407,7 +408,7 @@ fn workers_run_as_the_configured_user_and_group() {
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("ours");
         // The build may be in a folder that only its owner can enter, so the worker is copied to one that everyone can.
         let copy = std::path::Path::new(&toml).with_file_name("worker");
-        std::fs::copy(worker(), &copy).expect("room");
+        copy_program(worker(), &copy);
         let text = std::fs::read_to_string(&toml).expect("it is there");
         std::fs::write(&toml, text.replace(&worker(), &copy.display().to_string())).expect("room");
     });

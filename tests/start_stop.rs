@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::programs::write_script;
 use common::{Run, app, worker};
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -69,9 +70,7 @@ fn silent_programs_are_ready_when_executed_or_after_a_time() {
 fn the_error_of_a_program_that_cannot_be_executed_names_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let script = folder.path().join("script");
-    std::fs::write(&script, "#!/no/such/interpreter\n").expect("room");
-    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
-        .expect("ours");
+    write_script(&script, "#!/no/such/interpreter\n");
     let mut run = Run::begin(&format!("[app.x]\ncommand = ['{}']", script.display()));
     let (status, log) = run.ended();
     assert_eq!(status, Some(1));
@@ -336,15 +335,12 @@ fn messages_to_the_init_system_are_short_enough_even_with_many_apps() {
 #[test]
 fn a_script_in_front_of_an_interpreter_ends_with_the_master() {
     use std::io::{BufRead, BufReader, Read};
-    use std::os::unix::fs::PermissionsExt;
     let mut run = Run::start(&app(""));
     // It ignores SIGTERM, and so does its child. Both hold the fifo open.
-    run.write(
-        "python",
+    write_script(
+        run.path("python"),
         "#!/bin/sh\ntrap '' TERM\nexec 3>fifo\necho started >&3\nsleep 60\n",
     );
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(run.path("python"), mode).expect("ours");
     let fifo = run.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("room");
     let python = "[app.py]\nwsgi = 'a:b'\npython = './python'\nlisten = ['unix:py.sock']\n";

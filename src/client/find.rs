@@ -64,11 +64,7 @@ fn is_other_file(path: &Path) -> bool {
 /// # Errors
 /// No master listens there. The message is for people.
 pub fn connect_to_running(socket: &Path) -> Result<UnixStream, String> {
-    let name = socket.file_name().unwrap_or_default();
-    let folder = socket.parent().unwrap_or(Path::new("/"));
-    // A master names a path without symbolic links.
-    let plain = std::path::absolute(folder).and_then(std::fs::canonicalize);
-    let plain = plain.map_or_else(|_| socket.to_owned(), |folder| folder.join(name));
+    let plain = as_named_by_master(socket);
     connect(socket).or_else(|failure| {
         if socket.exists() {
             return Err(failure);
@@ -80,6 +76,14 @@ pub fn connect_to_running(socket: &Path) -> Result<UnixStream, String> {
             None => Err(failure),
         }
     })
+}
+
+/// The path without symbolic links.
+fn as_named_by_master(socket: &Path) -> PathBuf {
+    let name = socket.file_name().unwrap_or_default();
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    let plain = std::path::absolute(folder).and_then(std::fs::canonicalize);
+    plain.map_or_else(|_| socket.to_owned(), |folder| folder.join(name))
 }
 
 /// Connects to the socket of a running master when it is there again.
@@ -136,7 +140,11 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     };
     // The processes are looked at only if nothing else helps.
     let mut others = Vec::new();
+    let tried = places.written.as_deref().map(as_named_by_master);
     for (pid, socket) in usual.chain(std::iter::once_with(running).flatten()) {
+        if Some(&socket) == tried.as_ref() {
+            continue;
+        }
         let mut stream = connect(&socket);
         if let (Err(_), Some(pid), false) = (&stream, pid, socket.exists()) {
             stream = connect_again(pid, &socket).inspect_err(|error| others.push(error.clone()));

@@ -237,9 +237,8 @@ fn c_string(text: OsString) -> io::Result<CString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
+    use crate::programs::write_script;
 
     fn launch(folder: &Path) -> Launch {
         Launch {
@@ -256,9 +255,7 @@ mod tests {
     fn answer(script: &str) -> Result<PathBuf, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("python");
-        std::fs::write(&path, script).expect("room");
-        let mode = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(&path, mode).expect("ours");
+        write_script(&path, script);
         assert_eq!(is_script(&path), script.starts_with("#!"));
         ask(&path, &launch(folder.path()))
     }

@@ -158,7 +158,6 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use std::ffi::CString;
-    use std::os::unix::fs::PermissionsExt;
 
     use nix::fcntl::OFlag;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -167,6 +166,7 @@ mod tests {
     use nix::unistd::{getpid, pipe2, write};
 
     use super::*;
+    use crate::programs::write_script;
     use crate::sys;
 
     fn process(program: &str, chdir: &str) -> Process<'static> {
@@ -249,9 +249,7 @@ mod tests {
                 "(it, the program that its first line names",
             ),
         ] {
-            std::fs::write(&script, text).expect("room");
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&script, mode).expect("ours");
+            write_script(&script, text);
             let (pid, progress) = start(script.to_str().expect("a plain path"), "/");
             let Progress::Failed(message) = progress else {
                 panic!("{progress:?}")

@@ -37,7 +37,8 @@ impl<W: World> Master<W> {
                     return self.stop_with(Outcome::GaveUp, format!("app={name} was given up"));
                 }
                 return warn!(
-                    "app={name}: its running workers are kept; no worker is started until the next reload"
+                    "app={name}: its running workers are kept; no worker is started until {}",
+                    report::again(name)
                 );
             }
             Action::Resumed {

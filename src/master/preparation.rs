@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
@@ -170,7 +170,8 @@ impl Preparation {
                 }
                 for (address, why) in &missing {
                     let app = proposal.plan.app_at(address).unwrap_or_default();
-                    warn!("app={app} {why}; not required, so it is tried again");
+                    // The attempt to start its worker says it.
+                    debug!("app={app} {why}; not required, so it is tried again");
                 }
                 // Their workers would not get the new sockets.
                 for name in proposal.take_back(&listeners) {
@@ -178,10 +179,14 @@ impl Preparation {
                 }
                 self.open_log_files(turn, jobs, proposal, listeners);
             }
-            Err(NotOpened { why, holders }) => {
+            Err(NotOpened {
+                why,
+                address,
+                holders,
+            }) => {
                 let mut workers = holders.iter().filter_map(|pid| children.get(*pid));
                 let reason = match workers.next() {
-                    Some(child) => why + &report::held_by(&child.app),
+                    Some(child) => report::held_by(&address, &child.app),
                     None => why,
                 };
                 self.fail(turn, reason);
@@ -202,7 +207,12 @@ impl Preparation {
             must_start,
             ..
         } = proposal;
-        for (app, warning) in plan.warnings().filter(|(app, _)| !kept.contains(*app)) {
+        let unfit = |app: &str| plan.app(app).and_then(|app| app.unfit.as_deref());
+        // What keeps its workers from being started is said then.
+        let is_said = |(app, warning): &(&str, &str)| {
+            kept.contains(*app) || unfit(app).is_some_and(|why| warning.starts_with(why))
+        };
+        for (app, warning) in plan.warnings().filter(|warning| !is_said(warning)) {
             warn!("app={app} {warning}");
         }
         for (app, notice) in plan.notices().filter(|(app, _)| !kept.contains(*app)) {

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use super::workers::children::Child;
 use super::world::Exit;
+use crate::config::Address;
 use crate::supervisor::{Action, Counts, Readiness, Reason, Replace, Supervisor};
 
 /// The maximum length of the status line, in characters: the init system accepts messages of up to 4096 bytes.
@@ -24,6 +25,8 @@ pub enum Health {
     Failing,
     /// They are not.
     GivenUp,
+    /// They are not, as something is missing that they need.
+    NotStarted,
 }
 
 impl Health {
@@ -150,6 +153,11 @@ pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
     }
 }
 
+/// What starts an app again that is given up.
+pub fn again(app: &str) -> String {
+    format!("the next reload or `preforkd start {app}`")
+}
+
 /// The last output of a process, to follow the cause of its death.
 pub fn last_output(output: Option<&str>) -> String {
     output.map_or(String::new(), |output| {
@@ -183,9 +191,9 @@ pub fn address_in_use(child: &Child, output: &str) -> &'static str {
     }
 }
 
-/// What to do about an address that a worker of ours has, so that no listener can be bound to it.
-pub fn held_by(app: &str) -> String {
-    format!("; a worker of {app} has it (`preforkd stop {app}` frees it)")
+/// Why no listener can be bound to an address that a worker of ours has.
+pub fn held_by(address: &Address, app: &str) -> String {
+    format!("cannot listen on {address}: a worker of {app} has it (`preforkd stop {app}` frees it)")
 }
 
 /// The text of a reason in log lines.
@@ -324,6 +332,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
         Health::CheckFails => ", check fails",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
+        Health::NotStarted => ", not started",
     }
 }
 

@@ -9,7 +9,7 @@ use super::choices::{Purpose, not_started};
 use super::displacing::why_removed;
 use super::workers::App;
 use super::world::{Notice, World};
-use super::{Master, Outcome};
+use super::{Master, Outcome, report};
 use crate::config::Address;
 use crate::plan::Plan;
 use crate::release::{Action, Fact, Generation, Name, State};
@@ -103,7 +103,12 @@ impl<W: World> Master<W> {
     fn install(&mut self, generation: Generation, name: &Name) {
         match self.configure(generation, name) {
             Ok(Some(policy)) => {
-                info!("app={name}: not required, so that nothing waits until it is ready");
+                let plan = self.workers.apps.get(name);
+                let plan = plan.and_then(|app| app.plans.get(&generation));
+                // Why it is not started is said then.
+                if plan.is_none_or(|plan| plan.unfit.is_none()) {
+                    info!("app={name}: not required, so that nothing waits until it is ready");
+                }
                 if let Some(app) = self.workers.apps.get_mut(name) {
                     app.installed = true;
                 }
@@ -111,7 +116,10 @@ impl<W: World> Master<W> {
                 self.turn.queue_event(name, installation);
             }
             Ok(None) => {}
-            Err(reason) => error!("app={name}: {reason}; it is not started until the next reload"),
+            Err(reason) => error!(
+                "app={name}: {reason}; it is not started until {}",
+                report::again(name)
+            ),
         }
     }
 

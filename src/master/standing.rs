@@ -6,6 +6,7 @@ use super::Master;
 use super::world::World;
 use crate::plan;
 use crate::release::{self, Name, Part, Parts};
+use crate::supervisor::Replace;
 
 /// How an app stands while the configuration is prepared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,9 +20,11 @@ enum Standing {
 }
 
 /// An app that is not required holds up no other one, unless it could be broken by the release, or a command names it and is to
-/// tell whether it has started.
-fn part(app: &plan::App, standing: Standing, is_named: bool) -> Part {
-    if !app.required && !is_named && standing != Standing::Well {
+/// tell whether it has started, or it is new and others end that had perhaps what it needs: they start again if it fails.
+fn part(app: &plan::App, standing: Standing, is_named: bool, others_end: bool) -> Part {
+    let succeeds =
+        others_end && standing == Standing::New && app.policy.replace == Replace::StopFirst;
+    if !app.required && !is_named && !succeeds && standing != Standing::Well {
         return Part::Install;
     }
     let after: BTreeSet<Name> = app.after.iter().map(|name| name.as_str().into()).collect();
@@ -35,13 +38,17 @@ impl<W: World> Master<W> {
             return Parts::new();
         };
         let named = self.choices.scope().names();
+        let ending = match self.release.current() {
+            Some(_) => self.ending(&candidate.plan),
+            None => BTreeSet::new(),
+        };
         let part = |(name, app): (&String, _)| {
             let kept = candidate.kept.contains(name);
             let is_named = named.contains(name);
             let name: Name = name.as_str().into();
             let part = match kept {
                 true => Part::Keep,
-                false => part(app, self.standing(&name), is_named),
+                false => part(app, self.standing(&name), is_named, !ending.is_empty()),
             };
             (name, part)
         };
@@ -50,7 +57,7 @@ impl<W: World> Master<W> {
         if self.release.current().is_some() {
             let last = candidate.plan.stopped_first();
             release::propose_last(&mut parts, &last);
-            release::displace_before(&mut parts, &last, &self.ending(&candidate.plan));
+            release::displace_before(&mut parts, &last, &ending);
         }
         parts
     }
@@ -84,7 +91,7 @@ mod tests {
             after: ["db".into()].into(),
         };
         for standing in [Standing::New, Standing::Well, Standing::Failing] {
-            assert_eq!(part(&app, standing, false), proven);
+            assert_eq!(part(&app, standing, false, false), proven);
         }
         app.required = false;
         for (standing, expected) in [
@@ -92,8 +99,18 @@ mod tests {
             (Standing::Well, &proven),
             (Standing::Failing, &Part::Install),
         ] {
-            assert_eq!(&part(&app, standing, false), expected);
-            assert_eq!(part(&app, standing, true), proven, "a command names it");
+            assert_eq!(&part(&app, standing, false, false), expected);
+            assert_eq!(&part(&app, standing, false, true), expected);
+            let named = part(&app, standing, true, false);
+            assert_eq!(named, proven, "a command names it");
+        }
+        app.policy.replace = Replace::StopFirst;
+        for (standing, others_end, expected) in [
+            (Standing::New, false, &Part::Install),
+            (Standing::New, true, &proven),
+            (Standing::Failing, true, &Part::Install),
+        ] {
+            assert_eq!(&part(&app, standing, false, others_end), expected);
         }
     }
 }

@@ -49,6 +49,7 @@ impl<W: World> Master<W> {
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
                     Health::CheckFails
                 }
+                Health::GivenUp if app.not_started.is_some() => Health::NotStarted,
                 health => health,
             };
             (&**name, supervisor.counts(), health)

@@ -88,13 +88,19 @@ impl<W: World> Master<W> {
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
-                    error!("{tag}: {death}; its app is given up until the next reload");
+                    error!(
+                        "{tag}: {death}; its app is given up until {}",
+                        report::again(&child.app)
+                    );
                 }
                 false if waits => {
                     error!("{tag}: {death}; its app goes on when what it has started has ended");
                 }
                 false if child.plan.policy.restart == Restart::Never && !fails(&actions) => {
-                    error!("{tag}: {death}; it is not started again until the next reload");
+                    error!(
+                        "{tag}: {death}; it is not started again until {}",
+                        report::again(&child.app)
+                    );
                 }
                 false => error!("{tag}: {death}; {}", report::consequence(&actions, wait)),
             }

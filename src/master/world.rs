@@ -66,6 +66,8 @@ pub struct Opened {
 pub struct NotOpened {
     /// For people.
     pub why: String,
+    /// Its address.
+    pub address: Address,
     /// The leaders of the sessions of the processes that have its address, as far as they are known.
     pub holders: Vec<Pid>,
 }

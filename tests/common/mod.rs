@@ -17,6 +17,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+pub mod programs;
+
 /// The time limit of a wait, after which the test fails.
 const GUARD: Duration = Duration::from_secs(30);
 

@@ -11,7 +11,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, RootCertStore, SignatureScheme};
 
 use super::certificate::{self, Named, Pair};
 use super::names::{ByName, Names};
@@ -50,7 +50,7 @@ impl Terms {
         keys: &Arc<Keys>,
     ) -> Result<Self, String> {
         assert!(!pairs.is_empty(), "terms without a certificate");
-        let provider = Arc::new(default_provider());
+        let provider = Arc::new(provider());
         // Without the versions that have been broken, and the default suites have AEAD only.
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])
@@ -78,6 +78,21 @@ impl Terms {
     pub fn names(&self) -> impl Iterator<Item = &Names> {
         self.pairs.iter().map(|pair| pair.names())
     }
+}
+
+/// What the library has, in the order in which it is preferred: keys of 128 bits first, as SHA-384, which comes with those of 256, takes
+/// a third of the time of a resumed handshake on processors with instructions for SHA-256 only. Both are safe: RFC 8446 section 9.1.
+fn provider() -> CryptoProvider {
+    let mut provider = default_provider();
+    provider.cipher_suites.sort_by_key(|suite| {
+        !matches!(
+            suite.suite(),
+            CipherSuite::TLS13_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+        )
+    });
+    provider
 }
 
 /// Whether these can be the issuers of clients' certificates.

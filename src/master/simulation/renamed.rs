@@ -68,6 +68,26 @@ fn an_app_is_renamed() {
 }
 
 #[test]
+fn the_old_name_serves_again_if_the_new_one_is_not_required_and_fails() {
+    let mut history = running();
+    let new = Written {
+        required: false,
+        ..alone(Code::Broken)
+    };
+    history.take(&Step::Write(0, Some(new)));
+    history.take(&Step::Write(2, None));
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(why)) if why.contains("app=api")),
+        "{outcome:?}"
+    );
+    assert_eq!(living(&mut history, "web"), 1);
+    assert_eq!(living(&mut history, "api"), 0);
+}
+
+#[test]
 fn the_old_name_serves_again_if_the_new_one_fails() {
     // In the last case another app fails when the new one has proven the generation.
     for (code, queue) in [

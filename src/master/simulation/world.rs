@@ -460,6 +460,7 @@ impl World for Kernel {
         if new.iter().any(|listener| listener.required) {
             return Err(NotOpened {
                 why,
+                address: new[0].address.clone(),
                 holders: Vec::new(),
             });
         }

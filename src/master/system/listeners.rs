@@ -31,6 +31,7 @@ impl System {
         let opened = self.listeners.open(wanted, generation);
         let (new, missing) = opened.map_err(|error| NotOpened {
             holders: error.holders().to_vec(),
+            address: error.address().clone(),
             why: error.to_string(),
         })?;
         let missing = missing.into_iter();

@@ -5,6 +5,7 @@ use std::time::Instant;
 use log::{debug, error, info};
 
 use super::{Spawn, Workers};
+use crate::master::report;
 use crate::master::turn::Turn;
 use crate::master::world::World;
 use crate::plan;
@@ -32,7 +33,7 @@ impl Workers {
             Some(why) => (
                 Event::Hopeless(worker),
                 why.clone(),
-                "not started until the next reload",
+                format!("not started until {}", report::again(&spawn.app)),
             ),
             None => match self.open_listeners(turn, spawn, plan) {
                 Ok(()) => {
@@ -42,15 +43,14 @@ impl Workers {
                     }
                     return true;
                 }
-                Err(why) => (Event::Missing(worker), why, "retrying"),
+                Err(why) => (Event::Missing(worker), why, "retrying".to_owned()),
             },
         };
         let is_first = self.is_first(generation);
         if let Some(app) = self.apps.get_mut(&spawn.app) {
             let (known, name) = (app.not_started.as_ref(), &spawn.app);
-            // The other workers lack the same.
-            let is_new =
-                |known: &NotStarted| known.generation != generation || known.at != turn.now;
+            // The other workers lack the same, and later attempts perhaps.
+            let is_new = |known: &NotStarted| known.generation != generation || known.why != why;
             if known.is_none_or(is_new) {
                 match is_first && !app.installed {
                     true => error!("app={name} gen={generation}: {why}"),
