@@ -58,10 +58,9 @@ impl Front {
                     at_a_time: usize::MAX,
                 })
             };
-            let number = proxy.add(UpstreamSettings {
-                upgraded_timeout: settings.upgrade_timeout,
-                ..upstream_settings(name, upstream)
-            });
+            let mut how = upstream_settings(name, upstream);
+            how.upgraded_timeout = settings.upgrade_timeout;
+            let number = proxy.add(how);
             if let Some(of) = &upstream.speech.scripts {
                 scripts.insert(number, Scripts::new(of));
             }
@@ -130,7 +129,7 @@ fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings
         true => format!("upstream={name}"),
         false => format!("app={name}"),
     };
-    let mut settings = UpstreamSettings::new(shown);
+    let mut settings = UpstreamSettings::of(shown, upstream);
     settings.protocol = match upstream.speech.protocol {
         front::Protocol::Http => Protocol::Http,
         front::Protocol::FastCgi => Protocol::FastCgi,

@@ -8,8 +8,9 @@ use preforkd_worker::front::{Protocol, Speech, Upstream};
 use toml::Spanned;
 
 use super::speech::{missing, scripts};
+use super::upstreams::upstream;
 use super::{Draft, Launch, normal};
-use crate::config::{Place, Route, Site, Value};
+use crate::config::{App, Place, Route, Site, Value};
 
 /// What an address begins with that names its protocol.
 const PROTOCOLS: [(&str, Protocol); 4] = [
@@ -108,11 +109,8 @@ impl Draft<'_> {
             }
         }
         let speech = Speech { protocol, scripts };
-        Ok(Upstream {
-            addresses,
-            is_told: false,
-            speech,
-        })
+        // No table of an app speaks of them.
+        Ok(upstream(addresses, speech, &App::of_nobody()))
     }
 }
 

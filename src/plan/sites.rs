@@ -93,7 +93,7 @@ pub(super) fn front(
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
-    let mut upstreams = reached.upstreams(&plan.apps)?;
+    let mut upstreams = reached.upstreams(config, &plan.apps)?;
     let mut certificates = BTreeMap::new();
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {

@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use preforkd_worker::env::FRONT_LISTENER;
-use preforkd_worker::front::Upstream;
+use preforkd_worker::front::{Speech, Upstream};
 
 use super::{App, Credentials, Host, Listener, OwnListener};
-use crate::config::{Address, Config, Place, Site};
+use crate::config::{self, Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
 const MODE: u32 = 0o600;
@@ -112,6 +112,7 @@ impl Reached {
     /// Where the front reaches each app.
     pub fn upstreams(
         &self,
+        config: &Config,
         apps: &BTreeMap<String, App>,
     ) -> Result<BTreeMap<String, Upstream>, Place> {
         let mut upstreams = BTreeMap::new();
@@ -133,16 +134,35 @@ impl Reached {
                 )));
             }
             let addresses = found.filter(|_| !has_address).into_iter().collect();
-            upstreams.insert(
-                name.clone(),
-                Upstream {
-                    addresses,
-                    is_told,
-                    speech,
-                },
-            );
+            let mut written = config.app.iter();
+            let written = written.find(|(known, _)| known.get_ref() == name);
+            let Some((_, written)) = written else {
+                return Err(wrong(format!("app: there is no app \"{name}\"")));
+            };
+            let upstream = Upstream {
+                is_told,
+                ..upstream(addresses, speech, written)
+            };
+            upstreams.insert(name.clone(), upstream);
         }
         Ok(upstreams)
+    }
+}
+
+/// What the front is told of these addresses: how it deals with them stands in the table of an app.
+pub(super) fn upstream(addresses: Vec<String>, speech: Speech, written: &config::App) -> Upstream {
+    let (queue, how) = (&*written.queue, &*written.upstream);
+    Upstream {
+        addresses,
+        is_told: false,
+        speech,
+        queue_length: queue.length.0,
+        queue_timeout: queue.timeout.0,
+        connect_timeout: how.connect_timeout.0,
+        response_timeout: written.response_timeout(),
+        idle_timeout: how.idle_timeout.0,
+        max_fails: how.max_fails.0,
+        fail_timeout: how.fail_timeout.0,
     }
 }
 

@@ -169,6 +169,25 @@ pub struct Upstream {
     pub is_told: bool,
     /// How they are spoken to.
     pub speech: Speech,
+    /// The most requests that wait for one of them.
+    pub queue_length: u32,
+    /// How long each waits.
+    #[serde(with = "seconds")]
+    pub queue_timeout: Duration,
+    /// For a connection to come about.
+    #[serde(with = "seconds")]
+    pub connect_timeout: Duration,
+    /// From the whole request to the head of the response.
+    #[serde(with = "seconds")]
+    pub response_timeout: Duration,
+    /// Between two pieces of a request or a response.
+    #[serde(with = "seconds")]
+    pub idle_timeout: Duration,
+    /// After so many failures one after the other an address is left alone; 0 is never.
+    pub max_fails: u32,
+    /// The time in which they come, and for which it is left alone.
+    #[serde(with = "seconds")]
+    pub fail_timeout: Duration,
 }
 
 /// How an upstream is spoken to.

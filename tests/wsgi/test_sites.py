@@ -5,6 +5,7 @@
 import http.client
 import json
 import os
+import threading
 import unittest
 
 from test_life import GUARD, Life
@@ -88,6 +89,60 @@ class Sites(Life):
                     with open(self.folder / f"gate-{number}", "w") as gate:
                         gate.write("end")
                     self.assertEqual(response.read(), b"end")
+                server.finish()
+
+    def test_what_finds_no_room_in_the_queue_is_told_to_come_back(self):
+        server = self.launch(kind=Whole, queue={"length": 1, "timeout": "60s"}).ready()
+        held = self.open(server, "/held")
+        held.readline()
+        waiting = self.connect(server)
+        waiting.request("GET", "/")
+        refused, tries = None, 0
+        while refused is None:
+            # Until the other one waits, this one does, and gives its place up.
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1)
+            connection.request("GET", "/")
+            try:
+                response = connection.getresponse()
+                refused = response.status, response.getheader("Retry-After")
+            except TimeoutError:
+                tries += 1
+                self.assertLess(tries, GUARD)
+            connection.close()
+        self.assertEqual(refused, (503, "1"))
+        self.release("end")
+        self.assertEqual(held.read(), b"end")
+        self.assertEqual(waiting.getresponse().status, 200)
+        server.expect("too many requests wait for it; answering 503")
+        server.finish()
+
+    def test_a_deploy_under_load_loses_no_request(self):
+        for fronts in (1, 2):
+            with self.subTest(fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, workers=2).ready()
+                stop, failed, generations = threading.Event(), [], set()
+
+                def load():
+                    connection = self.connect(server)
+                    while not stop.is_set():
+                        try:
+                            generations.add(self.ask_on(connection, "POST", body=b"x")["generation"])
+                        except Exception as error:
+                            failed.append(error)
+                            return
+
+                clients = [threading.Thread(target=load) for _ in range(4)]
+                for client in clients:
+                    client.start()
+                try:
+                    for _ in range(3):
+                        server.reload()
+                finally:
+                    stop.set()
+                    for client in clients:
+                        client.join(GUARD)
+                self.assertEqual(failed, [])
+                self.assertLessEqual({"1", "2", "3"}, generations | {"3"})
                 server.finish()
 
     def test_a_worker_that_dies_costs_no_request_that_may_be_repeated(self):

@@ -212,6 +212,12 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
                 site("")
             )
         }
+        // Of interest only to sites.
+        "app.NAME.queue" | "app.NAME.upstream" => {
+            let name = table.replace("NAME", "w");
+            let site = "[site.w]\nlisten = ['127.0.0.1:2']\napp = 'w'";
+            format!("{}[{name}]\n{lines}\n{site}", app(""))
+        }
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
