@@ -29,6 +29,7 @@ pub mod log_target;
 mod lossless;
 mod order;
 mod output;
+mod outside;
 mod own_address;
 mod platform;
 mod policy;
@@ -40,6 +41,7 @@ mod shared_logs;
 mod site_names;
 mod sites;
 mod sockets;
+mod speech;
 mod static_files;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use preforkd_worker::front::Protocol;
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
@@ -133,6 +134,12 @@ tables! {
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
         addresses: String = "127.0.0.1", Reload, only Command;
+        /// What the workers speak with sites.
+        protocol: Protocol = "http", Reload, only Command;
+        /// The folder of the scripts that answer requests, for FastCGI.
+        root: PathBuf = (none "none"), Reload, only Command;
+        /// The script that answers for a folder, and for what is no file; "" is none.
+        index: String = "index.php", Reload, only Command;
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
@@ -386,8 +393,14 @@ tables! {
         headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
         /// The app that answers.
         app: String = (none "none"), Reload;
-        /// Whether the app does not see the path of the route.
+        /// The addresses outside that answer, such as "http://10.0.0.5:8080" or "fastcgi:unix:/run/php.sock".
+        to: Vec<Spanned<String>> = (none "none"), Reload;
+        /// Whether the app, or what is at the address, does not see the path of the route.
         strip_prefix: bool = false, Reload;
+        /// The folder of the scripts that answer, for a `to` with FastCGI.
+        root: PathBuf = (none "none"), Reload;
+        /// The script that answers for a folder, and for what is no file; "" is none.
+        index: String = "index.php", Reload;
         /// Whether the app gets the body of a request while it arrives.
         stream: bool = false, Reload;
         /// A folder or file that answers, as in `static`.
@@ -559,6 +572,13 @@ impl App {
             static_files: Value::without_place(BTreeMap::from([(prefix, files)])),
             ..self.clone()
         }
+    }
+}
+
+impl App {
+    /// One of which nothing is written.
+    pub fn of_nobody() -> Self {
+        super::table::default("{}")
     }
 }
 

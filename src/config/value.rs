@@ -1,5 +1,6 @@
 //! The types of values, and their names in the manual.
 
+use preforkd_worker::front::Protocol;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -362,6 +363,7 @@ typed! {
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
     Restart: "\"always\", \"on-failure\" or \"never\"",
+    Protocol: "\"http\", \"fastcgi\", \"scgi\" or \"uwsgi\"",
     Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
     ClientCertificate: "\"required\" or \"optional\"",

@@ -56,6 +56,18 @@ pub fn answer(
     Ok(())
 }
 
+/// Sends a client to the same folder with a slash at its end, so that the links in it lead to its files.
+pub fn folder(request: Request<'_>, response: &mut Response) {
+    let location = redirect::location("{path}/{query}", request);
+    let redirected = begin(response, 308)
+        .and_then(|()| response.field(b"Location", &location))
+        .map(|()| response.finish(Some(0)));
+    match redirected {
+        Ok(()) => response.end(),
+        Err(_) => response.fail(500, "500 Internal Server Error\n"),
+    }
+}
+
 fn begin(response: &mut Response, status: u16) -> Result<(), HeadError> {
     response.begin(format!("{status} {}", phrase(status)).as_bytes())
 }

@@ -15,6 +15,7 @@ pub mod path;
 pub(crate) mod redirect;
 pub mod routes;
 pub mod scope;
+mod scripts;
 pub mod serve;
 pub mod service;
 pub mod sites;

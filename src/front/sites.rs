@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use preforkd_http::{Chooser, Origin, Request};
-use preforkd_worker::front::{Settings, Target};
+use preforkd_worker::front::{Protocol, Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
@@ -13,6 +13,7 @@ use crate::layers::readings;
 use crate::path::{Normal, normal};
 use crate::routes::Routes;
 use crate::scope::Policies;
+use crate::scripts::{ending, names_one};
 
 /// All sites.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ struct Site {
     targets: Vec<Leads>,
     /// None for a site that uses none.
     layers: Option<OfSite>,
+    /// What the names of scripts end with that upstreams of the site run. No folder of static files shows one.
+    endings: Vec<Vec<u8>>,
 }
 
 /// Where a route leads.
@@ -86,13 +89,14 @@ impl Sites {
                 target: route.target.clone(),
                 files: is_files.then(|| number - 1),
                 strip_prefix: route.strip_prefix,
-                stream: route.stream,
+                stream: route.stream && speaks_http(settings, &route.target),
             }
         };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
             layers: OfSite::new(site),
+            endings: endings(settings, site),
         };
         Self {
             sockets,
@@ -196,11 +200,19 @@ impl Sites {
         };
         path.set(request.path());
         let mut routes = site.routes.of(path, request);
-        let found = routes.find(|route| site.targets[*route].files.is_none());
+        let hides = site.runs(path);
+        let found = routes.find(|route| match &site.targets[*route].target {
+            // Where a folder answers all, a script in it is nothing.
+            Target::Files(mapping) => hides && !mapping.fallthrough,
+            _ => true,
+        });
         let Some(route) = found else {
             return Choice::NoRoute;
         };
         let leads = &site.targets[route];
+        if leads.files.is_some() {
+            return Choice::NoRoute;
+        }
         let stripped = match leads.strip_prefix {
             true => site.routes.after(route, path),
             false => None,
@@ -211,6 +223,37 @@ impl Sites {
             route,
         }
     }
+}
+
+impl Site {
+    /// Whether a path is named like a script that an upstream runs.
+    fn runs(&self, path: &Normal) -> bool {
+        let mut endings = self.endings.iter();
+        endings.any(|ending| names_one(path, ending))
+    }
+}
+
+/// Whether what answers can be told a body of which nobody knows the end yet.
+fn speaks_http(settings: &Settings, target: &Target) -> bool {
+    let Target::Upstream(name) = target else {
+        return false;
+    };
+    let upstream = settings.upstreams.get(name);
+    upstream.is_none_or(|upstream| upstream.speech.protocol == Protocol::Http)
+}
+
+/// What the names of scripts end with that the upstreams of a site run.
+fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<u8>> {
+    let targets = site.routes.iter().map(|route| &route.target);
+    let scripts = targets.filter_map(|target| match target {
+        Target::Upstream(name) => settings.upstreams.get(name)?.speech.scripts.as_ref(),
+        _ => None,
+    });
+    let mut endings: Vec<_> = scripts
+        .map(|scripts| ending(&scripts.index).to_vec())
+        .collect();
+    endings.dedup();
+    endings
 }
 
 /// Tells which files a request is for.
@@ -238,6 +281,6 @@ impl Chooser for FilesOfSites {
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;
-        site.targets[first].files
+        site.targets[first].files.filter(|_| !site.runs(&self.path))
     }
 }

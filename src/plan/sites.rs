@@ -94,6 +94,7 @@ pub(super) fn front(
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
+    let mut upstreams = reached.upstreams(config, &plan.apps)?;
     let mut certificates = BTreeMap::new();
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {
@@ -121,6 +122,7 @@ pub(super) fn front(
                 "redirect: the site speaks TLS itself, and would send its clients in a circle (write it in a site without `tls`)",
             ));
         }
+        upstreams.extend(draft.outside(site, &launch)?);
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
@@ -138,7 +140,7 @@ pub(super) fn front(
         http,
         listeners: sockets.settings(),
         sites,
-        upstreams: reached.upstreams(config, &plan.apps)?,
+        upstreams,
         upgrade_timeout: config.front.upgrade_timeout.0,
         http2: *config.front.http2,
     };
@@ -300,6 +302,7 @@ impl Draft<'_> {
             policy,
             threads: None,
             own_address: None,
+            speech: front::Speech::default(),
             own_listener: None,
             is_told: false,
             stdin: Stdin::Null,

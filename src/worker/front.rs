@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -183,6 +184,8 @@ pub struct Upstream {
     pub addresses: Vec<String>,
     /// Whether the master tells where each worker is (`crate::upstreams`). Until then there is none.
     pub is_told: bool,
+    /// How they are spoken to.
+    pub speech: Speech,
     /// The most requests that wait for one of them.
     pub queue_length: u32,
     /// How long each waits.
@@ -202,6 +205,41 @@ pub struct Upstream {
     /// The time in which they come, and for which it is left alone.
     #[serde(with = "seconds")]
     pub fail_timeout: Duration,
+}
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speech {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The files that answer, if the upstream is an interpreter of files.
+    pub scripts: Option<Scripts>,
+}
+
+/// A protocol of upstreams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// FastCGI, in the role of the web server for a responder.
+    FastCgi,
+    /// SCGI.
+    Scgi,
+    /// The protocol of the server uWSGI.
+    Uwsgi,
+}
+
+/// Files that answer requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scripts {
+    /// The folder of all of them.
+    pub root: PathBuf,
+    /// The name of the file that answers for a folder, and for what is no file.
+    pub index: String,
 }
 
 impl Settings {

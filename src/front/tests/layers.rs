@@ -99,6 +99,7 @@ fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
             front::Upstream {
                 addresses: vec![at.to_string()],
                 is_told: false,
+                speech: front::Speech::default(),
                 queue_length: 10,
                 queue_timeout: GUARD,
                 connect_timeout: GUARD,

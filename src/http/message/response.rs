@@ -50,6 +50,13 @@ pub struct Piece {
     pub(crate) closes: bool,
 }
 
+impl Piece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Layers, and what those before them have said of the exchange.
 struct SeenBy {
     layers: Arc<[Arc<dyn Layer>]>,
@@ -140,7 +147,7 @@ impl fmt::Debug for SeenBy {
 
 impl Response {
     /// A response to a request with this version and method.
-    pub(crate) fn new(http11: bool, head_only: bool, keep_alive: bool) -> Self {
+    pub fn new(http11: bool, head_only: bool, keep_alive: bool) -> Self {
         let mut response = Self {
             state: Box::default(),
         };

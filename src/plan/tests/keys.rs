@@ -37,6 +37,9 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.run_before", "['other']"),
     ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
+    ("app.NAME.protocol", "'scgi'"),
+    ("app.NAME.root", "'static'"),
+    ("app.NAME.index", "'start.php'"),
     ("app.NAME.stdin", "'listener'"),
     ("app.NAME.schedule", "'@daily'"),
     ("app.NAME.schedule.cron", "'@hourly'"),
@@ -68,6 +71,9 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.client_certificate", "'optional'"),
     ("site.NAME.hsts", "true"),
     ("site.NAME.routes.app", "'other'"),
+    ("site.NAME.routes.to", "'http://10.0.0.5:80'"),
+    ("site.NAME.routes.root", "'static'"),
+    ("site.NAME.routes.index", "'start.php'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
     ("site.NAME.redirect", "'/other'"),
@@ -157,6 +163,16 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             ("tls", "{ cert = 'cert.pem', key = 'key.pem' }".to_owned()),
             ("client_ca", "'cert.pem'".to_owned()),
         ],
+        "app.NAME.root" => vec![("protocol", "'fastcgi'".to_owned())],
+        "app.NAME.index" => vec![
+            ("protocol", "'fastcgi'".to_owned()),
+            ("root", "'static'".to_owned()),
+        ],
+        "site.NAME.routes.root" => vec![("to", "'fastcgi:unix:x'".to_owned())],
+        "site.NAME.routes.index" => vec![
+            ("to", "'fastcgi:unix:x'".to_owned()),
+            ("root", "'static'".to_owned()),
+        ],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
@@ -174,7 +190,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     );
     rows.extend(added.iter().cloned());
     if table == "site.NAME.routes"
-        && ["app", "folder", "redirect"]
+        && ["app", "to", "folder", "redirect"]
             .iter()
             .any(|t| rows.contains_key(t))
     {

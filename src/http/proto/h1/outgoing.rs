@@ -57,11 +57,7 @@ pub fn write_request(
     let asked = request.authority().or_else(|| request.field(b"host"));
     out.extend_from_slice(outgoing.host.or(asked).unwrap_or(outgoing.default_host));
     out.extend_from_slice(b"\r\n");
-    let named = names_fields(request);
-    for (name, value) in request.fields() {
-        if is_ours(name) || named && is_named(request, name) {
-            continue;
-        }
+    for (name, value) in passed_on(request) {
         field(out, name, value);
     }
     match outgoing.streamed {
@@ -81,6 +77,14 @@ pub fn write_request(
     }
     forwarded(out, request, origin, asked, stripped, outgoing.https);
     out.extend_from_slice(b"\r\n");
+}
+
+/// The fields of a request that an upstream gets as they came: without those that are for the connection of the client only, and without
+/// those that say what we know better.
+pub fn passed_on<'a>(request: Request<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let named = names_fields(request);
+    let fields = request.fields();
+    fields.filter(move |(name, _)| !(is_ours(name) || named && is_named(request, name)))
 }
 
 /// Whether the fields `Connection` of the request name others.
