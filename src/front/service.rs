@@ -198,7 +198,9 @@ impl Service for Front {
     }
 
     fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
-        self.sites.streams(request, origin, &mut self.path)
+        let name = self.sites.streams(request, origin, &mut self.path);
+        let number = name.and_then(|name| self.numbers.get(name));
+        number.is_some_and(|&number| self.proxy.takes_streams(number))
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {

@@ -180,14 +180,24 @@ impl Sites {
         })
     }
 
-    /// Whether the body of a request is passed on while it arrives.
-    pub fn streams(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> bool {
-        let Some(site) = self.site(request, origin) else {
-            return false;
-        };
+    /// The upstream that is to get the body of a request while it arrives.
+    pub fn streams(
+        &self,
+        request: Request<'_>,
+        origin: &Origin,
+        path: &mut Normal,
+    ) -> Option<&str> {
+        let site = self.site(request, origin)?;
         path.set(request.path());
-        let first = site.routes.of(path, request).next();
-        first.is_some_and(|first| site.targets[first].stream)
+        let first = site.routes.of(path, request).next()?;
+        match &site.targets[first] {
+            Leads {
+                stream: true,
+                target: Target::Upstream(name),
+                ..
+            } => Some(name),
+            _ => None,
+        }
     }
 
     /// What a request is for that no file answers.
