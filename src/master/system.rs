@@ -144,8 +144,6 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
-        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
-        let pid_file = pid_file.transpose()?;
         let files = Files::of(&file, plan);
         let mut system = Self {
             file,
@@ -178,7 +176,7 @@ impl System {
             alarm: Alarm::new()?,
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
-            pid_file,
+            pid_file: None,
             guarded: Guarded::new(&files, earlier),
         };
         if let Some(fd) = system.init.fd() {
@@ -189,6 +187,14 @@ impl System {
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
+        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
+        match pid_file.transpose() {
+            Ok(written) => system.pid_file = written,
+            Err(error) => {
+                system.leave();
+                return Err(error);
+            }
+        }
         Ok(system)
     }
 
