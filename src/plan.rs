@@ -146,6 +146,14 @@ impl Plan {
         self.apps.get(name).or_else(scheduled)
     }
 
+    /// Why an app cannot be started now, as far as that is known. The program of one with a schedule may come until it is run.
+    pub fn cannot_start(&self, name: &str) -> Option<&str> {
+        match self.scheduled.get(name) {
+            Some(scheduled) => scheduled.app.unfit.as_deref(),
+            None => self.apps.get(name)?.cannot_start(),
+        }
+    }
+
     /// The log files of all apps of which processes can be started.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.all_apps().map(|(_, app)| app);

@@ -52,7 +52,7 @@ impl Proposal {
     /// Why an app that must start cannot.
     pub(super) fn unfit(&self) -> Option<&str> {
         let mut serving = self.replaced();
-        serving.find_map(|name| self.plan.app(name)?.unfit.as_deref())
+        serving.find_map(|name| self.plan.cannot_start(name))
     }
 
     /// Why an app that must start would wait for a listener, of those that are missing.

@@ -149,8 +149,12 @@ impl<W: World> Master<W> {
             let unknown = names.iter().find(|name| !plan.knows(name));
             unknown.map(|name| unknown_app(name, &names_of(plan)))
         };
+        let cannot_start = |plan: &Plan| {
+            let why = names.iter().find_map(|name| plan.cannot_start(name));
+            why.map(str::to_owned)
+        };
         let refused = match found {
-            Ok(plan) => unknown(&plan),
+            Ok(plan) => unknown(&plan).or_else(|| cannot_start(&plan)),
             Err(reason) if reason.is_empty() => {
                 Some("the configuration could not be checked".to_owned())
             }

@@ -117,6 +117,7 @@ impl Draft<'_> {
             after: BTreeSet::new(),
             required: *self.written.required,
             unfit: None,
+            missing: None,
         })
     }
 

@@ -314,6 +314,7 @@ impl Draft<'_> {
             after: BTreeSet::new(),
             required: true,
             unfit: None,
+            missing: None,
         })
     }
 }
