@@ -19,6 +19,7 @@ use crate::effects::signals::Signals;
 use crate::effects::temporary;
 use crate::effects::terminal::Terminal;
 use crate::guard;
+use crate::guard::table::Files;
 use crate::guard::waiting::{self, What};
 use crate::launcher;
 use crate::log_writer;
@@ -402,19 +403,20 @@ fn serve(
         }
     };
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
+    let files = Files::of(&file, &plan);
     // It may have been killed just now.
-    if waiting::wait(&file, What::BesideNone, &mut signals).is_none() {
+    let Some((earlier, _)) = waiting::wait(&files, What::MustNotOverlap, &mut signals) else {
         return Ok(Outcome::Stopped);
-    }
+    };
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
     let mut opened = listeners.open(&plan.listeners, 0);
     let is_in_use = |error: &listen::Error| error.errno() == Some(Errno::EADDRINUSE as i32);
     if opened.as_ref().is_err_and(is_in_use) {
-        match waiting::wait(&file, What::All, &mut signals) {
+        match waiting::wait(&files, What::Everything, &mut signals) {
             None => return Ok(Outcome::Stopped),
-            Some(true) => opened = listeners.open(&plan.listeners, 0),
-            Some(false) => {}
+            Some((_, true)) => opened = listeners.open(&plan.listeners, 0),
+            Some((_, false)) => {}
         }
     }
     let (_, missing) = opened.map_err(|error| Failure {
@@ -426,5 +428,6 @@ fn serve(
         // The attempt to start its worker says it.
         debug!("app={app} {error}; not required, so it is tried again");
     }
-    master::run(file, plan, listeners, signals, ready_fd).map_err(because("cannot continue"))
+    master::run(file, plan, listeners, signals, ready_fd, earlier)
+        .map_err(because("cannot continue"))
 }

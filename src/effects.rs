@@ -18,6 +18,7 @@ pub mod listen;
 pub mod log_files;
 pub mod memory;
 pub mod notify;
+pub mod own_listeners;
 pub mod path_watch;
 pub mod paths;
 pub mod pid_file;

@@ -19,6 +19,7 @@ use nix::unistd::Pid;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
+use crate::guard::waiting::Earlier;
 use crate::plan::Plan;
 use crate::release::{Name, Release};
 use crate::signals as vocabulary;
@@ -160,8 +161,9 @@ pub fn run(
     listeners: Listeners,
     signals: Signals,
     ready_fd: Option<ReadyFd>,
+    earlier: Vec<Earlier>,
 ) -> io::Result<Outcome> {
-    let system = System::new(file, &plan, listeners, signals, ready_fd)?;
+    let system = System::new(file, &plan, listeners, signals, ready_fd, earlier)?;
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {
@@ -313,6 +315,7 @@ impl<W: World> Master<W> {
                 break;
             }
         }
+        self.workers.tell_fronts(&mut self.turn);
         for address in std::mem::take(&mut self.workers.opened) {
             self.ignored.opened(&mut self.turn, &address);
         }
@@ -341,7 +344,9 @@ impl<W: World> Master<W> {
     fn dispatch(&mut self) {
         loop {
             while let Some((name, events)) = self.turn.next_events() {
-                for action in self.workers.handle(&name, events, self.turn.now) {
+                let actions = self.workers.handle(&name, events, self.turn.now);
+                self.workers.prepare(&mut self.turn, &name, &actions);
+                for action in actions {
                     self.perform(&name, action);
                 }
             }

@@ -46,7 +46,7 @@ mod upstreams;
 pub mod variables;
 mod wsgi;
 
-pub use app::{App, Credentials, Hang, Launch, Recycle, Secret, Stop};
+pub use app::{App, Credentials, Hang, Launch, OwnListener, Recycle, Secret, Stop};
 pub use check::{Ask, CHECK_LISTENER, Check};
 use draft::Draft;
 pub use host::{FileState, Host, User};

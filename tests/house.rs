@@ -183,7 +183,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "process" => &["holder"],
                 "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
                 "rights" => &["data_file", "temporary"],
-                "socket_file" => &["control", "listen"],
+                "socket_file" => &["control", "listen", "own_listeners"],
                 "signals" => &["terminal"],
                 "spawn" => &["launch"],
                 _ => &[],
@@ -553,26 +553,31 @@ fn every_sample_configuration_is_accepted() {
     assert!(checked >= 2, "app.toml and minimal.toml");
 }
 
-/// The extension links no TLS, and one folder is to be changed when the library does.
+/// The extension links neither TLS nor HTTP/2, and one folder is to be changed when a library does.
 #[test]
-fn only_the_transport_of_the_front_knows_tls() {
-    let knows = ["rustls", "aws_lc_rs", "x509_cert"];
-    for file in sources("src") {
-        let name = file.display().to_string();
-        if name.contains("/front/tls") || name.contains("/front/tests/") {
-            continue;
-        }
-        let code = code(&file);
-        for library in knows {
-            assert!(!code.contains(library), "{name} knows {library}");
+fn only_the_front_knows_tls_and_http_2() {
+    let folders = [
+        ("/front/tls", &["rustls", "aws_lc_rs", "x509_cert"][..]),
+        ("/front/h2", &["tokio", "use h2", "use bytes"]),
+    ];
+    for (folder, knows) in folders {
+        for file in sources("src") {
+            let name = file.display().to_string();
+            if name.contains(folder) || name.contains("/front/tests/") {
+                continue;
+            }
+            let code = code(&file);
+            for library in knows {
+                assert!(!code.contains(library), "{name} knows {library}");
+            }
         }
     }
+    let libraries = ["rustls", "aws-lc-rs", "x509-cert", "tokio", "\nh2 = "];
     for of in ["", "src/worker", "src/http", "src/python"] {
         let path = root().join(of).join("Cargo.toml");
         let manifest = std::fs::read_to_string(&path).expect("read a manifest");
-        for library in knows {
-            let library = library.replace('_', "-");
-            assert!(!manifest.contains(&library), "{}", path.display());
+        for library in libraries {
+            assert!(!manifest.contains(library), "{}", path.display());
         }
     }
 }

@@ -216,9 +216,90 @@ fn a_master_that_starts_before_the_killed_one_has_exited_finds_everything_free()
     run.stop();
 }
 
+/// Only what may exist once is waited for: a queue that needs ten minutes to end does not keep the site down.
+#[test]
+fn what_may_run_side_by_side_is_not_waited_for() {
+    let script =
+        "trap \"\" TERM; echo $$PREFORKD_SLOT $$PREFORKD_GENERATION $$$$ started; exec sleep 1000";
+    let config = app("")
+        + &format!(
+            "[app.queue]\nready = 'exec'\ngraceful_timeout = '20s'\n\
+         command = ['/bin/sh', '-c', '{script}']\n"
+        );
+    let mut run = Run::start(&config);
+    let first = [run.event("started").pid, run.event("started").pid];
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.message("READY=1");
+    let second = [next.event("started").pid, next.event("started").pid];
+    let deaf = |pid: &Pid| runs(*pid);
+    assert!(first.iter().any(deaf));
+    next.signal(Signal::SIGTERM);
+    for pid in first.into_iter().chain(second).filter(deaf) {
+        // That of the other app may end meanwhile.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    let (status, log) = next.ended();
+    assert_eq!(status, Some(0), "{log}");
+    assert!(!log.contains("waiting for"), "{log}");
+    run.logged(&["nothing is left"]);
+}
+
+#[test]
+fn a_run_of_a_killed_master_and_one_of_the_next_are_never_there_at_once() {
+    let script = "trap \"\" TERM; exec 9> lock; flock -n 9 || { echo twice > twice; exit 1; }; \
+                  echo 0 1 $$$$ started; exec sleep 1000";
+    let config = app("")
+        + &format!(
+            "[app.job]\nschedule = '* * * * * *'\ngraceful_timeout = '20s'\n\
+         command = ['/bin/sh', '-c', '{script}']\n"
+        );
+    let mut run = Run::start(&config);
+    run.event("started");
+    let job = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.message("READY=1");
+    assert!(runs(job));
+    next.logged(&[
+        "left out at",
+        &format!("pid={job} of a run that a killed preforkd has started still goes on"),
+    ]);
+    kill(job, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
+    // That of the app, and the next run.
+    next.event("started");
+    let last = next.event("started").pid;
+    assert!(!next.path("twice").exists());
+    next.signal(Signal::SIGTERM);
+    kill(last, Signal::SIGKILL).expect("it is deaf");
+    assert_eq!(next.ended().0, Some(0));
+}
+
+/// A configuration may be copied, or be read over a link that leads elsewhere by now.
+#[test]
+fn a_master_is_known_by_its_pid_file_too() {
+    let script =
+        "trap \"\" TERM; echo $$PREFORKD_SLOT $$PREFORKD_GENERATION $$$$ started; exec sleep 1000";
+    let config = format!(
+        "[master]\npid_file = 'app.pid'\n[app.once]\nready = 'exec'\nreplace = 'stop-first'\ngraceful_timeout = '300ms'\n\
+         command = ['/bin/sh', '-c', '{script}']\n"
+    );
+    let mut run = Run::start(&config);
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    std::fs::rename(run.path("app.toml"), run.path("other.toml")).expect("ours");
+    let mut next = restart(&mut run, &config);
+    next.logged(&["waiting for 1 process of the preforkd with pid"]);
+    next.status("waiting for 1 process of the preforkd with pid");
+    next.event("started");
+    assert!(!runs(first));
+    next.stop();
+}
+
 #[test]
 fn a_master_that_waits_can_be_stopped() {
-    let config = app("graceful_timeout = '20s'");
+    let config = app("graceful_timeout = '20s'\nreplace = 'stop-first'");
     let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
     run.message("READY=1");
     let first = run.event("started").pid;

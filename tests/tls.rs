@@ -59,6 +59,13 @@ fn certificate(folder: &std::path::Path, name: &str, hosts: &str) {
 
 /// What a client gets over TLS that trusts only this certificate.
 fn over_tls(run: &Run, host: &str, path: &str, trusted: &str) -> (bool, String) {
+    let trusted = run.path(trusted).display().to_string();
+    let url = format!("https://{host}{path}");
+    curl(run, "tls.sock", &["--cacert", &trusted, &url])
+}
+
+/// What curl(1) gets with these arguments, by way of a socket.
+fn curl(run: &Run, socket: &str, arguments: &[&str]) -> (bool, String) {
     let output = Command::new("curl")
         .args([
             "--silent",
@@ -68,10 +75,8 @@ fn over_tls(run: &Run, host: &str, path: &str, trusted: &str) -> (bool, String) 
             "--include",
             "--unix-socket",
         ])
-        .arg(run.path("tls.sock"))
-        .arg("--cacert")
-        .arg(run.path(trusted))
-        .arg(format!("https://{host}{path}"))
+        .arg(run.path(socket))
+        .args(arguments)
         .output()
         .expect("curl runs");
     let text = String::from_utf8([output.stdout, output.stderr].concat()).expect("text");
@@ -117,7 +122,7 @@ fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
         ("a.other.example", "other.pem"),
     ] {
         let (_, answer) = over_tls(&run, host, "/echo", trusted);
-        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(answer.starts_with("HTTP/2 200"), "{answer}");
         assert!(answer.contains("X-Forwarded-Proto: https"), "{answer}");
         let other = if trusted == "shop.pem" {
             "other.pem"
@@ -373,4 +378,57 @@ fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
         }
     }
     run.stop();
+}
+
+#[test]
+fn clients_speak_http_2_or_http_1_as_they_like() {
+    let folder = tempfile::tempdir().expect("a folder");
+    certificate(folder.path(), "shop", "DNS:tls.example");
+    let sites = format!(
+        "access_log = 'access.log'\n{}[site.plain]\nlisten = 'unix:plain.sock'\napp = 'api'\n",
+        site("shop", "tls.example"),
+    );
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    let trusted = run.path("shop.pem").display().to_string();
+    let (tls, plain) = ("https://tls.example/echo", "http://a.example/echo");
+    for (socket, option, url, protocol, scheme) in [
+        ("tls.sock", "--http2", tls, "HTTP/2 200", "https"),
+        ("tls.sock", "--http1.1", tls, "HTTP/1.1 200", "https"),
+        (
+            "plain.sock",
+            "--http2-prior-knowledge",
+            plain,
+            "HTTP/2 200",
+            "http",
+        ),
+        ("plain.sock", "--http1.1", plain, "HTTP/1.1 200", "http"),
+    ] {
+        let (is_whole, answer) = curl(&run, socket, &[option, "--cacert", &trusted, url]);
+        assert!(
+            is_whole && answer.starts_with(protocol),
+            "{option}: {answer}"
+        );
+        let forwarded = format!("X-Forwarded-Proto: {scheme}\n");
+        assert!(answer.contains(&forwarded), "{option}: {answer}");
+    }
+    let without = sites.replacen("access_log", "http2 = false\naccess_log", 1);
+    run.write("app.toml", &config(&without));
+    run.reload();
+    let (_, answer) = curl(&run, "tls.sock", &["--http2", "--cacert", &trusted, tls]);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (is_whole, answer) = curl(&run, "plain.sock", &["--http2-prior-knowledge", plain]);
+    assert!(!is_whole, "{answer}");
+    run.stop();
+    let log = std::fs::read_to_string(run.path("access.log")).expect("a log");
+    for protocol in ["HTTP/2.0", "HTTP/1.1"] {
+        let lines = log
+            .lines()
+            .filter(|line| line.contains(&format!("GET /echo {protocol}")));
+        assert_eq!(
+            lines.count(),
+            2 + usize::from(protocol == "HTTP/1.1"),
+            "{log}"
+        );
+    }
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
@@ -108,6 +109,10 @@ tables! {
         give_up: GiveUp = (none "never"), Reload;
         /// How a reload proceeds.
         reload: Proceeding = {}, Reload;
+        /// How many requests of sites wait when all workers are busy, and for how long.
+        queue: Queue = {}, Reload;
+        /// How long sites wait for the workers, and when they leave one alone.
+        upstream: Upstream = {}, Reload;
 
         /// The age at which a worker is replaced by a fresh one.
         max_age: Time = (none "none"), Reload;
@@ -245,6 +250,28 @@ tables! {
         max_draining: Number<1, NO_LIMIT> = 4, Reload;
         /// How many workers more than wanted may exist while the new generation takes over.
         surge: Number<1, NO_LIMIT> = (none "a quarter of the workers, rounded up"), Reload;
+    }
+
+    /// `queue`: the requests of sites that wait for a worker.
+    table "app.NAME.queue" Queue {
+        /// The most requests that wait in one worker of the front; more are answered with 503.
+        length: Number<0, NO_LIMIT> = 1000, Reload;
+        /// How long a request waits before it is answered with 503.
+        timeout: Time = "10s", Reload;
+    }
+
+    /// `upstream`: how sites deal with the workers of the app.
+    table "app.NAME.upstream" Upstream {
+        /// How long a connection to a worker may take to come about.
+        connect_timeout: Time = "5s", Reload;
+        /// How long a worker may take from the whole request to the head of its response, before the client gets 504.
+        response_timeout: Time = (none "60s, or 5s more than timeout if that is longer"), Reload;
+        /// How long a worker may pause while it takes a request or sends a response.
+        idle_timeout: Time = "60s", Reload;
+        /// After so many failures one after the other a worker is left alone for a while; 0 is never.
+        max_fails: Number<0, NO_LIMIT> = 3, Reload;
+        /// The time in which these failures come, and for which the worker is left alone.
+        fail_timeout: Time = "10s", Reload;
     }
 
     /// `check`: a request and its answer, a connection, or a program.
@@ -387,6 +414,8 @@ tables! {
         forwarded_fields: Vec<Spanned<String>> = (none "all"), Reload;
         /// Each connection begins with a PROXY header, which names the client; only trusted proxies may connect.
         proxy_protocol: bool = false, Reload;
+        /// Clients may speak HTTP/2.
+        http2: bool = true, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload;
         /// The most header lines of a request; more are answered with 431.
@@ -441,7 +470,19 @@ impl Answer {
     }
 }
 
+/// How long a response may take if nothing else is configured, and how long after `timeout` a worker that hangs was surely killed.
+const RESPONSE: Duration = Duration::from_secs(60);
+const KILLED: Duration = Duration::from_secs(5);
+
 impl App {
+    /// `upstream.response_timeout`, or its default: where a worker that takes too long is killed, the front waits for that.
+    pub fn response_timeout(&self) -> Duration {
+        let timeout = self.wsgi.as_ref().map(|_| self.timeout.0);
+        let longest = timeout.map(|timeout| timeout.saturating_add(KILLED));
+        let written = self.upstream.response_timeout.as_ref();
+        written.map_or(longest.unwrap_or(RESPONSE).max(RESPONSE), |time| time.0)
+    }
+
     /// The same app with these files only.
     pub fn with_files(&self, prefix: String, files: Spanned<Mapped>) -> Self {
         Self {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,7 +13,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::launch;
 use crate::guard::COMMAND;
-use crate::guard::table::{Record, Table};
+use crate::guard::table::{Files, Record, Table};
 
 /// The minimum interval between two starts of a guard.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,14 +37,14 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A guard that was not started yet, for a master with this configuration.
+    /// A guard that was not started yet, for a master with these files.
     ///
     /// # Errors
     /// No descriptor or no memory is available.
-    pub fn new(configuration: &Path, now: Instant) -> io::Result<Self> {
+    pub fn new(files: &Files, now: Instant) -> io::Result<Self> {
         let (theirs, held) = pipe2(OFlag::O_CLOEXEC)?;
         Ok(Self {
-            table: Table::new(configuration)?,
+            table: Table::new(files)?,
             held: Some(held),
             theirs,
             pid: None,
@@ -84,6 +83,14 @@ impl Guard {
     /// A process was reaped. Returns whether it was the guard.
     pub fn ended(&mut self, pid: Pid) -> bool {
         self.pid.take_if(|guard| *guard == pid).is_some()
+    }
+
+    /// The master has these files now.
+    ///
+    /// # Errors
+    /// No memory is available.
+    pub fn name(&self, files: &Files) -> io::Result<()> {
+        self.table.name(files)
     }
 
     /// Notes a session that has begun.

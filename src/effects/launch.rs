@@ -37,6 +37,8 @@ pub struct Contract<'a> {
     pub stop: Option<BorrowedFd<'a>>,
     /// The settings of a front worker.
     pub front: Option<BorrowedFd<'a>>,
+    /// A listener that only it has.
+    pub own: Option<BorrowedFd<'a>>,
     /// The socket of its updates.
     pub updates: Option<BorrowedFd<'a>>,
     /// The signal that it gets when the master dies.
@@ -131,6 +133,7 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         (env::CHECK_FD, contract.check),
         (env::STOP_FD, contract.stop),
         (env::FRONT_FD, contract.front),
+        (env::OWN_FD, contract.own),
         (env::UPDATES_FD, contract.updates),
     ];
     for (key, fd) in more {

@@ -8,7 +8,7 @@ use nix::sys::socket::{
     sockopt,
 };
 use nix::unistd::{Pid, geteuid};
-use preforkd_worker::messages::{Fork, Reply};
+use preforkd_worker::messages::{Along, Fork, Reply};
 
 use super::launch::{Contract, launch};
 use super::notify;
@@ -20,6 +20,8 @@ use crate::sys;
 pub struct Template {
     /// The process id.
     pub pid: Pid,
+    /// The name of its app.
+    pub app: String,
     socket: OwnedFd,
 }
 
@@ -43,7 +45,8 @@ impl Template {
             ..contract
         };
         let (pid, launching) = launch(launch_as, &contract)?;
-        Ok((Self { pid, socket }, launching))
+        let app = contract.app.to_owned();
+        Ok((Self { pid, app, socket }, launching))
     }
 
     /// Stops the template from sending. What it has sent before can still be received; a worker that has not introduced itself
@@ -66,15 +69,25 @@ impl Template {
         Some((sender, reply.flatten()))
     }
 
-    /// Sends a request, with the pipe that ends when the worker is to stop.
+    /// Sends a request, with the pipe that ends when the worker is to stop, and the listener that only the worker has.
     ///
     /// # Errors
     /// The socket's queue is full, or the template is gone.
-    pub fn send(&self, order: &Fork, stop: Option<BorrowedFd>) -> nix::Result<()> {
+    pub fn send(
+        &self,
+        order: &Fork,
+        stop: Option<BorrowedFd>,
+        own: Option<BorrowedFd>,
+    ) -> nix::Result<()> {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-        let stop: Vec<RawFd> = stop.iter().map(AsRawFd::as_raw_fd).collect();
-        let along = (!stop.is_empty()).then_some(ControlMessage::ScmRights(&stop));
-        let text = order.encode();
+        let along = Along {
+            stop: stop.is_some(),
+            own: own.is_some(),
+        };
+        let text = Fork { along, ..*order }.encode();
+        let fds = stop.iter().chain(&own);
+        let fds: Vec<RawFd> = fds.map(AsRawFd::as_raw_fd).collect();
+        let along = (!fds.is_empty()).then_some(ControlMessage::ScmRights(&fds));
         let message = [IoSlice::new(text.as_bytes())];
         let socket = self.socket.as_raw_fd();
         socket::sendmsg::<()>(socket, &message, along.as_slice(), flags, None).map(drop)
@@ -92,7 +105,8 @@ mod tests {
                 .expect("a pair of sockets");
         setsockopt(&socket, sockopt::PassCred, &true).expect("an option of sockets");
         let pid = Pid::from_raw(1);
-        (Template { pid, socket }, theirs)
+        let app = "web".into();
+        (Template { pid, app, socket }, theirs)
     }
 
     fn send_raw(theirs: &OwnedFd, packet: &[u8]) -> bool {
@@ -107,10 +121,11 @@ mod tests {
             ticket: 3,
             slot: 1,
             record: None,
+            along: Along::default(),
         };
         let (reader, mut writer) = io::pipe().expect("a pipe");
-        assert_eq!(template.send(&order, None), Ok(()));
-        assert_eq!(template.send(&order, Some(reader.as_fd())), Ok(()));
+        assert_eq!(template.send(&order, None, None), Ok(()));
+        assert_eq!(template.send(&order, None, Some(reader.as_fd())), Ok(()));
         let mut packet = [0; 64];
         let flags = MsgFlags::MSG_DONTWAIT;
         let length = socket::recv(theirs.as_raw_fd(), &mut packet, flags).expect("an order");
@@ -125,6 +140,13 @@ mod tests {
             &along[..],
             [socket::ControlMessageOwned::ScmRights(fds)] if fds.len() == 1
         ));
+        let length = received.bytes;
+        let named = Fork::parse(&packet[..length]).map(|order| order.along);
+        let own = Along {
+            stop: false,
+            own: true,
+        };
+        assert_eq!(named, Some(own));
         drop(reader);
         std::io::Write::write_all(&mut writer, b"x").expect("the descriptor that came is a reader");
         for packet in [&b"nonsense"[..], b"READY", b"\xff", b"FORKED 3"] {

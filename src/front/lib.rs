@@ -1,12 +1,13 @@
 //! The front: a worker that serves the sites of a configuration, without application code.
 //!
 //! [`sites`] finds what a request is for: the site by [`hosts`], its route by [`routes`]. [`answer`] answers what needs nobody else.
-//! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it. [`updates`] come
-//! from the master. [`service`] holds these together, and [`serve`] is the life of the process.
+//! [`upstream`] passes requests on to what answers the others. [`tls`] is the transport of listeners that speak it, and [`mod@h2`] that of
+//! HTTP/2. [`updates`] come from the master. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod answer;
 pub mod check;
+pub mod h2;
 pub mod hosts;
 pub mod path;
 pub(crate) mod redirect;

@@ -6,7 +6,9 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use preforkd_http::{Board, Config, Files, Life, descriptors, layer, serve_service_over};
+use preforkd_http::{
+    Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
+};
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
@@ -16,9 +18,9 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::h2::{Shared, Wire};
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
-use crate::tls::Way;
 use crate::updates::{Updates, read_shared};
 
 /// Runs the worker to its end.
@@ -91,6 +93,7 @@ fn serve(
         limits: Arc::new(http.into()),
         listeners,
         private,
+        front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files: files(settings, &sites)?,
         layers: layer::standard(layers),
@@ -104,7 +107,7 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_service_over::<Way, _>(config, addresses, front, board)
+    serve_service_over::<Wire, _>(config, Shared::new(addresses, settings.http2), front, board)
         .map_err(could_not("go on serving"))
 }
 

@@ -1,7 +1,6 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Origin, Outgoing, Output, Ready, Request, Response, Service, Watch};
@@ -12,7 +11,8 @@ use crate::path::Normal;
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
-use crate::upstream::proxy::Proxy;
+use crate::upstream::news::places;
+use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
 /// The host that an upstream is told when a client names none, as in HTTP/1.0.
@@ -42,16 +42,21 @@ impl Front {
         let mut numbers = BTreeMap::new();
         for (name, upstream) in &settings.upstreams {
             let parse = |text: &String| {
-                address(text).ok_or_else(|| {
+                let address = Address::parse(text).ok_or_else(|| {
                     format!("could not read the settings: app={name}: {text} is no address of an upstream")
+                });
+                Ok::<_, String>(At {
+                    address: address?,
+                    at_a_time: usize::MAX,
                 })
             };
-            let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
-            let number = proxy.add(UpstreamSettings {
-                upgraded_timeout: settings.upgrade_timeout,
-                ..UpstreamSettings::new(format!("app={name}"))
-            });
-            proxy.set_addresses(number, &addresses?, 0);
+            let mut how = UpstreamSettings::of(format!("app={name}"), upstream);
+            how.upgraded_timeout = settings.upgrade_timeout;
+            let number = proxy.add(how);
+            if !upstream.is_told {
+                let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
+                proxy.set_addresses(number, &addresses?, 0);
+            }
             numbers.insert(name.clone(), number);
         }
         Ok(Self {
@@ -62,13 +67,16 @@ impl Front {
             updates,
         })
     }
-}
 
-/// An address as in `listen`.
-fn address(text: &str) -> Option<Address> {
-    match text.strip_prefix("unix:") {
-        Some(path) => Some(Address::Unix(path.into())),
-        None => text.parse::<SocketAddr>().ok().map(Address::Tcp),
+    /// Takes in what the master has told.
+    fn hear(&mut self, now: u64) {
+        self.updates.take();
+        while let Some(ready) = self.updates.next_upstream() {
+            // Others may be named in the settings of other front workers only.
+            if let Some(&number) = self.numbers.get(&ready.app) {
+                self.proxy.set_addresses(number, &places(&ready), now);
+            }
+        }
     }
 }
 
@@ -80,6 +88,7 @@ impl Service for Front {
             log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
         self.proxy.begin(watch);
+        self.hear(0);
     }
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
@@ -123,7 +132,7 @@ impl Service for Front {
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
         match token {
-            UPDATES => self.updates.take(),
+            UPDATES => self.hear(now),
             _ => self.proxy.event(token, ready, now),
         }
     }
@@ -138,20 +147,5 @@ impl Service for Front {
 
     fn output(&mut self) -> Option<(u64, Output)> {
         self.proxy.output()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_of_listen() {
-        let tcp = Address::Tcp(([127, 0, 0, 1], 80).into());
-        assert_eq!(address("127.0.0.1:80"), Some(tcp));
-        assert_eq!(address("unix:/a b"), Some(Address::Unix("/a b".into())));
-        let v6 = address("[::1]:80").map(|address| address.to_string());
-        assert_eq!(v6.as_deref(), Some("[::1]:80"));
-        assert_eq!((address("/a"), address("localhost:80")), (None, None));
     }
 }

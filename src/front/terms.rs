@@ -10,8 +10,13 @@ use crate::tls::check::check;
 use crate::tls::terms::{Address, Terms};
 use crate::tls::tickets::Keys;
 
-/// What clients can speak over TLS (RFC 7301).
-const PROTOCOLS: [&str; 1] = ["http/1.1"];
+/// What clients can speak over TLS (RFC 7301), with HTTP/2 or without.
+fn protocols(http2: bool) -> &'static [&'static str] {
+    match http2 {
+        true => &["h2", "http/1.1"],
+        false => &["http/1.1"],
+    }
+}
 
 /// What is agreed on with clients at each socket; none where they speak no TLS.
 pub type Addresses = Vec<Option<Arc<Address>>>;
@@ -35,7 +40,8 @@ pub fn addresses(
         let Some(tls) = certificates.0.get(&site.name) else {
             return Some(Err(unusable(&site.name, "it has none")));
         };
-        Some(terms(&site.name, tls, keys).map(|terms| (site, terms)))
+        let protocols = protocols(settings.http2);
+        Some(terms(&site.name, tls, protocols, keys).map(|terms| (site, terms)))
     });
     let sites = with_terms.collect::<Result<Vec<_>, _>>()?;
     let address = |name: &String| {
@@ -100,7 +106,7 @@ fn doubtful(site: &str, why: &str) -> String {
     format!("clients will refuse the certificate of [site.{site}]: {why} (renew it)")
 }
 
-fn terms(site: &str, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
+fn terms(site: &str, tls: &Tls, protocols: &[&str], keys: &Arc<Keys>) -> Result<Terms, String> {
     let wrong = |why: String| unusable(site, &why);
     let mut pairs = Vec::new();
     for certificate in &tls.certificates {
@@ -111,7 +117,7 @@ fn terms(site: &str, tls: &Tls, keys: &Arc<Keys>) -> Result<Terms, String> {
         }
         pairs.push(Arc::new(pair));
     }
-    Terms::new(pairs, &PROTOCOLS, None, keys).map_err(wrong)
+    Terms::new(pairs, protocols, None, keys).map_err(wrong)
 }
 
 fn named(pem: &Pem) -> Named<'_> {

@@ -42,6 +42,7 @@ fn settings(sites: Vec<Site>) -> Settings {
         sites,
         upstreams: Default::default(),
         upgrade_timeout: second,
+        http2: true,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the master hands over at the start and while the worker runs ([`preforkd_worker::updates`]).
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -8,7 +9,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use preforkd_worker::front::{Certificates, Settings};
-use preforkd_worker::updates::{Kind, TicketKey};
+use preforkd_worker::updates::{Kind, Ready, TicketKey};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zeroize::Zeroizing;
@@ -25,6 +26,8 @@ const PACKET: usize = 512;
 pub struct Updates {
     socket: Option<OwnedFd>,
     keys: Arc<Keys>,
+    /// What has come and was not taken, in the order in which it came.
+    upstreams: VecDeque<Ready>,
     settings: Arc<Settings>,
     /// The names of the listeners of all sockets.
     sockets: Vec<String>,
@@ -42,9 +45,10 @@ impl Updates {
         settings: &Arc<Settings>,
         sockets: &[String],
     ) -> Result<Self, String> {
-        let updates = Self {
+        let mut updates = Self {
             socket,
             keys: Keys::new(&[]),
+            upstreams: VecDeque::new(),
             settings: settings.clone(),
             sockets: sockets.into(),
             listeners: Listeners::default(),
@@ -73,8 +77,13 @@ impl Updates {
         self.socket.as_ref()
     }
 
+    /// The next app of which the master has told where its workers are.
+    pub fn next_upstream(&mut self) -> Option<Ready> {
+        self.upstreams.pop_front()
+    }
+
     /// Takes what has come. What cannot be read changes nothing.
-    pub fn take(&self) {
+    pub fn take(&mut self) {
         loop {
             let applied = match self.next() {
                 Ok(None) => return,
@@ -116,9 +125,13 @@ impl Updates {
         Ok(Some((kind, read_shared(file)?)))
     }
 
-    fn apply(&self, kind: Kind, json: &str) -> Result<(), String> {
+    fn apply(&mut self, kind: Kind, json: &str) -> Result<(), String> {
         match kind {
             Kind::Tickets => self.keys.replace(&ticket_keys(json)?),
+            Kind::Upstream => {
+                let ready = Ready::parse(json.as_bytes()).map_err(|error| unread(&error))?;
+                self.upstreams.push_back(ready);
+            }
             Kind::Certificates => {
                 let certificates = Certificates::parse(json).map_err(|error| unread(&error))?;
                 self.use_certificates(&certificates)?;

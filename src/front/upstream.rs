@@ -10,6 +10,7 @@ mod connection;
 pub mod dispatch;
 pub mod failure;
 pub mod health;
+pub mod news;
 mod protocol;
 pub mod proxy;
 pub mod settings;

@@ -311,8 +311,6 @@ fn send(identity: Identity, signal: Signal) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const MASTER: i32 = 100;
@@ -335,7 +333,7 @@ mod tests {
     }
 
     fn ending(records: Vec<Record>) -> Ending {
-        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        let table = Table::new(&Default::default()).expect("a descriptor");
         for (place, record) in (0..).zip(&records) {
             table.write(place, record).expect("room");
         }

@@ -18,14 +18,16 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::client::find;
 use crate::effects::process::Stat;
+use crate::plan::Plan;
 
 /// The name of the memory file, and what it looks like in /proc: memfd_create(2).
 const NAME: &std::ffi::CStr = c"preforkd guard";
 const SHOWN: &str = "/memfd:preforkd guard (deleted)";
 
 /// What the file begins with; the last byte is the version of its form.
-const MAGIC: [u8; 8] = *b"guarded\x01";
+const MAGIC: [u8; 8] = *b"guarded\x02";
 
 /// Where the master's number is.
 const MASTER: u64 = 8;
@@ -33,12 +35,13 @@ const MASTER: u64 = 8;
 const STOPPED: u64 = 12;
 /// Where the guard says what is left.
 const LEFT: u64 = 16;
-/// Where the path of the configuration is, with its length before it.
-const PATH: u64 = 32;
+/// Where the paths are, each with its length before it, and the room of one.
+const PATHS: u64 = 4096;
+const PATH_ROOM: u64 = 8192;
 /// The longest path: limits.h(0p).
 const MAX_PATH: usize = 4096;
 /// Where the records begin.
-const RECORDS: u64 = 8192;
+const RECORDS: u64 = PATHS + 3 * PATH_ROOM;
 /// The size of a record. None crosses the border of a page.
 const SIZE: usize = 256;
 
@@ -98,6 +101,12 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it is about a run of this app, which has a schedule.
+    pub fn is_run_of(&self, app: &str) -> bool {
+        self.tag
+            .starts_with(cut(&format!("app={app} run "), MAX_TAG))
+    }
+
     fn encode(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         let mut at = 0;
@@ -155,6 +164,50 @@ impl Record {
     }
 }
 
+/// The files of a master, by which it is known again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files {
+    /// Its configuration.
+    pub configuration: PathBuf,
+    /// Its control socket.
+    pub control: Option<PathBuf>,
+    /// Its pid file.
+    pub pid_file: Option<PathBuf>,
+}
+
+impl Files {
+    /// With this configuration, as the plan has the others.
+    pub fn of(configuration: &Path, plan: &Plan) -> Self {
+        Self {
+            configuration: configuration.to_owned(),
+            control: plan.control.clone(),
+            pid_file: plan.pid_file.clone(),
+        }
+    }
+
+    /// Whether two masters with these cannot run side by side. One of them is enough: the configuration may have been copied, or be
+    /// reached over a link that leads elsewhere by now.
+    pub fn are_of(&self, other: &Self) -> bool {
+        let is_same = |one: &Option<PathBuf>, other: &Option<PathBuf>| {
+            one.as_ref()
+                .zip(other.as_ref())
+                .is_some_and(|(one, other)| is_same(one, other))
+        };
+        find::is_same(&self.configuration, &other.configuration)
+            || is_same(&self.control, &other.control)
+            || is_same(&self.pid_file, &other.pid_file)
+    }
+}
+
+/// Whether two paths name the same entry of a folder, which may not be there any more.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let folder = |path: &Path| path.parent().map(Path::to_owned);
+    let folders = folder(one).zip(folder(other));
+    find::is_same(one, other)
+        || one.file_name() == other.file_name()
+            && folders.is_some_and(|(one, other)| find::is_same(&one, &other))
+}
+
 /// What is left of what a master had started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
@@ -171,20 +224,38 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table of this process, a master with this configuration.
+    /// The table of this process, a master with these files.
     ///
     /// # Errors
     /// No descriptor or no memory is available.
-    pub fn new(configuration: &Path) -> io::Result<Self> {
+    pub fn new(files: &Files) -> io::Result<Self> {
         let file = File::from(memfd_create(NAME, MFdFlags::MFD_CLOEXEC)?);
-        let path = configuration.as_os_str().as_bytes();
-        let path = &path[..path.len().min(MAX_PATH)];
         file.set_len(RECORDS)?;
         file.write_all_at(&std::process::id().to_le_bytes(), MASTER)?;
-        file.write_all_at(&(path.len() as u32).to_le_bytes(), PATH)?;
-        file.write_all_at(path, PATH + 4)?;
-        file.write_all_at(&MAGIC, 0)?;
-        Ok(Self { file })
+        let table = Self { file };
+        table.name(files)?;
+        table.file.write_all_at(&MAGIC, 0)?;
+        Ok(table)
+    }
+
+    /// The master has these files now.
+    ///
+    /// # Errors
+    /// No memory is available.
+    pub fn name(&self, files: &Files) -> io::Result<()> {
+        let paths = [
+            Some(&files.configuration),
+            files.control.as_ref(),
+            files.pid_file.as_ref(),
+        ];
+        for (place, path) in (0..).zip(paths) {
+            let path = path.map_or(&[][..], |path| path.as_os_str().as_bytes());
+            let path = &path[..path.len().min(MAX_PATH)];
+            let length = (path.len() as u32).to_le_bytes();
+            self.file
+                .write_all_at(&[&length[..], path].concat(), PATHS + place * PATH_ROOM)?;
+        }
+        Ok(())
     }
 
     /// The table that a guard has inherited.
@@ -211,12 +282,21 @@ impl Table {
         Some(Pid::from_raw(number))
     }
 
-    /// The master's configuration.
-    pub fn configuration(&self) -> Option<PathBuf> {
-        let length = u32::from_le_bytes(self.bytes(PATH)?) as usize;
+    /// The master's files.
+    pub fn files(&self) -> Option<Files> {
+        Some(Files {
+            configuration: self.path(0)?,
+            control: self.path(1),
+            pid_file: self.path(2),
+        })
+    }
+
+    fn path(&self, place: u64) -> Option<PathBuf> {
+        let at = PATHS + place * PATH_ROOM;
+        let length = u32::from_le_bytes(self.bytes(at)?) as usize;
         let mut path = vec![0; length.min(MAX_PATH)];
-        self.file.read_exact_at(&mut path, PATH + 4).ok()?;
-        Some(OsStr::from_bytes(&path).into())
+        self.file.read_exact_at(&mut path, at + 4).ok()?;
+        (!path.is_empty()).then(|| OsStr::from_bytes(&path).into())
     }
 
     /// Notes a record in the place with this number.
@@ -300,6 +380,14 @@ impl AsFd for Table {
 mod tests {
     use super::*;
 
+    fn files() -> Files {
+        Files {
+            configuration: "/etc/app.toml".into(),
+            control: None,
+            pid_file: Some("/run/app.pid".into()),
+        }
+    }
+
     fn record(tag: &str) -> Record {
         Record {
             leader: Some(Identity {
@@ -318,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_is_noted_is_read_and_what_is_cleared_is_not() {
-        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        let table = Table::new(&files()).expect("a descriptor");
         assert!(table.records().is_empty());
         let background = Record {
             leader: None,
@@ -335,8 +423,23 @@ mod tests {
     }
 
     #[test]
+    fn one_file_is_enough_to_know_a_master() {
+        let all = |configuration: &str, control: Option<&str>, pid_file: Option<&str>| Files {
+            configuration: configuration.into(),
+            control: control.map(Into::into),
+            pid_file: pid_file.map(Into::into),
+        };
+        let dead = all("/no/1/app.toml", Some("/proc/a.sock"), Some("/proc/a.pid"));
+        assert!(dead.are_of(&all("/no/1/app.toml", None, None)));
+        assert!(dead.are_of(&all("/no/2", Some("/proc/../proc/a.sock"), None)));
+        assert!(dead.are_of(&all("/no/2", None, Some("/proc/a.pid"))));
+        assert!(!dead.are_of(&all("/no/2", Some("/proc/b.sock"), Some("/proc/b.pid"))));
+        assert!(!all("/no/1", None, None).are_of(&all("/no/2", None, None)));
+    }
+
+    #[test]
     fn long_texts_are_cut_between_characters() {
-        let table = Table::new(Path::new("/")).expect("a descriptor");
+        let table = Table::new(&files()).expect("a descriptor");
         let long = Record {
             address: "x".repeat(200),
             ..record(&"ä".repeat(99))
@@ -349,9 +452,9 @@ mod tests {
 
     #[test]
     fn the_next_master_reads_whose_it_is_and_what_is_left() {
-        let table = Table::new(Path::new("/etc/app.toml")).expect("a descriptor");
+        let table = Table::new(&files()).expect("a descriptor");
         assert_eq!(table.master(), Some(Pid::this()));
-        assert_eq!(table.configuration(), Some("/etc/app.toml".into()));
+        assert_eq!(table.files(), Some(files()));
         assert_eq!(table.left(), None);
         let left = Left { all: 3, awaited: 0 };
         table.say_left(left).expect("room");

@@ -24,6 +24,7 @@ pub use message::head::{Head, HeadError};
 pub use message::request::{Origin, Relayed, Request};
 pub use message::response::{Piece, Response, phrase};
 pub use message::temporary::try_temporary_file;
+pub use net::multiplex::{Multiplex, Opening, Single, Step as MultiplexStep};
 pub use net::plain::Plain;
 pub use net::transport::Transport;
 pub use net::trusted::TrustedProxies;
@@ -38,6 +39,6 @@ pub use serve::board::{Board, Life};
 pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Watch, pool};
 pub use serve::handler::{Handler, Observer};
 pub use serve::{
-    Config, serve_inline, serve_inline_over, serve_pool, serve_pool_over, serve_service,
-    serve_service_over,
+    Config, FrontListeners, serve_inline, serve_inline_over, serve_pool, serve_pool_over,
+    serve_service, serve_service_over,
 };

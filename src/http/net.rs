@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub(crate) mod listener;
+pub(crate) mod multiplex;
 pub(crate) mod plain;
 pub(crate) mod proxy_protocol;
 pub mod standing;

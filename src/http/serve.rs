@@ -15,6 +15,7 @@ use self::drive::Turn;
 use crate::files::Files;
 use crate::layer::Layer;
 use crate::limits::Limits;
+use crate::net::multiplex::{Multiplex, Single};
 use crate::net::plain::Plain;
 use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
@@ -36,6 +37,7 @@ mod ending;
 pub(crate) mod engine;
 pub(crate) mod handler;
 mod lingering;
+pub(crate) mod multiplexed;
 mod refusals;
 pub(crate) mod relayed;
 mod room;
@@ -72,6 +74,8 @@ pub struct Config {
     pub listeners: Vec<OwnedFd>,
     /// The last listener is for probes: the others are left alone until it is shut down.
     pub private: bool,
+    /// Those at which only the front connects.
+    pub front: FrontListeners,
     /// Connections begin with a PROXY header, and only these peers may connect. Not on the private listener.
     pub proxy_protocol: Option<TrustedProxies>,
     /// Folders of static files.
@@ -82,6 +86,15 @@ pub struct Config {
     pub stop: Vec<OwnedFd>,
     /// A non-blocking pipe, to which a byte is written when a signal has come.
     pub signals: Option<OwnedFd>,
+}
+
+/// The listeners of a server at which only the front of its master connects, by their numbers.
+#[derive(Debug, Clone, Default)]
+pub struct FrontListeners {
+    /// All of them.
+    pub all: Vec<usize>,
+    /// The one that no other worker has.
+    pub own: Option<usize>,
 }
 
 /// Serves with the handler on the calling thread, until `stop` becomes readable and everything is answered.
@@ -109,7 +122,7 @@ pub fn serve_pool(config: Config, pool: Pool, observer: impl Observer) -> io::Re
 ///
 /// # Errors
 /// The same.
-pub fn serve_inline_over<T: Transport, H: Handler>(
+pub fn serve_inline_over<T: Transport<Multiplex = Single>, H: Handler>(
     config: Config,
     shared: T::Shared,
     handler: &mut H,
@@ -122,7 +135,7 @@ pub fn serve_inline_over<T: Transport, H: Handler>(
 ///
 /// # Errors
 /// The same.
-pub fn serve_pool_over<T: Transport>(
+pub fn serve_pool_over<T: Transport<Multiplex = Single>>(
     config: Config,
     shared: T::Shared,
     pool: Pool,
@@ -176,7 +189,7 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         self.watch_listeners()?;
         let mut events = Vec::with_capacity(256);
         let mut callers = Vec::new();
-        while !(self.core.draining && self.core.clients.len() == 0) {
+        while !(self.core.draining && self.core.clients.len() == 0 && self.core.late.is_none()) {
             self.wait(&mut events)?;
             self.core.now = now();
             self.core.woken = self.core.now;
@@ -246,6 +259,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
             if E::SERVES {
                 self.let_go();
             }
+            if T::Multiplex::EXISTS {
+                self.carry();
+            }
             let now = self.core.now;
             self.core.refusals.tell_rest(now);
             self.core.layers.flush();
@@ -311,6 +327,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         self.core.break_off();
         if self.core.pause <= self.core.now {
             self.core.pause = NEVER;
+            if self.core.late.is_some() {
+                self.end_late();
+            }
         }
         if self.core.room.full_until <= self.core.now {
             self.core.room.full_until = NEVER;

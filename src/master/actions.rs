@@ -94,6 +94,7 @@ impl<W: World> Master<W> {
             return;
         };
         child.ready_at = Some(turn.now);
+        self.workers.fronts.changed(name);
         let time = report::short(turn.now.saturating_duration_since(child.asked_for));
         let address = turn.world.own_address(pid);
         let address = address.map_or(String::new(), |address| format!(", at {address}"));

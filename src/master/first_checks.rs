@@ -109,6 +109,7 @@ impl<W: World> Master<W> {
         // This tells a Python worker to accept on its other listeners. For another program the listener would stay readable.
         let is_sign = plan.is_some_and(|plan| plan.output.taken_over);
         self.turn.world.end_private(name, is_sign);
+        self.workers.passed(name, *worker);
         self.turn.queue_event(name, Event::Checked(*worker));
     }
 }

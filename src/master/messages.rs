@@ -79,6 +79,7 @@ impl<W: World> Master<W> {
                     report::Tag(child, pid)
                 );
             }
+            self.workers.fronts.changed(app);
             turn.queue_event(app, Event::Stopping(worker));
         }
         if message.watchdog {

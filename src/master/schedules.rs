@@ -341,6 +341,13 @@ impl App {
             }
             return false;
         }
+        if let Some(pid) = turn.world.earlier_run(name) {
+            let at = times.show(due.at);
+            warn!(
+                "{task}: left out at {at}: pid={pid} of a run that a killed preforkd has started still goes on"
+            );
+            return false;
+        }
         if due.late > LATE {
             let (at, late) = (times.show(due.at), report::short(due.late));
             info!("{task}: making up for the run of {at}, which was missed {late} ago");

@@ -24,6 +24,7 @@ mod promises;
 mod renamed;
 mod schedules;
 mod steps;
+mod upstreams;
 mod world;
 
 use super::world::{Arrived, ClientId, Notice, Sender, Source, World};

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::io::{self, Stderr};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -29,6 +30,7 @@ use crate::effects::listen::Listeners;
 use crate::effects::log_files::LogFiles;
 use crate::effects::memory::{self, OomKills};
 use crate::effects::notify::Notify;
+use crate::effects::own_listeners::OwnListeners;
 use crate::effects::pid_file::PidFile;
 use crate::effects::private;
 use crate::effects::ready_fd::ReadyFd;
@@ -39,6 +41,8 @@ use crate::effects::tail::{ReadState, Tail};
 use crate::effects::template::Template;
 use crate::effects::terminal::Terminal;
 use crate::effects::updates::Updates;
+use crate::guard::table::Files;
+use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
 use crate::plan::{self, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
@@ -96,6 +100,9 @@ pub(super) struct System {
     templates: HashMap<Pid, Template>,
     stop_orders: StopOrders,
     addresses: Addresses,
+    own_listeners: OwnListeners,
+    /// Where the workers of each app are, for workers of the front that start.
+    upstreams: BTreeMap<Name, Rc<OwnedFd>>,
     checks: HashMap<Pid, ConfigCheck>,
     /// Pipes of processes that have not executed their program yet.
     launching: HashMap<Pid, Launching>,
@@ -111,7 +118,7 @@ pub(super) struct System {
 }
 
 impl System {
-    /// Everything that a master with this configuration needs.
+    /// Everything that a master with this configuration needs. Something may be left of `earlier` masters.
     ///
     /// # Errors
     /// Descriptors or memory are missing, or the pid file cannot be written.
@@ -121,6 +128,7 @@ impl System {
         listeners: Listeners,
         mut signals: Signals,
         ready_fd: Option<ReadyFd>,
+        earlier: Vec<Earlier>,
     ) -> io::Result<Self> {
         let mut watches = Watches::new()?;
         let fd = signals.fd();
@@ -136,7 +144,9 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
-        let guarded = Guarded::new(&file);
+        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
+        let pid_file = pid_file.transpose()?;
+        let files = Files::of(&file, plan);
         let mut system = Self {
             file,
             watches,
@@ -159,6 +169,8 @@ impl System {
             templates: HashMap::new(),
             stop_orders: StopOrders::default(),
             addresses: Addresses::default(),
+            own_listeners: OwnListeners::default(),
+            upstreams: BTreeMap::new(),
             checks: HashMap::new(),
             launching: HashMap::new(),
             tails: HashMap::new(),
@@ -166,8 +178,8 @@ impl System {
             alarm: Alarm::new()?,
             terminal: Terminal::of_now(),
             oom_kills: OomKills::from_now(),
-            pid_file: None,
-            guarded,
+            pid_file,
+            guarded: Guarded::new(&files, earlier),
         };
         if let Some(fd) = system.init.fd() {
             system.watches.add(fd, None, Interest::WRITABLE)?;
@@ -177,8 +189,6 @@ impl System {
         // Before anything that may fail or take time, so that a killed master leaves its sockets.
         system.store_listeners();
         system.keep_control(plan);
-        let pid_file = plan.pid_file.as_deref().map(pid_file::write_pid_file);
-        system.pid_file = pid_file.transpose()?;
         Ok(system)
     }
 
@@ -400,6 +410,19 @@ impl World for System {
         self.addresses.of(pid)
     }
 
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf> {
+        self.own_listeners.open(app, record, wanted)
+    }
+
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
+        self.send_upstream(app, state);
+    }
+
     fn is_child(&mut self, pid: Pid) -> bool {
         let is_child = children::is_child(pid);
         if is_child {
@@ -473,6 +496,7 @@ impl World for System {
         if let Some(board) = self.scoreboards.get_mut(app) {
             board.release(record);
         }
+        self.own_listeners.release(app, record);
     }
 
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot> {
@@ -485,6 +509,10 @@ impl World for System {
 
     fn succeed(&mut self, app: &Name, record: u32) -> io::Result<()> {
         self.board(app)?.succeed(record)
+    }
+
+    fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
+        self.guarded.earlier_run(app)
     }
 
     fn open_listeners(
@@ -516,6 +544,8 @@ impl World for System {
     }
 
     fn keep_master_files(&mut self, plan: &Plan) {
+        self.guarded.name(&Files::of(&self.file, plan));
+        self.guarded.name(&Files::of(&self.file, plan));
         self.keep_control(plan);
         self.keep_pid_file(plan);
     }

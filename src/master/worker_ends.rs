@@ -67,6 +67,8 @@ impl<W: World> Master<W> {
             }
             false => self.workers.handle(&child.app, vec![end], now),
         };
+        let failed = self.workers.apps.get_mut(&child.app);
+        let has_said = failed.is_some_and(|app| app.has_said(output));
         let app = self.workers.apps.get(&child.app).map(|app| &app.supervisor);
         let retry = app
             .filter(|app| app.lacks_workers())
@@ -77,6 +79,7 @@ impl<W: World> Master<W> {
         } else if finished && child.plan.policy.restart != Restart::Always {
             info!("{tag}: {}", report::finished(child, now));
         } else {
+            let short = death.clone();
             death += &match output {
                 None => report::silence(child, exit).unwrap_or_default(),
                 Some(_) => report::last_output(output),
@@ -85,6 +88,11 @@ impl<W: World> Master<W> {
             if let Some(output) = output.filter(|_| beside_old) {
                 death += report::address_in_use(child, output);
             }
+            // It is in the log already, and what the worker has written perhaps as well.
+            let death = match has_said {
+                true => short + " (its last output: the same as before)",
+                false => death.clone(),
+            };
             match self.is_stopping() || sent.is_some() {
                 true => warn!("{tag}: {death}"),
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {

@@ -18,12 +18,14 @@ use crate::supervisor::{Action, Event, Slot, Supervisor, WorkerId};
 pub(super) mod children;
 mod ending;
 mod forked;
+mod fronts;
 mod lacking;
 mod starting;
 
 use children::Children;
 pub(super) use ending::send;
 pub(super) use forked::MAX_REPLIES;
+use fronts::Fronts;
 use lacking::NotStarted;
 
 /// An app: its supervisor, and how workers of each of its generations are started.
@@ -44,12 +46,21 @@ pub(super) struct App {
     pub(super) refused_in: Option<Generation>,
     /// How a worker of its newest generation has failed last.
     pub(super) failure: Option<String>,
+    /// The last output that was quoted for that.
+    pub(super) last_output: Option<String>,
 }
 
 impl App {
     /// Whether it is no longer configured, and nothing is left of it.
     pub(super) fn is_gone(&self) -> bool {
         self.removed && self.supervisor.is_empty()
+    }
+
+    /// Whether this last output of a worker is that of the one before. Notes it.
+    pub(super) fn has_said(&mut self, output: Option<&str>) -> bool {
+        let Some(output) = output else { return false };
+        let before = self.last_output.replace(output.to_owned());
+        before.as_deref() == Some(output)
     }
 }
 
@@ -74,6 +85,8 @@ pub(super) struct Workers {
     pub(super) opened: Vec<Address>,
     /// The status has changed.
     pub(super) changed: bool,
+    /// What front workers are told of them.
+    pub(super) fronts: Fronts,
     deadlines: Timers<Name>,
     /// The workers to start, in this order. A start takes a fraction of a millisecond, and other events must not wait for many.
     queue: VecDeque<Spawn>,
@@ -100,9 +113,11 @@ impl Workers {
             refuses: false,
             refused_in: None,
             failure: None,
+            last_output: None,
         });
         app.removed = false;
         app.failure = None;
+        app.last_output = None;
         // Its listeners were opened for this generation.
         app.refuses = false;
         app.plans.insert(generation, Rc::new(plan));
@@ -203,6 +218,26 @@ impl Workers {
     pub(super) fn retire(&mut self, name: &Name, generation: Generation) {
         if let Some(app) = self.apps.get_mut(name) {
             app.plans.remove(&generation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_output_is_new_once_in_each_generation() {
+        let mut workers = Workers::default();
+        let name = Name::from("web");
+        for generation in 1..3 {
+            workers.configure(&name, generation, plan::App::example(1));
+            let app = workers.apps.get_mut(&name).expect("it is configured");
+            assert!(!app.has_said(Some("no such table")));
+            assert!(app.has_said(Some("no such table")));
+            assert!(!app.has_said(None));
+            assert!(app.has_said(Some("no such table")));
+            assert!(!app.has_said(Some("no such host")));
         }
     }
 }

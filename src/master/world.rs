@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -354,6 +354,21 @@ pub trait World {
     /// The address that a worker was told to listen on.
     fn own_address(&self, pid: Pid) -> Option<SocketAddr>;
 
+    /// Opens a listener that only the worker with this record will have. It is closed when the record is released.
+    ///
+    /// # Errors
+    /// It cannot be bound.
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf>;
+
+    /// Tells all workers of the front where the workers of an app are, and those that start later. What was told is in order with what
+    /// other processes are told. Without a state, later ones are not told any more.
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>);
+
     /// Whether a process is a child that was not reaped, so that its pid cannot be reused.
     fn is_child(&mut self, pid: Pid) -> bool;
 
@@ -416,6 +431,9 @@ pub trait World {
     fn succeed(&mut self, app: &Name, record: u32) -> io::Result<()>;
 
     // Listeners.
+
+    /// A process of a run of this app, which has a schedule, that an earlier master has started, if one has not ended.
+    fn earlier_run(&mut self, app: &Name) -> Option<Pid>;
 
     /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
     /// addresses.

@@ -32,6 +32,10 @@ pub struct App {
     pub threads: Option<u32>,
     /// The addresses of which each worker gets one, if its launch names one.
     pub own_address: Option<OwnAddress>,
+    /// What the front reaches each worker by, if the workers have listeners of their own for that.
+    pub own_listener: Option<OwnListener>,
+    /// Whether sites name the app and each worker has an address of its own, which front workers are told.
+    pub is_told: bool,
     /// What its standard input is.
     pub stdin: Stdin,
     /// How a worker is told to end.
@@ -67,6 +71,20 @@ pub struct App {
     pub unfit: Option<String>,
     /// What does not exist yet and is looked for again at each start of a worker, as the configuration check has found it.
     pub missing: Option<String>,
+}
+
+/// Listeners that single workers have for themselves, at which only the front can connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnListener {
+    /// What their paths begin with.
+    #[serde(with = "lossless")]
+    pub prefix: PathBuf,
+    /// The permission bits of their files.
+    pub mode: u32,
+    /// The owner of their files: the user of the front, if that is not the master's.
+    pub owner: Option<u32>,
+    /// How many connections may wait in each of them.
+    pub backlog: u32,
 }
 
 impl App {
@@ -140,6 +158,8 @@ impl App {
             },
             threads: None,
             own_address: None,
+            own_listener: None,
+            is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

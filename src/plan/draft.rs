@@ -85,6 +85,10 @@ impl Draft<'_> {
         if let Some(range) = &own_address {
             self.enough_addresses(range, &policy, &mut warnings)?;
         }
+        let own_listener = match &self.written.wsgi {
+            Some(_) => self.reached.own_listener(self.name, self.written.backlog.0),
+            None => None,
+        };
         let before = self.before(&launch)?;
         let stop = Stop {
             signal: self.stop_signal(&launch.program),
@@ -104,6 +108,8 @@ impl Draft<'_> {
             policy,
             check,
             threads: self.written.wsgi.as_ref().map(|_| self.written.threads.0),
+            is_told: own_listener.is_some() || own_address.is_some() && self.reached.has(self.name),
+            own_listener,
             own_address,
             stdin: self.stdin(has_listener)?,
             stop,

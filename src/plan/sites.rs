@@ -134,8 +134,9 @@ pub(super) fn front(
         http: draft.http(&mut warnings)?,
         listeners: sockets.settings(),
         sites,
-        upstreams: reached.upstreams(&plan.apps)?,
+        upstreams: reached.upstreams(config, &plan.apps)?,
         upgrade_timeout: config.front.upgrade_timeout.0,
+        http2: *config.front.http2,
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {
@@ -295,6 +296,8 @@ impl Draft<'_> {
             policy,
             threads: None,
             own_address: None,
+            own_listener: None,
+            is_told: false,
             stdin: Stdin::Null,
             stop: Stop::default(),
             hang: Hang::Unseen,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::front::Upstream;
 
-use super::{App, Credentials, Host, Listener};
+use super::{App, Credentials, Host, Listener, OwnListener};
 use crate::config::{Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
@@ -74,6 +74,18 @@ impl Reached {
         self.names.keys()
     }
 
+    /// The listeners at which only the front reaches each worker of an app, if a site names it.
+    pub fn own_listener(&self, app: &str, backlog: u32) -> Option<OwnListener> {
+        let mut prefix = self.prefix.clone().into_os_string();
+        prefix.push(format!("{app}.front"));
+        self.has(app).then(|| OwnListener {
+            prefix: prefix.into(),
+            mode: MODE,
+            owner: self.owner,
+            backlog,
+        })
+    }
+
     /// The listener at which only the front reaches an app.
     pub fn listener(&self, app: &str, backlog: u32, is_lent: bool) -> Result<Listener, Place> {
         let mut path = self.prefix.clone().into_os_string();
@@ -100,6 +112,7 @@ impl Reached {
     /// Where the front reaches each app.
     pub fn upstreams(
         &self,
+        config: &Config,
         apps: &BTreeMap<String, App>,
     ) -> Result<BTreeMap<String, Upstream>, Place> {
         let mut upstreams = BTreeMap::new();
@@ -122,8 +135,25 @@ impl Reached {
                     "app: no listener of app {name} has an address that is known (write one instead of \"fd:NAME\")"
                 )));
             };
-            let addresses = vec![address];
-            upstreams.insert(name.clone(), Upstream { addresses });
+            let is_told = app.is_some_and(|app| app.is_told);
+            let mut written = config.app.iter();
+            let written = written.find(|(known, _)| known.get_ref() == name);
+            let Some((_, written)) = written else {
+                return Err(wrong(format!("app: there is no app \"{name}\"")));
+            };
+            let (queue, how) = (&*written.queue, &*written.upstream);
+            let upstream = Upstream {
+                addresses: vec![address],
+                is_told,
+                queue_length: queue.length.0,
+                queue_timeout: queue.timeout.0,
+                connect_timeout: how.connect_timeout.0,
+                response_timeout: written.response_timeout(),
+                idle_timeout: how.idle_timeout.0,
+                max_fails: how.max_fails.0,
+                fail_timeout: how.fail_timeout.0,
+            };
+            upstreams.insert(name.clone(), upstream);
         }
         Ok(upstreams)
     }

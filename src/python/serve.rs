@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use preforkd_http::{Board, Config, serve_inline, serve_pool};
+use preforkd_http::{Board, Config, FrontListeners, serve_inline, serve_pool};
 use preforkd_http::{Files, Seat, descriptors, layer, pool};
 use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
@@ -63,6 +63,7 @@ fn serve_until_stop<'py>(
         check,
         stop: order,
         scoreboard,
+        own,
         ..
     } = passed;
     let private = check.is_some();
@@ -83,6 +84,10 @@ fn serve_until_stop<'py>(
         limits: Arc::new(http.into()),
         listeners,
         private,
+        front: FrontListeners {
+            all: layers.front.clone(),
+            own,
+        },
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files,
         layers: layer::standard(layers),

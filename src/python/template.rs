@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use preforkd_worker::contract::Kind;
 use preforkd_worker::logger;
-use preforkd_worker::messages::{BATCH, Fork, Reply};
+use preforkd_worker::messages::{Along, BATCH, Fork, Reply};
 use pyo3::prelude::*;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -101,6 +101,8 @@ struct Order {
     fork: Fork,
     /// Where the worker is told to stop.
     stop: Option<OwnedFd>,
+    /// The listener that only the worker has.
+    own: Option<OwnedFd>,
 }
 
 /// The order in a packet.
@@ -110,9 +112,11 @@ fn order(packet: Packet) -> Option<Order> {
         let packet = packet.bytes.escape_ascii();
         log::error!("could not understand the master's message \"{packet}\"; ignoring it");
     }
+    let mut descriptors = packet.descriptors.into_iter();
     order.map(|fork| Order {
         fork,
-        stop: packet.descriptor,
+        stop: fork.along.stop.then(|| descriptors.next()).flatten(),
+        own: fork.along.own.then(|| descriptors.next()).flatten(),
     })
 }
 
@@ -125,8 +129,15 @@ fn work<'py>(
     order: Order,
     master: Option<Pid>,
 ) -> Result<(), Failure> {
-    let Order { fork: order, stop } = order;
+    let Order {
+        fork: order,
+        stop,
+        own,
+    } = order;
     inheritance.passed.stop = stop;
+    if let Some(own) = own {
+        inheritance.passed.add_own(own);
+    }
     let ticket = order.ticket;
     match tell(&socket, &Reply::Forked { ticket }) {
         // Meanwhile the master has given up the template, and the worker with it.
@@ -243,10 +254,10 @@ fn tell(socket: &OwnedFd, reply: &Reply) -> io::Result<()> {
     Ok(())
 }
 
-/// A message of the master, and the descriptor that came along.
+/// A message of the master, and the descriptors that came along.
 struct Packet {
     bytes: Vec<u8>,
-    descriptor: Option<OwnedFd>,
+    descriptors: Vec<OwnedFd>,
 }
 
 /// What there is to receive.
@@ -260,7 +271,7 @@ enum Received {
 
 fn receive(socket: &OwnedFd) -> io::Result<Received> {
     let mut buffer = [0; 256];
-    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(Along::MOST))];
     let mut along = RecvAncillaryBuffer::new(&mut room);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     match recvmsg(
@@ -276,7 +287,7 @@ fn receive(socket: &OwnedFd) -> io::Result<Received> {
                 _ => None,
             });
             Ok(Received::Packet(Packet {
-                descriptor: fds.flatten().next(),
+                descriptors: fds.flatten().collect(),
                 bytes: buffer[..message.bytes].to_vec(),
             }))
         }

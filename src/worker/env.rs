@@ -50,6 +50,10 @@ pub const FRONT_FD: &str = "PREFORKD_FRONT_FD";
 /// Descriptor of the socket on which a front worker gets its [`crate::updates`], decimal.
 pub const UPDATES_FD: &str = "PREFORKD_UPDATES_FD";
 
+/// Descriptor of a listener that only this worker has, and at which only the front can connect, decimal. A worker of a template gets its
+/// own with the order ([`crate::messages::Fork`]).
+pub const OWN_FD: &str = "PREFORKD_OWN_FD";
+
 /// The name in `LISTEN_FDNAMES` of the listener at which only the front can connect.
 pub const FRONT_LISTENER: &str = "front";
 
@@ -57,7 +61,7 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 17] = [
+pub const PRIVATE: [&str; 18] = [
     CONTRACT,
     KIND,
     LISTEN_FDS,
@@ -74,6 +78,7 @@ pub const PRIVATE: [&str; 17] = [
     CHECK_FD,
     STOP_FD,
     FRONT_FD,
+    OWN_FD,
     UPDATES_FD,
 ];
 
@@ -116,6 +121,8 @@ pub struct Environment {
     pub stop_fd: Option<i32>,
     /// Descriptor of the settings of a front worker.
     pub front_fd: Option<i32>,
+    /// Descriptor of the worker's own listener.
+    pub own_fd: Option<i32>,
     /// Descriptor of the socket of its updates.
     pub updates_fd: Option<i32>,
 }
@@ -187,6 +194,7 @@ impl Environment {
             check_fd: number(&get, CHECK_FD)?,
             stop_fd: number(&get, STOP_FD)?,
             front_fd: number(&get, FRONT_FD)?,
+            own_fd: number(&get, OWN_FD)?,
             updates_fd: number(&get, UPDATES_FD)?,
         })
     }

@@ -24,6 +24,8 @@ pub struct Settings {
     /// How long a connection may be silent after an upgrade.
     #[serde(with = "seconds")]
     pub upgrade_timeout: Duration,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
 }
 
 /// A listener of the front.
@@ -164,6 +166,27 @@ pub enum Target {
 pub struct Upstream {
     /// Their addresses, as in `listen`.
     pub addresses: Vec<String>,
+    /// Whether the master tells where each worker is (`crate::upstreams`). Until then there is none.
+    pub is_told: bool,
+    /// The most requests that wait for one of them.
+    pub queue_length: u32,
+    /// How long each waits.
+    #[serde(with = "seconds")]
+    pub queue_timeout: Duration,
+    /// For a connection to come about.
+    #[serde(with = "seconds")]
+    pub connect_timeout: Duration,
+    /// From the whole request to the head of the response.
+    #[serde(with = "seconds")]
+    pub response_timeout: Duration,
+    /// Between two pieces of a request or a response.
+    #[serde(with = "seconds")]
+    pub idle_timeout: Duration,
+    /// After so many failures one after the other an address is left alone; 0 is never.
+    pub max_fails: u32,
+    /// The time in which they come, and for which it is left alone.
+    #[serde(with = "seconds")]
+    pub fail_timeout: Duration,
 }
 
 impl Settings {

@@ -20,8 +20,7 @@ const FORKED: &str = "FORKED";
 const FAILED: &str = "FAILED";
 const LOST: &str = "LOST";
 
-/// The master's request for a worker. With it comes the read end of a pipe (unix(7), `SCM_RIGHTS`), which ends when the worker is
-/// to stop; none if the master had no descriptor left.
+/// The master's request for a worker. With it come descriptors (unix(7), `SCM_RIGHTS`), in the order of [`Along`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fork {
     /// Identifies the request in the reply.
@@ -30,13 +29,49 @@ pub struct Fork {
     pub slot: u32,
     /// Its record in the scoreboard, if any.
     pub record: Option<u32>,
+    /// What comes along.
+    pub along: Along,
+}
+
+/// Descriptors that come with a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Along {
+    /// The read end of a pipe that ends when the worker is to stop; not there if the master had no descriptor left.
+    pub stop: bool,
+    /// A listener that only this worker has.
+    pub own: bool,
+}
+
+impl Along {
+    /// The most descriptors.
+    pub const MOST: usize = 2;
+
+    const STOP: &'static str = "stop";
+    const OWN: &'static str = "own";
+
+    fn encode(self) -> String {
+        let named = [(self.stop, Self::STOP), (self.own, Self::OWN)];
+        let named = named.into_iter().filter(|(is_there, _)| *is_there);
+        let names: Vec<_> = named.map(|(_, name)| name).collect();
+        match names.is_empty() {
+            true => "-".into(),
+            false => names.join(","),
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        let all = [(false, false), (true, false), (false, true), (true, true)];
+        let mut all = all.into_iter().map(|(stop, own)| Self { stop, own });
+        all.find(|along| along.encode() == word)
+    }
 }
 
 impl Fork {
     /// Encodes the message.
     pub fn encode(&self) -> String {
         let record = self.record.map_or("-".into(), |record| record.to_string());
-        format!("{FORK} {} {} {record}", self.ticket, self.slot)
+        let along = self.along.encode();
+        format!("{FORK} {} {} {record} {along}", self.ticket, self.slot)
     }
 
     /// Parses a message; `None` if it is not a request.
@@ -44,6 +79,7 @@ impl Fork {
         let mut words = std::str::from_utf8(message).ok()?.split(' ');
         let mut next = || words.next();
         let (fork, ticket, slot, record) = (next()?, next()?, next()?, next()?);
+        let along = Along::parse(next()?)?;
         let record = match record {
             "-" => None,
             record => Some(number(record)?),
@@ -52,6 +88,7 @@ impl Fork {
             ticket: number(ticket)?,
             slot: number(slot)?,
             record,
+            along,
         };
         (fork == FORK && next().is_none()).then_some(order)
     }
@@ -140,17 +177,29 @@ mod tests {
 
     #[test]
     fn requests_survive_encoding() {
-        for record in [None, Some(0), Some(u32::MAX)] {
+        for (record, stop, own) in [
+            (None, false, false),
+            (Some(0), true, false),
+            (Some(7), false, true),
+            (Some(u32::MAX), true, true),
+        ] {
             let order = Fork {
                 ticket: u64::MAX,
                 slot: 3,
                 record,
+                along: Along { stop, own },
             };
             assert_eq!(Fork::parse(order.encode().as_bytes()), Some(order));
         }
         assert_eq!(
-            Fork::parse(b"FORK 1 2 -").map(|order| order.record),
-            Some(None)
+            Fork::parse(b"FORK 1 2 - stop,own").map(|order| (order.record, order.along)),
+            Some((
+                None,
+                Along {
+                    stop: true,
+                    own: true
+                }
+            ))
         );
     }
 
@@ -160,14 +209,18 @@ mod tests {
             &b""[..],
             b"FORK",
             b"FORK 1 2",
+            b"FORK 1 2 3",
             b"FORK 1 2 3 4",
-            b"FORK 1 2 x",
-            b"FORK -1 2 3",
-            b"FORK +1 2 3",
-            b"FORK 1  2 3",
-            b"fork 1 2 3",
-            b"FORK 1 4294967296 3",
-            b"FORK 1 2 \xff",
+            b"FORK 1 2 3 own,stop",
+            b"FORK 1 2 3 stop,",
+            b"FORK 1 2 3 - -",
+            b"FORK 1 2 x -",
+            b"FORK -1 2 3 -",
+            b"FORK +1 2 3 -",
+            b"FORK 1  2 3 -",
+            b"fork 1 2 3 -",
+            b"FORK 1 4294967296 3 -",
+            b"FORK 1 2 \xff -",
         ] {
             assert_eq!(Fork::parse(nonsense), None, "{}", nonsense.escape_ascii());
         }

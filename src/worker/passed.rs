@@ -29,6 +29,8 @@ pub struct Passed {
     pub stop: Option<OwnedFd>,
     /// The settings of a front worker.
     pub front: Option<OwnedFd>,
+    /// The number of the listener that only this worker has, among the listeners.
+    pub own: Option<usize>,
     /// The socket of its updates.
     pub updates: Option<OwnedFd>,
 }
@@ -50,7 +52,8 @@ impl Passed {
         if let Some(end) = &stderr {
             logger::look_at_stderr(end);
         }
-        Ok(Self {
+        let own = environment.own_fd.map(adopt).transpose()?;
+        let mut passed = Self {
             listeners: (0..environment.listeners as i32)
                 .map(|n| adopt(env::FIRST_LISTENER + n))
                 .collect::<Result<_, _>>()?,
@@ -61,9 +64,23 @@ impl Passed {
             check: environment.check_fd.map(adopt).transpose()?,
             stop: environment.stop_fd.map(adopt).transpose()?,
             front: environment.front_fd.map(adopt).transpose()?,
+            own: None,
             updates: environment.updates_fd.map(adopt).transpose()?,
             environment,
-        })
+        };
+        if let Some(own) = own {
+            passed.add_own(own);
+        }
+        Ok(passed)
+    }
+
+    /// Adds a listener that only this worker has. What it is told there counts as on the listener that all workers share for the front.
+    pub fn add_own(&mut self, own: OwnedFd) {
+        self.own = Some(self.listeners.len());
+        let names = &mut self.environment.listener_names;
+        names.resize(self.listeners.len(), String::new());
+        names.push(env::FRONT_LISTENER.to_owned());
+        self.listeners.push(own);
     }
 
     /// Goes over from the pipe on which the master reads during a start to the standard error of a ready process. What the process has

@@ -12,18 +12,21 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     /// The keys of session tickets, newest first: a list of [`TicketKey`].
     Tickets,
+    /// Which workers of an app take requests, and where: a [`Ready`]. It is about the app.
+    Upstream,
     /// The certificates of all sites with TLS: [`crate::front::Certificates`].
     Certificates,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 2] = [Self::Tickets, Self::Certificates];
+    pub const ALL: [Self; 3] = [Self::Tickets, Self::Certificates, Self::Upstream];
 
     /// Its name, with which the packet begins.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tickets => "TICKETS",
+            Self::Upstream => "UPSTREAM",
             Self::Certificates => "CERTIFICATES",
         }
     }
@@ -59,6 +62,44 @@ impl fmt::Debug for TicketKey {
     }
 }
 
+/// The workers of an app that take requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// The name of the app.
+    pub app: String,
+    /// The workers.
+    pub workers: Vec<Worker>,
+}
+
+/// A worker that takes requests.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Worker {
+    /// Its address, as in `listen`. Several workers may have the same one.
+    pub address: String,
+    /// The requests that it serves at a time; without a limit if it has none or it is not known.
+    pub at_a_time: Option<u32>,
+}
+
+impl Ready {
+    /// Encodes the message.
+    ///
+    /// # Errors
+    /// None is known: it is made of texts and numbers.
+    pub fn encode(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(self)
+    }
+
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// It is another one.
+    pub fn parse(message: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(message)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +120,19 @@ mod tests {
         ] {
             assert_eq!(Kind::parse(other), None, "{other:?}");
         }
+    }
+
+    #[test]
+    fn what_is_told_survives_encoding() {
+        let ready = Ready {
+            app: "web".into(),
+            workers: vec![Worker {
+                address: "unix:/run/a \"b\"".into(),
+                at_a_time: Some(4),
+            }],
+        };
+        let text = ready.encode().expect("texts and numbers");
+        assert_eq!(Ready::parse(text.as_bytes()).ok(), Some(ready));
+        assert!(Ready::parse(b"{\"app\": 1}").is_err());
     }
 }

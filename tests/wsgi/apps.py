@@ -3,6 +3,7 @@ import atexit
 import json
 import os
 import random
+import signal
 import sys
 import threading
 
@@ -44,3 +45,16 @@ def held(first, gate):
     yield first
     with open(gate) as gate:
         yield gate.read().encode()
+
+
+def mortal(environ, start_response):
+    """Notes each call beside the gate. If the file `kill` is there, the first worker that finds it dies in the middle of its call."""
+    folder = os.path.dirname(os.environ["E2E_GATE"])
+    with open(os.path.join(folder, "times"), "a") as times:
+        times.write(environ["REQUEST_METHOD"] + "\n")
+    try:
+        os.unlink(os.path.join(folder, "kill"))
+    except FileNotFoundError:
+        start_response("200 OK", TEXT)
+        return [b"alive"]
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,8 @@
 """
 import http.client
 import json
+import os
+import threading
 import unittest
 
 from test_life import GUARD, Life
@@ -45,6 +47,143 @@ class Sites(Life):
                 self.assertEqual(connection.sock.getsockname(), client, "it is the same connection")
                 connection.close()
                 server.finish()
+
+
+    def ask_on(self, connection, method="GET", path="/", body=None):
+        """The facts of the worker that answers on this connection."""
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        text = response.read()
+        self.assertEqual(response.status, 200, text)
+        return json.loads(text)
+
+    def connect(self, server):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=GUARD)
+        self.addCleanup(connection.close)
+        return connection
+
+    def test_no_request_waits_for_a_busy_worker_while_another_is_idle(self):
+        for threads, preload, fronts in ((1, False, 1), (1, True, 1), (2, True, 1)):
+            with self.subTest(threads=threads, preload=preload, fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, threads=threads, preload=preload, workers=2).ready()
+                # Both workers are known to the front, and connections to both are kept.
+                kept, seen = [self.connect(server) for _ in range(4)], set()
+                for _ in range(5):
+                    seen.update(self.ask_on(connection)["pid"] for connection in kept)
+                self.assertEqual(len(seen), 2)
+                held = []
+                for number in range(threads):
+                    path = f"/held/{number}"
+                    if not (self.folder / f"gate-{number}").exists():
+                        os.mkfifo(self.folder / f"gate-{number}")
+                    response = self.open(server, path)
+                    held.append((response, json.loads(response.readline())["pid"]))
+                if threads == 1:
+                    others = seen - {held[0][1]}
+                    for _ in range(50):
+                        self.assertIn(self.ask_on(kept[0])["pid"], others)
+                else:
+                    # The request goes where fewest run.
+                    self.assertEqual({pid for _, pid in held}, seen)
+                for number, (response, _) in enumerate(held):
+                    with open(self.folder / f"gate-{number}", "w") as gate:
+                        gate.write("end")
+                    self.assertEqual(response.read(), b"end")
+                server.finish()
+
+    def test_what_finds_no_room_in_the_queue_is_told_to_come_back(self):
+        server = self.launch(kind=Whole, queue={"length": 1, "timeout": "60s"}).ready()
+        held = self.open(server, "/held")
+        held.readline()
+        waiting = self.connect(server)
+        waiting.request("GET", "/")
+        refused, tries = None, 0
+        while refused is None:
+            # Until the other one waits, this one does, and gives its place up.
+            connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=1)
+            connection.request("GET", "/")
+            try:
+                response = connection.getresponse()
+                refused = response.status, response.getheader("Retry-After")
+            except TimeoutError:
+                tries += 1
+                self.assertLess(tries, GUARD)
+            connection.close()
+        self.assertEqual(refused, (503, "1"))
+        self.release("end")
+        self.assertEqual(held.read(), b"end")
+        self.assertEqual(waiting.getresponse().status, 200)
+        server.expect("too many requests wait for it; answering 503")
+        server.finish()
+
+    def test_a_deploy_under_load_loses_no_request(self):
+        for fronts in (1, 2):
+            with self.subTest(fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, workers=2).ready()
+                stop, failed, generations = threading.Event(), [], set()
+
+                def load():
+                    connection = self.connect(server)
+                    while not stop.is_set():
+                        try:
+                            generations.add(self.ask_on(connection, "POST", body=b"x")["generation"])
+                        except Exception as error:
+                            failed.append(error)
+                            return
+
+                clients = [threading.Thread(target=load) for _ in range(4)]
+                for client in clients:
+                    client.start()
+                try:
+                    for _ in range(3):
+                        server.reload()
+                finally:
+                    stop.set()
+                    for client in clients:
+                        client.join(GUARD)
+                self.assertEqual(failed, [])
+                self.assertLessEqual({"1", "2", "3"}, generations | {"3"})
+                server.finish()
+
+    def test_a_worker_that_dies_costs_no_request_that_may_be_repeated(self):
+        for fronts in (1, 2):
+            with self.subTest(fronts=fronts):
+                server = self.launch(kind=Whole, fronts=fronts, wsgi="apps:mortal", workers=2).ready()
+                server.expect("could not get a response")
+                (self.folder / "times").unlink(missing_ok=True)
+                (self.folder / "kill").write_text("once")
+                connection = self.connect(server)
+                # The first worker that gets it dies of it, and the other one answers.
+                connection.request("GET", "/die-once")
+                response = connection.getresponse()
+                self.assertEqual((response.status, response.read()), (200, b"alive"))
+                connection = self.connect(server)
+                (self.folder / "kill").write_text("once")
+                connection.request("POST", "/die-once", b"x")
+                response = connection.getresponse()
+                response.read()
+                self.assertEqual(response.status, 502)
+                times = (self.folder / "times").read_text().split()
+                self.assertEqual(times, ["GET", "GET", "POST"], "it was not sent twice")
+                server.expect("killed by SIGKILL")
+                server.expect("worker=")
+                server.finish()
+
+
+class Whole(Preforkd):
+    """preforkd with an application that only a site reaches, for all requests."""
+
+    fronts = 1
+
+    def __init__(self, folder, fronts=1, **app):
+        self.fronts = fronts
+        super().__init__(folder, **app)
+
+    def configure(self, **app):
+        app.pop("listen")
+        super().configure(**app)
+        site = f'[site.demo]\nlisten = "fd:web"\napp = "demo"\n[front]\nworkers = {self.fronts}\n'
+        self.config.write_text(self.config.read_text() + site)
 
 
 if __name__ == "__main__":

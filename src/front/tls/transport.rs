@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
-use preforkd_http::{Origin, Plain, Tls, Transport};
+use preforkd_http::{Origin, Plain, Single, Tls, Transport};
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustls::server::{Accepted, Acceptor};
@@ -447,6 +447,7 @@ impl Secure {
 
 impl Transport for Way {
     type Shared = Listeners;
+    type Multiplex = Single;
 
     fn new(shared: &mut Listeners, socket: OwnedFd, origin: &Origin) -> Self {
         let plain = Plain::new(&mut (), socket, origin);

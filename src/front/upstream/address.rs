@@ -32,6 +32,14 @@ impl fmt::Display for Address {
 }
 
 impl Address {
+    /// One as in `listen`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(Self::Unix(path.into())),
+            None => text.parse::<SocketAddr>().ok().map(Self::Tcp),
+        }
+    }
+
     /// Begins a connection, without waiting; and whether it has come about already.
     pub(super) fn connect(&self) -> Result<(OwnedFd, bool), Failure> {
         match self.try_connect() {
@@ -72,4 +80,20 @@ impl Address {
 /// It has not.
 pub(super) fn connected(socket: &OwnedFd) -> io::Result<()> {
     sockopt::socket_error(socket)?.map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_listen() {
+        let address = Address::parse;
+        let tcp = Address::Tcp(([127, 0, 0, 1], 80).into());
+        assert_eq!(address("127.0.0.1:80"), Some(tcp));
+        assert_eq!(address("unix:/a b"), Some(Address::Unix("/a b".into())));
+        let v6 = address("[::1]:80").map(|address| address.to_string());
+        assert_eq!(v6.as_deref(), Some("[::1]:80"));
+        assert_eq!((address("/a"), address("localhost:80")), (None, None));
+    }
 }

@@ -64,6 +64,8 @@ pub enum Change {
 #[derive(Debug)]
 struct Seats {
     place: Place,
+    /// Requests that may run there at a time.
+    most: usize,
     running: usize,
     health: Health,
     /// When it was last chosen, in the order of choices.
@@ -103,17 +105,20 @@ impl Dispatch {
         }
     }
 
-    /// These are the addresses from now on. What is known of those that stay is kept.
-    pub fn set(&mut self, places: &[Place]) {
+    /// These are the addresses from now on, each with the number of requests that may run there at a time. What is known of those that stay is kept.
+    pub fn set(&mut self, places: &[(Place, usize)]) {
         for seats in &mut self.seats {
-            seats.removed = !places.contains(&seats.place);
+            let listed = places.iter().find(|(place, _)| *place == seats.place);
+            seats.removed = listed.is_none();
+            seats.most = listed.map_or(seats.most, |(_, most)| *most);
         }
         self.seats
             .retain(|seats| !seats.removed || seats.running > 0);
-        for &place in places {
+        for &(place, most) in places {
             if !self.seats.iter().any(|seats| seats.place == place) {
                 self.seats.push(Seats {
                     place,
+                    most,
                     running: 0,
                     health: Health::default(),
                     chosen: 0,
@@ -251,7 +256,7 @@ impl Dispatch {
             .iter_mut()
             .filter(|seats| !seats.removed && Some(seats.place) != not)
             .filter(|seats| !some_available || seats.health.is_available(now))
-            .filter(|seats| seats.running < self.limits.most_running)
+            .filter(|seats| seats.running < seats.most.min(self.limits.most_running))
             .min_by_key(|seats| (seats.running, seats.chosen))?;
         self.choices += 1;
         chosen.chosen = self.choices;

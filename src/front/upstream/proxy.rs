@@ -92,6 +92,24 @@ struct Upstream {
     complaints: Rate,
 }
 
+/// An address, and the requests that it gets at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    /// The address.
+    pub address: Address,
+    /// At most so many, and no more than the settings of the upstream allow.
+    pub at_a_time: usize,
+}
+
+impl From<Address> for At {
+    fn from(address: Address) -> Self {
+        Self {
+            address,
+            at_a_time: usize::MAX,
+        }
+    }
+}
+
 /// One of its addresses.
 #[derive(Debug)]
 struct Spot {
@@ -185,25 +203,28 @@ impl Proxy {
     }
 
     /// These are the addresses of an upstream from now on. Requests that run elsewhere go on.
-    pub fn set_addresses(&mut self, upstream: usize, addresses: &[Address], now: Instant) {
+    pub fn set_addresses(&mut self, upstream: usize, addresses: &[At], now: Instant) {
         let Some(of) = self.upstreams.get_mut(upstream) else {
             return;
         };
         let (stay, go): (Vec<_>, Vec<_>) = mem::take(&mut of.spots)
             .into_iter()
-            .partition(|spot| addresses.contains(&spot.address));
+            .partition(|spot| addresses.iter().any(|at| at.address == spot.address));
         of.spots = stay;
-        for address in addresses {
-            if !of.spots.iter().any(|spot| spot.address == *address) {
+        let mut places = Vec::new();
+        for At { address, at_a_time } in addresses {
+            let known = of.spots.iter().find(|spot| spot.address == *address);
+            let place = known.map(|spot| spot.place).unwrap_or_else(|| {
                 self.places += 1;
                 of.spots.push(Spot {
                     place: self.places,
                     address: address.clone(),
                     kept: Vec::new(),
                 });
-            }
+                self.places
+            });
+            places.push((place, *at_a_time));
         }
-        let places: Vec<_> = of.spots.iter().map(|spot| spot.place).collect();
         of.dispatch.set(&places);
         for token in go.into_iter().flat_map(|spot| spot.kept) {
             self.connections.remove(token);

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use preforkd_worker::front::Upstream;
+
 use super::dispatch::Limits;
 use super::health::Policy;
 
@@ -47,6 +49,27 @@ impl Settings {
             upgraded_timeout: Duration::from_secs(3600),
             keep: Duration::from_secs(4),
             most_kept: 32,
+        }
+    }
+
+    /// As the master says.
+    pub fn of(name: impl Into<String>, upstream: &Upstream) -> Self {
+        let default = Self::new(name);
+        Self {
+            limits: Limits {
+                queue_length: upstream.queue_length as usize,
+                queue_timeout: upstream.queue_timeout,
+                health: Policy {
+                    max_fails: upstream.max_fails,
+                    within: upstream.fail_timeout,
+                    pause: upstream.fail_timeout,
+                },
+                ..default.limits
+            },
+            connect_timeout: upstream.connect_timeout,
+            head_timeout: upstream.response_timeout,
+            silence_timeout: upstream.idle_timeout,
+            ..default
         }
     }
 }

@@ -112,9 +112,18 @@ impl<'a> Request<'a> {
             .map(|(_, value)| value)
     }
 
-    /// Whether it is HTTP/1.1 (else HTTP/1.0).
+    /// The protocol and version in which it came, as CGI and access logs write it.
+    pub fn protocol(&self) -> &'static str {
+        match self.head.minor {
+            0 => "HTTP/1.0",
+            1 => "HTTP/1.1",
+            _ => "HTTP/2.0",
+        }
+    }
+
+    /// Whether it is HTTP/1.1 or newer.
     pub fn is_http11(&self) -> bool {
-        self.head.minor == 1
+        self.head.minor >= 1
     }
 
     /// Length of the body after decoding; none for a request that has no body at all.

@@ -13,6 +13,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, connect_unspec, recv, send, sh
 
 use crate::message::request::Origin;
 use crate::net::descriptors::Own;
+use crate::net::multiplex::Single;
 use crate::net::standing::{self, Standing};
 use crate::net::transport::Transport;
 
@@ -41,6 +42,7 @@ impl Plain {
 
 impl Transport for Plain {
     type Shared = ();
+    type Multiplex = Single;
 
     #[inline]
     fn new(_shared: &mut (), socket: OwnedFd, origin: &Origin) -> Self {

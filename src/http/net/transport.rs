@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::message::facts::Tls;
 use crate::message::request::Origin;
 use crate::net::descriptors::Own;
+use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
 
 /// The transport of one connection: a socket that does not block, or something in front of one that changes the bytes, as TLS does.
@@ -23,6 +24,9 @@ use crate::net::standing::Standing;
 pub trait Transport: Sized + Send + 'static {
     /// What all connections of a server share; for TLS, certificates and keys.
     type Shared: Send + 'static;
+
+    /// The protocol of connections that carry streams; [`Single`](super::multiplex::Single) if there are none.
+    type Multiplex: Multiplex<Self>;
 
     /// The transport of a connection that was accepted. The socket does not block.
     fn new(shared: &mut Self::Shared, socket: OwnedFd, origin: &Origin) -> Self;
@@ -113,6 +117,17 @@ pub trait Transport: Sized + Send + 'static {
     #[inline(always)]
     fn tls(&self) -> Option<&Arc<Tls>> {
         None
+    }
+
+    /// Whether it is that of a stream of another connection, and has no socket.
+    #[inline(always)]
+    fn is_stream(&self) -> bool {
+        false
+    }
+
+    /// Whether the peer takes nothing any more, as far as that is known of a stream that was woken.
+    fn has_left(&mut self) -> bool {
+        false
     }
 
     /// Reads bytes that come before those of the transport, as a PROXY header does.

@@ -2,13 +2,17 @@
 
 use std::io;
 use std::mem;
+use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::core::Core;
 use super::{DRAIN_GRACE, LISTENERS, Server};
 use crate::message::request::Origin;
+use crate::net::descriptors::Own;
 use crate::net::listener::{Accepted, Listener};
+use crate::net::multiplex::Multiplex;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::client::{Client, Link, Task};
@@ -25,6 +29,11 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How long a worker whose newest connection has not spoken yet leaves those who still wait to the others, whom the
 /// kernel has woken for them: each gets a worker of its own, and none waits behind another's request.
 const YIELD: Duration = Duration::from_millis(1);
+/// How long the front may take to hear that a worker ends, and to send requests elsewhere. It was told before the worker, so this is
+/// one turn of its loop.
+const LATE: Duration = Duration::from_millis(250);
+/// How long an idle connection of the front is kept at least: longer than the front keeps it, so that a request never meets its end.
+const KEPT_FOR_FRONT: Duration = Duration::from_secs(60);
 /// Connections that it takes when nobody else did.
 const AT_ONCE: usize = 16;
 
@@ -51,6 +60,9 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// Takes as many connections as others had their turn, and one at least: what else waits goes to whichever worker is
     /// free first. Fewer would let those who come anew wait behind those who stay.
     pub(super) fn accept(&mut self, index: usize, turns: usize) {
+        if self.core.late.is_some() {
+            return self.accept_late(AT_ONCE);
+        }
         for taken in 0..turns.max(1) {
             // The first even when no thread is free any more since the wait: nobody else was woken for it.
             let core = &self.core;
@@ -155,6 +167,45 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
             self.go_on(key);
         }
     }
+
+    /// Takes whom the front has sent before it has heard that this worker ends.
+    fn accept_late(&mut self, most: usize) {
+        for _ in 0..most {
+            let Some(key) = self.core.accept_one_late() else {
+                return;
+            };
+            self.go_on(key);
+        }
+    }
+
+    /// The front has heard by now: takes who waits, and lets go of the last listener.
+    #[cold]
+    pub(super) fn end_late(&mut self) {
+        let mut accepted = Vec::new();
+        while let Some(key) = self.core.accept_one_late() {
+            accepted.push(key);
+        }
+        if let Some(mut late) = self.core.late.take() {
+            late.unwatch(&self.core.epoll);
+        }
+        for key in accepted {
+            self.go_on(key);
+        }
+    }
+}
+
+/// The listener that no other worker has, while the front may not have heard yet that this worker ends.
+#[derive(Debug)]
+pub(super) struct Late {
+    listener: Listener,
+    index: usize,
+}
+
+impl Late {
+    /// Who waits there waits until [`LATE`] is over.
+    pub fn unwatch(&mut self, epoll: &Own) {
+        self.listener.unwatch(epoll);
+    }
 }
 
 impl<O: Observer, T: Transport> Core<O, T> {
@@ -176,31 +227,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             return None;
         }
         match self.listeners.get_mut(index)?.accept() {
-            Accepted::Connection(socket, peer) => {
-                self.exhausted = false;
-                let origin = Origin {
-                    listener: index,
-                    peer,
-                    relayed: None,
-                };
-                let transport = T::new(&mut self.shared, socket, &origin);
-                let mut link = Link::new(transport, origin);
-                link.preamble = self.preamble(&origin);
-                link.deadline = self.after(self.limits.header_timeout);
-                let mut connection = Box::new(Connection::with_budget(
-                    self.limits.clone(),
-                    self.budget.clone(),
-                ));
-                if self.tells_who_left {
-                    connection.ask();
-                }
-                let key = self.clients.insert(Client {
-                    connection,
-                    link: Box::new(link),
-                });
-                self.observer.connections(self.clients.len());
-                Some(key)
-            }
+            Accepted::Connection(socket, peer) => Some(self.admit(index, socket, peer)),
             Accepted::Nobody => None,
             Accepted::Over => {
                 // The probes are over. The listener keeps its place, as connections name theirs by it.
@@ -220,15 +247,77 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
     }
 
+    /// The same at the listener of which the front may not have heard yet that it ends.
+    fn accept_one_late(&mut self) -> Option<u64> {
+        let late = self.late.as_mut()?;
+        let index = late.index;
+        match late.listener.accept() {
+            Accepted::Connection(socket, peer) => Some(self.admit(index, socket, peer)),
+            Accepted::Nobody | Accepted::Over | Accepted::Exhausted(_) => None,
+        }
+    }
+
+    /// A connection has come in.
+    fn admit(&mut self, index: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> u64 {
+        self.exhausted = false;
+        let origin = Origin {
+            listener: index,
+            peer,
+            relayed: None,
+        };
+        let transport = T::new(&mut self.shared, socket, &origin);
+        let mut link = Link::new(transport, origin);
+        link.preamble = self.preamble(&origin);
+        link.deadline = self.after(self.limits.header_timeout);
+        let kept = self.limits.keepalive_timeout;
+        link.kept = match self.front.all.contains(&index) {
+            true => kept.max(KEPT_FOR_FRONT),
+            false => kept,
+        };
+        let mut connection = Box::new(Connection::with_budget(
+            self.limits.clone(),
+            self.budget.clone(),
+        ));
+        if self.tells_who_left {
+            connection.ask();
+        }
+        let key = self.clients.insert(Client {
+            connection,
+            link: Box::new(link),
+        });
+        self.observer.connections(self.clients.len() - self.streams);
+        key
+    }
+
+    /// The last listener that is left in a drain: where others follow, the front may still connect to this worker.
+    fn late(&mut self) -> Option<Late> {
+        let index = self.front.own?;
+        let is_late = !self.private && self.observer.is_succeeded();
+        (is_late && index < self.listeners.len()).then(|| Late {
+            listener: self.listeners.swap_remove(index),
+            index,
+        })
+    }
+
     /// Lets go of the listeners, says so, and has idle connections end soon.
     pub(super) fn cease_to_accept(&mut self) {
         // Closing a socket takes it out of epoll only when no other process holds it.
         for listener in &mut self.listeners {
             listener.unwatch(&self.epoll);
         }
+        self.late = self.late();
         self.listeners.clear();
         self.observer.draining();
         self.now = now();
+        if let Some(mut late) = self.late.take()
+            && late
+                .listener
+                .watch(&self.epoll, LISTENERS + late.index as u64)
+                .is_ok()
+        {
+            self.late = Some(late);
+            self.pause = self.after(LATE);
+        }
         let grace = self.after(DRAIN_GRACE);
         for key in self.clients.keys() {
             let Some(client) = self.clients.get_mut(key) else {
@@ -242,13 +331,16 @@ impl<O: Observer, T: Transport> Core<O, T> {
             }
             Self::shorten_linger(&mut client.link, grace);
             self.arm(key);
+            if T::Multiplex::EXISTS {
+                self.drain_multiplexed(key);
+            }
         }
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::os::unix::net::{UnixListener, UnixStream};
     use std::sync::Arc;
 
@@ -259,9 +351,9 @@ pub(super) mod tests {
     use crate::message::body::Body;
     use crate::message::request::Request;
     use crate::net::plain::Plain;
-    use crate::serve::Config;
     use crate::serve::engine::Inline;
     use crate::serve::handler::Handler;
+    use crate::serve::{Config, FrontListeners};
 
     pub(in crate::serve) struct Empty;
 
@@ -288,10 +380,19 @@ pub(super) mod tests {
     pub(in crate::serve) fn waiting(clients: usize, sent: &[u8]) -> (Idle, Vec<UnixStream>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
+        at(&path, clients, sent, ())
+    }
+
+    fn at<O: Observer>(
+        path: &std::path::Path,
+        clients: usize,
+        sent: &[u8],
+        observer: O,
+    ) -> (Server<Inline<'static, Empty>, O, Plain>, Vec<UnixStream>) {
+        let listener = UnixListener::bind(path).unwrap();
         let clients = (0..clients)
             .map(|_| {
-                let mut client = UnixStream::connect(&path).unwrap();
+                let mut client = UnixStream::connect(path).unwrap();
                 client.write_all(sent).unwrap();
                 client
             })
@@ -301,6 +402,7 @@ pub(super) mod tests {
             limits: Arc::new(Limits::default()),
             listeners: vec![listener.into()],
             private: false,
+            front: FrontListeners::default(),
             proxy_protocol: None,
             files: Files::default(),
             layers: Vec::new(),
@@ -308,8 +410,65 @@ pub(super) mod tests {
             signals: None,
         };
         let engine = Inline(Box::leak(Box::new(Empty)));
-        let server = Server::new(config, (), engine, ()).unwrap();
+        let server = Server::new(config, (), engine, observer).unwrap();
         (server, clients)
+    }
+
+    /// Others take the place of this worker.
+    struct Succeeded;
+
+    impl Observer for Succeeded {
+        fn is_succeeded(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn the_front_is_served_until_it_has_heard_that_the_worker_ends() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let (mut server, clients) = at(&path, 1, get, Succeeded);
+        server.core.front = FrontListeners {
+            all: vec![0],
+            own: Some(0),
+        };
+        server.drain();
+        assert!(server.core.listeners.is_empty());
+        assert!(server.core.pause <= server.core.after(LATE));
+        let read = |mut client: UnixStream| {
+            let mut text = String::new();
+            client.read_to_string(&mut text).unwrap();
+            text
+        };
+        server.accept(0, 1);
+        let [waiting] = <[UnixStream; 1]>::try_from(clients).unwrap();
+        assert!(read(waiting).contains("Connection: close"));
+        let mut late = UnixStream::connect(&path).unwrap();
+        late.write_all(get).unwrap();
+        server.core.now = server.core.pause;
+        server.expire().unwrap();
+        assert!(read(late).starts_with("HTTP/1.1 204"));
+        assert!(server.core.late.is_none());
+        UnixStream::connect(&path).expect_err("nobody listens");
+    }
+
+    #[test]
+    fn a_connection_of_the_front_is_kept_longer_than_the_front_keeps_it() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (all, kept) in [(vec![], Duration::from_secs(1)), (vec![0], KEPT_FOR_FRONT)] {
+            let (mut server, _clients) = waiting(1, get);
+            Arc::make_mut(&mut server.core.limits).keepalive_timeout = Duration::from_secs(1);
+            server.core.front.all = all;
+            server.accept(0, 1);
+            let key = server.core.clients.keys()[0];
+            let after = server.core.after(kept);
+            let deadline = server.core.clients.get_mut(key).unwrap().link.deadline;
+            assert!(
+                deadline <= after && after - deadline < 1_000_000_000,
+                "{kept:?}"
+            );
+        }
     }
 
     #[test]

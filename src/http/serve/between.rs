@@ -27,7 +27,7 @@ pub(super) const SILENT: Instant = 1_000_000_000;
 pub(super) const NOT_COUNTED: Instant = i64::MAX as u64;
 
 /// The request that the loop's thread is in.
-pub(super) struct Current<T> {
+pub(super) struct Current<T: Transport> {
     key: u64,
     link: Box<Link<T>>,
     /// The client has sent more requests already.
@@ -163,6 +163,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
             // A connection that was announced to this worker would wait for it, though others may be free.
             for listener in &mut self.listeners {
                 listener.unwatch(&self.epoll);
+            }
+            if let Some(late) = &mut self.late {
+                late.unwatch(&self.epoll);
             }
         }
         let deadline = match block && current.link.blocked && !current.link.broken {
@@ -336,7 +339,7 @@ impl<O: Observer, T: Transport> Outlet for Core<O, T> {
     }
 }
 
-fn gone<T>(link: &Link<T>) -> Sent {
+fn gone<T: Transport>(link: &Link<T>) -> Sent {
     match link.broken {
         true => Sent::Gone,
         false => Sent::Taken,

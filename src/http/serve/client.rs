@@ -13,12 +13,13 @@ use crate::message::spool::Next;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::lingering::Linger;
+use crate::serve::multiplexed::Multiplexed;
 use crate::serve::relayed::Preamble;
 use crate::serve::timers::{Instant, NEVER};
 
 /// What a connection is doing beyond reading.
 #[derive(Default)]
-pub(crate) enum Task {
+pub(crate) enum Task<T: Transport> {
     #[default]
     None,
     /// The handler has its request; what it hands over is sent meanwhile.
@@ -33,6 +34,8 @@ pub(crate) enum Task {
     Rejected,
     /// Nothing is written any more; waits for the client to close, so that it reads the answer.
     Lingering(Linger),
+    /// It carries streams.
+    Multiplexed(Box<Multiplexed<T>>),
 }
 
 /// Where what a client sends stands while its request is answered, if that is given out as it arrives.
@@ -60,7 +63,7 @@ pub(crate) enum Flow {
 
 /// One client: the requests that it makes, and the way to it. A handler on the loop's own thread borrows the one and writes to the
 /// other.
-pub(crate) struct Client<T> {
+pub(crate) struct Client<T: Transport> {
     pub connection: Box<Connection>,
     pub link: Box<Link<T>>,
 }
@@ -87,12 +90,12 @@ impl<T: Transport> Client<T> {
 }
 
 /// The way to a client.
-pub(crate) struct Link<T> {
+pub(crate) struct Link<T: Transport> {
     pub transport: T,
     pub origin: Origin,
     /// What has to come before the first request.
     pub preamble: Option<Preamble>,
-    pub task: Task,
+    pub task: Task<T>,
     /// Bytes to write; those before `written` are gone.
     pub out: Vec<u8>,
     pub written: usize,
@@ -115,6 +118,8 @@ pub(crate) struct Link<T> {
     pub deadline: Instant,
     /// When the earliest entry in the timers comes up.
     pub armed: Instant,
+    /// How long it may be idle.
+    pub kept: Duration,
     /// The phase that the deadline was set for.
     pub waiting: Phase,
     /// Since when a body is waited for; [`NEVER`] when none is.
@@ -196,6 +201,7 @@ impl<T: Transport> Link<T> {
             eof: false,
             deadline: NEVER,
             armed: NEVER,
+            kept: Duration::ZERO,
             waiting: Phase::Idle,
             readable_since: NEVER,
             first: 0,

@@ -13,14 +13,15 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, Event as PollEvent, EventData, EventFlags};
 use rustix::io::Errno;
 
+use super::accepting::Late;
 use super::between::Current;
 use super::complaints::Complaints;
 use super::cork::Cork;
 use super::lingering::Lingering;
 use super::refusals::Refusals;
-use super::relayed::TURNED_AWAY;
+use super::relayed::{Preamble, TURNED_AWAY};
 use super::room::Room;
-use super::{Config, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
+use super::{Config, FrontListeners, READ_BUFFER, SERVICE, SIGNALS, STOP, TICK, WAKEUP};
 use crate::exchange::Outlet;
 use crate::files::Files;
 use crate::layer::Layers;
@@ -39,7 +40,7 @@ use crate::serve::handler::Observer;
 use crate::serve::slab::Slab;
 use crate::serve::timers::{Instant, NEVER, Timers, now, until};
 
-const LATE_HEAD: Reject =
+pub(super) const LATE_HEAD: Reject =
     Reject::with(408, "the head of the request did not come in time").because_of("header_timeout");
 pub(super) const LATE_BODY: Reject =
     Reject::with(408, "the body of the request did not come in time").because_of("body_timeout");
@@ -52,6 +53,9 @@ pub(crate) struct Core<O, T: Transport> {
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
     pub(super) private: bool,
+    pub(super) front: FrontListeners,
+    /// What is left of the listeners in a drain, until `pause`.
+    pub(super) late: Option<Late>,
     pub(super) proxy_protocol: Option<TrustedProxies>,
     pub(super) turned_away: Rate,
     pub(super) layers: Layers,
@@ -60,6 +64,8 @@ pub(crate) struct Core<O, T: Transport> {
     /// A signal has come, whose handlers may not have run.
     pub(super) interrupted: bool,
     pub(super) clients: Slab<Client<T>>,
+    /// How many of them are streams of others.
+    pub(super) streams: usize,
     /// What all transports share.
     pub(super) shared: T::Shared,
     pub(super) timers: Timers,
@@ -137,6 +143,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
             files: config.files,
             listeners,
             private: config.private,
+            front: config.front,
+            late: None,
             proxy_protocol: config.proxy_protocol,
             turned_away: TURNED_AWAY,
             layers: Layers::new(&config.layers),
@@ -144,6 +152,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             signals: config.signals.map(Own::from),
             interrupted: false,
             clients: Slab::default(),
+            streams: 0,
             shared,
             timers: Timers::default(),
             queue: VecDeque::new(),
@@ -264,6 +273,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
     pub(super) fn timeout(&mut self, key: u64) -> Option<Client<T>> {
         let mut client = self.clients.lend(key)?;
         let link = &mut client.link;
+        if let Task::Multiplexed(_) = link.task {
+            return self.end_multiplexed(key, client);
+        }
         if let Task::Lingering(_) = link.task {
             if self.is_lingering_on(link) {
                 return Some(client);
@@ -276,7 +288,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
             // A request may have come in since the last look, and a connection must not be closed under it.
             Phase::Idle if link.preamble.is_some() => {
                 let origin = link.origin;
-                self.turn_away(&origin, "no PROXY header came in time");
+                if !matches!(link.preamble, Some(Preamble::Opening(_))) {
+                    self.turn_away(&origin, "no PROXY header came in time");
+                } else if self.is_late_opening(&mut client) {
+                    return Some(client);
+                }
             }
             Phase::Idle if reading => {
                 if let Ok(n @ 1..) = link.read(&mut self.buffer) {

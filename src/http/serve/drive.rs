@@ -9,6 +9,7 @@ use super::{DRAIN_GRACE, KEPT_OUTPUT};
 use crate::layer::Ended;
 use crate::message::body::Failure;
 use crate::message::response::Response;
+use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
 use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Event, Phase};
@@ -69,6 +70,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
         if let Task::Lingering(_) = task {
             self.lingering.end();
         }
+        if client.link.transport.is_stream() {
+            self.streams -= 1;
+        }
         if let Task::File { response, .. } | Task::Ended(response) = &task
             && client.link.unlogged
         {
@@ -88,7 +92,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
         let _ = link.transport.finish();
         self.clients.vacate(key);
-        self.observer.connections(self.clients.len());
+        self.observer.connections(self.clients.len() - self.streams);
     }
 
     pub(super) fn turn(&mut self, key: u64, client: &mut Client<T>, steps: &mut usize) -> Turn {
@@ -198,6 +202,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
                         return turn;
                     }
                 }
+                Task::Multiplexed(multiplexed) => {
+                    if let Some(turn) = self.go_on_multiplexed(key, link, multiplexed) {
+                        return turn;
+                    }
+                }
             }
         }
         Turn::Queue
@@ -210,6 +219,9 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
         let Client { connection, link } = client;
         let event = connection.advance();
+        if link.transport.is_stream() {
+            connection.came_on_stream();
+        }
         // Before the body, so that what layers say of the request is known whatever becomes of it.
         if let Some(reject) = self
             .layers
@@ -254,7 +266,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                     link.deadline = self.after(match phase {
                         Phase::Body => most.min(link.body_patience(self.now, most)),
                         Phase::Idle if self.draining => DRAIN_GRACE,
-                        Phase::Idle => self.limits.keepalive_timeout,
+                        Phase::Idle => link.kept,
                         Phase::Head => self.limits.header_timeout,
                         Phase::Done => most,
                     });
@@ -378,7 +390,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
             self.cork.hold(key, self.now);
         }
         if sent > 0 {
-            self.observer.sent(sent);
+            // What goes out for a stream was counted when it took it.
+            if !(T::Multiplex::EXISTS && matches!(link.task, Task::Multiplexed(_))) {
+                self.observer.sent(sent);
+            }
             link.deadline = NEVER;
             link.silent_since = self.now;
         }

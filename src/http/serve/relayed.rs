@@ -13,7 +13,6 @@ use crate::net::transport::Transport;
 use crate::rate::{Rate, SECOND};
 use crate::serve::client::Client;
 use crate::serve::handler::Observer;
-use crate::serve::timers::NEVER;
 
 /// How often the log says that connections were closed for want of a header.
 pub(super) const TURNED_AWAY: Rate = Rate::new(1, 10 * SECOND);
@@ -25,14 +24,19 @@ pub(crate) enum Preamble {
     Header(Vec<u8>),
     /// Nothing will do: the peer is no proxy of ours.
     Untrusted,
+    /// Bytes that show which protocol it speaks, as far as they have come.
+    Opening(Vec<u8>),
 }
 
 impl<O: Observer, T: Transport> Core<O, T> {
     /// What a new connection has to begin with. The master asks on its private listener without a header.
     pub(super) fn preamble(&self, origin: &Origin) -> Option<Preamble> {
-        let trusted = self.proxy_protocol.as_ref()?;
+        let none = Self::opening();
+        let Some(trusted) = self.proxy_protocol.as_ref() else {
+            return none;
+        };
         if self.private && origin.listener + 1 == self.listeners.len() {
-            return None;
+            return none;
         }
         Some(match trusted.has_peer(origin.peer) {
             true => Preamble::Header(Vec::new()),
@@ -53,6 +57,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 );
                 return Some(Turn::Close);
             }
+            Some(Preamble::Opening(bytes)) => {
+                let bytes = mem::take(bytes);
+                return self.read_opening(key, client, bytes);
+            }
             None => return None,
         };
         if link.readable {
@@ -64,10 +72,10 @@ impl<O: Observer, T: Transport> Core<O, T> {
         match parse(&bytes) {
             Parsed::Header(header, length) => {
                 link.origin = relayed(link.origin, header);
-                link.preamble = None;
+                link.preamble = Self::opening();
                 let received = link.transport.begin_with(&bytes[length..]);
                 link.readable |= link.transport.has_input();
-                client.receive(received, NEVER, self.now);
+                client.take_in(received, self.now);
                 None
             }
             // Some load balancers only connect, to see whether that works.

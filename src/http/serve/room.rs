@@ -51,7 +51,7 @@ impl Default for Room {
 
 impl<O: Observer, T: Transport> Core<O, T> {
     pub(super) fn is_full(&self) -> bool {
-        self.clients.len() >= self.limits.max_connections
+        self.clients.len() - self.streams >= self.limits.max_connections
     }
 
     /// Closes the connection that has been idle for longest; whether there was one.
@@ -80,7 +80,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
         // A request may have come in since the last look, and a connection must not be closed under it.
         if let Ok(n @ 1..) = client.link.read(&mut self.buffer) {
-            client.receive(&self.buffer[..n], NEVER, self.now);
+            client.take_in(&self.buffer[..n], self.now);
             client.link.queued = true;
             self.queue.push_back(key);
             self.clients.give_back(key, client);
@@ -139,7 +139,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             let deadline = client.link.deadline;
             let (timeout, least) = match client.link.arrived {
                 0 => (self.limits.header_timeout, SILENT),
-                _ => (self.limits.keepalive_timeout, KEPT),
+                _ => (client.link.kept, KEPT),
             };
             let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
             let since = deadline.saturating_sub(timeout);
@@ -169,6 +169,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
 fn is_idle<T: Transport>(client: &Client<T>) -> bool {
     let link = &client.link;
     matches!(link.task, Task::None)
+        && !link.transport.is_stream()
         && client.connection.phase() == Phase::Idle
         && !(link.ready || link.queued || link.has_output())
 }

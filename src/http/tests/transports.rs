@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
 use preforkd_http::{
-    Body, Config, Exchange, Files, Handler, Limits, Origin, Plain, Request, Sent, Tls, Transport,
-    pool, serve_inline_over, serve_pool_over,
+    Body, Config, Exchange, Files, FrontListeners, Handler, Limits, Origin, Plain, Request, Sent,
+    Single, Tls, Transport, pool, serve_inline_over, serve_pool_over,
 };
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
@@ -62,6 +62,7 @@ impl Masked {
 
 impl Transport for Masked {
     type Shared = Arc<Tls>;
+    type Multiplex = Single;
 
     fn new(shared: &mut Arc<Tls>, socket: OwnedFd, origin: &Origin) -> Self {
         Self {
@@ -253,6 +254,7 @@ fn start(threads: usize, limits: Limits) -> Running {
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: FrontListeners::default(),
         proxy_protocol: None,
         layers: Vec::new(),
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],

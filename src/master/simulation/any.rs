@@ -69,6 +69,7 @@ pub(super) fn run_and_settle(steps: &[Step]) {
             "{process:?}"
         );
     }
+    kernel.check_all_are_told();
     assert_eq!(
         kernel.answers.len() as u32,
         kernel.asked,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Address;
-use crate::plan::{App, Ask, Check, Hang, Listener, Plan, Scheduled};
+use crate::plan::{App, Ask, Check, Hang, Listener, OwnListener, Plan, Scheduled};
 use crate::schedule::Zone;
 use crate::supervisor::{GiveUp, Readiness, Replace, Restart};
 
@@ -94,6 +94,9 @@ pub(super) struct Periodic {
 /// The name of the app with a schedule.
 pub(super) const PERIODIC: &str = "periodic";
 
+/// The app of which the front is not told.
+pub(super) const UNTOLD: &str = "queue";
+
 /// The possible names of apps.
 pub(super) const NAMES: [&str; 3] = ["api", "queue", "web"];
 
@@ -173,6 +176,13 @@ fn app(name: &str, written: &Written) -> App {
             (name.to_owned(), address)
         })
         .collect();
+    app.own_listener = Some(OwnListener {
+        prefix: format!("/{name}.front").into(),
+        mode: 0o600,
+        owner: None,
+        backlog: 1,
+    });
+    app.is_told = name != UNTOLD;
     app.required = written.required;
     let is_missing = written.missing && !written.required;
     app.missing = is_missing.then(|| format!("app.toml: chdir: there is no folder of {name}"));

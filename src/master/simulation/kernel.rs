@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
+use super::upstreams::Heard;
 use crate::config::Address;
 use crate::master::world::{Arrived, ClientId, Notice, Sender, Source};
 use crate::plan::Plan;
@@ -112,6 +113,8 @@ pub(super) struct Kernel {
     pub(super) candidate: Generation,
     pub(super) running: Generation,
     pub(super) records: BTreeMap<Name, BTreeSet<u32>>,
+    /// What all workers of the front were told.
+    pub(super) heard: Heard,
     pub(super) privates: BTreeSet<Name>,
     pub(super) notices: Vec<Notice>,
     pub(super) requests: BTreeMap<i32, (ClientId, String)>,
@@ -154,6 +157,7 @@ impl Kernel {
             candidate: 0,
             running: 0,
             records: BTreeMap::new(),
+            heard: Heard::default(),
             privates: BTreeSet::new(),
             notices: Vec::new(),
             requests: BTreeMap::new(),
@@ -328,6 +332,10 @@ impl Kernel {
         let process = self.processes.get_mut(&pid);
         let process = process.expect("a signal goes to a process that was not reaped");
         assert!(process.adopted, "a signal goes to a child");
+        if signal != Signal::SIGCONT {
+            self.is_told_after_front(pid);
+        }
+        let process = self.processes.get_mut(&pid).expect("it is there");
         if process.dead.is_some() || signal == Signal::SIGCONT {
             return;
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -59,6 +59,7 @@ impl World for Kernel {
     }
 
     fn wait(&mut self, deadline: Option<Instant>) -> io::Result<BTreeSet<Source>> {
+        self.check_upstreams();
         self.spins += 1;
         self.idle = false;
         assert!(
@@ -301,6 +302,21 @@ impl World for Kernel {
         None
     }
 
+    fn open_own_listener(
+        &mut self,
+        app: &Name,
+        record: u32,
+        wanted: &plan::OwnListener,
+    ) -> io::Result<PathBuf> {
+        let records = self.records.get(app).expect("the app was admitted");
+        assert!(records.contains(&record), "the record is that of a worker");
+        Ok(format!("{}.{record}", wanted.prefix.display()).into())
+    }
+
+    fn tell_fronts(&mut self, app: &Name, state: Option<&str>) {
+        self.heard.take(app, state);
+    }
+
     fn is_child(&mut self, pid: Pid) -> bool {
         self.processes
             .get(&pid)
@@ -419,6 +435,10 @@ impl World for Kernel {
 
     fn succeed(&mut self, _app: &Name, _record: u32) -> io::Result<()> {
         Ok(())
+    }
+
+    fn earlier_run(&mut self, _: &Name) -> Option<Pid> {
+        None
     }
 
     fn open_listeners(

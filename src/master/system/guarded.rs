@@ -1,7 +1,6 @@
 //! What the guard has to know: which sessions there are, and how to end them. See [`crate::guard`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
 use std::time::Instant;
 
 use log::{debug, warn};
@@ -9,15 +8,17 @@ use nix::unistd::{Pid, geteuid};
 
 use crate::effects::guard::Guard;
 use crate::effects::process::Stat;
-use crate::guard::table::{Identity, Record};
+use crate::guard::table::{Files, Identity, Record};
+use crate::guard::waiting::Earlier;
 use crate::master::world::{Exit, Rest, Role, Start};
 use crate::plan;
 use crate::release::Name;
-use crate::supervisor::Replace;
 
 /// The guard, if there is one, and what only matters for it.
 pub(super) struct Guarded {
     guard: Option<Guard>,
+    /// Masters that have died before this one began, while something is left of them.
+    earlier: Vec<Earlier>,
     /// How to end what each template forks, and those of its workers that are not children of the master yet.
     templates: HashMap<Pid, Record>,
     forked: HashMap<Pid, Record>,
@@ -30,12 +31,14 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    /// A master with this configuration has a guard, unless the kernel ends all processes with it: pid_namespaces(7).
-    pub(super) fn new(configuration: &Path) -> Self {
+    /// A master with these files has a guard, unless the kernel ends all processes with it: pid_namespaces(7). The guards of
+    /// `earlier` masters still end what is left of these.
+    pub(super) fn new(files: &Files, earlier: Vec<Earlier>) -> Self {
         let is_init = std::process::id() == 1;
-        let guard = (!is_init).then(|| Guard::new(configuration, Instant::now()));
+        let guard = (!is_init).then(|| Guard::new(files, Instant::now()));
         let mut guarded = Self {
             guard: None,
+            earlier,
             templates: HashMap::new(),
             forked: HashMap::new(),
             addresses: BTreeMap::new(),
@@ -74,6 +77,19 @@ impl Guarded {
         self.guard.as_ref()?.process()
     }
 
+    /// The master has these files now.
+    pub(super) fn name(&mut self, files: &Files) {
+        if let Some(Err(error)) = self.guard.as_ref().map(|guard| guard.name(files)) {
+            self.complain(&error);
+        }
+    }
+
+    /// A process of a run that an earlier master has started for this app.
+    pub(super) fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
+        self.earlier.retain(Earlier::has_left);
+        self.earlier.iter().find_map(|earlier| earlier.run_of(app))
+    }
+
     /// A process was started.
     pub(super) fn started(&mut self, start: &Start, pid: Pid) {
         let user = start.launch.user.as_ref();
@@ -82,10 +98,8 @@ impl Guarded {
         let record = Record {
             tag: start.to_string(),
             uid: user.map_or_else(|| geteuid().as_raw(), |user| user.uid),
-            // Workers of ours have left their listeners when they drain, and a reload has old and new ones side by side.
-            overlaps: start.plan.output.taken_over
-                && is_server
-                && start.plan.policy.replace == Replace::StartFirst,
+            // A reload has old and new ones side by side too. Schedules look for the runs of earlier masters themselves.
+            overlaps: is_server && start.plan.policy.may_be_many() || start.role == Role::Run,
             ..how(start.plan)
         };
         if start.role == Role::Template {

@@ -75,11 +75,16 @@ impl System {
         let their_stop = their_stop.as_ref().map(AsFd::as_fd);
         let settings = start.launch.settings.as_ref();
         let settings = settings.map(|settings| sealed(&settings.0)).transpose()?;
+        let own_listener = match start.role {
+            Role::Worker(_, Some(record)) => self.own_listeners.take(start.app, record),
+            _ => None,
+        };
         let updates = settings.as_ref();
         let updates = updates.map(|_| self.first_updates(start.plan.certificates.as_ref()));
         let (updates, their_updates) = updates.transpose()?.unzip();
         let mut contract = self.contract(start, own, private.as_ref(), theirs.as_ref(), their_stop);
         contract.front = settings.as_ref().map(AsFd::as_fd);
+        contract.own = own_listener.as_ref().map(AsFd::as_fd);
         contract.updates = their_updates.as_ref().map(AsFd::as_fd);
         let own_address = start.plan.own_address.as_ref();
         let (pid, launching, template) = match start.role {
@@ -237,6 +242,7 @@ impl System {
             check: None,
             stop,
             front: None,
+            own: None,
             updates: None,
             stdin: None,
             on_master_death: start.plan.stop.signal.into(),

@@ -16,7 +16,14 @@ impl System {
             return false;
         };
         let (ours, theirs) = stop_order(&format_args!("template pid={template}")).unzip();
-        let sent = socket.send(order, theirs.as_ref().map(AsFd::as_fd)).is_ok();
+        let record = order.record;
+        let own = record.and_then(|record| self.own_listeners.take(&socket.app, record));
+        let (stop, own_fd) = (theirs.as_ref(), own.as_ref());
+        let sent = socket.send(order, stop.map(AsFd::as_fd), own_fd.map(AsFd::as_fd));
+        let sent = sent.is_ok();
+        if let (Some(record), Some(own), false) = (record, own, sent) {
+            self.own_listeners.give_back(&socket.app, record, own);
+        }
         if let Some(ours) = ours.filter(|_| sent) {
             self.stop_orders.expect(template, order.ticket, ours);
         }

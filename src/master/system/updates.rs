@@ -17,6 +17,7 @@ use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::sealed::sealed;
 use crate::effects::updates::Channel;
 use crate::plan::Secret;
+use crate::release::Name;
 use crate::sys;
 
 impl System {
@@ -32,6 +33,9 @@ impl System {
         self.tickets.renew(now, sys::random_text)?;
         let (mut channel, theirs) = Channel::new()?;
         channel.send(Kind::Tickets.name(), &self.ticket_update(now)?);
+        for (app, state) in &self.upstreams {
+            channel.send(&about(app), state);
+        }
         if let Some(certificates) = certificates {
             let update = sealed(&certificates.0).map(Rc::new)?;
             channel.send(Kind::Certificates.name(), &update);
@@ -106,8 +110,31 @@ impl System {
         self.tickets.deadline()
     }
 
+    /// Tells all workers of the front, and later ones, where the workers of an app are. Without a state later ones are not told.
+    pub(super) fn send_upstream(&mut self, app: &Name, state: Option<&str>) {
+        let Some(state) = state else {
+            self.upstreams.remove(app);
+            return;
+        };
+        match sealed(state) {
+            Ok(state) => {
+                let state = Rc::new(state);
+                self.updates.send_all(&about(app), &state);
+                self.upstreams.insert(app.clone(), state);
+            }
+            Err(error) => error!(
+                "app={app}: cannot tell the front where its workers are: {error}; it goes on with those that it knows"
+            ),
+        }
+    }
+
     fn ticket_update(&self, now: Instant) -> io::Result<Rc<OwnedFd>> {
         let text = serde_json::to_string(&self.tickets.update(now)).map_err(io::Error::from)?;
         sealed(&Zeroizing::new(text)).map(Rc::new)
     }
+}
+
+/// The packet of an update about where the workers of an app are.
+fn about(app: &Name) -> String {
+    format!("{} {app}", Kind::Upstream.name())
 }

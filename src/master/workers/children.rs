@@ -29,6 +29,12 @@ pub struct Child {
     pub plan: Rc<plan::App>,
     /// Its record in the scoreboard.
     pub record: Option<u32>,
+    /// Where the front reaches it and only it.
+    pub address: Option<Box<str>>,
+    /// It has to pass a check before it gets requests.
+    pub on_trial: bool,
+    /// It was told to end, or is about to be.
+    pub leaves: bool,
     /// It is the master's child, so its pid cannot be reused. A worker that was forked by a template becomes one when the
     /// intermediate process has ended.
     pub adopted: bool,
@@ -134,6 +140,9 @@ impl Child {
             generation: 1,
             plan: Rc::new(plan::App::example(1)),
             record: None,
+            address: None,
+            on_trial: false,
+            leaves: false,
             adopted: true,
             asked_for: Instant::now(),
             ready_at: None,

@@ -24,6 +24,7 @@ impl Workers {
     ) -> Option<Child> {
         let child = self.children.remove(pid)?;
         self.forget(pid);
+        self.fronts.changed(&child.app);
         release(turn, &child);
         Some(child)
     }

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 
 use log::{debug, error, warn};
 use nix::unistd::Pid;
-use preforkd_worker::messages::Fork;
+use preforkd_worker::messages::{Along, Fork};
 
 use super::children::Child;
 use super::ending::release;
 use super::{Spawn, Workers};
+use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::report;
 use crate::master::templates::Templates;
 use crate::master::turn::Turn;
 use crate::master::world::{Private, Role, Start, World};
+use crate::plan;
 use crate::release::{Generation, Name};
 use crate::supervisor::{Event, Restart, Slot, WorkerId};
 
@@ -85,12 +87,17 @@ impl Workers {
         let record = turn.world.allocate(&app).inspect_err(|error| {
             warn!("app={app} worker={slot} gen={generation}: starting without a scoreboard record: {error}");
         });
-        let child = Child {
+        let record = record.ok();
+        let address = own_listener(turn, &app, record, &plan);
+        let mut child = Child {
             app,
             worker,
             slot,
             generation,
-            record: record.ok(),
+            record,
+            address,
+            on_trial: false,
+            leaves: false,
             adopted: !plan.template,
             plan,
             asked_for: turn.now,
@@ -104,6 +111,7 @@ impl Workers {
             told_at: None,
             strays: BTreeMap::new(),
         };
+        child.on_trial = self.private(&child, false) == Private::Probed;
         if child.plan.template {
             self.start_from_template(turn, templates, child);
         } else {
@@ -149,6 +157,7 @@ impl Workers {
             ticket: child.worker.0,
             slot: child.slot,
             record: child.record,
+            along: Along::default(),
         };
         self.children.expect(child);
         templates.request(turn, &key, order);
@@ -172,12 +181,19 @@ impl Workers {
         self.candidate == Some(generation)
     }
 
+    /// Whether a worker has to prove its generation. Those of an app that takes a generation over without proof serve at once.
+    fn is_on_trial(&self, child: &Child) -> bool {
+        let app = self.apps.get(&child.app);
+        let current = app.and_then(|app| app.supervisor.generation());
+        self.is_first(child.generation) && current != Some(child.generation)
+    }
+
     /// The private listener that a process gets. A program knows it by its number among the listeners, so each of its workers
     /// has one.
     pub(super) fn private(&self, child: &Child, always: bool) -> Private {
         if child.plan.check.as_ref().is_none_or(|check| !check.private) {
             Private::None
-        } else if self.serving && self.is_first(child.generation) {
+        } else if self.serving && self.is_on_trial(child) {
             Private::Probed
         } else if always {
             Private::Unused
@@ -204,4 +220,21 @@ impl Workers {
         }
         true
     }
+}
+
+/// Opens the listener that the worker with this record has for itself, if its app has such listeners. Returns its address.
+fn own_listener<W: World>(
+    turn: &mut Turn<W>,
+    app: &Name,
+    record: Option<u32>,
+    plan: &plan::App,
+) -> Option<Box<str>> {
+    let wanted = plan.own_listener.as_ref()?;
+    let opened = turn.world.open_own_listener(app, record?, wanted);
+    let opened = opened.inspect_err(|error| {
+        warn!(
+            "app={app}: cannot open a listener for one worker: {error}; the front reaches it only by the listener that all workers share"
+        );
+    });
+    Some(Address::Unix(opened.ok()?).to_string().into())
 }

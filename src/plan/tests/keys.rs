@@ -31,6 +31,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.static.precompressed", "['gzip', 'br']"),
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
+    ("front.http2", "false"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),
@@ -195,6 +196,12 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
                 "{}routes = [{{ path = '/x', answer = {{ {inline} }} }}]",
                 site("")
             )
+        }
+        // Of interest only to sites.
+        "app.NAME.queue" | "app.NAME.upstream" => {
+            let name = table.replace("NAME", "w");
+            let site = "[site.w]\nlisten = ['127.0.0.1:2']\napp = 'w'";
+            format!("{}[{name}]\n{lines}\n{site}", app(""))
         }
         "" => format!("{lines}\n{}", app("")),
         "master" => format!("[master]\n{lines}\n{}", app("")),

@@ -451,3 +451,24 @@ fn the_certificates_of_a_site_go_to_the_front() {
         "7:10: listen: 127.0.0.1:443 cannot speak TLS for another site and not for this one (write `tls` in both, or choose another address)",
     );
 }
+
+#[test]
+fn the_front_waits_longer_for_a_response_than_a_worker_that_hangs_may_live() {
+    for (more, seconds) in [
+        ("wsgi = 'a:b'", 60),
+        ("wsgi = 'a:b'\ntimeout = '2m'", 125),
+        (
+            "wsgi = 'a:b'\ntimeout = '2m'\nupstream = { response_timeout = '7s' }",
+            7,
+        ),
+        ("command = ['celery']", 60),
+    ] {
+        let settings = settings(&format!(
+            "[app.web]\n{more}\n[site.a]\nlisten = '127.0.0.1:80'\napp = 'web'"
+        ));
+        let upstream = &settings.upstreams["web"];
+        assert_eq!(upstream.response_timeout.as_secs(), seconds, "{more}");
+        assert_eq!(upstream.is_told, more.starts_with("wsgi"), "{more}");
+        assert_eq!((upstream.queue_length, upstream.max_fails), (1000, 3));
+    }
+}

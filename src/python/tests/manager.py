@@ -183,17 +183,19 @@ class Worker:
         if pid != self.pid:
             self.fail("READY=1 of process %d and not of %d" % (pid, self.pid))
 
-    def fork(self, ticket, slot, record, stop=None):
-        """Has the template fork a worker, which stops at the end of the pipe `stop`; its process id."""
-        self.order(ticket, slot, record, stop)
+    def fork(self, ticket, slot, record, stop=None, own=None):
+        """Has the template fork a worker, which stops at the end of the pipe `stop` and has the listener `own`; its process id."""
+        self.order(ticket, slot, record, stop, own)
         message, pid = self.receive(self.template)
         if message != "FORKED %d" % ticket:
             self.fail("expected FORKED %d, not %r" % (ticket, message))
         return pid
 
-    def order(self, ticket, slot, record, stop=None):
+    def order(self, ticket, slot, record, stop=None, own=None):
         """Asks the template for a worker."""
-        socket.send_fds(self.template, [b"FORK %d %d %d" % (ticket, slot, record)], [] if stop is None else [stop])
+        along = [(name, fd) for name, fd in ((b"stop", stop), (b"own", own)) if fd is not None]
+        names = b",".join(name for name, _ in along) or b"-"
+        socket.send_fds(self.template, [b"FORK %d %d %d %s" % (ticket, slot, record, names)], [fd for _, fd in along])
 
     def freeze(self):
         """Stops the process that was started, worker or template, until SIGCONT."""

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::h2::{Shared, Wire};
+use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
-use preforkd_front::upstream::proxy::Proxy;
+use preforkd_front::upstream::proxy::{At, Proxy};
 use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
-    Call, Config, Files, Limits, Origin, Outgoing, Output, Ready, Request, Response, Service,
-    Watch, serve_service,
+    Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
+    Response, Service, Watch, serve_service_over,
 };
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -119,6 +121,7 @@ pub fn front_with(
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: FrontListeners::default(),
         proxy_protocol: None,
         layers: options.layers,
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
@@ -132,8 +135,10 @@ pub fn front_with(
         let mut proxy = Proxy::default();
         proxy.hold_at_most(options.held);
         let number = proxy.add(settings);
-        proxy.set_addresses(number, &addresses, 0);
-        serve_service(config, All(proxy), ()).unwrap();
+        let places: Vec<_> = addresses.into_iter().map(At::from).collect();
+        proxy.set_addresses(number, &places, 0);
+        let shared = Shared::new(Listeners::default(), true);
+        serve_service_over::<Wire, _>(config, shared, All(proxy), ()).unwrap();
     });
     Front {
         address,
@@ -279,6 +284,14 @@ impl Peer {
 
     pub fn head(&mut self) -> String {
         self.read_to("\r\n\r\n")
+    }
+
+    /// A head, unless the connection ends before it is whole.
+    pub fn try_head(&mut self) -> Option<String> {
+        while !self.buffer.windows(4).any(|window| window == b"\r\n\r\n") {
+            self.more().ok().filter(|n| *n > 0)?;
+        }
+        Some(self.head())
     }
 
     /// A head and the body of its Content-Length.

@@ -15,7 +15,8 @@ use preforkd_front::tls::certificate::{Named, Pair};
 use preforkd_front::tls::terms::{Address, ClientAuthority, Terms};
 use preforkd_front::tls::tickets::{Key, Keys};
 use preforkd_http::{
-    Body, Config, Exchange, Files, Handler, Limits, Origin, Request, Sent, serve_inline_over,
+    Body, Config, Exchange, Files, FrontListeners, Handler, Limits, Origin, Request, Sent,
+    serve_inline_over,
 };
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::WebPkiServerVerifier;
@@ -247,6 +248,7 @@ pub fn serve_with(address: Address, limits: Limits, change: impl FnOnce(&mut Con
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: FrontListeners::default(),
         proxy_protocol: None,
         layers: Vec::new(),
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],

@@ -15,9 +15,14 @@ const LIMITS: Limits = Limits {
     },
 };
 
+/// Places where as many requests may run as the upstream allows.
+fn unlimited(places: &[Place]) -> Vec<(Place, usize)> {
+    places.iter().map(|&place| (place, usize::MAX)).collect()
+}
+
 fn dispatch(places: &[Place]) -> Dispatch {
     let mut dispatch = Dispatch::new(LIMITS);
-    dispatch.set(places);
+    dispatch.set(&unlimited(places));
     dispatch
 }
 
@@ -43,6 +48,24 @@ fn the_fewest_running_comes_first_and_the_others_wait_in_their_order() {
         (Some((5, 1)), Some((6, 1)), None)
     );
     assert_eq!((d.waiting(), d.running()), (0, 4));
+}
+
+#[test]
+fn each_address_has_a_limit_of_its_own_which_may_change() {
+    let mut d = dispatch(&[]);
+    d.set(&[(1, 1), (2, 9)]);
+    let places: Vec<_> = (0..4).map(|ticket| d.arrive(ticket, 0)).collect();
+    let run = Arrival::Run;
+    // No more than the upstream allows, whatever the address says.
+    assert_eq!(places, [run(1), run(2), run(2), Arrival::Wait]);
+    d.set(&[(1, 2), (2, 9)]);
+    assert_eq!((d.next(0), d.next(0)), (Some((3, 1)), None));
+    d.set(&[(1, 1), (2, 9)]);
+    assert_eq!(d.arrive(4, 0), Arrival::Wait);
+    d.ended(1, Outcome::Good, 0);
+    assert_eq!(d.next(0), None, "one still runs there");
+    d.ended(1, Outcome::Good, 0);
+    assert_eq!(d.next(0), Some((4, 1)));
 }
 
 #[test]
@@ -79,15 +102,15 @@ fn who_waits_too_long_is_told() {
 fn an_address_that_comes_takes_those_that_wait_and_one_that_goes_gets_no_more() {
     let mut d = dispatch(&[]);
     assert_eq!(d.arrive(1, 0), Arrival::Wait);
-    d.set(&[7]);
+    d.set(&unlimited(&[7]));
     assert_eq!(d.next(0), Some((1, 7)));
-    d.set(&[8]);
+    d.set(&unlimited(&[8]));
     assert!(!d.has(7) && d.has(8));
     assert_eq!(d.arrive(2, 0), Arrival::Run(8));
     assert_eq!(d.running(), 2);
     d.ended(7, Outcome::Bad, 0);
     assert_eq!(d.running(), 1);
-    d.set(&[]);
+    d.set(&unlimited(&[]));
     assert_eq!(d.arrive(3, 0), Arrival::Wait);
 }
 
@@ -124,11 +147,11 @@ fn what_is_sent_again_goes_before_what_is_new() {
     assert_eq!(d.arrive(3, 0), Arrival::Wait);
     d.ended(1, Outcome::Unknown, 0);
     assert_eq!(d.again(1, 1, 0), Arrival::Run(1));
-    d.set(&[]);
+    d.set(&unlimited(&[]));
     d.ended(1, Outcome::Unknown, 0);
     assert_eq!(d.again(2, 1, SECOND), Arrival::Wait);
     assert_eq!(d.deadline(), 10 * SECOND);
-    d.set(&[5]);
+    d.set(&unlimited(&[5]));
     assert_eq!((d.next(0), d.next(0)), (Some((2, 5)), Some((3, 5))));
 }
 
@@ -193,7 +216,7 @@ proptest! {
                     prop_assert!(d.left(waiting.swap_remove(n)));
                 }
                 Act::Set(places) => {
-                    d.set(&places);
+                    d.set(&unlimited(&places));
                     listed = places;
                 }
                 Act::Pass(seconds) => now += seconds * SECOND,

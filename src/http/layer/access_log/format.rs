@@ -298,10 +298,7 @@ impl Needs {
 }
 
 fn protocol(request: &Request<'_>) -> &'static [u8] {
-    match request.is_http11() {
-        true => b"HTTP/1.1",
-        false => b"HTTP/1.0",
-    }
+    request.protocol().as_bytes()
 }
 
 /// When the response ended, in the form of the combined format.

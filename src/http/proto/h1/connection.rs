@@ -9,7 +9,7 @@ use crate::message::facts::Facts;
 use crate::message::request::Request;
 use crate::proto::bytes::token;
 use crate::proto::h1::chunked::Decoder;
-use crate::proto::h1::head::{Framing, Head};
+use crate::proto::h1::head::{Framing, Head, STREAM};
 use crate::proto::reject::Reject;
 
 use self::streams::Asked;
@@ -257,6 +257,14 @@ impl Connection {
         self.arriving = Arriving::default();
         self.input = Vec::new();
         (self.start, self.scanned, self.line) = (0, 0, 0);
+    }
+
+    /// The request has come on a stream of a connection with many: its end is that of the stream.
+    pub(crate) fn came_on_stream(&mut self) {
+        if self.understood {
+            self.head.minor = STREAM;
+            self.head.keep_alive = false;
+        }
     }
 
     /// Bytes of the body that have arrived.

@@ -50,6 +50,9 @@ pub(crate) enum Framing {
     Chunked,
 }
 
+/// In place of a minor version: the request has come over HTTP/2.
+pub(crate) const STREAM: u8 = 2;
+
 /// The parsed head of one request. The allocation of `fields` is kept from request to request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Head {
@@ -59,7 +62,7 @@ pub(crate) struct Head {
     pub query: Span,
     pub authority: Option<Span>,
     pub fields: Vec<(Span, Span)>,
-    /// Minor version of HTTP/1.
+    /// Minor version of HTTP/1, or [`STREAM`].
     pub minor: u8,
     pub framing: Framing,
     /// The client wants to keep the connection.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use preforkd_http::layer::Layer;
-use preforkd_http::{Config, serve_inline, serve_pool};
+use preforkd_http::{Config, FrontListeners, serve_inline, serve_pool};
 use preforkd_http::{Files, Handler, Limits, pool};
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -18,6 +18,7 @@ pub fn config(limits: Limits, listener: TcpListener, stop: OwnedFd) -> Config {
         listeners: vec![listener.into()],
         files: Files::default(),
         private: false,
+        front: FrontListeners::default(),
         proxy_protocol: None,
         layers: Vec::new(),
         stop: vec![stop],

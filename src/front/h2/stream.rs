@@ -1,0 +1,431 @@
+//! The transport of one stream: it is read as a request of HTTP/1.1, and a response of HTTP/1.1 is written to it.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::mem;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+use preforkd_http::Tls;
+use rustix::io::Errno;
+
+use super::chunks::Chunks;
+use super::limits::{Meter, SEND_BUFFER};
+use super::request::Framing;
+use super::response;
+use super::wake::{Queue, Sleeper};
+
+/// Bytes of a file that are read at a time.
+const PIECE: usize = 16 * 1024;
+/// What a chunk takes besides its data: the size in hexadecimal digits, and two line ends.
+const AROUND: usize = 20;
+
+/// A stream.
+pub struct Stream {
+    request: Incoming,
+    reply: Reply,
+    /// The request was HEAD.
+    head_only: bool,
+    /// The client has reset it, or the connection has ended.
+    left: bool,
+    sleeper: Arc<Sleeper>,
+    waker: Waker,
+    ties: Ties,
+}
+
+/// What a stream has of its connection.
+#[derive(Clone)]
+pub struct Ties {
+    /// Where those that were woken are queued.
+    pub queue: Queue,
+    /// Wakes the connection.
+    pub connection: Waker,
+    /// What its streams have done.
+    pub meter: Arc<Meter>,
+    /// What is known of the encryption.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// No client has this key.
+const NOBODY: u64 = u64::MAX;
+
+struct Incoming {
+    head: Bytes,
+    body: RecvStream,
+    framing: Framing,
+    /// What has come and was not read.
+    data: Bytes,
+    /// There is nothing to read before it is woken.
+    drained: bool,
+    /// The client has ended the stream.
+    ended: bool,
+}
+
+impl Incoming {
+    /// Gives out what has come. The last byte of a body whose length is known waits for the end of the stream: before that nobody knows
+    /// that the request is not malformed, and it must not be passed on (RFC 9113 section 8.1.1). How much of the data was taken, and
+    /// how much was written.
+    fn take(&mut self, buffer: &mut [u8]) -> Result<(usize, usize), Errno> {
+        let (taken, written) = match &mut self.framing {
+            Framing::Length(left) => {
+                let kept = u64::from(!self.ended);
+                let most = usize::try_from(left.saturating_sub(kept)).unwrap_or(usize::MAX);
+                let n = self.data.len().min(buffer.len()).min(most);
+                buffer[..n].copy_from_slice(&self.data[..n]);
+                *left -= n as u64;
+                (n, n)
+            }
+            Framing::Chunked => chunk(&self.data, buffer)?,
+            Framing::None => (0, 0),
+        };
+        if taken > 0 {
+            self.data.advance(taken);
+            // That fails only for a stream that is gone.
+            let _ = self.body.flow_control().release_capacity(taken);
+        }
+        Ok((taken, written))
+    }
+
+    /// Writes the end of the body; its length.
+    fn end(&mut self, buffer: &mut [u8]) -> usize {
+        const LAST: &[u8] = b"0\r\n\r\n";
+        match mem::replace(&mut self.framing, Framing::None) {
+            Framing::Chunked => {
+                buffer[..LAST.len()].copy_from_slice(LAST);
+                LAST.len()
+            }
+            _ => 0,
+        }
+    }
+}
+
+enum Reply {
+    /// The head was not written.
+    Head(SendResponse<Bytes>),
+    /// The body is being written.
+    Body(SendStream<Bytes>, Rest),
+    /// All was written, or was broken off.
+    Over,
+}
+
+/// How the bytes of a response tell where its body ends.
+enum Rest {
+    /// So many are still to come.
+    Length(u64),
+    Chunks(Chunks),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// A stream on which a request has come, whose head has this form in HTTP/1.1.
+    pub fn new(
+        (head, framing): (Vec<u8>, Framing),
+        body: RecvStream,
+        reply: SendResponse<Bytes>,
+        ties: &Ties,
+    ) -> Self {
+        ties.meter.begin(head.len());
+        let sleeper = Sleeper::new(&ties.queue, NOBODY);
+        Self {
+            head_only: head.starts_with(b"HEAD "),
+            request: Incoming {
+                head: head.into(),
+                ended: body.is_end_stream(),
+                body,
+                framing,
+                data: Bytes::new(),
+                drained: false,
+            },
+            reply: Reply::Head(reply),
+            left: false,
+            waker: sleeper.waker(),
+            sleeper,
+            ties: ties.clone(),
+        }
+    }
+
+    /// Its key from now on.
+    pub fn set_key(&self, key: u64) {
+        self.sleeper.set_key(key);
+    }
+
+    /// It waits, and is to be woken when the client resets it.
+    pub fn watch(&mut self) {
+        if self.has_left() {
+            self.waker.wake_by_ref();
+        }
+    }
+
+    /// What is known of the encryption.
+    pub fn tls(&self) -> Option<&Arc<Tls>> {
+        self.ties.tls.as_ref()
+    }
+
+    /// Whether there may be something to read.
+    pub fn has_input(&self) -> bool {
+        let Incoming { head, framing, .. } = &self.request;
+        !head.is_empty() || *framing != Framing::None && !self.request.drained
+    }
+
+    /// Reads the request.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`], or the stream has ended before its request has.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let request = &mut self.request;
+        if !request.head.is_empty() {
+            let n = request.head.len().min(buffer.len());
+            request.head.copy_to_slice(&mut buffer[..n]);
+            return Ok(n);
+        }
+        loop {
+            let (taken, written) = request.take(buffer)?;
+            if taken > 0 {
+                self.ties.meter.carry(taken);
+                return Ok(written);
+            }
+            if request.ended {
+                return Ok(request.end(buffer));
+            }
+            let mut context = Context::from_waker(&self.waker);
+            match request.body.poll_data(&mut context) {
+                Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
+                Poll::Ready(Some(Ok(data))) if request.data.is_empty() => request.data = data,
+                Poll::Ready(Some(Err(error))) => {
+                    self.left |= error.is_remote();
+                    return Err(Errno::CONNRESET);
+                }
+                // More than its length, which the library does not let through.
+                Poll::Ready(Some(Ok(_))) => return Err(Errno::CONNRESET),
+                Poll::Ready(None) => request.ended = true,
+                Poll::Pending => {
+                    request.drained = true;
+                    return Err(Errno::AGAIN);
+                }
+            }
+            request.drained = false;
+        }
+    }
+
+    /// Takes bytes of the response.
+    ///
+    /// # Errors
+    /// [`Errno::AGAIN`], or the client takes nothing any more.
+    pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
+        match &mut self.reply {
+            Reply::Head(_) => self.write_head(data),
+            Reply::Body(..) => self.write_body(data),
+            Reply::Over => Err(Errno::PIPE),
+        }
+    }
+
+    fn write_head(&mut self, data: &[u8]) -> Result<usize, Errno> {
+        let Reply::Head(reply) = &mut self.reply else {
+            return Err(Errno::PIPE);
+        };
+        // It is written whole, and in one piece.
+        let head = response::head(data).ok_or(Errno::PROTO)?;
+        let response = head.response;
+        let status = response.status();
+        self.ties.meter.carry(head.length);
+        if status.is_informational() {
+            let sent = reply.send_informational(response);
+            return sent.map(|()| head.length).map_err(|_| Errno::PIPE);
+        }
+        let is_empty = self.head_only || matches!(status.as_u16(), 204 | 205 | 304);
+        let rest = match (head.chunked, head.body) {
+            _ if is_empty => None,
+            (true, _) => Some(Rest::Chunks(Chunks::default())),
+            (false, Some(0)) => None,
+            (false, Some(length)) => Some(Rest::Length(length)),
+            // The end of no connection ends the body.
+            (false, None) => return Err(Errno::PROTO),
+        };
+        let sent = reply.send_response(response, rest.is_none());
+        let stream = sent.map_err(|_| Errno::PIPE)?;
+        self.reply = match rest {
+            None => Reply::Over,
+            Some(rest) => Reply::Body(stream, rest),
+        };
+        Ok(head.length)
+    }
+
+    /// Takes bytes of the body, with what is around chunks: as many small chunks as there are go into one frame.
+    fn write_body(&mut self, data: &[u8]) -> Result<usize, Errno> {
+        let room = match self.room(data.len()) {
+            // An end needs none.
+            Err(Errno::AGAIN) => 0,
+            other => other?,
+        };
+        let Reply::Body(stream, rest) = &mut self.reply else {
+            return Err(Errno::PIPE);
+        };
+        let (taken, piece, end) = match rest {
+            Rest::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let n = room.min(data.len()).min(most);
+                *left -= n as u64;
+                let end = (*left == 0).then(HeaderMap::new);
+                (n, Bytes::copy_from_slice(&data[..n]), end)
+            }
+            Rest::Chunks(chunks) => {
+                let taken = chunks.take(data, room).map_err(|_| Errno::PROTO)?;
+                (taken.length, taken.data.into(), taken.end)
+            }
+        };
+        if taken == 0 {
+            return Err(Errno::AGAIN);
+        }
+        self.ties.meter.carry(piece.len());
+        let ends = end.is_some();
+        let trailers = end.filter(|fields| !fields.is_empty());
+        if !piece.is_empty() || ends && trailers.is_none() {
+            let last = ends && trailers.is_none();
+            stream.send_data(piece, last).map_err(|_| Errno::PIPE)?;
+        }
+        // What was asked for and is not used is for other streams.
+        stream.reserve_capacity(0);
+        if let Some(fields) = trailers {
+            stream.send_trailers(fields).map_err(|_| Errno::PIPE)?;
+        }
+        if ends {
+            self.reply = Reply::Over;
+        }
+        Ok(taken)
+    }
+
+    /// How many of so many bytes the client takes now; one at least.
+    fn room(&mut self, wanted: usize) -> Result<usize, Errno> {
+        let Reply::Body(stream, _) = &mut self.reply else {
+            return Err(Errno::PIPE);
+        };
+        if wanted == 0 {
+            return Ok(0);
+        }
+        stream.reserve_capacity(wanted.min(SEND_BUFFER));
+        let mut context = Context::from_waker(&self.waker);
+        loop {
+            match stream.capacity() {
+                0 => {}
+                n => return Ok(n.min(wanted)),
+            }
+            match stream.poll_capacity(&mut context) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(_) => return Err(Errno::PIPE),
+                Poll::Pending => return Err(Errno::AGAIN),
+            }
+        }
+    }
+
+    /// Takes a part of a file.
+    ///
+    /// # Errors
+    /// As [`Stream::write`], and those of reading the file.
+    pub fn send_file(
+        &mut self,
+        file: &File,
+        offset: &mut u64,
+        length: usize,
+    ) -> Result<usize, Errno> {
+        if let Reply::Body(_, Rest::Length(_)) = self.reply {
+            // What nobody takes is not read.
+            self.room(length)?;
+        }
+        let mut piece = vec![0; length.min(PIECE)];
+        let n = rustix::io::pread(file, &mut piece[..], *offset)?;
+        if n == 0 {
+            return Ok(0);
+        }
+        let taken = self.write(&piece[..n])?;
+        *offset += taken as u64;
+        Ok(taken)
+    }
+
+    /// Ends the response. Nothing more comes of the stream: if its request has not ended, the client is told to stop (RFC 9113
+    /// section 8.1), when this is dropped.
+    ///
+    /// # Errors
+    /// Always, as there is nothing to wait for.
+    pub fn finish(&mut self) -> Result<(), Errno> {
+        match mem::replace(&mut self.reply, Reply::Over) {
+            // A part of it is missing.
+            Reply::Body(mut stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Reply::Head(mut reply) => reply.send_reset(Reason::INTERNAL_ERROR),
+            Reply::Over => {}
+        }
+        Err(Errno::NOTCONN)
+    }
+
+    /// Breaks the response off.
+    pub fn abort(&mut self, reason: Reason) {
+        match mem::replace(&mut self.reply, Reply::Over) {
+            Reply::Body(mut stream, _) => stream.send_reset(reason),
+            Reply::Head(mut reply) => reply.send_reset(reason),
+            Reply::Over => {}
+        }
+    }
+
+    /// Whether the client takes nothing any more. If it does, the stream is woken when that changes.
+    pub fn has_left(&mut self) -> bool {
+        let mut context = Context::from_waker(&self.waker);
+        let reset = match &mut self.reply {
+            Reply::Head(reply) => reply.poll_reset(&mut context),
+            Reply::Body(stream, _) => stream.poll_reset(&mut context),
+            Reply::Over => return self.left,
+        };
+        self.left |= reset.is_ready();
+        self.left
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.ties.meter.end(self.left);
+        // The connection may have nothing else to wait for.
+        self.ties.connection.wake_by_ref();
+    }
+}
+
+/// Writes a chunk with as much of the data as there is room for; how much that is, and the length of the chunk.
+fn chunk(data: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), Errno> {
+    let n = data.len().min(buffer.len().saturating_sub(AROUND));
+    if n == 0 {
+        return Ok((0, 0));
+    }
+    let room = buffer.len();
+    let mut rest = buffer;
+    let write = |rest: &mut &mut [u8]| -> io::Result<()> {
+        write!(rest, "{n:x}\r\n")?;
+        rest.write_all(&data[..n])?;
+        rest.write_all(b"\r\n")
+    };
+    write(&mut rest).map_err(|_| Errno::NOBUFS)?;
+    Ok((n, room - rest.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_fit_their_buffer() {
+        let mut buffer = [0; 64];
+        assert_eq!(chunk(b"abc", &mut buffer), Ok((3, 8)));
+        assert_eq!(&buffer[..8], b"3\r\nabc\r\n");
+        let data = [b'x'; 100];
+        let (taken, written) = chunk(&data, &mut buffer).unwrap();
+        assert!(taken == 64 - AROUND && written <= 64);
+        assert_eq!(&buffer[..4], b"2c\r\n");
+        assert_eq!(chunk(b"", &mut buffer), Ok((0, 0)));
+    }
+}

@@ -1,0 +1,200 @@
+//! The transport of all connections of the front: bytes of a socket, with TLS or without, or a stream of HTTP/2.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use h2::Reason;
+use preforkd_http::descriptors::Own;
+use preforkd_http::standing::Standing;
+use preforkd_http::{Origin, Tls, Transport};
+use rustix::io::Errno;
+
+use super::connection::Session;
+use super::stream::Stream;
+use super::wake::Queue;
+use crate::tls::{Listeners, Way};
+
+/// What all connections share.
+#[derive(Debug)]
+pub struct Shared {
+    listeners: Listeners,
+    pub(super) queue: Queue,
+    /// HTTP/2 is spoken without TLS, with those who begin so.
+    pub(super) http2: bool,
+}
+
+impl Shared {
+    /// With these certificates. `http2`: it is spoken without TLS, too; over TLS the terms say so.
+    pub fn new(listeners: Listeners, http2: bool) -> Self {
+        Self {
+            listeners,
+            queue: Queue::default(),
+            http2,
+        }
+    }
+}
+
+/// A connection, or a stream.
+#[derive(Debug)]
+pub enum Wire {
+    /// A connection.
+    Bytes(Way),
+    /// A stream of one.
+    Stream(Box<Stream>),
+}
+
+impl Transport for Wire {
+    type Shared = Shared;
+    type Multiplex = Session;
+
+    fn new(shared: &mut Shared, socket: OwnedFd, origin: &Origin) -> Self {
+        Self::Bytes(Way::new(&mut shared.listeners, socket, origin))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way) => way.read(buffer),
+            Self::Stream(stream) => stream.read(buffer),
+        }
+    }
+
+    fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way) => way.write(data, more),
+            Self::Stream(stream) => stream.write(data),
+        }
+    }
+
+    fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way) => way.send_file(file, offset, length),
+            Self::Stream(stream) => stream.send_file(file, offset, length),
+        }
+    }
+
+    fn can_hold(&self) -> bool {
+        match self {
+            Self::Bytes(way) => way.can_hold(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn push(&self) {
+        if let Self::Bytes(way) = self {
+            way.push();
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), Errno> {
+        match self {
+            Self::Bytes(way) => way.finish(),
+            Self::Stream(stream) => stream.finish(),
+        }
+    }
+
+    fn abort(&mut self) {
+        match self {
+            Self::Bytes(way) => way.abort(),
+            Self::Stream(stream) => stream.abort(Reason::INTERNAL_ERROR),
+        }
+    }
+
+    fn leave(&mut self) {
+        match self {
+            Self::Bytes(way) => way.leave(),
+            Self::Stream(stream) => stream.abort(Reason::CANCEL),
+        }
+    }
+
+    fn reset_at_death(&mut self, reset: bool) {
+        if let Self::Bytes(way) = self {
+            way.reset_at_death(reset);
+        }
+    }
+
+    fn stands(&self, standing: Standing) {
+        if let Self::Bytes(way) = self {
+            way.stands(standing);
+        }
+    }
+
+    fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
+        match self {
+            Self::Bytes(way) => way.watch(epoll, key, write),
+            Self::Stream(stream) => {
+                stream.set_key(key);
+                stream.watch();
+                Ok(())
+            }
+        }
+    }
+
+    fn has_input(&self) -> bool {
+        match self {
+            Self::Bytes(way) => way.has_input(),
+            Self::Stream(stream) => stream.has_input(),
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        match self {
+            Self::Bytes(way) => way.has_output(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn flush(&mut self) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way) => way.flush(),
+            Self::Stream(_) => Ok(0),
+        }
+    }
+
+    fn is_starting(&self) -> bool {
+        match self {
+            Self::Bytes(way) => way.is_starting(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Bytes(way) => way.refusal(),
+            Self::Stream(_) => None,
+        }
+    }
+
+    fn tls(&self) -> Option<&Arc<Tls>> {
+        match self {
+            Self::Bytes(way) => way.tls(),
+            Self::Stream(stream) => stream.tls(),
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_))
+    }
+
+    fn has_left(&mut self) -> bool {
+        match self {
+            Self::Bytes(_) => false,
+            Self::Stream(stream) => stream.has_left(),
+        }
+    }
+
+    fn read_preamble(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        match self {
+            Self::Bytes(way) => way.read_preamble(buffer),
+            Self::Stream(stream) => stream.read(buffer),
+        }
+    }
+
+    fn begin_with<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        match self {
+            Self::Bytes(way) => way.begin_with(bytes),
+            Self::Stream(_) => bytes,
+        }
+    }
+}
