@@ -12,7 +12,9 @@ mod diagnostic;
 mod document;
 pub mod env_file;
 mod expand;
+mod hsts;
 mod keys;
+mod layers;
 mod listen;
 mod mapping;
 mod proceeding;
@@ -31,10 +33,12 @@ pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
+pub use hsts::Hsts;
 pub use keys::{
-    Answer, App, Certificate, Check, File, Front, GiveUp, KEYS, Listen, Mapping, Master, Range,
-    Redirect, Reload, Route, Schedule, Site,
+    Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Listen, Maintenance,
+    Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule, Site,
 };
+pub use layers::{LayerKeys, Maintained, PerTime};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};
@@ -44,8 +48,8 @@ pub use sources::Sources;
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
 pub use value::{
-    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready, Replace, Restart, Stdin,
-    StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready,
+    Replace, Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 /// The whole file.

@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
@@ -236,5 +237,124 @@ fn an_app_without_a_listener_is_reached_through_its_site_also_while_it_is_replac
     assert_eq!(pids(&run, "front"), front);
     assert!(pids(&run, "api").is_disjoint(&api));
     assert!(get(&run, "shop.example", "/api/echo").starts_with("HTTP/1.1 200 OK"));
+    run.stop();
+}
+
+/// All that comes to a request of a client that accepts a compressed response.
+fn get_with(run: &Run, path: &str, fields: &str) -> Vec<u8> {
+    let mut stream = connect(run);
+    send(
+        &mut stream,
+        &format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n{fields}\r\n"),
+    );
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("an answer");
+    bytes
+}
+
+#[test]
+fn layers_are_for_applications_and_files_alike() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    // One that is sent from memory, and one that is not.
+    for (name, size) in [("a.css", 5000), ("big.css", 500_000)] {
+        let path = folder.path().join("files").join(name);
+        std::fs::write(path, "a {}\n".repeat(size / 5)).expect("room");
+    }
+    std::fs::write(folder.path().join("files/secret"), "secret").expect("room");
+    std::fs::write(folder.path().join("404.html"), "<p>gone").expect("room");
+    let site = "hosts = ['shop.example', '*.shop.example']\ncompress = ['gzip']\nerror_pages = { 404 = '404.html' }\n\
+        response_headers = { set = { X-Frame-Options = 'DENY' } }\n";
+    let more = "routes = [{ path = '/static/secret', folder = 'files/secret', allow = '192.0.2.1' }, { path = '/api', app = 'api', deny = 'unix' }, ";
+    let config = config("")
+        .replace("hosts = ['shop.example', '*.shop.example']\n", site)
+        .replace("routes = [", more)
+        .replace("{ path = '/api', app = 'api', strip_prefix = true }, ", "");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+
+    for (path, size) in [("/static/a.css", 5000), ("/static/big.css", 500_000)] {
+        let plain = get_with(&run, path, "");
+        let text = String::from_utf8_lossy(&plain);
+        assert!(text.contains("\r\nVary: Accept-Encoding\r\n"), "{path}");
+        assert!(
+            text.contains(&format!("\r\nContent-Length: {size}\r\n")),
+            "{path}"
+        );
+        let output = Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--noproxy",
+                "*",
+                "--compressed",
+                "--unix-socket",
+            ])
+            .arg(run.path("site.sock"))
+            .args(["--write-out", "%{size_download}"])
+            .arg(format!("http://shop.example{path}"))
+            .output()
+            .expect("curl runs");
+        let text = String::from_utf8(output.stdout).expect("text");
+        let (body, received) = text.split_at(size);
+        assert_eq!(body, "a {}\n".repeat(size / 5), "{path}");
+        let received: usize = received.parse().expect("a number");
+        assert!(received > 10 && received < size / 10, "{path}: {received}");
+        let compressed = get_with(&run, path, "Accept-Encoding: gzip\r\n");
+        let head = String::from_utf8_lossy(&compressed);
+        assert!(head.contains("\r\nContent-Encoding: gzip\r\n"), "{path}");
+        assert!(head.contains("\r\nETag: W/\""), "{path}");
+        assert!(compressed.ends_with(b"0\r\n\r\n"), "{path}");
+    }
+    for path in [
+        "/static/secret",
+        "/static//%73ecret",
+        "/static/x/../secret",
+        "/api/echo",
+        "/static%2Fsecret",
+    ] {
+        let (status, frame, body) = parts(&get(&run, "shop.example", path), "X-Frame-Options");
+        assert_eq!(
+            (&status[..], &frame[..], &body[..]),
+            (
+                "HTTP/1.1 403 Forbidden",
+                "DENY",
+                "403 Forbidden: not from this address\n"
+            ),
+            "{path}"
+        );
+    }
+    let (status, frame, body) = parts(
+        &get(&run, "shop.example", "/static/none"),
+        "X-Frame-Options",
+    );
+    assert_eq!(
+        (&status[..], &frame[..], &body[..]),
+        ("HTTP/1.1 404 Not Found", "DENY", "<p>gone")
+    );
+    run.stop();
+}
+
+#[test]
+fn all_workers_count_the_requests_of_a_client_together_also_across_a_reload() {
+    let limit = "path = '/', rate_limit = { rate = '1/d', burst = 7, key = 'X-Key' }, answer";
+    let limited = config("").replace("path = '/', answer", limit);
+    let mut run = start(&limited);
+    let ask = |key: &str| {
+        let answer = get_with(&run, "/", &format!("X-Key: {key}\r\n"));
+        String::from_utf8(answer).expect("text")
+    };
+    let passes = |key: &str| ask(key).starts_with("HTTP/1.1 200 ");
+    assert_eq!((0..40).filter(|_| passes("a")).count(), 8);
+    assert!(passes("b"));
+    run.write("app.toml", &limited.replace("the shop", "a new shop"));
+    run.reload();
+    let answer = get_with(&run, "/", "X-Key: a\r\n");
+    let answer = String::from_utf8(answer).expect("text");
+    assert!(
+        answer.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("\r\nRetry-After: 86"), "{answer}");
     run.stop();
 }

@@ -100,6 +100,56 @@ fn pids(run: &Run, name: &str) -> BTreeSet<i32> {
 }
 
 #[test]
+fn clients_are_told_to_come_back_with_tls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
+    for (name, host) in [("shop", "tls.example"), ("plain", "plain.example")] {
+        certificate(folder.path(), name, &format!("DNS:{host}"));
+    }
+    let shop = site("shop", "tls.example")
+        + "hsts = 'max-age=86400; includeSubDomains'\nstatic = { '/static/' = 'files' }\n\
+           routes = [{ path = '/old', redirect = '/new' }]\n";
+    let redirect =
+        "[site.http]\nlisten = 'unix:http.sock'\nhosts = 'tls.example'\nredirect = 'https'\n";
+    let sites = shop + &site("plain", "plain.example") + redirect;
+    let mut run = Run::begin_in(folder, &config(&sites), |_| {});
+    run.message("READY=1");
+    let told = "\r\nStrict-Transport-Security: max-age=86400; includeSubDomains\r\n";
+    for (path, status) in [
+        ("/echo", "200 OK"),
+        ("/static/a.css", "200 OK"),
+        ("/static/b.css", "404 Not Found"),
+        ("/old", "302 Found"),
+    ] {
+        let (_, answer) = over_tls(&run, "tls.example", path, "shop.pem");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")),
+            "{answer}"
+        );
+        assert_eq!(answer.matches(told).count(), 1, "{answer}");
+    }
+    let (_, answer) = over_tls(&run, "plain.example", "/echo", "plain.pem");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(!answer.contains("Strict-Transport"), "{answer}");
+    // Whoever comes without is sent to it, and would not believe the field.
+    let output = Command::new("curl")
+        .args(["--silent", "--noproxy", "*", "--include", "--unix-socket"])
+        .arg(run.path("http.sock"))
+        .arg("http://tls.example/a%20b?c=d")
+        .output()
+        .expect("curl runs");
+    let answer = String::from_utf8_lossy(&output.stdout);
+    assert!(answer.starts_with("HTTP/1.1 308"), "{answer}");
+    assert!(
+        answer.contains("\r\nLocation: https://tls.example/a%20b?c=d\r\n"),
+        "{answer}"
+    );
+    assert!(!answer.contains("Strict-Transport"), "{answer}");
+    run.stop();
+}
+
+#[test]
 fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("room");
@@ -164,6 +214,171 @@ fn each_site_has_its_certificate_and_a_reload_takes_in_another_one() {
         assert!(over_tls(&run, "tls.example", "/echo", "shop.pem").0);
         assert!(!over_tls(&run, "tls.example", "/echo", "old.pem").0);
     }
+    run.stop();
+}
+
+/// A certificate of a client, from an authority of its own with the same name.
+fn client_certificate(folder: &std::path::Path, name: &str) {
+    let openssl = |arguments: &[&str]| {
+        let mut command = Command::new("openssl");
+        let made = command.args(arguments).current_dir(folder).output();
+        let made = made.expect("openssl runs");
+        assert!(made.status.success(), "{made:?}");
+    };
+    let (ca, ca_key) = (format!("{name}-ca.pem"), format!("{name}-ca.key"));
+    let (key, request, own) = (
+        format!("{name}-client.key"),
+        format!("{name}.csr"),
+        format!("{name}-client.pem"),
+    );
+    let new = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let authority = format!("/CN={name} authority");
+    let subject = format!("/O=Example/CN={name}");
+    let files = ["-keyout", &ca_key, "-out", &ca];
+    openssl(
+        &[
+            &["req", "-x509", "-days", "2", "-subj", &authority][..],
+            &new,
+            &files,
+        ]
+        .concat(),
+    );
+    let files = ["-keyout", &key, "-out", &request];
+    openssl(&[&["req", "-subj", &subject][..], &new, &files].concat());
+    std::fs::write(folder.join("client.ext"), "extendedKeyUsage = clientAuth\n").expect("room");
+    openssl(&[
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        &request,
+        "-CA",
+        &ca,
+        "-CAkey",
+        &ca_key,
+        "-extfile",
+        "client.ext",
+        "-set_serial",
+        "0x1234",
+        "-out",
+        &own,
+    ]);
+}
+
+/// What a client gets that asks for one name in the handshake, and then for a host; with a certificate, if it has one.
+fn ask(run: &Run, name: &str, host: &str, certificate: Option<&str>) -> String {
+    let mut client = Command::new("openssl");
+    client.args(["s_client", "-quiet", "-servername", name, "-unix"]);
+    client.arg(run.path("tls.sock"));
+    if let Some(certificate) = certificate {
+        client
+            .arg("-cert")
+            .arg(run.path(&format!("{certificate}-client.pem")));
+        client
+            .arg("-key")
+            .arg(run.path(&format!("{certificate}-client.key")));
+    }
+    let mut client = client
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("openssl runs");
+    let request = format!(
+        "GET /echo HTTP/1.1\r\nHost: {host}\r\nX-SSL-Client-Verify: SUCCESS\r\nX-SSL-Client-Subject: CN=root\r\nX_SSL_Client_Subject: CN=root\r\nConnection: close\r\n\r\n"
+    );
+    let mut stdin = client.stdin.take().expect("a pipe");
+    // It may have been turned away before.
+    let _ = stdin.write_all(request.as_bytes());
+    let output = client.wait_with_output().expect("it ends");
+    drop(stdin);
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn clients_show_certificates_and_nobody_gets_past_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["staff", "partner"] {
+        client_certificate(folder.path(), name);
+    }
+    let names = "DNS:open.example,DNS:staff.example,DNS:maybe.example,DNS:other.example";
+    let sites = [
+        ("open", ""),
+        ("other", ""),
+        ("staff", "client_ca = 'staff-ca.pem'\n"),
+        (
+            "maybe",
+            "client_ca = 'partner-ca.pem'\nclient_certificate = 'optional'\n",
+        ),
+    ];
+    let sites = sites.map(|(name, more)| {
+        certificate(folder.path(), name, names);
+        site(name, &format!("{name}.example")) + more
+    });
+    let mut run = Run::begin_in(folder, &config(&sites.concat()), |_| {});
+    run.message("READY=1");
+    let ok = "HTTP/1.1 200 OK";
+    let misdirected = "HTTP/1.1 421 Misdirected Request";
+    for (name, host, certificate, expected) in [
+        ("open", "open", None, ok),
+        // The certificate covers that name too.
+        ("open", "other", None, ok),
+        ("staff", "staff", Some("staff"), ok),
+        ("staff", "staff", None, "alert"),
+        ("staff", "staff", Some("partner"), "alert"),
+        ("maybe", "maybe", None, ok),
+        ("maybe", "maybe", Some("partner"), ok),
+        ("maybe", "maybe", Some("staff"), "alert"),
+        // Past the certificates of another site.
+        ("open", "staff", None, misdirected),
+        ("open", "maybe", None, misdirected),
+        ("maybe", "staff", Some("partner"), misdirected),
+        ("staff", "open", Some("staff"), misdirected),
+        ("unknown", "staff", None, misdirected),
+    ] {
+        let (name, host) = (format!("{name}.example"), format!("{host}.example"));
+        let answer = ask(&run, &name, &host, certificate);
+        assert!(
+            answer.contains(expected),
+            "{name} {host} {certificate:?}: {answer}"
+        );
+        // What the client has written about itself does not pass.
+        assert!(!answer.contains("CN=root"), "{answer}");
+        let told: Vec<_> = answer
+            .lines()
+            .filter(|line| line.starts_with("X-SSL-Client"))
+            .collect();
+        match (expected == ok, certificate, name.starts_with("maybe")) {
+            (true, Some(by), _) => {
+                assert_eq!(told.len(), 5, "{answer}");
+                assert_eq!(told[0], "X-SSL-Client-Verify: SUCCESS");
+                assert_eq!(told[1], format!("X-SSL-Client-Subject: CN={by},O=Example"));
+                assert_eq!(told[2], format!("X-SSL-Client-Issuer: CN={by} authority"));
+                assert_eq!(told[3], "X-SSL-Client-Serial: 1234");
+                let digits = told[4].strip_prefix("X-SSL-Client-Fingerprint: ");
+                assert_eq!(digits.map(str::len), Some(64), "{answer}");
+            }
+            (true, None, true) => assert_eq!(told, ["X-SSL-Client-Verify: NONE"]),
+            _ => assert_eq!(told, [] as [&str; 0], "{answer}"),
+        }
+    }
+
+    // Others count as soon as the file has changed, also on connections that are open.
+    std::fs::copy(run.path("partner-ca.pem"), run.path("new.pem")).expect("room");
+    std::fs::rename(run.path("new.pem"), run.path("staff-ca.pem")).expect("ours");
+    run.logged(&["app=front: new certificates, handed to 2 workers"]);
+    let answer = ask(&run, "staff.example", "staff.example", Some("partner"));
+    assert!(answer.contains(ok), "{answer}");
+    let answer = ask(&run, "staff.example", "staff.example", Some("staff"));
+    assert!(answer.contains("alert"), "{answer}");
     run.stop();
 }
 
@@ -342,6 +557,10 @@ fn any_worker_goes_on_with_a_session_and_so_does_the_next_generation() {
     for version in versions {
         let text = session(&run, version, ("-sess_out", version));
         assert!(text.contains("New, TLSv1"), "{text}");
+        assert!(text.contains("Compression: NONE"), "{text}");
+        if version == "-tls1_3" {
+            assert!(text.contains("Max Early Data: 0"), "{text}");
+        }
     }
     let resumes = |run: &Run, when: &str| {
         for version in versions {

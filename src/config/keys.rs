@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use preforkd_worker::front::Protocol;
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
@@ -13,6 +14,8 @@ use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
+use super::hsts::Hsts;
+use super::layers::{Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -21,8 +24,8 @@ use super::schedule::{Expression, Scheduled};
 use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
-    AccessLog, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number, Ready, Replace,
-    Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
+    AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number,
+    Ready, Replace, Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,
 };
 
 tables! {
@@ -131,6 +134,12 @@ tables! {
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
         addresses: String = "127.0.0.1", Reload, only Command;
+        /// What the workers speak with sites.
+        protocol: Protocol = "http", Reload, only Command;
+        /// The folder of the scripts that answer requests, for FastCGI.
+        root: PathBuf = (none "none"), Reload, only Command;
+        /// The script that answers for a folder, and for what is no file; "" is none.
+        index: String = "index.php", Reload, only Command;
         /// The standard input of a worker: nothing, or its first listener.
         stdin: Stdin = "null", Reload, only Command;
         /// The signal that tells a worker to end.
@@ -334,6 +343,12 @@ tables! {
         hosts: Vec<Spanned<String>> = [], Reload;
         /// The certificates of the site, each with its key; with them its addresses speak TLS.
         tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The file with the certificates of the authorities that issue those of clients, in PEM; with it clients are asked for theirs.
+        client_ca: PathBuf = (none "none"), Reload;
+        /// Whether a client must show a certificate of these authorities, or may.
+        client_certificate: ClientCertificate = "required", Reload;
+        /// Tells clients to come back with TLS only, for a year or as the text of Strict-Transport-Security says.
+        hsts: Hsts = false, Reload;
         /// The app that gets all requests that no route and no static file is for.
         app: String = (none "none"), Reload;
         /// Folders and files to serve below a prefix of the URL.
@@ -342,6 +357,22 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
+        /// The clients that are served, by their addresses; others get 403.
+        allow: Vec<Proxy> = [], Reload;
+        /// The clients that are not served, by their addresses; they get 403.
+        deny: Vec<Proxy> = [], Reload;
+        /// How many requests a client may send; others get 429.
+        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = (none "that of [front]"), Reload;
+        /// What changes in the heads of responses: fields that are removed, set and added.
+        response_headers: Fields = {}, Reload;
+        /// Whether responses are compressed for clients that accept it, or with which codings.
+        compress: Precompressed = false, Reload;
+        /// Files that are sent in place of the texts of preforkd itself, by the status.
+        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
+        /// The file that answers all requests with status 503, while there is maintenance.
+        maintenance: Maintained = (none "none"), Reload;
     }
 
     /// An entry of `tls`: a certificate and its key.
@@ -362,8 +393,14 @@ tables! {
         headers: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
         /// The app that answers.
         app: String = (none "none"), Reload;
-        /// Whether the app does not see the path of the route.
+        /// The addresses outside that answer, such as "http://10.0.0.5:8080" or "fastcgi:unix:/run/php.sock".
+        to: Vec<Spanned<String>> = (none "none"), Reload;
+        /// Whether the app, or what is at the address, does not see the path of the route.
         strip_prefix: bool = false, Reload;
+        /// The folder of the scripts that answer, for a `to` with FastCGI.
+        root: PathBuf = (none "none"), Reload;
+        /// The script that answers for a folder, and for what is no file; "" is none.
+        index: String = "index.php", Reload;
         /// Whether the app gets the body of a request while it arrives.
         stream: bool = false, Reload;
         /// A folder or file that answers, as in `static`.
@@ -372,6 +409,52 @@ tables! {
         redirect: Redirected = (none "none"), Reload;
         /// A status that answers, or a table with a text besides.
         answer: Answered = (none "none"), Reload;
+        /// The clients that are served, by their addresses; others get 403.
+        allow: Vec<Proxy> = [], Reload;
+        /// The clients that are not served, by their addresses; they get 403.
+        deny: Vec<Proxy> = [], Reload;
+        /// How many requests a client may send; others get 429.
+        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
+        /// The largest request body; a larger one is answered with 413.
+        max_body: Size = (none "that of the site"), Reload;
+        /// What changes in the heads of responses: fields that are removed, set and added.
+        response_headers: Fields = {}, Reload;
+        /// Whether responses are compressed for clients that accept it, or with which codings.
+        compress: Precompressed = (none "that of the site"), Reload;
+        /// Files that are sent in place of the texts of preforkd itself, by the status.
+        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
+        /// The file that answers all requests with status 503, while there is maintenance.
+        maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// An entry of `rate_limit`: a rate, and whom it is for.
+    table "site.NAME.rate_limit" RateLimit {
+        /// A number of requests and a time, such as "10/s", "100/m" or "1000/h".
+        rate: PerTime = (required), Reload;
+        /// How many requests more may come at once.
+        burst: Number<0, 1_000_000> = 10, Reload;
+        /// The field of the request that tells clients apart, such as "X-Api-Key".
+        key: String = (none "their addresses"), Reload;
+    }
+
+    /// `response_headers`: what changes in the heads of responses, in this order.
+    table "site.NAME.response_headers" Fields {
+        /// The names of fields that are removed.
+        remove: Vec<Spanned<String>> = [], Reload;
+        /// Fields that take the place of those with the same name.
+        set: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+        /// Fields that are added.
+        add: BTreeMap<Spanned<String>, Spanned<String>> = {}, Reload;
+    }
+
+    /// `maintenance` as a table: what answers, and for whom it does not.
+    table "site.NAME.maintenance" Maintenance {
+        /// The file that answers.
+        page: PathBuf = (required), Reload;
+        /// When clients should ask again.
+        retry_after: Time = "5m", Reload;
+        /// The clients that are served all the same.
+        except: Vec<Proxy> = [], Reload;
     }
 
     /// `redirect` as a table: a location, and the status.
@@ -489,6 +572,13 @@ impl App {
             static_files: Value::without_place(BTreeMap::from([(prefix, files)])),
             ..self.clone()
         }
+    }
+}
+
+impl App {
+    /// One of which nothing is written.
+    pub fn of_nobody() -> Self {
+        super::table::default("{}")
     }
 }
 

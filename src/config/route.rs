@@ -78,9 +78,10 @@ impl Typed for Answered {
 
 impl Route {
     /// The keys that say what answers, with whether they are written.
-    pub fn targets(&self) -> [(&'static str, bool); 4] {
+    pub fn targets(&self) -> [(&'static str, bool); 5] {
         [
             ("app", self.app.is_some()),
+            ("to", self.to.is_some()),
             ("folder", self.folder.is_some()),
             ("redirect", self.redirect.is_some()),
             ("answer", self.answer.is_some()),

@@ -1,5 +1,6 @@
 //! The types of values, and their names in the manual.
 
+use preforkd_worker::front::Protocol;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -116,6 +117,16 @@ pub enum Stdin {
     Null,
     /// Its first listener.
     Listener,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificate {
+    /// A client without one is turned away.
+    Required,
+    /// The application decides.
+    Optional,
 }
 
 /// The signal that tells a worker to end.
@@ -352,8 +363,10 @@ typed! {
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
     Restart: "\"always\", \"on-failure\" or \"never\"",
+    Protocol: "\"http\", \"fastcgi\", \"scgi\" or \"uwsgi\"",
     Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
+    ClientCertificate: "\"required\" or \"optional\"",
     StopSignal: "signal",
     Then: "\"degrade\" or \"exit\"",
 }

@@ -14,11 +14,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
-use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, SUCCEEDED, Snapshot};
-
-/// Records per app: enough for 10,000 workers, the number up to which the master is measured, and those of the previous
-/// generation that still drain. The memory is sparse, so unused records take no memory; the total size is 8 MiB.
-const RECORDS: u32 = 16_384;
+use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, RECORDS, SHARED_BYTES, SUCCEEDED, Snapshot};
 
 /// The scoreboard of one app.
 pub struct Scoreboard {
@@ -42,7 +38,7 @@ impl Scoreboard {
             .take(60)
             .collect();
         let memory: File = memfd_create(name.as_str(), flags)?.into();
-        memory.set_len(offset(RECORDS))?;
+        memory.set_len(offset(RECORDS) + SHARED_BYTES as u64)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self {

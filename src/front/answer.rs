@@ -20,6 +20,11 @@ pub fn answer(
             response.fail(421, "421 Misdirected Request: no site has this host\n");
             return Ok(());
         }
+        Choice::Misdirected => {
+            let why = "421 Misdirected Request: this connection is not for this host\n";
+            response.fail(421, why);
+            return Ok(());
+        }
         Choice::NoRoute => {
             response.fail(404, "404 Not Found\n");
             return Ok(());
@@ -49,6 +54,18 @@ pub fn answer(
     }
     response.end();
     Ok(())
+}
+
+/// Sends a client to the same folder with a slash at its end, so that the links in it lead to its files.
+pub fn folder(request: Request<'_>, response: &mut Response) {
+    let location = redirect::location("{path}/{query}", request);
+    let redirected = begin(response, 308)
+        .and_then(|()| response.field(b"Location", &location))
+        .map(|()| response.finish(Some(0)));
+    match redirected {
+        Ok(()) => response.end(),
+        Err(_) => response.fail(500, "500 Internal Server Error\n"),
+    }
 }
 
 fn begin(response: &mut Response, status: u16) -> Result<(), HeadError> {

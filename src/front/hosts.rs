@@ -103,6 +103,7 @@ mod tests {
             listeners: owned(listeners),
             hosts: owned(hosts),
             routes: Vec::new(),
+            layers: Default::default(),
         }
     }
 

@@ -19,6 +19,8 @@ use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::h2::{Shared, Wire};
+use crate::layers::gate::Gate;
+use crate::layers::rate::Table;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::updates::{Updates, read_shared};
@@ -67,6 +69,7 @@ fn serve(
     settings: &Arc<Settings>,
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
+    let shared = passed.shared()?;
     let Passed {
         environment,
         mut listeners,
@@ -86,8 +89,16 @@ fn serve(
     let layers = layer::Options::new(http, &environment, access_log)?;
     let updates = Updates::begin(updates, settings, &names)?;
     let addresses = updates.listeners();
-    let sites = Arc::new(Sites::new(settings, names));
+    let sites = Sites::new(settings, names).with_policies(updates.policies());
+    let sites = Arc::new(sites);
     let front = Front::new(sites.clone(), settings, updates)?;
+    let table = match (sites.count(), shared) {
+        (true, Some(memory)) => {
+            let random = random().map_err(could_not("get random numbers"))?;
+            Some(Table::new(memory, random))
+        }
+        _ => None,
+    };
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
     let config = Config {
         limits: Arc::new(http.into()),
@@ -96,7 +107,11 @@ fn serve(
         front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
         files: files(settings, &sites)?,
-        layers: layer::standard(layers),
+        layers: {
+            let mut layers = layer::standard(layers);
+            layers.extend(Gate::layer(&sites, table));
+            layers
+        },
         stop: stop.into_iter().collect(),
         signals: Some(pipe),
     };
@@ -121,6 +136,14 @@ fn files(settings: &Settings, sites: &Arc<Sites>) -> Result<Files, String> {
     let what = format!("enter a folder of static files as user {user}");
     let chooser = Box::new(FilesOfSites::new(sites.clone()));
     Files::chosen(&mappings, chooser, user).map_err(could_not(what))
+}
+
+/// Two random numbers.
+fn random() -> io::Result<(u64, u64)> {
+    let mut bytes = [0; 16];
+    rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty())?;
+    let number = u128::from_ne_bytes(bytes);
+    Ok(((number >> 64) as u64, number as u64))
 }
 
 /// A pipe to which a byte is written at SIGTERM and SIGINT. The stop order of the master comes over another one.

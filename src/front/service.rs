@@ -2,16 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use preforkd_http::{Call, Origin, Outgoing, Output, Ready, Request, Response, Service, Watch};
-use preforkd_worker::front::{Settings, Target};
+use preforkd_http::{
+    Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
+};
+use preforkd_worker::front::{self, Settings, Target};
 
-use crate::answer::answer;
+use crate::answer::{answer, folder};
+use crate::layers::gate::Noted;
 use crate::path::Normal;
+use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
 use crate::upstream::news::places;
+use crate::upstream::protocol::{Passing, Protocol, Script};
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
@@ -26,6 +32,9 @@ pub struct Front {
     proxy: Proxy,
     /// The numbers of the upstreams by their names.
     numbers: BTreeMap<String, usize>,
+    /// The scripts that answer for upstreams, by their numbers.
+    scripts: BTreeMap<usize, Scripts>,
+    complaints: Rate,
     updates: Updates,
 }
 
@@ -39,7 +48,7 @@ impl Front {
     /// An address of an upstream is not valid; the whole message.
     pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
-        let mut numbers = BTreeMap::new();
+        let (mut numbers, mut scripts) = (BTreeMap::new(), BTreeMap::new());
         for (name, upstream) in &settings.upstreams {
             let parse = |text: &String| {
                 let address = Address::parse(text).ok_or_else(|| {
@@ -50,9 +59,12 @@ impl Front {
                     at_a_time: usize::MAX,
                 })
             };
-            let mut how = UpstreamSettings::of(format!("app={name}"), upstream);
+            let mut how = upstream_settings(name, upstream);
             how.upgraded_timeout = settings.upgrade_timeout;
             let number = proxy.add(how);
+            if let Some(of) = &upstream.speech.scripts {
+                scripts.insert(number, Scripts::new(of));
+            }
             if !upstream.is_told {
                 let addresses: Result<Vec<_>, _> = upstream.addresses.iter().map(parse).collect();
                 proxy.set_addresses(number, &addresses?, 0);
@@ -64,8 +76,39 @@ impl Front {
             path: Normal::default(),
             proxy,
             numbers,
+            scripts,
+            complaints: Rate::new(5, 10_000_000_000),
             updates,
         })
+    }
+
+    /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
+    fn script(
+        &mut self,
+        number: usize,
+        call: &Call<'_>,
+        stripped: usize,
+        mut response: Response,
+    ) -> Result<(Option<Script>, Response), Response> {
+        let Some(scripts) = self.scripts.get(&number) else {
+            return Ok((None, response));
+        };
+        let path = call.request.path();
+        match scripts.find(path.get(stripped..).unwrap_or_default()) {
+            Ok(Found::Script(script)) => return Ok((Some(script), response)),
+            Ok(Found::Folder) => folder(call.request, &mut response),
+            Ok(Found::Nothing) => response.fail(404, "404 Not Found\n"),
+            Err(error) => {
+                if let Some(left_out) = self.complaints.take(call.now) {
+                    let root = scripts.root().display();
+                    log::error!(
+                        "could not look for a script below {root}: {error}; answering 500{left_out}"
+                    );
+                }
+                response.fail(500, "500 Internal Server Error\n");
+            }
+        }
+        Err(response)
     }
 
     /// Takes in what the master has told.
@@ -78,6 +121,27 @@ impl Front {
             }
         }
     }
+}
+
+/// How the front uses an upstream.
+fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings {
+    // No app has a name with a colon.
+    let shown = match name.contains(':') {
+        true => format!("upstream={name}"),
+        false => format!("app={name}"),
+    };
+    let mut settings = UpstreamSettings::of(shown, upstream);
+    settings.protocol = match upstream.speech.protocol {
+        front::Protocol::Http => Protocol::Http,
+        front::Protocol::FastCgi => Protocol::FastCgi,
+        front::Protocol::Scgi => Protocol::Scgi,
+        front::Protocol::Uwsgi => Protocol::Uwsgi,
+    };
+    if settings.protocol != Protocol::Http {
+        // A kept connection takes a process of php-fpm away from all others, and the other protocols end it with the response.
+        settings.keep = Duration::ZERO;
+    }
+    settings
 }
 
 impl Service for Front {
@@ -93,10 +157,22 @@ impl Service for Front {
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
         let request = call.request;
+        let noted = Noted::of(request);
+        if let Some(refusal) = noted.and_then(Noted::refusal) {
+            refusal.answer(&mut response);
+            return Some(response);
+        }
         let choice = self.sites.choose(request, call.origin, &mut self.path);
+        if let (Some(noted), Choice::Target { route, .. }) = (noted, choice)
+            && let Err(refusal) = noted.take_route(&self.sites, route, request, call.origin)
+        {
+            refusal.answer(&mut response);
+            return Some(response);
+        }
         if let Choice::Target {
             target: Target::Upstream(name),
             stripped,
+            ..
         } = choice
             && let Some(&number) = self.numbers.get(name)
         {
@@ -105,7 +181,14 @@ impl Service for Front {
                 default_host: NO_HOST,
                 ..Outgoing::default()
             };
-            return self.proxy.call(number, call, outgoing, response);
+            return match self.script(number, &call, stripped, response) {
+                Ok((script, response)) => {
+                    let script = script.as_ref();
+                    let passing = Passing { outgoing, script };
+                    self.proxy.call(number, call, passing, response)
+                }
+                Err(answered) => Some(answered),
+            };
         }
         if answer(choice, request, &mut response).is_err() {
             response.discard();
@@ -115,7 +198,9 @@ impl Service for Front {
     }
 
     fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
-        self.sites.streams(request, origin, &mut self.path)
+        let name = self.sites.streams(request, origin, &mut self.path);
+        let number = name.and_then(|name| self.numbers.get(name));
+        number.is_some_and(|&number| self.proxy.takes_streams(number))
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use preforkd_http::{Chooser, Origin, Request};
-use preforkd_worker::front::{Settings, Target};
+use preforkd_worker::front::{Protocol, Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
-use crate::path::Normal;
+use crate::layers::gate::Noted;
+use crate::layers::of_site::OfSite;
+use crate::layers::readings;
+use crate::path::{Normal, normal};
 use crate::routes::Routes;
+use crate::scope::Policies;
+use crate::scripts::{ending, names_one};
 
 /// All sites.
 #[derive(Debug)]
@@ -17,12 +22,17 @@ pub struct Sites {
     sockets: Vec<String>,
     hosts: Hosts,
     sites: Vec<Site>,
+    policies: Arc<Policies>,
 }
 
 #[derive(Debug)]
 struct Site {
     routes: Routes,
     targets: Vec<Leads>,
+    /// None for a site that uses none.
+    layers: Option<OfSite>,
+    /// What the names of scripts end with that upstreams of the site run. No folder of static files shows one.
+    endings: Vec<Vec<u8>>,
 }
 
 /// Where a route leads.
@@ -40,6 +50,8 @@ struct Leads {
 pub enum Choice<'a> {
     /// No site: RFC 9110 section 15.5.20.
     NoSite,
+    /// A site for which this connection may not be used.
+    Misdirected,
     /// A site, and none of its routes.
     NoRoute,
     /// A target.
@@ -48,7 +60,22 @@ pub enum Choice<'a> {
         target: &'a Target,
         /// The bytes at the beginning of the path that the target does not see.
         stripped: usize,
+        /// The number of the route.
+        route: usize,
     },
+}
+
+/// A request of a site that has layers.
+#[derive(Debug)]
+pub struct Layered<'a> {
+    /// The number of the site.
+    pub site: usize,
+    /// The layers of the site.
+    pub layers: &'a OfSite,
+    /// The numbers of the routes that it may take, by all ways to read its path; first the one that it takes.
+    pub routes: Vec<usize>,
+    /// There is a route that it takes.
+    pub has_route: bool,
 }
 
 impl Sites {
@@ -62,18 +89,26 @@ impl Sites {
                 target: route.target.clone(),
                 files: is_files.then(|| number - 1),
                 strip_prefix: route.strip_prefix,
-                stream: route.stream,
+                stream: route.stream && speaks_http(settings, &route.target),
             }
         };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
+            layers: OfSite::new(site),
+            endings: endings(settings, site),
         };
         Self {
             sockets,
             hosts: Hosts::new(&settings.sites),
             sites: settings.sites.iter().map(&mut compile).collect(),
+            policies: Arc::default(),
         }
+    }
+
+    /// The same, where these sites ask for certificates of clients.
+    pub fn with_policies(self, policies: Arc<Policies>) -> Self {
+        Self { policies, ..self }
     }
 
     /// The mappings of all files with their prefixes, by their numbers.
@@ -86,36 +121,108 @@ impl Sites {
         files.collect()
     }
 
+    /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
+        let (number, allowed) = self.number(request, origin)?;
+        self.sites.get(number).filter(|_| allowed)
+    }
+
+    /// The number of the site, and whether the connection may be used for it.
+    fn number(&self, request: Request<'_>, origin: &Origin) -> Option<(usize, bool)> {
         let listener = self.sockets.get(origin.listener)?;
         // RFC 9112 section 3.2.2: the authority of an absolute target stands above Host.
         let host = request.authority().or_else(|| request.field(b"host"));
         let number = self.hosts.site(listener, host)?;
-        self.sites.get(number)
+        let tls = request.facts().and_then(|facts| facts.tls.as_deref());
+        let by_name = |name: &[u8]| self.hosts.site(listener, Some(name));
+        let allowed = tls.is_none_or(|tls| self.policies.allow(number, host, tls, by_name));
+        Some((number, allowed))
     }
 
-    /// Whether the body of a request is passed on while it arrives.
-    pub fn streams(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> bool {
-        let Some(site) = self.site(request, origin) else {
-            return false;
-        };
+    /// Whether a site has layers.
+    pub fn have_layers(&self) -> bool {
+        self.sites.iter().any(|site| site.layers.is_some())
+    }
+
+    /// Whether a site counts requests.
+    pub fn count(&self) -> bool {
+        let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
+        layers.any(OfSite::counts)
+    }
+
+    /// The layers of a site.
+    pub fn layers(&self, site: usize) -> Option<&OfSite> {
+        self.sites.get(site)?.layers.as_ref()
+    }
+
+    /// The layers for a request; none if its site has none.
+    pub fn layered(&self, request: Request<'_>, origin: &Origin) -> Option<Layered<'_>> {
+        let (number, _) = self
+            .number(request, origin)
+            .filter(|(_, allowed)| *allowed)?;
+        let site = self.sites.get(number)?;
+        let layers = site.layers.as_ref()?;
+        let taken = |path: &Normal| site.routes.of(path, request).next();
+        let first = taken(&normal(request.path()));
+        let mut routes: Vec<usize> = first.into_iter().collect();
+        for path in readings::others(request.path()) {
+            if let Some(route) = taken(&path)
+                && !routes.contains(&route)
+            {
+                routes.push(route);
+            }
+        }
+        Some(Layered {
+            site: number,
+            layers,
+            routes,
+            has_route: first.is_some(),
+        })
+    }
+
+    /// The upstream that is to get the body of a request while it arrives.
+    pub fn streams(
+        &self,
+        request: Request<'_>,
+        origin: &Origin,
+        path: &mut Normal,
+    ) -> Option<&str> {
+        let site = self.site(request, origin)?;
         path.set(request.path());
-        let first = site.routes.of(path, request).next();
-        first.is_some_and(|first| site.targets[first].stream)
+        let first = site.routes.of(path, request).next()?;
+        match &site.targets[first] {
+            Leads {
+                stream: true,
+                target: Target::Upstream(name),
+                ..
+            } => Some(name),
+            _ => None,
+        }
     }
 
     /// What a request is for that no file answers.
     pub fn choose(&self, request: Request<'_>, origin: &Origin, path: &mut Normal) -> Choice<'_> {
         let Some(site) = self.site(request, origin) else {
-            return Choice::NoSite;
+            return match self.number(request, origin) {
+                Some(_) => Choice::Misdirected,
+                None => Choice::NoSite,
+            };
         };
         path.set(request.path());
         let mut routes = site.routes.of(path, request);
-        let found = routes.find(|route| site.targets[*route].files.is_none());
+        let hides = site.runs(path);
+        let found = routes.find(|route| match &site.targets[*route].target {
+            // Where a folder answers all, a script in it is nothing.
+            Target::Files(mapping) => hides && !mapping.fallthrough,
+            _ => true,
+        });
         let Some(route) = found else {
             return Choice::NoRoute;
         };
         let leads = &site.targets[route];
+        if leads.files.is_some() {
+            return Choice::NoRoute;
+        }
         let stripped = match leads.strip_prefix {
             true => site.routes.after(route, path),
             false => None,
@@ -123,8 +230,40 @@ impl Sites {
         Choice::Target {
             target: &leads.target,
             stripped: stripped.unwrap_or_default(),
+            route,
         }
     }
+}
+
+impl Site {
+    /// Whether a path is named like a script that an upstream runs.
+    fn runs(&self, path: &Normal) -> bool {
+        let mut endings = self.endings.iter();
+        endings.any(|ending| names_one(path, ending))
+    }
+}
+
+/// Whether what answers can be told a body of which nobody knows the end yet.
+fn speaks_http(settings: &Settings, target: &Target) -> bool {
+    let Target::Upstream(name) = target else {
+        return false;
+    };
+    let upstream = settings.upstreams.get(name);
+    upstream.is_none_or(|upstream| upstream.speech.protocol == Protocol::Http)
+}
+
+/// What the names of scripts end with that the upstreams of a site run.
+fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<u8>> {
+    let targets = site.routes.iter().map(|route| &route.target);
+    let scripts = targets.filter_map(|target| match target {
+        Target::Upstream(name) => settings.upstreams.get(name)?.speech.scripts.as_ref(),
+        _ => None,
+    });
+    let mut endings: Vec<_> = scripts
+        .map(|scripts| ending(&scripts.index).to_vec())
+        .collect();
+    endings.dedup();
+    endings
 }
 
 /// Tells which files a request is for.
@@ -146,9 +285,12 @@ impl FilesOfSites {
 
 impl Chooser for FilesOfSites {
     fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
+        if Noted::of(request).is_some_and(Noted::is_refused) {
+            return None;
+        }
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;
-        site.targets[first].files
+        site.targets[first].files.filter(|_| !site.runs(&self.path))
     }
 }

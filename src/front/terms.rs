@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use preforkd_worker::front::{Certificate, Certificates, Pem, Settings, Tls};
+use preforkd_worker::front::{Certificate, Certificates, Pem, Settings, Site, Tls};
 
 use crate::tls::certificate::{Named, Pair};
 use crate::tls::check::check;
-use crate::tls::terms::{Address, Terms};
+use crate::tls::terms::{Address, ClientAuthority, Terms, check_issuers};
 use crate::tls::tickets::Keys;
 
 /// What clients can speak over TLS (RFC 7301), with HTTP/2 or without.
@@ -18,8 +18,14 @@ fn protocols(http2: bool) -> &'static [&'static str] {
     }
 }
 
-/// What is agreed on with clients at each socket; none where they speak no TLS.
-pub type Addresses = Vec<Option<Arc<Address>>>;
+/// What is agreed on with clients.
+#[derive(Debug, Default)]
+pub struct Agreed {
+    /// At each socket; none where they speak no TLS.
+    pub addresses: Vec<Option<Arc<Address>>>,
+    /// Which certificates of clients each site asks for, in the order of the sites.
+    pub policies: Vec<Option<Arc<[u8]>>>,
+}
 
 /// What is agreed on with clients, for each of the sockets, whose listeners have these names. `keys` are those of session tickets.
 ///
@@ -30,7 +36,7 @@ pub fn addresses(
     certificates: &Certificates,
     sockets: &[String],
     keys: &Arc<Keys>,
-) -> Result<Addresses, String> {
+) -> Result<Agreed, String> {
     let with_terms = settings.sites.iter().filter_map(|site| {
         let is_secure = |name: &String| settings.listeners.get(name).is_some_and(|one| one.tls);
         if !site.listeners.iter().any(is_secure) {
@@ -63,7 +69,14 @@ pub fn addresses(
         }
         Some(Arc::new(address))
     };
-    Ok(sockets.iter().map(address).collect())
+    let policy = |site: &Site| {
+        let (_, terms) = sites.iter().find(|(with, _)| with.name == site.name)?;
+        terms.client_policy().cloned()
+    };
+    Ok(Agreed {
+        addresses: sockets.iter().map(address).collect(),
+        policies: settings.sites.iter().map(policy).collect(),
+    })
 }
 
 /// Something that is wrong with the certificates of a site.
@@ -94,6 +107,17 @@ pub fn flaws(certificates: &Certificates) -> Vec<Flaw> {
                 why,
             }));
         }
+        let issuers = tls
+            .client_ca
+            .as_ref()
+            .map(|ca| check_issuers(named(&ca.issuers)));
+        if let Some(Err(why)) = issuers {
+            flaws.push(Flaw {
+                site: site.clone(),
+                is_warning: false,
+                why: format!("cannot check the certificates of clients of [site.{site}]: {why}"),
+            });
+        }
     }
     flaws
 }
@@ -117,7 +141,11 @@ fn terms(site: &str, tls: &Tls, protocols: &[&str], keys: &Arc<Keys>) -> Result<
         }
         pairs.push(Arc::new(pair));
     }
-    Terms::new(pairs, protocols, None, keys).map_err(wrong)
+    let authority = tls.client_ca.as_ref().map(|ca| ClientAuthority {
+        issuers: named(&ca.issuers),
+        is_required: ca.is_required,
+    });
+    Terms::new(pairs, protocols, authority, keys).map_err(wrong)
 }
 
 fn named(pem: &Pem) -> Named<'_> {

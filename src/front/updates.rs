@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zeroize::Zeroizing;
 
+use crate::scope::Policies;
 use crate::terms;
 use crate::tls::Listeners;
 use crate::tls::tickets::{self, Key, Keys};
@@ -32,6 +33,7 @@ pub struct Updates {
     /// The names of the listeners of all sockets.
     sockets: Vec<String>,
     listeners: Listeners,
+    policies: Arc<Policies>,
 }
 
 impl Updates {
@@ -52,6 +54,7 @@ impl Updates {
             settings: settings.clone(),
             sockets: sockets.into(),
             listeners: Listeners::default(),
+            policies: Arc::default(),
         };
         let mut kinds = Vec::new();
         while let Some((kind, json)) = updates.next().map_err(|error| unread(&error))? {
@@ -67,9 +70,27 @@ impl Updates {
         Ok(updates)
     }
 
+    /// None: nobody sends any.
+    pub fn none(settings: &Arc<Settings>) -> Self {
+        Self {
+            socket: None,
+            keys: Keys::new(&[]),
+            settings: settings.clone(),
+            sockets: Vec::new(),
+            listeners: Listeners::default(),
+            policies: Arc::default(),
+            upstreams: VecDeque::new(),
+        }
+    }
+
     /// What is agreed on with clients, as the latest updates say.
     pub fn listeners(&self) -> Listeners {
         self.listeners.clone()
+    }
+
+    /// Which certificates of clients the sites ask for, as the latest updates say.
+    pub fn policies(&self) -> Arc<Policies> {
+        self.policies.clone()
     }
 
     /// The socket to watch.
@@ -141,8 +162,9 @@ impl Updates {
     }
 
     fn use_certificates(&self, all: &Certificates) -> Result<(), String> {
-        let addresses = terms::addresses(&self.settings, all, &self.sockets, &self.keys)?;
-        self.listeners.replace(addresses);
+        let agreed = terms::addresses(&self.settings, all, &self.sockets, &self.keys)?;
+        self.policies.replace(agreed.policies);
+        self.listeners.replace(agreed.addresses);
         Ok(())
     }
 }

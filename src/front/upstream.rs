@@ -11,7 +11,7 @@ pub mod dispatch;
 pub mod failure;
 pub mod health;
 pub mod news;
-mod protocol;
+pub mod protocol;
 pub mod proxy;
 pub mod settings;
 

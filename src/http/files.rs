@@ -27,6 +27,7 @@ mod tests;
 
 pub(crate) use answer::Found;
 use answer::What;
+pub use encoding::choose as choose_coding;
 
 use cache::{Cache, Kept, RACY, Variant};
 use complaints::Complaints;

@@ -11,6 +11,7 @@ use preforkd_worker::access_format::Format;
 use preforkd_worker::env::{Environment, FRONT_LISTENER};
 use preforkd_worker::settings::Http;
 
+use crate::message::coder::Coder;
 use crate::message::facts::{Facts, Tls};
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
@@ -102,7 +103,7 @@ pub fn standard(options: Options) -> Vec<Arc<dyn Layer>> {
 pub struct Stages {
     /// [`Layer::request`] is called.
     pub request: bool,
-    /// [`Layer::response`] is called.
+    /// [`Layer::response`], [`Layer::coder`] and [`Layer::page`] are called.
     pub response: bool,
     /// [`Layer::ended`] and [`Layer::flush`] are called.
     pub ended: bool,
@@ -126,11 +127,36 @@ pub trait Layer: Send + Sync {
     /// the request. Called on the thread that makes the response.
     fn response(&self, _facts: &Facts, _head: &mut Head) {}
 
+    /// What changes the body of the response with this head, which all layers have seen; the layer says so in the head. `length` is that of
+    /// the body, if it is known. It goes out only if there is a body to send. Called on the thread that makes the response.
+    fn coder(
+        &self,
+        _facts: &Facts,
+        _head: &mut Head,
+        _length: Option<u64>,
+    ) -> Option<Box<dyn Coder>> {
+        None
+    }
+
+    /// The page that the client gets in place of a text of the server's own with this status.
+    fn page(&self, _facts: &Facts, _status: u16) -> Option<Arc<Page>> {
+        None
+    }
+
     /// A response has ended or broken off, or a request was refused. Called on the loop's thread.
     fn ended(&self, _ended: &Ended<'_>) {}
 
     /// The loop has done what there was to do, and may wait now. Called on the loop's thread.
     fn flush(&self) {}
+}
+
+/// A text of the server's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Its content type.
+    pub content_type: String,
+    /// The text.
+    pub text: String,
 }
 
 /// A request whose head has come.
@@ -159,6 +185,12 @@ impl Arrived<'_> {
     /// Removes the fields whose name is such a one.
     pub fn remove_fields(&mut self, is: impl FnMut(&[u8]) -> bool) {
         self.connection.remove_fields(is);
+    }
+
+    /// The body of the request may have so many bytes, if the limits of the server allow them. The answer to one of which it is known that
+    /// it has more; others get it later.
+    pub fn limit_body(&mut self, most: u64) -> Option<Reject> {
+        self.connection.limit_body(most)
     }
 
     /// What is known of the exchange, to add to it.

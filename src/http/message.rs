@@ -3,6 +3,7 @@
 pub(crate) mod backlog;
 pub(crate) mod body;
 pub(crate) mod budget;
+pub(crate) mod coder;
 pub(crate) mod date;
 pub(crate) mod facts;
 pub(crate) mod head;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use preforkd_worker::front::Speech;
 use serde::{Deserialize, Serialize};
 
 use super::{Check, FileState, LogFile, Output, OwnAddress, lossless};
@@ -32,6 +33,8 @@ pub struct App {
     pub threads: Option<u32>,
     /// The addresses of which each worker gets one, if its launch names one.
     pub own_address: Option<OwnAddress>,
+    /// What its workers speak with sites.
+    pub speech: Speech,
     /// What the front reaches each worker by, if the workers have listeners of their own for that.
     pub own_listener: Option<OwnListener>,
     /// Whether sites name the app and each worker has an address of its own, which front workers are told.
@@ -158,6 +161,7 @@ impl App {
             },
             threads: None,
             own_address: None,
+            speech: Speech::default(),
             own_listener: None,
             is_told: false,
             stdin: Stdin::Null,

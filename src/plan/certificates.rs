@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use preforkd_worker::front::{Certificate, Certificates, Pem, Tls};
+use preforkd_worker::front::{Certificate, Certificates, ClientCa, Pem, Tls};
 
 use super::{Draft, Host, normal};
-use crate::config::{Config, Place, Site, Value};
+use crate::config::{ClientCertificate, Config, Place, Site, Value};
 
 /// The largest file with a certificate or key, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -69,7 +69,7 @@ pub fn paths_of(certificates: &Certificates) -> BTreeSet<&Path> {
 fn pems(tls: &Tls) -> impl Iterator<Item = &Pem> {
     let pairs = tls.certificates.iter();
     let pairs = pairs.flat_map(|one| [&one.chain, &one.key]);
-    pairs.chain(&tls.client_ca)
+    pairs.chain(tls.client_ca.as_ref().map(|ca| &ca.issuers))
 }
 
 /// What their files hold now.
@@ -81,7 +81,8 @@ pub fn read_again(running: &Certificates, host: &dyn Host) -> Result<Certificate
     for tls in found.0.values_mut() {
         let pairs = tls.certificates.iter_mut();
         let pairs = pairs.flat_map(|one| [&mut one.chain, &mut one.key]);
-        for pem in pairs.chain(&mut tls.client_ca) {
+        let issuers = tls.client_ca.as_mut().map(|ca| &mut ca.issuers);
+        for pem in pairs.chain(issuers) {
             let read = host.data(Path::new(&pem.path), None, MAX_FILE);
             pem.text = read.map_err(|why| format!("{}: {why}", pem.path))?;
         }
@@ -108,11 +109,22 @@ impl Draft<'_> {
         for written in &*site.tls {
             let written = written.get_ref();
             certificates.push(Certificate {
-                chain: self.pem("cert", &written.cert, "CERTIFICATE")?,
-                key: self.pem("key", &written.key, "PRIVATE KEY")?,
+                chain: self.pem("tls.cert", &written.cert, "CERTIFICATE")?,
+                key: self.pem("tls.key", &written.key, "PRIVATE KEY")?,
             });
         }
-        let client_ca = None;
+        if let (Some(file), true) = (&site.client_ca, certificates.is_empty()) {
+            return Err(
+                file.wrong("client_ca: clients show certificates over TLS only (add `tls`)")
+            );
+        }
+        let client_ca = match &site.client_ca {
+            Some(file) => Some(ClientCa {
+                issuers: self.pem("client_ca", file, "CERTIFICATE")?,
+                is_required: *site.client_certificate == ClientCertificate::Required,
+            }),
+            None => None,
+        };
         let tls = Tls {
             certificates,
             client_ca,
@@ -124,7 +136,7 @@ impl Draft<'_> {
     fn pem(&self, name: &str, written: &Value<PathBuf>, label: &str) -> Result<Pem, Place> {
         let path = normal(&self.folder.join(written.as_path()));
         let shown = path.display().to_string();
-        let wrong = |why: &str| written.wrong(format!("tls.{name}: {shown}: {why}"));
+        let wrong = |why: &str| written.wrong(format!("{name}: {shown}: {why}"));
         let text = self
             .host
             .data(&path, None, MAX_FILE)

@@ -31,13 +31,13 @@ impl Draft<'_> {
     pub(super) fn app(&self, listeners: &mut Vec<Listener>) -> Result<App, Place> {
         self.refuse_keys_of_the_other_kind()?;
         let mut notices = Vec::new();
-        let sockets = self.sockets(listeners, &mut notices)?;
         let (mut env, user) = self.environment()?;
         if let Some(time) = &self.written.watchdog {
             // The program's sd_watchdog_enabled(3) reads these.
             env.insert("WATCHDOG_USEC".into(), time.0.as_micros().to_string());
         }
         let own_address = self.own_address(&env)?;
+        let sockets = self.sockets(listeners, own_address.is_some(), &mut notices)?;
         let mut launch = Launch {
             program: PathBuf::new(),
             args: Vec::new(),
@@ -85,6 +85,7 @@ impl Draft<'_> {
         if let Some(range) = &own_address {
             self.enough_addresses(range, &policy, &mut warnings)?;
         }
+        let speech = self.speech()?;
         let own_listener = match &self.written.wsgi {
             Some(_) => self.reached.own_listener(self.name, self.written.backlog.0),
             None => None,
@@ -111,6 +112,7 @@ impl Draft<'_> {
             is_told: own_listener.is_some() || own_address.is_some() && self.reached.has(self.name),
             own_listener,
             own_address,
+            speech,
             stdin: self.stdin(has_listener)?,
             stop,
             hang: self.hang(),

@@ -7,7 +7,7 @@ use preforkd_worker::front::{Route, Target};
 use toml::Spanned;
 
 use super::static_files::{check_prefix, decoded};
-use super::{Draft, Launch};
+use super::{Draft, Launch, outside};
 use crate::config::{Answer, Mapped, Place, Redirect, Route as Written, Site, Value};
 
 /// What `redirect = "https"` stands for.
@@ -98,19 +98,22 @@ impl Draft<'_> {
                 ));
             }
         }
-        let of_apps = [
+        let of_upstreams = [
             ("strip_prefix", route.strip_prefix.place()),
             ("stream", route.stream.place()),
         ];
-        for (name, place) in of_apps {
-            if let (Some(place), None) = (place, &route.app) {
-                let message = format!("routes.{name}: it is for a route to an app (remove it)");
+        for (name, place) in of_upstreams {
+            if let (Some(place), None, None) = (place, &route.app, &route.to) {
+                let message =
+                    format!("routes.{name}: it is for a route to an app or an address (remove it)");
                 return Err(Place::at(place, message));
             }
         }
         let mut path = path.to_owned();
         let target = if let Some(app) = &route.app {
             Target::Upstream(app.to_string())
+        } else if let Some(to) = &route.to {
+            Target::Upstream(outside::name(to, route))
         } else if let Some(folder) = &route.folder {
             let (prefix, files) = self.files(&path, folder, &place, launch, warnings)?;
             path = prefix;
@@ -129,6 +132,7 @@ impl Draft<'_> {
             strip_prefix: *route.strip_prefix,
             stream: *route.stream,
             target,
+            layers: self.layers(route.layers(), launch)?,
         })
     }
 
@@ -214,6 +218,7 @@ fn unconditional(path: &str, target: Target) -> Route {
         strip_prefix: false,
         stream: false,
         target,
+        layers: Default::default(),
     }
 }
 

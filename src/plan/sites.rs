@@ -9,6 +9,7 @@ use preforkd_worker::front::{self, Certificates, Settings};
 
 use super::certificates;
 use super::lacking::Lacking;
+use super::layers;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
 use super::upstreams::Reached;
@@ -93,6 +94,7 @@ pub(super) fn front(
     let mut launch = draft.launch_of_front(config, &mut warnings)?;
     let mut sockets = Sockets::default();
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
+    let mut upstreams = reached.upstreams(config, &plan.apps)?;
     let mut certificates = BTreeMap::new();
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {
@@ -120,6 +122,7 @@ pub(super) fn front(
                 "redirect: the site speaks TLS itself, and would send its clients in a circle (write it in a site without `tls`)",
             ));
         }
+        upstreams.extend(draft.outside(site, &launch)?);
         let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
@@ -127,14 +130,17 @@ pub(super) fn front(
             listeners: own.iter().map(|address| sockets.name(address)).collect(),
             hosts,
             routes: draft.routes(site, &launch, &mut warnings)?,
+            layers: draft.layers_of_site(site, tls.is_some(), &launch)?,
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }
+    let mut http = draft.http(&mut warnings)?;
+    layers::widen(&mut http.max_body, &mut sites);
     let settings = Settings {
-        http: draft.http(&mut warnings)?,
+        http,
         listeners: sockets.settings(),
         sites,
-        upstreams: reached.upstreams(config, &plan.apps)?,
+        upstreams,
         upgrade_timeout: config.front.upgrade_timeout.0,
         http2: *config.front.http2,
     };
@@ -296,6 +302,7 @@ impl Draft<'_> {
             policy,
             threads: None,
             own_address: None,
+            speech: front::Speech::default(),
             own_listener: None,
             is_told: false,
             stdin: Stdin::Null,

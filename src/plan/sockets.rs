@@ -14,6 +14,7 @@ impl Draft<'_> {
     pub(super) fn sockets(
         &self,
         all: &mut Vec<Listener>,
+        has_address: bool,
         notices: &mut Vec<String>,
     ) -> Result<Vec<(String, Address)>, Place> {
         let mut sockets: Vec<(String, Address)> = Vec::new();
@@ -54,8 +55,8 @@ impl Draft<'_> {
             all.push(self.listener(written, address)?);
         }
         let is_lent = self.written.command.is_some();
-        // A program may accept on the listeners only of which it was told.
-        if self.reached.has(self.name) && (!is_lent || sockets.is_empty()) {
+        // A program may accept on the listeners only of which it was told, and one with an address of its own on that one.
+        if self.reached.has(self.name) && !has_address && (!is_lent || sockets.is_empty()) {
             let listener = self
                 .reached
                 .listener(self.name, self.written.backlog.0, is_lent)?;

@@ -88,6 +88,7 @@ impl Host for Invented {
             Some("/srv/both.pem") => {
                 Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
             }
+            Some("/srv/page.html" | "/srv/page.txt") => Ok("<h1>Sorry</h1>".into()),
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),

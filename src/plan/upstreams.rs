@@ -6,10 +6,10 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use preforkd_worker::env::FRONT_LISTENER;
-use preforkd_worker::front::Upstream;
+use preforkd_worker::front::{Speech, Upstream};
 
 use super::{App, Credentials, Host, Listener, OwnListener};
-use crate::config::{Address, Config, Place, Site};
+use crate::config::{self, Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
 const MODE: u32 = 0o600;
@@ -119,43 +119,50 @@ impl Reached {
         for (name, place) in &self.names {
             let wrong = |message: String| Place::at(place.clone(), message);
             let app = apps.get(name);
-            if app.is_some_and(|app| app.own_address.is_some()) {
-                return Err(wrong(format!(
-                    "app: each worker of app {name} has an address of its own, at which sites cannot reach it yet (use {{fd}} instead of {{port}} or {{address}}, or a `listen`)"
-                )));
-            }
+            let speech = app.map(|app| app.speech.clone()).unwrap_or_default();
             let mut sockets = app.into_iter().flat_map(|app| &app.sockets);
             let private = sockets
                 .clone()
                 .find(|(name, _)| name == FRONT_LISTENER)
                 .and_then(|(_, address)| target(address));
             let found = private.or_else(|| sockets.find_map(|(_, address)| target(address)));
-            let Some(address) = found else {
+            let is_told = app.is_some_and(|app| app.is_told);
+            let has_address = app.is_some_and(|app| app.own_address.is_some());
+            if found.is_none() && !has_address {
                 return Err(wrong(format!(
                     "app: no listener of app {name} has an address that is known (write one instead of \"fd:NAME\")"
                 )));
-            };
-            let is_told = app.is_some_and(|app| app.is_told);
+            }
+            let addresses = found.filter(|_| !has_address).into_iter().collect();
             let mut written = config.app.iter();
             let written = written.find(|(known, _)| known.get_ref() == name);
             let Some((_, written)) = written else {
                 return Err(wrong(format!("app: there is no app \"{name}\"")));
             };
-            let (queue, how) = (&*written.queue, &*written.upstream);
             let upstream = Upstream {
-                addresses: vec![address],
                 is_told,
-                queue_length: queue.length.0,
-                queue_timeout: queue.timeout.0,
-                connect_timeout: how.connect_timeout.0,
-                response_timeout: written.response_timeout(),
-                idle_timeout: how.idle_timeout.0,
-                max_fails: how.max_fails.0,
-                fail_timeout: how.fail_timeout.0,
+                ..upstream(addresses, speech, written)
             };
             upstreams.insert(name.clone(), upstream);
         }
         Ok(upstreams)
+    }
+}
+
+/// What the front is told of these addresses: how it deals with them stands in the table of an app.
+pub(super) fn upstream(addresses: Vec<String>, speech: Speech, written: &config::App) -> Upstream {
+    let (queue, how) = (&*written.queue, &*written.upstream);
+    Upstream {
+        addresses,
+        is_told: false,
+        speech,
+        queue_length: queue.length.0,
+        queue_timeout: queue.timeout.0,
+        connect_timeout: how.connect_timeout.0,
+        response_timeout: written.response_timeout(),
+        idle_timeout: how.idle_timeout.0,
+        max_fails: how.max_fails.0,
+        fail_timeout: how.fail_timeout.0,
     }
 }
 

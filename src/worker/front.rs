@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Layers;
 use crate::settings::{Http, Mapping, seconds};
 
 /// What the front serves, and how; preforkd.toml(5) describes each key.
@@ -51,6 +53,8 @@ pub struct Site {
     pub hosts: Vec<String>,
     /// Its routes, in the order of the configuration.
     pub routes: Vec<Route>,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// The certificates of the sites with TLS, by the names of the sites. They are no settings, as they change while a worker runs
@@ -82,8 +86,18 @@ impl Certificates {
 pub struct Tls {
     /// The certificates, each with its chain and its key.
     pub certificates: Vec<Certificate>,
-    /// The authorities whose certificates clients must show.
-    pub client_ca: Option<Pem>,
+    /// Who issues the certificates of clients; they are asked for none otherwise.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// The authorities that issue the certificates of clients.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientCa {
+    /// Their certificates.
+    pub issuers: Pem,
+    /// A client without a certificate is turned away.
+    pub is_required: bool,
 }
 
 /// A certificate and its key.
@@ -132,6 +146,8 @@ pub struct Route {
     pub stream: bool,
     /// What answers.
     pub target: Target,
+    /// What else is done with its requests and responses.
+    pub layers: Layers,
 }
 
 /// What answers a request.
@@ -168,6 +184,8 @@ pub struct Upstream {
     pub addresses: Vec<String>,
     /// Whether the master tells where each worker is (`crate::upstreams`). Until then there is none.
     pub is_told: bool,
+    /// How they are spoken to.
+    pub speech: Speech,
     /// The most requests that wait for one of them.
     pub queue_length: u32,
     /// How long each waits.
@@ -187,6 +205,41 @@ pub struct Upstream {
     /// The time in which they come, and for which it is left alone.
     #[serde(with = "seconds")]
     pub fail_timeout: Duration,
+}
+
+/// How an upstream is spoken to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Speech {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The files that answer, if the upstream is an interpreter of files.
+    pub scripts: Option<Scripts>,
+}
+
+/// A protocol of upstreams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// FastCGI, in the role of the web server for a responder.
+    FastCgi,
+    /// SCGI.
+    Scgi,
+    /// The protocol of the server uWSGI.
+    Uwsgi,
+}
+
+/// Files that answer requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scripts {
+    /// The folder of all of them.
+    pub root: PathBuf,
+    /// The name of the file that answers for a folder, and for what is no file.
+    pub index: String,
 }
 
 impl Settings {

@@ -13,6 +13,7 @@ pub mod access_format;
 pub mod contract;
 pub mod env;
 pub mod front;
+pub mod layers;
 pub mod logger;
 pub mod messages;
 pub mod notify;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::AtomicU64;
 
 use crate::env::{self, Environment};
 use crate::scoreboard::Record;
@@ -95,6 +96,15 @@ impl Passed {
         rustix::stdio::dup2_stderr(&stderr).map_err(could_not("change standard error"))?;
         logger::look_at_stderr(io::stderr());
         Ok(())
+    }
+
+    /// The memory that the workers of the app share, behind the records of the scoreboard.
+    ///
+    /// # Errors
+    /// It cannot be mapped; the whole message.
+    pub fn shared(&self) -> Result<Option<&'static [AtomicU64]>, String> {
+        let map = |memory| sys::map_shared(memory).map_err(could_not("map shared memory"));
+        self.scoreboard.as_ref().map(map).transpose()
     }
 
     /// Takes the worker's record of the scoreboard, if there is one.

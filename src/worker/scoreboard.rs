@@ -28,6 +28,11 @@ use crate::settings::{MAX_CONNECTIONS, MAX_THREADS};
 
 /// Size of a record in bytes; a multiple of the cache line, so that workers do not share lines.
 pub const RECORD_BYTES: usize = 512;
+/// Records per app: enough for 10,000 workers, the number up to which the master is measured, and those of the previous
+/// generation that still drain. The memory is sparse, so unused records take no memory; the total size is 9 MiB.
+pub const RECORDS: u32 = 16_384;
+/// Bytes behind the records that the workers of an app share as they like; the master neither reads nor writes them.
+pub const SHARED_BYTES: usize = 1 << 20;
 /// Size of a record in words.
 pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
 /// Space for method and path in a record, in bytes.

@@ -1,4 +1,4 @@
-//! What has no safe form in a worker of ours: adopting descriptors, and mapping the scoreboard.
+//! What has no safe form in a worker of ours: adopting descriptors, and mapping the scoreboard and what lies behind it.
 //!
 //! Other files are safe code, so each function here sees to its preconditions itself.
 #![allow(unsafe_code)]
@@ -14,7 +14,7 @@ use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS};
+use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -43,6 +43,26 @@ pub(crate) fn adopt(fd: RawFd) -> io::Result<OwnedFd> {
 /// # Errors
 /// The memory is not sealed or too small, or cannot be mapped.
 pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [AtomicU64]> {
+    let offset = u64::from(index) * RECORD_BYTES as u64;
+    map(memory, offset, RECORD_WORDS, &format!("record {index}"))
+}
+
+/// Maps the memory behind the records of the scoreboard. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_shared(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    let offset = u64::from(RECORDS) * RECORD_BYTES as u64;
+    map(memory, offset, SHARED_BYTES / 8, "shared memory")
+}
+
+/// Maps so many words from a place on, which is a multiple of 8.
+fn map(
+    memory: &OwnedFd,
+    offset: u64,
+    words: usize,
+    what: &str,
+) -> io::Result<&'static [AtomicU64]> {
     // Without the seals another process could cut the memory off under the mapping, and an access would be SIGBUS.
     let sealed = SealFlags::SHRINK | SealFlags::GROW;
     if !fcntl_get_seals(memory)?.contains(sealed) {
@@ -50,28 +70,22 @@ pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [A
             "its size is not sealed (F_SEAL_SHRINK and F_SEAL_GROW)",
         ));
     }
-    let offset = u64::from(index) * RECORD_BYTES as u64;
+    let bytes = words * size_of::<AtomicU64>();
     let length = fstat(memory)?.st_size;
-    if u64::try_from(length).unwrap_or(0) < offset + RECORD_BYTES as u64 {
+    if !offset.is_multiple_of(8) || u64::try_from(length).unwrap_or(0) < offset + bytes as u64 {
         return Err(io::Error::other(format!(
-            "the scoreboard has {length} bytes and no record {index}"
+            "the scoreboard has {length} bytes and no {what}"
         )));
     }
-    let page = rustix::param::page_size();
-    let start = offset / page as u64 * page as u64;
-    let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let page = rustix::param::page_size() as u64;
+    let start = offset / page * page;
+    let before = (offset - start) as usize;
+    let (size, protection) = (before + bytes, ProtFlags::READ | ProtFlags::WRITE);
     let anywhere = ptr::null_mut();
     // SAFETY: a new shared mapping at a place that the kernel chooses; no existing memory is touched.
-    let address = unsafe { mmap(anywhere, page, protection, MapFlags::SHARED, memory, start) }?;
-    // SAFETY: the record lies within the mapped page, since a page is a multiple of a record, and within the file, whose size
-    // was checked and is sealed. It is never unmapped, hence 'static. It is aligned to 8 bytes, and AtomicU64 is valid
-    // for all bits and for memory that other processes read and write.
-    Ok(unsafe {
-        std::slice::from_raw_parts(
-            address
-                .byte_add((offset - start) as usize)
-                .cast::<AtomicU64>(),
-            RECORD_WORDS,
-        )
-    })
+    let address = unsafe { mmap(anywhere, size, protection, MapFlags::SHARED, memory, start) }?;
+    // SAFETY: the words lie within the mapping, which begins `before` bytes before them, and within the file, whose size was
+    // checked and is sealed. It is never unmapped, hence 'static. They are aligned to 8 bytes, as the offset and the page are,
+    // and AtomicU64 is valid for all bits and for memory that other processes read and write.
+    Ok(unsafe { std::slice::from_raw_parts(address.byte_add(before).cast::<AtomicU64>(), words) })
 }

@@ -20,7 +20,8 @@ import unittest
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "django"))
+# Behind our own folder: both have tests of streams.
+sys.path.append(str(HERE.parent / "django"))
 from harness import Preforkd  # noqa: E402
 from service import GUARD, descendants, is_running  # noqa: E402
 from strict import Connection, Loss  # noqa: E402
@@ -59,6 +60,18 @@ def free_port():
         return server.getsockname()[1]
 
 
+class Behind(Preforkd):
+    """preforkd with a site at the test's port, and what answers there; `site` has the keys of the site."""
+
+    site = 'app = "demo"'
+
+    def configure(self, **app):
+        if not app.get("listen"):
+            app.pop("listen", None)
+        super().configure(**app)
+        self.config.write_text(f'{self.config.read_text()}[site.demo]\nlisten = "fd:web"\n{self.site}\n[front]\nworkers = 1\n')
+
+
 class ProgramCase(unittest.TestCase):
     """A folder for one test, in which the program runs."""
 
@@ -76,12 +89,12 @@ class ProgramCase(unittest.TestCase):
         self.gate = os.open(self.folder / "gate", os.O_RDWR | os.O_CLOEXEC)
         self.addCleanup(os.close, self.gate)
 
-    def launch(self, **app):
-        """preforkd with this app; not waited for."""
+    def launch(self, kind=None, **app):
+        """preforkd with this app; not waited for. `kind` writes its configuration."""
         self.app = {"listen": ["fd:web"], **app}
         env = {"PYTHONPATH": str(HERE), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(self.folder), "VERSION": "v1"}
         self.app["env"] = {**env, **app.get("env", {})}
-        server = self.kind(self.folder, **self.app)
+        server = (kind or self.kind)(self.folder, **self.app)
         self.addCleanup(server.close)
         return server
 
@@ -126,8 +139,11 @@ class ProgramCase(unittest.TestCase):
         self.assert_nothing_left(server)
         socket.create_server(("127.0.0.1", server.port)).close()
         self.assertRegex(server.log[-1], r"INFO +stopped$")
-        if "fd:web" not in self.app["listen"]:
+        if "fd:web" not in self.app["listen"] and not isinstance(server, Behind):
             warnings += ("no app uses the inherited socket web",)
+        if isinstance(server, Behind):
+            # As root, and of what a client has written that only a proxy may write.
+            perhaps = (*perhaps, "app=front its workers run as root", "removed the field X-Forwarded-For")
         said = [line for line in server.log if re.search(r"Z WARN ", line)]
         for pattern in warnings:
             self.assertRegex("\n".join(said), pattern)

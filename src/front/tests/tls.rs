@@ -4,7 +4,7 @@ mod served;
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -58,6 +58,31 @@ fn old_versions_and_ciphers_without_authentication_are_refused() {
             }
         }
     }
+}
+
+#[test]
+fn nothing_is_negotiated_again() {
+    let authority = Authority::new();
+    let server = local(&authority);
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-connect"])
+        .arg(server.address.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The command that asks for it.
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"R\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    drop(input);
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(said.contains("Secure Renegotiation IS supported"), "{said}");
+    assert!(said.contains("RENEGOTIATING"), "{said}");
+    assert!(said.contains("no renegotiation"), "{said}");
+    assert!(!output.status.success());
 }
 
 #[test]

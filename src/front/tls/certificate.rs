@@ -230,11 +230,23 @@ pub(super) fn of_client(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let certificate = parse(der).ok()?;
     let tbs = certificate.tbs_certificate();
     Some(ClientCertificate {
-        subject: tbs.subject().to_string().into(),
-        issuer: tbs.issuer().to_string().into(),
+        subject: visible(&tbs.subject().to_string()),
+        issuer: visible(&tbs.issuer().to_string()),
         serial: hexadecimal(tbs.serial_number().as_bytes()).into(),
         fingerprint: hexadecimal(digest::digest(&digest::SHA256, der).as_ref()).into(),
     })
+}
+
+/// A name as it can stand in a field: each byte that is not visible as a backslash and two digits (RFC 4514 section 2.4).
+fn visible(name: &str) -> Box<str> {
+    let mut visible = String::new();
+    for byte in name.bytes() {
+        match byte {
+            b' '..=b'~' => visible.push(byte.into()),
+            _ => visible.push_str(&format!("\\{byte:02X}")),
+        }
+    }
+    visible.into()
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

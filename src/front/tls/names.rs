@@ -37,22 +37,33 @@ impl Names {
         self.hosts.iter().cloned().chain(addresses)
     }
 
+    /// Whether a name, which may begin with `*.`, is one of them, as it is written.
+    pub fn has(&self, name: &str) -> bool {
+        self.all().any(|own| own == name)
+    }
+
     /// Whether a host is one of them: its name or address without a port.
     pub fn cover(&self, host: &str) -> bool {
-        let bare = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'));
-        if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
-            return self.addresses.contains(&address);
-        }
-        let host = host.to_ascii_lowercase();
-        let host = host.strip_suffix('.').unwrap_or(&host);
-        let parent = parent(host);
-        self.hosts.iter().any(|name| match name.strip_prefix("*.") {
-            Some(above) => parent == Some(above),
-            None => name == host,
-        })
+        let names: Vec<_> = self.all().collect();
+        covers(names.iter().map(String::as_str), host)
     }
+}
+
+/// Whether a host, without a port, is one of the names of a certificate.
+pub fn covers<'a>(mut names: impl Iterator<Item = &'a str>, host: &str) -> bool {
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
+        return names.any(|name| name.parse() == Ok(address));
+    }
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix('.').unwrap_or(&host);
+    let parent = parent(host);
+    names.any(|name| match name.strip_prefix("*.") {
+        Some(above) => parent == Some(above),
+        None => name == host,
+    })
 }
 
 /// What stands behind the first label; only one label may take the place of an asterisk (RFC 9525 section 6.3).
@@ -60,7 +71,8 @@ fn parent(host: &str) -> Option<&str> {
     host.split_once('.').map(|(_, parent)| parent)
 }
 
-/// Something for each of many names: for the name itself, or else for `*.` in place of its first label.
+/// Something for each of many names: for the name itself, or else for the longest one with `*.` in place of its first labels, as sites
+/// are found by their hosts.
 #[derive(Debug, Clone)]
 pub struct ByName<T> {
     exact: HashMap<String, T>,
@@ -89,9 +101,15 @@ impl<T> ByName<T> {
     /// What a name is for.
     pub fn get(&self, name: &str) -> Option<&T> {
         let name = name.to_ascii_lowercase();
+        let mut above = parent(&name);
+        let mut parents = std::iter::from_fn(|| {
+            let found = above?;
+            above = parent(found);
+            Some(found)
+        });
         self.exact
             .get(&name)
-            .or_else(|| self.above.get(parent(&name)?))
+            .or_else(|| parents.find_map(|parent| self.above.get(parent)))
     }
 }
 
@@ -129,6 +147,9 @@ mod tests {
         assert_eq!(names.get("a.Example.com"), Some(&2));
         assert_eq!(names.get("b.example.com"), Some(&1));
         assert_eq!(names.get("example.com"), None);
-        assert_eq!(names.get("c.b.example.com"), None);
+        assert_eq!(names.get("c.b.example.com"), Some(&1));
+        names.insert("*.b.example.com", 4);
+        assert_eq!(names.get("c.b.example.com"), Some(&4));
+        assert_eq!(names.get("com"), None);
     }
 }

@@ -14,7 +14,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, RootCertStore, SignatureScheme};
 
 use super::certificate::{self, Named, Pair};
-use super::names::{ByName, Names};
+use super::names::ByName;
 use super::tickets::{Keys, Tickets};
 
 /// Whether clients are to show a certificate, and who may have issued it.
@@ -31,7 +31,10 @@ pub struct ClientAuthority<'a> {
 #[derive(Debug, Clone)]
 pub struct Terms {
     pub(super) config: Arc<ServerConfig>,
-    pairs: Arc<[Arc<Pair>]>,
+    /// The names that all of their certificates have: for these a client may use the connection (RFC 9113 section 9.1.1).
+    pub(super) names: Arc<[Box<str>]>,
+    /// Which certificates of clients count; none if clients are not asked for any.
+    pub(super) client_policy: Option<Arc<[u8]>>,
 }
 
 impl Terms {
@@ -60,24 +63,34 @@ impl Terms {
             None => builder.with_no_client_auth(),
         };
         let pairs: Arc<[_]> = pairs.into();
-        let mut config = builder.with_cert_resolver(Arc::new(ByKind(pairs.clone())));
+        let names = common_names(&pairs);
+        let context = context(authority);
+        let mut config = builder.with_cert_resolver(Arc::new(ByKind(pairs)));
         config.alpn_protocols = protocols
             .iter()
             .map(|name| name.as_bytes().into())
             .collect();
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Tickets::new(keys.clone(), &context(authority));
+        config.ticketer = Tickets::new(keys.clone(), &context);
         config.ignore_client_order = true;
         Ok(Self {
             config: Arc::new(config),
-            pairs,
+            names,
+            client_policy: authority.map(|_| context.into()),
         })
     }
 
-    /// The names that all of their certificates have: for these a client may use the connection (RFC 9113 section 9.1.1).
-    pub fn names(&self) -> impl Iterator<Item = &Names> {
-        self.pairs.iter().map(|pair| pair.names())
+    /// Which certificates of clients count; none if clients are not asked for any.
+    pub fn client_policy(&self) -> Option<&Arc<[u8]>> {
+        self.client_policy.as_ref()
     }
+}
+
+/// The names that each of these has, so that it does not matter which one the client was shown.
+fn common_names(pairs: &[Arc<Pair>]) -> Arc<[Box<str>]> {
+    let first = pairs.iter().take(1).flat_map(|pair| pair.names().all());
+    let common = first.filter(|name| pairs.iter().all(|pair| pair.names().has(name)));
+    common.map(Into::into).collect()
 }
 
 /// What the library has, in the order in which it is preferred: keys of 128 bits first, as SHA-384, which comes with those of 256, takes
@@ -99,7 +112,7 @@ fn provider() -> CryptoProvider {
 ///
 /// # Errors
 /// What is wrong with them.
-pub(super) fn check_issuers(issuers: Named<'_>) -> Result<(), String> {
+pub fn check_issuers(issuers: Named<'_>) -> Result<(), String> {
     let authority = ClientAuthority {
         issuers,
         is_required: true,

@@ -15,7 +15,7 @@ use rustls::server::{Accepted, Acceptor};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::certificate;
-use super::terms::Address;
+use super::terms::{Address, Terms};
 
 /// Bytes that a connection holds for its client at most, encrypted. More than [`PIECE`] with what encryption adds.
 const HELD: usize = 72 * 1024;
@@ -71,6 +71,8 @@ pub struct Secure {
     /// The latest read of the socket was short, and all that has come was handed over.
     drained: bool,
     tls: Option<Arc<Tls>>,
+    /// What was agreed on by the hello.
+    terms: Option<Terms>,
 }
 
 enum State {
@@ -178,6 +180,7 @@ impl Secure {
             begun: Vec::new(),
             drained: false,
             tls: None,
+            terms: None,
         }
     }
 
@@ -196,8 +199,9 @@ impl Secure {
         let (error, mut alert, is_http) = match acceptor.accept() {
             Ok(None) => return Ok(()),
             Ok(Some(accepted)) => match open(accepted, address) {
-                Ok(connection) => {
+                Ok((connection, terms)) => {
                     self.state = State::Open(connection);
+                    self.terms = Some(terms);
                     return match self.flush() {
                         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
                         Err(error) => Err(error),
@@ -234,6 +238,7 @@ impl Secure {
             return;
         };
         let client = connection.peer_certificates().and_then(<[_]>::first);
+        let terms = self.terms.take();
         self.tls = Some(Arc::new(Tls {
             version: match connection.protocol_version() {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
@@ -244,6 +249,11 @@ impl Secure {
             protocol: connection.alpn_protocol().map(Into::into),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             client: client.and_then(certificate::of_client),
+            names: terms
+                .as_ref()
+                .map(|terms| terms.names.clone())
+                .unwrap_or_default(),
+            client_policy: terms.and_then(|terms| terms.client_policy),
         }));
     }
 
@@ -351,14 +361,11 @@ fn could_not_agree(error: &rustls::Error) -> String {
 fn open(
     accepted: Accepted,
     address: &Address,
-) -> Result<ServerConnection, (rustls::Error, rustls::server::AcceptedAlert)> {
-    let config = address
-        .terms(accepted.client_hello().server_name())
-        .config
-        .clone();
-    let mut connection = accepted.into_connection(config)?;
+) -> Result<(ServerConnection, Terms), (rustls::Error, rustls::server::AcceptedAlert)> {
+    let terms = address.terms(accepted.client_hello().server_name());
+    let mut connection = accepted.into_connection(terms.config.clone())?;
     connection.set_buffer_limit(Some(HELD));
-    Ok(connection)
+    Ok((connection, terms.clone()))
 }
 
 /// The name that the registry of the IANA has for the cipher suite.

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::dispatch::{Place, Ticket};
-use super::protocol::Reader;
+use super::protocol::{Protocol, Reader};
 use super::{Instant, NEVER};
 
 /// What a connection is for.
@@ -68,13 +68,19 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that comes about, or has.
-    pub fn new(socket: OwnedFd, upstream: usize, place: Place, state: State) -> Self {
+    pub fn new(
+        socket: OwnedFd,
+        upstream: usize,
+        place: Place,
+        state: State,
+        protocol: Protocol,
+    ) -> Self {
         Self {
             socket,
             upstream,
             place,
             state,
-            reader: Reader::http(),
+            reader: Reader::new(protocol),
             written: 0,
             body_left: 0,
             sent: false,

@@ -1,6 +1,124 @@
 //! What upstreams speak. The one place that knows the protocols; everything else about a connection is the same for all.
+//!
+//! A request becomes a message ([`write`]) and the body that follows it ([`Upload`]); [`Reader`] makes a response of what comes back.
 
-use preforkd_http::{Expected, Fault, Incoming, Response, Step};
+use preforkd_http::{
+    Body, Expected, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
+};
+
+mod cgi;
+mod fastcgi;
+mod said;
+mod scgi;
+mod upload;
+mod uwsgi;
+mod variables;
+
+pub use upload::Upload;
+pub use variables::Script;
+
+/// A protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    #[default]
+    Http,
+    /// FastCGI, in the role of the web server for a responder.
+    FastCgi,
+    /// SCGI.
+    Scgi,
+    /// The protocol of the server uWSGI.
+    Uwsgi,
+}
+
+/// How a request is passed on.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Passing<'a> {
+    /// How it is changed on the way.
+    pub outgoing: Outgoing<'a>,
+    /// The file that answers, for an interpreter of files.
+    pub script: Option<&'a Script>,
+}
+
+impl<'a> From<Outgoing<'a>> for Passing<'a> {
+    fn from(outgoing: Outgoing<'a>) -> Self {
+        let script = None;
+        Self { outgoing, script }
+    }
+}
+
+/// Why a request cannot be said in a protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// The protocol has a limit that the head exceeds.
+    TooLong,
+    /// A NUL in the decoded path would end it.
+    Nul,
+}
+
+impl Protocol {
+    /// Whether a body can be passed on whose length is not known, and protocols can be changed.
+    pub fn is_http(self) -> bool {
+        self == Self::Http
+    }
+}
+
+impl Refused {
+    /// The answer.
+    pub fn status(self) -> (u16, &'static str) {
+        match self {
+            Self::TooLong => (431, "431 Request Header Fields Too Large\n"),
+            Self::Nul => (400, "400 Bad Request\n"),
+        }
+    }
+}
+
+/// Appends a request to `out`. Its body follows as an [`Upload`]. With `keep` the upstream should keep the connection.
+///
+/// # Errors
+/// It cannot be said in this protocol.
+pub(super) fn write(
+    protocol: Protocol,
+    out: &mut Vec<u8>,
+    request: Request<'_>,
+    origin: &Origin,
+    passing: Passing<'_>,
+    keep: bool,
+) -> Result<(), Refused> {
+    let Passing { outgoing, script } = passing;
+    let pair = match protocol {
+        Protocol::Http => {
+            write_request(out, request, origin, outgoing);
+            return Ok(());
+        }
+        Protocol::FastCgi => fastcgi::pair,
+        Protocol::Scgi => scgi::pair,
+        Protocol::Uwsgi => uwsgi::pair,
+    };
+    let mut variables = Vec::with_capacity(1024);
+    let mut has_nul = false;
+    variables::each(request, origin, outgoing, script, |name, value| {
+        has_nul |= value.contains(&0);
+        pair(&mut variables, name, value);
+    });
+    if has_nul {
+        return Err(Refused::Nul);
+    }
+    match protocol {
+        Protocol::Http | Protocol::FastCgi => fastcgi::begin(out, &variables, keep),
+        Protocol::Scgi => scgi::begin(out, &variables, request.body_length().unwrap_or(0)),
+        Protocol::Uwsgi => uwsgi::begin(out, &variables)?,
+    }
+    Ok(())
+}
+
+/// The body of a request as the protocol sends it.
+pub(super) fn upload(protocol: Protocol, body: Body, length: u64) -> Upload {
+    match protocol {
+        Protocol::FastCgi => Upload::records(body, length),
+        Protocol::Http | Protocol::Scgi | Protocol::Uwsgi => Upload::plain(body, length),
+    }
+}
 
 /// What has come of the bytes of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,19 +134,27 @@ pub(super) enum Progress {
 /// Reads the responses of one connection.
 #[derive(Debug)]
 pub(super) enum Reader {
-    /// HTTP/1.1 and HTTP/1.0.
+    /// HTTP, and what is like it.
     Http(Incoming),
+    FastCgi(Box<fastcgi::Reader>),
+    Scgi(Box<scgi::Reader>),
 }
 
 impl Reader {
-    pub fn http() -> Self {
-        Self::Http(Incoming::default())
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http | Protocol::Uwsgi => Self::Http(Incoming::default()),
+            Protocol::FastCgi => Self::FastCgi(Box::new(fastcgi::Reader::new(false))),
+            Protocol::Scgi => Self::Scgi(Box::new(scgi::Reader::new(false))),
+        }
     }
 
     /// A response is expected.
     pub fn expect(&mut self, expected: Expected) {
         match self {
             Self::Http(incoming) => incoming.expect(expected),
+            Self::FastCgi(reader) => **reader = fastcgi::Reader::new(expected.head_only),
+            Self::Scgi(reader) => **reader = scgi::Reader::new(expected.head_only),
         }
     }
 
@@ -36,6 +162,8 @@ impl Reader {
     pub fn has_begun(&self) -> bool {
         match self {
             Self::Http(incoming) => incoming.has_begun(),
+            Self::FastCgi(reader) => reader.has_begun(),
+            Self::Scgi(reader) => reader.has_begun(),
         }
     }
 
@@ -43,6 +171,17 @@ impl Reader {
     pub fn keeps_connection(&self) -> bool {
         match self {
             Self::Http(incoming) => incoming.keeps_connection(),
+            Self::FastCgi(reader) => reader.keeps_connection(),
+            // The end of the connection is that of the response.
+            Self::Scgi(_) => false,
+        }
+    }
+
+    /// What the application has written for the log since it was asked last.
+    pub fn said(&mut self) -> Vec<String> {
+        match self {
+            Self::FastCgi(reader) => reader.said(),
+            Self::Http(_) | Self::Scgi(_) => Vec::new(),
         }
     }
 
@@ -53,7 +192,14 @@ impl Reader {
         response: &mut Response,
         is_whole: bool,
     ) -> Result<Progress, Fault> {
-        let Self::Http(incoming) = self;
+        let incoming = match self {
+            Self::Http(incoming) => incoming,
+            Self::FastCgi(reader) => {
+                let read = reader.read(bytes, response)?;
+                return Ok(read.map_or(Progress::More, Progress::Done));
+            }
+            Self::Scgi(reader) => return reader.read(bytes, response).map(|()| Progress::More),
+        };
         let (mut at, mut progress) = (0, Progress::More);
         loop {
             let (n, step) = incoming.advance(&bytes[at..], |data| response.write(data))?;
@@ -85,6 +231,11 @@ impl Reader {
     pub fn end(&mut self) -> Result<(), Fault> {
         match self {
             Self::Http(incoming) => incoming.end(),
+            Self::FastCgi(reader) => reader.end(),
+            Self::Scgi(reader) => reader.end(),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

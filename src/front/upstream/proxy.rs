@@ -8,9 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
 
-use preforkd_http::{
-    Body, Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch, write_request,
-};
+use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
 
 use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
@@ -18,6 +16,7 @@ use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
+use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER};
 
@@ -69,7 +68,7 @@ struct Exchange {
 enum Sending {
     Nothing,
     /// A larger body, with its length.
-    Held(Body, u64),
+    Held(Upload, u64),
     Stream(Stream),
 }
 
@@ -245,18 +244,18 @@ impl Proxy {
     }
 
     /// Passes a request on to an upstream. Gives the response back if it is answered at once.
-    pub fn call(
+    pub fn call<'a>(
         &mut self,
         upstream: usize,
         call: Call<'_>,
-        outgoing: Outgoing<'_>,
+        passing: impl Into<Passing<'a>>,
         mut response: Response,
     ) -> Option<Response> {
         let Call {
             key: ticket,
             request,
             origin,
-            mut body,
+            body,
             streamed,
             now,
         } = call;
@@ -264,6 +263,35 @@ impl Proxy {
             response.fail(500, "500 Internal Server Error\n");
             return Some(response);
         };
+        let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
+        let length = match streamed {
+            true => 0,
+            false => request.body_length().unwrap_or(0),
+        };
+        let upgrade = match streamed || length > 0 || !speaks.is_http() {
+            true => None,
+            false => request.upgrade().filter(|protocol| may_switch(protocol)),
+        };
+        let passing = passing.into();
+        let outgoing = Outgoing {
+            streamed,
+            upgrade,
+            trailers: request.takes_trailers() && speaks.is_http(),
+            ..passing.outgoing
+        };
+        let passing = Passing {
+            outgoing,
+            ..passing
+        };
+        let mut message = self.messages.pop().unwrap_or_default();
+        let written = protocol::write(speaks, &mut message, request, origin, passing, keep);
+        if let Err(refused) = written {
+            let (status, text) = refused.status();
+            response.fail(status, text);
+            return Some(response);
+        }
+        let mut body = protocol::upload(speaks, body, length);
+        let length = body.length();
         let arrival = of.dispatch.arrive(ticket, now);
         if arrival == Arrival::Full {
             if streamed {
@@ -272,22 +300,6 @@ impl Proxy {
             answers::fail(of, None, &Failure::QueueFull, &mut response, now);
             return Some(response);
         }
-        let mut message = self.messages.pop().unwrap_or_default();
-        let length = match streamed {
-            true => 0,
-            false => request.body_length().unwrap_or(0),
-        };
-        let upgrade = match streamed || length > 0 {
-            true => None,
-            false => request.upgrade().filter(|protocol| may_switch(protocol)),
-        };
-        let outgoing = Outgoing {
-            streamed,
-            upgrade,
-            trailers: request.takes_trailers(),
-            ..outgoing
-        };
-        write_request(&mut message, request, origin, outgoing);
         let mut sending = Sending::Nothing;
         if streamed {
             sending = Sending::Stream(Stream::body(request.declared_length().is_none()));

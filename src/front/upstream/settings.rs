@@ -6,12 +6,15 @@ use preforkd_worker::front::Upstream;
 
 use super::dispatch::Limits;
 use super::health::Policy;
+use super::protocol::Protocol;
 
 /// How one upstream is used.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What log lines call it, such as `app=web`.
     pub name: String,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// How many requests run and wait, and when an address is left alone.
     pub limits: Limits,
     /// For a connection to come about.
@@ -33,6 +36,7 @@ impl Settings {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
+            protocol: Protocol::Http,
             limits: Limits {
                 most_running: usize::MAX,
                 queue_length: 1000,

@@ -43,7 +43,8 @@ impl Found {
                 None
             }
             What::Nothing(status) => {
-                short(&mut response, status, &[]);
+                let text = format!("{status} {}\n", response::phrase(status));
+                response.fail(status, &text);
                 None
             }
         };

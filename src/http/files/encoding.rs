@@ -19,7 +19,7 @@ fn is(coding: Coding, name: &[u8]) -> bool {
 
 /// The coding that the client likes best among those that are there, which are in the order of ours; none for the file as it is. A client
 /// that accepts nothing of what is there gets the file as it is, too: it may be wrong about itself, and an error helps nobody.
-pub(super) fn choose(accepted: &[&[u8]], there: impl Iterator<Item = Coding>) -> Option<Coding> {
+pub fn choose(accepted: &[&[u8]], there: impl Iterator<Item = Coding>) -> Option<Coding> {
     if accepted.is_empty() {
         return None;
     }

@@ -1,5 +1,7 @@
 //! What layers found out about an exchange.
 
+use std::any::Any;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -25,6 +27,40 @@ pub struct Facts {
     pub request_id: Option<Box<str>>,
     /// The encryption of the connection, if it is encrypted here.
     pub tls: Option<Arc<Tls>>,
+    /// The most bytes that the body of the request may have, if that is less than the server allows.
+    pub max_body: Option<u64>,
+    /// What the program has noted.
+    pub note: Option<Note>,
+}
+
+/// What the program that uses this crate has noted of an exchange, for its own layers and what answers.
+#[derive(Clone)]
+pub struct Note(Arc<dyn Any + Send + Sync>);
+
+impl Note {
+    /// Notes this.
+    pub fn new(what: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(what))
+    }
+
+    /// What was noted, if it has this type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl PartialEq for Note {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Note {}
+
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Note").finish_non_exhaustive()
+    }
 }
 
 /// What a handshake of TLS has agreed on.
@@ -42,6 +78,11 @@ pub struct Tls {
     pub resumed: bool,
     /// The certificate of the client, if it was asked for and has shown one that was verified.
     pub client: Option<ClientCertificate>,
+    /// The names of the certificate that was shown to the client, in lower case; some may begin with `*.`.
+    pub names: Arc<[Box<str>]>,
+    /// Which certificates of clients count; none if clients are not asked for any. What is served under other terms is not for this
+    /// connection.
+    pub client_policy: Option<Arc<[u8]>>,
 }
 
 /// What the certificate of a client says.

@@ -203,6 +203,7 @@ impl Head {
         match name.len() {
             4 => self.has_date &= !name.eq_ignore_ascii_case(b"date"),
             6 => self.has_server &= !name.eq_ignore_ascii_case(b"server"),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.length = None,
             _ => {}
         }
     }

@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
     }
 
     /// The path, and the rest of the target after it: the query with its question mark, if there is one. All as it came.
-    pub(crate) fn path_and_rest(&self) -> (&'a [u8], &'a [u8]) {
+    pub fn path_and_rest(&self) -> (&'a [u8], &'a [u8]) {
         let rest = self.head.path.rest_of(self.head.target);
         (self.path(), rest.get(self.bytes))
     }

@@ -1,9 +1,11 @@
 //! A response in the making: its head, and the bytes that the protocol has made of it and of the body.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
-use crate::layer::Layer;
+use crate::layer::{Layer, Page};
+use crate::message::coder::Coded;
 use crate::message::facts::Facts;
 use crate::message::head::{Head, HeadError};
 use crate::proto::bytes::{TEXT, TOKEN, all};
@@ -24,6 +26,8 @@ struct State {
     protocol: Encoder,
     /// Who sees the head before it is written.
     seen: Option<SeenBy>,
+    /// What changes the body.
+    coded: Option<Box<Coded>>,
     head_only: bool,
     ended: bool,
     cut: bool,
@@ -46,10 +50,91 @@ pub struct Piece {
     pub(crate) closes: bool,
 }
 
+impl Piece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Layers, and what those before them have said of the exchange.
 struct SeenBy {
     layers: Arc<[Arc<dyn Layer>]>,
     facts: Facts,
+}
+
+impl SeenBy {
+    /// What changes the body of a response with this head. Its length is known no more.
+    fn coder(&self, head: &mut Head, known: &mut Option<u64>) -> Option<Box<Coded>> {
+        let length = head.content_length().or(*known);
+        let mut layers = self.layers.iter();
+        let coder = layers.find_map(|layer| layer.coder(&self.facts, head, length))?;
+        head.remove(b"content-length");
+        *known = None;
+        Some(Box::new(Coded::new(coder)))
+    }
+
+    /// The page that takes the place of a text of the server's own.
+    #[cold]
+    fn page(&self, status: u16) -> Option<Arc<Page>> {
+        let mut layers = self.layers.iter();
+        layers.find_map(|layer| layer.page(&self.facts, status))
+    }
+}
+
+impl State {
+    /// Of these bytes of the body so many were written as they are. A coder has the others, or they are too many.
+    #[cold]
+    fn rest(&mut self, data: &[u8], written: u64) {
+        match &mut self.coded {
+            None => self.surplus += data.len() as u64 - written,
+            Some(coded) if self.cut => drop(coded.out.drain(..)),
+            Some(coded) => {
+                coded.holds = true;
+                let made = coded.coder.write(data, &mut coded.out);
+                self.send_coded(made);
+            }
+        }
+    }
+
+    #[cold]
+    fn flush(&mut self) {
+        if let Some(coded) = &mut self.coded
+            && !self.ended
+            && std::mem::take(&mut coded.holds)
+        {
+            let made = coded.coder.flush(&mut coded.out);
+            self.send_coded(made);
+        }
+    }
+
+    /// Ends a body that the protocol does not know to be complete.
+    #[cold]
+    fn end_otherwise(&mut self) {
+        let Some(coded) = &mut self.coded else {
+            (self.short, self.cut) = (true, true);
+            return;
+        };
+        let made = coded.coder.end(&mut coded.out);
+        self.send_coded(made);
+        if !self.cut {
+            self.protocol.end_coded(&mut self.out, &self.trailers);
+        }
+    }
+
+    /// Writes what the coder has made, unless it has failed.
+    fn send_coded(&mut self, made: io::Result<()>) {
+        if let Some(coded) = &mut self.coded
+            && !coded.out.is_empty()
+        {
+            self.body += self.protocol.coded(&mut self.out, &coded.out);
+            coded.out.clear();
+        }
+        if let Err(error) = made {
+            log::error!("could not encode a response: {error}; breaking it off");
+            self.cut = true;
+        }
+    }
 }
 
 impl fmt::Debug for SeenBy {
@@ -62,7 +147,7 @@ impl fmt::Debug for SeenBy {
 
 impl Response {
     /// A response to a request with this version and method.
-    pub(crate) fn new(http11: bool, head_only: bool, keep_alive: bool) -> Self {
+    pub fn new(http11: bool, head_only: bool, keep_alive: bool) -> Self {
         let mut response = Self {
             state: Box::default(),
         };
@@ -76,7 +161,7 @@ impl Response {
         let state = &mut *self.state;
         state.head.renew();
         state.protocol = Encoder::new(http11, keep_alive);
-        state.seen = None;
+        (state.seen, state.coded) = (None, None);
         state.head_only = head_only;
         (state.ended, state.cut) = (false, false);
         (state.status, state.body) = (0, 0);
@@ -148,9 +233,16 @@ impl Response {
         }
         self.look();
         let state = &mut *self.state;
+        let mut known = known;
+        if let Some(seen) = &state.seen {
+            state.coded = seen.coder(&mut state.head, &mut known);
+        }
         state.status = state.head.status();
         let (head, out) = (&state.head, &mut state.out);
         state.protocol.head(out, head, known, state.head_only);
+        if state.coded.is_some() && !state.protocol.hold() {
+            state.coded = None;
+        }
     }
 
     /// Ends the head of an interim response that was begun with [`Response::begin_interim`]; the final one is still to come.
@@ -225,7 +317,21 @@ impl Response {
         let state = &mut *self.state;
         let written = state.protocol.piece(&mut state.out, data);
         state.body += written;
-        state.surplus += data.len() as u64 - written;
+        if written != data.len() as u64 {
+            state.rest(data, written);
+        }
+    }
+
+    /// Has a coder give out what it holds back, so that the client gets all that was written.
+    pub fn flush(&mut self) {
+        if self.state.coded.is_some() {
+            self.state.flush();
+        }
+    }
+
+    /// Whether the body goes out in another form than it is written.
+    pub fn is_coded(&self) -> bool {
+        self.state.coded.is_some()
     }
 
     /// Begins a piece of the body of `length` bytes that is written in slices, so that it can be sent in between and is one chunk all
@@ -240,7 +346,9 @@ impl Response {
         let state = &mut *self.state;
         let written = state.protocol.slice(&mut state.out, data);
         state.body += written;
-        state.surplus += data.len() as u64 - written;
+        if written != data.len() as u64 {
+            state.rest(data, written);
+        }
     }
 
     /// Ends the piece that was begun.
@@ -283,8 +391,9 @@ impl Response {
         let state = &mut *self.state;
         if !state.ended {
             state.ended = true;
-            state.short = !state.protocol.end(&mut state.out, &state.trailers);
-            state.cut |= state.short;
+            if !state.protocol.end(&mut state.out, &state.trailers) {
+                state.end_otherwise();
+            }
         }
     }
 
@@ -296,15 +405,21 @@ impl Response {
         }
     }
 
-    /// Answers with a short text of the server's own, if nothing was written; else the response is cut.
+    /// Answers with a short text of the server's own, or the page that a layer has for the status, if nothing was written; else the
+    /// response is cut.
     pub fn fail(&mut self, status: u16, text: &str) {
         if self.started() {
             return self.cut();
         }
         let code = status;
+        let page = self.state.seen.as_ref().and_then(|seen| seen.page(status));
+        let (content_type, text) = match &page {
+            Some(page) => (&page.content_type[..], &page.text[..]),
+            None => ("text/plain; charset=utf-8", text),
+        };
         let status = format!("{status} {}", phrase(status));
         if self.begin(status.as_bytes()).is_ok() {
-            let _ = self.field(b"Content-Type", b"text/plain; charset=utf-8");
+            let _ = self.field(b"Content-Type", content_type.as_bytes());
             if code == 503 {
                 let _ = self.field(b"Retry-After", b"1");
             }

@@ -145,6 +145,17 @@ impl<O: Observer, T: Transport> Core<O, T> {
                     }
                     let sent = match part.length {
                         0 => Ok(0),
+                        left if response.is_coded() => {
+                            let most = left.min(self.buffer.len() as u64) as usize;
+                            let buffer = &mut self.buffer[..most];
+                            let read = rustix::io::pread(&*part.file, buffer, part.offset);
+                            if let Ok(n) = read {
+                                response.write(&self.buffer[..n]);
+                                link.finish(response.take_out());
+                                part.offset += n as u64;
+                            }
+                            read
+                        }
                         left => {
                             let piece = left.min(FILE_PIECE) as usize;
                             let offset = &mut part.offset;
@@ -160,15 +171,21 @@ impl<O: Observer, T: Transport> Core<O, T> {
                                 response.cut();
                             } else {
                                 response.end();
+                                link.finish(response.take_out());
                             }
                             link.task = Task::Ended(response);
                         }
                         other => {
                             let sent = other.unwrap_or(0) as u64;
                             part.length -= sent;
-                            response.sent(sent);
+                            let is_coded = response.is_coded();
+                            if !is_coded {
+                                response.sent(sent);
+                            }
                             link.task = Task::File { part, response };
                             match other {
+                                // It goes out as output does.
+                                Ok(_) if is_coded => {}
                                 Ok(n) => {
                                     self.observer.sent(n);
                                     link.deadline = NEVER;

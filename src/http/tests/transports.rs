@@ -267,6 +267,8 @@ fn start(threads: usize, limits: Limits) -> Running {
         protocol: None,
         resumed: false,
         client: None,
+        names: Arc::default(),
+        client_policy: None,
     });
     let thread = thread::spawn(move || {
         if threads == 0 {

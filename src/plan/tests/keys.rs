@@ -37,6 +37,9 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.run_before", "['other']"),
     ("app.NAME.replace", "'stop-first'"),
     ("app.NAME.addresses", "'127.0.0.1:9000-9007'"),
+    ("app.NAME.protocol", "'scgi'"),
+    ("app.NAME.root", "'static'"),
+    ("app.NAME.index", "'start.php'"),
     ("app.NAME.stdin", "'listener'"),
     ("app.NAME.schedule", "'@daily'"),
     ("app.NAME.schedule.cron", "'@hourly'"),
@@ -64,7 +67,13 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.tls", "{ cert = 'cert.pem', key = 'key.pem' }"),
     ("site.NAME.tls.cert", "'both.pem'"),
     ("site.NAME.tls.key", "'both.pem'"),
+    ("site.NAME.client_ca", "'cert.pem'"),
+    ("site.NAME.client_certificate", "'optional'"),
+    ("site.NAME.hsts", "true"),
     ("site.NAME.routes.app", "'other'"),
+    ("site.NAME.routes.to", "'http://10.0.0.5:80'"),
+    ("site.NAME.routes.root", "'static'"),
+    ("site.NAME.routes.index", "'start.php'"),
     ("site.NAME.static", "{ '/s/' = 'static' }"),
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
     ("site.NAME.redirect", "'/other'"),
@@ -79,6 +88,25 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes.answer.status", "404"),
     ("site.NAME.routes.answer.text", "'x'"),
     ("site.NAME.routes.answer.content_type", "'text/html'"),
+    ("site.NAME.allow", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.compress", "['gzip', 'br']"),
+    ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
+    ("site.NAME.maintenance", "'page.html'"),
+    ("site.NAME.routes.allow", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.routes.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.routes.compress", "['gzip', 'br']"),
+    ("site.NAME.routes.error_pages", "{ 502 = 'page.html' }"),
+    ("site.NAME.routes.maintenance", "'page.html'"),
+    ("site.NAME.response_headers.remove", "['X-A']"),
+    ("site.NAME.response_headers.set", "{ X-A = 'b' }"),
+    ("site.NAME.response_headers.add", "{ X-A = 'b' }"),
+    ("site.NAME.maintenance.page", "'page.txt'"),
+    ("site.NAME.maintenance.except", "['unix']"),
+    ("site.NAME.rate_limit", "{ rate = '1/s' }"),
+    ("site.NAME.routes.rate_limit", "{ rate = '1/s' }"),
+    ("site.NAME.rate_limit.rate", "'5/m'"),
+    ("site.NAME.rate_limit.key", "'X-Key'"),
     ("front.workers", "7"),
     ("front.access_log", "'access.log'"),
     ("front.access_format", "'json'"),
@@ -112,6 +140,8 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
+        "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
+        "site.NAME.maintenance" => vec![("page", "'page.html'")],
         _ => vec![],
     }
 }
@@ -126,6 +156,23 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
         "site.NAME.routes.strip_prefix" | "site.NAME.routes.stream" => {
             vec![("app", "'other'".to_owned())]
         }
+        "site.NAME.client_ca" | "site.NAME.hsts" => {
+            vec![("tls", "{ cert = 'cert.pem', key = 'key.pem' }".to_owned())]
+        }
+        "site.NAME.client_certificate" => vec![
+            ("tls", "{ cert = 'cert.pem', key = 'key.pem' }".to_owned()),
+            ("client_ca", "'cert.pem'".to_owned()),
+        ],
+        "app.NAME.root" => vec![("protocol", "'fastcgi'".to_owned())],
+        "app.NAME.index" => vec![
+            ("protocol", "'fastcgi'".to_owned()),
+            ("root", "'static'".to_owned()),
+        ],
+        "site.NAME.routes.root" => vec![("to", "'fastcgi:unix:x'".to_owned())],
+        "site.NAME.routes.index" => vec![
+            ("to", "'fastcgi:unix:x'".to_owned()),
+            ("root", "'static'".to_owned()),
+        ],
         "app.NAME.run_before" => vec![("restart", "'never'".to_owned())],
         "app.NAME.addresses" => vec![("env", "{ A = '{port}' }".to_owned())],
         "app.NAME.reload.check.failures" => vec![("every", "'10s'".to_owned())],
@@ -143,7 +190,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     );
     rows.extend(added.iter().cloned());
     if table == "site.NAME.routes"
-        && ["app", "folder", "redirect"]
+        && ["app", "to", "folder", "redirect"]
             .iter()
             .any(|t| rows.contains_key(t))
     {
@@ -191,6 +238,10 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
         "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
+        "site.NAME.response_headers" | "site.NAME.maintenance" | "site.NAME.rate_limit" => {
+            let name = table.rsplit('.').next().unwrap_or_default();
+            format!("{}{name} = {{ {inline} }}", site(""))
+        }
         "site.NAME.routes.answer" => {
             format!(
                 "{}routes = [{{ path = '/x', answer = {{ {inline} }} }}]",

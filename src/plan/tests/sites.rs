@@ -1,6 +1,7 @@
 //! Sites, and the workers that serve them.
 
 use preforkd_worker::front::{self, Target};
+use preforkd_worker::settings::Coding;
 
 use super::*;
 
@@ -175,7 +176,7 @@ fn a_route_that_is_wrong_is_shown() {
     );
     refused(
         "{ path = '/x' }",
-        "3:11: routes: nothing answers /x (add one of `app`, `folder`, `redirect`, `answer`)",
+        "3:11: routes: nothing answers /x (add one of `app`, `to`, `folder`, `redirect`, `answer`)",
     );
     refused(
         "{ path = '/x', answer = 404, folder = 'static' }",
@@ -222,9 +223,100 @@ fn a_route_that_is_wrong_is_shown() {
         "3:46: redirect.status: must be 301, 302, 303, 307 or 308, not 304",
     );
     refused(
+        "{ to = ['http://10.0.0.5:80', 'backend:80'] }",
+        "3:41: routes.to: \"backend:80\": names are not looked up, as their addresses may change unseen (write the IP address of backend)",
+    );
+    refused(
+        "{ to = ['http://10.0.0.5:80', 'scgi:10.0.0.5:81'] }",
+        "3:41: routes.to: the addresses speak different protocols",
+    );
+    refused(
+        "{ to = ['http://10.0.0.5', '10.0.0.5:80'] }",
+        "3:38: routes.to: \"10.0.0.5:80\" is there twice (remove one)",
+    );
+    refused("{ to = [] }", "3:18: routes.to: there is no address");
+    refused(
+        "{ to = 'http://10.0.0.5', root = 'static' }",
+        "3:44: routes.root: only programs that speak FastCGI run scripts of a folder",
+    );
+    refused(
+        "{ to = 'fastcgi:unix:x', root = 'nowhere' }",
+        "3:43: routes.root: there is no folder /srv/nowhere (create it first)",
+    );
+    refused(
+        "{ to = 'fastcgi:unix:x', index = 'a.php' }",
+        "3:44: routes.index: it is a file of `root` (add `root`, or remove it)",
+    );
+    refused(
+        "{ to = 'fastcgi:unix:x', root = 'static', index = 'a/b.php' }",
+        "3:61: routes.index: must be the name of a file, not \"a/b.php\"",
+    );
+    refused(
+        "{ answer = 404, root = 'static' }",
+        "3:34: routes.root: it is for a route with `to`",
+    );
+    refused(
+        "{ answer = 404, strip_prefix = true }",
+        "3:42: routes.strip_prefix: it is for a route to an app or an address (remove it)",
+    );
+    refused(
         "{ path = '/a b', answer = 404 }, { path = '/a%20b', answer = 403 }",
         "3:44: [site.a] has two routes for the same requests, those for \"/a%20b\" (remove one)",
     );
+}
+
+#[test]
+fn routes_lead_to_addresses_outside_and_share_them() {
+    let found = settings(
+        "[site.a]\nlisten = '127.0.0.1:80'\nroutes = [{ path = '/p', to = 'fastcgi:unix:php.sock', root = 'static' }, { to = ['http://10.0.0.5', 'http://10.0.0.6:81'], strip_prefix = true }]\n\
+         [site.b]\nlisten = '127.0.0.1:80'\nhosts = 'b'\nroutes = [{ to = ['http://10.0.0.5', 'http://10.0.0.6:81'] }]",
+    );
+    let mut upstreams = found.upstreams.iter();
+    let (scripts, php) = upstreams.next().expect("one with scripts");
+    assert_eq!(scripts, "fastcgi:unix:php.sock, static, index.php");
+    assert_eq!(php.addresses, ["unix:/srv/php.sock"]);
+    assert_eq!(php.speech.protocol, front::Protocol::FastCgi);
+    let expected = front::Scripts {
+        root: "/srv/static".into(),
+        index: "index.php".into(),
+    };
+    assert_eq!(php.speech.scripts, Some(expected));
+    let (name, http) = upstreams.next().expect("one without");
+    assert_eq!(http.addresses, ["10.0.0.5:80", "10.0.0.6:81"]);
+    assert_eq!(http.speech, front::Speech::default());
+    assert_eq!(upstreams.next(), None, "both sites share it");
+    for route in [&found.sites[0].routes[1], &found.sites[1].routes[0]] {
+        assert_eq!(route.target, Target::Upstream(name.clone()));
+    }
+}
+
+#[test]
+fn an_app_says_what_its_workers_speak() {
+    let app =
+        "[site.a]\nlisten = '127.0.0.1:80'\napp = 'php'\n[app.php]\ncommand = ['celery', '{fd}']\n";
+    let found = settings(&format!("{app}protocol = 'fastcgi'\nroot = 'static'"));
+    let speech = &found.upstreams["php"].speech;
+    assert_eq!(speech.protocol, front::Protocol::FastCgi);
+    let root = speech.scripts.as_ref().map(|scripts| scripts.root.clone());
+    assert_eq!(root, Some("/srv/static".into()));
+    for (keys, expected) in [
+        ("protocol = 'fcgi'", "6:12: "),
+        (
+            "root = 'static'",
+            "6:8: root: only programs that speak FastCGI",
+        ),
+        ("index = 'a.php'", "6:9: index: it is a file of `root`"),
+        (
+            "protocol = 'fastcgi'\nroot = 'nowhere'",
+            "7:8: root: there is no folder /srv/nowhere",
+        ),
+        (
+            "protocol = 'scgi'\nreload.check.path = '/'",
+            "7:21: reload.check.path: a check asks with HTTP",
+        ),
+    ] {
+        refused(&format!("{app}{keys}"), expected);
+    }
 }
 
 #[test]
@@ -349,6 +441,22 @@ fn the_sockets_of_two_masters_differ() {
 }
 
 #[test]
+fn workers_with_addresses_of_their_own_are_reached_there_only() {
+    let text =
+        "[site.a]\nlisten = '127.0.0.1:80'\napp = 'web'\n[app.web]\ncommand = ['celery', '{port}']";
+    for more in ["", "\nlisten = '127.0.0.1:81'"] {
+        let text = format!("{text}{more}");
+        let upstream = &settings(&text).upstreams["web"];
+        assert!(upstream.is_told && upstream.addresses.is_empty());
+        let sockets = plan(&text).apps["web"].sockets.clone();
+        assert!(
+            sockets.iter().all(|(name, _)| name != "front"),
+            "{sockets:?}"
+        );
+    }
+}
+
+#[test]
 fn an_app_that_no_request_reaches_is_refused() {
     let site = "[site.a]\nlisten = '127.0.0.1:80'\n";
     let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
@@ -363,10 +471,6 @@ fn an_app_that_no_request_reaches_is_refused() {
     refused(
         "app = 'web'\n[app.web]\ncommand = 'celery'\nschedule = '@daily'",
         "3:7: app: app web runs at times",
-    );
-    refused(
-        "app = 'web'\n[app.web]\ncommand = ['celery', '{port}']",
-        "3:7: app: each worker of app web has an address of its own",
     );
     refused(
         "app = 'web'\n[app.web]\ncommand = 'celery'\nlisten = 'fd:x'",
@@ -439,6 +543,26 @@ fn the_certificates_of_a_site_go_to_the_front() {
         "3:34: tls.key: /srv/cert.pem: there is no PRIVATE KEY in it",
     );
     refused(
+        "hsts = true\nredirect = '/x'",
+        "3:8: hsts: clients believe it over TLS only (add `tls`, or set the field in `response_headers`)",
+    );
+    refused(
+        "hsts = 'max-age=1y'\nredirect = '/x'",
+        "3:8: hsts: \"max-age=1y\" does not begin with max-age= and a number of seconds",
+    );
+    refused(
+        "hsts = 'max-age=1; always'\nredirect = '/x'",
+        "3:8: hsts: \"always\" is no directive of it",
+    );
+    refused(
+        "client_ca = 'cert.pem'\nredirect = '/x'",
+        "3:13: client_ca: clients show certificates over TLS only (add `tls`)",
+    );
+    refused(
+        "tls = { cert = 'cert.pem', key = 'key.pem' }\nclient_ca = 'key.pem'\nredirect = '/x'",
+        "4:13: client_ca: /srv/key.pem: there is no CERTIFICATE in it",
+    );
+    refused(
         "tls = { cert = 'cert.pem' }\nredirect = '/x'",
         "3:7: tls: the key `key` is missing",
     );
@@ -470,5 +594,102 @@ fn the_front_waits_longer_for_a_response_than_a_worker_that_hangs_may_live() {
         assert_eq!(upstream.response_timeout.as_secs(), seconds, "{more}");
         assert_eq!(upstream.is_told, more.starts_with("wsgi"), "{more}");
         assert_eq!((upstream.queue_length, upstream.max_fails), (1000, 3));
+    }
+}
+
+#[test]
+fn layers_are_those_of_the_site_and_those_of_its_routes() {
+    let found = settings(
+        "[site.a]\nlisten = '127.0.0.1:80'\nallow = '10.0.0.0/8'\ncompress = true\nmaintenance = { page = 'page.html', except = 'unix' }\n\
+         response_headers = { remove = 'X-A', set = { X-B = '1' } }\n\
+         routes = [{ path = '/up', answer = 200, max_body = '1GiB', compress = false, error_pages = { 413 = 'page.txt' } }, { answer = 204 }]\n\
+         [site.b]\nlisten = '127.0.0.1:81'\nredirect = 'https'",
+    );
+    let [a, b] = &found.sites[..] else {
+        panic!("two sites")
+    };
+    let layers = &a.layers;
+    assert_eq!(layers.allow, ["10.0.0.0/8".parse().expect("a network")]);
+    assert_eq!(layers.compress.as_deref(), Some(&Coding::ALL[..]));
+    let maintenance = layers.maintenance.as_ref().expect("one");
+    assert_eq!(maintenance.page.content_type, "text/html; charset=utf-8");
+    assert_eq!(
+        (maintenance.retry_after, &maintenance.page.text[..]),
+        (300, "<h1>Sorry</h1>")
+    );
+    assert_eq!(layers.response_headers.remove, ["X-A"]);
+    assert_eq!(
+        layers.response_headers.set,
+        [("X-B".to_owned(), "1".to_owned())]
+    );
+    let up = &a.routes[0].layers;
+    assert_eq!(
+        (up.max_body, up.compress.as_deref()),
+        (Some(1 << 30), Some(&[][..]))
+    );
+    assert_eq!(
+        up.error_pages[&413].content_type,
+        "text/plain; charset=utf-8"
+    );
+    assert!(a.routes[1].layers.is_empty());
+
+    // One route may have more than the others.
+    assert_eq!(found.http.max_body, 1 << 30);
+    assert_eq!(
+        (layers.max_body, b.layers.max_body),
+        (Some(64 << 20), Some(64 << 20))
+    );
+}
+
+#[test]
+fn layers_that_cannot_be_are_refused() {
+    let site = "[site.a]\nlisten = '127.0.0.1:80'\nredirect = 'https'\n";
+    for (line, expected) in [
+        (
+            "allow = ['10.1.0.0/8']",
+            "4:10: allow: \"10.1.0.0/8\" is not a network",
+        ),
+        (
+            "response_headers = { set = { Connection = 'close' } }",
+            "4:30: response_headers.set: preforkd sets the header Connection itself",
+        ),
+        (
+            "response_headers = { add = { 'a b' = 'x' } }",
+            "4:30: response_headers.add: \"a b\" is not a name of a header",
+        ),
+        (
+            "response_headers = { set = { A = \"x\\r\\nB: c\" } }",
+            "4:34: response_headers.set: the value of A must not have control characters",
+        ),
+        (
+            "response_headers = { remove = 'Server' }",
+            "4:31: response_headers.remove: preforkd adds",
+        ),
+        (
+            "error_pages = { 200 = 'page.html' }",
+            "4:17: error_pages: \"200\" is not the status of an error",
+        ),
+        (
+            "error_pages = { 502 = 'x.html' }",
+            "4:23: error_pages: /srv/x.html: ",
+        ),
+        (
+            "maintenance = 'page.exe'",
+            "4:15: maintenance: the type of /srv/page.exe is not known",
+        ),
+        (
+            "rate_limit = { rate = '10' }",
+            "4:23: rate_limit.rate: \"10\" is not a rate",
+        ),
+        (
+            "rate_limit = { rate = '1/s', key = 'a b' }",
+            "4:36: rate_limit.key: \"a b\" is not a name",
+        ),
+        (
+            "compress = ['deflate']",
+            "4:12: compress: \"deflate\" is not a content coding",
+        ),
+    ] {
+        refused(&format!("{site}{line}"), expected);
     }
 }

@@ -243,6 +243,19 @@ impl Peer {
         }
     }
 
+    /// Over this connection.
+    pub fn of(stream: TcpStream) -> Self {
+        Self::new(stream)
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        while self.buffer.len() < length {
+            assert!(self.more().unwrap() > 0, "it breaks off");
+        }
+        self.buffer.drain(..length).collect()
+    }
+
     pub fn write(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }

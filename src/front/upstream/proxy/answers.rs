@@ -2,16 +2,17 @@
 
 use std::io::{self, Read};
 
-use preforkd_http::{Body, Output, Response};
+use preforkd_http::{Output, Response};
 
 use super::super::Instant;
 use super::super::address::Address;
 use super::super::dispatch::{Change, Place, Ticket};
 use super::super::failure::Failure;
+use super::super::protocol::Upload;
 use super::{KEPT_MESSAGE, KEPT_MESSAGES, Proxy, Upstream};
 
 /// Appends a body of `length` bytes.
-pub(super) fn append(message: &mut Vec<u8>, body: &mut Body, length: u64) -> io::Result<()> {
+pub(super) fn append(message: &mut Vec<u8>, body: &mut Upload, length: u64) -> io::Result<()> {
     match body.take(length).read_to_end(message)? as u64 == length {
         true => Ok(()),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -63,6 +64,16 @@ fn text(status: u16) -> &'static str {
         503 => "503 Service Unavailable: too much is being done; try again later\n",
         504 => "504 Gateway Timeout: the application did not respond in time\n",
         _ => "500 Internal Server Error\n",
+    }
+}
+
+/// Logs what an application has written beside its response.
+pub(super) fn log_said(of: &Upstream, lines: &[String]) {
+    for line in lines {
+        log::warn!(
+            "{}: written to the standard error of FastCGI: {line}",
+            of.settings.name
+        );
     }
 }
 

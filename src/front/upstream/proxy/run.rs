@@ -59,7 +59,7 @@ impl Proxy {
             exchange.tries += 1;
         }
         let of = &mut self.upstreams[upstream];
-        let timeout = of.settings.connect_timeout;
+        let (timeout, protocol) = (of.settings.connect_timeout, of.settings.protocol);
         let begun = match of.spot(place) {
             Some(spot) => spot.address.connect(),
             // It was removed since.
@@ -69,7 +69,8 @@ impl Proxy {
             Ok(begun) => begun,
             Err(failure) => return self.retry_or_answer(ticket, place, failure, NEW, now),
         };
-        let mut connection = Connection::new(socket, upstream, place, State::Connecting(ticket));
+        let state = State::Connecting(ticket);
+        let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
         let token = self.connections.insert(connection);
         let watched = match (&self.watch, self.connections.get(token)) {
@@ -278,18 +279,23 @@ impl Proxy {
                 self.buffer = buffer;
             }
             Read::Nothing => {}
-            Read::End => match connection.reader.end() {
-                Ok(()) if connection.switched && !connection.sent && !connection.refused => {
-                    connection.ended = true;
-                    self.outputs.push_back((ticket, Output::Ends));
-                    self.set_deadline(token, now);
+            Read::End => {
+                let ended = connection.reader.end();
+                let of = &self.upstreams[connection.upstream];
+                answers::log_said(of, &connection.reader.said());
+                match ended {
+                    Ok(()) if connection.switched && !connection.sent && !connection.refused => {
+                        connection.ended = true;
+                        self.outputs.push_back((ticket, Output::Ends));
+                        self.set_deadline(token, now);
+                    }
+                    Ok(()) => self.done(token, ticket, 0, now),
+                    Err(_) if !connection.reader.has_begun() => {
+                        self.failed(token, Failure::NoAnswer, now);
+                    }
+                    Err(fault) => self.failed(token, Failure::Broken(fault), now),
                 }
-                Ok(()) => self.done(token, ticket, 0, now),
-                Err(_) if !connection.reader.has_begun() => {
-                    self.failed(token, Failure::NoAnswer, now);
-                }
-                Err(fault) => self.failed(token, Failure::Broken(fault), now),
-            },
+            }
             Read::Lost(_) if !connection.reader.has_begun() => {
                 self.failed(token, Failure::NoAnswer, now);
             }
@@ -310,6 +316,8 @@ impl Proxy {
         let read = connection
             .reader
             .read(bytes, &mut exchange.response, is_whole);
+        let of = &self.upstreams[connection.upstream];
+        answers::log_said(of, &connection.reader.said());
         let switched = match read {
             Ok(Progress::Done(taken)) => {
                 return self.done(token, ticket, bytes.len() - taken, now);
@@ -321,6 +329,7 @@ impl Proxy {
             connection.switch();
             exchange.sending = Sending::Stream(Stream::switched());
         }
+        exchange.response.flush();
         let made = exchange.response.buffered();
         if made > 0 {
             let piece = exchange.response.piece();

@@ -95,6 +95,13 @@ impl Stream {
 }
 
 impl Proxy {
+    /// Whether an upstream can be given a body while it arrives: HTTP has a framing for one whose length nobody knows, and what passes the
+    /// others is framed as a whole.
+    pub fn takes_streams(&self, upstream: usize) -> bool {
+        let of = self.upstreams.get(upstream);
+        of.is_some_and(|of| of.settings.protocol.is_http())
+    }
+
     /// See [`preforkd_http::Service::body`].
     pub fn body(&mut self, ticket: Ticket, bytes: &[u8], ended: bool, now: Instant) -> bool {
         let Some(exchange) = self.exchanges.get(ticket) else {
@@ -150,6 +157,8 @@ pub(super) fn may_switch(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::protocol::Protocol;
+    use super::super::super::settings::Settings;
     use super::*;
 
     #[test]
@@ -171,6 +180,23 @@ mod tests {
         assert!(!stream.wants());
         stream.consume(MOST_WAITING);
         assert!(stream.wants() && stream.rest().is_empty());
+    }
+
+    #[test]
+    fn only_http_takes_bodies_while_they_arrive() {
+        let mut proxy = Proxy::default();
+        for (protocol, takes) in [
+            (Protocol::Http, true),
+            (Protocol::FastCgi, false),
+            (Protocol::Scgi, false),
+        ] {
+            let settings = Settings {
+                protocol,
+                ..Settings::new("x")
+            };
+            let number = proxy.add(settings);
+            assert_eq!(proxy.takes_streams(number), takes, "{protocol:?}");
+        }
     }
 
     #[test]

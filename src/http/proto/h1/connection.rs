@@ -217,6 +217,22 @@ impl Connection {
         self.head.fields.retain(|(name, _)| !is(name.get(bytes)));
     }
 
+    /// The body may have so many bytes; the answer to one that has more.
+    pub(crate) fn limit_body(&mut self, most: u64) -> Option<Reject> {
+        self.facts_mut().max_body = Some(most);
+        let declared = match self.head.framing {
+            Framing::Length(length) => length,
+            Framing::None | Framing::Chunked => 0,
+        };
+        let announced = match &self.state {
+            State::Chunked(decoder) => decoder.announced(),
+            _ => 0,
+        };
+        let arrived = self.arriving.length().saturating_add(announced);
+        let known = declared.max(arrived);
+        (known > most).then(|| TOO_LARGE.because_of("max_body"))
+    }
+
     /// Whether the layers are to see the request that is there or arriving now: once, as soon as its head is valid.
     #[inline(always)]
     pub(crate) fn passes(&mut self) -> bool {
@@ -400,10 +416,15 @@ impl Connection {
 
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
-        let (most, too_large) = match self.streams {
+        let (mut most, mut too_large) = match self.streams {
             true => (self.limits.max_body, TOO_LARGE.because_of("max_body")),
             false => most_body(&self.limits, &self.budget),
         };
+        if let Some(less) = self.facts.as_ref().and_then(|facts| facts.max_body)
+            && less < most
+        {
+            (most, too_large) = (less, TOO_LARGE.because_of("max_body"));
+        }
         let (arriving, failure) = (&mut self.arriving, &mut self.failure);
         let (streams, pieces, given) = (self.streams, &mut self.pieces, &mut self.length);
         let mut store = |data: &[u8]| {

@@ -16,6 +16,8 @@ enum Framing {
     Chunked,
     /// Up to the end of the connection.
     Close,
+    /// As one of the last two, but only what a coder has made goes out.
+    Coded,
 }
 
 /// Where a response stands, and how it goes on.
@@ -110,7 +112,7 @@ impl Encoder {
     /// Writes a slice of the piece that was begun. The number of bytes that were written.
     pub fn slice(&mut self, out: &mut Vec<u8>, data: &[u8]) -> u64 {
         let taken = match &mut self.framing {
-            Framing::Unsent | Framing::Nothing => return 0,
+            Framing::Unsent | Framing::Nothing | Framing::Coded => return 0,
             Framing::Length(left) => {
                 let n = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
                 *left -= n as u64;
@@ -137,7 +139,8 @@ impl Encoder {
                 *left -= n;
                 n
             }
-            Framing::Close => length,
+            // The coder gets them all.
+            Framing::Close | Framing::Coded => length,
             Framing::Unsent | Framing::Nothing | Framing::Chunked => 0,
         }
     }
@@ -151,11 +154,42 @@ impl Encoder {
                 out.extend_from_slice(trailers);
                 out.extend_from_slice(b"\r\n");
             }
-            Framing::Unsent => return false,
+            Framing::Unsent | Framing::Coded => return false,
             Framing::Length(left) => return left == 0,
             Framing::Nothing | Framing::Close => {}
         }
         true
+    }
+
+    /// Leaves the body to a coder; whether there is one to change.
+    pub fn hold(&mut self) -> bool {
+        let is_open = matches!(self.framing, Framing::Chunked | Framing::Close);
+        if is_open {
+            self.framing = Framing::Coded;
+        }
+        is_open
+    }
+
+    /// Writes a piece that a coder has made. The number of bytes that were written.
+    pub fn coded(&mut self, out: &mut Vec<u8>, data: &[u8]) -> u64 {
+        self.framing = self.open();
+        let written = self.piece(out, data);
+        self.framing = Framing::Coded;
+        written
+    }
+
+    /// Writes the end of a body that a coder has changed.
+    pub fn end_coded(&mut self, out: &mut Vec<u8>, trailers: &[u8]) {
+        self.framing = self.open();
+        self.end(out, trailers);
+    }
+
+    /// The framing of a body whose length nobody knows.
+    fn open(&self) -> Framing {
+        match self.http11 {
+            true => Framing::Chunked,
+            false => Framing::Close,
+        }
     }
 
     /// Writes an interim response with these fields, as lines; HTTP/1.0 knows none.
@@ -209,7 +243,11 @@ impl Encoder {
 
     /// Whether only the end of the connection tells the client that the body is complete (RFC 9112 section 6.3).
     pub fn ends_with_connection(&self) -> bool {
-        self.framing == Framing::Close
+        match self.framing {
+            Framing::Close => true,
+            Framing::Coded => !self.http11,
+            _ => false,
+        }
     }
 
     /// Whether the connection may serve another request.

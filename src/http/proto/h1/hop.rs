@@ -1,7 +1,7 @@
 //! Fields that are for one connection only, and must not be passed on (RFC 9110 section 7.6.1).
 
 /// Whether a field of that name is for this connection only, whatever `Connection` says of it.
-pub(crate) fn is_hop_by_hop(name: &[u8]) -> bool {
+pub fn is_hop_by_hop(name: &[u8]) -> bool {
     let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
     match name.len() {
         2 => is(b"te"),

@@ -23,6 +23,13 @@ const KEPT: usize = 16 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault(&'static str);
 
+impl Fault {
+    /// A response of which this is true.
+    pub const fn new(what: &'static str) -> Self {
+        Self(what)
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
-use crate::message::facts::Facts;
+use crate::message::facts::{ClientCertificate, Facts};
 use crate::message::request::{Origin, Request};
 use crate::proto::bytes::number;
 use crate::proto::h1::encode::decimal;
@@ -35,6 +35,7 @@ pub struct Outgoing<'a> {
 /// The target is in origin form, and path and query are as the client has sent them. `Host` is the authority of an absolute target, if
 /// it is one (RFC 9112 section 3.2.2). Of `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix` those are written that are
 /// known, each with one value; what came under such a name, or under that of another field with this meaning, is not passed on.
+/// `X-SSL-Client-…` tells of the certificate of the client, where clients are asked for one, and never comes from the client.
 /// `Via` is not written: it would switch off compression in some servers, and tells an upstream of ours nothing.
 pub fn write_request(
     out: &mut Vec<u8>,
@@ -56,11 +57,7 @@ pub fn write_request(
     let asked = request.authority().or_else(|| request.field(b"host"));
     out.extend_from_slice(outgoing.host.or(asked).unwrap_or(outgoing.default_host));
     out.extend_from_slice(b"\r\n");
-    let named = names_fields(request);
-    for (name, value) in request.fields() {
-        if is_ours(name) || named && is_named(request, name) {
-            continue;
-        }
+    for (name, value) in passed_on(request) {
         field(out, name, value);
     }
     match outgoing.streamed {
@@ -82,6 +79,14 @@ pub fn write_request(
     out.extend_from_slice(b"\r\n");
 }
 
+/// The fields of a request that an upstream gets as they came: without those that are for the connection of the client only, and without
+/// those that say what we know better.
+pub fn passed_on<'a>(request: Request<'a>) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    let named = names_fields(request);
+    let fields = request.fields();
+    fields.filter(move |(name, _)| !(is_ours(name) || named && is_named(request, name)))
+}
+
 /// Whether the fields `Connection` of the request name others.
 fn names_fields(request: Request<'_>) -> bool {
     let mut fields = request.fields();
@@ -101,6 +106,7 @@ fn is_connection(name: &[u8]) -> bool {
 /// Whether a field of the client ends here, or is written anew.
 fn is_ours(name: &[u8]) -> bool {
     const FORWARDED: &[u8] = b"x-forwarded-";
+    const CLIENT: &[u8] = b"x-ssl-client-";
     let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
     let is_written = match name.len() {
         4 => is(b"host"),
@@ -113,11 +119,28 @@ fn is_ours(name: &[u8]) -> bool {
         14 => is(b"content-length"),
         _ => false,
     };
-    is_written
-        || hop::is_hop_by_hop(name)
-        || name
-            .get(..FORWARDED.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(FORWARDED))
+    let begins_with = |start: &[u8]| {
+        let own = name.get(..start.len());
+        own.is_some_and(|own| own.eq_ignore_ascii_case(start))
+    };
+    is_written || hop::is_hop_by_hop(name) || begins_with(FORWARDED) || begins_with(CLIENT)
+}
+
+/// Says which certificate the client has shown, where clients are asked for one.
+#[cold]
+fn client_certificate(out: &mut Vec<u8>, client: Option<&ClientCertificate>) {
+    let Some(client) = client else {
+        return field(out, b"X-SSL-Client-Verify", b"NONE");
+    };
+    for (name, value) in [
+        (&b"X-SSL-Client-Verify"[..], "SUCCESS"),
+        (b"X-SSL-Client-Subject", &client.subject),
+        (b"X-SSL-Client-Issuer", &client.issuer),
+        (b"X-SSL-Client-Serial", &client.serial),
+        (b"X-SSL-Client-Fingerprint", &client.fingerprint),
+    ] {
+        field(out, name, value.as_bytes());
+    }
 }
 
 /// Says how long the body is. It is whole, so this is known.
@@ -185,6 +208,13 @@ fn forwarded(
         out.extend_from_slice(prefix);
         out.extend_from_slice(stripped);
         out.extend_from_slice(b"\r\n");
+    }
+    if let Some(tls) = facts
+        .tls
+        .as_deref()
+        .filter(|tls| tls.client_policy.is_some())
+    {
+        client_certificate(out, tls.client.as_ref());
     }
     if let Some(id) = &facts.request_id {
         field(out, b"X-Request-ID", id.as_bytes());

@@ -1,0 +1,140 @@
+//! The keys of the layers of the front, which sites and their routes have alike.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use preforkd_worker::proxy::Proxy;
+use serde::de::{Deserialize, Deserializer, Error as _};
+use toml::Spanned;
+
+use super::keys::{Fields, Maintenance, RateLimit, Route, Site};
+use super::mapping::Precompressed;
+use super::short::Short;
+use super::table::Value;
+use super::units::Size;
+use super::value::Typed;
+
+/// A path, or a table with one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintained(pub Maintenance);
+
+impl Short for Maintained {
+    const EXPECTED: &'static str = "a path, or a table with `page`";
+    type Table = Maintenance;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(Maintenance {
+            page: Value::without_place(PathBuf::from(text)),
+            retry_after: Value::default("\"5m\""),
+            except: Value::default("[]"),
+        }))
+    }
+
+    fn from_table(table: Maintenance) -> Self {
+        Self(table)
+    }
+}
+
+impl<'de> Deserialize<'de> for Maintained {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer)
+    }
+}
+
+impl Typed for Maintained {
+    fn description() -> String {
+        "path or table".into()
+    }
+}
+
+/// A number of requests and the seconds in which they may come, as "10/s".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PerTime {
+    /// The requests.
+    pub requests: u32,
+    /// The seconds.
+    pub seconds: u64,
+}
+
+impl<'de> Deserialize<'de> for PerTime {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let read = || {
+            let (number, unit) = text.split_once('/')?;
+            let seconds = match unit.trim() {
+                "s" => 1,
+                "m" => 60,
+                "h" => 3600,
+                "d" => 86_400,
+                _ => return None,
+            };
+            let requests = number.trim().parse().ok();
+            let requests = requests.filter(|number| (1..=1_000_000).contains(number))?;
+            Some(Self { requests, seconds })
+        };
+        read().ok_or_else(|| {
+            D::Error::custom(format!(
+                "\"{text}\" is not a rate (write a number of requests and a time, such as \"10/s\", \"100/m\" or \"1000/h\")"
+            ))
+        })
+    }
+}
+
+impl Typed for PerTime {
+    fn description() -> String {
+        "rate".into()
+    }
+}
+
+/// The keys of the layers of a site or route.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerKeys<'a> {
+    /// `allow`.
+    pub allow: &'a Value<Vec<Proxy>>,
+    /// `deny`.
+    pub deny: &'a Value<Vec<Proxy>>,
+    /// `rate_limit`.
+    pub rate_limit: &'a Value<Vec<Spanned<RateLimit>>>,
+    /// `max_body`.
+    pub max_body: Option<&'a Value<Size>>,
+    /// `response_headers`.
+    pub response_headers: &'a Value<Fields>,
+    /// `compress`; none for what a site does without the key.
+    pub compress: Option<&'a Value<Precompressed>>,
+    /// `error_pages`.
+    pub error_pages: &'a Value<BTreeMap<Spanned<String>, Spanned<PathBuf>>>,
+    /// `maintenance`.
+    pub maintenance: Option<&'a Value<Maintained>>,
+}
+
+impl Site {
+    /// Those of the site.
+    pub fn layers(&self) -> LayerKeys<'_> {
+        LayerKeys {
+            allow: &self.allow,
+            deny: &self.deny,
+            rate_limit: &self.rate_limit,
+            max_body: self.max_body.as_ref(),
+            response_headers: &self.response_headers,
+            compress: Some(&self.compress).filter(|codings| !codings.0.is_empty()),
+            error_pages: &self.error_pages,
+            maintenance: self.maintenance.as_ref(),
+        }
+    }
+}
+
+impl Route {
+    /// Those of the route.
+    pub fn layers(&self) -> LayerKeys<'_> {
+        LayerKeys {
+            allow: &self.allow,
+            deny: &self.deny,
+            rate_limit: &self.rate_limit,
+            max_body: self.max_body.as_ref(),
+            response_headers: &self.response_headers,
+            compress: self.compress.as_ref(),
+            error_pages: &self.error_pages,
+            maintenance: self.maintenance.as_ref(),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What a site, or a route of it, may have done with its requests and responses. To a site that has no such keys it costs one look at the
+//! request.
+//!
+//! [`gate`] is the layer of the server that does it. [`of_site`] is what it does for a site, compiled from the settings. A request passes, in this
+//! order: [`access`], the maintenance page, the limits of its [`rate`], the limit of the body. A response passes the changes of its head ([`fields`]) and [`compression`].
+//! [`readings`] finds the routes whose rules count for a request.
+
+pub mod access;
+pub mod compression;
+mod fields;
+pub mod gate;
+pub mod of_site;
+pub mod rate;
+pub mod readings;

@@ -1,0 +1,140 @@
+//! The layers of a site and its routes, compiled from the settings.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use preforkd_http::TrustedProxies as Clients;
+use preforkd_http::layer::Page;
+use preforkd_worker::front::{Route, Site};
+use preforkd_worker::layers::{self, Changes, Layers};
+use preforkd_worker::settings::Coding;
+
+use super::access::{Access, is_in};
+use super::rate::Limit;
+
+/// The layers of a site.
+#[derive(Debug)]
+pub struct OfSite {
+    own: Rules,
+    routes: Vec<Rules>,
+    /// Whether a response may be compressed.
+    pub compresses: bool,
+}
+
+/// What is done for a site or route.
+#[derive(Debug)]
+pub struct Rules {
+    /// Who is served.
+    pub access: Access,
+    /// What answers all others than those.
+    pub maintenance: Option<Maintenance>,
+    /// How many requests a client may send.
+    pub limits: Vec<Limit>,
+    /// The largest body.
+    pub max_body: Option<u64>,
+    /// Changes in the heads of responses.
+    pub changes: Changes,
+    /// The codings of compressed responses.
+    pub compress: Option<Vec<Coding>>,
+    pages: BTreeMap<u16, Arc<Page>>,
+}
+
+/// What answers while a site is not served.
+#[derive(Debug)]
+pub struct Maintenance {
+    page: Arc<Page>,
+    /// In seconds.
+    pub retry_after: u64,
+    except: Clients,
+}
+
+impl OfSite {
+    /// Of these settings; none if there are none.
+    pub fn new(site: &Site) -> Option<Self> {
+        let mut all = site.routes.iter().map(|route| &route.layers);
+        if site.layers.is_empty() && all.all(Layers::is_empty) {
+            return None;
+        }
+        let of_route = |route: &Route| {
+            let conditions = (&route.methods, &route.headers);
+            let place = format!("{} {} {conditions:?}", site.name, route.path);
+            Rules::new(&route.layers, &place)
+        };
+        let routes: Vec<_> = site.routes.iter().map(of_route).collect();
+        let own = Rules::new(&site.layers, &site.name);
+        let compresses = |rules: &Rules| rules.compress.iter().flatten().next().is_some();
+        let compresses = compresses(&own) || routes.iter().any(compresses);
+        Some(Self {
+            own,
+            routes,
+            compresses,
+        })
+    }
+
+    /// The rules for a request with this route: those of the site, then those of the route.
+    pub fn rules(&self, route: Option<usize>) -> impl DoubleEndedIterator<Item = &Rules> {
+        let of_route = route.and_then(|route| self.routes.get(route));
+        [&self.own].into_iter().chain(of_route)
+    }
+
+    /// Whether requests are counted.
+    pub fn counts(&self) -> bool {
+        let mut rules = self.routes.iter().chain([&self.own]);
+        rules.any(|rules| !rules.limits.is_empty())
+    }
+
+    /// The codings of compressed responses: what the route says, or else the site.
+    pub fn codings(&self, route: Option<usize>) -> &[Coding] {
+        let mut rules = self.rules(route).rev();
+        let said = rules.find_map(|rules| rules.compress.as_deref());
+        said.unwrap_or_default()
+    }
+
+    /// The largest body: what the route says, or else the site.
+    pub fn max_body(&self, route: Option<usize>) -> Option<u64> {
+        self.rules(route).rev().find_map(|rules| rules.max_body)
+    }
+
+    /// The page for a status: that of the route, or else of the site.
+    pub fn page(&self, route: Option<usize>, status: u16) -> Option<Arc<Page>> {
+        let mut rules = self.rules(route).rev();
+        rules.find_map(|rules| rules.pages.get(&status).cloned())
+    }
+}
+
+impl Rules {
+    /// `place` is the site and the route.
+    fn new(layers: &Layers, place: &str) -> Self {
+        let limits = layers.rate_limits.iter().enumerate();
+        let limits = limits.map(|(number, limit)| Limit::new(limit, &format!("{place} {number}")));
+        let pages = layers.error_pages.iter();
+        Self {
+            access: Access::new(layers),
+            maintenance: layers.maintenance.as_ref().map(|written| Maintenance {
+                page: page(&written.page),
+                retry_after: written.retry_after,
+                except: written.except[..].into(),
+            }),
+            limits: limits.collect(),
+            max_body: layers.max_body,
+            changes: layers.response_headers.clone(),
+            compress: layers.compress.clone(),
+            pages: pages.map(|(status, text)| (*status, page(text))).collect(),
+        }
+    }
+}
+
+impl Maintenance {
+    /// The page that a client gets; none if it is served all the same.
+    pub fn answer(&self, client: Option<IpAddr>) -> Option<&Arc<Page>> {
+        (!is_in(&self.except, client)).then_some(&self.page)
+    }
+}
+
+fn page(written: &layers::Page) -> Arc<Page> {
+    Arc::new(Page {
+        content_type: written.content_type.clone(),
+        text: written.text.clone(),
+    })
+}

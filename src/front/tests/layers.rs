@@ -1,0 +1,597 @@
+//! The layers of a site: what they do to requests and responses on their way, byte by byte.
+
+mod common;
+
+use std::io::Read as _;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use common::{GUARD, Peer, Upstream, upstream};
+use preforkd_front::layers::gate::Gate;
+use preforkd_front::layers::rate::Table;
+use preforkd_front::service::Front;
+use preforkd_front::sites::Sites;
+use preforkd_front::updates::Updates;
+use preforkd_http::{Config, Files, FrontListeners, layer, serve_service};
+use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
+use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
+use preforkd_worker::settings::{Coding, Http};
+use rustix::event::{EventfdFlags, eventfd};
+
+/// A site with these layers, all requests of which an upstream answers, until it is dropped.
+struct Served {
+    address: SocketAddr,
+    stop: OwnedFd,
+    thread: Option<JoinHandle<()>>,
+    upstream: Upstream,
+}
+
+fn http() -> Http {
+    let long = Duration::from_secs(60);
+    Http {
+        request_id: false,
+        access_format: "combined".into(),
+        trusted_proxies: Vec::new(),
+        forwarded_fields: None,
+        proxy_protocol: false,
+        max_head: 32 << 10,
+        max_headers: 100,
+        max_body: 1 << 20,
+        body_in_memory: 1 << 10,
+        response_in_memory: 1 << 10,
+        response_in_file: 1 << 10,
+        max_buffered: 1 << 20,
+        header_timeout: long,
+        body_timeout: long,
+        write_timeout: long,
+        keepalive_timeout: long,
+        graceful_timeout: Duration::from_secs(5),
+        max_connections: 100,
+    }
+}
+
+fn route(path: &str, target: Target, layers: Layers) -> Route {
+    Route {
+        path: path.into(),
+        methods: Vec::new(),
+        headers: Default::default(),
+        strip_prefix: false,
+        stream: false,
+        target,
+        layers,
+    }
+}
+
+fn to_app() -> Target {
+    Target::Upstream("app".into())
+}
+
+/// Serves the site with these layers, and these routes besides the one to the app.
+fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+    let (upstream, at) = upstream();
+    routes.push(route("/", to_app(), Layers::default()));
+    let settings = Settings {
+        http: http(),
+        listeners: [(
+            "0".to_owned(),
+            Listener {
+                address: address.to_string(),
+                tls: false,
+            },
+        )]
+        .into(),
+        sites: vec![Site {
+            name: "s".into(),
+            listeners: vec!["0".into()],
+            hosts: Vec::new(),
+            routes,
+            layers,
+        }],
+        upstreams: [(
+            "app".to_owned(),
+            front::Upstream {
+                addresses: vec![at.to_string()],
+                is_told: false,
+                speech: front::Speech::default(),
+                queue_length: 10,
+                queue_timeout: GUARD,
+                connect_timeout: GUARD,
+                response_timeout: GUARD,
+                idle_timeout: GUARD,
+                max_fails: 0,
+                fail_timeout: GUARD,
+            },
+        )]
+        .into(),
+        upgrade_timeout: GUARD,
+        http2: true,
+    };
+    let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
+    let mut layers = layer::standard(layer::Options::default());
+    let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();
+    let table = Table::new(words.leak(), (7, 9));
+    layers.extend(Gate::layer(&sites, Some(table)));
+    let config = Config {
+        limits: Arc::new((&settings.http).into()),
+        listeners: vec![listener.into()],
+        files: Files::default(),
+        private: false,
+        front: FrontListeners::default(),
+        proxy_protocol: None,
+        layers,
+        stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
+        signals: None,
+    };
+    let settings = Arc::new(settings);
+    let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
+    let thread = thread::spawn(move || serve_service(config, front, ()).unwrap());
+    Served {
+        address,
+        stop,
+        thread: Some(thread),
+        upstream,
+    }
+}
+
+impl Served {
+    fn send(&self, text: &str) -> Peer {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(GUARD)).unwrap();
+        let mut peer = Peer::of(stream);
+        peer.write(text);
+        peer
+    }
+
+    fn get(&self, path: &str, fields: &str) -> Peer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !thread::panicking()
+        {
+            panic!("the server has panicked");
+        }
+    }
+}
+
+fn compress() -> Layers {
+    Layers {
+        compress: Some(Coding::ALL.to_vec()),
+        ..Layers::default()
+    }
+}
+
+/// The value of a field.
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| {
+        let (other, value) = line.split_once(": ")?;
+        other.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+/// The data of the next chunk.
+fn chunk(peer: &mut Peer) -> Vec<u8> {
+    let size = peer.read_to("\r\n");
+    let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
+    let data = peer.bytes(size);
+    assert_eq!(peer.bytes(2), b"\r\n");
+    data
+}
+
+/// Decodes as much as there is.
+fn decoded(coding: Coding, data: &[u8]) -> String {
+    let mut text = Vec::new();
+    // The end is missing as long as more may come.
+    let _ = match coding {
+        Coding::Gzip => flate2::read::GzDecoder::new(data).read_to_end(&mut text),
+        Coding::Br => brotli::Decompressor::new(data, 4096).read_to_end(&mut text),
+        Coding::Zstd => zstd::stream::read::Decoder::new(data)
+            .unwrap()
+            .read_to_end(&mut text),
+    };
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn an_event_is_there_as_soon_as_the_application_has_sent_it() {
+    let served = serve(compress(), Vec::new());
+    for coding in Coding::ALL {
+        let accept = format!("Accept-Encoding: {}\r\n", coding.name());
+        let mut client = served.get("/events", &accept);
+        let (mut app, _) = served.upstream.request();
+        app.write(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+        );
+        // The head does not wait for the first event.
+        let head = client.head();
+        assert_eq!(
+            field(&head, "content-encoding"),
+            Some(coding.name()),
+            "{head}"
+        );
+        assert_eq!(field(&head, "transfer-encoding"), Some("chunked"), "{head}");
+        let mut data = Vec::new();
+        let mut sent = String::new();
+        for event in ["data: one\n\n", "data: two\n\n"] {
+            app.write(&format!("{:x}\r\n{event}\r\n", event.len()));
+            sent.push_str(event);
+            while decoded(coding, &data) != sent {
+                data.extend(chunk(&mut client));
+            }
+        }
+        app.write("0\r\n\r\n");
+        loop {
+            match chunk(&mut client) {
+                rest if rest.is_empty() => break,
+                rest => data.extend(rest),
+            }
+        }
+        assert_eq!(decoded(coding, &data), sent);
+    }
+}
+
+#[test]
+fn what_is_compressed_follows_from_the_request_and_the_response() {
+    let no = Layers {
+        compress: Some(Vec::new()),
+        ..Layers::default()
+    };
+    let served = serve(compress(), vec![route("/secret", to_app(), no)]);
+    let html = "Content-Type: text/html; charset=utf-8";
+    let big = 2000;
+    for (path, accept, fields, length, coding, vary) in [
+        (
+            "/",
+            "gzip",
+            html,
+            big,
+            Some("gzip"),
+            Some("Accept-Encoding"),
+        ),
+        (
+            "/",
+            "gzip;q=0.5, br;q=0.9",
+            html,
+            big,
+            Some("br"),
+            Some("Accept-Encoding"),
+        ),
+        (
+            "/",
+            "identity;q=0, *;q=0.1",
+            html,
+            big,
+            Some("br"),
+            Some("Accept-Encoding"),
+        ),
+        ("/", "gzip;q=0", html, big, None, Some("Accept-Encoding")),
+        ("/", "", html, big, None, Some("Accept-Encoding")),
+        ("/", "gzip", html, 1023, None, None),
+        ("/secret", "gzip", html, big, None, None),
+        ("/", "gzip", "Content-Type: image/png", big, None, None),
+        ("/", "gzip", "X-A: b", big, None, None),
+        (
+            "/",
+            "gzip",
+            "Content-Type: application/vnd.api+json",
+            big,
+            Some("gzip"),
+            Some("Accept-Encoding"),
+        ),
+        (
+            "/",
+            "gzip",
+            "Content-Type: text/css\r\nContent-Encoding: br",
+            big,
+            None,
+            None,
+        ),
+        (
+            "/",
+            "gzip",
+            "Content-Type: text/css\r\nCache-Control: public, no-transform",
+            big,
+            None,
+            None,
+        ),
+        (
+            "/",
+            "gzip",
+            "Content-Type: text/css\r\nVary: Cookie, accept-encoding",
+            big,
+            Some("gzip"),
+            Some("Cookie, accept-encoding"),
+        ),
+    ] {
+        let mut client = served.get(path, &format!("Accept-Encoding: {accept}\r\n"));
+        let (mut app, _) = served.upstream.request();
+        let body = "x".repeat(length);
+        app.write(&format!(
+            "HTTP/1.1 200 OK\r\n{fields}\r\nETag: \"a\"\r\nAccept-Ranges: bytes\r\nContent-Length: {length}\r\n\r\n{body}"
+        ));
+        let head = client.head();
+        let is = coding.is_some();
+        let own = fields.contains("Content-Encoding").then_some("br");
+        assert_eq!(field(&head, "content-encoding"), coding.or(own), "{head}");
+        assert_eq!(field(&head, "vary"), vary, "{path} {accept} {head}");
+        assert_eq!(
+            field(&head, "etag"),
+            Some(if is { "W/\"a\"" } else { "\"a\"" }),
+            "{head}"
+        );
+        assert_eq!(field(&head, "accept-ranges").is_none(), is, "{head}");
+        assert_eq!(field(&head, "content-length").is_none(), is, "{head}");
+        if is {
+            let mut data = Vec::new();
+            while let rest @ [_, ..] = &chunk(&mut client)[..] {
+                data.extend_from_slice(rest);
+            }
+            let coding = Coding::ALL
+                .into_iter()
+                .find(|known| Some(known.name()) == coding);
+            assert!(data.len() < 200, "{}", data.len());
+            assert_eq!(decoded(coding.unwrap(), &data), body);
+        } else {
+            assert_eq!(client.bytes(length), body.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn responses_without_a_whole_body_are_not_compressed_and_tell_what_the_others_tell() {
+    let served = serve(compress(), Vec::new());
+    let ask = |method: &str, more: &str, response: &str| {
+        let mut client = served.send(&format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n{more}\r\n"
+        ));
+        let (mut app, _) = served.upstream.request();
+        app.write(response);
+        let head = client.head();
+        (head, client, app)
+    };
+    // The head of the response to HEAD is that of the response to GET.
+    let (head, mut client, mut app) = ask(
+        "HEAD",
+        "",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"a\"\r\nContent-Length: 5000\r\n\r\n",
+    );
+    assert_eq!(field(&head, "content-encoding"), Some("gzip"), "{head}");
+    assert_eq!(field(&head, "content-length"), None, "{head}");
+    assert_eq!(field(&head, "etag"), Some("W/\"a\""), "{head}");
+    client.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    app.message();
+    app.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    assert!(client.rest().ends_with("\r\n\r\nok"), "no body before");
+
+    let part = "HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Type: text/html\r\nContent-Range: bytes 0-1999/5000\r\nContent-Length: 2000\r\n\r\n";
+    let (head, mut client, _) = ask(
+        "GET",
+        "Range: bytes=0-1999\r\n",
+        &format!("{part}{}", "x".repeat(2000)),
+    );
+    assert_eq!(field(&head, "content-encoding"), None, "{head}");
+    assert_eq!(client.bytes(2000).len(), 2000);
+
+    // The tag that the client has is the one that it gets back.
+    for (has, gets) in [
+        ("W/\"a\"", "W/\"a\""),
+        ("\"a\"", "\"a\""),
+        ("W/\"b\", \"a\"", "\"a\""),
+    ] {
+        let (head, ..) = ask(
+            "GET",
+            &format!("If-None-Match: {has}\r\n"),
+            "HTTP/1.1 304 Not Modified\r\nConnection: close\r\nETag: \"a\"\r\n\r\n",
+        );
+        assert_eq!(field(&head, "etag"), Some(gets), "{head}");
+        assert_eq!(field(&head, "vary"), Some("Accept-Encoding"), "{head}");
+        assert_eq!(field(&head, "content-encoding"), None, "{head}");
+    }
+}
+
+#[test]
+fn a_response_that_breaks_off_does_so_when_compressed() {
+    let served = serve(compress(), Vec::new());
+    let mut client = served.get("/", "Accept-Encoding: gzip\r\n");
+    let (mut app, _) = served.upstream.request();
+    app.write("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 5000\r\n\r\nhalf");
+    let head = client.head();
+    assert_eq!(field(&head, "transfer-encoding"), Some("chunked"), "{head}");
+    drop(app);
+    assert!(!client.rest().ends_with("0\r\n\r\n"), "no end");
+}
+
+fn only(network: &str) -> Layers {
+    Layers {
+        allow: vec![network.parse().unwrap()],
+        ..Layers::default()
+    }
+}
+
+#[test]
+fn a_rule_for_a_path_counts_for_all_its_spellings() {
+    let served = serve(
+        Layers::default(),
+        vec![
+            route("/app/admin", to_app(), only("192.0.2.0/24")),
+            route("/app", to_app(), only("127.0.0.0/8")),
+        ],
+    );
+    for path in [
+        "/app/admin",
+        "/app/%61dmin/x?y",
+        "/app//admin",
+        "/app/./admin",
+        "/x/../app/admin",
+        "/app%2Fadmin",
+        "/app/admin;x=1",
+        "/app/admin/../public",
+        "/app/x/..;/admin",
+        "/app/x\\..\\admin",
+    ] {
+        let mut client = served.get(path, "");
+        let answer = client.message();
+        let expected = "403 Forbidden: not from this address\n";
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && answer.ends_with(expected),
+            "{path}: {answer}"
+        );
+        // Nothing of the next request is lost.
+        client.write("GET /app/adm HTTP/1.1\r\nHost: a\r\n\r\n");
+        let (mut app, request) = served.upstream.request();
+        assert!(request.starts_with("GET /app/adm "), "{request}");
+        app.write("HTTP/1.1 204 No Content\r\n\r\n");
+        assert!(client.head().starts_with("HTTP/1.1 204 "));
+    }
+    // A body is not waited for.
+    let mut client = served.send(
+        "POST /app/admin HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+    );
+    let answer = client.rest();
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.contains("Connection: close\r\n"), "{answer}");
+    assert!(served.upstream.is_unused());
+}
+
+#[test]
+fn a_body_may_have_what_its_route_allows() {
+    let most = |most| Layers {
+        max_body: Some(most),
+        ..Layers::default()
+    };
+    let served = serve(most(3), vec![route("/up", to_app(), most(6))]);
+    for (path, body, is) in [
+        ("/", "Content-Length: 3\r\n\r\nabc", true),
+        ("/", "Content-Length: 4\r\n\r\nabcd", false),
+        (
+            "/",
+            "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n",
+            false,
+        ),
+        ("/up", "Content-Length: 4\r\n\r\nabcd", true),
+        ("/up", "Transfer-Encoding: chunked\r\n\r\n7\r\n", false),
+    ] {
+        let mut client = served.send(&format!("POST {path} HTTP/1.1\r\nHost: a\r\n{body}"));
+        if is {
+            let (mut app, _) = served.upstream.request();
+            app.write("HTTP/1.1 204 No Content\r\n\r\n");
+            assert!(client.head().starts_with("HTTP/1.1 204 "));
+        } else {
+            let answer = client.rest();
+            assert!(
+                answer.starts_with("HTTP/1.1 413 "),
+                "{path} {body}: {answer}"
+            );
+        }
+    }
+    assert!(served.upstream.is_unused());
+}
+
+#[test]
+fn pages_take_the_place_of_our_own_texts_and_no_others() {
+    let page = |text: &str| Page {
+        content_type: "text/html; charset=utf-8".into(),
+        text: text.into(),
+    };
+    let pairs = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let maintained = Layers {
+        maintenance: Some(Maintenance {
+            page: page("<p>later"),
+            retry_after: 60,
+            except: vec!["192.0.2.1".parse().unwrap()],
+        }),
+        ..Layers::default()
+    };
+    let site = Layers {
+        error_pages: [(502, page("<p>sorry"))].into(),
+        response_headers: Changes {
+            remove: vec!["X-Powered-By".into()],
+            set: pairs("X-Frame-Options", "DENY"),
+            add: pairs("Link", "</a>"),
+        },
+        ..Layers::default()
+    };
+    let served = serve(site, vec![route("/later", to_app(), maintained)]);
+    let mut client = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    app.write("nonsense\r\n\r\n");
+    let answer = client.message();
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.ends_with("<p>sorry"),
+        "{answer}"
+    );
+    assert_eq!(
+        field(&answer, "content-type"),
+        Some("text/html; charset=utf-8")
+    );
+    assert_eq!(field(&answer, "x-frame-options"), Some("DENY"));
+
+    let mut client = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    app.write("HTTP/1.1 502 Bad Gateway\r\nX-Frame-Options: SAMEORIGIN\r\nx-powered-by: y\r\nLink: </b>\r\nContent-Length: 3\r\n\r\nown");
+    let answer = client.message();
+    assert!(answer.ends_with("\r\n\r\nown"), "{answer}");
+    assert_eq!(field(&answer, "x-frame-options"), Some("DENY"));
+    assert_eq!(field(&answer, "x-powered-by"), None);
+    assert_eq!(answer.matches("Link: ").count(), 2, "{answer}");
+
+    let answer = served.get("/later", "").message();
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("<p>later"),
+        "{answer}"
+    );
+    assert_eq!(answer.matches("Retry-After: ").count(), 1, "{answer}");
+    assert_eq!(field(&answer, "retry-after"), Some("60"));
+}
+
+#[test]
+fn a_client_that_asks_too_often_is_told_when_to_come_again() {
+    let limit = |burst, key: Option<&str>| Layers {
+        rate_limits: vec![RateLimit {
+            requests: 1,
+            seconds: 3600,
+            burst,
+            key: key.map(str::to_owned),
+        }],
+        ..Layers::default()
+    };
+    let text = || Target::Answer {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: "ok".into(),
+    };
+    let routes = vec![
+        route("/login", text(), limit(1, None)),
+        route("/api", text(), limit(0, Some("X-Key"))),
+    ];
+    let served = serve(Layers::default(), routes);
+    let asked = |path: &str, fields: &str| {
+        let answer = served.get(path, fields).message();
+        let after: Option<u64> =
+            field(&answer, "retry-after").map(|seconds| seconds.parse().unwrap());
+        (answer[9..12].to_owned(), after)
+    };
+    let ok = || ("200".to_owned(), None);
+    assert_eq!((asked("/login", ""), asked("/login/", "")), (ok(), ok()));
+    let (status, after) = asked("/%6cogin", "");
+    assert_eq!(status, "429");
+    assert!(
+        after.is_some_and(|seconds| (3500..=3600).contains(&seconds)),
+        "{after:?}"
+    );
+    assert_eq!(asked("/api", "X-Key: a\r\n"), ok());
+    assert_eq!(asked("/api", "x-key: a\r\n").0, "429");
+    assert_eq!(asked("/api", "X-Key: b\r\n"), ok());
+}

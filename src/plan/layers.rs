@@ -1,0 +1,205 @@
+//! The layers of sites and routes: what the front does with requests and responses besides passing them on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use preforkd_worker::front;
+use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
+use toml::Spanned;
+
+use super::{Draft, Launch, normal};
+use crate::config::{Fields, LayerKeys, Place, RateLimit as Written, Site};
+
+/// The largest page, in bytes.
+const MAX_PAGE: u64 = 1 << 20;
+
+/// Fields that the server sets itself: they follow from the connection and from how the body is sent.
+const OWN: [&str; 9] = [
+    "connection",
+    "content-length",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+impl Draft<'_> {
+    /// The layers of a site. What it says of `Strict-Transport-Security` itself counts more than `hsts`.
+    pub(super) fn layers_of_site(
+        &self,
+        site: &Site,
+        tls: bool,
+        launch: &Launch,
+    ) -> Result<Layers, Place> {
+        let mut layers = self.layers(site.layers(), launch)?;
+        if let Some(text) = &site.hsts.0 {
+            if !tls {
+                return Err(site.hsts.wrong(
+                    "hsts: clients believe it over TLS only (add `tls`, or set the field in `response_headers`)",
+                ));
+            }
+            let field = ("Strict-Transport-Security".to_owned(), text.clone());
+            layers.response_headers.set.insert(0, field);
+        }
+        Ok(layers)
+    }
+
+    /// The layers that these keys make.
+    pub(super) fn layers(&self, keys: LayerKeys<'_>, launch: &Launch) -> Result<Layers, Place> {
+        let mut error_pages = BTreeMap::new();
+        for (status, path) in &**keys.error_pages {
+            let number = status.get_ref().parse().ok();
+            let number = number.filter(|status| (400..600).contains(status));
+            let Some(number) = number else {
+                let message = format!(
+                    "error_pages: {:?} is not the status of an error (write a number from 400 to 599)",
+                    status.get_ref()
+                );
+                return Err(Place::at(status.span(), message));
+            };
+            let page = self.page(path.get_ref(), launch);
+            let page = page.map_err(|why| Place::at(path.span(), format!("error_pages: {why}")))?;
+            error_pages.insert(number, page);
+        }
+        let maintenance = keys.maintenance.map(|written| {
+            let keys = &written.0;
+            let wrong = |why: String| Place {
+                span: keys.page.place().or_else(|| written.place()),
+                message: format!("maintenance: {why}"),
+            };
+            Ok(Maintenance {
+                page: self.page(&keys.page, launch).map_err(wrong)?,
+                retry_after: keys.retry_after.0.as_secs().max(1),
+                except: keys.except.to_vec(),
+            })
+        });
+        Ok(Layers {
+            allow: keys.allow.to_vec(),
+            deny: keys.deny.to_vec(),
+            response_headers: changes(keys.response_headers)?,
+            compress: keys.compress.map(|codings| codings.0.clone()),
+            max_body: keys.max_body.map(|size| size.0),
+            rate_limits: limits(&keys)?,
+            error_pages,
+            maintenance: maintenance.transpose()?,
+        })
+    }
+
+    /// A page, read with the rights of the workers that send it where others than the user of the master can change it.
+    fn page(&self, path: &Path, launch: &Launch) -> Result<Page, String> {
+        let path = normal(&self.folder.join(path));
+        let shown = path.display();
+        let content_type = match path.extension().and_then(|ending| ending.to_str()) {
+            Some("html" | "htm") => "text/html; charset=utf-8",
+            Some("json") => "application/json",
+            Some("txt") => "text/plain; charset=utf-8",
+            Some("xml") => "application/xml",
+            _ => {
+                return Err(format!(
+                    "the type of {shown} is not known (end its name with .html, .txt, .json or .xml)"
+                ));
+            }
+        };
+        let text = self.host.data(&path, launch.user.as_ref(), MAX_PAGE);
+        Ok(Page {
+            content_type: content_type.to_owned(),
+            text: text.map_err(|why| format!("{shown}: {why}"))?,
+        })
+    }
+}
+
+/// Lets the workers that serve sites take the largest body that a site or route may have. The others keep the limit that they had.
+pub(super) fn widen(http_max_body: &mut u64, sites: &mut [front::Site]) {
+    let of_routes = sites.iter().flat_map(|site| &site.routes);
+    let of_routes = of_routes.filter_map(|route| route.layers.max_body);
+    let of_sites = sites.iter().filter_map(|site| site.layers.max_body);
+    let greatest = of_routes.chain(of_sites).max().unwrap_or_default();
+    if greatest > *http_max_body {
+        for site in sites {
+            site.layers.max_body.get_or_insert(*http_max_body);
+        }
+        *http_max_body = greatest;
+    }
+}
+
+fn limits(keys: &LayerKeys<'_>) -> Result<Vec<RateLimit>, Place> {
+    let limit = |written: &Spanned<Written>| {
+        let limit = written.get_ref();
+        if let Some(key) = &limit.key {
+            let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            if key.is_empty() || !key.bytes().all(is_token) {
+                return Err(key.wrong(format!(
+                    "rate_limit.key: {:?} is not a name of a header (use letters, digits and -)",
+                    key.as_str()
+                )));
+            }
+        }
+        Ok(RateLimit {
+            requests: limit.rate.requests,
+            seconds: limit.rate.seconds,
+            burst: limit.burst.0,
+            key: limit.key.as_ref().map(|key| key.to_string()),
+        })
+    };
+    keys.rate_limit.iter().map(limit).collect()
+}
+
+fn changes(written: &Fields) -> Result<Changes, Place> {
+    let mut remove = Vec::new();
+    for name in &*written.remove {
+        check_name("remove", name)?;
+        if name.get_ref().eq_ignore_ascii_case("server") {
+            let message = "response_headers.remove: preforkd adds the field Server where there is none (set it instead)";
+            return Err(Place::at(name.span(), message));
+        }
+        remove.push(name.get_ref().clone());
+    }
+    Ok(Changes {
+        remove,
+        set: fields("set", &written.set)?,
+        add: fields("add", &written.add)?,
+    })
+}
+
+fn fields(
+    key: &str,
+    written: &BTreeMap<Spanned<String>, Spanned<String>>,
+) -> Result<Vec<(String, String)>, Place> {
+    let field = |(name, value): (&Spanned<String>, &Spanned<String>)| {
+        check_name(key, name)?;
+        let text = value.get_ref();
+        let is_control = |b: u8| (b < b' ' && b != b'\t') || b == 0x7f;
+        if text.bytes().any(is_control) || text.trim() != text {
+            let message = format!(
+                "response_headers.{key}: the value of {} must not have control characters, nor begin or end with a space, as {text:?} does",
+                name.get_ref()
+            );
+            return Err(Place::at(value.span(), message));
+        }
+        Ok((name.get_ref().clone(), text.clone()))
+    };
+    written.iter().map(field).collect()
+}
+
+fn check_name(key: &str, name: &Spanned<String>) -> Result<(), Place> {
+    let text = name.get_ref();
+    let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let wrong = |message: String| {
+        let message = format!("response_headers.{key}: {message}");
+        Err(Place::at(name.span(), message))
+    };
+    if text.is_empty() || !text.bytes().all(is_token) {
+        return wrong(format!(
+            "{text:?} is not a name of a header (use letters, digits and -)"
+        ));
+    }
+    match OWN.contains(&text.to_ascii_lowercase().as_str()) {
+        true => wrong(format!(
+            "preforkd sets the header {text} itself (remove it)"
+        )),
+        false => Ok(()),
+    }
+}
