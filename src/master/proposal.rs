@@ -216,6 +216,7 @@ mod tests {
             apps,
             stopped: BTreeSet::new(),
             scheduled: BTreeMap::new(),
+            no_folders: Vec::new(),
         }
     }
 

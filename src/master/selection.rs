@@ -54,6 +54,9 @@ impl<W: World> Master<W> {
             let (jobs, children) = (&mut self.jobs, &self.workers.children);
             return self.preparation.open(turn, jobs, children, proposal);
         };
+        if let Some(why) = running.lost_folder(&found) {
+            return self.preparation.fail(turn, why.to_owned());
+        }
         let known = |name: &str| found.knows(name) || running.runs(name);
         let all = names_of(&found);
         if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
@@ -149,12 +152,15 @@ impl<W: World> Master<W> {
             let unknown = names.iter().find(|name| !plan.knows(name));
             unknown.map(|name| unknown_app(name, &names_of(plan)))
         };
+        let running = self.current.as_ref();
         let cannot_start = |plan: &Plan| {
-            let why = names.iter().find_map(|name| plan.cannot_start(name));
+            let lost = running.and_then(|running| running.lost_folder(plan));
+            let mut names = names.iter();
+            let why = lost.or_else(|| names.find_map(|name| plan.cannot_start(name)));
             why.map(str::to_owned)
         };
         let refused = match found {
-            Ok(plan) => unknown(&plan).or_else(|| cannot_start(&plan)),
+            Ok(plan) => cannot_start(&plan).or_else(|| unknown(&plan)),
             Err(reason) if reason.is_empty() => {
                 Some("the configuration could not be checked".to_owned())
             }

@@ -147,6 +147,7 @@ impl Disk {
             apps,
             stopped: BTreeSet::new(),
             scheduled: self.periodic.iter().map(scheduled).collect(),
+            no_folders: Vec::new(),
         })
     }
 }
