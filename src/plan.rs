@@ -78,6 +78,8 @@ pub struct Plan {
     pub apps: BTreeMap<String, App>,
     /// The names of further apps of the configuration, which do not run.
     pub stopped: BTreeSet<String>,
+    /// Those of them that are tasks of a release, and do not run because no app runs that waits for them.
+    pub idle: BTreeSet<String>,
     /// The apps with a schedule, by name.
     pub scheduled: BTreeMap<String, Scheduled>,
     /// Patterns of `include` match nothing because these folders do not exist: what is wrong where, and the folder.
@@ -236,6 +238,7 @@ impl Plan {
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            idle: BTreeSet::new(),
             scheduled: BTreeMap::new(),
             no_folders: Vec::new(),
         };

@@ -21,6 +21,8 @@ use crate::supervisor::Supervisor;
 pub(super) enum StoppedBy {
     Command,
     Configuration,
+    /// Nobody: it is a task of apps that are stopped.
+    ItsApps,
 }
 
 impl<W: World> Master<W> {
@@ -238,10 +240,13 @@ impl<W: World> Master<W> {
 
     /// The apps that are stopped, and by what.
     pub(super) fn stopped(&self) -> BTreeMap<String, StoppedBy> {
-        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
-        let stopped = stopped.map(|name| {
+        let Some(plan) = self.plan() else {
+            return BTreeMap::new();
+        };
+        let stopped = plan.stopped.iter().map(|name| {
             let by = match self.choices.stopped_by_command(name) {
                 true => StoppedBy::Command,
+                false if plan.idle.contains(name) => StoppedBy::ItsApps,
                 false => StoppedBy::Configuration,
             };
             (name.clone(), by)

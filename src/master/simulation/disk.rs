@@ -146,6 +146,7 @@ impl Disk {
             listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),
+            idle: BTreeSet::new(),
             scheduled: self.periodic.iter().map(scheduled).collect(),
             no_folders: Vec::new(),
         })
