@@ -21,7 +21,7 @@ use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::guard::waiting::Earlier;
 use crate::plan::Plan;
-use crate::release::{Fact, Name, Release};
+use crate::release::{Name, Release};
 use crate::signals as vocabulary;
 
 mod actions;
@@ -351,8 +351,8 @@ impl<W: World> Master<W> {
                 }
             }
             if self.preparation.is_ready() {
-                let parts = self.parts();
-                self.turn.queue_fact(Fact::Prepared(parts));
+                let fact = self.prepared();
+                self.turn.queue_fact(fact);
             }
             let Some(fact) = self.turn.next_fact() else {
                 return;

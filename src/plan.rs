@@ -78,8 +78,13 @@ pub struct Plan {
     pub apps: BTreeMap<String, App>,
     /// The names of further apps of the configuration, which do not run.
     pub stopped: BTreeSet<String>,
+    /// Those of them that are tasks of a release, and do not run because no app runs that waits for them.
+    pub idle: BTreeSet<String>,
     /// The apps with a schedule, by name.
     pub scheduled: BTreeMap<String, Scheduled>,
+    /// Patterns of `include` match nothing because these folders do not exist: what is wrong where, and the folder.
+    #[serde(with = "lossless")]
+    pub no_folders: Vec<(String, PathBuf)>,
 }
 
 /// A socket to bind, or to inherit from the init system.
@@ -149,6 +154,22 @@ impl Plan {
         self.apps.get(name).or_else(scheduled)
     }
 
+    /// What is wrong with a newer configuration of which a folder of apps has disappeared.
+    pub fn lost_folder<'a>(&self, newer: &'a Self) -> Option<&'a str> {
+        let known = |folder: &Path| self.no_folders.iter().any(|(_, known)| known == folder);
+        let mut lost = newer.no_folders.iter();
+        let lost = lost.find(|(_, folder)| !known(folder));
+        lost.map(|(why, _)| why.as_str())
+    }
+
+    /// Why an app cannot be started now, as far as that is known. The program of one with a schedule may come until it is run.
+    pub fn cannot_start(&self, name: &str) -> Option<&str> {
+        match self.scheduled.get(name) {
+            Some(scheduled) => scheduled.app.unfit.as_deref(),
+            None => self.apps.get(name)?.cannot_start(),
+        }
+    }
+
     /// The log files of all apps of which processes can be started.
     pub fn log_files(&self) -> BTreeSet<LogFile> {
         let apps = self.all_apps().map(|(_, app)| app);
@@ -184,8 +205,14 @@ impl Plan {
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
-        let (sources, config) = files::load(text, file, host)?;
-        Self::new(&config, &sources, host).map_err(|place| sources.diagnostic(place))
+        let files::Loaded {
+            sources,
+            config,
+            no_folders,
+        } = files::load(text, file, host)?;
+        let plan = Self::new(&config, &sources, host);
+        let plan = plan.map_err(|place| sources.diagnostic(place))?;
+        Ok(Self { no_folders, ..plan })
     }
 
     /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
@@ -211,7 +238,9 @@ impl Plan {
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            idle: BTreeSet::new(),
             scheduled: BTreeMap::new(),
+            no_folders: Vec::new(),
         };
         let reached = sites::reached(config, plan.control.as_deref(), sources, host)?;
         let (mut edges, mut logs) = (Vec::new(), Vec::new());

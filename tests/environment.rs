@@ -97,6 +97,19 @@ fn included_files_are_read_at_each_reload_and_errors_name_them() {
     std::fs::remove_file(run.path("conf.d/c.toml")).expect("it is there");
     run.signal(Signal::SIGHUP);
     run.status("generation 3: web 1/1 ready");
+    // Without its folder all its apps would be removed.
+    run.write("conf.d/b.toml", &other(""));
+    run.reload();
+    std::fs::rename(run.path("conf.d"), run.path("gone")).expect("it is there");
+    let message = run.reload();
+    assert!(
+        message.contains("app.toml:1:11: include: there is no folder ")
+            && message.contains("keeping generation 4"),
+        "{message}"
+    );
+    std::fs::rename(run.path("gone"), run.path("conf.d")).expect("it is there");
+    let message = run.reload();
+    assert!(message.contains("generation 5: other 1/1"), "{message}");
     run.stop();
 }
 

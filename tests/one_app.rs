@@ -368,3 +368,18 @@ fn a_socket_of_the_store_comes_back_when_its_app_is_started_again() {
     assert_eq!(pid(&second, "api"), api);
     second.stop();
 }
+
+#[test]
+fn a_task_whose_app_was_stopped_is_stopped_with_it() {
+    let task = "[app.migrate]\ncommand = 'true'\nrestart = 'never'\nrun_before = ['web']\n";
+    let mut run = Run::start(&(apps("", "") + task));
+    done(&run, &["stop", "web"]);
+    done(&run, &["reload"]);
+    let shown = done(&run, &["status"]);
+    for part in ["web: stopped by command", "migrate: stopped with its apps"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    done(&run, &["start", "web"]);
+    assert!(!done(&run, &["status"]).contains("stopped"));
+    run.stop();
+}

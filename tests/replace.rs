@@ -2,7 +2,11 @@
 
 mod common;
 
-use common::{Run, app, worker};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use common::programs::write_script;
+use common::{Run, app, preforkd, worker};
 use nix::sys::signal::Signal;
 
 /// A program that holds a lock, like all that it starts, and does not start without it.
@@ -213,4 +217,61 @@ fn one_that_binds_an_address_beside_the_old_one_is_told_what_to_do() {
     let said = "Address already in use) (the old one still has it: ";
     assert!(message.contains(said), "{message}");
     run.stop();
+}
+
+/// The same app with a program in the folder behind a link, as deployment tools make one for each release.
+fn released(required: bool, more: &str) -> String {
+    format!(
+        "[master]\ncontrol = 'control'\n[app.beat]\ncommand = './run'\nchdir = 'current'\nlisten = ['unix:web.sock']\nrequired = {required}\n{more}\n"
+    )
+}
+
+/// Lets `current` lead to a release.
+fn release(folder: &Path, name: &str) {
+    symlink(name, folder.join("next")).expect("room");
+    std::fs::rename(folder.join("next"), folder.join("current")).expect("ours");
+}
+
+#[test]
+fn nothing_ends_for_a_release_that_is_known_not_to_start() {
+    let stop_first = "replace = 'stop-first'";
+    for (required, replace) in [(false, stop_first), (false, ""), (true, stop_first)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        for release in ["good", "empty"] {
+            std::fs::create_dir(folder.path().join(release)).expect("room");
+        }
+        let script = format!("#!/bin/sh\nexec {}\n", worker());
+        write_script(folder.path().join("good/run"), &script);
+        release(folder.path(), "good");
+        let config = released(required, replace);
+        let mut run = Run::begin_in(folder, &config, |_| {});
+        let serving = run.event("started").pid;
+        run.logged(&["app=beat worker=0 gen=1", "ready after"]);
+        let file = run.path("app.toml").display().to_string();
+        let refused = |order: &[&str], why: &str| {
+            let output = preforkd().args(order).args(["-c", &file]).output();
+            let output = output.expect("preforkd runs");
+            let said = String::from_utf8(output.stderr).expect("text");
+            assert_eq!(output.status.code(), Some(1), "{order:?}: {said}");
+            assert!(said.contains(why), "{order:?}: {said}");
+        };
+        let orders: [&[&str]; 3] = [&["reload"], &["reload", "beat"], &["restart", "beat"]];
+        for order in orders {
+            release(&run.path(""), "nowhere");
+            refused(order, "app.toml:5:9: chdir: there is no folder ");
+            release(&run.path(""), "empty");
+            refused(order, "command: there is no executable file ");
+            release(&run.path(""), "good");
+        }
+        let fails = format!("{replace}\nreload.before = ['false']");
+        run.write("app.toml", &released(required, &fails));
+        for order in &orders[..2] {
+            refused(order, "its command `before` exited with status 1");
+        }
+        let stat = run.ask("file /proc/self/stat");
+        let pid = stat.split(' ').next();
+        assert_eq!(pid, Some(serving.to_string().as_str()), "the same process");
+        let log = run.stop();
+        assert!(!log.contains("without a worker"), "{log}");
+    }
 }

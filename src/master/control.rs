@@ -347,6 +347,7 @@ fn app_json<W: World>(
     let stopped = state.stopped.map(|by| match by {
         StoppedBy::Command => "by command",
         StoppedBy::Configuration => "by configuration",
+        StoppedBy::ItsApps => "with its apps",
     });
     json!({
         "name": &**name,

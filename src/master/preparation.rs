@@ -355,7 +355,8 @@ impl Preparation {
         }
     }
 
-    /// The command of an app has failed. One that is not required is not started then; if it serves, that refuses the release.
+    /// The command of an app has failed. One that is not required is not started then; if it serves, or a command
+    /// names it, that refuses the release.
     fn command_failed<W: World>(
         &mut self,
         turn: &mut Turn<W>,
@@ -364,8 +365,9 @@ impl Preparation {
         left: VecDeque<Name>,
         reason: String,
     ) {
-        let plan = self.candidate.as_mut().map(|candidate| &mut candidate.plan);
-        let app = plan.and_then(|plan| plan.apps.get_mut(&**name));
+        let candidate = self.candidate.as_mut();
+        let may_fail = candidate.filter(|candidate| !candidate.must_start.contains(&**name));
+        let app = may_fail.and_then(|candidate| candidate.plan.apps.get_mut(&**name));
         match app.filter(|app| !app.required) {
             Some(app) => {
                 app.unfit = Some(reason);

@@ -52,7 +52,7 @@ impl Proposal {
     /// Why an app that must start cannot.
     pub(super) fn unfit(&self) -> Option<&str> {
         let mut serving = self.replaced();
-        serving.find_map(|name| self.plan.app(name)?.unfit.as_deref())
+        serving.find_map(|name| self.plan.cannot_start(name))
     }
 
     /// Why an app that must start would wait for a listener, of those that are missing.
@@ -215,7 +215,9 @@ mod tests {
             listeners: listeners.collect(),
             apps,
             stopped: BTreeSet::new(),
+            idle: BTreeSet::new(),
             scheduled: BTreeMap::new(),
+            no_folders: Vec::new(),
         }
     }
 
@@ -310,11 +312,13 @@ mod tests {
         assert_eq!(choices.begin(&old), None);
         let made = Proposal::new(plan(1), &old, &choices, |_| true).expect("no conflict");
         assert_eq!(made.plan.stopped, names(&["migrate", "web"]));
+        assert_eq!(made.plan.idle, names(&["migrate"]));
         choices.request(request(&["web"], true));
         assert_eq!(choices.begin(&made.plan), None);
         let made = Proposal::new(plan(1), &made.plan, &choices, |_| true).expect("no conflict");
         assert_eq!(made.kept, names(&["api"]));
         assert!(made.plan.runs("migrate") && made.plan.runs("web"));
+        assert_eq!(made.plan.idle, names(&[]));
     }
 
     #[test]

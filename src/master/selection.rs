@@ -21,6 +21,8 @@ use crate::supervisor::Supervisor;
 pub(super) enum StoppedBy {
     Command,
     Configuration,
+    /// Nobody: it is a task of apps that are stopped.
+    ItsApps,
 }
 
 impl<W: World> Master<W> {
@@ -54,6 +56,9 @@ impl<W: World> Master<W> {
             let (jobs, children) = (&mut self.jobs, &self.workers.children);
             return self.preparation.open(turn, jobs, children, proposal);
         };
+        if let Some(why) = running.lost_folder(&found) {
+            return self.preparation.fail(turn, why.to_owned());
+        }
         let known = |name: &str| found.knows(name) || running.runs(name);
         let all = names_of(&found);
         if let Some(reason) = self.choices.refuse_unknown(turn, known, &all) {
@@ -149,8 +154,15 @@ impl<W: World> Master<W> {
             let unknown = names.iter().find(|name| !plan.knows(name));
             unknown.map(|name| unknown_app(name, &names_of(plan)))
         };
+        let running = self.current.as_ref();
+        let cannot_start = |plan: &Plan| {
+            let lost = running.and_then(|running| running.lost_folder(plan));
+            let mut names = names.iter();
+            let why = lost.or_else(|| names.find_map(|name| plan.cannot_start(name)));
+            why.map(str::to_owned)
+        };
         let refused = match found {
-            Ok(plan) => unknown(&plan),
+            Ok(plan) => cannot_start(&plan).or_else(|| unknown(&plan)),
             Err(reason) if reason.is_empty() => {
                 Some("the configuration could not be checked".to_owned())
             }
@@ -228,10 +240,13 @@ impl<W: World> Master<W> {
 
     /// The apps that are stopped, and by what.
     pub(super) fn stopped(&self) -> BTreeMap<String, StoppedBy> {
-        let stopped = self.plan().into_iter().flat_map(|plan| &plan.stopped);
-        let stopped = stopped.map(|name| {
+        let Some(plan) = self.plan() else {
+            return BTreeMap::new();
+        };
+        let stopped = plan.stopped.iter().map(|name| {
             let by = match self.choices.stopped_by_command(name) {
                 true => StoppedBy::Command,
+                false if plan.idle.contains(name) => StoppedBy::ItsApps,
                 false => StoppedBy::Configuration,
             };
             (name.clone(), by)

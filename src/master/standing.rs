@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::Master;
 use super::world::World;
 use crate::plan;
-use crate::release::{self, Name, Part, Parts};
+use crate::release::{self, Fact, Name, Part, Parts};
 use crate::supervisor::Replace;
 
 /// How an app stands while the configuration is prepared.
@@ -33,7 +33,7 @@ fn part(app: &plan::App, standing: Standing, is_named: bool, others_end: bool) -
 
 impl<W: World> Master<W> {
     /// The parts of the apps of the prepared configuration.
-    pub(super) fn parts(&self) -> Parts {
+    fn parts(&self) -> Parts {
         let Some(candidate) = self.preparation.candidate() else {
             return Parts::new();
         };
@@ -60,6 +60,23 @@ impl<W: World> Master<W> {
             release::displace_before(&mut parts, &last, &ending);
         }
         parts
+    }
+
+    /// What the release is to do with the apps of the prepared configuration. One that must prove itself and is known to fail refuses it,
+    /// before anything has ended for it: it may serve since the preparation began, or others end for it.
+    pub(super) fn prepared(&self) -> Fact {
+        let parts = self.parts();
+        let plan = self.preparation.candidate();
+        let plan = plan.map(|candidate| &candidate.plan);
+        let mut proven = parts.iter();
+        let why = proven.find_map(|(name, part)| match part {
+            Part::Prove { .. } => plan?.cannot_start(name),
+            _ => None,
+        });
+        match why.map(str::to_owned) {
+            Some(why) => Fact::NotPrepared(why),
+            None => Fact::Prepared(parts),
+        }
     }
 
     /// The names of the apps that serve well.

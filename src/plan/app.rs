@@ -72,6 +72,8 @@ pub struct App {
     /// Why none of its workers or runs can be started, until a reload finds what is missing. If this is set, the launch is not to be
     /// used: it may lack the user.
     pub unfit: Option<String>,
+    /// What does not exist yet and is looked for again at each start of a worker, as the configuration check has found it.
+    pub missing: Option<String>,
 }
 
 /// Listeners that single workers have for themselves, at which only the front can connect.
@@ -89,6 +91,11 @@ pub struct OwnListener {
 }
 
 impl App {
+    /// Why a worker that is started now fails, as far as that is known beforehand.
+    pub fn cannot_start(&self) -> Option<&str> {
+        self.unfit.as_deref().or(self.missing.as_deref())
+    }
+
     /// The longest that one step of a start or reload takes: a worker gets ready, or a command runs, or the first worker proves itself.
     pub fn time_to_start(&self) -> Duration {
         let check = self.check.as_ref();
@@ -176,6 +183,7 @@ impl App {
             after: BTreeSet::new(),
             required: true,
             unfit: None,
+            missing: None,
         }
     }
 }

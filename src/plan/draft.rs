@@ -125,6 +125,7 @@ impl Draft<'_> {
             after: BTreeSet::new(),
             required: *self.written.required,
             unfit: None,
+            missing: None,
         })
     }
 

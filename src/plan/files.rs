@@ -17,15 +17,19 @@ const MAX_FILES: usize = 1000;
 /// The largest included file, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
+/// A configuration of one or more files.
+pub(super) struct Loaded {
+    pub(super) sources: Sources,
+    pub(super) config: Config,
+    /// The folders of patterns that do not exist, and where the patterns stand.
+    pub(super) no_folders: Vec<(String, PathBuf)>,
+}
+
 /// Reads the included files, and gives all values their types.
 ///
 /// # Errors
 /// The first error, formatted.
-pub(super) fn load(
-    text: &str,
-    file: &Path,
-    host: &dyn Host,
-) -> Result<(Sources, Config), Diagnostic> {
+pub(super) fn load(text: &str, file: &Path, host: &dyn Host) -> Result<Loaded, Diagnostic> {
     let absolute = normal(&host.absolute(file));
     let sources = Sources::new(
         file.display().to_string(),
@@ -36,11 +40,16 @@ pub(super) fn load(
         sources,
         paths: vec![(file.to_owned(), 0)],
         seen: BTreeSet::from([absolute]),
+        no_folders: Vec::new(),
         host,
     };
     let typed = files.find().and_then(|()| files.typed());
     match typed {
-        Ok(config) => Ok((files.sources, config)),
+        Ok(config) => Ok(Loaded {
+            no_folders: files.no_folders(),
+            sources: files.sources,
+            config,
+        }),
         Err(place) => Err(files.sources.diagnostic(place)),
     }
 }
@@ -51,6 +60,7 @@ struct Files<'a> {
     paths: Vec<(PathBuf, usize)>,
     /// Their absolute paths.
     seen: BTreeSet<PathBuf>,
+    no_folders: Vec<(PathBuf, Place)>,
     host: &'a dyn Host,
 }
 
@@ -63,6 +73,7 @@ impl Files<'_> {
             for pattern in patterns {
                 let wrong = |message| Place::at(pattern.span(), format!("include: {message}"));
                 self.include(number, &pattern).map_err(wrong)?;
+                self.note_folder(number, &pattern);
             }
             number += 1;
         }
@@ -119,6 +130,36 @@ impl Files<'_> {
             self.paths.push((path, depth));
         }
         Ok(())
+    }
+
+    /// Notes a pattern whose folder does not exist: that is no error, unless its files were read before.
+    fn note_folder(&mut self, by: usize, pattern: &Spanned<String>) {
+        let text = pattern.get_ref();
+        let Some((before, _)) = text.split_once(['*', '?', '[']) else {
+            return;
+        };
+        let Some((fixed, _)) = before.rsplit_once('/') else {
+            return;
+        };
+        let folder = self.paths[by].0.with_file_name("").join(fixed);
+        let folder = normal(&self.host.absolute(&folder));
+        if !self.host.is_folder(&folder) {
+            let message = format!(
+                "include: there is no folder {} (create it, or remove the pattern)",
+                folder.display()
+            );
+            let place = Place::at(pattern.span(), message);
+            self.no_folders.push((folder, place));
+        }
+    }
+
+    fn no_folders(&self) -> Vec<(String, PathBuf)> {
+        let places = self.no_folders.iter().cloned();
+        let said = places.map(|(folder, place)| {
+            let why = self.sources.diagnostic(place).one_line();
+            (why, folder)
+        });
+        said.collect()
     }
 
     fn parse(&self, number: usize) -> Result<Document<'_>, Place> {

@@ -12,15 +12,19 @@ pub(super) struct Lacking {
     /// The first thing without which it is not known how to start a worker.
     unfit: RefCell<Option<Place>>,
     /// What is looked at again whenever a worker is started.
-    later: RefCell<Vec<String>>,
+    later: RefCell<Vec<Place>>,
 }
 
 impl Lacking {
     /// Notes in the app what it lacks.
     pub(super) fn note(self, app: &mut App, sources: &Sources) {
-        let later = self.later.into_inner().into_iter();
-        app.warnings
-            .extend(later.map(|what| format!("{what}; not required, so it is tried again")));
+        for place in self.later.into_inner() {
+            let what = &place.message;
+            app.warnings
+                .push(format!("{what}; not required, so it is tried again"));
+            let what = || sources.diagnostic(place).one_line();
+            app.missing.get_or_insert_with(what);
+        }
         if let Some(place) = self.unfit.into_inner() {
             let why = sources.diagnostic(place).one_line();
             app.warnings.push(format!(
@@ -47,7 +51,7 @@ impl Draft<'_> {
         if !self.is_optional() {
             return Err(what);
         }
-        self.lacking.later.borrow_mut().push(what.message);
+        self.lacking.later.borrow_mut().push(what);
         Ok(())
     }
 

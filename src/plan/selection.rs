@@ -39,7 +39,16 @@ impl Plan {
             |(name, app): &(&String, &App)| runs(name, app) && (!self.is_task(name) || named(name));
         let apps = self.apps.iter().filter(waits);
         let idle = self.idle_tasks(&apps.map(|(name, _)| name.clone()).collect());
-        self.only(|name, app| runs(name, app) && (!idle.contains(name) || named(name)))
+        let is_idle =
+            |name: &str, app: &App| idle.contains(name) && !named(name) && runs(name, app);
+        let tasks = self.apps.iter().filter(|(name, app)| is_idle(name, app));
+        let tasks = tasks.map(|(name, _)| name.clone()).collect();
+        let picked =
+            self.only(|name, app| runs(name, app) && (!idle.contains(name) || named(name)));
+        Self {
+            idle: tasks,
+            ..picked
+        }
     }
 
     /// The plan in which these apps are as in `other`, with their listeners, or removed if `other` does not have them.
@@ -55,6 +64,10 @@ impl Plan {
             self.apps.remove(name);
             self.scheduled.remove(name);
             self.stopped.remove(name);
+            self.idle.remove(name);
+            if other.idle.contains(name) {
+                self.idle.insert(name.clone());
+            }
             if let Some(app) = other.apps.get(name) {
                 self.apps.insert(name.clone(), app.clone());
             } else if let Some(scheduled) = other.scheduled.get(name) {

@@ -324,6 +324,7 @@ impl Draft<'_> {
             after: BTreeSet::new(),
             required: true,
             unfit: None,
+            missing: None,
         })
     }
 }

@@ -399,6 +399,11 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
     ] {
         let (unfit, warnings, app, plan) = optional(text);
         assert_eq!(unfit, None);
+        let known = app.cannot_start().unwrap_or_default();
+        assert!(
+            known.starts_with("/srv/app.toml:") && known.contains(missing),
+            "{known}"
+        );
         assert!(
             warnings[0].contains(missing) && warnings[0].contains("it is tried again"),
             "{warnings:?}"

@@ -43,6 +43,8 @@ pub(super) struct Written {
     /// The number of its listeners.
     pub(super) listeners: u8,
     pub(super) required: bool,
+    /// Whether its folder is missing. Only one that is not required is planned so.
+    pub(super) missing: bool,
     /// Whether it comes after all apps with smaller names.
     pub(super) ordered: bool,
     pub(super) replace: Replace,
@@ -61,6 +63,7 @@ impl Written {
             before: None,
             listeners: 1,
             required: true,
+            missing: false,
             ordered: false,
             replace: Replace::StartFirst,
             restart: Restart::Always,
@@ -143,7 +146,9 @@ impl Disk {
             listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),
+            idle: BTreeSet::new(),
             scheduled: self.periodic.iter().map(scheduled).collect(),
+            no_folders: Vec::new(),
         })
     }
 }
@@ -181,6 +186,8 @@ fn app(name: &str, written: &Written) -> App {
     });
     app.is_told = name != UNTOLD;
     app.required = written.required;
+    let is_missing = written.missing && !written.required;
+    app.missing = is_missing.then(|| format!("app.toml: chdir: there is no folder of {name}"));
     app.enabled = written.enabled;
     app.on_change = written.on_change;
     app.hang = Hang::Request(Duration::from_secs(3));

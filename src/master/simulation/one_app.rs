@@ -140,6 +140,7 @@ fn steady() -> impl Strategy<Value = Written> {
         check: app.check.map(|_| End::Well),
         before: app.before.map(|_| End::Well),
         ordered: false,
+        missing: false,
         enabled: true,
         ..app
     })

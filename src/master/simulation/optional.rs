@@ -144,3 +144,58 @@ fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tri
         assert!(is_open(&mut history).1);
     }
 }
+
+/// A `queue` of which there must not be two, and that is not required.
+fn alone() -> Written {
+    Written {
+        required: false,
+        replace: Replace::StopFirst,
+        ..Written::good(1)
+    }
+}
+
+/// The processes of `queue` and `web`, apart from jobs.
+fn all_processes(history: &mut History) -> BTreeSet<Pid> {
+    let processes = history.kernel().processes.iter();
+    let workers = processes.filter(|(_, process)| slot(process).is_some() && !process.signalled);
+    workers.map(|(pid, _)| *pid).collect()
+}
+
+#[test]
+fn nothing_ends_for_an_app_that_is_known_not_to_start() {
+    let missing = Written {
+        missing: true,
+        ..alone()
+    };
+    let before = |end| Written {
+        before: Some(end),
+        ..alone()
+    };
+    for (next, order, why) in [
+        (missing, "reload", "no folder of queue"),
+        (missing, "reload queue", "no folder of queue"),
+        (missing, "restart queue", "no folder of queue"),
+        (before(End::Badly), "reload", "its command `before` exited"),
+        (
+            before(End::Badly),
+            "reload queue",
+            "its command `before` exited",
+        ),
+        (before(End::Hangs), "reload", "its command `before`"),
+    ] {
+        let mut history = History::new(&[("queue", alone()), ("web", Written::good(2))]);
+        history.pass(10_000);
+        let processes = all_processes(&mut history);
+        assert_eq!(processes.len(), 3);
+        history.kernel().disk.apps.insert("queue", next);
+        let number = history.kernel().asked as i32;
+        history.order(order);
+        history.pass(60_000);
+        let answer = history.kernel().answers[&number].clone();
+        assert!(
+            answer.starts_with("error ") && answer.contains(why),
+            "{order}: {answer}"
+        );
+        assert_eq!(all_processes(&mut history), processes, "{order}: {answer}");
+    }
+}

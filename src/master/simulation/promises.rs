@@ -27,6 +27,7 @@ impl History {
             assert!(!held, "no fork comes before the backoff allows it");
         }
         self.check_alone();
+        self.check_known_failures();
         let living = || {
             kernel
                 .processes
@@ -67,6 +68,17 @@ impl History {
             );
         }
         self.check_floors();
+    }
+
+    /// No generation is proposed to an app that cannot start, as nothing may end for it.
+    fn check_known_failures(&self) {
+        let candidate = self.master.release.candidate();
+        for (name, app) in &self.master.workers.apps {
+            let proposed = candidate.and_then(|candidate| app.plans.get(&candidate));
+            let proposed = proposed.filter(|_| app.supervisor.has_candidate());
+            let why = proposed.and_then(|plan| plan.cannot_start());
+            assert_eq!(why, None, "{name} is proposed");
+        }
     }
 
     pub(super) fn note_order(&mut self) {

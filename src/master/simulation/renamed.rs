@@ -55,6 +55,12 @@ fn living(history: &mut History, name: &str) -> usize {
     living.count()
 }
 
+fn web_processes(history: &mut History) -> BTreeSet<Pid> {
+    let processes = history.kernel().processes.iter();
+    let web = processes.filter(|(_, process)| &*process.app == "web");
+    web.map(|(pid, _)| *pid).collect()
+}
+
 #[test]
 fn an_app_is_renamed() {
     let mut history = running();
@@ -85,6 +91,28 @@ fn the_old_name_serves_again_if_the_new_one_is_not_required_and_fails() {
     );
     assert_eq!(living(&mut history, "web"), 1);
     assert_eq!(living(&mut history, "api"), 0);
+}
+
+#[test]
+fn the_old_name_does_not_end_for_a_new_one_that_is_known_not_to_start() {
+    let mut history = running();
+    assert_eq!(living(&mut history, "web"), 1);
+    let web = web_processes(&mut history);
+    let new = Written {
+        required: false,
+        missing: true,
+        ..alone(Code::Good)
+    };
+    history.take(&Step::Write(0, Some(new)));
+    history.take(&Step::Write(2, None));
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 10_000);
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(why)) if why.contains("no folder of api")),
+        "{outcome:?}"
+    );
+    assert_eq!(web_processes(&mut history), web);
 }
 
 #[test]

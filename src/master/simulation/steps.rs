@@ -157,6 +157,7 @@ impl History {
         for written in kernel.disk.apps.values_mut() {
             written.code = Code::Good;
             written.enabled = true;
+            written.missing = false;
             written.check = written.check.map(|_| End::Well);
             written.before = written.before.map(|_| End::Well);
         }
@@ -180,7 +181,11 @@ pub(super) fn written() -> impl Strategy<Value = Written> {
         1 => Just(Code::IgnoresSignals),
     ];
     let rare = || prop::option::weighted(0.2, end());
-    let part = (prop::bool::weighted(0.7), any::<bool>());
+    let part = (
+        prop::bool::weighted(0.7),
+        prop::bool::weighted(0.2),
+        any::<bool>(),
+    );
     let reloads = (prop::bool::weighted(0.9), prop::bool::weighted(0.3));
     let kind = prop_oneof![
         6 => Just((Replace::StartFirst, Restart::Always)),
@@ -205,7 +210,7 @@ pub(super) fn written() -> impl Strategy<Value = Written> {
             check,
             before,
             listeners,
-            ((replace, restart), (required, ordered), (enabled, on_change)),
+            ((replace, restart), (required, missing, ordered), (enabled, on_change)),
         )| Written {
             code,
             workers,
@@ -215,6 +220,7 @@ pub(super) fn written() -> impl Strategy<Value = Written> {
             before,
             listeners,
             required,
+            missing,
             ordered,
             replace,
             restart,
