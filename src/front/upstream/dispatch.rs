@@ -68,6 +68,8 @@ struct Seats {
     most: usize,
     running: usize,
     health: Health,
+    /// It gets nothing before; 0 if it may get something.
+    closed_until: Instant,
     /// When it was last chosen, in the order of choices.
     chosen: u64,
     /// Not among the addresses any more; it is here for those that still run.
@@ -121,6 +123,7 @@ impl Dispatch {
                     most,
                     running: 0,
                     health: Health::default(),
+                    closed_until: 0,
                     chosen: 0,
                     removed: false,
                 });
@@ -207,6 +210,27 @@ impl Dispatch {
         }
     }
 
+    /// Nobody listens at an address of which the master tells when it is there no more. It gets nothing until then, whether another one
+    /// is there or not.
+    pub fn closed(&mut self, place: Place, until: Instant) {
+        let seats = self.seats.iter_mut().find(|seats| seats.place == place);
+        if let Some(seats) = seats {
+            seats.closed_until = until;
+        }
+    }
+
+    /// Whether an address may be tried again that was closed. Ask [`Dispatch::next`] then.
+    pub fn opened(&mut self, now: Instant) -> bool {
+        let mut opened = false;
+        for seats in &mut self.seats {
+            if seats.closed_until > 0 && seats.closed_until <= now {
+                seats.closed_until = 0;
+                opened = true;
+            }
+        }
+        opened
+    }
+
     /// The request that goes on next, and where, if one can.
     pub fn next(&mut self, now: Instant) -> Option<(Ticket, Place)> {
         let queue = match self.again.is_empty() {
@@ -229,10 +253,16 @@ impl Dispatch {
         None
     }
 
-    /// When the next one has waited for too long.
+    /// When the next one has waited for too long, or may go on.
     pub fn deadline(&self) -> Instant {
+        if self.waiting() == 0 {
+            return NEVER;
+        }
         let first = |queue: &VecDeque<Waiting>| queue.front().map_or(NEVER, |first| first.until);
-        first(&self.again).min(first(&self.queue))
+        let closed = self.seats.iter().map(|seats| seats.closed_until);
+        let closed = closed.filter(|until| *until > 0).min();
+        let open = closed.unwrap_or(NEVER);
+        first(&self.again).min(first(&self.queue)).min(open)
     }
 
     /// A client does not want its answer any more; whether its request waited.
@@ -256,6 +286,7 @@ impl Dispatch {
             .iter_mut()
             .filter(|seats| !seats.removed && Some(seats.place) != not)
             .filter(|seats| !some_available || seats.health.is_available(now))
+            .filter(|seats| seats.closed_until <= now)
             .filter(|seats| seats.running < seats.most.min(self.limits.most_running))
             .min_by_key(|seats| (seats.running, seats.chosen))?;
         self.choices += 1;

@@ -18,7 +18,7 @@ use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
-use super::{Instant, NEVER};
+use super::{Instant, NEVER, after};
 
 mod answers;
 mod places;
@@ -57,6 +57,8 @@ struct Exchange {
     idempotent: bool,
     /// Attempts on new connections.
     tries: u32,
+    /// How long it waits for an address that is closed.
+    patient_until: Instant,
     /// Only a new connection will do: a kept one has ended under it.
     fresh: bool,
     /// Bytes of the response that wait for the client.
@@ -318,6 +320,7 @@ impl Proxy {
             return Some(response);
         }
         let method = request.method();
+        let patient_until = after(now, of.settings.limits.queue_timeout);
         let exchange = Exchange {
             response,
             upstream,
@@ -331,6 +334,7 @@ impl Proxy {
             },
             idempotent: is_idempotent(method),
             tries: 0,
+            patient_until,
             fresh: false,
             waiting: 0,
         };
@@ -435,6 +439,9 @@ impl Proxy {
         for upstream in 0..self.upstreams.len() {
             while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
                 self.answer(ticket, None, &Failure::QueueTimeout, now);
+            }
+            if self.upstreams[upstream].dispatch.opened(now) {
+                self.dirty.push(upstream);
             }
         }
         self.settle(now);

@@ -15,6 +15,8 @@ pub struct Settings {
     pub name: String,
     /// What it speaks.
     pub protocol: Protocol,
+    /// The master tells which addresses there are.
+    pub is_told: bool,
     /// How many requests run and wait, and when an address is left alone.
     pub limits: Limits,
     /// For a connection to come about.
@@ -37,6 +39,7 @@ impl Settings {
         Self {
             name: name.into(),
             protocol: Protocol::Http,
+            is_told: false,
             limits: Limits {
                 most_running: usize::MAX,
                 queue_length: 1000,
@@ -60,6 +63,7 @@ impl Settings {
     pub fn of(name: impl Into<String>, upstream: &Upstream) -> Self {
         let default = Self::new(name);
         Self {
+            is_told: upstream.is_told,
             limits: Limits {
                 queue_length: upstream.queue_length as usize,
                 queue_timeout: upstream.queue_timeout,

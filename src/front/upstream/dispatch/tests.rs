@@ -130,6 +130,25 @@ fn an_address_that_fails_is_left_alone_and_tried_by_one() {
 }
 
 #[test]
+fn nothing_goes_to_an_address_that_is_closed_until_it_is_time_to_try_it_again() {
+    let mut d = dispatch(&[1]);
+    assert_eq!(d.arrive(7, 0), Arrival::Run(1));
+    d.closed(1, SECOND);
+    d.ended(1, Outcome::Unknown, 0);
+    assert_eq!(d.again(7, 1, 0), Arrival::Wait);
+    assert_eq!(d.arrive(8, 0), Arrival::Wait);
+    assert_eq!((d.next(0), d.deadline()), (None, SECOND));
+    assert!(!d.opened(SECOND - 1));
+    // Another one comes meanwhile.
+    d.set(&unlimited(&[1, 2]));
+    assert_eq!((d.next(0), d.next(0)), (Some((7, 2)), Some((8, 2))));
+    assert_eq!(d.deadline(), NEVER);
+    assert_eq!(d.arrive(9, 0), Arrival::Wait);
+    assert!(d.opened(SECOND) && !d.opened(SECOND));
+    assert_eq!(d.next(SECOND), Some((9, 1)));
+}
+
+#[test]
 fn where_all_have_failed_they_are_tried_all_the_same() {
     let mut d = dispatch(&[1]);
     assert_eq!(d.arrive(1, 0), Arrival::Run(1));

@@ -15,6 +15,9 @@ use super::super::protocol::Progress;
 use super::super::{Instant, NEVER, after};
 use super::{Proxy, Sending, Start, Stream, TICK, answers};
 
+/// How long an address of a worker that does not listen is not tried again, in nanoseconds.
+const CLOSED: Instant = 100_000_000;
+
 impl Proxy {
     /// Starts what can start, until nothing can.
     pub(super) fn settle(&mut self, now: Instant) {
@@ -414,7 +417,18 @@ impl Proxy {
             return;
         };
         exchange.connection = None;
-        let (upstream, tries) = (exchange.upstream, exchange.tries);
+        let upstream = exchange.upstream;
+        // The worker has ended, which the master is about to tell, or does not listen yet.
+        let is_told = self.upstreams[upstream].settings.is_told;
+        let is_closed = is_told && matches!(failure, Failure::Connect(_));
+        if is_closed {
+            let dispatch = &mut self.upstreams[upstream].dispatch;
+            dispatch.closed(place, now.saturating_add(CLOSED));
+            if now < exchange.patient_until {
+                exchange.tries = 0;
+            }
+        }
+        let tries = exchange.tries;
         let attempt = Attempt {
             idempotent: exchange.idempotent,
             whole: !matches!(&exchange.sending, Sending::Stream(stream) if stream.begun),
@@ -431,7 +445,7 @@ impl Proxy {
             failure = Failure::Body(error);
         }
         exchange.fresh |= attempt.reused;
-        let outcome = match failure.counts(attempt.reused) {
+        let outcome = match failure.counts(attempt.reused) && !is_closed {
             true => Outcome::Bad,
             false => Outcome::Unknown,
         };
