@@ -135,10 +135,11 @@ class Service:
                 if pid != self.process.pid or self.process.poll() is None:
                     os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        # What nobody has read may leave no room for the end.
+        self.notify.close()
         self.ender.join(self.guard)
         self.reader.join(self.guard)
         self.process.stdout.close()
-        self.notify.close()
         self.folder.cleanup()
 
     def report(self):
