@@ -161,7 +161,11 @@ impl Response {
         let state = &mut *self.state;
         state.head.renew();
         state.protocol = Encoder::new(http11, keep_alive);
-        (state.seen, state.coded) = (None, None);
+        state.seen = None;
+        // Dropping nothing would be a call.
+        if state.coded.is_some() {
+            state.coded = None;
+        }
         state.head_only = head_only;
         (state.ended, state.cut) = (false, false);
         (state.status, state.body) = (0, 0);

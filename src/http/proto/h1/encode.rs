@@ -89,6 +89,7 @@ impl Encoder {
     }
 
     /// Writes a piece of the body; what goes beyond `Content-Length` is cut. The number of bytes that were written.
+    #[inline]
     pub fn piece(&mut self, out: &mut Vec<u8>, data: &[u8]) -> u64 {
         match self.framing {
             Framing::Chunked if data.is_empty() => 0,
@@ -146,6 +147,7 @@ impl Encoder {
     }
 
     /// Writes the end of the body, and fields that follow it, as lines, where the framing has a place for them; whether it is complete.
+    #[inline]
     pub fn end(&self, out: &mut Vec<u8>, trailers: &[u8]) -> bool {
         match self.framing {
             Framing::Chunked if trailers.is_empty() => out.extend_from_slice(b"0\r\n\r\n"),
