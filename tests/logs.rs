@@ -64,7 +64,7 @@ fn writer(run: &Run, file: &str) -> Pid {
 
 #[test]
 fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
-    for by_signal in [true, false] {
+    for how in ["signal", "command", "reload"] {
         let config = app("stdout = 'out'") + "[master]\ncontrol = 'control.sock'\n";
         let (mut run, mut log) = start_with_fifo(&config);
         assert_eq!(next_event(&mut log), "started");
@@ -77,17 +77,24 @@ fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
         );
 
         let mut reopened = fifo(&run.path("out"));
-        if by_signal {
-            run.signal(Signal::SIGUSR1);
-        } else {
-            let file = run.path("app.toml");
-            let done = common::preforkd().args(["reopen", "-c"]).arg(file).output();
-            assert!(done.expect("it runs").status.success());
+        match how {
+            "signal" => run.signal(Signal::SIGUSR1),
+            "command" => {
+                let file = run.path("app.toml");
+                let done = common::preforkd().args(["reopen", "-c"]).arg(file).output();
+                assert!(done.expect("it runs").status.success());
+            }
+            _ => assert!(run.reload().contains("generation 2: ")),
         }
-        run.logged(&["reopening 1 log file"]);
+        if how != "reload" {
+            run.logged(&["reopening 1 log file"]);
+        }
         // The writer handles the signal later.
         let both = std::thread::spawn(move || {
-            let event = next_event(&mut reopened);
+            let mut event = next_event(&mut reopened);
+            while event == "started" {
+                event = next_event(&mut reopened);
+            }
             (reopened, event)
         });
         while !both.is_finished() {

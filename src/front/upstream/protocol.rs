@@ -1,6 +1,6 @@
 //! What upstreams speak. The one place that knows the protocols; everything else about a connection is the same for all.
 //!
-//! A request becomes a message ([`write`]) and the body that follows it ([`Upload`]); [`Reader`] makes a response of what comes back.
+//! A request becomes a message (`write`) and the body that follows it ([`Upload`]); `Reader` makes a response of what comes back.
 
 use preforkd_http::{
     Body, Expected, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
