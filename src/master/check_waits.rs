@@ -1,7 +1,8 @@
 //! How long workers that were replaced for failed checks are left alone before they are replaced for that again.
 //!
 //! A check may fail for a cause that fresh workers do not remove, such as a database that is away. So each replacement waits twice
-//! as long as the one before, until a check has passed. A new generation begins anew.
+//! as long as the one before, until a check has passed: where each worker has an address of its own, that of a worker that came after the
+//! replacement, as others say nothing of the cause. So they are replaced one at a time. A new generation begins anew.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,18 +12,17 @@ use crate::release::Name;
 /// The maximum wait, unless so many checks take longer anyway.
 const MOST: Duration = Duration::from_secs(600);
 
-/// What is replaced: all workers of an app, or the one in this slot.
-pub(super) type Place = (Name, Option<u32>);
-
-/// The replacements since a check has passed.
+/// The replacements of each app since a check has passed.
 #[derive(Default)]
 pub(super) struct CheckWaits {
-    of: BTreeMap<Place, Replaced>,
+    of: BTreeMap<Name, Replaced>,
 }
 
 struct Replaced {
     generation: u64,
     times: u32,
+    /// When the last one was.
+    at: Instant,
     not_before: Instant,
     /// The log says that it waits.
     said: bool,
@@ -45,11 +45,11 @@ impl CheckWaits {
     pub(super) fn replace(
         &mut self,
         now: Instant,
-        place: &Place,
+        app: &Name,
         generation: u64,
         row: Duration,
     ) -> Result<Duration, Held> {
-        let known = self.of.get_mut(place);
+        let known = self.of.get_mut(app);
         let mut times = 0;
         if let Some(last) = known.filter(|last| last.generation == generation) {
             if now < last.not_before {
@@ -66,24 +66,29 @@ impl CheckWaits {
         let replaced = Replaced {
             generation,
             times,
+            at: now,
             not_before: now + wait,
             said: false,
         };
-        self.of.insert(place.clone(), replaced);
+        self.of.insert(app.clone(), replaced);
         Ok(wait)
     }
 
-    /// A check has passed. Returns whether there was a replacement.
-    pub(super) fn passed(&mut self, place: &Place) -> bool {
-        self.of.remove(place).is_some()
+    /// A check has passed, of a worker that was ready `since` then, or of all. Returns whether there was a replacement that it proves.
+    pub(super) fn passed(&mut self, app: &Name, since: Option<Instant>) -> bool {
+        let known = self.of.get(app);
+        let proves = known.is_some_and(|last| since.is_none_or(|since| since >= last.at));
+        if proves {
+            self.of.remove(app);
+        }
+        proves
     }
 
-    /// Whether an app was replaced for failed checks, and none has passed since. `runs` tells whether a place still has workers of a
+    /// Whether an app was replaced for failed checks, and none has passed since. `runs` tells whether it still has workers of a
     /// generation.
-    pub(super) fn fails(&self, app: &Name, runs: impl Fn(Option<u32>, u64) -> bool) -> bool {
-        let of_app = self.of.iter().filter(|((name, _), _)| name == app);
-        let mut places = of_app.map(|((_, slot), last)| (*slot, last.generation));
-        places.any(|(slot, generation)| runs(slot, generation))
+    pub(super) fn fails(&self, app: &Name, runs: impl Fn(u64) -> bool) -> bool {
+        let last = self.of.get(app);
+        last.is_some_and(|last| runs(last.generation))
     }
 }
 
@@ -96,35 +101,47 @@ mod tests {
     #[test]
     fn each_replacement_waits_twice_as_long_until_a_check_passes() {
         let mut waits = CheckWaits::default();
-        let place = (Name::from("web"), None);
+        let app = Name::from("web");
         let mut now = Instant::now();
         for seconds in [60, 120, 240, 480, 600, 600] {
             let wait = Duration::from_secs(seconds);
-            assert_eq!(waits.replace(now, &place, 1, ROW), Ok(wait));
+            assert_eq!(waits.replace(now, &app, 1, ROW), Ok(wait));
             let early = now + wait - ROW;
-            let held = waits.replace(early, &place, 1, ROW).expect_err("too early");
+            let held = waits.replace(early, &app, 1, ROW).expect_err("too early");
             assert!(held.left == ROW && held.is_new, "{held:?}");
-            let held = waits.replace(early, &place, 1, ROW).expect_err("too early");
+            let held = waits.replace(early, &app, 1, ROW).expect_err("too early");
             assert!(!held.is_new, "it is said once");
             now += wait;
         }
-        assert!(waits.fails(&place.0, |slot, generation| slot.is_none()
-            && generation == 1));
-        assert!(!waits.fails(&place.0, |_, generation| generation == 2));
-        let anew = waits.replace(now, &place, 2, ROW);
+        assert!(waits.fails(&app, |generation| generation == 1));
+        assert!(!waits.fails(&app, |generation| generation == 2));
+        let anew = waits.replace(now, &app, 2, ROW);
         assert_eq!(anew, Ok(2 * ROW), "a new generation begins anew");
-        assert!(waits.passed(&place) && !waits.passed(&place));
-        assert!(!waits.fails(&place.0, |_, _| true));
-        assert_eq!(waits.replace(now, &place, 2, ROW), Ok(2 * ROW));
+        assert!(waits.passed(&app, None) && !waits.passed(&app, None));
+        assert!(!waits.fails(&app, |_| true));
+        assert_eq!(waits.replace(now, &app, 2, ROW), Ok(2 * ROW));
+    }
+
+    #[test]
+    fn only_a_worker_that_came_later_proves_that_a_replacement_has_helped() {
+        let mut waits = CheckWaits::default();
+        let app = Name::from("web");
+        let now = Instant::now();
+        assert_eq!(waits.replace(now, &app, 1, ROW), Ok(2 * ROW));
+        // The next one, which fails for the same cause, has to wait.
+        waits.replace(now, &app, 1, ROW).expect_err("too early");
+        assert!(!waits.passed(&app, Some(now - ROW)));
+        assert!(waits.passed(&app, Some(now + ROW)));
+        assert_eq!(waits.replace(now + ROW, &app, 1, ROW), Ok(2 * ROW));
     }
 
     #[test]
     fn checks_that_take_longer_than_the_maximum_are_not_hurried() {
         let mut waits = CheckWaits::default();
         let hour = Duration::from_secs(3600);
-        let place = (Name::from("web"), Some(3));
+        let app = Name::from("web");
         let now = Instant::now();
-        assert_eq!(waits.replace(now, &place, 1, hour), Ok(hour));
-        assert_eq!(waits.replace(now + hour, &place, 1, hour), Ok(hour));
+        assert_eq!(waits.replace(now, &app, 1, hour), Ok(hour));
+        assert_eq!(waits.replace(now + hour, &app, 1, hour), Ok(hour));
     }
 }

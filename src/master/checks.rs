@@ -146,11 +146,9 @@ impl Checks {
 
     /// Whether the checks of an app fail: workers were replaced for that, and no check has passed since.
     pub(super) fn fails(&self, children: &Children, app: &Name) -> bool {
-        self.waits.fails(app, |slot, generation| {
+        self.waits.fails(app, |generation| {
             let mut children = children.of(app);
-            children.any(|(_, child)| {
-                child.generation == generation && slot.is_none_or(|slot| slot == child.slot)
-            })
+            children.any(|(_, child)| child.generation == generation)
         })
     }
 
@@ -178,9 +176,9 @@ impl Checks {
         let app = &target.0;
         let wait = every.mul_f64(0.9 + fastrand::f64() / 10.0);
         self.due.set(target.clone(), Some(turn.now + wait));
-        let place = (app.clone(), target.1.map(|_| child.slot));
+        let since = target.1.and(child.ready_at);
         let Err(end) = &job.verdict else {
-            if self.waits.passed(&place) || failed > 0 {
+            if self.waits.passed(app, since) || failed > 0 {
                 info!("app={app} check: passed again");
             }
             self.failed.insert(target.clone(), 0);
@@ -200,7 +198,7 @@ impl Checks {
         }
         let said = format!("{most} checks in a row failed: {why}");
         let row = every.saturating_mul(most);
-        let next = match self.waits.replace(turn.now, &place, child.generation, row) {
+        let next = match self.waits.replace(turn.now, app, child.generation, row) {
             Ok(next) => report::short(next),
             Err(held) => {
                 // The next failure asks again.
