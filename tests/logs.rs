@@ -92,7 +92,8 @@ fn the_output_of_workers_goes_to_their_file_which_is_reopened_on_request() {
         // The writer handles the signal later.
         let both = std::thread::spawn(move || {
             let mut event = next_event(&mut reopened);
-            while event == "started" {
+            // What the reload makes the workers say.
+            while event == "started" || event == "term" {
                 event = next_event(&mut reopened);
             }
             (reopened, event)

@@ -181,8 +181,10 @@ impl<W: World> Master<W> {
             info!("no longer listening on {address}");
         }
         turn.world.keep_log_files(&plan.log_files());
-        // They are paths too, at which another file may be by now, or none.
-        turn.world.reopen_log_files();
+        if self.current.is_some() {
+            // They are paths too, at which another file may be by now, or none.
+            turn.world.reopen_log_files();
+        }
         // That some apps are as wanted does not mend what was refused about all.
         if self.choices.scope().is_whole() || !self.refused_whole {
             self.refused = None;
