@@ -188,8 +188,10 @@ fn on_a_terminal(before: &[&str]) -> (Run, PtyMaster) {
     let input = options.read(true).write(true).open(name);
     let input = input.expect("it is there");
     let run = Run::begin_with(&app(""), |command| {
-        let mut outer = std::process::Command::new("setsid");
-        outer.arg("--ctty").args(before).arg(command.get_program());
+        // Whoever runs the tests may ignore SIGHUP, as with nohup(1).
+        let mut outer = std::process::Command::new("env");
+        outer.args(["--default-signal=HUP", "setsid", "--ctty"]);
+        outer.args(before).arg(command.get_program());
         outer.args(command.get_args());
         for (variable, value) in command.get_envs() {
             outer.env(variable, value.unwrap_or_default());
