@@ -139,6 +139,7 @@ impl<W: World> Master<W> {
                 false => format!("its first worker {death}"),
             },
         ));
+        self.workers.prepare(&mut self.turn, &child.app, &actions);
         for action in actions {
             self.perform(&child.app, action);
         }
