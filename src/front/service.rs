@@ -17,7 +17,7 @@ use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
 use crate::upstream::news::places;
-use crate::upstream::protocol::{Passing, Protocol, Script};
+use crate::upstream::protocol::{Passing, Script};
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
 
@@ -131,13 +131,8 @@ fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings
         false => format!("app={name}"),
     };
     let mut settings = UpstreamSettings::of(shown, upstream);
-    settings.protocol = match upstream.speech.protocol {
-        front::Protocol::Http => Protocol::Http,
-        front::Protocol::FastCgi => Protocol::FastCgi,
-        front::Protocol::Scgi => Protocol::Scgi,
-        front::Protocol::Uwsgi => Protocol::Uwsgi,
-    };
-    if settings.protocol != Protocol::Http {
+    settings.protocol = upstream.speech.protocol;
+    if !settings.protocol.is_http() {
         // A kept connection takes a process of php-fpm away from all others, and the other protocols end it with the response.
         settings.keep = Duration::ZERO;
     }

@@ -232,6 +232,13 @@ pub enum Protocol {
     Uwsgi,
 }
 
+impl Protocol {
+    /// Whether a body can be passed on whose length is not known, and protocols can be changed.
+    pub fn is_http(self) -> bool {
+        self == Self::Http
+    }
+}
+
 /// Files that answer requests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,22 +14,9 @@ mod upload;
 mod uwsgi;
 mod variables;
 
+pub use preforkd_worker::front::Protocol;
 pub use upload::Upload;
 pub use variables::Script;
-
-/// A protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// HTTP/1.1 and HTTP/1.0.
-    #[default]
-    Http,
-    /// FastCGI, in the role of the web server for a responder.
-    FastCgi,
-    /// SCGI.
-    Scgi,
-    /// The protocol of the server uWSGI.
-    Uwsgi,
-}
 
 /// How a request is passed on.
 #[derive(Debug, Clone, Copy, Default)]
@@ -54,13 +41,6 @@ pub enum Refused {
     TooLong,
     /// A NUL in the decoded path would end it.
     Nul,
-}
-
-impl Protocol {
-    /// Whether a body can be passed on whose length is not known, and protocols can be changed.
-    pub fn is_http(self) -> bool {
-        self == Self::Http
-    }
 }
 
 impl Refused {
