@@ -100,15 +100,19 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn each_worker_has_one_and_it_ends_with_the_worker() {
-        let folder = tempfile::tempdir().expect("room");
-        let wanted = OwnListener {
-            prefix: folder.path().join("web.front"),
+    fn wanted(folder: &Path) -> OwnListener {
+        OwnListener {
+            prefix: folder.join("web.front"),
             mode: 0o600,
             owner: None,
             backlog: 10,
-        };
+        }
+    }
+
+    #[test]
+    fn each_worker_has_one_and_it_ends_with_the_worker() {
+        let folder = tempfile::tempdir().expect("room");
+        let wanted = wanted(folder.path());
         let mut own = OwnListeners::default();
         let first = own.open("web", 3, &wanted).expect("a listener");
         let other = own.open("web", 4, &wanted).expect("another one");
@@ -128,12 +132,7 @@ mod tests {
     #[test]
     fn one_that_a_killed_master_has_left_is_not_in_the_way() {
         let folder = tempfile::tempdir().expect("room");
-        let wanted = OwnListener {
-            prefix: folder.path().join("web.front"),
-            mode: 0o600,
-            owner: None,
-            backlog: 10,
-        };
+        let wanted = wanted(folder.path());
         let mut before = OwnListeners::default();
         let old = before.open("web", 0, &wanted).expect("a listener");
         let worker = before.take("web", 0);

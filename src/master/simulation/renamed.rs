@@ -73,6 +73,14 @@ fn an_app_is_renamed() {
     assert_eq!(living(&mut history, "web"), 0);
 }
 
+fn is_rolled_back(history: &History, because: &str) {
+    let outcome = history.master.release.outcome();
+    assert!(
+        matches!(outcome, Some(release::Outcome::RolledBack(why)) if why.contains(because)),
+        "{outcome:?}"
+    );
+}
+
 #[test]
 fn the_old_name_serves_again_if_the_new_one_is_not_required_and_fails() {
     let mut history = running();
@@ -84,11 +92,7 @@ fn the_old_name_serves_again_if_the_new_one_is_not_required_and_fails() {
     history.take(&Step::Write(2, None));
     history.take(&Step::Signal(Signal::SIGHUP));
     pass(&mut history, 10_000);
-    let outcome = history.master.release.outcome();
-    assert!(
-        matches!(outcome, Some(release::Outcome::RolledBack(why)) if why.contains("app=api")),
-        "{outcome:?}"
-    );
+    is_rolled_back(&history, "app=api");
     assert_eq!(living(&mut history, "web"), 1);
     assert_eq!(living(&mut history, "api"), 0);
 }
@@ -107,11 +111,7 @@ fn the_old_name_does_not_end_for_a_new_one_that_is_known_not_to_start() {
     history.take(&Step::Write(2, None));
     history.take(&Step::Signal(Signal::SIGHUP));
     pass(&mut history, 10_000);
-    let outcome = history.master.release.outcome();
-    assert!(
-        matches!(outcome, Some(release::Outcome::RolledBack(why)) if why.contains("no folder of api")),
-        "{outcome:?}"
-    );
+    is_rolled_back(&history, "no folder of api");
     assert_eq!(web_processes(&mut history), web);
 }
 
