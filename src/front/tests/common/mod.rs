@@ -70,6 +70,10 @@ impl Service for All {
         self.0.body(key, &bytes, ended, now)
     }
 
+    fn trailers(&mut self, key: u64, lines: &[u8]) {
+        self.0.trailers(key, lines);
+    }
+
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
         self.0.left(key, now)
     }
