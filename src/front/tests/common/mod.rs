@@ -30,6 +30,7 @@ struct All(Proxy);
 /// What else a test may change.
 pub struct Options {
     pub layers: Vec<Arc<dyn Layer>>,
+    pub files: Files,
     pub limits: Limits,
     /// See [`Proxy::hold_at_most`].
     pub held: usize,
@@ -43,6 +44,7 @@ impl Default for Options {
         };
         Self {
             layers: Vec::new(),
+            files: Files::default(),
             limits,
             held: usize::MAX,
         }
@@ -123,7 +125,7 @@ pub fn front_with(
     let config = Config {
         limits: Arc::new(options.limits),
         listeners: vec![listener.into()],
-        files: Files::default(),
+        files: options.files,
         private: false,
         front: FrontListeners::default(),
         proxy_protocol: None,
