@@ -302,6 +302,10 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
+                Turn::Ready if client.link.is_front && client.link.transport.is_over() => {
+                    // It was taken back, and is somebody else's now.
+                    return self.core.close(key, client);
+                }
                 Turn::Ready => client = self.dispatch(key, client),
                 Turn::Ask if E::SERVES => client = self.ask(key, client),
                 turn => {

@@ -6,7 +6,7 @@
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
-//! (sends datagrams), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
+//! (sends datagrams), [`socket`] (asks the kernel), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
 #![deny(unsafe_code)]
 
 pub mod access_format;
@@ -21,6 +21,7 @@ pub mod passed;
 pub mod proxy;
 pub mod scoreboard;
 pub mod settings;
+pub mod socket;
 pub mod stderr;
 mod sys;
 pub mod temporary;

@@ -1,9 +1,11 @@
-//! What has no safe form in a worker of ours: adopting descriptors, and mapping the scoreboard and what lies behind it.
+//! What has no safe form in a worker of ours: adopting descriptors, mapping the scoreboard and what lies behind it, and looking how much of
+//! what was sent is unread.
 //!
 //! Other files are safe code, so each function here sees to its preconditions itself.
 #![allow(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ffi::c_int;
 use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
@@ -12,12 +14,26 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
+
+/// The bytes that are on their way (unix(7)). Its number depends on the machine.
+const SIOCOUTQ: Opcode = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
+    0x7472
+} else if cfg!(any(
+    target_arch = "powerpc",
+    target_arch = "powerpc64",
+    target_arch = "sparc64"
+)) {
+    0x4004_7473
+} else {
+    0x5411
+};
 
 /// The descriptors that were taken over.
 static ADOPTED: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
@@ -54,6 +70,16 @@ pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [A
 pub(crate) fn map_shared(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     let offset = u64::from(RECORDS) * RECORD_BYTES as u64;
     map(memory, offset, SHARED_BYTES / 8, "shared memory")
+}
+
+/// The bytes of memory that hold what was written to a Unix socket and its peer has not read.
+///
+/// # Errors
+/// It is no socket.
+pub(crate) fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
+    // SAFETY: SIOCOUTQ, which terminals know as TIOCOUTQ, stores an int and does nothing else (tty_ioctl(2), unix(7)).
+    let bytes = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
+    usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

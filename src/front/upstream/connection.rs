@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use preforkd_http::Expected;
+use preforkd_worker::socket;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
@@ -163,6 +164,11 @@ impl Connection {
     pub fn end_writing(&self) {
         // Failure means that it has ended, which the next read finds out.
         let _ = shutdown(&self.socket, Shutdown::Write);
+    }
+
+    /// Whether the request was written whole, and the upstream has read nothing of it. On a Unix socket only, where the kernel knows.
+    pub fn is_unread(&self) -> bool {
+        self.sent && !self.refused && matches!(socket::unread(&self.socket), Ok(1..))
     }
 
     /// Whether it can serve another request after a response that left so many bytes over.

@@ -2,12 +2,20 @@
 //!
 //! A request goes to the address with the fewest running. Where all have as many as they may, it waits, in the order of arrival, and
 //! for a limited time. A request that is sent again goes before those that have not been sent at all.
+//!
+//! Where what was not begun can be taken back, requests are sent ahead to addresses that are busy and quick (`line`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use self::line::{Line, PATIENCE};
 use super::health::{Health, Policy};
 use super::{Instant, NEVER, after};
+
+mod line;
+
+/// How long an address gets nothing that is busy with what others have sent it, in nanoseconds.
+const OCCUPIED: Instant = 5 * PATIENCE;
 
 /// A request, by the number that it has in the server.
 pub type Ticket = u64;
@@ -26,6 +34,17 @@ pub struct Limits {
     pub queue_timeout: Duration,
     /// When an address is left alone.
     pub health: Policy,
+    /// An address where one request runs at a time begins them one after the other, and those that it has not begun can be taken back.
+    pub ahead: bool,
+}
+
+/// What is to be known of a request before it is given an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Its number.
+    pub ticket: Ticket,
+    /// It may be sent to an address that is busy: it is written at once, and may be repeated.
+    pub ahead: bool,
 }
 
 /// What becomes of a request that has arrived.
@@ -67,6 +86,8 @@ struct Seats {
     /// Requests that may run there at a time.
     most: usize,
     running: usize,
+    /// Those of which it begins one after the other.
+    line: Line,
     health: Health,
     /// It gets nothing before; 0 if it may get something.
     closed_until: Instant,
@@ -76,9 +97,27 @@ struct Seats {
     removed: bool,
 }
 
+impl Seats {
+    /// Requests that may run there at a time.
+    fn most(&self, limits: Limits) -> usize {
+        self.most.min(limits.most_running)
+    }
+
+    /// Whether it begins requests one after the other, as [`Limits::ahead`] has it.
+    fn has_line(&self, limits: Limits) -> bool {
+        limits.ahead && self.most(limits) == 1
+    }
+
+    /// Requests that run there, and not those that were sent ahead.
+    fn begun(&self) -> usize {
+        self.running - self.line.ahead().min(self.running)
+    }
+}
+
 #[derive(Debug)]
 struct Waiting {
     ticket: Ticket,
+    ahead: bool,
     until: Instant,
     /// Where it has failed.
     not: Option<Place>,
@@ -122,6 +161,7 @@ impl Dispatch {
                     place,
                     most,
                     running: 0,
+                    line: Line::default(),
                     health: Health::default(),
                     closed_until: 0,
                     chosen: 0,
@@ -144,52 +184,70 @@ impl Dispatch {
 
     /// Requests that run.
     pub fn running(&self) -> usize {
-        self.seats.iter().map(|seats| seats.running).sum()
+        self.seats.iter().map(Seats::begun).sum()
+    }
+
+    /// Requests that were sent to an address and have not begun there.
+    pub fn ahead(&self) -> usize {
+        self.seats.iter().map(|seats| seats.line.ahead()).sum()
     }
 
     /// A request has arrived.
-    pub fn arrive(&mut self, ticket: Ticket, now: Instant) -> Arrival {
+    pub fn arrive(&mut self, facts: Facts, now: Instant) -> Arrival {
+        let Facts { ticket, ahead } = facts;
+        let request = Waiting {
+            ticket,
+            ahead,
+            until: after(now, self.limits.queue_timeout),
+            not: None,
+        };
         if self.waiting() == 0
-            && let Some(place) = self.choose(None, now)
+            && let Some(place) = self.choose(request.not, request.ahead, now)
         {
+            self.enter(place, request, now);
             return Arrival::Run(place);
         }
         if self.queue.len() >= self.limits.queue_length {
             return Arrival::Full;
         }
-        let until = after(now, self.limits.queue_timeout);
-        self.queue.push_back(Waiting {
-            ticket,
-            until,
-            not: None,
-        });
+        self.queue.push_back(request);
         Arrival::Wait
     }
 
     /// A request that has failed at an address is sent again: to another one, if there is one.
     pub fn again(&mut self, ticket: Ticket, not: Place, now: Instant) -> Arrival {
+        let request = Waiting {
+            ticket,
+            ahead: false,
+            until: after(now, self.limits.queue_timeout),
+            not: Some(not),
+        };
         if self.again.is_empty()
-            && let Some(place) = self.choose(Some(not), now)
+            && let Some(place) = self.choose(request.not, request.ahead, now)
         {
+            self.enter(place, request, now);
             return Arrival::Run(place);
         }
-        let until = after(now, self.limits.queue_timeout);
-        self.again.push_back(Waiting {
-            ticket,
-            until,
-            not: Some(not),
-        });
+        self.again.push_back(request);
         Arrival::Wait
     }
 
     /// A request that ran there is over, or is sent again. Ask [`Dispatch::next`] then.
-    pub fn ended(&mut self, place: Place, outcome: Outcome, now: Instant) -> Change {
+    pub fn ended(
+        &mut self,
+        ticket: Ticket,
+        place: Place,
+        outcome: Outcome,
+        now: Instant,
+    ) -> Change {
         let policy = &self.limits.health;
         let Some(at) = self.seats.iter().position(|seats| seats.place == place) else {
             return Change::Same;
         };
         let seats = &mut self.seats[at];
         seats.running = seats.running.saturating_sub(1);
+        let served = outcome == Outcome::Good;
+        seats.line.ended(ticket, served, now);
         let change = match outcome {
             Outcome::Good if seats.health.good() => Change::Back,
             Outcome::Bad if seats.health.bad(policy, now) => Change::Away,
@@ -237,10 +295,13 @@ impl Dispatch {
             true => &self.queue,
             false => &self.again,
         };
-        let not = queue.front()?.not;
-        let place = self.choose(not, now)?;
+        let first = queue.front()?;
+        let (not, ahead) = (first.not, first.ahead);
+        let place = self.choose(not, ahead, now)?;
         let first = self.again.pop_front().or_else(|| self.queue.pop_front())?;
-        Some((first.ticket, place))
+        let ticket = first.ticket;
+        self.enter(place, first, now);
+        Some((ticket, place))
     }
 
     /// A request that has waited for too long, and waits no more.
@@ -255,14 +316,97 @@ impl Dispatch {
 
     /// When the next one has waited for too long, or may go on.
     pub fn deadline(&self) -> Instant {
+        let stuck = self.seats.iter().filter(|seats| self.may_be_stuck(seats));
+        let stuck = stuck.map(|seats| seats.line.deadline()).min();
+        let stuck = stuck.unwrap_or(NEVER);
         if self.waiting() == 0 {
-            return NEVER;
+            return stuck;
         }
         let first = |queue: &VecDeque<Waiting>| queue.front().map_or(NEVER, |first| first.until);
         let closed = self.seats.iter().map(|seats| seats.closed_until);
         let closed = closed.filter(|until| *until > 0).min();
         let open = closed.unwrap_or(NEVER);
-        first(&self.again).min(first(&self.queue)).min(open)
+        first(&self.again)
+            .min(first(&self.queue))
+            .min(open)
+            .min(stuck)
+    }
+
+    /// Where there is another address or something was sent ahead, it matters that a request is stuck.
+    fn may_be_stuck(&self, seats: &Seats) -> bool {
+        seats.line.ahead() > 0 || self.seats.len() > 1
+    }
+
+    /// An address whose first request takes long, and all requests there. Tell [`Dispatch::unread`] which of them it has not begun.
+    pub fn stuck(&mut self, now: Instant) -> Option<(Place, Vec<Ticket>)> {
+        let mut seats = self.seats.iter();
+        let seats = seats.find(|seats| seats.line.is_stuck(now) && self.may_be_stuck(seats))?;
+        Some((seats.place, seats.line.tickets()))
+    }
+
+    /// Which requests should be taken back from an address that has not begun these, of all that are there: all that wait behind another. If
+    /// it has begun none, it serves somebody else's: then the first as well, if another address would serve it now.
+    pub fn unread(&mut self, place: Place, unread: &[Ticket], now: Instant) -> Vec<Ticket> {
+        let another = self.is_idle(place, now);
+        let seats = self.seats.iter_mut().find(|seats| seats.place == place);
+        let Some(seats) = seats else {
+            return Vec::new();
+        };
+        let all = seats.line.tickets().len();
+        let is_occupied = unread.len() == all;
+        // One that it has begun stays; the first of those behind it will begin anew.
+        let look = match is_occupied {
+            true => now + PATIENCE,
+            false => NEVER,
+        };
+        seats.line.look_at(look);
+        match is_occupied {
+            true if another => {
+                seats.closed_until = now + OCCUPIED;
+                unread.to_vec()
+            }
+            true => unread.get(1..).unwrap_or_default().to_vec(),
+            false => unread.to_vec(),
+        }
+    }
+
+    /// A request was taken back before it had begun there; it waits, before all that have come after it. Ask [`Dispatch::next`] then. Take
+    /// those of one address back in the reverse order.
+    pub fn taken_back(&mut self, ticket: Ticket, place: Place) {
+        let mut seats = self.seats.iter_mut();
+        let Some(at) = seats.position(|seats| seats.place == place) else {
+            return;
+        };
+        let seats = &mut self.seats[at];
+        let Some(request) = seats.line.take(ticket) else {
+            return;
+        };
+        seats.running = seats.running.saturating_sub(1);
+        seats.health.unknown();
+        if seats.removed && seats.running == 0 {
+            self.seats.swap_remove(at);
+        }
+        self.queue.push_front(request);
+    }
+
+    /// Whether another address than this one would begin a request now.
+    fn is_idle(&self, other_than: Place, now: Instant) -> bool {
+        self.seats.iter().any(|seats| {
+            seats.place != other_than
+                && !seats.removed
+                && seats.health.is_available(now)
+                && seats.closed_until <= now
+                && seats.running < seats.most(self.limits)
+        })
+    }
+
+    /// A request is sent there.
+    fn enter(&mut self, place: Place, request: Waiting, now: Instant) {
+        let mut seats = self.seats.iter_mut();
+        let limits = self.limits;
+        if let Some(seats) = seats.find(|seats| seats.place == place && seats.has_line(limits)) {
+            seats.line.push(request, now);
+        }
     }
 
     /// A client does not want its answer any more; whether its request waited.
@@ -274,20 +418,28 @@ impl Dispatch {
     }
 
     /// Takes the address with the fewest running, and of those the one that was chosen longest ago. One that is left alone gets
-    /// nothing as long as another is not: where all are, they are tried all the same, as none is better than another.
-    fn choose(&mut self, not: Option<Place>, now: Instant) -> Option<Place> {
+    /// nothing as long as another is not: where all are, they are tried all the same, as none is better than another. With `ahead`, one
+    /// that is busy, if none is idle.
+    fn choose(&mut self, not: Option<Place>, ahead: bool, now: Instant) -> Option<Place> {
         let listed = || self.seats.iter().filter(|seats| !seats.removed);
         let others = listed().any(|seats| Some(seats.place) != not);
         let not = not.filter(|_| others);
         let some_available =
             listed().any(|seats| Some(seats.place) != not && seats.health.is_available(now));
+        let limits = self.limits;
+        let has_room = |seats: &Seats| {
+            let is_idle = seats.running < seats.most(limits);
+            let may_wait = ahead && seats.has_line(limits);
+            is_idle || may_wait && seats.line.has_room(now)
+        };
+        // What was sent ahead counts, so that an idle one comes first.
         let chosen = self
             .seats
             .iter_mut()
             .filter(|seats| !seats.removed && Some(seats.place) != not)
             .filter(|seats| !some_available || seats.health.is_available(now))
             .filter(|seats| seats.closed_until <= now)
-            .filter(|seats| seats.running < seats.most.min(self.limits.most_running))
+            .filter(|seats| has_room(seats))
             .min_by_key(|seats| (seats.running, seats.chosen))?;
         self.choices += 1;
         chosen.chosen = self.choices;

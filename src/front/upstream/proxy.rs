@@ -14,12 +14,13 @@ use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
 use super::address::Address;
 use super::connection::State;
-use super::dispatch::{Arrival, Dispatch, Outcome, Place, Ticket};
+use super::dispatch::{Arrival, Dispatch, Facts, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
 
+mod ahead;
 mod answers;
 mod places;
 mod run;
@@ -237,7 +238,7 @@ impl Proxy {
     /// Requests that an upstream answers now, and those that wait for it.
     pub fn load(&self, upstream: usize) -> (usize, usize) {
         let of = self.upstreams.get(upstream).map(|of| &of.dispatch);
-        of.map_or((0, 0), |of| (of.running(), of.waiting()))
+        of.map_or((0, 0), |of| (of.running(), of.waiting() + of.ahead()))
     }
 
     /// See [`preforkd_http::Service::begin`].
@@ -294,7 +295,12 @@ impl Proxy {
         }
         let mut body = protocol::upload(speaks, body, length);
         let length = body.length();
-        let arrival = of.dispatch.arrive(ticket, now);
+        let idempotent = is_idempotent(request.method());
+        let facts = Facts {
+            ticket,
+            ahead: idempotent && !streamed && length <= SMALL_BODY,
+        };
+        let arrival = of.dispatch.arrive(facts, now);
         if arrival == Arrival::Full {
             if streamed {
                 response.close();
@@ -311,7 +317,7 @@ impl Proxy {
             && let Err(error) = answers::append(&mut message, &mut body, length)
         {
             if let Arrival::Run(place) = arrival {
-                of.dispatch.ended(place, Outcome::Unknown, now);
+                of.dispatch.ended(ticket, place, Outcome::Unknown, now);
             }
             of.dispatch.left(ticket);
             answers::fail(of, None, &Failure::Body(error), &mut response, now);
@@ -319,7 +325,6 @@ impl Proxy {
             self.settle(now);
             return Some(response);
         }
-        let method = request.method();
         let patient_until = after(now, of.settings.limits.queue_timeout);
         let exchange = Exchange {
             response,
@@ -328,11 +333,11 @@ impl Proxy {
             message,
             sending,
             expected: Expected {
-                head_only: method == b"HEAD",
+                head_only: request.method() == b"HEAD",
                 upgrade: upgrade.is_some(),
                 trailers: outgoing.trailers,
             },
-            idempotent: is_idempotent(method),
+            idempotent,
             tries: 0,
             patient_until,
             fresh: false,
@@ -359,7 +364,8 @@ impl Proxy {
             Some(token) => {
                 if let Some(connection) = self.connections.remove(token) {
                     let of = &mut self.upstreams[upstream];
-                    of.dispatch.ended(connection.place, Outcome::Unknown, now);
+                    let place = connection.place;
+                    of.dispatch.ended(ticket, place, Outcome::Unknown, now);
                 }
             }
             None => drop(self.upstreams[upstream].dispatch.left(ticket)),
@@ -440,6 +446,7 @@ impl Proxy {
             while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
                 self.answer(ticket, None, &Failure::QueueTimeout, now);
             }
+            self.take_back(upstream, now);
             if self.upstreams[upstream].dispatch.opened(now) {
                 self.dirty.push(upstream);
             }

@@ -49,6 +49,7 @@ impl Settings {
                     within: Duration::from_secs(10),
                     pause: Duration::from_secs(10),
                 },
+                ahead: false,
             },
             connect_timeout: Duration::from_secs(5),
             head_timeout: Duration::from_secs(60),
@@ -72,6 +73,8 @@ impl Settings {
                     within: upstream.fail_timeout,
                     pause: upstream.fail_timeout,
                 },
+                // Where one request runs at a time, that is a worker of ours.
+                ahead: upstream.is_told,
                 ..default.limits
             },
             connect_timeout: upstream.connect_timeout,

@@ -108,6 +108,11 @@ impl Transport for Plain {
         standing::note(&self.socket, Some(standing));
     }
 
+    fn is_over(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(recv(&self.socket, &mut [0; 1], flags), Ok((_, 0)))
+    }
+
     fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
         let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
         flags.set(EventFlags::OUT, write);

@@ -130,6 +130,11 @@ pub trait Transport: Sized + Send + 'static {
         false
     }
 
+    /// Whether the peer sends nothing any more and all that it has sent was read, as the kernel knows it at this moment.
+    fn is_over(&self) -> bool {
+        false
+    }
+
     /// Reads bytes that come before those of the transport, as a PROXY header does.
     ///
     /// # Errors

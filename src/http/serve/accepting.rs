@@ -270,7 +270,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.preamble = self.preamble(&origin);
         link.deadline = self.after(self.limits.header_timeout);
         let kept = self.limits.keepalive_timeout;
-        link.kept = match self.front.all.contains(&index) {
+        link.is_front = self.front.all.contains(&index);
+        link.kept = match link.is_front {
             true => kept.max(KEPT_FOR_FRONT),
             false => kept,
         };
@@ -451,6 +452,42 @@ pub(super) mod tests {
         assert!(read(late).starts_with("HTTP/1.1 204"));
         assert!(server.core.late.is_none());
         UnixStream::connect(&path).expect_err("nobody listens");
+    }
+
+    #[test]
+    fn a_request_that_the_front_has_taken_back_is_not_begun() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (all, is_answered) in [(vec![0], false), (vec![], true)] {
+            let (mut server, mut clients) = waiting(1, get);
+            server.core.front.all = all;
+            clients[0].shutdown(std::net::Shutdown::Write).unwrap();
+            server.accept(0, 1);
+            drop(server);
+            let mut answer = String::new();
+            clients[0].read_to_string(&mut answer).unwrap();
+            assert_eq!(answer.starts_with("HTTP/1.1 204"), is_answered);
+        }
+    }
+
+    #[test]
+    fn a_request_of_the_front_is_not_read_before_it_can_begin() {
+        let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for (all, is_left) in [(vec![0], true), (vec![], false)] {
+            let (mut server, _clients) = waiting(1, get);
+            server.core.front.all = all;
+            let key = server.core.accept_one(0).unwrap();
+            // The thread is in another request.
+            server.core.go_on_between(key);
+            let client = server.core.clients.get_mut(key).unwrap();
+            let is_unread = client.connection.phase() == Phase::Idle;
+            assert_eq!((is_unread, client.link.ready), (is_left, true));
+            assert_eq!(server.core.next_ready(), Some(key));
+            server.go_on(key);
+            assert_eq!(
+                server.core.clients.get_mut(key).unwrap().connection.phase(),
+                Phase::Idle
+            );
+        }
     }
 
     #[test]

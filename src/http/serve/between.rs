@@ -226,7 +226,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
     }
 
-    fn go_on_between(&mut self, key: u64) {
+    pub(super) fn go_on_between(&mut self, key: u64) {
+        if let Some(client) = self.clients.get_mut(key)
+            && client.may_be_left_unread()
+        {
+            if !mem::replace(&mut client.link.ready, true) {
+                self.ready.push_back(key);
+            }
+            return;
+        }
         if let Some(client) = self.clients.lend(key) {
             self.drive_between(key, client);
         }

@@ -80,6 +80,16 @@ impl<T: Transport> Client<T> {
         connection.receive(bytes);
     }
 
+    /// Whether it is one of the front's that asks for nothing at the moment, but may have sent something. As long as that was not read, the
+    /// front can take it back.
+    pub fn may_be_left_unread(&self) -> bool {
+        let link = &self.link;
+        link.is_front
+            && matches!(link.task, Task::None)
+            && self.connection.phase() == Phase::Idle
+            && !link.has_output()
+    }
+
     /// Whether what is to be written is all there is to say, so that it may wait until [`Transport::push`].
     pub fn can_be_held(&self) -> bool {
         matches!(self.link.task, Task::Ended(_))
@@ -120,6 +130,8 @@ pub(crate) struct Link<T: Transport> {
     pub armed: Instant,
     /// How long it may be idle.
     pub kept: Duration,
+    /// It is one of the front's, which takes a request back by ending it.
+    pub is_front: bool,
     /// The phase that the deadline was set for.
     pub waiting: Phase,
     /// Since when a body is waited for; [`NEVER`] when none is.
@@ -202,6 +214,7 @@ impl<T: Transport> Link<T> {
             deadline: NEVER,
             armed: NEVER,
             kept: Duration::ZERO,
+            is_front: false,
             waiting: Phase::Idle,
             readable_since: NEVER,
             first: 0,

@@ -13,7 +13,20 @@ const LIMITS: Limits = Limits {
         within: Duration::from_secs(10),
         pause: Duration::from_secs(5),
     },
+    ahead: false,
 };
+
+/// A request that is not sent ahead.
+fn facts(ticket: Ticket) -> Facts {
+    let ahead = false;
+    Facts { ticket, ahead }
+}
+
+/// One that may be.
+fn quick(ticket: Ticket) -> Facts {
+    let ahead = true;
+    Facts { ticket, ahead }
+}
 
 /// Places where as many requests may run as the upstream allows.
 fn unlimited(places: &[Place]) -> Vec<(Place, usize)> {
@@ -29,20 +42,20 @@ fn dispatch(places: &[Place]) -> Dispatch {
 #[test]
 fn the_fewest_running_comes_first_and_the_others_wait_in_their_order() {
     let mut d = dispatch(&[1, 2]);
-    let places: Vec<_> = (0..4).map(|ticket| d.arrive(ticket, 0)).collect();
+    let places: Vec<_> = (0..4).map(|ticket| d.arrive(facts(ticket), 0)).collect();
     let run = Arrival::Run;
     assert_eq!(places, [run(1), run(2), run(1), run(2)]);
     for ticket in 4..7 {
-        assert_eq!(d.arrive(ticket, 0), Arrival::Wait);
+        assert_eq!(d.arrive(facts(ticket), 0), Arrival::Wait);
     }
-    assert_eq!(d.arrive(7, 0), Arrival::Full);
+    assert_eq!(d.arrive(facts(7), 0), Arrival::Full);
     assert_eq!((d.next(0), d.waiting()), (None, 3));
-    d.ended(2, Outcome::Good, 0);
+    d.ended(0, 2, Outcome::Good, 0);
     // One that comes now does not overtake them.
-    assert_eq!(d.arrive(8, 0), Arrival::Full);
+    assert_eq!(d.arrive(facts(8), 0), Arrival::Full);
     assert_eq!((d.next(0), d.next(0)), (Some((4, 2)), None));
-    d.ended(1, Outcome::Good, 0);
-    d.ended(1, Outcome::Good, 0);
+    d.ended(0, 1, Outcome::Good, 0);
+    d.ended(0, 1, Outcome::Good, 0);
     assert_eq!(
         (d.next(0), d.next(0), d.next(0)),
         (Some((5, 1)), Some((6, 1)), None)
@@ -54,17 +67,17 @@ fn the_fewest_running_comes_first_and_the_others_wait_in_their_order() {
 fn each_address_has_a_limit_of_its_own_which_may_change() {
     let mut d = dispatch(&[]);
     d.set(&[(1, 1), (2, 9)]);
-    let places: Vec<_> = (0..4).map(|ticket| d.arrive(ticket, 0)).collect();
+    let places: Vec<_> = (0..4).map(|ticket| d.arrive(facts(ticket), 0)).collect();
     let run = Arrival::Run;
     // No more than the upstream allows, whatever the address says.
     assert_eq!(places, [run(1), run(2), run(2), Arrival::Wait]);
     d.set(&[(1, 2), (2, 9)]);
     assert_eq!((d.next(0), d.next(0)), (Some((3, 1)), None));
     d.set(&[(1, 1), (2, 9)]);
-    assert_eq!(d.arrive(4, 0), Arrival::Wait);
-    d.ended(1, Outcome::Good, 0);
+    assert_eq!(d.arrive(facts(4), 0), Arrival::Wait);
+    d.ended(0, 1, Outcome::Good, 0);
     assert_eq!(d.next(0), None, "one still runs there");
-    d.ended(1, Outcome::Good, 0);
+    d.ended(0, 1, Outcome::Good, 0);
     assert_eq!(d.next(0), Some((4, 1)));
 }
 
@@ -73,10 +86,10 @@ fn addresses_take_turns_when_nothing_runs() {
     let mut d = dispatch(&[1, 2, 3]);
     let mut order = Vec::new();
     for ticket in 0..6 {
-        let Arrival::Run(place) = d.arrive(ticket, 0) else {
+        let Arrival::Run(place) = d.arrive(facts(ticket), 0) else {
             panic!("all are free");
         };
-        d.ended(place, Outcome::Good, 0);
+        d.ended(0, place, Outcome::Good, 0);
         order.push(place);
     }
     assert_eq!(order, [1, 2, 3, 1, 2, 3]);
@@ -86,8 +99,8 @@ fn addresses_take_turns_when_nothing_runs() {
 fn who_waits_too_long_is_told() {
     let mut d = dispatch(&[]);
     assert_eq!(d.deadline(), NEVER);
-    assert_eq!(d.arrive(1, 0), Arrival::Wait);
-    assert_eq!(d.arrive(2, SECOND), Arrival::Wait);
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Wait);
+    assert_eq!(d.arrive(facts(2), SECOND), Arrival::Wait);
     assert_eq!(d.deadline(), 10 * SECOND);
     assert_eq!(d.expired(10 * SECOND - 1), None);
     assert_eq!(
@@ -101,49 +114,53 @@ fn who_waits_too_long_is_told() {
 #[test]
 fn an_address_that_comes_takes_those_that_wait_and_one_that_goes_gets_no_more() {
     let mut d = dispatch(&[]);
-    assert_eq!(d.arrive(1, 0), Arrival::Wait);
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Wait);
     d.set(&unlimited(&[7]));
     assert_eq!(d.next(0), Some((1, 7)));
     d.set(&unlimited(&[8]));
     assert!(!d.has(7) && d.has(8));
-    assert_eq!(d.arrive(2, 0), Arrival::Run(8));
+    assert_eq!(d.arrive(facts(2), 0), Arrival::Run(8));
     assert_eq!(d.running(), 2);
-    d.ended(7, Outcome::Bad, 0);
+    d.ended(0, 7, Outcome::Bad, 0);
     assert_eq!(d.running(), 1);
     d.set(&unlimited(&[]));
-    assert_eq!(d.arrive(3, 0), Arrival::Wait);
+    assert_eq!(d.arrive(facts(3), 0), Arrival::Wait);
 }
 
 #[test]
 fn an_address_that_fails_is_left_alone_and_tried_by_one() {
     let mut d = dispatch(&[1, 2]);
-    assert_eq!(d.arrive(1, 0), Arrival::Run(1));
-    assert_eq!(d.ended(1, Outcome::Bad, 0), Change::Away);
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Run(1));
+    assert_eq!(d.ended(0, 1, Outcome::Bad, 0), Change::Away);
     assert_eq!(d.again(1, 1, 0), Arrival::Run(2));
-    assert_eq!(d.arrive(2, 0), Arrival::Run(2));
-    assert_eq!(d.arrive(3, 0), Arrival::Wait, "the other one is full");
+    assert_eq!(d.arrive(facts(2), 0), Arrival::Run(2));
+    assert_eq!(
+        d.arrive(facts(3), 0),
+        Arrival::Wait,
+        "the other one is full"
+    );
     assert_eq!(d.next(5 * SECOND - 1), None);
     assert_eq!(d.next(5 * SECOND), Some((3, 1)), "one tries it");
-    assert_eq!(d.arrive(4, 5 * SECOND), Arrival::Wait);
-    assert_eq!(d.ended(1, Outcome::Good, 6 * SECOND), Change::Back);
+    assert_eq!(d.arrive(facts(4), 5 * SECOND), Arrival::Wait);
+    assert_eq!(d.ended(0, 1, Outcome::Good, 6 * SECOND), Change::Back);
     assert_eq!(d.next(6 * SECOND), Some((4, 1)));
 }
 
 #[test]
 fn nothing_goes_to_an_address_that_is_closed_until_it_is_time_to_try_it_again() {
     let mut d = dispatch(&[1]);
-    assert_eq!(d.arrive(7, 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(7), 0), Arrival::Run(1));
     d.closed(1, SECOND);
-    d.ended(1, Outcome::Unknown, 0);
+    d.ended(0, 1, Outcome::Unknown, 0);
     assert_eq!(d.again(7, 1, 0), Arrival::Wait);
-    assert_eq!(d.arrive(8, 0), Arrival::Wait);
+    assert_eq!(d.arrive(facts(8), 0), Arrival::Wait);
     assert_eq!((d.next(0), d.deadline()), (None, SECOND));
     assert!(!d.opened(SECOND - 1));
     // Another one comes meanwhile.
     d.set(&unlimited(&[1, 2]));
     assert_eq!((d.next(0), d.next(0)), (Some((7, 2)), Some((8, 2))));
     assert_eq!(d.deadline(), NEVER);
-    assert_eq!(d.arrive(9, 0), Arrival::Wait);
+    assert_eq!(d.arrive(facts(9), 0), Arrival::Wait);
     assert!(d.opened(SECOND) && !d.opened(SECOND));
     assert_eq!(d.next(SECOND), Some((9, 1)));
 }
@@ -151,27 +168,172 @@ fn nothing_goes_to_an_address_that_is_closed_until_it_is_time_to_try_it_again() 
 #[test]
 fn where_all_have_failed_they_are_tried_all_the_same() {
     let mut d = dispatch(&[1]);
-    assert_eq!(d.arrive(1, 0), Arrival::Run(1));
-    assert_eq!(d.ended(1, Outcome::Bad, 0), Change::Away);
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Run(1));
+    assert_eq!(d.ended(0, 1, Outcome::Bad, 0), Change::Away);
     // Also the same one, where there is no other.
     assert_eq!(d.again(1, 1, 0), Arrival::Run(1));
-    assert_eq!(d.arrive(2, 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(2), 0), Arrival::Run(1));
 }
 
 #[test]
 fn what_is_sent_again_goes_before_what_is_new() {
     let mut d = dispatch(&[1]);
-    assert_eq!(d.arrive(1, 0), Arrival::Run(1));
-    assert_eq!(d.arrive(2, 0), Arrival::Run(1));
-    assert_eq!(d.arrive(3, 0), Arrival::Wait);
-    d.ended(1, Outcome::Unknown, 0);
+    assert_eq!(d.arrive(facts(1), 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(2), 0), Arrival::Run(1));
+    assert_eq!(d.arrive(facts(3), 0), Arrival::Wait);
+    d.ended(0, 1, Outcome::Unknown, 0);
     assert_eq!(d.again(1, 1, 0), Arrival::Run(1));
     d.set(&unlimited(&[]));
-    d.ended(1, Outcome::Unknown, 0);
+    d.ended(0, 1, Outcome::Unknown, 0);
     assert_eq!(d.again(2, 1, SECOND), Arrival::Wait);
     assert_eq!(d.deadline(), 10 * SECOND);
     d.set(&unlimited(&[5]));
     assert_eq!((d.next(0), d.next(0)), (Some((2, 5)), Some((3, 5))));
+}
+
+/// Two workers that serve one request at a time and have been quick, 10 µs for each request; the time.
+fn quick_workers() -> (Dispatch, Instant) {
+    let mut d = Dispatch::new(Limits {
+        queue_length: 100,
+        ahead: true,
+        ..LIMITS
+    });
+    d.set(&[(1, 1), (2, 1)]);
+    let mut now = SECOND;
+    for ticket in 1000..1032 {
+        let Arrival::Run(place) = d.arrive(quick(ticket), now) else {
+            panic!("it is idle");
+        };
+        now += 10_000;
+        d.ended(ticket, place, Outcome::Good, now);
+    }
+    (d, now)
+}
+
+/// The places of requests that arrive, with 0 for those that wait.
+fn places(d: &mut Dispatch, tickets: std::ops::Range<Ticket>, now: Instant) -> Vec<Place> {
+    let arrived = tickets.map(|ticket| match d.arrive(quick(ticket), now) {
+        Arrival::Run(place) => place,
+        other => {
+            assert_eq!(other, Arrival::Wait);
+            0
+        }
+    });
+    arrived.collect()
+}
+
+#[test]
+fn a_busy_worker_that_is_quick_gets_requests_ahead_and_an_idle_one_comes_first() {
+    let (mut d, now) = quick_workers();
+    assert_eq!(places(&mut d, 0..6, now), [1, 2, 1, 2, 1, 2]);
+    assert_eq!((d.running(), d.ahead(), d.waiting()), (2, 4, 0));
+    d.ended(0, 1, Outcome::Good, now);
+    d.ended(2, 1, Outcome::Good, now);
+    d.ended(4, 1, Outcome::Good, now);
+    assert_eq!(places(&mut d, 6..8, now), [1, 1]);
+    // One that must not be repeated waits for an idle one, and others do not overtake it.
+    assert_eq!(d.arrive(facts(8), now), Arrival::Wait);
+    assert_eq!((places(&mut d, 9..10, now), d.next(now)), (vec![0], None));
+    for ticket in 6..8 {
+        d.ended(ticket, 1, Outcome::Good, now);
+    }
+    assert_eq!((d.next(now), d.next(now)), (Some((8, 1)), Some((9, 1))));
+}
+
+#[test]
+fn nothing_is_sent_ahead_of_a_worker_that_is_not_known_to_be_quick() {
+    let ahead = Limits {
+        ahead: true,
+        queue_length: 100,
+        ..LIMITS
+    };
+    for (limits, most) in [(ahead, 1), (ahead, 2), (LIMITS, 1)] {
+        let mut d = Dispatch::new(limits);
+        d.set(&[(1, most)]);
+        let mut now = SECOND;
+        for ticket in 0..100 {
+            let arrival = d.arrive(quick(ticket), now);
+            assert_eq!(arrival, Arrival::Run(1));
+            // The first of a hundred in the first case.
+            now += if limits.ahead && most == 1 && ticket % 10 == 9 {
+                PATIENCE
+            } else {
+                1000
+            };
+            d.ended(ticket, 1, Outcome::Good, now);
+        }
+        let all = places(&mut d, 100..104, now);
+        assert_eq!(all.iter().filter(|&&place| place > 0).count(), most);
+    }
+}
+
+#[test]
+fn what_waits_ahead_waits_no_longer_than_the_budget_in_the_mean() {
+    for (took, most) in [(10_000, 25), (100_000, 11), (400_000, 3), (1_100_000, 1)] {
+        let (mut d, mut now) = quick_workers();
+        d.set(&[(1, 1)]);
+        for ticket in 100..400 {
+            d.arrive(quick(ticket), now);
+            now += took;
+            d.ended(ticket, 1, Outcome::Good, now);
+        }
+        let sent = places(&mut d, 0..40, now);
+        let sent = sent.iter().filter(|&&place| place == 1).count();
+        assert!(sent.abs_diff(most) <= 1, "{took}: {sent}");
+    }
+}
+
+#[test]
+fn what_is_stuck_behind_a_long_request_goes_elsewhere_in_its_order() {
+    let (mut d, now) = quick_workers();
+    assert_eq!(places(&mut d, 0..6, now), [1, 2, 1, 2, 1, 2]);
+    assert_eq!(d.arrive(quick(6), now + PATIENCE), Arrival::Wait);
+    let late = now + PATIENCE;
+    assert_eq!((d.deadline(), d.stuck(late - 1)), (late, None));
+    assert_eq!(d.stuck(late), Some((1, vec![0, 2, 4])));
+    // The worker has begun another one than the first.
+    assert_eq!(d.unread(1, &[0, 4], late), [0, 4]);
+    for ticket in [4, 0] {
+        d.taken_back(ticket, 1);
+    }
+    assert_eq!((d.waiting(), d.next(late)), (3, None));
+    assert_eq!(d.stuck(late), Some((2, vec![1, 3, 5])));
+    assert_eq!(d.unread(2, &[3, 5], late), [3, 5]);
+    // It has begun this one meanwhile, and has not taken long.
+    d.taken_back(5, 2);
+    assert_eq!(d.stuck(late), None);
+    for ticket in [1, 3] {
+        d.ended(ticket, 2, Outcome::Good, late);
+    }
+    assert_eq!(d.next(late), Some((5, 2)));
+    assert_eq!(d.next(late), None, "it is not quick any more");
+    d.ended(5, 2, Outcome::Good, late);
+    assert_eq!(d.next(late), Some((0, 2)));
+    assert_eq!((d.running(), d.ahead(), d.waiting()), (2, 0, 2));
+}
+
+#[test]
+fn a_worker_that_serves_others_gives_back_its_first_request_only_if_another_worker_is_idle() {
+    let (mut d, now) = quick_workers();
+    assert_eq!(places(&mut d, 0..1, now), [1]);
+    let mut late = now + PATIENCE;
+    assert_eq!(d.deadline(), late);
+    assert_eq!(places(&mut d, 1..2, now), [2]);
+    assert_eq!(d.stuck(late), Some((1, vec![0])));
+    assert!(d.unread(1, &[0], late).is_empty());
+    assert_eq!(d.stuck(late), Some((2, vec![1])));
+    assert!(d.unread(2, &[], late).is_empty());
+    d.ended(1, 2, Outcome::Good, late);
+    late += PATIENCE;
+    assert_eq!(d.stuck(late), Some((1, vec![0])));
+    assert_eq!(d.unread(1, &[0], late), [0]);
+    d.taken_back(0, 1);
+    assert_eq!(d.next(late), Some((0, 2)));
+    assert_eq!(d.arrive(facts(2), late), Arrival::Wait, "1 is occupied");
+    assert!(d.deadline() > late && !d.opened(late));
+    late += OCCUPIED;
+    assert!(d.opened(late));
+    assert_eq!(d.next(late), Some((2, 1)));
 }
 
 #[derive(Debug, Clone)]
@@ -209,19 +371,19 @@ proptest! {
             match act {
                 Act::Arrive => {
                     next += 1;
-                    match d.arrive(next, now) {
+                    match d.arrive(facts(next), now) {
                         Arrival::Run(place) => running.push((next, place)),
                         Arrival::Wait => waiting.push(next),
                         Arrival::Full => prop_assert!(waiting.len() >= LIMITS.queue_length),
                     }
                 }
                 Act::End(n, outcome) if n < running.len() => {
-                    let (_, place) = running.swap_remove(n);
-                    d.ended(place, outcome, now);
+                    let (ticket, place) = running.swap_remove(n);
+                    d.ended(ticket, place, outcome, now);
                 }
                 Act::Again(n) if n < running.len() => {
                     let (ticket, place) = running.swap_remove(n);
-                    d.ended(place, Outcome::Bad, now);
+                    d.ended(ticket, place, Outcome::Bad, now);
                     match d.again(ticket, place, now) {
                         Arrival::Run(other) => {
                             prop_assert!(other != place || listed.iter().all(|&p| p == place));
@@ -258,6 +420,59 @@ proptest! {
             }
             let idle = !listed.is_empty() && running.is_empty();
             prop_assert!(!idle || waiting.is_empty(), "{:?}", d);
+        }
+    }
+
+    /// The same with workers that get requests ahead: nothing is lost, those that do not end are taken back, and nothing is stuck while
+    /// another worker is idle.
+    #[test]
+    fn nothing_that_was_sent_ahead_is_lost(acts in prop::collection::vec((0u8..8, 0usize..9, 1u64..3_000_000), 0..200)) {
+        let (mut d, mut now) = quick_workers();
+        let mut next = 0;
+        let mut sent: Vec<(Ticket, Place)> = Vec::new();
+        let mut waiting: Vec<Ticket> = Vec::new();
+        for (what, n, time) in acts {
+            match what {
+                0..3 => {
+                    next += 1;
+                    match d.arrive(Facts { ticket: next, ahead: n > 1 }, now) {
+                        Arrival::Run(place) => sent.push((next, place)),
+                        Arrival::Wait => waiting.push(next),
+                        Arrival::Full => {}
+                    }
+                }
+                3..6 if n < sent.len() => {
+                    now += time / 100;
+                    let (ticket, place) = sent.remove(n);
+                    d.ended(ticket, place, if n == 8 { Outcome::Unknown } else { Outcome::Good }, now);
+                }
+                6 => now += time,
+                _ => d.set(&[(1, 1), (2, 1), (3, n)][..1 + n % 3]),
+            }
+            while let Some(ticket) = d.expired(now) {
+                waiting.retain(|&other| other != ticket);
+            }
+            d.opened(now);
+            while let Some((place, tickets)) = d.stuck(now) {
+                let here: Vec<_> = sent.iter().filter(|&&(_, at)| at == place).map(|&(ticket, _)| ticket).collect();
+                prop_assert!(tickets.iter().all(|ticket| here.contains(ticket)));
+                // The worker has begun the first one, or none.
+                let unread = &tickets[n % 2..];
+                let mut wanted = d.unread(place, unread, now);
+                prop_assert!(wanted.iter().all(|ticket| unread.contains(ticket)));
+                while let Some(ticket) = wanted.pop() {
+                    d.taken_back(ticket, place);
+                    sent.retain(|&(other, _)| other != ticket);
+                    waiting.push(ticket);
+                }
+            }
+            while let Some((ticket, place)) = d.next(now) {
+                prop_assert!(waiting.contains(&ticket));
+                waiting.retain(|&other| other != ticket);
+                sent.push((ticket, place));
+            }
+            prop_assert!(d.deadline() > now);
+            prop_assert_eq!((d.waiting(), d.running() + d.ahead()), (waiting.len(), sent.len()));
         }
     }
 }

@@ -48,7 +48,7 @@ impl Proxy {
             place,
         } = start;
         let Some(exchange) = self.exchanges.get(ticket) else {
-            return self.release(upstream, place, Outcome::Unknown, now);
+            return self.release(upstream, ticket, place, Outcome::Unknown, now);
         };
         let (fresh, idempotent) = (exchange.fresh, exchange.idempotent);
         if !fresh && let Some(token) = self.take_kept(upstream, place, !idempotent) {
@@ -374,13 +374,20 @@ impl Proxy {
         self.held -= exchange.waiting;
         exchange.response.end();
         self.finish(ticket, exchange.response, exchange.message);
-        self.release(upstream, place, Outcome::Good, now);
+        self.release(upstream, ticket, place, Outcome::Good, now);
     }
 
     /// An attempt is over, and an address has room.
-    fn release(&mut self, upstream: usize, place: Place, outcome: Outcome, now: Instant) {
+    fn release(
+        &mut self,
+        upstream: usize,
+        ticket: Ticket,
+        place: Place,
+        outcome: Outcome,
+        now: Instant,
+    ) {
         let of = &mut self.upstreams[upstream];
-        let change = of.dispatch.ended(place, outcome, now);
+        let change = of.dispatch.ended(ticket, place, outcome, now);
         if of.dispatch.waiting() > 0 {
             self.dirty.push(upstream);
         }
@@ -449,7 +456,7 @@ impl Proxy {
             true => Outcome::Bad,
             false => Outcome::Unknown,
         };
-        self.release(upstream, place, outcome, now);
+        self.release(upstream, ticket, place, outcome, now);
         if !repeat {
             return self.answer(ticket, Some(place), &failure, now);
         }

@@ -1,0 +1,93 @@
+//! Requests that are sent to a busy worker before it can begin them.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use common::*;
+use preforkd_front::upstream::address::Address;
+
+/// A request on its way to a worker, read to the end of its head.
+fn head(stream: &mut UnixStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn get(path: &str) -> String {
+    GET.replace("GET /", &format!("GET /{path}"))
+}
+
+/// Two workers that take one request at a time, and connections of the front to them.
+fn workers() -> (Front, [UnixListener; 2], tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["one", "other"].map(|name| folder.path().join(name));
+    let listeners = paths.clone().map(|path| UnixListener::bind(path).unwrap());
+    let front = front(paths.map(Address::Unix).to_vec(), |settings| {
+        (settings.limits.most_running, settings.limits.ahead) = (1, true);
+    });
+    (front, listeners, folder)
+}
+
+#[test]
+fn a_request_that_is_stuck_behind_a_long_one_goes_to_the_worker_that_is_free_first() {
+    let (front, listeners, _folder) = workers();
+    let mut clients = [0; 3].map(|_| front.connect());
+    clients[0].write(GET);
+    let (mut one, _) = listeners[0].accept().unwrap();
+    head(&mut one);
+    clients[1].write(GET);
+    let (mut other, _) = listeners[1].accept().unwrap();
+    head(&mut other);
+    for worker in [&mut one, &mut other] {
+        worker.write_all(OK.as_bytes()).unwrap();
+    }
+    assert_eq!(
+        (clients[0].message(), clients[1].message()),
+        (OK_SEEN.into(), OK_SEEN.into())
+    );
+    for listener in &listeners {
+        listener.set_nonblocking(true).unwrap();
+    }
+    // They must have been quick, which is not certain on a machine that is busy.
+    for _ in 0..100 {
+        for _ in 0..20 {
+            for (client, worker) in clients.iter_mut().zip([&mut one, &mut other]) {
+                client.write(GET);
+                head(worker);
+                worker.write_all(OK.as_bytes()).unwrap();
+                assert_eq!(client.message(), OK_SEEN);
+            }
+        }
+        clients[0].write(&get("long"));
+        assert!(head(&mut one).contains("/long"));
+        clients[1].write(&get("short"));
+        assert!(head(&mut other).contains("/short"));
+        clients[2].write(&get("ahead"));
+        // It is taken back, or has waited all the time.
+        other.write_all(OK.as_bytes()).unwrap();
+        assert_eq!(clients[1].message(), OK_SEEN);
+        assert!(head(&mut other).contains("/ahead"));
+        other.write_all(OK.as_bytes()).unwrap();
+        assert_eq!(clients[2].message(), OK_SEEN);
+        one.write_all(OK.as_bytes()).unwrap();
+        assert_eq!(clients[0].message(), OK_SEEN);
+        match listeners[0].accept() {
+            Ok((mut taken_back, _)) => {
+                taken_back.set_nonblocking(false).unwrap();
+                assert!(head(&mut taken_back).contains("/ahead"));
+                let mut rest = Vec::new();
+                taken_back.read_to_end(&mut rest).unwrap();
+                assert!(rest.is_empty(), "a worker sees that it has ended");
+                return;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+    panic!("nothing was sent ahead");
+}
