@@ -7,6 +7,8 @@
 
 pub mod access;
 pub mod compression;
+#[cfg(any(test, fuzzing))]
+pub mod drive;
 mod fields;
 pub mod gate;
 pub mod of_site;
