@@ -136,7 +136,9 @@ fn effects_know_neither_each_other_nor_who_decides() {
         }
         let code = code(&file);
         for other in [
+            "acme_job",
             "beacon",
+            "certificate_keeper",
             "certificate_watch",
             "config_check",
             "control",
@@ -172,6 +174,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             let users: &[&str] = match other {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
                 "launch" => &[
+                    "certificate_keeper",
                     "certificate_watch",
                     "config_check",
                     "guard",
@@ -181,7 +184,14 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 ],
                 "notify" => &["template"],
                 "process" => &["holder"],
-                "paths" => &["data_file", "notify", "pid_file", "private", "socket_file"],
+                "paths" => &[
+                    "data_file",
+                    "notify",
+                    "pid_file",
+                    "private",
+                    "socket_file",
+                    "state_folder",
+                ],
                 "rights" => &["data_file", "temporary"],
                 "socket_file" => &["control", "listen", "own_listeners"],
                 "signals" => &["terminal"],
