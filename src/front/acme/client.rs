@@ -8,13 +8,11 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{Request, Response};
 use http_body_util::Limited;
-use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client as Pool;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
 
-use crate::tls::outgoing;
+use crate::tls::outgoing::{self, Connector};
 
 /// The largest answer that is read, in bytes: a chain of certificates is a few thousand.
 const MOST: usize = 1 << 20;
@@ -24,7 +22,7 @@ pub type RetryAfter = Arc<Mutex<Option<u64>>>;
 
 /// A client of HTTPS.
 pub struct Client {
-    pool: Pool<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    pool: Pool<Connector, BodyWrapper<Bytes>>,
     retry_after: RetryAfter,
 }
 
@@ -34,7 +32,7 @@ impl Client {
     /// # Errors
     /// There is none that can be used.
     pub fn new(ca: Option<&str>, retry_after: RetryAfter) -> Result<Self, String> {
-        let connector = outgoing::connector(ca)?.https_only().enable_http1().build();
+        let connector = outgoing::connector(ca)?;
         let pool = Pool::builder(TokioExecutor::new()).build(connector);
         Ok(Self { pool, retry_after })
     }

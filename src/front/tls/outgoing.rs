@@ -2,18 +2,21 @@
 
 use std::sync::Arc;
 
-use hyper_rustls::builderstates::WantsSchemes;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::certificate::{self, Named};
 
-/// What opens connections to servers whose certificates one of these authorities has issued, in PEM, or one that the system trusts.
+/// What opens connections.
+pub type Connector = HttpsConnector<HttpConnector>;
+
+/// What opens connections for HTTPS only, to servers whose certificates one of these authorities has issued, in PEM, or one that the system trusts.
 ///
 /// # Errors
 /// There is no authority that can be used.
-pub fn connector(ca: Option<&str>) -> Result<HttpsConnectorBuilder<WantsSchemes>, String> {
+pub fn connector(ca: Option<&str>) -> Result<Connector, String> {
     let provider = Arc::new(default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -40,5 +43,6 @@ pub fn connector(ca: Option<&str>) -> Result<HttpsConnectorBuilder<WantsSchemes>
                 .with_no_client_auth()
         }
     };
-    Ok(HttpsConnectorBuilder::new().with_tls_config(config))
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
+    Ok(builder.https_only().enable_http1().build())
 }
