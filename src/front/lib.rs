@@ -9,6 +9,7 @@
 pub mod answer;
 pub mod check;
 pub mod h2;
+pub mod holding;
 pub mod hosts;
 pub mod layers;
 pub mod path;
