@@ -23,6 +23,7 @@ mod draft;
 mod environment;
 mod files;
 mod host;
+mod htpasswd;
 mod identity;
 mod lacking;
 mod layers;

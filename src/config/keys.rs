@@ -17,7 +17,7 @@ use toml::Spanned;
 use super::certified::{Certified, Challenge};
 use super::command_line::CommandLine;
 use super::hsts::Hsts;
-use super::layers::{Maintained, PerTime};
+use super::layers::{Asked, Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -417,6 +417,8 @@ tables! {
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
         deny: Vec<Proxy> = [], Reload;
+        /// The file with the users that are served, and the hashes of their passwords; others get 401.
+        basic_auth: Asked = (none "that of the site, else none"), Reload;
         /// How many requests a client may send; others get 429.
         rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
@@ -429,6 +431,14 @@ tables! {
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.
         maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// `basic_auth` as a table: users, and what they are told.
+    table "site.NAME.basic_auth" BasicAuth {
+        /// The file with the users, as htpasswd writes it.
+        file: PathBuf = (required), Reload;
+        /// What users are told about what they log in to.
+        realm: String = "Restricted", Reload;
     }
 
     /// An entry of `rate_limit`: a rate, and whom it is for.
@@ -544,6 +554,16 @@ impl Redirect {
         Self {
             to: Value::without_place(location),
             status: None,
+        }
+    }
+}
+
+impl BasicAuth {
+    /// A file with the default text.
+    pub(super) fn of(file: PathBuf) -> Self {
+        Self {
+            file: Value::without_place(file),
+            realm: Value::default("\"Restricted\""),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod acme;
 pub mod answer;
 pub mod check;
 pub mod h2;
+pub mod holding;
 pub mod hosts;
 pub mod layers;
 pub mod path;

@@ -102,6 +102,7 @@ fn serve(
         _ => None,
     };
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
+    let gate = Gate::layer(&sites, table).map_err(could_not("get random numbers"))?;
     let config = Config {
         limits: Arc::new(http.into()),
         listeners,
@@ -111,7 +112,7 @@ fn serve(
         files: files(settings, &sites, proofs)?,
         layers: {
             let mut layers = layer::standard(layers);
-            layers.extend(Gate::layer(&sites, table));
+            layers.extend(gate);
             layers
         },
         stop: stop.into_iter().collect(),

@@ -92,6 +92,9 @@ impl Host for Invented {
                 Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
             }
             Some("/srv/page.html" | "/srv/page.txt") => Ok("<h1>Sorry</h1>".into()),
+            Some("/srv/htpasswd") => Ok(format!("ann:$2y$05${}\n", "a".repeat(53))),
+            Some("/srv/other-htpasswd") => Ok(format!("ann:$2y$06${}\n", "a".repeat(53))),
+            Some("/srv/old-htpasswd") => Ok("ann:{SHA}x\n".into()),
             Some("/srv/nul") => Ok("hunter2\0".into()),
             Some("/srv/bad.env") => Ok("A=1\nB='x\n".into()),
             _ => Err(format!("cannot read {}: no such file", path.display())),

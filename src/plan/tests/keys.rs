@@ -95,6 +95,9 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes.answer.content_type", "'text/html'"),
     ("site.NAME.allow", "['10.0.0.0/8', 'unix']"),
     ("site.NAME.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.basic_auth", "'htpasswd'"),
+    ("site.NAME.basic_auth.file", "'other-htpasswd'"),
+    ("site.NAME.basic_auth.realm", "'Shop'"),
     ("site.NAME.compress", "['gzip', 'br']"),
     ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
     ("site.NAME.maintenance", "'page.html'"),
@@ -138,6 +141,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME" => vec![("listen", "['127.0.0.1:1']"), ("redirect", "'/'")],
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
+        "site.NAME.basic_auth" => vec![("file", "'htpasswd'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
         "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
         "site.NAME.maintenance" => vec![("page", "'page.html'")],
@@ -240,7 +244,10 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
         "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
-        "site.NAME.response_headers" | "site.NAME.maintenance" | "site.NAME.rate_limit" => {
+        "site.NAME.response_headers"
+        | "site.NAME.maintenance"
+        | "site.NAME.rate_limit"
+        | "site.NAME.basic_auth" => {
             let name = table.rsplit('.').next().unwrap_or_default();
             format!("{}{name} = {{ {inline} }}", site(""))
         }

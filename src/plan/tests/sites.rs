@@ -747,6 +747,19 @@ fn layers_that_cannot_be_are_refused() {
             "4:31: response_headers.remove: preforkd adds",
         ),
         (
+            "basic_auth = 'old-htpasswd'",
+            "4:14: basic_auth: /srv/old-htpasswd: line 1: the hash of the password is one of SHA-1",
+        ),
+        (
+            "basic_auth = { file = 'nothing' }",
+            "4:23: basic_auth: /srv/nothing: cannot read",
+        ),
+        (
+            "basic_auth = { file = 'htpasswd', realm = 'a\"b' }",
+            "4:43: basic_auth.realm: \"a\\\"b\" cannot be shown",
+        ),
+        ("basic_auth = true", "4:14: basic_auth: must be a path"),
+        (
             "error_pages = { 200 = 'page.html' }",
             "4:17: error_pages: \"200\" is not the status of an error",
         ),
