@@ -61,6 +61,8 @@ struct State {
     accounts: Vec<(Value, Value)>,
     orders: Vec<Order>,
     asked: usize,
+    /// The users of the clients that have connected.
+    users: BTreeSet<u32>,
 }
 
 struct Order {
@@ -134,6 +136,16 @@ impl Authority {
         state.accounts.last().expect("one").1.clone()
     }
 
+    /// The users of the processes that have asked it.
+    pub fn users(&self) -> Vec<u32> {
+        self.state().users.iter().copied().collect()
+    }
+
+    /// Forgets all accounts.
+    pub fn forget_accounts(&self) {
+        self.state().accounts.clear();
+    }
+
     /// Changes how it behaves.
     pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.behaviour.lock().expect("nobody panics"));
@@ -145,6 +157,10 @@ impl Authority {
     }
 
     fn serve(&self, connection: TcpStream, server: Arc<ServerConfig>) {
+        let peer = connection.peer_addr().expect("it is connected").port();
+        if let Some(user) = user_of(peer) {
+            self.state().users.insert(user);
+        }
         let tls = ServerConnection::new(server).expect("a connection");
         let mut stream = BufReader::new(StreamOwned::new(tls, connection));
         while let Some((method, path, body)) = request(&mut stream) {
@@ -499,6 +515,16 @@ fn problem(status: u16, kind: &str, why: &str) -> Answer {
 
 fn token(order: usize, host: usize) -> String {
     format!("token-{order}-{host}")
+}
+
+/// The user of the socket that has this port of 127.0.0.1: proc_net(5).
+fn user_of(port: u16) -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let local = format!("0100007F:{port:04X}");
+    let rows = table.lines().map(|row| row.split_whitespace());
+    let mut rows = rows.map(Iterator::collect::<Vec<_>>);
+    let row = rows.find(|row| row.get(1) == Some(&local.as_str()))?;
+    row.get(7)?.parse().ok()
 }
 
 /// RFC 7638.
