@@ -289,3 +289,22 @@ fn nothing_is_ordered_that_could_not_be_kept() {
     assert!(all_trust(&run, "shop.example", "ca.pem"));
     run.stop();
 }
+
+#[test]
+fn a_certificate_that_is_not_the_one_that_was_ordered_is_not_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["http-01"]);
+    behaviour.mistakes = Some("other.example");
+    let authority = Authority::begin(folder.path(), behaviour);
+    let config = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "site=shop: cannot get a certificate for shop.example",
+        "what was issued cannot be used: it is not for shop.example",
+        "clients are shown one that stands for itself",
+    ]);
+    assert!(!run.path("state/acme/site-shop.pem").exists());
+    assert_eq!(Kept::open(&run).ask(), "HTTP/1.1 200 OK");
+    run.stop();
+}

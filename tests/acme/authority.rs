@@ -34,6 +34,8 @@ pub struct Behaviour {
     pub refuses: Option<(Value, u64)>,
     /// Validation waits until it is let go on.
     pub holds: bool,
+    /// It issues certificates for this host, whatever was ordered.
+    pub mistakes: Option<&'static str>,
     /// How often it asks for a challenge, as from different places.
     pub looks: usize,
 }
@@ -46,6 +48,7 @@ impl Behaviour {
             life: 90 * 24 * 3600,
             refuses: None,
             holds: false,
+            mistakes: None,
             looks: 8,
         }
     }
@@ -433,7 +436,14 @@ impl Authority {
             .collect();
         let hosts = self.state().orders[at].hosts.iter().cloned().collect();
         assert_eq!(names, hosts);
-        let life = self.behaviour.lock().expect("nobody panics").life;
+        let (life, mistakes) = {
+            let now = self.behaviour.lock().expect("nobody panics");
+            (now.life, now.mistakes)
+        };
+        if let Some(host) = mistakes {
+            let other = CertificateParams::new([host.to_owned()]).expect("a name");
+            request.params.subject_alt_names = other.subject_alt_names;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later");
         let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
         request.params.not_before = now;
