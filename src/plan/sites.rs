@@ -136,6 +136,7 @@ pub(super) fn front(
     }
     let mut http = draft.http(&mut warnings)?;
     layers::widen(&mut http.max_body, &mut sites);
+    let outlines = sites.iter().map(front::Site::outline).collect();
     let settings = Settings {
         http,
         listeners: sockets.settings(),
@@ -167,6 +168,7 @@ pub(super) fn front(
     let uses = draft.log_uses(&output);
     let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
     app.certificates = certificates;
+    app.sites = outlines;
     app.after = reached.names().cloned().collect();
     plan.listeners.extend(sockets.all);
     Ok(Some((app, uses)))
@@ -298,6 +300,7 @@ impl Draft<'_> {
             files: self.files_behind(&launch),
             launch,
             certificates: None,
+            sites: Vec::new(),
             template: false,
             policy,
             threads: None,

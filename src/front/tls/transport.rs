@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
 use preforkd_http::{Origin, Plain, Single, Tls, Transport};
+use preforkd_worker::counters::Handshakes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustls::server::{Accepted, Acceptor};
@@ -33,12 +34,17 @@ thread_local! {
 /// The addresses of a server by the numbers of its listeners; none speaks plain. They can be exchanged: connections keep what they
 /// have begun with.
 #[derive(Debug, Clone, Default)]
-pub struct Listeners(Arc<Mutex<Vec<Option<Arc<Address>>>>>);
+pub struct Listeners(Arc<Mutex<Vec<Option<Arc<Address>>>>>, Option<Handshakes>);
 
 impl Listeners {
     /// These. Listeners beyond their number speak plain.
     pub fn new(addresses: Vec<Option<Arc<Address>>>) -> Self {
-        Self(Arc::new(Mutex::new(addresses)))
+        Self(Arc::new(Mutex::new(addresses)), None)
+    }
+
+    /// The same; handshakes are counted there.
+    pub fn counted(self, handshakes: Option<Handshakes>) -> Self {
+        Self(self.0, handshakes)
     }
 
     /// Takes others instead, for connections that come from now on.
@@ -73,6 +79,8 @@ pub struct Secure {
     tls: Option<Arc<Tls>>,
     /// What was agreed on by the hello.
     terms: Option<Terms>,
+    /// Where the handshake is counted.
+    handshakes: Option<Handshakes>,
 }
 
 enum State {
@@ -173,7 +181,7 @@ fn errno(error: &io::Error) -> Errno {
 
 impl Secure {
     /// TLS on a socket, by the terms of an address.
-    pub fn new(plain: Plain, address: Arc<Address>) -> Self {
+    pub fn new(plain: Plain, address: Arc<Address>, handshakes: Option<Handshakes>) -> Self {
         Self {
             plain,
             state: State::Hello(Acceptor::default(), address, None),
@@ -181,6 +189,7 @@ impl Secure {
             drained: false,
             tls: None,
             terms: None,
+            handshakes,
         }
     }
 
@@ -227,9 +236,16 @@ impl Secure {
                 could_not_agree(&error)
             }
         };
+        self.note_failure();
         self.state = State::Refused(why, answer);
         let _ = self.flush();
         Err(Errno::PROTO)
+    }
+
+    fn note_failure(&self) {
+        if let Some(handshakes) = self.handshakes {
+            handshakes.failed();
+        }
     }
 
     /// The handshake is over: notes what it has agreed on.
@@ -237,6 +253,10 @@ impl Secure {
         let State::Open(connection) = &self.state else {
             return;
         };
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        if let Some(handshakes) = self.handshakes {
+            handshakes.completed(resumed);
+        }
         let client = connection.peer_certificates().and_then(<[_]>::first);
         let terms = self.terms.take();
         self.tls = Some(Arc::new(Tls {
@@ -247,7 +267,7 @@ impl Secure {
             cipher: cipher(connection),
             server_name: connection.server_name().map(Into::into),
             protocol: connection.alpn_protocol().map(Into::into),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed,
             client: client.and_then(certificate::of_client),
             names: terms
                 .as_ref()
@@ -306,6 +326,9 @@ impl Secure {
                     break;
                 }
             }
+        }
+        if self.tls.is_none() {
+            self.note_failure();
         }
         self.state = State::Refused(could_not_agree(error), rest);
         let _ = self.flush();
@@ -459,7 +482,7 @@ impl Transport for Way {
     fn new(shared: &mut Listeners, socket: OwnedFd, origin: &Origin) -> Self {
         let plain = Plain::new(&mut (), socket, origin);
         match shared.of(origin.listener) {
-            Some(address) => Self::Secure(Box::new(Secure::new(plain, address))),
+            Some(address) => Self::Secure(Box::new(Secure::new(plain, address, shared.1))),
             None => Self::Plain(plain),
         }
     }

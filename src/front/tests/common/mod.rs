@@ -6,9 +6,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::counting::States;
 use preforkd_front::h2::{Shared, Wire};
 use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
@@ -19,13 +21,14 @@ use preforkd_http::{
     Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
     Response, Service, Watch, serve_service_over,
 };
+use preforkd_worker::gauges::Gauges;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Only so that a test that hangs fails.
 pub const GUARD: Duration = Duration::from_secs(20);
 
-/// Passes every request on to one upstream.
-struct All(Proxy);
+/// Passes every request on to one upstream, and tells how it is.
+struct All(Proxy, Option<States>);
 
 /// What else a test may change.
 pub struct Options {
@@ -33,6 +36,8 @@ pub struct Options {
     pub limits: Limits,
     /// See [`Proxy::hold_at_most`].
     pub held: usize,
+    /// Where it tells how its upstream, which is called `web`, is, as process 1.
+    pub gauges: Option<&'static [AtomicU64]>,
 }
 
 impl Default for Options {
@@ -45,6 +50,7 @@ impl Default for Options {
             layers: Vec::new(),
             limits,
             held: usize::MAX,
+            gauges: None,
         }
     }
 }
@@ -87,6 +93,9 @@ impl Service for All {
     }
 
     fn deadline(&self) -> u64 {
+        if let Some(states) = &self.1 {
+            states.note(&self.0);
+        }
         self.0.deadline()
     }
 
@@ -138,7 +147,11 @@ pub fn front_with(
         let places: Vec<_> = addresses.into_iter().map(At::from).collect();
         proxy.set_addresses(number, &places, 0);
         let shared = Shared::new(Listeners::default(), true);
-        serve_service_over::<Wire, _>(config, shared, All(proxy), ()).unwrap();
+        let states = options.gauges.map(|place| {
+            let gauges = Gauges::begin(place, 1, ["web"].into_iter());
+            States::new(gauges, vec![number])
+        });
+        serve_service_over::<Wire, _>(config, shared, All(proxy, states), ()).unwrap();
     });
     Front {
         address,
