@@ -35,10 +35,10 @@ pub use document::Document;
 pub use expand::Lookup;
 pub use hsts::Hsts;
 pub use keys::{
-    Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Listen, Maintenance,
-    Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule, Site,
+    Answer, App, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Layers, Listen,
+    Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule, Site,
 };
-pub use layers::{LayerKeys, Maintained, PerTime};
+pub use layers::{Maintained, PerTime};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};

@@ -4,13 +4,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use preforkd_worker::front::Protocol;
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
+use serde::de::{Deserializer, Error, MapAccess};
 use toml::Spanned;
 
 use super::command_line::CommandLine;
@@ -21,7 +22,7 @@ use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
 use super::route::{Answered, Redirected};
 use super::schedule::{Expression, Scheduled};
-use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
+use super::table::{Apps, DefaultValue, Key, Table, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
     AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number,
@@ -336,7 +337,7 @@ tables! {
     }
 
     /// `[site.NAME]`: names, and what is served under them.
-    table "site.NAME" Site {
+    table "site.NAME" Site with layers: Layers {
         /// The sockets at which the site is served; several sites may have the same one.
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
@@ -357,22 +358,6 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
-        /// The clients that are served, by their addresses; others get 403.
-        allow: Vec<Proxy> = [], Reload;
-        /// The clients that are not served, by their addresses; they get 403.
-        deny: Vec<Proxy> = [], Reload;
-        /// How many requests a client may send; others get 429.
-        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
-        /// The largest request body; a larger one is answered with 413.
-        max_body: Size = (none "that of [front]"), Reload;
-        /// What changes in the heads of responses: fields that are removed, set and added.
-        response_headers: Fields = {}, Reload;
-        /// Whether responses are compressed for clients that accept it, or with which codings.
-        compress: Precompressed = false, Reload;
-        /// Files that are sent in place of the texts of preforkd itself, by the status.
-        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
-        /// The file that answers all requests with status 503, while there is maintenance.
-        maintenance: Maintained = (none "none"), Reload;
     }
 
     /// An entry of `tls`: a certificate and its key.
@@ -384,7 +369,7 @@ tables! {
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.
-    table "site.NAME.routes" Route {
+    table "site.NAME.routes" Route with layers: Layers {
         /// The path of the requests, with all that is below it; the longest path that fits counts.
         path: String = "/", Reload;
         /// The methods of the requests.
@@ -409,6 +394,10 @@ tables! {
         redirect: Redirected = (none "none"), Reload;
         /// A status that answers, or a table with a text besides.
         answer: Answered = (none "none"), Reload;
+    }
+
+    /// What sites and routes have alike.
+    group Layers {
         /// The clients that are served, by their addresses; others get 403.
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
@@ -416,11 +405,11 @@ tables! {
         /// How many requests a client may send; others get 429.
         rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
-        max_body: Size = (none "that of the site"), Reload;
+        max_body: Size = (none "that of the site or of [front]"), Reload;
         /// What changes in the heads of responses: fields that are removed, set and added.
         response_headers: Fields = {}, Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
-        compress: Precompressed = (none "that of the site"), Reload;
+        compress: Precompressed = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.

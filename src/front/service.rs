@@ -214,6 +214,10 @@ impl Service for Front {
         self.proxy.body(key, &bytes, ended, now)
     }
 
+    fn trailers(&mut self, key: u64, lines: &[u8]) {
+        self.proxy.trailers(key, lines);
+    }
+
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
         self.proxy.left(key, now)
     }

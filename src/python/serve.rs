@@ -24,6 +24,7 @@ use crate::inheritance::Inheritance;
 use crate::life::Life;
 use crate::settings::{last_resort, lifetime};
 use crate::signals;
+use crate::sys::HeldSignals;
 use crate::wsgi::Wsgi;
 
 /// Threads of the pool have as much stack as the main thread mostly has: deep recursion must not depend on where a request runs.
@@ -107,7 +108,10 @@ fn serve_until_stop<'py>(
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
         let threads = start_threads(py, seats, application, &served)?;
         board.ready();
+        // A request that the loop has read would be neither answered nor served, if the signal came before it is noted.
+        let held = HeldSignals::abort();
         let result = py.detach(|| serve_pool(config, pool, board));
+        drop(held);
         for thread in threads {
             thread.join(py)?;
         }

@@ -10,7 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::failure::{self, Failure, could_not};
 use crate::forks;
-use crate::sys::{self, HeldOrders};
+use crate::sys::{self, HeldSignals};
 
 /// What stops a worker, and Python's own handler for it.
 const STOP: [(&str, &str); 2] = [("SIGTERM", "SIG_DFL"), ("SIGINT", "default_int_handler")];
@@ -23,7 +23,7 @@ const STOP: [(&str, &str); 2] = [("SIGTERM", "SIG_DFL"), ("SIGINT", "default_int
 pub(crate) fn disregard_orders_to_the_master(py: Python<'_>) -> Result<(), Failure> {
     let signal = py.import("signal")?;
     let default = signal.getattr("SIG_DFL")?;
-    let held = HeldOrders::new();
+    let held = HeldSignals::orders();
     for number in sys::ignored_orders() {
         signal.call_method1("signal", (number, &default))?;
     }

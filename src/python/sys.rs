@@ -114,8 +114,8 @@ extern "C" fn on_abort(signal: libc::c_int) {
 /// Answers the requests that nobody has begun to serve, and ends all connections. The kernel resets a connection in whose socket something
 /// is unread when the process dies, so what clients have sent is read. In a signal handler: the thread of the loop may be stuck.
 ///
-/// It may also go on: it may have read a request and not noted yet that one waits. A connection that seems idle is therefore looked at
-/// again and again, and ended last.
+/// It may also go on ([`HeldSignals::abort`]): it may have read a request and not noted yet that one waits. A connection that seems idle
+/// is therefore looked at again and again, and ended last.
 fn end_connections() {
     let (mut quiet, mut passed) = (0, 0);
     loop {
@@ -277,25 +277,35 @@ const ORDERS_TO_THE_MASTER: [libc::c_int; 5] = [
     libc::SIGTTOU,
 ];
 
-/// Keeps [`ORDERS_TO_THE_MASTER`] from this thread while it lives.
-pub(crate) struct HeldOrders(libc::sigset_t);
+/// Keeps signals from this thread while it lives.
+pub(crate) struct HeldSignals(libc::sigset_t);
 
-impl HeldOrders {
-    /// Holds them.
-    pub(crate) fn new() -> Self {
+impl HeldSignals {
+    /// Holds [`ORDERS_TO_THE_MASTER`].
+    pub(crate) fn orders() -> Self {
+        Self::new(&ORDERS_TO_THE_MASTER)
+    }
+
+    /// Holds SIGABRT for the process: another thread takes it, so that this one can end what it is about to note. abort(3) of this thread
+    /// itself works all the same.
+    pub(crate) fn abort() -> Self {
+        Self::new(&[libc::SIGABRT])
+    }
+
+    fn new(signals: &[libc::c_int]) -> Self {
         // SAFETY: an empty set is all zero; the sets are locals. The call cannot fail, as its first argument is valid.
         unsafe {
-            let (mut orders, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
-            for signal in ORDERS_TO_THE_MASTER {
-                libc::sigaddset(&raw mut orders, signal);
+            let (mut held, mut before): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+            for &signal in signals {
+                libc::sigaddset(&raw mut held, signal);
             }
-            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const orders, &raw mut before);
+            libc::pthread_sigmask(libc::SIG_BLOCK, &raw const held, &raw mut before);
             Self(before)
         }
     }
 }
 
-impl Drop for HeldOrders {
+impl Drop for HeldSignals {
     fn drop(&mut self) {
         // SAFETY: as above.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };

@@ -62,6 +62,20 @@ class Abort(Case):
                         self.assertEqual(worker.wait(), -signal.SIGABRT)
                     self.assertIn("in " + path.decode(), worker.read_log())
 
+    def test_the_thread_of_the_loop_leaves_the_signal_to_those_of_the_application(self):
+        # It may have read a request and not noted it yet.
+        for threads, loop, all_threads in ((1, False, 1), (4, True, 5)):
+            with self.subTest(threads=threads):
+                worker = self.worker(threads=threads)
+                self.client(worker).ask("/seen")
+                holds = {}
+                for thread in os.listdir("/proc/%d/task" % worker.pid):
+                    with open("/proc/%d/task/%s/status" % (worker.pid, thread)) as status:
+                        blocked = next(line.split()[1] for line in status if line.startswith("SigBlk:"))
+                    holds[int(thread)] = bool(int(blocked, 16) & 1 << signal.SIGABRT - 1)
+                self.assertEqual(holds.pop(worker.pid), loop)
+                self.assertEqual(list(holds.values()), [False] * (all_threads - 1))
+
     def test_an_application_may_handle_the_signal_itself(self):
         worker = self.worker("aborting:application")
         client = self.client(worker)

@@ -94,6 +94,8 @@ pub struct Connection {
     streams: bool,
     /// What of it was not given out.
     pieces: Vec<u8>,
+    /// The lines of the fields that have followed it.
+    trailers: Vec<u8>,
 }
 
 impl Connection {
@@ -126,6 +128,7 @@ impl Connection {
             asked: Asked::No,
             streams: false,
             pieces: Vec::new(),
+            trailers: Vec::new(),
         }
     }
 
@@ -325,6 +328,7 @@ impl Connection {
         self.asked = Asked::No;
         if std::mem::take(&mut self.streams) {
             self.pieces = Vec::new();
+            self.trailers = Vec::new();
         }
         self.understood = false;
         self.state = State::Head;
@@ -459,7 +463,11 @@ impl Connection {
                 (n, *left == 0)
             }
             State::Chunked(decoder) => {
-                let taken = decoder.decode(bytes, store)?;
+                let trailers = &mut self.trailers;
+                let taken = match streams {
+                    true => decoder.decode_all(bytes, store, |byte| trailers.push(byte))?,
+                    false => decoder.decode(bytes, store)?,
+                };
                 let there = self.arriving.length().max(self.length);
                 if there.saturating_add(decoder.announced()) > most {
                     return Err(too_large);

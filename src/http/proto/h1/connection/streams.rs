@@ -70,6 +70,12 @@ impl Connection {
         (std::mem::take(&mut self.pieces), is_complete)
     }
 
+    /// The lines of the fields that have followed a body that was given out as it arrived, once. They are valid, and nothing more is known
+    /// of them.
+    pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
+    }
+
     /// The request that is there was answered with a change of the protocol: what has come after it and what comes is given out as it is.
     pub(crate) fn switch(&mut self) {
         self.pieces = self.input.split_off(self.scanned);
