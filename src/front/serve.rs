@@ -23,6 +23,7 @@ use crate::counting::Counting;
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
 use crate::layers::rate::Table;
+use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::updates::{Updates, read_shared};
@@ -94,6 +95,7 @@ fn serve(
     let addresses = updates.listeners().counted(handshakes);
     let sites = Sites::new(settings, names).with_policies(updates.policies());
     let sites = Arc::new(sites);
+    let proofs = updates.proofs();
     let mut front = Front::new(sites.clone(), settings, updates)?;
     let place = environment.scoreboard_record.zip(counters);
     if let Some(place) = place.and_then(|(record, counters)| counters.gauges(record)) {
@@ -107,16 +109,17 @@ fn serve(
         _ => None,
     };
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
+    let gate = Gate::layer(&sites, table).map_err(could_not("get random numbers"))?;
     let config = Config {
         limits: Arc::new(http.into()),
         listeners,
         private,
         front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
-        files: files(settings, &sites)?,
+        files: files(settings, &sites, proofs)?,
         layers: {
             let mut layers = layer::standard(layers);
-            layers.extend(Gate::layer(&sites, table));
+            layers.extend(gate);
             layers.extend(counters.and_then(|counters| Counting::layer(counters, settings)));
             layers
         },
@@ -135,14 +138,14 @@ fn serve(
 }
 
 /// Opens the folders.
-fn files(settings: &Settings, sites: &Arc<Sites>) -> Result<Files, String> {
+fn files(settings: &Settings, sites: &Arc<Sites>, proofs: Arc<Proofs>) -> Result<Files, String> {
     let mappings = Sites::files(settings);
     if mappings.is_empty() {
         return Ok(Files::default());
     }
     let user = rustix::process::geteuid().as_raw().to_string();
     let what = format!("enter a folder of static files as user {user}");
-    let chooser = Box::new(FilesOfSites::new(sites.clone()));
+    let chooser = Box::new(FilesOfSites::new(sites.clone(), proofs));
     Files::chosen(&mappings, chooser, user).map_err(could_not(what))
 }
 

@@ -7,10 +7,12 @@ use preforkd_worker::front::{Protocol, Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
-use crate::layers::gate::Noted;
+use crate::layers::auth::known::Known;
+use crate::layers::gate::{Noted, has_body};
 use crate::layers::of_site::OfSite;
 use crate::layers::readings;
 use crate::path::{Normal, normal};
+use crate::proofs::Proofs;
 use crate::routes::Routes;
 use crate::scope::Policies;
 use crate::scripts::{ending, names_one};
@@ -23,6 +25,7 @@ pub struct Sites {
     hosts: Hosts,
     sites: Vec<Site>,
     policies: Arc<Policies>,
+    known: Known,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,7 @@ impl Sites {
             hosts: Hosts::new(&settings.sites),
             sites: settings.sites.iter().map(&mut compile).collect(),
             policies: Arc::default(),
+            known: Known::default(),
         }
     }
 
@@ -156,6 +160,17 @@ impl Sites {
         self.sites.iter().any(|site| site.layers.is_some())
     }
 
+    /// The passwords that were found to be right.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether a site asks for passwords.
+    pub fn ask(&self) -> bool {
+        let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
+        layers.any(OfSite::asks)
+    }
+
     /// Whether a site counts requests.
     pub fn count(&self) -> bool {
         let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
@@ -175,9 +190,19 @@ impl Sites {
         let site = self.sites.get(number)?;
         let layers = site.layers.as_ref()?;
         let taken = |path: &Normal| site.routes.of(path, request).next();
-        let first = taken(&normal(request.path()));
+        let path = normal(request.path());
+        let first = taken(&path);
         request.mark(site.mark_of(first));
         let mut routes: Vec<usize> = first.into_iter().collect();
+        // What has a body must not have to wait once that was read.
+        if has_body(request) || !matches!(request.method(), b"GET" | b"HEAD") {
+            let below = site.routes.of(&path, request).skip(1);
+            let passes = |route: &usize| matches!(&site.targets[*route].target, Target::Files(mapping) if mapping.fallthrough);
+            let mut last = first;
+            routes.extend(
+                below.take_while(|next| last.replace(*next).is_some_and(|last| passes(&last))),
+            );
+        }
         for path in readings::others(request.path()) {
             if let Some(route) = taken(&path)
                 && !routes.contains(&route)
@@ -291,14 +316,16 @@ fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<
 #[derive(Debug)]
 pub struct FilesOfSites {
     sites: Arc<Sites>,
+    proofs: Arc<Proofs>,
     path: Normal,
 }
 
 impl FilesOfSites {
-    /// Of these sites.
-    pub fn new(sites: Arc<Sites>) -> Self {
+    /// Of these sites; no file stands in the way of a proof.
+    pub fn new(sites: Arc<Sites>, proofs: Arc<Proofs>) -> Self {
         Self {
             sites,
+            proofs,
             path: Normal::default(),
         }
     }
@@ -306,7 +333,8 @@ impl FilesOfSites {
 
 impl Chooser for FilesOfSites {
     fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
-        if Noted::of(request).is_some_and(Noted::is_refused) {
+        let is_held = Noted::of(request).is_some_and(Noted::is_held);
+        if is_held || self.proofs.find(request).is_some() {
             return None;
         }
         let site = self.sites.site(request, origin)?;

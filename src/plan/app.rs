@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
-use super::{Check, FileState, LogFile, Output, OwnAddress, lossless};
+use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, lossless};
 use crate::config::{Address, Stdin, StopSignal};
 use crate::supervisor::{Policy, Replace};
 #[cfg(test)]
@@ -27,6 +27,8 @@ pub struct App {
     pub certificates: Option<Secret>,
     /// What its workers serve, if they are the front.
     pub sites: Vec<Outline>,
+    /// How certificates are ordered, if sites want that.
+    pub acme: Option<Acme>,
     /// Whether the launched process is a template that forks the workers.
     pub template: bool,
     /// The number of workers, and the time limits.
@@ -144,6 +146,7 @@ impl App {
             },
             certificates: None,
             sites: Vec::new(),
+            acme: None,
             template: false,
             policy: Policy {
                 workers,

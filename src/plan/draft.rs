@@ -106,6 +106,7 @@ impl Draft<'_> {
             launch,
             certificates: None,
             sites: Vec::new(),
+            acme: None,
             template,
             policy,
             check,
