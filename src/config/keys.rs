@@ -4,24 +4,26 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use preforkd_worker::front::Protocol;
 use preforkd_worker::proxy::Proxy;
 use preforkd_worker::settings::{MAX_CONNECTIONS, MAX_THREADS};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error};
+use serde::de::{Deserializer, Error, MapAccess};
 use toml::Spanned;
 
+use super::certified::{Certified, Challenge};
 use super::command_line::CommandLine;
 use super::hsts::Hsts;
-use super::layers::{Maintained, PerTime};
+use super::layers::{Asked, Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
 use super::route::{Answered, Redirected};
 use super::schedule::{Expression, Scheduled};
-use super::table::{Apps, DefaultValue, Key, TakesEffect, Value, Written, tables};
+use super::table::{Apps, DefaultValue, Key, Table, TakesEffect, Value, Written, tables};
 use super::units::{Size, Time};
 use super::value::{
     AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, NO_LIMIT, Number,
@@ -37,7 +39,7 @@ tables! {
 
     /// `[master]`: what concerns the master itself.
     table "master" Master {
-        /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
+        /// The Unix socket at which the commands status, metrics, reload, scale, stop and reopen reach the master.
         control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Reload;
         /// The permission bits of that socket; whoever may write to it may send all commands.
         control_mode: Mode = (none "0600, with control_group 0660"), Reload;
@@ -45,6 +47,8 @@ tables! {
         control_group: GroupName = (none "the group of the master"), Reload;
         /// The file to which the master writes its process ID.
         pid_file: PathBuf = (none "none"), Reload;
+        /// The folder for what outlasts a restart: certificates that were issued, and the accounts for that.
+        state: PathBuf = (none "$STATE_DIRECTORY, else /var/lib/preforkd"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.
@@ -336,13 +340,13 @@ tables! {
     }
 
     /// `[site.NAME]`: names, and what is served under them.
-    table "site.NAME" Site {
+    table "site.NAME" Site with layers: Layers {
         /// The sockets at which the site is served; several sites may have the same one.
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
         hosts: Vec<Spanned<String>> = [], Reload;
-        /// The certificates of the site, each with its key; with them its addresses speak TLS.
-        tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The certificates of the site, each with its key, or "auto", which has one issued; with them its addresses speak TLS.
+        tls: Vec<Spanned<Certified>> = [], Reload;
         /// The file with the certificates of the authorities that issue those of clients, in PEM; with it clients are asked for theirs.
         client_ca: PathBuf = (none "none"), Reload;
         /// Whether a client must show a certificate of these authorities, or may.
@@ -357,22 +361,6 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
-        /// The clients that are served, by their addresses; others get 403.
-        allow: Vec<Proxy> = [], Reload;
-        /// The clients that are not served, by their addresses; they get 403.
-        deny: Vec<Proxy> = [], Reload;
-        /// How many requests a client may send; others get 429.
-        rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
-        /// The largest request body; a larger one is answered with 413.
-        max_body: Size = (none "that of [front]"), Reload;
-        /// What changes in the heads of responses: fields that are removed, set and added.
-        response_headers: Fields = {}, Reload;
-        /// Whether responses are compressed for clients that accept it, or with which codings.
-        compress: Precompressed = false, Reload;
-        /// Files that are sent in place of the texts of preforkd itself, by the status.
-        error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
-        /// The file that answers all requests with status 503, while there is maintenance.
-        maintenance: Maintained = (none "none"), Reload;
     }
 
     /// An entry of `tls`: a certificate and its key.
@@ -383,8 +371,20 @@ tables! {
         key: PathBuf = (required), Reload;
     }
 
+    /// `acme`: the authority that issues certificates (RFC 8555).
+    table "front.acme" Acme {
+        /// The address to which the authority sends messages for the operator.
+        email: String = (none "none"), Reload;
+        /// The URL of the directory of the authority.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory", Reload;
+        /// The file with the authority that has issued the certificate of that server, in PEM.
+        ca: PathBuf = (none "those that the system trusts"), Reload;
+        /// The kinds of challenges by which hosts are proven, what is preferred first.
+        challenges: Vec<Challenge> = (none "both"), Reload;
+    }
+
     /// An entry of `routes`: a path, conditions, and what answers.
-    table "site.NAME.routes" Route {
+    table "site.NAME.routes" Route with layers: Layers {
         /// The path of the requests, with all that is below it; the longest path that fits counts.
         path: String = "/", Reload;
         /// The methods of the requests.
@@ -409,22 +409,36 @@ tables! {
         redirect: Redirected = (none "none"), Reload;
         /// A status that answers, or a table with a text besides.
         answer: Answered = (none "none"), Reload;
+    }
+
+    /// What sites and routes have alike.
+    group Layers {
         /// The clients that are served, by their addresses; others get 403.
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
         deny: Vec<Proxy> = [], Reload;
+        /// The file with the users that are served, and the hashes of their passwords; others get 401.
+        basic_auth: Asked = (none "that of the site, else none"), Reload;
         /// How many requests a client may send; others get 429.
         rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
-        max_body: Size = (none "that of the site"), Reload;
+        max_body: Size = (none "that of the site or of [front]"), Reload;
         /// What changes in the heads of responses: fields that are removed, set and added.
         response_headers: Fields = {}, Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
-        compress: Precompressed = (none "that of the site"), Reload;
+        compress: Precompressed = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.
         maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// `basic_auth` as a table: users, and what they are told.
+    table "site.NAME.basic_auth" BasicAuth {
+        /// The file with the users, as htpasswd writes it.
+        file: PathBuf = (required), Reload;
+        /// What users are told about what they log in to.
+        realm: String = "Restricted", Reload;
     }
 
     /// An entry of `rate_limit`: a rate, and whom it is for.
@@ -499,6 +513,8 @@ tables! {
         proxy_protocol: bool = false, Reload;
         /// Clients may speak HTTP/2.
         http2: bool = true, Reload;
+        /// Who issues the certificates of sites with `tls = "auto"`, and how.
+        acme: Acme = {}, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload;
         /// The most header lines of a request; more are answered with 431.
@@ -538,6 +554,16 @@ impl Redirect {
         Self {
             to: Value::without_place(location),
             status: None,
+        }
+    }
+}
+
+impl BasicAuth {
+    /// A file with the default text.
+    pub(super) fn of(file: PathBuf) -> Self {
+        Self {
+            file: Value::without_place(file),
+            realm: Value::default("\"Restricted\""),
         }
     }
 }

@@ -1,17 +1,12 @@
 //! The keys of the layers of the front, which sites and their routes have alike.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use preforkd_worker::proxy::Proxy;
 use serde::de::{Deserialize, Deserializer, Error as _};
-use toml::Spanned;
 
-use super::keys::{Fields, Maintenance, RateLimit, Route, Site};
-use super::mapping::Precompressed;
+use super::keys::{BasicAuth, Maintenance};
 use super::short::Short;
 use super::table::Value;
-use super::units::Size;
 use super::value::Typed;
 
 /// A path, or a table with one.
@@ -44,6 +39,39 @@ impl<'de> Deserialize<'de> for Maintained {
 impl Typed for Maintained {
     fn description() -> String {
         "path or table".into()
+    }
+}
+
+/// A path, or a table with one; none if nobody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked(pub Option<BasicAuth>);
+
+impl Short for Asked {
+    const EXPECTED: &'static str = "a path, a table with `file`, or false";
+    type Table = BasicAuth;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(Some(BasicAuth::of(PathBuf::from(text)))))
+    }
+
+    fn from_bool(value: bool) -> Option<Self> {
+        (!value).then_some(Self(None))
+    }
+
+    fn from_table(table: BasicAuth) -> Self {
+        Self(Some(table))
+    }
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer)
+    }
+}
+
+impl Typed for Asked {
+    fn description() -> String {
+        "path, table or false".into()
     }
 }
 
@@ -83,58 +111,5 @@ impl<'de> Deserialize<'de> for PerTime {
 impl Typed for PerTime {
     fn description() -> String {
         "rate".into()
-    }
-}
-
-/// The keys of the layers of a site or route.
-#[derive(Debug, Clone, Copy)]
-pub struct LayerKeys<'a> {
-    /// `allow`.
-    pub allow: &'a Value<Vec<Proxy>>,
-    /// `deny`.
-    pub deny: &'a Value<Vec<Proxy>>,
-    /// `rate_limit`.
-    pub rate_limit: &'a Value<Vec<Spanned<RateLimit>>>,
-    /// `max_body`.
-    pub max_body: Option<&'a Value<Size>>,
-    /// `response_headers`.
-    pub response_headers: &'a Value<Fields>,
-    /// `compress`; none for what a site does without the key.
-    pub compress: Option<&'a Value<Precompressed>>,
-    /// `error_pages`.
-    pub error_pages: &'a Value<BTreeMap<Spanned<String>, Spanned<PathBuf>>>,
-    /// `maintenance`.
-    pub maintenance: Option<&'a Value<Maintained>>,
-}
-
-impl Site {
-    /// Those of the site.
-    pub fn layers(&self) -> LayerKeys<'_> {
-        LayerKeys {
-            allow: &self.allow,
-            deny: &self.deny,
-            rate_limit: &self.rate_limit,
-            max_body: self.max_body.as_ref(),
-            response_headers: &self.response_headers,
-            compress: Some(&self.compress).filter(|codings| !codings.0.is_empty()),
-            error_pages: &self.error_pages,
-            maintenance: self.maintenance.as_ref(),
-        }
-    }
-}
-
-impl Route {
-    /// Those of the route.
-    pub fn layers(&self) -> LayerKeys<'_> {
-        LayerKeys {
-            allow: &self.allow,
-            deny: &self.deny,
-            rate_limit: &self.rate_limit,
-            max_body: self.max_body.as_ref(),
-            response_headers: &self.response_headers,
-            compress: self.compress.as_ref(),
-            error_pages: &self.error_pages,
-            maintenance: self.maintenance.as_ref(),
-        }
     }
 }

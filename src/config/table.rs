@@ -1,9 +1,10 @@
 //! Declares a table of keys once, for parsing, defaults and description.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::Place;
@@ -182,6 +183,86 @@ impl<T> Written for Option<Value<T>> {
     }
 }
 
+/// A table of keys, read key by key, so that tables can have keys in common and each error keeps its place.
+pub(super) trait Table: Sized {
+    /// What has been read.
+    type Read: Default;
+
+    /// The names of its keys.
+    fn names() -> Vec<&'static str>;
+
+    /// Reads the value of a key of the table.
+    ///
+    /// # Errors
+    /// The value is wrong.
+    fn take<'de, A: MapAccess<'de>>(
+        read: &mut Self::Read,
+        name: &str,
+        map: &mut A,
+    ) -> Result<(), A::Error>;
+
+    /// The table.
+    ///
+    /// # Errors
+    /// A key is missing.
+    fn finish<E: Error>(read: Self::Read) -> Result<Self, E>;
+}
+
+/// Reads a table.
+///
+/// # Errors
+/// It is none, or one of its keys is unknown, missing or wrong.
+pub(super) fn read<'de, T: Table, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer.deserialize_map(Reader(PhantomData))
+}
+
+struct Reader<T>(PhantomData<T>);
+
+impl<'de, T: Table> Visitor<'de> for Reader<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
+        let names = T::names();
+        let mut read = T::Read::default();
+        while let Some(name) = map.next_key_seed(Name(&names))? {
+            T::take(&mut read, name, &mut map)?;
+        }
+        T::finish(read)
+    }
+}
+
+/// A name that must be one of these.
+struct Name<'a>(&'a [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for Name<'_> {
+    type Value = &'static str;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_> {
+    type Value = &'static str;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("the name of a key")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        let known = self.0.iter().find(|name| **name == text);
+        known.copied().ok_or_else(|| {
+            // As serde says it.
+            let known = self.0.join("`, `");
+            E::custom(format!("unknown field `{text}`, expected one of `{known}`"))
+        })
+    }
+}
+
 /// Declares tables. Each row is a key:
 ///
 /// ```text
@@ -192,10 +273,12 @@ impl<T> Written for Option<Value<T>> {
 /// `as` is for names that Rust does not allow, `only` for keys of one kind of app. DEFAULT is a TOML value, `(none "what that
 /// means")` or `(required)`. In the generated struct, a key with a default is a [`Value`], one without is an
 /// `Option<Value>`.
+///
+/// A `group` is a table that stands in no file: other tables have its keys, with `with field: Group` behind their names.
 macro_rules! tables {
     ($(
         $(#[doc = $about:literal])+
-        table $path:literal $Table:ident {
+        $kind:ident $($path:literal)? $Table:ident $(with $group:ident: $Group:ident)? {
             $(
                 $(#[doc = $doc:literal])+
                 $field:ident $(as $name:literal)? : $type:ty = $default:tt, $effect:ident
@@ -204,18 +287,9 @@ macro_rules! tables {
         }
     )+) => {
         /// Every key of every table.
-        pub static KEYS: &[Key] = &[$($(
-            Key {
-                table: $path,
-                name: tables!(@name $field $($name)?),
-                type_description: <$type as Typed>::description,
-                default: tables!(@default $default),
-                takes_effect: TakesEffect::$effect,
-                apps: tables!(@apps $($apps)?),
-                instead: tables!(@instead $($instead)?),
-                sentence: concat!($($doc),+).trim_ascii(),
-            },
-        )+)+];
+        pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+            [$($($Table::keys($path),)?)+].into_iter().flatten().collect()
+        });
 
         $(
             $(#[doc = $about])+
@@ -225,19 +299,51 @@ macro_rules! tables {
                     $(#[doc = $doc])+
                     pub $field: tables!(@field $default $type),
                 )+
+                $(
+                    /// The keys of this group.
+                    pub $group: $Group,
+                )?
             }
 
             impl $Table {
-                /// The keys that are written, with the positions of their values.
-                pub fn written(&self) -> impl Iterator<Item = (&'static Key, std::ops::Range<usize>)> {
-                    let places = [$((tables!(@name $field $($name)?), self.$field.place())),+];
-                    let rows = KEYS.iter().filter(|key| key.table == $path);
-                    rows.zip(places).filter_map(|(key, (name, place))| {
-                        debug_assert_eq!(key.name, name);
-                        Some((key, place?))
-                    })
+                fn keys(table: &'static str) -> Vec<Key> {
+                    #[allow(unused_mut, reason = "most tables have no group")]
+                    let mut keys = vec![$(
+                        Key {
+                            table,
+                            name: tables!(@name $field $($name)?),
+                            type_description: <$type as Typed>::description,
+                            default: tables!(@default $default),
+                            takes_effect: TakesEffect::$effect,
+                            apps: tables!(@apps $($apps)?),
+                            instead: tables!(@instead $($instead)?),
+                            sentence: concat!($($doc),+).trim_ascii(),
+                        },
+                    )+];
+                    $(keys.extend($Group::keys(table));)?
+                    keys
+                }
+
+                fn places(&self) -> Vec<(&'static str, Option<std::ops::Range<usize>>)> {
+                    #[allow(unused_mut, reason = "most tables have no group")]
+                    let mut places = vec![$((tables!(@name $field $($name)?), self.$field.place())),+];
+                    $(places.extend(self.$group.places());)?
+                    places
                 }
             }
+
+            $(
+                impl $Table {
+                    /// The keys that are written, with the positions of their values.
+                    pub fn written(&self) -> impl Iterator<Item = (&'static Key, std::ops::Range<usize>)> {
+                        let rows = KEYS.iter().filter(|key| key.table == $path);
+                        rows.zip(self.places()).filter_map(|(key, (name, place))| {
+                            debug_assert_eq!(key.name, name);
+                            Some((key, place?))
+                        })
+                    }
+                }
+            )?
 
             impl Typed for $Table {
                 fn description() -> String {
@@ -245,20 +351,49 @@ macro_rules! tables {
                 }
             }
 
+            const _: () = {
+                #[derive(Default)]
+                pub struct Read {
+                    $($field: Option<Spanned<$type>>,)+
+                    $($group: <$Group as Table>::Read,)?
+                }
+
+                impl Table for $Table {
+                    type Read = Read;
+
+                    fn names() -> Vec<&'static str> {
+                        #[allow(unused_mut, reason = "most tables have no group")]
+                        let mut names = vec![$(tables!(@name $field $($name)?)),+];
+                        $(names.extend($Group::names());)?
+                        names
+                    }
+
+                    fn take<'de, A: MapAccess<'de>>(
+                        read: &mut Read,
+                        name: &str,
+                        map: &mut A,
+                    ) -> Result<(), A::Error> {
+                        match name {
+                            $(tables!(@name $field $($name)?) => read.$field = Some(map.next_value()?),)+
+                            _ => {
+                                $($Group::take(&mut read.$group, name, map)?;)?
+                            }
+                        }
+                        Ok(())
+                    }
+
+                    fn finish<E: Error>(read: Read) -> Result<Self, E> {
+                        Ok(Self {
+                            $($field: tables!(@value E, read.$field, $default, tables!(@name $field $($name)?)),)+
+                            $($group: $Group::finish(read.$group)?,)?
+                        })
+                    }
+                }
+            };
+
             impl<'de> Deserialize<'de> for $Table {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    #[derive(Deserialize)]
-                    #[serde(deny_unknown_fields, expecting = "a table")]
-                    struct Table {
-                        $(
-                            $(#[serde(rename = $name)])?
-                            $field: Option<Spanned<$type>>,
-                        )+
-                    }
-                    let table = Table::deserialize(deserializer)?;
-                    Ok(Self {
-                        $($field: tables!(@value D, table.$field, $default, tables!(@name $field $($name)?)),)+
-                    })
+                    super::table::read(deserializer)
                 }
             }
         )+
@@ -280,13 +415,13 @@ macro_rules! tables {
     (@field (none $text:literal) $type:ty) => { Option<Value<$type>> };
     (@field $default:tt $type:ty) => { Value<$type> };
 
-    (@value $D:ident, $written:expr, (required), $name:expr) => {
-        Value::written($written.ok_or_else(|| $D::Error::missing_field($name))?)
+    (@value $E:ident, $written:expr, (required), $name:expr) => {
+        Value::written($written.ok_or_else(|| $E::missing_field($name))?)
     };
-    (@value $D:ident, $written:expr, (none $text:literal), $name:expr) => {
+    (@value $E:ident, $written:expr, (none $text:literal), $name:expr) => {
         $written.map(Value::written)
     };
-    (@value $D:ident, $written:expr, $default:tt, $name:expr) => {
+    (@value $E:ident, $written:expr, $default:tt, $name:expr) => {
         $written.map_or_else(|| Value::default(stringify!($default)), Value::written)
     };
 }

@@ -27,13 +27,15 @@ pub use message::response::{Piece, Response, phrase};
 pub use message::temporary::try_temporary_file;
 pub use net::multiplex::{Multiplex, Opening, Single, Step as MultiplexStep};
 pub use net::plain::Plain;
+#[cfg(any(test, fuzzing))]
+pub use net::proxy_protocol::drive as proxy_header;
 pub use net::transport::Transport;
 pub use net::trusted::TrustedProxies;
 pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::hop::is_hop_by_hop;
 pub use proto::h1::incoming::{Expected, Fault, Incoming, Step};
-pub use proto::h1::outgoing::{Outgoing, passed_on, write_request};
+pub use proto::h1::outgoing::{Outgoing, pass_trailers, passed_on, write_request};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
 pub use rate::{LeftOut, Rate};

@@ -132,7 +132,7 @@ impl Draft<'_> {
             strip_prefix: *route.strip_prefix,
             stream: *route.stream,
             target,
-            layers: self.layers(route.layers(), launch)?,
+            layers: self.layers(&route.layers, launch)?,
         })
     }
 

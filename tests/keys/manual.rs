@@ -23,7 +23,7 @@ fn table_of(heading: &str) -> Option<(&'static str, Apps)> {
         "Apps with command" => ("app.NAME", Apps::Command),
         "RELOAD" => ("app.NAME.reload", Apps::Any),
         "LISTENERS" => ("app.NAME.listen", Apps::Any),
-        "SITES" => ("site.NAME", Apps::Any),
+        "SITES" | "Layers of sites and routes" => ("site.NAME", Apps::Any),
         "FRONT" => ("front", Apps::Any),
         _ => return None,
     })

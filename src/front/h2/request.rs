@@ -97,6 +97,19 @@ pub fn head(request: &Parts, ends: bool) -> Result<(Vec<u8>, Framing), Malformed
     Ok((text, framing))
 }
 
+/// The end of a body in chunks, with the fields that follow it.
+///
+/// # Errors
+/// They are malformed.
+pub fn end(trailers: &HeaderMap) -> Result<Vec<u8>, Malformed> {
+    let mut text = b"0\r\n".to_vec();
+    for (name, value) in trailers {
+        field(&mut text, name, value.as_bytes())?;
+    }
+    text.extend_from_slice(b"\r\n");
+    Ok(text)
+}
+
 /// The length of the body, if it was announced.
 fn length(headers: &HeaderMap) -> Result<Option<u64>, Malformed> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else {

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::chunks::Chunks;
 use super::limits::{Meter, SEND_BUFFER};
-use super::request::Framing;
+use super::request::{self, Framing};
 use super::response;
 use super::wake::{Queue, Sleeper};
 
@@ -55,6 +55,7 @@ pub struct Ties {
 const NOBODY: u64 = u64::MAX;
 
 struct Incoming {
+    /// The head, or the end of the body with the fields that follow it.
     head: Bytes,
     body: RecvStream,
     framing: Framing,
@@ -91,16 +92,19 @@ impl Incoming {
         Ok((taken, written))
     }
 
-    /// Writes the end of the body; its length.
-    fn end(&mut self, buffer: &mut [u8]) -> usize {
-        const LAST: &[u8] = b"0\r\n\r\n";
-        match mem::replace(&mut self.framing, Framing::None) {
-            Framing::Chunked => {
-                buffer[..LAST.len()].copy_from_slice(LAST);
-                LAST.len()
-            }
-            _ => 0,
+    /// The body has ended: has its end read, with the fields that follow it. Where its length is known there is no place for them.
+    fn end(&mut self, context: &mut Context<'_>) -> Result<(), Errno> {
+        if self.framing == Framing::Chunked {
+            let trailers = match self.body.poll_trailers(context) {
+                Poll::Ready(Ok(trailers)) => trailers.unwrap_or_default(),
+                Poll::Ready(Err(_)) => return Err(Errno::CONNRESET),
+                Poll::Pending => return Err(Errno::AGAIN),
+            };
+            let end = request::end(&trailers).map_err(|_| Errno::CONNRESET)?;
+            self.head = end.into();
         }
+        self.framing = Framing::None;
+        Ok(())
     }
 }
 
@@ -183,21 +187,28 @@ impl Stream {
     /// [`Errno::AGAIN`], or the stream has ended before its request has.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let request = &mut self.request;
-        if !request.head.is_empty() {
-            let n = request.head.len().min(buffer.len());
-            request.head.copy_to_slice(&mut buffer[..n]);
-            return Ok(n);
-        }
         loop {
+            if !request.head.is_empty() {
+                let n = request.head.len().min(buffer.len());
+                request.head.copy_to_slice(&mut buffer[..n]);
+                return Ok(n);
+            }
             let (taken, written) = request.take(buffer)?;
             if taken > 0 {
                 self.ties.meter.carry(taken);
                 return Ok(written);
             }
-            if request.ended {
-                return Ok(request.end(buffer));
-            }
             let mut context = Context::from_waker(&self.waker);
+            if request.ended {
+                if request.framing == Framing::None {
+                    return Ok(0);
+                }
+                if let Err(error) = request.end(&mut context) {
+                    request.drained = error == Errno::AGAIN;
+                    return Err(error);
+                }
+                continue;
+            }
             match request.body.poll_data(&mut context) {
                 Poll::Ready(Some(Ok(data))) if data.is_empty() => {}
                 Poll::Ready(Some(Ok(data))) if request.data.is_empty() => request.data = data,

@@ -428,3 +428,29 @@ fn what_has_waited_in_a_file_comes_as_it_was() {
         assert!(client.whole(pending).body == body.as_bytes(), "{framing}");
     }
 }
+
+#[test]
+fn fields_after_the_body_of_a_request_are_passed_on_where_it_is_streamed() {
+    let (upstream, address) = upstream();
+    let front = front(vec![address], |_| {});
+    let mut client = Client::new(front.address());
+    for (path, ends_with) in [("/stream", "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"), ("/", "a")] {
+        let (pending, mut body) = client.send(post(path), false);
+        client.data(&mut body, "a".into(), false);
+        let mut fields = http::HeaderMap::new();
+        fields.insert("x-sum", "1".parse().unwrap());
+        fields.insert("content-length", "9".parse().unwrap());
+        fields.insert("host", "b".parse().unwrap());
+        body.send_trailers(fields).unwrap();
+        let mut peer = upstream.accept();
+        let head = peer.head();
+        assert_eq!(peer.read_to(ends_with), ends_with, "{head}");
+        peer.write(
+            common::OK
+                .replace("Date", "Connection: close\r\nDate")
+                .as_str(),
+        );
+        assert_eq!(client.whole(pending).body, b"ok");
+        assert!(peer.unread().is_empty());
+    }
+}

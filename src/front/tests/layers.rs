@@ -1,184 +1,23 @@
 //! The layers of a site: what they do to requests and responses on their way, byte by byte.
 
 mod common;
+mod http2;
+mod sited;
 
 use std::io::Read as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
-use common::{GUARD, Peer, Upstream, upstream};
-use preforkd_front::layers::gate::Gate;
-use preforkd_front::layers::rate::Table;
-use preforkd_front::service::Front;
-use preforkd_front::sites::Sites;
-use preforkd_front::updates::Updates;
-use preforkd_http::{Config, Files, FrontListeners, layer, serve_service};
-use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
+use common::Peer;
+use http2::{Client, Whole, get, post};
+use preforkd_worker::front::Target;
 use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
-use preforkd_worker::settings::{Coding, Http};
-use rustix::event::{EventfdFlags, eventfd};
-
-/// A site with these layers, all requests of which an upstream answers, until it is dropped.
-struct Served {
-    address: SocketAddr,
-    stop: OwnedFd,
-    thread: Option<JoinHandle<()>>,
-    upstream: Upstream,
-}
-
-fn http() -> Http {
-    let long = Duration::from_secs(60);
-    Http {
-        request_id: false,
-        access_format: "combined".into(),
-        trusted_proxies: Vec::new(),
-        forwarded_fields: None,
-        proxy_protocol: false,
-        max_head: 32 << 10,
-        max_headers: 100,
-        max_body: 1 << 20,
-        body_in_memory: 1 << 10,
-        response_in_memory: 1 << 10,
-        response_in_file: 1 << 10,
-        max_buffered: 1 << 20,
-        header_timeout: long,
-        body_timeout: long,
-        write_timeout: long,
-        keepalive_timeout: long,
-        graceful_timeout: Duration::from_secs(5),
-        max_connections: 100,
-    }
-}
-
-fn route(path: &str, target: Target, layers: Layers) -> Route {
-    Route {
-        path: path.into(),
-        methods: Vec::new(),
-        headers: Default::default(),
-        strip_prefix: false,
-        stream: false,
-        target,
-        layers,
-    }
-}
-
-fn to_app() -> Target {
-    Target::Upstream("app".into())
-}
-
-/// Serves the site with these layers, and these routes besides the one to the app.
-fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
-    let (upstream, at) = upstream();
-    routes.push(route("/", to_app(), Layers::default()));
-    let settings = Settings {
-        http: http(),
-        listeners: [(
-            "0".to_owned(),
-            Listener {
-                address: address.to_string(),
-                tls: false,
-            },
-        )]
-        .into(),
-        sites: vec![Site {
-            name: "s".into(),
-            listeners: vec!["0".into()],
-            hosts: Vec::new(),
-            routes,
-            layers,
-        }],
-        upstreams: [(
-            "app".to_owned(),
-            front::Upstream {
-                addresses: vec![at.to_string()],
-                is_told: false,
-                speech: front::Speech::default(),
-                queue_length: 10,
-                queue_timeout: GUARD,
-                connect_timeout: GUARD,
-                response_timeout: GUARD,
-                idle_timeout: GUARD,
-                max_fails: 0,
-                fail_timeout: GUARD,
-            },
-        )]
-        .into(),
-        upgrade_timeout: GUARD,
-        http2: true,
-    };
-    let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
-    let mut layers = layer::standard(layer::Options::default());
-    let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();
-    let table = Table::new(words.leak(), (7, 9));
-    layers.extend(Gate::layer(&sites, Some(table)));
-    let config = Config {
-        limits: Arc::new((&settings.http).into()),
-        listeners: vec![listener.into()],
-        files: Files::default(),
-        private: false,
-        front: FrontListeners::default(),
-        proxy_protocol: None,
-        layers,
-        stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
-        signals: None,
-    };
-    let settings = Arc::new(settings);
-    let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
-    let thread = thread::spawn(move || serve_service(config, front, ()).unwrap());
-    Served {
-        address,
-        stop,
-        thread: Some(thread),
-        upstream,
-    }
-}
-
-impl Served {
-    fn send(&self, text: &str) -> Peer {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(GUARD)).unwrap();
-        let mut peer = Peer::of(stream);
-        peer.write(text);
-        peer
-    }
-
-    fn get(&self, path: &str, fields: &str) -> Peer {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"))
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        rustix::io::write(&self.stop, &1u64.to_ne_bytes()).unwrap();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !thread::panicking()
-        {
-            panic!("the server has panicked");
-        }
-    }
-}
+use preforkd_worker::settings::Coding;
+use sited::{field, route, serve, to_app};
 
 fn compress() -> Layers {
     Layers {
         compress: Some(Coding::ALL.to_vec()),
         ..Layers::default()
     }
-}
-
-/// The value of a field.
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| {
-        let (other, value) = line.split_once(": ")?;
-        other.eq_ignore_ascii_case(name).then_some(value)
-    })
 }
 
 /// The data of the next chunk.
@@ -594,4 +433,222 @@ fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(asked("/api", "X-Key: a\r\n"), ok());
     assert_eq!(asked("/api", "x-key: a\r\n").0, "429");
     assert_eq!(asked("/api", "X-Key: b\r\n"), ok());
+}
+
+/// Asks over HTTP/2 for what is answered without the upstream.
+fn answered(client: &mut Client, request: http::Request<()>) -> Whole {
+    let (response, _) = client.send(request, true);
+    client.whole(response)
+}
+
+fn with(mut request: http::Request<()>, name: &'static str, value: &str) -> http::Request<()> {
+    let value = value.parse().unwrap();
+    request.headers_mut().insert(name, value);
+    request
+}
+
+#[test]
+fn who_may_ask_is_the_same_over_http_2() {
+    let served = serve(
+        Layers::default(),
+        vec![
+            route("/app/admin", to_app(), only("192.0.2.0/24")),
+            route("/app", to_app(), only("127.0.0.0/8")),
+        ],
+    );
+    let mut client = Client::new(served.address);
+    for path in [
+        "/app/admin",
+        "/app/%61dmin/x?y",
+        "/app//admin",
+        "/x/../app/admin",
+        "/app%2Fadmin",
+        "/app/admin;x=1",
+        // The library cuts a fragment off before anybody sees it.
+        "/app/admin#x",
+    ] {
+        let answer = answered(&mut client, get(path));
+        assert_eq!(answer.status, 403, "{path}");
+        assert_eq!(answer.body, b"403 Forbidden: not from this address\n");
+    }
+    // A body is not waited for, and the connection goes on.
+    let (response, _body) = client.send(post("/app/admin"), false);
+    assert_eq!(client.whole(response).status, 403);
+    let (response, _) = client.send(get("/app/adm#x"), true);
+    let (mut app, request) = served.upstream.request();
+    assert!(
+        request.starts_with("GET /app/adm HTTP/1.1\r\n"),
+        "{request}"
+    );
+    app.write("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(client.whole(response).status, 204);
+    assert!(served.upstream.is_unused());
+}
+
+#[test]
+fn how_much_a_client_may_ask_and_send_is_the_same_over_http_2() {
+    let limits = Layers {
+        rate_limits: vec![RateLimit {
+            requests: 1,
+            seconds: 3600,
+            burst: 1,
+            key: None,
+        }],
+        ..Layers::default()
+    };
+    let small = Layers {
+        max_body: Some(3),
+        ..Layers::default()
+    };
+    let text = Target::Answer {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: "ok".into(),
+    };
+    let routes = vec![
+        route("/login", text, limits),
+        route("/small", to_app(), small),
+    ];
+    let served = serve(Layers::default(), routes);
+    let mut client = Client::new(served.address);
+    // Streams of one connection, and other connections, count together.
+    assert_eq!(answered(&mut client, get("/login")).status, 200);
+    assert!(
+        served
+            .get("/login", "")
+            .message()
+            .starts_with("HTTP/1.1 200 ")
+    );
+    let answer = answered(&mut client, get("/login"));
+    assert_eq!(answer.status, 429);
+    let after: u64 = answer.fields["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((3500..=3600).contains(&after), "{after}");
+
+    let (response, _body) = client.send(with(post("/small"), "content-length", "4"), false);
+    assert_eq!(client.whole(response).status, 413);
+    let (response, mut body) = client.send(post("/small"), false);
+    client.data(&mut body, "abcd".into(), false);
+    assert_eq!(client.whole(response).status, 413);
+    let (response, mut body) = client.send(post("/small"), false);
+    client.data(&mut body, "abc".into(), true);
+    let (mut app, request) = served.upstream.request();
+    assert!(request.ends_with("\r\n\r\nabc"), "{request}");
+    app.write("HTTP/1.1 204 No Content\r\n\r\n");
+    assert_eq!(client.whole(response).status, 204);
+    assert!(served.upstream.is_unused());
+}
+
+#[test]
+fn responses_over_http_2_are_compressed_and_an_event_does_not_wait() {
+    let served = serve(compress(), Vec::new());
+    let mut client = Client::new(served.address);
+    for coding in Coding::ALL {
+        let request = with(get("/events"), "accept-encoding", coding.name());
+        let (response, _) = client.send(request, true);
+        let (mut app, _) = served.upstream.request();
+        app.write(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+        );
+        let (head, mut body) = client.head(response).into_parts();
+        assert_eq!(head.headers["content-encoding"], coding.name());
+        assert!(!head.headers.contains_key("transfer-encoding"));
+        let (mut data, mut sent) = (Vec::new(), String::new());
+        for event in ["data: one\n\n", "data: two\n\n"] {
+            app.write(&format!("{:x}\r\n{event}\r\n", event.len()));
+            sent.push_str(event);
+            while decoded(coding, &data) != sent {
+                data.extend(client.piece(&mut body).unwrap().unwrap());
+            }
+        }
+        app.write("0\r\n\r\n");
+        while let Some(rest) = client.piece(&mut body).unwrap() {
+            data.extend(rest);
+        }
+        assert_eq!(decoded(coding, &data), sent);
+
+        // A response whose length was known, and is not any more.
+        let text = "compress me ".repeat(500);
+        let request = with(get("/"), "accept-encoding", coding.name());
+        let (response, _) = client.send(request, true);
+        let (mut app, _) = served.upstream.request();
+        app.write(&format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nETag: \"x\"\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}",
+            text.len()
+        ));
+        let whole = client.whole(response);
+        assert_eq!(whole.fields["etag"], "W/\"x\"");
+        assert!(whole.body.len() < text.len() / 4, "{}", whole.body.len());
+        assert_eq!(decoded(coding, &whole.body), text);
+        let length = whole.fields.get("content-length");
+        assert!(length.is_none_or(|value| *value == whole.body.len().to_string()));
+    }
+}
+
+#[test]
+fn a_compressed_response_that_breaks_off_is_reset_over_http_2() {
+    let served = serve(compress(), Vec::new());
+    let mut client = Client::new(served.address);
+    let (response, _) = client.send(with(get("/"), "accept-encoding", "gzip"), true);
+    let (mut app, _) = served.upstream.request();
+    app.write("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+    let mut body = client.head(response).into_body();
+    drop(app);
+    let error = loop {
+        match client.piece(&mut body) {
+            Ok(piece) => assert!(piece.is_some(), "an end that is none"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+}
+
+#[test]
+fn pages_and_fields_of_a_site_are_those_of_http_2_too() {
+    let page = |text: &str| Page {
+        content_type: "text/html; charset=utf-8".into(),
+        text: text.into(),
+    };
+    let maintained = Layers {
+        maintenance: Some(Maintenance {
+            page: page("<p>later"),
+            retry_after: 60,
+            except: Vec::new(),
+        }),
+        ..Layers::default()
+    };
+    let pairs = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let site = Layers {
+        error_pages: [(502, page("<p>sorry"))].into(),
+        response_headers: Changes {
+            remove: vec!["X-Powered-By".into()],
+            set: pairs("X-Frame-Options", "DENY"),
+            add: Vec::new(),
+        },
+        ..Layers::default()
+    };
+    let served = serve(site, vec![route("/later", to_app(), maintained)]);
+    let mut client = Client::new(served.address);
+    let (response, _) = client.send(get("/"), true);
+    let (mut app, _) = served.upstream.request();
+    app.write("nonsense\r\n\r\n");
+    let answer = client.whole(response);
+    assert_eq!((answer.status, &*answer.body), (502, &b"<p>sorry"[..]));
+    assert_eq!(answer.fields["x-frame-options"], "DENY");
+    assert_eq!(answer.fields["content-type"], "text/html; charset=utf-8");
+
+    let (response, _) = client.send(get("/"), true);
+    let (mut app, _) = served.upstream.request();
+    app.write("HTTP/1.1 200 OK\r\nX-Frame-Options: SAMEORIGIN\r\nx-powered-by: y\r\nContent-Length: 3\r\n\r\nown");
+    let answer = client.whole(response);
+    assert_eq!(answer.body, b"own");
+    assert_eq!(answer.fields["x-frame-options"], "DENY");
+    assert!(!answer.fields.contains_key("x-powered-by"));
+
+    let answer = answered(&mut client, get("/later"));
+    assert_eq!((answer.status, &*answer.body), (503, &b"<p>later"[..]));
+    assert_eq!(answer.fields["retry-after"], "60");
 }

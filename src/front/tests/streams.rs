@@ -37,10 +37,10 @@ fn a_body_is_passed_on_while_it_arrives() {
         head.contains("\r\nTransfer-Encoding: chunked\r\n") && !head.contains("Content-Length")
     );
     assert_eq!(peer.read_to("3\r\nabc\r\n"), "3\r\nabc\r\n");
-    // Extensions and fields after the body are for the connection to us.
+    // Extensions are for the connection to us.
     client.write("2;a=b\r\nde\r\n");
     assert_eq!(peer.read_to("2\r\nde\r\n"), "2\r\nde\r\n");
-    client.write(&format!("0\r\nX: trailer\r\n\r\n{GET}"));
+    client.write(&format!("0;c\r\n\r\n{GET}"));
     assert_eq!(peer.read_to("0\r\n\r\n"), "0\r\n\r\n");
     for _ in 0..2 {
         peer.write(OK);
@@ -253,4 +253,41 @@ fn fields_after_the_body_reach_clients_that_take_them() {
     peer.message();
     peer.write(OK);
     assert_eq!(client.message(), OK_SEEN);
+}
+
+#[test]
+fn fields_after_a_body_that_is_streamed_reach_the_upstream() {
+    let (front, upstream) = one();
+    let mut client = front.send(
+        "POST /stream HTTP/1.1\r\nHost: a\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n",
+    );
+    let mut peer = upstream.accept();
+    let head = peer.head();
+    assert!(!head.contains("Trailer"), "{head}");
+    assert_eq!(peer.read_to("a\r\n"), "1\r\na\r\n");
+    // What may only stand in the head, or says what we know better, is dropped.
+    client.write(
+        "0\r\nX-Sum: 1\r\nContent-Length: 9\r\ntransfer-encoding: x\r\nAuthorization: x\r\nCookie: a=b\r\nif-match: x\r\n\
+         Host: b\r\nX-Forwarded-For: 192.0.2.1\r\nx_sum: 2\r\nx-last:\r\n\r\n",
+    );
+    let end = "0\r\nX-Sum: 1\r\nx-last: \r\n\r\n";
+    assert_eq!(peer.read_to("\r\n\r\n"), end);
+    peer.write(OK);
+    assert_eq!(client.message(), OK_SEEN);
+
+    // A body that is read first has a length, which leaves no place for them; nothing of them comes with the next request.
+    for path in ["/", "/stream"] {
+        client.write(&format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n"
+        ));
+        let fields = if path == "/" { "X-Sum: 1\r\n" } else { "" };
+        client.write(&format!("{fields}\r\n"));
+        let request = match path {
+            "/" => peer.message(),
+            _ => peer.head() + &peer.read_to("\r\n\r\n"),
+        };
+        assert!(!request.contains("X-Sum"), "{request}");
+        peer.write(OK);
+        assert_eq!(client.message(), OK_SEEN);
+    }
 }

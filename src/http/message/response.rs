@@ -295,7 +295,8 @@ impl Response {
     /// Adds a field that follows the body, if it may (RFC 9110 section 6.5.1) and the framing has a place for it: not if it says how
     /// the message is framed, where it goes or who may see it.
     pub fn trailer(&mut self, name: &[u8], value: &[u8]) {
-        let may = !name.is_empty() && all(TOKEN, name) && all(TEXT, value) && !is_of_the_head(name);
+        let may =
+            !name.is_empty() && all(TOKEN, name) && all(TEXT, value) && !hop::is_of_the_head(name);
         if may {
             let trailers = &mut self.state.trailers;
             for part in [name, b": ", value, b"\r\n"] {
@@ -467,32 +468,6 @@ impl Response {
             self.state.out = std::mem::take(spare);
         }
     }
-}
-
-/// Whether a field means something only before the body, or to somebody who has read it there.
-fn is_of_the_head(name: &[u8]) -> bool {
-    const OF_THE_HEAD: [&[u8]; 16] = [
-        b"age",
-        b"authorization",
-        b"cache-control",
-        b"content-encoding",
-        b"content-length",
-        b"content-range",
-        b"content-type",
-        b"date",
-        b"expires",
-        b"host",
-        b"location",
-        b"retry-after",
-        b"set-cookie",
-        b"vary",
-        b"warning",
-        b"www-authenticate",
-    ];
-    hop::is_hop_by_hop(name)
-        || OF_THE_HEAD
-            .iter()
-            .any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// The phrase of the statuses that a server itself answers with (RFC 9110 section 15).

@@ -111,6 +111,9 @@ pub(crate) trait Engine {
         false
     }
 
+    /// See [`Service::trailers`].
+    fn trailers(&mut self, _key: u64, _lines: &[u8]) {}
+
     /// See [`Service::left`].
     fn left(&mut self, _key: u64, _now: Instant) -> Option<Response> {
         None

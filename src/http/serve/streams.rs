@@ -83,6 +83,10 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         let (bytes, is_complete) = client.connection.take_piece();
         let ended = is_complete || stream.switched && client.link.eof;
         if !bytes.is_empty() || ended {
+            let trailers = client.connection.take_trailers();
+            if is_complete && !trailers.is_empty() {
+                self.engine.trailers(key, &trailers);
+            }
             let wants = self.engine.body(key, bytes, ended, core.now);
             if let Some(client) = core.clients.get_mut(key)
                 && let Some(stream) = &mut client.link.stream

@@ -6,9 +6,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::counting::States;
 use preforkd_front::h2::{Shared, Wire};
 use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
@@ -19,20 +21,33 @@ use preforkd_http::{
     Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
     Response, Service, Watch, serve_service_over,
 };
+use preforkd_worker::gauges::Gauges;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Only so that a test that hangs fails.
 pub const GUARD: Duration = Duration::from_secs(20);
 
 /// Passes every request on to one upstream.
-struct All(Proxy);
+struct All {
+    proxy: Proxy,
+    /// Bodies are passed on while they arrive, whatever the path.
+    streams: bool,
+    states: Option<States>,
+}
 
 /// What else a test may change.
 pub struct Options {
     pub layers: Vec<Arc<dyn Layer>>,
+    pub files: Files,
     pub limits: Limits,
     /// See [`Proxy::hold_at_most`].
     pub held: usize,
+    /// All bodies are passed on while they arrive, and not only those for `/stream`.
+    pub streams: bool,
+    /// Clients may begin with HTTP/2.
+    pub http2: bool,
+    /// Where it tells how its upstream, which is called `web`, is, as process 1.
+    pub gauges: Option<&'static [AtomicU64]>,
 }
 
 impl Default for Options {
@@ -43,15 +58,19 @@ impl Default for Options {
         };
         Self {
             layers: Vec::new(),
+            files: Files::default(),
             limits,
             held: usize::MAX,
+            streams: false,
+            http2: true,
+            gauges: None,
         }
     }
 }
 
 impl Service for All {
     fn begin(&mut self, watch: Watch) {
-        self.0.begin(watch);
+        self.proxy.begin(watch);
     }
 
     fn call(&mut self, call: Call<'_>, response: Response) -> Option<Response> {
@@ -59,39 +78,46 @@ impl Service for All {
             default_host: b"default",
             ..Outgoing::default()
         };
-        self.0.call(0, call, outgoing, response)
+        self.proxy.call(0, call, outgoing, response)
     }
 
     fn streams(&mut self, request: Request<'_>, _origin: &Origin) -> bool {
-        request.path().starts_with(b"/stream")
+        self.streams || request.path().starts_with(b"/stream")
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {
-        self.0.body(key, &bytes, ended, now)
+        self.proxy.body(key, &bytes, ended, now)
+    }
+
+    fn trailers(&mut self, key: u64, lines: &[u8]) {
+        self.proxy.trailers(key, lines);
     }
 
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
-        self.0.left(key, now)
+        self.proxy.left(key, now)
     }
 
     fn waiting(&mut self, key: u64, bytes: usize, now: u64) {
-        self.0.waiting(key, bytes, now);
+        self.proxy.waiting(key, bytes, now);
     }
 
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
-        self.0.event(token, ready, now);
+        self.proxy.event(token, ready, now);
     }
 
     fn turn(&mut self, now: u64) {
-        self.0.turn(now);
+        self.proxy.turn(now);
     }
 
     fn deadline(&self) -> u64 {
-        self.0.deadline()
+        if let Some(states) = &self.states {
+            states.note(&self.proxy);
+        }
+        self.proxy.deadline()
     }
 
     fn output(&mut self) -> Option<(u64, Output)> {
-        self.0.output()
+        self.proxy.output()
     }
 }
 
@@ -119,7 +145,7 @@ pub fn front_with(
     let config = Config {
         limits: Arc::new(options.limits),
         listeners: vec![listener.into()],
-        files: Files::default(),
+        files: options.files,
         private: false,
         front: FrontListeners::default(),
         proxy_protocol: None,
@@ -137,8 +163,16 @@ pub fn front_with(
         let number = proxy.add(settings);
         let places: Vec<_> = addresses.into_iter().map(At::from).collect();
         proxy.set_addresses(number, &places, 0);
-        let shared = Shared::new(Listeners::default(), true);
-        serve_service_over::<Wire, _>(config, shared, All(proxy), ()).unwrap();
+        let shared = Shared::new(Listeners::default(), options.http2);
+        let all = All {
+            proxy,
+            streams: options.streams,
+            states: options.gauges.map(|place| {
+                let gauges = Gauges::begin(place, 1, ["web"].into_iter());
+                States::new(gauges, vec![number])
+            }),
+        };
+        serve_service_over::<Wire, _>(config, shared, all, ()).unwrap();
     });
     Front {
         address,

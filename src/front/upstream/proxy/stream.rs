@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use preforkd_http::Output;
+use preforkd_http::{Output, pass_trailers};
 
 use super::super::Instant;
 use super::super::dispatch::Ticket;
@@ -22,6 +22,8 @@ pub(super) struct Stream {
     written: usize,
     /// They are sent as chunks.
     chunked: bool,
+    /// The lines of the fields that follow the last one.
+    trailers: Vec<u8>,
     /// A byte was written.
     pub begun: bool,
     /// All of them have come.
@@ -37,6 +39,7 @@ impl Stream {
             waiting: Vec::new(),
             written: 0,
             chunked,
+            trailers: Vec::new(),
             begun: false,
             complete: false,
             wanted: false,
@@ -64,7 +67,9 @@ impl Stream {
             }
         }
         if ended && self.chunked {
-            self.waiting.extend_from_slice(b"0\r\n\r\n");
+            self.waiting.extend_from_slice(b"0\r\n");
+            self.waiting.append(&mut self.trailers);
+            self.waiting.extend_from_slice(b"\r\n");
         }
         self.complete |= ended;
     }
@@ -126,6 +131,16 @@ impl Proxy {
                 stream.wanted
             }
             _ => false,
+        }
+    }
+
+    /// See [`preforkd_http::Service::trailers`]. They have a place only where the body comes in chunks.
+    pub fn trailers(&mut self, ticket: Ticket, lines: &[u8]) {
+        if let Some(exchange) = self.exchanges.get(ticket)
+            && let Sending::Stream(stream) = &mut exchange.sending
+            && stream.chunked
+        {
+            pass_trailers(lines, &mut stream.trailers);
         }
     }
 

@@ -1,6 +1,7 @@
 //! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use crate::limits::Limits;
 use crate::message::body::{Arriving, Body, Failure};
@@ -82,6 +83,8 @@ pub struct Connection {
     failure: Option<Failure>,
     /// What layers have said of the request.
     facts: Option<Box<Facts>>,
+    /// See [`Request::mark`].
+    mark: AtomicU32,
     /// The layers have seen the request.
     passed: bool,
     /// Whoever answers decides at the head how a body is taken.
@@ -91,6 +94,8 @@ pub struct Connection {
     streams: bool,
     /// What of it was not given out.
     pieces: Vec<u8>,
+    /// The lines of the fields that have followed it.
+    trailers: Vec<u8>,
 }
 
 impl Connection {
@@ -117,11 +122,13 @@ impl Connection {
             length: 0,
             failure: None,
             facts: None,
+            mark: AtomicU32::new(0),
             passed: false,
             asks: false,
             asked: Asked::No,
             streams: false,
             pieces: Vec::new(),
+            trailers: Vec::new(),
         }
     }
 
@@ -191,6 +198,7 @@ impl Connection {
             &self.input[self.start..self.scanned],
             self.arriving.length().max(self.length),
             self.facts.as_deref(),
+            &self.mark,
         )
     }
 
@@ -315,10 +323,12 @@ impl Connection {
         self.arriving = Arriving::default();
         self.length = 0;
         self.facts = None;
+        *self.mark.get_mut() = 0;
         self.passed = false;
         self.asked = Asked::No;
         if std::mem::take(&mut self.streams) {
             self.pieces = Vec::new();
+            self.trailers = Vec::new();
         }
         self.understood = false;
         self.state = State::Head;
@@ -453,7 +463,11 @@ impl Connection {
                 (n, *left == 0)
             }
             State::Chunked(decoder) => {
-                let taken = decoder.decode(bytes, store)?;
+                let trailers = &mut self.trailers;
+                let taken = match streams {
+                    true => decoder.decode_all(bytes, store, |byte| trailers.push(byte))?,
+                    false => decoder.decode(bytes, store)?,
+                };
                 let there = self.arriving.length().max(self.length);
                 if there.saturating_add(decoder.announced()) > most {
                     return Err(too_large);

@@ -16,6 +16,38 @@ pub fn is_hop_by_hop(name: &[u8]) -> bool {
     }
 }
 
+/// Whether a field of that name may not follow a body, as it says how the message is framed, where it goes, who may see it or what becomes of
+/// it (RFC 9110 section 6.5.1).
+pub(crate) fn is_of_the_head(name: &[u8]) -> bool {
+    const OF_THE_HEAD: [&[u8]; 19] = [
+        b"age",
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-length",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"date",
+        b"expires",
+        b"host",
+        b"location",
+        b"max-forwards",
+        b"range",
+        b"retry-after",
+        b"set-cookie",
+        b"vary",
+        b"warning",
+        b"www-authenticate",
+    ];
+    let is_condition = || matches!(name, [b'I' | b'i', b'F' | b'f', b'-', ..]);
+    is_hop_by_hop(name)
+        || is_condition()
+        || OF_THE_HEAD
+            .iter()
+            .any(|other| other.eq_ignore_ascii_case(name))
+}
+
 /// Whether a value of `Connection` names fields, and does not only say whether the connection is kept.
 pub(crate) fn names_fields(value: &[u8]) -> bool {
     options(value).any(|option| {

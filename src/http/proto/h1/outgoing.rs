@@ -103,6 +103,22 @@ fn is_connection(name: &[u8]) -> bool {
     name.len() == 10 && name.eq_ignore_ascii_case(b"connection")
 }
 
+/// Appends the fields that have followed the body of a request to `out`, without those that may only stand in the head (RFC 9110 section
+/// 6.5.1), or that say what we know better: an upstream may take them for fields of the head.
+pub fn pass_trailers(lines: &[u8], out: &mut Vec<u8>) {
+    for line in lines.split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = memchr::memchr(b':', line) else {
+            continue;
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let has_underscore = || memchr::memchr(b'_', name).is_some();
+        if !(hop::is_of_the_head(name) || is_ours(name) || has_underscore()) {
+            field(out, name, value);
+        }
+    }
+}
+
 /// Whether a field of the client ends here, or is written anew.
 fn is_ours(name: &[u8]) -> bool {
     const FORWARDED: &[u8] = b"x-forwarded-";

@@ -43,6 +43,10 @@ pub trait Service {
         false
     }
 
+    /// The lines of the fields that have followed a body that is given out as it arrives, as the client has sent them (RFC 9110 section
+    /// 6.5); see [`pass_trailers`](crate::pass_trailers). Called before [`Service::body`] says that it has ended.
+    fn trailers(&mut self, _key: u64, _lines: &[u8]) {}
+
     /// The client of a request has left, or has taken nothing for too long. The response is given back as it is.
     fn left(&mut self, key: u64, now: u64) -> Option<Response>;
 
@@ -103,6 +107,9 @@ pub enum Output {
     Ends,
     /// The response with the rest of what was written. It has ended.
     Done(Response),
+    /// Nothing was written, no byte of the body was taken: the request goes its way anew, with what was noted of it since. Files may answer
+    /// it, it is asked again whether its body is given out as it arrives, and it is called again.
+    Again(Response),
 }
 
 /// What can be done with a descriptor.
@@ -212,6 +219,10 @@ impl<S: Service> Engine for Serving<S> {
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: Instant) -> bool {
         self.0.body(key, bytes, ended, now)
+    }
+
+    fn trailers(&mut self, key: u64, lines: &[u8]) {
+        self.0.trailers(key, lines);
     }
 
     fn left(&mut self, key: u64, now: Instant) -> Option<Response> {
