@@ -24,6 +24,7 @@ use crate::plan::Plan;
 use crate::release::{Name, Release};
 use crate::signals as vocabulary;
 
+mod acme;
 mod actions;
 mod certificates;
 mod check_waits;
@@ -52,6 +53,7 @@ mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod sites;
 mod standing;
 mod status;
 mod stop_order;
@@ -64,6 +66,7 @@ mod worker_ends;
 mod workers;
 mod world;
 
+use acme::Keeper;
 use certificates::Certificates;
 use checks::Checks;
 use choices::Choices;
@@ -118,6 +121,7 @@ struct Master<W> {
     watch: Watch,
     checks: Checks,
     certificates: Certificates,
+    keeper: Keeper,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -197,6 +201,7 @@ impl<W: World> Master<W> {
             watch: Watch::default(),
             checks: Checks::default(),
             certificates: Certificates::default(),
+            keeper: Keeper::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
@@ -261,6 +266,7 @@ impl<W: World> Master<W> {
         self.check_again();
         let turn = &mut self.turn;
         self.certificates.look(turn, &mut self.jobs);
+        self.keeper.look(turn, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -330,6 +336,7 @@ impl<W: World> Master<W> {
             stopped: self.stopped(),
             schedules: &self.schedules,
             checks: &self.checks,
+            plan: self.current.as_ref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();
@@ -396,6 +403,7 @@ impl<W: World> Master<W> {
             .chain(self.watch.deadline())
             .chain(self.checks.deadline())
             .chain(self.certificates.deadline())
+            .chain(self.keeper.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
+use crate::client::metrics::{self, Metrics};
 use crate::client::{self, find};
 use crate::effects::host::ThisHost;
 use crate::logging;
@@ -51,6 +52,14 @@ pub(super) fn perform(
             };
             Ok((shown, code))
         }
+        Command::Metrics => {
+            let answer = ask("metrics")?;
+            let metrics: Option<Metrics> = serde_json::from_str(&answer).map_err(|error| {
+                let message = format!("the master's metrics are not valid JSON: {error} (is it another version of preforkd?)");
+                (message, FAILED)
+            })?;
+            Ok(done(metrics::text(&metrics.unwrap_or_default())))
+        }
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),
         Command::Restart { apps } => ask(&about("restart", apps)).map(done),
@@ -66,6 +75,7 @@ pub(super) fn perform(
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }
+        | Command::KeepCertificates
         | Command::WatchCertificates { .. } => {
             unreachable!("helper processes send no requests to a master")
         }

@@ -14,9 +14,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess};
 use toml::Spanned;
 
+use super::certified::{Certified, Challenge};
 use super::command_line::CommandLine;
 use super::hsts::Hsts;
-use super::layers::{Maintained, PerTime};
+use super::layers::{Asked, Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -38,7 +39,7 @@ tables! {
 
     /// `[master]`: what concerns the master itself.
     table "master" Master {
-        /// The Unix socket at which the commands status, reload, scale, stop and reopen reach the master.
+        /// The Unix socket at which the commands status, metrics, reload, scale, stop and reopen reach the master.
         control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Reload;
         /// The permission bits of that socket; whoever may write to it may send all commands.
         control_mode: Mode = (none "0600, with control_group 0660"), Reload;
@@ -46,6 +47,8 @@ tables! {
         control_group: GroupName = (none "the group of the master"), Reload;
         /// The file to which the master writes its process ID.
         pid_file: PathBuf = (none "none"), Reload;
+        /// The folder for what outlasts a restart: certificates that were issued, and the accounts for that.
+        state: PathBuf = (none "$STATE_DIRECTORY, else /var/lib/preforkd"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.
@@ -342,8 +345,8 @@ tables! {
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
         hosts: Vec<Spanned<String>> = [], Reload;
-        /// The certificates of the site, each with its key; with them its addresses speak TLS.
-        tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The certificates of the site, each with its key, or "auto", which has one issued; with them its addresses speak TLS.
+        tls: Vec<Spanned<Certified>> = [], Reload;
         /// The file with the certificates of the authorities that issue those of clients, in PEM; with it clients are asked for theirs.
         client_ca: PathBuf = (none "none"), Reload;
         /// Whether a client must show a certificate of these authorities, or may.
@@ -366,6 +369,18 @@ tables! {
         cert: PathBuf = (required), Reload;
         /// The file with the private key, in PEM.
         key: PathBuf = (required), Reload;
+    }
+
+    /// `acme`: the authority that issues certificates (RFC 8555).
+    table "front.acme" Acme {
+        /// The address to which the authority sends messages for the operator.
+        email: String = (none "none"), Reload;
+        /// The URL of the directory of the authority.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory", Reload;
+        /// The file with the authority that has issued the certificate of that server, in PEM.
+        ca: PathBuf = (none "those that the system trusts"), Reload;
+        /// The kinds of challenges by which hosts are proven, what is preferred first.
+        challenges: Vec<Challenge> = (none "both"), Reload;
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.
@@ -402,6 +417,8 @@ tables! {
         allow: Vec<Proxy> = [], Reload;
         /// The clients that are not served, by their addresses; they get 403.
         deny: Vec<Proxy> = [], Reload;
+        /// The file with the users that are served, and the hashes of their passwords; others get 401.
+        basic_auth: Asked = (none "that of the site, else none"), Reload;
         /// How many requests a client may send; others get 429.
         rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
@@ -414,6 +431,14 @@ tables! {
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.
         maintenance: Maintained = (none "none"), Reload;
+    }
+
+    /// `basic_auth` as a table: users, and what they are told.
+    table "site.NAME.basic_auth" BasicAuth {
+        /// The file with the users, as htpasswd writes it.
+        file: PathBuf = (required), Reload;
+        /// What users are told about what they log in to.
+        realm: String = "Restricted", Reload;
     }
 
     /// An entry of `rate_limit`: a rate, and whom it is for.
@@ -488,6 +513,8 @@ tables! {
         proxy_protocol: bool = false, Reload;
         /// Clients may speak HTTP/2.
         http2: bool = true, Reload;
+        /// Who issues the certificates of sites with `tls = "auto"`, and how.
+        acme: Acme = {}, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload;
         /// The most header lines of a request; more are answered with 431.
@@ -527,6 +554,16 @@ impl Redirect {
         Self {
             to: Value::without_place(location),
             status: None,
+        }
+    }
+}
+
+impl BasicAuth {
+    /// A file with the default text.
+    pub(super) fn of(file: PathBuf) -> Self {
+        Self {
+            file: Value::without_place(file),
+            realm: Value::default("\"Restricted\""),
         }
     }
 }

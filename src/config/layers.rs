@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use super::keys::Maintenance;
+use super::keys::{BasicAuth, Maintenance};
 use super::short::Short;
 use super::table::Value;
 use super::value::Typed;
@@ -39,6 +39,39 @@ impl<'de> Deserialize<'de> for Maintained {
 impl Typed for Maintained {
     fn description() -> String {
         "path or table".into()
+    }
+}
+
+/// A path, or a table with one; none if nobody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked(pub Option<BasicAuth>);
+
+impl Short for Asked {
+    const EXPECTED: &'static str = "a path, a table with `file`, or false";
+    type Table = BasicAuth;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(Some(BasicAuth::of(PathBuf::from(text)))))
+    }
+
+    fn from_bool(value: bool) -> Option<Self> {
+        (!value).then_some(Self(None))
+    }
+
+    fn from_table(table: BasicAuth) -> Self {
+        Self(Some(table))
+    }
+}
+
+impl<'de> Deserialize<'de> for Asked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer)
+    }
+}
+
+impl Typed for Asked {
+    fn description() -> String {
+        "path, table or false".into()
     }
 }
 

@@ -21,6 +21,11 @@ pub(super) trait Short: Sized {
     /// The string has no meaning here.
     fn from_text(text: &str) -> Result<Self, String>;
 
+    /// The value of a boolean, if that means something.
+    fn from_bool(_value: bool) -> Option<Self> {
+        None
+    }
+
     /// The value of a table.
     fn from_table(table: Self::Table) -> Self;
 
@@ -49,6 +54,11 @@ impl<'de, T: Short> Visitor<'de> for Either<T> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
         T::from_text(text).map_err(E::custom)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<T, E> {
+        let found = T::from_bool(value);
+        found.ok_or_else(|| E::invalid_type(Unexpected::Bool(value), &self))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {

@@ -10,6 +10,7 @@ use preforkd_http::{
     Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
 };
 use preforkd_worker::contract::{self, Kind};
+use preforkd_worker::counters::Counters;
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
 use preforkd_worker::logger;
@@ -18,9 +19,11 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::counting::Counting;
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
 use crate::layers::rate::Table;
+use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::updates::{Updates, read_shared};
@@ -69,7 +72,7 @@ fn serve(
     settings: &Arc<Settings>,
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
-    let shared = passed.shared()?;
+    let (shared, counters) = (passed.shared()?, passed.counters()?);
     let Passed {
         environment,
         mut listeners,
@@ -88,10 +91,16 @@ fn serve(
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
     let updates = Updates::begin(updates, settings, &names)?;
-    let addresses = updates.listeners();
+    let handshakes = counters.and_then(Counters::handshakes);
+    let addresses = updates.listeners().counted(handshakes);
     let sites = Sites::new(settings, names).with_policies(updates.policies());
     let sites = Arc::new(sites);
-    let front = Front::new(sites.clone(), settings, updates)?;
+    let proofs = updates.proofs();
+    let mut front = Front::new(sites.clone(), settings, updates)?;
+    let place = environment.scoreboard_record.zip(counters);
+    if let Some(place) = place.and_then(|(record, counters)| counters.gauges(record)) {
+        front.tell(place, std::process::id());
+    }
     let table = match (sites.count(), shared) {
         (true, Some(memory)) => {
             let random = random().map_err(could_not("get random numbers"))?;
@@ -100,16 +109,18 @@ fn serve(
         _ => None,
     };
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
+    let gate = Gate::layer(&sites, table).map_err(could_not("get random numbers"))?;
     let config = Config {
         limits: Arc::new(http.into()),
         listeners,
         private,
         front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
-        files: files(settings, &sites)?,
+        files: files(settings, &sites, proofs)?,
         layers: {
             let mut layers = layer::standard(layers);
-            layers.extend(Gate::layer(&sites, table));
+            layers.extend(gate);
+            layers.extend(counters.and_then(|counters| Counting::layer(counters, settings)));
             layers
         },
         stop: stop.into_iter().collect(),
@@ -127,14 +138,14 @@ fn serve(
 }
 
 /// Opens the folders.
-fn files(settings: &Settings, sites: &Arc<Sites>) -> Result<Files, String> {
+fn files(settings: &Settings, sites: &Arc<Sites>, proofs: Arc<Proofs>) -> Result<Files, String> {
     let mappings = Sites::files(settings);
     if mappings.is_empty() {
         return Ok(Files::default());
     }
     let user = rustix::process::geteuid().as_raw().to_string();
     let what = format!("enter a folder of static files as user {user}");
-    let chooser = Box::new(FilesOfSites::new(sites.clone()));
+    let chooser = Box::new(FilesOfSites::new(sites.clone(), proofs));
     Files::chosen(&mappings, chooser, user).map_err(could_not(what))
 }
 

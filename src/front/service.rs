@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use preforkd_http::{
     Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
 };
 use preforkd_worker::front::{self, Settings, Target};
+use preforkd_worker::gauges::Gauges;
 
 use crate::answer::{answer, folder};
+use crate::counting::States;
+use crate::holding::{Holding, PASSWORDS};
 use crate::layers::gate::Noted;
 use crate::path::Normal;
+use crate::proofs;
 use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
@@ -36,6 +41,8 @@ pub struct Front {
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
     updates: Updates,
+    states: Option<States>,
+    holding: Holding,
 }
 
 /// The number of the socket of updates; the proxy counts from 0.
@@ -45,7 +52,7 @@ impl Front {
     /// For these sites, which were made of the settings.
     ///
     /// # Errors
-    /// An address of an upstream is not valid; the whole message.
+    /// An address of an upstream is not valid, or there are no descriptors; the whole message.
     pub fn new(sites: Arc<Sites>, settings: &Settings, updates: Updates) -> Result<Self, String> {
         let mut proxy = Proxy::default();
         let (mut numbers, mut scripts) = (BTreeMap::new(), BTreeMap::new());
@@ -72,6 +79,7 @@ impl Front {
             numbers.insert(name.clone(), number);
         }
         Ok(Self {
+            holding: Holding::new(&sites)?,
             sites,
             path: Normal::default(),
             proxy,
@@ -79,7 +87,15 @@ impl Front {
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
             updates,
+            states: None,
         })
+    }
+
+    /// Tells how its upstreams are, in this place of the process `pid`.
+    pub fn tell(&mut self, place: &'static [AtomicU64], pid: u32) {
+        let gauges = Gauges::begin(place, pid, self.numbers.keys().map(String::as_str));
+        let numbers = self.numbers.values().copied().collect();
+        self.states = Some(States::new(gauges, numbers));
     }
 
     /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
@@ -109,6 +125,17 @@ impl Front {
             }
         }
         Err(response)
+    }
+
+    /// What a request of a certificate authority is answered with, whatever its host and what the sites do with others.
+    fn proof(&mut self, request: Request<'_>, now: u64) -> Option<Arc<str>> {
+        proofs::token(request)?;
+        let proofs = self.updates.proofs();
+        proofs.find(request).or_else(|| {
+            // The authority was told to ask after it was sent, and may have been faster.
+            self.hear(now);
+            proofs.find(request)
+        })
     }
 
     /// Takes in what the master has told.
@@ -146,13 +173,21 @@ impl Service for Front {
         {
             log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
+        self.holding.begin(&watch);
         self.proxy.begin(watch);
         self.hear(0);
     }
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
         let request = call.request;
+        if let Some(answer) = self.proof(request, call.now) {
+            proofs::answer(&answer, &mut response);
+            return Some(response);
+        }
         let noted = Noted::of(request);
+        if noted.is_some_and(Noted::is_held) {
+            response = self.holding.hold(&call, response)?;
+        }
         if let Some(refusal) = noted.and_then(Noted::refusal) {
             refusal.answer(&mut response);
             return Some(response);
@@ -161,8 +196,18 @@ impl Service for Front {
         if let (Some(noted), Choice::Target { route, .. }) = (noted, choice)
             && let Err(refusal) = noted.take_route(&self.sites, route, request, call.origin)
         {
+            // Its fields are added to the head.
+            noted.refuse(refusal.clone());
             refusal.answer(&mut response);
             return Some(response);
+        }
+        // The route that it takes now may ask for another password.
+        if noted.is_some_and(Noted::is_held) {
+            response = self.holding.hold(&call, response)?;
+            if let Some(refusal) = noted.and_then(Noted::refusal) {
+                refusal.answer(&mut response);
+                return Some(response);
+            }
         }
         if let Choice::Target {
             target: Target::Upstream(name),
@@ -193,6 +238,10 @@ impl Service for Front {
     }
 
     fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
+        // Its body is not read before it is known whether it is served.
+        if Noted::of(request).is_some_and(Noted::is_held) {
+            return true;
+        }
         let name = self.sites.streams(request, origin, &mut self.path);
         let number = name.and_then(|name| self.numbers.get(name));
         number.is_some_and(|&number| self.proxy.takes_streams(number))
@@ -207,7 +256,8 @@ impl Service for Front {
     }
 
     fn left(&mut self, key: u64, now: u64) -> Option<Response> {
-        self.proxy.left(key, now)
+        let held = self.holding.left(key);
+        held.or_else(|| self.proxy.left(key, now))
     }
 
     fn waiting(&mut self, key: u64, bytes: usize, now: u64) {
@@ -217,6 +267,7 @@ impl Service for Front {
     fn event(&mut self, token: u32, ready: Ready, now: u64) {
         match token {
             UPDATES => self.hear(now),
+            PASSWORDS => self.holding.take_verdicts(&self.sites, now),
             _ => self.proxy.event(token, ready, now),
         }
     }
@@ -226,10 +277,17 @@ impl Service for Front {
     }
 
     fn deadline(&self) -> u64 {
-        self.proxy.deadline()
+        // This is asked when all is done, before the loop waits.
+        if let Some(states) = &self.states {
+            states.note(&self.proxy);
+        }
+        match self.holding.has_output() {
+            true => 0,
+            false => self.proxy.deadline(),
+        }
     }
 
     fn output(&mut self) -> Option<(u64, Output)> {
-        self.proxy.output()
+        self.holding.output().or_else(|| self.proxy.output())
     }
 }

@@ -7,10 +7,12 @@ use preforkd_worker::front::{Protocol, Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
-use crate::layers::gate::Noted;
+use crate::layers::auth::known::Known;
+use crate::layers::gate::{Noted, has_body};
 use crate::layers::of_site::OfSite;
 use crate::layers::readings;
 use crate::path::{Normal, normal};
+use crate::proofs::Proofs;
 use crate::routes::Routes;
 use crate::scope::Policies;
 use crate::scripts::{ending, names_one};
@@ -23,10 +25,13 @@ pub struct Sites {
     hosts: Hosts,
     sites: Vec<Site>,
     policies: Arc<Policies>,
+    known: Known,
 }
 
 #[derive(Debug)]
 struct Site {
+    /// The mark of its requests. Behind it come those of its routes.
+    mark: u32,
     routes: Routes,
     targets: Vec<Leads>,
     /// None for a site that uses none.
@@ -92,7 +97,15 @@ impl Sites {
                 stream: route.stream && speaks_http(settings, &route.target),
             }
         };
+        let mut marks = 1;
+        let mut mark = |routes: usize| {
+            let first = marks;
+            // There is no room for more routes than that in the settings.
+            marks += 1 + u32::try_from(routes).unwrap_or_default();
+            first
+        };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
+            mark: mark(site.routes.len()),
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
             layers: OfSite::new(site),
@@ -103,6 +116,7 @@ impl Sites {
             hosts: Hosts::new(&settings.sites),
             sites: settings.sites.iter().map(&mut compile).collect(),
             policies: Arc::default(),
+            known: Known::default(),
         }
     }
 
@@ -124,7 +138,9 @@ impl Sites {
     /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
         let (number, allowed) = self.number(request, origin)?;
-        self.sites.get(number).filter(|_| allowed)
+        let site = self.sites.get(number).filter(|_| allowed)?;
+        request.mark(site.mark);
+        Some(site)
     }
 
     /// The number of the site, and whether the connection may be used for it.
@@ -142,6 +158,17 @@ impl Sites {
     /// Whether a site has layers.
     pub fn have_layers(&self) -> bool {
         self.sites.iter().any(|site| site.layers.is_some())
+    }
+
+    /// The passwords that were found to be right.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Whether a site asks for passwords.
+    pub fn ask(&self) -> bool {
+        let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
+        layers.any(OfSite::asks)
     }
 
     /// Whether a site counts requests.
@@ -163,8 +190,19 @@ impl Sites {
         let site = self.sites.get(number)?;
         let layers = site.layers.as_ref()?;
         let taken = |path: &Normal| site.routes.of(path, request).next();
-        let first = taken(&normal(request.path()));
+        let path = normal(request.path());
+        let first = taken(&path);
+        request.mark(site.mark_of(first));
         let mut routes: Vec<usize> = first.into_iter().collect();
+        // What has a body must not have to wait once that was read.
+        if has_body(request) || !matches!(request.method(), b"GET" | b"HEAD") {
+            let below = site.routes.of(&path, request).skip(1);
+            let passes = |route: &usize| matches!(&site.targets[*route].target, Target::Files(mapping) if mapping.fallthrough);
+            let mut last = first;
+            routes.extend(
+                below.take_while(|next| last.replace(*next).is_some_and(|last| passes(&last))),
+            );
+        }
         for path in readings::others(request.path()) {
             if let Some(route) = taken(&path)
                 && !routes.contains(&route)
@@ -190,6 +228,7 @@ impl Sites {
         let site = self.site(request, origin)?;
         path.set(request.path());
         let first = site.routes.of(path, request).next()?;
+        request.mark(site.mark_of(Some(first)));
         match &site.targets[first] {
             Leads {
                 stream: true,
@@ -216,6 +255,7 @@ impl Sites {
             Target::Files(mapping) => hides && !mapping.fallthrough,
             _ => true,
         });
+        request.mark(site.mark_of(found));
         let Some(route) = found else {
             return Choice::NoRoute;
         };
@@ -236,6 +276,12 @@ impl Sites {
 }
 
 impl Site {
+    /// The mark of requests for a route.
+    fn mark_of(&self, route: Option<usize>) -> u32 {
+        let route = route.and_then(|route| u32::try_from(route).ok());
+        self.mark + route.map_or(0, |route| route + 1)
+    }
+
     /// Whether a path is named like a script that an upstream runs.
     fn runs(&self, path: &Normal) -> bool {
         let mut endings = self.endings.iter();
@@ -270,14 +316,16 @@ fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<
 #[derive(Debug)]
 pub struct FilesOfSites {
     sites: Arc<Sites>,
+    proofs: Arc<Proofs>,
     path: Normal,
 }
 
 impl FilesOfSites {
-    /// Of these sites.
-    pub fn new(sites: Arc<Sites>) -> Self {
+    /// Of these sites; no file stands in the way of a proof.
+    pub fn new(sites: Arc<Sites>, proofs: Arc<Proofs>) -> Self {
         Self {
             sites,
+            proofs,
             path: Normal::default(),
         }
     }
@@ -285,12 +333,14 @@ impl FilesOfSites {
 
 impl Chooser for FilesOfSites {
     fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
-        if Noted::of(request).is_some_and(Noted::is_refused) {
+        let is_held = Noted::of(request).is_some_and(Noted::is_held);
+        if is_held || self.proofs.find(request).is_some() {
             return None;
         }
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;
+        request.mark(site.mark_of(Some(first)));
         site.targets[first].files.filter(|_| !site.runs(&self.path))
     }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use preforkd_worker::front;
-use preforkd_worker::layers::{Changes, Layers, Maintenance, Page, RateLimit};
+use preforkd_worker::layers::{BasicAuth, Changes, Layers, Maintenance, Page, RateLimit};
 use toml::Spanned;
 
-use super::{Draft, Launch, normal};
-use crate::config::{Fields, Layers as Keys, Place, RateLimit as Written, Site};
+use super::{Draft, Launch, htpasswd, normal};
+use crate::config::{Asked, Fields, Layers as Keys, Place, RateLimit as Written, Site, Value};
 
 /// The largest page, in bytes.
 const MAX_PAGE: u64 = 1 << 20;
@@ -82,9 +82,45 @@ impl Draft<'_> {
             response_headers: changes(&keys.response_headers)?,
             compress: keys.compress.as_ref().map(|codings| codings.0.clone()),
             max_body: keys.max_body.as_ref().map(|size| size.0),
+            basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
             rate_limits: limits(keys)?,
             error_pages,
             maintenance: maintenance.transpose()?,
+        })
+    }
+
+    /// Who is asked for a password. The file is read as a page is: what others than the user of the master can change is read with the
+    /// rights of the workers.
+    fn basic_auth(
+        &self,
+        written: Option<&Value<Asked>>,
+        launch: &Launch,
+    ) -> Result<BasicAuth, Place> {
+        let Some(written) = written else {
+            return Ok(BasicAuth::Unsaid);
+        };
+        let Some(keys) = &written.0 else {
+            return Ok(BasicAuth::Nobody);
+        };
+        let wrong = |why: String| Place {
+            span: keys.file.place().or_else(|| written.place()),
+            message: format!("basic_auth: {why}"),
+        };
+        let path = normal(&self.folder.join(keys.file.as_path()));
+        let shown = path.display();
+        let text = self.host.data(&path, launch.user.as_ref(), MAX_PAGE);
+        let text = text.map_err(|why| wrong(format!("{shown}: {why}")))?;
+        let users = htpasswd::users(&text).map_err(|why| wrong(format!("{shown}: {why}")))?;
+        let realm = keys.realm.as_str();
+        let is_text = |c: char| !c.is_control() && !"\"\\".contains(c);
+        if realm.is_empty() || realm.trim() != realm || !realm.chars().all(is_text) {
+            return Err(keys.realm.wrong(format!(
+                "basic_auth.realm: {realm:?} cannot be shown (write a text without quotes, backslashes and control characters)"
+            )));
+        }
+        Ok(BasicAuth::All {
+            realm: realm.to_owned(),
+            users,
         })
     }
 

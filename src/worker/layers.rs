@@ -1,6 +1,7 @@
 //! Settings of the layers of the front: what it does with requests and responses besides passing them on (preforkd.toml(5)).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,43 @@ pub struct Layers {
     pub error_pages: BTreeMap<u16, Page>,
     /// What answers all requests.
     pub maintenance: Option<Maintenance>,
+    /// Who is asked for a password.
+    pub basic_auth: BasicAuth,
+}
+
+/// Who is asked for a user and a password (RFC 7617).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum BasicAuth {
+    /// For a route, what the site says; nobody for a site.
+    #[default]
+    Unsaid,
+    /// Nobody.
+    Nobody,
+    /// Everybody, and these users are served.
+    All {
+        /// What the users are told about what they log in to.
+        realm: String,
+        /// The users.
+        users: Vec<User>,
+    },
+}
+
+/// A user, and a hash of the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// The name.
+    pub name: String,
+    /// The hash, as htpasswd(1) or argon2(1) writes it.
+    pub hash: String,
+}
+
+/// Shows no hash.
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("User").field(&self.name).finish()
+    }
 }
 
 /// Changes of the fields of a response, in this order.

@@ -17,7 +17,8 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
+use crate::counters;
+use crate::scoreboard::{COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -80,6 +81,14 @@ pub(crate) fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
     // SAFETY: SIOCOUTQ, which terminals know as TIOCOUTQ, stores an int and does nothing else (tty_ioctl(2), unix(7)).
     let bytes = unsafe { ioctl(socket, Getter::<SIOCOUTQ, c_int>::new()) }?;
     usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Maps the counters of the front. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_counters(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    map(memory, COUNTERS, counters::WORDS, "counters")
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

@@ -1,14 +1,17 @@
 //! The layer of the server that has the layers of a site see its requests and responses, whatever the protocol and whatever answers.
 
+use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use preforkd_http::layer::{Arrived, Layer, Page, Stages};
 use preforkd_http::{Coder, Facts, Head, Note, Origin, Reject, Request, Response, phrase};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use super::auth::known::{Known, Secret};
+use super::auth::{Credentials, Job, Users};
 use super::compression::{Asked, Running};
 use super::fields;
 use super::of_site::OfSite;
@@ -25,6 +28,8 @@ pub struct Gate {
     running: Running,
     /// None if no site counts requests.
     table: Option<Table>,
+    /// None if no site asks for passwords.
+    secret: Option<Arc<Secret>>,
 }
 
 /// What was found out about a request.
@@ -34,10 +39,14 @@ pub struct Noted {
     /// The route that it takes, or [`NO_ROUTE`]. The next one counts if a folder does not have a file.
     route: AtomicUsize,
     /// Those whose rules it has passed.
-    passed: Vec<usize>,
-    refusal: Option<Refusal>,
+    passed: Mutex<Vec<usize>>,
+    refusal: OnceLock<Refusal>,
     table: Option<Table>,
+    secret: Option<Arc<Secret>>,
     asked: Asked,
+    user: OnceLock<Vec<u8>>,
+    /// Passwords that are to be compared before it is served, and what it is told if one is wrong.
+    open: Mutex<Vec<(Job, String)>>,
 }
 
 /// Why a request is not served.
@@ -63,6 +72,22 @@ impl Refusal {
         }
     }
 
+    /// It has shown no user with the right password.
+    pub fn unauthorized(challenge: &str) -> Self {
+        Self {
+            fields: vec![("WWW-Authenticate", challenge.to_owned())],
+            ..Self::new(401, "a user and a password are needed")
+        }
+    }
+
+    /// Too much is being done for others.
+    pub fn busy() -> Self {
+        Self {
+            fields: vec![("Retry-After", "1".to_owned())],
+            ..Self::new(503, "too much is being done; try again later")
+        }
+    }
+
     /// Answers the request.
     pub fn answer(&self, response: &mut Response) {
         let Self { status, why, .. } = self;
@@ -72,14 +97,20 @@ impl Refusal {
 
 impl Gate {
     /// For these sites, if one of them has layers. Requests are counted in the table.
-    pub fn layer(sites: &Arc<Sites>, table: Option<Table>) -> Option<Arc<dyn Layer>> {
-        sites.have_layers().then(|| {
-            Arc::new(Self {
-                sites: sites.clone(),
-                running: Running::default(),
-                table,
-            }) as Arc<dyn Layer>
-        })
+    ///
+    /// # Errors
+    /// There are no random numbers.
+    pub fn layer(sites: &Arc<Sites>, table: Option<Table>) -> io::Result<Option<Arc<dyn Layer>>> {
+        if !sites.have_layers() {
+            return Ok(None);
+        }
+        let secret = sites.ask().then(Secret::new).transpose()?;
+        Ok(Some(Arc::new(Self {
+            sites: sites.clone(),
+            running: Running::default(),
+            table,
+            secret: secret.map(Arc::new),
+        })))
     }
 
     /// What was noted, the layers of the site, and the route.
@@ -94,7 +125,7 @@ impl Layer for Gate {
         Stages {
             request: true,
             response: true,
-            ended: false,
+            ..Stages::default()
         }
     }
 
@@ -120,18 +151,34 @@ impl Layer for Gate {
             false => Asked::default(),
         };
         let has_body = has_body(request);
+        let noted = Noted {
+            site: layered.site,
+            route: AtomicUsize::new(route.unwrap_or(NO_ROUTE)),
+            passed: Mutex::default(),
+            table: self.table,
+            secret: self.secret.clone(),
+            refusal: OnceLock::new(),
+            asked,
+            user: OnceLock::new(),
+            open: Mutex::default(),
+        };
+        if refusal.is_none() {
+            let routes = [None]
+                .into_iter()
+                .chain(layered.routes.iter().map(|&route| Some(route)));
+            // Where a route is taken, it says whether the site counts.
+            let routes = routes.skip(usize::from(!layered.routes.is_empty()));
+            let users = routes.filter_map(|route| layers.users(route));
+            refusal = noted.ask(users, request, self.sites.known()).err();
+        }
         let reject = refusal.as_ref().filter(|_| has_body);
         // Without the body nothing after it can be understood.
         let reject = reject.map(|refusal| Reject::with(refusal.status, refusal.why));
         let max_body = layers.max_body(route);
-        let noted = Noted {
-            site: layered.site,
-            route: AtomicUsize::new(route.unwrap_or(NO_ROUTE)),
-            passed: layered.routes,
-            table: self.table,
-            refusal,
-            asked,
-        };
+        noted.add_passed(&layered.routes);
+        if let Some(refusal) = refusal {
+            noted.refuse(refusal);
+        }
         arrived.facts().note = Some(Note::new(noted));
         reject.or_else(|| arrived.limit_body(max_body?))
     }
@@ -140,7 +187,8 @@ impl Layer for Gate {
         let Some((noted, layers, route)) = self.noted(facts) else {
             return;
         };
-        for (name, value) in noted.refusal.iter().flat_map(|refusal| &refusal.fields) {
+        let refusal = noted.refusal.get();
+        for (name, value) in refusal.iter().flat_map(|refusal| &refusal.fields) {
             let _ = head.set(name.as_bytes(), value.as_bytes());
         }
         for rules in layers.rules(route) {
@@ -158,7 +206,7 @@ impl Layer for Gate {
 
     fn page(&self, facts: &Facts, status: u16) -> Option<Arc<Page>> {
         let (noted, layers, route) = self.noted(facts)?;
-        let refusal = noted.refusal.as_ref();
+        let refusal = noted.refusal.get();
         let own = refusal.filter(|refusal| refusal.status == status);
         own.and_then(|refusal| refusal.page.clone())
             .or_else(|| layers.page(route, status))
@@ -171,21 +219,88 @@ impl Noted {
         request.facts()?.note.as_ref()?.get()
     }
 
-    /// Whether the request is not served.
-    pub fn is_refused(&self) -> bool {
-        self.refusal.is_some()
+    /// Whether the request is not served, or not yet.
+    pub fn is_held(&self) -> bool {
+        self.refusal.get().is_some() || self.next_job().is_some()
     }
 
-    /// Why not.
+    /// Why it is not served.
     pub fn refusal(&self) -> Option<&Refusal> {
-        self.refusal.as_ref()
+        self.refusal.get()
+    }
+
+    /// It is not served. The first reason counts.
+    pub fn refuse(&self, refusal: Refusal) {
+        let _ = self.refusal.set(refusal);
+    }
+
+    /// The user whose password was right.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.user.get().map(Vec::as_slice)
+    }
+
+    /// The password that is to be compared next.
+    pub fn next_job(&self) -> Option<Job> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.first().map(|(job, _)| job.clone())
+    }
+
+    /// That password was compared.
+    pub fn compared(&self, is_right: bool) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.is_empty() {
+            return;
+        }
+        let (_, challenge) = open.remove(0);
+        if !is_right {
+            open.clear();
+            self.refuse(Refusal::unauthorized(&challenge));
+        }
+    }
+
+    /// Asks for a password of these users. Those that are not known to be right are noted.
+    fn ask<'a>(
+        &self,
+        users: impl Iterator<Item = &'a Users>,
+        request: Request<'_>,
+        known: &Known,
+    ) -> Result<(), Refusal> {
+        let mut credentials = None;
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        for users in users {
+            let (Some(secret), shown) = (&self.secret, credentials.take()) else {
+                break;
+            };
+            let shown = shown.or_else(|| Credentials::read(request));
+            let Some(shown) = shown else {
+                return Err(Refusal::unauthorized(users.challenge()));
+            };
+            let job = users.job(&shown, secret);
+            let is_new = open.iter().all(|(other, _)| other.key != job.key);
+            if is_new && !known.has(&job.key, now()) {
+                open.push((job, users.challenge().to_owned()));
+            }
+            let _ = self.user.set(shown.user.clone());
+            credentials = Some(shown);
+        }
+        Ok(())
+    }
+
+    fn add_passed(&self, routes: &[usize]) {
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.extend_from_slice(routes);
+    }
+
+    fn has_passed(&self, route: usize) -> bool {
+        let passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        passed.contains(&route)
     }
 
     fn route(&self) -> Option<usize> {
         Some(self.route.load(Ordering::Relaxed)).filter(|route| *route != NO_ROUTE)
     }
 
-    /// Another route than the first one answers, if a folder did not have the file.
+    /// Another route than the first one answers, if a folder did not have the file. It may have to wait then.
     ///
     /// # Errors
     /// Its rules refuse the request.
@@ -200,7 +315,7 @@ impl Noted {
         let Some(layers) = sites.layers(self.site) else {
             return Ok(());
         };
-        if self.passed.contains(&route) {
+        if self.has_passed(route) {
             return Ok(());
         }
         let asking = Asking {
@@ -209,6 +324,9 @@ impl Noted {
             table: self.table,
         };
         asking.check(layers, Some(route))?;
+        self.add_passed(&[route]);
+        let users = layers.users(Some(route));
+        self.ask(users.into_iter(), request, sites.known())?;
         let most = layers.max_body(Some(route)).unwrap_or(u64::MAX);
         match request.body_length().unwrap_or(0) > most {
             true => Err(Refusal::new(413, "request body too large")),
@@ -218,14 +336,14 @@ impl Noted {
 }
 
 /// The client's address, as the proxies that are trusted tell it.
-fn client(request: Request<'_>, origin: &Origin) -> Option<IpAddr> {
+pub fn client(request: Request<'_>, origin: &Origin) -> Option<IpAddr> {
     let told = request.facts().and_then(|facts| facts.client);
     let client = told.or(origin.peer.map(|peer| peer.ip()));
     client.map(|client| client.to_canonical())
 }
 
 /// Whether a body follows the head.
-fn has_body(request: Request<'_>) -> bool {
+pub fn has_body(request: Request<'_>) -> bool {
     request.field(b"transfer-encoding").is_some()
         || request
             .field(b"content-length")

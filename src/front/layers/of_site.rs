@@ -7,10 +7,11 @@ use std::sync::Arc;
 use preforkd_http::TrustedProxies as Clients;
 use preforkd_http::layer::Page;
 use preforkd_worker::front::{Route, Site};
-use preforkd_worker::layers::{self, Changes, Layers};
+use preforkd_worker::layers::{self, BasicAuth, Changes, Layers};
 use preforkd_worker::settings::Coding;
 
 use super::access::{Access, is_in};
+use super::auth::Users;
 use super::rate::Limit;
 
 /// The layers of a site.
@@ -38,6 +39,8 @@ pub struct Rules {
     /// The codings of compressed responses.
     pub compress: Option<Vec<Coding>>,
     pages: BTreeMap<u16, Arc<Page>>,
+    /// Who is asked for a password: the users, or nobody.
+    users: Option<Option<Users>>,
 }
 
 /// What answers while a site is not served.
@@ -84,6 +87,18 @@ impl OfSite {
         rules.any(|rules| !rules.limits.is_empty())
     }
 
+    /// Whether somebody is asked for a password.
+    pub fn asks(&self) -> bool {
+        let mut rules = self.routes.iter().chain([&self.own]);
+        rules.any(|rules| matches!(rules.users, Some(Some(_))))
+    }
+
+    /// The users that are served: what the route says, or else the site.
+    pub fn users(&self, route: Option<usize>) -> Option<&Users> {
+        let mut rules = self.rules(route).rev();
+        rules.find_map(|rules| rules.users.as_ref())?.as_ref()
+    }
+
     /// The codings of compressed responses: what the route says, or else the site.
     pub fn codings(&self, route: Option<usize>) -> &[Coding] {
         let mut rules = self.rules(route).rev();
@@ -120,6 +135,11 @@ impl Rules {
             max_body: layers.max_body,
             changes: layers.response_headers.clone(),
             compress: layers.compress.clone(),
+            users: match &layers.basic_auth {
+                BasicAuth::Unsaid => None,
+                BasicAuth::Nobody => Some(None),
+                BasicAuth::All { realm, users } => Some(Some(Users::new(realm, users))),
+            },
             pages: pages.map(|(status, text)| (*status, page(text))).collect(),
         }
     }

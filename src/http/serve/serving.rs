@@ -90,6 +90,13 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 self.take_answer(&mut client, Answer { response, part });
                 return Some(client);
             }
+            (Output::Again(response), Task::Running) => {
+                link.stream = None;
+                link.task = Task::None;
+                client.connection.ask_again();
+                self.kept = Some(response);
+                return Some(client);
+            }
             (Output::Begins, Task::Running) => link.began = self.now,
             (Output::Wants, Task::Running) => {
                 if let Some(stream) = &mut link.stream {
@@ -125,7 +132,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 link.hold(piece.bytes, &self.limits, &self.budget);
                 return Some(client);
             }
-            (Output::Done(mut response), Task::Left) => {
+            (Output::Done(mut response) | Output::Again(mut response), Task::Left) => {
                 response.cut();
                 link.task = Task::Ended(response);
                 self.close(key, client);

@@ -32,6 +32,10 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
     ("front.http2", "false"),
+    ("front.acme.email", "'admin@example.com'"),
+    ("front.acme.directory", "'https://ca.example/acme'"),
+    ("front.acme.ca", "'cert.pem'"),
+    ("front.acme.challenges", "['tls-alpn-01']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),
@@ -58,6 +62,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.give_up.then", "'exit'"),
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
+    ("master.state", "'kept'"),
     ("master.control_mode", "'0660'"),
     ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
@@ -90,6 +95,9 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes.answer.content_type", "'text/html'"),
     ("site.NAME.allow", "['10.0.0.0/8', 'unix']"),
     ("site.NAME.deny", "['10.0.0.0/8', 'unix']"),
+    ("site.NAME.basic_auth", "'htpasswd'"),
+    ("site.NAME.basic_auth.file", "'other-htpasswd'"),
+    ("site.NAME.basic_auth.realm", "'Shop'"),
     ("site.NAME.compress", "['gzip', 'br']"),
     ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
     ("site.NAME.maintenance", "'page.html'"),
@@ -133,6 +141,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME" => vec![("listen", "['127.0.0.1:1']"), ("redirect", "'/'")],
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
+        "site.NAME.basic_auth" => vec![("file", "'htpasswd'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
         "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
         "site.NAME.maintenance" => vec![("page", "'page.html'")],
@@ -173,6 +182,9 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
         _ => vec![],
     }
 }
+
+/// A site whose certificate an authority issues.
+const AUTO: &str = "[site.w]\nlisten = '127.0.0.1:2'\nhosts = 'w'\ntls = 'auto'\nredirect = '/x'\n";
 
 /// A configuration with `added` in `table`, and the required keys; it has another app besides.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
@@ -232,7 +244,10 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.routes" => format!("{}routes = [{{ {inline} }}]", site("redirect")),
         "site.NAME.tls" => format!("{}tls = {{ {inline} }}", site("")),
         "site.NAME.redirect" => format!("{}redirect = {{ {inline} }}", site("redirect")),
-        "site.NAME.response_headers" | "site.NAME.maintenance" | "site.NAME.rate_limit" => {
+        "site.NAME.response_headers"
+        | "site.NAME.maintenance"
+        | "site.NAME.rate_limit"
+        | "site.NAME.basic_auth" => {
             let name = table.rsplit('.').next().unwrap_or_default();
             format!("{}{name} = {{ {inline} }}", site(""))
         }
@@ -249,7 +264,8 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             format!("{}[{name}]\n{lines}\n{site}", app(""))
         }
         "" => format!("{lines}\n{}", app("")),
-        "master" => format!("[master]\n{lines}\n{}", app("")),
+        "master" => format!("[master]\n{lines}\n{}{AUTO}", app("")),
+        "front.acme" => format!("{AUTO}[front]\nacme = {{ {inline} }}"),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
     };
     plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use preforkd_http::{Origin, Outgoing, Request, passed_on, percent_decode};
 
 use crate::hosts::without_port;
+use crate::layers::gate::Noted;
 
 /// A file that answers a request: a script. All as its interpreter is to see it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,6 +94,10 @@ pub fn each(
         if let Some(port) = facts.client_port.or(peer.map(|peer| peer.port())) {
             put(b"REMOTE_PORT", port.to_string().as_bytes());
         }
+    }
+    if let Some(user) = Noted::of(request).and_then(Noted::user) {
+        put(b"AUTH_TYPE", b"Basic");
+        put(b"REMOTE_USER", user);
     }
     if let Some(length) = request.body_length() {
         put(b"CONTENT_LENGTH", length.to_string().as_bytes());

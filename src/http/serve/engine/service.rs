@@ -107,6 +107,9 @@ pub enum Output {
     Ends,
     /// The response with the rest of what was written. It has ended.
     Done(Response),
+    /// Nothing was written, no byte of the body was taken: the request goes its way anew, with what was noted of it since. Files may answer
+    /// it, it is asked again whether its body is given out as it arrives, and it is called again.
+    Again(Response),
 }
 
 /// What can be done with a descriptor.

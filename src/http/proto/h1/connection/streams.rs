@@ -56,6 +56,14 @@ impl Connection {
         self.length = 0;
     }
 
+    /// The request whose head is there is looked at anew: no byte of its body was given out, and it asks again how the body is taken.
+    pub(crate) fn ask_again(&mut self) {
+        if self.streams {
+            self.streams = false;
+            self.asked = Asked::No;
+        }
+    }
+
     /// Whether the client waits for `100 Continue` and has sent nothing of its body, once.
     pub(crate) fn take_expectation(&mut self) -> bool {
         std::mem::take(&mut self.head.expect)
@@ -157,6 +165,31 @@ mod tests {
                 assert_eq!(seen[3..], [last], "{piece}");
             }
         }
+    }
+
+    #[test]
+    fn how_a_body_is_taken_can_be_asked_again() {
+        let mut connection = Connection::new(Arc::new(Limits::default()));
+        connection.ask();
+        connection.receive(
+            b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+        );
+        assert_eq!(connection.advance(), Event::Head);
+        for _ in 0..2 {
+            connection.stream();
+            connection.ask_again();
+            assert_eq!(connection.advance(), Event::Head);
+        }
+        assert_eq!(connection.advance(), Event::Continue);
+        connection.receive(b"abcd");
+        assert_eq!(connection.advance(), Event::Request);
+        // Nothing is asked of what is there already.
+        connection.ask_again();
+        assert_eq!(connection.advance(), Event::Request);
+        let mut body = Vec::new();
+        let mut read = connection.take_body().expect("no file");
+        std::io::Read::read_to_end(&mut read, &mut body).expect("no file");
+        assert_eq!(body, b"abcd");
     }
 
     #[test]
