@@ -9,7 +9,6 @@ use clap::{Parser, Subcommand};
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
 
-use crate::certificate_watch;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
@@ -28,6 +27,7 @@ use crate::master::{self, Outcome};
 use crate::plan::{self, Host, Plan};
 use crate::probe;
 use crate::sys;
+use crate::{certificate_keeper, certificate_watch};
 use preforkd_worker::title::{self, Room};
 
 mod commands;
@@ -122,6 +122,9 @@ enum Command {
         /// The program that checks them.
         program: PathBuf,
     },
+    /// The helper process that has certificates of sites issued; started by the master only.
+    #[command(hide = true)]
+    KeepCertificates,
     /// The helper process that checks a new worker; started by the master only.
     #[command(hide = true)]
     Probe(probe::Question),
@@ -193,6 +196,7 @@ pub fn run() -> ExitCode {
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::WatchCertificates { program }) => Some(certificate_watch::run(program)),
+        Some(Command::KeepCertificates) => Some(certificate_keeper::run()),
         Some(Command::Probe(question)) => Some(probe::run(question)),
         Some(Command::Guard) => Some(
             guard::run().map_err(|error| format!("preforkd: the guard cannot continue: {error}")),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
+mod certified;
 mod command_line;
 mod diagnostic;
 mod document;
@@ -29,14 +30,16 @@ mod units;
 mod unknown;
 mod value;
 
+pub use certified::{Certified, Challenge};
 pub use command_line::CommandLine;
 pub use diagnostic::{Diagnostic, Place};
 pub use document::Document;
 pub use expand::Lookup;
 pub use hsts::Hsts;
 pub use keys::{
-    Answer, App, BasicAuth, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Layers, Listen,
-    Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule, Site,
+    Acme, Answer, App, BasicAuth, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Layers,
+    Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule,
+    Site,
 };
 pub use layers::{Asked, Maintained, PerTime};
 pub use listen::{Address, Entry};

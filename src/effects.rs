@@ -1,9 +1,11 @@
 //! System calls of the master, one topic per file. They know neither the supervisor nor the master. They do not know each
 //! other either, except the ones they are built on: `paths`, `socket_file` and `launch`.
 
+pub mod acme_job;
 pub mod addresses;
 pub mod alarm;
 pub mod beacon;
+pub mod certificate_keeper;
 pub mod certificate_watch;
 pub mod config_check;
 pub mod control;
@@ -32,6 +34,7 @@ pub mod sealed;
 pub mod signals;
 pub mod socket_file;
 pub mod spawn;
+pub mod state_folder;
 pub mod stop_orders;
 pub mod tail;
 pub mod template;

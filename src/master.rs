@@ -24,6 +24,7 @@ use crate::plan::Plan;
 use crate::release::{Name, Release};
 use crate::signals as vocabulary;
 
+mod acme;
 mod actions;
 mod certificates;
 mod check_waits;
@@ -64,6 +65,7 @@ mod worker_ends;
 mod workers;
 mod world;
 
+use acme::Keeper;
 use certificates::Certificates;
 use checks::Checks;
 use choices::Choices;
@@ -118,6 +120,7 @@ struct Master<W> {
     watch: Watch,
     checks: Checks,
     certificates: Certificates,
+    keeper: Keeper,
     loads: Loads,
     ignored: Ignored,
     floods: Floods,
@@ -197,6 +200,7 @@ impl<W: World> Master<W> {
             watch: Watch::default(),
             checks: Checks::default(),
             certificates: Certificates::default(),
+            keeper: Keeper::default(),
             loads: Loads::default(),
             ignored: Ignored::default(),
             floods: Floods::default(),
@@ -261,6 +265,7 @@ impl<W: World> Master<W> {
         self.check_again();
         let turn = &mut self.turn;
         self.certificates.look(turn, &mut self.jobs);
+        self.keeper.look(turn, &mut self.jobs);
         self.loads.look(turn, &self.workers);
         self.ignored.look(turn, &self.workers);
         self.workers.adopt(turn);
@@ -396,6 +401,7 @@ impl<W: World> Master<W> {
             .chain(self.watch.deadline())
             .chain(self.checks.deadline())
             .chain(self.certificates.deadline())
+            .chain(self.keeper.deadline())
             .chain(self.loads.deadline())
             .chain(self.ignored.deadline())
             .chain(self.templates.deadline())

@@ -12,6 +12,7 @@ use crate::config::{Address, Config, Diagnostic, Place, Sources};
 use crate::supervisor::Replace;
 
 mod access_format;
+pub mod acme;
 mod app;
 mod callable;
 pub mod certificates;
@@ -50,6 +51,7 @@ mod upstreams;
 pub mod variables;
 mod wsgi;
 
+pub use acme::Acme;
 pub use app::{App, Credentials, Hang, Launch, OwnListener, Recycle, Secret, Stop};
 pub use check::{Ask, CHECK_LISTENER, Check};
 use draft::Draft;

@@ -66,6 +66,7 @@ pub(super) fn perform(
         | Command::Probe(_)
         | Command::Guard
         | Command::CheckConfig { .. }
+        | Command::KeepCertificates
         | Command::WatchCertificates { .. } => {
             unreachable!("helper processes send no requests to a master")
         }

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess};
 use toml::Spanned;
 
+use super::certified::{Certified, Challenge};
 use super::command_line::CommandLine;
 use super::hsts::Hsts;
 use super::layers::{Asked, Maintained, PerTime};
@@ -46,6 +47,8 @@ tables! {
         control_group: GroupName = (none "the group of the master"), Reload;
         /// The file to which the master writes its process ID.
         pid_file: PathBuf = (none "none"), Reload;
+        /// The folder for what outlasts a restart: certificates that were issued, and the accounts for that.
+        state: PathBuf = (none "$STATE_DIRECTORY, else /var/lib/preforkd"), Reload;
     }
 
     /// `[app.NAME]`: a pool of like workers.
@@ -342,8 +345,8 @@ tables! {
         listen: Vec<Spanned<Entry>> = (required), Reload;
         /// The hosts that the site is for, such as "shop.example.com" or "*.example.com"; without any it takes what no other site at its addresses takes.
         hosts: Vec<Spanned<String>> = [], Reload;
-        /// The certificates of the site, each with its key; with them its addresses speak TLS.
-        tls: Vec<Spanned<Certificate>> = [], Reload;
+        /// The certificates of the site, each with its key, or "auto", which has one issued; with them its addresses speak TLS.
+        tls: Vec<Spanned<Certified>> = [], Reload;
         /// The file with the certificates of the authorities that issue those of clients, in PEM; with it clients are asked for theirs.
         client_ca: PathBuf = (none "none"), Reload;
         /// Whether a client must show a certificate of these authorities, or may.
@@ -366,6 +369,18 @@ tables! {
         cert: PathBuf = (required), Reload;
         /// The file with the private key, in PEM.
         key: PathBuf = (required), Reload;
+    }
+
+    /// `acme`: the authority that issues certificates (RFC 8555).
+    table "front.acme" Acme {
+        /// The address to which the authority sends messages for the operator.
+        email: String = (none "none"), Reload;
+        /// The URL of the directory of the authority.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory", Reload;
+        /// The file with the authority that has issued the certificate of that server, in PEM.
+        ca: PathBuf = (none "those that the system trusts"), Reload;
+        /// The kinds of challenges by which hosts are proven, what is preferred first.
+        challenges: Vec<Challenge> = (none "both"), Reload;
     }
 
     /// An entry of `routes`: a path, conditions, and what answers.
@@ -500,6 +515,8 @@ tables! {
         proxy_protocol: bool = false, Reload;
         /// Clients may speak HTTP/2.
         http2: bool = true, Reload;
+        /// Who issues the certificates of sites with `tls = "auto"`, and how.
+        acme: Acme = {}, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.
         max_head: Size = "32KiB", Reload;
         /// The most header lines of a request; more are answered with 431.

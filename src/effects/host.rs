@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
 use super::{data_file, interpreter, time_zone};
+use preforkd_worker::acme::Seen;
+
 use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
 
@@ -218,30 +220,46 @@ impl Host for ThisHost {
     }
 
     fn certificate_flaws(&self, program: &Path, certificates: &str) -> Result<String, String> {
-        let asked = || {
-            let mut child = Command::new(program)
-                .arg("check")
-                .env_clear()
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .stderr(Stdio::null())
-                .spawn()?;
-            if let Some(mut input) = child.stdin.take() {
-                input.write_all(certificates.as_bytes())?;
-            }
-            let output = child.wait_with_output()?;
-            match output.status.success() {
-                true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-                false => Err(io::Error::other(output.status.to_string())),
-            }
-        };
-        asked().map_err(|error: io::Error| {
-            format!(
-                "cannot check certificates with {}: {error} (install preforkd and preforkd-front from the same release)",
-                program.display()
-            )
-        })
+        ask(program, &["check".into()], certificates)
     }
+
+    fn look(&self, program: &Path, text: &str) -> Result<Seen, String> {
+        let answer = ask(program, &["look".into()], text)?;
+        serde_json::from_str(&answer).unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    fn self_signed(&self, program: &Path, hosts: &[String]) -> Result<String, String> {
+        let command = "self-signed".to_owned();
+        let arguments: Vec<_> = [command].into_iter().chain(hosts.to_vec()).collect();
+        ask(program, &arguments, "")
+    }
+}
+
+/// What the program of the front says about certificates.
+fn ask(program: &Path, arguments: &[String], input: &str) -> Result<String, String> {
+    let asked = || {
+        let mut child = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(input.as_bytes())?;
+        }
+        let output = child.wait_with_output()?;
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(io::Error::other(output.status.to_string())),
+        }
+    };
+    asked().map_err(|error: io::Error| {
+        format!(
+            "cannot check certificates with {}: {error} (install preforkd and preforkd-front from the same release)",
+            program.display()
+        )
+    })
 }
 
 /// A file of this release, in the folder of this program or in that for the files of preforkd.

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use preforkd_front::{check, tls};
+use preforkd_front::{acme, check, tls};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
@@ -12,9 +12,12 @@ fn main() -> ExitCode {
     if is(tls::check::COMMAND) {
         return tls::check::main(arguments);
     }
-    let done = match is(check::COMMAND) {
-        true => check::run(),
-        false => preforkd_front::serve::run(),
+    let done = match () {
+        () if is(check::COMMAND) => check::run(),
+        () if is(acme::COMMAND) => acme::run(),
+        () if is(acme::look::COMMAND) => acme::look::run(),
+        () if is(acme::made::COMMAND) => acme::made::run(arguments),
+        () => preforkd_front::serve::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

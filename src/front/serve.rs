@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
 use crate::layers::rate::Table;
+use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::updates::{Updates, read_shared};
@@ -91,6 +92,7 @@ fn serve(
     let addresses = updates.listeners();
     let sites = Sites::new(settings, names).with_policies(updates.policies());
     let sites = Arc::new(sites);
+    let proofs = updates.proofs();
     let front = Front::new(sites.clone(), settings, updates)?;
     let table = match (sites.count(), shared) {
         (true, Some(memory)) => {
@@ -107,7 +109,7 @@ fn serve(
         private,
         front: FrontListeners::default(),
         proxy_protocol: http.proxy_protocol.then(|| http.trusted_proxies[..].into()),
-        files: files(settings, &sites)?,
+        files: files(settings, &sites, proofs)?,
         layers: {
             let mut layers = layer::standard(layers);
             layers.extend(gate);
@@ -128,14 +130,14 @@ fn serve(
 }
 
 /// Opens the folders.
-fn files(settings: &Settings, sites: &Arc<Sites>) -> Result<Files, String> {
+fn files(settings: &Settings, sites: &Arc<Sites>, proofs: Arc<Proofs>) -> Result<Files, String> {
     let mappings = Sites::files(settings);
     if mappings.is_empty() {
         return Ok(Files::default());
     }
     let user = rustix::process::geteuid().as_raw().to_string();
     let what = format!("enter a folder of static files as user {user}");
-    let chooser = Box::new(FilesOfSites::new(sites.clone()));
+    let chooser = Box::new(FilesOfSites::new(sites.clone(), proofs));
     Files::chosen(&mappings, chooser, user).map_err(could_not(what))
 }
 

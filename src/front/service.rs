@@ -13,6 +13,7 @@ use crate::answer::{answer, folder};
 use crate::holding::{Holding, PASSWORDS};
 use crate::layers::gate::Noted;
 use crate::path::Normal;
+use crate::proofs;
 use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
@@ -114,6 +115,17 @@ impl Front {
         Err(response)
     }
 
+    /// What a request of a certificate authority is answered with, whatever its host and what the sites do with others.
+    fn proof(&mut self, request: Request<'_>, now: u64) -> Option<Arc<str>> {
+        proofs::token(request)?;
+        let proofs = self.updates.proofs();
+        proofs.find(request).or_else(|| {
+            // The authority was told to ask after it was sent, and may have been faster.
+            self.hear(now);
+            proofs.find(request)
+        })
+    }
+
     /// Takes in what the master has told.
     fn hear(&mut self, now: u64) {
         self.updates.take();
@@ -156,6 +168,10 @@ impl Service for Front {
 
     fn call(&mut self, call: Call<'_>, mut response: Response) -> Option<Response> {
         let request = call.request;
+        if let Some(answer) = self.proof(request, call.now) {
+            proofs::answer(&answer, &mut response);
+            return Some(response);
+        }
         let noted = Noted::of(request);
         if noted.is_some_and(Noted::is_held) {
             response = self.holding.hold(&call, response)?;

@@ -12,6 +12,7 @@ use crate::layers::gate::{Noted, has_body};
 use crate::layers::of_site::OfSite;
 use crate::layers::readings;
 use crate::path::{Normal, normal};
+use crate::proofs::Proofs;
 use crate::routes::Routes;
 use crate::scope::Policies;
 use crate::scripts::{ending, names_one};
@@ -294,14 +295,16 @@ fn endings(settings: &Settings, site: &preforkd_worker::front::Site) -> Vec<Vec<
 #[derive(Debug)]
 pub struct FilesOfSites {
     sites: Arc<Sites>,
+    proofs: Arc<Proofs>,
     path: Normal,
 }
 
 impl FilesOfSites {
-    /// Of these sites.
-    pub fn new(sites: Arc<Sites>) -> Self {
+    /// Of these sites; no file stands in the way of a proof.
+    pub fn new(sites: Arc<Sites>, proofs: Arc<Proofs>) -> Self {
         Self {
             sites,
+            proofs,
             path: Normal::default(),
         }
     }
@@ -309,7 +312,8 @@ impl FilesOfSites {
 
 impl Chooser for FilesOfSites {
     fn mapping(&mut self, request: Request<'_>, origin: &Origin) -> Option<usize> {
-        if Noted::of(request).is_some_and(Noted::is_held) {
+        let is_held = Noted::of(request).is_some_and(Noted::is_held);
+        if is_held || self.proofs.find(request).is_some() {
             return None;
         }
         let site = self.sites.site(request, origin)?;

@@ -268,6 +268,7 @@ fn settings_and_certificates_survive_encoding_and_show_no_key() {
         text: format!("secret {name}"),
     };
     let tls = Tls {
+        is_automatic: false,
         certificates: vec![Certificate {
             chain: pem("chain"),
             key: pem("key"),

@@ -8,12 +8,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use preforkd_worker::acme::Challenges;
 use preforkd_worker::front::{Certificates, Settings};
 use preforkd_worker::updates::{Kind, Ready, TicketKey};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use zeroize::Zeroizing;
 
+use crate::proofs::Proofs;
 use crate::scope::Policies;
 use crate::terms;
 use crate::tls::Listeners;
@@ -34,6 +36,7 @@ pub struct Updates {
     sockets: Vec<String>,
     listeners: Listeners,
     policies: Arc<Policies>,
+    proofs: Arc<Proofs>,
 }
 
 impl Updates {
@@ -55,6 +58,7 @@ impl Updates {
             sockets: sockets.into(),
             listeners: Listeners::default(),
             policies: Arc::default(),
+            proofs: Arc::default(),
         };
         let mut kinds = Vec::new();
         while let Some((kind, json)) = updates.next().map_err(|error| unread(&error))? {
@@ -79,6 +83,7 @@ impl Updates {
             sockets: Vec::new(),
             listeners: Listeners::default(),
             policies: Arc::default(),
+            proofs: Arc::default(),
             upstreams: VecDeque::new(),
         }
     }
@@ -91,6 +96,11 @@ impl Updates {
     /// Which certificates of clients the sites ask for, as the latest updates say.
     pub fn policies(&self) -> Arc<Policies> {
         self.policies.clone()
+    }
+
+    /// What requests of a certificate authority are answered with, as the latest updates say.
+    pub fn proofs(&self) -> Arc<Proofs> {
+        self.proofs.clone()
     }
 
     /// The socket to watch.
@@ -156,6 +166,12 @@ impl Updates {
             Kind::Certificates => {
                 let certificates = Certificates::parse(json).map_err(|error| unread(&error))?;
                 self.use_certificates(&certificates)?;
+            }
+            Kind::Challenges => {
+                let challenges = Challenges::parse(json).map_err(|error| unread(&error))?;
+                self.proofs.replace(&challenges.http);
+                let replaced = self.listeners.proofs().replace(&challenges.tls);
+                replaced.map_err(|error| unread(&error))?;
             }
         }
         Ok(())

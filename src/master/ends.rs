@@ -152,6 +152,7 @@ impl<W: World> Master<W> {
                 self.schedules.ended(name, &job);
             }
             Task::Certificates => self.certificates_found(&job),
+            Task::Keeper => self.keeper_ended(&job),
             Task::Recheck(_) if self.release.state() == &State::Stopped => {}
             Task::Recheck(target) => {
                 let (children, watch) = (&mut self.workers.children, &mut self.watch);

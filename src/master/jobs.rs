@@ -34,6 +34,8 @@ pub(super) enum Task {
     Recheck(Checked),
     /// Watches the certificates of sites.
     Certificates,
+    /// Has certificates of sites issued.
+    Keeper,
 }
 
 /// The first worker of a generation, which is checked.
@@ -56,6 +58,7 @@ impl fmt::Display for Task {
                 write!(f, "app={app} check")
             }
             Self::Certificates => f.write_str("watch of certificates"),
+            Self::Keeper => f.write_str("order of certificates"),
         }
     }
 }

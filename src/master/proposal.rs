@@ -143,9 +143,9 @@ impl Proposal {
             .filter(|(name, _)| kept.contains(*name))
         {
             // Its workers take new certificates in while they run.
-            let certificates = app.certificates.take();
+            let (certificates, acme) = (app.certificates.take(), app.acme.take());
             app.clone_from(&current.apps[name]);
-            app.certificates = certificates;
+            (app.certificates, app.acme) = (certificates, acme);
         }
         Self {
             listeners: found.listeners.clone(),

@@ -197,6 +197,7 @@ impl<W: World> Master<W> {
             .follow(turn, &mut self.jobs, &plan, generation, concerns);
         self.workers.changed = true;
         self.certificates.follow(turn, &mut self.jobs, &plan);
+        self.keeper.follow(turn, &mut self.jobs, &plan);
         self.loads.follow(turn, &plan);
         self.ignored.follow(turn, &plan);
         self.current = Some(plan);

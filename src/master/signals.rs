@@ -203,6 +203,7 @@ impl<W: World> Master<W> {
         }
         self.schedules.stop(&mut self.turn);
         self.certificates.stop();
+        self.keeper.stop();
         self.loads.stop(&mut self.turn);
         self.ignored.stop(&mut self.turn);
         let line = self.status_line();

@@ -22,6 +22,7 @@ use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
+use crate::effects::certificate_keeper::CertificateKeeper;
 use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::config_check::ConfigCheck;
 use crate::effects::control::{ClientId, Control};
@@ -44,7 +45,7 @@ use crate::effects::updates::Updates;
 use crate::guard::table::Files;
 use crate::guard::waiting::Earlier;
 use crate::launcher::progress::{Launching, Progress};
-use crate::plan::{self, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 
@@ -93,6 +94,9 @@ pub(super) struct System {
     tickets: TicketKeys,
     updates: Updates,
     certificate_watch: Option<CertificateWatch>,
+    certificate_keeper: Option<CertificateKeeper>,
+    /// The challenges that workers of the front answer, for those that start.
+    challenges: Option<Rc<OwnedFd>>,
     notify: Notify,
     scoreboards: BTreeMap<Name, Scoreboard>,
     /// The private listeners over which first workers are checked.
@@ -162,6 +166,8 @@ impl System {
             tickets: TicketKeys::default(),
             updates: Updates::default(),
             certificate_watch: None,
+            certificate_keeper: None,
+            challenges: None,
             scoreboards: BTreeMap::new(),
             privates: BTreeMap::new(),
             templates: HashMap::new(),
@@ -291,6 +297,22 @@ impl World for System {
 
     fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()> {
         self.send_certificates(worker, certificates)
+    }
+
+    fn start_certificate_keeper(
+        &mut self,
+        wanted: &Acme,
+        told: Option<&Secret>,
+    ) -> io::Result<Pid> {
+        self.keep_certificates(wanted, told)
+    }
+
+    fn found_challenges(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        self.challenges_of_keeper(job)
+    }
+
+    fn tell_challenges(&mut self, challenges: &Secret) -> io::Result<()> {
+        self.send_challenges(challenges)
     }
 
     fn start_probe(&mut self, app: &Name, check: &plan::Check) -> io::Result<Pid> {

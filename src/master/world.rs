@@ -16,7 +16,7 @@ use preforkd_worker::scoreboard::Snapshot;
 
 use crate::config::Address;
 use crate::launcher::progress::Progress;
-use crate::plan::{self, Launch, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Launch, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Slot;
@@ -278,6 +278,25 @@ pub trait World {
     /// # Errors
     /// There is no memory for them.
     fn hand_certificates(&mut self, worker: Pid, certificates: &Secret) -> io::Result<()>;
+
+    /// Starts the job that has certificates issued, given the challenges that the workers of the front have been told.
+    ///
+    /// # Errors
+    /// The system refuses.
+    fn start_certificate_keeper(&mut self, wanted: &Acme, told: Option<&Secret>)
+    -> io::Result<Pid>;
+
+    /// The challenges that the job wants told, after it has ended.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    fn found_challenges(&mut self, job: Pid) -> io::Result<Option<Secret>>;
+
+    /// Tells all workers of the front, and later ones, which challenges to answer.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn tell_challenges(&mut self, challenges: &Secret) -> io::Result<()>;
 
     /// Starts the job that sends a request to the first worker of an app's candidate.
     ///

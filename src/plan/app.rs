@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use preforkd_worker::front::Speech;
 use serde::{Deserialize, Serialize};
 
-use super::{Check, FileState, LogFile, Output, OwnAddress, lossless};
+use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, lossless};
 use crate::config::{Address, Stdin, StopSignal};
 use crate::supervisor::{Policy, Replace};
 #[cfg(test)]
@@ -25,6 +25,8 @@ pub struct App {
     pub launch: Launch,
     /// The certificates and keys of the sites, as JSON. Workers get them at their start, and new ones while they run.
     pub certificates: Option<Secret>,
+    /// How certificates are ordered, if sites want that.
+    pub acme: Option<Acme>,
     /// Whether the launched process is a template that forks the workers.
     pub template: bool,
     /// The number of workers, and the time limits.
@@ -141,6 +143,7 @@ impl App {
                 settings: None,
             },
             certificates: None,
+            acme: None,
             template: false,
             policy: Policy {
                 workers,

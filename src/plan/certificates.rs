@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use preforkd_worker::front::{Certificate, Certificates, ClientCa, Pem, Tls};
 
+use super::acme::Acme;
 use super::{Draft, Host, normal};
-use crate::config::{ClientCertificate, Config, Place, Site, Value};
+use crate::config::{Certified, ClientCertificate, Config, Place, Site, Value};
 
 /// The largest file with a certificate or key, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// Has the front check whether these certificates can be used. What it can serve all the same is added to `warnings`.
 ///
@@ -79,6 +80,11 @@ fn pems(tls: &Tls) -> impl Iterator<Item = &Pem> {
 pub fn read_again(running: &Certificates, host: &dyn Host) -> Result<Certificates, String> {
     let mut found = running.clone();
     for tls in found.0.values_mut() {
+        // It comes when it was issued.
+        let is_issued = |one: &Certificate| host.is_file(Path::new(&one.chain.path));
+        if tls.is_automatic && !tls.certificates.iter().all(is_issued) {
+            continue;
+        }
         let pairs = tls.certificates.iter_mut();
         let pairs = pairs.flat_map(|one| [&mut one.chain, &mut one.key]);
         let issuers = tls.client_ca.as_mut().map(|ca| &mut ca.issuers);
@@ -104,10 +110,25 @@ pub fn judge(certificates: &str, program: &Path, host: &dyn Host) -> Result<Vec<
 
 impl Draft<'_> {
     /// What the files hold; `None` for a site without TLS. The front says whether they fit each other.
-    pub(super) fn tls(&self, site: &Site) -> Result<Option<Tls>, Place> {
+    pub(super) fn tls(
+        &self,
+        site: &Site,
+        hosts: &[String],
+        acme: &mut Acme,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Tls>, Place> {
         let mut certificates = Vec::new();
+        let is_automatic = site.tls.iter().any(|one| *one.get_ref() == Certified::Auto);
+        if is_automatic && site.tls.len() > 1 {
+            return Err(site
+                .tls
+                .wrong("tls: \"auto\" stands alone (remove it or the others)"));
+        }
         for written in &*site.tls {
-            let written = written.get_ref();
+            let Certified::Files(written) = written.get_ref() else {
+                certificates.push(acme.add(self, site, hosts, warnings)?);
+                continue;
+            };
             certificates.push(Certificate {
                 chain: self.pem("tls.cert", &written.cert, "CERTIFICATE")?,
                 key: self.pem("tls.key", &written.key, "PRIVATE KEY")?,
@@ -126,6 +147,7 @@ impl Draft<'_> {
             None => None,
         };
         let tls = Tls {
+            is_automatic,
             certificates,
             client_ca,
         };
@@ -133,7 +155,12 @@ impl Draft<'_> {
     }
 
     /// The text of a file in PEM, read with the rights of the master. No message quotes it.
-    fn pem(&self, name: &str, written: &Value<PathBuf>, label: &str) -> Result<Pem, Place> {
+    pub(super) fn pem(
+        &self,
+        name: &str,
+        written: &Value<PathBuf>,
+        label: &str,
+    ) -> Result<Pem, Place> {
         let path = normal(&self.folder.join(written.as_path()));
         let shown = path.display().to_string();
         let wrong = |why: &str| written.wrong(format!("{name}: {shown}: {why}"));

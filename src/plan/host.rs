@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use preforkd_worker::acme::Seen;
 use serde::{Deserialize, Serialize};
 
 use super::{Credentials, Launch, lossless};
@@ -105,6 +106,16 @@ pub trait Host {
     /// # Errors
     /// It cannot be asked.
     fn certificate_flaws(&self, program: &Path, settings: &str) -> Result<String, String>;
+    /// What that program says is in a file with a key, a certificate and its chain, in PEM.
+    ///
+    /// # Errors
+    /// It cannot be used, or the program cannot be asked.
+    fn look(&self, program: &Path, text: &str) -> Result<Seen, String>;
+    /// A key and a certificate for these hosts that stands for itself, in PEM, made by that program.
+    ///
+    /// # Errors
+    /// It cannot make one.
+    fn self_signed(&self, program: &Path, hosts: &[String]) -> Result<String, String>;
 }
 
 /// Finds a program like a shell: by path (relative to `folder`) or in the folders of `path`.

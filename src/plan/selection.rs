@@ -142,6 +142,7 @@ impl App {
             on_change: self.on_change,
             // Workers take new ones in while they run.
             certificates: self.certificates.clone(),
+            acme: self.acme.clone(),
             ..newer.clone()
         };
         *self == same

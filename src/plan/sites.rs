@@ -7,6 +7,7 @@ use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::front::{self, Certificates, Settings};
 
+use super::acme::{self, Acme};
 use super::certificates;
 use super::lacking::Lacking;
 use super::layers;
@@ -96,6 +97,8 @@ pub(super) fn front(
     let (mut sites, mut claims) = (Vec::new(), Claims::default());
     let mut upstreams = reached.upstreams(config, &plan.apps)?;
     let mut certificates = BTreeMap::new();
+    let state = acme::state(config, sources, host);
+    let mut acme = Acme::new(config, &draft, state, &launch.program, launch.user.as_ref())?;
     for (name, site) in &config.site {
         if !is_app_name(name.get_ref()) {
             let message = format!(
@@ -113,7 +116,8 @@ pub(super) fn front(
             lacking: Lacking::default(),
             ..draft
         };
-        let tls = draft.tls(site)?;
+        let hosts = site_names::hosts(site)?;
+        let tls = draft.tls(site, &hosts, &mut acme, &mut warnings)?;
         let own = draft.sockets_of_site(&plan.listeners, tls.is_some(), &mut sockets)?;
         if let (Some(redirect), Some(_)) = (&site.redirect, &tls)
             && redirect.0.to.as_str() == "https"
@@ -123,7 +127,6 @@ pub(super) fn front(
             ));
         }
         upstreams.extend(draft.outside(site, &launch)?);
-        let hosts = site_names::hosts(site)?;
         claims.add(name, site, &hosts, &own)?;
         sites.push(front::Site {
             name: name.get_ref().clone(),
@@ -167,6 +170,8 @@ pub(super) fn front(
     let uses = draft.log_uses(&output);
     let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
     app.certificates = certificates;
+    acme.prefer(sockets.plain());
+    app.acme = (!acme.sites.is_empty()).then_some(acme);
     app.after = reached.names().cloned().collect();
     plan.listeners.extend(sockets.all);
     Ok(Some((app, uses)))
@@ -178,6 +183,13 @@ impl Sockets {
         let mut all = self.all.iter();
         let at = all.position(|known| known.address.to_string() == *address);
         at.unwrap_or(self.all.len()).to_string()
+    }
+
+    /// The addresses without TLS.
+    fn plain(&self) -> impl Iterator<Item = &Address> {
+        let all = self.all.iter().zip(&self.tls);
+        all.filter(|(_, tls)| !**tls)
+            .map(|(known, _)| &known.address)
     }
 
     fn settings(&self) -> BTreeMap<String, front::Listener> {
@@ -298,6 +310,7 @@ impl Draft<'_> {
             files: self.files_behind(&launch),
             launch,
             certificates: None,
+            acme: None,
             template: false,
             policy,
             threads: None,

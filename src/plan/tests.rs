@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use preforkd_worker::acme::Seen;
 use preforkd_worker::contract::Kind;
 use preforkd_worker::env;
 use preforkd_worker::settings::{Coding, Mapping, Settings};
@@ -55,7 +56,7 @@ impl Host for Invented {
             .any(|f| path == Path::new(f))
     }
     fn is_file(&self, path: &Path) -> bool {
-        path == Path::new("/srv/static/favicon.ico")
+        path == Path::new("/srv/static/favicon.ico") || path.ends_with("acme/site-a.pem")
     }
     fn file_state(&self, path: &Path) -> Option<FileState> {
         let known = self.is_folder(path) || self.is_executable(path) || self.is_file(path);
@@ -84,6 +85,8 @@ impl Host for Invented {
             Some("/run/credentials/django") => Ok("swordfish\n\n".into()),
             Some("/srv/cert.pem") => Ok("-----BEGIN CERTIFICATE-----".into()),
             Some("/srv/key.pem") => Ok("-----BEGIN EC PRIVATE KEY-----".into()),
+            Some("/srv/kept/acme/site-a.pem") => Ok("issued".into()),
+            Some("/srv/broken/acme/site-a.pem") => Ok("BAD".into()),
             Some("/srv/bad.pem") => Ok("-----BEGIN BAD CERTIFICATE-----".into()),
             Some("/srv/both.pem") => {
                 Ok("-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----".into())
@@ -159,6 +162,20 @@ impl Host for Invented {
             flaws.push_str("error\ta\tcannot use the certificate of [site.a]: it is bad\n");
         }
         Ok(flaws)
+    }
+    fn look(&self, _: &Path, text: &str) -> Result<Seen, String> {
+        match text.contains("BAD") {
+            true => Err("it is bad".into()),
+            false => Ok(Seen {
+                not_before: 0,
+                not_after: 1,
+                names: Vec::new(),
+                is_self_signed: false,
+            }),
+        }
+    }
+    fn self_signed(&self, _: &Path, hosts: &[String]) -> Result<String, String> {
+        Ok(format!("self-signed for {}", hosts.join(" ")))
     }
 }
 

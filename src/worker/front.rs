@@ -84,6 +84,8 @@ impl Certificates {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
+    /// An authority issues them; until then there is one that stands for itself, and no file.
+    pub is_automatic: bool,
     /// The certificates, each with its chain and its key.
     pub certificates: Vec<Certificate>,
     /// Who issues the certificates of clients; they are asked for none otherwise.

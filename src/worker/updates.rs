@@ -16,11 +16,18 @@ pub enum Kind {
     Upstream,
     /// The certificates of all sites with TLS: [`crate::front::Certificates`].
     Certificates,
+    /// The challenges of a certificate authority that are to be answered: [`crate::acme::Challenges`].
+    Challenges,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::Tickets, Self::Certificates, Self::Upstream];
+    pub const ALL: [Self; 4] = [
+        Self::Tickets,
+        Self::Certificates,
+        Self::Challenges,
+        Self::Upstream,
+    ];
 
     /// Its name, with which the packet begins.
     pub fn name(self) -> &'static str {
@@ -28,6 +35,7 @@ impl Kind {
             Self::Tickets => "TICKETS",
             Self::Upstream => "UPSTREAM",
             Self::Certificates => "CERTIFICATES",
+            Self::Challenges => "CHALLENGES",
         }
     }
 

@@ -35,6 +35,8 @@ pub struct Pair {
     names: Names,
     not_before: Time,
     not_after: Time,
+    life: (u64, u64),
+    is_self_signed: bool,
 }
 
 impl Pair {
@@ -92,6 +94,11 @@ impl Pair {
             // The chain is good for as long as all of it is.
             not_before: latest(&parsed, own.validity().not_before),
             not_after: earliest(&parsed, own.validity().not_after),
+            life: (
+                own.validity().not_before.to_unix_duration().as_secs(),
+                own.validity().not_after.to_unix_duration().as_secs(),
+            ),
+            is_self_signed: own.issuer() == own.subject(),
         })
     }
 
@@ -103,6 +110,16 @@ impl Pair {
     /// When it expires, in seconds since 1970: the certificate, or one of its chain.
     pub fn expires(&self) -> u64 {
         self.not_after.to_unix_duration().as_secs()
+    }
+
+    /// When it begins to be valid and when it expires, without its chain, in seconds since 1970.
+    pub fn life(&self) -> (u64, u64) {
+        self.life
+    }
+
+    /// Whether its issuer is itself.
+    pub fn is_self_signed(&self) -> bool {
+        self.is_self_signed
     }
 
     /// Whether it is valid at this time.
@@ -199,6 +216,14 @@ fn parse(der: &CertificateDer<'_>) -> Result<Certificate, x509_cert::der::Error>
 
 fn unreadable(file: &str, n: usize, error: &x509_cert::der::Error) -> String {
     format!("{file}: its certificate {} cannot be read: {error}", n + 1)
+}
+
+/// The key and the certificate of a challenge. Nothing tells whether they fit: the library takes no certificate with an extension that is
+/// critical and unknown to it, and this one must have such an extension.
+pub(super) fn of_challenge(file: Named<'_>) -> Result<CertifiedKey, String> {
+    let signing = any_supported_type(&private_key(file)?);
+    let signing = signing.map_err(|error| format!("{}: {error}", file.name))?;
+    Ok(CertifiedKey::new(certificates(file)?, signing))
 }
 
 /// The names of a certificate. A common name counts no longer (RFC 9525 section 2).

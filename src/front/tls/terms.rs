@@ -11,7 +11,7 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
-use rustls::{CipherSuite, RootCertStore, SignatureScheme};
+use rustls::{CipherSuite, ConfigBuilder, RootCertStore, SignatureScheme, WantsVerifier};
 
 use super::certificate::{self, Named, Pair};
 use super::names::ByName;
@@ -53,13 +53,12 @@ impl Terms {
         keys: &Arc<Keys>,
     ) -> Result<Self, String> {
         assert!(!pairs.is_empty(), "terms without a certificate");
-        let provider = Arc::new(provider());
-        // Without the versions that have been broken, and the default suites have AEAD only.
-        let builder = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13, &TLS12])
-            .map_err(|error| format!("could not set TLS up: {error}"))?;
+        let builder = builder()?;
         let builder = match authority {
-            Some(authority) => builder.with_client_cert_verifier(verifier(authority, provider)?),
+            Some(authority) => {
+                let provider = builder.crypto_provider().clone();
+                builder.with_client_cert_verifier(verifier(authority, provider)?)
+            }
             None => builder.with_no_client_auth(),
         };
         let pairs: Arc<[_]> = pairs.into();
@@ -84,6 +83,13 @@ impl Terms {
     pub fn client_policy(&self) -> Option<&Arc<[u8]>> {
         self.client_policy.as_ref()
     }
+}
+
+/// What each configuration begins with: without the versions that have been broken, and the default suites have AEAD only.
+pub(super) fn builder() -> Result<ConfigBuilder<ServerConfig, WantsVerifier>, String> {
+    ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| format!("could not set TLS up: {error}"))
 }
 
 /// The names that each of these has, so that it does not matter which one the client was shown.

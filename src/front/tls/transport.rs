@@ -15,6 +15,7 @@ use rustls::server::{Accepted, Acceptor};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConnection};
 
 use super::certificate;
+use super::proofs::Proofs;
 use super::terms::{Address, Terms};
 
 /// Bytes that a connection holds for its client at most, encrypted. More than [`PIECE`] with what encryption adds.
@@ -33,21 +34,34 @@ thread_local! {
 /// The addresses of a server by the numbers of its listeners; none speaks plain. They can be exchanged: connections keep what they
 /// have begun with.
 #[derive(Debug, Clone, Default)]
-pub struct Listeners(Arc<Mutex<Vec<Option<Arc<Address>>>>>);
+pub struct Listeners {
+    addresses: Arc<Mutex<Vec<Option<Arc<Address>>>>>,
+    proofs: Proofs,
+}
 
 impl Listeners {
     /// These. Listeners beyond their number speak plain.
     pub fn new(addresses: Vec<Option<Arc<Address>>>) -> Self {
-        Self(Arc::new(Mutex::new(addresses)))
+        Self {
+            addresses: Arc::new(Mutex::new(addresses)),
+            proofs: Proofs::default(),
+        }
     }
 
     /// Takes others instead, for connections that come from now on.
     pub fn replace(&self, addresses: Vec<Option<Arc<Address>>>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        let all = self.addresses.lock();
+        *all.unwrap_or_else(PoisonError::into_inner) = addresses;
+    }
+
+    /// What handshakes of certificate authorities are answered with.
+    pub fn proofs(&self) -> &Proofs {
+        &self.proofs
     }
 
     fn of(&self, listener: usize) -> Option<Arc<Address>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.addresses.lock();
+        let all = all.unwrap_or_else(PoisonError::into_inner);
         all.get(listener).cloned().flatten()
     }
 }
@@ -73,6 +87,9 @@ pub struct Secure {
     tls: Option<Arc<Tls>>,
     /// What was agreed on by the hello.
     terms: Option<Terms>,
+    proofs: Proofs,
+    /// The handshake was for a proof only, and nothing follows it.
+    is_proof: bool,
 }
 
 enum State {
@@ -173,7 +190,7 @@ fn errno(error: &io::Error) -> Errno {
 
 impl Secure {
     /// TLS on a socket, by the terms of an address.
-    pub fn new(plain: Plain, address: Arc<Address>) -> Self {
+    fn new(plain: Plain, address: Arc<Address>, proofs: Proofs) -> Self {
         Self {
             plain,
             state: State::Hello(Acceptor::default(), address, None),
@@ -181,6 +198,8 @@ impl Secure {
             drained: false,
             tls: None,
             terms: None,
+            proofs,
+            is_proof: false,
         }
     }
 
@@ -198,10 +217,11 @@ impl Secure {
         }
         let (error, mut alert, is_http) = match acceptor.accept() {
             Ok(None) => return Ok(()),
-            Ok(Some(accepted)) => match open(accepted, address) {
+            Ok(Some(accepted)) => match open(accepted, address, &self.proofs) {
                 Ok((connection, terms)) => {
                     self.state = State::Open(connection);
-                    self.terms = Some(terms);
+                    self.is_proof = terms.is_none();
+                    self.terms = terms;
                     return match self.flush() {
                         Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
                         Err(error) => Err(error),
@@ -293,6 +313,10 @@ impl Secure {
                 Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(error) => return Err(error),
             }
+            // Whatever the client sends after it is no request.
+            if self.is_proof && self.tls.is_some() {
+                return Ok(0);
+            }
         }
     }
 
@@ -357,15 +381,23 @@ fn could_not_agree(error: &rustls::Error) -> String {
     format!("could not agree on TLS: {error}")
 }
 
-/// Goes on with the terms for the name that the client asks for.
+/// Goes on with the terms for the name that the client asks for; without any, if it asks for a proof that the name is ours.
 fn open(
     accepted: Accepted,
     address: &Address,
-) -> Result<(ServerConnection, Terms), (rustls::Error, rustls::server::AcceptedAlert)> {
-    let terms = address.terms(accepted.client_hello().server_name());
-    let mut connection = accepted.into_connection(terms.config.clone())?;
+    proofs: &Proofs,
+) -> Result<(ServerConnection, Option<Terms>), (rustls::Error, rustls::server::AcceptedAlert)> {
+    let hello = accepted.client_hello();
+    let (config, terms) = match proofs.find(&hello) {
+        Some(config) => (config, None),
+        None => {
+            let terms = address.terms(hello.server_name());
+            (terms.config.clone(), Some(terms.clone()))
+        }
+    };
+    let mut connection = accepted.into_connection(config)?;
     connection.set_buffer_limit(Some(HELD));
-    Ok((connection, terms.clone()))
+    Ok((connection, terms))
 }
 
 /// The name that the registry of the IANA has for the cipher suite.
@@ -459,7 +491,10 @@ impl Transport for Way {
     fn new(shared: &mut Listeners, socket: OwnedFd, origin: &Origin) -> Self {
         let plain = Plain::new(&mut (), socket, origin);
         match shared.of(origin.listener) {
-            Some(address) => Self::Secure(Box::new(Secure::new(plain, address))),
+            Some(address) => {
+                let proofs = shared.proofs.clone();
+                Self::Secure(Box::new(Secure::new(plain, address, proofs)))
+            }
             None => Self::Plain(plain),
         }
     }

@@ -21,7 +21,7 @@ use crate::master::world::{
     Arrived, ClientId, Exit, NotOpened, Notice, Opened, Private, ReadState, Rest, Role, Sender,
     Source, Start, Target, World,
 };
-use crate::plan::{self, Listener, LogFile, Plan, Secret};
+use crate::plan::{self, Acme, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::Clock;
 use crate::supervisor::Replace;
@@ -189,6 +189,18 @@ impl World for Kernel {
     }
 
     fn hand_certificates(&mut self, _worker: Pid, _certificates: &Secret) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn start_certificate_keeper(&mut self, _: &Acme, _: Option<&Secret>) -> io::Result<Pid> {
+        Err(io::Error::other("no app has certificates"))
+    }
+
+    fn found_challenges(&mut self, _job: Pid) -> io::Result<Option<Secret>> {
+        Ok(None)
+    }
+
+    fn tell_challenges(&mut self, _challenges: &Secret) -> io::Result<()> {
         Ok(())
     }
 

@@ -9,14 +9,16 @@ use std::time::Instant;
 use log::error;
 use mio::Interest;
 use nix::unistd::Pid;
+use preforkd_worker::acme::Challenges;
 use preforkd_worker::updates::Kind;
 use zeroize::Zeroizing;
 
 use super::System;
+use crate::effects::certificate_keeper::CertificateKeeper;
 use crate::effects::certificate_watch::CertificateWatch;
 use crate::effects::sealed::sealed;
 use crate::effects::updates::Channel;
-use crate::plan::Secret;
+use crate::plan::{Acme, Secret};
 use crate::release::Name;
 use crate::sys;
 
@@ -39,6 +41,9 @@ impl System {
         if let Some(certificates) = certificates {
             let update = sealed(&certificates.0).map(Rc::new)?;
             channel.send(Kind::Certificates.name(), &update);
+        }
+        if let Some(challenges) = &self.challenges {
+            channel.send(Kind::Challenges.name(), challenges);
         }
         Ok((channel, theirs))
     }
@@ -81,6 +86,46 @@ impl System {
     pub(super) fn certificates_of_watch(&mut self, job: Pid) -> io::Result<Option<Secret>> {
         let watch = self.certificate_watch.take_if(|watch| watch.pid == job);
         watch.map_or(Ok(None), CertificateWatch::found)
+    }
+
+    /// Starts the process that keeps certificates. There is one at most.
+    ///
+    /// # Errors
+    /// The process cannot be created.
+    pub(super) fn keep_certificates(
+        &mut self,
+        wanted: &Acme,
+        told: Option<&Secret>,
+    ) -> io::Result<Pid> {
+        let orders = sealed(&serde_json::to_string(wanted)?)?;
+        let told = match told {
+            Some(told) => sealed(&told.0)?,
+            None => sealed(&Challenges::default().encode()?)?,
+        };
+        let keeper = CertificateKeeper::start(orders.as_fd(), told.as_fd())?;
+        let pid = keeper.pid;
+        self.certificate_keeper = Some(keeper);
+        Ok(pid)
+    }
+
+    /// The challenges that it wants told, when it has ended. One that was replaced meanwhile wants none.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub(super) fn challenges_of_keeper(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        let keeper = self.certificate_keeper.take_if(|keeper| keeper.pid == job);
+        keeper.map_or(Ok(None), CertificateKeeper::found)
+    }
+
+    /// Tells all workers of the front, and later ones, which challenges to answer.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub(super) fn send_challenges(&mut self, challenges: &Secret) -> io::Result<()> {
+        let update = sealed(&challenges.0).map(Rc::new)?;
+        self.updates.send_all(Kind::Challenges.name(), &update);
+        self.challenges = Some(update);
+        Ok(())
     }
 
     /// A worker was reaped.

@@ -32,6 +32,10 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
     ("front.http2", "false"),
+    ("front.acme.email", "'admin@example.com'"),
+    ("front.acme.directory", "'https://ca.example/acme'"),
+    ("front.acme.ca", "'cert.pem'"),
+    ("front.acme.challenges", "['tls-alpn-01']"),
     ("app.NAME.ready", "'exec'"),
     ("app.NAME.restart", "'never'"),
     ("app.NAME.run_before", "['other']"),
@@ -58,6 +62,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.give_up.then", "'exit'"),
     ("master.control", "'control'"),
     ("master.pid_file", "'pid'"),
+    ("master.state", "'kept'"),
     ("master.control_mode", "'0660'"),
     ("master.control_group", "'media'"),
     ("app.NAME.max_requests_jitter", "7"),
@@ -179,6 +184,9 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
     }
 }
 
+/// A site whose certificate an authority issues.
+const AUTO: &str = "[site.w]\nlisten = '127.0.0.1:2'\nhosts = 'w'\ntls = 'auto'\nredirect = '/x'\n";
+
 /// A configuration with `added` in `table`, and the required keys; it has another app besides.
 fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     let mut rows: BTreeMap<&str, String> = BTreeMap::new();
@@ -257,7 +265,8 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
             format!("{}[{name}]\n{lines}\n{site}", app(""))
         }
         "" => format!("{lines}\n{}", app("")),
-        "master" => format!("[master]\n{lines}\n{}", app("")),
+        "master" => format!("[master]\n{lines}\n{}{AUTO}", app("")),
+        "front.acme" => format!("{AUTO}[front]\nacme = {{ {inline} }}"),
         other => format!("{}[{}]\n{lines}", app(""), other.replace("NAME", "w")),
     };
     plan(&format!("{text}\n[app.other]\ncommand = ['celery']"))

@@ -1,5 +1,6 @@
 //! Sites, and the workers that serve them.
 
+use preforkd_worker::acme::Kind::{Http, TlsAlpn};
 use preforkd_worker::front::{self, Target};
 use preforkd_worker::settings::Coding;
 
@@ -495,6 +496,86 @@ fn an_app_that_no_request_reaches_is_refused() {
     self::refused(
         "[app.web]\nwsgi = 'a:b'\nlisten = { address = 'unix:x', name = 'front' }",
         "3:10: listen: \"front\" is the name of the listener for requests of sites",
+    );
+}
+
+#[test]
+fn an_authority_issues_the_certificate_of_a_site() {
+    let site = "[site.a]\nlisten = '127.0.0.1:443'\nredirect = '/x'\n";
+    let auto = format!("{site}hosts = ['A.example', 'b.example']\ntls = 'auto'\n");
+    let shown = |text: &str| {
+        let plan = plan(text);
+        let all = plan.apps["front"].certificates.as_ref().expect("some");
+        let all = front::Certificates::parse(&all.0).expect("what a worker reads");
+        assert!(all.0["a"].is_automatic);
+        (plan, all.0["a"].certificates[0].chain.text.clone())
+    };
+    let (plan, text) = shown(&format!("{auto}[master]\nstate = 'kept'"));
+    assert_eq!(text, "issued");
+    let app = &plan.apps["front"];
+    let acme = app.acme.as_ref().expect("it is ordered");
+    assert_eq!(acme.sites["a"], ["a.example", "b.example"]);
+    assert_eq!(acme.path_of("a"), Path::new("/srv/kept/acme/site-a.pem"));
+    assert_eq!(
+        acme.directory,
+        "https://acme-v02.api.letsencrypt.org/directory"
+    );
+    // Nobody could ask at port 80.
+    assert_eq!(acme.kinds, [TlsAlpn, Http]);
+    let mut other = app.clone();
+    other.acme = None;
+    assert!(app.is_as(&other), "no worker is replaced for it");
+    let (plan, text) = shown(&format!("{auto}[master]\nstate = 'broken'"));
+    assert_eq!(text, "self-signed for a.example b.example");
+    let warnings = plan.apps["front"].warnings.concat();
+    assert!(
+        warnings.contains("/srv/broken/acme/site-a.pem: it is bad"),
+        "{warnings}"
+    );
+    let plain = "[site.b]\nlisten = '0.0.0.0:80'\nredirect = 'https'\n";
+    let (plan, _) = shown(&format!("{auto}{plain}"));
+    let acme = plan.apps["front"].acme.as_ref().expect("it is ordered");
+    assert_eq!(acme.kinds, [Http, TlsAlpn]);
+    assert_eq!(acme.state, Path::new("/var/lib/preforkd"));
+    let variables = &[("STATE_DIRECTORY", "/var/lib/one:/var/lib/two")];
+    let plan = plan_with((7, 7), variables, &auto).expect("fine");
+    let acme = plan.apps["front"].acme.as_ref().expect("it is ordered");
+    assert_eq!(acme.state, Path::new("/var/lib/one"));
+
+    let refused = |rest: &str, expected: &str| self::refused(&format!("{site}{rest}"), expected);
+    refused(
+        "tls = 'auto'",
+        "4:7: tls: \"auto\" needs the names that the certificate is for (add `hosts`)",
+    );
+    refused(
+        "tls = 'auto'\nhosts = ['a', '*.a']",
+        "5:15: hosts: \"*.a\" cannot stand in a site with tls = \"auto\": an authority wants a record in DNS",
+    );
+    refused(
+        "tls = 'auto'\nhosts = '10.0.0.1'",
+        "5:9: hosts: \"10.0.0.1\" cannot stand in a site with tls = \"auto\": certificates are ordered for names only",
+    );
+    refused(
+        "hosts = 'a'\ntls = ['auto', { cert = 'cert.pem', key = 'key.pem' }]",
+        "5:7: tls: \"auto\" stands alone",
+    );
+    refused(
+        "hosts = 'a'\ntls = 'on'",
+        "5:7: tls: \"on\" has no meaning here",
+    );
+    let refused = |acme: &str, expected: &str| {
+        self::refused(&format!("{auto}[front]\nacme = {{ {acme} }}"), expected);
+    };
+    refused(
+        "directory = 'letsencrypt'",
+        "7:22: acme.directory: \"letsencrypt\" is not the URL of a directory",
+    );
+    refused("email = 'me'", "7:18: acme.email: \"me\" is no address");
+    refused("challenges = []", "7:23: acme.challenges: is empty");
+    refused("challenges = ['dns-01']", "7:24: ");
+    refused(
+        "ca = 'key.pem'",
+        "7:15: acme.ca: /srv/key.pem: there is no CERTIFICATE in it",
     );
 }
 

@@ -123,7 +123,7 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
     let files = match files.is_empty() {
         true => Files::default(),
         false => {
-            let chooser = Box::new(FilesOfSites::new(sites.clone()));
+            let chooser = Box::new(FilesOfSites::new(sites.clone(), Arc::default()));
             Files::chosen(&files, chooser, "me".into()).unwrap()
         }
     };

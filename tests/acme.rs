@@ -1,0 +1,222 @@
+//! Sites whose certificates an authority issues: `tls = "auto"`.
+
+#[path = "acme/authority.rs"]
+mod authority;
+mod common;
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use authority::{Authority, Behaviour};
+use common::{Run, app, build_front, worker};
+use serde_json::json;
+
+/// Two workers of the front, and a site with TLS and one without.
+fn config(authority: &Authority, email: &str, more: &str) -> String {
+    build_front();
+    format!(
+        "[master]\ncontrol = 'control'\nstate = 'state'\n{}\n[app.api]\ncommand = '{}'\n\
+         [front]\nworkers = 2\nacme = {{ directory = '{}', ca = 'ca.pem', email = '{email}' }}\n\
+         [site.http]\nlisten = 'unix:http.sock'\nredirect = 'https'\n\
+         [site.shop]\nlisten = 'unix:tls.sock'\napp = 'api'\ntls = 'auto'\n{more}\n",
+        app(""),
+        worker(),
+        authority.directory,
+    )
+}
+
+/// Whether each of some connections, which go to both workers, shows a certificate for this host that one of these has issued.
+fn all_trust(run: &Run, host: &str, trusted: &str) -> bool {
+    (0..6).all(|_| {
+        let output = Command::new("curl")
+            .args(["--silent", "--noproxy", "*", "--http1.1", "--unix-socket"])
+            .arg(run.path("tls.sock"))
+            .arg("--cacert")
+            .arg(run.path(trusted))
+            .arg(format!("https://{host}/echo"))
+            .output();
+        output.expect("curl runs").status.success()
+    })
+}
+
+/// A connection over TLS that stays open, by openssl(1).
+struct Kept {
+    client: Child,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Kept {
+    fn open(run: &Run) -> Self {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-servername", "shop.example", "-unix"])
+            .arg(run.path("tls.sock"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("openssl runs");
+        let answers = BufReader::new(client.stdout.take().expect("a pipe"));
+        Self { client, answers }
+    }
+
+    /// Asks for a page. Returns the status line.
+    fn ask(&mut self) -> String {
+        let stdin = self.client.stdin.as_mut().expect("a pipe");
+        let request = b"GET /echo HTTP/1.1\r\nHost: shop.example\r\n\r\n";
+        stdin.write_all(request).expect("it is read");
+        let (mut status, mut length) = (String::new(), 0);
+        self.answers.read_line(&mut status).expect("text");
+        loop {
+            let mut line = String::new();
+            self.answers.read_line(&mut line).expect("text");
+            match line.trim_end() {
+                "" => break,
+                field => {
+                    let value = field.strip_prefix("Content-Length: ");
+                    length = value.map_or(length, |text| text.parse().expect("a number"));
+                }
+            }
+        }
+        let mut body = vec![0; length];
+        self.answers.read_exact(&mut body).expect("a body");
+        status.trim_end().to_owned()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.client.kill();
+        let _ = self.client.wait();
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().expect("it is there").permissions().mode() & 0o777
+}
+
+const HANDED: &str = "app=front: new certificates, handed to 2 workers";
+
+#[test]
+fn a_certificate_is_issued_while_another_one_is_shown_and_outlasts_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["dns-01", "http-01"]);
+    behaviour.holds = true;
+    let authority = Authority::begin(folder.path(), behaviour);
+    let hosts = "hosts = ['shop.example', 'www.shop.example']";
+    let config = config(&authority, "admin@shop.example", hosts);
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "site=shop: ordering a certificate for shop.example, www.shop.example",
+        "clients are shown one that stands for itself",
+    ]);
+    // Nothing is issued yet, and there is service.
+    let mut kept = [Kept::open(&run), Kept::open(&run), Kept::open(&run)];
+    assert!(kept.iter_mut().all(|kept| kept.ask() == "HTTP/1.1 200 OK"));
+    assert!(!all_trust(&run, "shop.example", "ca.pem"));
+    authority.change(|now| now.holds = false);
+    run.logged(&["site=shop: a certificate for shop.example, www.shop.example was issued"]);
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert!(all_trust(&run, "www.shop.example", "ca.pem"));
+    assert!(kept.iter_mut().all(|kept| kept.ask() == "HTTP/1.1 200 OK"));
+    assert_eq!(authority.contact(), json!(["mailto:admin@shop.example"]));
+    assert_eq!(mode(&run.path("state/acme")), 0o700);
+    for name in ["site-shop.pem", "site-shop.json"] {
+        assert_eq!(mode(&run.path("state/acme").join(name)), 0o600, "{name}");
+    }
+    drop(kept);
+    run.stop();
+
+    // It is there at once, and nobody is asked.
+    let mut run = run.next_master(&config, |_| {});
+    run.message("READY=1");
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert_eq!((authority.asked(), authority.accounts()), (1, 1));
+
+    // A host more wants another one, by the same account; the old one is shown until then.
+    authority.change(|now| now.holds = true);
+    run.write(
+        "app.toml",
+        &config.replace("'www.shop.example'", "'www.shop.example', 'new.example'"),
+    );
+    run.reload();
+    run.logged(&[
+        "site=shop: ordering a certificate for shop.example, www.shop.example, new.example",
+        "the one that runs is good until",
+    ]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    authority.change(|now| now.holds = false);
+    run.logged(&["new.example was issued"]);
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "new.example", "ca.pem"));
+    assert_eq!((authority.asked(), authority.accounts()), (2, 1));
+    run.stop();
+}
+
+#[test]
+fn a_certificate_is_renewed_by_handshakes_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["tls-alpn-01"]);
+    behaviour.life = 9;
+    let authority = Authority::begin(folder.path(), behaviour);
+    let config = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    run.logged(&["site=shop: a certificate for shop.example was issued"]);
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    let mut kept = Kept::open(&run);
+    assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
+    let first = std::fs::read(run.path("state/acme/site-shop.pem")).expect("it is there");
+    authority.change(|now| now.life = 3600);
+    run.logged(&["site=shop: ordering", "the one that runs is good until"]);
+    run.logged(&["site=shop: a certificate for shop.example was issued"]);
+    run.logged(&[HANDED]);
+    let second = std::fs::read(run.path("state/acme/site-shop.pem")).expect("it is there");
+    assert_ne!(first, second);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
+    assert_eq!((authority.asked(), authority.accounts()), (2, 1));
+    run.stop();
+}
+
+#[test]
+fn an_authority_that_refuses_is_left_alone_for_as_long_as_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["http-01"]);
+    let limited = "urn:ietf:params:acme:error:rateLimited";
+    let limited = json!({"type": limited, "detail": "too many certificates", "status": 429});
+    behaviour.refuses = Some((limited, 3 * 3600));
+    let authority = Authority::begin(folder.path(), behaviour);
+    let hosts = "hosts = 'shop.example'";
+    let first = config(&authority, "admin@shop.example", hosts);
+    let mut run = Run::begin_in(folder, &first, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "site=shop: cannot get a certificate for shop.example",
+        "too many certificates",
+        "trying again in 3h",
+    ]);
+    let mut kept = Kept::open(&run);
+    assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
+    // Neither a reload nor a restart asks again.
+    run.reload();
+    drop(kept);
+    run.stop();
+    let mut run = run.next_master(&first, |_| {});
+    run.message("READY=1");
+    run.logged(&["site=shop: no certificate is ordered before"]);
+    assert_eq!((authority.asked(), authority.accounts()), (1, 1));
+    // What the operator has changed may be what helps.
+    authority.change(|now| now.refuses = None);
+    run.write("app.toml", &config(&authority, "root@shop.example", hosts));
+    run.reload();
+    run.logged(&["site=shop: a certificate for shop.example was issued"]);
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert_eq!(authority.contact(), json!(["mailto:root@shop.example"]));
+    run.stop();
+}
