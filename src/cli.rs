@@ -78,6 +78,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what the sites of the running master have counted, in the text format of Prometheus.
+    Metrics,
     /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
     Reload {
         /// Only these apps take what the configuration says now; the others continue as they are.

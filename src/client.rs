@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::sys;
 
 pub mod find;
+pub mod metrics;
 
 /// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -150,8 +151,41 @@ pub fn table(status: &Value) -> String {
             );
         }
     }
+    let sites = status["sites"].as_array();
+    for (number, site) in sites.into_iter().flatten().enumerate() {
+        let _ = match number {
+            0 => writeln!(text, "\nsites:"),
+            _ => Ok(()),
+        };
+        let _ = writeln!(text, "  {}", of_site(site));
+    }
     for app in status["scheduled"].as_array().into_iter().flatten() {
         let _ = write!(text, "\n{}", scheduled(app));
+    }
+    text
+}
+
+/// The line of a site.
+fn of_site(site: &Value) -> String {
+    let of = |key: &str| site[key].as_u64().unwrap_or_default();
+    let name = site["name"].as_str().unwrap_or("-");
+    let counted = |key: &str, one: &str| match of(key) {
+        1 => format!("1 {one}"),
+        number => format!("{number} {one}s"),
+    };
+    let (requests, errors) = (counted("requests", "request"), counted("errors", "error"));
+    let mut text = format!("{name}: {requests}, {errors}");
+    if of("upstreams") > 0 {
+        text += &format!(
+            ", {}/{} upstreams take requests",
+            of("available"),
+            of("upstreams")
+        );
+    }
+    match of("waiting") {
+        0 => {}
+        1 => text += ", 1 request waits",
+        waiting => text += &format!(", {waiting} requests wait"),
     }
     text
 }
@@ -279,6 +313,20 @@ mod tests {
             assert_eq!(shown.contains(", 1 failed"), failed == 1, "{shown}");
             assert!(!shown.contains("slot"), "no table of nothing: {shown}");
         }
+    }
+
+    #[test]
+    fn a_site_has_a_line() {
+        let mut site = json!({"name": "shop", "requests": 7, "errors": 1, "waiting": 0, "upstreams": 0, "available": 0});
+        let status = json!({"phase": "ready", "sites": [site.clone()]});
+        let shown = table(&status);
+        assert!(
+            shown.ends_with("\nsites:\n  shop: 7 requests, 1 error\n"),
+            "{shown}"
+        );
+        (site["upstreams"], site["available"], site["waiting"]) = (3.into(), 2.into(), 5.into());
+        let all = "shop: 7 requests, 1 error, 2/3 upstreams take requests, 5 requests wait";
+        assert_eq!(of_site(&site), all);
     }
 
     #[test]

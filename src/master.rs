@@ -53,6 +53,7 @@ mod selection;
 mod signals;
 #[cfg(test)]
 mod simulation;
+mod sites;
 mod standing;
 mod status;
 mod stop_order;
@@ -335,6 +336,7 @@ impl<W: World> Master<W> {
             stopped: self.stopped(),
             schedules: &self.schedules,
             checks: &self.checks,
+            plan: self.current.as_ref(),
         };
         self.control.resume(&mut self.turn, &self.workers, &whole);
         let changed = self.update_status();

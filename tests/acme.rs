@@ -5,7 +5,7 @@ mod authority;
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -25,6 +25,15 @@ fn config(authority: &Authority, email: &str, more: &str) -> String {
         worker(),
         authority.directory,
     )
+}
+
+/// A user for the front that has no rights, where there can be one: for a master that is root, and a program that everybody can execute.
+fn user_of_front(folder: &Path) -> Option<u32> {
+    let program = Path::new(env!("CARGO_BIN_EXE_preforkd"));
+    let is_open = program.ancestors().all(|path| mode(path) & 0o001 != 0);
+    let user = (nix::unistd::geteuid().is_root() && is_open).then_some(65534)?;
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).expect("ours");
+    Some(user)
 }
 
 /// Whether each of some connections, which go to both workers, shows a certificate for this host that one of these has issued.
@@ -105,7 +114,12 @@ fn a_certificate_is_issued_while_another_one_is_shown_and_outlasts_a_restart() {
     behaviour.holds = true;
     let authority = Authority::begin(folder.path(), behaviour);
     let hosts = "hosts = ['shop.example', 'www.shop.example']";
-    let config = config(&authority, "admin@shop.example", hosts);
+    let mut config = config(&authority, "admin@shop.example", hosts);
+    let user = user_of_front(folder.path());
+    if let Some(user) = user {
+        let with = format!("[front]\nuser = '{user}'\ngroup = '{user}'\n");
+        config = config.replace("[front]\n", &with);
+    }
     let mut run = Run::begin_in(folder, &config, |_| {});
     run.message("READY=1");
     run.logged(&[
@@ -123,6 +137,8 @@ fn a_certificate_is_issued_while_another_one_is_shown_and_outlasts_a_restart() {
     assert!(all_trust(&run, "www.shop.example", "ca.pem"));
     assert!(kept.iter_mut().all(|kept| kept.ask() == "HTTP/1.1 200 OK"));
     assert_eq!(authority.contact(), json!(["mailto:admin@shop.example"]));
+    let own = nix::unistd::geteuid().as_raw();
+    assert_eq!(authority.users(), [user.unwrap_or(own)]);
     assert_eq!(mode(&run.path("state/acme")), 0o700);
     for name in ["site-shop.pem", "site-shop.json"] {
         assert_eq!(mode(&run.path("state/acme").join(name)), 0o600, "{name}");
@@ -218,5 +234,77 @@ fn an_authority_that_refuses_is_left_alone_for_as_long_as_it_says() {
     run.logged(&[HANDED]);
     assert!(all_trust(&run, "shop.example", "ca.pem"));
     assert_eq!(authority.contact(), json!(["mailto:root@shop.example"]));
+    run.stop();
+}
+
+#[test]
+fn a_challenge_that_is_not_answered_is_said_with_its_reason_and_a_lost_account_made_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::begin(folder.path(), Behaviour::offering(&["http-01"]));
+    let hosts = "hosts = 'shop.example'";
+    let good = config(&authority, "admin@shop.example", hosts);
+    // The authority comes to where nobody is.
+    let elsewhere = good.replace("unix:http.sock", "unix:other.sock");
+    let mut run = Run::begin_in(folder, &elsewhere, |_| {});
+    run.message("READY=1");
+    let line = run.logged(&["site=shop: cannot get a certificate for shop.example"]);
+    for part in ["No such file", "port 80 or 443", "trying again in 1m"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(authority.asked(), 1);
+    authority.forget_accounts();
+    // Nothing that the site does with requests stands in the way.
+    std::fs::create_dir(run.path("files")).expect("room");
+    run.write("sorry.txt", "sorry");
+    let closed = "redirect = 'https'\nmaintenance = 'sorry.txt'\ndeny = ['unix']\nstatic = { '/.well-known/' = 'files' }";
+    let closed = good.replace("redirect = 'https'", closed);
+    run.write("app.toml", &closed.replace("admin@", "root@"));
+    run.reload();
+    run.logged(&["site=shop: a certificate for shop.example was issued"]);
+    run.logged(&["app=front: new certificates"]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    assert_eq!((authority.asked(), authority.accounts()), (2, 1));
+    run.stop();
+}
+
+#[test]
+fn nothing_is_ordered_that_could_not_be_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::begin(folder.path(), Behaviour::offering(&["http-01"]));
+    let config = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    std::fs::write(folder.path().join("state"), "a file").expect("room");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let line = run.logged(&["cannot keep certificates in", "/state: "]);
+    assert!(
+        line.contains("`[master] state` names another folder"),
+        "{line}"
+    );
+    assert_eq!(authority.asked(), 0);
+    assert_eq!(Kept::open(&run).ask(), "HTTP/1.1 200 OK");
+    // When it can, that is found without a reload.
+    std::fs::remove_file(run.path("state")).expect("ours");
+    run.logged(&["site=shop: a certificate for shop.example was issued"]);
+    run.logged(&[HANDED]);
+    assert!(all_trust(&run, "shop.example", "ca.pem"));
+    run.stop();
+}
+
+#[test]
+fn a_certificate_that_is_not_the_one_that_was_ordered_is_not_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["http-01"]);
+    behaviour.mistakes = Some("other.example");
+    let authority = Authority::begin(folder.path(), behaviour);
+    let config = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "site=shop: cannot get a certificate for shop.example",
+        "what was issued cannot be used: it is not for shop.example",
+        "clients are shown one that stands for itself",
+    ]);
+    assert!(!run.path("state/acme/site-shop.pem").exists());
+    assert_eq!(Kept::open(&run).ask(), "HTTP/1.1 200 OK");
     run.stop();
 }

@@ -244,7 +244,7 @@ fn only_its_user_can_connect_and_the_master_runs_without_it() {
     run.logged(&[
         "no control socket at",
         "the path is too long for a socket (107 bytes at most; choose a shorter path)",
-        "status, reload, scale, stop and reopen will not work",
+        "status, metrics, reload, scale, stop and reopen will not work",
     ]);
     run.stop();
 

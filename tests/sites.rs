@@ -358,3 +358,87 @@ fn all_workers_count_the_requests_of_a_client_together_also_across_a_reload() {
     assert!(answer.contains("\r\nRetry-After: 86"), "{answer}");
     run.stop();
 }
+
+/// The value of a metric with these labels.
+fn metric(run: &Run, sample: &str) -> u64 {
+    let file = run.path("app.toml").display().to_string();
+    let output = preforkd().args(["metrics", "-c", &file]).output();
+    let text = String::from_utf8(output.expect("preforkd runs").stdout).expect("text");
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+    let value = value.unwrap_or_else(|| panic!("no {sample} in {text}"));
+    value.parse().expect("a number")
+}
+
+#[test]
+fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
+    let one = config("").replace("workers = 2\naccess_log", "workers = 1\naccess_log");
+    let mut run = start(&one);
+    let requests = |site: &str, route: &str, status: &str| {
+        format!(
+            "preforkd_site_requests_total{{site=\"{site}\",route=\"{route}\",status=\"{status}\"}}"
+        )
+    };
+    let shop = requests("shop", "/", "2xx");
+    let file = requests("shop", "/static/", "2xx");
+    let no_file = requests("shop", "/static/", "4xx");
+    let redirected = requests("plain", "/", "3xx");
+    let nobody = requests("", "", "4xx");
+    let api = requests("shop", "/api", "2xx");
+    for path in ["/", "/x", "/static/a.css", "/static/b.css", "/api/echo"] {
+        get(&run, "shop.example", path);
+    }
+    get(&run, "plain.example", "/");
+    get(&run, "other.example", "/");
+    let expected = [
+        (&shop, 2),
+        (&file, 1),
+        (&no_file, 1),
+        (&redirected, 1),
+        (&nobody, 1),
+        (&api, 1),
+    ];
+    for (sample, number) in expected {
+        assert_eq!(metric(&run, sample), number, "{sample}");
+    }
+    let taken =
+        "preforkd_site_request_duration_seconds_bucket{site=\"shop\",route=\"/\",le=\"+Inf\"}";
+    assert_eq!(metric(&run, taken), 2);
+    assert_eq!(
+        metric(&run, "preforkd_site_upstreams_available{site=\"shop\"}"),
+        1
+    );
+
+    // A worker that is killed takes with it what it has open, and nothing that it has counted.
+    let mut kept = connect(&run);
+    send(&mut kept, "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
+    kept.read_exact(&mut [0]).expect("an answer");
+    assert_eq!(metric(&run, "preforkd_front_connections"), 1);
+    let front = pids(&run, "front");
+    let pid = *front.first().expect("a worker");
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
+    nix::sys::signal::kill(pid, Signal::SIGKILL).expect("it runs");
+    assert_eq!(parts(&get(&run, "shop.example", "/"), "").2, "the shop");
+    // The end of a connection is seen before it is noted.
+    let open = || metric(&run, "preforkd_front_connections");
+    assert!((0..100).any(|_| open() == 0), "{}", open());
+    assert!(metric(&run, &shop) >= 3);
+    assert_eq!(metric(&run, &redirected), 1);
+
+    // The same with a worker that a reload has started.
+    run.write("app.toml", &one.replace("the shop", "a new shop"));
+    run.reload();
+    assert!(pids(&run, "front").is_disjoint(&front));
+    let before = metric(&run, &shop);
+    assert_eq!(parts(&get(&run, "shop.example", "/"), "").2, "a new shop");
+    assert_eq!(metric(&run, &shop), before + 1);
+    let file = run.path("app.toml").display().to_string();
+    let output = preforkd().args(["status", "-c", &file]).output();
+    let text = String::from_utf8(output.expect("preforkd runs").stdout).expect("text");
+    assert!(
+        text.contains("\n  plain: 1 request, 0 errors\n")
+            && text.contains(" requests, 0 errors, 1/1 upstreams take requests\n"),
+        "{text}"
+    );
+    run.stop();
+}

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
+use crate::client::metrics::{self, Metrics};
 use crate::client::{self, find};
 use crate::effects::host::ThisHost;
 use crate::logging;
@@ -50,6 +51,14 @@ pub(super) fn perform(
                 NOT_READY
             };
             Ok((shown, code))
+        }
+        Command::Metrics => {
+            let answer = ask("metrics")?;
+            let metrics: Option<Metrics> = serde_json::from_str(&answer).map_err(|error| {
+                let message = format!("the master's metrics are not valid JSON: {error} (is it another version of preforkd?)");
+                (message, FAILED)
+            })?;
+            Ok(done(metrics::text(&metrics.unwrap_or_default())))
         }
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),

@@ -14,7 +14,11 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
-use preforkd_worker::scoreboard::{MARK, RECORD_BYTES, RECORDS, SHARED_BYTES, SUCCEEDED, Snapshot};
+use preforkd_worker::counters::{self, offset as inside};
+use preforkd_worker::gauges::WORKER_WORDS;
+use preforkd_worker::scoreboard::{
+    COUNTERS, MARK, MEMORY_BYTES, RECORD_BYTES, RECORDS, SUCCEEDED, Snapshot,
+};
 
 /// The scoreboard of one app.
 pub struct Scoreboard {
@@ -38,7 +42,7 @@ impl Scoreboard {
             .take(60)
             .collect();
         let memory: File = memfd_create(name.as_str(), flags)?.into();
-        memory.set_len(offset(RECORDS) + SHARED_BYTES as u64)?;
+        memory.set_len(MEMORY_BYTES)?;
         let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
         fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
         Ok(Self {
@@ -104,6 +108,36 @@ impl Scoreboard {
         self.memory.read_exact_at(&mut bytes, offset(record)).ok()?;
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).ok()?;
         Snapshot::decode(&bytes, now.into(), age)
+    }
+
+    /// The blocks of these keys in the counters of the front, of which some may be empty. Any worker of the app may have written them.
+    pub fn counters(&self, keys: &[u64]) -> Vec<Vec<u64>> {
+        let table = self.words(COUNTERS, counters::BLOCKS);
+        let block = |key: &u64| {
+            let number = counters::find(&table, *key)?;
+            let start = COUNTERS + inside::block(number);
+            Some(self.words(start, counters::BLOCK_WORDS))
+        };
+        keys.iter()
+            .map(|key| block(key).unwrap_or_default())
+            .collect()
+    }
+
+    /// What the worker with this record says of its upstreams, if it is one of the front.
+    pub fn gauges(&self, record: u32) -> Vec<u64> {
+        let start = inside::gauges(record);
+        let words = start.map(|start| self.words(COUNTERS + start, WORKER_WORDS));
+        words.unwrap_or_default()
+    }
+
+    /// So many words from a place on; none if they cannot be read.
+    fn words(&self, start: u64, number: usize) -> Vec<u64> {
+        let mut bytes = vec![0; number * 8];
+        if self.memory.read_exact_at(&mut bytes, start).is_err() {
+            return Vec::new();
+        }
+        let (words, _) = bytes.as_chunks::<8>();
+        words.iter().map(|word| u64::from_ne_bytes(*word)).collect()
     }
 }
 
@@ -179,6 +213,28 @@ mod tests {
         let [web, api] = ["web", "api"].map(|app| Scoreboard::new(app).expect("a memfd"));
         let [one, other] = [&web, &api].map(|it| workers(it).metadata().expect("its number"));
         assert_ne!(one.ino(), other.ino());
+    }
+
+    #[test]
+    fn counters_are_found_by_their_keys_and_outlast_the_records() {
+        let mut scoreboard = Scoreboard::new("front").expect("a memfd");
+        let memory = workers(&scoreboard);
+        let key = counters::key("shop", "/");
+        let write = |at: u64, word: u64| {
+            let at = COUNTERS + at;
+            memory.write_all_at(&word.to_ne_bytes(), at).expect("room");
+        };
+        let number = key % counters::BLOCKS as u64;
+        write(number * 8, key);
+        write(inside::block(number as usize), 7);
+        write(inside::gauges(1).expect("a place"), 4711);
+        assert_eq!(scoreboard.allocate().ok(), Some(0));
+        scoreboard.release(0);
+        let read = scoreboard.counters(&[counters::key("other", "/"), key]);
+        assert!(read[0].is_empty());
+        assert_eq!((read[1].len(), read[1][0]), (counters::BLOCK_WORDS, 7));
+        assert_eq!(scoreboard.gauges(1)[0], 4711);
+        assert!(scoreboard.gauges(RECORDS - 1).is_empty());
     }
 
     #[test]

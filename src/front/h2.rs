@@ -6,6 +6,8 @@
 
 mod chunks;
 pub mod connection;
+#[cfg(any(test, fuzzing))]
+pub mod drive;
 mod io;
 mod limits;
 mod request;

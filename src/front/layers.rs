@@ -8,6 +8,8 @@
 pub mod access;
 pub mod auth;
 pub mod compression;
+#[cfg(any(test, fuzzing))]
+pub mod drive;
 mod fields;
 pub mod gate;
 pub mod of_site;

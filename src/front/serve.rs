@@ -10,6 +10,7 @@ use preforkd_http::{
     Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
 };
 use preforkd_worker::contract::{self, Kind};
+use preforkd_worker::counters::Counters;
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
 use preforkd_worker::logger;
@@ -18,6 +19,7 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::counting::Counting;
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
 use crate::layers::rate::Table;
@@ -70,7 +72,7 @@ fn serve(
     settings: &Arc<Settings>,
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
-    let shared = passed.shared()?;
+    let (shared, counters) = (passed.shared()?, passed.counters()?);
     let Passed {
         environment,
         mut listeners,
@@ -89,11 +91,16 @@ fn serve(
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log)?;
     let updates = Updates::begin(updates, settings, &names)?;
-    let addresses = updates.listeners();
+    let handshakes = counters.and_then(Counters::handshakes);
+    let addresses = updates.listeners().counted(handshakes);
     let sites = Sites::new(settings, names).with_policies(updates.policies());
     let sites = Arc::new(sites);
     let proofs = updates.proofs();
-    let front = Front::new(sites.clone(), settings, updates)?;
+    let mut front = Front::new(sites.clone(), settings, updates)?;
+    let place = environment.scoreboard_record.zip(counters);
+    if let Some(place) = place.and_then(|(record, counters)| counters.gauges(record)) {
+        front.tell(place, std::process::id());
+    }
     let table = match (sites.count(), shared) {
         (true, Some(memory)) => {
             let random = random().map_err(could_not("get random numbers"))?;
@@ -113,6 +120,7 @@ fn serve(
         layers: {
             let mut layers = layer::standard(layers);
             layers.extend(gate);
+            layers.extend(counters.and_then(|counters| Counting::layer(counters, settings)));
             layers
         },
         stop: stop.into_iter().collect(),

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use preforkd_http::{
     Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
 };
 use preforkd_worker::front::{self, Settings, Target};
+use preforkd_worker::gauges::Gauges;
 
 use crate::answer::{answer, folder};
+use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
 use crate::layers::gate::Noted;
 use crate::path::Normal;
@@ -38,6 +41,7 @@ pub struct Front {
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
     updates: Updates,
+    states: Option<States>,
     holding: Holding,
 }
 
@@ -83,7 +87,15 @@ impl Front {
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
             updates,
+            states: None,
         })
+    }
+
+    /// Tells how its upstreams are, in this place of the process `pid`.
+    pub fn tell(&mut self, place: &'static [AtomicU64], pid: u32) {
+        let gauges = Gauges::begin(place, pid, self.numbers.keys().map(String::as_str));
+        let numbers = self.numbers.values().copied().collect();
+        self.states = Some(States::new(gauges, numbers));
     }
 
     /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
@@ -268,6 +280,10 @@ impl Service for Front {
     }
 
     fn deadline(&self) -> u64 {
+        // This is asked when all is done, before the loop waits.
+        if let Some(states) = &self.states {
+            states.note(&self.proxy);
+        }
         match self.holding.has_output() {
             true => 0,
             false => self.proxy.deadline(),

@@ -30,6 +30,8 @@ pub struct Sites {
 
 #[derive(Debug)]
 struct Site {
+    /// The mark of its requests. Behind it come those of its routes.
+    mark: u32,
     routes: Routes,
     targets: Vec<Leads>,
     /// None for a site that uses none.
@@ -95,7 +97,15 @@ impl Sites {
                 stream: route.stream && speaks_http(settings, &route.target),
             }
         };
+        let mut marks = 1;
+        let mut mark = |routes: usize| {
+            let first = marks;
+            // There is no room for more routes than that in the settings.
+            marks += 1 + u32::try_from(routes).unwrap_or_default();
+            first
+        };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
+            mark: mark(site.routes.len()),
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
             layers: OfSite::new(site),
@@ -128,7 +138,9 @@ impl Sites {
     /// The site of a request; none if there is none, or if the connection may not be used for it.
     fn site(&self, request: Request<'_>, origin: &Origin) -> Option<&Site> {
         let (number, allowed) = self.number(request, origin)?;
-        self.sites.get(number).filter(|_| allowed)
+        let site = self.sites.get(number).filter(|_| allowed)?;
+        request.mark(site.mark);
+        Some(site)
     }
 
     /// The number of the site, and whether the connection may be used for it.
@@ -180,6 +192,7 @@ impl Sites {
         let taken = |path: &Normal| site.routes.of(path, request).next();
         let path = normal(request.path());
         let first = taken(&path);
+        request.mark(site.mark_of(first));
         let mut routes: Vec<usize> = first.into_iter().collect();
         // What has a body must not have to wait once that was read.
         if has_body(request) || !matches!(request.method(), b"GET" | b"HEAD") {
@@ -215,6 +228,7 @@ impl Sites {
         let site = self.site(request, origin)?;
         path.set(request.path());
         let first = site.routes.of(path, request).next()?;
+        request.mark(site.mark_of(Some(first)));
         match &site.targets[first] {
             Leads {
                 stream: true,
@@ -241,6 +255,7 @@ impl Sites {
             Target::Files(mapping) => hides && !mapping.fallthrough,
             _ => true,
         });
+        request.mark(site.mark_of(found));
         let Some(route) = found else {
             return Choice::NoRoute;
         };
@@ -261,6 +276,12 @@ impl Sites {
 }
 
 impl Site {
+    /// The mark of requests for a route.
+    fn mark_of(&self, route: Option<usize>) -> u32 {
+        let route = route.and_then(|route| u32::try_from(route).ok());
+        self.mark + route.map_or(0, |route| route + 1)
+    }
+
     /// Whether a path is named like a script that an upstream runs.
     fn runs(&self, path: &Normal) -> bool {
         let mut endings = self.endings.iter();
@@ -319,6 +340,7 @@ impl Chooser for FilesOfSites {
         let site = self.sites.site(request, origin)?;
         self.path.set(request.path());
         let first = site.routes.of(&self.path, request).next()?;
+        request.mark(site.mark_of(Some(first)));
         site.targets[first].files.filter(|_| !site.runs(&self.path))
     }
 }

@@ -19,6 +19,7 @@ use crate::message::response::Response;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
+use crate::serve::timers::{Instant, now};
 
 pub mod access_log;
 mod client_address;
@@ -107,6 +108,8 @@ pub struct Stages {
     pub response: bool,
     /// [`Layer::ended`] and [`Layer::flush`] are called.
     pub ended: bool,
+    /// [`Layer::ended`] is told the time up to the very end, for which the clock is read once more.
+    pub exact: bool,
 }
 
 /// A module between the protocol and what answers. Every exchange passes it, for the application and for static files alike.
@@ -225,6 +228,7 @@ pub(crate) struct Layers {
     request: Arc<[Arc<dyn Layer>]>,
     response: Arc<[Arc<dyn Layer>]>,
     ended: Arc<[Arc<dyn Layer>]>,
+    exact: bool,
 }
 
 impl Layers {
@@ -237,6 +241,7 @@ impl Layers {
             request: of(|stages| stages.request),
             response: of(|stages| stages.response),
             ended: of(|stages| stages.ended),
+            exact: layers.iter().any(|layer| layer.stages().exact),
         }
     }
 
@@ -287,6 +292,14 @@ impl Layers {
     /// Whether a layer wants to know of ended exchanges.
     pub fn see_ends(&self) -> bool {
         !self.ended.is_empty()
+    }
+
+    /// The time of an end that came in a turn of this time.
+    pub fn time_of_end(&self, turn: Instant) -> Instant {
+        match self.exact {
+            true => now(),
+            false => turn,
+        }
     }
 
     pub fn ended(&self, ended: &Ended<'_>) {

@@ -27,6 +27,8 @@ pub use message::response::{Piece, Response, phrase};
 pub use message::temporary::try_temporary_file;
 pub use net::multiplex::{Multiplex, Opening, Single, Step as MultiplexStep};
 pub use net::plain::Plain;
+#[cfg(any(test, fuzzing))]
+pub use net::proxy_protocol::drive as proxy_header;
 pub use net::transport::Transport;
 pub use net::trusted::TrustedProxies;
 pub use net::{descriptors, standing};

@@ -13,6 +13,7 @@ use super::checks::Checks;
 use super::report;
 use super::schedules::Schedules;
 use super::selection::{StoppedBy, is_stopped_text};
+use super::sites;
 use super::turn::Turn;
 use super::workers::children::Child;
 use super::workers::{App, Workers};
@@ -32,6 +33,8 @@ const MAX_WORKERS: i32 = 10_000;
 pub(super) enum Command {
     /// Show all apps and workers.
     Status,
+    /// Show what the front has counted.
+    Metrics,
     /// Reload, as with HUP; only some apps if they are named.
     Reload(BTreeSet<Name>),
     /// Name the file of the configuration.
@@ -55,6 +58,7 @@ impl Command {
         let named = |names: &[&str]| names.iter().map(|name| Name::from(*name)).collect();
         Some(match words[..] {
             ["status"] => Self::Status,
+            ["metrics"] => Self::Metrics,
             ["reload", ref names @ ..] => Self::Reload(named(names)),
             ["configuration"] => Self::Configuration,
             ["stop", ref names @ ..] => Self::Stop(named(names)),
@@ -83,6 +87,8 @@ pub(super) struct Whole<'a> {
     pub(super) stopped: BTreeMap<String, StoppedBy>,
     pub(super) schedules: &'a Schedules,
     pub(super) checks: &'a Checks,
+    /// The plan that runs.
+    pub(super) plan: Option<&'a plan::Plan>,
 }
 
 /// The waiting clients.
@@ -328,6 +334,7 @@ fn status_json<W: World>(
         "phase": whole.phase,
         "refused": whole.refused,
         "apps": apps.chain(stopped).collect::<Vec<_>>(),
+        "sites": whole.plan.map(|plan| sites::summary(turn, workers, plan)).unwrap_or_default(),
         "scheduled": whole.schedules.status(turn.world.clock().wall),
     })
 }

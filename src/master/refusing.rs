@@ -23,10 +23,22 @@ impl<W: World> Master<W> {
             // What is left of its workers holds the sockets, too.
             is_idle(app, now) && !self.templates.has_of(name) && !self.leftovers.has_of(name)
         });
+        let idle = idle.filter(|(_, app)| !self.is_prepared_for(app));
         let idle: Vec<_> = idle.map(|(name, _)| name.clone()).collect();
         for name in idle {
             self.refuse_clients_of(&name);
         }
+    }
+
+    /// Whether the candidate has a listener of this app, whichever app it is for then: it was open already when the candidate was prepared.
+    fn is_prepared_for(&self, app: &App) -> bool {
+        let candidate = self.preparation.candidate();
+        let wanted = candidate.map_or(&[][..], |candidate| &candidate.plan.listeners);
+        let Some((_, plan)) = current(app) else {
+            return false;
+        };
+        let mut sockets = plan.sockets.iter();
+        sockets.any(|(_, address)| wanted.iter().any(|listener| listener.address == *address))
     }
 
     fn refuse_clients_of(&mut self, name: &Name) {

@@ -7,6 +7,7 @@ use log::{debug, info, warn};
 use nix::sys::signal::Signal;
 
 use super::control::{self, Command};
+use super::sites;
 use super::stop_order::StopOrder;
 use super::workers::App;
 use super::world::{ClientId, Notice, Sender, World};
@@ -119,6 +120,12 @@ impl<W: World> Master<W> {
         debug!("control: {request}");
         match Command::parse(request) {
             Some(Command::Status) => self.control.add_status(&self.workers, client),
+            Some(Command::Metrics) => {
+                let plan = self.current.as_ref();
+                let metrics = plan.map(|plan| sites::metrics(&self.turn, &self.workers, plan));
+                let answer = format!("ok\n{}\n", metrics.unwrap_or_default());
+                self.turn.world.answer(client, &answer);
+            }
             Some(Command::Configuration) => {
                 let answer = format!("ok\n{}\n", self.turn.world.configuration());
                 self.turn.world.answer(client, &answer);

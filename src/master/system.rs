@@ -531,6 +531,16 @@ impl World for System {
         self.scoreboards.get(app)?.read(record, age)
     }
 
+    fn counters(&self, app: &Name, keys: &[u64]) -> Vec<Vec<u64>> {
+        let board = self.scoreboards.get(app);
+        board.map(|board| board.counters(keys)).unwrap_or_default()
+    }
+
+    fn gauges(&self, app: &Name, record: u32) -> Vec<u64> {
+        let board = self.scoreboards.get(app);
+        board.map(|board| board.gauges(record)).unwrap_or_default()
+    }
+
     fn mark(&mut self, app: &Name, record: u32) -> io::Result<()> {
         self.board(app)?.mark(record)
     }

@@ -437,6 +437,12 @@ pub trait World {
     /// The record of a worker of this age. It is not trusted beyond the bounds of [`Snapshot::decode`].
     fn read(&self, app: &Name, record: u32, age: Duration) -> Option<Snapshot>;
 
+    /// What the workers of the app have counted under these keys, as far as they have.
+    fn counters(&self, app: &Name, keys: &[u64]) -> Vec<Vec<u64>>;
+
+    /// What the worker with this record says of its upstreams.
+    fn gauges(&self, app: &Name, record: u32) -> Vec<u64>;
+
     /// Sets the mark that makes a worker report the beginning of its next request.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use preforkd_worker::front::Speech;
+use preforkd_worker::front::{Outline, Speech};
 use serde::{Deserialize, Serialize};
 
 use super::{Acme, Check, FileState, LogFile, Output, OwnAddress, lossless};
@@ -25,6 +25,8 @@ pub struct App {
     pub launch: Launch,
     /// The certificates and keys of the sites, as JSON. Workers get them at their start, and new ones while they run.
     pub certificates: Option<Secret>,
+    /// What its workers serve, if they are the front.
+    pub sites: Vec<Outline>,
     /// How certificates are ordered, if sites want that.
     pub acme: Option<Acme>,
     /// Whether the launched process is a template that forks the workers.
@@ -143,6 +145,7 @@ impl App {
                 settings: None,
             },
             certificates: None,
+            sites: Vec::new(),
             acme: None,
             template: false,
             policy: Policy {

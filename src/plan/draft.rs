@@ -105,6 +105,7 @@ impl Draft<'_> {
             before_at_start: self.before_at_start()?,
             launch,
             certificates: None,
+            sites: Vec::new(),
             acme: None,
             template,
             policy,

@@ -139,6 +139,7 @@ pub(super) fn front(
     }
     let mut http = draft.http(&mut warnings)?;
     layers::widen(&mut http.max_body, &mut sites);
+    let outlines = sites.iter().map(front::Site::outline).collect();
     let settings = Settings {
         http,
         listeners: sockets.settings(),
@@ -170,6 +171,7 @@ pub(super) fn front(
     let uses = draft.log_uses(&output);
     let mut app = draft.app_of_front(launch, output, &sockets, warnings)?;
     app.certificates = certificates;
+    app.sites = outlines;
     acme.prefer(sockets.plain());
     app.acme = (!acme.sites.is_empty()).then_some(acme);
     app.after = reached.names().cloned().collect();
@@ -310,6 +312,7 @@ impl Draft<'_> {
             files: self.files_behind(&launch),
             launch,
             certificates: None,
+            sites: Vec::new(),
             acme: None,
             template: false,
             policy,

@@ -1,7 +1,7 @@
 //! Settings of a front worker, passed as one JSON object in a memory file, after a line with the secret for session tickets
 //! (preforkd-worker(7), "PREFORKD_FRONT_FD").
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +55,55 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// What else is done with its requests and responses.
     pub layers: Layers,
+}
+
+/// What a site has, by names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Outline {
+    /// Its name.
+    pub name: String,
+    /// What its routes are called, see [`Site::labels`].
+    pub routes: Vec<String>,
+    /// The upstreams to which they lead.
+    pub upstreams: BTreeSet<String>,
+}
+
+impl Site {
+    /// What the site has.
+    pub fn outline(&self) -> Outline {
+        let targets = self.routes.iter().map(|route| &route.target);
+        let upstreams = targets.filter_map(|target| match target {
+            Target::Upstream(name) => Some(name.clone()),
+            _ => None,
+        });
+        Outline {
+            name: self.name.clone(),
+            routes: self.labels(),
+            upstreams: upstreams.collect(),
+        }
+    }
+
+    /// What its routes are called where requests are counted: by their path, and by their conditions, if they have some. No two are called
+    /// the same, and a route is called the same as long as it stays the same.
+    pub fn labels(&self) -> Vec<String> {
+        let mut labels: Vec<String> = Vec::new();
+        for route in &self.routes {
+            let mut label = route.path.clone();
+            if !route.methods.is_empty() {
+                label += &format!(" {}", route.methods.join(","));
+            }
+            for (name, value) in &route.headers {
+                label += &format!(" {name}={value}");
+            }
+            let known = labels.iter().filter(|known| **known == label).count();
+            if known > 0 {
+                label += &format!(" #{}", known + 1);
+            }
+            labels.push(label);
+        }
+        labels
+    }
 }
 
 /// The certificates of the sites with TLS, by the names of the sites. They are no settings, as they change while a worker runs

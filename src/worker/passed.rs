@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
+use crate::counters::Counters;
 use crate::env::{self, Environment};
 use crate::scoreboard::Record;
 use crate::{logger, sys};
@@ -104,6 +105,18 @@ impl Passed {
     /// It cannot be mapped; the whole message.
     pub fn shared(&self) -> Result<Option<&'static [AtomicU64]>, String> {
         let map = |memory| sys::map_shared(memory).map_err(could_not("map shared memory"));
+        self.scoreboard.as_ref().map(map).transpose()
+    }
+
+    /// The counters that all workers of the front share, behind the scoreboard.
+    ///
+    /// # Errors
+    /// They cannot be mapped; the whole message.
+    pub fn counters(&self) -> Result<Option<Counters>, String> {
+        let map = |memory| {
+            let words = sys::map_counters(memory).map_err(could_not("map the counters"))?;
+            Ok(Counters::new(words))
+        };
         self.scoreboard.as_ref().map(map).transpose()
     }
 

@@ -24,15 +24,20 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::counters;
 use crate::settings::{MAX_CONNECTIONS, MAX_THREADS};
 
 /// Size of a record in bytes; a multiple of the cache line, so that workers do not share lines.
 pub const RECORD_BYTES: usize = 512;
 /// Records per app: enough for 10,000 workers, the number up to which the master is measured, and those of the previous
-/// generation that still drain. The memory is sparse, so unused records take no memory; the total size is 9 MiB.
+/// generation that still drain. The memory is sparse, so unused records take no memory; the total size is 19 MiB.
 pub const RECORDS: u32 = 16_384;
 /// Bytes behind the records that the workers of an app share as they like; the master neither reads nor writes them.
 pub const SHARED_BYTES: usize = 1 << 20;
+/// Where the counters begin that the front keeps, behind the shared bytes.
+pub const COUNTERS: u64 = RECORDS as u64 * RECORD_BYTES as u64 + SHARED_BYTES as u64;
+/// The size of the memory.
+pub const MEMORY_BYTES: u64 = COUNTERS + counters::BYTES as u64;
 /// Size of a record in words.
 pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
 /// Space for method and path in a record, in bytes.

@@ -14,7 +14,8 @@ use rustix::fs::{SealFlags, fcntl_get_seals, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::scoreboard::{RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
+use crate::counters;
+use crate::scoreboard::{COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -54,6 +55,14 @@ pub(crate) fn map_record(memory: &OwnedFd, index: u32) -> io::Result<&'static [A
 pub(crate) fn map_shared(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     let offset = u64::from(RECORDS) * RECORD_BYTES as u64;
     map(memory, offset, SHARED_BYTES / 8, "shared memory")
+}
+
+/// Maps the counters of the front. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_counters(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    map(memory, COUNTERS, counters::WORDS, "counters")
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

@@ -34,6 +34,8 @@ pub struct Behaviour {
     pub refuses: Option<(Value, u64)>,
     /// Validation waits until it is let go on.
     pub holds: bool,
+    /// It issues certificates for this host, whatever was ordered.
+    pub mistakes: Option<&'static str>,
     /// How often it asks for a challenge, as from different places.
     pub looks: usize,
 }
@@ -46,6 +48,7 @@ impl Behaviour {
             life: 90 * 24 * 3600,
             refuses: None,
             holds: false,
+            mistakes: None,
             looks: 8,
         }
     }
@@ -61,6 +64,8 @@ struct State {
     accounts: Vec<(Value, Value)>,
     orders: Vec<Order>,
     asked: usize,
+    /// The users of the clients that have connected.
+    users: BTreeSet<u32>,
 }
 
 struct Order {
@@ -134,6 +139,16 @@ impl Authority {
         state.accounts.last().expect("one").1.clone()
     }
 
+    /// The users of the processes that have asked it.
+    pub fn users(&self) -> Vec<u32> {
+        self.state().users.iter().copied().collect()
+    }
+
+    /// Forgets all accounts.
+    pub fn forget_accounts(&self) {
+        self.state().accounts.clear();
+    }
+
     /// Changes how it behaves.
     pub fn change(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.behaviour.lock().expect("nobody panics"));
@@ -145,6 +160,10 @@ impl Authority {
     }
 
     fn serve(&self, connection: TcpStream, server: Arc<ServerConfig>) {
+        let peer = connection.peer_addr().expect("it is connected").port();
+        if let Some(user) = user_of(peer) {
+            self.state().users.insert(user);
+        }
         let tls = ServerConnection::new(server).expect("a connection");
         let mut stream = BufReader::new(StreamOwned::new(tls, connection));
         while let Some((method, path, body)) = request(&mut stream) {
@@ -417,7 +436,14 @@ impl Authority {
             .collect();
         let hosts = self.state().orders[at].hosts.iter().cloned().collect();
         assert_eq!(names, hosts);
-        let life = self.behaviour.lock().expect("nobody panics").life;
+        let (life, mistakes) = {
+            let now = self.behaviour.lock().expect("nobody panics");
+            (now.life, now.mistakes)
+        };
+        if let Some(host) = mistakes {
+            let other = CertificateParams::new([host.to_owned()]).expect("a name");
+            request.params.subject_alt_names = other.subject_alt_names;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later");
         let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
         request.params.not_before = now;
@@ -499,6 +525,16 @@ fn problem(status: u16, kind: &str, why: &str) -> Answer {
 
 fn token(order: usize, host: usize) -> String {
     format!("token-{order}-{host}")
+}
+
+/// The user of the socket that has this port of 127.0.0.1: proc_net(5).
+fn user_of(port: u16) -> Option<u32> {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+    let local = format!("0100007F:{port:04X}");
+    let rows = table.lines().map(|row| row.split_whitespace());
+    let mut rows = rows.map(Iterator::collect::<Vec<_>>);
+    let row = rows.find(|row| row.get(1) == Some(&local.as_str()))?;
+    row.get(7)?.parse().ok()
 }
 
 /// RFC 7638.

@@ -126,7 +126,7 @@ impl Layer for Gate {
         Stages {
             request: true,
             response: true,
-            ended: false,
+            ..Stages::default()
         }
     }
 

@@ -1,6 +1,6 @@
 //! The ways in which an application may read a path. A rule for a path must count for all spellings that reach it: some applications decode
 //! `%2F`, some take a backslash for a slash, some cut `;parameters` off, and some leave dot segments to whoever looks at the beginning of
-//! the path first.
+//! the path first. They do so in any combination, and cut before or after they decode.
 
 use crate::path::{Normal, normal};
 
@@ -10,22 +10,28 @@ pub fn others(path: &[u8]) -> Vec<Normal> {
         return Vec::new();
     }
     let first = normal(path);
+    let mut reads: Vec<Vec<u8>> = Vec::new();
+    for bits in 0..16 {
+        let is = |bit: u8| bits & bit > 0;
+        let mut read = path.to_vec();
+        if is(1) {
+            read = parameters(&read, false);
+        }
+        read = slashes(read, is(2), is(4));
+        if is(8) {
+            read = parameters(&read, true);
+        }
+        if !reads.contains(&read) {
+            reads.push(read);
+        }
+    }
     let mut found: Vec<Normal> = Vec::new();
-    for with_slashes in [false, true] {
-        for without_parameters in [false, true] {
-            let mut read = path.to_vec();
-            if with_slashes {
-                read = slashes(&read);
-            }
-            if without_parameters {
-                read = parameters(&read);
-            }
-            for form in [normal(&read), normal(before_dots(&read))] {
-                if form.bytes() != first.bytes()
-                    && !found.iter().any(|other| other.bytes() == form.bytes())
-                {
-                    found.push(form);
-                }
+    for read in &reads {
+        for form in [normal(read), normal(before_dots(read))] {
+            if form.bytes() != first.bytes()
+                && !found.iter().any(|other| other.bytes() == form.bytes())
+            {
+                found.push(form);
             }
         }
     }
@@ -51,31 +57,35 @@ fn encoded(rest: &[u8]) -> Option<u8> {
     }
 }
 
-/// With a slash for everything that may count as one.
-fn slashes(path: &[u8]) -> Vec<u8> {
+/// With a slash for `%2F`, and for a backslash, encoded or not.
+fn slashes(path: Vec<u8>, encoded_too: bool, backslashes: bool) -> Vec<u8> {
+    if !encoded_too && !backslashes {
+        return path;
+    }
     let mut read = Vec::with_capacity(path.len());
     let mut at = 0;
     while let Some(&byte) = path.get(at) {
-        let is_encoded = matches!(encoded(&path[at..]), Some(b'/' | b'\\'));
-        read.push(match byte {
-            b'\\' => b'/',
-            _ if is_encoded => b'/',
-            byte => byte,
-        });
-        at += if is_encoded { 3 } else { 1 };
+        let (meant, length) = match encoded(&path[at..]) {
+            Some(b'/') if encoded_too => (b'/', 3),
+            Some(b'\\') if backslashes => (b'/', 3),
+            _ if byte == b'\\' && backslashes => (b'/', 1),
+            _ => (byte, 1),
+        };
+        read.push(meant);
+        at += length;
     }
     read
 }
 
-/// Without what follows a semicolon in a segment, encoded or not.
-fn parameters(path: &[u8]) -> Vec<u8> {
+/// Without what follows a semicolon in a segment, or an encoded one too.
+fn parameters(path: &[u8], encoded_too: bool) -> Vec<u8> {
     let mut read = Vec::with_capacity(path.len());
     let mut skips = false;
     for (at, &byte) in path.iter().enumerate() {
         skips = match byte {
             b'/' => false,
             b';' => true,
-            b'%' => skips || encoded(&path[at..]) == Some(b';'),
+            b'%' => skips || encoded_too && encoded(&path[at..]) == Some(b';'),
             _ => skips,
         };
         if !skips {
@@ -145,6 +155,8 @@ mod tests {
             "/public/..%2fapp/admin",
             "/app/public%2f..%2fadmin",
             "/app/public;/..%2fadmin;x",
+            "/;x%2Fy/app%2fadmin",
+            "/app%2Fx%5C..%2F..%2Fadmin",
         ] {
             let below = |form: &String| form == "/app/admin" || form.starts_with("/app/admin/");
             assert!(shown(path).iter().any(below), "{path}: {:?}", shown(path));

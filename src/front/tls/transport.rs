@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
 use preforkd_http::{Origin, Plain, Single, Tls, Transport};
+use preforkd_worker::counters::Handshakes;
 use rustix::io::Errno;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use rustls::server::{Accepted, Acceptor};
@@ -37,6 +38,7 @@ thread_local! {
 pub struct Listeners {
     addresses: Arc<Mutex<Vec<Option<Arc<Address>>>>>,
     proofs: Proofs,
+    handshakes: Option<Handshakes>,
 }
 
 impl Listeners {
@@ -45,7 +47,13 @@ impl Listeners {
         Self {
             addresses: Arc::new(Mutex::new(addresses)),
             proofs: Proofs::default(),
+            handshakes: None,
         }
+    }
+
+    /// The same; handshakes are counted there.
+    pub fn counted(self, handshakes: Option<Handshakes>) -> Self {
+        Self { handshakes, ..self }
     }
 
     /// Takes others instead, for connections that come from now on.
@@ -87,6 +95,8 @@ pub struct Secure {
     tls: Option<Arc<Tls>>,
     /// What was agreed on by the hello.
     terms: Option<Terms>,
+    /// Where the handshake is counted.
+    handshakes: Option<Handshakes>,
     proofs: Proofs,
     /// The handshake was for a proof only, and nothing follows it.
     is_proof: bool,
@@ -190,7 +200,7 @@ fn errno(error: &io::Error) -> Errno {
 
 impl Secure {
     /// TLS on a socket, by the terms of an address.
-    fn new(plain: Plain, address: Arc<Address>, proofs: Proofs) -> Self {
+    fn new(plain: Plain, address: Arc<Address>, shared: &Listeners) -> Self {
         Self {
             plain,
             state: State::Hello(Acceptor::default(), address, None),
@@ -198,7 +208,8 @@ impl Secure {
             drained: false,
             tls: None,
             terms: None,
-            proofs,
+            handshakes: shared.handshakes,
+            proofs: shared.proofs.clone(),
             is_proof: false,
         }
     }
@@ -247,9 +258,16 @@ impl Secure {
                 could_not_agree(&error)
             }
         };
+        self.note_failure();
         self.state = State::Refused(why, answer);
         let _ = self.flush();
         Err(Errno::PROTO)
+    }
+
+    fn note_failure(&self) {
+        if let Some(handshakes) = self.handshakes {
+            handshakes.failed();
+        }
     }
 
     /// The handshake is over: notes what it has agreed on.
@@ -257,6 +275,10 @@ impl Secure {
         let State::Open(connection) = &self.state else {
             return;
         };
+        let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        if let Some(handshakes) = self.handshakes {
+            handshakes.completed(resumed);
+        }
         let client = connection.peer_certificates().and_then(<[_]>::first);
         let terms = self.terms.take();
         self.tls = Some(Arc::new(Tls {
@@ -267,7 +289,7 @@ impl Secure {
             cipher: cipher(connection),
             server_name: connection.server_name().map(Into::into),
             protocol: connection.alpn_protocol().map(Into::into),
-            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            resumed,
             client: client.and_then(certificate::of_client),
             names: terms
                 .as_ref()
@@ -330,6 +352,9 @@ impl Secure {
                     break;
                 }
             }
+        }
+        if self.tls.is_none() {
+            self.note_failure();
         }
         self.state = State::Refused(could_not_agree(error), rest);
         let _ = self.flush();
@@ -491,10 +516,7 @@ impl Transport for Way {
     fn new(shared: &mut Listeners, socket: OwnedFd, origin: &Origin) -> Self {
         let plain = Plain::new(&mut (), socket, origin);
         match shared.of(origin.listener) {
-            Some(address) => {
-                let proofs = shared.proofs.clone();
-                Self::Secure(Box::new(Secure::new(plain, address, proofs)))
-            }
+            Some(address) => Self::Secure(Box::new(Secure::new(plain, address, shared))),
             None => Self::Plain(plain),
         }
     }

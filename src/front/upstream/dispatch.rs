@@ -147,6 +147,13 @@ impl Dispatch {
         self.seats.iter().map(|seats| seats.running).sum()
     }
 
+    /// How many addresses there are, and how many of them are not left alone.
+    pub fn addresses(&self) -> (usize, usize) {
+        let listed = || self.seats.iter().filter(|seats| !seats.removed);
+        let available = listed().filter(|seats| seats.health.is_up() && seats.closed_until == 0);
+        (listed().count(), available.count())
+    }
+
     /// A request has arrived.
     pub fn arrive(&mut self, ticket: Ticket, now: Instant) -> Arrival {
         if self.waiting() == 0

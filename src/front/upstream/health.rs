@@ -52,6 +52,11 @@ impl Health {
         }
     }
 
+    /// Whether it takes requests, as far as is known: its last request was answered, or has not failed often enough.
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
     /// A request goes there.
     pub fn begin(&mut self, now: Instant) {
         if let State::Away { until, trial } = &mut self.state {

@@ -7,6 +7,8 @@ use preforkd_http::{
 };
 
 mod cgi;
+#[cfg(any(test, fuzzing))]
+pub mod drive;
 mod fastcgi;
 mod said;
 mod scgi;

@@ -240,6 +240,18 @@ impl Proxy {
         of.map_or((0, 0), |of| (of.running(), of.waiting()))
     }
 
+    /// Requests that wait for an upstream.
+    pub fn waiting_for(&self, upstream: usize) -> usize {
+        let of = self.upstreams.get(upstream);
+        of.map_or(0, |of| of.dispatch.waiting())
+    }
+
+    /// How many addresses an upstream has, and how many of them are not left alone.
+    pub fn addresses(&self, upstream: usize) -> (usize, usize) {
+        let of = self.upstreams.get(upstream);
+        of.map_or((0, 0), |of| of.dispatch.addresses())
+    }
+
     /// See [`preforkd_http::Service::begin`].
     pub fn begin(&mut self, watch: Watch) {
         self.watch = Some(watch);

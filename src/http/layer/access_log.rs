@@ -59,6 +59,7 @@ impl Layer for AccessLog {
     fn stages(&self) -> Stages {
         Stages {
             ended: true,
+            exact: true,
             ..Stages::default()
         }
     }

@@ -1,6 +1,7 @@
 //! A request as a handler sees it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::message::facts::Facts;
 use crate::proto::h1::head::{Framing, Head};
@@ -13,6 +14,7 @@ pub struct Request<'a> {
     bytes: &'a [u8],
     body_length: u64,
     facts: Option<&'a Facts>,
+    mark: &'a AtomicU32,
 }
 
 /// Where a request came in.
@@ -44,13 +46,25 @@ impl<'a> Request<'a> {
         bytes: &'a [u8],
         body_length: u64,
         facts: Option<&'a Facts>,
+        mark: &'a AtomicU32,
     ) -> Self {
         Self {
             head,
             bytes,
             body_length,
             facts,
+            mark,
         }
+    }
+
+    /// Notes a number for the layers that see the end of the exchange, in place of the one before.
+    pub fn mark(&self, number: u32) {
+        self.mark.store(number, Ordering::Relaxed);
+    }
+
+    /// The number that was noted; 0 if none was.
+    pub fn marked(&self) -> u32 {
+        self.mark.load(Ordering::Relaxed)
     }
 
     /// What layers have said of the exchange, if they have.
@@ -170,6 +184,7 @@ impl<'a> Request<'a> {
             bytes: self.bytes.to_vec(),
             body_length: self.body_length,
             facts: self.facts.cloned().map(Box::new),
+            mark: AtomicU32::new(self.marked()),
         }
     }
 }
@@ -181,6 +196,7 @@ pub(crate) struct OwnedRequest {
     bytes: Vec<u8>,
     body_length: u64,
     facts: Option<Box<Facts>>,
+    mark: AtomicU32,
 }
 
 impl OwnedRequest {
@@ -190,6 +206,7 @@ impl OwnedRequest {
             &self.bytes,
             self.body_length,
             self.facts.as_deref(),
+            &self.mark,
         )
     }
 }

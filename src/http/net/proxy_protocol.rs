@@ -3,6 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+#[cfg(any(test, fuzzing))]
+pub mod drive;
+
 /// Section 2.1: the longest line of version 1, with its end.
 const LONGEST_LINE: usize = 107;
 /// The longest rest of a header of version 2: addresses and what follows them. The format has room for 64 KiB, but nobody needs it.

@@ -16,7 +16,7 @@ use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, FILE_PIECE, Flow, Link, Task};
 use crate::serve::handler::Observer;
-use crate::serve::timers::{NEVER, now};
+use crate::serve::timers::NEVER;
 
 /// Steps that a connection may take before others get their turn: reads, pieces of a stream, pieces of a file.
 pub(super) const STEPS: usize = 16;
@@ -376,7 +376,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
             line: None,
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(link.arrived) / 1000,
+            microseconds: self
+                .layers
+                .time_of_end(self.now)
+                .saturating_sub(link.arrived)
+                / 1000,
             waited: link.began.saturating_sub(link.arrived) / 1000,
         });
     }
@@ -393,7 +397,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
             },
             status: response.status(),
             bytes: response.body_bytes(),
-            microseconds: now().saturating_sub(client.link.first) / 1000,
+            microseconds: self
+                .layers
+                .time_of_end(self.now)
+                .saturating_sub(client.link.first)
+                / 1000,
             waited: 0,
         });
     }

@@ -23,6 +23,7 @@ impl Layer for Names {
             request: true,
             response: true,
             ended: true,
+            ..Stages::default()
         }
     }
 

@@ -199,3 +199,25 @@ fn nothing_ends_for_an_app_that_is_known_not_to_start() {
         assert_eq!(all_processes(&mut history), processes, "{order}: {answer}");
     }
 }
+
+/// The listener was open when the candidate was prepared, so nobody opens it again.
+#[test]
+fn a_listener_that_a_candidate_has_is_not_closed_while_it_is_prepared() {
+    let mended = Written {
+        before: Some(End::Well),
+        replace: Replace::StopFirst,
+        ..Written::good(1)
+    };
+    for delay in 0..400 {
+        let mut history = History::new(&[("queue", Written::good(1))]);
+        history.pass(5000);
+        history.kernel().disk.apps.insert("web", Written::broken());
+        history.send(Signal::SIGHUP);
+        history.pass(delay);
+        history.kernel().disk.apps.insert("web", mended);
+        history.send(Signal::SIGHUP);
+        history.pass(20_000);
+        let web = &history.master.workers.apps["web"];
+        assert_eq!(web.supervisor.counts().ready, 1);
+    }
+}

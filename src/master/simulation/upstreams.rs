@@ -91,3 +91,25 @@ fn a_reload_takes_the_old_workers_out_and_brings_the_new_ones_in() {
             .all(|generation| generation == 2)
     );
 }
+
+/// A template says that a worker has arrived which does not exist, and the messages of the one that does are lost.
+#[test]
+fn requests_never_go_to_a_worker_of_a_template_that_does_not_exist() {
+    let api = Written {
+        template: true,
+        required: false,
+        ..Written::good(5)
+    };
+    run_steps(&[
+        Step::Write(0, Some(api)),
+        Step::Signal(Signal::SIGHUP),
+        Step::Pass(820),
+        Step::MessageDelay(None),
+        Step::Signal(Signal::SIGHUP),
+        Step::Pass(5320),
+        Step::Crash(5),
+        Step::Crash(5),
+        Step::Forges(0, 5),
+        Step::Pass(300),
+    ]);
+}

@@ -11,7 +11,7 @@ use crate::master::world::Source;
 use crate::plan::Plan;
 
 /// What does not work without a control socket.
-const CONSEQUENCE: &str = "status, reload, scale, stop and reopen will not work";
+const CONSEQUENCE: &str = "status, metrics, reload, scale, stop and reopen will not work";
 
 /// How long the control socket stays removed: its folder may be going to be removed too.
 const SETTLES: Duration = Duration::from_millis(100);

@@ -136,6 +136,7 @@ impl Workers {
             return Some(Signal::SIGKILL);
         };
         child.adopted = true;
+        self.fronts.changed(&child.app);
         debug!("{}: forked from the template", report::Tag(child, pid));
         child.signalled.map(|(signal, _)| signal)
     }

@@ -1,6 +1,7 @@
 //! What front workers are told: which workers of each app take requests. The latest state counts; what has not changed is not told.
 //!
-//! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends.
+//! A worker that is to end is taken out before it is told, so that no request goes to a worker that ends. One that a template has forked
+//! is there once it is a child of the master: its message alone does not prove that it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,7 +98,8 @@ impl Workers {
     fn state<W: World>(&self, turn: &Turn<W>, app: &Name) -> Option<String> {
         let children = self.children.of(app);
         let takes = |child: &Child| {
-            child.ready_at.is_some() && !child.on_trial && !child.leaves && !child.stopping
+            let serves = child.ready_at.is_some() && child.adopted;
+            serves && !child.on_trial && !child.leaves && !child.stopping
         };
         let workers = children.filter(|(_, child)| takes(child));
         let workers = workers.filter_map(|(pid, child)| {

@@ -6,9 +6,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
+use preforkd_front::counting::States;
 use preforkd_front::h2::{Shared, Wire};
 use preforkd_front::tls::Listeners;
 use preforkd_front::upstream::address::Address;
@@ -19,6 +21,7 @@ use preforkd_http::{
     Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
     Response, Service, Watch, serve_service_over,
 };
+use preforkd_worker::gauges::Gauges;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Only so that a test that hangs fails.
@@ -29,6 +32,7 @@ struct All {
     proxy: Proxy,
     /// Bodies are passed on while they arrive, whatever the path.
     streams: bool,
+    states: Option<States>,
 }
 
 /// What else a test may change.
@@ -42,6 +46,8 @@ pub struct Options {
     pub streams: bool,
     /// Clients may begin with HTTP/2.
     pub http2: bool,
+    /// Where it tells how its upstream, which is called `web`, is, as process 1.
+    pub gauges: Option<&'static [AtomicU64]>,
 }
 
 impl Default for Options {
@@ -57,6 +63,7 @@ impl Default for Options {
             held: usize::MAX,
             streams: false,
             http2: true,
+            gauges: None,
         }
     }
 }
@@ -103,6 +110,9 @@ impl Service for All {
     }
 
     fn deadline(&self) -> u64 {
+        if let Some(states) = &self.states {
+            states.note(&self.proxy);
+        }
         self.proxy.deadline()
     }
 
@@ -157,6 +167,10 @@ pub fn front_with(
         let all = All {
             proxy,
             streams: options.streams,
+            states: options.gauges.map(|place| {
+                let gauges = Gauges::begin(place, 1, ["web"].into_iter());
+                States::new(gauges, vec![number])
+            }),
         };
         serve_service_over::<Wire, _>(config, shared, all, ()).unwrap();
     });

@@ -1,6 +1,7 @@
 //! One connection's requests as a state machine: bytes in, requests or a rejection out. It has no socket and no clock.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use crate::limits::Limits;
 use crate::message::body::{Arriving, Body, Failure};
@@ -82,6 +83,8 @@ pub struct Connection {
     failure: Option<Failure>,
     /// What layers have said of the request.
     facts: Option<Box<Facts>>,
+    /// See [`Request::mark`].
+    mark: AtomicU32,
     /// The layers have seen the request.
     passed: bool,
     /// Whoever answers decides at the head how a body is taken.
@@ -119,6 +122,7 @@ impl Connection {
             length: 0,
             failure: None,
             facts: None,
+            mark: AtomicU32::new(0),
             passed: false,
             asks: false,
             asked: Asked::No,
@@ -194,6 +198,7 @@ impl Connection {
             &self.input[self.start..self.scanned],
             self.arriving.length().max(self.length),
             self.facts.as_deref(),
+            &self.mark,
         )
     }
 
@@ -318,6 +323,7 @@ impl Connection {
         self.arriving = Arriving::default();
         self.length = 0;
         self.facts = None;
+        *self.mark.get_mut() = 0;
         self.passed = false;
         self.asked = Asked::No;
         if std::mem::take(&mut self.streams) {

@@ -1,0 +1,167 @@
+//! What the workers of the front have counted for each site, for `preforkd status` and `preforkd metrics`.
+//!
+//! They are numbers that those workers have written: nothing follows from them.
+
+use std::collections::BTreeMap;
+
+use preforkd_worker::counters::{self, Counts};
+use preforkd_worker::front::Outline;
+use preforkd_worker::gauges::{self, Upstream};
+use serde_json::{Value, json};
+
+use super::turn::Turn;
+use super::workers::Workers;
+use super::world::World;
+use crate::plan::Plan;
+use crate::release::Name;
+
+/// The app that serves sites, and what it serves.
+struct Front<'a> {
+    name: Name,
+    sites: &'a [Outline],
+}
+
+impl<'a> Front<'a> {
+    fn of(plan: &'a Plan) -> Option<Self> {
+        let (name, app) = plan.apps.iter().find(|(_, app)| !app.sites.is_empty())?;
+        Some(Self {
+            name: name.as_str().into(),
+            sites: &app.sites,
+        })
+    }
+
+    /// The counters of all sites, in their order; for each those of its routes, the first of which is for no route.
+    fn counts<W: World>(&self, turn: &Turn<W>) -> Vec<Vec<Counts>> {
+        let keys_of = |site: &Outline| -> Vec<u64> {
+            let routes = site.routes.iter().map(String::as_str);
+            let routes = [""].into_iter().chain(routes);
+            routes
+                .map(|route| counters::key(&site.name, route))
+                .collect()
+        };
+        let keys: Vec<_> = self.sites.iter().flat_map(keys_of).collect();
+        let read = turn.world.counters(&self.name, &keys);
+        let mut read = read.iter().map(|words| Counts::decode(words));
+        let of_site = |site: &Outline| read.by_ref().take(site.routes.len() + 1).collect();
+        self.sites.iter().map(of_site).collect()
+    }
+
+    /// The states of all upstreams: what waits in all workers of the front together, and the addresses as the worker sees them that sees
+    /// the fewest of them in order.
+    fn upstreams<W: World>(
+        &self,
+        turn: &Turn<W>,
+        workers: &Workers,
+    ) -> BTreeMap<&'a str, Upstream> {
+        let names = self.sites.iter().flat_map(|site| &site.upstreams);
+        let mut all: BTreeMap<&str, Upstream> = BTreeMap::new();
+        for name in names {
+            all.entry(name.as_str()).or_default();
+        }
+        let mut first = true;
+        for (pid, child) in workers.children.of(&self.name) {
+            let Some(record) = child.record.filter(|_| !child.leaves) else {
+                continue;
+            };
+            let words = turn.world.gauges(&self.name, record);
+            let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+            let mut said = false;
+            for (name, all) in &mut all {
+                if let Some(one) = gauges::read(&words, pid, name) {
+                    said = true;
+                    all.waiting += one.waiting;
+                    if first || one.available < all.available {
+                        (all.addresses, all.available) = (one.addresses, one.available);
+                    }
+                }
+            }
+            first &= !said;
+        }
+        all
+    }
+
+    fn connections<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> u64 {
+        let children = workers.children.of(&self.name);
+        let of_child = children.filter_map(|(_, child)| {
+            let age = turn.now.saturating_duration_since(child.asked_for);
+            let seen = turn.world.read(&self.name, child.record?, age)?;
+            Some(seen.connections)
+        });
+        of_child.sum()
+    }
+}
+
+/// The upstreams of a site, all together.
+fn together(site: &Outline, upstreams: &BTreeMap<&str, Upstream>) -> Upstream {
+    let of = site
+        .upstreams
+        .iter()
+        .filter_map(|name| upstreams.get(name.as_str()));
+    of.fold(Upstream::default(), |sum, one| Upstream {
+        waiting: sum.waiting + one.waiting,
+        addresses: sum.addresses + one.addresses,
+        available: sum.available + one.available,
+    })
+}
+
+/// A few numbers of each site, for the status.
+pub(super) fn summary<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) -> Vec<Value> {
+    let Some(front) = Front::of(plan) else {
+        return Vec::new();
+    };
+    let (counts, upstreams) = (front.counts(turn), front.upstreams(turn, workers));
+    let sites = front.sites.iter().zip(counts);
+    let summary = sites.map(|(site, counts)| {
+        let state = together(site, &upstreams);
+        json!({
+            "name": site.name,
+            "requests": counts.iter().map(Counts::requests).sum::<u64>(),
+            "errors": counts.iter().map(Counts::errors).sum::<u64>(),
+            "waiting": state.waiting,
+            "upstreams": state.addresses,
+            "available": state.available,
+        })
+    });
+    summary.collect()
+}
+
+/// All that was counted.
+pub(super) fn metrics<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) -> Value {
+    let Some(front) = Front::of(plan) else {
+        return json!({});
+    };
+    let (counts, upstreams) = (front.counts(turn), front.upstreams(turn, workers));
+    let others = turn
+        .world
+        .counters(&front.name, &[counters::NO_SITE, counters::HANDSHAKES]);
+    let other = |at: usize| others.get(at).map(Vec::as_slice).unwrap_or_default();
+    let sites = front.sites.iter().zip(counts);
+    let sites = sites.map(|(site, counts)| {
+        let state = together(site, &upstreams);
+        let routes = site.routes.iter().map(String::as_str);
+        let routes = [""].into_iter().chain(routes).zip(counts);
+        let routes = routes.map(|(route, counts)| json!({"route": route, "counts": counts}));
+        json!({
+            "name": site.name,
+            "upstreams": state.addresses,
+            "available": state.available,
+            "routes": routes.collect::<Vec<_>>(),
+        })
+    });
+    let sites: Vec<_> = sites.collect();
+    let upstreams = upstreams.iter().map(|(name, state)| {
+        json!({
+            "name": name,
+            "waiting": state.waiting,
+            "addresses": state.addresses,
+            "available": state.available,
+        })
+    });
+    json!({
+        "connections": front.connections(turn, workers),
+        "handshakes": counters::decode_handshakes(other(1)),
+        "no_site": Counts::decode(other(0)),
+        "sites": sites,
+        "upstreams": upstreams.collect::<Vec<_>>(),
+    })
+}
