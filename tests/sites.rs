@@ -442,3 +442,34 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     );
     run.stop();
 }
+
+#[test]
+fn users_are_those_of_the_file_and_a_reload_takes_in_others() {
+    // Their passwords are "secret", as crypt(3) has made it.
+    const HASH: &str = "$2y$05$K0CIV0rx3gWfJoyPEb314uwOg/FKIeC/lHBrfaHiKRAA59MsFQN82";
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
+    std::fs::write(folder.path().join("htpasswd"), format!("ann:{HASH}\n")).expect("room");
+    let hosts = "hosts = ['shop.example', '*.shop.example']\n";
+    let config = config("").replace(hosts, &format!("{hosts}basic_auth = 'htpasswd'\n"));
+    let run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    // ann:secret and bob:secret.
+    let (ann, bob) = ("YW5uOnNlY3JldA==", "Ym9iOnNlY3JldA==");
+    let status = |run: &Run, path: &str, shown: &str| {
+        let fields = format!("Authorization: Basic {shown}\r\n");
+        let answer = get_with(run, path, &fields);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    for path in ["/", "/static/a.css"] {
+        assert_eq!(status(&run, path, ann), "200", "{path}");
+        assert_eq!(status(&run, path, bob), "401", "{path}");
+        assert_eq!(status(&run, path, "eDp5"), "401", "{path}");
+    }
+    std::fs::write(run.path("htpasswd"), format!("bob:{HASH}\n")).expect("room");
+    run.reload();
+    assert_eq!(status(&run, "/", ann), "401");
+    assert_eq!(status(&run, "/", bob), "200");
+}

@@ -184,6 +184,9 @@ fn below(table: Option<&str>, name: &str) -> Option<String> {
         // The same as those of apps, and of the site.
         (Some("site.NAME"), "listen" | "static") => Some(format!("app.NAME.{name}")),
         (Some("site.NAME.routes"), "folder") => Some("app.NAME.static".to_owned()),
+        (Some("site.NAME" | "site.NAME.routes"), "request_headers") => {
+            Some("site.NAME.response_headers".to_owned())
+        }
         (Some("site.NAME.routes"), name) if name != "answer" => Some(format!("site.NAME.{name}")),
         (Some(table), name) => Some(format!("{table}.{name}")),
         _ => None,

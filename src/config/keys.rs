@@ -425,6 +425,8 @@ tables! {
         max_body: Size = (none "that of the site or of [front]"), Reload;
         /// What changes in the heads of responses: fields that are removed, set and added.
         response_headers: Fields = {}, Reload;
+        /// What changes in the heads of requests on their way to an app or an address: fields that are removed, set and added.
+        request_headers: Fields = {}, Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
         compress: Precompressed = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.
@@ -451,7 +453,7 @@ tables! {
         key: String = (none "their addresses"), Reload;
     }
 
-    /// `response_headers`: what changes in the heads of responses, in this order.
+    /// `response_headers` and `request_headers`: what changes in heads, in this order.
     table "site.NAME.response_headers" Fields {
         /// The names of fields that are removed.
         remove: Vec<Spanned<String>> = [], Reload;

@@ -216,13 +216,16 @@ impl Service for Front {
         } = choice
             && let Some(&number) = self.numbers.get(name)
         {
-            let outgoing = Outgoing {
-                strip: stripped,
-                default_host: NO_HOST,
-                ..Outgoing::default()
-            };
             return match self.script(number, &call, stripped, response) {
                 Ok((script, response)) => {
+                    let changes = noted.map(|noted| noted.changes(&self.sites));
+                    let changes = changes.unwrap_or_default();
+                    let outgoing = Outgoing {
+                        strip: stripped,
+                        default_host: NO_HOST,
+                        changes: &changes,
+                        ..Outgoing::default()
+                    };
                     let script = script.as_ref();
                     let passing = Passing { outgoing, script };
                     self.proxy.call(number, call, passing, response)

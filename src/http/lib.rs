@@ -35,7 +35,7 @@ pub use net::{descriptors, standing};
 pub use proto::h1::connection::{Connection, Event, Phase};
 pub use proto::h1::hop::is_hop_by_hop;
 pub use proto::h1::incoming::{Expected, Fault, Incoming, Step};
-pub use proto::h1::outgoing::{Outgoing, pass_trailers, passed_on, write_request};
+pub use proto::h1::outgoing::{Outgoing, changed, pass_trailers, write_request};
 pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
 pub use rate::{LeftOut, Rate};

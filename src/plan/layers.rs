@@ -26,6 +26,20 @@ const OWN: [&str; 9] = [
     "upgrade",
 ];
 
+/// The key whose fields are those of responses.
+const RESPONSE: &str = "response_headers";
+
+/// Fields besides that it writes itself into requests, or keeps from applications. All that begin with `X-Forwarded-` and `X-SSL-Client-`
+/// are such too.
+const OF_REQUESTS: [&str; 6] = [
+    "expect",
+    "forwarded",
+    "host",
+    "proxy",
+    "x-real-ip",
+    "x-request-id",
+];
+
 impl Draft<'_> {
     /// The layers of a site. What it says of `Strict-Transport-Security` itself counts more than `hsts`.
     pub(super) fn layers_of_site(
@@ -79,7 +93,8 @@ impl Draft<'_> {
         Ok(Layers {
             allow: keys.allow.to_vec(),
             deny: keys.deny.to_vec(),
-            response_headers: changes(&keys.response_headers)?,
+            response_headers: changes(RESPONSE, &keys.response_headers)?,
+            request_headers: changes("request_headers", &keys.request_headers)?,
             compress: keys.compress.as_ref().map(|codings| codings.0.clone()),
             max_body: keys.max_body.as_ref().map(|size| size.0),
             basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
@@ -183,11 +198,11 @@ fn limits(keys: &Keys) -> Result<Vec<RateLimit>, Place> {
     keys.rate_limit.iter().map(limit).collect()
 }
 
-fn changes(written: &Fields) -> Result<Changes, Place> {
+fn changes(table: &str, written: &Fields) -> Result<Changes, Place> {
     let mut remove = Vec::new();
     for name in &*written.remove {
-        check_name("remove", name)?;
-        if name.get_ref().eq_ignore_ascii_case("server") {
+        check_name(table, "remove", name)?;
+        if name.get_ref().eq_ignore_ascii_case("server") && table == RESPONSE {
             let message = "response_headers.remove: preforkd adds the field Server where there is none (set it instead)";
             return Err(Place::at(name.span(), message));
         }
@@ -195,22 +210,23 @@ fn changes(written: &Fields) -> Result<Changes, Place> {
     }
     Ok(Changes {
         remove,
-        set: fields("set", &written.set)?,
-        add: fields("add", &written.add)?,
+        set: fields(table, "set", &written.set)?,
+        add: fields(table, "add", &written.add)?,
     })
 }
 
 fn fields(
+    table: &str,
     key: &str,
     written: &BTreeMap<Spanned<String>, Spanned<String>>,
 ) -> Result<Vec<(String, String)>, Place> {
     let field = |(name, value): (&Spanned<String>, &Spanned<String>)| {
-        check_name(key, name)?;
+        check_name(table, key, name)?;
         let text = value.get_ref();
         let is_control = |b: u8| (b < b' ' && b != b'\t') || b == 0x7f;
         if text.bytes().any(is_control) || text.trim() != text {
             let message = format!(
-                "response_headers.{key}: the value of {} must not have control characters, nor begin or end with a space, as {text:?} does",
+                "{table}.{key}: the value of {} must not have control characters, nor begin or end with a space, as {text:?} does",
                 name.get_ref()
             );
             return Err(Place::at(value.span(), message));
@@ -220,11 +236,11 @@ fn fields(
     written.iter().map(field).collect()
 }
 
-fn check_name(key: &str, name: &Spanned<String>) -> Result<(), Place> {
+fn check_name(table: &str, key: &str, name: &Spanned<String>) -> Result<(), Place> {
     let text = name.get_ref();
     let is_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     let wrong = |message: String| {
-        let message = format!("response_headers.{key}: {message}");
+        let message = format!("{table}.{key}: {message}");
         Err(Place::at(name.span(), message))
     };
     if text.is_empty() || !text.bytes().all(is_token) {
@@ -232,7 +248,12 @@ fn check_name(key: &str, name: &Spanned<String>) -> Result<(), Place> {
             "{text:?} is not a name of a header (use letters, digits and -)"
         ));
     }
-    match OWN.contains(&text.to_ascii_lowercase().as_str()) {
+    let lower = text.to_ascii_lowercase().replace('_', "-");
+    let is_written = table != RESPONSE
+        && (OF_REQUESTS.contains(&&*lower)
+            || lower.starts_with("x-forwarded-")
+            || lower.starts_with("x-ssl-client-"));
+    match OWN.contains(&&*lower) || is_written {
         true => wrong(format!(
             "preforkd sets the header {text} itself (remove it)"
         )),

@@ -18,6 +18,8 @@ pub struct Layers {
     pub deny: Vec<Proxy>,
     /// What changes in the heads of responses.
     pub response_headers: Changes,
+    /// What changes in the heads of requests on their way to what answers them.
+    pub request_headers: Changes,
     /// The codings in which responses are compressed, what is preferred first. For a route, `None` is what the site says.
     pub compress: Option<Vec<Coding>>,
     /// The largest request body. For a route, `None` is what the site says.
@@ -67,7 +69,7 @@ impl fmt::Debug for User {
     }
 }
 
-/// Changes of the fields of a response, in this order.
+/// Changes of the fields of a head, in this order.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Changes {
@@ -113,6 +115,13 @@ pub struct Maintenance {
     pub retry_after: u64,
     /// The clients that are served all the same.
     pub except: Vec<Proxy>,
+}
+
+impl Changes {
+    /// Whether nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
 }
 
 impl Layers {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use preforkd_http::layer::{Arrived, Layer, Page, Stages};
 use preforkd_http::{Coder, Facts, Head, Note, Origin, Reject, Request, Response, phrase};
 
+use preforkd_worker::layers::Changes;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::auth::known::{Known, Secret};
@@ -237,6 +238,14 @@ impl Noted {
     /// The user whose password was right.
     pub fn user(&self) -> Option<&[u8]> {
         self.user.get().map(Vec::as_slice)
+    }
+
+    /// What changes in the head of the request on its way to an upstream.
+    pub fn changes<'a>(&self, sites: &'a Sites) -> Vec<&'a Changes> {
+        let rules = sites.layers(self.site).into_iter();
+        let rules = rules.flat_map(|layers| layers.rules(self.route()));
+        let changes = rules.map(|rules| &rules.request_changes);
+        changes.filter(|changes| !changes.is_empty()).collect()
     }
 
     /// The password that is to be compared next.

@@ -36,6 +36,8 @@ pub struct Rules {
     pub max_body: Option<u64>,
     /// Changes in the heads of responses.
     pub changes: Changes,
+    /// Changes in the heads of requests, on their way to an upstream.
+    pub request_changes: Changes,
     /// The codings of compressed responses.
     pub compress: Option<Vec<Coding>>,
     pages: BTreeMap<u16, Arc<Page>>,
@@ -134,6 +136,7 @@ impl Rules {
             limits: limits.collect(),
             max_body: layers.max_body,
             changes: layers.response_headers.clone(),
+            request_changes: layers.request_headers.clone(),
             compress: layers.compress.clone(),
             users: match &layers.basic_auth {
                 BasicAuth::Unsaid => None,

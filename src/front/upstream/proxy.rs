@@ -322,7 +322,9 @@ impl Proxy {
         }
         let mut sending = Sending::Nothing;
         if streamed {
-            sending = Sending::Stream(Stream::body(request.declared_length().is_none()));
+            let mut stream = Stream::body(request.declared_length().is_none());
+            stream.drops_trailers = !outgoing.changes.is_empty();
+            sending = Sending::Stream(stream);
         } else if length > SMALL_BODY {
             sending = Sending::Held(body, length);
         } else if length > 0

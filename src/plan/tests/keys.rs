@@ -101,6 +101,7 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.compress", "['gzip', 'br']"),
     ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
     ("site.NAME.maintenance", "'page.html'"),
+    ("site.NAME.request_headers", "{ set = { X-A = 'b' } }"),
     ("site.NAME.response_headers.remove", "['X-A']"),
     ("site.NAME.response_headers.set", "{ X-A = 'b' }"),
     ("site.NAME.response_headers.add", "{ X-A = 'b' }"),

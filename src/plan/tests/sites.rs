@@ -760,6 +760,18 @@ fn layers_that_cannot_be_are_refused() {
         ),
         ("basic_auth = true", "4:14: basic_auth: must be a path"),
         (
+            "request_headers = { set = { Host = 'x' } }",
+            "4:29: request_headers.set: preforkd sets the header Host itself",
+        ),
+        (
+            "request_headers = { add = { X_Forwarded_For = 'x' } }",
+            "4:29: request_headers.add: preforkd sets the header X_Forwarded_For itself",
+        ),
+        (
+            "request_headers = { remove = 'Content-Length' }",
+            "4:30: request_headers.remove: preforkd sets the header Content-Length itself",
+        ),
+        (
             "error_pages = { 200 = 'page.html' }",
             "4:17: error_pages: \"200\" is not the status of an error",
         ),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use preforkd_http::{Origin, Outgoing, Request, passed_on, percent_decode};
+use preforkd_http::{Origin, Outgoing, Request, changed, percent_decode};
 
 use crate::hosts::without_port;
 use crate::layers::gate::Noted;
@@ -102,22 +102,24 @@ pub fn each(
     if let Some(length) = request.body_length() {
         put(b"CONTENT_LENGTH", length.to_string().as_bytes());
     }
-    if let Some(kind) = request.field(b"content-type") {
+    let passed = changed(request, outgoing.changes);
+    let is_type = |(name, _): &&(&[u8], &[u8])| name.eq_ignore_ascii_case(b"content-type");
+    if let Some((_, kind)) = passed.iter().find(is_type) {
         put(b"CONTENT_TYPE", kind);
     }
     put(b"HTTP_HOST", host);
     if let Some(id) = &facts.request_id {
         put(b"HTTP_X_REQUEST_ID", id.as_bytes());
     }
-    for (name, value) in fields(request) {
+    for (name, value) in fields(&passed) {
         put(&name, &value);
     }
 }
 
 /// The fields of the client under the names of variables. Several of one name are one list (RFC 9110 section 5.3).
-fn fields<'a>(request: Request<'a>) -> Vec<(Vec<u8>, Cow<'a, [u8]>)> {
+fn fields<'a>(passed: &[(&'a [u8], &'a [u8])]) -> Vec<(Vec<u8>, Cow<'a, [u8]>)> {
     let mut all: Vec<(Vec<u8>, Cow<'a, [u8]>)> = Vec::new();
-    for (name, value) in passed_on(request) {
+    for &(name, value) in passed {
         let is_known = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
         if !name.iter().all(is_known) || name.eq_ignore_ascii_case(b"content-type") {
             continue;

@@ -24,6 +24,8 @@ pub(super) struct Stream {
     chunked: bool,
     /// The lines of the fields that follow the last one.
     trailers: Vec<u8>,
+    /// Fields of the head were set or removed, and an upstream may take those after the body for such.
+    pub drops_trailers: bool,
     /// A byte was written.
     pub begun: bool,
     /// All of them have come.
@@ -40,6 +42,7 @@ impl Stream {
             written: 0,
             chunked,
             trailers: Vec::new(),
+            drops_trailers: false,
             begun: false,
             complete: false,
             wanted: false,
@@ -139,6 +142,7 @@ impl Proxy {
         if let Some(exchange) = self.exchanges.get(ticket)
             && let Sending::Stream(stream) = &mut exchange.sending
             && stream.chunked
+            && !stream.drops_trailers
         {
             pass_trailers(lines, &mut stream.trailers);
         }

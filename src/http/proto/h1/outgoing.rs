@@ -1,6 +1,7 @@
 //! Writing a request to an upstream (RFC 9112 section 3, RFC 9110 section 7.6): what the client has asked for, without what was only for
 //! its connection to us, and with what we know of the client.
 
+use preforkd_worker::layers::Changes;
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -27,6 +28,8 @@ pub struct Outgoing<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// The upstream may send fields after the body.
     pub trailers: bool,
+    /// What changes in the fields that are passed on, one after the other. None of them is one that is written here.
+    pub changes: &'a [&'a Changes],
 }
 
 /// Appends the head of the request to `out`. The body of [`Request::body_length`] bytes follows it, unless it is
@@ -57,8 +60,13 @@ pub fn write_request(
     let asked = request.authority().or_else(|| request.field(b"host"));
     out.extend_from_slice(outgoing.host.or(asked).unwrap_or(outgoing.default_host));
     out.extend_from_slice(b"\r\n");
-    for (name, value) in passed_on(request) {
-        field(out, name, value);
+    match outgoing.changes.is_empty() {
+        true => passed_on(request).for_each(|(name, value)| field(out, name, value)),
+        false => {
+            for (name, value) in changed(request, outgoing.changes) {
+                field(out, name, value);
+            }
+        }
     }
     match outgoing.streamed {
         true => framing(out, request),
@@ -85,6 +93,28 @@ pub fn passed_on<'a>(request: Request<'a>) -> impl Iterator<Item = (&'a [u8], &'
     let named = names_fields(request);
     let fields = request.fields();
     fields.filter(move |(name, _)| !(is_ours(name) || named && is_named(request, name)))
+}
+
+/// The fields that are passed on, with these changes. A name with `_` counts as one with `-`, as programs with a CGI-like interface read it.
+pub fn changed<'a>(request: Request<'a>, changes: &'a [&'a Changes]) -> Vec<(&'a [u8], &'a [u8])> {
+    let is = |name: &[u8], other: &str| {
+        let plain = |byte: &u8| match byte {
+            b'_' => b'-',
+            byte => byte.to_ascii_lowercase(),
+        };
+        name.iter()
+            .map(plain)
+            .eq(other.as_bytes().iter().map(plain))
+    };
+    let mut fields: Vec<_> = passed_on(request).collect();
+    for change in changes {
+        let set = change.set.iter().map(|(name, _)| name);
+        let gone: Vec<_> = change.remove.iter().chain(set).collect();
+        fields.retain(|(name, _)| !gone.iter().any(|other| is(name, other)));
+        let new = change.set.iter().chain(&change.add);
+        fields.extend(new.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+    }
+    fields
 }
 
 /// Whether the fields `Connection` of the request name others.
