@@ -3,7 +3,7 @@
 //!
 //! It is this program, started by the master as `preforkd keep-certificates` with three memory files: descriptor 3 for the answer, descriptor 4
 //! with what to do, and descriptor 5 with the challenges that the workers of the front have been told, both as JSON. When other challenges are to
-//! be told, it writes these to the first one and exits with status 0; the next one goes on where it has ended, as the [`record`] of each site says.
+//! be told, it writes these to the first one and exits with status 0; the next one goes on where it has ended, as the record of each site says.
 //! A certificate that was issued goes to its file, whose watch hands it over ([`crate::certificate_watch`]).
 
 mod policy;

@@ -3,8 +3,9 @@
 //! The modules:
 //!
 //! - [`cli`] reads the command line; [`client`] sends requests to a running master; [`logging`] writes the master's log;
-//! - [`certificate_watch`] is the process that watches certificates, [`certificate_keeper`] the one that has them issued, [`log_writer`] the one that writes a log file, [`probe`] the one that checks a new worker, [`config_check`] the one
-//!   that checks the configuration, [`launcher`] the one that executes the program of a worker, template or job, [`guard`] the one
+//! - [`certificate_watch`] is the process that watches certificates, [`certificate_keeper`] the one that has them issued, [`log_writer`]
+//!   the one that writes a log file, [`probe`] the one that checks a new worker, [`config_check`] the one that checks the configuration,
+//!   [`launcher`] the one that executes the program of a worker, template or job, [`guard`] the one
 //!   that ends what a killed master has left;
 //! - [`config`] is `app.toml` as written, [`plan`] is the configuration checked against the host;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
@@ -17,8 +18,8 @@
 //! Three crates beside it run in workers: `preforkd-worker` (the contract with the master),
 //! `preforkd-http` (HTTP/1.1) and `preforkd-python` (WSGI).
 
-mod certificate_keeper;
-mod certificate_watch;
+pub mod certificate_keeper;
+pub mod certificate_watch;
 pub mod cli;
 pub mod client;
 pub mod config;

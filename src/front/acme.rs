@@ -1,7 +1,7 @@
 //! The program as the process that orders certificates: `preforkd-front acme`, with a [`Task`] as its input and an [`Answer`] as its output. It
 //! runs as the user of the front, and what it says is checked by whoever started it.
 //!
-//! [`exchange`] is the order; [`client`] the way to the authority; [`problem`] says what its refusals mean; [`made`] are the certificates that
+//! `exchange` is the order; `client` the way to the authority; `problem` says what its refusals mean; [`made`] are the certificates that
 //! need no authority. [`look`] tells what is in a file with a certificate.
 
 mod client;
