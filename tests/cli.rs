@@ -89,7 +89,7 @@ fn a_master_that_cannot_write_its_files_says_what_to_do() {
     assert_eq!(status, Some(1));
     for words in [
         "cannot write the pid file /no/such/x.pid: /no: No such file or directory (create the folder first)",
-        "no control socket at /no/such/x.sock: /no: No such file or directory (create the folder first); status, reload",
+        "no control socket at /no/such/x.sock: /no: No such file or directory (create the folder first); status, metrics, reload",
     ] {
         assert!(stderr.contains(words), "{stderr}");
     }
