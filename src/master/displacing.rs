@@ -13,12 +13,22 @@ use crate::supervisor::Event;
 /// The displaced apps that start again when all workers of the candidates have ended that were rolled back, each with their generations:
 /// one that is rolled back next may have no worker while those of an earlier one still end.
 #[derive(Default)]
-pub(super) struct Displaced(BTreeMap<Name, BTreeSet<Generation>>);
+pub(super) struct Displaced(BTreeMap<Name, Ending>);
+
+/// What an app waits for.
+#[derive(Default)]
+struct Ending {
+    failed: BTreeSet<Generation>,
+    /// It starts again then. Otherwise another candidate decides, and if that is rolled back, these generations are waited for, too.
+    restores: bool,
+}
 
 impl Displaced {
-    /// An app has another candidate, or is removed.
-    pub(super) fn forget(&mut self, name: &Name) {
-        self.0.remove(name);
+    /// An app does not start again for now: it has another candidate, or is removed.
+    pub(super) fn suspend(&mut self, name: &Name) {
+        if let Some(ending) = self.0.get_mut(name) {
+            ending.restores = false;
+        }
     }
 }
 
@@ -35,7 +45,7 @@ impl<W: World> Master<W> {
 
     /// Ends the workers of an app that the candidate does not have.
     pub(super) fn displace(&mut self, generation: Generation, name: &Name) {
-        self.displaced.forget(name);
+        self.displaced.suspend(name);
         match self.workers.apps.get(name) {
             Some(app) if !app.removed => {
                 let candidate = self.preparation.candidate();
@@ -72,8 +82,9 @@ impl<W: World> Master<W> {
         let event = match is_displaced {
             true => {
                 let failed = self.release.next() - 1;
-                let displaced = self.displaced.0.entry(name.clone());
-                displaced.or_default().insert(failed);
+                let displaced = self.displaced.0.entry(name.clone()).or_default();
+                displaced.failed.insert(failed);
+                displaced.restores = true;
                 Event::Withdraw
             }
             false => Event::Rollback,
@@ -89,9 +100,10 @@ impl<W: World> Master<W> {
             apps.any(|app| app.supervisor.has_workers_alone(*failed))
         };
         let (turn, mut any) = (&mut self.turn, false);
-        self.displaced.0.retain(|name, failed| {
-            let waits = failed.iter().any(is_in_use);
-            if !waits {
+        self.displaced.0.retain(|name, ending| {
+            ending.failed.retain(is_in_use);
+            let waits = !ending.failed.is_empty();
+            if !waits && ending.restores {
                 turn.queue_event(name, Event::Restore);
                 any = true;
             }

@@ -50,7 +50,7 @@ impl<W: World> Master<W> {
                 {
                     debug!("app={name}: removed");
                 }
-                self.displaced.forget(&name);
+                self.displaced.suspend(&name);
                 self.workers.remove(turn, &name);
             }
             Action::RollBack(name) => self.roll_back(&name),
@@ -125,7 +125,7 @@ impl<W: World> Master<W> {
 
     /// Gives an app its plan of the candidate; none if it has none.
     fn configure(&mut self, generation: Generation, name: &Name) -> Result<Option<Policy>, String> {
-        self.displaced.forget(name);
+        self.displaced.suspend(name);
         let candidate = self.preparation.candidate();
         let Some(app) = candidate.and_then(|candidate| candidate.plan.apps.get(&**name)) else {
             return Ok(None);
@@ -224,7 +224,8 @@ impl<W: World> Master<W> {
             .workers
             .configured()
             .any(|(_, app)| app.supervisor.is_paused());
-        let (installed, required): (Vec<_>, Vec<_>) = lacking.partition(|(_, app)| app.installed);
+        let (installed, required): (Vec<_>, Vec<_>) =
+            lacking.partition(|(_, app)| app.installed || !app.is_required());
         let installed: Vec<_> = installed.iter().map(|(name, _)| &***name).collect();
         let purpose = self.choices.scope().purpose();
         if let Purpose::Stop(names) = &purpose {
@@ -318,7 +319,7 @@ impl<W: World> Master<W> {
         let complete = self.rolled_out().all(|app| {
             let s = &app.supervisor;
             let waits = s.is_in_trouble() || s.is_paused();
-            app.installed || s.is_settled() || may_be_in_trouble && waits
+            self.need_not_wait_for(app) || s.is_settled() || may_be_in_trouble && waits
         });
         let fact = match complete {
             true => Fact::RolledOut,
@@ -342,8 +343,15 @@ impl<W: World> Master<W> {
             let supervisor = &app.supervisor;
             let counts = supervisor.counts();
             let has_none = counts.ready + counts.starting == 0;
-            app.installed || supervisor.is_settled() || supervisor.is_in_trouble() || has_none
+            let waits = supervisor.is_in_trouble() || has_none;
+            self.need_not_wait_for(app) || supervisor.is_settled() || waits
         })
+    }
+
+    /// Whether the rollout does not wait for an app: it has taken over without proof. At the first start that is any app that is not
+    /// required, also one that was ready and has failed since.
+    fn need_not_wait_for(&self, app: &App) -> bool {
+        app.installed || self.release.outcome().is_none() && !app.is_required()
     }
 }
 

@@ -56,6 +56,13 @@ impl App {
         self.removed && self.supervisor.is_empty()
     }
 
+    /// Whether the first start fails without it. One that has no plan is taken for required.
+    pub(super) fn is_required(&self) -> bool {
+        let plan = self.supervisor.generation();
+        let plan = plan.and_then(|generation| self.plans.get(&generation));
+        plan.is_none_or(|plan| plan.required)
+    }
+
     /// Whether this last output of a worker is that of the one before. Notes it.
     pub(super) fn has_said(&mut self, output: Option<&str>) -> bool {
         let Some(output) = output else { return false };

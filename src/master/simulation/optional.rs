@@ -40,9 +40,8 @@ fn an_app_that_is_not_required_fails_in_the_background() {
     );
     history.send(Signal::SIGHUP);
     history.pass(10_000);
-    let queue = Name::from("queue");
-    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
-    assert!(!history.master.workers.apps[&queue].installed);
+    assert!(history.master.workers.apps["queue"].supervisor.is_settled());
+    assert!(!history.master.workers.apps["queue"].installed);
     history.kernel().disk.apps.insert("queue", broken);
     history.send(Signal::SIGHUP);
     history.pass(10_000);
@@ -51,7 +50,7 @@ fn an_app_that_is_not_required_fails_in_the_background() {
         matches!(outcome, Some(release::Outcome::RolledBack(_))),
         "{outcome:?}"
     );
-    assert!(history.master.workers.apps[&queue].supervisor.is_settled());
+    assert!(history.master.workers.apps["queue"].supervisor.is_settled());
 }
 
 #[test]
@@ -67,14 +66,13 @@ fn an_app_that_is_not_required_waits_for_its_listener() {
     history.pass(60_000);
     let done = |number| Some(release::Outcome::Done(number));
     assert_eq!(history.master.release.outcome(), done(2).as_ref());
-    let queue = Name::from("queue");
-    let app = &history.master.workers.apps[&queue];
+    let app = &history.master.workers.apps["queue"];
     assert_eq!(app.supervisor.counts().ready, 0);
     assert!(app.not_started.is_some());
 
     history.kernel().refuses_listeners = false;
     history.pass(60_000);
-    let app = &history.master.workers.apps[&queue];
+    let app = &history.master.workers.apps["queue"];
     // One may be being recycled.
     assert_eq!(app.supervisor.counts().ready, 3);
     assert!(app.not_started.is_none());
@@ -93,7 +91,7 @@ fn an_app_that_is_not_required_waits_for_its_listener() {
         matches!(outcome, Some(release::Outcome::RolledBack(_))),
         "{outcome:?}"
     );
-    let supervisor = &history.master.workers.apps[&queue].supervisor;
+    let supervisor = &history.master.workers.apps["queue"].supervisor;
     assert_eq!(supervisor.counts().ready, 3);
     assert_eq!(supervisor.generation(), Some(2));
 }
@@ -103,9 +101,8 @@ fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tri
     let broken = Written::broken();
     let mut history = History::new(&[("queue", broken), ("web", Written::good(2))]);
     history.pass(60_000);
-    let queue = Name::from("queue");
     let is_open = |history: &mut History| {
-        let app = &history.master.workers.apps[&queue];
+        let app = &history.master.workers.apps["queue"];
         let starting = app.supervisor.counts().starting > 0;
         let addresses = app.plans.values().flat_map(|plan| &plan.sockets);
         let addresses: Vec<_> = addresses.map(|(_, address)| address.clone()).collect();
@@ -135,7 +132,7 @@ fn an_app_that_is_not_required_and_has_never_served_listens_only_while_it_is_tri
     // What has served keeps its listeners, as any other app does.
     for _ in 0..10 {
         let processes = history.kernel().processes.iter();
-        let theirs = processes.filter(|(_, process)| process.app == queue);
+        let theirs = processes.filter(|(_, process)| &*process.app == "queue");
         for pid in theirs.map(|(pid, _)| *pid).collect::<Vec<_>>() {
             history.kernel().end(pid, false);
         }
@@ -219,5 +216,39 @@ fn a_listener_that_a_candidate_has_is_not_closed_while_it_is_prepared() {
         history.pass(20_000);
         let web = &history.master.workers.apps["web"];
         assert_eq!(web.supervisor.counts().ready, 1);
+    }
+}
+
+/// It is ready and dies, again and again, while another app of the first start is not ready yet.
+#[test]
+fn the_first_start_does_not_wait_for_an_app_that_is_not_required_and_was_ready() {
+    let optional = Written {
+        required: false,
+        ..Written::good(1)
+    };
+    for cleanly in [false, true] {
+        let slow = Written {
+            template: true,
+            ..Written::good(2)
+        };
+        let mut history = History::new(&[("queue", optional), ("web", slow)]);
+        let limit = history.kernel().now + Duration::from_secs(30);
+        while history
+            .kernel()
+            .notices
+            .iter()
+            .all(|notice| !matches!(notice, Notice::Ready(_)))
+        {
+            let processes = history.kernel().processes.iter();
+            let ready = processes.filter(|(_, process)| &*process.app == "queue" && process.ready);
+            let ready: Vec<_> = ready.map(|(&pid, _)| pid).collect();
+            for pid in ready {
+                history.kernel().end(pid, cleanly);
+            }
+            assert!(history.outcome.is_none());
+            history.pass(10);
+            assert!(history.kernel().now < limit);
+        }
+        assert!(!history.master.workers.apps["queue"].supervisor.is_settled());
     }
 }

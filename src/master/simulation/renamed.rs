@@ -242,6 +242,24 @@ fn turn() -> impl Strategy<Value = Turn> {
     ]
 }
 
+/// Two releases fail one after the other, the second one at another app after the first one's app has been told to end.
+#[test]
+fn the_old_name_waits_for_what_every_failed_release_has_left() {
+    let mut history = running();
+    rename(&mut history, "api", Code::NeverReady);
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 465);
+    history.take(&Step::Signal(Signal::SIGHUP));
+    pass(&mut history, 5);
+    // The check of the configuration, and then the first worker of `queue`.
+    for milliseconds in [420, 60_000] {
+        history.take(&Step::Crash(3));
+        pass(&mut history, milliseconds);
+    }
+    is_rolled_back(&history, "app=queue");
+    assert_eq!(living(&mut history, "web"), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: config().cases / 10, ..config() })]
 
