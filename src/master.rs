@@ -38,6 +38,7 @@ mod floods;
 mod ignored;
 mod init;
 mod jobs;
+mod lasting;
 mod leftovers;
 mod limit;
 mod load;

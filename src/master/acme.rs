@@ -1,27 +1,17 @@
 //! Certificates that an authority issues: the process that orders, keeps and renews them, and the challenges that it wants told.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::warn;
-use nix::unistd::Pid;
 use preforkd_worker::acme::Challenges;
 
 use super::Master;
-use super::jobs::{Ended, Jobs, Limits, Task};
+use super::jobs::{Ended, Jobs, Task};
+use super::lasting::Lasting;
 use super::report;
 use super::turn::Turn;
 use super::world::World;
 use crate::plan::{Acme, Plan, Secret};
-
-/// How long to wait before the process is started again after it has failed, at first and at most.
-const WAIT: Duration = Duration::from_secs(1);
-const MOST_WAIT: Duration = Duration::from_secs(10 * 60);
-
-/// It has no time limit, and what it does is on disk.
-const LIMITS: Limits = Limits {
-    time: None,
-    grace: Duration::from_secs(2),
-};
 
 /// The process that keeps certificates.
 #[derive(Default)]
@@ -30,10 +20,8 @@ pub(super) struct Keeper {
     wanted: Option<Acme>,
     /// The challenges that the workers of the front have been told, as JSON; none have been told if there is none.
     told: Option<Secret>,
-    /// The process, if it runs.
-    process: Option<Pid>,
-    /// When it is started again, and how long to wait when it fails once more.
-    again: Option<(Instant, Duration)>,
+    /// The process. What it does is on disk.
+    job: Lasting,
 }
 
 impl Keeper {
@@ -43,10 +31,8 @@ impl Keeper {
         if wanted == self.wanted {
             return;
         }
-        (self.wanted, self.again) = (wanted, None);
-        if let Some(process) = self.process.take() {
-            jobs.abandon_one(turn, process);
-        }
+        self.wanted = wanted;
+        self.job.reset(turn, jobs);
         self.start(turn, jobs);
     }
 
@@ -58,10 +44,7 @@ impl Keeper {
             .world
             .start_certificate_keeper(wanted, self.told.as_ref())
         {
-            Ok(pid) => {
-                jobs.add(turn, pid, Task::Keeper, LIMITS);
-                self.process = Some(pid);
-            }
+            Ok(pid) => self.job.started(turn, jobs, Task::Keeper, pid),
             Err(error) => self.failed(turn, &format!("cannot be started: {error}")),
         }
     }
@@ -69,11 +52,7 @@ impl Keeper {
     /// The process has ended. The workers of the front get the challenges that it has found before the next one starts.
     fn ended<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs, job: &Ended) {
         let found = turn.world.found_challenges(job.pid);
-        if self
-            .process
-            .take_if(|process| *process == job.pid)
-            .is_none()
-        {
+        if !self.job.ended(job.pid) {
             return;
         }
         match (&job.verdict, found) {
@@ -92,7 +71,8 @@ impl Keeper {
         }
         match turn.world.tell_challenges(&found) {
             Ok(()) => {
-                (self.told, self.again) = (Some(found), None);
+                self.told = Some(found);
+                self.job.succeeded();
                 self.start(turn, jobs);
             }
             Err(error) => self.failed(turn, &format!("its challenges cannot be told: {error}")),
@@ -100,25 +80,22 @@ impl Keeper {
     }
 
     fn failed<W>(&mut self, turn: &Turn<W>, why: &str) {
-        let wait = self.again.map_or(WAIT, |(_, wait)| wait);
-        let shown = report::short(wait);
+        let shown = report::short(self.job.failed(turn.now));
         warn!(
             "the process that orders certificates: {why}; none is ordered or renewed until it runs; retrying in {shown}"
         );
-        self.again = Some((turn.now + wait, (wait * 2).min(MOST_WAIT)));
     }
 
     /// Starts the process again if it is time.
     pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
-        if self.process.is_none() && self.again.is_some_and(|(at, _)| at <= turn.now) {
+        if self.job.is_due(turn.now) {
             self.start(turn, jobs);
         }
     }
 
     /// When that is.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let again = self.again.filter(|_| self.process.is_none());
-        again.map(|(at, _)| at)
+        self.job.deadline()
     }
 
     /// The master stops.

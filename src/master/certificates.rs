@@ -2,12 +2,12 @@
 //! others.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{error, info, warn};
-use nix::unistd::Pid;
 
-use super::jobs::{Ended, Jobs, Limits, Task};
+use super::jobs::{Ended, Jobs, Task};
+use super::lasting::Lasting;
 use super::report;
 use super::turn::Turn;
 use super::world::World;
@@ -15,25 +15,13 @@ use super::{Master, workers::Workers};
 use crate::plan::{Plan, Secret};
 use crate::release::Name;
 
-/// How long to wait before the watch is started again after it has failed, at first and at most.
-const WAIT: Duration = Duration::from_secs(1);
-const MOST_WAIT: Duration = Duration::from_secs(10 * 60);
-
-/// A process that watches has no time limit, and nothing to finish.
-const LIMITS: Limits = Limits {
-    time: None,
-    grace: Duration::from_secs(2),
-};
-
 /// The process that watches the files.
 #[derive(Default)]
 pub(super) struct Certificates {
     /// The program that checks them, and those that run, of sites with TLS.
     watched: Option<(PathBuf, Secret)>,
-    /// The process, if it runs.
-    process: Option<Pid>,
-    /// When it is started again, and how long to wait when it fails once more.
-    again: Option<(Instant, Duration)>,
+    /// The process.
+    job: Lasting,
 }
 
 impl Certificates {
@@ -43,13 +31,11 @@ impl Certificates {
             let certificates = app.certificates.clone()?;
             Some((app.launch.program.clone(), certificates))
         });
-        if wanted == self.watched && (self.process.is_some() || wanted.is_none()) {
+        if wanted == self.watched && (self.job.runs() || wanted.is_none()) {
             return;
         }
-        (self.watched, self.again) = (wanted, None);
-        if let Some(process) = self.process.take() {
-            jobs.abandon_one(turn, process);
-        }
+        self.watched = wanted;
+        self.job.reset(turn, jobs);
         self.start(turn, jobs);
     }
 
@@ -58,10 +44,7 @@ impl Certificates {
             return;
         };
         match turn.world.start_certificate_watch(front, running) {
-            Ok(pid) => {
-                jobs.add(turn, pid, Task::Certificates, LIMITS);
-                self.process = Some(pid);
-            }
+            Ok(pid) => self.job.started(turn, jobs, Task::Certificates, pid),
             Err(error) => self.failed(turn, &format!("cannot be started: {error}")),
         }
     }
@@ -69,10 +52,12 @@ impl Certificates {
     /// The process has ended. Returns the certificates that it has found.
     pub(super) fn ended<W: World>(&mut self, turn: &mut Turn<W>, job: &Ended) -> Option<Secret> {
         let found = turn.world.found_certificates(job.pid);
-        self.process.take_if(|process| *process == job.pid)?;
+        if !self.job.ended(job.pid) {
+            return None;
+        }
         match (&job.verdict, found) {
             (Ok(()), Ok(Some(found))) => {
-                self.again = None;
+                self.job.succeeded();
                 return Some(found);
             }
             (Err(why), _) => self.failed(turn, why),
@@ -83,25 +68,22 @@ impl Certificates {
     }
 
     fn failed<W>(&mut self, turn: &Turn<W>, why: &str) {
-        let wait = self.again.map_or(WAIT, |(_, wait)| wait);
-        let shown = report::short(wait);
+        let shown = report::short(self.job.failed(turn.now));
         warn!(
             "the watch of certificates: {why}; new ones are taken in at a reload only; retrying in {shown}"
         );
-        self.again = Some((turn.now + wait, (wait * 2).min(MOST_WAIT)));
     }
 
     /// Starts the watch again if it is time.
     pub(super) fn look<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
-        if self.process.is_none() && self.again.is_some_and(|(at, _)| at <= turn.now) {
+        if self.job.is_due(turn.now) {
             self.start(turn, jobs);
         }
     }
 
     /// When that is.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let again = self.again.filter(|_| self.process.is_none());
-        again.map(|(at, _)| at)
+        self.job.deadline()
     }
 
     /// The master stops.

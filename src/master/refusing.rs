@@ -10,7 +10,7 @@ use super::workers::App;
 use super::world::World;
 use crate::config::Address;
 use crate::plan;
-use crate::release::{Generation, Name};
+use crate::release::Name;
 
 impl<W: World> Master<W> {
     /// Closes the listeners of apps of which no worker is about to start.
@@ -34,7 +34,7 @@ impl<W: World> Master<W> {
     fn is_prepared_for(&self, app: &App) -> bool {
         let candidate = self.preparation.candidate();
         let wanted = candidate.map_or(&[][..], |candidate| &candidate.plan.listeners);
-        let Some((_, plan)) = current(app) else {
+        let Some((_, plan)) = app.current() else {
             return false;
         };
         let mut sockets = plan.sockets.iter();
@@ -46,7 +46,7 @@ impl<W: World> Master<W> {
             return;
         };
         app.refuses = true;
-        let Some((generation, plan)) = current(app) else {
+        let Some((generation, plan)) = app.current() else {
             return;
         };
         let addresses: Vec<&Address> = plan.sockets.iter().map(|(_, address)| address).collect();
@@ -63,11 +63,6 @@ impl<W: World> Master<W> {
     }
 }
 
-fn current(app: &App) -> Option<(Generation, &plan::App)> {
-    let generation = app.supervisor.generation()?;
-    Some((generation, app.plans.get(&generation)?))
-}
-
 /// Whether no worker of an app runs or is about to be started, apart from the next attempt.
 fn is_idle(app: &App, now: std::time::Instant) -> bool {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
@@ -80,5 +75,5 @@ fn is_idle(app: &App, now: std::time::Instant) -> bool {
         && !supervisor.is_paused()
         && !supervisor.has_candidate()
         && !supervisor.is_displaced()
-        && current(app).is_some_and(|(_, plan)| may_be(plan))
+        && app.current().is_some_and(|(_, plan)| may_be(plan))
 }

@@ -56,11 +56,15 @@ impl App {
         self.removed && self.supervisor.is_empty()
     }
 
+    /// Its current generation, with the plan.
+    pub(super) fn current(&self) -> Option<(Generation, &plan::App)> {
+        let generation = self.supervisor.generation()?;
+        Some((generation, self.plans.get(&generation)?))
+    }
+
     /// Whether the first start fails without it. One that has no plan is taken for required.
     pub(super) fn is_required(&self) -> bool {
-        let plan = self.supervisor.generation();
-        let plan = plan.and_then(|generation| self.plans.get(&generation));
-        plan.is_none_or(|plan| plan.required)
+        self.current().is_none_or(|(_, plan)| plan.required)
     }
 
     /// Whether this last output of a worker is that of the one before. Notes it.
