@@ -4,12 +4,12 @@
 mod authority;
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 
 use authority::{Authority, Behaviour};
+use common::kept::Kept;
 use common::{Run, app, build_front, worker};
 use serde_json::json;
 
@@ -50,57 +50,6 @@ fn all_trust(run: &Run, host: &str, trusted: &str) -> bool {
     })
 }
 
-/// A connection over TLS that stays open, by openssl(1).
-struct Kept {
-    client: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Kept {
-    fn open(run: &Run) -> Self {
-        let mut client = Command::new("openssl")
-            .args(["s_client", "-quiet", "-servername", "shop.example", "-unix"])
-            .arg(run.path("tls.sock"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("openssl runs");
-        let answers = BufReader::new(client.stdout.take().expect("a pipe"));
-        Self { client, answers }
-    }
-
-    /// Asks for a page. Returns the status line.
-    fn ask(&mut self) -> String {
-        let stdin = self.client.stdin.as_mut().expect("a pipe");
-        let request = b"GET /echo HTTP/1.1\r\nHost: shop.example\r\n\r\n";
-        stdin.write_all(request).expect("it is read");
-        let (mut status, mut length) = (String::new(), 0);
-        self.answers.read_line(&mut status).expect("text");
-        loop {
-            let mut line = String::new();
-            self.answers.read_line(&mut line).expect("text");
-            match line.trim_end() {
-                "" => break,
-                field => {
-                    let value = field.strip_prefix("Content-Length: ");
-                    length = value.map_or(length, |text| text.parse().expect("a number"));
-                }
-            }
-        }
-        let mut body = vec![0; length];
-        self.answers.read_exact(&mut body).expect("a body");
-        status.trim_end().to_owned()
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
-
 fn mode(path: &Path) -> u32 {
     path.metadata().expect("it is there").permissions().mode() & 0o777
 }
@@ -127,7 +76,11 @@ fn a_certificate_is_issued_while_another_one_is_shown_and_outlasts_a_restart() {
         "clients are shown one that stands for itself",
     ]);
     // Nothing is issued yet, and there is service.
-    let mut kept = [Kept::open(&run), Kept::open(&run), Kept::open(&run)];
+    let mut kept = [
+        Kept::open(&run, "shop.example"),
+        Kept::open(&run, "shop.example"),
+        Kept::open(&run, "shop.example"),
+    ];
     assert!(kept.iter_mut().all(|kept| kept.ask() == "HTTP/1.1 200 OK"));
     assert!(!all_trust(&run, "shop.example", "ca.pem"));
     authority.change(|now| now.holds = false);
@@ -184,7 +137,7 @@ fn a_certificate_is_renewed_by_handshakes_alone() {
     run.logged(&["site=shop: a certificate for shop.example was issued"]);
     run.logged(&[HANDED]);
     assert!(all_trust(&run, "shop.example", "ca.pem"));
-    let mut kept = Kept::open(&run);
+    let mut kept = Kept::open(&run, "shop.example");
     assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
     let first = std::fs::read(run.path("state/acme/site-shop.pem")).expect("it is there");
     authority.change(|now| now.life = 3600);
@@ -216,7 +169,7 @@ fn an_authority_that_refuses_is_left_alone_for_as_long_as_it_says() {
         "too many certificates",
         "trying again in 3h",
     ]);
-    let mut kept = Kept::open(&run);
+    let mut kept = Kept::open(&run, "shop.example");
     assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
     // Neither a reload nor a restart asks again.
     run.reload();
@@ -281,7 +234,7 @@ fn nothing_is_ordered_that_could_not_be_kept() {
         "{line}"
     );
     assert_eq!(authority.asked(), 0);
-    assert_eq!(Kept::open(&run).ask(), "HTTP/1.1 200 OK");
+    assert_eq!(Kept::open(&run, "shop.example").ask(), "HTTP/1.1 200 OK");
     // When it can, that is found without a reload.
     std::fs::remove_file(run.path("state")).expect("ours");
     run.logged(&["site=shop: a certificate for shop.example was issued"]);
@@ -305,6 +258,6 @@ fn a_certificate_that_is_not_the_one_that_was_ordered_is_not_kept() {
         "clients are shown one that stands for itself",
     ]);
     assert!(!run.path("state/acme/site-shop.pem").exists());
-    assert_eq!(Kept::open(&run).ask(), "HTTP/1.1 200 OK");
+    assert_eq!(Kept::open(&run, "shop.example").ask(), "HTTP/1.1 200 OK");
     run.stop();
 }

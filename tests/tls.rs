@@ -3,10 +3,11 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Read as _, Write};
+use std::io::Write;
 use std::os::unix::fs::symlink;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use common::kept::Kept;
 use common::{Run, app, build_front, preforkd, worker};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -383,59 +384,6 @@ fn clients_show_certificates_and_nobody_gets_past_that() {
     run.stop();
 }
 
-/// A connection over TLS that stays open, by openssl(1).
-struct Kept {
-    client: Child,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Kept {
-    fn open(run: &Run) -> Self {
-        let mut client = Command::new("openssl")
-            .args(["s_client", "-quiet", "-servername", "tls.example", "-unix"])
-            .arg(run.path("tls.sock"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("openssl runs");
-        let answers = BufReader::new(client.stdout.take().expect("a pipe"));
-        Self { client, answers }
-    }
-
-    /// Asks for a page. Returns the status line.
-    fn ask(&mut self) -> String {
-        let stdin = self.client.stdin.as_mut().expect("a pipe");
-        let request = b"GET /echo HTTP/1.1\r\nHost: tls.example\r\n\r\n";
-        stdin.write_all(request).expect("it is read");
-        let mut line = || {
-            let mut line = String::new();
-            self.answers.read_line(&mut line).expect("text");
-            line.trim_end().to_owned()
-        };
-        let (status, mut length) = (line(), 0);
-        loop {
-            let line = line();
-            if line.is_empty() {
-                break;
-            }
-            if let Some(text) = line.strip_prefix("Content-Length: ") {
-                length = text.parse().expect("a number");
-            }
-        }
-        let mut body = vec![0; length];
-        self.answers.read_exact(&mut body).expect("a body");
-        status
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = self.client.kill();
-        let _ = self.client.wait();
-    }
-}
-
 #[test]
 fn new_certificates_are_taken_in_by_themselves_and_open_connections_go_on() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -460,7 +408,11 @@ fn new_certificates_are_taken_in_by_themselves_and_open_connections_go_on() {
     let mut run = Run::begin_in(folder, &config(&site("shop", "tls.example")), |_| {});
     run.message("READY=1");
     let front = pids(&run, "front");
-    let mut kept = [Kept::open(&run), Kept::open(&run), Kept::open(&run)];
+    let mut kept = [
+        Kept::open(&run, "tls.example"),
+        Kept::open(&run, "tls.example"),
+        Kept::open(&run, "tls.example"),
+    ];
     let mut all_answer = || {
         for kept in &mut kept {
             assert_eq!(kept.ask(), "HTTP/1.1 200 OK");
