@@ -17,8 +17,8 @@ use crate::sys;
 /// The time that the init system is asked for at each look.
 const MORE_TIME: Duration = Duration::from_secs(5);
 
-/// The name of the program: proc_pid_comm(5).
-const PROGRAM: &[u8] = b"preforkd";
+/// The name of a guard, and what the kernel calls it until it has named itself: proc_pid_comm(5).
+const NAMES: [&[u8]; 2] = [b"preforkd", b"exe"];
 
 /// How often to look what is left: there may be processes that do not matter.
 const LOOK: Duration = Duration::from_millis(20);
@@ -145,7 +145,7 @@ impl Earlier {
 fn find(files: &Files) -> Vec<Earlier> {
     let own = geteuid().as_raw();
     let candidates = process::all().filter(|(pid, stat)| {
-        stat.name == PROGRAM && *pid != Pid::this() && process::user(*pid) == Some(own)
+        NAMES.contains(&&*stat.name) && *pid != Pid::this() && process::user(*pid) == Some(own)
     });
     let earlier = candidates.filter_map(|(pid, stat)| of(pid, &stat, files));
     earlier.collect()
@@ -180,5 +180,48 @@ fn of(guard: Pid, stat: &Stat, files: &Files) -> Option<Earlier> {
 impl std::fmt::Debug for Earlier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} by {}", self.master, self.guard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
+
+    use nix::sys::signal::{Signal, kill};
+
+    use super::*;
+
+    /// On a busy machine the master may die before its guard has run at all.
+    #[test]
+    fn a_guard_is_found_before_it_has_named_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let files = Files {
+            configuration: path("app.toml"),
+            control: None,
+            pid_file: None,
+        };
+        let table = Table::new(&files).expect("a descriptor");
+        std::os::unix::fs::symlink("/bin/sleep", path("exe")).expect("ours");
+        // Its parent is not the master that the table names.
+        let script = format!(
+            "{} 1000 3</proc/{}/fd/{} >&- 2>&- & echo $!",
+            path("exe").display(),
+            Pid::this(),
+            table.as_fd().as_raw_fd(),
+        );
+        let shell = Command::new("sh").args(["-c", &script]).output();
+        let shell = shell.expect("it starts");
+        let pid = String::from_utf8_lossy(&shell.stdout);
+        let pid = Pid::from_raw(pid.trim().parse().expect("a process"));
+        let found = || find(&files).iter().any(|earlier| earlier.guard == pid);
+        // The shell may have ended before its child is executed.
+        while process::all().any(|(other, stat)| other == pid && &*stat.name != b"exe") {
+            std::thread::yield_now();
+        }
+        let is_found = found();
+        kill(pid, Signal::SIGKILL).expect("it runs");
+        assert!(is_found);
     }
 }
