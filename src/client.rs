@@ -259,6 +259,9 @@ fn state(app: &Value) -> String {
         };
         text += &format!(", {what} until the next reload or `preforkd start {name}`");
     }
+    if let Some(what) = app["waits_for"].as_str() {
+        text += &format!(", waiting for {what}");
+    }
     if app["paused"] == true {
         text += ", paused until the next reload";
     }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
+use super::earlier;
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
 use super::workers::children::Children;
-use super::world::{NotOpened, Opened, Private, Role, Start, World};
+use super::world::{Left, NotOpened, Opened, Private, Role, Start, World};
 use crate::config::Address;
 use crate::plan::{App, LogFile, Plan};
 use crate::release::{Fact, Generation, Name};
@@ -61,6 +62,8 @@ enum Step {
     Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app is running; these apps are left.
     Commands(VecDeque<Name>),
+    /// The command of the first of these apps waits for the one that an earlier master has started. When to look again.
+    Waiting(VecDeque<Name>, Instant),
     /// Everything is prepared, and the release was not told yet.
     Ready,
 }
@@ -262,10 +265,10 @@ impl Preparation {
         }
     }
 
-    /// The time limit for opening the log files.
+    /// The time limit for opening the log files, or when to look again whether a command must wait.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
-            Some(Step::Opening(_, until)) => Some(*until),
+            Some(Step::Opening(_, until) | Step::Waiting(_, until)) => Some(*until),
             _ => None,
         }
     }
@@ -325,6 +328,12 @@ impl Preparation {
         let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
             return self.next_command(turn, jobs, left);
         };
+        if let Some(killed) = turn.world.earlier_left(&Left::CommandOf(&name)) {
+            info!("app={name} before: waiting for {killed}");
+            left.push_front(name);
+            self.step = Some(Step::Waiting(left, turn.now + earlier::EVERY));
+            return;
+        }
         let started = turn.world.start(&Start {
             app: &name,
             plan: app,
@@ -353,6 +362,28 @@ impl Preparation {
                 self.command_failed(turn, jobs, &name, left, reason);
             }
         }
+    }
+
+    /// Whether a command waits for what an earlier master has left.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.step, Some(Step::Waiting(..)))
+    }
+
+    /// Runs the command that waits, if it need not any longer.
+    pub(super) fn look_again<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        let Some(Step::Waiting(left, at)) = &mut self.step else {
+            return;
+        };
+        if *at > turn.now {
+            return;
+        }
+        let first = left.front();
+        if first.is_some_and(|name| turn.world.earlier_left(&Left::CommandOf(name)).is_some()) {
+            *at = turn.now + earlier::EVERY;
+            return;
+        }
+        let left = std::mem::take(left);
+        self.next_command(turn, jobs, left);
     }
 
     /// The command of an app has failed. One that is not required is not started then; if it serves, or a command
@@ -415,7 +446,7 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
+            .is_some_and(|step| !matches!(step, Step::Checking | Step::Commands(_)))
         {
             self.discard(turn);
         }

@@ -72,6 +72,7 @@ impl Supervisor {
             Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, End::Refused, now),
             Event::Missing(id) => self.ended(id, End::Missing, now),
+            Event::Hold(held) => self.held = held,
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;

@@ -8,7 +8,7 @@ use super::{Action, Generation, Supervisor, Wish, WorkerId};
 
 impl Supervisor {
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if matches!(self.wish, Wish::Stop(_)) {
+        if matches!(self.wish, Wish::Stop(_)) || self.held {
             return;
         }
         if let Some(candidate) = &self.candidate
@@ -39,7 +39,7 @@ impl Supervisor {
         let Some(current) = &self.current else {
             return false;
         };
-        if self.wish != Wish::Run || self.given_up {
+        if self.wish != Wish::Run || self.given_up || self.held {
             return false;
         }
         let mine = self.roster.tally(current.generation);
