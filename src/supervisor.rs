@@ -88,7 +88,7 @@ pub struct Supervisor {
     /// No worker is started until the next commit.
     given_up: bool,
     /// No worker is started, as something is left of an earlier run.
-    held: bool,
+    earlier_left: bool,
     settled: bool,
     exited: bool,
 }
@@ -100,6 +100,8 @@ struct Current {
     policy: Policy,
     wanted: u32,
     demand: Demand,
+    /// None of its workers may start yet.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -162,7 +164,7 @@ impl Supervisor {
             backoff: Backoff::new(seed),
             failures: VecDeque::new(),
             given_up: false,
-            held: false,
+            earlier_left: false,
             settled: false,
             exited: false,
         }
@@ -261,6 +263,11 @@ impl Supervisor {
     /// Whether the app was given up.
     pub fn is_given_up(&self) -> bool {
         self.given_up
+    }
+
+    /// Whether no worker of the current generation may start yet.
+    pub fn is_held(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.held)
     }
 
     /// Whether the app is paused until the next reload.
@@ -393,6 +400,7 @@ impl Supervisor {
         let mut older = self.roster.generations_before(current.generation);
         self.wish == Wish::Run
             && self.candidate.is_none()
+            && !current.held
             && self.roster.active() == wanted
             && serving == wanted
             && older.all(|(_, tally)| tally.accepting == 0)

@@ -4,6 +4,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use common::{Run, app, build_front, preforkd};
@@ -75,8 +76,8 @@ fn workers(run: &Run) -> BTreeMap<i32, u64> {
 }
 
 /// A connection to each worker of the front, which has asked for something that no limit is for.
-fn one_of_each(run: &Run, mut connect: impl FnMut() -> UnixStream) -> Vec<(i32, UnixStream)> {
-    let mut found: Vec<(i32, UnixStream)> = Vec::new();
+fn one_of_each<S: Read + Write>(run: &Run, mut connect: impl FnMut() -> S) -> Vec<(i32, S)> {
+    let mut found: Vec<(i32, S)> = Vec::new();
     for _ in 0..100 {
         let before = workers(run);
         let mut stream = connect();
@@ -137,5 +138,93 @@ fn a_rate_limit_counts_for_all_workers_together_and_outlasts_them() {
     run.write("app.toml", &limited.replace("burst = 5", "burst = 6"));
     run.reload();
     assert!(is_served(&ask(&mut connect(&run), "/", "X-Key: a\r\n")));
+    run.stop();
+}
+
+/// Waits until the workers have so many connections together.
+fn until_open(run: &Run, number: u64) {
+    while workers(run).values().sum::<u64>() != number {}
+}
+
+#[test]
+fn a_client_has_no_more_connections_in_all_workers_than_it_may_and_those_of_a_killed_one_do_not_count()
+ {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = port.local_addr().expect("bound");
+    drop(port);
+    let limited = config("", "max_connections_per_client = 6");
+    let tcp = |config: &str| config.replace("unix:site.sock", &address.to_string());
+    let mut run = Run::start(&tcp(&limited));
+    let connect = || TcpStream::connect(address).expect("the site listens");
+    let mut both = one_of_each(&run, connect);
+    let more = |number: usize| -> Vec<TcpStream> {
+        let mut more: Vec<_> = (0..number).map(|_| connect()).collect();
+        for stream in &mut more {
+            assert!(is_served(&ask(stream, "/", "")));
+        }
+        more
+    };
+    let refused = || {
+        let mut stream = connect();
+        // It may be closed before this is sent.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut text = Vec::new();
+        let _ = stream.read_to_end(&mut text);
+        text.is_empty()
+    };
+    let mut others = more(4);
+    assert!(refused() && refused());
+    let log = run.logged(&[
+        "closed a connection from 127.0.0.1",
+        "max_connections_per_client",
+    ]);
+    assert!(log.contains("app=front"), "{log}");
+    drop(others.pop());
+    until_open(&run, 5);
+    others.extend(more(1));
+    assert!(refused());
+
+    drop(both.pop());
+    until_open(&run, 5);
+    let all = more(1);
+    assert!(refused());
+
+    // One is killed.
+    let before = workers(&run);
+    let (killed, held) = before.iter().find(|(_, number)| **number > 0).expect("one");
+    kill(Pid::from_raw(*killed), Signal::SIGKILL).expect("it runs");
+    while workers(&run).contains_key(killed) || workers(&run).len() < 2 {}
+    let again = more(usize::try_from(*held).expect("a few"));
+    assert!(refused());
+    drop((all, again, both, others));
+    until_open(&run, 0);
+    assert_eq!(more(6).len(), 6);
+    run.stop();
+}
+
+#[test]
+fn behind_a_proxy_the_client_counts_that_its_header_names() {
+    let proxy = "max_connections_per_client = 2\nproxy_protocol = true\ntrusted_proxies = 'unix'";
+    let mut run = Run::start(&config("", proxy));
+    let from = |run: &Run, client: &str| {
+        let mut stream = connect(run);
+        let header = format!("PROXY TCP6 {client} 2001:db8::80 4000 80\r\n");
+        stream.write_all(header.as_bytes()).expect("room");
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let answer = answer(&mut stream);
+        (is_served(&answer), stream)
+    };
+    // Two addresses of one network.
+    let (one, other) = (
+        from(&run, "2001:db8:0:1::1"),
+        from(&run, "2001:db8:0:1:ffff::2"),
+    );
+    assert!(one.0 && other.0);
+    assert!(!from(&run, "2001:db8:0:1::3").0);
+    assert!(from(&run, "2001:db8:0:2::1").0);
+    run.logged(&["closed a connection from 2001:db8:0:1::3"]);
+    drop(one);
+    until_open(&run, 1);
+    assert!(from(&run, "2001:db8:0:1::3").0);
     run.stop();
 }

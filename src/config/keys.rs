@@ -427,6 +427,8 @@ tables! {
         response_headers: Fields = {}, Reload;
         /// What changes in the heads of requests on their way to an app or an address: fields that are removed, set and added.
         request_headers: Fields = {}, Reload;
+        /// Folders of which the app may have files sent with X-Accel-Redirect and X-Sendfile, by the prefixes of their paths in X-Accel-Redirect.
+        sendfile: BTreeMap<Spanned<String>, Spanned<PathBuf>> = (none "those of the site, else none"), Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
         compress: Precompressed = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.
@@ -543,6 +545,8 @@ tables! {
         upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
+        /// The most connections that a client has open in all workers together.
+        max_connections_per_client: Number<1, MAX_CONNECTIONS> = (none "no limit"), Reload;
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
         /// How long a worker that is told to end may take to finish what it serves, before it is killed.

@@ -27,6 +27,11 @@ pub(super) struct Earlier {
 }
 
 impl Earlier {
+    /// Something waits.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.next.get_or_insert(now + EVERY);
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.next
     }
@@ -52,8 +57,8 @@ impl<W: World> Master<W> {
             let since = now;
             app.waits = Some(Waits { killed, since });
         }
-        self.turn.queue_event(name, Event::Hold(true));
-        self.earlier.next.get_or_insert(now + EVERY);
+        self.turn.queue_event(name, Event::EarlierLeft(true));
+        self.earlier.look_again(now);
     }
 
     /// Whether an app waits.
@@ -79,17 +84,18 @@ impl<W: World> Master<W> {
             match (killed, &mut app.waits) {
                 (Some(killed), Some(waits)) => {
                     waits.killed = killed;
-                    self.earlier.next = Some(now + EVERY);
+                    self.earlier.look_again(now);
                 }
                 (_, waits) => {
                     if let Some(waits) = waits.take() {
                         let time = report::short(now.saturating_duration_since(waits.since));
                         info!("app={name}: waits no longer, after {time}");
                     }
-                    self.turn.queue_event(&name, Event::Hold(false));
+                    self.turn.queue_event(&name, Event::EarlierLeft(false));
                 }
             }
         }
+        self.run_deferred();
     }
 
     /// An earlier master that has left something that is in the way of this app.

@@ -148,6 +148,11 @@ pub(super) fn front(
         upstreams,
         upgrade_timeout: config.front.upgrade_timeout.0,
         http2: *config.front.http2,
+        max_connections_per_client: config
+            .front
+            .max_connections_per_client
+            .as_ref()
+            .map(|number| number.0),
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {

@@ -9,6 +9,10 @@ pub enum Event {
     Propose(Generation, Policy),
     /// A configuration becomes the current generation without a trial.
     Install(Generation, Policy),
+    /// No worker of this generation may start until [`Event::Release`], if it is the current one.
+    Hold(Generation),
+    /// Its workers may start.
+    Release(Generation),
     /// The candidate becomes the current generation.
     Commit,
     /// The candidate is dropped, because it failed here or in another app.
@@ -56,7 +60,7 @@ pub enum Event {
     /// The worker could not be started, because something is missing that others may bring; there is no process.
     Missing(WorkerId),
     /// Whether something is left of an earlier run beside which no worker may be started.
-    Hold(bool),
+    EarlierLeft(bool),
     /// End all workers, and start none until the next commit or rollback.
     Pause,
     /// The app is no longer configured: end its workers.

@@ -31,6 +31,8 @@ impl Supervisor {
         match event {
             Event::Propose(generation, policy) => self.propose(generation, policy),
             Event::Install(generation, policy) => self.install(generation, policy, now),
+            Event::Hold(generation) => self.hold(generation, true),
+            Event::Release(generation) => self.hold(generation, false),
             Event::Commit => self.commit(now),
             Event::Rollback => {
                 self.candidate = None;
@@ -72,7 +74,7 @@ impl Supervisor {
             Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, End::Refused, now),
             Event::Missing(id) => self.ended(id, End::Missing, now),
-            Event::Hold(held) => self.held = held,
+            Event::EarlierLeft(is_left) => self.earlier_left = is_left,
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;

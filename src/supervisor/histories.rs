@@ -28,7 +28,7 @@ enum Step {
     CannotStart,
     Pause,
     /// Something is left of an earlier run, or no longer.
-    Hold(bool),
+    EarlierLeft(bool),
     Pass(f64),
     /// An event about a worker that may have been reaped long ago.
     Late(u64),
@@ -56,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..8usize).prop_map(Step::Hang),
         Just(Step::CannotStart),
         Just(Step::Pause),
-        any::<bool>().prop_map(Step::Hold),
+        any::<bool>().prop_map(Step::EarlierLeft),
         (0.0..3.0f64).prop_map(Step::Pass),
         (0.0..90.0f64).prop_map(Step::Pass),
         (0..40u64).prop_map(Step::Late),
@@ -236,8 +236,8 @@ impl History {
                 world.tell(Event::Pause);
                 self.floor = None;
             }
-            Step::Hold(held) => {
-                world.tell(Event::Hold(held));
+            Step::EarlierLeft(held) => {
+                world.tell(Event::EarlierLeft(held));
                 self.floor = None;
             }
             Step::Together(steps) => {
@@ -326,7 +326,7 @@ proptest! {
             history.check();
         }
         // A reload resumes a paused app; one that had to wait is retried as time passes.
-        history.take(&Step::Hold(false));
+        history.take(&Step::EarlierLeft(false));
         history.take(&Step::Reload { workers: 3, good: true, kind: last });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use preforkd_worker::layers::RateLimit;
 
+use crate::clients::hash_network;
+
 /// Words before the entries: the secret.
 const HEADER: usize = 8;
 /// A key may lie in so many places.
@@ -121,22 +123,27 @@ impl Limit {
     }
 }
 
+/// The secret of all workers, with which keys are made so that no client can choose its place. A random number becomes it if there is none.
+pub fn secret(words: &[AtomicU64], random: (u64, u64)) -> (u64, u64) {
+    let take = |at: usize, random: u64| {
+        let Some(word) = words.get(at) else {
+            return random;
+        };
+        let new = random.max(1);
+        match word.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(known) => known,
+        }
+    };
+    (take(0, random.0), take(1, random.1))
+}
+
 impl Table {
     /// Over this memory, which workers that were there before may have used. A random number becomes its secret, if it has none.
     pub fn new(words: &'static [AtomicU64], random: (u64, u64)) -> Self {
-        let take = |at: usize, random: u64| {
-            let Some(word) = words.get(at) else {
-                return random;
-            };
-            let new = random.max(1);
-            match word.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => new,
-                Err(known) => known,
-            }
-        };
         Self {
             words,
-            secret: (take(0, random.0), take(1, random.1)),
+            secret: secret(words, random),
         }
     }
 
@@ -153,9 +160,7 @@ impl Table {
         (self.secret, &limit.name).hash(&mut hasher);
         match (value, client) {
             (Some(value), _) => (1, value).hash(&mut hasher),
-            (None, Some(IpAddr::V4(client))) => (2, client.octets()).hash(&mut hasher),
-            // Whoever has one address of a network mostly has all of it.
-            (None, Some(IpAddr::V6(client))) => (3, &client.octets()[..8]).hash(&mut hasher),
+            (None, Some(client)) => hash_network(client, &mut hasher),
             (None, None) => return Ok(()),
         }
         self.take(hasher.finish().max(1), limit, now)
