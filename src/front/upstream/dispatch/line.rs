@@ -72,17 +72,12 @@ impl Line {
         is_quick && (self.ahead() as u64) < (BUDGET / self.mean.max(1)).min(MOST)
     }
 
-    /// When to ask [`Line::is_stuck`].
+    /// When the first has been served for so long that what waits behind it should go elsewhere.
     pub fn deadline(&self) -> Instant {
         match self.sent.is_empty() {
             true => NEVER,
             false => self.look,
         }
-    }
-
-    /// Whether the first has been served for so long that what waits behind it should go elsewhere.
-    pub fn is_stuck(&self, now: Instant) -> bool {
-        self.deadline() <= now
     }
 
     /// The requests in it.

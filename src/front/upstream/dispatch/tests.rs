@@ -313,6 +313,27 @@ fn what_is_stuck_behind_a_long_request_goes_elsewhere_in_its_order() {
 }
 
 #[test]
+fn what_is_stuck_at_the_only_worker_is_taken_back_late_or_when_another_one_comes() {
+    let (mut d, now) = quick_workers();
+    d.set(&[(1, 1)]);
+    assert_eq!(places(&mut d, 0..1, now), [1]);
+    assert_eq!(d.deadline(), NEVER, "nothing is behind it");
+    assert_eq!(places(&mut d, 1..3, now), [1, 1]);
+    let late = now + PATIENCE_ALONE;
+    assert_eq!((d.deadline(), d.stuck(late - 1)), (late, None));
+    assert_eq!(d.stuck(late), Some((1, vec![0, 1, 2])));
+    let early = now + PATIENCE;
+    d.set(&[(1, 1), (2, 1)]);
+    assert_eq!((d.deadline(), d.stuck(early - 1)), (early, None));
+    assert_eq!(d.stuck(early), Some((1, vec![0, 1, 2])));
+    assert_eq!(d.unread(1, &[1, 2], early), [1, 2]);
+    for ticket in [2, 1] {
+        d.taken_back(ticket, 1);
+    }
+    assert_eq!((d.next(early), d.waiting()), (Some((1, 2)), 1));
+}
+
+#[test]
 fn a_worker_that_serves_others_gives_back_its_first_request_only_if_another_worker_is_idle() {
     let (mut d, now) = quick_workers();
     assert_eq!(places(&mut d, 0..1, now), [1]);
