@@ -268,6 +268,32 @@ fn nothing_is_sent_ahead_of_a_worker_that_is_not_known_to_be_quick() {
 }
 
 #[test]
+fn one_slow_request_among_many_quick_ones_does_not_stop_what_is_sent_ahead_and_two_do() {
+    for (slow, sends) in [(&[50][..], true), (&[50, 55], false), (&[50, 70], true)] {
+        let mut d = Dispatch::new(Limits {
+            ahead: true,
+            queue_length: 100,
+            ..LIMITS
+        });
+        d.set(&[(1, 1)]);
+        let mut now = SECOND;
+        for ticket in 0..72 {
+            assert_eq!(d.arrive(quick(ticket), now), Arrival::Run(1));
+            now += match slow.contains(&ticket) {
+                true => PATIENCE,
+                false => 1000,
+            };
+            d.ended(ticket, 1, Outcome::Good, now);
+            if ticket == slow[slow.len() - 1] {
+                break;
+            }
+        }
+        let all = places(&mut d, 100..102, now);
+        assert_eq!(all == [1, 1], sends, "{slow:?}");
+    }
+}
+
+#[test]
 fn what_waits_ahead_waits_no_longer_than_the_budget_in_the_mean() {
     for (took, most) in [(10_000, 25), (100_000, 11), (400_000, 3), (1_100_000, 1)] {
         let (mut d, mut now) = quick_workers();
