@@ -169,7 +169,7 @@ fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
         if let Some(socket) = self.updates.socket()
-            && let Err(error) = watch.add(socket, UPDATES)
+            && let Err(error) = watch.add(socket, UPDATES, false)
         {
             log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
