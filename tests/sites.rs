@@ -448,8 +448,8 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     let output = preforkd().args(["status", "-c", &file]).output();
     let text = String::from_utf8(output.expect("preforkd runs").stdout).expect("text");
     assert!(
-        text.contains("\n  plain: 1 request, 0 errors\n")
-            && text.contains(" requests, 0 errors, 1/1 upstreams take requests\n"),
+        text.contains("\n  plain: 2 requests, 0 errors\n")
+            && text.contains(", 1/1 upstreams take requests\n"),
         "{text}"
     );
     run.stop();
