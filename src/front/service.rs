@@ -225,7 +225,12 @@ impl Service for Front {
                         ..Outgoing::default()
                     };
                     let script = script.as_ref();
-                    let passing = Passing { outgoing, script };
+                    let folders = noted.and_then(|noted| noted.sendfile(&self.sites));
+                    let passing = Passing {
+                        outgoing,
+                        script,
+                        folders,
+                    };
                     self.proxy.call(number, call, passing, response)
                 }
                 Err(answered) => Some(answered),

@@ -13,7 +13,7 @@ use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
 use super::super::failure::{Attempt, Failure};
 use super::super::protocol::Progress;
 use super::super::{Instant, NEVER, after};
-use super::{Proxy, Sending, Start, Stream, TICK, answers};
+use super::{Exchange, Proxy, Sending, Start, Stream, TICK, answers};
 
 /// How long an address of a worker that does not listen is not tried again, in nanoseconds.
 const CLOSED: Instant = 100_000_000;
@@ -321,6 +321,13 @@ impl Proxy {
             .read(bytes, &mut exchange.response, is_whole);
         let of = &self.upstreams[connection.upstream];
         answers::log_said(of, &connection.reader.said());
+        if read.is_ok() && exchange.response.has_head() && !exchange.response.started() {
+            let done = match read {
+                Ok(Progress::Done(taken)) => Some(bytes.len() - taken),
+                _ => None,
+            };
+            return self.send_file(token, ticket, done, now);
+        }
         let switched = match read {
             Ok(Progress::Done(taken)) => {
                 return self.done(token, ticket, bytes.len() - taken, now);
@@ -353,17 +360,32 @@ impl Proxy {
 
     /// The response is complete.
     fn done(&mut self, token: u32, ticket: Ticket, left_over: usize, now: Instant) {
-        let (Some(connection), Some(mut exchange)) =
+        if let Some(mut exchange) = self.put_away(token, ticket, Some(left_over), now) {
+            exchange.response.end();
+            self.finish(ticket, exchange.response, exchange.message);
+        }
+    }
+
+    /// The request has its answer. Its connection is kept, if the upstream has sent so many bytes more than the response; it is closed if
+    /// more of that is to come.
+    pub(super) fn put_away(
+        &mut self,
+        token: u32,
+        ticket: Ticket,
+        left_over: Option<usize>,
+        now: Instant,
+    ) -> Option<Exchange> {
+        let (Some(connection), Some(exchange)) =
             (self.connections.get(token), self.exchanges.remove(ticket))
         else {
-            return;
+            return None;
         };
         let (place, upstream) = (connection.place, connection.upstream);
         let of = &mut self.upstreams[upstream];
         let (keep, most_kept) = (of.settings.keep, of.settings.most_kept);
         let spot = of.spots.iter_mut().find(|spot| spot.place == place);
         match spot.filter(|spot| spot.kept.len() < most_kept && !keep.is_zero()) {
-            Some(spot) if connection.can_be_kept(left_over) => {
+            Some(spot) if left_over.is_some_and(|left| connection.can_be_kept(left)) => {
                 connection.state = State::Kept;
                 connection.deadline = after(now, keep);
                 spot.kept.push(token);
@@ -372,9 +394,8 @@ impl Proxy {
             _ => drop(self.connections.remove(token)),
         }
         self.held -= exchange.waiting;
-        exchange.response.end();
-        self.finish(ticket, exchange.response, exchange.message);
         self.release(upstream, ticket, place, Outcome::Good, now);
+        Some(exchange)
     }
 
     /// An attempt is over, and an address has room.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{Answer, Engine};
+use crate::files::NamedFile;
 use crate::message::body::Body;
 use crate::message::request::{Origin, Request};
 use crate::message::response::{Piece, Response};
@@ -107,6 +108,8 @@ pub enum Output {
     Ends,
     /// The response with the rest of what was written. It has ended.
     Done(Response),
+    /// A file is sent in place of a body. The head of the response was begun and not finished; its fields stay.
+    File(Response, NamedFile),
     /// Nothing was written, no byte of the body was taken: the request goes its way anew, with what was noted of it since. Files may answer
     /// it, it is asked again whether its body is given out as it arrives, and it is called again.
     Again(Response),
