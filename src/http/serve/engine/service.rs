@@ -190,7 +190,7 @@ impl<S: Service> Engine for Serving<S> {
         &mut self,
         core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client<T>,
+        mut client: Client<T>,
         body: Body,
         response: Response,
     ) -> (Client<T>, Option<Answer>) {
@@ -203,6 +203,7 @@ impl<S: Service> Engine for Serving<S> {
             now: core.now,
         };
         let response = self.0.call(call, response);
+        client.link.transport.carries(client.connection.request());
         let answer = response.map(|response| Answer {
             response,
             part: None,
