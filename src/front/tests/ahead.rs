@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use common::*;
 use preforkd_front::upstream::address::Address;
+use preforkd_http::NOT_BEGUN;
 
 /// A request on its way to a worker, read to the end of its head.
 fn head(stream: &mut UnixStream) -> String {
@@ -90,4 +91,53 @@ fn a_request_that_is_stuck_behind_a_long_one_goes_to_the_worker_that_is_free_fir
         }
     }
     panic!("nothing was sent ahead");
+}
+
+/// A request with a body that is not sent together with its head.
+fn upload() -> String {
+    let body = "x".repeat(100_000);
+    format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Reads that request, and answers it.
+fn answer_upload(worker: &mut UnixStream) {
+    assert!(head(worker).contains("Content-Length: 100000"));
+    let mut body = vec![0; 100_000];
+    worker.read_exact(&mut body).unwrap();
+    assert!(body.iter().all(|byte| *byte == b'x'));
+    worker.write_all(OK.as_bytes()).unwrap();
+}
+
+#[test]
+fn a_request_that_a_worker_does_not_read_goes_to_an_idle_one_whole() {
+    let (front, listeners, _folder) = workers();
+    // The first worker serves somebody else's request.
+    let mut client = front.send(&upload());
+    let (mut occupied, _) = listeners[0].accept().unwrap();
+    let (mut idle, _) = listeners[1].accept().unwrap();
+    answer_upload(&mut idle);
+    assert_eq!(client.message(), OK_SEEN);
+    let mut all = Vec::new();
+    occupied.read_to_end(&mut all).unwrap();
+    assert!(all.starts_with(b"POST / "));
+}
+
+#[test]
+fn a_request_that_a_worker_has_read_and_not_begun_is_sent_again_whatever_its_method() {
+    let (front, listeners, _folder) = workers();
+    let mut client = front.send(POST);
+    let (mut worker, _) = listeners[0].accept().unwrap();
+    let asked = head(&mut worker);
+    let mut body = [0; 3];
+    worker.read_exact(&mut body).unwrap();
+    worker.write_all(&[NOT_BEGUN]).unwrap();
+    let (mut other, _) = listeners[1].accept().unwrap();
+    assert_eq!(head(&mut other), asked);
+    other.read_exact(&mut body).unwrap();
+    assert_eq!(&body, b"abc");
+    other.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(client.message(), OK_SEEN);
 }

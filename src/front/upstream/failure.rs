@@ -31,6 +31,8 @@ pub enum Failure {
     QueueFull,
     /// The request has waited for too long.
     QueueTimeout,
+    /// The last worker has ended, and nobody starts another one.
+    NobodyLeft,
 }
 
 /// How far an attempt has come.
@@ -74,7 +76,8 @@ impl Failure {
             | Self::Silent
             | Self::Body(_)
             | Self::QueueFull
-            | Self::QueueTimeout => false,
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
         };
         failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
@@ -83,7 +86,11 @@ impl Failure {
     pub fn counts(&self, reused: bool) -> bool {
         match self {
             Self::NoAnswer => !reused,
-            Self::Body(_) | Self::Busy | Self::QueueFull | Self::QueueTimeout => false,
+            Self::Body(_)
+            | Self::Busy
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
             _ => true,
         }
     }
@@ -93,7 +100,7 @@ impl Failure {
         match self {
             Self::Connect(_) | Self::NoAnswer | Self::Broken(_) | Self::Lost(_) => 502,
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
-            Self::Busy | Self::QueueFull | Self::QueueTimeout => 503,
+            Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
         }
     }
@@ -113,6 +120,7 @@ impl fmt::Display for Failure {
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
+            Self::NobodyLeft => f.write_str("its last worker has ended, and the master is gone"),
         }
     }
 }

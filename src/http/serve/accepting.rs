@@ -465,7 +465,11 @@ pub(super) mod tests {
             drop(server);
             let mut answer = String::new();
             clients[0].read_to_string(&mut answer).unwrap();
-            assert_eq!(answer.starts_with("HTTP/1.1 204"), is_answered);
+            match is_answered {
+                true => assert!(answer.starts_with("HTTP/1.1 204"), "{answer}"),
+                // The front may have looked after it was read, and would wait for the response.
+                false => assert_eq!(answer.as_bytes(), [NOT_BEGUN]),
+            }
         }
     }
 
