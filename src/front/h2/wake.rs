@@ -53,6 +53,12 @@ impl Wake for Sleeper {
 }
 
 impl Queue {
+    /// Forgets who is in it. Each of them holds the queue, so that neither would ever go.
+    pub fn clear(&self) {
+        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.clear();
+    }
+
     /// The key of the first one.
     pub fn next(&self) -> Option<u64> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,5 +84,17 @@ mod tests {
         assert_eq!(queue.next(), None);
         other.waker().wake_by_ref();
         assert_eq!(queue.next(), Some(2));
+    }
+
+    #[test]
+    fn who_was_woken_and_never_taken_goes_with_the_queue() {
+        let queue = Queue::default();
+        let sleeper = Sleeper::new(&queue, 1);
+        sleeper.waker().wake();
+        let left = Arc::downgrade(&sleeper);
+        drop(sleeper);
+        assert!(left.upgrade().is_some());
+        queue.clear();
+        assert!(left.upgrade().is_none());
     }
 }

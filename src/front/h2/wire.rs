@@ -36,6 +36,12 @@ impl Shared {
     }
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.queue.clear();
+    }
+}
+
 /// A connection, or a stream.
 #[derive(Debug)]
 pub enum Wire {
