@@ -31,6 +31,7 @@ mod check_waits;
 mod checks;
 mod choices;
 mod control;
+mod deferred;
 mod displacing;
 mod ends;
 mod first_checks;
@@ -72,6 +73,7 @@ use certificates::Certificates;
 use checks::Checks;
 use choices::Choices;
 use control::{Control, Whole};
+use deferred::Deferred;
 use displacing::Displaced;
 use floods::Floods;
 use ignored::Ignored;
@@ -118,6 +120,7 @@ struct Master<W> {
     control: Control,
     choices: Choices,
     displaced: Displaced,
+    deferred: Deferred,
     init: Init,
     watch: Watch,
     checks: Checks,
@@ -184,20 +187,21 @@ impl<W: World> Master<W> {
         let now = world.now();
         let mut turn = Turn::new(world, now);
         let init = Init::new(&turn);
-        let (mut preparation, mut jobs) = (Preparation::default(), Jobs::default());
+        let mut preparation = Preparation::default();
         let release = Release::new();
-        preparation.begin_first(&mut turn, &mut jobs, plan, release.next());
+        preparation.begin_first(&mut turn, plan, release.next());
         Self {
             turn,
             workers: Workers::default(),
             templates: Templates::default(),
             leftovers: Leftovers::default(),
-            jobs,
+            jobs: Jobs::default(),
             schedules: Schedules::default(),
             logs: Logs::default(),
             control: Control::default(),
             choices: Choices::default(),
             displaced: Displaced::default(),
+            deferred: Deferred::default(),
             init,
             watch: Watch::default(),
             checks: Checks::default(),
@@ -254,7 +258,7 @@ impl<W: World> Master<W> {
         self.floods.resume(turn);
         self.init.send_due(turn);
         self.jobs.end_overdue(turn);
-        self.preparation.give_up_opening(turn, &mut self.jobs);
+        self.preparation.give_up_opening(turn);
         self.templates.kill_overdue(turn);
         let (children, templates, jobs) = (&self.workers.children, &self.templates, &self.jobs);
         self.leftovers
@@ -299,7 +303,7 @@ impl<W: World> Master<W> {
                 }
             }
             Source::Alarm => self.schedules.look(turn, &mut self.jobs),
-            Source::LogFiles => self.preparation.opened(turn, &mut self.jobs),
+            Source::LogFiles => self.preparation.opened(turn),
             // `wait` has done that.
             Source::ControlFile => {}
         }
@@ -358,8 +362,9 @@ impl<W: World> Master<W> {
                     self.perform(&name, action);
                 }
             }
-            if self.preparation.is_ready() {
-                let fact = self.prepared();
+            if self.preparation.is_ready()
+                && let Some(fact) = self.prepared()
+            {
                 self.turn.queue_fact(fact);
             }
             let Some(fact) = self.turn.next_fact() else {

@@ -98,6 +98,8 @@ struct Current {
     policy: Policy,
     wanted: u32,
     demand: Demand,
+    /// None of its workers may start yet.
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -260,6 +262,11 @@ impl Supervisor {
         self.given_up
     }
 
+    /// Whether no worker of the current generation may start yet.
+    pub fn is_held(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| current.held)
+    }
+
     /// Whether the app is paused until the next reload.
     pub fn is_paused(&self) -> bool {
         self.wish == Wish::Pause
@@ -390,6 +397,7 @@ impl Supervisor {
         let mut older = self.roster.generations_before(current.generation);
         self.wish == Wish::Run
             && self.candidate.is_none()
+            && !current.held
             && self.roster.active() == wanted
             && serving == wanted
             && older.all(|(_, tally)| tally.accepting == 0)

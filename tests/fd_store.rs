@@ -193,3 +193,104 @@ fn a_socket_with_another_address_than_its_name_is_not_taken_back() {
     assert_ne!(ask(stream, "pid"), "");
     second.stop();
 }
+
+/// The sockets of the store that no master serves would keep clients waiting.
+fn answers_after_kill(mut run: Run, config: &str, address: SocketAddr) -> Run {
+    kill(&mut run);
+    let waiting = TcpStream::connect(address).expect("the socket is kept, and listens");
+    let next = run.next_master(config, announce);
+    next.message("READY=1");
+    assert_ne!(ask(waiting, "pid"), "");
+    next
+}
+
+#[test]
+fn a_socket_that_was_closed_between_attempts_serves_again_and_is_kept() {
+    let address = free_address();
+    let config = |rest: &str| {
+        app("") + &format!("[app.more]\nrequired = false\nlisten = '{address}'\n{rest}\n")
+    };
+    let broken = config("command = ['/bin/false']");
+    let whole = config(&format!("command = ['{}']", common::worker()));
+    let mut first = Run::begin_with(&broken, announce);
+    first.logged(&["app=more", "not listening on", "while no worker runs"]);
+    first.message("READY=1");
+    let stored = |run: &Run| {
+        let port = format!("_{}", address.port());
+        let all = run.stored();
+        all.iter().filter(|name| name.ends_with(&port)).count()
+    };
+    first.stop();
+    let mut second = first.next_master(&broken, announce);
+    second.logged(&["app=more", "not listening on", "while no worker runs"]);
+    second.message("READY=1");
+    second.write("app.toml", &whole);
+    second.reload();
+    second.logged(&["app=more: all its workers are ready now"]);
+    assert_eq!(stored(&second), 1);
+    let mut third = answers_after_kill(second, &whole, address);
+    assert_eq!(stored(&third), 1);
+    third.stop();
+}
+
+#[test]
+fn a_restart_replaces_a_socket_of_which_the_kind_has_changed() {
+    let Ok(socket) = TcpListener::bind("[::]:0") else {
+        return eprintln!("left out: there is no IPv6");
+    };
+    let port = socket.local_addr().expect("bound").port();
+    drop(socket);
+    let worker = common::worker();
+    let all = format!("[app.web]\ncommand = ['{worker}']\nlisten = '[::]:{port}'\n");
+    let both = format!("{all}[app.v4]\ncommand = ['{worker}']\nlisten = '0.0.0.0:{port}'\n");
+    let mut first = Run::begin_with(&all, announce);
+    first.message("READY=1");
+    first.write("app.toml", &both);
+    first.signal(Signal::SIGHUP);
+    first.logged(&["reload failed: cannot listen on 0.0.0.0:"]);
+    first.stop();
+    let mut second = first.next_master(&both, announce);
+    second.logged(&["whether it also accepts IPv4 has changed"]);
+    second.message("READY=1");
+    assert_eq!(second.stored().len(), 2, "{:?}", second.stored());
+    for ip in ["127.0.0.1", "[::1]"] {
+        let address: SocketAddr = format!("{ip}:{port}").parse().expect("an address");
+        second = answers_after_kill(second, &both, address);
+        assert_eq!(second.stored().len(), 2, "{:?}", second.stored());
+    }
+    // From all addresses of the port to one.
+    second.stop();
+    let one = all.replace("[::]", "127.0.0.1");
+    let third = second.next_master(&one, announce);
+    third.message("READY=1");
+    assert_eq!(third.stored().len(), 1, "{:?}", third.stored());
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    answers_after_kill(third, &one, address).stop();
+}
+
+#[test]
+fn an_app_that_was_stopped_and_started_by_name_has_its_sockets_kept() {
+    let address = free_address();
+    let config = app("")
+        + &format!(
+            "[app.more]\ncommand = ['{}']\nlisten = ['{address}', 'unix:more.sock']\n",
+            common::worker()
+        );
+    let config = format!("[master]\ncontrol = 'control.sock'\n{config}");
+    let run = Run::begin_with(&config, announce);
+    run.message("READY=1");
+    assert_eq!(run.stored().len(), 3);
+    let perform = |run: &Run, words: &[&str]| {
+        let mut command = common::preforkd();
+        let command = command.args(words).arg("-c").arg(run.path("app.toml"));
+        let done = command.output().expect("it starts");
+        assert!(done.status.success(), "{done:?}");
+    };
+    for number in [1, 3] {
+        perform(&run, &[if number == 1 { "stop" } else { "start" }, "more"]);
+        while run.stored().len() != number {
+            run.next_message();
+        }
+    }
+    answers_after_kill(run, &config, address).stop();
+}

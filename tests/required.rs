@@ -8,6 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+
 use common::programs::write_script;
 use common::{Run, app, ask, preforkd, through_shell, worker};
 
@@ -138,6 +141,37 @@ fn an_app_waits_for_its_folder_and_its_program() {
     let stream = UnixStream::connect(run.path("sockets/more")).expect("it listens");
     assert!(!ask(stream, "pid").is_empty());
     run.stop();
+}
+
+#[test]
+fn its_command_before_keeps_no_other_app_waiting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    mkfifo(&folder.path().join("gate"), Mode::S_IRWXU).expect("room");
+    let more = format!(
+        "command = '{}'\nlisten = 'unix:more.sock'\n[app.more.reload]\nbefore = ['cat', 'gate']\nbefore_at_start = true",
+        worker()
+    );
+    let mut run = Run::begin_in(folder, &with_optional(&more), |_| {});
+    for generation in 1..4 {
+        // The command of an earlier generation has ended before that of the next one begins.
+        match generation {
+            1 => drop(run.message("READY=1")),
+            _ => drop(run.reload()),
+        }
+        run.logged(&["app=more before pid=", "running cat gate"]);
+        let (code, text) = status(&run);
+        assert_eq!(code, Some(4), "{text}");
+        let runs = "more: 0/1 ready, its command `before` runs";
+        assert!(text.contains(runs), "{text}");
+        let refused = UnixStream::connect(run.path("more.sock"));
+        assert!(refused.is_err(), "nobody would answer");
+    }
+    std::fs::write(run.path("gate"), "").expect("`before` reads it");
+    run.logged(&["app=more: all its workers are ready now"]);
+    let stream = UnixStream::connect(run.path("more.sock")).expect("it listens");
+    assert!(!ask(stream, "pid").is_empty());
+    let log = run.stop();
+    assert!(log.contains("app=more worker=0 gen=3"), "{log}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeArray, DeTable, DeValue};
+use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::expand::{self, Lookup};
 use super::keys::{File, KEYS};
@@ -89,14 +89,49 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
+    /// Checks that `table` has tables with names in it, and not the keys of one.
+    fn check_named(&self, table: &str) -> Result<(), Place> {
+        let Some((key, value)) = self.0.get_ref().get_key_value(table) else {
+            return Ok(());
+        };
+        let tables = match value.get_ref() {
+            DeValue::Table(tables) => tables,
+            DeValue::Array(_) => return Err(without_name(table, key)),
+            // Of a wrong type, which the types say.
+            _ => return Ok(()),
+        };
+        let of_one = format!("{table}.NAME");
+        let is_key = |name: &str| {
+            let mut keys = KEYS.iter();
+            keys.any(|key| key.table == of_one && key.name == name)
+        };
+        let mut entries = tables.iter();
+        let stray = entries.find(|(name, value)| {
+            !matches!(value.get_ref(), DeValue::Table(_)) && is_key(name.get_ref())
+        });
+        stray.map_or(Ok(()), |(key, _)| Err(without_name(table, key)))
+    }
+
     /// Gives the values their types.
     ///
     /// # Errors
     /// The first error, with its key and position; for an unknown key, the nearest known one.
     pub fn typed(self, sources: &Sources) -> Result<Config, Place> {
+        for table in ["app", "site"] {
+            self.check_named(table)?;
+        }
         let deserializer = toml::Deserializer::from(self.0);
         Config::deserialize(deserializer).map_err(|error| diagnostic::explain(&error, sources))
     }
+}
+
+/// Why a table has no name.
+fn without_name(table: &str, key: &Spanned<DeString>) -> Place {
+    let message = format!(
+        "{}: this {table} has no name (write it below [{table}.NAME], for example [{table}.web])",
+        key.get_ref()
+    );
+    Place::at(key.span(), message)
 }
 
 /// Adds the tables `[key.NAME]` of another file.

@@ -543,6 +543,8 @@ tables! {
         upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
+        /// The most connections that a client has open in all workers together.
+        max_connections_per_client: Number<1, MAX_CONNECTIONS> = (none "no limit"), Reload;
         /// A worker that is not ready after this time has failed.
         start_timeout: Time = "60s", Reload;
         /// How long a worker that is told to end may take to finish what it serves, before it is killed.

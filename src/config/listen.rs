@@ -24,6 +24,19 @@ pub enum Address {
     Inherited(String),
 }
 
+impl Address {
+    /// Whether the kernel refuses to bind one while the other listens: the same address, or one that the other's wildcard includes.
+    /// A wildcard of IPv6 leaves IPv4 to the listeners for it ([`crate::plan::Listener::v6only`]).
+    pub fn excludes(&self, other: &Self) -> bool {
+        let (Self::Tcp(one), Self::Tcp(two)) = (self, other) else {
+            return self == other;
+        };
+        let has_wildcard = one.ip().is_unspecified() || two.ip().is_unspecified();
+        let is_in_wildcard = has_wildcard && one.is_ipv4() == two.is_ipv4() && one.port() != 0;
+        one == two || is_in_wildcard && one.port() == two.port()
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -90,6 +90,16 @@ fn an_invalid_value_shows_its_position_and_what_to_write() {
             "(write { path = \"/health\" })",
         ),
         (
+            "[app]\nwsgi = 'm:app'\nlisten = ['127.0.0.1:80']",
+            "3:1: listen: this app has no name",
+            "(write it below [app.NAME], for example [app.web])",
+        ),
+        (
+            "[[site]]\nlisten = '127.0.0.1:80'",
+            "1:3: site: this site has no name",
+            "[site.web]",
+        ),
+        (
             "[app]\nw = 4",
             "2:5: w: must be a table, not the number 4",
             "",

@@ -70,14 +70,14 @@ pub fn is_script(path: &Path) -> bool {
 pub fn ask(path: &Path, launch: &Launch) -> Result<PathBuf, String> {
     let shown = path.display();
     let deadline = Instant::now() + TIMEOUT;
-    let failed = |error: io::Error| format!("{shown} cannot be run: {error}");
+    let failed = |error: io::Error| format!("{shown} cannot start: {error}");
     let held = HeldSignals::new().map_err(failed)?;
     let (answers, pid, mut launching) = start(path, launch).map_err(failed)?;
     let answer = read_line(answers, &held, deadline);
     end(pid, &held);
     drop(held);
     if let Progress::Failed(why) = launching.progress() {
-        return Err(format!("{shown} cannot be run: {why}"));
+        return Err(format!("{shown} cannot start: {why}"));
     }
     match answer {
         Some(answer) if is_path(&answer) => Ok(answer.into()),
@@ -271,7 +271,7 @@ mod tests {
         let odd = answer("#!/bin/sh\nprintf '/usr/\\033[2J\\n'\n").expect_err("no path");
         assert!(odd.contains("runs no Python interpreter"), "{odd}");
         let missing = answer("#!/no/such/shell\n").expect_err("it cannot be run");
-        assert!(missing.contains("cannot be run"), "{missing}");
+        assert!(missing.contains("cannot start"), "{missing}");
     }
 
     #[test]

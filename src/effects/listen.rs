@@ -26,6 +26,7 @@ pub use store::Order;
 
 use bind::{backlog, rights};
 use passed::Passed;
+use store::Kept;
 
 /// Why a listener cannot be opened.
 #[derive(Debug)]
@@ -97,6 +98,8 @@ struct Open {
     file: Option<SocketFile>,
     /// It is bound and does not listen for now.
     refuses: bool,
+    /// It was opened for a candidate that has not taken over.
+    is_proposed: bool,
 }
 
 impl Open {
@@ -108,6 +111,7 @@ impl Open {
             inherited: false,
             file,
             refuses: false,
+            is_proposed: false,
         }
     }
 
@@ -193,8 +197,8 @@ pub struct Listeners {
     passed: Vec<Passed>,
     /// Listeners of a candidate that were closed again, by their generation.
     discarded: BTreeSet<(Address, u64)>,
-    /// The names of the sockets that the init system keeps for the next master.
-    kept: BTreeSet<String>,
+    /// The sockets that the init system keeps for the next master.
+    kept: Kept,
     /// Whether the init system may keep sockets.
     can_be_kept: bool,
     /// Whether it is known to do so, so that the files of unix sockets are left for the next master.
@@ -217,7 +221,7 @@ impl Listeners {
             missing: BTreeMap::new(),
             passed,
             discarded: BTreeSet::new(),
-            kept: BTreeSet::new(),
+            kept: Kept::new(),
             can_be_kept: !store::is_missing(variable),
             files_stay: !kept.is_empty() || store::is_announced(variable),
         };
@@ -258,7 +262,9 @@ impl Listeners {
                 }
             }
             match self.new_one(listener, generation) {
-                Ok(new) => {
+                Ok(mut new) => {
+                    // Those of the first start serve as soon as they are open.
+                    new.is_proposed = generation > 0;
                     if is_open {
                         info!("the file of {address} was removed or replaced; bound a new socket");
                     }
@@ -362,6 +368,7 @@ impl Listeners {
                 inherited: true,
                 file: None,
                 refuses: false,
+                is_proposed: false,
             });
         }
         match &listener.address {
@@ -425,6 +432,7 @@ impl Listeners {
             .retain(|address, _| wanted(address) && !open.contains_key(address));
         for all in self.open.values_mut() {
             all.drain(..all.len().saturating_sub(1));
+            all.iter_mut().for_each(|open| open.is_proposed = false);
         }
         gone
     }

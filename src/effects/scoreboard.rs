@@ -14,10 +14,11 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
+use preforkd_worker::connections;
 use preforkd_worker::counters::{self, offset as inside};
 use preforkd_worker::gauges::WORKER_WORDS;
 use preforkd_worker::scoreboard::{
-    COUNTERS, MARK, MEMORY_BYTES, RECORD_BYTES, RECORDS, SUCCEEDED, Snapshot,
+    CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, RECORD_BYTES, RECORDS, SUCCEEDED, Snapshot,
 };
 
 /// The scoreboard of one app.
@@ -74,10 +75,15 @@ impl Scoreboard {
         Ok(record)
     }
 
-    /// Releases the record of a worker that was reaped.
+    /// Releases the record of a worker that was reaped. Its connections do not count any more.
     pub fn release(&mut self, record: u32) {
         if record < self.unused {
             self.free.insert(record);
+        }
+        if let Some(place) = connections::listed(record) {
+            // Should that fail, what the worker had open counts until another one has this record.
+            let place = CONNECTIONS_BY_CLIENT + place;
+            let _ = self.memory.write_all_at(&[0; 8], place);
         }
     }
 
@@ -235,6 +241,21 @@ mod tests {
         assert_eq!((read[1].len(), read[1][0]), (counters::BLOCK_WORDS, 7));
         assert_eq!(scoreboard.gauges(1)[0], 4711);
         assert!(scoreboard.gauges(RECORDS - 1).is_empty());
+    }
+
+    #[test]
+    fn what_a_worker_had_open_does_not_count_when_it_was_reaped() {
+        let mut scoreboard = Scoreboard::new("front").expect("a memfd");
+        let memory = workers(&scoreboard);
+        let place = |record: u32| CONNECTIONS_BY_CLIENT + connections::listed(record).unwrap();
+        for record in [0, 1] {
+            assert_eq!(scoreboard.allocate().ok(), Some(record));
+            let pid = 7_u64.to_ne_bytes();
+            memory.write_all_at(&pid, place(record)).expect("room");
+        }
+        scoreboard.release(0);
+        assert_eq!(scoreboard.words(place(0), 2), [0, 7]);
+        scoreboard.release(RECORDS - 1);
     }
 
     #[test]

@@ -4,12 +4,13 @@
 //! answers what needs nobody else. [`layers`] is what a site has done with its requests and responses besides. [`upstream`] passes
 //! requests on to what answers the others. [`tls`] is the transport of listeners that speak it, and [`mod@h2`] that of HTTP/2.
 //! [`updates`] come from the master. [`acme`] orders certificates, in a process of its own, and [`proofs`] are what its authority asks for.
-//! [`counting`] counts requests. [`service`] holds these together, and [`serve`] is the life of the process.
+//! [`counting`] counts requests, and [`clients`] connections. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod acme;
 pub mod answer;
 pub mod check;
+pub mod clients;
 pub mod counting;
 pub mod h2;
 pub mod holding;

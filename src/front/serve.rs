@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use preforkd_http::{
     Board, Config, Files, FrontListeners, Life, descriptors, layer, serve_service_over,
 };
+use preforkd_worker::connections::PARTS;
 use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::counters::Counters;
 use preforkd_worker::env;
@@ -19,10 +20,11 @@ use preforkd_worker::passed::Passed;
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
+use crate::clients::Clients;
 use crate::counting::Counting;
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
-use crate::layers::rate::Table;
+use crate::layers::rate::{self, Table};
 use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
@@ -73,6 +75,7 @@ fn serve(
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
     let (shared, counters) = (passed.shared()?, passed.counters()?);
+    let clients = clients(&passed, settings, shared)?;
     let Passed {
         environment,
         mut listeners,
@@ -133,8 +136,30 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    serve_service_over::<Wire, _>(config, Shared::new(addresses, settings.http2), front, board)
-        .map_err(could_not("go on serving"))
+    let shared = Shared::new(addresses, settings.http2).limited(clients);
+    serve_service_over::<Wire, _>(config, shared, front, board).map_err(could_not("go on serving"))
+}
+
+/// What counts the connections of clients, if there is a limit.
+fn clients(
+    passed: &Passed,
+    settings: &Settings,
+    shared: Option<&[AtomicU64]>,
+) -> Result<Option<Clients>, String> {
+    let (Some(most), Some(memory)) = (settings.max_connections_per_client, shared) else {
+        return Ok(None);
+    };
+    let Some(open) = passed.connections()? else {
+        log::warn!(
+            "could not count the connections of clients: more than {PARTS} workers would do so (run fewer of them); \
+             this worker takes them without max_connections_per_client"
+        );
+        return Ok(None);
+    };
+    let random = random().map_err(could_not("get random numbers"))?;
+    let secret = rate::secret(memory, random);
+    let proxies = &settings.http.trusted_proxies[..];
+    Ok(Some(Clients::new(open, most, secret, proxies)))
 }
 
 /// Opens the folders.

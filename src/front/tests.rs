@@ -43,6 +43,7 @@ fn settings(sites: Vec<Site>) -> Settings {
         upstreams: Default::default(),
         upgrade_timeout: second,
         http2: true,
+        max_connections_per_client: None,
     }
 }
 

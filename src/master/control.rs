@@ -284,6 +284,8 @@ struct AppState {
     counts: Counts,
     given_up: bool,
     paused: bool,
+    /// Its workers wait for its command `before`.
+    before_runs: bool,
     /// Its repeated checks fail.
     check_fails: bool,
     /// It fails, and is tried again then.
@@ -306,6 +308,7 @@ fn status_json<W: World>(
             counts: supervisor.counts(),
             given_up: supervisor.is_given_up(),
             paused: supervisor.is_paused(),
+            before_runs: supervisor.is_held(),
             check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
@@ -368,6 +371,7 @@ fn app_json<W: World>(
         "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
         "not_started": state.not_started,
         "paused": state.paused,
+        "before_runs": state.before_runs,
         "check_fails": state.check_fails,
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),

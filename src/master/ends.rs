@@ -135,10 +135,12 @@ impl<W: World> Master<W> {
                 let client = *client;
                 self.checked_restart(client, job.pid);
             }
+            Task::Before(_) if self.deferred.is_command(job.pid) => self.deferred_ended(job),
             Task::Before(name) => {
                 let name = name.clone();
                 self.preparation
                     .command_ended(turn, &mut self.jobs, &name, job);
+                self.run_deferred();
             }
             Task::Run(name, _) => {
                 let rest = End {

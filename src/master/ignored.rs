@@ -5,7 +5,7 @@
 //! listeners. For apps whose number of workers follows the load, [`super::load`] waits for connections. The length of a unix socket's queue
 //! is not known.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use log::warn;
@@ -25,11 +25,16 @@ const TICK: Duration = Duration::from_secs(1);
 /// Connections that wait for this time without that any of them is accepted are worth a warning.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same where none was ever seen to be accepted: the program hardly knows of its listener.
+const PATIENCE_AT_FIRST: Duration = Duration::from_secs(2);
+
 /// A queue that only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Queue {
     length: u32,
     since: Instant,
+    /// How long that may be.
+    patience: Duration,
     /// It was warned of, once until it is empty.
     warned: bool,
 }
@@ -37,19 +42,20 @@ struct Queue {
 impl Queue {
     /// The queue some time later, when this many connections wait.
     fn later(self, length: u32, now: Instant) -> Self {
-        let since = match length < self.length {
-            true => now,
-            false => self.since,
+        let (since, patience) = match length < self.length {
+            true => (now, PATIENCE),
+            false => (self.since, self.patience),
         };
         Self {
             length,
             since,
+            patience,
             ..self
         }
     }
 
     fn is_ignored(&self, now: Instant) -> bool {
-        !self.warned && now.saturating_duration_since(self.since) >= PATIENCE
+        !self.warned && now.saturating_duration_since(self.since) >= self.patience
     }
 }
 
@@ -58,6 +64,8 @@ impl Queue {
 pub(super) struct Ignored {
     apps: BTreeMap<Address, Name>,
     queues: BTreeMap<Address, Queue>,
+    /// Those whose queue was seen to shrink.
+    accepted: BTreeSet<Address>,
     looks: Timers<Address>,
 }
 
@@ -110,6 +118,10 @@ impl Ignored {
         let queue = Queue {
             length: turn.world.accept_queue(address).unwrap_or(0),
             since: turn.now,
+            patience: match self.accepted.contains(address) {
+                true => PATIENCE,
+                false => PATIENCE_AT_FIRST,
+            },
             warned: false,
         };
         self.queues.insert(address.clone(), queue);
@@ -126,6 +138,9 @@ impl Ignored {
                 continue;
             };
             let length = turn.world.accept_queue(&address).unwrap_or(0);
+            if length < queue.length {
+                self.accepted.insert(address.clone());
+            }
             if length == 0 {
                 self.queues.remove(&address);
                 turn.world.watch_listener(&address, true);
@@ -138,7 +153,7 @@ impl Ignored {
             }
             if queue.is_ignored(turn.now) {
                 queue.warned = true;
-                let time = report::short(PATIENCE);
+                let time = report::short(queue.patience);
                 warn!(
                     "app={name}: connections wait at {address} ({length}), and not fewer than {time} ago: its workers do not keep up, or the program ignores its listener (it gets it as a descriptor: LISTEN_FDS, {{fd}})"
                 );
@@ -164,6 +179,7 @@ mod tests {
         let queue = Queue {
             length: 2,
             since: start,
+            patience: PATIENCE,
             warned: false,
         };
         let grown = queue.later(2, at(1)).later(3, at(4));
@@ -177,5 +193,11 @@ mod tests {
             ..grown
         };
         assert!(!warned.is_ignored(at(60)));
+        let first = Queue {
+            patience: PATIENCE_AT_FIRST,
+            ..queue
+        };
+        assert!(first.later(2, at(2)).is_ignored(at(2)));
+        assert!(!first.later(1, at(2)).is_ignored(at(6)));
     }
 }

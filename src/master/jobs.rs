@@ -239,6 +239,11 @@ impl Jobs {
         job.is_some_and(|job| matches!(job.task, Task::Run(..)))
     }
 
+    /// Whether a job with this task runs.
+    pub(super) fn has(&self, task: &Task) -> bool {
+        self.running.values().any(|job| job.task == *task)
+    }
+
     /// Whether a process checks workers.
     pub(super) fn is_check(&self, pid: Pid) -> bool {
         let job = self.running.get(&pid);

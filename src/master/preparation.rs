@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
+use nix::unistd::Pid;
 
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
@@ -34,6 +35,8 @@ pub(super) struct Candidate {
     must_start: BTreeSet<String>,
     listeners: Vec<Address>,
     log_files: Vec<LogFile>,
+    /// The apps whose command `before` was run.
+    ran: BTreeSet<Name>,
 }
 
 impl Candidate {
@@ -60,7 +63,9 @@ enum Step {
     /// These log files are being opened, until this time at most.
     Opening(BTreeSet<LogFile>, Instant),
     /// The command of one app is running; these apps are left.
-    Commands(VecDeque<Name>),
+    Command(VecDeque<Name>),
+    /// The next command waits for the end of another one of the same app, which is not this preparation's.
+    Blocked(VecDeque<Name>),
     /// Everything is prepared, and the release was not told yet.
     Ready,
 }
@@ -80,13 +85,12 @@ impl Preparation {
     pub(super) fn begin_first<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        jobs: &mut Jobs,
         plan: Plan,
         generation: Generation,
     ) {
         self.is_first = true;
         self.generation = generation;
-        self.open_log_files(turn, jobs, Proposal::of_all(plan), Vec::new());
+        self.open_log_files(turn, Proposal::of_all(plan), Vec::new());
     }
 
     /// Begins with the check of the configuration, which is to become this generation.
@@ -118,13 +122,12 @@ impl Preparation {
     pub(super) fn begin_checked<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        jobs: &mut Jobs,
         children: &Children,
         generation: Generation,
         proposal: Proposal,
     ) {
         self.set_out(generation);
-        self.open(turn, jobs, children, proposal);
+        self.open(turn, children, proposal);
     }
 
     /// The job that checked the configuration has ended. Returns what it has found; if that is nothing, the preparation has failed.
@@ -149,7 +152,6 @@ impl Preparation {
     pub(super) fn open<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        jobs: &mut Jobs,
         children: &Children,
         mut proposal: Proposal,
     ) {
@@ -177,7 +179,7 @@ impl Preparation {
                 for name in proposal.take_back(&listeners) {
                     info!("app={name}: it has a new socket, so its workers are replaced");
                 }
-                self.open_log_files(turn, jobs, proposal, listeners);
+                self.open_log_files(turn, proposal, listeners);
             }
             Err(NotOpened {
                 why,
@@ -197,7 +199,6 @@ impl Preparation {
     fn open_log_files<W: World>(
         &mut self,
         turn: &mut Turn<W>,
-        jobs: &mut Jobs,
         proposal: Proposal,
         listeners: Vec<Address>,
     ) {
@@ -231,15 +232,16 @@ impl Preparation {
             must_start,
             listeners,
             log_files,
+            ran: BTreeSet::new(),
         });
         match reason {
             Some(reason) => self.fail(turn, reason),
-            None => self.continue_when_open(turn, jobs),
+            None => self.continue_when_open(),
         }
     }
 
     /// Log files were opened, or could not be.
-    pub(super) fn opened<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+    pub(super) fn opened<W: World>(&mut self, turn: &mut Turn<W>) {
         for (file, result) in turn.world.opened_log_files() {
             if let Some(Step::Opening(waiting, _)) = &mut self.step
                 && waiting.remove(&file)
@@ -248,7 +250,7 @@ impl Preparation {
                 self.file_failed(turn, &file, reason);
             }
         }
-        self.continue_when_open(turn, jobs);
+        self.continue_when_open();
     }
 
     /// A log file is not open. An app that is not required is not started then; any other one refuses the release.
@@ -271,7 +273,7 @@ impl Preparation {
     }
 
     /// Gives up log files that are not open in time.
-    pub(super) fn give_up_opening<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+    pub(super) fn give_up_opening<W: World>(&mut self, turn: &mut Turn<W>) {
         let Some(Step::Opening(waiting, until)) = &mut self.step else {
             return;
         };
@@ -287,24 +289,53 @@ impl Preparation {
             turn.world.close_log_files(std::slice::from_ref(&file));
             self.file_failed(turn, &file, reason);
         }
-        self.continue_when_open(turn, jobs);
+        self.continue_when_open();
     }
 
-    fn continue_when_open<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+    fn continue_when_open(&mut self) {
         if let Some(Step::Opening(waiting, _)) = &self.step
             && waiting.is_empty()
-            && let Some(candidate) = &self.candidate
         {
-            let apps = candidate.plan.apps.iter();
-            let apps = apps.filter(|(name, _)| !candidate.kept.contains(*name));
-            let is_due = |app: &App| {
-                app.before.is_some()
-                    && (app.before_at_start || !self.is_first)
-                    && app.unfit.is_none()
-            };
-            let commands = apps.filter(|(_, app)| is_due(app));
-            let names = commands.map(|(name, _)| name.as_str().into()).collect();
-            self.next_command(turn, jobs, names);
+            self.step = Some(Step::Ready);
+        }
+    }
+
+    /// Whether the command `before` of an app is still to be run for the candidate.
+    pub(super) fn owes_command(&self, name: &Name) -> bool {
+        let Some(candidate) = &self.candidate else {
+            return false;
+        };
+        let is_due = |app: &App| {
+            app.before.is_some() && (app.before_at_start || !self.is_first) && app.unfit.is_none()
+        };
+        candidate.plan.apps.get(&**name).is_some_and(is_due)
+            && !candidate.kept.contains(&**name)
+            && !candidate.ran.contains(name)
+    }
+
+    /// Runs the commands `before` of these apps, one after another.
+    pub(super) fn run_commands<W: World>(
+        &mut self,
+        turn: &mut Turn<W>,
+        jobs: &mut Jobs,
+        names: VecDeque<Name>,
+    ) {
+        self.next_command(turn, jobs, names);
+    }
+
+    /// Whether the command of this app is running, or is about to.
+    pub(super) fn runs_command(&self, name: &Name) -> bool {
+        match &self.step {
+            Some(Step::Command(left) | Step::Blocked(left)) => left.contains(name),
+            _ => false,
+        }
+    }
+
+    /// A command that was not this preparation's has ended.
+    pub(super) fn proceed<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        if let Some(Step::Blocked(left)) = &mut self.step {
+            let left = std::mem::take(left);
+            self.next_command(turn, jobs, left);
         }
     }
 
@@ -321,37 +352,19 @@ impl Preparation {
             self.step = Some(Step::Ready);
             return;
         };
-        let app = candidate.plan.apps.get(&*name);
-        let Some((app, command)) = app.and_then(|app| Some((app, app.before.as_ref()?))) else {
+        let earlier = Task::Before(name.clone());
+        if jobs.has(&earlier) {
+            jobs.abandon(turn, |task| *task == earlier);
+            left.push_front(name);
+            self.step = Some(Step::Blocked(left));
+            return;
+        }
+        let Some(app) = candidate.plan.apps.get(&*name) else {
             return self.next_command(turn, jobs, left);
         };
-        let started = turn.world.start(&Start {
-            app: &name,
-            plan: app,
-            launch: command,
-            role: Role::Job,
-            generation: self.generation,
-            captured: true,
-            private: Private::None,
-        });
-        match started {
-            Ok(pid) => {
-                let limits = Limits {
-                    time: Some(app.policy.start_timeout),
-                    grace: app.policy.graceful_timeout,
-                };
-                info!(
-                    "app={name} before pid={pid}: running {}",
-                    command.args.join(" ")
-                );
-                jobs.add(turn, pid, Task::Before(name), limits);
-                self.step = Some(Step::Commands(left));
-            }
-            Err(error) => {
-                let what = "its command `before` cannot be started";
-                let reason = format!("app={name}: {what}: {error}");
-                self.command_failed(turn, jobs, &name, left, reason);
-            }
+        match start_command(turn, jobs, &name, app, self.generation) {
+            Ok(_) => self.step = Some(Step::Command(left)),
+            Err(reason) => self.command_failed(turn, jobs, &name, left, reason),
         }
     }
 
@@ -385,21 +398,15 @@ impl Preparation {
         name: &Name,
         ended: Ended,
     ) {
-        let Some(Step::Commands(left)) = self.step.take() else {
+        let Some(Step::Command(left)) = self.step.take() else {
             return turn.queue_fact(Fact::NotPrepared("the master is stopping".into()));
         };
-        let (pid, time) = (ended.pid, report::short(ended.time));
-        match ended.verdict {
-            Ok(()) => {
-                info!("app={name} before pid={pid}: succeeded after {time}");
-                self.next_command(turn, jobs, left);
-            }
-            Err(why) => {
-                let why = why + &report::last_output(ended.output.as_deref());
-                error!("app={name} before pid={pid}: {why}");
-                let reason = format!("app={name}: its command `before` {why}");
-                self.command_failed(turn, jobs, name, left, reason);
-            }
+        if let Some(candidate) = &mut self.candidate {
+            candidate.ran.insert(name.clone());
+        }
+        match verdict(name, ended) {
+            Ok(()) => self.next_command(turn, jobs, left),
+            Err(reason) => self.command_failed(turn, jobs, name, left, reason),
         }
     }
 
@@ -415,7 +422,7 @@ impl Preparation {
         if self
             .step
             .take()
-            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Ready))
+            .is_some_and(|step| matches!(step, Step::Opening(..) | Step::Blocked(_) | Step::Ready))
         {
             self.discard(turn);
         }
@@ -433,6 +440,11 @@ impl Preparation {
         self.candidate.as_ref()
     }
 
+    /// The app of the prepared candidate, to change it.
+    pub(super) fn candidate_app(&mut self, name: &str) -> Option<&mut App> {
+        self.candidate.as_mut()?.plan.apps.get_mut(name)
+    }
+
     /// Takes the prepared candidate.
     pub(super) fn take(&mut self) -> Option<Candidate> {
         self.candidate.take()
@@ -443,6 +455,62 @@ impl Preparation {
         if let Some(candidate) = self.candidate.take() {
             turn.world.close_listeners(&candidate.listeners);
             turn.world.close_log_files(&candidate.log_files);
+        }
+    }
+}
+
+/// Starts the command `before` of an app.
+///
+/// # Errors
+/// No process can be started, for this reason.
+pub(super) fn start_command<W: World>(
+    turn: &mut Turn<W>,
+    jobs: &mut Jobs,
+    name: &Name,
+    app: &App,
+    generation: Generation,
+) -> Result<Pid, String> {
+    let Some(command) = &app.before else {
+        return Err(format!("app={name}: it has no command `before`"));
+    };
+    let started = turn.world.start(&Start {
+        app: name,
+        plan: app,
+        launch: command,
+        role: Role::Job,
+        generation,
+        captured: true,
+        private: Private::None,
+    });
+    let pid = started
+        .map_err(|error| format!("app={name}: its command `before` cannot be started: {error}"))?;
+    let limits = Limits {
+        time: Some(app.policy.start_timeout),
+        grace: app.policy.graceful_timeout,
+    };
+    info!(
+        "app={name} before pid={pid}: running {}",
+        command.args.join(" ")
+    );
+    jobs.add(turn, pid, Task::Before(name.clone()), limits);
+    Ok(pid)
+}
+
+/// Logs how the command `before` of an app has ended.
+///
+/// # Errors
+/// It has failed, for this reason.
+pub(super) fn verdict(name: &Name, ended: Ended) -> Result<(), String> {
+    let (pid, time) = (ended.pid, report::short(ended.time));
+    match ended.verdict {
+        Ok(()) => {
+            info!("app={name} before pid={pid}: succeeded after {time}");
+            Ok(())
+        }
+        Err(why) => {
+            let why = why + &report::last_output(ended.output.as_deref());
+            error!("app={name} before pid={pid}: {why}");
+            Err(format!("app={name}: its command `before` {why}"))
         }
     }
 }

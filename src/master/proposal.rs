@@ -169,7 +169,11 @@ impl Proposal {
             kept: plan.apps.keys().filter(of_others).cloned().collect(),
             must_start: BTreeSet::new(),
             listeners: plan.listeners_of(&names),
-            plan,
+            plan: Plan {
+                // A folder that is there now may be the one that the named apps are from, and is missed when it disappears.
+                no_folders: found.no_folders.clone(),
+                ..plan
+            },
         })
     }
 }
@@ -381,6 +385,24 @@ mod tests {
         let refused = Proposal::new(new, &old, &choices, |_| true);
         let reason = refused.map(|_| ()).expect_err("web has it");
         assert!(reason.contains("is a listener of web"), "{reason}");
+    }
+
+    #[test]
+    fn a_folder_that_a_release_of_one_app_has_found_is_missed_later() {
+        let missing = vec![("there is no folder conf.d".to_owned(), "/conf.d".into())];
+        let lost = Plan {
+            no_folders: missing,
+            ..plan(1)
+        };
+        for starts in [false, true] {
+            let choices = choices(&lost, &[request(&["api"], starts)], false);
+            assert_eq!(lost.lost_folder(&lost), None, "it was never there");
+            let made = Proposal::new(plan(1), &lost, &choices, |_| true).expect("no conflict");
+            assert_eq!(
+                made.plan.lost_folder(&lost),
+                Some("there is no folder conf.d")
+            );
+        }
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn is_idle(app: &App, now: std::time::Instant) -> bool {
     let waits = supervisor.retry_at().is_some_and(|at| at > now) && supervisor.lacks_workers();
     !app.refuses
         && counts.ready + counts.starting + counts.leaving == 0
-        && (supervisor.is_given_up() || app.installed && waits)
+        && (supervisor.is_given_up() || app.installed && (waits || supervisor.is_held()))
         && !supervisor.is_paused()
         && !supervisor.has_candidate()
         && !supervisor.is_displaced()

@@ -40,7 +40,10 @@ impl<W: World> Master<W> {
             Action::Abandon => self.preparation.abandon(turn, &mut self.jobs),
             Action::Propose(generation, names) => self.propose(generation, &names),
             Action::Displace(generation, name) => self.displace(generation, &name),
-            Action::Commit(name) => turn.queue_event(&name, Event::Commit),
+            Action::Commit(name) => {
+                self.deferred.forget(turn, &mut self.jobs, &name);
+                turn.queue_event(&name, Event::Commit);
+            }
             Action::Install(generation, name) => self.install(generation, &name),
             Action::Remove(name) => {
                 if self
@@ -51,6 +54,7 @@ impl<W: World> Master<W> {
                     debug!("app={name}: removed");
                 }
                 self.displaced.suspend(&name);
+                self.deferred.forget(turn, &mut self.jobs, &name);
                 self.workers.remove(turn, &name);
             }
             Action::RollBack(name) => self.roll_back(&name),
@@ -101,6 +105,7 @@ impl<W: World> Master<W> {
 
     /// Makes the candidate the current generation of an app without proof.
     fn install(&mut self, generation: Generation, name: &Name) {
+        self.deferred.forget(&mut self.turn, &mut self.jobs, name);
         match self.configure(generation, name) {
             Ok(Some(policy)) => {
                 let plan = self.workers.apps.get(name);
@@ -114,6 +119,9 @@ impl<W: World> Master<W> {
                 }
                 let installation = Event::Install(generation, policy);
                 self.turn.queue_event(name, installation);
+                if self.preparation.owes_command(name) {
+                    self.defer(name, generation);
+                }
             }
             Ok(None) => {}
             Err(reason) => error!(
@@ -294,6 +302,7 @@ impl<W: World> Master<W> {
         let stopped = stopped.map(|name| (name.as_str().into(), "stays stopped".into()));
         let stopped = stopped.collect();
         self.choices.over(&mut self.turn, &result, &stopped);
+        self.run_deferred();
     }
 
     /// The apps of the release that do not run although they have taken over, and why.

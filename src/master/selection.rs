@@ -42,7 +42,7 @@ impl<W: World> Master<W> {
         let proposal = Proposal::without(running, |name| stops.contains(name));
         let children = &self.workers.children;
         self.preparation
-            .begin_checked(turn, jobs, children, generation, proposal);
+            .begin_checked(turn, children, generation, proposal);
     }
 
     /// The configuration was read: continues with what the release is about.
@@ -53,8 +53,8 @@ impl<W: World> Master<W> {
         let turn = &mut self.turn;
         let Some(running) = &self.current else {
             let proposal = Proposal::first(found, &self.choices);
-            let (jobs, children) = (&mut self.jobs, &self.workers.children);
-            return self.preparation.open(turn, jobs, children, proposal);
+            let children = &self.workers.children;
+            return self.preparation.open(turn, children, proposal);
         };
         if let Some(why) = running.lost_folder(&found) {
             return self.preparation.fail(turn, why.to_owned());
@@ -67,7 +67,10 @@ impl<W: World> Master<W> {
         let apps = &self.workers.apps;
         let may_stay = |name: &str| {
             let app = apps.get(name);
-            app.is_some_and(|app| !app.supervisor.is_paused() && !app.supervisor.is_in_trouble())
+            app.is_some_and(|app| {
+                let app = &app.supervisor;
+                !app.is_paused() && !app.is_in_trouble() && !app.is_held()
+            })
         };
         match Proposal::new(found, running, &self.choices, may_stay) {
             Ok(mut proposal) => {
@@ -77,8 +80,8 @@ impl<W: World> Master<W> {
                         info!("app={name}: nothing has changed, so its workers stay");
                     }
                 }
-                let (jobs, children) = (&mut self.jobs, &self.workers.children);
-                self.preparation.open(turn, jobs, children, proposal);
+                let children = &self.workers.children;
+                self.preparation.open(turn, children, proposal);
             }
             Err(reason) => self.preparation.fail(turn, reason),
         }
@@ -282,6 +285,7 @@ impl<W: World> Master<W> {
         let left = self.workers.apps.get(name).is_some_and(goes_on)
             || self.templates.has_of(name)
             || self.leftovers.has_of(name)
+            || self.deferred.runs(name)
             || self.schedules.is_leaving(name);
         !left || self.plan().is_some_and(|plan| plan.runs(name))
     }

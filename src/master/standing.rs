@@ -1,6 +1,6 @@
 //! Which part each app of a new configuration takes in its release.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::Master;
 use super::world::World;
@@ -63,8 +63,9 @@ impl<W: World> Master<W> {
     }
 
     /// What the release is to do with the apps of the prepared configuration. One that must prove itself and is known to fail refuses it,
-    /// before anything has ended for it: it may serve since the preparation began, or others end for it.
-    pub(super) fn prepared(&self) -> Fact {
+    /// before anything has ended for it: it may serve since the preparation began, or others end for it. Nothing yet if commands `before` of
+    /// such apps are to run first. Those of the others hold up nothing.
+    pub(super) fn prepared(&mut self) -> Option<Fact> {
         let parts = self.parts();
         let plan = self.preparation.candidate();
         let plan = plan.map(|candidate| &candidate.plan);
@@ -73,10 +74,19 @@ impl<W: World> Master<W> {
             Part::Prove { .. } => plan?.cannot_start(name),
             _ => None,
         });
-        match why.map(str::to_owned) {
-            Some(why) => Fact::NotPrepared(why),
-            None => Fact::Prepared(parts),
+        if let Some(why) = why.map(str::to_owned) {
+            return Some(Fact::NotPrepared(why));
         }
+        let proven = parts.iter();
+        let proven = proven.filter(|(_, part)| matches!(part, Part::Prove { .. }));
+        let owed = proven.filter(|(name, _)| self.preparation.owes_command(name));
+        let owed: VecDeque<_> = owed.map(|(name, _)| name.clone()).collect();
+        if owed.is_empty() {
+            return Some(Fact::Prepared(parts));
+        }
+        let (turn, jobs) = (&mut self.turn, &mut self.jobs);
+        self.preparation.run_commands(turn, jobs, owed);
+        None
     }
 
     /// The names of the apps that serve well.

@@ -67,6 +67,15 @@ impl App {
         self.current().is_none_or(|(_, plan)| plan.required)
     }
 
+    /// No worker of this generation can be started, for this reason.
+    pub(super) fn cannot_start(&mut self, generation: Generation, reason: String) {
+        if let Some(plan) = self.plans.get_mut(&generation) {
+            let mut unfit = plan::App::clone(plan);
+            unfit.unfit = Some(reason);
+            *plan = Rc::new(unfit);
+        }
+    }
+
     /// Whether this last output of a worker is that of the one before. Notes it.
     pub(super) fn has_said(&mut self, output: Option<&str>) -> bool {
         let Some(output) = output else { return false };

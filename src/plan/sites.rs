@@ -13,6 +13,7 @@ use super::lacking::Lacking;
 use super::layers;
 use super::shared_logs::Use;
 use super::site_names::{self, Claims};
+use super::sockets;
 use super::upstreams::Reached;
 use super::{
     App, Draft, Hang, Host, Launch, Listener, Output, Plan, Recycle, Secret, Stop, is_app_name,
@@ -147,6 +148,11 @@ pub(super) fn front(
         upstreams,
         upgrade_timeout: config.front.upgrade_timeout.0,
         http2: *config.front.http2,
+        max_connections_per_client: config
+            .front
+            .max_connections_per_client
+            .as_ref()
+            .map(|number| number.0),
     };
     let encoded = |made: Result<String, serde_json::Error>| {
         made.map_err(|error| {
@@ -257,6 +263,12 @@ impl Draft<'_> {
                 return Err(wrong(format!(
                     "{shown} is the address of an app too (choose another one)"
                 )));
+            }
+            let mut others = of_apps.iter().chain(&sockets.all);
+            if let Some(other) =
+                others.find(|other| other.address != address && other.address.excludes(&address))
+            {
+                return Err(Place::at(place, sockets::both(&address, &other.address)));
             }
             if own.contains(&shown) {
                 return Err(wrong(format!("{shown} is configured twice (remove one)")));

@@ -9,6 +9,14 @@ use super::identity::no_user;
 use super::{Draft, Listener, normal};
 use crate::config::{Address, Listen, Place};
 
+/// Why an address cannot be bound beside another one that it [excludes](Address::excludes).
+pub(super) fn both(address: &Address, other: &Address) -> String {
+    match address == other {
+        true => format!("listen: {address} is configured twice (remove one)"),
+        false => format!("listen: {address} and {other} cannot both be bound (remove one)"),
+    }
+}
+
 impl Draft<'_> {
     /// Adds the app's listeners to `all`, and returns those of its workers.
     pub(super) fn sockets(
@@ -31,9 +39,8 @@ impl Draft<'_> {
             if let Address::Unix(path) = &address {
                 self.check_folder(path, place.clone())?;
             }
-            if all.iter().any(|other| other.address == address) {
-                let message = format!("listen: {address} is configured twice (remove one)");
-                return Err(Place::at(place, message));
+            if let Some(other) = all.iter().find(|other| other.address.excludes(&address)) {
+                return Err(Place::at(place, both(&address, &other.address)));
             }
             let name = written
                 .name

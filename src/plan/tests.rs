@@ -648,9 +648,11 @@ fn a_master_that_is_already_the_user_changes_nothing() {
 
 #[test]
 fn an_ipv6_socket_leaves_ipv4_to_a_listener_of_the_same_port() {
-    let plan = plan("[app.q]\ncommand = ['celery']\nlisten = ['[::]:80', '0.0.0.0:80', '[::]:81']");
+    let plan = plan(
+        "[app.q]\ncommand = ['celery']\nlisten = ['[::]:80', '0.0.0.0:80', '[::]:81', '127.0.0.1:82', '[::]:82']",
+    );
     let v6only: Vec<_> = plan.listeners.iter().map(|l| l.v6only).collect();
-    assert_eq!(v6only, [true, false, false]);
+    assert_eq!(v6only, [true, false, false, false, true]);
 }
 
 #[test]
@@ -969,6 +971,14 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
         (
             app("command = ['celery']\nlisten = ['127.0.0.1:80', '127.0.0.1:80']"),
             "3:27: listen: 127.0.0.1:80 is configured twice",
+        ),
+        (
+            app("command = ['celery']\nlisten = ['0.0.0.0:80', '127.0.0.1:80']"),
+            "3:25: listen: 127.0.0.1:80 and 0.0.0.0:80 cannot both be bound (remove one)",
+        ),
+        (
+            app("command = ['celery']\nlisten = ['[::1]:80', '[::]:80']"),
+            "3:23: listen: [::]:80 and [::1]:80 cannot both be bound (remove one)",
         ),
         (
             app("command = ['celery']\nlisten = [{ address = '127.0.0.1:80', mode = '0600' }]"),

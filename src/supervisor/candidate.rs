@@ -86,6 +86,13 @@ impl Supervisor {
         }
     }
 
+    pub(super) fn hold(&mut self, generation: Generation, held: bool) {
+        let current = self.current.as_mut();
+        if let Some(current) = current.filter(|current| current.generation == generation) {
+            current.held = held;
+        }
+    }
+
     fn take_over(&mut self, candidate: Candidate, now: Instant) {
         let configured = candidate.policy.workers;
         let scaled = || add(configured, candidate.scaled_meanwhile);
@@ -103,6 +110,7 @@ impl Supervisor {
             policy: candidate.policy,
             wanted,
             demand: Demand::new(now),
+            held: false,
         });
         self.removed = None;
         self.recycling.begin_anew();

@@ -9,6 +9,10 @@ pub enum Event {
     Propose(Generation, Policy),
     /// A configuration becomes the current generation without a trial.
     Install(Generation, Policy),
+    /// No worker of this generation may start until [`Event::Release`], if it is the current one.
+    Hold(Generation),
+    /// Its workers may start.
+    Release(Generation),
     /// The candidate becomes the current generation.
     Commit,
     /// The candidate is dropped, because it failed here or in another app.

@@ -31,6 +31,8 @@ impl Supervisor {
         match event {
             Event::Propose(generation, policy) => self.propose(generation, policy),
             Event::Install(generation, policy) => self.install(generation, policy, now),
+            Event::Hold(generation) => self.hold(generation, true),
+            Event::Release(generation) => self.hold(generation, false),
             Event::Commit => self.commit(now),
             Event::Rollback => {
                 self.candidate = None;

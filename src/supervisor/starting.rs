@@ -39,7 +39,7 @@ impl Supervisor {
         let Some(current) = &self.current else {
             return false;
         };
-        if self.wish != Wish::Run || self.given_up {
+        if self.wish != Wish::Run || self.given_up || current.held {
             return false;
         }
         let mine = self.roster.tally(current.generation);

@@ -870,6 +870,37 @@ fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
 }
 
 #[test]
+fn a_generation_that_is_held_starts_no_worker_until_it_is_released_or_replaced() {
+    let mut world = World::new(|_| Boot::Good);
+    world.held = true;
+    world.tell(Event::Install(1, policy(2)));
+    world.tell(Event::Hold(1));
+    world.release();
+    world.pass(30.0);
+    assert_eq!(world.spawns(), 0);
+    assert!(world.supervisor.is_held() && !world.supervisor.is_settled());
+    assert_eq!(world.supervisor.counts().wanted, 2);
+    world.tell(Event::Release(2));
+    assert!(world.supervisor.is_held(), "that is another one");
+    world.tell(Event::Release(1));
+    world.pass(5.0);
+    assert_eq!(world.ready(), 2);
+
+    world.held = true;
+    world.tell(Event::Install(2, policy(2)));
+    world.tell(Event::Hold(2));
+    world.release();
+    world.pass(5.0);
+    assert!(world.alive.values().all(|&generation| generation == 1));
+    assert_eq!(world.ready(), 2, "the old ones serve meanwhile");
+    world.tell(Event::Propose(3, policy(2)));
+    world.pass(5.0);
+    assert!(!world.supervisor.is_held());
+    assert!(world.alive.values().all(|&generation| generation == 3));
+    assert_eq!(world.ready(), 2);
+}
+
+#[test]
 fn an_app_that_is_new_beside_others_must_prove_itself_like_any_other() {
     let checked = Policy {
         check: true,

@@ -2,7 +2,8 @@
 //!
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
-//! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`]. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`], and counts
+//! [`connections`]. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
@@ -11,6 +12,7 @@
 
 pub mod access_format;
 pub mod acme;
+pub mod connections;
 pub mod contract;
 pub mod counters;
 pub mod env;

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::AtomicU64;
 
+use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::env::{self, Environment};
 use crate::scoreboard::Record;
@@ -118,6 +119,20 @@ impl Passed {
             Ok(Counters::new(words))
         };
         self.scoreboard.as_ref().map(map).transpose()
+    }
+
+    /// The worker's part in the counts of open connections, behind the scoreboard; none if so many workers have one already.
+    ///
+    /// # Errors
+    /// They cannot be mapped; the whole message.
+    pub fn connections(&self) -> Result<Option<Connections>, String> {
+        let (Some(memory), Some(record)) = (&self.scoreboard, self.environment.scoreboard_record)
+        else {
+            return Ok(None);
+        };
+        let words = sys::map_connections(memory);
+        let words = words.map_err(could_not("map the counts of open connections"))?;
+        Ok(Connections::begin(words, record, std::process::id()))
     }
 
     /// Takes the worker's record of the scoreboard, if there is one.

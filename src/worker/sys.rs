@@ -17,8 +17,10 @@ use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
-use crate::counters;
-use crate::scoreboard::{COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES};
+use crate::scoreboard::{
+    CONNECTIONS_BY_CLIENT, COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES,
+};
+use crate::{connections, counters};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -89,6 +91,15 @@ pub(crate) fn unread(socket: BorrowedFd<'_>) -> io::Result<usize> {
 /// As those of [`map_record`].
 pub(crate) fn map_counters(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     map(memory, COUNTERS, counters::WORDS, "counters")
+}
+
+/// Maps the counts of open connections. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_connections(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    let what = "counts of open connections";
+    map(memory, CONNECTIONS_BY_CLIENT, connections::WORDS, what)
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

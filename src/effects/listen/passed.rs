@@ -54,6 +54,19 @@ impl Passed {
         }
     }
 
+    /// The socket itself.
+    pub(super) fn socket(&self) -> &OwnedFd {
+        &self.socket
+    }
+
+    /// Another descriptor of it.
+    ///
+    /// # Errors
+    /// No descriptor is available.
+    pub(super) fn copy(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
+
     /// Whether a listener with this address uses it.
     pub(super) fn serves(&self, wanted: &Address) -> bool {
         match wanted {
@@ -72,7 +85,17 @@ impl Passed {
         }
         // Not for a unix socket.
         let _ = no_delay(&self.socket);
-        self.socket.try_clone().map_err(|error| error.to_string())
+        self.copy().map_err(|error| error.to_string())
+    }
+
+    /// A socket of this name, for tests.
+    #[cfg(test)]
+    pub(super) fn named(name: &str, socket: OwnedFd) -> Self {
+        Self {
+            name: name.to_owned(),
+            address: local_address(&socket),
+            socket,
+        }
     }
 }
 

@@ -3,14 +3,19 @@
 //!
 //! A socket is taken back for an address if the kernel says that it has this address. The name under which it is kept also
 //! has device and inode of the file of a unix socket: the path must still lead to that file.
+//!
+//! What is kept is what is served: a socket that is kept and not taken back is replaced, or dropped, under its name.
 
-use std::collections::BTreeSet;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use log::{info, warn};
 use nix::sys::socket::{self, sockopt};
+use nix::sys::stat::fstat;
 
-use super::bind::{backlog, rights};
+use super::bind::{backlog, no_delay, rights};
 use super::passed::Passed;
 use super::{Listeners, Open, SocketFile};
 use crate::config::Address;
@@ -29,6 +34,14 @@ pub enum Order {
     Keep(String, OwnedFd),
     /// Close what it keeps under this name.
     Drop(String),
+}
+
+/// What the init system keeps, by name: the number that the kernel gives the socket, which no other one has as long as it is kept.
+/// `None` if there are several of one name.
+pub(super) type Kept = BTreeMap<String, Option<u64>>;
+
+fn number(socket: impl AsFd) -> io::Result<u64> {
+    Ok(fstat(socket)?.st_ino)
 }
 
 /// Whether a socket was kept for a master of ours.
@@ -86,14 +99,17 @@ impl Open {
         name(&self.wanted.address, file.and_then(SocketFile::identity))
     }
 
-    /// Takes back a socket that was kept under this name.
+    /// Takes back a socket that was kept under this name. It may have been closed for its clients: then it listens again.
     fn take_back(wanted: &Listener, kept: &Passed) -> Result<Self, String> {
-        let socket = kept.listener()?;
-        if let Address::Tcp(address) = &wanted.address
-            && address.is_ipv6()
-            && socket::getsockopt(&socket, sockopt::Ipv6V6Only) != Ok(wanted.v6only)
-        {
-            return Err("whether it also accepts IPv4 has changed".into());
+        let socket = kept.copy().map_err(|error| error.to_string())?;
+        if let Address::Tcp(address) = &wanted.address {
+            if address.is_ipv6()
+                && socket::getsockopt(&socket, sockopt::Ipv6V6Only) != Ok(wanted.v6only)
+            {
+                return Err("whether it also accepts IPv4 has changed".into());
+            }
+            // An earlier version of this program may have bound it.
+            let _ = no_delay(&socket);
         }
         let file = match &wanted.address {
             Address::Unix(path) => Some(SocketFile::take_back(path)?),
@@ -104,7 +120,10 @@ impl Open {
             if let Some(file) = file {
                 file.leave();
             }
-            return Err("its path leads to another file".into());
+            return Err(match wanted.address {
+                Address::Tcp(_) => "it is kept under the name of another address".into(),
+                _ => "its path leads to another file".into(),
+            });
         }
         // listen(2) on a listening socket only changes the length of its queue.
         socket::listen(&socket, backlog(wanted)).map_err(|errno| errno.desc().to_owned())?;
@@ -123,7 +142,13 @@ impl Listeners {
     /// Takes back the sockets that were kept, as far as they are wanted, and closes the others.
     pub(super) fn take_back(&mut self, kept: Vec<Passed>, wanted: &[Listener]) {
         for kept in kept {
-            self.kept.insert(kept.name().to_owned());
+            let number = number(kept.socket()).ok();
+            match self.kept.entry(kept.name().to_owned()) {
+                Entry::Vacant(place) => drop(place.insert(number)),
+                // Two descriptors of one socket.
+                Entry::Occupied(place) if number.is_some() && *place.get() == number => continue,
+                Entry::Occupied(mut place) => drop(place.insert(None)),
+            }
             let wanted = wanted.iter().find(|wanted| {
                 let address = &wanted.address;
                 let is_free = !self.open.contains_key(address);
@@ -140,43 +165,59 @@ impl Listeners {
                         "{}: cannot take back the socket of the previous master: {reason}; binding a new one",
                         kept.shown()
                     );
-                    discard_file(&kept);
+                    self.discard(&kept);
                 }
-                None => discard_file(&kept),
+                None => self.discard(&kept),
             }
         }
     }
 
-    /// What the init system is to keep and to close, since the last call.
+    /// Ends a socket that was kept and is not wanted any more, and removes its file. The init system has it open until it has read
+    /// [`Order::Drop`], and workers of the previous master may have it, too: until then clients would wait for nobody, and its
+    /// address could not be bound. So it listens no more, see [`Open::refuse`].
+    fn discard(&self, kept: &Passed) {
+        let _ = socket::shutdown(kept.socket().as_raw_fd(), socket::Shutdown::Read);
+        let mut open = self.open.values().flatten();
+        if !open.any(|open| open.name_in_store().as_deref() == Some(kept.name())) {
+            discard_file(kept);
+        }
+    }
+
+    /// What the init system is to keep and to close, since the last call. It must get the orders in this order, as it may be told to
+    /// close what it has under a name and to keep another socket under it.
     pub fn orders(&mut self) -> Vec<Order> {
         if !self.can_be_kept {
             return Vec::new();
         }
+        // A candidate may be rolled back.
         let serving = self.open.values().filter_map(|all| all.first());
-        let mut wanted = BTreeSet::new();
-        let mut orders = Vec::new();
+        let serving = serving.filter(|open| !open.is_proposed);
+        let (mut kept, mut orders) = (Kept::new(), Vec::new());
         for open in serving {
             let (Some(name), Some(socket)) = (open.name_in_store(), open.sockets.first()) else {
                 continue;
             };
-            if !self.kept.contains(&name) {
-                match socket.try_clone() {
-                    Ok(socket) => orders.push(Order::Keep(name.clone(), socket)),
-                    Err(error) => {
-                        warn!(
-                            "{}: cannot hand its socket to the init system: {error}; a restart will refuse connections",
-                            open.wanted.address
-                        );
-                        continue;
-                    }
+            let copy = number(socket).and_then(|number| {
+                let is_kept = self.kept.get(&name) == Some(&Some(number));
+                let copy = (!is_kept).then(|| socket.try_clone()).transpose()?;
+                Ok((number, copy))
+            });
+            match copy {
+                Ok((number, copy)) => {
+                    orders.extend(copy.map(|copy| Order::Keep(name.clone(), copy)));
+                    kept.insert(name, Some(number));
                 }
+                Err(error) => warn!(
+                    "{}: cannot hand its socket to the init system: {error}; a restart will refuse connections",
+                    open.wanted.address
+                ),
             }
-            wanted.insert(name);
         }
-        let gone = self.kept.difference(&wanted).cloned().map(Order::Drop);
-        // A new file of the same path has another name, so the order of the two does not matter.
+        let before = self.kept.iter();
+        let gone = before.filter(|(name, number)| kept.get(*name) != Some(*number));
+        let gone = gone.map(|(name, _)| Order::Drop(name.clone()));
         let orders = gone.chain(orders).collect();
-        self.kept = wanted;
+        self.kept = kept;
         orders
     }
 
@@ -186,9 +227,10 @@ impl Listeners {
             return;
         }
         for open in self.open.values_mut().filter_map(|all| all.first_mut()) {
-            let is_kept = open
-                .name_in_store()
-                .is_some_and(|name| self.kept.contains(&name));
+            let name = open.name_in_store();
+            let number = open.sockets.first().and_then(|socket| number(socket).ok());
+            let is_kept =
+                number.is_some() && name.and_then(|name| *self.kept.get(&name)?) == number;
             if let Some(file) = open.file.take_if(|_| is_kept) {
                 file.leave();
             }
@@ -210,7 +252,177 @@ fn discard_file(kept: &Passed) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
     use super::*;
+
+    /// The listeners of a master that gets these sockets of the previous one. The init system keeps the other descriptor of each.
+    fn after(kept: &[(String, OwnedFd)], wanted: &[Listener]) -> Listeners {
+        let mut listeners = Listeners {
+            open: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            passed: Vec::new(),
+            discarded: BTreeSet::new(),
+            kept: Kept::new(),
+            can_be_kept: true,
+            files_stay: true,
+        };
+        let passed = |(name, socket): &(String, OwnedFd)| {
+            Passed::named(name, socket.try_clone().expect("a descriptor"))
+        };
+        listeners.take_back(kept.iter().map(passed).collect(), wanted);
+        listeners
+            .open(wanted, 0)
+            .expect("nobody else has the address");
+        listeners
+    }
+
+    fn orders(listeners: &mut Listeners) -> Vec<String> {
+        let orders = listeners.orders().into_iter();
+        let shown = orders.map(|order| match order {
+            Order::Keep(name, _) => format!("+{name}"),
+            Order::Drop(name) => format!("-{name}"),
+        });
+        shown.collect()
+    }
+
+    /// A socket of a previous master, and its listener.
+    fn tcp(at: &str) -> (OwnedFd, Listener) {
+        let socket = TcpListener::bind(at).expect("a port");
+        let address = socket.local_addr().expect("bound");
+        drop(socket);
+        // The kernel takes back a port that it has chosen itself when the socket listens no more.
+        let socket = TcpListener::bind(address).expect("it is free");
+        (socket.into(), Listener::example(Address::Tcp(address)))
+    }
+
+    fn named(listener: &Listener) -> String {
+        name(&listener.address, None).expect("a TCP address")
+    }
+
+    fn at(listener: &Listener) -> SocketAddr {
+        match &listener.address {
+            Address::Tcp(address) => *address,
+            other => unreachable!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_closed_for_its_clients_listens_again() {
+        let (socket, wanted) = tcp("127.0.0.1:0");
+        socket::shutdown(socket.as_raw_fd(), socket::Shutdown::Read).expect("it listens");
+        TcpStream::connect(at(&wanted)).expect_err("it is closed");
+        let kept = [(named(&wanted), socket)];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        TcpStream::connect(at(&wanted)).expect("it listens");
+        assert_eq!(orders(&mut next), [""; 0], "it is kept already");
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_taken_back_is_replaced_under_its_name() {
+        let name = named;
+        // Whether it accepts IPv4 too has changed.
+        let (both, mut wanted) = tcp("[::]:0");
+        wanted.v6only = true;
+        let kept = [(name(&wanted), both)];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        let both = [format!("-{}", name(&wanted)), format!("+{}", name(&wanted))];
+        assert_eq!(orders(&mut next), both);
+        assert_eq!(orders(&mut next), [""; 0]);
+        // Another socket has its name.
+        let (_, wanted) = tcp("127.0.0.1:0");
+        let kept = [(name(&wanted), tcp("127.0.0.1:0").0)];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        let both = [format!("-{}", name(&wanted)), format!("+{}", name(&wanted))];
+        assert_eq!(orders(&mut next), both);
+        assert_eq!(orders(&mut next), [""; 0]);
+        // It is no socket that can listen.
+        let (socket, wanted) = tcp("127.0.0.1:0");
+        let client = TcpStream::connect(at(&wanted)).expect("it listens");
+        let (accepted, _) = TcpListener::from(socket).accept().expect("a client");
+        let kept = [(name(&wanted), OwnedFd::from(accepted))];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        let both = [format!("-{}", name(&wanted)), format!("+{}", name(&wanted))];
+        assert_eq!(orders(&mut next), both);
+        drop(client);
+    }
+
+    #[test]
+    fn of_several_sockets_of_one_name_only_the_one_that_serves_is_kept() {
+        let (socket, wanted) = tcp("127.0.0.1:0");
+        let (other, _) = tcp("127.0.0.1:0");
+        let name = named(&wanted);
+        let same = (name.clone(), socket.try_clone().expect("a descriptor"));
+        let kept = [(name.clone(), socket), same];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        TcpStream::connect(at(&wanted)).expect("it listens");
+        assert_eq!(orders(&mut next), [""; 0], "it is one socket");
+        drop(next);
+        let [first, _] = kept;
+        let kept = [(name.clone(), other), first];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        TcpStream::connect(at(&wanted)).expect("it listens");
+        assert_eq!(orders(&mut next), [format!("-{name}"), format!("+{name}")]);
+        assert_eq!(orders(&mut next), [""; 0]);
+    }
+
+    #[test]
+    fn another_socket_of_the_name_of_a_unix_socket_does_not_cost_it_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("web.sock");
+        let socket = UnixListener::bind(&path).expect("room");
+        let wanted = Listener::example(Address::Unix(path.clone()));
+        let file = SocketFile::take_back(&path).expect("it is there");
+        let identity = file.identity();
+        file.leave();
+        let name = name(&wanted.address, identity).expect("a name");
+        // Its path was that of the first one once.
+        let moved = folder.path().join("moved.sock");
+        std::fs::rename(&path, &moved).expect("ours");
+        let other = UnixListener::bind(&path).expect("room");
+        std::fs::rename(&moved, &path).expect("ours");
+        let kept = [
+            (name.clone(), OwnedFd::from(socket)),
+            (name.clone(), OwnedFd::from(other)),
+        ];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        UnixStream::connect(&path).expect("its file is there");
+        assert_eq!(orders(&mut next), [format!("-{name}"), format!("+{name}")]);
+    }
+
+    #[test]
+    fn the_address_of_a_socket_that_is_not_wanted_is_free_at_once() {
+        let (socket, old) = tcp("0.0.0.0:0");
+        let address = SocketAddr::from(([127, 0, 0, 1], at(&old).port()));
+        let wanted = Listener::example(Address::Tcp(address));
+        let kept = [(named(&old), socket)];
+        let mut next = after(&kept, std::slice::from_ref(&wanted));
+        TcpStream::connect(address).expect("it listens");
+        let both = [format!("-{}", named(&old)), format!("+{}", named(&wanted))];
+        assert_eq!(orders(&mut next), both);
+    }
+
+    #[test]
+    fn a_listener_of_a_candidate_is_kept_when_that_has_taken_over() {
+        let (socket, first) = tcp("127.0.0.1:0");
+        drop(socket);
+        let (socket, second) = tcp("127.0.0.1:0");
+        drop(socket);
+        let mut listeners = after(&[], std::slice::from_ref(&first));
+        assert_eq!(orders(&mut listeners), [format!("+{}", named(&first))]);
+        let both = [first.clone(), second.clone()];
+        let (opened, _) = listeners.open(&both, 2).expect("free");
+        assert_eq!(orders(&mut listeners), [""; 0]);
+        listeners.close(&opened);
+        assert_eq!(orders(&mut listeners), [""; 0]);
+        listeners.open(&both, 3).expect("free");
+        listeners.keep(&both);
+        assert_eq!(orders(&mut listeners), [format!("+{}", named(&second))]);
+        listeners.keep(std::slice::from_ref(&second));
+        assert_eq!(orders(&mut listeners), [format!("-{}", named(&first))]);
+    }
 
     #[test]
     fn a_name_tells_sockets_apart_and_is_valid() {

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::connection::Session;
 use super::stream::Stream;
 use super::wake::Queue;
+use crate::clients::{Clients, Counted};
 use crate::tls::{Listeners, Way};
 
 /// What all connections share.
@@ -23,6 +24,8 @@ pub struct Shared {
     pub(super) queue: Queue,
     /// HTTP/2 is spoken without TLS, with those who begin so.
     pub(super) http2: bool,
+    /// Who may have how many connections.
+    clients: Option<Clients>,
 }
 
 impl Shared {
@@ -32,7 +35,13 @@ impl Shared {
             listeners,
             queue: Queue::default(),
             http2,
+            clients: None,
         }
+    }
+
+    /// The same; no client has more connections than these allow.
+    pub fn limited(self, clients: Option<Clients>) -> Self {
+        Self { clients, ..self }
     }
 }
 
@@ -45,8 +54,8 @@ impl Drop for Shared {
 /// A connection, or a stream.
 #[derive(Debug)]
 pub enum Wire {
-    /// A connection.
-    Bytes(Way),
+    /// A connection, and what it counts as.
+    Bytes(Way, Option<Counted>),
     /// A stream of one.
     Stream(Box<Stream>),
 }
@@ -56,79 +65,86 @@ impl Transport for Wire {
     type Multiplex = Session;
 
     fn new(shared: &mut Shared, socket: OwnedFd, origin: &Origin) -> Self {
-        Self::Bytes(Way::new(&mut shared.listeners, socket, origin))
+        Self::Bytes(Way::new(&mut shared.listeners, socket, origin), None)
+    }
+
+    fn admit(&mut self, shared: &mut Shared, origin: &Origin) -> Result<(), &'static str> {
+        if let (Self::Bytes(_, counted), Some(clients)) = (self, &shared.clients) {
+            *counted = clients.admit(origin)?;
+        }
+        Ok(())
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Self::Bytes(way) => way.read(buffer),
+            Self::Bytes(way, _) => way.read(buffer),
             Self::Stream(stream) => stream.read(buffer),
         }
     }
 
     fn write(&mut self, data: &[u8], more: bool) -> Result<usize, Errno> {
         match self {
-            Self::Bytes(way) => way.write(data, more),
+            Self::Bytes(way, _) => way.write(data, more),
             Self::Stream(stream) => stream.write(data),
         }
     }
 
     fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
         match self {
-            Self::Bytes(way) => way.send_file(file, offset, length),
+            Self::Bytes(way, _) => way.send_file(file, offset, length),
             Self::Stream(stream) => stream.send_file(file, offset, length),
         }
     }
 
     fn can_hold(&self) -> bool {
         match self {
-            Self::Bytes(way) => way.can_hold(),
+            Self::Bytes(way, _) => way.can_hold(),
             Self::Stream(_) => false,
         }
     }
 
     fn push(&self) {
-        if let Self::Bytes(way) = self {
+        if let Self::Bytes(way, _) = self {
             way.push();
         }
     }
 
     fn finish(&mut self) -> Result<(), Errno> {
         match self {
-            Self::Bytes(way) => way.finish(),
+            Self::Bytes(way, _) => way.finish(),
             Self::Stream(stream) => stream.finish(),
         }
     }
 
     fn abort(&mut self) {
         match self {
-            Self::Bytes(way) => way.abort(),
+            Self::Bytes(way, _) => way.abort(),
             Self::Stream(stream) => stream.abort(Reason::INTERNAL_ERROR),
         }
     }
 
     fn leave(&mut self) {
         match self {
-            Self::Bytes(way) => way.leave(),
+            Self::Bytes(way, _) => way.leave(),
             Self::Stream(stream) => stream.abort(Reason::CANCEL),
         }
     }
 
     fn reset_at_death(&mut self, reset: bool) {
-        if let Self::Bytes(way) = self {
+        if let Self::Bytes(way, _) = self {
             way.reset_at_death(reset);
         }
     }
 
     fn stands(&self, standing: Standing) {
-        if let Self::Bytes(way) = self {
+        if let Self::Bytes(way, _) = self {
             way.stands(standing);
         }
     }
 
     fn watch(&mut self, epoll: &Own, key: u64, write: bool) -> io::Result<()> {
         match self {
-            Self::Bytes(way) => way.watch(epoll, key, write),
+            Self::Bytes(way, _) => way.watch(epoll, key, write),
             Self::Stream(stream) => {
                 stream.set_key(key);
                 stream.watch();
@@ -139,42 +155,42 @@ impl Transport for Wire {
 
     fn has_input(&self) -> bool {
         match self {
-            Self::Bytes(way) => way.has_input(),
+            Self::Bytes(way, _) => way.has_input(),
             Self::Stream(stream) => stream.has_input(),
         }
     }
 
     fn has_output(&self) -> bool {
         match self {
-            Self::Bytes(way) => way.has_output(),
+            Self::Bytes(way, _) => way.has_output(),
             Self::Stream(_) => false,
         }
     }
 
     fn flush(&mut self) -> Result<usize, Errno> {
         match self {
-            Self::Bytes(way) => way.flush(),
+            Self::Bytes(way, _) => way.flush(),
             Self::Stream(_) => Ok(0),
         }
     }
 
     fn is_starting(&self) -> bool {
         match self {
-            Self::Bytes(way) => way.is_starting(),
+            Self::Bytes(way, _) => way.is_starting(),
             Self::Stream(_) => false,
         }
     }
 
     fn refusal(&self) -> Option<&str> {
         match self {
-            Self::Bytes(way) => way.refusal(),
+            Self::Bytes(way, _) => way.refusal(),
             Self::Stream(_) => None,
         }
     }
 
     fn tls(&self) -> Option<&Arc<Tls>> {
         match self {
-            Self::Bytes(way) => way.tls(),
+            Self::Bytes(way, _) => way.tls(),
             Self::Stream(stream) => stream.tls(),
         }
     }
@@ -185,21 +201,21 @@ impl Transport for Wire {
 
     fn has_left(&mut self) -> bool {
         match self {
-            Self::Bytes(_) => false,
+            Self::Bytes(..) => false,
             Self::Stream(stream) => stream.has_left(),
         }
     }
 
     fn read_preamble(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
         match self {
-            Self::Bytes(way) => way.read_preamble(buffer),
+            Self::Bytes(way, _) => way.read_preamble(buffer),
             Self::Stream(stream) => stream.read(buffer),
         }
     }
 
     fn begin_with<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         match self {
-            Self::Bytes(way) => way.begin_with(bytes),
+            Self::Bytes(way, _) => way.begin_with(bytes),
             Self::Stream(_) => bytes,
         }
     }

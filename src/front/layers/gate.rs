@@ -391,7 +391,7 @@ impl Asking<'_> {
             let Some(table) = &self.table else {
                 break;
             };
-            if let Err(seconds) = table.count(limit, self.client, value, now()) {
+            if let Err(seconds) = table.count(limit, self.client, value, now() / 1000) {
                 return Err(Refusal {
                     fields: vec![("Retry-After", seconds.to_string())],
                     ..Refusal::new(429, "too many requests; try again later")

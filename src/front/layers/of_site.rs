@@ -124,7 +124,11 @@ impl Rules {
     /// `place` is the site and the route.
     fn new(layers: &Layers, place: &str) -> Self {
         let limits = layers.rate_limits.iter().enumerate();
-        let limits = limits.map(|(number, limit)| Limit::new(limit, &format!("{place} {number}")));
+        let limits = limits.map(|(at, limit)| {
+            let same = layers.rate_limits[..at].iter();
+            let number = same.filter(|other| *other == limit).count();
+            Limit::new(limit, &format!("{place} {number}"))
+        });
         let pages = layers.error_pages.iter();
         Self {
             access: Access::new(layers),

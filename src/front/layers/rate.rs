@@ -1,7 +1,10 @@
 //! `rate_limit`: how many requests a client may send, counted by all workers of the front together.
 //!
 //! A limit lets so many requests pass at a rate, and a burst of others at once: the generic cell rate algorithm, which needs one time for each
-//! client. The times lie in memory that all workers share. Its size is fixed; what has not been used for longest makes room.
+//! client. The times lie in memory that all workers share. It outlasts them, and its size is fixed: where it is full, the client that has asked
+//! least makes room. So whoever has many addresses pushes out those, and not the client that asks most.
+//!
+//! No worker holds a lock, so one that is killed leaves nothing behind that others would wait for.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
@@ -9,15 +12,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use preforkd_worker::layers::RateLimit;
 
+use crate::clients::hash_network;
+
 /// Words before the entries: the secret.
 const HEADER: usize = 8;
 /// A key may lie in so many places.
 const WAYS: usize = 8;
 /// Key and time.
 const ENTRY: usize = 2;
-/// So often another worker may come between.
+/// So often another worker may come between when a key gets its place.
 const ATTEMPTS: usize = 16;
-const SECOND: u64 = 1_000_000_000;
+/// Times are in microseconds.
+const SECOND: u64 = 1_000_000;
+/// The bits of a word for the number of requests.
+const BITS: u32 = 10;
+/// No more requests are counted there.
+const MANY: u64 = (1 << BITS) - 1;
 
 /// The times of all keys.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +41,7 @@ pub struct Table {
 pub struct Limit {
     /// What its keys begin with, so that no two limits share a time.
     name: String,
-    /// The time for which one request counts, in nanoseconds.
+    /// The time for which one request counts.
     pause: u64,
     /// How far ahead of the rate a client may be.
     ahead: u64,
@@ -39,17 +49,53 @@ pub struct Limit {
     field: Option<Vec<u8>>,
 }
 
+/// What one word says of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    /// When all that it has asked for is paid off.
+    until: u64,
+    /// Its requests since the last time that this was so, also those that were refused.
+    requests: u64,
+}
+
+impl Seen {
+    fn read(word: u64) -> Self {
+        Self {
+            until: word >> BITS,
+            requests: word & MANY,
+        }
+    }
+
+    fn word(self) -> u64 {
+        (self.until << BITS) | self.requests.min(MANY)
+    }
+
+    /// What is least makes room. A client that owes nothing is as good as one that is not known.
+    fn worth(self, now: u64) -> (bool, u64, u64) {
+        match self.until > now {
+            true => (true, self.requests, self.until),
+            false => (false, 0, self.until),
+        }
+    }
+}
+
 impl Limit {
-    /// Of these settings. `place` is the site and route, and the number of the limit there.
+    /// Of these settings. `place` is the site and route, and the number of the limit among those that are the same. So the limit goes on
+    /// counting where it was after a reload that leaves it as it is.
     pub fn new(written: &RateLimit, place: &str) -> Self {
-        let pause = written.seconds * SECOND / u64::from(written.requests.max(1));
+        let RateLimit {
+            requests,
+            seconds,
+            burst,
+            key,
+        } = written;
+        let pause = seconds * SECOND / u64::from((*requests).max(1));
         let pause = pause.max(1);
         Self {
-            name: place.to_owned(),
+            name: format!("{place} {requests} {seconds} {burst} {key:?}"),
             pause,
-            ahead: pause.saturating_mul(u64::from(written.burst)),
-            field: written
-                .key
+            ahead: pause.saturating_mul(u64::from(*burst)),
+            field: key
                 .as_ref()
                 .map(|name| name.to_ascii_lowercase().into_bytes()),
         }
@@ -59,29 +105,50 @@ impl Limit {
     pub fn field(&self) -> Option<&[u8]> {
         self.field.as_deref()
     }
+
+    /// What is known of a client after another request, and the time after which it may come again if that was one too many.
+    fn after(&self, seen: Seen, now: u64) -> (Seen, Option<u64>) {
+        // Later than the limit allows: it is the time of a key that had the place before.
+        let most = now + self.ahead + self.pause;
+        let (from, requests) = match seen.until <= now || seen.until > most {
+            true => (now, 1),
+            false => (seen.until, seen.requests + 1),
+        };
+        let next = from + self.pause;
+        let (until, wait) = match next > most {
+            true => (from, Some(next - most)),
+            false => (next, None),
+        };
+        (Seen { until, requests }, wait)
+    }
+}
+
+/// The secret of all workers, with which keys are made so that no client can choose its place. A random number becomes it if there is none.
+pub fn secret(words: &[AtomicU64], random: (u64, u64)) -> (u64, u64) {
+    let take = |at: usize, random: u64| {
+        let Some(word) = words.get(at) else {
+            return random;
+        };
+        let new = random.max(1);
+        match word.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => new,
+            Err(known) => known,
+        }
+    };
+    (take(0, random.0), take(1, random.1))
 }
 
 impl Table {
     /// Over this memory, which workers that were there before may have used. A random number becomes its secret, if it has none.
     pub fn new(words: &'static [AtomicU64], random: (u64, u64)) -> Self {
-        let take = |at: usize, random: u64| {
-            let Some(word) = words.get(at) else {
-                return random;
-            };
-            let new = random.max(1);
-            match word.compare_exchange(0, new, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => new,
-                Err(known) => known,
-            }
-        };
         Self {
             words,
-            secret: (take(0, random.0), take(1, random.1)),
+            secret: secret(words, random),
         }
     }
 
-    /// Counts a request of a client, by its address and the value of the field. The seconds after which it may come again, if it is one
-    /// too many. Without an address and a value there is nobody to count.
+    /// Counts a request of a client, by its address and the value of the field, at this time in microseconds. The seconds after which it may
+    /// come again, if it is one too many. Without an address and a value there is nobody to count.
     pub fn count(
         &self,
         limit: &Limit,
@@ -93,39 +160,31 @@ impl Table {
         (self.secret, &limit.name).hash(&mut hasher);
         match (value, client) {
             (Some(value), _) => (1, value).hash(&mut hasher),
-            (None, Some(IpAddr::V4(client))) => (2, client.octets()).hash(&mut hasher),
-            // Whoever has one address of a network mostly has all of it.
-            (None, Some(IpAddr::V6(client))) => (3, &client.octets()[..8]).hash(&mut hasher),
+            (None, Some(client)) => hash_network(client, &mut hasher),
             (None, None) => return Ok(()),
         }
         self.take(hasher.finish().max(1), limit, now)
     }
 
     fn take(&self, key: u64, limit: &Limit, now: u64) -> Result<(), u64> {
-        let Some(time) = self.time(key, now) else {
+        let Some(place) = self.place(key, now) else {
             return Ok(());
         };
-        for _ in 0..ATTEMPTS {
-            let known = time.load(Ordering::Acquire);
-            // Later than any limit allows: it is the time of a key that had the place before.
-            let most = now + limit.ahead + limit.pause;
-            let from = if known > most { now } else { known.max(now) };
-            let next = from + limit.pause;
-            if next > most {
-                return Err((next - most).div_ceil(SECOND).max(1));
-            }
-            if time
-                .compare_exchange(known, next, Ordering::AcqRel, Ordering::Acquire)
-                .is_ok()
-            {
-                return Ok(());
-            }
+        let mut wait = None;
+        let count = |word: u64| {
+            let seen;
+            (seen, wait) = limit.after(Seen::read(word), now);
+            Some(seen.word()).filter(|new| *new != word)
+        };
+        let _ = place.fetch_update(Ordering::AcqRel, Ordering::Acquire, count);
+        match wait {
+            Some(wait) => Err(wait.div_ceil(SECOND).max(1)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// The place for the time of a key: its own, or that of the key that was used longest ago.
-    fn time(&self, key: u64, now: u64) -> Option<&AtomicU64> {
+    /// The word of a key: the one that it has, or that of the key whose client is worth least.
+    fn place(&self, key: u64, now: u64) -> Option<&AtomicU64> {
         let entries = self.words.get(HEADER..)?;
         let sets = entries.len() / (WAYS * ENTRY);
         let set = usize::try_from(key % u64::try_from(sets).ok()?.max(1)).ok()?;
@@ -136,13 +195,21 @@ impl Table {
                 return Some(&known[1]);
             }
             let ways = set.chunks_exact(ENTRY);
-            let oldest = ways.min_by_key(|way| way[1].load(Ordering::Acquire))?;
-            let before = oldest[0].load(Ordering::Acquire);
-            let taken =
-                oldest[0].compare_exchange(before, key, Ordering::AcqRel, Ordering::Acquire);
-            if taken.is_ok() {
-                oldest[1].store(now, Ordering::Release);
-                return Some(&oldest[1]);
+            let ways = ways.map(|way| (way, way[1].load(Ordering::Acquire)));
+            let (least, word) = ways.min_by_key(|(_, word)| Seen::read(*word).worth(now))?;
+            let before = least[0].load(Ordering::Acquire);
+            // First the time and then the key, so that whoever finds the key finds no time of another. Two workers may do this for the same
+            // key, so it is looked for once more: both take the first place that has it.
+            let new = Seen {
+                until: now,
+                requests: 0,
+            };
+            let exchange = |of: &AtomicU64, from: u64, to: u64| {
+                of.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+                    .is_ok()
+            };
+            if exchange(&least[1], word, new.word()) {
+                exchange(&least[0], before, key);
             }
         }
         None
@@ -240,6 +307,37 @@ mod tests {
         assert!(at(100, 100));
         assert!(!at(1, 101), "it is still there");
         assert!(at(0, 102), "it made room");
+    }
+
+    #[test]
+    fn many_addresses_do_not_push_out_the_client_that_asks_most() {
+        let (table, limit) = (table(HEADER + 4 * WAYS * ENTRY), limit(1, 1000, 0));
+        let at = |client: u32, now: u64| {
+            let client = Some(IpAddr::from(client.to_be_bytes()));
+            table.count(&limit, client, None, START + now).is_ok()
+        };
+        let busy = u32::MAX;
+        let mut passed = 0;
+        for now in 0..10_000 {
+            passed += usize::from(at(busy, u64::from(now)));
+            at(now, u64::from(now));
+        }
+        assert_eq!(passed, 1);
+        // Whoever has paid off makes room all the same, however much it has asked for.
+        let later = 2000 * SECOND;
+        for client in 0..100 {
+            assert!(at(client, later));
+        }
+        assert!(at(busy, later));
+    }
+
+    #[test]
+    fn a_limit_goes_on_counting_as_long_as_it_is_the_same() {
+        let table = table(1024);
+        let count = |limit: &Limit| table.count(limit, ip("192.0.2.1"), None, START).is_ok();
+        assert!(count(&limit(1, 60, 0)));
+        assert!(!count(&limit(1, 60, 0)), "the same after a reload");
+        assert!(count(&limit(1, 61, 0)), "another one");
     }
 
     #[test]

@@ -31,6 +31,16 @@ pub trait Transport: Sized + Send + 'static {
     /// The transport of a connection that was accepted. The socket does not block.
     fn new(shared: &mut Self::Shared, socket: OwnedFd, origin: &Origin) -> Self;
 
+    /// Whether the connection is taken, now that it is known where it comes from: at once, or after its PROXY header. What is counted for
+    /// that is given back when it is dropped.
+    ///
+    /// # Errors
+    /// It is not: why.
+    #[inline(always)]
+    fn admit(&mut self, _: &mut Self::Shared, _: &Origin) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     /// Reads once; 0 is the orderly end of what the peer sends.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use crate::proto::h1::connection::{Connection, Phase};
 use crate::serve::client::{Client, Link, Task};
 use crate::serve::engine::Engine;
 use crate::serve::handler::Observer;
+use crate::serve::relayed::Preamble;
 use crate::serve::timers::{NEVER, now};
 
 /// How long a worker that stops takes from the accept queue as it gets to it; after that it takes at once all that is left.
@@ -34,6 +35,8 @@ const YIELD: Duration = Duration::from_millis(1);
 const LATE: Duration = Duration::from_millis(250);
 /// How long an idle connection of the front is kept at least: longer than the front keeps it, so that a request never meets its end.
 const KEPT_FOR_FRONT: Duration = Duration::from_secs(60);
+/// Connections that are closed at once, one after the other, before anything else is done.
+const REFUSED: usize = 64;
 /// Connections that it takes when nobody else did.
 const AT_ONCE: usize = 16;
 
@@ -226,25 +229,33 @@ impl<O: Observer, T: Transport> Core<O, T> {
         if self.is_full() && !(self.listeners.get(index)?.has_callers() && self.make_room()) {
             return None;
         }
-        match self.listeners.get_mut(index)?.accept() {
-            Accepted::Connection(socket, peer) => Some(self.admit(index, socket, peer)),
-            Accepted::Nobody => None,
-            Accepted::Over => {
-                // The probes are over. The listener keeps its place, as connections name theirs by it.
-                self.listeners[index].unwatch(&self.epoll);
-                self.private &= index + 1 < self.listeners.len();
-                None
-            }
-            Accepted::Exhausted(error) => {
-                if !mem::replace(&mut self.exhausted, true) {
-                    log::error!(
-                        "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until it works"
-                    );
+        for _ in 0..REFUSED {
+            match self.listeners.get_mut(index)?.accept() {
+                Accepted::Connection(socket, peer) => {
+                    let admitted = self.admit(index, socket, peer);
+                    if admitted.is_some() {
+                        return admitted;
+                    }
                 }
-                self.pause = self.after(EXHAUSTED_PAUSE);
-                None
+                Accepted::Nobody => break,
+                Accepted::Over => {
+                    // The probes are over. The listener keeps its place, as connections name theirs by it.
+                    self.listeners[index].unwatch(&self.epoll);
+                    self.private &= index + 1 < self.listeners.len();
+                    break;
+                }
+                Accepted::Exhausted(error) => {
+                    if !mem::replace(&mut self.exhausted, true) {
+                        log::error!(
+                            "could not accept a connection: {error}; trying again every {EXHAUSTED_PAUSE:?} until it works"
+                        );
+                    }
+                    self.pause = self.after(EXHAUSTED_PAUSE);
+                    break;
+                }
             }
         }
+        None
     }
 
     /// The same at the listener of which the front may not have heard yet that it ends.
@@ -252,22 +263,28 @@ impl<O: Observer, T: Transport> Core<O, T> {
         let late = self.late.as_mut()?;
         let index = late.index;
         match late.listener.accept() {
-            Accepted::Connection(socket, peer) => Some(self.admit(index, socket, peer)),
+            Accepted::Connection(socket, peer) => self.admit(index, socket, peer),
             Accepted::Nobody | Accepted::Over | Accepted::Exhausted(_) => None,
         }
     }
 
-    /// A connection has come in.
-    fn admit(&mut self, index: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> u64 {
+    /// A connection has come in; none if it is closed again.
+    fn admit(&mut self, index: usize, socket: OwnedFd, peer: Option<SocketAddr>) -> Option<u64> {
         self.exhausted = false;
         let origin = Origin {
             listener: index,
             peer,
             relayed: None,
         };
-        let transport = T::new(&mut self.shared, socket, &origin);
+        let mut transport = T::new(&mut self.shared, socket, &origin);
+        let preamble = self.preamble(&origin);
+        let is_told = matches!(preamble, Some(Preamble::Header(_) | Preamble::Untrusted));
+        if !is_told && let Err(why) = transport.admit(&mut self.shared, &origin) {
+            self.turn_away(&origin, why);
+            return None;
+        }
         let mut link = Link::new(transport, origin);
-        link.preamble = self.preamble(&origin);
+        link.preamble = preamble;
         link.deadline = self.after(self.limits.header_timeout);
         let kept = self.limits.keepalive_timeout;
         link.is_front = self.front.all.contains(&index);
@@ -287,7 +304,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             link: Box::new(link),
         });
         self.observer.connections(self.clients.len() - self.streams);
-        key
+        Some(key)
     }
 
     /// The last listener that is left in a drain: where others follow, the front may still connect to this worker.

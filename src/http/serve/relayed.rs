@@ -72,6 +72,11 @@ impl<O: Observer, T: Transport> Core<O, T> {
         match parse(&bytes) {
             Parsed::Header(header, length) => {
                 link.origin = relayed(link.origin, header);
+                let origin = link.origin;
+                if let Err(why) = link.transport.admit(&mut self.shared, &origin) {
+                    self.turn_away(&origin, why);
+                    return Some(Turn::Close);
+                }
                 link.preamble = Self::opening();
                 let received = link.transport.begin_with(&bytes[length..]);
                 link.readable |= link.transport.has_input();

@@ -195,6 +195,7 @@ fn app(name: &str, written: &Written) -> App {
     app.output.taken_over = written.template;
     app.recycle.max_age = (workers == 3).then(|| Duration::from_secs(30));
     app.recycle.max_memory = (workers == 5).then_some(1 << 20);
+    app.before_at_start = !written.required;
     app.before = written.before.map(|end| {
         let mut command = app.launch.clone();
         command.args = vec![format!("{end:?}")];

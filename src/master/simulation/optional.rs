@@ -1,6 +1,7 @@
 //! Apps that are not required.
 
 use super::*;
+use crate::master::jobs::Task;
 
 #[test]
 fn an_app_that_is_not_required_fails_in_the_background() {
@@ -250,5 +251,91 @@ fn the_first_start_does_not_wait_for_an_app_that_is_not_required_and_was_ready()
             assert!(history.kernel().now < limit);
         }
         assert!(!history.master.workers.apps["queue"].supervisor.is_settled());
+    }
+}
+
+/// What is said about the readiness of everything, so far.
+fn ready_lines(history: &mut History) -> usize {
+    let notices = history.kernel().notices.iter();
+    let ready = notices.filter(|notice| matches!(notice, Notice::Ready(_)));
+    ready.count()
+}
+
+/// An app of which the command `before` ends like this, also at the first start.
+fn with_before(end: End) -> Written {
+    Written {
+        required: false,
+        before: Some(end),
+        ..Written::good(1)
+    }
+}
+
+fn ready_of(history: &History, name: &str) -> u32 {
+    let app = &history.master.workers.apps[name];
+    app.supervisor.counts().ready
+}
+
+#[test]
+fn the_command_before_of_an_app_that_is_not_required_holds_nobody_up() {
+    for end in [End::Well, End::Badly, End::Hangs, End::IgnoresSignals] {
+        let mut history = History::new(&[("queue", with_before(end)), ("web", Written::good(2))]);
+        history.pass(3000);
+        assert_eq!(ready_lines(&mut history), 1, "{end:?}: web is ready");
+        let runs = history.master.jobs.has(&Task::Before("queue".into()));
+        assert_eq!(runs, matches!(end, End::Hangs | End::IgnoresSignals));
+        assert_eq!(ready_of(&history, "queue"), u32::from(end == End::Well));
+        history.pass(60_000);
+        let queue = &history.master.workers.apps["queue"];
+        assert_eq!(queue.supervisor.is_given_up(), end != End::Well);
+        assert_eq!(history.outcome, None);
+
+        // It does not serve, so that a reload does not wait either.
+        history.send(Signal::SIGHUP);
+        history.pass(3000);
+        let done = release::Outcome::Done(2);
+        assert_eq!(history.master.release.outcome(), Some(&done), "{end:?}");
+        let cured = with_before(End::Well);
+        history.kernel().disk.apps.insert("queue", cured);
+        history.send(Signal::SIGHUP);
+        history.pass(60_000);
+        assert_eq!(ready_of(&history, "queue"), 1, "{end:?}");
+    }
+}
+
+/// A command of one app never runs beside an earlier one, whatever a release becomes.
+#[test]
+fn a_command_that_a_named_release_runs_takes_the_place_of_the_one_in_the_background() {
+    for end in [End::Well, End::Badly] {
+        let hangs = with_before(End::Hangs);
+        let mut history = History::new(&[("queue", hangs), ("web", Written::good(2))]);
+        history.pass(1000);
+        let commands = |history: &mut History| {
+            let processes = history.kernel().processes.values();
+            let commands =
+                processes.filter(|p| matches!(p.kind, Kind::Job(_)) && &*p.app == "queue");
+            commands.count()
+        };
+        assert_eq!(commands(&mut history), 1);
+        history.kernel().disk.apps.insert("queue", with_before(end));
+        history.order("reload queue");
+        for _ in 0..3000 {
+            history.pass(1);
+            assert!(commands(&mut history) <= 1);
+        }
+        assert_eq!(ready_of(&history, "queue"), u32::from(end == End::Well));
+        let goes_on = end == End::Badly;
+        assert_eq!(
+            commands(&mut history),
+            usize::from(goes_on),
+            "that of the running generation"
+        );
+        assert_eq!(
+            history.master.workers.apps["queue"].supervisor.is_held(),
+            goes_on
+        );
+        history.order("stop queue");
+        history.pass(10_000);
+        assert_eq!(commands(&mut history), 0);
+        assert!(!history.master.workers.apps.contains_key("queue"));
     }
 }

@@ -32,6 +32,7 @@ const VALUES: &[(&str, &str)] = &[
     ("app.NAME.after", "['other']"),
     ("app.NAME.required", "false"),
     ("front.http2", "false"),
+    ("front.max_connections_per_client", "100"),
     ("front.acme.email", "'admin@example.com'"),
     ("front.acme.directory", "'https://ca.example/acme'"),
     ("front.acme.ca", "'cert.pem'"),

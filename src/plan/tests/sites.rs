@@ -89,6 +89,14 @@ fn sites_of_one_address_have_their_own_hosts() {
 #[test]
 fn listeners_belong_to_apps_or_to_sites() {
     refused(
+        "[app.web]\nwsgi = 'a:b'\nlisten = '0.0.0.0:80'\n[site.a]\nlisten = '127.0.0.1:80'\nredirect = 'https'",
+        "5:10: listen: 127.0.0.1:80 and 0.0.0.0:80 cannot both be bound (remove one)",
+    );
+    refused(
+        "[site.a]\nlisten = '127.0.0.1:80'\nhosts = 'a'\nredirect = 'https'\n[site.b]\nlisten = '0.0.0.0:80'\nhosts = 'b'\nredirect = 'https'",
+        "6:10: listen: 0.0.0.0:80 and 127.0.0.1:80 cannot both be bound (remove one)",
+    );
+    refused(
         "[app.web]\nwsgi = 'a:b'\nlisten = '127.0.0.1:80'\n[site.a]\nlisten = '127.0.0.1:80'\nredirect = 'https'",
         "5:10: listen: 127.0.0.1:80 is the address of an app too (choose another one)",
     );

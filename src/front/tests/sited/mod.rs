@@ -113,6 +113,7 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         .into(),
         upgrade_timeout: GUARD,
         http2: true,
+        max_connections_per_client: None,
     };
     let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
     let mut layers = layer::standard(layer::Options::default());
