@@ -40,8 +40,9 @@ impl Shared {
     }
 
     /// The same; no client has more connections than these allow.
-    pub fn limited(self, clients: Option<Clients>) -> Self {
-        Self { clients, ..self }
+    pub fn limited(mut self, clients: Option<Clients>) -> Self {
+        self.clients = clients;
+        self
     }
 }
 

@@ -371,7 +371,7 @@ pub(super) mod tests {
     use crate::net::plain::Plain;
     use crate::serve::engine::Inline;
     use crate::serve::handler::Handler;
-    use crate::serve::{Config, FrontListeners};
+    use crate::serve::{Config, FrontListeners, NOT_BEGUN};
 
     pub(in crate::serve) struct Empty;
 
