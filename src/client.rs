@@ -175,6 +175,11 @@ fn of_site(site: &Value) -> String {
     };
     let (requests, errors) = (counted("requests", "request"), counted("errors", "error"));
     let mut text = format!("{name}: {requests}, {errors}");
+    match of("connections") {
+        0 => {}
+        1 => text += ", 1 connection open",
+        connections => text += &format!(", {connections} connections open"),
+    }
     if of("upstreams") > 0 {
         text += &format!(
             ", {}/{} upstreams take requests",
@@ -328,7 +333,8 @@ mod tests {
             "{shown}"
         );
         (site["upstreams"], site["available"], site["waiting"]) = (3.into(), 2.into(), 5.into());
-        let all = "shop: 7 requests, 1 error, 2/3 upstreams take requests, 5 requests wait";
+        site["connections"] = 4.into();
+        let all = "shop: 7 requests, 1 error, 4 connections open, 2/3 upstreams take requests, 5 requests wait";
         assert_eq!(of_site(&site), all);
     }
 

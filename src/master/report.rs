@@ -222,6 +222,9 @@ pub fn workers(number: usize) -> String {
     }
 }
 
+/// What to do about a program that has ended with status 0 and so failed to prove its generation.
+pub const MAY_FINISH: &str = " (a program that is to end needs `restart`, see preforkd.toml(5))";
+
 /// How many of something are wanted: `1 worker`, `3 workers`.
 pub fn number(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

@@ -870,6 +870,35 @@ fn a_canary_must_live_for_the_soak_but_not_at_the_first_start() {
 }
 
 #[test]
+fn a_program_that_ends_at_once_fails_the_first_start_whenever_its_end_is_seen() {
+    let executed = Policy {
+        readiness: Readiness::Exec,
+        soak: Duration::from_secs(10),
+        ..policy(2)
+    };
+    for together in [true, false] {
+        let mut world = World::new(|_| Boot::Hangs);
+        world.tell(Event::Propose(1, executed.clone().at_first_start()));
+        world.held = together;
+        world.tell(Event::Executed(WorkerId(0)));
+        world.dies(WorkerId(0));
+        world.release();
+        assert!(world.log.contains(&Action::Failed(1)), "{:?}", world.log);
+        assert!(!world.log.contains(&Action::Proven(1)), "{:?}", world.log);
+    }
+    let mut world = World::new(|_| Boot::Hangs);
+    world.tell(Event::Propose(1, executed.at_first_start()));
+    world.tell(Event::Executed(WorkerId(0)));
+    world.pass(0.9);
+    assert!(!world.log.contains(&Action::Proven(1)), "{:?}", world.log);
+    world.pass(0.2);
+    assert!(
+        world.log.contains(&Action::Proven(1)),
+        "not after ten seconds"
+    );
+}
+
+#[test]
 fn a_generation_that_is_held_starts_no_worker_until_it_is_released_or_replaced() {
     let mut world = World::new(|_| Boot::Good);
     world.held = true;
