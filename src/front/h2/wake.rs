@@ -1,6 +1,7 @@
 //! Who can go on: the library wakes connections and streams by putting their keys into a queue, which the loop empties.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -8,6 +9,25 @@ use std::task::{Wake, Waker};
 /// The keys of those that were woken, for all connections of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Queue(Arc<Mutex<VecDeque<Arc<Sleeper>>>>);
+
+/// The queue as its server has it. Who is in it holds the queue, so neither would ever go.
+#[derive(Debug, Default)]
+pub struct Owner(Queue);
+
+impl Deref for Owner {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mut queue = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.clear();
+    }
+}
 
 /// A connection or a stream.
 #[derive(Debug)]
@@ -53,12 +73,6 @@ impl Wake for Sleeper {
 }
 
 impl Queue {
-    /// Forgets who is in it. Each of them holds the queue, so that neither would ever go.
-    pub fn clear(&self) {
-        let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.clear();
-    }
-
     /// The key of the first one.
     pub fn next(&self) -> Option<u64> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,13 +102,13 @@ mod tests {
 
     #[test]
     fn who_was_woken_and_never_taken_goes_with_the_queue() {
-        let queue = Queue::default();
+        let queue = Owner::default();
         let sleeper = Sleeper::new(&queue, 1);
         sleeper.waker().wake();
         let left = Arc::downgrade(&sleeper);
         drop(sleeper);
         assert!(left.upgrade().is_some());
-        queue.clear();
+        drop(queue);
         assert!(left.upgrade().is_none());
     }
 }

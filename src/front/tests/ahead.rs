@@ -112,7 +112,8 @@ fn answer_upload(listener: &UnixListener) {
         assert!(body.iter().all(|byte| *byte == b'x'));
         front.set_nonblocking(true).unwrap();
         match front.read(&mut [0]) {
-            Ok(_) => drop(front.write_all(&[NOT_BEGUN])),
+            Ok(0) => drop(front.write_all(&[NOT_BEGUN])),
+            Ok(more) => panic!("{more} bytes after the body"),
             Err(_) => return front.write_all(OK.as_bytes()).unwrap(),
         }
     }
