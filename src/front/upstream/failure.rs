@@ -33,6 +33,8 @@ pub enum Failure {
     QueueFull,
     /// The request has waited for too long.
     QueueTimeout,
+    /// The last worker has ended, and nobody starts another one.
+    NobodyLeft,
 }
 
 /// How far an attempt has come.
@@ -77,7 +79,8 @@ impl Failure {
             | Self::File(_)
             | Self::Body(_)
             | Self::QueueFull
-            | Self::QueueTimeout => false,
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
         };
         failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
@@ -86,9 +89,12 @@ impl Failure {
     pub fn counts(&self, reused: bool) -> bool {
         match self {
             Self::NoAnswer => !reused,
-            Self::File(_) | Self::Body(_) | Self::Busy | Self::QueueFull | Self::QueueTimeout => {
-                false
-            }
+            Self::File(_)
+            | Self::Body(_)
+            | Self::Busy
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
             _ => true,
         }
     }
@@ -100,7 +106,7 @@ impl Failure {
                 502
             }
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
-            Self::Busy | Self::QueueFull | Self::QueueTimeout => 503,
+            Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
         }
     }
@@ -121,6 +127,7 @@ impl fmt::Display for Failure {
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
+            Self::NobodyLeft => f.write_str("its last worker has ended, and the master is gone"),
         }
     }
 }
