@@ -56,12 +56,29 @@ fn a_failure_is_one_line_with_its_reason() {
 #[test]
 fn on_failure_it_is_tried_again() {
     let script = "mkdir first && exit 3; echo 0 1 $$$$ ran";
-    let config = app("on-failure", script) + "ready = 'exec'\n";
+    let config = app("on-failure", script) + "ready = 'exec'\nrequired = false\n";
     let mut run = Run::begin(&config);
     run.event("ran");
     run.logged(&["exited with status 3", "starting a replacement"]);
     run.logged(&["finished after "]);
     run.stop();
+}
+
+/// Its end may be seen together with its execution, or later.
+#[test]
+fn a_program_that_ends_at_once_does_not_start() {
+    for restart in ["always", "on-failure", "never"] {
+        let config = app(restart, "exit 3") + "ready = 'exec'\n";
+        let (status, log) = Run::begin(&config).ended();
+        assert_eq!(status, Some(1), "{log}");
+        let reason = "cannot start: app=task: its first worker exited with status 3, ";
+        assert!(log.contains(reason), "{log}");
+        assert!(!log.contains("starting a replacement"), "{log}");
+    }
+    let (status, log) = Run::begin(&(app("always", "exit 0") + "ready = 'exec'\n")).ended();
+    assert_eq!(status, Some(1), "{log}");
+    let hint = "(a program that is to end needs `restart`, see preforkd.toml(5))";
+    assert!(log.contains(hint), "{log}");
 }
 
 /// Runs a command that names the app `task`; returns its exit status and all that it says.

@@ -414,6 +414,17 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     send(&mut kept, "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
     kept.read_exact(&mut [0]).expect("an answer");
     assert_eq!(metric(&run, "preforkd_front_connections"), 1);
+    let of_site = |site: &str| {
+        metric(
+            &run,
+            &format!("preforkd_site_connections{{site=\"{site}\"}}"),
+        )
+    };
+    assert_eq!((of_site("shop"), of_site("plain")), (1, 0));
+    // Its site is that of its latest request.
+    send(&mut kept, "GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n");
+    while of_site("plain") == 0 {}
+    assert_eq!((of_site("shop"), of_site("plain")), (0, 1));
     let front = pids(&run, "front");
     let pid = *front.first().expect("a worker");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
@@ -422,8 +433,9 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     // The end of a connection is seen before it is noted.
     let open = || metric(&run, "preforkd_front_connections");
     assert!((0..100).any(|_| open() == 0), "{}", open());
+    assert!((0..100).any(|_| of_site("plain") + of_site("shop") == 0));
     assert!(metric(&run, &shop) >= 3);
-    assert_eq!(metric(&run, &redirected), 1);
+    assert_eq!(metric(&run, &redirected), 2);
 
     // The same with a worker that a reload has started.
     run.write("app.toml", &one.replace("the shop", "a new shop"));
@@ -436,8 +448,8 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     let output = preforkd().args(["status", "-c", &file]).output();
     let text = String::from_utf8(output.expect("preforkd runs").stdout).expect("text");
     assert!(
-        text.contains("\n  plain: 1 request, 0 errors\n")
-            && text.contains(" requests, 0 errors, 1/1 upstreams take requests\n"),
+        text.contains("\n  plain: 2 requests, 0 errors\n")
+            && text.contains(", 1/1 upstreams take requests\n"),
         "{text}"
     );
     run.stop();

@@ -21,6 +21,8 @@ pub enum Health {
     Well,
     /// Their repeated checks fail, although they are replaced for that.
     CheckFails,
+    /// They wait for what an earlier master has left.
+    Waits,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -222,6 +224,9 @@ pub fn workers(number: usize) -> String {
     }
 }
 
+/// What to do about a program that has ended with status 0 and so failed to prove its generation.
+pub const MAY_FINISH: &str = " (a program that is to end needs `restart`, see preforkd.toml(5))";
+
 /// How many of something are wanted: `1 worker`, `3 workers`.
 pub fn number(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -330,6 +335,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
     text + match health {
         Health::Well => "",
         Health::CheckFails => ", check fails",
+        Health::Waits => ", waiting for what a killed preforkd has left",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
         Health::NotStarted => ", not started",

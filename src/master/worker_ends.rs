@@ -88,6 +88,9 @@ impl<W: World> Master<W> {
             if let Some(output) = output.filter(|_| beside_old) {
                 death += report::address_in_use(child, output);
             }
+            if finished && fails(&actions) {
+                death += report::MAY_FINISH;
+            }
             // It is in the log already, and what the worker has written perhaps as well.
             let death = match has_said {
                 true => short + " (its last output: the same as before)",

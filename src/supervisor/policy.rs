@@ -99,12 +99,16 @@ impl Policy {
         self.replace == Replace::StartFirst && self.restart != Restart::Never
     }
 
-    /// The policy for the first start of the master: nothing serves yet that could be protected by waiting.
+    /// The policy for the first start of the master: nothing serves yet that could be protected by waiting. But whether a program that
+    /// ends at once has been ready must not depend on whether its end is seen together with its execution.
     #[must_use]
     pub fn at_first_start(self) -> Self {
         Self {
             check: false,
-            soak: Duration::ZERO,
+            soak: match self.readiness {
+                Readiness::Exec => self.soak.min(STAYED_UP),
+                Readiness::Notify | Readiness::After(_) | Readiness::Finished => Duration::ZERO,
+            },
             ..self
         }
     }

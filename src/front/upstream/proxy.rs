@@ -241,6 +241,8 @@ impl Proxy {
         for token in go.into_iter().flat_map(|spot| spot.kept) {
             self.connections.remove(token);
         }
+        // What has come first goes to a new address first.
+        self.take_back(upstream, now);
         self.dirty.push(upstream);
         self.settle(now);
     }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::io::{self, BufRead};
 use std::mem;
 
-use preforkd_http::Output;
+use preforkd_http::{Output, Watch};
 use rustix::io::Errno;
 
 use super::super::address::connected;
@@ -75,9 +75,12 @@ impl Proxy {
         let state = State::Connecting(ticket);
         let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
+        connection.watches_room = !is_there;
         let token = self.connections.insert(connection);
         let watched = match (&self.watch, self.connections.get(token)) {
-            (Some(watch), Some(connection)) => watch.add(connection.socket(), token),
+            (Some(watch), Some(connection)) => {
+                watch.add(connection.socket(), token, connection.watches_room)
+            }
             _ => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = watched {
@@ -209,7 +212,10 @@ impl Proxy {
                     Sending::Nothing => {}
                 },
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => {
+                    failure = watch_room(&self.watch, connection, token, true).err();
+                    break;
+                }
                 // It may have answered before, and closed; so the response, if there is one, is still to be read.
                 Err(_) => {
                     connection.refused = true;
@@ -391,6 +397,8 @@ impl Proxy {
             Some(spot) if left_over.is_some_and(|left| connection.can_be_kept(left)) => {
                 connection.state = State::Kept;
                 connection.deadline = after(now, keep);
+                // If it is still told of room, that costs time and no more.
+                let _ = watch_room(&self.watch, connection, token, false);
                 spot.kept.push(token);
                 self.arm(token);
             }
@@ -541,6 +549,24 @@ impl Proxy {
             State::Busy(_) if has_begun => self.failed(token, Failure::Silent, now),
             State::Busy(_) => self.failed(token, Failure::HeadTimeout, now),
         }
+    }
+}
+
+/// Has an event tell of room to write, or not.
+fn watch_room(
+    watch: &Option<Watch>,
+    connection: &mut Connection,
+    token: u32,
+    wanted: bool,
+) -> Result<(), Failure> {
+    if mem::replace(&mut connection.watches_room, wanted) == wanted {
+        return Ok(());
+    }
+    match watch {
+        Some(watch) => watch
+            .change(connection.socket(), token, wanted)
+            .map_err(Failure::Lost),
+        None => Ok(()),
     }
 }
 
