@@ -181,6 +181,9 @@ impl Front {
                 self.proxy.set_addresses(number, &places(&ready), now);
             }
         }
+        if self.updates.is_over() {
+            self.proxy.expect_no_more(now);
+        }
     }
 }
 

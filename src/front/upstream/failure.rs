@@ -35,6 +35,8 @@ pub enum Failure {
     QueueFull,
     /// The request has waited for too long.
     QueueTimeout,
+    /// The last worker has ended, and nobody starts another one.
+    NobodyLeft,
 }
 
 /// How far an attempt has come.
@@ -80,7 +82,8 @@ impl Failure {
             | Self::Verdict(_)
             | Self::Body(_)
             | Self::QueueFull
-            | Self::QueueTimeout => false,
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
         };
         failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
@@ -94,7 +97,8 @@ impl Failure {
             | Self::Body(_)
             | Self::Busy
             | Self::QueueFull
-            | Self::QueueTimeout => false,
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
             _ => true,
         }
     }
@@ -109,7 +113,7 @@ impl Failure {
             | Self::File(_)
             | Self::Verdict(_) => 502,
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
-            Self::Busy | Self::QueueFull | Self::QueueTimeout => 503,
+            Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
         }
     }
@@ -130,6 +134,7 @@ impl fmt::Display for Failure {
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
+            Self::NobodyLeft => f.write_str("its last worker has ended, and the master is gone"),
         }
     }
 }

@@ -93,6 +93,11 @@ impl Exchange {
             Sending::Nothing | Sending::Held(..) => true,
         }
     }
+
+    /// Whether a part of the body was sent that is not held any more.
+    fn has_passed_on(&self) -> bool {
+        matches!(&self.sending, Sending::Stream(stream) if stream.begun)
+    }
 }
 
 /// One upstream.
@@ -166,6 +171,8 @@ pub struct Proxy {
     /// Bytes of all responses that wait for their clients, and from where on each gets less room.
     held: usize,
     most_held: usize,
+    /// Nobody tells of other workers any more.
+    no_more: bool,
 }
 
 impl Default for Proxy {
@@ -185,6 +192,7 @@ impl Default for Proxy {
             messages: Vec::new(),
             held: 0,
             most_held: MOST_HELD,
+            no_more: false,
         }
     }
 }
@@ -245,6 +253,15 @@ impl Proxy {
         self.take_back(upstream, now);
         self.dirty.push(upstream);
         self.settle(now);
+    }
+
+    /// The master is gone. An address of a worker that refuses a connection is not waited for any more, and when none is left, neither
+    /// are workers.
+    pub fn expect_no_more(&mut self, now: Instant) {
+        if !mem::replace(&mut self.no_more, true) {
+            self.dirty.extend(0..self.upstreams.len());
+            self.settle(now);
+        }
     }
 
     /// Requests that an upstream answers now, and those that wait for it.
@@ -382,6 +399,9 @@ impl Proxy {
                 ticket,
                 place,
             });
+            self.settle(now);
+        } else if self.no_more {
+            self.dirty.push(upstream);
             self.settle(now);
         }
         None
