@@ -175,6 +175,11 @@ fn of_site(site: &Value) -> String {
     };
     let (requests, errors) = (counted("requests", "request"), counted("errors", "error"));
     let mut text = format!("{name}: {requests}, {errors}");
+    match of("connections") {
+        0 => {}
+        1 => text += ", 1 connection open",
+        connections => text += &format!(", {connections} connections open"),
+    }
     if of("upstreams") > 0 {
         text += &format!(
             ", {}/{} upstreams take requests",
@@ -259,6 +264,9 @@ fn state(app: &Value) -> String {
         };
         text += &format!(", {what} until the next reload or `preforkd start {name}`");
     }
+    if let Some(what) = app["waits_for"].as_str() {
+        text += &format!(", waiting for {what}");
+    }
     if app["paused"] == true {
         text += ", paused until the next reload";
     }
@@ -328,7 +336,8 @@ mod tests {
             "{shown}"
         );
         (site["upstreams"], site["available"], site["waiting"]) = (3.into(), 2.into(), 5.into());
-        let all = "shop: 7 requests, 1 error, 2/3 upstreams take requests, 5 requests wait";
+        site["connections"] = 4.into();
+        let all = "shop: 7 requests, 1 error, 4 connections open, 2/3 upstreams take requests, 5 requests wait";
         assert_eq!(of_site(&site), all);
     }
 

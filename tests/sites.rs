@@ -414,6 +414,17 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     send(&mut kept, "GET / HTTP/1.1\r\nHost: shop.example\r\n\r\n");
     kept.read_exact(&mut [0]).expect("an answer");
     assert_eq!(metric(&run, "preforkd_front_connections"), 1);
+    let of_site = |site: &str| {
+        metric(
+            &run,
+            &format!("preforkd_site_connections{{site=\"{site}\"}}"),
+        )
+    };
+    assert_eq!((of_site("shop"), of_site("plain")), (1, 0));
+    // Its site is that of its latest request.
+    send(&mut kept, "GET / HTTP/1.1\r\nHost: plain.example\r\n\r\n");
+    while of_site("plain") == 0 {}
+    assert_eq!((of_site("shop"), of_site("plain")), (0, 1));
     let front = pids(&run, "front");
     let pid = *front.first().expect("a worker");
     let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).expect("a pid"));
@@ -422,8 +433,9 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     // The end of a connection is seen before it is noted.
     let open = || metric(&run, "preforkd_front_connections");
     assert!((0..100).any(|_| open() == 0), "{}", open());
+    assert!((0..100).any(|_| of_site("plain") + of_site("shop") == 0));
     assert!(metric(&run, &shop) >= 3);
-    assert_eq!(metric(&run, &redirected), 1);
+    assert_eq!(metric(&run, &redirected), 2);
 
     // The same with a worker that a reload has started.
     run.write("app.toml", &one.replace("the shop", "a new shop"));
@@ -436,8 +448,8 @@ fn what_sites_have_counted_outlasts_their_workers_and_a_reload() {
     let output = preforkd().args(["status", "-c", &file]).output();
     let text = String::from_utf8(output.expect("preforkd runs").stdout).expect("text");
     assert!(
-        text.contains("\n  plain: 1 request, 0 errors\n")
-            && text.contains(" requests, 0 errors, 1/1 upstreams take requests\n"),
+        text.contains("\n  plain: 2 requests, 0 errors\n")
+            && text.contains(", 1/1 upstreams take requests\n"),
         "{text}"
     );
     run.stop();
@@ -472,4 +484,60 @@ fn users_are_those_of_the_file_and_a_reload_takes_in_others() {
     run.reload();
     assert_eq!(status(&run, "/", ann), "401");
     assert_eq!(status(&run, "/", bob), "200");
+}
+
+/// An upstream that answers one request after the other with these heads, each on a connection of its own.
+fn heads(heads: Vec<String>) -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let address = listener.local_addr().expect("it has one");
+    std::thread::spawn(move || {
+        for head in heads {
+            let (mut stream, _) = listener.accept().expect("the front connects");
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                request.extend(byte);
+            }
+            stream.write_all(head.as_bytes()).expect("it is read");
+        }
+    });
+    address
+}
+
+#[test]
+fn an_application_has_files_sent_from_inside_its_folders_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let media = folder.path().join("media");
+    std::fs::create_dir(&media).expect("room");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(media.join("a.txt"), "for her only").expect("room");
+    std::fs::write(folder.path().join("secret"), "secret").expect("room");
+    let named = |field: &str| format!("HTTP/1.1 200 OK\r\nSet-Cookie: a\r\n{field}\r\n\r\n");
+    let app = heads(vec![
+        named("X-Accel-Redirect: /protected/a.txt"),
+        named(&format!("X-Sendfile: {}/a.txt", media.display())),
+        named("X-Accel-Redirect: /protected/../secret"),
+        named("X-Sendfile: /etc/passwd"),
+    ]);
+    let routes = "routes = [{ path = '/api'";
+    let sendfile = format!(
+        "sendfile = {{ '/protected/' = 'media' }}\nroutes = [{{ path = '/files', to = 'http://{app}' }}, {{ path = '/api'"
+    );
+    let config = config("").replace(routes, &sendfile);
+    let run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    for _ in 0..2 {
+        let answer = get(&run, "shop.example", "/files/1");
+        let (status, cookie, body) = parts(&answer, "Set-Cookie");
+        assert_eq!(
+            (&*status, &*cookie, &*body),
+            ("HTTP/1.1 200 OK", "a", "for her only")
+        );
+    }
+    let (status, ..) = parts(&get(&run, "shop.example", "/files/1"), "X");
+    assert_eq!(status, "HTTP/1.1 404 Not Found");
+    let answer = get(&run, "shop.example", "/files/1");
+    let (status, named, _) = parts(&answer, "X-Sendfile");
+    assert_eq!((&*status, &*named), ("HTTP/1.1 502 Bad Gateway", ""));
 }

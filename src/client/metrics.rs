@@ -20,6 +20,7 @@ pub struct Metrics {
 #[derive(Debug, Deserialize)]
 struct Site {
     name: String,
+    connections: u64,
     upstreams: u64,
     available: u64,
     routes: Vec<Route>,
@@ -102,6 +103,13 @@ pub fn text(metrics: &Metrics) -> String {
         .iter()
         .map(|site| (label("site", &site.name), site))
         .collect();
+    text.gauges(
+        "preforkd_site_connections",
+        "Open connections of clients, by the site of their latest request.",
+        sites
+            .iter()
+            .map(|(labels, site)| (labels, site.connections)),
+    );
     text.gauges(
         "preforkd_site_upstreams",
         "Addresses to which the routes of a site lead.",
@@ -235,7 +243,7 @@ mod tests {
             "connections": 2,
             "handshakes": [5, 4, 1],
             "no_site": Counts::default(),
-            "sites": [{"name": "shop", "upstreams": 2, "available": 1, "routes": [{"route": "/a\"b\\\n", "counts": counts}]}],
+            "sites": [{"name": "shop", "connections": 6, "upstreams": 2, "available": 1, "routes": [{"route": "/a\"b\\\n", "counts": counts}]}],
             "upstreams": [{"name": "web", "waiting": 3, "addresses": 2, "available": 1}],
         });
         serde_json::from_value(metrics).expect("the form of the master")
@@ -257,7 +265,7 @@ mod tests {
                 assert!(value.parse::<f64>().is_ok(), "{line}");
             }
         }
-        assert_eq!(seen.len(), 11, "{seen:?}");
+        assert_eq!(seen.len(), 12, "{seen:?}");
     }
 
     #[test]
@@ -275,6 +283,7 @@ mod tests {
             &*format!("preforkd_site_request_duration_seconds_count{{{route}}} 4"),
             "preforkd_site_upstreams_available{site=\"shop\"} 1",
             "preforkd_upstream_queue_length{upstream=\"web\"} 3",
+            "preforkd_site_connections{site=\"shop\"} 6",
             "preforkd_front_connections 2",
             "preforkd_front_tls_handshakes_total{result=\"resumed\"} 4",
         ] {

@@ -427,6 +427,8 @@ tables! {
         response_headers: Fields = {}, Reload;
         /// What changes in the heads of requests on their way to an app or an address: fields that are removed, set and added.
         request_headers: Fields = {}, Reload;
+        /// Folders of which the app may have files sent with X-Accel-Redirect and X-Sendfile, by the prefixes of their paths in X-Accel-Redirect.
+        sendfile: BTreeMap<Spanned<String>, Spanned<PathBuf>> = (none "those of the site, else none"), Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
         compress: Precompressed = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.

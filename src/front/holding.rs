@@ -41,7 +41,7 @@ impl Holding {
     /// The server begins.
     pub fn begin(&mut self, watch: &Watch) {
         if let Some(checking) = &self.checking
-            && let Err(error) = watch.add(checking.socket(), PASSWORDS)
+            && let Err(error) = watch.add(checking.socket(), PASSWORDS, false)
         {
             log::error!("could not watch for verdicts about passwords: {error}; nobody can log in");
         }

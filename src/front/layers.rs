@@ -3,6 +3,7 @@
 //!
 //! [`gate`] is the layer of the server that does it. [`of_site`] is what it does for a site, compiled from the settings. A request passes, in this
 //! order: [`access`], the maintenance page, the limits of its [`rate`], [`auth`], the limit of the body. A response passes the changes of its head (`fields`) and [`compression`].
+//! [`sendfile`] says which files an application may have sent.
 //! [`readings`] finds the routes whose rules count for a request.
 
 pub mod access;
@@ -15,3 +16,4 @@ pub mod gate;
 pub mod of_site;
 pub mod rate;
 pub mod readings;
+pub mod sendfile;

@@ -4,7 +4,7 @@
 //! answers what needs nobody else. [`layers`] is what a site has done with its requests and responses besides. [`upstream`] passes
 //! requests on to what answers the others. [`tls`] is the transport of listeners that speak it, and [`mod@h2`] that of HTTP/2.
 //! [`updates`] come from the master. [`acme`] orders certificates, in a process of its own, and [`proofs`] are what its authority asks for.
-//! [`counting`] counts requests, and [`clients`] connections. [`service`] holds these together, and [`serve`] is the life of the process.
+//! [`counting`] counts requests, [`clients`] the connections of clients, and [`visits`] those of sites. [`service`] holds these together, and [`serve`] is the life of the process.
 #![forbid(unsafe_code)]
 
 pub mod acme;
@@ -31,3 +31,4 @@ mod tests;
 pub mod tls;
 pub mod updates;
 pub mod upstream;
+pub mod visits;

@@ -14,6 +14,7 @@ use preforkd_worker::contract::{self, Kind};
 use preforkd_worker::counters::Counters;
 use preforkd_worker::env;
 use preforkd_worker::front::Settings;
+use preforkd_worker::gauges::Gauges;
 use preforkd_worker::logger;
 use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
@@ -29,6 +30,7 @@ use crate::proofs::Proofs;
 use crate::service::Front;
 use crate::sites::{FilesOfSites, Sites};
 use crate::updates::{Updates, read_shared};
+use crate::visits::Visited;
 
 /// Runs the worker to its end.
 ///
@@ -101,9 +103,10 @@ fn serve(
     let proofs = updates.proofs();
     let mut front = Front::new(sites.clone(), settings, updates)?;
     let place = environment.scoreboard_record.zip(counters);
-    if let Some(place) = place.and_then(|(record, counters)| counters.gauges(record)) {
-        front.tell(place, std::process::id());
-    }
+    let place = place.and_then(|(record, counters)| counters.gauges(record));
+    let gauges = place.map(|place| gauges(place, settings));
+    gauges.into_iter().for_each(|gauges| front.tell(gauges));
+    let visited = gauges.map(|gauges| Visited::new(gauges, settings));
     let table = match (sites.count(), shared) {
         (true, Some(memory)) => {
             let random = random().map_err(could_not("get random numbers"))?;
@@ -136,8 +139,17 @@ fn serve(
     notifier.iter().for_each(descriptors::own);
     let mut board = Board::new(signals, record, notifier, None);
     board.ready();
-    let shared = Shared::new(addresses, settings.http2).limited(clients);
+    let shared = Shared::new(addresses, settings.http2)
+        .limited(clients)
+        .counted(visited);
     serve_service_over::<Wire, _>(config, shared, front, board).map_err(could_not("go on serving"))
+}
+
+/// Where the worker says how it is.
+fn gauges(place: &'static [AtomicU64], settings: &Settings) -> Gauges {
+    let upstreams = settings.upstreams.keys().map(String::as_str);
+    let sites = settings.sites.iter().map(|site| &*site.name);
+    Gauges::begin(place, std::process::id(), upstreams, sites)
 }
 
 /// What counts the connections of clients, if there is a limit.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use preforkd_http::{
@@ -91,9 +90,8 @@ impl Front {
         })
     }
 
-    /// Tells how its upstreams are, in this place of the process `pid`.
-    pub fn tell(&mut self, place: &'static [AtomicU64], pid: u32) {
-        let gauges = Gauges::begin(place, pid, self.numbers.keys().map(String::as_str));
+    /// Tells how its upstreams are, which are there in the order of the settings.
+    pub fn tell(&mut self, gauges: Gauges) {
         let numbers = self.numbers.values().copied().collect();
         self.states = Some(States::new(gauges, numbers));
     }
@@ -169,7 +167,7 @@ fn upstream_settings(name: &str, upstream: &front::Upstream) -> UpstreamSettings
 impl Service for Front {
     fn begin(&mut self, watch: Watch) {
         if let Some(socket) = self.updates.socket()
-            && let Err(error) = watch.add(socket, UPDATES)
+            && let Err(error) = watch.add(socket, UPDATES, false)
         {
             log::error!("could not watch the socket of updates: {error}; later ones are not seen");
         }
@@ -227,7 +225,12 @@ impl Service for Front {
                         ..Outgoing::default()
                     };
                     let script = script.as_ref();
-                    let passing = Passing { outgoing, script };
+                    let folders = noted.and_then(|noted| noted.sendfile(&self.sites));
+                    let passing = Passing {
+                        outgoing,
+                        script,
+                        folders,
+                    };
                     self.proxy.call(number, call, passing, response)
                 }
                 Err(answered) => Some(answered),

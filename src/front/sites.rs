@@ -9,7 +9,7 @@ use preforkd_worker::settings::Mapping;
 use crate::hosts::Hosts;
 use crate::layers::auth::known::Known;
 use crate::layers::gate::{Noted, has_body};
-use crate::layers::of_site::OfSite;
+use crate::layers::of_site::{self, OfSite};
 use crate::layers::readings;
 use crate::path::{Normal, normal};
 use crate::proofs::Proofs;
@@ -97,6 +97,7 @@ impl Sites {
                 stream: route.stream && speaks_http(settings, &route.target),
             }
         };
+        let mut next = number_of_files(settings);
         let mut marks = 1;
         let mut mark = |routes: usize| {
             let first = marks;
@@ -108,7 +109,7 @@ impl Sites {
             mark: mark(site.routes.len()),
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
-            layers: OfSite::new(site),
+            layers: OfSite::new(site, &mut next),
             endings: endings(settings, site),
         };
         Self {
@@ -125,14 +126,24 @@ impl Sites {
         Self { policies, ..self }
     }
 
-    /// The mappings of all files with their prefixes, by their numbers.
+    /// The mappings of all files with their prefixes, by their numbers; behind those of routes come those of which applications may have
+    /// files sent.
     pub fn files(settings: &Settings) -> Vec<(String, Mapping)> {
         let routes = settings.sites.iter().flat_map(|site| &site.routes);
         let files = routes.filter_map(|route| match &route.target {
             Target::Files(mapping) => Some((route.path.clone(), mapping.clone())),
             _ => None,
         });
-        files.collect()
+        let named = settings.sites.iter().flat_map(of_site::sendfile);
+        let named = named.map(|folder| {
+            let path = folder.clone();
+            let mapping = Mapping {
+                path,
+                ..Mapping::default()
+            };
+            ("/".to_owned(), mapping)
+        });
+        files.chain(named).collect()
     }
 
     /// The site of a request; none if there is none, or if the connection may not be used for it.
@@ -287,6 +298,14 @@ impl Site {
         let mut endings = self.endings.iter();
         endings.any(|ending| names_one(path, ending))
     }
+}
+
+/// How many routes lead to files.
+fn number_of_files(settings: &Settings) -> usize {
+    let routes = settings.sites.iter().flat_map(|site| &site.routes);
+    routes
+        .filter(|route| matches!(route.target, Target::Files(_)))
+        .count()
 }
 
 /// Whether what answers can be told a body of which nobody knows the end yet.

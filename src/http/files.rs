@@ -20,6 +20,7 @@ mod encoding;
 mod kinds;
 mod lookup;
 mod mapping;
+mod named;
 mod normal;
 mod ranges;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod tests;
 pub(crate) use answer::Found;
 use answer::What;
 pub use encoding::choose as choose_coding;
+pub use named::{NamedFile, Sending, sends_file};
 
 use cache::{Cache, Kept, RACY, Variant};
 use complaints::Complaints;

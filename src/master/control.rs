@@ -298,6 +298,8 @@ struct AppState {
     check_fails: bool,
     /// It fails, and is tried again then.
     retry_in: Option<Duration>,
+    /// It waits for this.
+    waits_for: Option<String>,
     /// Why its latest worker was not started.
     not_started: Option<String>,
     stopped: Option<StoppedBy>,
@@ -319,6 +321,7 @@ fn status_json<W: World>(
             before_runs: supervisor.is_held(),
             check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
+            waits_for: app.waits.as_ref().map(|waits| waits.killed.to_string()),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
         };
@@ -377,6 +380,7 @@ fn app_json<W: World>(
         "failed": counts.failed,
         "given_up": state.given_up,
         "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
+        "waits_for": state.waits_for,
         "not_started": state.not_started,
         "paused": state.paused,
         "before_runs": state.before_runs,

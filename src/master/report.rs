@@ -21,6 +21,8 @@ pub enum Health {
     Well,
     /// Their repeated checks fail, although they are replaced for that.
     CheckFails,
+    /// They wait for what an earlier master has left.
+    Waits,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -336,6 +338,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
     text + match health {
         Health::Well => "",
         Health::CheckFails => ", check fails",
+        Health::Waits => ", waiting for what a killed preforkd has left",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
         Health::NotStarted => ", not started",

@@ -144,8 +144,10 @@ impl<W: World> Master<W> {
         };
         let added = self.turn.world.add_app(name, app);
         added.map_err(|error| format!("cannot receive messages from its workers: {error}"))?;
+        let policy = app.policy.clone();
         self.workers.configure(name, generation, app.clone());
-        Ok(Some(app.policy.clone()))
+        self.wait_for_earlier(name);
+        Ok(Some(policy))
     }
 
     /// Makes the candidate the running configuration.

@@ -68,8 +68,9 @@ impl<W: World> Master<W> {
         let may_stay = |name: &str| {
             let app = apps.get(name);
             app.is_some_and(|app| {
+                let waits = app.waits.is_some();
                 let app = &app.supervisor;
-                !app.is_paused() && !app.is_in_trouble() && !app.is_held()
+                !app.is_paused() && !app.is_in_trouble() && !app.is_held() && !waits
             })
         };
         match Proposal::new(found, running, &self.choices, may_stay) {

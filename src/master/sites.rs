@@ -80,6 +80,22 @@ impl<'a> Front<'a> {
         all
     }
 
+    /// The open connections of all sites, in their order, also those of workers that end.
+    fn visits<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> Vec<u64> {
+        let mut all = vec![0; self.sites.len()];
+        for (pid, child) in workers.children.of(&self.name) {
+            let Some(record) = child.record else {
+                continue;
+            };
+            let words = turn.world.gauges(&self.name, record);
+            let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+            for (all, site) in all.iter_mut().zip(self.sites) {
+                *all += gauges::connections(&words, pid, &site.name);
+            }
+        }
+        all
+    }
+
     fn connections<W: World>(&self, turn: &Turn<W>, workers: &Workers) -> u64 {
         let children = workers.children.of(&self.name);
         let of_child = children.filter_map(|(_, child)| {
@@ -111,10 +127,12 @@ pub(super) fn summary<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) 
     };
     let (counts, upstreams) = (front.counts(turn), front.upstreams(turn, workers));
     let sites = front.sites.iter().zip(counts);
-    let summary = sites.map(|(site, counts)| {
+    let sites = sites.zip(front.visits(turn, workers));
+    let summary = sites.map(|((site, counts), connections)| {
         let state = together(site, &upstreams);
         json!({
             "name": site.name,
+            "connections": connections,
             "requests": counts.iter().map(Counts::requests).sum::<u64>(),
             "errors": counts.iter().map(Counts::errors).sum::<u64>(),
             "waiting": state.waiting,
@@ -136,13 +154,15 @@ pub(super) fn metrics<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) 
         .counters(&front.name, &[counters::NO_SITE, counters::HANDSHAKES]);
     let other = |at: usize| others.get(at).map(Vec::as_slice).unwrap_or_default();
     let sites = front.sites.iter().zip(counts);
-    let sites = sites.map(|(site, counts)| {
+    let sites = sites.zip(front.visits(turn, workers));
+    let sites = sites.map(|((site, counts), connections)| {
         let state = together(site, &upstreams);
         let routes = site.routes.iter().map(String::as_str);
         let routes = [""].into_iter().chain(routes).zip(counts);
         let routes = routes.map(|(route, counts)| json!({"route": route, "counts": counts}));
         json!({
             "name": site.name,
+            "connections": connections,
             "upstreams": state.addresses,
             "available": state.available,
             "routes": routes.collect::<Vec<_>>(),

@@ -1,12 +1,13 @@
 //! The layers of sites and routes: what the front does with requests and responses besides passing them on.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use preforkd_worker::front;
 use preforkd_worker::layers::{BasicAuth, Changes, Layers, Maintenance, Page, RateLimit};
 use toml::Spanned;
 
+use super::static_files::{check_prefix, decoded};
 use super::{Draft, Launch, htpasswd, normal};
 use crate::config::{Asked, Fields, Layers as Keys, Place, RateLimit as Written, Site, Value};
 
@@ -99,6 +100,7 @@ impl Draft<'_> {
             max_body: keys.max_body.as_ref().map(|size| size.0),
             basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
             rate_limits: limits(keys)?,
+            sendfile: self.sendfile(keys)?,
             error_pages,
             maintenance: maintenance.transpose()?,
         })
@@ -137,6 +139,39 @@ impl Draft<'_> {
             realm: realm.to_owned(),
             users,
         })
+    }
+
+    /// The folders of which an application may have files sent.
+    fn sendfile(&self, keys: &Keys) -> Result<Option<BTreeMap<String, PathBuf>>, Place> {
+        let Some(written) = &keys.sendfile else {
+            return Ok(None);
+        };
+        let mut folders = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for (prefix, path) in &**written {
+            let wrong = |message| Place::at(prefix.span(), format!("sendfile: {message}"));
+            let name = prefix.get_ref();
+            check_prefix(name).map_err(wrong)?;
+            if !name.ends_with('/') {
+                return Err(wrong(format!(
+                    "the prefix {name:?} stands for a folder (write {:?})",
+                    format!("{name}/")
+                )));
+            }
+            if !seen.insert(decoded(name)) {
+                return Err(wrong(format!(
+                    "the prefix {name:?} is there twice, as it is percent-decoded (remove one)"
+                )));
+            }
+            let folder = normal(&self.folder.join(path.get_ref()));
+            if !self.host.is_folder(&folder) {
+                let shown = folder.display();
+                let message = format!("sendfile: there is no folder {shown} (create it first)");
+                return Err(Place::at(path.span(), message));
+            }
+            folders.insert(name.clone(), folder);
+        }
+        Ok(Some(folders))
     }
 
     /// A page, read with the rights of the workers that send it where others than the user of the master can change it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,9 @@ pub struct Layers {
     pub maintenance: Option<Maintenance>,
     /// Who is asked for a password.
     pub basic_auth: BasicAuth,
+    /// The folders of which an application may have files sent, by the prefixes under which it names them. For a route, `None` is what the
+    /// site says.
+    pub sendfile: Option<BTreeMap<String, PathBuf>>,
 }
 
 /// Who is asked for a user and a password (RFC 7617).

@@ -145,6 +145,10 @@ impl Multiplex<Wire> for Session {
                 connection: Sleeper::new(&shared.queue, key).waker(),
                 meter,
                 tls: transport.tls().cloned(),
+                visit: match transport {
+                    Wire::Bytes(_, counts) => counts.visit.clone(),
+                    Wire::Stream(_) => None,
+                },
             },
             closes: false,
             why: None,

@@ -19,6 +19,7 @@ use super::limits::{Meter, SEND_BUFFER};
 use super::request::{self, Framing};
 use super::response;
 use super::wake::{Queue, Sleeper};
+use crate::visits::Visit;
 
 /// Bytes of a file that are read at a time.
 const PIECE: usize = 16 * 1024;
@@ -49,6 +50,8 @@ pub struct Ties {
     pub meter: Arc<Meter>,
     /// What is known of the encryption.
     pub tls: Option<Arc<Tls>>,
+    /// What it is to its site.
+    pub visit: Option<Arc<Visit>>,
 }
 
 /// No client has this key.
@@ -173,6 +176,11 @@ impl Stream {
     /// What is known of the encryption.
     pub fn tls(&self) -> Option<&Arc<Tls>> {
         self.ties.tls.as_ref()
+    }
+
+    /// What its connection is to its site.
+    pub fn visit(&self) -> &Option<Arc<Visit>> {
+        &self.ties.visit
     }
 
     /// Whether there may be something to read.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use h2::Reason;
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
-use preforkd_http::{Origin, Tls, Transport};
+use preforkd_http::{Origin, Request, Tls, Transport};
 use rustix::io::Errno;
 
 use super::connection::Session;
@@ -16,6 +16,7 @@ use super::stream::Stream;
 use super::wake::Queue;
 use crate::clients::{Clients, Counted};
 use crate::tls::{Listeners, Way};
+use crate::visits::{Visit, Visited};
 
 /// What all connections share.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Shared {
     pub(super) http2: bool,
     /// Who may have how many connections.
     clients: Option<Clients>,
+    /// Where the connections of sites are counted.
+    visited: Option<Arc<Visited>>,
 }
 
 impl Shared {
@@ -36,6 +39,15 @@ impl Shared {
             queue: Queue::default(),
             http2,
             clients: None,
+            visited: None,
+        }
+    }
+
+    /// The same; connections are counted by their sites.
+    pub fn counted(self, visited: Option<Visited>) -> Self {
+        Self {
+            visited: visited.map(Arc::new),
+            ..self
         }
     }
 
@@ -45,11 +57,18 @@ impl Shared {
     }
 }
 
+/// What a connection counts as, as long as it is open.
+#[derive(Debug, Default)]
+pub struct Counts {
+    client: Option<Counted>,
+    pub(super) visit: Option<Arc<Visit>>,
+}
+
 /// A connection, or a stream.
 #[derive(Debug)]
 pub enum Wire {
-    /// A connection, and what it counts as.
-    Bytes(Way, Option<Counted>),
+    /// A connection.
+    Bytes(Way, Counts),
     /// A stream of one.
     Stream(Box<Stream>),
 }
@@ -59,14 +78,28 @@ impl Transport for Wire {
     type Multiplex = Session;
 
     fn new(shared: &mut Shared, socket: OwnedFd, origin: &Origin) -> Self {
-        Self::Bytes(Way::new(&mut shared.listeners, socket, origin), None)
+        let counts = Counts {
+            client: None,
+            visit: shared.visited.as_ref().map(Visited::begin),
+        };
+        Self::Bytes(Way::new(&mut shared.listeners, socket, origin), counts)
     }
 
     fn admit(&mut self, shared: &mut Shared, origin: &Origin) -> Result<(), &'static str> {
-        if let (Self::Bytes(_, counted), Some(clients)) = (self, &shared.clients) {
-            *counted = clients.admit(origin)?;
+        if let (Self::Bytes(_, counts), Some(clients)) = (self, &shared.clients) {
+            counts.client = clients.admit(origin)?;
         }
         Ok(())
+    }
+
+    fn carries(&mut self, request: Request<'_>) {
+        let visit = match self {
+            Self::Bytes(_, counts) => &counts.visit,
+            Self::Stream(stream) => stream.visit(),
+        };
+        if let Some(visit) = visit {
+            visit.carries(request.marked());
+        }
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {

@@ -17,6 +17,7 @@ use super::compression::{Asked, Running};
 use super::fields;
 use super::of_site::OfSite;
 use super::rate::Table;
+use super::sendfile::Folders;
 use crate::sites::Sites;
 
 /// There is no route.
@@ -246,6 +247,11 @@ impl Noted {
         let rules = rules.flat_map(|layers| layers.rules(self.route()));
         let changes = rules.map(|rules| &rules.request_changes);
         changes.filter(|changes| !changes.is_empty()).collect()
+    }
+
+    /// The folders of which the application may have files sent.
+    pub fn sendfile<'a>(&self, sites: &'a Sites) -> Option<&'a Arc<Folders>> {
+        sites.layers(self.site)?.sendfile(self.route())
     }
 
     /// The password that is to be compared next.

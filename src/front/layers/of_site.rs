@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use preforkd_http::TrustedProxies as Clients;
@@ -13,6 +14,7 @@ use preforkd_worker::settings::Coding;
 use super::access::{Access, is_in};
 use super::auth::Users;
 use super::rate::Limit;
+use super::sendfile::Folders;
 
 /// The layers of a site.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Rules {
     pages: BTreeMap<u16, Arc<Page>>,
     /// Who is asked for a password: the users, or nobody.
     users: Option<Option<Users>>,
+    /// What an application may have sent.
+    sendfile: Option<Arc<Folders>>,
 }
 
 /// What answers while a site is not served.
@@ -55,19 +59,20 @@ pub struct Maintenance {
 }
 
 impl OfSite {
-    /// Of these settings; none if there are none.
-    pub fn new(site: &Site) -> Option<Self> {
+    /// Of these settings; none if there are none. `next` is the number of the next mapping among the files of all sites.
+    pub fn new(site: &Site, next: &mut usize) -> Option<Self> {
         let mut all = site.routes.iter().map(|route| &route.layers);
         if site.layers.is_empty() && all.all(Layers::is_empty) {
             return None;
         }
+        // In the order of [`sendfile`].
+        let own = Rules::new(&site.layers, &site.name, next);
         let of_route = |route: &Route| {
             let conditions = (&route.methods, &route.headers);
             let place = format!("{} {} {conditions:?}", site.name, route.path);
-            Rules::new(&route.layers, &place)
+            Rules::new(&route.layers, &place, next)
         };
         let routes: Vec<_> = site.routes.iter().map(of_route).collect();
-        let own = Rules::new(&site.layers, &site.name);
         let compresses = |rules: &Rules| rules.compress.iter().flatten().next().is_some();
         let compresses = compresses(&own) || routes.iter().any(compresses);
         Some(Self {
@@ -113,6 +118,12 @@ impl OfSite {
         self.rules(route).rev().find_map(|rules| rules.max_body)
     }
 
+    /// The folders of which an application may have files sent: what the route says, or else the site.
+    pub fn sendfile(&self, route: Option<usize>) -> Option<&Arc<Folders>> {
+        let mut rules = self.rules(route).rev();
+        rules.find_map(|rules| rules.sendfile.as_ref())
+    }
+
     /// The page for a status: that of the route, or else of the site.
     pub fn page(&self, route: Option<usize>, status: u16) -> Option<Arc<Page>> {
         let mut rules = self.rules(route).rev();
@@ -122,7 +133,7 @@ impl OfSite {
 
 impl Rules {
     /// `place` is the site and the route.
-    fn new(layers: &Layers, place: &str) -> Self {
+    fn new(layers: &Layers, place: &str, next: &mut usize) -> Self {
         let limits = layers.rate_limits.iter().enumerate();
         let limits = limits.map(|(at, limit)| {
             let same = layers.rate_limits[..at].iter();
@@ -147,6 +158,10 @@ impl Rules {
                 BasicAuth::Nobody => Some(None),
                 BasicAuth::All { realm, users } => Some(Some(Users::new(realm, users))),
             },
+            sendfile: layers
+                .sendfile
+                .as_ref()
+                .map(|written| Arc::new(Folders::new(written, next))),
             pages: pages.map(|(status, text)| (*status, page(text))).collect(),
         }
     }
@@ -157,6 +172,14 @@ impl Maintenance {
     pub fn answer(&self, client: Option<IpAddr>) -> Option<&Arc<Page>> {
         (!is_in(&self.except, client)).then_some(&self.page)
     }
+}
+
+/// The folders of a site and its routes of which applications may have files sent, in the order of their numbers.
+pub fn sendfile(site: &Site) -> impl Iterator<Item = &PathBuf> {
+    let routes = site.routes.iter().map(|route| &route.layers);
+    let all = [&site.layers].into_iter().chain(routes);
+    all.filter_map(|layers| layers.sendfile.as_ref())
+        .flat_map(BTreeMap::values)
 }
 
 fn page(written: &layers::Page) -> Arc<Page> {

@@ -1,11 +1,14 @@
-//! What a worker of the front says of its upstreams.
+//! What a worker of the front says of its upstreams, and of the connections of its sites.
 
 mod common;
+mod http2;
+mod sited;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::{GET, OK, Options, front_with, upstream};
 use preforkd_front::upstream::address::Address;
+use preforkd_worker::front::Target;
 use preforkd_worker::gauges::{Upstream, WORKER_WORDS, read};
 
 fn place() -> &'static [AtomicU64] {
@@ -78,4 +81,33 @@ fn an_address_that_is_left_alone_is_not_available() {
         available: 0,
     };
     assert_eq!(said(place), Some(away));
+}
+
+#[test]
+fn a_connection_is_one_of_its_site_from_its_first_request_on_whatever_it_carries() {
+    let answer = Target::Answer {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: "ok".into(),
+    };
+    let served = sited::serve(
+        Default::default(),
+        vec![sited::route("/text", answer, Default::default())],
+    );
+    let silent = served.send("");
+    let mut one = served.send("GET /text HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(one.message().starts_with("HTTP/1.1 200"));
+    assert_eq!(served.connections(), 1);
+    // Two streams at once, one of which stays open.
+    let mut client = http2::Client::new(served.address);
+    let (waits, _) = client.send(http2::get("/app"), true);
+    let (mut upstream, _) = served.upstream.request();
+    let (response, _) = client.send(http2::get("/text"), true);
+    assert_eq!(client.whole(response).status, 200);
+    assert_eq!(served.connections(), 2);
+    upstream.write(OK);
+    assert_eq!(client.whole(waits).status, 200);
+    drop((silent, one));
+    drop(client);
+    while served.connections() > 0 {}
 }

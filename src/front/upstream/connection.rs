@@ -58,6 +58,8 @@ pub(super) struct Connection {
     pub readable: bool,
     /// An end was announced: read on to it even when a read came short.
     pub hangup: bool,
+    /// An event will tell of room to write.
+    pub watches_room: bool,
     /// The client has no room: nothing is read.
     pub paused: bool,
     /// It is in the list of those that go on in the next turn.
@@ -92,6 +94,7 @@ impl Connection {
             ended: false,
             readable: false,
             hangup: false,
+            watches_room: false,
             paused: false,
             queued: false,
             deadline: NEVER,

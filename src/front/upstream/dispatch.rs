@@ -16,6 +16,9 @@ mod line;
 
 /// How long an address gets nothing that is busy with what others have sent it, in nanoseconds.
 const OCCUPIED: Instant = 5 * PATIENCE;
+/// How long a request may be served at the only address there is before those behind it are taken back, in nanoseconds. What is taken back then waits in the queue, so that it does not wait for longer than
+/// requests may.
+const PATIENCE_ALONE: Instant = 25 * PATIENCE;
 
 /// A request, by the number that it has in the server.
 pub type Ticket = u64;
@@ -323,8 +326,7 @@ impl Dispatch {
 
     /// When the next one has waited for too long, or may go on.
     pub fn deadline(&self) -> Instant {
-        let stuck = self.seats.iter().filter(|seats| self.may_be_stuck(seats));
-        let stuck = stuck.map(|seats| seats.line.deadline()).min();
+        let stuck = self.seats.iter().map(|seats| self.look(seats)).min();
         let stuck = stuck.unwrap_or(NEVER);
         if self.waiting() == 0 {
             return stuck;
@@ -339,15 +341,21 @@ impl Dispatch {
             .min(stuck)
     }
 
-    /// Where there is another address or something was sent ahead, it matters that a request is stuck.
-    fn may_be_stuck(&self, seats: &Seats) -> bool {
-        seats.line.ahead() > 0 || self.seats.len() > 1
+    /// When to look whether the requests at an address are stuck. Without another address they have nowhere else to go, and a new connection for
+    /// each would only cost time.
+    fn look(&self, seats: &Seats) -> Instant {
+        let look = seats.line.deadline();
+        match self.seats.len() {
+            1 if seats.line.ahead() == 0 => NEVER,
+            1 => look.saturating_add(PATIENCE_ALONE - PATIENCE),
+            _ => look,
+        }
     }
 
     /// An address whose first request takes long, and all requests there. Tell [`Dispatch::unread`] which of them it has not begun.
     pub fn stuck(&mut self, now: Instant) -> Option<(Place, Vec<Ticket>)> {
         let mut seats = self.seats.iter();
-        let seats = seats.find(|seats| seats.line.is_stuck(now) && self.may_be_stuck(seats))?;
+        let seats = seats.find(|seats| self.look(seats) <= now)?;
         Some((seats.place, seats.line.tickets()))
     }
 

@@ -25,6 +25,8 @@ pub enum Failure {
     Lost(io::Error),
     /// The response stopped in the middle.
     Silent,
+    /// The response names a file that it may not have sent.
+    File(String),
     /// The request body cannot be read back.
     Body(io::Error),
     /// Too many requests wait already.
@@ -72,6 +74,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::Lost(_)
             | Self::Silent
+            | Self::File(_)
             | Self::Body(_)
             | Self::QueueFull
             | Self::QueueTimeout => false,
@@ -83,7 +86,9 @@ impl Failure {
     pub fn counts(&self, reused: bool) -> bool {
         match self {
             Self::NoAnswer => !reused,
-            Self::Body(_) | Self::Busy | Self::QueueFull | Self::QueueTimeout => false,
+            Self::File(_) | Self::Body(_) | Self::Busy | Self::QueueFull | Self::QueueTimeout => {
+                false
+            }
             _ => true,
         }
     }
@@ -91,7 +96,9 @@ impl Failure {
     /// The status of the answer, if the client got no other one: whose fault it is (RFC 9110 section 15.6).
     pub fn status(&self) -> u16 {
         match self {
-            Self::Connect(_) | Self::NoAnswer | Self::Broken(_) | Self::Lost(_) => 502,
+            Self::Connect(_) | Self::NoAnswer | Self::Broken(_) | Self::Lost(_) | Self::File(_) => {
+                502
+            }
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
             Self::Busy | Self::QueueFull | Self::QueueTimeout => 503,
             Self::Body(_) => 500,
@@ -110,6 +117,7 @@ impl fmt::Display for Failure {
             Self::Broken(fault) => fault.fmt(f),
             Self::Lost(error) => write!(f, "the connection broke: {error}"),
             Self::Silent => f.write_str("it sent nothing more of the response in time"),
+            Self::File(why) => f.write_str(why),
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),

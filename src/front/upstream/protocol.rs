@@ -2,9 +2,13 @@
 //!
 //! A request becomes a message (`write`) and the body that follows it ([`Upload`]); `Reader` makes a response of what comes back.
 
+use std::sync::Arc;
+
 use preforkd_http::{
     Body, Expected, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
 };
+
+use crate::layers::sendfile::Folders;
 
 mod cgi;
 #[cfg(any(test, fuzzing))]
@@ -27,12 +31,16 @@ pub struct Passing<'a> {
     pub outgoing: Outgoing<'a>,
     /// The file that answers, for an interpreter of files.
     pub script: Option<&'a Script>,
+    /// The folders of which the response may name files.
+    pub folders: Option<&'a Arc<Folders>>,
 }
 
 impl<'a> From<Outgoing<'a>> for Passing<'a> {
     fn from(outgoing: Outgoing<'a>) -> Self {
-        let script = None;
-        Self { outgoing, script }
+        Self {
+            outgoing,
+            ..Self::default()
+        }
     }
 }
 
@@ -67,7 +75,9 @@ pub(super) fn write(
     passing: Passing<'_>,
     keep: bool,
 ) -> Result<(), Refused> {
-    let Passing { outgoing, script } = passing;
+    let Passing {
+        outgoing, script, ..
+    } = passing;
     let pair = match protocol {
         Protocol::Http => {
             write_request(out, request, origin, outgoing);
@@ -167,7 +177,7 @@ impl Reader {
         }
     }
 
-    /// Reads `bytes` into the response. If the request has not arrived whole, the connection to the client ends with the response.
+    /// Reads `bytes` into the response. A head that names a file to be sent in place of the body is not finished, and the body is dropped. If the request has not arrived whole, the connection to the client ends with the response.
     pub fn read(
         &mut self,
         bytes: &[u8],
@@ -184,7 +194,12 @@ impl Reader {
         };
         let (mut at, mut progress) = (0, Progress::More);
         loop {
-            let (n, step) = incoming.advance(&bytes[at..], |data| response.write(data))?;
+            let is_dropped = incoming.sends_file();
+            let (n, step) = incoming.advance(&bytes[at..], |data| {
+                if !is_dropped {
+                    response.write(data);
+                }
+            })?;
             at += n;
             match step {
                 Step::Interim => incoming.copy_interim(response)?,
@@ -199,6 +214,7 @@ impl Reader {
                     progress = Progress::Switched;
                 }
                 Step::More => return Ok(progress),
+                Step::Done if is_dropped => return Ok(Progress::Done(at)),
                 Step::Done => {
                     for (name, value) in incoming.trailers() {
                         response.trailer(name, value);

@@ -7,8 +7,11 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
+use std::sync::Arc;
 
 use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
+
+use crate::layers::sendfile::Folders;
 
 use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
@@ -22,6 +25,7 @@ use super::{Instant, NEVER, after};
 
 mod ahead;
 mod answers;
+mod file;
 mod places;
 mod run;
 mod stream;
@@ -64,6 +68,8 @@ struct Exchange {
     fresh: bool,
     /// Bytes of the response that wait for the client.
     waiting: usize,
+    /// The folders of which the response may name files.
+    folders: Option<Arc<Folders>>,
 }
 
 /// What follows the message.
@@ -231,6 +237,8 @@ impl Proxy {
         for token in go.into_iter().flat_map(|spot| spot.kept) {
             self.connections.remove(token);
         }
+        // What has come first goes to a new address first.
+        self.take_back(upstream, now);
         self.dirty.push(upstream);
         self.settle(now);
     }
@@ -356,6 +364,7 @@ impl Proxy {
             patient_until,
             fresh: false,
             waiting: 0,
+            folders: passing.folders.cloned(),
         };
         self.exchanges.insert(ticket, exchange);
         if let Arrival::Run(place) = arrival {

@@ -62,7 +62,12 @@ fn send(
     request: Request<'_>,
     response: &mut Response,
 ) -> Option<Part> {
-    let asked = Asked::read(request);
+    let asked = match request.method() {
+        b"GET" | b"HEAD" => Asked::read(request),
+        // An application has answered it with a file.
+        _ => Asked::default(),
+    };
+    let own_type = own_type(response);
     let there = kept.encoded.iter().filter_map(|variant| variant.coding);
     let coding = match kept.encoded.is_empty() {
         true => None,
@@ -73,6 +78,7 @@ fn send(
         variant,
         fields,
         varies: !kept.encoded.is_empty(),
+        own_type,
     };
     match conditions::check(&asked, &variant.validators) {
         Verdict::Proceed => {}
@@ -138,6 +144,8 @@ struct Common<'a> {
     variant: &'a Variant,
     fields: &'a Fields,
     varies: bool,
+    /// The type that an application has said.
+    own_type: Option<String>,
 }
 
 // Our own status, names and values are valid, and those of the configuration were checked.
@@ -175,7 +183,8 @@ impl Common<'_> {
     }
 
     fn content_type(&self) -> &str {
-        let own = self.fields.content_type.as_deref();
+        let own = self.own_type.as_deref();
+        let own = own.or(self.fields.content_type.as_deref());
         own.unwrap_or(&self.variant.kind.content_type)
     }
 }
@@ -254,14 +263,34 @@ fn with_slash(request: Request<'_>) -> Vec<u8> {
     location
 }
 
+/// What an application has said besides stays.
 fn begin(response: &mut Response, status: u16) {
+    let is_begun = response.has_head();
+    let mut say = |status: &[u8]| match is_begun {
+        true => response.head_mut().restate(status),
+        false => response.begin(status),
+    };
     let _ = match status {
-        200 => response.begin(b"200 OK"),
-        _ => response.begin(format!("{status} {}", response::phrase(status)).as_bytes()),
+        200 => say(b"200 OK"),
+        _ => say(format!("{status} {}", response::phrase(status)).as_bytes()),
     };
 }
 
+/// Takes out the type that an application has said for the file. An empty one leaves it to us.
+fn own_type(response: &mut Response) -> Option<String> {
+    if !response.has_head() {
+        return None;
+    }
+    let head = response.head_mut();
+    let own = head.get(b"content-type");
+    let own = own.and_then(|own| String::from_utf8(own.to_vec()).ok());
+    head.remove(b"content-type");
+    own.filter(|own| !own.is_empty())
+}
+
 fn short(response: &mut Response, status: u16, fields: &[(&[u8], &[u8])]) {
+    // What was meant for the file is not for a text of ours.
+    response.discard();
     begin(response, status);
     for (name, value) in fields {
         let _ = response.field(name, value);

@@ -6,6 +6,10 @@ use std::path::Path;
 use crate::rate::{Rate, SECOND};
 use crate::serve::timers::Instant;
 
+/// A file that a client has asked for, and one that an application has named.
+const STATIC: &str = "the static file";
+const NAMED: &str = "the file that an application has named,";
+
 #[derive(Debug)]
 pub(super) struct Complaints {
     /// Whom the system refuses the files to.
@@ -32,7 +36,14 @@ impl Complaints {
 
     /// A file could not be read, and this is what happens instead.
     pub fn note(&mut self, now: Instant, path: &Path, error: &io::Error, consequence: &str) {
-        if let Some(line) = self.line(now, path, error, consequence) {
+        if let Some(line) = self.line(now, STATIC, path, error, consequence) {
+            log::warn!("{line}");
+        }
+    }
+
+    /// A file that an application has named could not be read.
+    pub fn note_named(&mut self, now: Instant, path: &Path, error: &io::Error, consequence: &str) {
+        if let Some(line) = self.line(now, NAMED, path, error, consequence) {
             log::warn!("{line}");
         }
     }
@@ -70,6 +81,7 @@ impl Complaints {
     fn line(
         &mut self,
         now: Instant,
+        what: &str,
         path: &Path,
         error: &io::Error,
         consequence: &str,
@@ -84,7 +96,7 @@ impl Complaints {
         // The name was chosen by a client.
         let path = path.to_string_lossy();
         Some(format!(
-            "could not open the static file {} as user {}: {error}{hint}; {consequence}{left_out}",
+            "could not open {what} {} as user {}: {error}{hint}; {consequence}{left_out}",
             path.escape_debug(),
             self.user
         ))
@@ -100,7 +112,13 @@ mod tests {
         let mut complaints = Complaints::new("www".into());
         let mut line = |now| {
             let error = io::ErrorKind::PermissionDenied.into();
-            complaints.line(now, Path::new("/srv/a\n.css"), &error, "answering 403")
+            complaints.line(
+                now,
+                STATIC,
+                Path::new("/srv/a\n.css"),
+                &error,
+                "answering 403",
+            )
         };
         let first = line(1).expect("a line");
         assert!(

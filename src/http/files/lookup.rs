@@ -227,6 +227,11 @@ pub(super) fn local_name(raw: &[u8], name: &mut Vec<u8>) -> bool {
             return false;
         }
     }
+    is_local(name)
+}
+
+/// Whether a decoded name can name a file or a folder below another one; see [`local_name`].
+pub(super) fn is_local(name: &[u8]) -> bool {
     if name.iter().any(|b| matches!(b, 0 | b'\\')) {
         return false;
     }

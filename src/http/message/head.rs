@@ -208,6 +208,14 @@ impl Head {
         }
     }
 
+    /// Says another status, with the same fields.
+    pub(crate) fn restate(&mut self, status: &[u8]) -> Result<(), HeadError> {
+        self.code = status_code(status).ok_or(HeadError::Status)?;
+        self.text.splice(..self.fields, status.iter().copied());
+        self.fields = status.len();
+        Ok(())
+    }
+
     /// Sets a field in place of all others of that name.
     ///
     /// # Errors
@@ -299,6 +307,15 @@ mod tests {
         );
         head.remove(b"Date");
         assert!(!head.has_date);
+    }
+
+    #[test]
+    fn another_status_leaves_the_fields() {
+        let mut head = head();
+        head.restate(b"206 Partial Content").unwrap();
+        assert_eq!(head.status_text(), b"206 Partial Content");
+        assert_eq!((head.status(), fields(&head).len()), (206, 3));
+        assert_eq!(head.get(b"x-a"), Some(&b"1"[..]));
     }
 
     #[test]

@@ -305,6 +305,12 @@ impl Response {
         }
     }
 
+    /// The head that was begun and not finished.
+    pub(crate) fn head_mut(&mut self) -> &mut Head {
+        debug_assert!(!self.started(), "it was written");
+        &mut self.state.head
+    }
+
     /// Takes back a head that was begun and not finished.
     pub fn discard(&mut self) {
         if !self.started() {

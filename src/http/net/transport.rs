@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::message::facts::Tls;
-use crate::message::request::Origin;
+use crate::message::request::{Origin, Request};
 use crate::net::descriptors::Own;
 use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
@@ -40,6 +40,10 @@ pub trait Transport: Sized + Send + 'static {
     fn admit(&mut self, _: &mut Self::Shared, _: &Origin) -> Result<(), &'static str> {
         Ok(())
     }
+
+    /// It carries this request, of which is known what answers it.
+    #[inline(always)]
+    fn carries(&mut self, _: Request<'_>) {}
 
     /// Reads once; 0 is the orderly end of what the peer sends.
     ///

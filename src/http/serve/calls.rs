@@ -130,6 +130,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             return false;
         };
         self.yielding = NEVER;
+        client.link.transport.carries(client.connection.request());
         let response = self.respond(client);
         // A request for a file has no use for its body.
         drop(client.connection.take_body());

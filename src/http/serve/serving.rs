@@ -90,6 +90,17 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 self.take_answer(&mut client, Answer { response, part });
                 return Some(client);
             }
+            (Output::File(mut response, named), Task::Running) => {
+                link.stream = None;
+                if client.connection.phase() == Phase::Body {
+                    response.close();
+                }
+                let request = client.connection.request();
+                let (response, part) = self.files.send(&named, request, response, self.now);
+                let part = part.map(Box::new);
+                self.take_answer(&mut client, Answer { response, part });
+                return Some(client);
+            }
             (Output::Again(response), Task::Running) => {
                 link.stream = None;
                 link.task = Task::None;
@@ -132,7 +143,12 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 link.hold(piece.bytes, &self.limits, &self.budget);
                 return Some(client);
             }
-            (Output::Done(mut response) | Output::Again(mut response), Task::Left) => {
+            (
+                Output::Done(mut response)
+                | Output::Again(mut response)
+                | Output::File(mut response, _),
+                Task::Left,
+            ) => {
                 response.cut();
                 link.task = Task::Ended(response);
                 self.close(key, client);

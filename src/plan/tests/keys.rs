@@ -99,6 +99,7 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.basic_auth", "'htpasswd'"),
     ("site.NAME.basic_auth.file", "'other-htpasswd'"),
     ("site.NAME.basic_auth.realm", "'Shop'"),
+    ("site.NAME.sendfile", "{ '/files/' = 'static' }"),
     ("site.NAME.compress", "['gzip', 'br']"),
     ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
     ("site.NAME.maintenance", "'page.html'"),

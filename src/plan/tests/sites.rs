@@ -780,6 +780,19 @@ fn layers_that_cannot_be_are_refused() {
             "4:30: request_headers.remove: preforkd sets the header Content-Length itself",
         ),
         (
+            "sendfile = { '/a' = 'static' }",
+            "4:14: sendfile: the prefix \"/a\" stands for a folder (write \"/a/\")",
+        ),
+        ("sendfile = { 'a/' = 'static' }", "4:14: sendfile: "),
+        (
+            "sendfile = { '/a/' = 'static', '/%61/' = 'static' }",
+            "4:14: sendfile: the prefix \"/a/\" is there twice",
+        ),
+        (
+            "sendfile = { '/a/' = 'nothing' }",
+            "4:22: sendfile: there is no folder /srv/nothing (create it first)",
+        ),
+        (
             "error_pages = { 200 = 'page.html' }",
             "4:17: error_pages: \"200\" is not the status of an error",
         ),

@@ -168,7 +168,7 @@ pub fn front_with(
             proxy,
             streams: options.streams,
             states: options.gauges.map(|place| {
-                let gauges = Gauges::begin(place, 1, ["web"].into_iter());
+                let gauges = Gauges::begin(place, 1, ["web"].into_iter(), [].into_iter());
                 States::new(gauges, vec![number])
             }),
         };

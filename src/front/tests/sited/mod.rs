@@ -4,7 +4,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,8 +15,10 @@ use preforkd_front::service::Front;
 use preforkd_front::sites::{FilesOfSites, Sites};
 use preforkd_front::tls::Listeners;
 use preforkd_front::updates::Updates;
+use preforkd_front::visits::Visited;
 use preforkd_http::{Config, Files, FrontListeners, layer, serve_service_over};
 use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
+use preforkd_worker::gauges::{self, Gauges};
 use preforkd_worker::layers::Layers;
 use preforkd_worker::settings::Http;
 use rustix::event::{EventfdFlags, eventfd};
@@ -29,6 +31,7 @@ pub struct Served {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
     pub upstream: Upstream,
+    gauges: &'static [AtomicU64],
 }
 
 fn http() -> Http {
@@ -139,10 +142,16 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         stop: vec![stop.as_fd().try_clone_to_owned().unwrap()],
         signals: None,
     };
+    let words: Vec<AtomicU64> = (0..gauges::WORKER_WORDS)
+        .map(|_| AtomicU64::new(0))
+        .collect();
+    let words: &'static [AtomicU64] = words.leak();
+    let place = Gauges::begin(words, 1, [].into_iter(), ["s"].into_iter());
+    let visited = Visited::new(place, &settings);
     let settings = Arc::new(settings);
     let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
     let thread = thread::spawn(move || {
-        let shared = Shared::new(Listeners::default(), true);
+        let shared = Shared::new(Listeners::default(), true).counted(Some(visited));
         serve_service_over::<Wire, _>(config, shared, front, ()).unwrap();
     });
     Served {
@@ -150,10 +159,18 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         stop,
         thread: Some(thread),
         upstream,
+        gauges: words,
     }
 }
 
 impl Served {
+    /// The open connections of the site.
+    pub fn connections(&self) -> u64 {
+        let words = self.gauges.iter();
+        let words: Vec<_> = words.map(|word| word.load(Ordering::Relaxed)).collect();
+        gauges::connections(&words, 1, "s")
+    }
+
     pub fn send(&self, text: &str) -> Peer {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(GUARD)).unwrap();

@@ -14,8 +14,10 @@ pub const PATIENCE: Instant = 2_000_000;
 const BUDGET: Instant = 1_000_000;
 /// The most requests that are sent ahead to one worker.
 const MOST: u64 = 24;
-/// Requests that were served quickly, one after the other, before any is sent ahead.
+/// Requests that must have been served quickly before any is sent ahead, and how many of them one that was not takes back.
 const CALM: u32 = 16;
+/// At most so many count. So a single slow one among many does not stop it: on a busy machine any may be, whose worker did not get the processor.
+const MOST_CALM: u32 = 2 * CALM;
 /// Requests that the mean goes back to, more or less.
 const MEMORY: Instant = 16;
 
@@ -27,7 +29,7 @@ pub(super) struct Line {
     since: Instant,
     /// When to look whether they are stuck.
     look: Instant,
-    /// Requests that were served quickly since the last that was not.
+    /// Requests that were served quickly, less [`CALM`] for each that was not.
     calm: u32,
     /// What they have taken of late.
     mean: Instant,
@@ -53,8 +55,8 @@ impl Line {
         if served {
             let took = now.saturating_sub(self.since).min(PATIENCE);
             self.calm = match took {
-                PATIENCE => 0,
-                _ => self.calm.saturating_add(1),
+                PATIENCE => self.calm.saturating_sub(CALM),
+                _ => (self.calm + 1).min(MOST_CALM),
             };
             self.mean = (self.mean * (MEMORY - 1) + took) / MEMORY;
             self.begin(now);
@@ -72,17 +74,12 @@ impl Line {
         is_quick && (self.ahead() as u64) < (BUDGET / self.mean.max(1)).min(MOST)
     }
 
-    /// When to ask [`Line::is_stuck`].
+    /// When the first has been served for so long that what waits behind it should go elsewhere.
     pub fn deadline(&self) -> Instant {
         match self.sent.is_empty() {
             true => NEVER,
             false => self.look,
         }
-    }
-
-    /// Whether the first has been served for so long that what waits behind it should go elsewhere.
-    pub fn is_stuck(&self, now: Instant) -> bool {
-        self.deadline() <= now
     }
 
     /// The requests in it.

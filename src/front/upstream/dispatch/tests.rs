@@ -268,6 +268,32 @@ fn nothing_is_sent_ahead_of_a_worker_that_is_not_known_to_be_quick() {
 }
 
 #[test]
+fn one_slow_request_among_many_quick_ones_does_not_stop_what_is_sent_ahead_and_two_do() {
+    for (slow, sends) in [(&[50][..], true), (&[50, 55], false), (&[50, 70], true)] {
+        let mut d = Dispatch::new(Limits {
+            ahead: true,
+            queue_length: 100,
+            ..LIMITS
+        });
+        d.set(&[(1, 1)]);
+        let mut now = SECOND;
+        for ticket in 0..72 {
+            assert_eq!(d.arrive(quick(ticket), now), Arrival::Run(1));
+            now += match slow.contains(&ticket) {
+                true => PATIENCE,
+                false => 1000,
+            };
+            d.ended(ticket, 1, Outcome::Good, now);
+            if ticket == slow[slow.len() - 1] {
+                break;
+            }
+        }
+        let all = places(&mut d, 100..102, now);
+        assert_eq!(all == [1, 1], sends, "{slow:?}");
+    }
+}
+
+#[test]
 fn what_waits_ahead_waits_no_longer_than_the_budget_in_the_mean() {
     for (took, most) in [(10_000, 25), (100_000, 11), (400_000, 3), (1_100_000, 1)] {
         let (mut d, mut now) = quick_workers();
@@ -310,6 +336,27 @@ fn what_is_stuck_behind_a_long_request_goes_elsewhere_in_its_order() {
     d.ended(5, 2, Outcome::Good, late);
     assert_eq!(d.next(late), Some((0, 2)));
     assert_eq!((d.running(), d.ahead(), d.waiting()), (2, 0, 2));
+}
+
+#[test]
+fn what_is_stuck_at_the_only_worker_is_taken_back_late_or_when_another_one_comes() {
+    let (mut d, now) = quick_workers();
+    d.set(&[(1, 1)]);
+    assert_eq!(places(&mut d, 0..1, now), [1]);
+    assert_eq!(d.deadline(), NEVER, "nothing is behind it");
+    assert_eq!(places(&mut d, 1..3, now), [1, 1]);
+    let late = now + PATIENCE_ALONE;
+    assert_eq!((d.deadline(), d.stuck(late - 1)), (late, None));
+    assert_eq!(d.stuck(late), Some((1, vec![0, 1, 2])));
+    let early = now + PATIENCE;
+    d.set(&[(1, 1), (2, 1)]);
+    assert_eq!((d.deadline(), d.stuck(early - 1)), (early, None));
+    assert_eq!(d.stuck(early), Some((1, vec![0, 1, 2])));
+    assert_eq!(d.unread(1, &[1, 2], early), [1, 2]);
+    for ticket in [2, 1] {
+        d.taken_back(ticket, 1);
+    }
+    assert_eq!((d.next(early), d.waiting()), (Some((1, 2)), 1));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The response of a program with a CGI-like interface (RFC 3875 section 6): bytes in, a head and a body out. FastCGI wraps it into
 //! records, SCGI sends it as it is.
 
-use preforkd_http::{Fault, MOST_FIELDS, Response, is_hop_by_hop};
+use preforkd_http::{Fault, MOST_FIELDS, Response, is_hop_by_hop, sends_file};
 
 /// The most bytes of the head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -80,11 +80,11 @@ impl Answer {
                 let length = bytes.len() as u64;
                 self.has_surplus |= length > *left;
                 *left = left.saturating_sub(length);
-                response.write(bytes);
+                write(bytes, response);
                 Ok(())
             }
             State::Body(None) => {
-                response.write(bytes);
+                write(bytes, response);
                 Ok(())
             }
             State::Failed(fault) => Err(*fault),
@@ -122,7 +122,14 @@ impl Answer {
     }
 }
 
-/// Writes a head into the response; the length of the body, if it says one.
+/// A body whose head names a file in its place is dropped.
+fn write(bytes: &[u8], response: &mut Response) {
+    if response.started() {
+        response.write(bytes);
+    }
+}
+
+/// Writes a head into the response; one that names a file to be sent is not finished. The length of the body, if it says one.
 fn parse(head: &[u8], may_be_http: bool, response: &mut Response) -> Result<Option<u64>, Fault> {
     let lines = head.split(|&b| b == b'\n');
     let mut lines = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -136,7 +143,7 @@ fn parse(head: &[u8], may_be_http: bool, response: &mut Response) -> Result<Opti
         status = Some(rest);
     }
     let (mut length, mut location, mut number_of_fields) = (None, None, 0);
-    let mut fields = Vec::new();
+    let (mut fields, mut is_file) = (Vec::new(), false);
     for line in lines.filter(|line| !line.is_empty()) {
         number_of_fields += 1;
         if number_of_fields > MOST_FIELDS {
@@ -167,6 +174,7 @@ fn parse(head: &[u8], may_be_http: bool, response: &mut Response) -> Result<Opti
         if is(b"location") {
             location = Some(value);
         }
+        is_file |= sends_file(name);
         // What a script says of a connection is not about ours.
         if !is_hop_by_hop(name) {
             fields.push((name, value));
@@ -189,7 +197,9 @@ fn parse(head: &[u8], may_be_http: bool, response: &mut Response) -> Result<Opti
     }
     // RFC 9110 sections 15.3.5 and 15.4.5: such a response has no body, whatever length it names.
     let has_body = !matches!(response_code(status), Some(204 | 304));
-    response.finish(None);
+    if !is_file {
+        response.finish(None);
+    }
     Ok(length.filter(|_| has_body))
 }
 

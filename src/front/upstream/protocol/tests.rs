@@ -480,6 +480,7 @@ fn a_request_is_its_variables() {
         Passing {
             outgoing,
             script: Some(&script),
+            ..Passing::default()
         },
     );
     for (name, expected) in [

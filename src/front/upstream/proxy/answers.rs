@@ -121,8 +121,13 @@ impl Proxy {
     }
 
     /// Gives out a response that has ended.
-    pub(super) fn finish(&mut self, ticket: Ticket, response: Response, mut message: Vec<u8>) {
+    pub(super) fn finish(&mut self, ticket: Ticket, response: Response, message: Vec<u8>) {
         self.outputs.push_back((ticket, Output::Done(response)));
+        self.keep_message(message);
+    }
+
+    /// Keeps the memory of a message for the next one.
+    pub(super) fn keep_message(&mut self, mut message: Vec<u8>) {
         if message.capacity() <= KEPT_MESSAGE && self.messages.len() < KEPT_MESSAGES {
             message.clear();
             self.messages.push(message);

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::io::{self, BufRead};
 use std::mem;
 
-use preforkd_http::Output;
+use preforkd_http::{Output, Watch};
 use rustix::io::Errno;
 
 use super::super::address::connected;
@@ -13,7 +13,7 @@ use super::super::dispatch::{Arrival, Outcome, Place, Ticket};
 use super::super::failure::{Attempt, Failure};
 use super::super::protocol::Progress;
 use super::super::{Instant, NEVER, after};
-use super::{Proxy, Sending, Start, Stream, TICK, answers};
+use super::{Exchange, Proxy, Sending, Start, Stream, TICK, answers};
 
 /// How long an address of a worker that does not listen is not tried again, in nanoseconds.
 const CLOSED: Instant = 100_000_000;
@@ -75,9 +75,12 @@ impl Proxy {
         let state = State::Connecting(ticket);
         let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
+        connection.watches_room = !is_there;
         let token = self.connections.insert(connection);
         let watched = match (&self.watch, self.connections.get(token)) {
-            (Some(watch), Some(connection)) => watch.add(connection.socket(), token),
+            (Some(watch), Some(connection)) => {
+                watch.add(connection.socket(), token, connection.watches_room)
+            }
             _ => Err(io::ErrorKind::NotConnected.into()),
         };
         if let Err(error) = watched {
@@ -209,7 +212,10 @@ impl Proxy {
                     Sending::Nothing => {}
                 },
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => {
+                    failure = watch_room(&self.watch, connection, token, true).err();
+                    break;
+                }
                 // It may have answered before, and closed; so the response, if there is one, is still to be read.
                 Err(_) => {
                     connection.refused = true;
@@ -321,6 +327,13 @@ impl Proxy {
             .read(bytes, &mut exchange.response, is_whole);
         let of = &self.upstreams[connection.upstream];
         answers::log_said(of, &connection.reader.said());
+        if read.is_ok() && exchange.response.has_head() && !exchange.response.started() {
+            let done = match read {
+                Ok(Progress::Done(taken)) => Some(bytes.len() - taken),
+                _ => None,
+            };
+            return self.send_file(token, ticket, done, now);
+        }
         let switched = match read {
             Ok(Progress::Done(taken)) => {
                 return self.done(token, ticket, bytes.len() - taken, now);
@@ -353,28 +366,44 @@ impl Proxy {
 
     /// The response is complete.
     fn done(&mut self, token: u32, ticket: Ticket, left_over: usize, now: Instant) {
-        let (Some(connection), Some(mut exchange)) =
+        if let Some(mut exchange) = self.put_away(token, ticket, Some(left_over), now) {
+            exchange.response.end();
+            self.finish(ticket, exchange.response, exchange.message);
+        }
+    }
+
+    /// The request has its answer. Its connection is kept, if the upstream has sent so many bytes more than the response; it is closed if
+    /// more of that is to come.
+    pub(super) fn put_away(
+        &mut self,
+        token: u32,
+        ticket: Ticket,
+        left_over: Option<usize>,
+        now: Instant,
+    ) -> Option<Exchange> {
+        let (Some(connection), Some(exchange)) =
             (self.connections.get(token), self.exchanges.remove(ticket))
         else {
-            return;
+            return None;
         };
         let (place, upstream) = (connection.place, connection.upstream);
         let of = &mut self.upstreams[upstream];
         let (keep, most_kept) = (of.settings.keep, of.settings.most_kept);
         let spot = of.spots.iter_mut().find(|spot| spot.place == place);
         match spot.filter(|spot| spot.kept.len() < most_kept && !keep.is_zero()) {
-            Some(spot) if connection.can_be_kept(left_over) => {
+            Some(spot) if left_over.is_some_and(|left| connection.can_be_kept(left)) => {
                 connection.state = State::Kept;
                 connection.deadline = after(now, keep);
+                // If it is still told of room, that costs time and no more.
+                let _ = watch_room(&self.watch, connection, token, false);
                 spot.kept.push(token);
                 self.arm(token);
             }
             _ => drop(self.connections.remove(token)),
         }
         self.held -= exchange.waiting;
-        exchange.response.end();
-        self.finish(ticket, exchange.response, exchange.message);
         self.release(upstream, ticket, place, Outcome::Good, now);
+        Some(exchange)
     }
 
     /// An attempt is over, and an address has room.
@@ -517,6 +546,24 @@ impl Proxy {
             State::Busy(_) if has_begun => self.failed(token, Failure::Silent, now),
             State::Busy(_) => self.failed(token, Failure::HeadTimeout, now),
         }
+    }
+}
+
+/// Has an event tell of room to write, or not.
+fn watch_room(
+    watch: &Option<Watch>,
+    connection: &mut Connection,
+    token: u32,
+    wanted: bool,
+) -> Result<(), Failure> {
+    if mem::replace(&mut connection.watches_room, wanted) == wanted {
+        return Ok(());
+    }
+    match watch {
+        Some(watch) => watch
+            .change(connection.socket(), token, wanted)
+            .map_err(Failure::Lost),
+        None => Ok(()),
     }
 }
 

@@ -159,6 +159,10 @@ impl Connection {
     /// Parses on.
     pub fn advance(&mut self) -> Event {
         if let State::Head = self.state {
+            // The most frequent case: nothing has come since it was found that there is no head.
+            if self.scanned == self.input.len() {
+                return Event::Wait;
+            }
             match self.find_head() {
                 Ok(true) => {}
                 Ok(false) => return Event::Wait,

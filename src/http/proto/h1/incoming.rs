@@ -5,6 +5,7 @@
 use std::fmt;
 use std::mem::MaybeUninit;
 
+use crate::files::sends_file;
 use crate::limits::MOST_FIELDS;
 use crate::message::response::Response;
 use crate::proto::bytes::number;
@@ -93,6 +94,8 @@ pub struct Incoming {
     fields: Vec<(Span, Span)>,
     /// The fields `Connection` name others.
     names: bool,
+    /// A field names a file that is to be sent in place of the body.
+    sends_file: bool,
     interim: u32,
     /// The head that is there is that of an interim response.
     is_interim: bool,
@@ -113,6 +116,7 @@ impl Default for Incoming {
             status: Span::default(),
             fields: Vec::new(),
             names: false,
+            sends_file: false,
             interim: 0,
             is_interim: false,
             trailers: Vec::new(),
@@ -283,18 +287,28 @@ impl Incoming {
         }
         .map_err(|_| FAULT)?;
         for (name, value) in self.fields() {
-            response.field(name, value).map_err(|_| FAULT)?;
+            // No file takes the place of what has no body.
+            if !(interim && self.sends_file && sends_file(name)) {
+                response.field(name, value).map_err(|_| FAULT)?;
+            }
         }
         Ok(())
     }
 
-    /// Writes the head into a response of ours. Nothing of the body may have been written.
+    /// Whether a field of the head names a file that is to be sent in place of the body ([`sends_file`]). Only after a head.
+    pub fn sends_file(&self) -> bool {
+        self.sends_file
+    }
+
+    /// Writes the head into a response of ours. Nothing of the body may have been written. One that names a file is not finished.
     ///
     /// # Errors
     /// There is something in it that is not passed on, or the response was begun already.
     pub fn copy_head(&self, response: &mut Response) -> Result<(), Fault> {
         self.copy(response, false)?;
-        response.finish(None);
+        if !self.sends_file {
+            response.finish(None);
+        }
         Ok(())
     }
 
@@ -311,7 +325,7 @@ impl Incoming {
         self.input.shrink_to(KEPT);
         self.line = 0;
         self.fields.clear();
-        self.names = false;
+        (self.names, self.sends_file) = (false, false);
     }
 
     /// Looks for the end of a head, and parses it.
@@ -407,6 +421,7 @@ impl Incoming {
                     self.names |= hop::names_fields(value);
                 }
                 7 if name.eq_ignore_ascii_case(b"upgrade") => upgrade = true,
+                10 | 16 => self.sends_file |= sends_file(name),
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
                     let number = number(value).ok_or(Fault("Content-Length is not a number"))?;
                     if length.replace(number).is_some() {

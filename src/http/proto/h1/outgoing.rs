@@ -163,6 +163,8 @@ fn is_ours(name: &[u8]) -> bool {
         5 => is(b"proxy"),
         12 => is(b"x-request-id"),
         14 => is(b"content-length"),
+        // With these a client would say which file is sent to it, and in which words (CVE-2025-61780).
+        15 => is(b"x-sendfile-type") || is(b"x-accel-mapping"),
         _ => false,
     };
     let begins_with = |start: &[u8]| {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::{Answer, Engine};
+use crate::files::NamedFile;
 use crate::message::body::Body;
 use crate::message::request::{Origin, Request};
 use crate::message::response::{Piece, Response};
@@ -107,6 +108,8 @@ pub enum Output {
     Ends,
     /// The response with the rest of what was written. It has ended.
     Done(Response),
+    /// A file is sent in place of a body. The head of the response was begun and not finished; its fields stay.
+    File(Response, NamedFile),
     /// Nothing was written, no byte of the body was taken: the request goes its way anew, with what was noted of it since. Files may answer
     /// it, it is asked again whether its body is given out as it arrives, and it is called again.
     Again(Response),
@@ -142,15 +145,30 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches a descriptor in both directions, edge-triggered, until it is closed. Its events come with this number.
+    /// Watches a descriptor, edge-triggered, until it is closed; for room to write only with `writes`: a Unix socket tells of that each time
+    /// its peer has read. Its events come with this number.
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub fn add(&self, fd: impl AsFd, token: u32) -> io::Result<()> {
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        let data = EventData::new_u64(SERVICE | u64::from(token));
+    pub fn add(&self, fd: impl AsFd, token: u32, writes: bool) -> io::Result<()> {
+        let (data, flags) = watched(token, writes);
         Ok(epoll::add(&self.epoll, fd, data, flags)?)
     }
+
+    /// Changes whether it is watched for room to write. What is there already makes an event again.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn change(&self, fd: impl AsFd, token: u32, writes: bool) -> io::Result<()> {
+        let (data, flags) = watched(token, writes);
+        Ok(epoll::modify(&self.epoll, fd, data, flags)?)
+    }
+}
+
+fn watched(token: u32, writes: bool) -> (EventData, EventFlags) {
+    let mut flags = EventFlags::IN | EventFlags::RDHUP | EventFlags::ET;
+    flags.set(EventFlags::OUT, writes);
+    (EventData::new_u64(SERVICE | u64::from(token)), flags)
 }
 
 pub(crate) struct Serving<S>(pub S);
@@ -172,7 +190,7 @@ impl<S: Service> Engine for Serving<S> {
         &mut self,
         core: &mut Lent<Core<O, T>>,
         key: u64,
-        client: Client<T>,
+        mut client: Client<T>,
         body: Body,
         response: Response,
     ) -> (Client<T>, Option<Answer>) {
@@ -185,6 +203,7 @@ impl<S: Service> Engine for Serving<S> {
             now: core.now,
         };
         let response = self.0.call(call, response);
+        client.link.transport.carries(client.connection.request());
         let answer = response.map(|response| Answer {
             response,
             part: None,
@@ -227,5 +246,52 @@ impl<S: Service> Engine for Serving<S> {
 
     fn left(&mut self, key: u64, now: Instant) -> Option<Response> {
         self.0.left(key, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::mem::MaybeUninit;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::event::epoll::CreateFlags;
+
+    use super::*;
+
+    /// What the events say that are there.
+    fn events(epoll: &Own) -> Vec<(u64, bool, bool)> {
+        let mut events = [const { MaybeUninit::uninit() }; 4];
+        let none = rustix::time::Timespec::default();
+        let (events, _) = epoll::wait(epoll, &mut events[..], Some(&none)).unwrap();
+        let said = events.iter().map(|event| {
+            let ready = Ready::new(event.flags);
+            ({ event.data }.u64() - SERVICE, ready.read, ready.write)
+        });
+        said.collect()
+    }
+
+    #[test]
+    fn a_peer_that_reads_makes_an_event_only_where_one_is_wanted() {
+        let epoll = Own::from(epoll::create(CreateFlags::CLOEXEC).unwrap());
+        let watched = epoll.as_fd().try_clone_to_owned().unwrap();
+        let watch = Watch {
+            epoll: watched.into(),
+        };
+        let (mut socket, mut peer) = UnixStream::pair().unwrap();
+        watch.add(&socket, 7, false).unwrap();
+        let mut passes = |text: &[u8]| {
+            socket.write_all(text).unwrap();
+            peer.read_exact(&mut vec![0; text.len()]).unwrap();
+        };
+        passes(b"one");
+        assert_eq!(events(&epoll), []);
+        let (fd, mut other) = UnixStream::pair().unwrap();
+        watch.add(&fd, 8, false).unwrap();
+        watch.change(&fd, 8, true).unwrap();
+        assert_eq!(events(&epoll), [(8, false, true)], "there is room already");
+        watch.change(&fd, 8, false).unwrap();
+        other.write_all(b"two").unwrap();
+        assert_eq!(events(&epoll), [(8, true, false)]);
     }
 }
