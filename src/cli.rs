@@ -315,7 +315,9 @@ fn doubts(plan: &Plan) -> Vec<String> {
     });
     let mistakes = plan.warnings();
     let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
-    missing.chain(temporary).chain(mistakes).collect()
+    let lost = plan.no_folders.iter().map(|(why, _)| why.clone());
+    let doubts = missing.chain(lost).chain(temporary);
+    doubts.chain(mistakes).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.
@@ -408,6 +410,9 @@ fn serve(
             errno: error.raw_os_error(),
         }
     };
+    for (why, _) in &plan.no_folders {
+        warn!("{why}; going on without the files in it");
+    }
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
     let files = Files::of(&file, &plan);
     // It may have been killed just now.
