@@ -299,8 +299,8 @@ fn state(app: &Value) -> String {
     if app["paused"] == true {
         text += ", paused until the next reload";
     }
-    if app["before_runs"] == true {
-        text += ", its command `before` runs";
+    if app["held"] == true {
+        text += ", waiting for its command `before` or its task";
     }
     if let Some(why) = app["not_started"].as_str() {
         text += &format!(": {why}");

@@ -327,6 +327,7 @@ impl<W: World> Master<W> {
                 && !self.watch_rollout()
                 && !self.restore_displaced()
                 && !self.follow_ends()
+                && !self.follow_tasks()
                 && !self.stop_free()
             {
                 break;

@@ -135,6 +135,35 @@ fn with_task(script: &str) -> String {
 }
 
 #[test]
+fn a_task_of_apps_that_are_not_required_keeps_no_other_app_waiting() {
+    let config = |script: &str| {
+        let optional = with_task(script).replace("[app.web]\n", "[app.web]\nrequired = false\n");
+        format!("{optional}[app.api]\ncommand = '{}'\n", worker())
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    nix::unistd::mkfifo(&folder.path().join("go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+    let waits = "read status < go; exit $$status";
+    let mut run = Run::begin_in(folder, &config(waits), |_| {});
+    let message = run.message("READY=1");
+    assert!(message.contains("api 1/1 ready"), "{message}");
+    assert!(message.contains("web 0/1 ready"), "{message}");
+    run.write("go", "3\n");
+    run.logged(&["app=task", "exited with status 3"]);
+    let failed = "its task task has failed; not started until the next reload";
+    run.logged(&["ERROR", "app=web", failed]);
+
+    let message = run.reload();
+    assert!(
+        message.contains("web 0/1 ready"),
+        "its task runs: {message}"
+    );
+    run.write("go", "0\n");
+    run.logged(&["app=task", "finished after"]);
+    run.logged(&["app=web: all its workers are ready now"]);
+    run.stop();
+}
+
+#[test]
 fn nothing_starts_before_the_task_has_finished() {
     let folder = tempfile::tempdir().expect("a folder");
     nix::unistd::mkfifo(&folder.path().join("go"), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");

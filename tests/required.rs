@@ -190,7 +190,7 @@ fn its_command_before_keeps_no_other_app_waiting() {
         run.logged(&["app=more before pid=", "running cat gate"]);
         let (code, text) = status(&run);
         assert_eq!(code, Some(4), "{text}");
-        let runs = "more: 0/1 ready, its command `before` runs";
+        let runs = "more: 0/1 ready, waiting for its command `before` or its task";
         assert!(text.contains(runs), "{text}");
         let refused = UnixStream::connect(run.path("more.sock"));
         assert!(refused.is_err(), "nobody would answer");

@@ -297,8 +297,8 @@ struct AppState {
     counts: Counts,
     given_up: bool,
     paused: bool,
-    /// Its workers wait for its command `before`.
-    before_runs: bool,
+    /// Its workers wait for its command `before`, or its tasks.
+    held: bool,
     /// Its repeated checks fail.
     check_fails: bool,
     /// It fails, and is tried again then.
@@ -323,7 +323,7 @@ fn status_json<W: World>(
             counts: supervisor.counts(),
             given_up: supervisor.is_given_up(),
             paused: supervisor.is_paused(),
-            before_runs: supervisor.is_held(),
+            held: supervisor.is_held(),
             check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
             waits_for: app.waits.as_ref().map(|waits| waits.killed.to_string()),
@@ -388,7 +388,7 @@ fn app_json<W: World>(
         "waits_for": state.waits_for,
         "not_started": state.not_started,
         "paused": state.paused,
-        "before_runs": state.before_runs,
+        "held": state.held,
         "check_fails": state.check_fails,
         "stopped": stopped,
         "workers": children.collect::<Vec<_>>(),

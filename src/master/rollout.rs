@@ -123,9 +123,7 @@ impl<W: World> Master<W> {
                 }
                 let installation = Event::Install(generation, policy);
                 self.turn.queue_event(name, installation);
-                if self.preparation.owes_command(name) {
-                    self.defer(name, generation);
-                }
+                self.defer(name, generation);
             }
             Ok(None) => {}
             Err(reason) => error!(

@@ -31,6 +31,25 @@ fn part(app: &plan::App, standing: Standing, is_named: bool, others_end: bool) -
     Part::Prove { after }
 }
 
+/// Lets tasks hold up nothing if all apps that wait for them do not, either.
+fn background_tasks(parts: &mut Parts, plan: &plan::Plan, named: &BTreeSet<String>) {
+    let tasks: BTreeSet<_> = plan.apps.keys().filter(|name| plan.is_task(name)).collect();
+    let in_background = |parts: &Parts, task: &str| {
+        let mut waiting = plan.apps.iter().filter(|(_, app)| app.after.contains(task));
+        let is_installed = |name: &str| parts.get(name) == Some(&Part::Install);
+        waiting.clone().next().is_some() && waiting.all(|(name, _)| is_installed(name))
+    };
+    // A task may wait for another one, of which it then decides.
+    for _ in 0..tasks.len() {
+        for task in tasks.iter().filter(|task| !named.contains(**task)) {
+            let name: Name = task.as_str().into();
+            if matches!(parts.get(&name), Some(Part::Prove { .. })) && in_background(parts, task) {
+                parts.insert(name, Part::Install);
+            }
+        }
+    }
+}
+
 impl<W: World> Master<W> {
     /// The parts of the apps of the prepared configuration.
     fn parts(&self) -> Parts {
@@ -52,7 +71,8 @@ impl<W: World> Master<W> {
             };
             (name, part)
         };
-        let mut parts = candidate.plan.apps.iter().map(part).collect();
+        let mut parts: Parts = candidate.plan.apps.iter().map(part).collect();
+        background_tasks(&mut parts, &candidate.plan, &named);
         // At the first start nothing has to end first.
         if self.release.current().is_some() {
             let last = candidate.plan.stopped_first();
