@@ -314,6 +314,13 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let runs = run.path("app.toml").display().to_string();
     let said = format!("a master runs with {runs}");
     assert!(error.contains(&said), "{error}");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let other = elsewhere.path().join("app.toml");
+    std::fs::write(&other, app("")).expect("room");
+    let other = other.display().to_string();
+    let (status, _, error) = output(&["stop", "-c", &other]);
+    assert_eq!(status, Some(1));
+    assert!(!error.contains("a master runs with"), "{error}");
     let service = run.path("service");
     std::fs::remove_dir_all(&service).expect("ours");
     let (status, _, error) = command(&run, &["reload"]);
