@@ -5,22 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use preforkd_http::{
-    Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
+    Body, Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
 };
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
+use preforkd_worker::purges::Purges;
 
 use crate::answer::{answer, folder};
+use crate::cache::asked::places;
+use crate::cache::{self, Cache, Look};
 use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
-use crate::layers::gate::Noted;
+<<<<<<< HEAD
+use crate::layers::forward::Asked;
+use crate::layers::gate::{Noted, has_body};
+=======
+use crate::layers::gate::{Cached, Noted};
+>>>>>>> lead
 use crate::path::Normal;
 use crate::proofs;
 use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
-use crate::upstream::news::places;
+use crate::upstream::news;
 use crate::upstream::protocol::{Passing, Script};
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
@@ -42,6 +50,8 @@ pub struct Front {
     updates: Updates,
     states: Option<States>,
     holding: Holding,
+    /// None if there is no memory that tells what was purged.
+    cache: Option<Cache>,
 }
 
 /// The number of the socket of updates; the proxy counts from 0.
@@ -87,6 +97,7 @@ impl Front {
             complaints: Rate::new(5, 10_000_000_000),
             updates,
             states: None,
+            cache: None,
         })
     }
 
@@ -94,6 +105,31 @@ impl Front {
     pub fn tell(&mut self, gauges: Gauges) {
         let numbers = self.numbers.values().copied().collect();
         self.states = Some(States::new(gauges, numbers));
+    }
+
+    /// Keeps responses in so many bytes, of routes that say so.
+    pub fn cache(&mut self, size: u64, purges: Purges) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        self.cache = Some(Cache::new(size, purges));
+    }
+
+    /// What the cache has to do with a request that goes to this upstream.
+    fn look(&mut self, number: usize, call: &Call<'_>, noted: Option<&Noted>) -> Look {
+        let site = noted.and_then(|noted| noted.caching_site(&self.sites));
+        let (Some(cache), Some(noted), Some(site)) = (&mut self.cache, noted, site) else {
+            return Look::Aside;
+        };
+        let (request, name) = (call.request, self.sites.name(site));
+        if is_safe(request.method()) {
+            let set = noted.changes(&self.sites).into_iter();
+            let set = set.flat_map(|changes| changes.set.iter().chain(&changes.add));
+            let set = set.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
+            let protocol = self.proxy.protocol(number);
+            let how = (protocol, set.collect());
+            return cache.look(request, call.origin, (site, name), how, call.now);
+        }
+        noted.note_cached(Cached::Changes(places(request, name)[0]));
+        Look::Aside
     }
 
     /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
@@ -125,6 +161,41 @@ impl Front {
         Err(response)
     }
 
+    /// Asks whether a request may pass. The answer is the client's, unless it may.
+    fn ask(
+        &mut self,
+        asked: &Arc<Asked>,
+        call: Call<'_>,
+        mut response: Response,
+    ) -> Option<Response> {
+        let facts = call.request.facts();
+        let note = facts.and_then(|facts| facts.note.as_ref());
+        let (Some(&number), Some(note)) = (self.numbers.get(&asked.upstream), note) else {
+            response.fail(500, "500 Internal Server Error\n");
+            return Some(response);
+        };
+        if has_body(call.request) {
+            // If it may not pass, nobody reads its body.
+            response.close();
+        }
+        let passing = Passing {
+            outgoing: Outgoing {
+                default_host: NO_HOST,
+                changes: &[&asked.strip],
+                question: Some(&asked.target),
+                ..Outgoing::default()
+            },
+            asked: Some((note, asked)),
+            ..Passing::default()
+        };
+        let call = Call {
+            body: Body::default(),
+            streamed: false,
+            ..call
+        };
+        self.proxy.call(number, call, passing, response)
+    }
+
     /// What a request of a certificate authority is answered with, whatever its host and what the sites do with others.
     fn proof(&mut self, request: Request<'_>, now: u64) -> Option<Arc<str>> {
         proofs::token(request)?;
@@ -142,10 +213,24 @@ impl Front {
         while let Some(ready) = self.updates.next_upstream() {
             // Others may be named in the settings of other front workers only.
             if let Some(&number) = self.numbers.get(&ready.app) {
-                self.proxy.set_addresses(number, &places(&ready), now);
+                self.proxy.set_addresses(number, &news::places(&ready), now);
             }
         }
+        if self.updates.is_over() {
+            self.proxy.expect_no_more(now);
+        }
     }
+}
+
+<<<<<<< HEAD
+/// Who is asked next whether this request may pass.
+fn next_question(noted: Option<&Noted>) -> Option<Arc<Asked>> {
+    noted?.questions.next()
+=======
+/// Whether a request with this method changes nothing: RFC 9110 section 9.2.1.
+fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
+>>>>>>> lead
 }
 
 /// How the front uses an upstream.
@@ -190,6 +275,9 @@ impl Service for Front {
             refusal.answer(&mut response);
             return Some(response);
         }
+        if let Some(asked) = next_question(noted) {
+            return self.ask(&asked, call, response);
+        }
         let choice = self.sites.choose(request, call.origin, &mut self.path);
         if let (Some(noted), Choice::Target { route, .. }) = (noted, choice)
             && let Err(refusal) = noted.take_route(&self.sites, route, request, call.origin)
@@ -206,6 +294,9 @@ impl Service for Front {
                 refusal.answer(&mut response);
                 return Some(response);
             }
+            if let Some(asked) = next_question(noted) {
+                return self.ask(&asked, call, response);
+            }
         }
         if let Choice::Target {
             target: Target::Upstream(name),
@@ -214,9 +305,27 @@ impl Service for Front {
         } = choice
             && let Some(&number) = self.numbers.get(name)
         {
+            let recording = match self.look(number, &call, noted) {
+                Look::Has(stored) => {
+                    if let Some(noted) = noted {
+                        noted.note_cached(Cached::Has(stored.age(call.now)));
+                    }
+                    cache::answer(&stored, request, &mut response);
+                    return Some(response);
+                }
+                Look::Records(recording) => {
+                    if let Some(noted) = noted {
+                        noted.note_cached(Cached::Records(recording.verdict().clone()));
+                    }
+                    Some(recording)
+                }
+                Look::Aside => None,
+            };
             return match self.script(number, &call, stripped, response) {
                 Ok((script, response)) => {
-                    let changes = noted.map(|noted| noted.changes(&self.sites));
+                    let copied = noted.and_then(|noted| noted.questions.copied());
+                    let copied = copied.as_ref();
+                    let changes = noted.map(|noted| noted.changes(&self.sites, copied));
                     let changes = changes.unwrap_or_default();
                     let outgoing = Outgoing {
                         strip: stripped,
@@ -230,8 +339,14 @@ impl Service for Front {
                         outgoing,
                         script,
                         folders,
+                        asked: None,
                     };
-                    self.proxy.call(number, call, passing, response)
+                    let key = call.key;
+                    let answered = self.proxy.call(number, call, passing, response);
+                    if let Some(recording) = recording {
+                        self.proxy.record(key, recording);
+                    }
+                    answered
                 }
                 Err(answered) => Some(answered),
             };
@@ -294,6 +409,11 @@ impl Service for Front {
     }
 
     fn output(&mut self) -> Option<(u64, Output)> {
+        if let Some(cache) = &mut self.cache {
+            while let Some(recording) = self.proxy.recorded() {
+                cache.keep(recording);
+            }
+        }
         self.holding.output().or_else(|| self.proxy.output())
     }
 }

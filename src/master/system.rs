@@ -17,7 +17,9 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, NotOpened, Notice, Opened, Rest, Source, Start, Target, World};
+use super::world::{
+    Exit, Killed, Left, NotOpened, Notice, Opened, Rest, Source, Start, Target, World,
+};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -536,6 +538,13 @@ impl World for System {
         board.map(|board| board.counters(keys)).unwrap_or_default()
     }
 
+    fn purge(&self, app: &Name, places: &[u64]) -> io::Result<()> {
+        let board = self.scoreboards.get(app);
+        places
+            .iter()
+            .try_for_each(|place| board.map_or(Ok(()), |board| board.purge(*place)))
+    }
+
     fn gauges(&self, app: &Name, record: u32) -> Vec<u64> {
         let board = self.scoreboards.get(app);
         board.map(|board| board.gauges(record)).unwrap_or_default()
@@ -549,8 +558,8 @@ impl World for System {
         self.board(app)?.succeed(record)
     }
 
-    fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
-        self.guarded.earlier_run(app)
+    fn earlier_left(&mut self, left: &Left) -> Option<Killed> {
+        self.guarded.earlier_left(left)
     }
 
     fn open_listeners(

@@ -9,15 +9,18 @@ use preforkd_http::layer::{Arrived, Layer, Page, Stages};
 use preforkd_http::{Coder, Facts, Head, Note, Origin, Reject, Request, Response, phrase};
 
 use preforkd_worker::layers::Changes;
+use preforkd_worker::purges::Purges;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::auth::known::{Known, Secret};
 use super::auth::{Credentials, Job, Users};
 use super::compression::{Asked, Running};
 use super::fields;
+use super::forward::Questions;
 use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
+use crate::cache::Verdict;
 use crate::sites::Sites;
 
 /// There is no route.
@@ -32,6 +35,7 @@ pub struct Gate {
     table: Option<Table>,
     /// None if no site asks for passwords.
     secret: Option<Arc<Secret>>,
+    purges: Option<Purges>,
 }
 
 /// What was found out about a request.
@@ -49,6 +53,23 @@ pub struct Noted {
     user: OnceLock<Vec<u8>>,
     /// Passwords that are to be compared before it is served, and what it is told if one is wrong.
     open: Mutex<Vec<(Job, String)>>,
+<<<<<<< HEAD
+    /// Whom to ask whether it may pass.
+    pub questions: Questions,
+=======
+    cached: OnceLock<Cached>,
+}
+
+/// What the cache has to do with a request.
+#[derive(Debug)]
+pub enum Cached {
+    /// It was answered by a response of this age, in seconds.
+    Has(u64),
+    /// The response may be stored.
+    Records(Arc<Verdict>),
+    /// If it is served, what is stored at this place of [`preforkd_worker::purges`] counts no more.
+    Changes(u64),
+>>>>>>> lead
 }
 
 /// Why a request is not served.
@@ -102,7 +123,11 @@ impl Gate {
     ///
     /// # Errors
     /// There are no random numbers.
-    pub fn layer(sites: &Arc<Sites>, table: Option<Table>) -> io::Result<Option<Arc<dyn Layer>>> {
+    pub fn layer(
+        sites: &Arc<Sites>,
+        table: Option<Table>,
+        purges: Option<Purges>,
+    ) -> io::Result<Option<Arc<dyn Layer>>> {
         if !sites.have_layers() {
             return Ok(None);
         }
@@ -112,6 +137,7 @@ impl Gate {
             running: Running::default(),
             table,
             secret: secret.map(Arc::new),
+            purges,
         })))
     }
 
@@ -163,6 +189,11 @@ impl Layer for Gate {
             asked,
             user: OnceLock::new(),
             open: Mutex::default(),
+<<<<<<< HEAD
+            questions: Questions::default(),
+=======
+            cached: OnceLock::new(),
+>>>>>>> lead
         };
         if refusal.is_none() {
             let routes = [None]
@@ -170,6 +201,8 @@ impl Layer for Gate {
                 .chain(layered.routes.iter().map(|&route| Some(route)));
             // Where a route is taken, it says whether the site counts.
             let routes = routes.skip(usize::from(!layered.routes.is_empty()));
+            let asked = routes.clone().filter_map(|route| layers.asked(route));
+            noted.questions.add(asked);
             let users = routes.filter_map(|route| layers.users(route));
             refusal = noted.ask(users, request, self.sites.known()).err();
         }
@@ -189,6 +222,9 @@ impl Layer for Gate {
         let Some((noted, layers, route)) = self.noted(facts) else {
             return;
         };
+        if let Some(cached) = noted.cached.get() {
+            cached.see(head, self.purges);
+        }
         let refusal = noted.refusal.get();
         for (name, value) in refusal.iter().flat_map(|refusal| &refusal.fields) {
             let _ = head.set(name.as_bytes(), value.as_bytes());
@@ -215,6 +251,31 @@ impl Layer for Gate {
     }
 }
 
+impl Cached {
+    /// The head of the response has come, and nothing was changed in it.
+    fn see(&self, head: &mut Head, purges: Option<Purges>) {
+        match self {
+            Self::Has(age) => {
+                let _ = head.set(b"Age", age.to_string().as_bytes());
+                // RFC 9211.
+                let _ = head.add(b"Cache-Status", b"preforkd; hit");
+            }
+            Self::Records(verdict) => {
+                verdict.judge(head);
+                let _ = head.add(b"Cache-Status", b"preforkd; fwd=miss");
+            }
+            // RFC 9111 section 4.4.
+            Self::Changes(place) => {
+                if let Some(purges) = purges
+                    && (200..400).contains(&head.status())
+                {
+                    purges.purge(*place);
+                }
+            }
+        }
+    }
+}
+
 impl Noted {
     /// What was noted of a request; none if its site has no layers.
     pub fn of(request: Request<'_>) -> Option<&Self> {
@@ -223,7 +284,7 @@ impl Noted {
 
     /// Whether the request is not served, or not yet.
     pub fn is_held(&self) -> bool {
-        self.refusal.get().is_some() || self.next_job().is_some()
+        self.refusal.get().is_some() || self.next_job().is_some() || self.questions.next().is_some()
     }
 
     /// Why it is not served.
@@ -236,16 +297,30 @@ impl Noted {
         let _ = self.refusal.set(refusal);
     }
 
+    /// What the cache has to do with it.
+    pub fn note_cached(&self, cached: Cached) {
+        let _ = self.cached.set(cached);
+    }
+
+    /// The number of its site, if responses to it are kept.
+    pub fn caching_site(&self, sites: &Sites) -> Option<usize> {
+        let layers = sites.layers(self.site)?;
+        layers.caches(self.route()).then_some(self.site)
+    }
+
     /// The user whose password was right.
     pub fn user(&self) -> Option<&[u8]> {
         self.user.get().map(Vec::as_slice)
     }
 
-    /// What changes in the head of the request on its way to an upstream.
-    pub fn changes<'a>(&self, sites: &'a Sites) -> Vec<&'a Changes> {
-        let rules = sites.layers(self.site).into_iter();
-        let rules = rules.flat_map(|layers| layers.rules(self.route()));
-        let changes = rules.map(|rules| &rules.request_changes);
+    /// What changes in the head of the request on its way to an upstream. It gets the fields that were copied from answers.
+    pub fn changes<'a>(&self, sites: &'a Sites, copied: Option<&'a Changes>) -> Vec<&'a Changes> {
+        let Some(layers) = sites.layers(self.site) else {
+            return Vec::new();
+        };
+        let rules = layers.rules(self.route());
+        let written = rules.map(|rules| &rules.request_changes);
+        let changes = [&layers.strip].into_iter().chain(copied).chain(written);
         changes.filter(|changes| !changes.is_empty()).collect()
     }
 
@@ -340,6 +415,7 @@ impl Noted {
         };
         asking.check(layers, Some(route))?;
         self.add_passed(&[route]);
+        self.questions.add(layers.asked(Some(route)).into_iter());
         let users = layers.users(Some(route));
         self.ask(users.into_iter(), request, sites.known())?;
         let most = layers.max_body(Some(route)).unwrap_or(u64::MAX);

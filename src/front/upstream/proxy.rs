@@ -13,6 +13,7 @@ use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Wat
 
 use crate::layers::sendfile::Folders;
 
+use self::judge::Judge;
 use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
 use super::address::Address;
@@ -22,10 +23,12 @@ use super::failure::{Failure, is_idempotent};
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
+use crate::cache::Recording;
 
 mod ahead;
 mod answers;
 mod file;
+mod judge;
 mod places;
 mod run;
 mod stream;
@@ -68,8 +71,11 @@ struct Exchange {
     fresh: bool,
     /// Bytes of the response that wait for the client.
     waiting: usize,
+    recording: Option<Box<Recording>>,
     /// The folders of which the response may name files.
     folders: Option<Arc<Folders>>,
+    /// It is only asked whether a request may pass.
+    judge: Option<Box<Judge>>,
 }
 
 /// What follows the message.
@@ -88,6 +94,11 @@ impl Exchange {
             Sending::Stream(stream) => stream.complete,
             Sending::Nothing | Sending::Held(..) => true,
         }
+    }
+
+    /// Whether a part of the body was sent that is not held any more.
+    fn has_passed_on(&self) -> bool {
+        matches!(&self.sending, Sending::Stream(stream) if stream.begun)
     }
 }
 
@@ -150,6 +161,8 @@ pub struct Proxy {
     connections: Connections,
     exchanges: Places<Exchange>,
     outputs: VecDeque<(Ticket, Output)>,
+    /// Responses that were recorded whole.
+    recorded: Vec<Recording>,
     /// Connections that go on in the next turn.
     ready: VecDeque<u32>,
     /// Empty when a call is over, as is `dirty`.
@@ -162,6 +175,8 @@ pub struct Proxy {
     /// Bytes of all responses that wait for their clients, and from where on each gets less room.
     held: usize,
     most_held: usize,
+    /// Nobody tells of other workers any more.
+    no_more: bool,
 }
 
 impl Default for Proxy {
@@ -173,6 +188,7 @@ impl Default for Proxy {
             connections: Connections::default(),
             exchanges: Places::default(),
             outputs: VecDeque::new(),
+            recorded: Vec::new(),
             ready: VecDeque::new(),
             starts: VecDeque::new(),
             dirty: Vec::new(),
@@ -181,6 +197,7 @@ impl Default for Proxy {
             messages: Vec::new(),
             held: 0,
             most_held: MOST_HELD,
+            no_more: false,
         }
     }
 }
@@ -243,6 +260,15 @@ impl Proxy {
         self.settle(now);
     }
 
+    /// The master is gone. An address of a worker that refuses a connection is not waited for any more, and when none is left, neither
+    /// are workers.
+    pub fn expect_no_more(&mut self, now: Instant) {
+        if !mem::replace(&mut self.no_more, true) {
+            self.dirty.extend(0..self.upstreams.len());
+            self.settle(now);
+        }
+    }
+
     /// Requests that an upstream answers now, and those that wait for it.
     pub fn load(&self, upstream: usize) -> (usize, usize) {
         let of = self.upstreams.get(upstream).map(|of| &of.dispatch);
@@ -287,19 +313,20 @@ impl Proxy {
             return Some(response);
         };
         let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
-        let length = match streamed {
+        let passing = passing.into();
+        let is_question = passing.asked.is_some();
+        let length = match streamed || is_question {
             true => 0,
             false => request.body_length().unwrap_or(0),
         };
-        let upgrade = match streamed || length > 0 || !speaks.is_http() {
+        let upgrade = match streamed || length > 0 || is_question || !speaks.is_http() {
             true => None,
             false => request.upgrade().filter(|protocol| may_switch(protocol)),
         };
-        let passing = passing.into();
         let outgoing = Outgoing {
             streamed,
             upgrade,
-            trailers: request.takes_trailers() && speaks.is_http(),
+            trailers: request.takes_trailers() && speaks.is_http() && !is_question,
             ..passing.outgoing
         };
         let passing = Passing {
@@ -315,7 +342,7 @@ impl Proxy {
         }
         let mut body = protocol::upload(speaks, body, length);
         let length = body.length();
-        let idempotent = is_idempotent(request.method());
+        let idempotent = is_question || is_idempotent(request.method());
         let facts = Facts {
             ticket,
             ahead: idempotent && !streamed && length <= SMALL_BODY,
@@ -355,16 +382,21 @@ impl Proxy {
             message,
             sending,
             expected: Expected {
-                head_only: request.method() == b"HEAD",
+                head_only: request.method() == b"HEAD" && !is_question,
                 upgrade: upgrade.is_some(),
                 trailers: outgoing.trailers,
+                judged: is_question,
             },
             idempotent,
             tries: 0,
             patient_until,
             fresh: false,
             waiting: 0,
+            recording: None,
             folders: passing.folders.cloned(),
+            judge: passing
+                .asked
+                .map(|(note, asked)| Box::new(Judge::new(note, asked))),
         };
         self.exchanges.insert(ticket, exchange);
         if let Arrival::Run(place) = arrival {
@@ -374,8 +406,23 @@ impl Proxy {
                 place,
             });
             self.settle(now);
+        } else if self.no_more {
+            self.dirty.push(upstream);
+            self.settle(now);
         }
         None
+    }
+
+    /// Has the response be recorded to a request that was passed on just now.
+    pub fn record(&mut self, ticket: Ticket, recording: Box<Recording>) {
+        if let Some(exchange) = self.exchanges.get(ticket) {
+            exchange.recording = Some(recording);
+        }
+    }
+
+    /// A response that was recorded.
+    pub fn recorded(&mut self) -> Option<Recording> {
+        self.recorded.pop()
     }
 
     /// See [`preforkd_http::Service::left`].

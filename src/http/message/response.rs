@@ -305,6 +305,11 @@ impl Response {
         }
     }
 
+    /// The head, as far as it was begun.
+    pub fn head(&self) -> &Head {
+        &self.state.head
+    }
+
     /// The head that was begun and not finished.
     pub(crate) fn head_mut(&mut self) -> &mut Head {
         debug_assert!(!self.started(), "it was written");
@@ -316,6 +321,11 @@ impl Response {
         if !self.started() {
             self.state.head.clear();
         }
+    }
+
+    /// The head as far as it was made.
+    pub fn head(&self) -> &Head {
+        &self.state.head
     }
 
     /// Whether a head was begun or finished.
