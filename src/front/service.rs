@@ -16,12 +16,8 @@ use crate::cache::asked::places;
 use crate::cache::{self, Cache, Look};
 use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
-<<<<<<< HEAD
 use crate::layers::forward::Asked;
-use crate::layers::gate::{Noted, has_body};
-=======
-use crate::layers::gate::{Cached, Noted};
->>>>>>> lead
+use crate::layers::gate::{Cached, Noted, has_body};
 use crate::path::Normal;
 use crate::proofs;
 use crate::scripts::{Found, Scripts};
@@ -121,7 +117,7 @@ impl Front {
         };
         let (request, name) = (call.request, self.sites.name(site));
         if is_safe(request.method()) {
-            let set = noted.changes(&self.sites).into_iter();
+            let set = noted.changes(&self.sites, None).into_iter();
             let set = set.flat_map(|changes| changes.set.iter().chain(&changes.add));
             let set = set.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
             let protocol = self.proxy.protocol(number);
@@ -222,15 +218,14 @@ impl Front {
     }
 }
 
-<<<<<<< HEAD
 /// Who is asked next whether this request may pass.
 fn next_question(noted: Option<&Noted>) -> Option<Arc<Asked>> {
     noted?.questions.next()
-=======
+}
+
 /// Whether a request with this method changes nothing: RFC 9110 section 9.2.1.
 fn is_safe(method: &[u8]) -> bool {
     matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
->>>>>>> lead
 }
 
 /// How the front uses an upstream.

@@ -34,7 +34,8 @@ impl Asked {
     pub fn of(request: Request<'_>, origin: &Origin, site: (usize, &str)) -> Option<Self> {
         let method = request.method();
         let facts = request.facts();
-        let is_known = Noted::of(request).is_some_and(|noted| noted.user().is_some());
+        let is_known = Noted::of(request)
+            .is_some_and(|noted| noted.user().is_some() || noted.questions.were_answered());
         let has_certificate = facts
             .and_then(|facts| facts.tls.as_ref())
             .is_some_and(|tls| tls.client.is_some());

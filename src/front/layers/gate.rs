@@ -53,10 +53,8 @@ pub struct Noted {
     user: OnceLock<Vec<u8>>,
     /// Passwords that are to be compared before it is served, and what it is told if one is wrong.
     open: Mutex<Vec<(Job, String)>>,
-<<<<<<< HEAD
     /// Whom to ask whether it may pass.
     pub questions: Questions,
-=======
     cached: OnceLock<Cached>,
 }
 
@@ -69,7 +67,6 @@ pub enum Cached {
     Records(Arc<Verdict>),
     /// If it is served, what is stored at this place of [`preforkd_worker::purges`] counts no more.
     Changes(u64),
->>>>>>> lead
 }
 
 /// Why a request is not served.
@@ -189,11 +186,8 @@ impl Layer for Gate {
             asked,
             user: OnceLock::new(),
             open: Mutex::default(),
-<<<<<<< HEAD
             questions: Questions::default(),
-=======
             cached: OnceLock::new(),
->>>>>>> lead
         };
         if refusal.is_none() {
             let routes = [None]

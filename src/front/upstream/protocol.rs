@@ -263,10 +263,11 @@ pub fn replay(
         head_only: false,
         upgrade: false,
         trailers,
+        judged: false,
     });
     match reader.read(message, response, true)? {
         Progress::Done(_) => Ok(()),
-        Progress::More | Progress::Switched => reader.end(),
+        Progress::More | Progress::Switched | Progress::Judged(_) => reader.end(),
     }
 }
 

@@ -323,11 +323,6 @@ impl Response {
         }
     }
 
-    /// The head as far as it was made.
-    pub fn head(&self) -> &Head {
-        &self.state.head
-    }
-
     /// Whether a head was begun or finished.
     pub fn has_head(&self) -> bool {
         self.state.head.is_begun()

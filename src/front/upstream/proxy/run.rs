@@ -357,7 +357,8 @@ impl Proxy {
         if let (Some(recording), Ok(progress)) = (&mut exchange.recording, &read) {
             let taken = match progress {
                 Progress::Done(taken) => *taken,
-                Progress::More | Progress::Switched => bytes.len(),
+                // The last is not recorded.
+                Progress::More | Progress::Switched | Progress::Judged(_) => bytes.len(),
             };
             let has_head = exchange.response.started();
             if !recording.take(&bytes[..taken], has_head, now) {
