@@ -40,6 +40,17 @@ impl Serving {
     }
 }
 
+/// A request on its way to a worker, read to the end of its head.
+fn head(stream: &mut UnixStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
 fn get(path: &str) -> String {
     GET.replace("GET /", &format!("GET /{path}"))
 }
