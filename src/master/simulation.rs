@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 mod any;
 mod disk;
+mod keeping;
 mod kernel;
 mod known;
 mod one_app;
