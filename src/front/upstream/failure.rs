@@ -27,6 +27,8 @@ pub enum Failure {
     Silent,
     /// The response names a file that it may not have sent.
     File(String),
+    /// The answer to a question says nothing.
+    Verdict(String),
     /// The request body cannot be read back.
     Body(io::Error),
     /// Too many requests wait already.
@@ -77,6 +79,7 @@ impl Failure {
             | Self::Lost(_)
             | Self::Silent
             | Self::File(_)
+            | Self::Verdict(_)
             | Self::Body(_)
             | Self::QueueFull
             | Self::QueueTimeout
@@ -90,6 +93,7 @@ impl Failure {
         match self {
             Self::NoAnswer => !reused,
             Self::File(_)
+            | Self::Verdict(_)
             | Self::Body(_)
             | Self::Busy
             | Self::QueueFull
@@ -102,9 +106,12 @@ impl Failure {
     /// The status of the answer, if the client got no other one: whose fault it is (RFC 9110 section 15.6).
     pub fn status(&self) -> u16 {
         match self {
-            Self::Connect(_) | Self::NoAnswer | Self::Broken(_) | Self::Lost(_) | Self::File(_) => {
-                502
-            }
+            Self::Connect(_)
+            | Self::NoAnswer
+            | Self::Broken(_)
+            | Self::Lost(_)
+            | Self::File(_)
+            | Self::Verdict(_) => 502,
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
             Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
@@ -123,7 +130,7 @@ impl fmt::Display for Failure {
             Self::Broken(fault) => fault.fmt(f),
             Self::Lost(error) => write!(f, "the connection broke: {error}"),
             Self::Silent => f.write_str("it sent nothing more of the response in time"),
-            Self::File(why) => f.write_str(why),
+            Self::File(why) | Self::Verdict(why) => f.write_str(why),
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),

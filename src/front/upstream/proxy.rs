@@ -13,6 +13,7 @@ use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Wat
 
 use crate::layers::sendfile::Folders;
 
+use self::judge::Judge;
 use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
 use super::address::Address;
@@ -26,6 +27,7 @@ use super::{Instant, NEVER, after};
 mod ahead;
 mod answers;
 mod file;
+mod judge;
 mod places;
 mod run;
 mod stream;
@@ -70,6 +72,8 @@ struct Exchange {
     waiting: usize,
     /// The folders of which the response may name files.
     folders: Option<Arc<Folders>>,
+    /// It is only asked whether a request may pass.
+    judge: Option<Box<Judge>>,
 }
 
 /// What follows the message.
@@ -304,19 +308,20 @@ impl Proxy {
             return Some(response);
         };
         let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
-        let length = match streamed {
+        let passing = passing.into();
+        let is_question = passing.asked.is_some();
+        let length = match streamed || is_question {
             true => 0,
             false => request.body_length().unwrap_or(0),
         };
-        let upgrade = match streamed || length > 0 || !speaks.is_http() {
+        let upgrade = match streamed || length > 0 || is_question || !speaks.is_http() {
             true => None,
             false => request.upgrade().filter(|protocol| may_switch(protocol)),
         };
-        let passing = passing.into();
         let outgoing = Outgoing {
             streamed,
             upgrade,
-            trailers: request.takes_trailers() && speaks.is_http(),
+            trailers: request.takes_trailers() && speaks.is_http() && !is_question,
             ..passing.outgoing
         };
         let passing = Passing {
@@ -332,7 +337,7 @@ impl Proxy {
         }
         let mut body = protocol::upload(speaks, body, length);
         let length = body.length();
-        let idempotent = is_idempotent(request.method());
+        let idempotent = is_question || is_idempotent(request.method());
         let facts = Facts {
             ticket,
             ahead: idempotent && !streamed && length <= SMALL_BODY,
@@ -372,9 +377,10 @@ impl Proxy {
             message,
             sending,
             expected: Expected {
-                head_only: request.method() == b"HEAD",
+                head_only: request.method() == b"HEAD" && !is_question,
                 upgrade: upgrade.is_some(),
                 trailers: outgoing.trailers,
+                judged: is_question,
             },
             idempotent,
             tries: 0,
@@ -382,6 +388,9 @@ impl Proxy {
             fresh: false,
             waiting: 0,
             folders: passing.folders.cloned(),
+            judge: passing
+                .asked
+                .map(|(note, asked)| Box::new(Judge::new(note, asked))),
         };
         self.exchanges.insert(ticket, exchange);
         if let Arrival::Run(place) = arrival {

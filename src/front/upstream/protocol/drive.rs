@@ -25,7 +25,7 @@ fn read(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
     let mut ended = false;
     for piece in rest.by_ref() {
         match reader.read(piece, &mut response, true) {
-            Ok(Progress::More | Progress::Switched) => {}
+            Ok(Progress::More | Progress::Switched | Progress::Judged(_)) => {}
             Ok(Progress::Done(taken)) => {
                 (seen.is_whole, seen.left_over) = (true, piece.len() - taken);
                 ended = true;

@@ -336,7 +336,7 @@ impl Proxy {
     }
 
     /// Bytes of the response have come.
-    fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
+    pub(super) fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
         let room = self.room();
         let (Some(connection), Some(exchange)) =
             (self.connections.get(token), self.exchanges.get(ticket))
@@ -353,6 +353,9 @@ impl Proxy {
             .read(bytes, &mut exchange.response, is_whole);
         let of = &self.upstreams[connection.upstream];
         answers::log_said(of, &connection.reader.said());
+        if let Ok(Progress::Judged(taken)) = read {
+            return self.judge(token, ticket, &bytes[taken..], now);
+        }
         if read.is_ok() && exchange.response.has_head() && !exchange.response.started() {
             let done = match read {
                 Ok(Progress::Done(taken)) => Some(bytes.len() - taken),
