@@ -78,6 +78,7 @@ fn serve(
 ) -> Result<(), String> {
     let (shared, counters) = (passed.shared()?, passed.counters()?);
     let clients = clients(&passed, settings, shared)?;
+    let running = passed.running()?;
     let Passed {
         environment,
         mut listeners,
@@ -102,6 +103,7 @@ fn serve(
     let sites = Arc::new(sites);
     let proofs = updates.proofs();
     let mut front = Front::new(sites.clone(), settings, updates)?;
+    running.into_iter().for_each(|running| front.share(running));
     let place = environment.scoreboard_record.zip(counters);
     let place = place.and_then(|(record, counters)| counters.gauges(record));
     let gauges = place.map(|place| gauges(place, settings));

@@ -9,6 +9,7 @@ use preforkd_http::{
 };
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
+use preforkd_worker::running::Running;
 
 use crate::answer::{answer, folder};
 use crate::counting::States;
@@ -88,6 +89,11 @@ impl Front {
             updates,
             states: None,
         })
+    }
+
+    /// Chooses workers with a look at what other workers of the front have sent them.
+    pub fn share(&mut self, running: Running) {
+        self.proxy.share(running);
     }
 
     /// Tells how its upstreams are, which are there in the order of the settings.
