@@ -12,14 +12,14 @@ use nix::errno::Errno;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
-use crate::effects::listen::{self, Listeners};
+use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
 use crate::effects::temporary;
 use crate::effects::terminal::Terminal;
 use crate::guard;
 use crate::guard::table::Files;
-use crate::guard::waiting::{self, What};
+use crate::guard::waiting;
 use crate::launcher;
 use crate::log_writer;
 use crate::logging;
@@ -315,7 +315,9 @@ fn doubts(plan: &Plan) -> Vec<String> {
     });
     let mistakes = plan.warnings();
     let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
-    missing.chain(temporary).chain(mistakes).collect()
+    let lost = plan.no_folders.iter().map(|(why, _)| why.clone());
+    let doubts = missing.chain(lost).chain(temporary);
+    doubts.chain(mistakes).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.
@@ -408,31 +410,28 @@ fn serve(
             errno: error.raw_os_error(),
         }
     };
+    for (why, _) in &plan.no_folders {
+        warn!("{why}; going on without the files in it");
+    }
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
     let files = Files::of(&file, &plan);
     // It may have been killed just now.
-    let Some((earlier, _)) = waiting::wait(&files, What::MustNotOverlap, &mut signals) else {
+    let Some(earlier) = waiting::wait(&files, &mut signals) else {
         return Ok(Outcome::Stopped);
     };
+    let ended = earlier.iter().filter(|earlier| earlier.has_left());
+    let ended = ended.map(|earlier| earlier.master).collect();
     let mut listeners = Listeners::inherit(&plan.listeners)
         .map_err(because("cannot adopt the sockets of the init system"))?;
-    let mut opened = listeners.open(&plan.listeners, 0);
-    let is_in_use = |error: &listen::Error| error.errno() == Some(Errno::EADDRINUSE as i32);
-    if opened.as_ref().is_err_and(is_in_use) {
-        match waiting::wait(&files, What::Everything, &mut signals) {
-            None => return Ok(Outcome::Stopped),
-            Some((_, true)) => opened = listeners.open(&plan.listeners, 0),
-            Some((_, false)) => {}
-        }
-    }
-    let (_, missing) = opened.map_err(|error| Failure {
+    let opened = listeners.open_first(&plan.listeners, ended);
+    let missing = opened.map_err(|error| Failure {
         message: error.to_string(),
         errno: error.errno(),
     })?;
     for error in missing {
         let app = plan.app_at(error.address()).unwrap_or_default();
         // The attempt to start its worker says it.
-        debug!("app={app} {error}; not required, so it is tried again");
+        debug!("app={app} {error}; it is tried again");
     }
     master::run(file, plan, listeners, signals, ready_fd, earlier)
         .map_err(because("cannot continue"))

@@ -37,11 +37,11 @@ pub use document::Document;
 pub use expand::Lookup;
 pub use hsts::Hsts;
 pub use keys::{
-    Acme, Answer, App, BasicAuth, Certificate, Check, Fields, File, Front, GiveUp, KEYS, Layers,
-    Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route, Schedule,
-    Site,
+    Acme, Answer, App, BasicAuth, Certificate, Check, Fields, File, ForwardAuth, Front, GiveUp,
+    KEYS, Layers, Listen, Maintenance, Mapping, Master, Range, RateLimit, Redirect, Reload, Route,
+    Schedule, Site,
 };
-pub use layers::{Asked, Maintained, PerTime};
+pub use layers::{Asked, Forwarded, Maintained, PerTime};
 pub use listen::{Address, Entry};
 pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};

@@ -2,7 +2,7 @@
 //!
 //! It is this program, started by the master as `preforkd guard` with a pipe as descriptor 3 and the [`table`] as descriptor 4. It
 //! waits for the end of the pipe, which only the master holds open, and has no listener and no file. When the master was killed or has
-//! crashed, it does what a stop would have done (`ending`); the next master waits for that (`waiting`).
+//! crashed, it does what a stop would have done (`ending`); the apps of the next master wait for that (`waiting`).
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};

@@ -19,7 +19,7 @@ use nix::unistd::Pid;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
-use crate::guard::waiting::Earlier;
+use crate::guard::waiting;
 use crate::plan::Plan;
 use crate::release::{Name, Release};
 use crate::signals as vocabulary;
@@ -33,6 +33,7 @@ mod choices;
 mod control;
 mod deferred;
 mod displacing;
+mod earlier;
 mod ends;
 mod first_checks;
 mod floods;
@@ -75,6 +76,7 @@ use choices::Choices;
 use control::{Control, Whole};
 use deferred::Deferred;
 use displacing::Displaced;
+use earlier::Earlier;
 use floods::Floods;
 use ignored::Ignored;
 use init::Init;
@@ -120,6 +122,7 @@ struct Master<W> {
     control: Control,
     choices: Choices,
     displaced: Displaced,
+    earlier: Earlier,
     deferred: Deferred,
     init: Init,
     watch: Watch,
@@ -169,7 +172,7 @@ pub fn run(
     listeners: Listeners,
     signals: Signals,
     ready_fd: Option<ReadyFd>,
-    earlier: Vec<Earlier>,
+    earlier: Vec<waiting::Earlier>,
 ) -> io::Result<Outcome> {
     let system = System::new(file, &plan, listeners, signals, ready_fd, earlier)?;
     let mut master = Master::new(system, plan);
@@ -201,6 +204,7 @@ impl<W: World> Master<W> {
             control: Control::default(),
             choices: Choices::default(),
             displaced: Displaced::default(),
+            earlier: Earlier::default(),
             deferred: Deferred::default(),
             init,
             watch: Watch::default(),
@@ -269,6 +273,8 @@ impl<W: World> Master<W> {
         self.checks
             .look(turn, &self.workers.children, &mut self.jobs);
         self.check_again();
+        self.look_for_earlier();
+        self.preparation.look_again(&mut self.turn, &mut self.jobs);
         let turn = &mut self.turn;
         self.certificates.look(turn, &mut self.jobs);
         self.keeper.look(turn, &mut self.jobs);
@@ -404,6 +410,7 @@ impl<W: World> Master<W> {
             .chain(self.init.deadline())
             .chain(self.jobs.deadline())
             .chain(self.preparation.deadline())
+            .chain(self.earlier.deadline())
             .chain(self.logs.deadline(&self.turn))
             .chain(self.control.deadline(now))
             .chain(self.watch.deadline())

@@ -87,6 +87,8 @@ pub struct Supervisor {
     failures: VecDeque<Instant>,
     /// No worker is started until the next commit.
     given_up: bool,
+    /// No worker is started, as something is left of an earlier run.
+    earlier_left: bool,
     settled: bool,
     exited: bool,
 }
@@ -162,6 +164,7 @@ impl Supervisor {
             backoff: Backoff::new(seed),
             failures: VecDeque::new(),
             given_up: false,
+            earlier_left: false,
             settled: false,
             exited: false,
         }

@@ -1,4 +1,5 @@
-//! After `kill -9` of the master its guard ends what it had started, and the next master waits for that.
+//! After `kill -9` of the master its guard ends what it had started. Of the next master only those apps wait for that of which something
+//! is left that must not run beside them.
 
 mod common;
 
@@ -173,16 +174,131 @@ fn an_app_that_may_exist_only_once_is_never_there_twice() {
     let first = run.event("started").pid;
     kill_master(&mut run);
     let mut next = restart(&mut run, &config);
-    next.logged(&[
-        "waiting for 1 process of the preforkd with pid",
-        &run.pid().to_string(),
-    ]);
-    next.logged(&["they have ended"]);
+    let killed = format!("the preforkd with pid {}", run.pid());
+    next.logged(&["app=once: waiting for what", &killed]);
+    next.logged(&["app=once: waits no longer"]);
     assert!(!runs(first));
     next.event("started");
     next.message("READY=1");
     assert!(!next.path("twice").exists());
     run.logged(&["nothing is left"]);
+    next.stop();
+}
+
+/// A deaf program that may exist only once, with a long time to end.
+fn deaf_once(rest: &str) -> String {
+    let script =
+        "trap \"\" TERM; echo $$PREFORKD_SLOT $$PREFORKD_GENERATION $$$$ started; exec sleep 1000";
+    format!(
+        "[app.once]\nready = 'exec'\nreplace = 'stop-first'\ngraceful_timeout = '1h'\n\
+         command = ['/bin/sh', '-c', '{script}']\n{rest}\n"
+    )
+}
+
+fn perform(run: &Run, words: &[&str]) -> std::process::Output {
+    let mut command = preforkd();
+    let command = command.args(words).arg("-c").arg(run.path("app.toml"));
+    command.output().expect("it starts")
+}
+
+#[test]
+fn only_the_app_waits_of_which_something_is_left() {
+    let config = format!(
+        "[master]\ncontrol = 'control.sock'\n{}{}",
+        app(""),
+        deaf_once("")
+    );
+    let mut run = Run::start(&config);
+    let both = [run.event("started"), run.event("started")];
+    let deaf = both
+        .iter()
+        .find(|event| status(event.pid, "Name:") == "sleep");
+    let deaf = deaf.expect("one of them").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=web worker=0", "ready after"]);
+    assert_ne!(next.ask("pid"), "");
+    let shown = perform(&next, &["status"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let wanted = format!("waiting for what the preforkd with pid {}", run.pid());
+    assert!(text.contains(&wanted), "{text}");
+    let said = next.status("once 0/1 ready, waiting for what a killed preforkd has left");
+    assert!(!said.contains("READY=1"), "{said}");
+    // A reload comes after the first start, and a second master has the same to wait for.
+    next.signal(Signal::SIGHUP);
+    next.logged(&["SIGHUP from"]);
+    kill_master(&mut next);
+    let mut last = restart(&mut next, &config);
+    last.logged(&["app=once: waiting for what", &run.pid().to_string()]);
+    last.logged(&["app=web worker=0", "ready after"]);
+    assert!(runs(deaf));
+    last.message("EXTEND_TIMEOUT_USEC=15000000");
+    kill(deaf, Signal::SIGKILL).expect("it has time");
+    last.logged(&["app=once: waits no longer"]);
+    last.message("READY=1");
+    last.signal(Signal::SIGTERM);
+    last.logged(&["ended (stop)"]);
+    last.signal(Signal::SIGINT);
+    let (status, log) = last.ended();
+    assert_eq!(status, Some(0), "{log}");
+}
+
+/// A port can be bound when the last process has closed it. Whoever has another one need not wait.
+#[test]
+fn only_the_app_waits_whose_port_is_in_use() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let at = port.local_addr().expect("bound");
+    drop(port);
+    let config = format!(
+        "{}[app.tcp]\ncommand = ['{}']\nlisten = '{at}'\ngraceful_timeout = '1h'\n",
+        app(""),
+        worker()
+    );
+    let mut run = Run::begin_in(folder("ignore-signals"), &config, |_| {});
+    run.message("READY=1");
+    let old = [run.event("started").pid, run.event("started").pid];
+    kill_master(&mut run);
+    std::fs::remove_file(run.path("behaviour")).expect("it is there");
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=tcp: waiting for what the preforkd with pid"]);
+    next.logged(&["app=web worker=0", "ready after"]);
+    assert_ne!(next.ask("pid"), "");
+    for pid in old {
+        kill(pid, Signal::SIGKILL).expect("it has time");
+    }
+    next.logged(&["app=tcp: waits no longer"]);
+    next.message("READY=1");
+    let stream = std::net::TcpStream::connect(at).expect("it listens");
+    assert!(!ask(stream, "pid").is_empty());
+    let stored = next.stored();
+    let port = format!("_{}", at.port());
+    assert!(
+        stored.iter().any(|name| name.ends_with(&port)),
+        "{stored:?}"
+    );
+    next.stop();
+}
+
+/// A migration must not run twice at a time either.
+#[test]
+fn a_command_waits_for_the_same_one_of_a_killed_master() {
+    let script = "trap \"\" TERM; mkdir lock || { echo twice > twice; exit 1; }; \
+                  echo 0 1 $$$$ began; test -e quick || sleep 1000; rmdir lock";
+    let config = app(&format!(
+        "graceful_timeout = '1h'\n[app.web.reload]\nbefore_at_start = true\n\
+         before = ['/bin/sh', '-c', '{script}']\n"
+    ));
+    let mut run = Run::begin(&config);
+    let first = run.event("began").pid;
+    kill_master(&mut run);
+    run.write("quick", "");
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=web before: waiting for what the preforkd with pid"]);
+    std::fs::remove_dir(next.path("lock")).expect("it is there");
+    // With all that it has started.
+    kill(Pid::from_raw(-first.as_raw()), Signal::SIGKILL).expect("it has time");
+    next.message("READY=1");
+    assert!(!next.path("twice").exists());
     next.stop();
 }
 
@@ -263,7 +379,7 @@ fn a_run_of_a_killed_master_and_one_of_the_next_are_never_there_at_once() {
     assert!(runs(job));
     next.logged(&[
         "left out at",
-        &format!("pid={job} of a run that a killed preforkd has started still goes on"),
+        &format!("what the preforkd with pid {}", run.pid()),
     ]);
     kill(job, Signal::SIGKILL).expect("it has time");
     run.logged(&["nothing is left"]);
@@ -290,8 +406,8 @@ fn a_master_is_known_by_its_pid_file_too() {
     kill_master(&mut run);
     std::fs::rename(run.path("app.toml"), run.path("other.toml")).expect("ours");
     let mut next = restart(&mut run, &config);
-    next.logged(&["waiting for 1 process of the preforkd with pid"]);
-    next.status("waiting for 1 process of the preforkd with pid");
+    next.logged(&["app=once: waiting for what the preforkd with pid"]);
+    next.status("once 0/1 ready, waiting for what a killed preforkd has left");
     next.event("started");
     assert!(!runs(first));
     next.stop();
@@ -305,7 +421,7 @@ fn a_master_that_waits_can_be_stopped() {
     let first = run.event("started").pid;
     kill_master(&mut run);
     let mut next = restart(&mut run, &config);
-    next.logged(&["waiting for 1 process of"]);
+    next.logged(&["app=web: waiting for what"]);
     next.signal(Signal::SIGTERM);
     let (status, log) = next.ended();
     assert_eq!(status, Some(0), "{log}");
@@ -441,4 +557,16 @@ fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
     let said = format!("(pid {orphan}, started by a preforkd for its app web), which listens");
     assert!(log.contains(&said), "{log}");
     kill(orphan, Signal::SIGKILL).expect("it is deaf");
+}
+
+/// Of the tests themselves: whatever time a program would have.
+#[test]
+fn a_test_leaves_nothing_behind() {
+    let mut run = Run::start(&deaf_once(""));
+    let (deaf, guard) = (run.event("started").pid, guard(&run));
+    kill_master(&mut run);
+    run.logged(&[KILLED]);
+    drop(run);
+    gone(deaf);
+    gone(guard);
 }

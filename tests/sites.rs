@@ -541,3 +541,37 @@ fn an_application_has_files_sent_from_inside_its_folders_only() {
     let (status, named, _) = parts(&answer, "X-Sendfile");
     assert_eq!((&*status, &*named), ("HTTP/1.1 502 Bad Gateway", ""));
 }
+
+#[test]
+fn who_is_asked_decides_who_passes_and_the_log_has_the_user() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    std::fs::write(folder.path().join("files/a.css"), "body {}").expect("room");
+    let passes =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\nRemote-User: ann\r\n\r\n";
+    let refuses = "HTTP/1.1 401 Unauthorized\r\nConnection: close\r\nWWW-Authenticate: Form\r\nContent-Length: 2\r\n\r\nno";
+    let broken = "HTTP/1.1 500 Oops\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    let asked = heads([passes, refuses, broken].map(str::to_owned).into());
+    let hosts = "hosts = ['shop.example', '*.shop.example']\n";
+    let auth = format!("{hosts}forward_auth = {{ to = 'http://{asked}', path = '/verify' }}\n");
+    let config = config("").replace(hosts, &auth);
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let answer = get(&run, "shop.example", "/static/a.css");
+    assert!(answer.ends_with("\r\n\r\nbody {}"), "{answer}");
+    let answer = get(&run, "shop.example", "/static/a.css");
+    let (status, challenge, body) = parts(&answer, "WWW-Authenticate");
+    assert_eq!(
+        (&*status, &*challenge, &*body),
+        ("HTTP/1.1 401 Unauthorized", "Form", "no")
+    );
+    let (status, ..) = parts(&get(&run, "shop.example", "/"), "X");
+    assert_eq!(status, "HTTP/1.1 502 Bad Gateway");
+    run.stop();
+    let log = std::fs::read_to_string(run.path("access.log")).expect("a log");
+    let served = log.lines().find(|line| line.contains("\" 200 "));
+    assert!(
+        served.is_some_and(|line| line.contains(" - ann [")),
+        "{log}"
+    );
+}

@@ -17,7 +17,7 @@ use toml::Spanned;
 use super::certified::{Certified, Challenge};
 use super::command_line::CommandLine;
 use super::hsts::Hsts;
-use super::layers::{Asked, Maintained, PerTime};
+use super::layers::{Asked, Forwarded, Maintained, PerTime};
 use super::listen::{Address, Entry};
 use super::mapping::{Mapped, Precompressed};
 use super::proceeding::{Proceeding, When};
@@ -419,6 +419,8 @@ tables! {
         deny: Vec<Proxy> = [], Reload;
         /// The file with the users that are served, and the hashes of their passwords; others get 401.
         basic_auth: Asked = (none "that of the site, else none"), Reload;
+        /// Whom to ask whether a request may pass: an app with a path, such as "auth:/verify", or a table.
+        forward_auth: Forwarded = (none "that of the site, else none"), Reload;
         /// How many requests a client may send; others get 429.
         rate_limit: Vec<Spanned<RateLimit>> = [], Reload;
         /// The largest request body; a larger one is answered with 413.
@@ -443,6 +445,20 @@ tables! {
         file: PathBuf = (required), Reload;
         /// What users are told about what they log in to.
         realm: String = "Restricted", Reload;
+    }
+
+    /// `forward_auth` as a table: who is asked, and what is taken of the answer.
+    table "site.NAME.forward_auth" ForwardAuth {
+        /// The app that is asked.
+        app: String = (none "none"), Reload;
+        /// The addresses outside that are asked, such as "http://127.0.0.1:9091".
+        to: Vec<Spanned<String>> = (none "none"), Reload;
+        /// The path that is asked for, perhaps with a query.
+        path: String = "/", Reload;
+        /// The fields of the answer that the request gets, and that no client can send.
+        headers: Vec<Spanned<String>> = ["Remote-User", "Remote-Groups", "Remote-Name", "Remote-Email"], Reload;
+        /// The field of the answer that names the user, for the access log and REMOTE_USER.
+        user: String = "Remote-User", Reload;
     }
 
     /// An entry of `rate_limit`: a rate, and whom it is for.
@@ -570,6 +586,17 @@ impl BasicAuth {
         Self {
             file: Value::without_place(file),
             realm: Value::default("\"Restricted\""),
+        }
+    }
+}
+
+impl ForwardAuth {
+    /// An app and a path, with the default fields.
+    pub(super) fn of(app: &str, path: &str) -> Self {
+        Self {
+            app: Some(Value::without_place(app.to_owned())),
+            path: Value::without_place(path.to_owned()),
+            ..super::table::default("{}")
         }
     }
 }

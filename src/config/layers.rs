@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use super::keys::{BasicAuth, Maintenance};
+use super::keys::{BasicAuth, ForwardAuth, Maintenance};
 use super::short::Short;
 use super::table::Value;
 use super::value::Typed;
@@ -72,6 +72,47 @@ impl<'de> Deserialize<'de> for Asked {
 impl Typed for Asked {
     fn description() -> String {
         "path, table or false".into()
+    }
+}
+
+/// An app and a path, or a table; none if nobody is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarded(pub Option<ForwardAuth>);
+
+impl Short for Forwarded {
+    const EXPECTED: &'static str = "an app and a path such as \"auth:/verify\", a table, or false";
+    type Table = ForwardAuth;
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        let parts = text.split_once(':');
+        let parts = parts.filter(|(app, path)| !app.is_empty() && path.starts_with('/'));
+        let parts = parts.filter(|(_, path)| !path.starts_with("//"));
+        let (app, path) = parts.ok_or_else(|| {
+            format!(
+                "{text:?} is not an app and a path (write for example \"auth:/verify\", or a table with `to` for an address)"
+            )
+        })?;
+        Ok(Self(Some(ForwardAuth::of(app, path))))
+    }
+
+    fn from_bool(value: bool) -> Option<Self> {
+        (!value).then_some(Self(None))
+    }
+
+    fn from_table(table: ForwardAuth) -> Self {
+        Self(Some(table))
+    }
+}
+
+impl<'de> Deserialize<'de> for Forwarded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::read(deserializer)
+    }
+}
+
+impl Typed for Forwarded {
+    fn description() -> String {
+        "app and path, table or false".into()
     }
 }
 

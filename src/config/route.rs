@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-use super::keys::{Answer, Redirect, Route};
+use super::keys::{Answer, ForwardAuth, Redirect, Route, Site};
 use super::value::{Number, Typed};
 
 /// A location, or a table with one.
@@ -73,6 +73,15 @@ impl Typed for Redirected {
 impl Typed for Answered {
     fn description() -> String {
         format!("{} or table", Number::<200, 599>::description())
+    }
+}
+
+impl Site {
+    /// Who is asked for the site and its routes whether requests may pass.
+    pub fn asked(&self) -> impl Iterator<Item = &ForwardAuth> {
+        let routes = self.routes.iter().map(|route| &route.get_ref().layers);
+        let all = [&self.layers].into_iter().chain(routes);
+        all.filter_map(|layers| layers.forward_auth.as_ref()?.0.as_ref())
     }
 }
 

@@ -192,9 +192,12 @@ impl Open {
 pub struct Listeners {
     /// For each address, the one that serves, and after it the one of the candidate if that has another.
     open: BTreeMap<Address, Vec<Open>>,
-    /// Those that are not required, and could not be opened when they were configured or were closed for now.
+    /// Those that could not be opened when they were configured or were closed for now: they are not required, or somebody else has
+    /// their address who is about to end.
     missing: BTreeMap<Address, Listener>,
     passed: Vec<Passed>,
+    /// Masters that were killed and of which something is left, until the first generation has taken over.
+    ended: Vec<Pid>,
     /// Listeners of a candidate that were closed again, by their generation.
     discarded: BTreeSet<(Address, u64)>,
     /// The sockets that the init system keeps for the next master.
@@ -219,6 +222,7 @@ impl Listeners {
         let mut listeners = Self {
             open: BTreeMap::new(),
             missing: BTreeMap::new(),
+            ended: Vec::new(),
             passed,
             discarded: BTreeSet::new(),
             kept: Kept::new(),
@@ -238,6 +242,33 @@ impl Listeners {
         &mut self,
         wanted: &[Listener],
         generation: u64,
+    ) -> Result<(Vec<Address>, Vec<Error>), Error> {
+        self.open_all(wanted, generation, |_| false)
+    }
+
+    /// Opens the listeners of the first start. These masters have `ended`, and something is left of them that is about to end: so their
+    /// unix sockets are replaced, and a listener whose address is in use counts as missing. Returns why listeners are missing.
+    ///
+    /// # Errors
+    /// One of them that is required cannot be opened.
+    pub fn open_first(
+        &mut self,
+        wanted: &[Listener],
+        ended: Vec<Pid>,
+    ) -> Result<Vec<Error>, Error> {
+        let others_end = !ended.is_empty();
+        self.ended = ended;
+        let may_wait =
+            |error: &Error| others_end && error.errno() == Some(Errno::EADDRINUSE as i32);
+        let (_, missing) = self.open_all(wanted, 0, may_wait)?;
+        Ok(missing)
+    }
+
+    fn open_all(
+        &mut self,
+        wanted: &[Listener],
+        generation: u64,
+        may_wait: impl Fn(&Error) -> bool,
     ) -> Result<(Vec<Address>, Vec<Error>), Error> {
         let (mut opened, mut missing) = (Vec::new(), Vec::new());
         self.discarded.clear();
@@ -282,7 +313,7 @@ impl Listeners {
                     }
                     let address = address.clone();
                     let error = Error { address, reason };
-                    if listener.required {
+                    if listener.required && !may_wait(&error) {
                         self.close(&opened);
                         return Err(error);
                     }
@@ -294,8 +325,7 @@ impl Listeners {
         Ok((opened, missing))
     }
 
-    /// Opens a listener that is not required and could not be opened so far, for workers of this generation. Returns whether it was
-    /// not open yet.
+    /// Opens a listener that is missing, for workers of this generation. Returns whether it was not open yet.
     ///
     /// # Errors
     /// It still cannot be opened.
@@ -374,9 +404,8 @@ impl Listeners {
         match &listener.address {
             Address::Tcp(address) => bind::tcp(*address, listener)
                 .map(|socket| Open::bound(listener, since, socket, None)),
-            Address::Unix(path) => bind::unix(path, listener)
-                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file)))
-                .map_err(Reason::from),
+            Address::Unix(path) => bind::unix(path, listener, &self.ended)
+                .map(|(socket, file)| Open::bound(listener, since, socket, Some(file))),
             Address::Inherited(_) => Err(self.not_passed().into()),
         }
     }
@@ -427,6 +456,7 @@ impl Listeners {
             .cloned()
             .collect();
         self.open.retain(|address, _| wanted(address));
+        self.ended.clear();
         let open = &self.open;
         self.missing
             .retain(|address, _| wanted(address) && !open.contains_key(address));

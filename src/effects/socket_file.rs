@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, mkdirat, umask};
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
+use nix::unistd::{Gid, Pid, Uid, UnlinkatFlags, fchownat, geteuid, linkat, unlinkat};
 
 use super::paths::{Folder, Trust};
 use crate::sys;
@@ -33,6 +33,30 @@ pub struct Rights {
     /// Group; the master's if `None`.
     pub group: Option<u32>,
 }
+
+/// Why a socket cannot be bound to a path.
+#[derive(Debug)]
+pub struct NotBound {
+    /// What is at the path and what to do about it, or the system's reason.
+    pub text: String,
+    /// Somebody listens there.
+    pub in_use: bool,
+}
+
+impl From<String> for NotBound {
+    fn from(text: String) -> Self {
+        let in_use = false;
+        Self { text, in_use }
+    }
+}
+
+impl std::fmt::Display for NotBound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for NotBound {}
 
 /// The file of a socket that this process has bound. Dropping it removes the file if it is still the same one.
 #[derive(Debug)]
@@ -67,12 +91,27 @@ impl SocketFile {
         path: &Path,
         rights: Rights,
         listen: impl FnOnce() -> nix::Result<()>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, NotBound> {
+        Self::bind_after(&[], socket, path, rights, listen)
+    }
+
+    /// The same, and takes the place of a socket that one of these processes has made listen. They have ended, and whoever has the
+    /// socket now is about to end, too.
+    ///
+    /// # Errors
+    /// As for [`SocketFile::bind`].
+    pub fn bind_after(
+        ended: &[Pid],
+        socket: &OwnedFd,
+        path: &Path,
+        rights: Rights,
+        listen: impl FnOnce() -> nix::Result<()>,
+    ) -> Result<Self, NotBound> {
         let (folder, name) = Folder::of(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => format!("{error} (create the folder first)"),
             _ => error.to_string(),
         })?;
-        remove_stale(&folder, &name, rights.owner)?;
+        remove_stale(&folder, &name, rights.owner, ended)?;
         match folder.trust() {
             Trust::Trusted => {
                 bind_at(socket, path, rights)?;
@@ -81,7 +120,9 @@ impl SocketFile {
                 listen().map_err(explain("listen"))?;
                 Ok(file)
             }
-            Trust::Owner { .. } => Self::bind_among_others(socket, folder, name, rights, listen),
+            Trust::Owner { .. } => Ok(Self::bind_among_others(
+                socket, folder, name, rights, listen,
+            )?),
         }
     }
 
@@ -168,7 +209,7 @@ impl SocketFile {
             self.spare = Some(spare);
             return Ok(());
         }
-        remove_stale(&self.folder, &spare, rights.owner)?;
+        remove_stale(&self.folder, &spare, rights.owner, &[]).map_err(|why| why.text)?;
         self.link(&spare).map_err(explain("link"))?;
         self.spare = Some(spare);
         Ok(())
@@ -339,8 +380,13 @@ fn cannot_give(rights: Rights, errno: Errno) -> String {
     }
 }
 
-/// Removes the socket file of a dead process.
-fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<(), String> {
+/// Removes the socket file of a dead process, on whose socket nobody listens, or which is one of those that have `ended`.
+fn remove_stale(
+    folder: &Folder,
+    name: &OsString,
+    owner: Option<u32>,
+    ended: &[Pid],
+) -> Result<(), NotBound> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = match openat(folder, &**name, flags, Mode::empty()) {
         Err(Errno::ENOENT) => return Ok(()),
@@ -354,33 +400,40 @@ fn remove_stale(folder: &Folder, name: &OsString, owner: Option<u32>) -> Result<
         _ => "a file at this path that is not a socket",
     };
     if what != "a socket" {
-        return Err(format!(
-            "there is {what} (move it away, or configure another path)"
-        ));
+        return Err(format!("there is {what} (move it away, or configure another path)").into());
     }
     if stat.st_uid != geteuid().as_raw() && Some(stat.st_uid) != owner {
         return Err(format!(
             "there is a socket of uid {} (remove it if it is not in use)",
             stat.st_uid
-        ));
+        )
+        .into());
     }
-    match peer_pid(&file) {
-        Err(Errno::ECONNREFUSED) => unlinkat(folder, &**name, UnlinkatFlags::NoRemoveDir)
-            .map_err(explain("cannot remove the stale socket file")),
+    let in_use = |text| NotBound { text, in_use: true };
+    let peer = peer_pid(&file);
+    let has_ended = |pid| ended.contains(&Pid::from_raw(pid));
+    match peer {
+        Err(Errno::ECONNREFUSED) => {}
+        Ok(pid) if has_ended(pid) => {}
         Ok(pid) => {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             // Shown only: a process can have any name.
             let name: String = name.chars().filter(|c| !c.is_control()).collect();
-            Err(format!(
-                "process {pid} ({name}) is listening there (stop it first)"
-            ))
+            let text = format!("process {pid} ({name}) is listening there (stop it first)");
+            return Err(in_use(text));
         }
         // Its accept queue is full, so it is alive.
-        Err(Errno::EAGAIN) => Err("another process is listening there (stop it first)".into()),
-        Err(errno) => Err(explain("cannot test whether a process listens there")(
-            errno,
-        )),
+        Err(Errno::EAGAIN) => {
+            let text = "another process is listening there (stop it first)";
+            return Err(in_use(text.to_owned()));
+        }
+        Err(errno) => {
+            let explain = explain("cannot test whether a process listens there");
+            return Err(explain(errno).into());
+        }
     }
+    unlinkat(folder, &**name, UnlinkatFlags::NoRemoveDir)
+        .map_err(|errno| explain("cannot remove the stale socket file")(errno).into())
 }
 
 /// The process that listens on a socket. Never blocks.
@@ -432,7 +485,7 @@ mod tests {
     fn bind(path: &Path, rights: Rights) -> Result<(OwnedFd, SocketFile), String> {
         let socket = stream().expect("a descriptor");
         let listen = || socket::listen(&socket, Backlog::MAXCONN);
-        let file = SocketFile::bind(&socket, path, rights, listen)?;
+        let file = SocketFile::bind(&socket, path, rights, listen).map_err(|why| why.text)?;
         Ok((socket, file))
     }
 
@@ -454,6 +507,22 @@ mod tests {
             "cannot change its group to 33: Operation not permitted (user {own} is not a member of group 33; "
         );
         assert!(said.starts_with(&expected), "{said}");
+    }
+
+    #[test]
+    fn the_socket_of_a_process_that_has_ended_is_replaced_though_others_have_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let _old = UnixListener::bind(&path).expect("room");
+        let after = |ended: &[Pid]| {
+            let socket = stream().expect("a descriptor");
+            let listen = || socket::listen(&socket, Backlog::MAXCONN);
+            SocketFile::bind_after(ended, &socket, &path, Rights::default(), listen)
+        };
+        let refused = after(&[Pid::from_raw(1)]).expect_err("another one has made it listen");
+        assert!(refused.in_use, "{refused}");
+        let file = after(&[Pid::this()]).expect("it is replaced");
+        assert!(file.is_at(&path));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! request.
 //!
 //! [`gate`] is the layer of the server that does it. [`of_site`] is what it does for a site, compiled from the settings. A request passes, in this
-//! order: [`access`], the maintenance page, the limits of its [`rate`], [`auth`], the limit of the body. A response passes the changes of its head (`fields`) and [`compression`].
+//! order: [`access`], the maintenance page, the limits of its [`rate`], [`auth`], the limit of the body, [`forward`]. A response passes the changes of its head (`fields`) and [`compression`].
 //! [`sendfile`] says which files an application may have sent.
 //! [`readings`] finds the routes whose rules count for a request.
 
@@ -12,6 +12,7 @@ pub mod compression;
 #[cfg(any(test, fuzzing))]
 pub mod drive;
 mod fields;
+pub mod forward;
 pub mod gate;
 pub mod of_site;
 pub mod rate;

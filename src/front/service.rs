@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use preforkd_http::{
-    Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
+    Body, Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
 };
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
@@ -14,7 +14,8 @@ use preforkd_worker::running::Running;
 use crate::answer::{answer, folder};
 use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
-use crate::layers::gate::Noted;
+use crate::layers::forward::Asked;
+use crate::layers::gate::{Noted, has_body};
 use crate::path::Normal;
 use crate::proofs;
 use crate::scripts::{Found, Scripts};
@@ -131,6 +132,41 @@ impl Front {
         Err(response)
     }
 
+    /// Asks whether a request may pass. The answer is the client's, unless it may.
+    fn ask(
+        &mut self,
+        asked: &Arc<Asked>,
+        call: Call<'_>,
+        mut response: Response,
+    ) -> Option<Response> {
+        let facts = call.request.facts();
+        let note = facts.and_then(|facts| facts.note.as_ref());
+        let (Some(&number), Some(note)) = (self.numbers.get(&asked.upstream), note) else {
+            response.fail(500, "500 Internal Server Error\n");
+            return Some(response);
+        };
+        if has_body(call.request) {
+            // If it may not pass, nobody reads its body.
+            response.close();
+        }
+        let passing = Passing {
+            outgoing: Outgoing {
+                default_host: NO_HOST,
+                changes: &[&asked.strip],
+                question: Some(&asked.target),
+                ..Outgoing::default()
+            },
+            asked: Some((note, asked)),
+            ..Passing::default()
+        };
+        let call = Call {
+            body: Body::default(),
+            streamed: false,
+            ..call
+        };
+        self.proxy.call(number, call, passing, response)
+    }
+
     /// What a request of a certificate authority is answered with, whatever its host and what the sites do with others.
     fn proof(&mut self, request: Request<'_>, now: u64) -> Option<Arc<str>> {
         proofs::token(request)?;
@@ -151,7 +187,15 @@ impl Front {
                 self.proxy.set_addresses(number, &places(&ready), now);
             }
         }
+        if self.updates.is_over() {
+            self.proxy.expect_no_more(now);
+        }
     }
+}
+
+/// Who is asked next whether this request may pass.
+fn next_question(noted: Option<&Noted>) -> Option<Arc<Asked>> {
+    noted?.questions.next()
 }
 
 /// How the front uses an upstream.
@@ -196,6 +240,9 @@ impl Service for Front {
             refusal.answer(&mut response);
             return Some(response);
         }
+        if let Some(asked) = next_question(noted) {
+            return self.ask(&asked, call, response);
+        }
         let choice = self.sites.choose(request, call.origin, &mut self.path);
         if let (Some(noted), Choice::Target { route, .. }) = (noted, choice)
             && let Err(refusal) = noted.take_route(&self.sites, route, request, call.origin)
@@ -212,6 +259,9 @@ impl Service for Front {
                 refusal.answer(&mut response);
                 return Some(response);
             }
+            if let Some(asked) = next_question(noted) {
+                return self.ask(&asked, call, response);
+            }
         }
         if let Choice::Target {
             target: Target::Upstream(name),
@@ -222,7 +272,9 @@ impl Service for Front {
         {
             return match self.script(number, &call, stripped, response) {
                 Ok((script, response)) => {
-                    let changes = noted.map(|noted| noted.changes(&self.sites));
+                    let copied = noted.and_then(|noted| noted.questions.copied());
+                    let copied = copied.as_ref();
+                    let changes = noted.map(|noted| noted.changes(&self.sites, copied));
                     let changes = changes.unwrap_or_default();
                     let outgoing = Outgoing {
                         strip: stripped,
@@ -236,6 +288,7 @@ impl Service for Front {
                         outgoing,
                         script,
                         folders,
+                        asked: None,
                     };
                     self.proxy.call(number, call, passing, response)
                 }

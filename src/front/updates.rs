@@ -28,6 +28,8 @@ const PACKET: usize = 512;
 #[derive(Debug)]
 pub struct Updates {
     socket: Option<OwnedFd>,
+    /// The master is gone: nothing more comes.
+    over: bool,
     keys: Arc<Keys>,
     /// What has come and was not taken, in the order in which it came.
     upstreams: VecDeque<Ready>,
@@ -52,6 +54,7 @@ impl Updates {
     ) -> Result<Self, String> {
         let mut updates = Self {
             socket,
+            over: false,
             keys: Keys::new(&[]),
             upstreams: VecDeque::new(),
             settings: settings.clone(),
@@ -78,6 +81,7 @@ impl Updates {
     pub fn none(settings: &Arc<Settings>) -> Self {
         Self {
             socket: None,
+            over: false,
             keys: Keys::new(&[]),
             settings: settings.clone(),
             sockets: Vec::new(),
@@ -108,6 +112,11 @@ impl Updates {
         self.socket.as_ref()
     }
 
+    /// Whether the master is gone.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
     /// The next app of which the master has told where its workers are.
     pub fn next_upstream(&mut self) -> Option<Ready> {
         self.upstreams.pop_front()
@@ -128,7 +137,7 @@ impl Updates {
     }
 
     /// The next one; none if there is none now, or the master is gone.
-    fn next(&self) -> io::Result<Option<(Kind, Zeroizing<String>)>> {
+    fn next(&mut self) -> io::Result<Option<(Kind, Zeroizing<String>)>> {
         let Some(socket) = &self.socket else {
             return Ok(None);
         };
@@ -141,7 +150,11 @@ impl Updates {
             match recvmsg(socket, &mut parts, &mut room, flags) {
                 Ok(received) if received.bytes > 0 => break received,
                 Err(Errno::INTR) => {}
-                Ok(_) | Err(_) => return Ok(None),
+                Ok(_) | Err(Errno::CONNRESET) => {
+                    self.over = true;
+                    return Ok(None);
+                }
+                Err(_) => return Ok(None),
             }
         };
         let file = room.drain().find_map(|message| match message {

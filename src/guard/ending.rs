@@ -15,7 +15,7 @@ use nix::unistd::{Pid, getppid};
 use preforkd_worker::env;
 
 use super::processes;
-use super::table::{self, Identity, Left, Record, Table};
+use super::table::{self, Identity, Record, Table};
 use crate::effects::process::{self, Stat};
 use crate::sys;
 
@@ -40,7 +40,8 @@ pub(super) struct Ending {
     table: Table,
     master: Pid,
     began: Instant,
-    records: Vec<Record>,
+    /// With the numbers of their places in the table.
+    records: Vec<(u32, Record)>,
     known: BTreeMap<Identity, Known>,
     /// Orphans that are not ours.
     strangers: BTreeSet<Identity>,
@@ -101,7 +102,7 @@ impl Ending {
         let times = self
             .known
             .values()
-            .map(|known| self.records[known.record].grace);
+            .map(|known| self.records[known.record].1.grace);
         times.max().unwrap_or_default()
     }
 
@@ -151,7 +152,7 @@ impl Ending {
     /// processes runs; at the death of the master all of them did.
     fn sessions(&self, now: &HashMap<Pid, Stat>, is_first: bool) -> HashMap<Pid, usize> {
         let records = self.records.iter().enumerate();
-        let sessions = records.filter_map(|(number, record)| {
+        let sessions = records.filter_map(|(number, (_, record))| {
             let leader = record.leader?;
             let is_in_session = |known: &Identity| {
                 now.get(&known.pid)
@@ -176,28 +177,35 @@ impl Ending {
             return None;
         }
         let mut records = self.records.iter();
-        let app = records.position(|record| is_in_app(orphan.pid, record));
+        let app = records.position(|(_, record)| is_in_app(orphan.pid, record));
         if app.is_none() {
             self.strangers.insert(orphan);
         }
         app
     }
 
-    fn say_left(&self) {
-        let records = self.known.values().map(|known| &self.records[known.record]);
-        let left = Left {
-            all: self.known.len() as u32,
-            awaited: records.filter(|record| !record.overlaps).count() as u32,
-        };
-        if let Err(error) = self.table.say_left(left) {
-            error!("cannot tell the next preforkd what is left: {error}; it does not wait for it");
+    fn say_left(&mut self) {
+        let left: BTreeSet<usize> = self.known.values().map(|known| known.record).collect();
+        let mut said = Ok(());
+        for (number, (place, record)) in self.records.iter_mut().enumerate() {
+            let gone = !left.contains(&number);
+            if record.gone != gone {
+                record.gone = gone;
+                said = said.and(self.table.say_gone(*place, gone));
+            }
+        }
+        // After all records.
+        if let Err(error) = said.and_then(|()| self.table.say_looked()) {
+            error!(
+                "cannot tell the next preforkd what is left: {error}; it waits until everything has ended"
+            );
         }
     }
 
     fn say_whose(&self) {
         let mut apps: BTreeMap<&str, usize> = BTreeMap::new();
         for known in self.known.values() {
-            let tag = &self.records[known.record].tag;
+            let tag = &self.records[known.record].1.tag;
             *apps
                 .entry(tag.split(' ').next().unwrap_or_default())
                 .or_default() += 1;
@@ -222,7 +230,7 @@ impl Ending {
         let mut told: BTreeMap<usize, usize> = BTreeMap::new();
         let mut killed: BTreeMap<usize, usize> = BTreeMap::new();
         for (identity, known) in &mut self.known {
-            let record = &self.records[known.record];
+            let (_, record) = &self.records[known.record];
             if passed >= record.grace {
                 send(*identity, Signal::SIGKILL);
                 *killed.entry(known.record).or_default() += 1;
@@ -235,12 +243,12 @@ impl Ending {
             }
         }
         for (record, number) in told {
-            let Record { tag, signal, .. } = &self.records[record];
+            let (_, Record { tag, signal, .. }) = &self.records[record];
             info!("{tag}: sending {signal} to {}", processes(number));
         }
         for (record, number) in killed {
             if self.killed.insert(record) {
-                let tag = &self.records[record].tag;
+                let (_, Record { tag, .. }) = &self.records[record];
                 warn!(
                     "{tag}: sending SIGKILL to {} (still running after graceful_timeout)",
                     processes(number)
@@ -327,6 +335,7 @@ mod tests {
             group: false,
             grace: Duration::from_secs(1),
             overlaps: false,
+            gone: false,
             tag: tag.into(),
             address: String::new(),
         }
@@ -395,6 +404,24 @@ mod tests {
     }
 
     #[test]
+    fn each_record_says_whether_something_is_left_of_it() {
+        let mut ending = ending(vec![record(200, "app=a"), record(300, "app=b")]);
+        let gone = |ending: &Ending| {
+            let records = ending.table.records().into_iter();
+            records.map(|(_, record)| record.gone).collect::<Vec<_>>()
+        };
+        look(&mut ending, true, &[(201, INIT, 200, 12)]);
+        assert!(!ending.table.was_looked_at());
+        assert_eq!(gone(&ending), [false, false], "nothing was said yet");
+        ending.say_left();
+        assert!(ending.table.was_looked_at());
+        assert_eq!(gone(&ending), [false, true]);
+        look(&mut ending, false, &[]);
+        ending.say_left();
+        assert_eq!(gone(&ending), [true, true]);
+    }
+
+    #[test]
     fn a_number_that_was_given_again_is_not_ours() {
         let mut ending = ending(vec![record(200, "app=a"), record(300, "app=b")]);
         let stranger = (200, INIT, 200, 11);
@@ -432,8 +459,8 @@ mod tests {
     fn an_app_is_known_by_its_name_however_long_that_is() {
         for name in ["a", &"x".repeat(1000)] {
             let ending = ending(vec![record(0, &format!("app={name}"))]);
-            assert!(is_named(name.as_bytes(), &ending.records[0]));
-            assert!(!is_named(b"ax", &ending.records[0]));
+            assert!(is_named(name.as_bytes(), &ending.records[0].1));
+            assert!(!is_named(b"ax", &ending.records[0].1));
         }
     }
 

@@ -27,14 +27,14 @@ const NAME: &std::ffi::CStr = c"preforkd guard";
 const SHOWN: &str = "/memfd:preforkd guard (deleted)";
 
 /// What the file begins with; the last byte is the version of its form.
-const MAGIC: [u8; 8] = *b"guarded\x02";
+const MAGIC: [u8; 8] = *b"guarded\x03";
 
 /// Where the master's number is.
 const MASTER: u64 = 8;
 /// Where it is said that the master has stopped in good order.
 const STOPPED: u64 = 12;
-/// Where the guard says what is left.
-const LEFT: u64 = 16;
+/// Where the guard says that it has looked.
+const LOOKED: u64 = 16;
 /// Where the paths are, each with its length before it, and the room of one.
 const PATHS: u64 = 4096;
 const PATH_ROOM: u64 = 8192;
@@ -44,6 +44,8 @@ const MAX_PATH: usize = 4096;
 const RECORDS: u64 = PATHS + 3 * PATH_ROOM;
 /// The size of a record. None crosses the border of a page.
 const SIZE: usize = 256;
+/// Where a record says that nothing of it is left.
+const GONE: u64 = 3;
 
 /// The longest tag of a record, whose end is cut off if it is longer.
 pub(super) const MAX_TAG: usize = 100;
@@ -92,8 +94,10 @@ pub struct Record {
     pub group: bool,
     /// The time that they have.
     pub grace: Duration,
-    /// The next master may start before they have ended.
+    /// The next master may start others beside them.
     pub overlaps: bool,
+    /// The guard has found that nothing of it is left.
+    pub gone: bool,
     /// What the log calls them. It begins with the app.
     pub tag: String,
     /// The notify socket of the app, which is in the environment of its processes and of no others. Empty if there is a leader.
@@ -101,10 +105,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether it is about a run of this app, which has a schedule.
-    pub fn is_run_of(&self, app: &str) -> bool {
-        self.tag
-            .starts_with(cut(&format!("app={app} run "), MAX_TAG))
+    /// Whether it is about this app.
+    pub fn is_of(&self, app: &str) -> bool {
+        let tag = self.tag.split(' ').next().unwrap_or_default();
+        tag == cut(&format!("app={app}"), MAX_TAG)
+    }
+
+    /// Whether it is about the command `before` of this app.
+    pub fn is_command_of(&self, app: &str) -> bool {
+        let command = format!("app={app} before ");
+        self.tag.starts_with(cut(&command, MAX_TAG))
     }
 
     fn encode(&self) -> [u8; SIZE] {
@@ -116,7 +126,12 @@ impl Record {
         };
         let leader = self.leader;
         let grace = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        put(&[1, u8::from(self.group), u8::from(self.overlaps), 0]);
+        put(&[
+            1,
+            u8::from(self.group),
+            u8::from(self.overlaps),
+            u8::from(self.gone),
+        ]);
         put(&(self.signal as i32).to_le_bytes());
         put(&leader.map_or(0, |leader| leader.pid.as_raw()).to_le_bytes());
         put(&self.uid.to_le_bytes());
@@ -138,7 +153,7 @@ impl Record {
             rest = more;
             Some(part)
         };
-        let &[1, group, overlaps, _] = take(4)? else {
+        let &[1, group, overlaps, gone] = take(4)? else {
             return None;
         };
         let signal = Signal::try_from(i32::from_le_bytes(take(4)?.try_into().ok()?)).ok()?;
@@ -158,6 +173,7 @@ impl Record {
             group: group != 0,
             grace: Duration::from_millis(grace),
             overlaps: overlaps != 0,
+            gone: gone != 0,
             tag: text()?,
             address: text()?,
         })
@@ -206,15 +222,6 @@ fn is_same(one: &Path, other: &Path) -> bool {
     find::is_same(one, other)
         || one.file_name() == other.file_name()
             && folders.is_some_and(|(one, other)| find::is_same(&one, &other))
-}
-
-/// What is left of what a master had started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Left {
-    /// All processes.
-    pub all: u32,
-    /// Those that the next master waits for.
-    pub awaited: u32,
 }
 
 /// The file.
@@ -315,12 +322,31 @@ impl Table {
         self.file.write_all_at(&[0], at(place))
     }
 
-    /// All records.
-    pub fn records(&self) -> Vec<Record> {
-        let read = |place| Record::decode(&self.bytes(at(place))?);
+    /// All records, with the numbers of their places.
+    pub fn records(&self) -> Vec<(u32, Record)> {
         let length = self.file.metadata().map_or(0, |found| found.len());
-        let places = length.saturating_sub(RECORDS).div_ceil(SIZE as u64);
-        (0..places as u32).filter_map(read).collect()
+        // The last one may end before its place does.
+        let places = length.saturating_sub(RECORDS).div_ceil(SIZE as u64) as usize;
+        let mut bytes = vec![0; places * SIZE];
+        let mut read = 0;
+        while read < bytes.len()
+            && let Ok(more @ 1..) = self.file.read_at(&mut bytes[read..], RECORDS + read as u64)
+        {
+            read += more;
+        }
+        let records = (0..).zip(bytes.chunks_exact(SIZE));
+        let records = records.map(|(place, bytes)| (place, bytes.try_into().map(Record::decode)));
+        records
+            .filter_map(|(place, record)| Some((place, record.ok()??)))
+            .collect()
+    }
+
+    /// Notes in a record whether nothing of it is left.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn say_gone(&self, place: u32, gone: bool) -> io::Result<()> {
+        self.file.write_all_at(&[u8::from(gone)], at(place) + GONE)
     }
 
     /// The master stops in good order, and has left nothing.
@@ -336,27 +362,17 @@ impl Table {
         self.bytes(STOPPED) == Some([1])
     }
 
-    /// Says what is left.
+    /// The guard has looked, and noted in each record what is left of it.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn say_left(&self, left: Left) -> io::Result<()> {
-        let mut bytes = [0; 12];
-        bytes[..4].copy_from_slice(&1u32.to_le_bytes());
-        bytes[4..8].copy_from_slice(&left.all.to_le_bytes());
-        bytes[8..].copy_from_slice(&left.awaited.to_le_bytes());
-        self.file.write_all_at(&bytes, LEFT)
+    pub fn say_looked(&self) -> io::Result<()> {
+        self.file.write_all_at(&[1], LOOKED)
     }
 
-    /// What is left; `None` if the guard has not looked yet.
-    pub fn left(&self) -> Option<Left> {
-        let bytes: [u8; 12] = self.bytes(LEFT)?;
-        let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        (word(0)? != 0).then_some(())?;
-        Some(Left {
-            all: word(4)?,
-            awaited: word(8)?,
-        })
+    /// Whether the guard has looked.
+    pub fn was_looked_at(&self) -> bool {
+        self.bytes(LOOKED) == Some([1])
     }
 
     fn bytes<const N: usize>(&self, at: u64) -> Option<[u8; N]> {
@@ -399,6 +415,7 @@ mod tests {
             group: true,
             grace: Duration::from_millis(1500),
             overlaps: false,
+            gone: false,
             tag: tag.into(),
             address: "/run/preforkd-notify-x/y".into(),
         }
@@ -416,9 +433,15 @@ mod tests {
         for (place, record) in [(0, record("app=a")), (7, background.clone())] {
             table.write(place, &record).expect("room");
         }
-        assert_eq!(table.records(), [record("app=a"), background.clone()]);
+        let both = [(0, record("app=a")), (7, background.clone())];
+        assert_eq!(table.records(), both);
         table.clear(0).expect("room");
-        assert_eq!(table.records(), [background]);
+        assert_eq!(table.records(), [(7, background.clone())]);
+        for gone in [true, false] {
+            table.say_gone(7, gone).expect("room");
+            let background = background.clone();
+            assert_eq!(table.records(), [(7, Record { gone, ..background })]);
+        }
         assert_eq!(SIZE * (4096 / SIZE), 4096, "no record crosses a border");
     }
 
@@ -438,6 +461,19 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_of_one_app() {
+        let worker = record("app=web worker=0 gen=1");
+        assert!(worker.is_of("web") && !worker.is_command_of("web"));
+        assert!(!worker.is_of("we") && !worker.is_of("web2"));
+        let command = record("app=web before gen=1");
+        assert!(command.is_of("web") && command.is_command_of("web"));
+        assert!(record("app=web").is_of("web"));
+        let long = "x".repeat(200);
+        let cut = record(cut(&format!("app={long} before gen=1"), MAX_TAG));
+        assert!(cut.is_of(&long));
+    }
+
+    #[test]
     fn long_texts_are_cut_between_characters() {
         let table = Table::new(&files()).expect("a descriptor");
         let long = Record {
@@ -445,7 +481,7 @@ mod tests {
             ..record(&"ä".repeat(99))
         };
         table.write(0, &long).expect("room");
-        let found = &table.records()[0];
+        let (_, found) = &table.records()[0];
         assert_eq!(found.tag, "ä".repeat(MAX_TAG / 2));
         assert_eq!(found.address, "x".repeat(MAX_ADDRESS));
     }
@@ -455,10 +491,9 @@ mod tests {
         let table = Table::new(&files()).expect("a descriptor");
         assert_eq!(table.master(), Some(Pid::this()));
         assert_eq!(table.files(), Some(files()));
-        assert_eq!(table.left(), None);
-        let left = Left { all: 3, awaited: 0 };
-        table.say_left(left).expect("room");
-        assert_eq!(table.left(), Some(left));
+        assert!(!table.was_looked_at());
+        table.say_looked().expect("room");
+        assert!(table.was_looked_at());
         assert!(!table.is_stopped());
         table.stop().expect("room");
         assert!(table.is_stopped());

@@ -1,116 +1,89 @@
-//! A master that starts while an earlier one is still being ended waits for that.
+//! A master that starts while the guard of an earlier one still ends what that has left.
+//!
+//! It waits until the earlier master has closed all that it had open, and its guard has looked what is left: a moment. After that only
+//! those apps wait of which something is left that must not run beside them ([`Earlier::left`]).
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, geteuid};
 
-use super::processes;
-use super::table::{Files, Identity, Table};
+use super::table::{Files, Record, Table};
 use crate::effects::init::Init;
 use crate::effects::process::{self, Stat};
 use crate::effects::signals::Signals;
 use crate::sys;
 
-/// The time that the init system is asked for at each look.
-const MORE_TIME: Duration = Duration::from_secs(5);
+/// How often the init system is asked for more time, and for how much.
+const EVERY: Duration = Duration::from_secs(5);
+const MORE_TIME: Duration = Duration::from_secs(15);
 
 /// The name of a guard, and what the kernel calls it until it has named itself: proc_pid_comm(5).
 const NAMES: [&[u8]; 2] = [b"preforkd", b"exe"];
 
-/// How often to look what is left: there may be processes that do not matter.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Which processes to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
-    /// Those that must not run beside those of the next master.
-    MustNotOverlap,
-    /// All, as an address is in use and any of them may hold it.
-    Everything,
-}
+/// How often to ask whether the guard has looked.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// An earlier master, which has died or is dying, and its guard, which ends what is left.
 pub struct Earlier {
-    master: Pid,
+    /// The earlier master.
+    pub master: Pid,
     /// Ready when the master has closed all that it had open; `None` if it has.
     exits: Option<OwnedFd>,
-    guard: Pid,
+    /// Its guard.
+    pub guard: Pid,
     /// Ready when the guard has ended.
     guard_ends: OwnedFd,
     table: Table,
 }
 
-/// What has happened while it was waited for.
-struct Seen {
-    master_has_exited: bool,
-    guard_has_ended: bool,
-}
-
-/// Waits for processes that earlier masters of this user with one of these files have left. Returns these masters, and whether
-/// there was anything to wait for; `None` if the wait was ended by a signal to end.
-pub fn wait(files: &Files, what: What, signals: &mut Signals) -> Option<(Vec<Earlier>, bool)> {
-    let mut waited = false;
+/// Waits for the end of earlier masters of this user with one of these files, and until their guards know what is left. Returns these
+/// masters; `None` if the wait was ended by a signal to end.
+pub fn wait(files: &Files, signals: &mut Signals) -> Option<Vec<Earlier>> {
     let mut all = find(files);
     for earlier in &mut all {
-        waited |= earlier.wait(what, signals)?;
+        earlier.wait(signals)?;
     }
-    Some((all, waited))
+    Some(all)
 }
 
 impl Earlier {
-    fn wait(&mut self, what: What, signals: &mut Signals) -> Option<bool> {
-        let (master, guard) = (self.master, self.guard);
-        let mut init: Option<Init> = None;
-        loop {
-            let left = self.table.left().map(|left| match what {
-                What::MustNotOverlap => left.awaited,
-                What::Everything => left.all,
-            });
-            if let Some(left @ 1..) = left {
-                let init = init.get_or_insert_with(|| {
-                    let text = format!(
-                        "waiting for {} of the preforkd with pid {master}, which was killed or has crashed",
-                        processes(left as usize)
-                    );
-                    info!("{text} (pid {guard} ends them within their graceful_timeout)");
-                    let mut init = Init::find().unwrap_or_else(|_| Init::absent());
-                    init.status(&text);
-                    init
-                });
-                init.more_time(MORE_TIME);
-            }
-            let seen = self.look(signals);
-            if seen.master_has_exited {
-                self.exits = None;
-            }
+    fn wait(&mut self, signals: &mut Signals) -> Option<()> {
+        let mut told = Instant::now();
+        while self.exits.is_some() || !self.table.was_looked_at() && self.has_left() {
+            self.look(signals);
             if signals.end_this() {
-                warn!("stopped while it waited for the processes of an earlier preforkd");
+                warn!("stopped while it waited for the end of an earlier preforkd");
                 return None;
             }
-            if self.exits.is_none() && (seen.guard_has_ended || left == Some(0)) {
-                if init.is_some() {
-                    info!("they have ended");
-                }
-                return Some(init.is_some());
+            // Usually it is a matter of milliseconds.
+            if told.elapsed() > EVERY {
+                told = Instant::now();
+                let text = format!(
+                    "waiting for the end of the preforkd with pid {}",
+                    self.master
+                );
+                info!("{text}");
+                let mut init = Init::find().unwrap_or_else(|_| Init::absent());
+                init.status(&text);
+                init.more_time(MORE_TIME);
             }
         }
+        Some(())
     }
 
     /// Waits a moment, or until something happens.
-    fn look(&self, signals: &Signals) -> Seen {
+    fn look(&mut self, signals: &Signals) {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let mut sources = vec![readable(self.guard_ends.as_fd()), readable(signals.as_fd())];
+        let mut sources = vec![readable(signals.as_fd())];
         sources.extend(self.exits.as_ref().map(|exits| readable(exits.as_fd())));
         let limit = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::ZERO);
         // Interrupted by a signal, it is seen now.
         let _ = poll(&mut sources, limit);
-        let is_ready = |at: usize| sources.get(at).and_then(PollFd::any) == Some(true);
-        Seen {
-            master_has_exited: is_ready(2),
-            guard_has_ended: is_ready(0),
+        if sources.get(1).and_then(PollFd::any) == Some(true) {
+            self.exits = None;
         }
     }
 
@@ -120,24 +93,12 @@ impl Earlier {
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
-    /// The leader of a run of this app that has not ended, or a process of its session.
-    pub fn run_of(&self, app: &str) -> Option<Pid> {
+    /// Whether something is left that must not run beside others, of what is meant.
+    pub fn left(&self, is_meant: impl Fn(&Record) -> bool) -> bool {
         let records = self.table.records();
-        let runs = records.iter().filter(|record| record.is_run_of(app));
-        let sessions: Vec<Identity> = runs.filter_map(|record| record.leader).collect();
-        if sessions.is_empty() {
-            return None;
-        }
-        let is_its = |stat: &Stat| {
-            let mut sessions = sessions.iter();
-            // It began with its leader, and the number is not given again as long as it has a process.
-            let has =
-                sessions.any(|leader| stat.session == leader.pid && stat.started >= leader.started);
-            stat.runs && has
-        };
-        process::all()
-            .find(|(_, stat)| is_its(stat))
-            .map(|(pid, _)| pid)
+        let mut records = records.iter().map(|(_, record)| record);
+        self.has_left()
+            && records.any(|record| !record.overlaps && !record.gone && is_meant(record))
     }
 }
 

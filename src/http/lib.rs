@@ -43,6 +43,6 @@ pub use serve::board::{Board, Life};
 pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Watch, pool};
 pub use serve::handler::{Handler, Observer};
 pub use serve::{
-    Config, FrontListeners, serve_inline, serve_inline_over, serve_pool, serve_pool_over,
-    serve_service, serve_service_over,
+    Config, FrontListeners, NOT_BEGUN, serve_inline, serve_inline_over, serve_pool,
+    serve_pool_over, serve_service, serve_service_over,
 };

@@ -54,6 +54,10 @@ const LISTENERS: u64 = u64::MAX << 32;
 /// Keys from here on are descriptors of a service; no connection has a key that is so high.
 const SERVICE: u64 = LISTENERS - (1 << 32);
 
+/// What a worker sends for a request of the front that it has read and does not begin, because the front has ended the connection. No response
+/// begins so.
+pub const NOT_BEGUN: u8 = 0;
+
 /// How long a worker that stops waits for the next request of an idle connection, as a client may have sent
 /// one that is still on its way; it is answered with `Connection: close`. Long enough for a round trip over any network.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -303,7 +307,8 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
                 Turn::Ready if client.link.is_front && client.link.transport.is_over() => {
-                    // It was taken back, and is somebody else's now.
+                    // It was taken back, and is somebody else's now. If the front has not seen that it was unread, this tells it.
+                    let _ = client.link.transport.write(&[NOT_BEGUN], false);
                     return self.core.close(key, client);
                 }
                 Turn::Ready => client = self.dispatch(key, client),

@@ -20,7 +20,7 @@ use super::workers::{App, Workers};
 use super::world::{ClientId, World};
 use crate::plan;
 use crate::release::Name;
-use crate::supervisor::{Counts, Readiness};
+use crate::supervisor::{Counts, Readiness, Replace};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -252,6 +252,14 @@ pub(super) fn scale(
         false => given.saturating_sub(wanted),
     };
     let goal = wanted.saturating_add(by);
+    let mut plans = app.plans.values().map(|plan| &plan.policy);
+    let most = plans.find(|policy| policy.replace == Replace::StopFirst);
+    let most = most.map(|policy| policy.range.map_or(policy.workers, |range| range.max) as i32);
+    if let Some(most) = most.filter(|most| goal > *most) {
+        return Err(format!(
+            "{name} would have {goal} workers; with replace = \"stop-first\" there are never more than configured, which is {most} (change `workers`, and reload)"
+        ));
+    }
     if !(1..=MAX_WORKERS).contains(&goal) {
         return Err(format!(
             "{name} would have {goal} workers; the number must be between 1 and {MAX_WORKERS}"
@@ -290,6 +298,8 @@ struct AppState {
     check_fails: bool,
     /// It fails, and is tried again then.
     retry_in: Option<Duration>,
+    /// It waits for this.
+    waits_for: Option<String>,
     /// Why its latest worker was not started.
     not_started: Option<String>,
     stopped: Option<StoppedBy>,
@@ -311,6 +321,7 @@ fn status_json<W: World>(
             before_runs: supervisor.is_held(),
             check_fails: whole.checks.fails(&workers.children, name),
             retry_in: retry_in(app, turn.now),
+            waits_for: app.waits.as_ref().map(|waits| waits.killed.to_string()),
             not_started: app.not_started.as_ref().map(|last| last.why.clone()),
             stopped: None,
         };
@@ -369,6 +380,7 @@ fn app_json<W: World>(
         "failed": counts.failed,
         "given_up": state.given_up,
         "retry_in": state.retry_in.map(|wait| wait.as_secs_f64()),
+        "waits_for": state.waits_for,
         "not_started": state.not_started,
         "paused": state.paused,
         "before_runs": state.before_runs,

@@ -9,7 +9,7 @@ use super::Master;
 use super::jobs::{Ended, Jobs, Task};
 use super::preparation::{start_command, verdict};
 use super::turn::Turn;
-use super::world::World;
+use super::world::{Left, World};
 use crate::release::{Generation, Name};
 use crate::supervisor::Event;
 
@@ -63,6 +63,12 @@ impl<W: World> Master<W> {
         });
         let idle: Vec<_> = idle.map(|(name, at)| (name.clone(), *at)).collect();
         for (name, generation) in idle {
+            // That of an earlier master.
+            let left = self.turn.world.earlier_left(&Left::CommandOf(&name));
+            if left.is_some() {
+                self.earlier.look_again(self.turn.now);
+                continue;
+            }
             let app = self.workers.apps.get(&name);
             let Some(plan) = app.and_then(|app| app.plans.get(&generation)).cloned() else {
                 continue;

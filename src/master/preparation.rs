@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use log::{debug, error, info, warn};
 use nix::unistd::Pid;
 
+use super::earlier;
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::proposal::Proposal;
 use super::report;
 use super::turn::Turn;
 use super::workers::children::Children;
-use super::world::{NotOpened, Opened, Private, Role, Start, World};
+use super::world::{Left, NotOpened, Opened, Private, Role, Start, World};
 use crate::config::Address;
-use crate::plan::{App, LogFile, Plan};
+use crate::plan::{App, LogFile, Plan, TRIED_AGAIN};
 use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
@@ -75,6 +76,8 @@ enum Step {
 pub(super) struct Preparation {
     step: Option<Step>,
     candidate: Option<Candidate>,
+    /// The app whose command waits for what an earlier master has left, and when to look again.
+    awaited: Option<(Name, Instant)>,
     /// Whether this is the first start, which runs only those commands `before` that are wanted there.
     is_first: bool,
     generation: Generation,
@@ -211,7 +214,9 @@ impl Preparation {
         let unfit = |app: &str| plan.app(app).and_then(|app| app.unfit.as_deref());
         // What keeps its workers from being started is said then.
         let is_said = |(app, warning): &(&str, &str)| {
-            kept.contains(*app) || unfit(app).is_some_and(|why| warning.starts_with(why))
+            kept.contains(*app)
+                || warning.ends_with(TRIED_AGAIN)
+                || unfit(app).is_some_and(|why| warning.starts_with(why))
         };
         for (app, warning) in plan.warnings().filter(|warning| !is_said(warning)) {
             warn!("app={app} {warning}");
@@ -264,11 +269,11 @@ impl Preparation {
         }
     }
 
-    /// The time limit for opening the log files.
+    /// The time limit for opening the log files, or when to look again whether a command must wait.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match &self.step {
             Some(Step::Opening(_, until)) => Some(*until),
-            _ => None,
+            _ => self.awaited.as_ref().map(|(_, at)| *at),
         }
     }
 
@@ -345,6 +350,7 @@ impl Preparation {
         jobs: &mut Jobs,
         mut left: VecDeque<Name>,
     ) {
+        let awaited = self.awaited.take();
         let Some(candidate) = &self.candidate else {
             return;
         };
@@ -362,9 +368,35 @@ impl Preparation {
         let Some(app) = candidate.plan.apps.get(&*name) else {
             return self.next_command(turn, jobs, left);
         };
+        if let Some(killed) = turn.world.earlier_left(&Left::CommandOf(&name)) {
+            if awaited.is_none_or(|(app, _)| app != name) {
+                info!("app={name} before: waiting for {killed}");
+            }
+            left.push_front(name.clone());
+            self.step = Some(Step::Blocked(left));
+            self.awaited = Some((name, turn.now + earlier::EVERY));
+            return;
+        }
         match start_command(turn, jobs, &name, app, self.generation) {
             Ok(_) => self.step = Some(Step::Command(left)),
             Err(reason) => self.command_failed(turn, jobs, &name, left, reason),
+        }
+    }
+
+    /// Whether a command waits for what an earlier master has left.
+    pub(super) fn waits(&self) -> bool {
+        self.awaited.is_some()
+    }
+
+    /// Runs the command that has waited for what an earlier master has left, if it need not any longer.
+    pub(super) fn look_again<W: World>(&mut self, turn: &mut Turn<W>, jobs: &mut Jobs) {
+        match &self.step {
+            Some(Step::Blocked(_)) => {
+                if self.awaited.as_ref().is_some_and(|(_, at)| *at <= turn.now) {
+                    self.proceed(turn, jobs);
+                }
+            }
+            _ => self.awaited = None,
         }
     }
 

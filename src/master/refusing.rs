@@ -68,10 +68,11 @@ fn is_idle(app: &App, now: std::time::Instant) -> bool {
     let (supervisor, counts) = (&app.supervisor, app.supervisor.counts());
     // The load that a listener reports starts workers.
     let may_be = |plan: &plan::App| !plan.required && plan.policy.range.is_none();
+    let is_held = supervisor.is_held() || app.waits.is_some();
     let waits = supervisor.retry_at().is_some_and(|at| at > now) && supervisor.lacks_workers();
     !app.refuses
         && counts.ready + counts.starting + counts.leaving == 0
-        && (supervisor.is_given_up() || app.installed && (waits || supervisor.is_held()))
+        && (supervisor.is_given_up() || app.installed && (waits || is_held))
         && !supervisor.is_paused()
         && !supervisor.has_candidate()
         && !supervisor.is_displaced()

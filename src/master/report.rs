@@ -21,6 +21,8 @@ pub enum Health {
     Well,
     /// Their repeated checks fail, although they are replaced for that.
     CheckFails,
+    /// They wait for what an earlier master has left.
+    Waits,
     /// They are tried again.
     Failing,
     /// They are not.
@@ -137,20 +139,23 @@ pub fn finished(child: &Child, now: Instant) -> String {
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
+    follows(actions, wait).unwrap_or_else(|| "not replaced now".into())
+}
+
+/// What follows from a death for the app, if anything.
+pub fn follows(actions: &[Action], wait: Option<Duration>) -> Option<String> {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);
     if any(|action| matches!(action, Action::Failed(_))) {
-        return "its generation has failed".into();
+        return Some("its generation has failed".into());
     }
     if any(|action| matches!(action, Action::GaveUp(_))) {
-        return "its app is given up".into();
+        return Some("its app is given up".into());
     }
     if any(|action| matches!(action, Action::Spawn { .. })) {
-        return "starting a replacement".into();
+        return Some("starting a replacement".into());
     }
-    match wait {
-        Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
-        _ => "not replaced now".into(),
-    }
+    let wait = wait.filter(|wait| !wait.is_zero())?;
+    Some(format!("retrying in {}", short(wait)))
 }
 
 /// What starts an app again that is given up.
@@ -333,6 +338,7 @@ fn one((name, counts, health): (&str, Counts, Health)) -> String {
     text + match health {
         Health::Well => "",
         Health::CheckFails => ", check fails",
+        Health::Waits => ", waiting for what a killed preforkd has left",
         Health::Failing => ", failing",
         Health::GivenUp => ", given up",
         Health::NotStarted => ", not started",

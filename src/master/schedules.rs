@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::jobs::{Ended, Jobs, Limits, Task};
 use super::report;
 use super::turn::Turn;
-use super::world::{Private, Role, Start, World};
+use super::world::{Left, Private, Role, Start, World};
 use crate::plan::{Plan, Scheduled};
 use crate::release::{Generation, Name};
 use crate::schedule::appointments::{Appointments, Clock, Due};
@@ -341,11 +341,9 @@ impl App {
             }
             return false;
         }
-        if let Some(pid) = turn.world.earlier_run(name) {
+        if let Some(killed) = turn.world.earlier_left(&Left::Of(name)) {
             let at = times.show(due.at);
-            warn!(
-                "{task}: left out at {at}: pid={pid} of a run that a killed preforkd has started still goes on"
-            );
+            warn!("{task}: left out at {at}, because of {killed}");
             return false;
         }
         if due.late > LATE {

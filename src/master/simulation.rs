@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 mod any;
 mod disk;
+mod earlier;
 mod kernel;
 mod known;
 mod one_app;
@@ -58,21 +59,21 @@ struct History {
 
 impl History {
     fn new(apps: &[(&'static str, Written)]) -> Self {
-        let apps = apps.iter().copied().collect();
-        Self::with(Disk {
-            apps,
-            periodic: None,
-            spoilt: false,
-        })
+        Self::with(disk(apps))
     }
 
     fn with(disk: Disk) -> Self {
+        Self::with_kernel(disk, |_| {})
+    }
+
+    fn with_kernel(disk: Disk, change: impl FnOnce(&mut Kernel)) -> Self {
         let plan = disk.plan().expect("it is good");
         let plan = plan.only(|_, app| app.enabled);
         let mut kernel = Kernel::new(disk);
         kernel
             .open_listeners(&plan.listeners, 1)
             .expect("nothing is open");
+        change(&mut kernel);
         let mut history = Self {
             master: Master::new(kernel, plan),
             outcome: None,
@@ -160,6 +161,14 @@ impl History {
         kernel.requests.insert(number, (client, order.to_owned()));
         kernel.sources.insert(Source::Client(number));
         self.orders.sent(number, order);
+    }
+}
+
+fn disk(apps: &[(&'static str, Written)]) -> Disk {
+    Disk {
+        apps: apps.iter().copied().collect(),
+        periodic: None,
+        spoilt: false,
     }
 }
 

@@ -14,6 +14,7 @@ const UNKNOWN: Duration = Duration::from_secs(60);
 impl<W: World> Master<W> {
     /// Notes what goes on, for which the init system must allow time.
     pub(super) fn note_phase(&mut self, stepped: bool) {
+        let waits = self.waits_for_earlier();
         let candidate = self
             .preparation
             .candidate()
@@ -32,7 +33,9 @@ impl<W: World> Master<W> {
             phase => {
                 let apps = plans.flat_map(|plan| plan.apps.values());
                 let longest = || apps.map(App::time_to_start).max().unwrap_or(UNKNOWN);
-                self.init.goes_on(self.turn.now, phase, stepped, longest);
+                // What is waited for ends in its own time, which its guard knows.
+                self.init
+                    .goes_on(self.turn.now, phase, stepped || waits, longest);
             }
         }
     }
@@ -46,6 +49,7 @@ impl<W: World> Master<W> {
         let apps = apps.map(|(name, app)| {
             let supervisor = &app.supervisor;
             let health = match report::Health::of(supervisor) {
+                _ if app.waits.is_some() => Health::Waits,
                 Health::Well if self.checks.fails(&self.workers.children, name) => {
                     Health::CheckFails
                 }

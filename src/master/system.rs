@@ -17,7 +17,9 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::Snapshot;
 
-use super::world::{Exit, NotOpened, Notice, Opened, Rest, Source, Start, Target, World};
+use super::world::{
+    Exit, Killed, Left, NotOpened, Notice, Opened, Rest, Source, Start, Target, World,
+};
 use crate::config::Address;
 use crate::effects::addresses::Addresses;
 use crate::effects::alarm::{self, Alarm};
@@ -549,8 +551,8 @@ impl World for System {
         self.board(app)?.succeed(record)
     }
 
-    fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
-        self.guarded.earlier_run(app)
+    fn earlier_left(&mut self, left: &Left) -> Option<Killed> {
+        self.guarded.earlier_left(left)
     }
 
     fn open_listeners(

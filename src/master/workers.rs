@@ -7,6 +7,7 @@ use std::time::Instant;
 use log::info;
 use nix::unistd::Pid;
 
+use super::earlier::Waits;
 use super::report;
 use super::timers::Timers;
 use super::turn::Turn;
@@ -38,6 +39,8 @@ pub(super) struct App {
     pub(super) ended: bool,
     /// Its current generation has taken over without proof, and has not had all its workers yet: nothing waits for it.
     pub(super) installed: bool,
+    /// It waits for what an earlier master has left.
+    pub(super) waits: Option<Waits>,
     /// Why its latest worker was not started.
     pub(super) not_started: Option<NotStarted>,
     /// Its listeners were closed until a worker is started.
@@ -129,6 +132,7 @@ impl Workers {
             removed: false,
             ended: false,
             installed: false,
+            waits: None,
             not_started: None,
             refuses: false,
             refused_in: None,

@@ -140,6 +140,38 @@ impl std::fmt::Display for Start<'_> {
     }
 }
 
+/// What an earlier master may have left.
+#[derive(Clone, Copy)]
+pub enum Left<'a> {
+    /// Any process: it may hold an address.
+    Anything,
+    /// Processes of this app beside which no other one of it may run.
+    Of(&'a Name),
+    /// The same, for an app that may exist only once. It may have had another name then, which this plan does not know.
+    Alone(&'a Name, &'a Plan),
+    /// The command `before` of this app.
+    CommandOf(&'a Name),
+}
+
+/// An earlier master, which was killed or has crashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Killed {
+    /// Its process.
+    pub master: Pid,
+    /// Its guard, which ends what is left.
+    pub guard: Pid,
+}
+
+impl std::fmt::Display for Killed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { master, guard } = self;
+        write!(
+            f,
+            "what the preforkd with pid {master}, which was killed or has crashed, has left (pid {guard} ends it within its graceful_timeout)"
+        )
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -457,8 +489,8 @@ pub trait World {
 
     // Listeners.
 
-    /// A process of a run of this app, which has a schedule, that an earlier master has started, if one has not ended.
-    fn earlier_run(&mut self, app: &Name) -> Option<Pid>;
+    /// An earlier master that has left this, if its guard has not ended it.
+    fn earlier_left(&mut self, left: &Left) -> Option<Killed>;
 
     /// Opens the wanted listeners that are not open yet, or have lost their path, for a candidate of this generation. Returns their
     /// addresses.

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use preforkd_worker::front;
-use preforkd_worker::layers::{BasicAuth, Changes, Layers, Maintenance, Page, RateLimit};
+use preforkd_worker::layers::{
+    BasicAuth, Changes, ForwardAuth, Layers, Maintenance, Page, Question, RateLimit,
+};
 use toml::Spanned;
 
 use super::static_files::{check_prefix, decoded};
-use super::{Draft, Launch, htpasswd, normal};
+use super::{Draft, Launch, htpasswd, normal, outside};
 use crate::config::{Asked, Fields, Layers as Keys, Place, RateLimit as Written, Site, Value};
 
 /// The largest page, in bytes.
@@ -99,6 +101,7 @@ impl Draft<'_> {
             compress: keys.compress.as_ref().map(|codings| codings.0.clone()),
             max_body: keys.max_body.as_ref().map(|size| size.0),
             basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
+            forward_auth: forward_auth(keys)?,
             rate_limits: limits(keys)?,
             sendfile: self.sendfile(keys)?,
             error_pages,
@@ -197,6 +200,29 @@ impl Draft<'_> {
     }
 }
 
+/// Whether those who are asked whether requests may pass understand the question.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub(super) fn check_asked(
+    site: &front::Site,
+    upstreams: &BTreeMap<String, front::Upstream>,
+) -> Result<(), String> {
+    let routes = site.routes.iter().map(|route| &route.layers);
+    for layers in [&site.layers].into_iter().chain(routes) {
+        if let ForwardAuth::Asks(Question { upstream, .. }) = &layers.forward_auth
+            && let Some(of) = upstreams.get(upstream)
+            && !of.speech.protocol.is_http()
+        {
+            return Err(format!(
+                "[site.{}]: forward_auth: {upstream} does not speak HTTP (ask one that does)",
+                site.name
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Lets the workers that serve sites take the largest body that a site or route may have. The others keep the limit that they had.
 pub(super) fn widen(http_max_body: &mut u64, sites: &mut [front::Site]) {
     let of_routes = sites.iter().flat_map(|site| &site.routes);
@@ -209,6 +235,51 @@ pub(super) fn widen(http_max_body: &mut u64, sites: &mut [front::Site]) {
         }
         *http_max_body = greatest;
     }
+}
+
+/// Who is asked whether a request may pass.
+fn forward_auth(keys: &Keys) -> Result<ForwardAuth, Place> {
+    let Some(written) = &keys.forward_auth else {
+        return Ok(ForwardAuth::Unsaid);
+    };
+    let Some(asked) = &written.0 else {
+        return Ok(ForwardAuth::Nobody);
+    };
+    let wrong = |message: &str| Err(written.wrong(format!("forward_auth: {message}")));
+    let upstream = match (&asked.app, &asked.to) {
+        (Some(app), None) => app.to_string(),
+        (None, Some(to)) => outside::joined(to, &[]),
+        (Some(_), Some(_)) => return wrong("both `app` and `to` are asked (remove one)"),
+        (None, None) => return wrong("nobody is asked (add `app` or `to`)"),
+    };
+    let path = asked.path.as_str();
+    let is_path = path.starts_with('/') && path.chars().all(|c| c.is_ascii_graphic() && c != '#');
+    if !is_path {
+        return Err(Place {
+            span: asked.path.place().or_else(|| written.place()),
+            message: format!(
+                "forward_auth.path: must be a path that begins with a slash, perhaps with a query, not {path:?} (encode other characters with % and two digits for each byte)"
+            ),
+        });
+    }
+    for name in &*asked.headers {
+        check_name("forward_auth", "headers", name)?;
+    }
+    let user = Spanned::new(
+        asked.user.place().unwrap_or_default(),
+        asked.user.to_string(),
+    );
+    check_name("forward_auth", "user", &user)?;
+    Ok(ForwardAuth::Asks(Question {
+        upstream,
+        path: path.to_owned(),
+        headers: asked
+            .headers
+            .iter()
+            .map(|name| name.get_ref().clone())
+            .collect(),
+        user: user.into_inner(),
+    }))
 }
 
 fn limits(keys: &Keys) -> Result<Vec<RateLimit>, Place> {

@@ -22,11 +22,17 @@ const PROTOCOLS: [(&str, Protocol); 4] = [
 
 /// The name of the upstream of a route: routes to the same addresses share one. No app has a name with a colon.
 pub(super) fn name(to: &[Spanned<String>], route: &Route) -> String {
-    let mut name: Vec<_> = to.iter().map(|text| text.get_ref().as_str()).collect();
     let root = route.root.as_ref().map(|root| root.display().to_string());
-    if let Some(root) = &root {
-        name.extend([root.as_str(), route.index.as_str()]);
+    match &root {
+        Some(root) => joined(to, &[root.as_str(), route.index.as_str()]),
+        None => joined(to, &[]),
     }
+}
+
+/// The name of the upstream with these addresses, and what else tells it from others.
+pub(super) fn joined(to: &[Spanned<String>], more: &[&str]) -> String {
+    let addresses = to.iter().map(|text| text.get_ref().as_str());
+    let name: Vec<_> = addresses.chain(more.iter().copied()).collect();
     let name = name.join(", ");
     match name.contains(':') {
         true => name,
@@ -43,6 +49,19 @@ impl Draft<'_> {
         launch: &Launch,
     ) -> Result<BTreeMap<String, Upstream>, Place> {
         let mut upstreams = BTreeMap::new();
+        for asked in site.asked() {
+            if let Some(to) = &asked.to {
+                let (protocol, addresses) = self.addresses("forward_auth.to", to)?;
+                let speech = Speech {
+                    protocol,
+                    scripts: None,
+                };
+                upstreams.insert(
+                    joined(to, &[]),
+                    upstream(addresses, speech, &App::of_nobody()),
+                );
+            }
+        }
         for route in site.routes.iter().map(Spanned::get_ref) {
             let Some(to) = &route.to else {
                 if let Some(root) = &route.root {
@@ -68,30 +87,7 @@ impl Draft<'_> {
         route: &Route,
         launch: &Launch,
     ) -> Result<Upstream, Place> {
-        let mut addresses: Vec<String> = Vec::new();
-        let mut common = None;
-        for text in to.iter() {
-            let wrong = |message: String| Place::at(text.span(), format!("routes.to: {message}"));
-            let (protocol, address) = address(text.get_ref(), self.folder).map_err(wrong)?;
-            if *common.get_or_insert(protocol) != protocol {
-                return Err(wrong(
-                    "the addresses speak different protocols (write them in different routes)"
-                        .into(),
-                ));
-            }
-            if addresses.contains(&address) {
-                return Err(wrong(format!(
-                    "{:?} is there twice (remove one)",
-                    text.get_ref()
-                )));
-            }
-            addresses.push(address);
-        }
-        let Some(protocol) = common else {
-            return Err(to.wrong(
-                "routes.to: there is no address (write for example \"http://127.0.0.1:8080\")",
-            ));
-        };
+        let (protocol, addresses) = self.addresses("routes.to", to)?;
         let scripts = scripts(self.folder, protocol, route.root.as_ref(), &route.index);
         let scripts = scripts.map_err(|place| Place {
             message: format!("routes.{}", place.message),
@@ -111,6 +107,39 @@ impl Draft<'_> {
         let speech = Speech { protocol, scripts };
         // No table of an app speaks of them.
         Ok(upstream(addresses, speech, &App::of_nobody()))
+    }
+
+    /// The protocol of addresses outside, and the addresses as in `listen`. They stand in `key`.
+    fn addresses(
+        &self,
+        key: &str,
+        to: &Value<Vec<Spanned<String>>>,
+    ) -> Result<(Protocol, Vec<String>), Place> {
+        let mut addresses: Vec<String> = Vec::new();
+        let mut common = None;
+        for text in to.iter() {
+            let wrong = |message: String| Place::at(text.span(), format!("{key}: {message}"));
+            let (protocol, address) = address(text.get_ref(), self.folder).map_err(wrong)?;
+            if *common.get_or_insert(protocol) != protocol {
+                return Err(wrong(
+                    "the addresses speak different protocols (write them in different routes)"
+                        .into(),
+                ));
+            }
+            if addresses.contains(&address) {
+                return Err(wrong(format!(
+                    "{:?} is there twice (remove one)",
+                    text.get_ref()
+                )));
+            }
+            addresses.push(address);
+        }
+        let Some(protocol) = common else {
+            return Err(to.wrong(format!(
+                "{key}: there is no address (write for example \"http://127.0.0.1:8080\")"
+            )));
+        };
+        Ok((protocol, addresses))
     }
 }
 

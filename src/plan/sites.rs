@@ -138,6 +138,9 @@ pub(super) fn front(
         });
         certificates.extend(tls.map(|tls| (name.get_ref().clone(), tls)));
     }
+    for ((name, _), site) in config.site.iter().zip(&sites) {
+        layers::check_asked(site, &upstreams).map_err(|why| Place::at(name.span(), why))?;
+    }
     let mut http = draft.http(&mut warnings)?;
     layers::widen(&mut http.max_body, &mut sites);
     let outlines = sites.iter().map(front::Site::outline).collect();

@@ -171,7 +171,9 @@ fn named(site: &Site) -> impl Iterator<Item = (&str, Range<usize>)> {
     let routes = site.routes.iter();
     let routes = routes.filter_map(|route| Some((route.get_ref().app.as_ref()?, route.span())));
     let own = site.app.iter().map(|app| (app, Range::default()));
-    own.chain(routes).map(|(app, around)| {
+    let asked = site.asked();
+    let asked = asked.filter_map(|asked| Some((asked.app.as_ref()?, Range::default())));
+    own.chain(routes).chain(asked).map(|(app, around)| {
         let place = app.place().unwrap_or(around);
         (app.as_str(), place)
     })

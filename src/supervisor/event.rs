@@ -59,6 +59,8 @@ pub enum Event {
     Refused(WorkerId),
     /// The worker could not be started, because something is missing that others may bring; there is no process.
     Missing(WorkerId),
+    /// Whether something is left of an earlier run beside which no worker may be started.
+    EarlierLeft(bool),
     /// End all workers, and start none until the next commit or rollback.
     Pause,
     /// The app is no longer configured: end its workers.

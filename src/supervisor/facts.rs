@@ -74,6 +74,7 @@ impl Supervisor {
             Event::Hopeless(id) => self.hopeless(id, now),
             Event::Refused(id) => self.ended(id, End::Refused, now),
             Event::Missing(id) => self.ended(id, End::Missing, now),
+            Event::EarlierLeft(is_left) => self.earlier_left = is_left,
             Event::Pause => {
                 if self.wish == Wish::Run {
                     self.wish = Wish::Pause;

@@ -27,6 +27,8 @@ enum Step {
     /// A worker that has just been requested cannot be started.
     CannotStart,
     Pause,
+    /// Something is left of an earlier run, or no longer.
+    EarlierLeft(bool),
     Pass(f64),
     /// An event about a worker that may have been reaped long ago.
     Late(u64),
@@ -54,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..8usize).prop_map(Step::Hang),
         Just(Step::CannotStart),
         Just(Step::Pause),
+        any::<bool>().prop_map(Step::EarlierLeft),
         (0.0..3.0f64).prop_map(Step::Pass),
         (0.0..90.0f64).prop_map(Step::Pass),
         (0..40u64).prop_map(Step::Late),
@@ -233,6 +236,10 @@ impl History {
                 world.tell(Event::Pause);
                 self.floor = None;
             }
+            Step::EarlierLeft(held) => {
+                world.tell(Event::EarlierLeft(held));
+                self.floor = None;
+            }
             Step::Together(steps) => {
                 self.together = steps;
                 world.held = true;
@@ -319,6 +326,7 @@ proptest! {
             history.check();
         }
         // A reload resumes a paused app; one that had to wait is retried as time passes.
+        history.take(&Step::EarlierLeft(false));
         history.take(&Step::Reload { workers: 3, good: true, kind: last });
         for _ in 0..3 {
             history.take(&Step::Pass(400.0));

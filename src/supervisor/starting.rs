@@ -8,7 +8,7 @@ use super::{Action, Generation, Supervisor, Wish, WorkerId};
 
 impl Supervisor {
     pub(super) fn start_missing(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if matches!(self.wish, Wish::Stop(_)) {
+        if matches!(self.wish, Wish::Stop(_)) || self.earlier_left {
             return;
         }
         if let Some(candidate) = &self.candidate
@@ -39,7 +39,8 @@ impl Supervisor {
         let Some(current) = &self.current else {
             return false;
         };
-        if self.wish != Wish::Run || self.given_up || current.held {
+        let held = current.held || self.earlier_left;
+        if self.wish != Wish::Run || self.given_up || held {
             return false;
         }
         let mine = self.roster.tally(current.generation);

@@ -128,6 +128,8 @@ impl World {
         }
         let actions = self.supervisor.handle_all(events, self.now);
         self.supervisor.roster.check();
+        let spawns = |action: &Action| matches!(action, Action::Spawn { .. });
+        assert!(!self.supervisor.earlier_left || !actions.iter().any(spawns));
         for action in actions {
             self.perform(action);
         }
@@ -1256,4 +1258,31 @@ fn a_late_replacement_delays_the_next_recycling() {
     world.pass(62.0);
     assert_eq!(world.spawns(), 2);
     assert_eq!(world.ready(), 2);
+}
+
+#[test]
+fn nothing_is_started_while_something_is_left_of_an_earlier_run() {
+    let mut world = World::new(|_| Boot::Good);
+    world.tell(Event::EarlierLeft(true));
+    world.tell(Event::Propose(1, policy(2)));
+    world.pass(600.0);
+    assert_eq!(world.spawns(), 0);
+    assert!(!world.log.contains(&Action::Failed(1)), "it is not late");
+    assert_eq!(world.supervisor.deadline(), None);
+    world.tell(Event::EarlierLeft(false));
+    world.pass(10.0);
+    assert_eq!(world.ready(), 2);
+    // A worker that ends meanwhile is replaced later.
+    world.tell(Event::EarlierLeft(true));
+    let first = *world.alive.keys().next().expect("two run");
+    world.dies(first);
+    world.pass(60.0);
+    assert_eq!(world.ready(), 1);
+    world.tell(Event::EarlierLeft(false));
+    world.pass(10.0);
+    assert_eq!(world.ready(), 2);
+    world.tell(Event::EarlierLeft(true));
+    world.tell(Event::Stop);
+    world.pass(60.0);
+    assert!(world.log.contains(&Action::Exit));
 }

@@ -33,6 +33,8 @@ pub struct Layers {
     pub maintenance: Option<Maintenance>,
     /// Who is asked for a password.
     pub basic_auth: BasicAuth,
+    /// Who is asked whether a request may pass.
+    pub forward_auth: ForwardAuth,
     /// The folders of which an application may have files sent, by the prefixes under which it names them. For a route, `None` is what the
     /// site says.
     pub sendfile: Option<BTreeMap<String, PathBuf>>,
@@ -54,6 +56,33 @@ pub enum BasicAuth {
         /// The users.
         users: Vec<User>,
     },
+}
+
+/// Who is asked whether a request may pass.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum ForwardAuth {
+    /// For a route, the one that the site says; nobody for a site.
+    #[default]
+    Unsaid,
+    /// Nobody.
+    Nobody,
+    /// Somebody.
+    Asks(Question),
+}
+
+/// What is asked, and what is done with the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The name of the upstream.
+    pub upstream: String,
+    /// The path, perhaps with a query.
+    pub path: String,
+    /// The fields of the answer that a request gets on its way to what answers it. No client can send them.
+    pub headers: Vec<String>,
+    /// The field of the answer that names the user. No client can send it either.
+    pub user: String,
 }
 
 /// A user, and a hash of the password.

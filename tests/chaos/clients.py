@@ -21,6 +21,9 @@ class Probe(Connection):
         self.received = 0
         super().__init__(port, patience)
 
+    def begin(self):
+        """What comes before the first request: nothing."""
+
     def fill(self):
         """More bytes, counted."""
         before = len(self.buffer)
@@ -29,7 +32,8 @@ class Probe(Connection):
 
 
 class Result(NamedTuple):
-    """One request: its id, when it was sent and over (time.monotonic), its verdict, the worker as far as known."""
+    """One request: its id, when it was sent and over (time.monotonic), its verdict, the worker as far as known; its method, and the
+    port of its client's end with the time since when that was connected."""
 
     ident: str
     start: float
@@ -37,13 +41,21 @@ class Result(NamedTuple):
     verdict: str
     pid: int | None
     detail: str
+    method: str = "GET"
+    port: tuple | None = None
 
 
 class Client:
-    """Sends requests one after the other: on one connection while that lasts, or each on one of its own."""
+    """Sends requests one after the other: on one connection while that lasts, or each on one of its own.
 
-    def __init__(self, port, name, keep=True, patience=PATIENCE):
+    `connect` makes a connection. With `posts`, every third request is one that must not be repeated.
+    """
+
+    def __init__(self, port, name, keep=True, patience=PATIENCE, connect=Probe, posts=False):
         self.port = port
+        self.connect = connect
+        self.posts = posts
+        self.connected = []  # for each connection the port of its near end, and when it was made
         self.name = name
         self.keep = keep
         self.patience = patience
@@ -58,12 +70,15 @@ class Client:
         ident = f"{self.name}-{self.count}"
         words = "&".join(f"{key}={value}" for key, value in {"id": ident, **query}.items())
         start, body, detail = time.monotonic(), b"", ""
+        method = "POST" if self.posts and self.count % 3 == 0 else "GET"
         try:
             if self.connection is None:
                 self.pid = None
-                self.connection = Probe(self.port, self.patience)
+                self.connection = self.connect(self.port, self.patience)
+                self.connected.append((self.connection.socket.getsockname()[1], start))
+                self.connection.begin()
             self.connection.received = 0
-            answer = self.connection.request(f"{path}?{words}", close=not self.keep)
+            answer = self.connection.request(f"{path}?{words}", close=not self.keep, method=method)
             body = answer.body
             verdict = verdict_of(answer, ident, path)
             self.pid = int(answer.headers.get("x-pid", 0)) or self.pid
@@ -74,7 +89,8 @@ class Client:
             detail = f"{type(error).__name__}: {error}"
             if self.connection:
                 self.connection.open = False
-        result = Result(ident, start, time.monotonic(), verdict, self.pid, detail)
+        port = self.connected[-1] if self.connection else None
+        result = Result(ident, start, time.monotonic(), verdict, self.pid, detail, method, port)
         self.results.append(result)
         if self.connection and not self.connection.open:
             self.close()
@@ -110,9 +126,11 @@ def verdict_of_loss(error, connection):
 class Load:
     """Some clients that ask all the time, half of them on connections that they keep; what became of the requests."""
 
-    def __init__(self, port, kept=4, closed=4, patience=PATIENCE):
+    def __init__(self, port, kept=4, closed=4, patience=PATIENCE, clients=None, pause=PAUSE):
         self.stopping = threading.Event()
-        self.clients = [Client(port, f"c{number}", number < kept, patience) for number in range(kept + closed)]
+        self.pause = pause
+        own = [Client(port, f"c{number}", number < kept, patience) for number in range(kept + closed)]
+        self.clients = own if clients is None else clients
         self.threads = [threading.Thread(target=self._run, args=[client], daemon=True) for client in self.clients]
         self.begin = self.end = None
 
@@ -122,7 +140,7 @@ class Load:
             # Every fourth answer streams, so that it can be cut.
             query = {} if client.count % 4 else {"pieces": 3}
             client.ask(**query)
-            time.sleep(chance.uniform(0, PAUSE))
+            time.sleep(chance.uniform(0, self.pause))
         client.close()
 
     def __enter__(self):

@@ -21,6 +21,7 @@ import endings  # noqa: E402, F401
 import logs  # noqa: E402, F401
 import streams  # noqa: E402, F401
 import upkeep  # noqa: E402, F401
+import fronts  # noqa: E402, F401
 import table  # noqa: E402
 from servers import PREFORKD, PYTHON, SERVERS  # noqa: E402
 from stage import SCENARIOS, play  # noqa: E402
@@ -55,7 +56,7 @@ def main():
     parser.add_argument("--server", action="append", metavar="NAME", help="preforkd or gunicorn, or one kind of it")
     parser.add_argument("--output", metavar="FILE", help="write the tables there as Markdown too")
     parser.add_argument("--list", action="store_true", help="show the scenarios and their targets")
-    parser.add_argument("--log", action="store_true", help="show the log of a server that missed a target")
+    parser.add_argument("--log", action="store_true", help="show the log of a server that missed a target, and the requests that were lost")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and nothing stays
     if options.list:
@@ -69,7 +70,7 @@ def main():
         results.append((item, stage))
         print(table.line(item, stage), flush=True)
         if options.log and stage.misses:
-            print(*(f"    {line}" for line in stage.server.log), sep="\n")
+            print(*(f"    {line}" for line in [*stage.server.log, *stage.bad]), sep="\n")
     if not results:
         parser.error("no such scenario")
     if options.output:

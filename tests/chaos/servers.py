@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import subprocess
 import tempfile
 import threading
 import time
@@ -254,4 +256,67 @@ class Threads(Preforkd):
         super().__init__({"threads": 4, "preload": True, **options}, **more)
 
 
+class Front(Preforkd):
+    """preforkd with the application behind two sites: one at the port, one with TLS at `secure`."""
+
+    # Only the workers of the application count.
+    READY = re.compile(r"app=web .*pid=(\d+): ready after")
+    FRONT = re.compile(r"app=front .*pid=(\d+): ready after")
+
+    def __init__(self, options, **more):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.secure = free.getsockname()[1]
+        super().__init__({"fronts": 2, **options}, **more)
+
+    def configure(self, broken=False):
+        """Write app.toml, and at first a certificate."""
+        if not (self.home / "cert.pem").exists():
+            self.certify("first")
+        told = self.options
+        app = {
+            "wsgi": "site_code:application", "chdir": str(self.chdir), "python": PYTHON, "workers": told["workers"],
+            "threads": told["threads"], "preload": told["preload"], "timeout": f"{told['timeout']}s",
+            "graceful_timeout": f"{told['graceful']}s",
+        }
+        lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in app.items())
+        sites = (
+            '[site.plain]\nlisten = "fd:web"\napp = "web"\n'
+            f'[site.secure]\nlisten = "127.0.0.1:{self.secure}"\napp = "web"\n'
+            'tls = { cert = "cert.pem", key = "key.pem" }\n'
+            f"[front]\nworkers = {told['fronts']}\n"
+        )
+        text = "[app.web\n" if broken else "[app.web]\n" + lines + sites + "".join(told["more"])
+        (self.home / "app.toml").write_text('[master]\ncontrol = "control.sock"\n' + text)
+
+    def certify(self, name):
+        """Put another key and certificate in the place of those that are there; the serial number is returned."""
+        serial = 1 + getattr(self, "serial", 0)
+        self.serial = serial
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+             "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-set_serial", str(serial), "-keyout", self.home / "key.new", "-out", self.home / "cert.new"],
+            check=True, capture_output=True,
+        )
+        for file in ("key", "cert"):
+            (self.home / f"{file}.new").rename(self.home / f"{file}.pem")
+        return serial
+
+    def fronts(self):
+        """The workers of the front that live and were ready."""
+        with self.more_lines:
+            found = [self.FRONT.search(line) for line in self.lines if line]
+        return [int(match[1]) for match in found if match and processes.alive(int(match[1]))]
+
+    def family(self):
+        """As before, and the workers of the front, which live elsewhere."""
+        return list({*super().family(), *self.fronts()})
+
+    def wait_full(self, limit=10.0, without=()):
+        """As before, when there are as many workers of the front as wanted too."""
+        if self.wait(lambda: len(set(self.fronts()) - set(without)) >= self.options["fronts"], limit) is None:
+            return None
+        return super().wait_full(limit, without)
+
+
 SERVERS = {"preforkd": Preforkd, "preforkd threads": Threads, "gunicorn sync": Gunicorn, "gunicorn gthread": Gthread}
+FRONTS = {"preforkd front": Front}

@@ -5,7 +5,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from clients import Load
-from servers import GOOD, SERVERS
+from servers import FRONTS, GOOD, SERVERS
 
 SCENARIOS = []
 
@@ -42,13 +42,14 @@ class Stage:
         self.settled = None
         self.notes = []
         self.misses = []
+        self.bad = []  # the results that are not as they must be
         self.skipped = None
         self.server = None
 
     @contextlib.contextmanager
     def serve(self, output=None, wrap=(), talks=False, ready=True, code=GOOD, **options):
         """A server, with all workers ready unless that is not to be waited for."""
-        server = self.server = SERVERS[self.name](options, output=output, wrap=wrap, talks=talks, code=code)
+        server = self.server = {**SERVERS, **FRONTS}[self.name](options, output=output, wrap=wrap, talks=talks, code=code)
         try:
             if ready and not output and server.wait_full() is None:
                 raise AssertionError("did not start")
@@ -73,6 +74,8 @@ class Stage:
         asked = server.asked()
         for result in results:
             self.counts[result.verdict] += 1
+            if result.verdict != "ok":
+                self.bad.append((result, asked.get(result.ident)))
             self.counts["twice"] += len(asked.get(result.ident, ())) > 1
 
     def need(self, fact, otherwise):

@@ -38,10 +38,11 @@ class Connection:
     def __exit__(self, *_):
         self.socket.close()
 
-    def request(self, target, close=False):
-        """GET; the answer, after which the server has closed exactly if one of the two said so."""
+    def request(self, target, close=False, method="GET"):
+        """The answer, after which the server has closed exactly if one of the two said so."""
         wish = "Connection: close\r\n" if close else ""
-        head = f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{wish}\r\n"
+        length = "" if method == "GET" else "Content-Length: 0\r\n"
+        head = f"{method} {target} HTTP/1.1\r\nHost: 127.0.0.1\r\n{length}{wish}\r\n"
         try:
             self.socket.sendall(head.encode("ascii"))
             answer = self.read_answer()

@@ -5,6 +5,7 @@
 import http.client
 import json
 import os
+import select
 import threading
 import time
 import unittest
@@ -93,6 +94,22 @@ class Sites(Life):
                         gate.write("end")
                     self.assertEqual(response.read(), b"end")
                 server.finish()
+
+    def test_a_killed_master_leaves_no_client_without_an_answer(self):
+        server = self.launch(kind=Whole, queue={"timeout": "1h"}).ready()
+        connection = self.connect(server)
+        worker = os.pidfd_open(self.ask_on(connection)["pid"])
+        self.addCleanup(os.close, worker)
+        connection.putrequest("POST", "/")
+        connection.putheader("Content-Length", "6")
+        connection.endheaders(b"abc")
+        server.process.kill()
+        # The front waits for the rest of the request; the worker of the application has nothing to wait for.
+        self.assertEqual(select.select([worker], [], [], GUARD)[0], [worker])
+        connection.send(b"def")
+        response = connection.getresponse()
+        self.assertEqual((response.status, response.getheader("Connection")), (503, "close"))
+        server.close()
 
     def test_what_finds_no_room_in_the_queue_is_told_to_come_back(self):
         server = self.launch(kind=Whole, queue={"length": 1, "timeout": "60s"}).ready()

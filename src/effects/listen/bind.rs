@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt, sockopt,
 };
+use nix::unistd::Pid;
 
 use super::holder::{self, Holder};
 use super::{Reason, Rights, SocketFile, stream};
@@ -72,14 +73,23 @@ pub(super) fn no_delay(socket: &OwnedFd) -> nix::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)
 }
 
-/// Binds a unix socket.
+/// Binds a unix socket, also at the path of one of these masters that have ended.
 ///
 /// # Errors
 /// The system's reason, and what to do.
-pub(super) fn unix(path: &Path, listener: &Listener) -> Result<(OwnedFd, SocketFile), String> {
+pub(super) fn unix(
+    path: &Path,
+    listener: &Listener,
+    ended: &[Pid],
+) -> Result<(OwnedFd, SocketFile), Reason> {
     let socket = stream().map_err(|error| format!("socket: {error}"))?;
     let listen = || socket::listen(&socket, backlog(listener));
-    let mut file = SocketFile::bind(&socket, path, rights(listener), listen)?;
+    let file = SocketFile::bind_after(ended, &socket, path, rights(listener), listen);
+    let mut file = file.map_err(|not_bound| Reason {
+        text: not_bound.text,
+        errno: not_bound.in_use.then_some(Errno::EADDRINUSE),
+        holders: Vec::new(),
+    })?;
     if listener.is_lent {
         add_spare(&mut file, &listener.address, rights(listener));
     }

@@ -263,6 +263,7 @@ mod tests {
         let mut listeners = Listeners {
             open: BTreeMap::new(),
             missing: BTreeMap::new(),
+            ended: Vec::new(),
             passed: Vec::new(),
             discarded: BTreeSet::new(),
             kept: Kept::new(),

@@ -1,6 +1,7 @@
 //! Who can go on: the library wakes connections and streams by putting their keys into a queue, which the loop empties.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -8,6 +9,25 @@ use std::task::{Wake, Waker};
 /// The keys of those that were woken, for all connections of a server.
 #[derive(Debug, Clone, Default)]
 pub struct Queue(Arc<Mutex<VecDeque<Arc<Sleeper>>>>);
+
+/// The queue as its server has it. Who is in it holds the queue, so neither would ever go.
+#[derive(Debug, Default)]
+pub struct Owner(Queue);
+
+impl Deref for Owner {
+    type Target = Queue;
+
+    fn deref(&self) -> &Queue {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let mut queue = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.clear();
+    }
+}
 
 /// A connection or a stream.
 #[derive(Debug)]
@@ -78,5 +98,17 @@ mod tests {
         assert_eq!(queue.next(), None);
         other.waker().wake_by_ref();
         assert_eq!(queue.next(), Some(2));
+    }
+
+    #[test]
+    fn who_was_woken_and_never_taken_goes_with_the_queue() {
+        let queue = Owner::default();
+        let sleeper = Sleeper::new(&queue, 1);
+        sleeper.waker().wake();
+        let left = Arc::downgrade(&sleeper);
+        drop(sleeper);
+        assert!(left.upgrade().is_some());
+        drop(queue);
+        assert!(left.upgrade().is_none());
     }
 }

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::connection::Session;
 use super::stream::Stream;
-use super::wake::Queue;
+use super::wake::Owner;
 use crate::clients::{Clients, Counted};
 use crate::tls::{Listeners, Way};
 use crate::visits::{Visit, Visited};
@@ -22,7 +22,7 @@ use crate::visits::{Visit, Visited};
 #[derive(Debug)]
 pub struct Shared {
     listeners: Listeners,
-    pub(super) queue: Queue,
+    pub(super) queue: Owner,
     /// HTTP/2 is spoken without TLS, with those who begin so.
     pub(super) http2: bool,
     /// Who may have how many connections.
@@ -36,7 +36,7 @@ impl Shared {
     pub fn new(listeners: Listeners, http2: bool) -> Self {
         Self {
             listeners,
-            queue: Queue::default(),
+            queue: Owner::default(),
             http2,
             clients: None,
             visited: None,

@@ -15,6 +15,7 @@ use super::auth::known::{Known, Secret};
 use super::auth::{Credentials, Job, Users};
 use super::compression::{Asked, Running};
 use super::fields;
+use super::forward::Questions;
 use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
@@ -49,6 +50,8 @@ pub struct Noted {
     user: OnceLock<Vec<u8>>,
     /// Passwords that are to be compared before it is served, and what it is told if one is wrong.
     open: Mutex<Vec<(Job, String)>>,
+    /// Whom to ask whether it may pass.
+    pub questions: Questions,
 }
 
 /// Why a request is not served.
@@ -163,6 +166,7 @@ impl Layer for Gate {
             asked,
             user: OnceLock::new(),
             open: Mutex::default(),
+            questions: Questions::default(),
         };
         if refusal.is_none() {
             let routes = [None]
@@ -170,6 +174,8 @@ impl Layer for Gate {
                 .chain(layered.routes.iter().map(|&route| Some(route)));
             // Where a route is taken, it says whether the site counts.
             let routes = routes.skip(usize::from(!layered.routes.is_empty()));
+            let asked = routes.clone().filter_map(|route| layers.asked(route));
+            noted.questions.add(asked);
             let users = routes.filter_map(|route| layers.users(route));
             refusal = noted.ask(users, request, self.sites.known()).err();
         }
@@ -223,7 +229,7 @@ impl Noted {
 
     /// Whether the request is not served, or not yet.
     pub fn is_held(&self) -> bool {
-        self.refusal.get().is_some() || self.next_job().is_some()
+        self.refusal.get().is_some() || self.next_job().is_some() || self.questions.next().is_some()
     }
 
     /// Why it is not served.
@@ -241,11 +247,14 @@ impl Noted {
         self.user.get().map(Vec::as_slice)
     }
 
-    /// What changes in the head of the request on its way to an upstream.
-    pub fn changes<'a>(&self, sites: &'a Sites) -> Vec<&'a Changes> {
-        let rules = sites.layers(self.site).into_iter();
-        let rules = rules.flat_map(|layers| layers.rules(self.route()));
-        let changes = rules.map(|rules| &rules.request_changes);
+    /// What changes in the head of the request on its way to an upstream. It gets the fields that were copied from answers.
+    pub fn changes<'a>(&self, sites: &'a Sites, copied: Option<&'a Changes>) -> Vec<&'a Changes> {
+        let Some(layers) = sites.layers(self.site) else {
+            return Vec::new();
+        };
+        let rules = layers.rules(self.route());
+        let written = rules.map(|rules| &rules.request_changes);
+        let changes = [&layers.strip].into_iter().chain(copied).chain(written);
         changes.filter(|changes| !changes.is_empty()).collect()
     }
 
@@ -340,6 +349,7 @@ impl Noted {
         };
         asking.check(layers, Some(route))?;
         self.add_passed(&[route]);
+        self.questions.add(layers.asked(Some(route)).into_iter());
         let users = layers.users(Some(route));
         self.ask(users.into_iter(), request, sites.known())?;
         let most = layers.max_body(Some(route)).unwrap_or(u64::MAX);

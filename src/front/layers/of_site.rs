@@ -8,11 +8,12 @@ use std::sync::Arc;
 use preforkd_http::TrustedProxies as Clients;
 use preforkd_http::layer::Page;
 use preforkd_worker::front::{Route, Site};
-use preforkd_worker::layers::{self, BasicAuth, Changes, Layers};
+use preforkd_worker::layers::{self, BasicAuth, Changes, ForwardAuth, Layers};
 use preforkd_worker::settings::Coding;
 
 use super::access::{Access, is_in};
 use super::auth::Users;
+use super::forward::Asked;
 use super::rate::Limit;
 use super::sendfile::Folders;
 
@@ -23,6 +24,8 @@ pub struct OfSite {
     routes: Vec<Rules>,
     /// Whether a response may be compressed.
     pub compresses: bool,
+    /// Fields that no client can send, whatever its route: answers to a question whether requests may pass.
+    pub strip: Changes,
 }
 
 /// What is done for a site or route.
@@ -45,6 +48,8 @@ pub struct Rules {
     pages: BTreeMap<u16, Arc<Page>>,
     /// Who is asked for a password: the users, or nobody.
     users: Option<Option<Users>>,
+    /// Who is asked whether a request may pass: somebody, or nobody.
+    asked: Option<Option<Arc<Asked>>>,
     /// What an application may have sent.
     sendfile: Option<Arc<Folders>>,
 }
@@ -75,10 +80,17 @@ impl OfSite {
         let routes: Vec<_> = site.routes.iter().map(of_route).collect();
         let compresses = |rules: &Rules| rules.compress.iter().flatten().next().is_some();
         let compresses = compresses(&own) || routes.iter().any(compresses);
+        let asked = routes.iter().chain([&own]);
+        let asked = asked.filter_map(|rules| rules.asked.as_ref()?.as_ref());
+        let strip = Changes {
+            remove: asked.flat_map(|asked| asked.strip.remove.clone()).collect(),
+            ..Changes::default()
+        };
         Some(Self {
             own,
             routes,
             compresses,
+            strip,
         })
     }
 
@@ -104,6 +116,12 @@ impl OfSite {
     pub fn users(&self, route: Option<usize>) -> Option<&Users> {
         let mut rules = self.rules(route).rev();
         rules.find_map(|rules| rules.users.as_ref())?.as_ref()
+    }
+
+    /// Who is asked whether a request may pass: what the route says, or else the site.
+    pub fn asked(&self, route: Option<usize>) -> Option<&Arc<Asked>> {
+        let mut rules = self.rules(route).rev();
+        rules.find_map(|rules| rules.asked.as_ref())?.as_ref()
     }
 
     /// The codings of compressed responses: what the route says, or else the site.
@@ -157,6 +175,11 @@ impl Rules {
                 BasicAuth::Unsaid => None,
                 BasicAuth::Nobody => Some(None),
                 BasicAuth::All { realm, users } => Some(Some(Users::new(realm, users))),
+            },
+            asked: match &layers.forward_auth {
+                ForwardAuth::Unsaid => None,
+                ForwardAuth::Nobody => Some(None),
+                ForwardAuth::Asks(question) => Some(Some(Arc::new(Asked::new(question)))),
             },
             sendfile: layers
                 .sendfile

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::*;
 use preforkd_front::upstream::address::Address;
+use preforkd_http::NOT_BEGUN;
 use preforkd_worker::running::{self, Running};
 
 /// A request on its way to a worker, read to the end of its head.
@@ -131,4 +132,61 @@ fn a_request_goes_to_the_worker_that_has_fewest_of_all_workers_of_the_front() {
     let (mut one, _) = listeners[0].accept().unwrap();
     head(&mut one);
     head(&mut worker);
+}
+
+/// A request with a body that is not sent together with its head.
+fn upload() -> String {
+    let body = "x".repeat(100_000);
+    format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// What a worker does that is idle, until it has answered that request: one that has ended when it was read is not begun.
+fn answer_upload(listener: &UnixListener) {
+    loop {
+        let (mut front, _) = listener.accept().unwrap();
+        assert!(head(&mut front).contains("Content-Length: 100000"));
+        let mut body = vec![0; 100_000];
+        front.read_exact(&mut body).unwrap();
+        assert!(body.iter().all(|byte| *byte == b'x'));
+        front.set_nonblocking(true).unwrap();
+        match front.read(&mut [0]) {
+            Ok(0) => drop(front.write_all(&[NOT_BEGUN])),
+            Ok(more) => panic!("{more} bytes after the body"),
+            Err(_) => return front.write_all(OK.as_bytes()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_request_that_a_worker_does_not_read_goes_to_an_idle_one_whole() {
+    let (front, [_occupied, idle], _folder) = workers();
+    // The first worker serves somebody else's request.
+    let mut client = front.send(&upload());
+    answer_upload(&idle);
+    assert_eq!(client.message(), OK_SEEN);
+}
+
+#[test]
+fn a_request_that_a_worker_has_read_and_not_begun_is_sent_again_whatever_its_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one");
+    let listener = UnixListener::bind(&path).unwrap();
+    let front = front(vec![Address::Unix(path)], |settings| {
+        (settings.limits.most_running, settings.limits.ahead) = (1, true);
+    });
+    let mut client = front.send(POST);
+    let mut asked = Vec::new();
+    for answer in [&[NOT_BEGUN][..], OK.as_bytes()] {
+        let (mut worker, _) = listener.accept().unwrap();
+        let mut body = [0; 3];
+        asked.push(head(&mut worker));
+        worker.read_exact(&mut body).unwrap();
+        assert_eq!(&body, b"abc");
+        worker.write_all(answer).unwrap();
+    }
+    assert_eq!(asked[0], asked[1]);
+    assert_eq!(client.message(), OK_SEEN);
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
-use preforkd_http::Expected;
+use preforkd_http::{Expected, NOT_BEGUN};
 use preforkd_worker::socket;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
@@ -172,6 +172,11 @@ impl Connection {
     /// Whether the request was written whole, and the upstream has read nothing of it. On a Unix socket only, where the kernel knows.
     pub fn is_unread(&self) -> bool {
         self.sent && !self.refused && matches!(socket::unread(&self.socket), Ok(1..))
+    }
+
+    /// Whether a worker of ours says that it has not begun the request.
+    pub fn is_given_back(&self, bytes: &[u8]) -> bool {
+        bytes == [NOT_BEGUN] && !self.reader.has_begun()
     }
 
     /// Whether it can serve another request after a response that left so many bytes over.

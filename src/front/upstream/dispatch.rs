@@ -208,6 +208,12 @@ impl Dispatch {
         }
     }
 
+    /// Whether the address begins requests one after the other, and those that it has not begun can be taken back.
+    pub fn has_line(&self, place: Place) -> bool {
+        let mut seats = self.seats.iter();
+        seats.any(|seats| seats.place == place && seats.has_line(self.limits))
+    }
+
     /// Whether the address is one of those that get requests.
     pub fn has(&self, place: Place) -> bool {
         let mut seats = self.seats.iter();
@@ -319,6 +325,16 @@ impl Dispatch {
         if let Some(seats) = seats {
             seats.closed_until = until;
         }
+    }
+
+    /// The address is not one of those that get requests any more.
+    pub fn remove(&mut self, place: Place) {
+        let seats = self.seats.iter_mut().find(|seats| seats.place == place);
+        if let Some(seats) = seats {
+            seats.removed = true;
+        }
+        self.seats
+            .retain(|seats| !seats.removed || seats.running > 0);
     }
 
     /// Whether an address may be tried again that was closed. Ask [`Dispatch::next`] then.

@@ -27,12 +27,16 @@ pub enum Failure {
     Silent,
     /// The response names a file that it may not have sent.
     File(String),
+    /// The answer to a question says nothing.
+    Verdict(String),
     /// The request body cannot be read back.
     Body(io::Error),
     /// Too many requests wait already.
     QueueFull,
     /// The request has waited for too long.
     QueueTimeout,
+    /// The last worker has ended, and nobody starts another one.
+    NobodyLeft,
 }
 
 /// How far an attempt has come.
@@ -75,9 +79,11 @@ impl Failure {
             | Self::Lost(_)
             | Self::Silent
             | Self::File(_)
+            | Self::Verdict(_)
             | Self::Body(_)
             | Self::QueueFull
-            | Self::QueueTimeout => false,
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
         };
         failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
@@ -86,9 +92,13 @@ impl Failure {
     pub fn counts(&self, reused: bool) -> bool {
         match self {
             Self::NoAnswer => !reused,
-            Self::File(_) | Self::Body(_) | Self::Busy | Self::QueueFull | Self::QueueTimeout => {
-                false
-            }
+            Self::File(_)
+            | Self::Verdict(_)
+            | Self::Body(_)
+            | Self::Busy
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NobodyLeft => false,
             _ => true,
         }
     }
@@ -96,11 +106,14 @@ impl Failure {
     /// The status of the answer, if the client got no other one: whose fault it is (RFC 9110 section 15.6).
     pub fn status(&self) -> u16 {
         match self {
-            Self::Connect(_) | Self::NoAnswer | Self::Broken(_) | Self::Lost(_) | Self::File(_) => {
-                502
-            }
+            Self::Connect(_)
+            | Self::NoAnswer
+            | Self::Broken(_)
+            | Self::Lost(_)
+            | Self::File(_)
+            | Self::Verdict(_) => 502,
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
-            Self::Busy | Self::QueueFull | Self::QueueTimeout => 503,
+            Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
         }
     }
@@ -117,10 +130,11 @@ impl fmt::Display for Failure {
             Self::Broken(fault) => fault.fmt(f),
             Self::Lost(error) => write!(f, "the connection broke: {error}"),
             Self::Silent => f.write_str("it sent nothing more of the response in time"),
-            Self::File(why) => f.write_str(why),
+            Self::File(why) | Self::Verdict(why) => f.write_str(why),
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
+            Self::NobodyLeft => f.write_str("its last worker has ended, and the master is gone"),
         }
     }
 }

@@ -5,9 +5,10 @@
 use std::sync::Arc;
 
 use preforkd_http::{
-    Body, Expected, Fault, Incoming, Origin, Outgoing, Request, Response, Step, write_request,
+    Body, Expected, Fault, Incoming, Note, Origin, Outgoing, Request, Response, Step, write_request,
 };
 
+use crate::layers::forward::Asked;
 use crate::layers::sendfile::Folders;
 
 mod cgi;
@@ -33,6 +34,8 @@ pub struct Passing<'a> {
     pub script: Option<&'a Script>,
     /// The folders of which the response may name files.
     pub folders: Option<&'a Arc<Folders>>,
+    /// It is the question whether the request may pass that this was noted of.
+    pub asked: Option<(&'a Note, &'a Arc<Asked>)>,
 }
 
 impl<'a> From<Outgoing<'a>> for Passing<'a> {
@@ -119,6 +122,8 @@ pub(super) enum Progress {
     More,
     /// It is complete; so many of the bytes belong to it.
     Done(usize),
+    /// The head is there, is not finished, and is to be looked at. So many bytes were taken.
+    Judged(usize),
     /// The head of a change to another protocol, and bytes after it. Everything that comes is passed on as it is.
     Switched,
 }
@@ -159,6 +164,11 @@ impl Reader {
         }
     }
 
+    /// Whether the head that is there names a file to be sent in place of the body.
+    pub fn sends_file(&self) -> bool {
+        matches!(self, Self::Http(incoming) if incoming.sends_file())
+    }
+
     /// Whether another request may follow the response.
     pub fn keeps_connection(&self) -> bool {
         match self {
@@ -194,7 +204,7 @@ impl Reader {
         };
         let (mut at, mut progress) = (0, Progress::More);
         loop {
-            let is_dropped = incoming.sends_file();
+            let is_dropped = incoming.sends_file() || incoming.is_judged() && !response.started();
             let (n, step) = incoming.advance(&bytes[at..], |data| {
                 if !is_dropped {
                     response.write(data);
@@ -208,6 +218,9 @@ impl Reader {
                         response.close();
                     }
                     incoming.copy_head(response)?;
+                    if incoming.is_judged() {
+                        return Ok(Progress::Judged(at));
+                    }
                 }
                 Step::Switch => {
                     incoming.copy_switch(response)?;

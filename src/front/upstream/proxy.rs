@@ -14,6 +14,7 @@ use preforkd_worker::running::Running;
 
 use crate::layers::sendfile::Folders;
 
+use self::judge::Judge;
 use self::places::{Connections, Places};
 use self::stream::{Stream, may_switch};
 use super::address::Address;
@@ -27,6 +28,7 @@ use super::{Instant, NEVER, after};
 mod ahead;
 mod answers;
 mod file;
+mod judge;
 mod places;
 mod run;
 mod stream;
@@ -71,6 +73,8 @@ struct Exchange {
     waiting: usize,
     /// The folders of which the response may name files.
     folders: Option<Arc<Folders>>,
+    /// It is only asked whether a request may pass.
+    judge: Option<Box<Judge>>,
 }
 
 /// What follows the message.
@@ -89,6 +93,11 @@ impl Exchange {
             Sending::Stream(stream) => stream.complete,
             Sending::Nothing | Sending::Held(..) => true,
         }
+    }
+
+    /// Whether a part of the body was sent that is not held any more.
+    fn has_passed_on(&self) -> bool {
+        matches!(&self.sending, Sending::Stream(stream) if stream.begun)
     }
 }
 
@@ -165,6 +174,8 @@ pub struct Proxy {
     most_held: usize,
     /// Where all workers of the front count what runs.
     running: Option<Running>,
+    /// Nobody tells of other workers any more.
+    no_more: bool,
 }
 
 impl Default for Proxy {
@@ -185,6 +196,7 @@ impl Default for Proxy {
             held: 0,
             most_held: MOST_HELD,
             running: None,
+            no_more: false,
         }
     }
 }
@@ -260,6 +272,15 @@ impl Proxy {
         self.settle(now);
     }
 
+    /// The master is gone. An address of a worker that refuses a connection is not waited for any more, and when none is left, neither
+    /// are workers.
+    pub fn expect_no_more(&mut self, now: Instant) {
+        if !mem::replace(&mut self.no_more, true) {
+            self.dirty.extend(0..self.upstreams.len());
+            self.settle(now);
+        }
+    }
+
     /// Requests that an upstream answers now, and those that wait for it.
     pub fn load(&self, upstream: usize) -> (usize, usize) {
         let of = self.upstreams.get(upstream).map(|of| &of.dispatch);
@@ -304,19 +325,20 @@ impl Proxy {
             return Some(response);
         };
         let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
-        let length = match streamed {
+        let passing = passing.into();
+        let is_question = passing.asked.is_some();
+        let length = match streamed || is_question {
             true => 0,
             false => request.body_length().unwrap_or(0),
         };
-        let upgrade = match streamed || length > 0 || !speaks.is_http() {
+        let upgrade = match streamed || length > 0 || is_question || !speaks.is_http() {
             true => None,
             false => request.upgrade().filter(|protocol| may_switch(protocol)),
         };
-        let passing = passing.into();
         let outgoing = Outgoing {
             streamed,
             upgrade,
-            trailers: request.takes_trailers() && speaks.is_http(),
+            trailers: request.takes_trailers() && speaks.is_http() && !is_question,
             ..passing.outgoing
         };
         let passing = Passing {
@@ -332,7 +354,7 @@ impl Proxy {
         }
         let mut body = protocol::upload(speaks, body, length);
         let length = body.length();
-        let idempotent = is_idempotent(request.method());
+        let idempotent = is_question || is_idempotent(request.method());
         let facts = Facts {
             ticket,
             ahead: idempotent && !streamed && length <= SMALL_BODY,
@@ -372,9 +394,10 @@ impl Proxy {
             message,
             sending,
             expected: Expected {
-                head_only: request.method() == b"HEAD",
+                head_only: request.method() == b"HEAD" && !is_question,
                 upgrade: upgrade.is_some(),
                 trailers: outgoing.trailers,
+                judged: is_question,
             },
             idempotent,
             tries: 0,
@@ -382,6 +405,9 @@ impl Proxy {
             fresh: false,
             waiting: 0,
             folders: passing.folders.cloned(),
+            judge: passing
+                .asked
+                .map(|(note, asked)| Box::new(Judge::new(note, asked))),
         };
         self.exchanges.insert(ticket, exchange);
         if let Arrival::Run(place) = arrival {
@@ -390,6 +416,9 @@ impl Proxy {
                 ticket,
                 place,
             });
+            self.settle(now);
+        } else if self.no_more {
+            self.dirty.push(upstream);
             self.settle(now);
         }
         None

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// What layers say of an exchange, for later layers, for the handler and for the access log. What none has said is as the request and
 /// its connection show it.
@@ -35,17 +35,35 @@ pub struct Facts {
 
 /// What the program that uses this crate has noted of an exchange, for its own layers and what answers.
 #[derive(Clone)]
-pub struct Note(Arc<dyn Any + Send + Sync>);
+pub struct Note(Arc<Noted<dyn Any + Send + Sync>>);
+
+struct Noted<T: ?Sized> {
+    user: OnceLock<Box<[u8]>>,
+    what: T,
+}
 
 impl Note {
     /// Notes this.
     pub fn new(what: impl Any + Send + Sync) -> Self {
-        Self(Arc::new(what))
+        Self(Arc::new(Noted {
+            user: OnceLock::new(),
+            what,
+        }))
     }
 
     /// What was noted, if it has this type.
     pub fn get<T: Any>(&self) -> Option<&T> {
-        self.0.downcast_ref()
+        self.0.what.downcast_ref()
+    }
+
+    /// Notes who the client is, for the access log. The first one counts.
+    pub fn set_user(&self, user: &[u8]) {
+        let _ = self.0.user.set(user.into());
+    }
+
+    /// Who the client is, if it was noted.
+    pub fn user(&self) -> Option<&[u8]> {
+        self.0.user.get().map(|user| &user[..])
     }
 }
 

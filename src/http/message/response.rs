@@ -305,6 +305,11 @@ impl Response {
         }
     }
 
+    /// The head, as far as it was begun.
+    pub fn head(&self) -> &Head {
+        &self.state.head
+    }
+
     /// The head that was begun and not finished.
     pub(crate) fn head_mut(&mut self) -> &mut Head {
         debug_assert!(!self.started(), "it was written");

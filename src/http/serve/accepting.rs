@@ -371,7 +371,7 @@ pub(super) mod tests {
     use crate::net::plain::Plain;
     use crate::serve::engine::Inline;
     use crate::serve::handler::Handler;
-    use crate::serve::{Config, FrontListeners};
+    use crate::serve::{Config, FrontListeners, NOT_BEGUN};
 
     pub(in crate::serve) struct Empty;
 
@@ -482,7 +482,11 @@ pub(super) mod tests {
             drop(server);
             let mut answer = String::new();
             clients[0].read_to_string(&mut answer).unwrap();
-            assert_eq!(answer.starts_with("HTTP/1.1 204"), is_answered);
+            match is_answered {
+                true => assert!(answer.starts_with("HTTP/1.1 204"), "{answer}"),
+                // The front may have looked after it was read, and would wait for the response.
+                false => assert_eq!(answer.as_bytes(), [NOT_BEGUN]),
+            }
         }
     }
 

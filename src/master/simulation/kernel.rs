@@ -101,6 +101,8 @@ pub(super) struct Kernel {
     pub(super) replies: BTreeMap<Pid, VecDeque<(Pid, Reply)>>,
     pub(super) shut: BTreeSet<Pid>,
     pub(super) failing_forks: u32,
+    /// The apps of which an earlier master has left something, and until when.
+    pub(super) earlier: BTreeMap<Name, Instant>,
     /// Listeners that cannot be opened.
     pub(super) refuses_listeners: bool,
     pub(super) delay: Option<u64>,
@@ -149,6 +151,7 @@ impl Kernel {
             replies: BTreeMap::new(),
             shut: BTreeSet::new(),
             failing_forks: 0,
+            earlier: BTreeMap::new(),
             refuses_listeners: false,
             delay: Some(0),
             disk,

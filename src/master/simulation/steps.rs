@@ -34,6 +34,8 @@ pub(super) enum Step {
     NoForks(u32),
     /// Whether opening a listener fails from now on.
     NoListeners(bool),
+    /// Something of an app is left of an earlier master for so many milliseconds, which is found when the app is added.
+    Left(usize, u64),
     /// Messages from now on are delayed by so many milliseconds; `None`: lost.
     MessageDelay(Option<u64>),
     /// Time passes while the master runs.
@@ -120,6 +122,10 @@ impl History {
             }
             Step::NoForks(number) => self.kernel().failing_forks = number,
             Step::NoListeners(refuses) => self.kernel().refuses_listeners = refuses,
+            Step::Left(n, milliseconds) => {
+                let until = self.kernel().now + Duration::from_millis(milliseconds);
+                self.kernel().earlier.insert(NAMES[n].into(), until);
+            }
             Step::MessageDelay(delay) => self.kernel().delay = delay,
             Step::Pass(milliseconds) => self.pass(milliseconds),
             Step::Stopped(milliseconds) => {
@@ -150,6 +156,7 @@ impl History {
     pub(super) fn stop_faults(&mut self) {
         let kernel = self.kernel();
         kernel.failing_forks = 0;
+        kernel.earlier.clear();
         kernel.refuses_listeners = false;
         kernel.delay = Some(0);
         kernel.disk.spoilt = false;
@@ -292,6 +299,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => (0..3usize, 0..12u64).prop_map(|(n, ticket)| Step::Forges(n, ticket)),
         1 => (0..6u32).prop_map(Step::NoForks),
         1 => any::<bool>().prop_map(Step::NoListeners),
+        1 => (0..3usize, 0..60_000u64).prop_map(|(n, time)| Step::Left(n, time)),
         1 => prop::option::of(0..500u64).prop_map(Step::MessageDelay),
         4 => (0..400u64).prop_map(Step::Pass),
         2 => (0..20_000u64).prop_map(Step::Pass),

@@ -18,8 +18,8 @@ use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
-    Arrived, ClientId, Exit, NotOpened, Notice, Opened, Private, ReadState, Rest, Role, Sender,
-    Source, Start, Target, World,
+    Arrived, ClientId, Exit, Killed, Left, NotOpened, Notice, Opened, Private, ReadState, Rest,
+    Role, Sender, Source, Start, Target, World,
 };
 use crate::plan::{self, Acme, Listener, LogFile, Plan, Secret};
 use crate::release::{Generation, Name};
@@ -457,8 +457,18 @@ impl World for Kernel {
         Ok(())
     }
 
-    fn earlier_run(&mut self, _: &Name) -> Option<Pid> {
-        None
+    fn earlier_left(&mut self, left: &Left) -> Option<Killed> {
+        let now = self.now;
+        let mut left_of = self.earlier.iter().filter(|(_, until)| **until > now);
+        let is_left = match left {
+            Left::Anything => left_of.next().is_some(),
+            Left::Of(app) | Left::Alone(app, _) => left_of.any(|(name, _)| name == *app),
+            Left::CommandOf(_) => false,
+        };
+        is_left.then_some(Killed {
+            master: Pid::from_raw(2),
+            guard: Pid::from_raw(3),
+        })
     }
 
     fn open_listeners(

@@ -10,7 +10,7 @@ use crate::effects::guard::Guard;
 use crate::effects::process::Stat;
 use crate::guard::table::{Files, Identity, Record};
 use crate::guard::waiting::Earlier;
-use crate::master::world::{Exit, Rest, Role, Start};
+use crate::master::world::{Exit, Killed, Left, Rest, Role, Start};
 use crate::plan;
 use crate::release::Name;
 
@@ -84,10 +84,23 @@ impl Guarded {
         }
     }
 
-    /// A process of a run that an earlier master has started for this app.
-    pub(super) fn earlier_run(&mut self, app: &Name) -> Option<Pid> {
+    /// An earlier master that has left this.
+    pub(super) fn earlier_left(&mut self, left: &Left) -> Option<Killed> {
         self.earlier.retain(Earlier::has_left);
-        self.earlier.iter().find_map(|earlier| earlier.run_of(app))
+        let is_it = |earlier: &&Earlier| match left {
+            Left::Anything => true,
+            Left::Of(app) => earlier.left(|record| record.is_of(app)),
+            Left::Alone(app, plan) => {
+                let knows = |record: &Record| plan.names().any(|name| record.is_of(name));
+                earlier.left(|record| record.is_of(app) || !knows(record))
+            }
+            Left::CommandOf(app) => earlier.left(|record| record.is_command_of(app)),
+        };
+        let earlier = self.earlier.iter().find(is_it)?;
+        Some(Killed {
+            master: earlier.master,
+            guard: earlier.guard,
+        })
     }
 
     /// A process was started.
@@ -98,8 +111,9 @@ impl Guarded {
         let record = Record {
             tag: start.to_string(),
             uid: user.map_or_else(|| geteuid().as_raw(), |user| user.uid),
-            // A reload has old and new ones side by side too. Schedules look for the runs of earlier masters themselves.
-            overlaps: is_server && start.plan.policy.may_be_many() || start.role == Role::Run,
+            // A reload has old and new ones side by side too.
+            overlaps: is_server && start.plan.policy.may_be_many()
+                || matches!(start.role, Role::Check(_)),
             ..how(start.plan)
         };
         if start.role == Role::Template {
@@ -230,6 +244,7 @@ fn how(plan: &plan::App) -> Record {
         group: plan.stop.group,
         grace: plan.policy.graceful_timeout,
         overlaps: false,
+        gone: false,
         tag: String::new(),
         address: String::new(),
     }

@@ -68,17 +68,14 @@ impl Workers {
         false
     }
 
-    /// Tries again to open the listeners that could not be opened so far.
+    /// Tries again to open the listeners that could not be opened so far. Those of a required app are open, unless it has waited for
+    /// what an earlier master has left.
     fn open_listeners<W: World>(
         &mut self,
         turn: &mut Turn<W>,
         spawn: &Spawn,
         plan: &plan::App,
     ) -> Result<(), String> {
-        // No worker of a required app is started without its listeners.
-        if plan.required {
-            return Ok(());
-        }
         let (name, generation) = (&spawn.app, spawn.generation);
         let tried = self.apps.get(name).and_then(|app| app.not_started.as_ref());
         let tried = tried.filter(|last| last.generation == generation && last.at == turn.now);

@@ -99,6 +99,12 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.basic_auth", "'htpasswd'"),
     ("site.NAME.basic_auth.file", "'other-htpasswd'"),
     ("site.NAME.basic_auth.realm", "'Shop'"),
+    ("site.NAME.forward_auth", "'other:/verify'"),
+    ("site.NAME.forward_auth.app", "'other'"),
+    ("site.NAME.forward_auth.to", "'http://10.0.0.6:80'"),
+    ("site.NAME.forward_auth.path", "'/verify?a=b'"),
+    ("site.NAME.forward_auth.headers", "['X-User']"),
+    ("site.NAME.forward_auth.user", "'X-User'"),
     ("site.NAME.sendfile", "{ '/files/' = 'static' }"),
     ("site.NAME.compress", "['gzip', 'br']"),
     ("site.NAME.error_pages", "{ 502 = 'page.html' }"),
@@ -145,6 +151,7 @@ fn required(table: &str, kind: Apps) -> Vec<(&'static str, &'static str)> {
         "site.NAME.routes" => vec![("answer", "410")],
         "site.NAME.tls" => vec![("cert", "'cert.pem'"), ("key", "'key.pem'")],
         "site.NAME.basic_auth" => vec![("file", "'htpasswd'")],
+        "site.NAME.forward_auth" => vec![("to", "'http://10.0.0.5:80'")],
         "site.NAME.redirect" => vec![("to", "'/'")],
         "site.NAME.rate_limit" => vec![("rate", "'1/s'")],
         "site.NAME.maintenance" => vec![("page", "'page.html'")],
@@ -208,6 +215,9 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
     if table == "site.NAME" && rows.contains_key("app") {
         rows.remove("redirect");
     }
+    if table == "site.NAME.forward_auth" && rows.contains_key("app") {
+        rows.remove("to");
+    }
     if rows.contains_key("schedule") {
         rows.remove("listen");
     }
@@ -250,6 +260,7 @@ fn with(table: &str, kind: Apps, added: &[(&str, String)]) -> Plan {
         "site.NAME.response_headers"
         | "site.NAME.maintenance"
         | "site.NAME.rate_limit"
+        | "site.NAME.forward_auth"
         | "site.NAME.basic_auth" => {
             let name = table.rsplit('.').next().unwrap_or_default();
             format!("{}{name} = {{ {inline} }}", site(""))

@@ -780,6 +780,38 @@ fn layers_that_cannot_be_are_refused() {
             "4:30: request_headers.remove: preforkd sets the header Content-Length itself",
         ),
         (
+            "forward_auth = 'auth'",
+            "4:16: forward_auth: \"auth\" is not an app and a path",
+        ),
+        (
+            "forward_auth = true",
+            "4:16: forward_auth: must be an app and a path",
+        ),
+        (
+            "forward_auth = { path = '/x' }",
+            "4:16: forward_auth: nobody is asked (add `app` or `to`)",
+        ),
+        (
+            "forward_auth = { app = 'a', to = 'http://10.0.0.5:80' }\n[app.a]\ncommand = 'celery'\nlisten = 'unix:x'",
+            "4:16: forward_auth: both `app` and `to` are asked (remove one)",
+        ),
+        (
+            "forward_auth = { to = 'http://10.0.0.5:80', path = 'x' }",
+            "4:52: forward_auth.path: must be a path",
+        ),
+        (
+            "forward_auth = { to = 'fastcgi:unix:x' }",
+            "1:7: [site.a]: forward_auth: fastcgi:unix:x does not speak HTTP",
+        ),
+        (
+            "forward_auth = { to = 'http://10.0.0.5:80', headers = ['Host'] }",
+            "4:56: forward_auth.headers: preforkd sets the header Host itself",
+        ),
+        (
+            "forward_auth = { to = 'http://10.0.0.5:80', user = 'a b' }",
+            "4:52: forward_auth.user: \"a b\" is not a name of a header",
+        ),
+        (
             "sendfile = { '/a' = 'static' }",
             "4:14: sendfile: the prefix \"/a\" stands for a folder (write \"/a/\")",
         ),

@@ -589,3 +589,20 @@ fn where_all_places_are_taken_by_others_a_request_is_sent_all_the_same() {
     assert_eq!(b.next(2 * PATIENCE), Some((1, 2)));
     assert_eq!(a.arrive(facts(3), 2 * PATIENCE), run(2));
 }
+
+#[test]
+fn an_address_that_was_removed_gets_nothing_more_and_ends_what_runs_there() {
+    let mut d = dispatch(&[1, 2]);
+    assert_eq!(d.arrive(facts(0), 0), Arrival::Run(1));
+    d.remove(1);
+    assert!(!d.has(1) && d.has(2));
+    let rest: Vec<_> = (1..4).map(|ticket| d.arrive(facts(ticket), 0)).collect();
+    let run = Arrival::Run(2);
+    assert_eq!(rest, [run, run, Arrival::Wait]);
+    d.ended(0, 1, Outcome::Good, 0);
+    assert_eq!(d.next(0), None);
+    d.remove(2);
+    d.ended(1, 2, Outcome::Good, 0);
+    d.ended(2, 2, Outcome::Good, 0);
+    assert_eq!((d.next(0), d.waiting(), d.running()), (None, 1, 0));
+}

@@ -25,7 +25,7 @@ fn read(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
     let mut ended = false;
     for piece in rest.by_ref() {
         match reader.read(piece, &mut response, true) {
-            Ok(Progress::More | Progress::Switched) => {}
+            Ok(Progress::More | Progress::Switched | Progress::Judged(_)) => {}
             Ok(Progress::Done(taken)) => {
                 (seen.is_whole, seen.left_over) = (true, piece.len() - taken);
                 ended = true;
@@ -53,12 +53,27 @@ fn read(protocol: Protocol, pieces: &[&[u8]]) -> Seen {
         false => response.cut(),
     }
     response.flush();
-    seen.sent = response.piece().bytes().to_vec();
+    seen.sent = without_time(response.piece().bytes());
     if seen.fault.is_some() {
         // How much of the piece that holds the fault was passed on before depends on where it begins.
         (seen.left_over, seen.sent) = (0, Vec::new());
     }
     seen
+}
+
+/// A response without the time that it was made at: the next one may be made in another second.
+fn without_time(sent: &[u8]) -> Vec<u8> {
+    const FIELD: &[u8] = b"\r\nDate: ";
+    const LENGTH: usize = "Fri, 27 Nov 2026 13:52:49 GMT".len();
+    let mut sent = sent.to_vec();
+    let found = sent.windows(FIELD.len()).position(|text| text == FIELD);
+    let at = found.map_or(sent.len(), |at| at + FIELD.len());
+    if let Some(time) = sent.get_mut(at..at + LENGTH)
+        && time.ends_with(b" GMT")
+    {
+        time.fill(b'x');
+    }
+    sent
 }
 
 /// Reads these bytes as a response. What becomes of it does not depend on how they were split, and nothing that follows it is a part of it.

@@ -45,7 +45,7 @@ fn read(protocol: Protocol, method: &str, pieces: &[&[u8]]) -> (String, Vec<Stri
     let mut outcome = None;
     for piece in pieces {
         match reader.read(piece, &mut response, true) {
-            Ok(Progress::More | Progress::Switched) => {}
+            Ok(Progress::More | Progress::Switched | Progress::Judged(_)) => {}
             Ok(Progress::Done(taken)) => {
                 let keeps = reader.keeps_connection();
                 outcome = Some(Outcome::Whole(piece.len() - taken, keeps));

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use preforkd_http::{Origin, Outgoing, Request, changed, percent_decode};
+use preforkd_http::{Note, Origin, Outgoing, Request, changed, percent_decode};
 
 use crate::hosts::without_port;
 use crate::layers::gate::Noted;
@@ -97,6 +97,8 @@ pub fn each(
     }
     if let Some(user) = Noted::of(request).and_then(Noted::user) {
         put(b"AUTH_TYPE", b"Basic");
+        put(b"REMOTE_USER", user);
+    } else if let Some(user) = facts.note.as_ref().and_then(Note::user) {
         put(b"REMOTE_USER", user);
     }
     if let Some(length) = request.body_length() {

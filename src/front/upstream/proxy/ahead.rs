@@ -1,8 +1,10 @@
 //! Taking back what was sent ahead to a worker that is busy for longer than expected.
 
 use super::super::Instant;
+use super::super::connection::Connection;
 use super::super::dispatch::Ticket;
-use super::Proxy;
+use super::super::failure::Failure;
+use super::{Proxy, Sending};
 
 impl Proxy {
     /// Takes back what is stuck behind long requests of an upstream, to go elsewhere.
@@ -22,15 +24,17 @@ impl Proxy {
         }
     }
 
-    /// Whether the worker has read nothing of a request that was sent to it.
+    /// Whether the worker has read nothing of a request that was sent to it, and that can be sent again.
     fn is_unread(&mut self, ticket: Ticket) -> bool {
         let exchange = self.exchanges.get(ticket);
+        let exchange = exchange.filter(|exchange| !exchange.has_passed_on());
         let token = exchange.and_then(|exchange| exchange.connection);
         let connection = token.and_then(|token| self.connections.get(token));
         connection.is_some_and(|connection| connection.is_unread())
     }
 
     /// Takes a request back, if the worker has not begun to read it. It does not begin a request whose connection has ended by then.
+    /// One that it reads in between it gives back ([`Proxy::given_back`]), or it has just begun, and answers.
     fn withdraw(&mut self, ticket: Ticket) -> bool {
         let Some(exchange) = self.exchanges.get(ticket) else {
             return false;
@@ -41,16 +45,44 @@ impl Proxy {
         let Some(connection) = self.connections.get(token) else {
             return false;
         };
+        if let Sending::Held(body, _) = &mut exchange.sending
+            && body.rewind().is_err()
+        {
+            return false;
+        }
         connection.end_writing();
         if !connection.is_unread() {
-            // It has just begun, and answers. Another request cannot follow.
+            // Another request cannot follow.
             connection.hangup = true;
             return false;
         }
-        exchange.connection = None;
-        // It has not failed.
-        exchange.tries = 0;
-        self.connections.remove(token);
+        self.part(ticket, token);
         true
+    }
+
+    /// The worker has read a request when it was to be taken back, and has not begun it.
+    pub(super) fn given_back(&mut self, token: u32, ticket: Ticket, now: Instant) {
+        let exchange = self.exchanges.get(ticket);
+        let can_be_sent_again = exchange.is_some_and(|exchange| match &mut exchange.sending {
+            Sending::Held(body, _) => body.rewind().is_ok(),
+            _ => !exchange.has_passed_on(),
+        });
+        if !can_be_sent_again {
+            return self.failed(token, Failure::NoAnswer, now);
+        }
+        if let Some(connection) = self.part(ticket, token) {
+            let of = &mut self.upstreams[connection.upstream];
+            of.dispatch.taken_back(ticket, connection.place);
+            self.dirty.push(connection.upstream);
+        }
+    }
+
+    /// Parts a request from its connection, which ends. It has not failed.
+    fn part(&mut self, ticket: Ticket, token: u32) -> Option<Connection> {
+        if let Some(exchange) = self.exchanges.get(ticket) {
+            exchange.connection = None;
+            exchange.tries = 0;
+        }
+        self.connections.remove(token)
     }
 }

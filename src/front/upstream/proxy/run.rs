@@ -25,8 +25,9 @@ impl Proxy {
             if let Some(start) = self.starts.pop_front() {
                 self.start(start, now);
             } else if let Some(upstream) = self.dirty.pop() {
-                let dispatch = &mut self.upstreams[upstream].dispatch;
-                while let Some((ticket, place)) = dispatch.next(now) {
+                let of = &mut self.upstreams[upstream];
+                let nobody_left = self.no_more && of.settings.is_told && of.spots.is_empty();
+                while let Some((ticket, place)) = of.dispatch.next(now) {
                     self.outputs.push_back((ticket, Output::Begins));
                     self.starts.push_back(Start {
                         upstream,
@@ -34,10 +35,31 @@ impl Proxy {
                         place,
                     });
                 }
+                if nobody_left {
+                    self.give_up(upstream, now);
+                }
             } else {
                 return;
             }
         }
+    }
+
+    /// Nobody is left who could answer what waits, or will be there again.
+    fn give_up(&mut self, upstream: usize, now: Instant) {
+        while let Some(ticket) = self.upstreams[upstream].dispatch.expired(NEVER) {
+            self.answer(ticket, None, &Failure::NobodyLeft, now);
+        }
+    }
+
+    /// Nobody will listen there again.
+    fn remove(&mut self, upstream: usize, place: Place) {
+        let of = &mut self.upstreams[upstream];
+        of.dispatch.remove(place);
+        let gone = of.spots.extract_if(.., |spot| spot.place == place);
+        for token in gone.flat_map(|spot| spot.kept) {
+            self.connections.remove(token);
+        }
+        self.dirty.push(upstream);
     }
 
     /// A request has been given an address.
@@ -314,19 +336,26 @@ impl Proxy {
     }
 
     /// Bytes of the response have come.
-    fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
+    pub(super) fn take_in(&mut self, token: u32, ticket: Ticket, bytes: &[u8], now: Instant) {
         let room = self.room();
         let (Some(connection), Some(exchange)) =
             (self.connections.get(token), self.exchanges.get(ticket))
         else {
             return;
         };
+        let of = &self.upstreams[connection.upstream];
+        if connection.is_given_back(bytes) && of.dispatch.has_line(connection.place) {
+            return self.given_back(token, ticket, now);
+        }
         let is_whole = exchange.is_whole();
         let read = connection
             .reader
             .read(bytes, &mut exchange.response, is_whole);
         let of = &self.upstreams[connection.upstream];
         answers::log_said(of, &connection.reader.said());
+        if let Ok(Progress::Judged(taken)) = read {
+            return self.judge(token, ticket, &bytes[taken..], now);
+        }
         if read.is_ok() && exchange.response.has_head() && !exchange.response.started() {
             let done = match read {
                 Ok(Progress::Done(taken)) => Some(bytes.len() - taken),
@@ -457,7 +486,10 @@ impl Proxy {
         // The worker has ended, which the master is about to tell, or does not listen yet.
         let is_told = self.upstreams[upstream].settings.is_told;
         let is_closed = is_told && matches!(failure, Failure::Connect(_));
-        if is_closed {
+        if is_closed && self.no_more {
+            // Each refusal is the last one of its address.
+            exchange.tries = 0;
+        } else if is_closed {
             let dispatch = &mut self.upstreams[upstream].dispatch;
             dispatch.closed(place, now.saturating_add(CLOSED));
             if now < exchange.patient_until {
@@ -467,7 +499,7 @@ impl Proxy {
         let tries = exchange.tries;
         let attempt = Attempt {
             idempotent: exchange.idempotent,
-            whole: !matches!(&exchange.sending, Sending::Stream(stream) if stream.begun),
+            whole: !exchange.has_passed_on(),
             tries,
             ..facts
         };
@@ -486,6 +518,9 @@ impl Proxy {
             false => Outcome::Unknown,
         };
         self.release(upstream, ticket, place, outcome, now);
+        if is_closed && self.no_more {
+            self.remove(upstream, place);
+        }
         if !repeat {
             return self.answer(ticket, Some(place), &failure, now);
         }

@@ -10,6 +10,7 @@ use preforkd_worker::access_format::{Field, Format, Piece, Style};
 use super::escape::{Escape, Value};
 use super::{Ended, LINE, Worker};
 use crate::message::date;
+use crate::message::facts::Note;
 use crate::message::request::Request;
 
 /// The longest credentials that are looked at, in bytes of base64.
@@ -159,13 +160,17 @@ impl Compiled {
             }
             Field::Referer => self.known(out, found.referer, most),
             Field::Agent => self.known(out, found.agent, most),
-            Field::User => match found.authorization {
-                Some(authorization) => {
-                    let mut room = [0; CREDENTIALS];
-                    self.known(out, user(authorization, &mut room), most);
-                }
-                None => self.known(out, None, most),
-            },
+            Field::User => {
+                let note = request.and_then(Request::facts);
+                let note = note.and_then(|facts| facts.note.as_ref());
+                let mut room = [0; CREDENTIALS];
+                let known = note.and_then(Note::user);
+                let user = match (known, found.authorization) {
+                    (None, Some(authorization)) => user(authorization, &mut room),
+                    _ => known,
+                };
+                self.known(out, user, most);
+            }
             Field::RequestId => {
                 let facts = request.and_then(Request::facts);
                 let id = facts.and_then(|facts| facts.request_id.as_deref());

@@ -77,6 +77,8 @@ pub struct Expected {
     pub upgrade: bool,
     /// Fields that follow the body are kept.
     pub trailers: bool,
+    /// Somebody looks at the head before it goes out.
+    pub judged: bool,
 }
 
 /// The reading half of a connection to an upstream, for one response after the other.
@@ -300,13 +302,19 @@ impl Incoming {
         self.sends_file
     }
 
-    /// Writes the head into a response of ours. Nothing of the body may have been written. One that names a file is not finished.
+    /// Whether somebody looks at the head before it goes out.
+    pub fn is_judged(&self) -> bool {
+        self.expected.judged
+    }
+
+    /// Writes the head into a response of ours. Nothing of the body may have been written. One that names a file is not finished, nor is one at
+    /// which somebody looks.
     ///
     /// # Errors
     /// There is something in it that is not passed on, or the response was begun already.
     pub fn copy_head(&self, response: &mut Response) -> Result<(), Fault> {
         self.copy(response, false)?;
-        if !self.sends_file {
+        if !(self.sends_file || self.expected.judged) {
             response.finish(None);
         }
         Ok(())

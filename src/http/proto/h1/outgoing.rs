@@ -30,6 +30,8 @@ pub struct Outgoing<'a> {
     pub trailers: bool,
     /// What changes in the fields that are passed on, one after the other. None of them is one that is written here.
     pub changes: &'a [&'a Changes],
+    /// In place of the request, this target is asked for whether it may pass ([`write_request`]).
+    pub question: Option<&'a [u8]>,
 }
 
 /// Appends the head of the request to `out`. The body of [`Request::body_length`] bytes follows it, unless it is
@@ -39,6 +41,9 @@ pub struct Outgoing<'a> {
 /// it is one (RFC 9112 section 3.2.2). Of `X-Forwarded-For`, `-Proto`, `-Host`, `-Port` and `-Prefix` those are written that are
 /// known, each with one value; what came under such a name, or under that of another field with this meaning, is not passed on.
 /// `X-SSL-Client-…` tells of the certificate of the client, where clients are asked for one, and never comes from the client.
+/// A question is a GET without a body. `X-Forwarded-Method` and `-Uri`, `X-Original-Method` and `-URL` say what it is about; fields that are for a
+/// body or for a representation that the client has are left out.
+///
 /// `Via` is not written: it would switch off compression in some servers, and tells an upstream of ours nothing.
 pub fn write_request(
     out: &mut Vec<u8>,
@@ -46,6 +51,9 @@ pub fn write_request(
     origin: &Origin,
     outgoing: Outgoing<'_>,
 ) {
+    if let Some(target) = outgoing.question {
+        return question(out, request, origin, target, &outgoing);
+    }
     let method = request.method();
     out.extend_from_slice(method);
     out.push(b' ');
@@ -85,6 +93,58 @@ pub fn write_request(
     }
     forwarded(out, request, origin, asked, stripped, outgoing.https);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Asks whether a request may pass.
+#[cold]
+fn question(
+    out: &mut Vec<u8>,
+    request: Request<'_>,
+    origin: &Origin,
+    target: &[u8],
+    outgoing: &Outgoing<'_>,
+) {
+    let asked = request.authority().or_else(|| request.field(b"host"));
+    let host = asked.unwrap_or(outgoing.default_host);
+    for part in [b"GET ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n"] {
+        out.extend_from_slice(part);
+    }
+    for (name, value) in changed(request, outgoing.changes) {
+        if !is_of_body(name) {
+            field(out, name, value);
+        }
+    }
+    let facts = request.facts();
+    let https = facts.and_then(|facts| facts.https);
+    let https = https.unwrap_or(outgoing.https || facts.is_some_and(|facts| facts.tls.is_some()));
+    let scheme: &[u8] = if https { b"https://" } else { b"http://" };
+    let host = facts
+        .and_then(|facts| facts.host.as_deref())
+        .unwrap_or(host);
+    let (path, rest) = request.path_and_rest();
+    let (method, uri) = (request.method(), [path, rest].concat());
+    for (name, value) in [
+        (&b"X-Forwarded-Method"[..], method),
+        (b"X-Forwarded-Uri", &uri),
+        (b"X-Original-Method", method),
+        (b"X-Original-URL", &[scheme, host, &uri].concat()),
+    ] {
+        field(out, name, value);
+    }
+    forwarded(out, request, origin, asked, &[], outgoing.https);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a field is for the body of a request, for a part or a state of what was asked for, or is said of a question anew.
+fn is_of_body(name: &[u8]) -> bool {
+    let begins_with = |start: &str| {
+        let own = name.get(..start.len());
+        own.is_some_and(|own| own.eq_ignore_ascii_case(start.as_bytes()))
+    };
+    ["content-", "if-", "x-original-"]
+        .into_iter()
+        .any(begins_with)
+        || name.eq_ignore_ascii_case(b"range")
 }
 
 /// The fields of a request that an upstream gets as they came: without those that are for the connection of the client only, and without

@@ -1,0 +1,130 @@
+//! Apps that wait because of an earlier master, which was killed or has crashed: its guard still ends what that has left of them. The
+//! others start.
+
+use std::time::{Duration, Instant};
+
+use log::{debug, info};
+
+use super::workers::App;
+use super::world::{Killed, Left, World};
+use super::{Master, report};
+use crate::release::Name;
+use crate::supervisor::Event;
+
+/// How often to look what is left. No event tells it.
+pub(super) const EVERY: Duration = Duration::from_millis(50);
+
+/// What an app waits for, and since when.
+pub(super) struct Waits {
+    pub(super) killed: Killed,
+    since: Instant,
+}
+
+/// When to look again, if apps wait.
+#[derive(Default)]
+pub(super) struct Earlier {
+    next: Option<Instant>,
+}
+
+impl Earlier {
+    /// Something waits.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.next.get_or_insert(now + EVERY);
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+impl<W: World> Master<W> {
+    /// Has an app wait, if something is in its way, before its supervisor is told of a new generation. One that this master has started
+    /// need not.
+    pub(super) fn wait_for_earlier(&mut self, name: &Name) {
+        let app = self.workers.apps.get(name);
+        let has_run = |app: &App| app.supervisor.generation().is_some() && app.waits.is_none();
+        if app.is_some_and(has_run) {
+            return;
+        }
+        let Some(killed) = self.in_the_way(name) else {
+            return;
+        };
+        let now = self.turn.now;
+        if let Some(app) = self.workers.apps.get_mut(name)
+            && app.waits.is_none()
+        {
+            info!("app={name}: waiting for {killed}");
+            let since = now;
+            app.waits = Some(Waits { killed, since });
+        }
+        self.turn.queue_event(name, Event::EarlierLeft(true));
+        self.earlier.look_again(now);
+    }
+
+    /// Whether an app waits.
+    pub(super) fn waits_for_earlier(&self) -> bool {
+        let waits = self.workers.apps.values().any(|app| app.waits.is_some());
+        waits || self.preparation.waits()
+    }
+
+    /// Starts the apps that have waited long enough.
+    pub(super) fn look_for_earlier(&mut self) {
+        let now = self.turn.now;
+        if self.earlier.next.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let waiting = self.workers.apps.iter();
+        let waiting = waiting.filter(|(_, app)| app.waits.is_some());
+        let waiting: Vec<Name> = waiting.map(|(name, _)| name.clone()).collect();
+        for name in waiting {
+            let killed = self.in_the_way(&name);
+            let Some(app) = self.workers.apps.get_mut(&name) else {
+                continue;
+            };
+            match (killed, &mut app.waits) {
+                (Some(killed), Some(waits)) => {
+                    waits.killed = killed;
+                    self.earlier.look_again(now);
+                }
+                (_, waits) => {
+                    if let Some(waits) = waits.take() {
+                        let time = report::short(now.saturating_duration_since(waits.since));
+                        info!("app={name}: waits no longer, after {time}");
+                    }
+                    self.turn.queue_event(&name, Event::EarlierLeft(false));
+                }
+            }
+        }
+        self.run_deferred();
+    }
+
+    /// An earlier master that has left something that is in the way of this app.
+    fn in_the_way(&mut self, name: &Name) -> Option<Killed> {
+        let world = &mut self.turn.world;
+        let any = world.earlier_left(&Left::Anything)?;
+        let app = self.workers.apps.get(name).filter(|app| !app.removed)?;
+        let (&generation, plan) = app.plans.last_key_value()?;
+        let candidate = self.preparation.candidate();
+        let whole = candidate.map(|candidate| &candidate.plan);
+        let left = match whole.or(self.current.as_ref()) {
+            Some(whole) if !plan.policy.may_be_many() => Left::Alone(name, whole),
+            _ => Left::Of(name),
+        };
+        if let Some(killed) = world.earlier_left(&left) {
+            return Some(killed);
+        }
+        // One that is not required tries it with each attempt.
+        let addresses = plan.sockets.iter().filter(|_| plan.required);
+        for (_, address) in addresses {
+            match world.open_missing_listener(address, generation) {
+                Ok(true) => self.workers.opened.push(address.clone()),
+                Ok(false) => {}
+                Err(why) => {
+                    debug!("app={name}: {why}");
+                    return Some(any);
+                }
+            }
+        }
+        None
+    }
+}
