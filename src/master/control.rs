@@ -35,6 +35,8 @@ pub(super) enum Command {
     Status,
     /// Show what the front has counted.
     Metrics,
+    /// Forget stored responses: all, or of these sites and URLs.
+    Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
     Reload(BTreeSet<Name>),
     /// Name the file of the configuration.
@@ -59,6 +61,9 @@ impl Command {
         Some(match words[..] {
             ["status"] => Self::Status,
             ["metrics"] => Self::Metrics,
+            ["purge", ref what @ ..] => {
+                Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
+            }
             ["reload", ref names @ ..] => Self::Reload(named(names)),
             ["configuration"] => Self::Configuration,
             ["stop", ref names @ ..] => Self::Stop(named(names)),

@@ -18,9 +18,10 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::scoreboard::{
-    CONNECTIONS_BY_CLIENT, COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, RUNNING, SHARED_BYTES,
+    CONNECTIONS_BY_CLIENT, COUNTERS, PURGES, RECORD_BYTES, RECORD_WORDS, RECORDS, RUNNING,
+    SHARED_BYTES,
 };
-use crate::{connections, counters, running};
+use crate::{connections, counters, purges, running};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -113,6 +114,14 @@ pub(crate) fn map_running(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> 
         running::WORDS,
         "counts of running requests",
     )
+}
+
+/// Maps the numbers of what was purged from the cache of the front. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_purges(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    map(memory, PURGES, purges::WORDS, "numbers of what was purged")
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

@@ -20,6 +20,7 @@ use preforkd_http::{Config, Files, FrontListeners, layer, serve_service_over};
 use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
 use preforkd_worker::gauges::{self, Gauges};
 use preforkd_worker::layers::Layers;
+use preforkd_worker::purges::{self, Purges};
 use preforkd_worker::settings::Http;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -31,6 +32,7 @@ pub struct Served {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
     pub upstream: Upstream,
+    pub purges: Purges,
     gauges: &'static [AtomicU64],
 }
 
@@ -116,13 +118,16 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         .into(),
         upgrade_timeout: GUARD,
         http2: true,
+        cache_size: 1 << 20,
         max_connections_per_client: None,
     };
     let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
     let mut layers = layer::standard(layer::Options::default());
     let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();
     let table = Table::new(words.leak(), (7, 9));
-    layers.extend(Gate::layer(&sites, Some(table)).unwrap());
+    let words: Vec<AtomicU64> = (0..purges::WORDS).map(|_| AtomicU64::new(0)).collect();
+    let purges = Purges::new(words.leak());
+    layers.extend(Gate::layer(&sites, Some(table), Some(purges)).unwrap());
     let files = Sites::files(&settings);
     let files = match files.is_empty() {
         true => Files::default(),
@@ -149,7 +154,8 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
     let place = Gauges::begin(words, 1, [].into_iter(), ["s"].into_iter());
     let visited = Visited::new(place, &settings);
     let settings = Arc::new(settings);
-    let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
+    let mut front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
+    front.cache(settings.cache_size, purges);
     let thread = thread::spawn(move || {
         let shared = Shared::new(Listeners::default(), true).counted(Some(visited));
         serve_service_over::<Wire, _>(config, shared, front, ()).unwrap();
@@ -159,6 +165,7 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         stop,
         thread: Some(thread),
         upstream,
+        purges,
         gauges: words,
     }
 }
