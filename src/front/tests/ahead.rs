@@ -4,11 +4,13 @@ mod common;
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::*;
 use preforkd_front::upstream::address::Address;
 use preforkd_http::NOT_BEGUN;
+use preforkd_worker::running::{self, Running};
 
 /// How long a worker waits for a request that may have gone elsewhere.
 const ELSEWHERE: Duration = Duration::from_secs(2);
@@ -111,6 +113,45 @@ fn is_taken_back() -> Option<()> {
     let rest = all.strip_prefix("GET /ahead HTTP/1.1\r\n").unwrap();
     assert_eq!(rest.find("\r\n\r\n"), Some(rest.len() - 4), "{all}");
     Some(())
+}
+
+#[test]
+fn a_request_goes_to_the_worker_that_has_fewest_of_all_workers_of_the_front() {
+    let words: Vec<_> = (0..running::WORDS).map(|_| AtomicU64::new(0)).collect();
+    let words: &'static [AtomicU64] = words.leak();
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["one", "other"].map(|name| folder.path().join(name));
+    let listeners = paths.clone().map(|path| UnixListener::bind(path).unwrap());
+    let [first, second] = [0, 1].map(|record| {
+        let options = Options {
+            running: Running::begin(words, record, 1),
+            ..Options::default()
+        };
+        let addresses = paths.clone().map(Address::Unix).to_vec();
+        front_with(addresses, options, |settings| {
+            (settings.is_told, settings.limits.most_running) = (true, 2);
+        })
+    });
+    // Three that take long: both threads of one worker are in use.
+    let mut clients = Vec::new();
+    let mut served = Vec::new();
+    for at in [0, 1, 0] {
+        clients.push(first.get());
+        let (mut worker, _) = listeners[at].accept().unwrap();
+        head(&mut worker);
+        served.push(worker);
+    }
+    let mut client = second.get();
+    let (mut worker, _) = listeners[1].accept().unwrap();
+    head(&mut worker);
+    worker.write_all(OK.as_bytes()).unwrap();
+    assert_eq!(client.message(), OK_SEEN);
+    // Those of a worker of the front that was killed do not count.
+    words[0].store(0, Ordering::Relaxed);
+    let _clients = [second.get(), second.get()];
+    let (mut one, _) = listeners[0].accept().unwrap();
+    head(&mut one);
+    head(&mut worker);
 }
 
 /// A request with a body that is not sent together with its head.
