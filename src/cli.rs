@@ -80,6 +80,12 @@ enum Command {
     },
     /// Show what the sites of the running master have counted, in the text format of Prometheus.
     Metrics,
+    /// Have the front forget responses that it keeps: all of them, or those of sites and URLs.
+    Purge {
+        /// A site by its name, or a URL as clients ask for it, with its host.
+        #[arg(value_name = "SITE|URL", value_parser = purged)]
+        what: Vec<String>,
+    },
     /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
     Reload {
         /// Only these apps take what the configuration says now; the others continue as they are.
@@ -154,6 +160,14 @@ fn app_name(text: &str) -> Result<String, String> {
     match plan::is_app_name(text) {
         true => Ok(text.to_owned()),
         false => Err("not the name of an app (letters, digits, - and _)".into()),
+    }
+}
+
+/// The name of a site or a URL, which is a word of a request to the master.
+fn purged(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err("neither the name of a site nor a URL".into()),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -315,7 +329,9 @@ fn doubts(plan: &Plan) -> Vec<String> {
     });
     let mistakes = plan.warnings();
     let mistakes = mistakes.map(|(name, warning)| format!("app={name} {warning}"));
-    missing.chain(temporary).chain(mistakes).collect()
+    let lost = plan.no_folders.iter().map(|(why, _)| why.clone());
+    let doubts = missing.chain(lost).chain(temporary);
+    doubts.chain(mistakes).collect()
 }
 
 /// An answer without control characters: in an untrusted folder another process may listen at the control socket.
@@ -408,6 +424,9 @@ fn serve(
             errno: error.raw_os_error(),
         }
     };
+    for (why, _) in &plan.no_folders {
+        warn!("{why}; going on without the files in it");
+    }
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
     let files = Files::of(&file, &plan);
     // It may have been killed just now.

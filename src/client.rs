@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ pub mod metrics;
 
 /// The time to wait for an answer that a master gives at once, unless it is suspended or the host is overloaded.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The time that a master which is killed takes from the end of its connections to its own.
+const SHORTLY: Duration = Duration::from_millis(500);
 
 /// Sends a request over a connection to a master and waits for the answer.
 ///
@@ -31,8 +33,17 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
     let timeout = (!takes_time).then_some(TIMEOUT);
     // This fails only for a time of zero.
     let _ = stream.set_read_timeout(timeout);
+    let master = Process::at(&stream);
     let mut answer = String::new();
     let asked = writeln!(stream, "{request}").and_then(|()| stream.read_to_string(&mut answer));
+    if answer.is_empty()
+        && let Some(master) = master.filter(|master| master.ends_within(SHORTLY))
+    {
+        return Err(format!(
+            "the master, pid {}, has ended before it answered, because it was killed or has crashed; whether it has done what was asked is not known (see its log)",
+            master.pid
+        ));
+    }
     asked.map_err(|error| format!("the master does not answer: {error}"))?;
     match answer.split_once('\n') {
         Some(("ok", rest)) => Ok(rest.trim_end().to_owned()),
@@ -53,18 +64,36 @@ pub fn ask(mut stream: UnixStream, request: &str) -> Result<String, String> {
 /// # Errors
 /// As those of [`ask`].
 pub fn stop(stream: UnixStream) -> Result<(), String> {
-    // The number of a process in another namespace is 0 here: pid_namespaces(7).
-    let peer = getsockopt(&stream, sockopt::PeerCredentials);
-    let master = peer.ok().map(|peer| Pid::from_raw(peer.pid()));
-    let master = master.and_then(|pid| sys::watch_process(pid).ok());
+    let master = Process::at(&stream);
     ask(stream, "stop")?;
-    if let Some(master) = master {
-        let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
-        let limit = PollTimeout::try_from(TIMEOUT).unwrap_or(PollTimeout::MAX);
-        // It has stopped in any case.
-        let _ = poll(&mut fds, limit);
-    }
+    // It has stopped in any case.
+    let _ = master.map(|master| master.ends_within(TIMEOUT));
     Ok(())
+}
+
+/// The process of a master.
+struct Process {
+    pid: Pid,
+    /// Ready when it has ended.
+    end: OwnedFd,
+}
+
+impl Process {
+    /// The one at the other end of a connection, if it can be watched. The number of a process in another namespace is 0 here:
+    /// pid_namespaces(7).
+    fn at(stream: &UnixStream) -> Option<Self> {
+        let peer = getsockopt(stream, sockopt::PeerCredentials).ok()?;
+        let pid = Pid::from_raw(peer.pid());
+        let end = sys::watch_process(pid).ok()?;
+        Some(Self { pid, end })
+    }
+
+    /// Whether it ends within this time.
+    fn ends_within(&self, time: Duration) -> bool {
+        let mut fds = [PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
+        let limit = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+        poll(&mut fds, limit) == Ok(1)
+    }
 }
 
 /// Whether everything is as wanted, by the answer to `status`.

@@ -57,6 +57,7 @@ pub use check::{Ask, CHECK_LISTENER, Check};
 use draft::Draft;
 pub use host::{FileState, Host, User};
 use lacking::Lacking;
+pub use lacking::TRIED_AGAIN;
 pub use output::{LogFile, Output, Prefix, Upkeep};
 pub use own_address::OwnAddress;
 pub use scheduled::Scheduled;
@@ -212,7 +213,12 @@ impl Plan {
             sources,
             config,
             no_folders,
+            lost,
         } = files::load(text, file, host)?;
+        if let Some(mut place) = lost.filter(|_| config.app.is_empty() && config.site.is_empty()) {
+            place.message = format!("there is no app to run; {}", place.message);
+            return Err(sources.diagnostic(place));
+        }
         let plan = Self::new(&config, &sources, host);
         let plan = plan.map_err(|place| sources.diagnostic(place))?;
         Ok(Self { no_folders, ..plan })

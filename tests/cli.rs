@@ -48,7 +48,7 @@ fn a_faulty_one_is_shown_with_position_and_nearest_key() {
 #[test]
 fn a_folder_that_does_not_exist_yet_is_warned_of() {
     let config = format!(
-        "[master]\npid_file = '/no/such/preforkd.pid'\ncontrol = '/none/x.sock'\n{}",
+        "include = ['/nowhere/conf.d/*.toml']\n[master]\npid_file = '/no/such/preforkd.pid'\ncontrol = '/none/x.sock'\n{}",
         app("")
     );
     let (status, stdout, stderr) = check(&config);
@@ -60,6 +60,7 @@ fn a_folder_that_does_not_exist_yet_is_warned_of() {
     for warning in [
         "warning: pid_file: there is no folder /no/such (create it",
         "warning: control: there is no folder /none (create it",
+        "app.toml:1:12: include: there is no folder /nowhere/conf.d (create it",
     ] {
         assert!(stderr.contains(warning), "{stderr}");
     }

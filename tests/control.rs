@@ -57,6 +57,26 @@ fn what_is_meant_for_the_master_does_not_end_the_command_of_a_unit() {
 }
 
 #[test]
+fn a_command_says_that_the_master_was_killed_before_it_answered() {
+    let mut run = Run::start(&config("[app.web.reload]\nbefore = ['cat', 'gate']"));
+    nix::unistd::mkfifo(&run.path("gate"), nix::sys::stat::Mode::S_IRWXU).expect("room");
+    let mut client = preforkd();
+    client.arg("reload").arg("-c").arg(run.path("app.toml"));
+    let client = client.stderr(Stdio::piped()).spawn().expect("it starts");
+    run.message("RELOADING=1");
+    run.logged(&["before pid=", "running"]);
+    run.signal(Signal::SIGKILL);
+    let output = client.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let expected = format!(
+        "the master, pid {}, has ended before it answered",
+        run.pid()
+    );
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
 fn reload_waits_for_the_end_and_prints_the_result() {
     let mut run = Run::start(&config("workers = 2"));
     let (status, said, _) = command(&run, &["reload"]);
@@ -294,6 +314,13 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let runs = run.path("app.toml").display().to_string();
     let said = format!("a master runs with {runs}");
     assert!(error.contains(&said), "{error}");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let other = elsewhere.path().join("app.toml");
+    std::fs::write(&other, app("")).expect("room");
+    let other = other.display().to_string();
+    let (status, _, error) = output(&["stop", "-c", &other]);
+    assert_eq!(status, Some(1));
+    assert!(!error.contains("a master runs with"), "{error}");
     let service = run.path("service");
     std::fs::remove_dir_all(&service).expect("ours");
     let (status, _, error) = command(&run, &["reload"]);

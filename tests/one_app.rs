@@ -48,6 +48,12 @@ fn pid(run: &Run, app: &str) -> String {
     ask(stream.expect("the socket is open"), "pid")
 }
 
+/// The status; not everything may be ready.
+fn status_of(run: &Run) -> Value {
+    let (_, said) = command(run, &["status", "--json"]);
+    serde_json::from_str(&said).expect("JSON")
+}
+
 fn app(run: &Run, name: &str) -> Value {
     let status: Value = serde_json::from_str(&done(run, &["status", "--json"])).expect("JSON");
     let apps = status["apps"].as_array().expect("a list").clone();
@@ -73,15 +79,48 @@ fn only_the_named_app_is_reloaded() {
     let (status, said) = command(&run, &["reload", "web", "wep"]);
     assert_eq!(status, Some(1));
     assert!(
-        said.contains("there is no app \"wep\" (configured: api, web)"),
+        said.contains("there is no app \"wep\" (configured: api, web); nothing is changed"),
         "{said}"
     );
+    assert!(status_of(&run)["refused"].is_null(), "no reload has failed");
     // The whole file is checked.
     run.write("app.toml", &apps("", "workers = 0"));
     let (status, said) = command(&run, &["reload", "web"]);
     assert_eq!(status, Some(1));
     assert!(said.contains("app.toml:10:11: workers"), "{said}");
     assert_eq!(pid(&run, "api"), api);
+    run.stop();
+}
+
+/// A reload that goes on does not delay that, whatever becomes of it.
+#[test]
+fn a_misspelt_name_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let gate = folder.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("room");
+    let mut run = Run::begin_in(folder, &apps("reload.before = ['cat', 'gate']", ""), |_| {});
+    run.message("READY=1");
+    run.signal(Signal::SIGHUP);
+    run.logged(&["before pid=", "running cat gate"]);
+    for words in [["reload", "wep"], ["start", "wep"], ["restart", "wep"]] {
+        let (status, said) = command(&run, &words);
+        assert_eq!(status, Some(1));
+        assert!(said.contains("there is no app \"wep\""), "{said}");
+    }
+    std::fs::write(&gate, "").expect("`before` reads it");
+    run.status("generation 2: api 1/1 ready; web 1/1 ready");
+    assert!(status_of(&run)["refused"].is_null());
+
+    // One that was just added is no mistake, but cannot be stopped first.
+    let config = apps("", "");
+    let new = format!("{config}\n[app.new]\ncommand = '{}'\n", worker());
+    run.write("app.toml", &new);
+    let (status, said) = command(&run, &["restart", "new"]);
+    assert_eq!(status, Some(1));
+    let what = "new is new in the configuration and does not run yet (start it with `preforkd start new`, or reload)";
+    assert!(said.contains(what), "{said}");
+    done(&run, &["reload", "new"]);
+    done(&run, &["restart", "new"]);
     run.stop();
 }
 
@@ -268,6 +307,7 @@ fn a_stop_ends_the_run_of_an_app_with_a_schedule_and_a_start_resumes_it() {
     assert!(said.contains("tick is stopped"), "{said}");
 
     done(&run, &["start", "tick"]);
+    run.logged(&["tick: started, and runs at the next time of its schedule"]);
     let second = run.event("began");
     assert_eq!(second.generation, "3");
     done(&run, &["restart", "tick"]);

@@ -558,3 +558,15 @@ fn a_port_that_an_orphan_holds_is_said_to_be_its_app_s() {
     assert!(log.contains(&said), "{log}");
     kill(orphan, Signal::SIGKILL).expect("it is deaf");
 }
+
+/// Of the tests themselves: whatever time a program would have.
+#[test]
+fn a_test_leaves_nothing_behind() {
+    let mut run = Run::start(&deaf_once(""));
+    let (deaf, guard) = (run.event("started").pid, guard(&run));
+    kill_master(&mut run);
+    run.logged(&[KILLED]);
+    drop(run);
+    gone(deaf);
+    gone(guard);
+}

@@ -124,7 +124,8 @@ fn an_app_waits_for_its_folder_and_its_program() {
     let mut run = only_web_is_ready(&with_optional(more));
     run.logged(&[
         "WARN",
-        "app=more chdir: there is no folder",
+        "app=more ",
+        "/app.toml:10:9: chdir: there is no folder",
         "it is tried again",
     ]);
     std::fs::create_dir(run.path("sockets")).expect("room");
@@ -140,6 +141,34 @@ fn an_app_waits_for_its_folder_and_its_program() {
     run.logged(&["app=more: all its workers are ready now"]);
     let stream = UnixStream::connect(run.path("sockets/more")).expect("it listens");
     assert!(!ask(stream, "pid").is_empty());
+    run.stop();
+}
+
+/// What is said to be tried again is, and what is refused is not.
+#[test]
+fn a_reload_that_fails_tries_nothing_again() {
+    let mut run = Run::start(&app(""));
+    let more = "command = 'sleep 1000'\nchdir = 'nowhere'";
+    run.write("app.toml", &with_optional(more));
+    run.write("behaviour", "exit 7");
+    assert!(run.reload().contains("reload failed"));
+    run.write("behaviour", "");
+    run.reload();
+    let said = "chdir: there is no folder";
+    run.logged(&["WARN", "app=more ", said, "it is tried again"]);
+    let log = run.stop();
+    let lines = log.lines().filter(|line| line.contains("WARN"));
+    let lines = lines.filter(|line| line.contains(said));
+    assert_eq!(lines.count(), 1, "{log}");
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_tried_again_and_the_log_says_when() {
+    let more = "command = 'sleep 1000'\nstart_timeout = '100ms'";
+    let mut run = only_web_is_ready(&with_optional(more));
+    let late = "SIGABRT (not ready within start_timeout)";
+    run.logged(&["WARN", "app=more", late, "; starting a replacement"]);
+    run.logged(&["WARN", "app=more", late, "; retrying in "]);
     run.stop();
 }
 

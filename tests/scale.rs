@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use common::{Run, app, worker};
+use common::{Run, app, preforkd, worker};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -47,6 +47,31 @@ fn programs_that_run_once_or_may_exist_only_once_are_not_scaled_by_signals() {
     let mut run = Run::start(&config.concat());
     run.signal(Signal::SIGTTIN);
     run.status("alone 1/1 ready; once 1/1 ready; pool 2/2 ready");
+    run.stop();
+}
+
+#[test]
+fn a_program_that_may_exist_only_so_often_gets_no_more_workers_than_configured() {
+    let config = "[master]\ncontrol = 'control'\n[app.two]\ncommand = 'sleep 1000'\nready = 'exec'\nreplace = 'stop-first'\nworkers = 2\n";
+    let mut run = Run::start(config);
+    let scale = |what: &str| {
+        let mut command = preforkd();
+        command.args(["scale", what, "--socket"]);
+        let output = command.arg(run.path("control")).output();
+        let output = output.expect("it runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).expect("text"))
+    };
+    for what in ["two=3", "two=+1"] {
+        let (status, said) = scale(what);
+        assert_eq!(status, Some(1), "{said}");
+        let why = "two would have 3 workers; with replace = \"stop-first\" there are never more than configured, which is 2 (change `workers`, and reload)";
+        assert!(said.contains(why), "{said}");
+    }
+    for (what, expected) in [("two=1", "two 1/1 ready"), ("two=+1", "two 2/2 ready")] {
+        let (status, said) = scale(what);
+        assert_eq!((status, said.trim()), (Some(0), expected));
+    }
     run.stop();
 }
 

@@ -613,3 +613,55 @@ fn a_route_rewrites_paths_and_tells_what_is_known_of_the_client() {
     let (_, location, _) = parts(&answer, "Location");
     assert_eq!(location, "/is/a%20b?c");
 }
+
+#[test]
+fn what_is_kept_is_forgotten_by_all_workers_when_it_is_purged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    let response = |number: usize| {
+        format!(
+            "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 1\r\n\r\n{number}"
+        )
+    };
+    let app = heads((0..8).map(response).collect());
+    let routes = format!(
+        "cache = true\nroutes = [{{ path = '/page', to = 'http://{app}' }}, {{ path = '/api'"
+    );
+    let config = config("")
+        .replace("routes = [{ path = '/api'", &routes)
+        .replace("workers = 2", "workers = 1");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    let page = || parts(&get(&run, "shop.example", "/page?x"), "Cache-Status");
+    let is = |expected: &str, status: &str| {
+        let (_, found, body) = page();
+        assert_eq!((&*body, &*found), (expected, status));
+    };
+    let purge = |what: &[&str]| {
+        let file = run.path("app.toml");
+        let mut command = preforkd();
+        command.args(["-c", &file.display().to_string(), "purge"]);
+        let output = command.args(what).output().expect("it starts");
+        let text = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
+    };
+    is("0", "preforkd; fwd=miss");
+    is("0", "preforkd; hit");
+    let (is_refused, text) = purge(&["nope"]);
+    assert!(!is_refused && text.contains("no site \"nope\""), "{text}");
+    is("0", "preforkd; hit");
+    for (number, what) in [&["http://shop.example/page?x"][..], &["plain", "shop"], &[]]
+        .into_iter()
+        .enumerate()
+    {
+        let (is_done, text) = purge(what);
+        assert!(is_done && text.starts_with("purged "), "{text}");
+        let expected = (number + 1).to_string();
+        is(&expected, "preforkd; fwd=miss");
+        is(&expected, "preforkd; hit");
+    }
+    run.logged(&["purged all responses"]);
+}

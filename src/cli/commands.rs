@@ -60,6 +60,7 @@ pub(super) fn perform(
             })?;
             Ok(done(metrics::text(&metrics.unwrap_or_default())))
         }
+        Command::Purge { what } => ask(&about("purge", what)).map(done),
         Command::Reload { apps } => ask(&about("reload", apps)).map(done),
         Command::Start { apps } => ask(&about("start", apps)).map(done),
         Command::Restart { apps } => ask(&about("restart", apps)).map(done),

@@ -146,7 +146,9 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             continue;
         }
         let mut stream = connect(&socket);
-        if let (Err(_), Some(pid), false) = (&stream, pid, socket.exists()) {
+        if let (Err(_), Some(pid), false) = (&stream, pid, socket.exists())
+            && may_run_with(pid, file)
+        {
             stream = connect_again(pid, &socket).inspect_err(|error| others.push(error.clone()));
         }
         match stream.and_then(|stream| ask(stream, "configuration")) {
@@ -156,8 +158,11 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
                     warning: None,
                 });
             }
-            Ok(theirs) => others.push(format!("a master runs with {theirs}")),
-            Err(_) => {}
+            // Where nobody would look for ours, many may run that have nothing to do with it.
+            Ok(theirs) if pid.is_none() || Path::new(&theirs).parent() == file.parent() => {
+                others.push(format!("a master runs with {theirs}"));
+            }
+            Ok(_) | Err(_) => {}
         }
     }
     let failure = failure.unwrap_or_else(|| {
@@ -168,6 +173,13 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
     });
     others.dedup();
     Err([vec![failure], others].concat().join("; "))
+}
+
+/// Whether the title of a master names a file like this one.
+fn may_run_with(pid: u32, file: &Path) -> bool {
+    let title = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+    title.windows(name.len().max(1)).any(|part| part == name)
 }
 
 /// Whether two paths lead to the same file.

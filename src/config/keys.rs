@@ -435,6 +435,8 @@ tables! {
         sendfile: BTreeMap<Spanned<String>, Spanned<PathBuf>> = (none "those of the site, else none"), Reload;
         /// Whether responses are compressed for clients that accept it, or with which codings.
         compress: Precompressed = (none "that of the site, else false"), Reload;
+        /// Whether responses of apps are kept in memory, as long as they say, and given to other clients.
+        cache: bool = (none "that of the site, else false"), Reload;
         /// Files that are sent in place of the texts of preforkd itself, by the status.
         error_pages: BTreeMap<Spanned<String>, Spanned<PathBuf>> = {}, Reload;
         /// The file that answers all requests with status 503, while there is maintenance.
@@ -535,6 +537,8 @@ tables! {
         proxy_protocol: bool = false, Reload;
         /// Clients may speak HTTP/2.
         http2: bool = true, Reload;
+        /// The memory of each worker for responses of routes with `cache`.
+        cache_size: Size = "64MiB", Reload;
         /// Who issues the certificates of sites with `tls = "auto"`, and how.
         acme: Acme = {}, Reload;
         /// The longest request line and header section together; a longer one is answered with 414 or 431.

@@ -17,8 +17,10 @@ use nix::time::{ClockId, clock_gettime};
 use preforkd_worker::connections;
 use preforkd_worker::counters::{self, offset as inside};
 use preforkd_worker::gauges::WORKER_WORDS;
+use preforkd_worker::purges;
 use preforkd_worker::scoreboard::{
-    CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, RECORD_BYTES, RECORDS, SUCCEEDED, Snapshot,
+    CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, PURGES, RECORD_BYTES, RECORDS, SUCCEEDED,
+    Snapshot,
 };
 
 /// The scoreboard of one app.
@@ -127,6 +129,17 @@ impl Scoreboard {
         keys.iter()
             .map(|key| block(key).unwrap_or_default())
             .collect()
+    }
+
+    /// What is stored at this place of [`purges`] counts no more. The time is a number that was not there before.
+    ///
+    /// # Errors
+    /// The memory cannot be written.
+    pub fn purge(&self, place: u64) -> io::Result<()> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+        let now = Duration::from(now).as_nanos() as u64;
+        let offset = PURGES + (purges::offset(place) * 8) as u64;
+        self.memory.write_all_at(&now.to_ne_bytes(), offset)
     }
 
     /// What the worker with this record says of its upstreams, if it is one of the front.

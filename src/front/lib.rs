@@ -9,6 +9,7 @@
 
 pub mod acme;
 pub mod answer;
+pub mod cache;
 pub mod check;
 pub mod clients;
 pub mod counting;

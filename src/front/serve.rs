@@ -77,6 +77,7 @@ fn serve(
     record: Option<preforkd_worker::scoreboard::Record>,
 ) -> Result<(), String> {
     let (shared, counters) = (passed.shared()?, passed.counters()?);
+    let purges = passed.purges()?;
     let clients = clients(&passed, settings, shared)?;
     let Passed {
         environment,
@@ -102,6 +103,9 @@ fn serve(
     let sites = Arc::new(sites);
     let proofs = updates.proofs();
     let mut front = Front::new(sites.clone(), settings, updates)?;
+    if let Some(purges) = purges {
+        front.cache(settings.cache_size, purges);
+    }
     let place = environment.scoreboard_record.zip(counters);
     let place = place.and_then(|(record, counters)| counters.gauges(record));
     let gauges = place.map(|place| gauges(place, settings));
@@ -115,7 +119,7 @@ fn serve(
         _ => None,
     };
     let (pipe, signals) = signals().map_err(could_not("handle signals"))?;
-    let gate = Gate::layer(&sites, table).map_err(could_not("get random numbers"))?;
+    let gate = Gate::layer(&sites, table, purges).map_err(could_not("get random numbers"))?;
     let config = Config {
         limits: Arc::new(http.into()),
         listeners,

@@ -9,19 +9,22 @@ use preforkd_http::{
 };
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
+use preforkd_worker::purges::Purges;
 
 use crate::answer::{answer, folder};
+use crate::cache::asked::places;
+use crate::cache::{self, Cache, Look};
 use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
 use crate::layers::forward::Asked;
-use crate::layers::gate::{Noted, has_body};
+use crate::layers::gate::{Cached, Noted, has_body};
 use crate::path::Normal;
 use crate::proofs;
 use crate::scripts::{Found, Scripts};
 use crate::sites::{Choice, Sites};
 use crate::updates::Updates;
 use crate::upstream::address::Address;
-use crate::upstream::news::places;
+use crate::upstream::news;
 use crate::upstream::protocol::{Passing, Script};
 use crate::upstream::proxy::{At, Proxy};
 use crate::upstream::settings::Settings as UpstreamSettings;
@@ -43,6 +46,8 @@ pub struct Front {
     updates: Updates,
     states: Option<States>,
     holding: Holding,
+    /// None if there is no memory that tells what was purged.
+    cache: Option<Cache>,
 }
 
 /// The number of the socket of updates; the proxy counts from 0.
@@ -88,6 +93,7 @@ impl Front {
             complaints: Rate::new(5, 10_000_000_000),
             updates,
             states: None,
+            cache: None,
         })
     }
 
@@ -95,6 +101,32 @@ impl Front {
     pub fn tell(&mut self, gauges: Gauges) {
         let numbers = self.numbers.values().copied().collect();
         self.states = Some(States::new(gauges, numbers));
+    }
+
+    /// Keeps responses in so many bytes, of routes that say so.
+    pub fn cache(&mut self, size: u64, purges: Purges) {
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        self.cache = Some(Cache::new(size, purges));
+    }
+
+    /// What the cache has to do with a request that goes to this upstream.
+    fn look(&mut self, number: usize, call: &Call<'_>, noted: Option<&Noted>) -> Look {
+        let site = noted.and_then(|noted| noted.caching_site(&self.sites));
+        let (Some(cache), Some(noted), Some(site)) = (&mut self.cache, noted, site) else {
+            return Look::Aside;
+        };
+        let (request, name) = (call.request, self.sites.name(site));
+        if is_safe(request.method()) {
+            let changes = noted.changes(&self.sites, None, request, call.origin);
+            let set = changes.iter();
+            let set = set.flat_map(|changes| changes.set.iter().chain(&changes.add));
+            let set = set.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
+            let protocol = self.proxy.protocol(number);
+            let how = (protocol, set.collect());
+            return cache.look(request, call.origin, (site, name), how, call.now);
+        }
+        noted.note_cached(Cached::Changes(places(request, name)[0]));
+        Look::Aside
     }
 
     /// The script for a request that goes to this upstream, if it runs scripts, or the answer.
@@ -178,7 +210,7 @@ impl Front {
         while let Some(ready) = self.updates.next_upstream() {
             // Others may be named in the settings of other front workers only.
             if let Some(&number) = self.numbers.get(&ready.app) {
-                self.proxy.set_addresses(number, &places(&ready), now);
+                self.proxy.set_addresses(number, &news::places(&ready), now);
             }
         }
         if self.updates.is_over() {
@@ -190,6 +222,11 @@ impl Front {
 /// Who is asked next whether this request may pass.
 fn next_question(noted: Option<&Noted>) -> Option<Arc<Asked>> {
     noted?.questions.next()
+}
+
+/// Whether a request with this method changes nothing: RFC 9110 section 9.2.1.
+fn is_safe(method: &[u8]) -> bool {
+    matches!(method, b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE")
 }
 
 /// How the front uses an upstream.
@@ -266,6 +303,22 @@ impl Service for Front {
             && let Some(&number) = self.numbers.get(name)
         {
             let rewrite = rewrite.map(<[u8]>::to_vec);
+            let recording = match self.look(number, &call, noted) {
+                Look::Has(stored) => {
+                    if let Some(noted) = noted {
+                        noted.note_cached(Cached::Has(stored.age(call.now)));
+                    }
+                    cache::answer(&stored, request, &mut response);
+                    return Some(response);
+                }
+                Look::Records(recording) => {
+                    if let Some(noted) = noted {
+                        noted.note_cached(Cached::Records(recording.verdict().clone()));
+                    }
+                    Some(recording)
+                }
+                Look::Aside => None,
+            };
             let rewrite = rewrite.as_deref();
             return match self.script(number, &call, (stripped, rewrite), response) {
                 Ok((script, response)) => {
@@ -290,7 +343,12 @@ impl Service for Front {
                         folders,
                         asked: None,
                     };
-                    self.proxy.call(number, call, passing, response)
+                    let key = call.key;
+                    let answered = self.proxy.call(number, call, passing, response);
+                    if let Some(recording) = recording {
+                        self.proxy.record(key, recording);
+                    }
+                    answered
                 }
                 Err(answered) => Some(answered),
             };
@@ -353,6 +411,11 @@ impl Service for Front {
     }
 
     fn output(&mut self) -> Option<(u64, Output)> {
+        if let Some(cache) = &mut self.cache {
+            while let Some(recording) = self.proxy.recorded() {
+                cache.keep(recording);
+            }
+        }
         self.holding.output().or_else(|| self.proxy.output())
     }
 }

@@ -30,6 +30,7 @@ pub struct Sites {
 
 #[derive(Debug)]
 struct Site {
+    name: String,
     /// The mark of its requests. Behind it come those of its routes.
     mark: u32,
     routes: Routes,
@@ -110,6 +111,7 @@ impl Sites {
             first
         };
         let mut compile = |site: &preforkd_worker::front::Site| Site {
+            name: site.name.clone(),
             mark: mark(site.routes.len()),
             routes: Routes::new(&site.routes),
             targets: site.routes.iter().map(&mut leads).collect(),
@@ -190,6 +192,11 @@ impl Sites {
     pub fn count(&self) -> bool {
         let mut layers = self.sites.iter().filter_map(|site| site.layers.as_ref());
         layers.any(OfSite::counts)
+    }
+
+    /// The name of a site.
+    pub fn name(&self, site: usize) -> &str {
+        self.sites.get(site).map_or("", |site| &site.name)
     }
 
     /// The layers of a site.

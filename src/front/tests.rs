@@ -43,6 +43,7 @@ fn settings(sites: Vec<Site>) -> Settings {
         upstreams: Default::default(),
         upgrade_timeout: second,
         http2: true,
+        cache_size: 1 << 20,
         max_connections_per_client: None,
     }
 }

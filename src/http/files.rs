@@ -28,6 +28,7 @@ mod tests;
 
 pub(crate) use answer::Found;
 use answer::What;
+pub use conditions::is_unmodified;
 pub use encoding::choose as choose_coding;
 pub use named::{NamedFile, Sending, sends_file};
 

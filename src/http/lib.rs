@@ -16,7 +16,7 @@ mod rate;
 mod serve;
 
 pub use exchange::{Exchange, Sent};
-pub use files::{Chooser, Files, NamedFile, Sending, choose_coding, sends_file};
+pub use files::{Chooser, Files, NamedFile, Sending, choose_coding, is_unmodified, sends_file};
 pub use limits::{Limits, MOST_FIELDS};
 pub use message::body::Body;
 pub use message::coder::Coder;

@@ -95,6 +95,14 @@ enum Override {
     Started,
 }
 
+/// What a client wants that names apps, for which the configuration is read before anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Reload,
+    Start,
+    Restart,
+}
+
 /// Clients that wait for the end of apps.
 struct Stop {
     client: ClientId,
@@ -128,8 +136,8 @@ pub(super) struct Choices {
     /// Requests of releases that a later one has overtaken while workers were still being replaced. It answers them.
     overtaken: Vec<Request>,
     waiting: Vec<Stop>,
-    /// Restarts for which the configuration is being checked.
-    restarts: Vec<(ClientId, BTreeSet<Name>)>,
+    /// Requests for which the configuration is being checked.
+    unchecked: Vec<(ClientId, BTreeSet<Name>, Wanted)>,
     /// The numbers of workers of apps that are being restarted.
     scaled: BTreeMap<Name, Scaled>,
 }
@@ -183,11 +191,11 @@ impl Choices {
             .partition(|stop| stop.restarts && !stop.names.is_disjoint(&names));
         self.waiting = waiting;
         let (unchecked, valid): (Vec<_>, Vec<_>) = self
-            .restarts
+            .unchecked
             .drain(..)
-            .partition(|(_, of)| !of.is_disjoint(&names));
-        self.restarts = valid;
-        let unchecked = unchecked.into_iter().map(|(client, _)| client);
+            .partition(|(_, of, wanted)| *wanted != Wanted::Reload && !of.is_disjoint(&names));
+        self.unchecked = valid;
+        let unchecked = unchecked.into_iter().map(|(client, ..)| client);
         let clients = void
             .into_iter()
             .map(|request| request.client)
@@ -234,16 +242,17 @@ impl Choices {
         same.map(|scaled| scaled.by)
     }
 
-    /// Apps are to be stopped and started again when the configuration was checked.
-    pub(super) fn restart_later(&mut self, client: ClientId, names: BTreeSet<Name>) {
-        self.restarts.push((client, names));
+    /// A request is performed when the configuration was checked.
+    pub(super) fn check_first(&mut self, client: ClientId, names: BTreeSet<Name>, wanted: Wanted) {
+        self.unchecked.push((client, names, wanted));
     }
 
-    /// The configuration was checked: the apps that the client wants restarted, unless that is void.
-    pub(super) fn take_restart(&mut self, client: ClientId) -> Option<BTreeSet<Name>> {
-        let mut restarts = self.restarts.iter();
-        let at = restarts.position(|(waiting, _)| *waiting == client)?;
-        Some(self.restarts.remove(at).1)
+    /// The configuration was checked: what the client wants, and of which apps, unless that is void.
+    pub(super) fn take_checked(&mut self, client: ClientId) -> Option<(BTreeSet<Name>, Wanted)> {
+        let mut unchecked = self.unchecked.iter();
+        let at = unchecked.position(|(waiting, ..)| *waiting == client)?;
+        let (_, names, wanted) = self.unchecked.remove(at);
+        Some((names, wanted))
     }
 
     /// Apps are to be started when those of them that are `ending` have ended.
@@ -435,11 +444,11 @@ impl Choices {
         let requests = overtaken.chain(current).chain(next);
         let clients = requests.map(|request| request.client);
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let restarts = std::mem::take(&mut self.restarts).into_iter();
-        let restarts = restarts.map(|(client, _)| client);
+        let unchecked = std::mem::take(&mut self.unchecked).into_iter();
+        let unchecked = unchecked.map(|(client, ..)| client);
         for client in clients
             .chain(waiting.map(|stop| stop.client))
-            .chain(restarts)
+            .chain(unchecked)
         {
             turn.world.answer(client, "error the master is stopping\n");
         }

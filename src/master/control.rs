@@ -20,7 +20,7 @@ use super::workers::{App, Workers};
 use super::world::{ClientId, World};
 use crate::plan;
 use crate::release::Name;
-use crate::supervisor::{Counts, Readiness};
+use crate::supervisor::{Counts, Readiness, Replace};
 
 /// The interval of attempts to accept clients when no descriptor was available.
 const ACCEPT_RETRY: Duration = Duration::from_millis(200);
@@ -35,6 +35,8 @@ pub(super) enum Command {
     Status,
     /// Show what the front has counted.
     Metrics,
+    /// Forget stored responses: all, or of these sites and URLs.
+    Purge(Vec<String>),
     /// Reload, as with HUP; only some apps if they are named.
     Reload(BTreeSet<Name>),
     /// Name the file of the configuration.
@@ -59,6 +61,9 @@ impl Command {
         Some(match words[..] {
             ["status"] => Self::Status,
             ["metrics"] => Self::Metrics,
+            ["purge", ref what @ ..] => {
+                Self::Purge(what.iter().map(|word| (*word).to_owned()).collect())
+            }
             ["reload", ref names @ ..] => Self::Reload(named(names)),
             ["configuration"] => Self::Configuration,
             ["stop", ref names @ ..] => Self::Stop(named(names)),
@@ -252,6 +257,14 @@ pub(super) fn scale(
         false => given.saturating_sub(wanted),
     };
     let goal = wanted.saturating_add(by);
+    let mut plans = app.plans.values().map(|plan| &plan.policy);
+    let most = plans.find(|policy| policy.replace == Replace::StopFirst);
+    let most = most.map(|policy| policy.range.map_or(policy.workers, |range| range.max) as i32);
+    if let Some(most) = most.filter(|most| goal > *most) {
+        return Err(format!(
+            "{name} would have {goal} workers; with replace = \"stop-first\" there are never more than configured, which is {most} (change `workers`, and reload)"
+        ));
+    }
     if !(1..=MAX_WORKERS).contains(&goal) {
         return Err(format!(
             "{name} would have {goal} workers; the number must be between 1 and {MAX_WORKERS}"

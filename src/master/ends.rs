@@ -131,9 +131,9 @@ impl<W: World> Master<W> {
                     self.propose_found(found);
                 }
             }
-            Task::CheckRestart(client) => {
+            Task::CheckFirst(client) => {
                 let client = *client;
-                self.checked_restart(client, job.pid);
+                self.checked_first(client, job.pid);
             }
             Task::Before(_) if self.deferred.is_command(job.pid) => self.deferred_ended(job),
             Task::Before(name) => {

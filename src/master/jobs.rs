@@ -22,8 +22,8 @@ use crate::supervisor::WorkerId;
 pub(super) enum Task {
     /// Checks the configuration.
     Check,
-    /// Checks the configuration before the apps of this client are stopped and started again.
-    CheckRestart(ClientId),
+    /// Checks the configuration before a request of this client is performed.
+    CheckFirst(ClientId),
     /// Runs the command `before` of an app.
     Before(Name),
     /// Runs the program of an app with a schedule, as this generation has it.
@@ -51,7 +51,7 @@ pub(super) struct First {
 impl fmt::Display for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Check | Self::CheckRestart(_) => f.write_str("check of the configuration"),
+            Self::Check | Self::CheckFirst(_) => f.write_str("check of the configuration"),
             Self::Before(app) => write!(f, "app={app} before"),
             Self::Run(app, generation) => write!(f, "app={app} run gen={generation}"),
             Self::Probe(First { app, .. }) | Self::Recheck((app, _)) => {

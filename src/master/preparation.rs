@@ -15,7 +15,7 @@ use super::turn::Turn;
 use super::workers::children::Children;
 use super::world::{Left, NotOpened, Opened, Private, Role, Start, World};
 use crate::config::Address;
-use crate::plan::{App, LogFile, Plan};
+use crate::plan::{App, LogFile, Plan, TRIED_AGAIN};
 use crate::release::{Fact, Generation, Name};
 
 /// The time limits of the configuration check, which may wait for name services and slow disks.
@@ -214,7 +214,9 @@ impl Preparation {
         let unfit = |app: &str| plan.app(app).and_then(|app| app.unfit.as_deref());
         // What keeps its workers from being started is said then.
         let is_said = |(app, warning): &(&str, &str)| {
-            kept.contains(*app) || unfit(app).is_some_and(|why| warning.starts_with(why))
+            kept.contains(*app)
+                || warning.ends_with(TRIED_AGAIN)
+                || unfit(app).is_some_and(|why| warning.starts_with(why))
         };
         for (app, warning) in plan.warnings().filter(|warning| !is_said(warning)) {
             warn!("app={app} {warning}");

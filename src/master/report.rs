@@ -139,20 +139,23 @@ pub fn finished(child: &Child, now: Instant) -> String {
 
 /// The consequence of a death; `wait` is the time until a replacement may start, if one is needed.
 pub fn consequence(actions: &[Action], wait: Option<Duration>) -> String {
+    follows(actions, wait).unwrap_or_else(|| "not replaced now".into())
+}
+
+/// What follows from a death for the app, if anything.
+pub fn follows(actions: &[Action], wait: Option<Duration>) -> Option<String> {
     let any = |which: fn(&Action) -> bool| actions.iter().any(which);
     if any(|action| matches!(action, Action::Failed(_))) {
-        return "its generation has failed".into();
+        return Some("its generation has failed".into());
     }
     if any(|action| matches!(action, Action::GaveUp(_))) {
-        return "its app is given up".into();
+        return Some("its app is given up".into());
     }
     if any(|action| matches!(action, Action::Spawn { .. })) {
-        return "starting a replacement".into();
+        return Some("starting a replacement".into());
     }
-    match wait {
-        Some(wait) if !wait.is_zero() => format!("retrying in {}", short(wait)),
-        _ => "not replaced now".into(),
-    }
+    let wait = wait.filter(|wait| !wait.is_zero())?;
+    Some(format!("retrying in {}", short(wait)))
 }
 
 /// What starts an app again that is given up.

@@ -11,7 +11,7 @@ use super::workers::App;
 use super::world::{Notice, World};
 use super::{Master, Outcome, report};
 use crate::config::Address;
-use crate::plan::Plan;
+use crate::plan::{Plan, TRIED_AGAIN};
 use crate::release::{Action, Fact, Generation, Name, State};
 use crate::supervisor::{Event, Policy};
 
@@ -114,6 +114,10 @@ impl<W: World> Master<W> {
                 if plan.is_none_or(|plan| plan.unfit.is_none()) {
                     info!("app={name}: not required, so that nothing waits until it is ready");
                 }
+                let warnings = plan.map_or(&[][..], |plan| &plan.warnings);
+                for warning in warnings.iter().filter(|it| it.ends_with(TRIED_AGAIN)) {
+                    warn!("app={name} {warning}");
+                }
                 if let Some(app) = self.workers.apps.get_mut(name) {
                     app.installed = true;
                 }
@@ -161,7 +165,19 @@ impl<W: World> Master<W> {
             }
             match self.choices.scope().purpose() {
                 Purpose::Reload => info!("generation {generation} is proven and takes over"),
-                Purpose::Start(names) => info!("{names}: proven, starting all workers"),
+                Purpose::Start(_) => {
+                    let names = self.choices.scope().names();
+                    let (scheduled, others): (Vec<_>, Vec<_>) = names
+                        .into_iter()
+                        .partition(|name| plan.scheduled.contains_key(name));
+                    if !others.is_empty() {
+                        info!("{}: proven, starting all workers", others.join(", "));
+                    }
+                    if !scheduled.is_empty() {
+                        let names = scheduled.join(", ");
+                        info!("{names}: started, and runs at the next time of its schedule");
+                    }
+                }
                 Purpose::Stop(_) => {}
             }
             for name in old

@@ -6,7 +6,7 @@ use log::{error, info};
 use nix::unistd::Pid;
 
 use super::Master;
-use super::choices::{Request, join, unknown_app};
+use super::choices::{Request, Wanted, join, unknown_app};
 use super::jobs::Task;
 use super::preparation::CHECK;
 use super::proposal::Proposal;
@@ -96,12 +96,32 @@ impl<W: World> Master<W> {
             let answer = format!("error {}\n", is_stopped_text(name));
             return self.turn.world.answer(client, &answer);
         }
+        match self.has_unknown(&names) {
+            true => self.check_first(client, names, Wanted::Reload),
+            false => self.reload_known(client, names),
+        }
+    }
+
+    fn reload_known(&mut self, client: ClientId, names: BTreeSet<Name>) {
         info!("control: reload of {}", join(&names));
         self.request(client, names, false);
     }
 
+    /// Whether the running configuration lacks one of these apps. The file may have it by now.
+    fn has_unknown(&self, names: &BTreeSet<Name>) -> bool {
+        let plan = self.plan();
+        plan.is_some_and(|plan| names.iter().any(|name| !plan.knows(name)))
+    }
+
     /// A client wants some apps started.
     pub(super) fn start(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        match self.has_unknown(&names) {
+            true => self.check_first(client, names, Wanted::Start),
+            false => self.start_known(client, names),
+        }
+    }
+
+    fn start_known(&mut self, client: ClientId, names: BTreeSet<Name>) {
         let runs_well = |name: &Name| {
             let is_wanted = self.plan().is_some_and(|plan| plan.runs(name));
             let app = self.workers.apps.get(name).map(|app| &app.supervisor);
@@ -132,31 +152,76 @@ impl<W: World> Master<W> {
 
     /// A client wants some apps stopped and started again. They are stopped only if the configuration is right.
     pub(super) fn restart(&mut self, client: ClientId, names: BTreeSet<Name>) {
+        self.check_first(client, names, Wanted::Restart);
+    }
+
+    /// Checks the configuration before a request is performed: a misspelt name is refused at once, whatever release goes on.
+    fn check_first(&mut self, client: ClientId, names: BTreeSet<Name>, wanted: Wanted) {
         match self.turn.world.start_check() {
             Ok(pid) => {
-                let task = Task::CheckRestart(client);
+                let task = Task::CheckFirst(client);
                 self.jobs.add(&self.turn, pid, task, CHECK);
-                self.choices.restart_later(client, names);
+                self.choices.check_first(client, names, wanted);
             }
             Err(error) => {
+                let nothing = match wanted {
+                    Wanted::Restart => "; nothing was stopped",
+                    Wanted::Reload | Wanted::Start => "",
+                };
                 let answer = format!(
-                    "error cannot start the process that checks the configuration: {error}; nothing was stopped\n"
+                    "error cannot start the process that checks the configuration: {error}{nothing}\n"
                 );
                 self.turn.world.answer(client, &answer);
             }
         }
     }
 
-    /// The configuration was checked for a restart.
-    pub(super) fn checked_restart(&mut self, client: ClientId, job: Pid) {
+    /// The configuration was checked for a request.
+    pub(super) fn checked_first(&mut self, client: ClientId, job: Pid) {
         let found = self.turn.world.checked(job);
         // Otherwise it was answered: a later command has stopped its apps, or the master stops.
-        let Some(names) = self.choices.take_restart(client) else {
+        let Some((names, wanted)) = self.choices.take_checked(client) else {
             return;
         };
+        if wanted == Wanted::Restart {
+            return self.checked_restart(client, names, found);
+        }
+        let known = |name: &str, found: &Plan| {
+            found.knows(name) || self.plan().is_some_and(|plan| plan.runs(name))
+        };
+        // An error in the file is what the release says.
+        let unknown = found.as_ref().ok().and_then(|found| {
+            let name = names.iter().find(|name| !known(name, found))?;
+            Some(unknown_app(name, &names_of(found)))
+        });
+        match unknown {
+            Some(reason) => {
+                error!("control: {reason}; nothing is changed");
+                let answer = format!("error {reason}; nothing is changed\n");
+                self.turn.world.answer(client, &answer);
+            }
+            None if wanted == Wanted::Reload => self.reload_known(client, names),
+            None => self.start_known(client, names),
+        }
+    }
+
+    /// The configuration was checked for a restart.
+    fn checked_restart(
+        &mut self,
+        client: ClientId,
+        names: BTreeSet<Name>,
+        found: Result<Plan, String>,
+    ) {
         let unknown = |plan: &Plan| {
             let unknown = names.iter().find(|name| !plan.knows(name));
-            unknown.map(|name| unknown_app(name, &names_of(plan)))
+            let unknown = unknown.map(|name| unknown_app(name, &names_of(plan)));
+            unknown.or_else(|| {
+                let running = self.plan()?;
+                let new = names.iter().find(|name| !running.knows(name))?;
+                Some(format!(
+                    "{new} is new in the configuration and does not run yet (start it with `preforkd start {new}`, or reload)"
+                ))
+            })
         };
         let running = self.current.as_ref();
         let cannot_start = |plan: &Plan| {

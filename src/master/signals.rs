@@ -126,6 +126,14 @@ impl<W: World> Master<W> {
                 let answer = format!("ok\n{}\n", metrics.unwrap_or_default());
                 self.turn.world.answer(client, &answer);
             }
+            Some(Command::Purge(what)) => {
+                let plan = self.current.as_ref();
+                let answer = match sites::purge(&self.turn, plan, &what) {
+                    Ok(purged) => format!("ok\n{purged}\n"),
+                    Err(reason) => format!("error {reason}\n"),
+                };
+                self.turn.world.answer(client, &answer);
+            }
             Some(Command::Configuration) => {
                 let answer = format!("ok\n{}\n", self.turn.world.configuration());
                 self.turn.world.answer(client, &answer);

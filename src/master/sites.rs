@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use log::info;
 use preforkd_worker::counters::{self, Counts};
 use preforkd_worker::front::Outline;
 use preforkd_worker::gauges::{self, Upstream};
+use preforkd_worker::purges;
 use serde_json::{Value, json};
 
 use super::turn::Turn;
@@ -143,6 +145,53 @@ pub(super) fn summary<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) 
     summary.collect()
 }
 
+/// Has the front forget what it keeps: everything, or what is of these sites and URLs. What it has forgotten, in words.
+///
+/// # Errors
+/// There is no such site, or the memory cannot be written.
+pub(super) fn purge<W: World>(
+    turn: &Turn<W>,
+    plan: Option<&Plan>,
+    what: &[String],
+) -> Result<String, String> {
+    let front = plan.and_then(Front::of);
+    let front = front.ok_or("there is no site, so nothing is kept")?;
+    let mut places = Vec::new();
+    for word in what {
+        let is_site = || front.sites.iter().any(|site| site.name == *word);
+        places.push(match target(word) {
+            Some((host, target)) => purges::of_target(host.as_bytes(), target.as_bytes()),
+            None if is_site() => purges::of_site(word),
+            None => {
+                return Err(format!(
+                    "there is no site \"{word}\" (name a site, or write a URL with http:// or https://)"
+                ));
+            }
+        });
+    }
+    if what.is_empty() {
+        places.push(purges::of_all());
+    }
+    let written = turn.world.purge(&front.name, &places);
+    written.map_err(|error| format!("cannot write to the memory of the front: {error}"))?;
+    let shown = match what {
+        [] => "all responses that were kept".to_owned(),
+        what => format!("the responses that were kept for {}", what.join(", ")),
+    };
+    info!("control: purged {shown}");
+    Ok(format!("purged {shown}"))
+}
+
+/// The host and the target of a URL.
+fn target(url: &str) -> Option<(&str, String)> {
+    let (_, rest) = url.split_once("://")?;
+    let rest = rest.split('#').next().unwrap_or_default();
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    let (host, target) = rest.split_at(end);
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    Some((host, format!("{slash}{target}")))
+}
+
 /// All that was counted.
 pub(super) fn metrics<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) -> Value {
     let Some(front) = Front::of(plan) else {
@@ -184,4 +233,22 @@ pub(super) fn metrics<W: World>(turn: &Turn<W>, workers: &Workers, plan: &Plan) 
         "sites": sites,
         "upstreams": upstreams.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::target;
+
+    #[test]
+    fn a_url_has_a_host_and_a_target_as_clients_send_them() {
+        for (url, expected) in [
+            ("https://a.example/x?y#z", Some(("a.example", "/x?y"))),
+            ("http://a.example:8080", Some(("a.example:8080", "/"))),
+            ("http://a.example?x", Some(("a.example", "/?x"))),
+            ("shop", None),
+        ] {
+            let expected = expected.map(|(host, target): (&str, &str)| (host, target.to_owned()));
+            assert_eq!(target(url), expected, "{url}");
+        }
+    }
 }

@@ -538,6 +538,13 @@ impl World for System {
         board.map(|board| board.counters(keys)).unwrap_or_default()
     }
 
+    fn purge(&self, app: &Name, places: &[u64]) -> io::Result<()> {
+        let board = self.scoreboards.get(app);
+        places
+            .iter()
+            .try_for_each(|place| board.map_or(Ok(()), |board| board.purge(*place)))
+    }
+
     fn gauges(&self, app: &Name, record: u32) -> Vec<u64> {
         let board = self.scoreboards.get(app);
         board.map(|board| board.gauges(record)).unwrap_or_default()

@@ -97,7 +97,11 @@ impl<W: World> Master<W> {
                 false => death.clone(),
             };
             match self.is_stopping() || sent.is_some() {
-                true => warn!("{tag}: {death}"),
+                true => {
+                    let follows = report::follows(&actions, wait).filter(|_| !self.is_stopping());
+                    let follows = follows.map_or(String::new(), |what| format!("; {what}"));
+                    warn!("{tag}: {death}{follows}");
+                }
                 false if background > 0 && app.is_some_and(|app| app.is_given_up()) => {
                     error!(
                         "{tag}: {death}; its app is given up until {}",

@@ -472,6 +472,12 @@ pub trait World {
     /// What the workers of the app have counted under these keys, as far as they have.
     fn counters(&self, app: &Name, keys: &[u64]) -> Vec<Vec<u64>>;
 
+    /// What the workers of the app have stored at these places of [`preforkd_worker::purges`] counts no more.
+    ///
+    /// # Errors
+    /// The memory cannot be written.
+    fn purge(&self, app: &Name, places: &[u64]) -> io::Result<()>;
+
     /// What the worker with this record says of its upstreams.
     fn gauges(&self, app: &Name, record: u32) -> Vec<u64>;
 

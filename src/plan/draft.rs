@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::lacking::Lacking;
 use super::upstreams::Reached;
-use super::{App, Host, Launch, Listener, Recycle, Stop, normal, own_address};
+use super::{App, Host, Launch, Listener, Recycle, Stop, normal};
 use crate::config::{self, App as Written, Apps, Place, Ready, When};
 use crate::supervisor::Readiness;
 
@@ -78,10 +78,7 @@ impl Draft<'_> {
         let check = self.check(&launch, own_address.is_some())?;
         let has_listener = !sockets.is_empty();
         let policy = self.policy(readiness, check.is_some(), has_listener, &mut notices)?;
-        let words = launch.args.iter().chain(launch.env.values());
-        for (word, meant) in words.filter_map(|text| own_address::misspelt(text)) {
-            warnings.push(format!("{{{word}}} stays as it is (did you mean {meant}?)"));
-        }
+        self.doubt_placeholders();
         if let Some(range) = &own_address {
             self.enough_addresses(range, &policy, &mut warnings)?;
         }

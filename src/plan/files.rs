@@ -23,6 +23,8 @@ pub(super) struct Loaded {
     pub(super) config: Config,
     /// The folders of patterns that do not exist, and where the patterns stand.
     pub(super) no_folders: Vec<(String, PathBuf)>,
+    /// The same place, for the error of a configuration that is empty without it.
+    pub(super) lost: Option<Place>,
 }
 
 /// Reads the included files, and gives all values their types.
@@ -47,6 +49,7 @@ pub(super) fn load(text: &str, file: &Path, host: &dyn Host) -> Result<Loaded, D
     match typed {
         Ok(config) => Ok(Loaded {
             no_folders: files.no_folders(),
+            lost: files.no_folders.into_iter().next().map(|(_, place)| place),
             sources: files.sources,
             config,
         }),

@@ -13,17 +13,23 @@ pub(super) struct Lacking {
     unfit: RefCell<Option<Place>>,
     /// What is looked at again whenever a worker is started.
     later: RefCell<Vec<Place>>,
+    /// What is allowed and probably a mistake.
+    doubts: RefCell<Vec<Place>>,
 }
+
+/// The end of a warning about what an app lacks for now, if the app takes over without proof.
+pub const TRIED_AGAIN: &str = "; not required, so it is tried again";
 
 impl Lacking {
     /// Notes in the app what it lacks.
     pub(super) fn note(self, app: &mut App, sources: &Sources) {
+        for place in self.doubts.into_inner() {
+            app.warnings.push(sources.diagnostic(place).one_line());
+        }
         for place in self.later.into_inner() {
-            let what = &place.message;
-            app.warnings
-                .push(format!("{what}; not required, so it is tried again"));
-            let what = || sources.diagnostic(place).one_line();
-            app.missing.get_or_insert_with(what);
+            let what = sources.diagnostic(place).one_line();
+            app.warnings.push(format!("{what}{TRIED_AGAIN}"));
+            app.missing.get_or_insert(what);
         }
         if let Some(place) = self.unfit.into_inner() {
             let why = sources.diagnostic(place).one_line();
@@ -53,6 +59,11 @@ impl Draft<'_> {
         }
         self.lacking.later.borrow_mut().push(what);
         Ok(())
+    }
+
+    /// `what` is allowed and probably a mistake.
+    pub(super) fn doubt(&self, what: Place) {
+        self.lacking.doubts.borrow_mut().push(what);
     }
 
     /// Whether something is missing without which no worker can be started.

@@ -100,6 +100,7 @@ impl Draft<'_> {
             response_headers: changes(RESPONSE, &keys.response_headers)?,
             request_headers: changes("request_headers", &keys.request_headers)?,
             compress: keys.compress.as_ref().map(|codings| codings.0.clone()),
+            cache: keys.cache.as_deref().copied(),
             max_body: keys.max_body.as_ref().map(|size| size.0),
             basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
             forward_auth: forward_auth(keys)?,

@@ -94,6 +94,27 @@ impl Draft<'_> {
         }
     }
 
+    /// Warns of words in braces that are probably meant to be placeholders.
+    pub(super) fn doubt_placeholders(&self) {
+        let Some(command) = &self.written.command else {
+            return;
+        };
+        let doubt = |key: &str, text: &str| {
+            let (word, meant) = misspelt(text)?;
+            Some(format!(
+                "{key}: {{{word}}} stays as it is (did you mean {{{meant}}}? The placeholders are {{port}}, {{address}}, {{fd}} and {{fd:NAME}})"
+            ))
+        };
+        for message in command.iter().filter_map(|word| doubt("command", word)) {
+            self.doubt(command.wrong(message));
+        }
+        for (name, value) in &*self.written.env {
+            if let Some(message) = doubt("env", value) {
+                self.doubt(Place::at(name.span(), message));
+            }
+        }
+    }
+
     /// Refuses fewer addresses than workers, and warns of too few for a reload.
     pub(super) fn enough_addresses(
         &self,
@@ -124,20 +145,43 @@ impl Draft<'_> {
     }
 }
 
-/// A placeholder that is probably meant by a word in braces, such as `{PORT}` or `{adress}`, with that word.
-pub(super) fn misspelt(text: &str) -> Option<(&str, &'static str)> {
-    // A shell reads ${PORT} itself.
+/// The names in the placeholders of a command.
+const NAMES: [&str; 3] = ["port", "address", "fd"];
+
+/// A word in braces that is probably a misspelt placeholder, such as `{PORT}` or `{prot}`, with the name that is meant. Braces have other
+/// meanings in many programs, so only words that hardly mean anything else count.
+fn misspelt(text: &str) -> Option<(&str, &'static str)> {
+    // A shell reads ${PORT} itself, and curl(1) %{port}.
     let starts = text.match_indices('{').map(|(at, _)| text.split_at(at));
     let words = starts
-        .filter(|(before, _)| !before.ends_with('$'))
+        .filter(|(before, _)| !before.ends_with(['$', '%', '#']))
         .map(|(_, from)| &from[1..]);
     let mut words = words.filter_map(|word| word.split_once('}').map(|(word, _)| word));
-    words.find_map(|word| match word.to_ascii_lowercase().as_str() {
-        "port" if word != "port" => Some((word, PORT)),
-        "address" if word != "address" => Some((word, ADDRESS)),
-        "adress" | "addres" | "addr" => Some((word, ADDRESS)),
-        _ => None,
+    words.find_map(|word| {
+        let mut names = NAMES.into_iter();
+        let meant = names.find(|name| word != *name && is_near(&word.to_ascii_lowercase(), name));
+        Some((word, meant?))
     })
+}
+
+/// Whether a word has other letters by one: one too few, one too many, or two that have changed places.
+fn is_near(word: &str, name: &str) -> bool {
+    let without = |text: &str, at: usize| format!("{}{}", &text[..at], &text[at + 1..]);
+    if word == name || name == "address" && word == "addr" {
+        return true;
+    }
+    // Two letters are near too much.
+    if name.len() < 3 || !word.bytes().all(|letter| letter.is_ascii_lowercase()) {
+        return false;
+    }
+    let swapped = |at: usize| {
+        let mut letters = name.as_bytes().to_vec();
+        letters.swap(at, at + 1);
+        letters == word.as_bytes()
+    };
+    (0..name.len()).any(|at| without(name, at) == word)
+        || (0..word.len()).any(|at| without(word, at) == name)
+        || (0..name.len() - 1).any(swapped)
 }
 
 fn is_template(text: &str) -> bool {
@@ -172,10 +216,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_placeholder_in_other_letters_is_recognised() {
-        assert_eq!(misspelt("a {x} {PORT}"), Some(("PORT", PORT)));
-        assert_eq!(misspelt("{adress}:1"), Some(("adress", ADDRESS)));
-        for text in ["{port}{address}", "{", "PORT", "${PORT}", "{fd}"] {
+    fn a_misspelt_placeholder_is_recognised() {
+        for (text, word, meant) in [
+            ("a {x} {PORT}", "PORT", "port"),
+            ("--port={prot}", "prot", "port"),
+            ("{por}", "por", "port"),
+            ("{ports}", "ports", "port"),
+            ("{adress}:1", "adress", "address"),
+            ("{Addr}", "Addr", "address"),
+            ("{FD}", "FD", "fd"),
+        ] {
+            assert_eq!(misspelt(text), Some((word, meant)), "{text}");
+        }
+        for text in [
+            "{port}{address}",
+            "{",
+            "PORT",
+            "${PORT}",
+            "%{prot}",
+            "{fd}",
+            "{ print $1 }",
+            "{print}",
+            "{part}",
+            "{post}",
+            "{id}",
+            "{\"port\": 1}",
+            "{a,b}",
+            "{}",
+        ] {
             assert_eq!(misspelt(text), None, "{text}");
         }
     }

@@ -150,6 +150,7 @@ pub(super) fn front(
         sites,
         upstreams,
         upgrade_timeout: config.front.upgrade_timeout.0,
+        cache_size: config.front.cache_size.0,
         http2: *config.front.http2,
         max_connections_per_client: config
             .front

@@ -425,9 +425,10 @@ fn what_an_app_that_is_not_required_lacks_is_no_error() {
             "{known}"
         );
         assert!(
-            warnings[0].contains(missing) && warnings[0].contains("it is tried again"),
+            warnings[0].starts_with("/srv/app.toml:") && warnings[0].contains(missing),
             "{warnings:?}"
         );
+        assert!(warnings[0].ends_with("it is tried again"), "{warnings:?}");
         assert!(!app.launch.program.as_os_str().is_empty());
         assert!(plan.listeners.iter().all(|listener| !listener.required));
         plan_as((0, 0), &format!("[app.q]\n{text}")).expect_err("it is required");
@@ -629,6 +630,11 @@ fn an_error_names_the_included_file_or_the_place_that_includes_it() {
         (
             "include = 'other/*.toml'",
             "app.toml:1:1: there is no app to run",
+        ),
+        ("[master]\n[app]\n", "app.toml:1:1: there is no app to run"),
+        (
+            "include = ['other/*.toml', 'nowhere/*.toml']\n[master]\n",
+            "app.toml:1:28: there is no app to run; include: there is no folder /srv/nowhere (create it",
         ),
         (
             "[app.w]\ncommand = 'celery'\ninclude = 'x'",

@@ -28,6 +28,8 @@ pub struct Settings {
     pub upgrade_timeout: Duration,
     /// Whether clients may speak HTTP/2.
     pub http2: bool,
+    /// The memory of each worker for responses that are kept, in bytes.
+    pub cache_size: u64,
     /// The most connections that a client has open in all workers together.
     pub max_connections_per_client: Option<u32>,
 }

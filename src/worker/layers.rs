@@ -23,6 +23,8 @@ pub struct Layers {
     pub request_headers: Changes,
     /// The codings in which responses are compressed, what is preferred first. For a route, `None` is what the site says.
     pub compress: Option<Vec<Coding>>,
+    /// Whether responses are kept and given to others. For a route, `None` is what the site says.
+    pub cache: Option<bool>,
     /// The largest request body. For a route, `None` is what the site says.
     pub max_body: Option<u64>,
     /// How many requests a client may send.

@@ -24,6 +24,7 @@ pub mod messages;
 pub mod notify;
 pub mod passed;
 pub mod proxy;
+pub mod purges;
 pub mod scoreboard;
 pub mod settings;
 pub mod socket;

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicU64;
 use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::env::{self, Environment};
+use crate::purges::Purges;
 use crate::scoreboard::Record;
 use crate::{logger, sys};
 
@@ -113,6 +114,19 @@ impl Passed {
     ///
     /// # Errors
     /// They cannot be mapped; the whole message.
+    pub fn purges(&self) -> Result<Option<Purges>, String> {
+        let map = |memory| {
+            let what = "map the numbers of what was purged";
+            let words = sys::map_purges(memory).map_err(could_not(what))?;
+            Ok(Purges::new(words))
+        };
+        self.scoreboard.as_ref().map(map).transpose()
+    }
+
+    /// Maps the counters of sites.
+    ///
+    /// # Errors
+    /// The memory cannot be mapped; the whole message.
     pub fn counters(&self) -> Result<Option<Counters>, String> {
         let map = |memory| {
             let words = sys::map_counters(memory).map_err(could_not("map the counters"))?;

@@ -18,9 +18,9 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::scoreboard::{
-    CONNECTIONS_BY_CLIENT, COUNTERS, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES,
+    CONNECTIONS_BY_CLIENT, COUNTERS, PURGES, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES,
 };
-use crate::{connections, counters};
+use crate::{connections, counters, purges};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -100,6 +100,14 @@ pub(crate) fn map_counters(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]>
 pub(crate) fn map_connections(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     let what = "counts of open connections";
     map(memory, CONNECTIONS_BY_CLIENT, connections::WORDS, what)
+}
+
+/// Maps the numbers of what was purged from the cache of the front. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_purges(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    map(memory, PURGES, purges::WORDS, "numbers of what was purged")
 }
 
 /// Maps so many words from a place on, which is a multiple of 8.

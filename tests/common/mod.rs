@@ -16,6 +16,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
+use preforkd::effects::process::{self, Stat};
+use preforkd::guard::table::Table;
 
 pub mod kept;
 pub mod programs;
@@ -403,7 +405,33 @@ impl Drop for Run {
                 let _ = kill(pid, Signal::SIGKILL);
             }
         }
-        let _ = self.master.wait();
+        let ended = self.master.wait();
+        // After a stop nothing is left.
+        if !ended.is_ok_and(|status| status.success()) {
+            kill_left(self.pid());
+        }
+    }
+}
+
+/// Kills what a guard would end later: the sessions that a master has left, and the guard itself.
+fn kill_left(master: Pid) {
+    let all: Vec<(Pid, Stat)> = process::all().collect();
+    let guards = all.iter().filter(|(pid, _)| *pid != master);
+    let guards = guards.filter_map(|(pid, _)| {
+        let table = Table::of(*pid)?;
+        (table.master() == Some(master)).then_some((*pid, table))
+    });
+    for (guard, table) in guards {
+        let records = table.records().into_iter();
+        let leaders: Vec<_> = records.filter_map(|(_, record)| record.leader).collect();
+        let is_left = |stat: &Stat| {
+            let mut leaders = leaders.iter();
+            leaders.any(|leader| stat.session == leader.pid && stat.started >= leader.started)
+        };
+        for (pid, _) in all.iter().filter(|(_, stat)| is_left(stat)) {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        let _ = kill(guard, Signal::SIGKILL);
     }
 }
 

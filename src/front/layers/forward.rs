@@ -3,6 +3,7 @@
 //! The question is a request of its own, to which a response of 2xx lets the request pass. One of 401, 403 or 3xx is for the client: it may
 //! ask for a password, or lead to a page for logging in. Anything else tells nothing, so nobody passes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use preforkd_http::Head;
@@ -92,6 +93,7 @@ pub fn verdict(status: u16) -> Verdict {
 pub struct Questions {
     open: Mutex<Vec<Arc<Asked>>>,
     copied: Mutex<Changes>,
+    answered: AtomicBool,
 }
 
 impl Questions {
@@ -115,6 +117,7 @@ impl Questions {
     pub fn passes(&self, asked: &Arc<Asked>, head: &Head) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|other| !Arc::ptr_eq(other, asked));
+        self.answered.store(true, Ordering::Relaxed);
         let mut copied = self.copied.lock().unwrap_or_else(PoisonError::into_inner);
         let known = copied.set.len();
         for (name, value) in asked.fields(head) {
@@ -123,6 +126,11 @@ impl Questions {
                 copied.set.push((name, value));
             }
         }
+    }
+
+    /// Whether an answer has let the request pass: it is one of a user.
+    pub fn were_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// The fields that the request gets.

@@ -10,6 +10,7 @@ use preforkd_http::layer::{Arrived, Layer, Page, Stages};
 use preforkd_http::{Coder, Facts, Head, Note, Origin, Reject, Request, Response, phrase};
 
 use preforkd_worker::layers::Changes;
+use preforkd_worker::purges::Purges;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::auth::known::{Known, Secret};
@@ -21,6 +22,7 @@ use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
 use super::values;
+use crate::cache::Verdict;
 use crate::sites::Sites;
 
 /// There is no route.
@@ -35,6 +37,7 @@ pub struct Gate {
     table: Option<Table>,
     /// None if no site asks for passwords.
     secret: Option<Arc<Secret>>,
+    purges: Option<Purges>,
 }
 
 /// What was found out about a request.
@@ -54,6 +57,18 @@ pub struct Noted {
     open: Mutex<Vec<(Job, String)>>,
     /// Whom to ask whether it may pass.
     pub questions: Questions,
+    cached: OnceLock<Cached>,
+}
+
+/// What the cache has to do with a request.
+#[derive(Debug)]
+pub enum Cached {
+    /// It was answered by a response of this age, in seconds.
+    Has(u64),
+    /// The response may be stored.
+    Records(Arc<Verdict>),
+    /// If it is served, what is stored at this place of [`preforkd_worker::purges`] counts no more.
+    Changes(u64),
 }
 
 /// Why a request is not served.
@@ -107,7 +122,11 @@ impl Gate {
     ///
     /// # Errors
     /// There are no random numbers.
-    pub fn layer(sites: &Arc<Sites>, table: Option<Table>) -> io::Result<Option<Arc<dyn Layer>>> {
+    pub fn layer(
+        sites: &Arc<Sites>,
+        table: Option<Table>,
+        purges: Option<Purges>,
+    ) -> io::Result<Option<Arc<dyn Layer>>> {
         if !sites.have_layers() {
             return Ok(None);
         }
@@ -117,6 +136,7 @@ impl Gate {
             running: Running::default(),
             table,
             secret: secret.map(Arc::new),
+            purges,
         })))
     }
 
@@ -169,6 +189,7 @@ impl Layer for Gate {
             user: OnceLock::new(),
             open: Mutex::default(),
             questions: Questions::default(),
+            cached: OnceLock::new(),
         };
         if refusal.is_none() {
             let routes = [None]
@@ -197,6 +218,9 @@ impl Layer for Gate {
         let Some((noted, layers, route)) = self.noted(facts) else {
             return;
         };
+        if let Some(cached) = noted.cached.get() {
+            cached.see(head, self.purges);
+        }
         let refusal = noted.refusal.get();
         for (name, value) in refusal.iter().flat_map(|refusal| &refusal.fields) {
             let _ = head.set(name.as_bytes(), value.as_bytes());
@@ -223,6 +247,31 @@ impl Layer for Gate {
     }
 }
 
+impl Cached {
+    /// The head of the response has come, and nothing was changed in it.
+    fn see(&self, head: &mut Head, purges: Option<Purges>) {
+        match self {
+            Self::Has(age) => {
+                let _ = head.set(b"Age", age.to_string().as_bytes());
+                // RFC 9211.
+                let _ = head.add(b"Cache-Status", b"preforkd; hit");
+            }
+            Self::Records(verdict) => {
+                verdict.judge(head);
+                let _ = head.add(b"Cache-Status", b"preforkd; fwd=miss");
+            }
+            // RFC 9111 section 4.4.
+            Self::Changes(place) => {
+                if let Some(purges) = purges
+                    && (200..400).contains(&head.status())
+                {
+                    purges.purge(*place);
+                }
+            }
+        }
+    }
+}
+
 impl Noted {
     /// What was noted of a request; none if its site has no layers.
     pub fn of(request: Request<'_>) -> Option<&Self> {
@@ -242,6 +291,17 @@ impl Noted {
     /// It is not served. The first reason counts.
     pub fn refuse(&self, refusal: Refusal) {
         let _ = self.refusal.set(refusal);
+    }
+
+    /// What the cache has to do with it.
+    pub fn note_cached(&self, cached: Cached) {
+        let _ = self.cached.set(cached);
+    }
+
+    /// The number of its site, if responses to it are kept.
+    pub fn caching_site(&self, sites: &Sites) -> Option<usize> {
+        let layers = sites.layers(self.site)?;
+        layers.caches(self.route()).then_some(self.site)
     }
 
     /// The user whose password was right.

@@ -37,6 +37,8 @@ pub struct Rules {
     pub maintenance: Option<Maintenance>,
     /// How many requests a client may send.
     pub limits: Vec<Limit>,
+    /// Whether responses are kept.
+    pub cache: Option<bool>,
     /// The largest body.
     pub max_body: Option<u64>,
     /// Changes in the heads of responses.
@@ -131,6 +133,12 @@ impl OfSite {
         said.unwrap_or_default()
     }
 
+    /// Whether responses are kept: what the route says, or else the site.
+    pub fn caches(&self, route: Option<usize>) -> bool {
+        let mut rules = self.rules(route).rev();
+        rules.find_map(|rules| rules.cache).unwrap_or(false)
+    }
+
     /// The largest body: what the route says, or else the site.
     pub fn max_body(&self, route: Option<usize>) -> Option<u64> {
         self.rules(route).rev().find_map(|rules| rules.max_body)
@@ -167,6 +175,7 @@ impl Rules {
                 except: written.except[..].into(),
             }),
             limits: limits.collect(),
+            cache: layers.cache,
             max_body: layers.max_body,
             changes: layers.response_headers.clone(),
             request_changes: layers.request_headers.clone(),

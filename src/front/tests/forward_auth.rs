@@ -421,3 +421,31 @@ fn streams_of_http2_are_asked_about_too() {
     let right = client.whole(right);
     assert_eq!((right.status, &right.body[..]), (200, &b"ok"[..]));
 }
+
+#[test]
+fn what_was_passed_for_one_user_is_kept_for_nobody() {
+    let layers = Layers {
+        cache: Some(true),
+        ..asked()
+    };
+    let served = serve(layers, Vec::new());
+    let mut app = None;
+    for user in ["Remote-User: ann\r\n", ""] {
+        let body = format!(
+            "Cache-Control: public, max-age=60\r\nContent-Length: 1\r\n\r\n{}",
+            user.len() % 10
+        );
+        let mut client = served.get("/", "");
+        judged(
+            &served,
+            &mut app,
+            &format!("HTTP/1.1 200 OK\r\n{user}Content-Length: 0\r\n\r\n"),
+        );
+        let peer = app.as_mut().unwrap();
+        peer.message();
+        peer.write(&format!("HTTP/1.1 200 OK\r\n{body}"));
+        let message = client.message();
+        assert!(message.ends_with(&body[body.len() - 1..]), "{message}");
+        assert_eq!(field(&message, "cache-status"), None);
+    }
+}

@@ -248,5 +248,28 @@ impl Reader {
     }
 }
 
+/// Reads a whole message, as it has come from an upstream, into another response. Its trailers follow if they may.
+///
+/// # Errors
+/// It is not whole.
+pub fn replay(
+    protocol: Protocol,
+    message: &[u8],
+    trailers: bool,
+    response: &mut Response,
+) -> Result<(), Fault> {
+    let mut reader = Reader::new(protocol);
+    reader.expect(Expected {
+        head_only: false,
+        upgrade: false,
+        trailers,
+        judged: false,
+    });
+    match reader.read(message, response, true)? {
+        Progress::Done(_) => Ok(()),
+        Progress::More | Progress::Switched | Progress::Judged(_) => reader.end(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

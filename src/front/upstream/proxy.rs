@@ -23,6 +23,7 @@ use super::failure::{Failure, is_idempotent};
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
+use crate::cache::Recording;
 
 mod ahead;
 mod answers;
@@ -70,6 +71,7 @@ struct Exchange {
     fresh: bool,
     /// Bytes of the response that wait for the client.
     waiting: usize,
+    recording: Option<Box<Recording>>,
     /// The folders of which the response may name files.
     folders: Option<Arc<Folders>>,
     /// It is only asked whether a request may pass.
@@ -159,6 +161,8 @@ pub struct Proxy {
     connections: Connections,
     exchanges: Places<Exchange>,
     outputs: VecDeque<(Ticket, Output)>,
+    /// Responses that were recorded whole.
+    recorded: Vec<Recording>,
     /// Connections that go on in the next turn.
     ready: VecDeque<u32>,
     /// Empty when a call is over, as is `dirty`.
@@ -184,6 +188,7 @@ impl Default for Proxy {
             connections: Connections::default(),
             exchanges: Places::default(),
             outputs: VecDeque::new(),
+            recorded: Vec::new(),
             ready: VecDeque::new(),
             starts: VecDeque::new(),
             dirty: Vec::new(),
@@ -387,6 +392,7 @@ impl Proxy {
             patient_until,
             fresh: false,
             waiting: 0,
+            recording: None,
             folders: passing.folders.cloned(),
             judge: passing
                 .asked
@@ -405,6 +411,18 @@ impl Proxy {
             self.settle(now);
         }
         None
+    }
+
+    /// Has the response be recorded to a request that was passed on just now.
+    pub fn record(&mut self, ticket: Ticket, recording: Box<Recording>) {
+        if let Some(exchange) = self.exchanges.get(ticket) {
+            exchange.recording = Some(recording);
+        }
+    }
+
+    /// A response that was recorded.
+    pub fn recorded(&mut self) -> Option<Recording> {
+        self.recorded.pop()
     }
 
     /// See [`preforkd_http::Service::left`].

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::asked::{Asked, Single};
+use crate::message::request::Request;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -68,6 +69,23 @@ pub(super) fn is_current(asked: &Asked<'_>, validators: &Validators, now: System
                     && now >= validators.modified + SECOND
         }
     }
+}
+
+/// Whether the client of a GET or HEAD has a response with these fields already, as RFC 9110 sections 13.1.2 and 13.1.3 compare.
+pub fn is_unmodified(
+    request: Request<'_>,
+    etag: Option<&[u8]>,
+    last_modified: Option<&[u8]>,
+) -> bool {
+    let asked = Asked::read(request);
+    if !asked.if_none_match.is_empty() {
+        let own = etag.map(|tag| tag.strip_prefix(b"W/").unwrap_or(tag));
+        return matches(&asked.if_none_match, |_, tag| own == Some(tag));
+    }
+    let own = last_modified.map_or(Single::Absent, Single::Once);
+    date(own)
+        .zip(date(asked.if_modified_since))
+        .is_some_and(|(own, theirs)| own <= theirs)
 }
 
 /// A date that cannot be read is no condition (RFC 9110 sections 13.1.3 and 13.1.4).

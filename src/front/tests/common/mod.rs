@@ -230,7 +230,7 @@ pub const OK_SEEN: &str =
 
 /// An upstream that a test plays.
 pub struct Upstream {
-    listener: TcpListener,
+    pub listener: TcpListener,
 }
 
 pub fn upstream() -> (Upstream, Address) {

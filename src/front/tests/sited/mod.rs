@@ -20,6 +20,7 @@ use preforkd_http::{Config, Files, FrontListeners, layer, serve_service_over};
 use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
 use preforkd_worker::gauges::{self, Gauges};
 use preforkd_worker::layers::Layers;
+use preforkd_worker::purges::{self, Purges};
 use preforkd_worker::settings::Http;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -31,6 +32,7 @@ pub struct Served {
     stop: OwnedFd,
     thread: Option<JoinHandle<()>>,
     pub upstream: Upstream,
+    pub purges: Purges,
     gauges: &'static [AtomicU64],
 }
 
@@ -126,6 +128,7 @@ pub fn serve_with(
         .into(),
         upgrade_timeout: GUARD,
         http2: true,
+        cache_size: 1 << 20,
         max_connections_per_client: None,
     };
     change(&mut settings);
@@ -133,7 +136,9 @@ pub fn serve_with(
     let mut layers = layer::standard(layer::Options::default());
     let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();
     let table = Table::new(words.leak(), (7, 9));
-    layers.extend(Gate::layer(&sites, Some(table)).unwrap());
+    let words: Vec<AtomicU64> = (0..purges::WORDS).map(|_| AtomicU64::new(0)).collect();
+    let purges = Purges::new(words.leak());
+    layers.extend(Gate::layer(&sites, Some(table), Some(purges)).unwrap());
     let files = Sites::files(&settings);
     let files = match files.is_empty() {
         true => Files::default(),
@@ -160,7 +165,8 @@ pub fn serve_with(
     let place = Gauges::begin(words, 1, [].into_iter(), ["s"].into_iter());
     let visited = Visited::new(place, &settings);
     let settings = Arc::new(settings);
-    let front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
+    let mut front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
+    front.cache(settings.cache_size, purges);
     let thread = thread::spawn(move || {
         let shared = Shared::new(Listeners::default(), true).counted(Some(visited));
         serve_service_over::<Wire, _>(config, shared, front, ()).unwrap();
@@ -170,6 +176,7 @@ pub fn serve_with(
         stop,
         thread: Some(thread),
         upstream,
+        purges,
         gauges: words,
     }
 }

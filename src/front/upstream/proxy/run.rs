@@ -173,6 +173,9 @@ impl Proxy {
             return;
         };
         exchange.connection = Some(token);
+        if let Some(recording) = &mut exchange.recording {
+            recording.begin();
+        }
         let body_left = match &exchange.sending {
             Sending::Held(_, length) => *length,
             Sending::Nothing | Sending::Stream(_) => 0,
@@ -351,6 +354,17 @@ impl Proxy {
         let read = connection
             .reader
             .read(bytes, &mut exchange.response, is_whole);
+        if let (Some(recording), Ok(progress)) = (&mut exchange.recording, &read) {
+            let taken = match progress {
+                Progress::Done(taken) => *taken,
+                // The last is not recorded.
+                Progress::More | Progress::Switched | Progress::Judged(_) => bytes.len(),
+            };
+            let has_head = exchange.response.started();
+            if !recording.take(&bytes[..taken], has_head, now) {
+                exchange.recording = None;
+            }
+        }
         let of = &self.upstreams[connection.upstream];
         answers::log_said(of, &connection.reader.said());
         if let Ok(Progress::Judged(taken)) = read {
@@ -396,6 +410,8 @@ impl Proxy {
     /// The response is complete.
     fn done(&mut self, token: u32, ticket: Ticket, left_over: usize, now: Instant) {
         if let Some(mut exchange) = self.put_away(token, ticket, Some(left_over), now) {
+            let recording = exchange.recording.take();
+            self.recorded.extend(recording.map(|recording| *recording));
             exchange.response.end();
             self.finish(ticket, exchange.response, exchange.message);
         }

@@ -7,6 +7,7 @@ use preforkd_http::{Output, pass_trailers};
 
 use super::super::Instant;
 use super::super::dispatch::Ticket;
+use super::super::protocol::Protocol;
 use super::{Proxy, Sending};
 
 /// Bytes that may wait for the upstream before the client is left waiting.
@@ -103,6 +104,12 @@ impl Stream {
 }
 
 impl Proxy {
+    /// What an upstream speaks.
+    pub fn protocol(&self, upstream: usize) -> Protocol {
+        let of = self.upstreams.get(upstream);
+        of.map_or(Protocol::Http, |of| of.settings.protocol)
+    }
+
     /// Whether an upstream can be given a body while it arrives: HTTP has a framing for one whose length nobody knows, and what passes the
     /// others is framed as a whole.
     pub fn takes_streams(&self, upstream: usize) -> bool {
@@ -176,7 +183,6 @@ pub(super) fn may_switch(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::protocol::Protocol;
     use super::super::super::settings::Settings;
     use super::*;
 

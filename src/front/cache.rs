@@ -1,0 +1,210 @@
+//! Responses that are kept in memory and given to others: RFC 9111.
+//!
+//! What a response says ([`terms`], by its [`directives`]) decides, never its name: a response without a time of its own is not stored. What could
+//! give one user the response of another is not stored either: responses that set a cookie, and those to requests with credentials, a certificate,
+//! or a user that a layer has found. A response is stored as it came from the upstream and read anew for each client, so the layers see it as if the
+//! application had answered. The responses of a front worker are its own ([`store`]); what was purged, all of them see ([`preforkd_worker::purges`]).
+
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
+
+use preforkd_http::{Head, Origin, Request, Response, is_unmodified};
+use preforkd_worker::purges::{Purges, Seen};
+
+use self::asked::Asked;
+use self::store::{Found, Store, Stored};
+use self::terms::Terms;
+use crate::upstream::protocol::{Protocol, replay};
+
+pub mod asked;
+mod directives;
+mod store;
+mod terms;
+
+/// Fields of a response that 304 repeats (RFC 9110 section 15.4.5), and by which clients ask.
+const FIELDS: [&[u8]; 7] = [
+    b"etag",
+    b"last-modified",
+    b"cache-control",
+    b"content-location",
+    b"date",
+    b"expires",
+    b"vary",
+];
+
+/// Names and values of fields.
+pub type Fields = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// The cache of one worker.
+#[derive(Debug)]
+pub struct Cache {
+    store: Store,
+    purges: Purges,
+}
+
+/// What the cache has to do with a request.
+#[derive(Debug)]
+pub enum Look {
+    /// This answers it.
+    Has(Arc<Stored>),
+    /// Nothing that it has; the response is recorded.
+    Records(Box<Recording>),
+    /// Nothing.
+    Aside,
+}
+
+/// What the head of a response says, as soon as it has come.
+#[derive(Debug)]
+pub struct Verdict {
+    has_cookie: bool,
+    /// The fields that the front sets in requests, in lower case.
+    set: Vec<Vec<u8>>,
+    said: OnceLock<Option<(Terms, Fields)>>,
+}
+
+/// A response while it comes.
+#[derive(Debug)]
+pub struct Recording {
+    asked: Asked,
+    seen: Seen,
+    verdict: Arc<Verdict>,
+    protocol: Protocol,
+    message: Vec<u8>,
+    most: usize,
+    came: u64,
+    /// Others get the stale response as long as this is there.
+    _asks: Option<Arc<()>>,
+}
+
+impl Cache {
+    /// With so many bytes.
+    pub fn new(size: usize, purges: Purges) -> Self {
+        Self {
+            store: Store::new(size),
+            purges,
+        }
+    }
+
+    /// Looks for a response to a request of the site with this number and name. The front sets these fields in its head for the upstream, which
+    /// speaks this protocol.
+    pub fn look(
+        &mut self,
+        request: Request<'_>,
+        origin: &Origin,
+        site: (usize, &str),
+        (protocol, set): (Protocol, Vec<Vec<u8>>),
+        now: u64,
+    ) -> Look {
+        let Some(asked) = Asked::of(request, origin, site) else {
+            return Look::Aside;
+        };
+        let seen = self.purges.look(asked.places);
+        let asks = match self.store.find(&asked, seen, now) {
+            Found::Fresh(stored) | Found::Stale(stored) => return Look::Has(stored),
+            Found::Nothing(_) if !asked.stores => return Look::Aside,
+            Found::Nothing(asks) => asks,
+        };
+        let verdict = Arc::new(Verdict {
+            has_cookie: asked.field(b"cookie").is_some(),
+            set,
+            said: OnceLock::new(),
+        });
+        Look::Records(Box::new(Recording {
+            asked,
+            seen,
+            verdict,
+            protocol,
+            message: Vec::new(),
+            most: self.store.most_each(),
+            came: now,
+            _asks: asks,
+        }))
+    }
+
+    /// Stores a response that was recorded whole.
+    pub fn keep(&mut self, recording: Recording) {
+        let Some(Some((terms, fields))) = recording.verdict.said.get() else {
+            return;
+        };
+        let value = |name: &Vec<u8>| recording.asked.field(name).map(<[u8]>::to_vec);
+        let stored = Stored {
+            message: recording.message,
+            protocol: recording.protocol,
+            values: terms.vary.iter().map(value).collect(),
+            terms: terms.clone(),
+            fields: fields.clone(),
+            came: recording.came,
+            seen: recording.seen,
+        };
+        self.store.store(&recording.asked, stored);
+    }
+}
+
+impl Verdict {
+    /// Judges the head of the response, before anything was changed in it.
+    pub fn judge(&self, head: &Head) {
+        let judge = || {
+            let terms = Terms::of(head, self.has_cookie, SystemTime::now())?;
+            if terms.vary.iter().any(|name| self.set.contains(name)) {
+                return None;
+            }
+            let fields = head.fields().filter(|(name, _)| {
+                let mut wanted = FIELDS.iter();
+                wanted.any(|other| name.eq_ignore_ascii_case(other))
+            });
+            let fields = fields.map(|(name, value)| (name.to_vec(), value.to_vec()));
+            Some((terms, fields.collect()))
+        };
+        self.said.get_or_init(judge);
+    }
+}
+
+impl Recording {
+    /// What its head says.
+    pub fn verdict(&self) -> &Arc<Verdict> {
+        &self.verdict
+    }
+
+    /// The response begins, perhaps once more.
+    pub fn begin(&mut self) {
+        self.message.clear();
+    }
+
+    /// Bytes have come; `has_head` if the head was complete by then. Whether it is still worth to go on.
+    pub fn take(&mut self, bytes: &[u8], has_head: bool, now: u64) -> bool {
+        if self.message.is_empty() {
+            self.came = now;
+        }
+        self.message.extend_from_slice(bytes);
+        let is_refused = has_head && !matches!(self.verdict.said.get(), Some(Some(_)));
+        !is_refused && self.message.len() <= self.most
+    }
+}
+
+/// Answers a request with what is stored for it.
+pub fn answer(stored: &Stored, request: Request<'_>, response: &mut Response) {
+    let field = |name: &[u8]| {
+        let mut fields = stored.fields.iter();
+        let field = fields.find(|(other, _)| other.eq_ignore_ascii_case(name));
+        field.map(|(_, value)| &value[..])
+    };
+    if is_unmodified(request, field(b"etag"), field(b"last-modified")) {
+        let mut begun = response.begin(b"304 Not Modified");
+        for (name, value) in &stored.fields {
+            begun = begun.and_then(|()| response.field(name, value));
+        }
+        if begun.is_ok() {
+            response.finish(None);
+            return response.end();
+        }
+        response.discard();
+    }
+    let trailers = request.takes_trailers();
+    if replay(stored.protocol, &stored.message, trailers, response).is_err() {
+        return response.fail(500, "500 Internal Server Error\n");
+    }
+    response.end();
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,250 @@
+//! `cache`: responses that are kept and given to others.
+
+mod common;
+mod sited;
+
+use std::os::fd::AsFd;
+
+use common::Peer;
+use preforkd_http::Response;
+use preforkd_worker::layers::{Changes, Layers};
+use preforkd_worker::purges;
+use rustix::event::{PollFd, PollFlags, poll};
+use sited::{Served, field, serve};
+
+fn caching() -> Layers {
+    Layers {
+        cache: Some(true),
+        ..Layers::default()
+    }
+}
+
+/// A response with this body, and these fields.
+fn response(fields: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{fields}\r\n{body}")
+}
+
+/// Asks, has the upstream answer, and returns what the client gets.
+fn passed(served: &Served, path: &str, fields: &str, answer: &str) -> String {
+    let mut client = served.get(path, fields);
+    let (mut app, _) = served.upstream.request();
+    app.write(answer);
+    client.message()
+}
+
+/// Asks, and returns what the client gets without that the upstream is asked.
+fn kept(served: &Served, path: &str, fields: &str) -> String {
+    let message = served.get(path, fields).message();
+    assert!(served.upstream.is_unused());
+    message
+}
+
+/// Whether the upstream is asked before the client gets a response.
+fn asks(served: &Served, client: &Peer) -> bool {
+    let readable = |fd| PollFd::from_borrowed_fd(fd, PollFlags::IN);
+    let mut fds = [
+        readable(served.upstream.listener.as_fd()),
+        readable(client.stream.as_fd()),
+    ];
+    poll(&mut fds, None).unwrap();
+    !fds[0].revents().is_empty()
+}
+
+const FRESH: &str = "Cache-Control: max-age=60\r\n";
+
+#[test]
+fn what_says_that_it_is_fresh_is_given_to_others_with_its_age() {
+    let served = serve(caching(), Vec::new());
+    let answer = response(&format!("{FRESH}ETag: \"a\"\r\nAge: 5\r\n"), "hello");
+    let first = passed(&served, "/x?y", "", &answer);
+    assert_eq!(field(&first, "cache-status"), Some("preforkd; fwd=miss"));
+    let second = kept(&served, "/x?y", "");
+    assert_eq!(field(&second, "cache-status"), Some("preforkd; hit"));
+    let age: u64 = field(&second, "age").unwrap().parse().unwrap();
+    assert!((5..60).contains(&age), "{second}");
+    assert!(second.ends_with("\r\n\r\nhello"), "{second}");
+    let unmodified = kept(&served, "/x?y", "If-None-Match: W/\"a\", \"b\"\r\n");
+    assert!(unmodified.starts_with("HTTP/1.1 304 "), "{unmodified}");
+    assert_eq!(field(&unmodified, "etag"), Some("\"a\""));
+    let other = kept(&served, "/x?y", "If-None-Match: \"b\"\r\n");
+    assert!(other.ends_with("hello"), "{other}");
+    let mut head = served.send("HEAD /x?y HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = head.head();
+    assert_eq!(field(&head, "content-length"), Some("5"));
+    assert_eq!(field(&head, "cache-status"), Some("preforkd; hit"));
+    for path in ["/x", "/x?", "/x?y=", "/X?y", "/%78?y"] {
+        let other = passed(&served, path, "", &response("", path));
+        assert!(other.ends_with(path), "{other}");
+    }
+    let other = "GET /x?y HTTP/1.1\r\nHost: b\r\n\r\n";
+    let mut client = served.send(other);
+    served.upstream.request().0.write(&response("", "of b"));
+    assert!(client.message().ends_with("of b"));
+}
+
+#[test]
+fn a_body_in_chunks_is_kept_and_layers_see_each_response() {
+    let layers = Layers {
+        response_headers: Changes {
+            set: vec![("Cache-Control".into(), "no-store".into())],
+            ..Changes::default()
+        },
+        ..caching()
+    };
+    let served = serve(layers, Vec::new());
+    let answer = format!(
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\n{FRESH}Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n\
+         3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    );
+    let mut client = served.get("/", "");
+    served.upstream.request().0.write(&answer);
+    client.head();
+    client.read_to("0\r\n\r\n");
+    let mut client = served.get("/", "");
+    client.head();
+    let second = client.read_to("0\r\n\r\n");
+    assert!(served.upstream.is_unused());
+    assert_eq!(field(&second, "cache-control"), Some("no-store"));
+    assert!(second.contains("abc") && second.contains("de"), "{second}");
+}
+
+#[test]
+fn nobody_gets_what_is_of_another_user() {
+    let served = serve(caching(), Vec::new());
+    let public = "Cache-Control: public, max-age=60\r\n";
+    for (number, (request, fields)) in [
+        ("", "Cache-Control: max-age=60\r\nSet-Cookie: a=b\r\n"),
+        ("", "Cache-Control: max-age=60, PRIVATE\r\n"),
+        ("", ""),
+        ("Authorization: Basic x\r\n", public),
+        ("Cookie: a=b\r\n", FRESH),
+        ("Range: bytes=0-1\r\n", public),
+        ("", "Vary: *\r\nCache-Control: public, max-age=60\r\n"),
+        (
+            "",
+            "Vary: X-Forwarded-For\r\nCache-Control: public, max-age=60\r\n",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = format!("/{number}");
+        passed(&served, &path, request, &response(fields, "mine"));
+        for asks in ["", request] {
+            let other = passed(&served, &path, asks, &response("", "theirs"));
+            assert!(other.ends_with("theirs"), "{request} {fields} {other}");
+        }
+    }
+    // What was stored for all is not for those who show who they are, but for those who only have a cookie.
+    passed(&served, "/p", "", &response(public, "for all"));
+    let other = passed(&served, "/p", "Authorization: x\r\n", &response("", "own"));
+    assert!(other.ends_with("own"), "{other}");
+    assert!(kept(&served, "/p", "Cookie: a=b\r\n").ends_with("for all"));
+    passed(&served, "/q", "", &response(FRESH, "without a cookie"));
+    let other = passed(&served, "/q", "Cookie: a=b\r\n", &response("", "own"));
+    assert!(other.ends_with("own"), "{other}");
+}
+
+#[test]
+fn a_response_that_varies_is_for_those_who_ask_alike() {
+    let served = serve(caching(), Vec::new());
+    let fields = "Cache-Control: max-age=60\r\nVary: Accept-Language, Cookie\r\n";
+    let french = "Accept-Language: fr\r\n";
+    let with_cookie = "Accept-Language: fr\r\nCookie: a=b\r\n";
+    for (request, body) in [("", "plain"), (french, "fr"), (with_cookie, "of a")] {
+        passed(&served, "/", request, &response(fields, body));
+    }
+    for (request, body) in [("", "plain"), (french, "fr"), (with_cookie, "of a")] {
+        let message = kept(&served, "/", request);
+        assert!(message.ends_with(&format!("\r\n\r\n{body}")), "{message}");
+    }
+    let other = passed(&served, "/", "Cookie: a=c\r\n", &response("", "of c"));
+    assert!(other.ends_with("of c"), "{other}");
+}
+
+#[test]
+fn one_asks_for_the_next_response_while_others_get_the_stale_one() {
+    let served = serve(caching(), Vec::new());
+    // After a second.
+    let stale = "Cache-Control: max-age=1, stale-while-revalidate=60\r\n";
+    let first = passed(&served, "/", "", &response(stale, "old"));
+    assert!(first.ends_with("old"));
+    let (mut client, mut app) = loop {
+        let mut client = served.get("/", "");
+        match asks(&served, &client) {
+            true => break (client, served.upstream.request().0),
+            false => assert!(client.message().ends_with("old")),
+        }
+    };
+    for _ in 0..2 {
+        let message = served.get("/", "").message();
+        assert!(message.ends_with("old"), "{message}");
+    }
+    app.write(&response(FRESH, "new"));
+    assert!(client.message().ends_with("new"));
+    assert!(kept(&served, "/", "").ends_with("new"));
+}
+
+#[test]
+fn what_is_changed_or_purged_is_asked_for_anew() {
+    let served = serve(caching(), Vec::new());
+    let fill = || passed(&served, "/a?b", "", &response(FRESH, "old"));
+    fill();
+    for (status, purges) in [("500 x", false), ("404 x", false), ("303 x", true)] {
+        let mut client = served.send("POST /a?b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        let (mut app, _) = served.upstream.request();
+        app.write(&format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n"));
+        client.message();
+        drop(app);
+        match purges {
+            false => drop(kept(&served, "/a?b", "")),
+            true => drop(fill()),
+        }
+    }
+    for place in [
+        purges::of_all(),
+        purges::of_site("s"),
+        purges::of_target(b"a", b"/a?b"),
+    ] {
+        kept(&served, "/a?b", "");
+        served.purges.purge(place);
+        fill();
+    }
+}
+
+#[test]
+fn a_response_that_breaks_off_or_is_too_large_is_not_kept() {
+    let served = serve(caching(), Vec::new());
+    let mut client = served.get("/", "");
+    let (mut app, _) = served.upstream.request();
+    app.write(&format!(
+        "HTTP/1.1 200 OK\r\n{FRESH}Content-Length: 10\r\n\r\nhalf"
+    ));
+    drop(app);
+    client.rest();
+    let whole = passed(&served, "/", "", &response("", "whole"));
+    assert!(whole.ends_with("whole"), "{whole}");
+    let large = "x".repeat(70_000);
+    for _ in 0..2 {
+        passed(&served, "/large", "", &response(FRESH, &large));
+    }
+}
+
+#[test]
+fn without_the_key_nothing_is_kept() {
+    let served = serve(Layers::default(), Vec::new());
+    for _ in 0..2 {
+        let message = passed(&served, "/", "", &response(FRESH, "x"));
+        assert_eq!(field(&message, "cache-status"), None);
+    }
+}
+
+/// What the head of a response says can be read by others than layers.
+#[test]
+fn a_response_shows_its_head() {
+    let mut response = Response::new(true, false, true);
+    response.begin(b"200 OK").unwrap();
+    response.field(b"A", b"b").unwrap();
+    assert_eq!(response.head().get(b"a"), Some(&b"b"[..]));
+}
