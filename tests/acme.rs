@@ -191,6 +191,23 @@ fn an_authority_that_refuses_is_left_alone_for_as_long_as_it_says() {
 }
 
 #[test]
+fn an_authority_that_wants_to_be_asked_later_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut behaviour = Behaviour::offering(&["http-01"]);
+    behaviour.later = Some(3 * 3600);
+    let authority = Authority::begin(folder.path(), behaviour);
+    let config = config(&authority, "admin@shop.example", "hosts = 'shop.example'");
+    let mut run = Run::begin_in(folder, &config, |_| {});
+    run.message("READY=1");
+    run.logged(&[
+        "site=shop: cannot get a certificate for shop.example",
+        "trying again in 3h",
+    ]);
+    assert_eq!(authority.asked(), 1);
+    run.stop();
+}
+
+#[test]
 fn a_challenge_that_is_not_answered_is_said_with_its_reason_and_a_lost_account_made_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let authority = Authority::begin(folder.path(), Behaviour::offering(&["http-01"]));

@@ -243,6 +243,22 @@ fn only_the_app_waits_of_which_something_is_left() {
     assert_eq!(status, Some(0), "{log}");
 }
 
+/// A reload ends such an app first too, if it is removed, renamed or disabled.
+#[test]
+fn an_app_that_may_exist_only_once_waits_for_one_that_is_not_started_any_more() {
+    let config = deaf_once("");
+    let mut run = Run::start(&config);
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    let config = config.replace("app.once", "app.renamed") + &app("");
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=renamed: waiting for what"]);
+    next.logged(&["app=web worker=0", "ready after"]);
+    kill(first, Signal::SIGKILL).expect("it has time");
+    next.logged(&["app=renamed: waits no longer"]);
+    next.message("READY=1");
+}
+
 /// A port can be bound when the last process has closed it. Whoever has another one need not wait.
 #[test]
 fn only_the_app_waits_whose_port_is_in_use() {

@@ -18,9 +18,10 @@ use preforkd_worker::connections;
 use preforkd_worker::counters::{self, offset as inside};
 use preforkd_worker::gauges::WORKER_WORDS;
 use preforkd_worker::purges;
+use preforkd_worker::running;
 use preforkd_worker::scoreboard::{
-    CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, PURGES, RECORD_BYTES, RECORDS, SUCCEEDED,
-    Snapshot,
+    CONNECTIONS_BY_CLIENT, COUNTERS, MARK, MEMORY_BYTES, PURGES, RECORD_BYTES, RECORDS, RUNNING,
+    SUCCEEDED, Snapshot,
 };
 
 /// The scoreboard of one app.
@@ -77,14 +78,15 @@ impl Scoreboard {
         Ok(record)
     }
 
-    /// Releases the record of a worker that was reaped. Its connections do not count any more.
+    /// Releases the record of a worker that was reaped. Its connections and requests do not count any more.
     pub fn release(&mut self, record: u32) {
         if record < self.unused {
             self.free.insert(record);
         }
-        if let Some(place) = connections::listed(record) {
-            // Should that fail, what the worker had open counts until another one has this record.
-            let place = CONNECTIONS_BY_CLIENT + place;
+        let open = connections::listed(record).map(|place| CONNECTIONS_BY_CLIENT + place);
+        let running = running::listed(record).map(|place| RUNNING + place);
+        for place in open.into_iter().chain(running) {
+            // Should that fail, what the worker has counted counts until another one has this record.
             let _ = self.memory.write_all_at(&[0; 8], place);
         }
     }
@@ -260,14 +262,18 @@ mod tests {
     fn what_a_worker_had_open_does_not_count_when_it_was_reaped() {
         let mut scoreboard = Scoreboard::new("front").expect("a memfd");
         let memory = workers(&scoreboard);
-        let place = |record: u32| CONNECTIONS_BY_CLIENT + connections::listed(record).unwrap();
+        let open = |record: u32| CONNECTIONS_BY_CLIENT + connections::listed(record).unwrap();
+        let running = |record: u32| RUNNING + running::listed(record).unwrap();
         for record in [0, 1] {
             assert_eq!(scoreboard.allocate().ok(), Some(record));
-            let pid = 7_u64.to_ne_bytes();
-            memory.write_all_at(&pid, place(record)).expect("room");
+            for place in [open(record), running(record)] {
+                let pid = 7_u64.to_ne_bytes();
+                memory.write_all_at(&pid, place).expect("room");
+            }
         }
         scoreboard.release(0);
-        assert_eq!(scoreboard.words(place(0), 2), [0, 7]);
+        assert_eq!(scoreboard.words(open(0), 2), [0, 7]);
+        assert_eq!(scoreboard.words(running(0), 2), [0, 7]);
         scoreboard.release(RECORDS - 1);
     }
 

@@ -1,5 +1,6 @@
 //! Which site a request is for: by the listener that it came in at, and by the host that it names.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -46,6 +47,9 @@ impl Hosts {
     /// first, then the longest wildcard, then the site without hosts.
     pub fn site(&self, listener: &str, host: Option<&[u8]>) -> Option<usize> {
         let names = self.listeners.get(listener)?;
+        if names.exact.is_empty() && names.below.is_empty() {
+            return names.default;
+        }
         host.and_then(|host| names.named(&canonical(host)))
             .or(names.default)
     }
@@ -67,20 +71,24 @@ impl Names {
 }
 
 /// A host without its port, in lower case and without a trailing dot; an address in its usual form.
-fn canonical(host: &[u8]) -> Vec<u8> {
+fn canonical(host: &[u8]) -> Cow<'_, [u8]> {
     let name = without_port(host);
     let name = name.strip_suffix(b".").unwrap_or(name);
+    // As nearly all requests have it. No address ends with a letter: IPv4 ends with a digit, and IPv6 with a bracket.
+    if name.last().is_some_and(u8::is_ascii_lowercase) && !name.iter().any(u8::is_ascii_uppercase) {
+        return Cow::Borrowed(name);
+    }
     let text = str::from_utf8(name).unwrap_or_default();
     let literal = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
     if let Some(Ok(address)) = literal.map(str::parse::<Ipv6Addr>) {
-        return address.to_string().into_bytes();
+        return Cow::Owned(address.to_string().into_bytes());
     }
     if let Ok(address) = text.parse::<Ipv4Addr>() {
-        return address.to_string().into_bytes();
+        return Cow::Owned(address.to_string().into_bytes());
     }
-    name.to_ascii_lowercase()
+    Cow::Owned(name.to_ascii_lowercase())
 }
 
 /// The host of a host with a port. The parser has let only valid ones pass.

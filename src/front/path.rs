@@ -77,6 +77,9 @@ pub(crate) fn begins_with(path: &[u8], prefix: &[u8]) -> bool {
 
 /// Decodes `%XX`, except for a slash and a percent sign.
 fn decode(raw: &[u8], out: &mut Vec<u8>) {
+    if !raw.contains(&b'%') {
+        return out.extend_from_slice(raw);
+    }
     let mut rest = raw;
     while let [first, more @ ..] = rest {
         let encoded = match rest {

@@ -79,6 +79,7 @@ fn serve(
     let (shared, counters) = (passed.shared()?, passed.counters()?);
     let purges = passed.purges()?;
     let clients = clients(&passed, settings, shared)?;
+    let running = passed.running()?;
     let Passed {
         environment,
         mut listeners,
@@ -103,6 +104,7 @@ fn serve(
     let sites = Arc::new(sites);
     let proofs = updates.proofs();
     let mut front = Front::new(sites.clone(), settings, updates)?;
+    running.into_iter().for_each(|running| front.share(running));
     if let Some(purges) = purges {
         front.cache(settings.cache_size, purges);
     }

@@ -10,6 +10,7 @@ use preforkd_http::{
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
 use preforkd_worker::purges::Purges;
+use preforkd_worker::running::Running;
 
 use crate::answer::{answer, folder};
 use crate::cache::asked::places;
@@ -95,6 +96,11 @@ impl Front {
             states: None,
             cache: None,
         })
+    }
+
+    /// Chooses workers with a look at what other workers of the front have sent them.
+    pub fn share(&mut self, running: Running) {
+        self.proxy.share(running);
     }
 
     /// Tells how its upstreams are, which are there in the order of the settings.

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 mod any;
 mod disk;
 mod earlier;
+mod keeping;
 mod kernel;
 mod known;
 mod one_app;

@@ -147,7 +147,7 @@ pub enum Left<'a> {
     Anything,
     /// Processes of this app beside which no other one of it may run.
     Of(&'a Name),
-    /// The same, for an app that may exist only once. It may have had another name then, which this plan does not know.
+    /// The same, for an app that may exist only once. It may have had another name then, which this plan does not run.
     Alone(&'a Name, &'a Plan),
     /// The command `before` of this app.
     CommandOf(&'a Name),

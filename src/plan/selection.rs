@@ -112,12 +112,6 @@ impl Plan {
         self.runs(name) || self.stopped.contains(name)
     }
 
-    /// The names of all apps, also of those that are stopped.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let running = self.apps.keys().chain(self.scheduled.keys());
-        running.chain(&self.stopped).map(String::as_str)
-    }
-
     /// Whether it has an app of this name that is not stopped.
     pub fn runs(&self, name: &str) -> bool {
         self.apps.contains_key(name) || self.scheduled.contains_key(name)

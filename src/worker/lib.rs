@@ -3,7 +3,7 @@
 //! [`contract`] has its version and the kinds of worker, [`mod@env`] the variables, [`settings`] the configuration of a WSGI
 //! worker, [`messages`] the messages between master and template, [`updates`] those from the master to the front, [`notify`] those from a
 //! worker to the master, and [`scoreboard`] the layout of the shared memory, behind which the front has its [`counters`] and [`gauges`], and counts
-//! [`connections`]. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
+//! [`connections`] and [`running`] requests. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
@@ -25,6 +25,7 @@ pub mod notify;
 pub mod passed;
 pub mod proxy;
 pub mod purges;
+pub mod running;
 pub mod scoreboard;
 pub mod settings;
 pub mod socket;

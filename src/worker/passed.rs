@@ -9,6 +9,7 @@ use crate::connections::Connections;
 use crate::counters::Counters;
 use crate::env::{self, Environment};
 use crate::purges::Purges;
+use crate::running::Running;
 use crate::scoreboard::Record;
 use crate::{logger, sys};
 
@@ -147,6 +148,20 @@ impl Passed {
         let words = sys::map_connections(memory);
         let words = words.map_err(could_not("map the counts of open connections"))?;
         Ok(Connections::begin(words, record, std::process::id()))
+    }
+
+    /// The worker's part in the counts of running requests, behind the scoreboard; none if so many workers have one already.
+    ///
+    /// # Errors
+    /// They cannot be mapped; the whole message.
+    pub fn running(&self) -> Result<Option<Running>, String> {
+        let (Some(memory), Some(record)) = (&self.scoreboard, self.environment.scoreboard_record)
+        else {
+            return Ok(None);
+        };
+        let words = sys::map_running(memory);
+        let words = words.map_err(could_not("map the counts of running requests"))?;
+        Ok(Running::begin(words, record, std::process::id()))
     }
 
     /// Takes the worker's record of the scoreboard, if there is one.

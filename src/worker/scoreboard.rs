@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::settings::{MAX_CONNECTIONS, MAX_THREADS};
-use crate::{connections, counters, purges};
+use crate::{connections, counters, purges, running};
 
 /// Size of a record in bytes; a multiple of the cache line, so that workers do not share lines.
 pub const RECORD_BYTES: usize = 512;
@@ -40,8 +40,10 @@ pub const COUNTERS: u64 = RECORDS as u64 * RECORD_BYTES as u64 + SHARED_BYTES as
 pub const CONNECTIONS_BY_CLIENT: u64 = COUNTERS + counters::BYTES as u64;
 /// Where the numbers begin of what was purged from the cache of the front.
 pub const PURGES: u64 = CONNECTIONS_BY_CLIENT + connections::WORDS as u64 * 8;
+/// Where running requests are counted, behind that.
+pub const RUNNING: u64 = PURGES + purges::BYTES as u64;
 /// The size of the memory.
-pub const MEMORY_BYTES: u64 = PURGES + purges::BYTES as u64;
+pub const MEMORY_BYTES: u64 = RUNNING + running::WORDS as u64 * 8;
 /// Size of a record in words.
 pub const RECORD_WORDS: usize = RECORD_BYTES / 8;
 /// Space for method and path in a record, in bytes.

@@ -18,9 +18,10 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::mm::{MapFlags, ProtFlags, mmap};
 
 use crate::scoreboard::{
-    CONNECTIONS_BY_CLIENT, COUNTERS, PURGES, RECORD_BYTES, RECORD_WORDS, RECORDS, SHARED_BYTES,
+    CONNECTIONS_BY_CLIENT, COUNTERS, PURGES, RECORD_BYTES, RECORD_WORDS, RECORDS, RUNNING,
+    SHARED_BYTES,
 };
-use crate::{connections, counters, purges};
+use crate::{connections, counters, purges, running};
 
 /// The last of the standard streams.
 const STDERR: RawFd = 2;
@@ -100,6 +101,19 @@ pub(crate) fn map_counters(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]>
 pub(crate) fn map_connections(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
     let what = "counts of open connections";
     map(memory, CONNECTIONS_BY_CLIENT, connections::WORDS, what)
+}
+
+/// Maps the counts of running requests. The mapping stays for the rest of the process.
+///
+/// # Errors
+/// As those of [`map_record`].
+pub(crate) fn map_running(memory: &OwnedFd) -> io::Result<&'static [AtomicU64]> {
+    map(
+        memory,
+        RUNNING,
+        running::WORDS,
+        "counts of running requests",
+    )
 }
 
 /// Maps the numbers of what was purged from the cache of the front. The mapping stays for the rest of the process.

@@ -32,6 +32,8 @@ pub struct Behaviour {
     pub life: u64,
     /// It takes no orders: its answer, with the seconds of Retry-After.
     pub refuses: Option<(Value, u64)>,
+    /// Orders are not ready, and are to be asked for again after so many seconds.
+    pub later: Option<u64>,
     /// Validation waits until it is let go on.
     pub holds: bool,
     /// It issues certificates for this host, whatever was ordered.
@@ -47,6 +49,7 @@ impl Behaviour {
             offers,
             life: 90 * 24 * 3600,
             refuses: None,
+            later: None,
             holds: false,
             mistakes: None,
             looks: 8,
@@ -228,7 +231,14 @@ impl Authority {
             ("order", None, None, Signer::Account(account)) => self.order(account, &payload),
             ("order", Some(at), None, Signer::Account(account)) => {
                 assert_eq!(self.state().orders[at].account, account);
-                ok(200, self.shown(at))
+                let later = self.behaviour.lock().expect("nobody panics").later;
+                let mut shown = self.shown(at);
+                let Some(after) = later else {
+                    return ok(200, shown);
+                };
+                shown["status"] = "pending".into();
+                let fields = vec![("Retry-After", after.to_string())];
+                (200, fields, shown.to_string())
             }
             ("authorization", Some(at), Some(host), Signer::Account(account)) => {
                 ok(200, self.authorization(at, host, account))

@@ -123,4 +123,9 @@ def deaf(_):
     child.stdout.readline()
 
 
-PAGES = {"/deaf": deaf, "/echo": slow, "/exit": leave, "/descriptors": descriptors, "/orphans": orphans}
+def big(asked):
+    """More than a socket takes at once."""
+    return (asked["id"] + "\n") * 60000
+
+
+PAGES = {"/big": big, "/deaf": deaf, "/echo": slow, "/exit": leave, "/descriptors": descriptors, "/orphans": orphans}

@@ -3,6 +3,7 @@ import random
 import signal
 import socket
 import ssl
+import statistics
 import time
 from collections import Counter
 
@@ -198,7 +199,7 @@ def certificates_exchanged_under_load(stage):
     with stage.serve() as server, stage.load(server, clients=crowd(server, posts=True)) as load:
         before = set(server.fronts())
         for number in range(4 if stage.quick else 10):
-            server.certify(f"number-{number}")
+            server.certify()
             wanted = ssl.PEM_cert_to_DER_cert((server.home / "cert.pem").read_text())
             since = time.monotonic()
             if number % 2:
@@ -254,3 +255,38 @@ def no_descriptors_left_in_the_front(stage):
         stage.need(set(server.fronts()) == before, "workers of the front lost")
         stage.take([result for client in [*early, after] for result in client.results], server)
     stage.need_none_lost()
+
+
+@scenario("under a second, the front's workers stay, no pause above 5 ms more than usual", FRONT)
+def reload_of_a_hundred_sites(stage):
+    """All have other certificates each time; a client asks in a loop meanwhile, and before. Pauses are medians over the reloads."""
+    usual, pauses, times = [], [], []
+    with stage.serve(sites=100) as server:
+        before = set(server.fronts())
+        client = Client(server.secure, "loop", connect=Secure)
+        for generation in range(2, 5 if stage.quick else 9):
+            for number in range(100):
+                server.certify(f"s{number}")
+            usual.append(longest(client, lambda end=time.monotonic() + 1: time.monotonic() > end))
+            start = len(server.log)
+            since = server.hup()
+            pauses.append(longest(client, lambda: any(f"generation {generation} is ready" in line for line in server.log[start:])))
+            times.append(time.monotonic() - since)
+        need_same_fronts(stage, server, before)
+        stage.need(len(client.connected) == 1, "the connection was closed")
+        stage.take(client.results, server)
+    quiet, pause, taken = (statistics.median(each) for each in (usual, pauses, times))
+    stage.settled = taken
+    stage.note(f"longest time of a request {1000 * quiet:.1f} ms before, {1000 * pause:.1f} ms meanwhile")
+    stage.need(taken <= 1, f"reloads take {taken:.2f} s")
+    stage.need(pause <= quiet + 0.005, f"a pause of {1000 * (pause - quiet):.1f} ms")
+    stage.need_none_lost()
+
+
+def longest(client, is_over, most=20):
+    """The longest that a request takes until then, one after the other."""
+    found, until = 0.0, time.monotonic() + most
+    while not is_over() and time.monotonic() < until:
+        result, _ = client.ask()
+        found = max(found, result.end - result.start)
+    return found

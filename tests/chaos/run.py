@@ -22,6 +22,7 @@ import logs  # noqa: E402, F401
 import streams  # noqa: E402, F401
 import upkeep  # noqa: E402, F401
 import fronts  # noqa: E402, F401
+import slow  # noqa: E402, F401
 import table  # noqa: E402
 from servers import PREFORKD, PYTHON, SERVERS  # noqa: E402
 from stage import SCENARIOS, play  # noqa: E402

@@ -266,12 +266,14 @@ class Front(Preforkd):
     def __init__(self, options, **more):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.secure = free.getsockname()[1]
-        super().__init__({"fronts": 2, **options}, **more)
+        super().__init__({"fronts": 2, "sites": 0, **options}, **more)
 
     def configure(self, broken=False):
-        """Write app.toml, and at first a certificate."""
-        if not (self.home / "cert.pem").exists():
-            self.certify("first")
+        """Write app.toml, and at first a certificate for each site."""
+        others = [f"s{number}" for number in range(self.options["sites"])]
+        for name in ("", *others):
+            if not (self.home / f"cert{name}.pem").exists():
+                self.certify(name)
         told = self.options
         app = {
             "wsgi": "site_code:application", "chdir": str(self.chdir), "python": PYTHON, "workers": told["workers"],
@@ -285,21 +287,25 @@ class Front(Preforkd):
             'tls = { cert = "cert.pem", key = "key.pem" }\n'
             f"[front]\nworkers = {told['fronts']}\n"
         )
+        sites += "".join(
+            f'[site.{name}]\nlisten = "127.0.0.1:{self.secure}"\nhosts = "{name}.example"\napp = "web"\n'
+            f'tls = {{ cert = "cert{name}.pem", key = "key{name}.pem" }}\n'
+            for name in others
+        )
         text = "[app.web\n" if broken else "[app.web]\n" + lines + sites + "".join(told["more"])
         (self.home / "app.toml").write_text('[master]\ncontrol = "control.sock"\n' + text)
 
-    def certify(self, name):
-        """Put another key and certificate in the place of those that are there; the serial number is returned."""
-        serial = 1 + getattr(self, "serial", 0)
-        self.serial = serial
+    def certify(self, name=""):
+        """Put another key and certificate in the place of those of a site."""
+        files = [self.home / f"{file}{name}" for file in ("key", "cert")]
+        key, cert = (file.with_suffix(".new") for file in files)
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-             "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-set_serial", str(serial), "-keyout", self.home / "key.new", "-out", self.home / "cert.new"],
+             "-subj", "/CN=chaos", "-addext", f"subjectAltName=DNS:{name or 'a'}.example", "-keyout", key, "-out", cert],
             check=True, capture_output=True,
         )
-        for file in ("key", "cert"):
-            (self.home / f"{file}.new").rename(self.home / f"{file}.pem")
-        return serial
+        for file in files:
+            file.with_suffix(".new").rename(file.with_suffix(".pem"))
 
     def fronts(self):
         """The workers of the front that live and were ready."""

@@ -406,8 +406,9 @@ impl Drop for Run {
             }
         }
         let ended = self.master.wait();
-        // After a stop nothing is left.
-        if !ended.is_ok_and(|status| status.success()) {
+        // One that has ended of itself, with a status of the manual, leaves nothing.
+        let of_itself = |status: std::process::ExitStatus| matches!(status.code(), Some(0..=3));
+        if !ended.is_ok_and(of_itself) {
             kill_left(self.pid());
         }
     }
@@ -416,7 +417,8 @@ impl Drop for Run {
 /// Kills what a guard would end later: the sessions that a master has left, and the guard itself.
 fn kill_left(master: Pid) {
     let all: Vec<(Pid, Stat)> = process::all().collect();
-    let guards = all.iter().filter(|(pid, _)| *pid != master);
+    let may_be = |stat: &Stat| [&b"preforkd"[..], b"exe"].contains(&&*stat.name);
+    let guards = all.iter().filter(|(_, stat)| may_be(stat));
     let guards = guards.filter_map(|(pid, _)| {
         let table = Table::of(*pid)?;
         (table.master() == Some(master)).then_some((*pid, table))

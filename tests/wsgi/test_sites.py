@@ -65,7 +65,7 @@ class Sites(Life):
         return connection
 
     def test_no_request_waits_for_a_busy_worker_while_another_is_idle(self):
-        for threads, preload, fronts in ((1, False, 1), (1, True, 1), (2, True, 1)):
+        for threads, preload, fronts in ((1, False, 1), (1, True, 1), (2, True, 1), (1, False, 2), (2, True, 2)):
             with self.subTest(threads=threads, preload=preload, fronts=fronts):
                 server = self.launch(kind=Whole, fronts=fronts, threads=threads, preload=preload, workers=2).ready()
                 # Both workers are known to the front, and connections to both are kept.

@@ -159,6 +159,8 @@ async fn finish(order: &mut Order) -> Result<String, Failed> {
         OrderStatus::Ready => OrderStatus::Ready,
         _ => match order.poll_ready(&VALIDATION).await {
             Ok(status) => status,
+            // The authority says when to come back, and means that nothing was decided.
+            Err(error @ Error::Timeout(Some(_))) => return Err(failed(error)),
             Err(error) => return Err(unproven(order).await.unwrap_or_else(|| failed(error))),
         },
     };

@@ -174,6 +174,10 @@ impl Write for Socket<'_> {
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        // A response is one piece mostly, for which the kernel need not read what describes several.
+        if let [piece] = pieces {
+            return self.write(piece);
+        }
         let mut flags = SendFlags::NOSIGNAL;
         flags.set(SendFlags::MORE, self.more);
         let mut nothing = SendAncillaryBuffer::default();

@@ -1,6 +1,6 @@
 //! Which address gets a request, and which request waits: facts in, decisions out, without sockets and clock.
 //!
-//! A request goes to the address with the fewest running. Where all have as many as they may, it waits, in the order of arrival, and
+//! A request goes to the address with the fewest running, those included that other workers of the front have sent. Where all have as many as they may, it waits, in the order of arrival, and
 //! for a limited time. A request that is sent again goes before those that have not been sent at all.
 //!
 //! Where what was not begun can be taken back, requests are sent ahead to addresses that are busy and quick (`line`).
@@ -11,6 +11,7 @@ use std::time::Duration;
 use self::line::{Line, PATIENCE};
 use super::health::{Health, Policy};
 use super::{Instant, NEVER, after};
+use preforkd_worker::running::Place as Shared;
 
 mod line;
 
@@ -98,6 +99,8 @@ struct Seats {
     chosen: u64,
     /// Not among the addresses any more; it is here for those that still run.
     removed: bool,
+    /// Where all workers of the front count what runs there.
+    shared: Option<Shared>,
 }
 
 impl Seats {
@@ -109,6 +112,28 @@ impl Seats {
     /// Whether it begins requests one after the other, as [`Limits::ahead`] has it.
     fn has_line(&self, limits: Limits) -> bool {
         limits.ahead && self.most(limits) == 1
+    }
+
+    /// Requests that run there, also those of other workers of the front.
+    fn all(&self) -> usize {
+        let others = self.shared.map_or(0, |shared| shared.others());
+        self.running.saturating_add(others)
+    }
+
+    fn enter(&mut self) {
+        self.running += 1;
+        if let Some(shared) = &self.shared {
+            shared.begin();
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.running > 0 {
+            self.running -= 1;
+            if let Some(shared) = &self.shared {
+                shared.end();
+            }
+        }
     }
 
     /// Requests that run there, and not those that were sent ahead.
@@ -169,8 +194,17 @@ impl Dispatch {
                     closed_until: 0,
                     chosen: 0,
                     removed: false,
+                    shared: None,
                 });
             }
+        }
+    }
+
+    /// What runs at an address is counted there together with other workers of the front. Nothing runs there yet.
+    pub fn share(&mut self, place: Place, shared: Shared) {
+        let mut seats = self.seats.iter_mut();
+        if let Some(seats) = seats.find(|seats| seats.place == place && seats.running == 0) {
+            seats.shared = Some(shared);
         }
     }
 
@@ -261,7 +295,7 @@ impl Dispatch {
             return Change::Same;
         };
         let seats = &mut self.seats[at];
-        seats.running = seats.running.saturating_sub(1);
+        seats.leave();
         let served = outcome == Outcome::Good;
         seats.line.ended(ticket, served, now);
         let change = match outcome {
@@ -412,7 +446,7 @@ impl Dispatch {
         let Some(request) = seats.line.take(ticket) else {
             return;
         };
-        seats.running = seats.running.saturating_sub(1);
+        seats.leave();
         seats.health.unknown();
         if seats.removed && seats.running == 0 {
             self.seats.swap_remove(at);
@@ -427,7 +461,7 @@ impl Dispatch {
                 && !seats.removed
                 && seats.health.is_available(now)
                 && seats.closed_until <= now
-                && seats.running < seats.most(self.limits)
+                && seats.all() < seats.most(self.limits)
         })
     }
 
@@ -448,7 +482,7 @@ impl Dispatch {
         self.waiting() < before
     }
 
-    /// Takes the address with the fewest running, and of those the one that was chosen longest ago. One that is left alone gets
+    /// Takes the address with the fewest running, for all workers of the front together, and of those the one that was chosen longest ago. One that is left alone gets
     /// nothing as long as another is not: where all are, they are tried all the same, as none is better than another. With `ahead`, one
     /// that is busy, if none is idle.
     fn choose(&mut self, not: Option<Place>, ahead: bool, now: Instant) -> Option<Place> {
@@ -471,10 +505,10 @@ impl Dispatch {
             .filter(|seats| !some_available || seats.health.is_available(now))
             .filter(|seats| seats.closed_until <= now)
             .filter(|seats| has_room(seats))
-            .min_by_key(|seats| (seats.running, seats.chosen))?;
+            .min_by_key(|seats| (seats.all(), seats.chosen))?;
         self.choices += 1;
         chosen.chosen = self.choices;
-        chosen.running += 1;
+        chosen.enter();
         chosen.health.begin(now);
         Some(chosen.place)
     }

@@ -10,6 +10,7 @@ use std::mem;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
+use preforkd_worker::running::Running;
 
 use crate::layers::sendfile::Folders;
 
@@ -175,6 +176,8 @@ pub struct Proxy {
     /// Bytes of all responses that wait for their clients, and from where on each gets less room.
     held: usize,
     most_held: usize,
+    /// Where all workers of the front count what runs.
+    running: Option<Running>,
     /// Nobody tells of other workers any more.
     no_more: bool,
 }
@@ -197,6 +200,7 @@ impl Default for Proxy {
             messages: Vec::new(),
             held: 0,
             most_held: MOST_HELD,
+            running: None,
             no_more: false,
         }
     }
@@ -219,6 +223,11 @@ impl Proxy {
         self.most_held = bytes;
     }
 
+    /// What runs at addresses is counted there from now on, together with other workers of the front, where the master tells the addresses.
+    pub fn share(&mut self, running: Running) {
+        self.running = Some(running);
+    }
+
     /// The bytes of a response that may wait.
     fn room(&self) -> usize {
         match self.held > self.most_held {
@@ -236,6 +245,7 @@ impl Proxy {
             .into_iter()
             .partition(|spot| addresses.iter().any(|at| at.address == spot.address));
         of.spots = stay;
+        let before = self.places;
         let mut places = Vec::new();
         for At { address, at_a_time } in addresses {
             let known = of.spots.iter().find(|spot| spot.address == *address);
@@ -251,6 +261,13 @@ impl Proxy {
             places.push((place, *at_a_time));
         }
         of.dispatch.set(&places);
+        if let Some(running) = self.running.filter(|_| of.settings.is_told) {
+            for spot in of.spots.iter().filter(|spot| spot.place > before) {
+                let shared = running.place(&of.settings.name, &spot.address.to_string());
+                let share = |shared| of.dispatch.share(spot.place, shared);
+                shared.into_iter().for_each(share);
+            }
+        }
         for token in go.into_iter().flat_map(|spot| spot.kept) {
             self.connections.remove(token);
         }

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use preforkd_worker::messages::{Fork, Reply};
 
 use super::disk::{Code, Disk, End};
+use super::keeping::Keeping;
 use super::upstreams::Heard;
 use crate::config::Address;
 use crate::master::world::{Arrived, ClientId, Notice, Sender, Source};
@@ -109,6 +110,8 @@ pub(super) struct Kernel {
     pub(super) disk: Disk,
     /// The result of each configuration check, by its job.
     pub(super) found: BTreeMap<Pid, Result<Plan, String>>,
+    /// What becomes of certificates.
+    pub(super) keeping: Keeping,
     /// The open listeners, each with the generation that it was opened for.
     pub(super) listeners: BTreeMap<Address, Generation>,
     /// The latest generation that opened listeners, and the latest that has taken over.
@@ -156,6 +159,7 @@ impl Kernel {
             delay: Some(0),
             disk,
             found: BTreeMap::new(),
+            keeping: Keeping::default(),
             listeners: BTreeMap::new(),
             candidate: 0,
             running: 0,

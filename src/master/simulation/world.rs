@@ -14,6 +14,7 @@ use preforkd_worker::messages::{Fork, Reply};
 use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 
 use super::disk::{Code, End, code, end};
+use super::keeping::Keeps;
 use super::kernel::{Due, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
@@ -150,7 +151,12 @@ impl World for Kernel {
     }
 
     fn start_check(&mut self) -> io::Result<Pid> {
-        let found = self.disk.plan();
+        let mut found = self.disk.plan();
+        if let Ok(plan) = &mut found
+            && let Some(app) = plan.apps.values_mut().next()
+        {
+            app.acme = self.keeping.wanted.clone();
+        }
         let end = if found.is_ok() { End::Well } else { End::Badly };
         let pid = self.job(&"".into(), end, 20)?;
         self.found.insert(pid, found);
@@ -192,15 +198,33 @@ impl World for Kernel {
         Ok(())
     }
 
-    fn start_certificate_keeper(&mut self, _: &Acme, _: Option<&Secret>) -> io::Result<Pid> {
-        Err(io::Error::other("no app has certificates"))
+    fn start_certificate_keeper(
+        &mut self,
+        wanted: &Acme,
+        told: Option<&Secret>,
+    ) -> io::Result<Pid> {
+        assert_eq!(self.keeping.wanted.as_ref(), Some(wanted));
+        let told = told.map(|told| told.0.clone());
+        self.keeping.started.push((self.now, told));
+        let (end, found) = match self.keeping.script.pop_front() {
+            None => (End::Hangs, None),
+            Some(Keeps::Finds(text)) => (End::Well, Some(Secret(text))),
+            Some(Keeps::Ends(true)) => (End::Well, None),
+            Some(Keeps::Ends(false)) => (End::Badly, None),
+            Some(Keeps::Cannot) => return Err(io::Error::other("no process")),
+        };
+        let pid = self.job(&"".into(), end, 1000)?;
+        self.keeping.finds.insert(pid, found);
+        Ok(pid)
     }
 
-    fn found_challenges(&mut self, _job: Pid) -> io::Result<Option<Secret>> {
-        Ok(None)
+    fn found_challenges(&mut self, job: Pid) -> io::Result<Option<Secret>> {
+        let found = self.keeping.finds.remove(&job);
+        Ok(found.expect("it was such a job, and is asked once"))
     }
 
-    fn tell_challenges(&mut self, _challenges: &Secret) -> io::Result<()> {
+    fn tell_challenges(&mut self, challenges: &Secret) -> io::Result<()> {
+        self.keeping.told.push(challenges.0.clone());
         Ok(())
     }
 

@@ -91,8 +91,8 @@ impl Guarded {
             Left::Anything => true,
             Left::Of(app) => earlier.left(|record| record.is_of(app)),
             Left::Alone(app, plan) => {
-                let knows = |record: &Record| plan.names().any(|name| record.is_of(name));
-                earlier.left(|record| record.is_of(app) || !knows(record))
+                let runs = |record: &Record| plan.all_apps().any(|(name, _)| record.is_of(name));
+                earlier.left(|record| record.is_of(app) || !runs(record))
             }
             Left::CommandOf(app) => earlier.left(|record| record.is_command_of(app)),
         };

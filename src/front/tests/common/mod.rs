@@ -22,6 +22,7 @@ use preforkd_http::{
     Response, Service, Watch, serve_service_over,
 };
 use preforkd_worker::gauges::Gauges;
+use preforkd_worker::running::Running;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Only so that a test that hangs fails.
@@ -48,6 +49,8 @@ pub struct Options {
     pub http2: bool,
     /// Where it tells how its upstream, which is called `web`, is, as process 1.
     pub gauges: Option<&'static [AtomicU64]>,
+    /// Where it counts what runs, together with other fronts.
+    pub running: Option<Running>,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             streams: false,
             http2: true,
             gauges: None,
+            running: None,
         }
     }
 }
@@ -160,6 +164,10 @@ pub fn front_with(
     let thread = thread::spawn(move || {
         let mut proxy = Proxy::default();
         proxy.hold_at_most(options.held);
+        options
+            .running
+            .into_iter()
+            .for_each(|running| proxy.share(running));
         let number = proxy.add(settings);
         let places: Vec<_> = addresses.into_iter().map(At::from).collect();
         proxy.set_addresses(number, &places, 0);

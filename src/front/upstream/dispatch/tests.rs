@@ -1,3 +1,6 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use preforkd_worker::running::{self, Running};
 use proptest::prelude::*;
 
 use super::*;
@@ -522,6 +525,69 @@ proptest! {
             prop_assert_eq!((d.waiting(), d.running() + d.ahead()), (waiting.len(), sent.len()));
         }
     }
+}
+
+/// Two workers of the front and the memory that they share, with these places of so many requests.
+fn shared(places: &[(Place, usize)]) -> ([Dispatch; 2], &'static [AtomicU64]) {
+    let words: Vec<_> = (0..running::WORDS).map(|_| AtomicU64::new(0)).collect();
+    let words: &'static [AtomicU64] = words.leak();
+    let fronts = [0, 1].map(|record| {
+        let running = Running::begin(words, record, 7).expect("a part");
+        let mut dispatch = Dispatch::new(Limits {
+            most_running: 9,
+            ahead: true,
+            ..LIMITS
+        });
+        dispatch.set(places);
+        for (place, _) in places {
+            let at = running.place("app=web", &place.to_string());
+            dispatch.share(*place, at.expect("room"));
+        }
+        dispatch
+    });
+    (fronts, words)
+}
+
+#[test]
+fn what_other_workers_of_the_front_have_sent_counts() {
+    let run = Arrival::Run;
+    // A place with a slow request of another one is not taken while one is idle.
+    let ([mut a, mut b], _) = shared(&[(1, 1), (2, 1)]);
+    assert_eq!(a.arrive(facts(1), 0), run(1));
+    assert_eq!(b.arrive(facts(1), 0), run(2));
+    // Nor is a place of several requests whose threads are all in use.
+    let ([mut a, mut b], words) = shared(&[(1, 2), (2, 2)]);
+    let sent: Vec<_> = (0..3).map(|ticket| a.arrive(facts(ticket), 0)).collect();
+    assert_eq!(sent, [run(1), run(2), run(1)]);
+    assert_eq!(b.arrive(facts(0), 0), run(2));
+    // What has ended does not count, nor does anything of one that was killed.
+    a.ended(1, 2, Outcome::Good, 0);
+    b.ended(0, 2, Outcome::Good, 0);
+    assert_eq!(b.arrive(facts(1), 0), run(2));
+    words[0].store(0, Ordering::Relaxed);
+    assert_eq!(b.arrive(facts(2), 0), run(1));
+    assert_eq!(b.arrive(facts(3), 0), run(2));
+    assert_eq!(b.arrive(facts(4), 0), run(1));
+}
+
+#[test]
+fn where_all_places_are_taken_by_others_a_request_is_sent_all_the_same() {
+    let ([mut a, mut b], _) = shared(&[(1, 1), (2, 1)]);
+    let run = Arrival::Run;
+    for ticket in [1, 2] {
+        a.arrive(facts(ticket), 0);
+    }
+    // It would be woken by nobody otherwise.
+    assert_eq!(b.arrive(facts(1), 0), run(1));
+    assert_eq!(b.stuck(PATIENCE), Some((1, vec![1])));
+    // The other place serves a request of the other one: to go there would be no better.
+    assert!(b.unread(1, &[1], PATIENCE).is_empty());
+    a.ended(2, 2, Outcome::Good, PATIENCE);
+    assert_eq!(b.stuck(2 * PATIENCE), Some((1, vec![1])));
+    assert_eq!(b.unread(1, &[1], 2 * PATIENCE), [1]);
+    b.taken_back(1, 1);
+    assert_eq!(b.next(2 * PATIENCE), Some((1, 2)));
+    assert_eq!(a.arrive(facts(3), 2 * PATIENCE), run(2));
 }
 
 #[test]

@@ -1,0 +1,155 @@
+//! Requests that run at each worker of an app, by all workers of the front: shared memory behind the counts of open connections.
+//!
+//! Each worker of the front counts what it has sent in a part of its own, and adds up those of the others when it chooses where a request goes. It
+//! need not be exact: what two of them send to one place at the same moment is found out there. A part counts as long as its worker lives; the
+//! master takes a worker from the list that it has reaped.
+//!
+//! | words | contents |
+//! |---|---|
+//! | 0..256 | for the records 0 to 255 of the scoreboard the process id of the worker, 0 if its part does not count |
+//! | 256 | as many of these may be other than 0 |
+//! | 512..4608 | the key of each place, 0 if it is free |
+//! | then 4096 for each part | the requests that run at each place |
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::counters::hash;
+
+/// Workers that have a part: those with the lowest records of the scoreboard.
+pub const PARTS: usize = 256;
+/// Places: addresses of workers that one master has had.
+pub const PLACES: usize = 4096;
+const LISTED: usize = PARTS;
+const KEYS: usize = 512;
+const COUNTS: usize = KEYS + PLACES;
+/// The size of all in words.
+pub const WORDS: usize = COUNTS + PARTS * PLACES;
+
+/// No more than this is believed of one place.
+const MANY: u64 = 1_000_000;
+
+/// Where the process id of the worker with this record is, in bytes from the beginning.
+pub fn listed(record: u32) -> Option<u64> {
+    let part = usize::try_from(record).ok()?;
+    (part < PARTS).then_some((part * 8) as u64)
+}
+
+/// A worker's own part, for writing, and those of the others. There must be only one writer.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    words: &'static [AtomicU64],
+    own: usize,
+}
+
+/// One place.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    of: Running,
+    number: usize,
+}
+
+impl Running {
+    /// Begins the part of the worker `pid` with this record, if there is one.
+    ///
+    /// # Panics
+    /// If `words` is not [`WORDS`] long.
+    pub fn begin(words: &'static [AtomicU64], record: u32, pid: u32) -> Option<Self> {
+        assert_eq!(words.len(), WORDS, "it has a fixed size");
+        let own = usize::try_from(record).ok().filter(|own| *own < PARTS)?;
+        words[own].store(0, Ordering::Relaxed);
+        for word in &words[COUNTS + own * PLACES..][..PLACES] {
+            // Memory that was never used takes none as long as it is only read.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+        words[LISTED].fetch_max(own as u64 + 1, Ordering::Relaxed);
+        words[own].store(pid.into(), Ordering::Release);
+        Some(Self { words, own })
+    }
+
+    /// The place of an address of an app, which is taken if nobody has it yet; none if all are taken.
+    pub fn place(self, app: &str, address: &str) -> Option<Place> {
+        let names = app.bytes().chain([0]).chain(address.bytes());
+        let key = hash(names).max(1);
+        let first = usize::try_from(key % PLACES as u64).unwrap_or_default();
+        let mut places = (first..PLACES).chain(0..first);
+        let number = places.find(|place| {
+            let word = &self.words[KEYS + place];
+            match word.compare_exchange(0, key, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => true,
+                Err(known) => known == key,
+            }
+        })?;
+        Some(Place { of: self, number })
+    }
+}
+
+impl Place {
+    /// A request is sent there.
+    pub fn begin(&self) {
+        self.word(self.of.own).fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It runs there no more.
+    pub fn end(&self) {
+        self.word(self.of.own).fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The requests that the others have sent there.
+    pub fn others(&self) -> usize {
+        let words = self.of.words;
+        let listed = words[LISTED].load(Ordering::Relaxed).min(PARTS as u64);
+        let listed = usize::try_from(listed).unwrap_or_default();
+        let others = (0..listed).filter(|part| *part != self.of.own);
+        let alive = others.filter(|part| words[*part].load(Ordering::Acquire) != 0);
+        let sent = alive.map(|part| self.word(part).load(Ordering::Relaxed).min(MANY));
+        usize::try_from(sent.sum::<u64>()).unwrap_or(usize::MAX)
+    }
+
+    fn word(&self, part: usize) -> &'static AtomicU64 {
+        &self.of.words[COUNTS + part * PLACES + self.number]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> &'static [AtomicU64] {
+        let words: Vec<_> = (0..WORDS).map(|_| AtomicU64::new(0)).collect();
+        words.leak()
+    }
+
+    #[test]
+    fn each_knows_what_the_others_have_sent_as_long_as_they_live() {
+        let words = memory();
+        let parts = [2, 0, 255].map(|record| Running::begin(words, record, 7).expect("a part"));
+        let places = parts.map(|part| part.place("app=web", "unix:1").expect("room"));
+        let elsewhere = parts[0].place("app=web", "unix:2").expect("room");
+        let other_app = parts[0].place("app=api", "unix:1").expect("room");
+        places[0].begin();
+        places[0].begin();
+        places[1].begin();
+        let others = || places.map(|place| place.others());
+        assert_eq!(others(), [1, 2, 3]);
+        assert_eq!((elsewhere.others(), other_app.others()), (0, 0));
+        places[0].end();
+        assert_eq!(others(), [1, 1, 2]);
+        // The master has reaped it, and another one gets its record.
+        let place = usize::try_from(listed(0).expect("listed")).expect("small") / 8;
+        words[place].store(0, Ordering::Relaxed);
+        assert_eq!(others(), [0, 1, 1]);
+        Running::begin(words, 0, 8).expect("a part");
+        assert_eq!(others(), [0, 1, 1]);
+        assert!(Running::begin(words, 256, 9).is_none() && listed(256).is_none());
+    }
+
+    #[test]
+    fn there_is_an_end_to_places() {
+        let part = Running::begin(memory(), 0, 1).expect("a part");
+        let place = |n: usize| part.place("app=web", &n.to_string());
+        assert!((0..PLACES).all(|n| place(n).is_some()));
+        assert!(place(PLACES).is_none() && place(7).is_some());
+    }
+}
