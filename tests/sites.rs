@@ -577,6 +577,44 @@ fn who_is_asked_decides_who_passes_and_the_log_has_the_user() {
 }
 
 #[test]
+fn a_route_rewrites_paths_and_tells_what_is_known_of_the_client() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("an address");
+    let app = listener.local_addr().expect("it has one");
+    let seen = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("the front connects");
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a request");
+            request.extend(byte);
+        }
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(answer.as_bytes()).expect("it is read");
+        String::from_utf8(request).expect("text")
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("files")).expect("room");
+    let routes = "routes = [{ path = '/api'";
+    let rewrite = format!(
+        "request_headers = {{ set = {{ X-What = '{{scheme}} {{path}}' }} }}\nroutes = [{{ path = '/was', to = 'http://{app}', rewrite = '/is' }}, \
+         {{ path = '/gone', redirect = '/is{{rest}}{{query}}' }}, {{ path = '/api'"
+    );
+    let run = Run::begin_in(folder, &config("").replace(routes, &rewrite), |_| {});
+    run.message("READY=1");
+    let answer = get(&run, "shop.example", "/was/a%20b?c");
+    assert!(answer.ends_with("\r\n\r\nok"), "{answer}");
+    let request = seen.join().expect("a request");
+    assert!(
+        request.starts_with("GET /is/a%20b?c HTTP/1.1\r\n"),
+        "{request}"
+    );
+    assert!(request.contains("X-What: http /was/a%20b\r\n"), "{request}");
+    let answer = get(&run, "shop.example", "/gone/a%20b?c");
+    let (_, location, _) = parts(&answer, "Location");
+    assert_eq!(location, "/is/a%20b?c");
+}
+
+#[test]
 fn what_is_kept_is_forgotten_by_all_workers_when_it_is_purged() {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(folder.path().join("files")).expect("room");

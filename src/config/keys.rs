@@ -397,6 +397,8 @@ tables! {
         to: Vec<Spanned<String>> = (none "none"), Reload;
         /// Whether the app, or what is at the address, does not see the path of the route.
         strip_prefix: bool = false, Reload;
+        /// What takes the place of the path of the route, for the app or what is at the address, such as "/new".
+        rewrite: String = (none "nothing"), Reload;
         /// The folder of the scripts that answer, for a `to` with FastCGI.
         root: PathBuf = (none "none"), Reload;
         /// The script that answers for a folder, and for what is no file; "" is none.
@@ -495,7 +497,7 @@ tables! {
 
     /// `redirect` as a table: a location, and the status.
     table "site.NAME.redirect" Redirect {
-        /// The location, in which {host}, {path} and {query} stand for what was asked for.
+        /// The location, in which {host}, {path}, {rest} and {query} stand for what was asked for.
         to: String = (required), Reload;
         /// The status: 301, 302, 303, 307 or 308.
         status: Number<301, 308> = (none "308 for \"https\", else 302"), Reload;

@@ -15,7 +15,7 @@ pub fn answer(
     request: Request<'_>,
     response: &mut Response,
 ) -> Result<(), HeadError> {
-    let target = match choice {
+    let (target, stripped) = match choice {
         Choice::NoSite => {
             response.fail(421, "421 Misdirected Request: no site has this host\n");
             return Ok(());
@@ -29,12 +29,17 @@ pub fn answer(
             response.fail(404, "404 Not Found\n");
             return Ok(());
         }
-        Choice::Target { target, .. } => target,
+        Choice::Target {
+            target, stripped, ..
+        } => (target, stripped),
     };
     match target {
         Target::Redirect { status, location } => {
             begin(response, *status)?;
-            response.field(b"Location", &redirect::location(location, request))?;
+            response.field(
+                b"Location",
+                &redirect::location(location, request, stripped),
+            )?;
             response.finish(Some(0));
         }
         Target::Answer {
@@ -58,7 +63,7 @@ pub fn answer(
 
 /// Sends a client to the same folder with a slash at its end, so that the links in it lead to its files.
 pub fn folder(request: Request<'_>, response: &mut Response) {
-    let location = redirect::location("{path}/{query}", request);
+    let location = redirect::location("{path}/{query}", request, 0);
     let redirected = begin(response, 308)
         .and_then(|()| response.field(b"Location", &location))
         .map(|()| response.finish(Some(0)));

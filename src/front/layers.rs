@@ -18,3 +18,4 @@ pub mod of_site;
 pub mod rate;
 pub mod readings;
 pub mod sendfile;
+mod values;

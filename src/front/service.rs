@@ -123,7 +123,8 @@ impl Front {
         };
         let (request, name) = (call.request, self.sites.name(site));
         if is_safe(request.method()) {
-            let set = noted.changes(&self.sites, None).into_iter();
+            let changes = noted.changes(&self.sites, None, request, call.origin);
+            let set = changes.iter();
             let set = set.flat_map(|changes| changes.set.iter().chain(&changes.add));
             let set = set.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
             let protocol = self.proxy.protocol(number);
@@ -139,14 +140,14 @@ impl Front {
         &mut self,
         number: usize,
         call: &Call<'_>,
-        stripped: usize,
+        (stripped, rewrite): (usize, Option<&[u8]>),
         mut response: Response,
     ) -> Result<(Option<Script>, Response), Response> {
         let Some(scripts) = self.scripts.get(&number) else {
             return Ok((None, response));
         };
-        let path = call.request.path();
-        match scripts.find(path.get(stripped..).unwrap_or_default()) {
+        let path = call.request.path().get(stripped..).unwrap_or_default();
+        match scripts.find(&[rewrite.unwrap_or_default(), path].concat()) {
             Ok(Found::Script(script)) => return Ok((Some(script), response)),
             Ok(Found::Folder) => folder(call.request, &mut response),
             Ok(Found::Nothing) => response.fail(404, "404 Not Found\n"),
@@ -302,10 +303,12 @@ impl Service for Front {
         if let Choice::Target {
             target: Target::Upstream(name),
             stripped,
+            rewrite,
             ..
         } = choice
             && let Some(&number) = self.numbers.get(name)
         {
+            let rewrite = rewrite.map(<[u8]>::to_vec);
             let recording = match self.look(number, &call, noted) {
                 Look::Has(stored) => {
                     if let Some(noted) = noted {
@@ -322,14 +325,18 @@ impl Service for Front {
                 }
                 Look::Aside => None,
             };
-            return match self.script(number, &call, stripped, response) {
+            let rewrite = rewrite.as_deref();
+            return match self.script(number, &call, (stripped, rewrite), response) {
                 Ok((script, response)) => {
                     let copied = noted.and_then(|noted| noted.questions.copied());
                     let copied = copied.as_ref();
-                    let changes = noted.map(|noted| noted.changes(&self.sites, copied));
+                    let changes =
+                        noted.map(|noted| noted.changes(&self.sites, copied, request, call.origin));
                     let changes = changes.unwrap_or_default();
+                    let changes: Vec<_> = changes.iter().map(AsRef::as_ref).collect();
                     let outgoing = Outgoing {
                         strip: stripped,
+                        rewrite,
                         default_host: NO_HOST,
                         changes: &changes,
                         ..Outgoing::default()

@@ -48,6 +48,7 @@ struct Leads {
     /// The number of its files, if it leads to files.
     files: Option<usize>,
     strip_prefix: bool,
+    rewrite: Option<Vec<u8>>,
     stream: bool,
 }
 
@@ -66,6 +67,8 @@ pub enum Choice<'a> {
         target: &'a Target,
         /// The bytes at the beginning of the path that the target does not see.
         stripped: usize,
+        /// What the target sees in their place.
+        rewrite: Option<&'a [u8]>,
         /// The number of the route.
         route: usize,
     },
@@ -94,7 +97,8 @@ impl Sites {
             Leads {
                 target: route.target.clone(),
                 files: is_files.then(|| number - 1),
-                strip_prefix: route.strip_prefix,
+                strip_prefix: route.strip_prefix || route.rewrite.is_some(),
+                rewrite: route.rewrite.clone().map(String::into_bytes),
                 stream: route.stream && speaks_http(settings, &route.target),
             }
         };
@@ -281,13 +285,15 @@ impl Sites {
         if leads.files.is_some() {
             return Choice::NoRoute;
         }
-        let stripped = match leads.strip_prefix {
+        let is_redirect = matches!(leads.target, Target::Redirect { .. });
+        let stripped = match leads.strip_prefix || is_redirect {
             true => site.routes.after(route, path),
             false => None,
         };
         Choice::Target {
             target: &leads.target,
             stripped: stripped.unwrap_or_default(),
+            rewrite: leads.rewrite.as_deref(),
             route,
         }
     }

@@ -64,6 +64,7 @@ fn route(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: Default::default(),
         strip_prefix: false,
+        rewrite: None,
         stream: false,
         target,
         layers: Default::default(),

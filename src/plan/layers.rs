@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use preforkd_worker::front;
 use preforkd_worker::layers::{
-    BasicAuth, Changes, ForwardAuth, Layers, Maintenance, Page, Question, RateLimit,
+    BasicAuth, Changes, ForwardAuth, Layers, Maintenance, Page, Question, RateLimit, RequestValue,
+    text_pieces,
 };
 use toml::Spanned;
 
@@ -335,6 +336,16 @@ fn fields(
             let message = format!(
                 "{table}.{key}: the value of {} must not have control characters, nor begin or end with a space, as {text:?} does",
                 name.get_ref()
+            );
+            return Err(Place::at(value.span(), message));
+        }
+        if table != RESPONSE
+            && let Err(unknown) = text_pieces(text)
+        {
+            let known = RequestValue::ALL.map(|(name, _)| format!("{{{name}}}"));
+            let message = format!(
+                "{table}.{key}: {unknown:?} stands for nothing (known here: {}; write \"{{{{\" for a brace)",
+                known.join(", ")
             );
             return Err(Place::at(value.span(), message));
         }

@@ -14,7 +14,7 @@ use crate::config::{Answer, Mapped, Place, Redirect, Route as Written, Site, Val
 const HTTPS: (&str, u16) = ("https://{host}{path}{query}", 308);
 
 /// The parts of a location that are filled in.
-const PARTS: [&str; 3] = ["{host}", "{path}", "{query}"];
+const PARTS: [&str; 4] = ["{host}", "{path}", "{rest}", "{query}"];
 
 /// A route and its position.
 type Placed = (Route, Range<usize>);
@@ -100,6 +100,7 @@ impl Draft<'_> {
         }
         let of_upstreams = [
             ("strip_prefix", route.strip_prefix.place()),
+            ("rewrite", route.rewrite.as_ref().and_then(Value::place)),
             ("stream", route.stream.place()),
         ];
         for (name, place) in of_upstreams {
@@ -130,6 +131,7 @@ impl Draft<'_> {
             methods: methods(route)?,
             headers: headers(route)?,
             strip_prefix: *route.strip_prefix,
+            rewrite: rewrite(route)?,
             stream: *route.stream,
             target,
             layers: self.layers(&route.layers, launch)?,
@@ -216,10 +218,35 @@ fn unconditional(path: &str, target: Target) -> Route {
         methods: Vec::new(),
         headers: BTreeMap::new(),
         strip_prefix: false,
+        rewrite: None,
         stream: false,
         target,
         layers: Default::default(),
     }
+}
+
+/// What takes the place of the path of the route.
+fn rewrite(route: &Written) -> Result<Option<String>, Place> {
+    let Some(written) = &route.rewrite else {
+        return Ok(None);
+    };
+    let to = written.as_str();
+    if *route.strip_prefix {
+        return Err(written.wrong(
+            "routes.rewrite: `strip_prefix` says that nothing takes the place of the path (remove one)",
+        ));
+    }
+    let is_path = to.starts_with('/')
+        && to
+            .chars()
+            .all(|c| c.is_ascii_graphic() && !"?#".contains(c));
+    let has_dots = to.split('/').any(|segment| matches!(segment, "." | ".."));
+    if !is_path || has_dots || to.contains("//") {
+        return Err(written.wrong(format!(
+            "routes.rewrite: must be a path that begins with a slash, without a query, empty segments and dots, not {to:?} (encode other characters with % and two digits for each byte)"
+        )));
+    }
+    Ok(Some(to.strip_suffix('/').unwrap_or(to).to_owned()))
 }
 
 fn methods(route: &Written) -> Result<Vec<String>, Place> {

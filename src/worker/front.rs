@@ -197,6 +197,8 @@ pub struct Route {
     pub headers: BTreeMap<String, String>,
     /// Whether the target does not see `path`.
     pub strip_prefix: bool,
+    /// What the target sees in place of `path`; it begins with a slash and does not end with one.
+    pub rewrite: Option<String>,
     /// Whether the body of a request is passed on while it arrives.
     pub stream: bool,
     /// What answers.

@@ -116,6 +116,80 @@ pub struct Changes {
     pub add: Vec<(String, String)>,
 }
 
+/// A value of a request that can stand in a text, in braces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestValue {
+    /// The address of the client.
+    ClientIp,
+    /// The host that was asked for, without its port.
+    Host,
+    /// `http` or `https`.
+    Scheme,
+    /// The method.
+    Method,
+    /// The path, as it was sent.
+    Path,
+    /// The query, as it was sent, without its question mark.
+    Query,
+    /// The name of the request in logs.
+    RequestId,
+    /// The user, as `basic_auth` or `forward_auth` has found out.
+    User,
+    /// The subject of the certificate of the client.
+    ClientCertSubject,
+}
+
+impl RequestValue {
+    /// All of them, with their names.
+    pub const ALL: [(&str, Self); 9] = [
+        ("client_ip", Self::ClientIp),
+        ("host", Self::Host),
+        ("scheme", Self::Scheme),
+        ("method", Self::Method),
+        ("path", Self::Path),
+        ("query", Self::Query),
+        ("request_id", Self::RequestId),
+        ("user", Self::User),
+        ("client_cert_subject", Self::ClientCertSubject),
+    ];
+}
+
+/// A piece of a text with values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextPiece<'a> {
+    /// As it is.
+    Text(&'a str),
+    /// A value.
+    Value(RequestValue),
+}
+
+/// The pieces of a text in which `{NAME}` stands for a value, and `{{` for a brace.
+///
+/// # Errors
+/// What stands in braces and for nothing.
+pub fn text_pieces(text: &str) -> Result<Vec<TextPiece<'_>>, &str> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('{') {
+        pieces.push(TextPiece::Text(&rest[..at]));
+        let inner = &rest[at + 1..];
+        if let Some(after) = inner.strip_prefix('{') {
+            pieces.push(TextPiece::Text("{"));
+            rest = after;
+            continue;
+        }
+        let end = inner.find('}').ok_or(&rest[at..])?;
+        let mut known = RequestValue::ALL.iter();
+        let known = known.find(|(name, _)| *name == &inner[..end]);
+        let (_, value) = known.ok_or(&rest[at..at + end + 2])?;
+        pieces.push(TextPiece::Value(*value));
+        rest = &inner[end + 1..];
+    }
+    pieces.push(TextPiece::Text(rest));
+    pieces.retain(|piece| *piece != TextPiece::Text(""));
+    Ok(pieces)
+}
+
 /// How many requests a client may send.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -163,5 +237,34 @@ impl Layers {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_braces_stand_for_values() {
+        use RequestValue::{ClientIp, Path};
+        use TextPiece::{Text, Value};
+        for (text, expected) in [
+            ("", Ok(vec![])),
+            ("a", Ok(vec![Text("a")])),
+            ("{path}", Ok(vec![Value(Path)])),
+            (
+                "for={client_ip};x",
+                Ok(vec![Text("for="), Value(ClientIp), Text(";x")]),
+            ),
+            ("{{path}", Ok(vec![Text("{"), Text("path}")])),
+            ("{{{path}}", Ok(vec![Text("{"), Value(Path), Text("}")])),
+            ("a{other}b", Err("{other}")),
+            ("a{", Err("{")),
+            ("{path", Err("{path")),
+            ("{ path}", Err("{ path}")),
+            ("{}", Err("{}")),
+        ] {
+            assert_eq!(text_pieces(text), expected, "{text}");
+        }
     }
 }

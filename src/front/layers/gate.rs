@@ -1,5 +1,6 @@
 //! The layer of the server that has the layers of a site see its requests and responses, whatever the protocol and whatever answers.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use super::forward::Questions;
 use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
+use super::values;
 use crate::cache::Verdict;
 use crate::sites::Sites;
 
@@ -308,14 +310,23 @@ impl Noted {
     }
 
     /// What changes in the head of the request on its way to an upstream. It gets the fields that were copied from answers.
-    pub fn changes<'a>(&self, sites: &'a Sites, copied: Option<&'a Changes>) -> Vec<&'a Changes> {
+    pub fn changes<'a>(
+        &self,
+        sites: &'a Sites,
+        copied: Option<&'a Changes>,
+        request: Request<'_>,
+        origin: &Origin,
+    ) -> Vec<Cow<'a, Changes>> {
         let Some(layers) = sites.layers(self.site) else {
             return Vec::new();
         };
+        let given = [&layers.strip].into_iter().chain(copied);
+        let given = given.filter(|changes| !changes.is_empty());
         let rules = layers.rules(self.route());
         let written = rules.map(|rules| &rules.request_changes);
-        let changes = [&layers.strip].into_iter().chain(copied).chain(written);
-        changes.filter(|changes| !changes.is_empty()).collect()
+        let written = written.filter(|changes| !changes.is_empty());
+        let filled = written.map(|changes| values::fill(changes, request, origin));
+        given.map(Cow::Borrowed).chain(filled).collect()
     }
 
     /// The folders of which the application may have files sent.

@@ -72,3 +72,31 @@ fn no_client_can_send_it_after_the_body() {
         client.message();
     }
 }
+
+#[test]
+fn values_of_the_request_can_stand_in_fields_and_are_data() {
+    let set = [
+        ("X-Who", "{client_ip}"),
+        ("X-What", "{method} {scheme}://{host}{path}?{query}"),
+        ("X-Brace", "{{path} {{}"),
+        ("X-User", "{user}"),
+        ("X-Id", "{request_id}{client_cert_subject}"),
+    ];
+    let served = serve(changes(&[], &set, &[("X-More", "{user}")]), Vec::new());
+    let lies = "X-Who: 192.0.2.1\r\nX-User: root\r\nX-Id: x\r\nX_Id: y\r\n";
+    let mut client = served.get("/a%0d%0aX-Role:%20root/{host}?b={path}", lies);
+    let (mut app, request) = served.upstream.request();
+    assert_eq!(field(&request, "x-who"), Some("127.0.0.1"), "{request}");
+    assert_eq!(
+        field(&request, "x-what"),
+        Some("GET http://a/a%0d%0aX-Role:%20root/{host}?b={path}"),
+        "{request}"
+    );
+    assert_eq!(field(&request, "x-brace"), Some("{path} {}"), "{request}");
+    // What is not known is empty, and nobody else says it.
+    for name in ["x-user", "x-id", "x_id", "x-more"] {
+        assert_eq!(field(&request, name), None, "{request}");
+    }
+    app.write(OK);
+    client.message();
+}

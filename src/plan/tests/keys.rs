@@ -84,6 +84,7 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes", "[{ path = '/x', answer = 404 }]"),
     ("site.NAME.redirect", "'/other'"),
     ("site.NAME.routes.path", "'/other'"),
+    ("site.NAME.routes.rewrite", "'/new'"),
     ("site.NAME.routes.methods", "['GET']"),
     ("site.NAME.routes.headers", "{ A = 'b' }"),
     ("site.NAME.routes.folder", "'static'"),
@@ -166,7 +167,9 @@ fn needed(key: &Key) -> Vec<(&'static str, String)> {
             vec![("trusted_proxies", "['unix']".to_owned())]
         }
         "app.NAME.reload.before_at_start" => vec![("before", "['celery']".to_owned())],
-        "site.NAME.routes.strip_prefix" | "site.NAME.routes.stream" => {
+        "site.NAME.routes.strip_prefix"
+        | "site.NAME.routes.rewrite"
+        | "site.NAME.routes.stream" => {
             vec![("app", "'other'".to_owned())]
         }
         "site.NAME.client_ca" | "site.NAME.hsts" => {

@@ -225,7 +225,7 @@ fn a_route_that_is_wrong_is_shown() {
     );
     refused(
         "{ redirect = '/{uri}' }",
-        "3:24: redirect: \"{uri}\" stands for nothing (known here: {host}, {path}, {query})",
+        "3:24: redirect: \"{uri}\" stands for nothing (known here: {host}, {path}, {rest}, {query})",
     );
     refused(
         "{ redirect = { to = '/x', status = 304 } }",
@@ -493,6 +493,30 @@ fn an_app_that_no_request_reaches_is_refused() {
         "app = 'web'\nredirect = 'https'\n[app.web]\nwsgi = 'a:b'",
         "3:7: app: `redirect` takes all requests too (remove one)",
     );
+    for (route, expected) in [
+        (
+            "to = 'http://10.0.0.5', strip_prefix = true, rewrite = '/n'",
+            "3:81: routes.rewrite: `strip_prefix` says",
+        ),
+        (
+            "to = 'http://10.0.0.5', rewrite = 'n'",
+            "3:60: routes.rewrite: must be a path",
+        ),
+        (
+            "to = 'http://10.0.0.5', rewrite = '/a/../b'",
+            "3:60: routes.rewrite: must be a path",
+        ),
+        (
+            "to = 'http://10.0.0.5', rewrite = '/a?b'",
+            "3:60: routes.rewrite: must be a path",
+        ),
+        (
+            "answer = 404, rewrite = '/a'",
+            "3:50: routes.rewrite: it is for a route to an app",
+        ),
+    ] {
+        refused(&format!("routes = [{{ path = '/x', {route} }}]"), expected);
+    }
     refused(
         "routes = [{ path = '/x', answer = 404, strip_prefix = true }]",
         "3:55: routes.strip_prefix: it is for a route to an app",
@@ -774,6 +798,10 @@ fn layers_that_cannot_be_are_refused() {
         (
             "request_headers = { add = { X_Forwarded_For = 'x' } }",
             "4:29: request_headers.add: preforkd sets the header X_Forwarded_For itself",
+        ),
+        (
+            "request_headers = { set = { X-A = 'a{ip}' } }",
+            "4:35: request_headers.set: \"{ip}\" stands for nothing (known here: {client_ip}, {host}, ",
         ),
         (
             "request_headers = { remove = 'Content-Length' }",

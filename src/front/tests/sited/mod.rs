@@ -66,6 +66,7 @@ pub fn route(path: &str, target: Target, layers: Layers) -> Route {
         methods: Vec::new(),
         headers: Default::default(),
         strip_prefix: false,
+        rewrite: None,
         stream: false,
         target,
         layers,
@@ -77,13 +78,22 @@ pub fn to_app() -> Target {
 }
 
 /// Serves the site with these layers, and these routes besides the one to the app.
-pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
+pub fn serve(layers: Layers, routes: Vec<Route>) -> Served {
+    serve_with(layers, routes, |_| {})
+}
+
+/// The same, with other settings.
+pub fn serve_with(
+    layers: Layers,
+    mut routes: Vec<Route>,
+    change: impl FnOnce(&mut Settings),
+) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let stop = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
     let (upstream, at) = upstream();
     routes.push(route("/", to_app(), Layers::default()));
-    let settings = Settings {
+    let mut settings = Settings {
         http: http(),
         listeners: [(
             "0".to_owned(),
@@ -121,6 +131,7 @@ pub fn serve(layers: Layers, mut routes: Vec<Route>) -> Served {
         cache_size: 1 << 20,
         max_connections_per_client: None,
     };
+    change(&mut settings);
     let sites = Arc::new(Sites::new(&settings, vec!["0".into()]));
     let mut layers = layer::standard(layer::Options::default());
     let words: Vec<AtomicU64> = (0..1024).map(|_| AtomicU64::new(0)).collect();

@@ -35,6 +35,11 @@ pub fn each(
     let facts = request.facts().unwrap_or(&nothing);
     let (path, rest) = request.path_and_rest();
     let (stripped, path) = path.split_at(outgoing.strip.min(path.len()));
+    let rewritten = outgoing.rewrite.map(|to| [to, path].concat());
+    let (stripped, path) = match &rewritten {
+        Some(path) => (&b""[..], &path[..]),
+        None => (stripped, path),
+    };
     let (mut prefix, mut decoded) = (Vec::new(), Vec::new());
     percent_decode(stripped, &mut prefix);
     percent_decode(path, &mut decoded);

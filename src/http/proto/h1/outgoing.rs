@@ -16,6 +16,8 @@ use crate::proto::h1::hop;
 pub struct Outgoing<'a> {
     /// So many bytes of the path are left out at its beginning, as it came.
     pub strip: usize,
+    /// This takes their place. It begins with a slash, does not end with one, and may be empty.
+    pub rewrite: Option<&'a [u8]>,
     /// The host that is sent in place of the one that the client asked for.
     pub host: Option<&'a [u8]>,
     /// The host that is sent if the client named none, as in HTTP/1.0.
@@ -58,7 +60,15 @@ pub fn write_request(
     out.extend_from_slice(method);
     out.push(b' ');
     let (path, rest) = request.path_and_rest();
-    let (stripped, path) = path.split_at(outgoing.strip.min(path.len()));
+    let (mut stripped, path) = path.split_at(outgoing.strip.min(path.len()));
+    if let Some(to) = outgoing.rewrite.filter(|_| path != b"*") {
+        out.extend_from_slice(to);
+        if to.is_empty() && path.is_empty() {
+            out.push(b'/');
+        }
+        // Nothing can be put in front of the path to have the one that was asked for.
+        stripped = b"";
+    }
     if !stripped.is_empty() && path.first() != Some(&b'/') {
         out.push(b'/');
     }
