@@ -1,9 +1,9 @@
 //! Responses that are kept in memory and given to others: RFC 9111.
 //!
-//! What a response says ([`terms`], by its [`directives`]) decides, never its name: a response without a time of its own is not stored. What could
+//! What a response says (`terms`, by its `directives`) decides, never its name: a response without a time of its own is not stored. What could
 //! give one user the response of another is not stored either: responses that set a cookie, and those to requests with credentials, a certificate,
 //! or a user that a layer has found. A response is stored as it came from the upstream and read anew for each client, so the layers see it as if the
-//! application had answered. The responses of a front worker are its own ([`store`]); what was purged, all of them see ([`preforkd_worker::purges`]).
+//! application had answered. The responses of a front worker are its own (`store`); what was purged, all of them see ([`preforkd_worker::purges`]).
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
