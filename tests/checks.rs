@@ -83,9 +83,10 @@ fn while_checks_keep_failing_replacements_wait_longer_and_the_app_is_not_ready()
 fn a_worker_with_an_address_of_its_own_is_the_one_at_fault() {
     let server = "['python3', '-m', 'http.server', '--bind', '{address}', '{port}']";
     let server = server.replace("{address}", "127.0.0.1");
+    // The second one comes when the first worker has proved itself.
     let reload = |path: &str| {
         format!(
-            "reload = {{ check = {{ path = '{path}', every = '300ms', failures = 2, timeout = '20s' }} }}"
+            "reload = {{ check = {{ path = '{path}', every = '700ms', failures = 2, timeout = '20s' }} }}"
         )
     };
     let of = |name: &str, path: &str| {
