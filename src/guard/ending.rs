@@ -71,7 +71,7 @@ impl Ending {
         loop {
             let now: HashMap<Pid, Stat> = process::all().collect();
             self.look(&now, is_first, getppid(), is_in_app);
-            self.say_left();
+            self.say_left(&now);
             if std::mem::take(&mut is_first) {
                 self.say_whose();
             }
@@ -184,8 +184,13 @@ impl Ending {
         app
     }
 
-    fn say_left(&mut self) {
-        let left: BTreeSet<usize> = self.known.values().map(|known| known.record).collect();
+    fn say_left(&mut self, now: &HashMap<Pid, Stat>) {
+        let mut left = BTreeSet::new();
+        for (identity, known) in &self.known {
+            left.insert(known.record);
+            let stat = now.get(&identity.pid);
+            left.extend(stat.and_then(|stat| self.left_session(known.record, stat)));
+        }
         let mut said = Ok(());
         for (number, (place, record)) in self.records.iter_mut().enumerate() {
             let gone = !left.contains(&number);
@@ -200,6 +205,17 @@ impl Ending {
                 "cannot tell the next preforkd what is left: {error}; it waits until everything has ended"
             );
         }
+    }
+
+    /// The record of what has left the sessions of an app, if a process has that counts for a session so far: its parent runs.
+    fn left_session(&self, record: usize, stat: &Stat) -> Option<usize> {
+        let (_, counts_for) = self.records.get(record)?;
+        let leader = counts_for.leader?;
+        let app = |record: &Record| record.tag.split(' ').next().map(str::to_owned);
+        let mut records = self.records.iter();
+        let others =
+            records.position(|(_, other)| other.leader.is_none() && app(other) == app(counts_for));
+        others.filter(|_| stat.session != leader.pid)
     }
 
     fn say_whose(&self) {
@@ -376,6 +392,10 @@ mod tests {
             .collect()
     }
 
+    fn say(ending: &mut Ending, now: &[(i32, i32, i32, u64)]) {
+        ending.say_left(&all(now));
+    }
+
     #[test]
     fn a_session_is_ours_with_all_its_children_and_no_other() {
         let mut ending = ending(vec![record(200, "app=a"), record(300, "app=b")]);
@@ -413,12 +433,36 @@ mod tests {
         look(&mut ending, true, &[(201, INIT, 200, 12)]);
         assert!(!ending.table.was_looked_at());
         assert_eq!(gone(&ending), [false, false], "nothing was said yet");
-        ending.say_left();
+        say(&mut ending, &[(201, INIT, 200, 12)]);
         assert!(ending.table.was_looked_at());
         assert_eq!(gone(&ending), [false, true]);
         look(&mut ending, false, &[]);
-        ending.say_left();
+        say(&mut ending, &[]);
         assert_eq!(gone(&ending), [true, true]);
+    }
+
+    #[test]
+    fn what_has_left_its_session_counts_for_its_app_also_while_its_parent_runs() {
+        let session = Record {
+            overlaps: true,
+            ..record(200, "app=a worker=0 gen=1")
+        };
+        let background = |app: &str| Record {
+            leader: None,
+            ..record(200, app)
+        };
+        let mut ending = ending(vec![session, background("app=ab"), background("app=a")]);
+        let mut gone = |now: &[(i32, i32, i32, u64)]| {
+            look(&mut ending, true, now);
+            say(&mut ending, now);
+            let records = ending.table.records().into_iter();
+            records.map(|(_, record)| record.gone).collect::<Vec<_>>()
+        };
+        let leader = (200, INIT, 200, 10);
+        assert_eq!(gone(&[leader, (201, 200, 200, 12)]), [false, true, true]);
+        assert_eq!(gone(&[leader, (201, 200, 201, 12)]), [false, true, false]);
+        assert_eq!(gone(&[(201, INIT, 201, 12)]), [false, true, false]);
+        assert_eq!(gone(&[]), [true, true, true]);
     }
 
     #[test]
