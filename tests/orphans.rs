@@ -185,6 +185,55 @@ fn an_app_that_may_exist_only_once_is_never_there_twice() {
     next.stop();
 }
 
+/// Some programs bind a port of their own without that the configuration says that they exist only once.
+#[test]
+fn what_fails_beside_its_earlier_run_is_tried_again_after_that_and_ends_nothing() {
+    let script = "trap '' TERM; exec 9> lock; flock -n 9 || exit 1; \
+                  echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
+    let script = script.replace('$', "$$");
+    let config = app("")
+        + &format!(
+            "[app.node]\nready = 'exec'\ngraceful_timeout = '2s'\n\
+             command = ['/bin/sh', '-c', \"{script}\"]\n"
+        );
+    let mut run = Run::start(&config);
+    let first = [run.event("started").pid, run.event("started").pid];
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    let web = next.event("started");
+    assert!(runs(web.pid) && !first.contains(&web.pid));
+    next.logged(&[
+        "app=node",
+        "exited with status 1",
+        "it is tried again when this has ended",
+    ]);
+    next.logged(&["app=node: waits no longer"]);
+    next.event("started");
+    next.message("READY=1");
+    assert!(first.iter().all(|&pid| !runs(pid)));
+    next.stop();
+}
+
+#[test]
+fn what_has_left_its_session_is_waited_for_also_while_its_parent_runs() {
+    let script = "trap \"\" TERM; exec 9> lock; flock -n 9 || { echo twice > twice; exit 1; }; \
+                  echo $PREFORKD_SLOT $PREFORKD_GENERATION $$ started; exec sleep 1000";
+    let script = script.replace('$', "$$");
+    let config = format!(
+        "[app.kid]\nready = 'exec'\ngraceful_timeout = '2s'\n\
+         command = ['/bin/sh', '-c', '''setsid /bin/sh -c '{script}' & wait''']\n"
+    );
+    let mut run = Run::start(&config);
+    let first = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.logged(&["app=kid: waiting for what"]);
+    next.event("started");
+    assert!(!runs(first) && !next.path("twice").exists());
+    next.message("READY=1");
+    next.stop();
+}
+
 /// A deaf program that may exist only once, with a long time to end.
 fn deaf_once(rest: &str) -> String {
     let script =

@@ -95,10 +95,14 @@ impl Earlier {
 
     /// Whether something is left that must not run beside others, of what is meant.
     pub fn left(&self, is_meant: impl Fn(&Record) -> bool) -> bool {
+        self.left_any(|record| !record.overlaps && is_meant(record))
+    }
+
+    /// Whether anything is left of what is meant.
+    pub fn left_any(&self, is_meant: impl Fn(&Record) -> bool) -> bool {
         let records = self.table.records();
         let mut records = records.iter().map(|(_, record)| record);
-        self.has_left()
-            && records.any(|record| !record.overlaps && !record.gone && is_meant(record))
+        self.has_left() && records.any(|record| !record.gone && is_meant(record))
     }
 }
 

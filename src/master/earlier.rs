@@ -18,6 +18,8 @@ pub(super) const EVERY: Duration = Duration::from_millis(50);
 pub(super) struct Waits {
     pub(super) killed: Killed,
     since: Instant,
+    /// For all of its processes, as a worker has failed beside them.
+    whole: bool,
 }
 
 /// When to look again, if apps wait.
@@ -55,10 +57,36 @@ impl<W: World> Master<W> {
         {
             info!("app={name}: waiting for {killed}");
             let since = now;
-            app.waits = Some(Waits { killed, since });
+            let whole = false;
+            app.waits = Some(Waits {
+                killed,
+                since,
+                whole,
+            });
         }
         self.turn.queue_event(name, Event::EarlierLeft(true));
         self.earlier.look_again(now);
+    }
+
+    /// The first worker of an app has ended at the first start. If processes of the app are left of an earlier master, which may hold what it
+    /// needs, such as a port, it is tried again when they have ended.
+    pub(super) fn failed_beside(&mut self, name: &Name) -> Option<Killed> {
+        let app = self.workers.apps.get(name)?;
+        let is_tried = app.supervisor.generation().is_none() && self.release.current().is_none();
+        if !is_tried || self.is_stopping() {
+            return None;
+        }
+        let killed = self.turn.world.earlier_left(&Left::Whole(name))?;
+        let (since, whole) = (self.turn.now, true);
+        if let Some(app) = self.workers.apps.get_mut(name) {
+            app.waits = Some(Waits {
+                killed,
+                since,
+                whole,
+            });
+        }
+        self.earlier.look_again(since);
+        Some(killed)
     }
 
     /// Whether an app waits.
@@ -106,7 +134,9 @@ impl<W: World> Master<W> {
         let (&generation, plan) = app.plans.last_key_value()?;
         let candidate = self.preparation.candidate();
         let whole = candidate.map(|candidate| &candidate.plan);
+        let has_failed = app.waits.as_ref().is_some_and(|waits| waits.whole);
         let left = match whole.or(self.current.as_ref()) {
+            _ if has_failed => Left::Whole(name),
             Some(whole) if !plan.policy.may_be_many() => Left::Alone(name, whole),
             _ => Left::Of(name),
         };

@@ -58,6 +58,10 @@ impl<W: World> Master<W> {
             let end = end_of_rest(child, tag.to_string(), now);
             self.leftovers.end(*rest, end);
         }
+        let failed_beside = match end {
+            Event::Exited(_) if !waits => self.failed_beside(&child.app),
+            _ => None,
+        };
         let actions = match waits {
             true => {
                 self.leftovers.hold(rests, child.app.clone(), end);
@@ -65,7 +69,11 @@ impl<W: World> Master<W> {
                 let leaves = vec![Event::Stopping(child.worker)];
                 self.workers.handle(&child.app, leaves, now)
             }
-            false => self.workers.handle(&child.app, vec![end], now),
+            false => {
+                let left = failed_beside.map(|_| Event::EarlierLeft(true));
+                let events = left.into_iter().chain([end]).collect();
+                self.workers.handle(&child.app, events, now)
+            }
         };
         let failed = self.workers.apps.get_mut(&child.app);
         let has_said = failed.is_some_and(|app| app.has_said(output));
@@ -107,6 +115,11 @@ impl<W: World> Master<W> {
                         "{tag}: {death}; its app is given up until {}",
                         report::again(&child.app)
                     );
+                }
+                false if failed_beside.is_some() => {
+                    let killed = failed_beside.map(|killed| killed.to_string());
+                    let killed = killed.unwrap_or_default();
+                    error!("{tag}: {death}; it is tried again when this has ended: {killed}");
                 }
                 false if waits => {
                     error!("{tag}: {death}; its app goes on when what it has started has ended");

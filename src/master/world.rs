@@ -149,6 +149,8 @@ pub enum Left<'a> {
     Of(&'a Name),
     /// The same, for an app that may exist only once. It may have had another name then, which this plan does not run.
     Alone(&'a Name, &'a Plan),
+    /// Any process of this app.
+    Whole(&'a Name),
     /// The command `before` of this app.
     CommandOf(&'a Name),
 }

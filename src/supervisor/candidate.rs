@@ -152,9 +152,12 @@ impl Supervisor {
     pub(super) fn canary_failed(&mut self, id: WorkerId) -> bool {
         let candidate = self.candidate.as_mut();
         let failed = candidate.filter(|candidate| candidate.canary() == Some(id));
-        failed
-            .map(|candidate| candidate.trial = Trial::Failed)
-            .is_some()
+        // Beside what is left of an earlier run, its end says nothing of the candidate.
+        let trial = match self.earlier_left {
+            true => Trial::Untried,
+            false => Trial::Failed,
+        };
+        failed.map(|candidate| candidate.trial = trial).is_some()
     }
 }
 

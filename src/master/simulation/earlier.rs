@@ -137,3 +137,25 @@ fn an_address_that_nobody_frees_refuses_the_start() {
     history.pass(9000);
     assert_eq!(history.outcome, Some(Outcome::CouldNotStart));
 }
+
+#[test]
+fn what_fails_beside_its_earlier_run_is_tried_again_when_that_is_gone() {
+    let outcome = Some(Outcome::CouldNotStart);
+    for (code, outcome) in [(Code::Good, None), (Code::Broken, outcome)] {
+        let node = Written {
+            code,
+            ..Written::good(1)
+        };
+        let apps = disk(&[("node", node), ("web", Written::good(2))]);
+        let mut history = History::with_kernel(apps, |kernel| {
+            let until = kernel.now + Duration::from_secs(20);
+            kernel.beside = [(Name::from("node"), until)].into();
+        });
+        history.pass(10_000);
+        assert_eq!((ready(&history, "web"), ready(&history, "node")), (2, 0));
+        assert_eq!(history.outcome, None);
+        history.pass(20_000);
+        assert_eq!(history.outcome, outcome);
+        assert_eq!(ready(&history, "node"), u32::from(outcome.is_none()));
+    }
+}

@@ -104,6 +104,8 @@ pub(super) struct Kernel {
     pub(super) failing_forks: u32,
     /// The apps of which an earlier master has left something, and until when.
     pub(super) earlier: BTreeMap<Name, Instant>,
+    /// The same, of apps whose workers may run beside each other.
+    pub(super) beside: BTreeMap<Name, Instant>,
     /// Listeners that cannot be opened.
     pub(super) refuses_listeners: bool,
     pub(super) delay: Option<u64>,
@@ -155,6 +157,7 @@ impl Kernel {
             shut: BTreeSet::new(),
             failing_forks: 0,
             earlier: BTreeMap::new(),
+            beside: BTreeMap::new(),
             refuses_listeners: false,
             delay: Some(0),
             disk,
@@ -292,6 +295,13 @@ impl Kernel {
 
     /// The behaviour of a worker after exec, or after it was forked.
     pub(super) fn begin_worker(&mut self, pid: Pid, code: Code) {
+        let app = self.processes.get(&pid).map(|process| &process.app);
+        let until = app.and_then(|app| self.beside.get(app));
+        // They need the same port.
+        let code = match until.is_some_and(|until| *until > self.now) {
+            true => Code::Broken,
+            false => code,
+        };
         match code {
             Code::Good | Code::IgnoresSignals => self.send_after(200, pid, "READY=1"),
             Code::Broken => self.after(5, Due::Ends(pid, false)),

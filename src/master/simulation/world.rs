@@ -489,8 +489,14 @@ impl World for Kernel {
         let now = self.now;
         let mut left_of = self.earlier.iter().filter(|(_, until)| **until > now);
         let is_left = match left {
-            Left::Anything => left_of.next().is_some(),
+            Left::Anything => {
+                left_of.next().is_some() || self.beside.values().any(|until| *until > now)
+            }
             Left::Of(app) | Left::Alone(app, _) => left_of.any(|(name, _)| name == *app),
+            Left::Whole(app) => {
+                let mut beside = self.beside.iter();
+                beside.any(|(name, until)| name == *app && *until > now)
+            }
             Left::CommandOf(_) => false,
         };
         is_left.then_some(Killed {

@@ -94,6 +94,7 @@ impl Guarded {
                 let runs = |record: &Record| plan.all_apps().any(|(name, _)| record.is_of(name));
                 earlier.left(|record| record.is_of(app) || !runs(record))
             }
+            Left::Whole(app) => earlier.left_any(|record| record.is_of(app)),
             Left::CommandOf(app) => earlier.left(|record| record.is_command_of(app)),
         };
         let earlier = self.earlier.iter().find(is_it)?;
