@@ -107,33 +107,25 @@ impl Passed {
     /// # Errors
     /// It cannot be mapped; the whole message.
     pub fn shared(&self) -> Result<Option<&'static [AtomicU64]>, String> {
-        let map = |memory| sys::map_shared(memory).map_err(could_not("map shared memory"));
-        self.scoreboard.as_ref().map(map).transpose()
+        self.mapped(sys::map_shared, "shared memory")
+    }
+
+    /// The numbers of what was purged from the cache of the front, behind the scoreboard.
+    ///
+    /// # Errors
+    /// They cannot be mapped; the whole message.
+    pub fn purges(&self) -> Result<Option<Purges>, String> {
+        let words = self.mapped(sys::map_purges, "the numbers of what was purged")?;
+        Ok(words.map(Purges::new))
     }
 
     /// The counters that all workers of the front share, behind the scoreboard.
     ///
     /// # Errors
     /// They cannot be mapped; the whole message.
-    pub fn purges(&self) -> Result<Option<Purges>, String> {
-        let map = |memory| {
-            let what = "map the numbers of what was purged";
-            let words = sys::map_purges(memory).map_err(could_not(what))?;
-            Ok(Purges::new(words))
-        };
-        self.scoreboard.as_ref().map(map).transpose()
-    }
-
-    /// Maps the counters of sites.
-    ///
-    /// # Errors
-    /// The memory cannot be mapped; the whole message.
     pub fn counters(&self) -> Result<Option<Counters>, String> {
-        let map = |memory| {
-            let words = sys::map_counters(memory).map_err(could_not("map the counters"))?;
-            Ok(Counters::new(words))
-        };
-        self.scoreboard.as_ref().map(map).transpose()
+        let words = self.mapped(sys::map_counters, "the counters")?;
+        Ok(words.map(Counters::new))
     }
 
     /// The worker's part in the counts of open connections, behind the scoreboard; none if so many workers have one already.
@@ -141,13 +133,8 @@ impl Passed {
     /// # Errors
     /// They cannot be mapped; the whole message.
     pub fn connections(&self) -> Result<Option<Connections>, String> {
-        let (Some(memory), Some(record)) = (&self.scoreboard, self.environment.scoreboard_record)
-        else {
-            return Ok(None);
-        };
-        let words = sys::map_connections(memory);
-        let words = words.map_err(could_not("map the counts of open connections"))?;
-        Ok(Connections::begin(words, record, std::process::id()))
+        let what = "the counts of open connections";
+        self.part(sys::map_connections, what, Connections::begin)
     }
 
     /// The worker's part in the counts of running requests, behind the scoreboard; none if so many workers have one already.
@@ -155,13 +142,27 @@ impl Passed {
     /// # Errors
     /// They cannot be mapped; the whole message.
     pub fn running(&self) -> Result<Option<Running>, String> {
-        let (Some(memory), Some(record)) = (&self.scoreboard, self.environment.scoreboard_record)
-        else {
+        let what = "the counts of running requests";
+        self.part(sys::map_running, what, Running::begin)
+    }
+
+    fn mapped(&self, map: Map, what: &str) -> Result<Option<&'static [AtomicU64]>, String> {
+        let words = self.scoreboard.as_ref().map(map).transpose();
+        words.map_err(could_not(format!("map {what}")))
+    }
+
+    /// What `begin` makes of the memory for the record and the process of the worker.
+    fn part<T>(
+        &self,
+        map: Map,
+        what: &str,
+        begin: impl FnOnce(&'static [AtomicU64], u32, u32) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let Some(record) = self.environment.scoreboard_record else {
             return Ok(None);
         };
-        let words = sys::map_running(memory);
-        let words = words.map_err(could_not("map the counts of running requests"))?;
-        Ok(Running::begin(words, record, std::process::id()))
+        let words = self.mapped(map, what)?;
+        Ok(words.and_then(|words| begin(words, record, std::process::id())))
     }
 
     /// Takes the worker's record of the scoreboard, if there is one.
@@ -180,6 +181,9 @@ impl Passed {
         Ok(Some(record))
     }
 }
+
+/// Maps a part of the memory of the scoreboard.
+type Map = fn(&OwnedFd) -> io::Result<&'static [AtomicU64]>;
 
 fn could_not<E: Into<io::Error>>(what: impl fmt::Display) -> impl Fn(E) -> String {
     move |error| format!("could not {what}: {}", error.into())
