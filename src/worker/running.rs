@@ -13,10 +13,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use crate::connections::{PARTS, listed};
 use crate::counters::hash;
 
-/// Workers that have a part: those with the lowest records of the scoreboard.
-pub const PARTS: usize = 256;
 /// Places: addresses of workers that one master has had.
 pub const PLACES: usize = 4096;
 const LISTED: usize = PARTS;
@@ -27,12 +26,6 @@ pub const WORDS: usize = COUNTS + PARTS * PLACES;
 
 /// No more than this is believed of one place.
 const MANY: u64 = 1_000_000;
-
-/// Where the process id of the worker with this record is, in bytes from the beginning.
-pub fn listed(record: u32) -> Option<u64> {
-    let part = usize::try_from(record).ok()?;
-    (part < PARTS).then_some((part * 8) as u64)
-}
 
 /// A worker's own part, for writing, and those of the others. There must be only one writer.
 #[derive(Debug, Clone, Copy)]
