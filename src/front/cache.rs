@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use preforkd_http::{Head, Origin, Request, Response, is_unmodified};
+use preforkd_http::{Call, Head, Request, Response, is_unmodified};
 use preforkd_worker::purges::{Purges, Seen};
 
 use self::asked::Asked;
@@ -85,19 +85,19 @@ impl Cache {
         }
     }
 
-    /// Looks for a response to a request of the site with this number and name. The front sets these fields in its head for the upstream, which
-    /// speaks this protocol.
+    /// Looks for a response to a request of the site with this number and name, whose upstream speaks this protocol. `set` tells the names of the
+    /// fields that the front sets in its head, in lower case.
     pub fn look(
         &mut self,
-        request: Request<'_>,
-        origin: &Origin,
+        call: &Call<'_>,
         site: (usize, &str),
-        (protocol, set): (Protocol, Vec<Vec<u8>>),
-        now: u64,
+        protocol: Protocol,
+        set: impl FnOnce() -> Vec<Vec<u8>>,
     ) -> Look {
-        let Some(asked) = Asked::of(request, origin, site) else {
+        let Some(asked) = Asked::of(call.request, call.origin, site) else {
             return Look::Aside;
         };
+        let now = call.now;
         let seen = self.purges.look(asked.places);
         let asks = match self.store.find(&asked, seen, now) {
             Found::Fresh(stored) | Found::Stale(stored) => return Look::Has(stored),
@@ -106,7 +106,7 @@ impl Cache {
         };
         let verdict = Arc::new(Verdict {
             has_cookie: asked.field(b"cookie").is_some(),
-            set,
+            set: set(),
             said: OnceLock::new(),
         });
         Look::Records(Box::new(Recording {

@@ -13,7 +13,7 @@ use preforkd_worker::purges::Purges;
 use preforkd_worker::running::Running;
 
 use crate::answer::{answer, folder};
-use crate::cache::asked::places;
+use crate::cache::asked::place;
 use crate::cache::{self, Cache, Look};
 use crate::counting::States;
 use crate::holding::{Holding, PASSWORDS};
@@ -123,15 +123,11 @@ impl Front {
         };
         let (request, name) = (call.request, self.sites.name(site));
         if is_safe(request.method()) {
-            let changes = noted.changes(&self.sites, None, request, call.origin);
-            let set = changes.iter();
-            let set = set.flat_map(|changes| changes.set.iter().chain(&changes.add));
-            let set = set.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
             let protocol = self.proxy.protocol(number);
-            let how = (protocol, set.collect());
-            return cache.look(request, call.origin, (site, name), how, call.now);
+            let set = || noted.set_fields(&self.sites);
+            return cache.look(call, (site, name), protocol, set);
         }
-        noted.note_cached(Cached::Changes(places(request, name)[0]));
+        noted.note_cached(Cached::Changes(place(request)));
         Look::Aside
     }
 

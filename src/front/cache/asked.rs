@@ -60,10 +60,10 @@ impl Asked {
                 None => fields.push((name, value.to_vec())),
             }
         }
-        let key = key(request, origin, site.0);
+        let host = host(request);
         Some(Self {
-            key,
-            places: places(request, site.1),
+            key: key(request, origin, site.0, &host),
+            places: [place_of(request, &host), purges::of_site(site.1)],
             fields,
             stores: method == b"GET",
         })
@@ -77,7 +77,7 @@ impl Asked {
 }
 
 /// Everything that the application may be told of what is asked for.
-fn key(request: Request<'_>, origin: &Origin, site: usize) -> Vec<u8> {
+fn key(request: Request<'_>, origin: &Origin, site: usize, host: &[u8]) -> Vec<u8> {
     let facts = request.facts();
     let is_encrypted = facts.and_then(|facts| facts.https);
     let is_encrypted = is_encrypted.or(origin.relayed.map(|relayed| relayed.tls));
@@ -94,20 +94,21 @@ fn key(request: Request<'_>, origin: &Origin, site: usize) -> Vec<u8> {
         key.extend_from_slice(&number.to_le_bytes());
     }
     // No field has a NUL in its value.
-    for part in [&host(request)[..], prefix.unwrap_or_default(), path, rest] {
+    for part in [host, prefix.unwrap_or_default(), path, rest] {
         key.extend_from_slice(part);
         key.push(0);
     }
     key
 }
 
-/// The places in [`purges`] of what is asked for, and of its site.
-pub fn places(request: Request<'_>, site: &str) -> [u64; 2] {
+/// The place in [`purges`] of what is asked for.
+pub fn place(request: Request<'_>) -> u64 {
+    place_of(request, &host(request))
+}
+
+fn place_of(request: Request<'_>, host: &[u8]) -> u64 {
     let (path, rest) = request.path_and_rest();
-    [
-        purges::of_target(&host(request), &[path, rest].concat()),
-        purges::of_site(site),
-    ]
+    purges::of_target(host, &[path, rest].concat())
 }
 
 /// The host that the client has asked for, in lower case.

@@ -329,6 +329,16 @@ impl Noted {
         given.map(Cow::Borrowed).chain(filled).collect()
     }
 
+    /// The names of the fields that are set or added in the head of the request, whatever their values, in lower case.
+    pub fn set_fields(&self, sites: &Sites) -> Vec<Vec<u8>> {
+        let layers = sites.layers(self.site).into_iter();
+        let rules = layers.flat_map(|layers| layers.rules(self.route()));
+        let changes = rules.map(|rules| &rules.request_changes);
+        let fields = changes.flat_map(|changes| changes.set.iter().chain(&changes.add));
+        let names = fields.map(|(name, _)| name.to_ascii_lowercase().into_bytes());
+        names.collect()
+    }
+
     /// The folders of which the application may have files sent.
     pub fn sendfile<'a>(&self, sites: &'a Sites) -> Option<&'a Arc<Folders>> {
         sites.layers(self.site)?.sendfile(self.route())

@@ -232,6 +232,28 @@ fn a_response_that_breaks_off_or_is_too_large_is_not_kept() {
 }
 
 #[test]
+fn what_varies_by_a_field_that_the_front_sets_is_not_kept() {
+    // The second value is empty, so the field is not there.
+    for value in ["b", "{query}"] {
+        let layers = Layers {
+            request_headers: Changes {
+                set: vec![("X-A".into(), value.into())],
+                ..Changes::default()
+            },
+            ..caching()
+        };
+        let served = serve(layers, Vec::new());
+        let answer = response(&format!("{FRESH}Vary: x-a\r\n"), "x");
+        for _ in 0..2 {
+            let mut client = served.get("/", "");
+            assert!(asks(&served, &client), "{value}");
+            served.upstream.request().0.write(&answer);
+            client.message();
+        }
+    }
+}
+
+#[test]
 fn without_the_key_nothing_is_kept() {
     let served = serve(Layers::default(), Vec::new());
     for _ in 0..2 {
