@@ -211,20 +211,16 @@ impl Ending {
     fn left_session(&self, record: usize, stat: &Stat) -> Option<usize> {
         let (_, counts_for) = self.records.get(record)?;
         let leader = counts_for.leader?;
-        let app = |record: &Record| record.tag.split(' ').next().map(str::to_owned);
         let mut records = self.records.iter();
-        let others =
-            records.position(|(_, other)| other.leader.is_none() && app(other) == app(counts_for));
+        let others = records
+            .position(|(_, other)| other.leader.is_none() && other.app() == counts_for.app());
         others.filter(|_| stat.session != leader.pid)
     }
 
     fn say_whose(&self) {
         let mut apps: BTreeMap<&str, usize> = BTreeMap::new();
         for known in self.known.values() {
-            let tag = &self.records[known.record].1.tag;
-            *apps
-                .entry(tag.split(' ').next().unwrap_or_default())
-                .or_default() += 1;
+            *apps.entry(self.records[known.record].1.app()).or_default() += 1;
         }
         let master = self.master;
         let number = processes(self.known.len());

@@ -107,8 +107,12 @@ pub struct Record {
 impl Record {
     /// Whether it is about this app.
     pub fn is_of(&self, app: &str) -> bool {
-        let tag = self.tag.split(' ').next().unwrap_or_default();
-        tag == cut(&format!("app={app}"), MAX_TAG)
+        self.app() == cut(&format!("app={app}"), MAX_TAG)
+    }
+
+    /// The app in the words of the log, `app=NAME`.
+    pub fn app(&self) -> &str {
+        self.tag.split(' ').next().unwrap_or_default()
     }
 
     /// Whether it is about the command `before` of this app.
