@@ -616,8 +616,6 @@ fn a_route_rewrites_paths_and_tells_what_is_known_of_the_client() {
 
 #[test]
 fn what_is_kept_is_forgotten_by_all_workers_when_it_is_purged() {
-    let folder = tempfile::tempdir().expect("a folder");
-    std::fs::create_dir(folder.path().join("files")).expect("room");
     let response = |number: usize| {
         format!(
             "HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 1\r\n\r\n{number}"
@@ -630,8 +628,7 @@ fn what_is_kept_is_forgotten_by_all_workers_when_it_is_purged() {
     let config = config("")
         .replace("routes = [{ path = '/api'", &routes)
         .replace("workers = 2", "workers = 1");
-    let mut run = Run::begin_in(folder, &config, |_| {});
-    run.message("READY=1");
+    let mut run = start(&config);
     let page = || parts(&get(&run, "shop.example", "/page?x"), "Cache-Status");
     let is = |expected: &str, status: &str| {
         let (_, found, body) = page();
