@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use super::workers::App;
-use super::world::{Killed, Left, World};
+use super::world::{Killed, Left, NotOpened, World};
 use super::{Master, report};
 use crate::release::Name;
 use crate::supervisor::Event;
@@ -129,7 +129,7 @@ impl<W: World> Master<W> {
     /// An earlier master that has left something that is in the way of this app.
     fn in_the_way(&mut self, name: &Name) -> Option<Killed> {
         let world = &mut self.turn.world;
-        let any = world.earlier_left(&Left::Anything)?;
+        world.earlier_left(&Left::Anything)?;
         let app = self.workers.apps.get(name).filter(|app| !app.removed)?;
         let (&generation, plan) = app.plans.last_key_value()?;
         let candidate = self.preparation.candidate();
@@ -143,15 +143,14 @@ impl<W: World> Master<W> {
         if let Some(killed) = world.earlier_left(&left) {
             return Some(killed);
         }
-        // One that is not required tries it with each attempt.
-        let addresses = plan.sockets.iter().filter(|_| plan.required);
-        for (_, address) in addresses {
+        for (_, address) in &plan.sockets {
             match world.open_missing_listener(address, generation) {
                 Ok(true) => self.workers.opened.push(address.clone()),
                 Ok(false) => {}
-                Err(why) => {
+                Err(NotOpened { why, holders, .. }) => {
                     debug!("app={name}: {why}");
-                    return Some(any);
+                    // For a stranger nobody waits: the attempt to start a worker says who it is.
+                    return world.earlier_left(&Left::Holding(&holders));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! What an earlier master has left, and its guard still ends.
 
+use super::kernel::EARLIER;
 use super::*;
 
 /// A history that begins while processes of these apps are left, for so many milliseconds.
@@ -122,6 +123,53 @@ fn an_address_is_waited_for_while_somebody_may_have_it() {
     history.kernel().refuses_listeners = false;
     history.pass(5000);
     assert_eq!((ready(&history, "web"), ready(&history, "queue")), (2, 1));
+}
+
+/// A history in which somebody has the address of `web` while something is left for ten seconds.
+fn in_use_by(holder: Pid, required: bool) -> History {
+    let web = Written {
+        required,
+        ..Written::good(2)
+    };
+    let apps = [("queue", Written::good(1)), ("web", web)];
+    History::with_kernel(disk(&apps), |kernel| {
+        let until = kernel.now + Duration::from_secs(10);
+        kernel.earlier = [(Name::from("other"), until)].into();
+        let plan = kernel.disk.plan().expect("it is good");
+        for (_, address) in &plan.apps["web"].sockets {
+            kernel.listeners.remove(address);
+        }
+        kernel.refuses_listeners = true;
+        kernel.holders = vec![holder];
+    })
+}
+
+#[test]
+fn an_address_that_a_stranger_has_is_not_waited_for() {
+    let stranger = Pid::from_raw(77);
+    let mut history = in_use_by(stranger, true);
+    history.pass(1000);
+    assert_eq!(history.outcome, Some(Outcome::CouldNotStart));
+    let mut history = in_use_by(stranger, false);
+    history.pass(1000);
+    let status = history.master.status_line();
+    assert!(!status.contains("waiting for what"), "{status}");
+}
+
+#[test]
+fn one_that_is_not_required_waits_for_an_address_like_any_other() {
+    let mut history = in_use_by(EARLIER, false);
+    history.pass(5000);
+    assert!(is_ready(&mut history), "nothing waits for it");
+    let status = history.master.status_line();
+    assert!(
+        status.contains("web 0/2 ready, waiting for what"),
+        "{status}"
+    );
+    assert!(history.master.workers.apps["web"].not_started.is_none());
+    history.kernel().refuses_listeners = false;
+    history.pass(1000);
+    assert_eq!(ready(&history, "web"), 2);
 }
 
 #[test]
