@@ -283,6 +283,11 @@ impl Noted {
         self.refusal.get().is_some() || self.next_job().is_some() || self.questions.next().is_some()
     }
 
+    /// The number of its site.
+    pub fn site(&self) -> usize {
+        self.site
+    }
+
     /// Why it is not served.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.get()
@@ -500,7 +505,7 @@ impl Asking<'_> {
 }
 
 /// The time that all workers have alike, in nanoseconds.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
