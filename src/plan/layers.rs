@@ -343,9 +343,7 @@ fn fields(
             );
             return Err(Place::at(value.span(), message));
         }
-        if table != RESPONSE
-            && let Err(unknown) = text_pieces(text)
-        {
+        if let Err(unknown) = text_pieces(text) {
             let known = RequestValue::ALL.map(|(name, _)| format!("{{{name}}}"));
             let message = format!(
                 "{table}.{key}: {unknown:?} stands for nothing (known here: {}; write \"{{{{\" for a brace)",

@@ -21,7 +21,7 @@ use super::forward::Questions;
 use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
-use super::values;
+use super::values::{Kept, Values};
 use crate::cache::Verdict;
 use crate::sites::Sites;
 
@@ -58,6 +58,8 @@ pub struct Noted {
     /// Whom to ask whether it may pass.
     pub questions: Questions,
     cached: OnceLock<Cached>,
+    /// If values of the request stand in fields of the response.
+    kept: Option<Kept>,
 }
 
 /// What the cache has to do with a request.
@@ -190,6 +192,7 @@ impl Layer for Gate {
             open: Mutex::default(),
             questions: Questions::default(),
             cached: OnceLock::new(),
+            kept: (layers.fills_responses).then(|| Values::of(request, &origin).keep()),
         };
         if refusal.is_none() {
             let routes = [None]
@@ -225,8 +228,12 @@ impl Layer for Gate {
         for (name, value) in refusal.iter().flat_map(|refusal| &refusal.fields) {
             let _ = head.set(name.as_bytes(), value.as_bytes());
         }
+        let values = noted.kept.as_ref().map(|kept| kept.with(facts));
         for rules in layers.rules(route) {
-            fields::change(head, &rules.changes);
+            match &values {
+                Some(values) => fields::change(head, &values.fill(&rules.changes)),
+                None => fields::change(head, &rules.changes),
+            }
         }
     }
 
@@ -309,6 +316,11 @@ impl Noted {
         layers.caches(self.route()).then_some(self.site)
     }
 
+    /// The user, unless the request is refused: the password may be wrong then.
+    pub fn served_user(&self) -> Option<&[u8]> {
+        self.user().filter(|_| self.refusal().is_none())
+    }
+
     /// The user whose password was right.
     pub fn user(&self) -> Option<&[u8]> {
         self.user.get().map(Vec::as_slice)
@@ -330,7 +342,8 @@ impl Noted {
         let rules = layers.rules(self.route());
         let written = rules.map(|rules| &rules.request_changes);
         let written = written.filter(|changes| !changes.is_empty());
-        let filled = written.map(|changes| values::fill(changes, request, origin));
+        let values = Values::of(request, origin);
+        let filled = written.map(|changes| values.fill(changes));
         given.map(Cow::Borrowed).chain(filled).collect()
     }
 
