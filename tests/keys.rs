@@ -194,7 +194,8 @@ fn every_line_of_the_sample_can_be_uncommented() {
 fn the_pages_about_other_servers_name_keys_that_exist() {
     // Keys of the other server, and commands, in the explanations.
     let common = ["preforkd", "ulimit"];
-    let pages: [(&str, &[&str], usize); 3] = [
+    let pages: [(&str, &[&str], usize); 4] = [
+        ("nginx", &[], 1),
         ("supervisord", &["socket_owner", "socket_mode"], 2),
         ("gunicorn", &[], 1),
         ("uwsgi", &[], 1),
