@@ -274,9 +274,9 @@ fn only_the_app_waits_of_which_something_is_left() {
     assert!(text.contains(&wanted), "{text}");
     let said = next.status("once 0/1 ready, waiting for what a killed preforkd has left");
     assert!(!said.contains("READY=1"), "{said}");
-    // A reload comes after the first start, and a second master has the same to wait for.
+    // A reload has the same to wait for, and so has a second master.
     next.signal(Signal::SIGHUP);
-    next.logged(&["SIGHUP from"]);
+    next.logged(&["app=once: what was requested meanwhile does not wait for it"]);
     kill_master(&mut next);
     let mut last = restart(&mut next, &config);
     last.logged(&["app=once: waiting for what", &run.pid().to_string()]);
@@ -291,6 +291,27 @@ fn only_the_app_waits_of_which_something_is_left() {
     last.signal(Signal::SIGINT);
     let (status, log) = last.ended();
     assert_eq!(status, Some(0), "{log}");
+}
+
+#[test]
+fn an_app_that_waits_can_be_stopped() {
+    let config = format!("[master]\ncontrol = 'control.sock'\n{}", deaf_once(""));
+    let mut run = Run::start(&config);
+    let deaf = run.event("started").pid;
+    kill_master(&mut run);
+    let mut next = restart(&mut run, &config);
+    next.status("once 0/1 ready, waiting for what a killed preforkd has left");
+    let stopped = perform(&next, &["stop", "once"]);
+    let text = String::from_utf8_lossy(&stopped.stdout).into_owned();
+    assert!(
+        stopped.status.success() && text.contains("once: stopped"),
+        "{text}"
+    );
+    assert!(runs(deaf), "nobody has waited for it");
+    next.message("READY=1");
+    next.stop();
+    kill(deaf, Signal::SIGKILL).expect("it has time");
+    run.logged(&["nothing is left"]);
 }
 
 /// A reload ends such an app first too, if it is removed, renamed or disabled.

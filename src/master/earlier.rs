@@ -8,7 +8,7 @@ use log::{debug, info};
 use super::workers::App;
 use super::world::{Killed, Left, NotOpened, World};
 use super::{Master, report};
-use crate::release::Name;
+use crate::release::{Fact, Generation, Name};
 use crate::supervisor::Event;
 
 /// How often to look what is left. No event tells it.
@@ -124,6 +124,33 @@ impl<W: World> Master<W> {
             }
         }
         self.run_deferred();
+        self.postpone_all();
+    }
+
+    /// Another release is requested during the first one: it need not wait for the apps that wait.
+    fn postpone_all(&mut self) {
+        let candidate = self.release.candidate();
+        let is_wanted = self.release.is_wanted() && self.release.current().is_none();
+        let Some(generation) = candidate.filter(|_| is_wanted) else {
+            return;
+        };
+        for (name, app) in &self.workers.apps {
+            if app.waits.is_some() && app.supervisor.generation().is_none() {
+                let fact = Fact::Postponed(name.clone(), generation);
+                self.turn.queue_fact(fact);
+            }
+        }
+    }
+
+    /// Makes the first generation the one of an app that waits, without proof.
+    pub(super) fn postpone(&mut self, generation: Generation, name: &Name) {
+        let app = self.workers.apps.get(name);
+        let plan = app.and_then(|app| app.plans.get(&generation));
+        if let Some(policy) = plan.map(|plan| plan.policy.clone()) {
+            info!("app={name}: what was requested meanwhile does not wait for it");
+            let installation = Event::Install(generation, policy);
+            self.turn.queue_event(name, installation);
+        }
     }
 
     /// An earlier master that has left something that is in the way of this app.
