@@ -36,6 +36,7 @@ mod commands;
 mod options;
 mod subject;
 mod target;
+mod versions;
 
 pub use arguments::command;
 use arguments::{Arguments, Command};
@@ -72,6 +73,10 @@ pub fn run() -> ExitCode {
         Ok(parsed) => parsed,
         Err(status) => return status,
     };
+    if arguments.version {
+        let (text, status) = versions::show();
+        return print(&text, status);
+    }
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path, arguments }) => {
             Some(config_check::run(path, subject::given(arguments)))

@@ -11,7 +11,7 @@ use crate::{plan, probe};
 /// Runs the programs of app.toml in worker processes that share their sockets, and keeps them running.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    disable_version_flag = true,
     override_usage = "preforkd [OPTIONS] [APPLICATION | FILE.toml]\n       preforkd COMMAND [-c FILE | --socket PATH]",
     after_help = "Signals: HUP reloads, TERM stops, TTIN and TTOU add and remove a worker. See preforkd(8)."
 )]
@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Also log details for debugging.
     #[arg(short, long)]
     pub(super) verbose: bool,
+    /// Print the versions of this program, of the program that serves sites and of the extension module, and exit.
+    #[arg(short = 'V', long)]
+    pub(super) version: bool,
     #[command(subcommand)]
     pub(super) command: Option<Command>,
 }
