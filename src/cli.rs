@@ -31,6 +31,7 @@ use crate::{certificate_keeper, certificate_watch};
 use preforkd_worker::title::{self, Room};
 
 mod commands;
+mod versions;
 
 /// All is well.
 const OK: u8 = 0;
@@ -46,7 +47,7 @@ const USAGE: u8 = 2;
 /// Runs the programs of app.toml in worker processes that share their sockets, and keeps them running.
 #[derive(Debug, Parser)]
 #[command(
-    version,
+    disable_version_flag = true,
     after_help = "Signals: HUP reloads, TERM stops, TTIN and TTOU add and remove a worker. See preforkd(8)."
 )]
 struct Arguments {
@@ -65,6 +66,9 @@ struct Arguments {
     /// Also log details for debugging.
     #[arg(short, long)]
     verbose: bool,
+    /// Print the versions of this program, of the program that serves sites and of the extension module, and exit.
+    #[arg(short = 'V', long)]
+    version: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -209,6 +213,10 @@ pub fn run() -> ExitCode {
         return FAILED.into();
     }
     let arguments = Arguments::parse();
+    if arguments.version {
+        let (text, status) = versions::show();
+        return print(&text, status);
+    }
     let helper = match &arguments.command {
         Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
         Some(Command::WatchCertificates { program }) => Some(certificate_watch::run(program)),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{app, preforkd};
 
 fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
@@ -118,13 +120,92 @@ fn invalid_usage_is_status_2_and_help_and_version_are_0() {
     );
     assert_eq!(output(&["--nonsense"]).0, Some(2));
     let (status, stdout, _) = output(&["--version"]);
-    assert_eq!(
-        (status, stdout),
-        (Some(0), format!("preforkd {}\n", env!("CARGO_PKG_VERSION")))
-    );
+    assert_eq!(status, Some(0));
+    let own = format!("preforkd {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(stdout.starts_with(&own), "{stdout}");
     let (status, stdout, _) = output(&["--help"]);
     assert_eq!(status, Some(0));
     assert!(stdout.contains("--config <FILE>"), "{stdout}");
+}
+
+/// This program in `bin` of a folder, a symbolic link to it elsewhere, and in `libexec/preforkd` files of these versions.
+fn installed(front: &str, extension: &str) -> tempfile::TempDir {
+    // In the folder of the program, where hard links to it can be made.
+    let program = Path::new(env!("CARGO_BIN_EXE_preforkd"));
+    let dir = tempfile::tempdir_in(program.parent().expect("a folder")).expect("a folder");
+    let parts = dir.path().join("libexec/preforkd");
+    std::fs::create_dir_all(&parts).expect("folders");
+    std::fs::create_dir(dir.path().join("bin")).expect("a folder");
+    std::fs::hard_link(program, dir.path().join("bin/preforkd")).expect("a link");
+    std::os::unix::fs::symlink("bin/preforkd", dir.path().join("preforkd")).expect("a link");
+    for (name, version) in [
+        ("preforkd-front", front),
+        ("libpreforkd_python.so", extension),
+    ] {
+        let text = format!("\x7fELF\0\u{1e}preforkd version {version}\u{1e}\0");
+        std::fs::write(parts.join(name), text).expect("room");
+    }
+    dir
+}
+
+#[test]
+fn the_version_is_that_of_all_parts_and_another_release_is_refused() {
+    let own = env!("CARGO_PKG_VERSION");
+    let run = |dir: &tempfile::TempDir, arguments: &[&str]| {
+        let mut command = std::process::Command::new(dir.path().join("preforkd"));
+        let output = command.args(arguments).current_dir(dir.path()).output();
+        let output = output.expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let dir = installed(own, own);
+    let path = dir.path().canonicalize().expect("it is there");
+    let path = path.display();
+    let (status, stdout, stderr) = run(&dir, &["--version"]);
+    let expected = format!(
+        "preforkd {own}\npreforkd-front {own} ({path}/libexec/preforkd/preforkd-front)\n\
+         libpreforkd_python.so {own} ({path}/libexec/preforkd/libpreforkd_python.so)\n"
+    );
+    assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
+
+    let dir = installed("9.9.9", "9.9.8");
+    let (status, stdout, stderr) = run(&dir, &["-V"]);
+    assert_eq!(status, Some(1));
+    assert!(stdout.contains("\npreforkd-front 9.9.9 ("), "{stdout}");
+    assert!(stderr.contains("/bin/preforkd, is of preforkd"), "{stderr}");
+    std::fs::write(dir.path().join("app.py"), "").expect("room");
+    let config = dir.path().join("app.toml");
+    for (text, other) in [
+        (
+            "[app.web]\nwsgi = \"app:app\"\nlisten = \"127.0.0.1:0\"\n",
+            "libpreforkd_python.so is of preforkd 9.9.8",
+        ),
+        (
+            "[site.a]\nlisten = \"127.0.0.1:0\"\nhosts = [\"a.test\"]\nstatic = { \"/\" = \".\" }\n",
+            "preforkd-front is of preforkd 9.9.9",
+        ),
+    ] {
+        std::fs::write(&config, text).expect("room");
+        for check in [&["-t", "-c", "app.toml"][..], &["-c", "app.toml"]] {
+            let (status, _, stderr) = run(&dir, check);
+            assert_eq!(status, Some(2), "{stderr}");
+            assert!(stderr.contains(other), "{stderr}");
+            assert!(
+                stderr.contains("(install both from the same release"),
+                "{stderr}"
+            );
+        }
+    }
+    std::fs::remove_file(dir.path().join("libexec/preforkd/preforkd-front")).expect("it was there");
+    let (_, stdout, _) = run(&dir, &["--version"]);
+    assert!(
+        stdout.contains("preforkd-front: the program that serves sites is missing (expected at"),
+        "{stdout}"
+    );
 }
 
 #[test]
