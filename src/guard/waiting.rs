@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, geteuid};
 
@@ -99,15 +100,18 @@ impl Earlier {
         let Some(door) = self.table.door().filter(|_| self.has_left()) else {
             return Vec::new();
         };
-        let asked = handing::ask(&door, self.guard);
-        asked.unwrap_or_else(|error| {
-            // It has ended meanwhile, and so has everything that had them.
-            if self.has_left() {
-                let guard = self.guard;
-                warn!("cannot take over the listeners of the preforkd with pid {} from its guard, pid {guard}: {error}; binding those that are free", self.master);
+        match handing::ask(&door, self.guard) {
+            Ok(sockets) => sockets,
+            // It is ending: so has everything that had them.
+            Err(Errno::ECONNREFUSED | Errno::ECONNRESET) => Vec::new(),
+            Err(error) => {
+                let (master, guard) = (self.master, self.guard);
+                warn!(
+                    "cannot take over the listeners of the preforkd with pid {master} from its guard, pid {guard}: {error}; binding those that are free"
+                );
+                Vec::new()
             }
-            Vec::new()
-        })
+        }
     }
 
     /// Whether something is left that must not run beside others, of what is meant.
