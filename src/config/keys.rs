@@ -138,7 +138,7 @@ tables! {
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
         addresses: String = "127.0.0.1", Reload, only Command;
-        /// What the workers speak with sites.
+        /// What the workers speak with sites: "http", "h2c" (HTTP/2, as servers of gRPC do), "fastcgi", "scgi" or "uwsgi".
         protocol: Protocol = "http", Reload, only Command;
         /// The folder of the scripts that answer requests, for FastCGI.
         root: PathBuf = (none "none"), Reload, only Command;
@@ -563,7 +563,7 @@ tables! {
         write_timeout: Time = "30s", Reload;
         /// How long an idle connection is kept open for its next request.
         keepalive_timeout: Time = "30s", Reload;
-        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket.
+        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket; and a call of gRPC.
         upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
