@@ -228,3 +228,58 @@ fn behind_a_proxy_the_client_counts_that_its_header_names() {
     assert!(from(&run, "2001:db8:0:1::3").0);
     run.stop();
 }
+
+/// A connection whose request the site has begun to read; what it was answered at once, if it is refused.
+fn begin(run: &Run) -> Result<UnixStream, String> {
+    let mut stream = connect(run);
+    let fields = "Host: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n";
+    let request = format!("POST / HTTP/1.1\r\n{fields}\r\n");
+    stream.write_all(request.as_bytes()).expect("room");
+    match answer(&mut stream) {
+        text if text.starts_with("HTTP/1.1 100 ") => Ok(stream),
+        text => Err(text),
+    }
+}
+
+#[test]
+fn a_site_has_no_more_connections_in_all_workers_than_it_may_and_those_of_a_killed_one_do_not_count()
+ {
+    let limited = config("", "").replace("[site.shop]\n", "[site.shop]\nmax_connections = 6\n");
+    let mut run = Run::start(&limited);
+    let both = one_of_each(&run, || connect(&run));
+    let mut begun: Vec<_> = (0..4).map(|_| begin(&run).expect("room")).collect();
+    let refused = |run: &Run| {
+        let answer = begin(run).expect_err("no room");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    };
+    refused(&run);
+    refused(&run);
+    let log = run.logged(&["refused a request: site=shop has 6", "max_connections"]);
+    assert!(log.contains("app=front"), "{log}");
+
+    // Both workers have their connections closed while there is no room, and then there is.
+    for (_, mut stream) in both {
+        let answer = ask(&mut stream, "/", "");
+        assert!(is_served(&answer));
+        assert_eq!(stream.read(&mut [0]).expect("the end"), 0, "{answer}");
+        drop(stream);
+        let next = std::iter::repeat_with(|| begin(&run)).find_map(Result::ok);
+        begun.extend(next);
+        refused(&run);
+    }
+    let before = workers(&run);
+    let held = |pid: &i32| usize::try_from(before[pid]).expect("a few");
+    let killed = before.keys().find(|pid| held(pid) > 0).expect("one");
+    kill(Pid::from_raw(*killed), Signal::SIGKILL).expect("it runs");
+    while workers(&run).contains_key(killed) || workers(&run).len() < 2 {}
+    begun.extend((0..held(killed)).map(|_| begin(&run).expect("room")));
+    refused(&run);
+    // Those of workers that a reload has replaced count until they end.
+    run.write("app.toml", &limited.replace("the shop", "a new shop"));
+    run.reload();
+    refused(&run);
+    drop(begun);
+    while begin(&run).is_err() {}
+    run.stop();
+}

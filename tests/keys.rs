@@ -194,7 +194,8 @@ fn every_line_of_the_sample_can_be_uncommented() {
 fn the_pages_about_other_servers_name_keys_that_exist() {
     // Keys of the other server, and commands, in the explanations.
     let common = ["preforkd", "ulimit"];
-    let pages: [(&str, &[&str], usize); 3] = [
+    let pages: [(&str, &[&str], usize); 4] = [
+        ("nginx", &[], 1),
         ("supervisord", &["socket_owner", "socket_mode"], 2),
         ("gunicorn", &[], 1),
         ("uwsgi", &[], 1),
@@ -221,5 +222,22 @@ fn the_pages_about_other_servers_name_keys_that_exist() {
         let config =
             Config::parse(ours).unwrap_or_else(|place| panic!("{name}: {}", place.message));
         assert_eq!(config.app.len(), apps, "{ours}");
+    }
+}
+
+/// What the README shows can be copied.
+#[test]
+fn the_configurations_of_the_readme_are_valid() {
+    let readme = read("README.md");
+    let blocks = readme.split("```toml\n").skip(1);
+    let blocks: Vec<_> = blocks
+        .filter_map(|rest| rest.split("```").next())
+        .filter(|text| text.contains("app."))
+        .collect();
+    assert!(blocks.len() >= 4, "{blocks:?}");
+    for text in blocks {
+        if let Err(place) = Config::parse(text) {
+            panic!("{}\n{text}", place.message);
+        }
     }
 }

@@ -361,6 +361,8 @@ tables! {
         routes: Vec<Spanned<Route>> = [], Reload;
         /// Where to send all requests that no route and no static file is for: "https", or a location.
         redirect: Redirected = (none "nowhere"), Reload;
+        /// The most connections that the site has open in all workers together; requests over further ones get 503.
+        max_connections: Number<1, MAX_CONNECTIONS> = (none "no limit"), Reload;
     }
 
     /// An entry of `tls`: a certificate and its key.

@@ -18,11 +18,13 @@ use preforkd_worker::gauges::Gauges;
 use preforkd_worker::logger;
 use preforkd_worker::notify::Notifier;
 use preforkd_worker::passed::Passed;
+use preforkd_worker::running::{PLACES, Running};
 use preforkd_worker::title::{self, Room};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::clients::Clients;
 use crate::counting::Counting;
+use crate::crowds::Crowds;
 use crate::h2::{Shared, Wire};
 use crate::layers::gate::Gate;
 use crate::layers::rate::{self, Table};
@@ -40,16 +42,13 @@ pub fn run() -> Result<(), String> {
     logger::init();
     let get = |name: &str| std::env::var(name).ok();
     // Nothing else that another version has set may be understood.
-    contract::check(get).map_err(|mismatch| {
-        let master = mismatch.master.as_deref().unwrap_or("none");
-        format!(
-            "could not start a worker: preforkd-front speaks version {} of the worker contract, but the master speaks version {} \
-             (install preforkd and preforkd-front from the same release, then restart preforkd)",
-            contract::VERSION,
-            master.escape_debug()
-        )
-    })?;
+    let own = std::env::current_exe().unwrap_or_default();
+    let own = own.display().to_string();
+    contract::check(get, &own).map_err(|mismatch| mismatch.to_string())?;
     let mut passed = Passed::take(get)?;
+    if let Some(warning) = contract::other_release(get, &own) {
+        log::warn!("{warning}");
+    }
     if passed.environment.kind != Kind::Front {
         let kind = passed.environment.kind.name();
         return Err(format!(
@@ -103,6 +102,7 @@ fn serve(
     let sites = Sites::new(settings, names).with_policies(updates.policies());
     let sites = Arc::new(sites);
     let proofs = updates.proofs();
+    let crowds = crowds(settings, running);
     let mut front = Front::new(sites.clone(), settings, updates)?;
     running.into_iter().for_each(|running| front.share(running));
     if let Some(purges) = purges {
@@ -147,7 +147,8 @@ fn serve(
     board.ready();
     let shared = Shared::new(addresses, settings.http2)
         .limited(clients)
-        .counted(visited);
+        .counted(visited)
+        .crowded(crowds);
     serve_service_over::<Wire, _>(config, shared, front, board).map_err(could_not("go on serving"))
 }
 
@@ -178,6 +179,18 @@ fn clients(
     let secret = rate::secret(memory, random);
     let proxies = &settings.http.trusted_proxies[..];
     Ok(Some(Clients::new(open, most, secret, proxies)))
+}
+
+/// What counts the connections of sites, if one has a limit.
+fn crowds(settings: &Settings, running: Option<Running>) -> Option<Arc<Crowds>> {
+    Crowds::new(settings, running).unwrap_or_else(|site| {
+        log::warn!(
+            "could not count the connections of site={site}: more than {PARTS} workers would do so, or this master has had more than \
+             {PLACES} workers and sites to count for (run fewer workers, or restart preforkd); this worker takes connections without \
+             max_connections of sites"
+        );
+        None
+    })
 }
 
 /// Opens the folders.

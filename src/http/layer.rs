@@ -12,10 +12,11 @@ use preforkd_worker::env::{Environment, FRONT_LISTENER};
 use preforkd_worker::settings::Http;
 
 use crate::message::coder::Coder;
-use crate::message::facts::{Facts, Tls};
+use crate::message::facts::Facts;
 use crate::message::head::Head;
 use crate::message::request::{Origin, Request};
 use crate::message::response::Response;
+use crate::net::transport::Transport;
 use crate::net::trusted::TrustedProxies;
 use crate::proto::h1::connection::Connection;
 use crate::proto::reject::Reject;
@@ -251,17 +252,18 @@ impl Layers {
         &self,
         connection: &mut Connection,
         origin: &Origin,
-        tls: Option<&Arc<Tls>>,
+        transport: &mut impl Transport,
     ) -> Option<Reject> {
         if !connection.passes() {
             return None;
         }
-        if let Some(tls) = tls {
+        if let Some(tls) = transport.tls() {
             let facts = connection.facts_mut();
             facts.https = Some(true);
             facts.tls = Some(tls.clone());
         }
-        self.see_request(connection, origin)
+        let reject = self.see_request(connection, origin);
+        reject.or_else(|| transport.takes(connection.request()))
     }
 
     fn see_request(&self, connection: &mut Connection, origin: &Origin) -> Option<Reject> {

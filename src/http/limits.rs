@@ -57,8 +57,23 @@ impl From<&Http> for Limits {
     }
 }
 
-/// Header fields are parsed into an array of this size on the stack.
+impl Limits {
+    /// The limits of requests that come from the front. They speak of what a client has sent; so there is room for what the front adds.
+    pub(crate) fn with_room_for_front(&self) -> Self {
+        Self {
+            max_head: self.max_head.saturating_add(HEAD_OF_FRONT),
+            max_fields: self.max_fields.saturating_add(FIELDS_OF_FRONT),
+            ..self.clone()
+        }
+    }
+}
+
+/// The most header fields that a client may be allowed to send.
 pub const MOST_FIELDS: usize = 256;
+/// The fields that the front may add.
+pub(crate) const FIELDS_OF_FRONT: usize = 128;
+/// The bytes that it may add. Values may be made of those of the request, more than once.
+const HEAD_OF_FRONT: usize = 64 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {

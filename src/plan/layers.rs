@@ -52,7 +52,10 @@ impl Draft<'_> {
         tls: bool,
         launch: &Launch,
     ) -> Result<Layers, Place> {
-        let mut layers = self.layers(&site.layers, launch)?;
+        let mut layers = Layers {
+            max_connections: site.max_connections.as_ref().map(|number| number.0),
+            ..self.layers(&site.layers, launch)?
+        };
         if let Some(text) = &site.hsts.0 {
             if !tls {
                 return Err(site.hsts.wrong(
@@ -105,6 +108,7 @@ impl Draft<'_> {
             basic_auth: self.basic_auth(keys.basic_auth.as_ref(), launch)?,
             forward_auth: forward_auth(keys)?,
             rate_limits: limits(keys)?,
+            max_connections: None,
             sendfile: self.sendfile(keys)?,
             error_pages,
             maintenance: maintenance.transpose()?,
@@ -339,9 +343,7 @@ fn fields(
             );
             return Err(Place::at(value.span(), message));
         }
-        if table != RESPONSE
-            && let Err(unknown) = text_pieces(text)
-        {
+        if let Err(unknown) = text_pieces(text) {
             let known = RequestValue::ALL.map(|(name, _)| format!("{{{name}}}"));
             let message = format!(
                 "{table}.{key}: {unknown:?} stands for nothing (known here: {}; write \"{{{{\" for a brace)",

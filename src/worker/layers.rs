@@ -29,6 +29,8 @@ pub struct Layers {
     pub max_body: Option<u64>,
     /// How many requests a client may send.
     pub rate_limits: Vec<RateLimit>,
+    /// The most connections that are open in all workers together. Only a site has such a limit.
+    pub max_connections: Option<u32>,
     /// What the front sends in place of its own texts, by the status.
     pub error_pages: BTreeMap<u16, Page>,
     /// What answers all requests.

@@ -1,6 +1,7 @@
-//! Requests that run at each worker of an app, by all workers of the front: shared memory behind the counts of open connections.
+//! Requests that run at each worker of an app, and open connections of sites with a limit, by all workers of the front: shared memory behind the
+//! counts of open connections by clients.
 //!
-//! Each worker of the front counts what it has sent in a part of its own, and adds up those of the others when it chooses where a request goes. It
+//! Each worker of the front counts what it has sent in a part of its own, and adds up those of the others when it chooses where a request goes. That
 //! need not be exact: what two of them send to one place at the same moment is found out there. A part counts as long as its worker lives; the
 //! master takes a worker from the list that it has reaped.
 //!
@@ -9,14 +10,14 @@
 //! | 0..256 | for the records 0 to 255 of the scoreboard the process id of the worker, 0 if its part does not count |
 //! | 256 | as many of these may be other than 0 |
 //! | 512..4608 | the key of each place, 0 if it is free |
-//! | then 4096 for each part | the requests that run at each place |
+//! | then 4096 for each part | the requests that run, or the connections that are open, at each place |
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 pub use crate::connections::{PARTS, listed};
 use crate::counters::hash;
 
-/// Places: addresses of workers that one master has had.
+/// Places: addresses of workers, and sites with a limit, that one master has had.
 pub const PLACES: usize = 4096;
 const LISTED: usize = PARTS;
 const KEYS: usize = 512;
@@ -100,6 +101,27 @@ impl Place {
         usize::try_from(sent.sum::<u64>()).unwrap_or(usize::MAX)
     }
 
+    /// One more of this worker, unless all workers together have so many already; whether it counts. It ends as others do.
+    ///
+    /// Two workers may do this at once. Each counts first and adds up then, so there are never more, and it may be that neither takes the
+    /// last one.
+    pub fn take(&self, most: u64) -> bool {
+        self.begin();
+        // What another one has counted before its fence is seen behind this one, or the other way round.
+        fence(Ordering::SeqCst);
+        let is_taken = self.all() <= most;
+        if !is_taken {
+            self.end();
+        }
+        is_taken
+    }
+
+    /// Those of all workers.
+    pub fn all(&self) -> u64 {
+        let own = self.word(self.of.own).load(Ordering::Relaxed);
+        own.saturating_add(self.others() as u64)
+    }
+
     fn word(&self, part: usize) -> &'static AtomicU64 {
         &self.of.words[COUNTS + part * PLACES + self.number]
     }
@@ -136,6 +158,43 @@ mod tests {
         Running::begin(words, 0, 8).expect("a part");
         assert_eq!(others(), [0, 1, 1]);
         assert!(Running::begin(words, 256, 9).is_none() && listed(256).is_none());
+    }
+
+    #[test]
+    fn all_workers_together_take_no_more_than_there_may_be() {
+        let words = memory();
+        let begin = |record: u32| Running::begin(words, record, 1).expect("a part");
+        let places: Vec<_> = (0..4)
+            .map(|record| begin(record).place("site", "shop").expect("room"))
+            .collect();
+        assert!(places[0].take(2) && places[1].take(2) && !places[2].take(2));
+        assert_eq!(places[3].all(), 2);
+        places[0].end();
+        assert!(places[2].take(2) && !places[2].take(2));
+        // One is reaped.
+        words[1].store(0, Ordering::Relaxed);
+        assert_eq!(places[0].all(), 1);
+        places[2].end();
+        begin(1);
+        for _ in 0..50 {
+            let taken = std::sync::atomic::AtomicU64::new(0);
+            let begin = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for place in &places {
+                    let (taken, begin) = (&taken, &begin);
+                    scope.spawn(move || {
+                        begin.wait();
+                        let took = (0..10).filter(|_| place.take(10)).count();
+                        taken.fetch_add(took as u64, Ordering::SeqCst);
+                        begin.wait();
+                        assert!(taken.load(Ordering::SeqCst) <= 10);
+                        begin.wait();
+                        (0..took).for_each(|_| place.end());
+                    });
+                }
+            });
+            assert_eq!(places[0].all(), 0);
+        }
     }
 
     #[test]

@@ -149,6 +149,10 @@ impl Multiplex<Wire> for Session {
                     Wire::Bytes(_, counts) => counts.visit.clone(),
                     Wire::Stream(_) => None,
                 },
+                member: match transport {
+                    Wire::Bytes(_, counts) => counts.member.clone(),
+                    Wire::Stream(_) => None,
+                },
             },
             closes: false,
             why: None,

@@ -18,6 +18,7 @@ use super::limits::Meter;
 use super::request::{self, Framing};
 use super::response;
 use super::wake::{Queue, Sleeper};
+use crate::crowds::Member;
 use crate::visits::Visit;
 
 /// Bytes of a file that are read at a time.
@@ -49,6 +50,8 @@ pub struct Ties {
     pub tls: Option<Arc<Tls>>,
     /// What it is to its site.
     pub visit: Option<Arc<Visit>>,
+    /// What it counts for.
+    pub member: Option<Arc<Member>>,
 }
 
 /// No client has this key.
@@ -171,6 +174,11 @@ impl Stream {
     /// What its connection is to its site.
     pub fn visit(&self) -> &Option<Arc<Visit>> {
         &self.ties.visit
+    }
+
+    /// What its connection counts for.
+    pub fn member(&self) -> Option<&Arc<Member>> {
+        self.ties.member.as_ref()
     }
 
     /// Whether there may be something to read.

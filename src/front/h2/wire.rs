@@ -8,13 +8,14 @@ use std::sync::Arc;
 use h2::Reason;
 use preforkd_http::descriptors::Own;
 use preforkd_http::standing::Standing;
-use preforkd_http::{Origin, Request, Tls, Transport};
+use preforkd_http::{Origin, Reject, Request, Tls, Transport};
 use rustix::io::Errno;
 
 use super::connection::Session;
 use super::stream::Stream;
 use super::wake::Owner;
 use crate::clients::{Clients, Counted};
+use crate::crowds::{Crowds, Member};
 use crate::tls::{Listeners, Way};
 use crate::visits::{Visit, Visited};
 
@@ -29,6 +30,8 @@ pub struct Shared {
     clients: Option<Clients>,
     /// Where the connections of sites are counted.
     visited: Option<Arc<Visited>>,
+    /// How many connections sites may have.
+    crowds: Option<Arc<Crowds>>,
 }
 
 impl Shared {
@@ -40,6 +43,7 @@ impl Shared {
             http2,
             clients: None,
             visited: None,
+            crowds: None,
         }
     }
 
@@ -49,6 +53,11 @@ impl Shared {
             visited: visited.map(Arc::new),
             ..self
         }
+    }
+
+    /// The same; no site has more connections than these allow.
+    pub fn crowded(self, crowds: Option<Arc<Crowds>>) -> Self {
+        Self { crowds, ..self }
     }
 
     /// The same; no client has more connections than these allow.
@@ -62,6 +71,7 @@ impl Shared {
 pub struct Counts {
     client: Option<Counted>,
     pub(super) visit: Option<Arc<Visit>>,
+    pub(super) member: Option<Arc<Member>>,
 }
 
 /// A connection, or a stream.
@@ -81,6 +91,7 @@ impl Transport for Wire {
         let counts = Counts {
             client: None,
             visit: shared.visited.as_ref().map(Visited::begin),
+            member: shared.crowds.as_ref().map(Crowds::begin),
         };
         Self::Bytes(Way::new(&mut shared.listeners, socket, origin), counts)
     }
@@ -90,6 +101,23 @@ impl Transport for Wire {
             counts.client = clients.admit(origin)?;
         }
         Ok(())
+    }
+
+    fn takes(&mut self, request: Request<'_>) -> Option<Reject> {
+        match self {
+            Self::Bytes(_, counts) => counts.member.as_ref()?.takes(request, true),
+            Self::Stream(stream) => stream.member()?.takes(request, false),
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Bytes(_, counts) => {
+                let member = counts.member.as_ref();
+                !member.is_some_and(|member| member.is_in_the_way())
+            }
+            Self::Stream(_) => true,
+        }
     }
 
     fn carries(&mut self, request: Request<'_>) {

@@ -21,7 +21,7 @@ use super::forward::Questions;
 use super::of_site::OfSite;
 use super::rate::Table;
 use super::sendfile::Folders;
-use super::values;
+use super::values::{Kept, Values};
 use crate::cache::Verdict;
 use crate::sites::Sites;
 
@@ -58,6 +58,8 @@ pub struct Noted {
     /// Whom to ask whether it may pass.
     pub questions: Questions,
     cached: OnceLock<Cached>,
+    /// If values of the request stand in fields of the response.
+    kept: Option<Kept>,
 }
 
 /// What the cache has to do with a request.
@@ -190,6 +192,7 @@ impl Layer for Gate {
             open: Mutex::default(),
             questions: Questions::default(),
             cached: OnceLock::new(),
+            kept: (layers.fills_responses).then(|| Values::of(request, &origin).keep()),
         };
         if refusal.is_none() {
             let routes = [None]
@@ -225,8 +228,12 @@ impl Layer for Gate {
         for (name, value) in refusal.iter().flat_map(|refusal| &refusal.fields) {
             let _ = head.set(name.as_bytes(), value.as_bytes());
         }
+        let values = noted.kept.as_ref().map(|kept| kept.with(facts));
         for rules in layers.rules(route) {
-            fields::change(head, &rules.changes);
+            match &values {
+                Some(values) => fields::change(head, &values.fill(&rules.changes)),
+                None => fields::change(head, &rules.changes),
+            }
         }
     }
 
@@ -283,6 +290,11 @@ impl Noted {
         self.refusal.get().is_some() || self.next_job().is_some() || self.questions.next().is_some()
     }
 
+    /// The number of its site.
+    pub fn site(&self) -> usize {
+        self.site
+    }
+
     /// Why it is not served.
     pub fn refusal(&self) -> Option<&Refusal> {
         self.refusal.get()
@@ -302,6 +314,11 @@ impl Noted {
     pub fn caching_site(&self, sites: &Sites) -> Option<usize> {
         let layers = sites.layers(self.site)?;
         layers.caches(self.route()).then_some(self.site)
+    }
+
+    /// The user, unless the request is refused: the password may be wrong then.
+    pub fn served_user(&self) -> Option<&[u8]> {
+        self.user().filter(|_| self.refusal().is_none())
     }
 
     /// The user whose password was right.
@@ -325,7 +342,8 @@ impl Noted {
         let rules = layers.rules(self.route());
         let written = rules.map(|rules| &rules.request_changes);
         let written = written.filter(|changes| !changes.is_empty());
-        let filled = written.map(|changes| values::fill(changes, request, origin));
+        let values = Values::of(request, origin);
+        let filled = written.map(|changes| values.fill(changes));
         given.map(Cow::Borrowed).chain(filled).collect()
     }
 
@@ -500,7 +518,7 @@ impl Asking<'_> {
 }
 
 /// The time that all workers have alike, in nanoseconds.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
     seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()

@@ -16,6 +16,7 @@ use super::auth::Users;
 use super::forward::Asked;
 use super::rate::Limit;
 use super::sendfile::Folders;
+use super::values::has_values;
 
 /// The layers of a site.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct OfSite {
     routes: Vec<Rules>,
     /// Whether a response may be compressed.
     pub compresses: bool,
+    /// Whether values of requests stand in fields of responses.
+    pub fills_responses: bool,
     /// Fields that no client can send, whatever its route: answers to a question whether requests may pass.
     pub strip: Changes,
 }
@@ -82,6 +85,8 @@ impl OfSite {
         let routes: Vec<_> = site.routes.iter().map(of_route).collect();
         let compresses = |rules: &Rules| rules.compress.iter().flatten().next().is_some();
         let compresses = compresses(&own) || routes.iter().any(compresses);
+        let fills_responses = |rules: &Rules| has_values(&rules.changes);
+        let fills_responses = routes.iter().chain([&own]).any(fills_responses);
         let asked = routes.iter().chain([&own]);
         let asked = asked.filter_map(|rules| rules.asked.as_ref()?.as_ref());
         let strip = Changes {
@@ -92,6 +97,7 @@ impl OfSite {
             own,
             routes,
             compresses,
+            fills_responses,
             strip,
         })
     }

@@ -1,77 +1,144 @@
-//! Values of a request in `request_headers`.
+//! Values of a request in `request_headers` and `response_headers`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use preforkd_http::{Note, Origin, Request};
+use preforkd_http::{Facts, Note, Origin, Request};
 use preforkd_worker::layers::{Changes, RequestValue, TextPiece, text_pieces};
 
 use super::gate::{Noted, client};
 use crate::hosts::without_port;
 
-/// The changes, with the values of this request. A field that is empty then is only removed.
-pub fn fill<'a>(changes: &'a Changes, request: Request<'_>, origin: &Origin) -> Cow<'a, Changes> {
-    let mut texts = changes.set.iter().chain(&changes.add);
-    if !texts.any(|(_, text)| text.contains('{')) {
-        return Cow::Borrowed(changes);
-    }
-    let mut filled = changes.clone();
-    for (_, text) in filled.set.iter_mut().chain(&mut filled.add) {
-        *text = text_of(text, request, origin);
-    }
-    let (set, empty): (Vec<_>, Vec<_>) = filled
-        .set
-        .into_iter()
-        .partition(|(_, text)| !text.is_empty());
-    filled.set = set;
-    filled
-        .remove
-        .extend(empty.into_iter().map(|(name, _)| name));
-    filled.add.retain(|(_, text)| !text.is_empty());
-    Cow::Owned(filled)
+/// What is known of a request.
+#[derive(Debug)]
+pub struct Values<'a> {
+    client: Option<IpAddr>,
+    host: Option<&'a [u8]>,
+    method: &'a [u8],
+    path: &'a [u8],
+    query: &'a [u8],
+    facts: Option<&'a Facts>,
 }
 
-fn text_of(text: &str, request: Request<'_>, origin: &Origin) -> String {
-    let mut filled = String::new();
-    // The check of the configuration has refused all others.
-    for piece in text_pieces(text).unwrap_or_default() {
-        match piece {
-            TextPiece::Text(text) => filled.push_str(text),
-            TextPiece::Value(value) => add(&mut filled, value, request, origin),
+/// What of it is not known any more when the response comes, unless it is kept.
+#[derive(Debug)]
+pub struct Kept {
+    client: Option<IpAddr>,
+    host: Option<Box<[u8]>>,
+    method: Box<[u8]>,
+    path: Box<[u8]>,
+    query: Box<[u8]>,
+}
+
+impl<'a> Values<'a> {
+    /// Of a request that is there.
+    pub fn of(request: Request<'a>, origin: &Origin) -> Self {
+        let facts = request.facts();
+        let asked = request.authority().or_else(|| request.field(b"host"));
+        let told = facts.and_then(|facts| facts.host.as_deref());
+        Self {
+            client: client(request, origin),
+            host: told.or(asked).map(without_port),
+            method: request.method(),
+            path: request.path(),
+            query: request.query(),
+            facts,
         }
     }
-    filled.trim().to_owned()
-}
 
-fn add(out: &mut String, value: RequestValue, request: Request<'_>, origin: &Origin) {
-    let nothing = Default::default();
-    let facts = request.facts().unwrap_or(&nothing);
-    let asked = request.authority().or_else(|| request.field(b"host"));
-    let host = facts.host.as_deref().or(asked).map(without_port);
-    let note = facts.note.as_ref();
-    let certificate = facts.tls.as_ref().and_then(|tls| tls.client.as_ref());
-    let bytes = match value {
-        RequestValue::ClientIp => {
-            if let Some(client) = client(request, origin) {
-                let _ = write!(out, "{client}");
+    /// Keeps it until the response comes.
+    pub fn keep(&self) -> Kept {
+        Kept {
+            client: self.client,
+            host: self.host.map(Into::into),
+            method: self.method.into(),
+            path: self.path.into(),
+            query: self.query.into(),
+        }
+    }
+
+    /// The changes, with these values. A field that is empty then is only removed.
+    pub fn fill<'c>(&self, changes: &'c Changes) -> Cow<'c, Changes> {
+        if !has_values(changes) {
+            return Cow::Borrowed(changes);
+        }
+        let mut filled = changes.clone();
+        for (_, text) in filled.set.iter_mut().chain(&mut filled.add) {
+            *text = self.text_of(text);
+        }
+        let (set, empty): (Vec<_>, Vec<_>) = filled
+            .set
+            .into_iter()
+            .partition(|(_, text)| !text.is_empty());
+        filled.set = set;
+        filled
+            .remove
+            .extend(empty.into_iter().map(|(name, _)| name));
+        filled.add.retain(|(_, text)| !text.is_empty());
+        Cow::Owned(filled)
+    }
+
+    fn text_of(&self, text: &str) -> String {
+        let mut filled = String::new();
+        // The check of the configuration has refused all others.
+        for piece in text_pieces(text).unwrap_or_default() {
+            match piece {
+                TextPiece::Text(text) => filled.push_str(text),
+                TextPiece::Value(value) => self.add(&mut filled, value),
             }
-            return;
         }
-        RequestValue::Scheme => match facts.https.unwrap_or(facts.tls.is_some()) {
-            true => Some(&b"https"[..]),
-            false => Some(&b"http"[..]),
-        },
-        RequestValue::Host => host,
-        RequestValue::Method => Some(request.method()),
-        RequestValue::Path => Some(request.path()),
-        RequestValue::Query => Some(request.query()),
-        RequestValue::RequestId => facts.request_id.as_deref().map(str::as_bytes),
-        RequestValue::User => Noted::of(request)
-            .and_then(Noted::user)
-            .or_else(|| note.and_then(Note::user)),
-        RequestValue::ClientCertSubject => certificate.map(|client| client.subject.as_bytes()),
-    };
-    encode(out, bytes.unwrap_or_default());
+        filled.trim().to_owned()
+    }
+
+    fn add(&self, out: &mut String, value: RequestValue) {
+        let nothing = Default::default();
+        let facts = self.facts.unwrap_or(&nothing);
+        let note = facts.note.as_ref();
+        let certificate = facts.tls.as_ref().and_then(|tls| tls.client.as_ref());
+        let bytes = match value {
+            RequestValue::ClientIp => {
+                if let Some(client) = self.client {
+                    let _ = write!(out, "{client}");
+                }
+                return;
+            }
+            RequestValue::Scheme => match facts.https.unwrap_or(facts.tls.is_some()) {
+                true => Some(&b"https"[..]),
+                false => Some(&b"http"[..]),
+            },
+            RequestValue::Host => self.host,
+            RequestValue::Method => Some(self.method),
+            RequestValue::Path => Some(self.path),
+            RequestValue::Query => Some(self.query),
+            RequestValue::RequestId => facts.request_id.as_deref().map(str::as_bytes),
+            RequestValue::User => note
+                .and_then(|note| note.get::<Noted>()?.served_user())
+                .or_else(|| note.and_then(Note::user)),
+            RequestValue::ClientCertSubject => certificate.map(|client| client.subject.as_bytes()),
+        };
+        encode(out, bytes.unwrap_or_default());
+    }
+}
+
+impl Kept {
+    /// What is known, with what layers have found out.
+    pub fn with<'a>(&'a self, facts: &'a Facts) -> Values<'a> {
+        Values {
+            client: self.client,
+            host: self.host.as_deref(),
+            method: &self.method,
+            path: &self.path,
+            query: &self.query,
+            facts: Some(facts),
+        }
+    }
+}
+
+/// Whether values stand in the changes.
+pub fn has_values(changes: &Changes) -> bool {
+    let mut texts = changes.set.iter().chain(&changes.add);
+    texts.any(|(_, text)| text.contains('{'))
 }
 
 /// What could end a field, or is no text, is percent-encoded.

@@ -7,7 +7,7 @@ mod sited;
 use base64ct::{Base64, Encoding as _};
 use common::{OK, OK_SEEN, Peer};
 use preforkd_worker::front::Target;
-use preforkd_worker::layers::{BasicAuth, Layers, RateLimit, User};
+use preforkd_worker::layers::{BasicAuth, Changes, Layers, RateLimit, User};
 use preforkd_worker::settings::Mapping;
 use sited::{Served, field, route, serve, to_app};
 
@@ -86,6 +86,27 @@ fn who_shows_the_password_is_served_and_nobody_else() {
         // The application may want to know.
         assert!(request.contains(&shown("ann:secret")), "{request}");
         is_refused(&mut served.get("/", &shown("ann:wrong")), "Shop");
+    }
+}
+
+#[test]
+fn only_a_response_to_who_has_shown_the_password_names_the_user() {
+    let set = vec![("X-User".into(), "{user}".into())];
+    let layers = Layers {
+        response_headers: Changes {
+            set,
+            ..Changes::default()
+        },
+        ..ann()
+    };
+    let served = serve(layers, Vec::new());
+    for (password, user) in [("wrong", None), ("secret", Some("ann"))] {
+        let mut client = served.get("/", &shown(&format!("ann:{password}")));
+        if user.is_some() {
+            served.upstream.request().0.write(OK);
+        }
+        let answer = client.message();
+        assert_eq!(field(&answer, "x-user"), user, "{answer}");
     }
 }
 

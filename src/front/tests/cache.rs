@@ -87,7 +87,10 @@ fn what_says_that_it_is_fresh_is_given_to_others_with_its_age() {
 fn a_body_in_chunks_is_kept_and_layers_see_each_response() {
     let layers = Layers {
         response_headers: Changes {
-            set: vec![("Cache-Control".into(), "no-store".into())],
+            set: vec![
+                ("Cache-Control".into(), "no-store".into()),
+                ("X-Method".into(), "{method}".into()),
+            ],
             ..Changes::default()
         },
         ..caching()
@@ -104,9 +107,15 @@ fn a_body_in_chunks_is_kept_and_layers_see_each_response() {
     let mut client = served.get("/", "");
     client.head();
     let second = client.read_to("0\r\n\r\n");
-    assert!(served.upstream.is_unused());
     assert_eq!(field(&second, "cache-control"), Some("no-store"));
+    assert_eq!(field(&second, "x-method"), Some("GET"));
     assert!(second.contains("abc") && second.contains("de"), "{second}");
+    // What is of a request is not kept.
+    let mut client = served.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.head();
+    let third = client.head();
+    assert!(served.upstream.is_unused());
+    assert_eq!(field(&third, "x-method"), Some("HEAD"), "{third}");
 }
 
 #[test]

@@ -607,6 +607,60 @@ fn a_compressed_response_that_breaks_off_is_reset_over_http_2() {
 }
 
 #[test]
+fn values_of_the_request_can_stand_in_fields_of_each_response() {
+    let pairs = |list: &[(&str, &str)]| {
+        let own = list.iter();
+        own.map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect()
+    };
+    let changes = |set: &[(&str, &str)]| Layers {
+        response_headers: Changes {
+            set: pairs(set),
+            add: pairs(&[("X-More", "{user}"), ("X-Brace", "{{path}")]),
+            ..Changes::default()
+        },
+        ..Layers::default()
+    };
+    let site = changes(&[
+        ("X-What", "{method} {scheme}://{host}{path}?{query}"),
+        ("X-Id", "{request_id}"),
+    ]);
+    let fixed = Target::Answer {
+        status: 404,
+        content_type: "text/plain".into(),
+        body: "nothing".into(),
+    };
+    let routes = vec![
+        route("/fixed", fixed, changes(&[("X-Who", "<{client_ip}>")])),
+        route("/api", to_app(), Layers::default()),
+    ];
+    let served = serve(site, routes);
+    // An application cannot say what is known here, and a client ends no field.
+    let app_says = "HTTP/1.1 200 OK\r\nX-What: mine\r\nX-Id: mine\r\nContent-Length: 0\r\n\r\n";
+    let mut client = served.get("/api/a%0d%0aX-B:%20c/{host}?d={path}", "X-Id: mine\r\n");
+    served.upstream.request().0.write(app_says);
+    let answer = client.message();
+    let what = "GET http://a/api/a%0d%0aX-B:%20c/{host}?d={path}";
+    assert_eq!(field(&answer, "x-what"), Some(what), "{answer}");
+    assert_eq!(field(&answer, "x-brace"), Some("{path}"), "{answer}");
+    for name in ["x-id", "x-more", "x-who"] {
+        assert_eq!(field(&answer, name), None, "{answer}");
+    }
+    // Also where the front answers, and of each request over a connection for itself.
+    for path in ["/fixed?1", "/fixed/2"] {
+        client.write(&format!("HEAD {path} HTTP/1.1\r\nHost: A:81\r\n\r\n"));
+        let answer = client.head();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let what = format!("HEAD http://A{path}?{query}");
+        assert_eq!(field(&answer, "x-what"), Some(&*what), "{answer}");
+        assert_eq!(field(&answer, "x-who"), Some("<127.0.0.1>"), "{answer}");
+    }
+    let mut client = Client::new(served.address);
+    let answer = answered(&mut client, get("/fixed?x"));
+    assert_eq!(answer.fields["x-what"], "GET http://a.example/fixed?x");
+}
+
+#[test]
 fn pages_and_fields_of_a_site_are_those_of_http_2_too() {
     let page = |text: &str| Page {
         content_type: "text/html; charset=utf-8".into(),

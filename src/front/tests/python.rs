@@ -61,9 +61,9 @@ impl Master {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let app = "wsgi = 'asked:application'\npython = 'python3'\nworkers = 1\n";
-        // To the workers behind the site these limits would count the fields that the front adds, too.
+        // The workers behind the site have the same limits, which do not speak of what the front adds.
         let config = format!(
-            "[app.direct]\nlisten = 'unix:direct'\n{app}{LIMITS}[app.web]\n{app}\
+            "[app.direct]\nlisten = 'unix:direct'\n{app}{LIMITS}[app.web]\n{app}{LIMITS}\
              [site.all]\nlisten = 'unix:site'\napp = 'web'\n[front]\nworkers = 1\nhttp2 = false\n{LIMITS}"
         );
         std::fs::write(path("app.toml"), config).unwrap();

@@ -12,6 +12,7 @@ use crate::message::request::{Origin, Request};
 use crate::net::descriptors::Own;
 use crate::net::multiplex::Multiplex;
 use crate::net::standing::Standing;
+use crate::proto::reject::Reject;
 
 /// The transport of one connection: a socket that does not block, or something in front of one that changes the bytes, as TLS does.
 ///
@@ -39,6 +40,18 @@ pub trait Transport: Sized + Send + 'static {
     #[inline(always)]
     fn admit(&mut self, _: &mut Self::Shared, _: &Origin) -> Result<(), &'static str> {
         Ok(())
+    }
+
+    /// Whether it takes this request, whose head has come and was seen by all layers; else the answer.
+    #[inline(always)]
+    fn takes(&mut self, _: Request<'_>) -> Option<Reject> {
+        None
+    }
+
+    /// Whether it may be kept for another request, as far as the transport is concerned.
+    #[inline(always)]
+    fn is_kept(&self) -> bool {
+        true
     }
 
     /// It carries this request, of which is known what answers it.

@@ -288,14 +288,15 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.deadline = self.after(self.limits.header_timeout);
         let kept = self.limits.keepalive_timeout;
         link.is_front = self.front.all.contains(&index);
+        let limits = match link.is_front {
+            true => &self.limits_for_front,
+            false => &self.limits,
+        };
         link.kept = match link.is_front {
             true => kept.max(KEPT_FOR_FRONT),
             false => kept,
         };
-        let mut connection = Box::new(Connection::with_budget(
-            self.limits.clone(),
-            self.budget.clone(),
-        ));
+        let mut connection = Box::new(Connection::with_budget(limits.clone(), self.budget.clone()));
         if self.tells_who_left {
             connection.ask();
         }
@@ -526,6 +527,41 @@ pub(super) mod tests {
                 deadline <= after && after - deadline < 1_000_000_000,
                 "{kept:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_front_adds_to_a_request_does_not_count_for_the_limits_of_its_head() {
+        use crate::limits::{FIELDS_OF_FRONT, MOST_FIELDS};
+        let most = [MOST_FIELDS - 1, MOST_FIELDS, MOST_FIELDS + FIELDS_OF_FRONT];
+        let rows = [
+            // Host counts.
+            (false, most[0], "204"),
+            (false, most[1], "431"),
+            (true, most[1], "204"),
+            (true, most[2] - 1, "204"),
+            (true, most[2], "431"),
+        ];
+        for (is_front, number, expected) in rows {
+            let get = format!(
+                "GET / HTTP/1.1\r\nHost: a\r\n{}\r\n",
+                "X: y\r\n".repeat(number)
+            );
+            let (mut server, mut clients) = waiting(1, get.as_bytes());
+            let limits = Limits {
+                max_head: get.len() - if is_front { 1000 } else { 0 },
+                max_fields: MOST_FIELDS,
+                ..Limits::default()
+            };
+            server.core.limits_for_front = Arc::new(limits.with_room_for_front());
+            server.core.limits = Arc::new(limits);
+            server.core.front.all = is_front.then_some(0).into_iter().collect();
+            server.drain();
+            drop(server);
+            let mut answer = String::new();
+            clients[0].read_to_string(&mut answer).unwrap();
+            let status = answer.split(' ').nth(1);
+            assert_eq!(status, Some(expected), "{is_front} {number}");
         }
     }
 

@@ -100,7 +100,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         link.waiting = Phase::Done;
         link.body_since = NEVER;
         link.deadline = NEVER;
-        let keep = client.connection.keep_alive() && !self.draining;
+        let keep = client.connection.keep_alive() && !self.draining && link.transport.is_kept();
         let request = client.connection.request();
         let (http11, head_only) = (request.is_http11(), request.method() == b"HEAD");
         let mut response = match self.kept.take() {

@@ -49,6 +49,8 @@ pub(crate) struct Core<O, T: Transport> {
     pub(super) epoll: Own,
     pub(super) observer: O,
     pub(crate) limits: Arc<Limits>,
+    /// Those of requests that the front passes on.
+    pub(super) limits_for_front: Arc<Limits>,
     pub(crate) budget: Arc<Budget>,
     pub(super) files: Files,
     pub(super) listeners: Vec<Listener>,
@@ -139,6 +141,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
             epoll: epoll.into(),
             observer,
             budget: Arc::new(Budget::new(config.limits.max_buffered)),
+            limits_for_front: Arc::new(config.limits.with_room_for_front()),
             limits: config.limits,
             files: config.files,
             listeners,

@@ -242,7 +242,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
         // Before the body, so that what layers say of the request is known whatever becomes of it.
         if let Some(reject) = self
             .layers
-            .request(connection, &link.origin, link.transport.tls())
+            .request(connection, &link.origin, &mut link.transport)
         {
             let reject = connection.refused(reject);
             self.reject(client, reject);

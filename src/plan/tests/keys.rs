@@ -95,6 +95,7 @@ const VALUES: &[(&str, &str)] = &[
     ("site.NAME.routes.answer.status", "404"),
     ("site.NAME.routes.answer.text", "'x'"),
     ("site.NAME.routes.answer.content_type", "'text/html'"),
+    ("site.NAME.max_connections", "100"),
     ("site.NAME.allow", "['10.0.0.0/8', 'unix']"),
     ("site.NAME.deny", "['10.0.0.0/8', 'unix']"),
     ("site.NAME.basic_auth", "'htpasswd'"),

@@ -775,6 +775,10 @@ fn layers_that_cannot_be_are_refused() {
             "4:34: response_headers.set: the value of A must not have control characters",
         ),
         (
+            "response_headers = { add = { A = '{\"group\":\"x\"}' } }",
+            "4:34: response_headers.add: \"{\\\"group\\\":\\\"x\\\"}\" stands for nothing (known here: {client_ip}, {host}, ",
+        ),
+        (
             "response_headers = { remove = 'Server' }",
             "4:31: response_headers.remove: preforkd adds",
         ),

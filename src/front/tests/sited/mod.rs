@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use preforkd_front::crowds::Crowds;
 use preforkd_front::h2::{Shared, Wire};
 use preforkd_front::layers::gate::Gate;
 use preforkd_front::layers::rate::Table;
@@ -21,6 +22,7 @@ use preforkd_worker::front::{self, Listener, Route, Settings, Site, Target};
 use preforkd_worker::gauges::{self, Gauges};
 use preforkd_worker::layers::Layers;
 use preforkd_worker::purges::{self, Purges};
+use preforkd_worker::running::{self, Running};
 use preforkd_worker::settings::Http;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -164,11 +166,20 @@ pub fn serve_with(
     let words: &'static [AtomicU64] = words.leak();
     let place = Gauges::begin(words, 1, [].into_iter(), ["s"].into_iter());
     let visited = Visited::new(place, &settings);
+    let running = match settings.sites[0].layers.max_connections {
+        Some(_) => {
+            let words: Vec<_> = (0..running::WORDS).map(|_| AtomicU64::new(0)).collect();
+            Running::begin(words.leak(), 0, 1)
+        }
+        None => None,
+    };
+    let crowds = Crowds::new(&settings, running).unwrap();
     let settings = Arc::new(settings);
     let mut front = Front::new(sites, &settings, Updates::none(&settings)).unwrap();
     front.cache(settings.cache_size, purges);
     let thread = thread::spawn(move || {
-        let shared = Shared::new(Listeners::default(), true).counted(Some(visited));
+        let shared = Shared::new(Listeners::default(), true);
+        let shared = shared.counted(Some(visited)).crowded(crowds);
         serve_service_over::<Wire, _>(config, shared, front, ()).unwrap();
     });
     Served {

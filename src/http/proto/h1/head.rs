@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::limits::{Limits, MOST_FIELDS};
+use crate::limits::{FIELDS_OF_FRONT, Limits, MOST_FIELDS};
 use crate::proto::bytes::number;
 use crate::proto::h1::target;
 use crate::proto::reject::Reject;
@@ -74,9 +74,10 @@ pub(crate) struct Head {
 impl Head {
     /// Parses `bytes`, which are a head up to and with its empty line; every line ends in CR LF.
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<(), Reject> {
-        let mut storage = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut storage = [const { MaybeUninit::uninit() }; MOST_FIELDS + FIELDS_OF_FRONT];
         let mut request = httparse::Request::new(&mut []);
-        let room = &mut storage[..limits.max_fields.min(MOST_FIELDS)];
+        let room = limits.max_fields.min(storage.len());
+        let room = &mut storage[..room];
         match request.parse_with_uninit_headers(bytes, room) {
             Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
             Ok(_) => return Err(Reject::bad("malformed request head")),

@@ -844,6 +844,17 @@ pub fn limits(check: Check<'_>) {
         &fields("X: y\r\n".repeat(19).trim_end()),
         "GET /  ;wait",
     );
+    let without = fields("X: ").len();
+    check(
+        "6585 5, just as long as allowed",
+        &fields(&format!("X: {}", "a".repeat(2048 - without))),
+        "GET /  ;wait",
+    );
+    check(
+        "6585 5, a byte more",
+        &fields(&format!("X: {}", "a".repeat(2049 - without))),
+        "431",
+    );
 }
 
 pub fn pipelines(check: Check<'_>) {
