@@ -138,7 +138,7 @@ tables! {
         watchdog: Time = (none "none"), Reload, only Command, else "timeout";
         /// The addresses of which each worker gets one for {address} and {port}: an IP address, and a range of ports if not any free port will do.
         addresses: String = "127.0.0.1", Reload, only Command;
-        /// What the workers speak with sites: "http", "h2c" (HTTP/2, as servers of gRPC do), "fastcgi", "scgi" or "uwsgi".
+        /// What the workers speak with sites.
         protocol: Protocol = "http", Reload, only Command;
         /// The folder of the scripts that answer requests, for FastCGI.
         root: PathBuf = (none "none"), Reload, only Command;
