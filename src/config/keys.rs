@@ -565,7 +565,7 @@ tables! {
         write_timeout: Time = "30s", Reload;
         /// How long an idle connection is kept open for its next request.
         keepalive_timeout: Time = "30s", Reload;
-        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket.
+        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket; and a call of gRPC.
         upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;
