@@ -5,7 +5,9 @@
 import http.client
 import json
 import os
+import pathlib
 import select
+import signal
 import threading
 import time
 import unittest
@@ -134,6 +136,64 @@ class Sites(Life):
         self.assertEqual(held.read(), b"end")
         self.assertEqual(waiting.getresponse().status, 200)
         server.expect("too many requests wait for it; answering 503")
+        server.finish()
+
+    def front_of(self, connection):
+        """The worker of the front that has accepted a connection, by the socket that is its other end."""
+        near, far = connection.sock.getpeername()[1], connection.sock.getsockname()[1]
+        rows = [row.split() for row in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        socket = next(row[9] for row in rows if (row[1], row[2]) == (f"0100007F:{near:04X}", f"0100007F:{far:04X}"))
+        for process in pathlib.Path("/proc").glob("[0-9]*"):
+            try:
+                if any(os.readlink(fd) == f"socket:[{socket}]" for fd in (process / "fd").iterdir()):
+                    return int(process.name)
+            except OSError:
+                pass  # It has ended, is not ours, or has closed a descriptor.
+        raise AssertionError("nobody has it")
+
+    def refuse(self, connections):
+        """Ask over the next one until one is refused: until the request that is to wait does so, another one does, and gives its place up."""
+        for connection in connections:
+            connection.timeout = 1
+            connection.sock.settimeout(1)
+            connection.request("POST", "/", b"x")
+            try:
+                response = connection.getresponse()
+            except TimeoutError:
+                connection.close()
+                continue
+            self.assertEqual((response.status, response.getheader("Retry-After")), (503, "1"))
+            return
+        self.fail("none is refused")
+
+    def test_all_workers_of_the_front_have_one_queue_and_one_place_for_each_thread(self):
+        server = self.launch(kind=Whole, fronts=2, queue={"length": 1, "timeout": "60s"}).ready()
+        by_front = {}
+        while len(by_front) < 2 or min(map(len, by_front.values())) < 9:
+            connection = self.connect(server)
+            self.ask_on(connection)
+            by_front.setdefault(self.front_of(connection), []).append(connection)
+        ((_, (first, *spare)), (killed, (other, *_))) = by_front.items()
+        first.request("GET", "/held")
+        held = first.getresponse()
+        held.readline()
+        # It waits, as the other worker of the front has the only place, and the queue is full for that one too.
+        other.request("POST", "/held", b"x")
+        spare = iter(spare)
+        self.refuse(spare)
+        self.release("end")
+        self.assertEqual(held.read(), b"end")
+        other.getresponse().readline()
+        # The other way round; and the worker that has the place is killed.
+        first.request("POST", "/held", b"x")
+        self.refuse(spare)
+        os.kill(killed, signal.SIGKILL)
+        server.expect("killed by SIGKILL")
+        self.release("end")
+        response = first.getresponse()
+        response.readline()
+        self.release("end")
+        self.assertEqual(response.read(), b"end")
         server.finish()
 
     def test_a_deploy_under_load_loses_no_request(self):
