@@ -66,7 +66,7 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 19] = [
+pub const PRIVATE: [&str; 20] = [
     CONTRACT,
     MASTER,
     KIND,
