@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use preforkd_http::{Call, Expected, Outgoing, Output, Rate, Ready, Response, Watch};
@@ -48,6 +49,8 @@ const SMALL_BODY: u64 = 16 * 1024;
 const READ_BUFFER: usize = 64 * 1024;
 /// Deadlines are kept to this, in nanoseconds, so that those of many connections cost one wake-up.
 const TICK: Instant = 10_000_000;
+/// The number of the descriptor by which workers of the front wake each other. Connections count from 0.
+const WAKE: u32 = u32::MAX - 2;
 /// Memory of a request that is kept for the next one, in bytes, and for how many.
 const KEPT_MESSAGE: usize = 32 * 1024;
 const KEPT_MESSAGES: usize = 16;
@@ -180,6 +183,7 @@ pub struct Proxy {
     most_held: usize,
     /// Where all workers of the front count what runs.
     running: Option<Running>,
+    wake: Option<OwnedFd>,
     /// Nobody tells of other workers any more.
     no_more: bool,
 }
@@ -203,6 +207,7 @@ impl Default for Proxy {
             held: 0,
             most_held: MOST_HELD,
             running: None,
+            wake: None,
             no_more: false,
         }
     }
@@ -226,8 +231,19 @@ impl Proxy {
     }
 
     /// What runs at addresses is counted there from now on, together with other workers of the front, where the master tells the addresses.
-    pub fn share(&mut self, running: Running) {
-        self.running = Some(running);
+    /// They are woken by writing to the descriptor.
+    pub fn share(&mut self, running: Running, wake: Option<OwnedFd>) {
+        (self.running, self.wake) = (Some(running), wake);
+    }
+
+    /// An address may have room now that another worker of the front had.
+    fn woken(&mut self, now: Instant) {
+        for (number, of) in self.upstreams.iter().enumerate() {
+            if of.dispatch.waiting() > 0 {
+                self.dirty.push(number);
+            }
+        }
+        self.settle(now);
     }
 
     /// The bytes of a response that may wait.
@@ -264,6 +280,11 @@ impl Proxy {
         }
         of.dispatch.set(&places);
         if let Some(running) = self.running.filter(|_| of.settings.is_told) {
+            if !of.dispatch.shares_queue()
+                && let Some(queue) = running.queue(&of.settings.name)
+            {
+                of.dispatch.share_queue(queue);
+            }
             for spot in of.spots.iter().filter(|spot| spot.place > before) {
                 let shared = running.place(&of.settings.name, &spot.address.to_string());
                 let share = |shared| of.dispatch.share(spot.place, shared);
@@ -308,6 +329,13 @@ impl Proxy {
 
     /// See [`preforkd_http::Service::begin`].
     pub fn begin(&mut self, watch: Watch) {
+        if let Some(wake) = &self.wake
+            && let Err(error) = watch.add(wake, WAKE, false)
+        {
+            log::error!(
+                "could not watch the descriptor by which workers of the front wake each other: {error}; requests may wait longer"
+            );
+        }
         self.watch = Some(watch);
     }
 
@@ -428,11 +456,11 @@ impl Proxy {
                 ticket,
                 place,
             });
-            self.settle(now);
-        } else if self.no_more {
-            self.dirty.push(upstream);
-            self.settle(now);
         }
+        if self.no_more || self.upstreams[upstream].dispatch.is_free() {
+            self.dirty.push(upstream);
+        }
+        self.settle(now);
         None
     }
 
@@ -493,6 +521,9 @@ impl Proxy {
     /// See [`preforkd_http::Service::event`].
     pub fn event(&mut self, token: u32, ready: Ready, now: Instant) {
         let Some(connection) = self.connections.get(token) else {
+            if token == WAKE {
+                self.woken(now);
+            }
             return;
         };
         connection.readable |= ready.read;

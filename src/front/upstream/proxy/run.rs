@@ -35,6 +35,12 @@ impl Proxy {
                         place,
                     });
                 }
+                if of.dispatch.wakes_others()
+                    && let Some(wake) = &self.wake
+                {
+                    // It cannot be full: it counts to 2^64.
+                    let _ = rustix::io::write(wake, &1_u64.to_ne_bytes());
+                }
                 if nobody_left {
                     self.give_up(upstream, now);
                 }
@@ -473,7 +479,7 @@ impl Proxy {
     ) {
         let of = &mut self.upstreams[upstream];
         let change = of.dispatch.ended(ticket, place, outcome, now);
-        if of.dispatch.waiting() > 0 {
+        if of.dispatch.waiting() > 0 || of.dispatch.is_free() {
             self.dirty.push(upstream);
         }
         answers::note(of, place, change);
