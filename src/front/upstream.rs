@@ -10,6 +10,7 @@ mod connection;
 pub mod dispatch;
 pub mod failure;
 pub mod health;
+mod lane;
 pub mod news;
 pub mod protocol;
 pub mod proxy;

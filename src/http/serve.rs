@@ -306,12 +306,21 @@ impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
         let mut steps = drive::STEPS;
         loop {
             match self.core.turn(key, &mut client, &mut steps) {
-                Turn::Ready if client.link.is_front && client.link.transport.is_over() => {
-                    // It was taken back, and is somebody else's now. If the front has not seen that it was unread, this tells it.
-                    let _ = client.link.transport.write(&[NOT_BEGUN], false);
+                Turn::Ready if client.link.is_front && !client.link.transport.begins() => {
+                    // It was taken back, and is somebody else's now.
+                    if !client.link.transport.has_lane() {
+                        // If the front has not seen that it was unread, this tells it.
+                        let _ = client.link.transport.write(&[NOT_BEGUN], false);
+                    }
                     return self.core.close(key, client);
                 }
-                Turn::Ready => client = self.dispatch(key, client),
+                Turn::Ready => {
+                    if client.link.is_front {
+                        // What was sent ahead on a lane goes out together. The front sees to it that this is little.
+                        steps = drive::STEPS;
+                    }
+                    client = self.dispatch(key, client);
+                }
                 Turn::Ask if E::SERVES => client = self.ask(key, client),
                 turn => {
                     self.core.settle(key, client, turn);

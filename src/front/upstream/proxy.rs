@@ -21,6 +21,7 @@ use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Facts, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
+use super::lane::Lane;
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
@@ -30,6 +31,7 @@ mod ahead;
 mod answers;
 mod file;
 mod judge;
+mod lanes;
 mod places;
 mod run;
 mod stream;
@@ -137,6 +139,10 @@ struct Spot {
     address: Address,
     /// Kept connections; the last one was used last.
     kept: Vec<u32>,
+    /// The connection that was offered as a lane last. It may have ended.
+    lane: Option<u32>,
+    /// One was not taken as such.
+    takes_no_lanes: bool,
 }
 
 impl Upstream {
@@ -166,6 +172,10 @@ pub struct Proxy {
     recorded: Vec<Recording>,
     /// Connections that go on in the next turn.
     ready: VecDeque<u32>,
+    /// Lanes on which requests were put in this turn.
+    lanes_to_write: Vec<u32>,
+    /// When to look at lanes that have not rung.
+    look_at_lanes: Instant,
     /// Empty when a call is over, as is `dirty`.
     starts: VecDeque<Start>,
     /// Upstreams whose queue is to be looked at.
@@ -193,6 +203,8 @@ impl Default for Proxy {
             outputs: VecDeque::new(),
             recorded: Vec::new(),
             ready: VecDeque::new(),
+            lanes_to_write: Vec::new(),
+            look_at_lanes: NEVER,
             starts: VecDeque::new(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
@@ -255,6 +267,8 @@ impl Proxy {
                     place: self.places,
                     address: address.clone(),
                     kept: Vec::new(),
+                    lane: None,
+                    takes_no_lanes: false,
                 });
                 self.places
             });
@@ -268,8 +282,13 @@ impl Proxy {
                 shared.into_iter().for_each(share);
             }
         }
-        for token in go.into_iter().flat_map(|spot| spot.kept) {
-            self.connections.remove(token);
+        for spot in go {
+            for token in spot.kept {
+                self.connections.remove(token);
+            }
+            if let Some(token) = spot.lane {
+                self.close_lane(token, spot.place);
+            }
         }
         // What has come first goes to a new address first.
         self.take_back(upstream, now);
@@ -449,7 +468,9 @@ impl Proxy {
         let upstream = exchange.upstream;
         match exchange.connection {
             Some(token) => {
-                if let Some(connection) = self.connections.remove(token) {
+                if !self.leave_lane(ticket, token, now)
+                    && let Some(connection) = self.connections.remove(token)
+                {
                     let of = &mut self.upstreams[upstream];
                     let place = connection.place;
                     of.dispatch.ended(ticket, place, Outcome::Unknown, now);
@@ -474,6 +495,7 @@ impl Proxy {
             return;
         };
         if let Some(connection) = self.connections.get(token)
+            && connection.ticket() == Some(ticket)
             && mem::take(&mut connection.paused)
         {
             let readable = connection.readable;
@@ -504,7 +526,10 @@ impl Proxy {
                 }
             }
             State::Busy(_) => {
-                if ready.write && !connection.sent {
+                let waits = |lane: &Lane| !lane.rest().is_empty();
+                if ready.write && connection.lane.as_deref().is_some_and(waits) {
+                    self.write_lane(token, now);
+                } else if ready.write && !connection.sent {
                     self.write(token, now);
                 }
                 self.read(token, now);
@@ -529,6 +554,7 @@ impl Proxy {
             self.timers.pop();
             self.look_at_deadline(token, at, now);
         }
+        self.look_at_lanes(now);
         for upstream in 0..self.upstreams.len() {
             while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
                 self.answer(ticket, None, &Failure::QueueTimeout, now);
@@ -539,17 +565,20 @@ impl Proxy {
             }
         }
         self.settle(now);
+        self.write_lanes(now);
+        self.settle(now);
         self.connections.free();
     }
 
     /// See [`preforkd_http::Service::deadline`].
     pub fn deadline(&self) -> Instant {
-        if !self.ready.is_empty() || !self.outputs.is_empty() {
+        let is_done = self.ready.is_empty() && self.lanes_to_write.is_empty();
+        if !is_done || !self.outputs.is_empty() {
             return 0;
         }
         let queues = self.upstreams.iter().map(|of| of.dispatch.deadline());
         let timer = self.timers.peek().map_or(NEVER, |Reverse((at, _))| *at);
-        queues.fold(timer, Instant::min)
+        queues.fold(timer.min(self.look_at_lanes), Instant::min)
     }
 
     /// See [`preforkd_http::Service::output`].

@@ -26,6 +26,8 @@ pub(crate) enum Preamble {
     Untrusted,
     /// Bytes that show which protocol it speaks, as far as they have come.
     Opening(Vec<u8>),
+    /// A request of the front, with which it may offer a lane.
+    Offer,
 }
 
 impl<O: Observer, T: Transport> Core<O, T> {
@@ -61,6 +63,7 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 let bytes = mem::take(bytes);
                 return self.read_opening(key, client, bytes);
             }
+            Some(Preamble::Offer) => return self.read_offer(key, client),
             None => return None,
         };
         if link.readable {
@@ -100,6 +103,26 @@ impl<O: Observer, T: Transport> Core<O, T> {
                 self.turn_away(&link.origin, why);
                 Some(Turn::Close)
             }
+        }
+    }
+
+    /// Reads what the front sends first.
+    fn read_offer(&mut self, key: u64, client: &mut Client<T>) -> Option<Turn> {
+        let link = &mut client.link;
+        if !link.readable {
+            return match link.eof {
+                true => Some(Turn::Close),
+                false => Some(self.wait_to_read(key, link)),
+            };
+        }
+        match link.read_offer(&mut self.buffer) {
+            Ok(0) => None,
+            Ok(n) => {
+                link.preamble = None;
+                client.receive(&self.buffer[..n], self.now, self.now);
+                None
+            }
+            Err(_) => Some(Turn::Close),
         }
     }
 
