@@ -58,6 +58,8 @@ pub(super) struct Lane {
     pub queued: bool,
     /// When it was last read.
     pub heard: Instant,
+    /// It is in the list of those that may have something to read without a bell.
+    pub is_looked_at: bool,
     /// Takes what nobody wants any more.
     pub dropped: Response,
 }
@@ -87,6 +89,7 @@ impl Lane {
             written: 0,
             queued: false,
             heard: NEVER,
+            is_looked_at: false,
             dropped: Response::new(true, false, true),
         })
     }

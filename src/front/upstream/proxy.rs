@@ -1,7 +1,7 @@
 //! Requests on their way to upstreams and their responses on the way back: the sockets around what [`super::dispatch`] and
 //! [`super::failure`] decide.
 //!
-//! A request has a connection to itself until its response is complete. What finds no room before the client is not read from the upstream
+//! A request has a connection to itself until its response is complete, or shares a lane (`lanes`). What finds no room before the client is not read from the upstream
 //! beyond `MOST_WAITING`; a client that leaves takes its connection to the upstream with it.
 
 use std::cmp::Reverse;
@@ -174,7 +174,8 @@ pub struct Proxy {
     ready: VecDeque<u32>,
     /// Lanes on which requests were put in this turn.
     lanes_to_write: Vec<u32>,
-    /// When to look at lanes that have not rung.
+    /// Those that may have something to read though they have not rung, and when to look.
+    lanes_to_look_at: Vec<u32>,
     look_at_lanes: Instant,
     /// Empty when a call is over, as is `dirty`.
     starts: VecDeque<Start>,
@@ -204,6 +205,7 @@ impl Default for Proxy {
             recorded: Vec::new(),
             ready: VecDeque::new(),
             lanes_to_write: Vec::new(),
+            lanes_to_look_at: Vec::new(),
             look_at_lanes: NEVER,
             starts: VecDeque::new(),
             dirty: Vec::new(),

@@ -40,10 +40,10 @@ impl Lane {
         self.claims.begin()
     }
 
-    /// Something was written; with `hold` more follows soon.
-    #[inline]
-    pub fn wrote(&self, hold: bool) {
-        match hold {
+    /// Something was written; with `more` something else follows soon, unless the front has to read first because not all of it was taken.
+    #[inline(never)]
+    pub fn wrote(&self, more: bool, whole: bool) {
+        match more && whole {
             true => self.is_held.set(true),
             false => self.ring(),
         }

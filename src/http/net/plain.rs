@@ -66,7 +66,7 @@ impl Transport for Plain {
         flags.set(SendFlags::MORE, more);
         let sent = send(&self.socket, data, flags);
         if let Some(lane) = &self.lane {
-            lane.wrote(more && sent == Ok(data.len()));
+            lane.wrote(more, sent == Ok(data.len()));
         }
         sent
     }
@@ -74,7 +74,7 @@ impl Transport for Plain {
     fn send_file(&mut self, file: &File, offset: &mut u64, length: usize) -> Result<usize, Errno> {
         let sent = sendfile(&self.socket, file, Some(offset), length);
         if let Some(lane) = &self.lane {
-            lane.wrote(false);
+            lane.wrote(false, true);
         }
         sent
     }

@@ -90,15 +90,6 @@ impl<T: Transport> Client<T> {
             && !link.has_output()
     }
 
-    /// Whether what is to be written on a lane is all there is to say, and the next request is here already.
-    pub fn can_wait_in_lane(&self) -> bool {
-        matches!(self.link.task, Task::Ended(_))
-            && self.link.is_front
-            && self.link.transport.has_lane()
-            && self.link.backlog.is_none()
-            && self.connection.has_input()
-    }
-
     /// Whether what is to be written is all there is to say, so that it may wait until [`Transport::push`].
     pub fn can_be_held(&self) -> bool {
         matches!(self.link.task, Task::Ended(_))

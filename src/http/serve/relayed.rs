@@ -106,26 +106,6 @@ impl<O: Observer, T: Transport> Core<O, T> {
         }
     }
 
-    /// Reads what the front sends first.
-    fn read_offer(&mut self, key: u64, client: &mut Client<T>) -> Option<Turn> {
-        let link = &mut client.link;
-        if !link.readable {
-            return match link.eof {
-                true => Some(Turn::Close),
-                false => Some(self.wait_to_read(key, link)),
-            };
-        }
-        match link.read_offer(&mut self.buffer) {
-            Ok(0) => None,
-            Ok(n) => {
-                link.preamble = None;
-                client.receive(&self.buffer[..n], self.now, self.now);
-                None
-            }
-            Err(_) => Some(Turn::Close),
-        }
-    }
-
     /// Says why a connection is closed, if nothing like it was said just now.
     pub(super) fn turn_away(&mut self, origin: &Origin, why: &str) {
         let Some(left_out) = self.turned_away.take(self.now) else {

@@ -78,6 +78,9 @@ impl Proxy {
                 }
                 if lane.sent.len() > 1 {
                     self.look_at_lanes = self.look_at_lanes.min(now + LOOK);
+                    if !std::mem::replace(&mut lane.is_looked_at, true) {
+                        self.lanes_to_look_at.push(token);
+                    }
                 }
                 break;
             }
@@ -108,13 +111,11 @@ impl Proxy {
             return;
         }
         self.look_at_lanes = NEVER;
-        let spots = self.upstreams.iter().flat_map(|of| &of.spots);
-        let tokens: Vec<_> = spots.filter_map(|spot| spot.lane).collect();
-        for token in tokens {
+        for token in std::mem::take(&mut self.lanes_to_look_at) {
             let Some(connection) = self.connections.get(token) else {
                 continue;
             };
-            let Some(lane) = connection.lane.as_mut().filter(|lane| lane.sent.len() > 1) else {
+            let Some(lane) = connection.lane.as_mut() else {
                 continue;
             };
             if lane.heard.saturating_add(LOOK) <= now {
@@ -123,10 +124,14 @@ impl Proxy {
                 self.read(token, now);
             }
             if let Some(connection) = self.connections.get(token)
-                && let Some(lane) = &connection.lane
-                && lane.sent.len() > 1
+                && let Some(lane) = &mut connection.lane
             {
-                self.look_at_lanes = self.look_at_lanes.min(lane.heard.saturating_add(LOOK));
+                lane.is_looked_at = lane.sent.len() > 1;
+                if lane.is_looked_at {
+                    self.lanes_to_look_at.push(token);
+                    let look = lane.heard.saturating_add(LOOK);
+                    self.look_at_lanes = self.look_at_lanes.min(look);
+                }
             }
         }
     }
