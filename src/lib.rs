@@ -8,6 +8,7 @@
 //!   [`launcher`] the one that executes the program of a worker, template or job, [`guard`] the one
 //!   that ends what a killed master has left;
 //! - [`config`] is `app.toml` as written, [`plan`] is the configuration checked against the host;
+//! - [`parts`] says where the files of this release lie that are not this program;
 //! - [`supervisor`] decides what one app's workers should do, from facts alone;
 //! - [`master`] is the event loop;
 //! - [`effects`] makes the system calls, one topic in each file; [`sys`] is the only unsafe code;
@@ -30,6 +31,7 @@ pub mod launcher;
 pub mod log_writer;
 pub mod logging;
 pub mod master;
+pub mod parts;
 pub mod plan;
 pub mod probe;
 pub mod release;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Address, Config, Diagnostic, Place, Sources};
+use crate::config::{Address, Config, Diagnostic, Given, Place, Sources};
 use crate::supervisor::Replace;
 
 mod access_format;
@@ -72,6 +72,8 @@ pub struct Plan {
     /// service.
     #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
+    /// Where the control socket may be if there is none of these.
+    pub usual_control: Vec<control::Usual>,
     /// The permission bits of the control socket.
     pub control_mode: u32,
     /// The group of the control socket; the master's if `None`.
@@ -209,19 +211,35 @@ impl Plan {
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
+        Self::of(Given::file(text), file, host)
+    }
+
+    /// The same, of what may have been given by options instead. Relative paths start at the folder of `file`.
+    ///
+    /// # Errors
+    /// The first error, formatted.
+    pub fn of(given: Given, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
         let files::Loaded {
             sources,
             config,
             no_folders,
             lost,
-        } = files::load(text, file, host)?;
+        } = files::load(given, file, host)?;
         if let Some(mut place) = lost.filter(|_| config.app.is_empty() && config.site.is_empty()) {
             place.message = format!("there is no app to run; {}", place.message);
             return Err(sources.diagnostic(place));
         }
         let plan = Self::new(&config, &sources, host);
         let plan = plan.map_err(|place| sources.diagnostic(place))?;
-        Ok(Self { no_folders, ..plan })
+        let usual_control = match plan.control {
+            Some(_) => Vec::new(),
+            None => control::usual(file, host),
+        };
+        Ok(Self {
+            no_folders,
+            usual_control,
+            ..plan
+        })
     }
 
     /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
@@ -244,6 +262,7 @@ impl Plan {
             control_group,
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
+            usual_control: Vec::new(),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),

@@ -2,10 +2,21 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{app, preforkd};
 
 fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = preforkd().args(arguments).output().expect("preforkd runs");
+    output_in(Path::new("."), arguments)
+}
+
+fn output_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = preforkd();
+    command.args(arguments).current_dir(folder);
+    for variable in ["PWD", "PORT", "WEB_CONCURRENCY"] {
+        command.env_remove(variable);
+    }
+    let output = command.output().expect("preforkd runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),
@@ -110,21 +121,101 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn invalid_usage_is_status_2_and_help_and_version_are_0() {
-    let (status, _, stderr) = output(&[]);
+    let empty = tempfile::tempdir().expect("a folder");
+    let (status, _, stderr) = output_in(empty.path(), &[]);
     assert_eq!(status, Some(2));
     assert_eq!(
         stderr,
-        "preforkd: no configuration file given (use -c FILE)\n"
+        "preforkd: no configuration file given, and this folder has no app.toml (use -c FILE, or name an application: preforkd mysite.wsgi)\n"
     );
     assert_eq!(output(&["--nonsense"]).0, Some(2));
     let (status, stdout, _) = output(&["--version"]);
-    assert_eq!(
-        (status, stdout),
-        (Some(0), format!("preforkd {}\n", env!("CARGO_PKG_VERSION")))
-    );
+    assert_eq!(status, Some(0));
+    let own = format!("preforkd {}\n", env!("CARGO_PKG_VERSION"));
+    assert!(stdout.starts_with(&own), "{stdout}");
     let (status, stdout, _) = output(&["--help"]);
     assert_eq!(status, Some(0));
     assert!(stdout.contains("--config <FILE>"), "{stdout}");
+}
+
+/// This program in `bin` of a folder, a symbolic link to it elsewhere, and in `libexec/preforkd` files of these versions.
+fn installed(front: &str, extension: &str) -> tempfile::TempDir {
+    // In the folder of the program, where hard links to it can be made.
+    let program = Path::new(env!("CARGO_BIN_EXE_preforkd"));
+    let dir = tempfile::tempdir_in(program.parent().expect("a folder")).expect("a folder");
+    let parts = dir.path().join("libexec/preforkd");
+    std::fs::create_dir_all(&parts).expect("folders");
+    std::fs::create_dir(dir.path().join("bin")).expect("a folder");
+    std::fs::hard_link(program, dir.path().join("bin/preforkd")).expect("a link");
+    std::os::unix::fs::symlink("bin/preforkd", dir.path().join("preforkd")).expect("a link");
+    for (name, version) in [
+        ("preforkd-front", front),
+        ("libpreforkd_python.so", extension),
+    ] {
+        let text = format!("\x7fELF\0\u{1e}preforkd version {version}\u{1e}\0");
+        std::fs::write(parts.join(name), text).expect("room");
+    }
+    dir
+}
+
+#[test]
+fn the_version_is_that_of_all_parts_and_another_release_is_refused() {
+    let own = env!("CARGO_PKG_VERSION");
+    let run = |dir: &tempfile::TempDir, arguments: &[&str]| {
+        let mut command = std::process::Command::new(dir.path().join("preforkd"));
+        let output = command.args(arguments).current_dir(dir.path()).output();
+        let output = output.expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        )
+    };
+    let dir = installed(own, own);
+    let path = dir.path().canonicalize().expect("it is there");
+    let path = path.display();
+    let (status, stdout, stderr) = run(&dir, &["--version"]);
+    let expected = format!(
+        "preforkd {own}\npreforkd-front {own} ({path}/libexec/preforkd/preforkd-front)\n\
+         libpreforkd_python.so {own} ({path}/libexec/preforkd/libpreforkd_python.so)\n"
+    );
+    assert_eq!((status, stdout, stderr), (Some(0), expected, String::new()));
+
+    let dir = installed("9.9.9", "9.9.8");
+    let (status, stdout, stderr) = run(&dir, &["-V"]);
+    assert_eq!(status, Some(1));
+    assert!(stdout.contains("\npreforkd-front 9.9.9 ("), "{stdout}");
+    assert!(stderr.contains("/bin/preforkd, is of preforkd"), "{stderr}");
+    std::fs::write(dir.path().join("app.py"), "").expect("room");
+    let config = dir.path().join("app.toml");
+    for (text, other) in [
+        (
+            "[app.web]\nwsgi = \"app:app\"\nlisten = \"127.0.0.1:0\"\n",
+            "libpreforkd_python.so is of preforkd 9.9.8",
+        ),
+        (
+            "[site.a]\nlisten = \"127.0.0.1:0\"\nhosts = [\"a.test\"]\nstatic = { \"/\" = \".\" }\n",
+            "preforkd-front is of preforkd 9.9.9",
+        ),
+    ] {
+        std::fs::write(&config, text).expect("room");
+        for check in [&["-t", "-c", "app.toml"][..], &["-c", "app.toml"]] {
+            let (status, _, stderr) = run(&dir, check);
+            assert_eq!(status, Some(2), "{stderr}");
+            assert!(stderr.contains(other), "{stderr}");
+            assert!(
+                stderr.contains("(install both from the same release"),
+                "{stderr}"
+            );
+        }
+    }
+    std::fs::remove_file(dir.path().join("libexec/preforkd/preforkd-front")).expect("it was there");
+    let (_, stdout, _) = run(&dir, &["--version"]);
+    assert!(
+        stdout.contains("preforkd-front: the program that serves sites is missing (expected at"),
+        "{stdout}"
+    );
 }
 
 #[test]
@@ -145,4 +236,136 @@ fn a_launcher_reports_why_it_cannot_adopt_its_descriptors() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("Bad file descriptor"), "{error}");
     assert!(error.contains("started by the master only"), "{error}");
+}
+
+/// The words of the options, of the answer and its status, in a folder with a module and an interpreter that is none.
+#[test]
+fn the_first_word_says_what_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("app.toml"), app("")).expect("room");
+    for (words, status, said) in [
+        (
+            &["-t"][..],
+            0,
+            "preforkd: no configuration is named: taking app.toml of this folder\n",
+        ),
+        (&["-t", "app.toml"], 0, ""),
+        (
+            &["-t", "none.toml"],
+            2,
+            "cannot read none.toml: No such file",
+        ),
+        (
+            &["statsu"],
+            2,
+            "there is no command \"statsu\" (did you mean `status`?)",
+        ),
+        (
+            &["-t", "m.w", "-w", "4x"],
+            2,
+            "preforkd: --workers 4x: must be a number, \"auto\"",
+        ),
+        (
+            &["-t", "m.w", "-b", ":x"],
+            2,
+            "preforkd: --bind :x: \"0.0.0.0:x\" is not an address",
+        ),
+        (
+            &["-t", "m.w", "--timeout", "0"],
+            2,
+            "preforkd: --timeout 0: must be longer than zero",
+        ),
+        (
+            &["-t", "m.w", "--chdir", "/no/such"],
+            2,
+            "preforkd: --chdir /no/such: there is no folder",
+        ),
+        (
+            &["-t", "app.py"],
+            2,
+            "preforkd: app.py: must be \"MODULE:CALLABLE\", not \"app.py\" (write for example \"app:application\")",
+        ),
+        (
+            &["-t", "m.w", "-n", "a b"],
+            2,
+            "preforkd: --name a b: \"a b\" is not a valid name for an app",
+        ),
+        (
+            &["-t", "30", "m.w"],
+            2,
+            "preforkd: -t checks the configuration and takes no time (write --timeout 30)",
+        ),
+        (&["127.0.0.1:8000"], 2, "is an address, and no application"),
+        (
+            &["m.w", "-k", "gevent"],
+            2,
+            "preforkd: -k: there is one kind of worker",
+        ),
+        (
+            &["m.w", "--worker-class=gevent"],
+            2,
+            "preforkd: --worker-class: there is one kind of worker",
+        ),
+        (
+            &["m.w", "--http-socket", ":80"],
+            2,
+            "preforkd: --http-socket: no such option (write --bind)",
+        ),
+        (
+            &["-w", "4", "-c", "app.toml"],
+            2,
+            "--workers is for an application on the command line (write `workers` in app.toml)",
+        ),
+        (&["-w", "4"], 2, "--workers needs an application"),
+        (
+            &["-w", "4", "status"],
+            2,
+            "--workers is for the master, not for commands",
+        ),
+        (
+            &["m.w", "-c", "app.toml"],
+            2,
+            "m.w and -c app.toml are both named",
+        ),
+        (
+            &["-c", "gunicorn.conf.py"],
+            2,
+            "a configuration of gunicorn",
+        ),
+        (&["--print-config"], 2, "app.toml is a configuration"),
+    ] {
+        let (found, _, stderr) = output_in(folder.path(), words);
+        assert!(stderr.contains(said), "{words:?}: {stderr}");
+        assert_eq!(found, Some(status), "{words:?}: {stderr}");
+        assert!(!said.is_empty() || stderr.is_empty(), "{stderr}");
+    }
+}
+
+#[test]
+fn the_manual_has_every_option_and_command() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/preforkd.8");
+    let manual = std::fs::read_to_string(manual).expect("the manual");
+    let command = preforkd::cli::command();
+    for option in command.get_arguments() {
+        let names = option.get_long_and_visible_aliases().unwrap_or_default();
+        for name in names {
+            let shown = format!("Fl -{name}");
+            assert!(manual.contains(&shown), "preforkd(8) has no --{name}");
+        }
+        if let Some(short) = option.get_short() {
+            let shown = format!(".It Fl {short} ");
+            assert!(manual.contains(&shown), "preforkd(8) has no -{short}");
+        }
+    }
+    for command in command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+    {
+        let shown = format!(".It Cm {}", command.get_name());
+        assert!(
+            manual.contains(&shown),
+            "preforkd(8) has no {}",
+            command.get_name()
+        );
+    }
 }

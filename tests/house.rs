@@ -147,6 +147,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
             "guard",
             "host",
             "init",
+            "installed",
             "interpreter",
             "launch",
             "listen",
@@ -173,6 +174,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 || code.contains(&format!("effects::{other}"));
             let users: &[&str] = match other {
                 "data_file" | "interpreter" | "time_zone" => &["host"],
+                "installed" => &["host", "launch"],
                 "launch" => &[
                     "certificate_keeper",
                     "certificate_watch",
@@ -187,6 +189,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "paths" => &[
                     "data_file",
                     "notify",
+                    "own_folder",
                     "pid_file",
                     "private",
                     "socket_file",

@@ -10,16 +10,12 @@ use std::process::{Command, Stdio};
 use nix::errno::Errno;
 use nix::unistd::{self, AccessFlags, Gid, Group, Uid};
 
-use super::{data_file, interpreter, time_zone};
+use super::{data_file, installed, interpreter, time_zone};
 use preforkd_worker::acme::Seen;
 
+use crate::parts::Part;
 use crate::plan::{Credentials, FileState, Host, Launch, User};
 use crate::schedule::Zone;
-
-/// The file name of the extension module.
-const EXTENSION: &str = "libpreforkd_python.so";
-/// The program that serves sites.
-const FRONT: &str = "preforkd-front";
 
 /// The host of this process.
 pub struct ThisHost;
@@ -212,11 +208,11 @@ impl Host for ThisHost {
     }
 
     fn extension(&self) -> Result<PathBuf, String> {
-        beside(EXTENSION, "the Python extension module is missing")
+        installed::find(Part::Extension)
     }
 
     fn front(&self) -> Result<PathBuf, String> {
-        beside(FRONT, "the program that serves sites is missing")
+        installed::find(Part::Front)
     }
 
     fn certificate_flaws(&self, program: &Path, certificates: &str) -> Result<String, String> {
@@ -260,27 +256,6 @@ fn ask(program: &Path, arguments: &[String], input: &str) -> Result<String, Stri
             program.display()
         )
     })
-}
-
-/// A file of this release, in the folder of this program or in that for the files of preforkd.
-fn beside(name: &str, missing: &str) -> Result<PathBuf, String> {
-    let own = std::env::current_exe()
-        .map_err(|error| format!("cannot find the path of this program: {error}"))?;
-    let folder = own.parent().unwrap_or(Path::new("/"));
-    let beside = folder.join(name);
-    let installed = folder.join("../lib/preforkd").join(name);
-    let places = [beside, installed];
-    places
-        .iter()
-        .find(|file| file.is_file())
-        .cloned()
-        .ok_or_else(|| {
-            let places: Vec<_> = places
-                .iter()
-                .map(|file| file.display().to_string())
-                .collect();
-            format!("{missing} (expected at {})", places.join(" and "))
-        })
 }
 
 #[cfg(test)]

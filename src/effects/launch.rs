@@ -5,11 +5,13 @@ use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
+use std::sync::OnceLock;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use preforkd_worker::{contract, env};
+use preforkd_worker::{contract, env, version};
 
+use super::installed;
 use super::spawn::spawn;
 use crate::launcher::progress::Launching;
 use crate::plan::{self, Launch, variables};
@@ -92,6 +94,16 @@ fn inherited() -> Vec<Variable> {
     passed.collect()
 }
 
+/// The version of this program, and its path.
+fn master() -> String {
+    static MASTER: OnceLock<String> = OnceLock::new();
+    let master = MASTER.get_or_init(|| {
+        let own = installed::own().unwrap_or_default();
+        format!("{} {}", version::own(), own.display())
+    });
+    master.clone()
+}
+
 /// Starts a process.
 ///
 /// # Errors
@@ -113,6 +125,9 @@ pub fn launch(launch: &Launch, contract: &Contract) -> io::Result<(Pid, Launchin
         set(env::NOTIFY_SOCKET, contract.notify_socket.to_owned());
     }
     set(env::CONTRACT, contract::VERSION.to_string());
+    if contract.is_ours {
+        set(env::MASTER, master());
+    }
     set(env::APP, contract.app.to_owned());
     set(env::GENERATION, contract.generation.to_string());
     if let Some(slot) = contract.slot {

@@ -42,16 +42,13 @@ pub fn run() -> Result<(), String> {
     logger::init();
     let get = |name: &str| std::env::var(name).ok();
     // Nothing else that another version has set may be understood.
-    contract::check(get).map_err(|mismatch| {
-        let master = mismatch.master.as_deref().unwrap_or("none");
-        format!(
-            "could not start a worker: preforkd-front speaks version {} of the worker contract, but the master speaks version {} \
-             (install preforkd and preforkd-front from the same release, then restart preforkd)",
-            contract::VERSION,
-            master.escape_debug()
-        )
-    })?;
+    let own = std::env::current_exe().unwrap_or_default();
+    let own = own.display().to_string();
+    contract::check(get, &own).map_err(|mismatch| mismatch.to_string())?;
     let mut passed = Passed::take(get)?;
+    if let Some(warning) = contract::other_release(get, &own) {
+        log::warn!("{warning}");
+    }
     if passed.environment.kind != Kind::Front {
         let kind = passed.environment.kind.name();
         return Err(format!(

@@ -9,6 +9,7 @@ pub mod address;
 mod connection;
 pub mod dispatch;
 pub mod failure;
+mod framed;
 pub mod health;
 mod lane;
 pub mod news;

@@ -93,12 +93,12 @@ pub trait Host {
     /// The path of the extension module of this preforkd.
     ///
     /// # Errors
-    /// It is missing; with the path.
+    /// It is missing, or of another release; with the paths.
     fn extension(&self) -> Result<PathBuf, String>;
     /// The path of the program `preforkd-front` of this preforkd.
     ///
     /// # Errors
-    /// It is missing; with the path.
+    /// It is missing, or of another release; with the paths.
     fn front(&self) -> Result<PathBuf, String>;
     /// What that program says of the certificates in its settings, a line for each flaw: `error` or `warning`, the site and the reason, with
     /// tabs between them.

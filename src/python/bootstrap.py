@@ -66,14 +66,14 @@ def show_levels(module):
     logging.StreamHandler.emit = emit_with_level
 
 
-def mismatch(extension, master, path):
+def mismatch(extension, master, path, program):
     """Why an extension that speaks this version of the worker contract cannot work for this master; None if it can."""
     if str(extension) == master:
         return None
     extension, master = ("an older version, if any" if one is None else "version %s" % one for one in (extension, master))
     return (
-        "could not start a worker with the extension %s: it speaks %s of the worker contract, but the master speaks "
-        "%s (install preforkd and its extension from the same release, then restart preforkd)" % (path, extension, master)
+        "could not start a worker with the extension %s: it speaks %s of the worker contract, but the master%s speaks "
+        "%s (install both from the same release, then restart preforkd)" % (path, extension, program and " " + program, master)
     )
 
 
@@ -95,7 +95,8 @@ def run():
     sys.modules["_preforkd"] = module
     loader.exec_module(module)
     # An extension that is older than this text does not compare for itself.
-    refusal = mismatch(getattr(module, "CONTRACT", None), os.environ.get("PREFORKD_CONTRACT"), path)
+    program = os.environ.get("PREFORKD_MASTER", "").partition(" ")[2]
+    refusal = mismatch(getattr(module, "CONTRACT", None), os.environ.get("PREFORKD_CONTRACT"), path, program)
     if refusal:
         return refusal
     patient(module)

@@ -27,8 +27,13 @@ pub(crate) fn run(py: Python<'_>) -> i32 {
 fn prepare_and_run(py: Python<'_>) -> Result<(), Failure> {
     let get = |name: &str| std::env::var(name).ok();
     // Nothing else that another version has set may be understood.
-    contract::check(get).map_err(|mismatch| Failure::Message(mismatch.to_string()))?;
+    let path = get(env::EXTENSION);
+    let file = format!("the extension {}", path.as_deref().unwrap_or("unknown"));
+    contract::check(get, &file).map_err(|mismatch| Failure::Message(mismatch.to_string()))?;
     let mut inheritance = Inheritance::take(get)?;
+    if let Some(warning) = contract::other_release(get, &file) {
+        log::warn!("{warning}");
+    }
     hide_environment(py)?;
     signals::disregard_orders_to_the_master(py)?;
     // The master sends SIGABRT to a worker that hangs: it shows the stack of each thread.

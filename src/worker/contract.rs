@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::env;
+use crate::version;
 
 /// The version of everything that a master and preforkd's own workers must agree on: the variables of [`crate::env`], the
 /// settings, the messages between master and template, the notify messages, and the layout of the scoreboard. It is
@@ -10,47 +11,66 @@ use crate::env;
 ///
 /// Other programs can ignore it, unless they keep a record in the scoreboard: listeners and notify messages are those of
 /// systemd.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 
-/// Compares the master's version with that of this extension.
+/// Compares the master's version of the contract with that of this worker. `file` is the extension or the program of the worker.
 ///
 /// # Errors
 /// They differ, or the master does not name its version.
-pub fn check(get: impl Fn(&str) -> Option<String>) -> Result<(), Mismatch> {
-    let master = get(env::CONTRACT);
-    if master.as_deref() == Some(VERSION.to_string().as_str()) {
+pub fn check(get: impl Fn(&str) -> Option<String>, file: &str) -> Result<(), Mismatch> {
+    let contract = get(env::CONTRACT);
+    if contract.as_deref() == Some(VERSION.to_string().as_str()) {
         return Ok(());
     }
     Err(Mismatch {
-        master,
-        extension: get(env::EXTENSION),
+        contract,
+        file: file.to_owned(),
+        master: get(env::MASTER),
     })
 }
 
-/// Master and extension have different versions.
+/// What to tell if master and worker are of different releases that speak the same version of the contract: the files were replaced
+/// under a running master.
+pub fn other_release(get: impl Fn(&str) -> Option<String>, file: &str) -> Option<String> {
+    let own = version::own();
+    let master = get(env::MASTER)?;
+    let (version, program) = master.split_once(' ')?;
+    (version != own).then(|| {
+        format!(
+            "{file} is of preforkd {own}, but the master, {}, is of preforkd {}; they understand each other, and the worker starts (restart \
+             preforkd to run one release)",
+            program.escape_debug(),
+            version.escape_debug()
+        )
+    })
+}
+
+/// Master and worker have different versions of the contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The master's version.
+    /// The master's version of the contract.
+    pub contract: Option<String>,
+    /// The path of the extension, or of the program of the worker.
+    pub file: String,
+    /// The version and the program of the master, if it names them.
     pub master: Option<String>,
-    /// The path of the extension.
-    pub extension: Option<String>,
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.extension.as_deref().unwrap_or("unknown");
         write!(
             f,
-            "could not start a worker with the extension {path}: it speaks version {VERSION} of the worker contract, \
-             but the master speaks "
+            "could not start a worker with {}: it speaks version {VERSION} of the worker contract, but the master",
+            self.file
         )?;
-        match &self.master {
-            Some(version) => write!(f, "version {}", version.escape_debug())?,
-            None => f.write_str("an older version, if any")?,
+        if let Some((_, program)) = self.master.as_ref().and_then(|it| it.split_once(' ')) {
+            write!(f, " {}", program.escape_debug())?;
         }
-        f.write_str(
-            " (install preforkd and its extension from the same release, then restart preforkd)",
-        )
+        match &self.contract {
+            Some(version) => write!(f, " speaks version {}", version.escape_debug())?,
+            None => f.write_str(" speaks an older version, if any")?,
+        }
+        f.write_str(" (install both from the same release, then restart preforkd)")
     }
 }
 
@@ -95,11 +115,12 @@ mod tests {
     use super::*;
 
     fn check_with(version: Option<&str>) -> Result<(), Mismatch> {
-        check(|name| match name {
+        let get = |name: &str| match name {
             env::CONTRACT => version.map(str::to_owned),
-            env::EXTENSION => Some("/opt/ext.so".to_owned()),
+            env::MASTER => Some("0.0.1 /opt/bin/preforkd".to_owned()),
             _ => None,
-        })
+        };
+        check(get, "/opt/ext.so")
     }
 
     #[test]
@@ -114,14 +135,38 @@ mod tests {
             let text = check_with(Some(other)).expect_err("another").to_string();
             let ours = format!("/opt/ext.so: it speaks version {VERSION} of the worker contract");
             assert!(text.contains(&ours), "{text}");
-            let theirs = format!("the master speaks version {other} (install preforkd");
+            let theirs =
+                format!("the master /opt/bin/preforkd speaks version {other} (install both");
             assert!(text.contains(&theirs), "{text}");
         }
         let text = check_with(None).expect_err("none").to_string();
         assert!(
-            text.contains("the master speaks an older version, if any (install"),
+            text.contains("the master /opt/bin/preforkd speaks an older version, if any (install"),
             "{text}"
         );
+        let text = check(|_| None, "/opt/ext.so").expect_err("none");
+        assert!(
+            text.to_string()
+                .contains("but the master speaks an older version"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn another_release_with_the_same_contract_is_told() {
+        let told = |master: Option<&str>| {
+            let get = |name: &str| (name == env::MASTER).then(|| master.map(str::to_owned))?;
+            other_release(get, "/opt/ext.so")
+        };
+        let same = format!("{} /opt/bin/preforkd", version::own());
+        assert_eq!(told(Some(&same)), None);
+        assert_eq!(told(None), None);
+        let other = told(Some("0.0.1 /opt/my bin/preforkd")).expect("another");
+        let begin = format!(
+            "/opt/ext.so is of preforkd {}, but the master, /opt/my bin/preforkd, is of preforkd 0.0.1; ",
+            version::own()
+        );
+        assert!(other.starts_with(&begin), "{other}");
     }
 
     #[test]

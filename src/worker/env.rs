@@ -14,6 +14,8 @@ pub const LISTEN_FDNAMES: &str = "LISTEN_FDNAMES";
 pub const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// Version of the contract, decimal: [`crate::contract::VERSION`] of the master.
 pub const CONTRACT: &str = "PREFORKD_CONTRACT";
+/// The version of the master, a space, and the path of its program; only for workers of ours. Only messages use it.
+pub const MASTER: &str = "PREFORKD_MASTER";
 /// What kind of worker the process is, see [`Kind`]; unset for any program.
 pub const KIND: &str = "PREFORKD_KIND";
 /// Name of the app the worker belongs to.
@@ -61,8 +63,9 @@ pub const FRONT_LISTENER: &str = "front";
 pub const FIRST_LISTENER: i32 = 3;
 
 /// Variables that an application must not see: it might take the listeners or the readiness of its server for its own.
-pub const PRIVATE: [&str; 18] = [
+pub const PRIVATE: [&str; 19] = [
     CONTRACT,
+    MASTER,
     KIND,
     LISTEN_FDS,
     LISTEN_PID,

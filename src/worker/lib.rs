@@ -6,6 +6,8 @@
 //! [`connections`] and [`running`] requests. [`acme`] is about certificates that are ordered. [`access_format`] parses the form of the access log, [`proxy`] names trusted proxies,
 //! [`text`] cleans texts from workers, and [`mod@temporary`] has the words about a folder for temporary files.
 //!
+//! [`version`] is the record by which the files of one release are known.
+//!
 //! [`passed`] takes over what the master passes, and [`logger`] writes log lines, for all workers of ours. Besides them only [`notify`]
 //! (sends datagrams), [`lane`] (shares memory between a worker of the front and another one), [`socket`] (asks the kernel), [`stderr`] (writes lines) and [`title`] make system calls. Unsafe code is in `sys` only.
 #![deny(unsafe_code)]
@@ -36,3 +38,4 @@ pub mod temporary;
 pub mod text;
 pub mod title;
 pub mod updates;
+pub mod version;

@@ -42,7 +42,7 @@ def chosen(options):
 
 def about():
     """What was measured, on what."""
-    version = subprocess.run([PREFORKD, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    version = subprocess.run([PREFORKD, "--version"], capture_output=True, text=True, check=True).stdout.partition("\n")[0]
     other = subprocess.run([PYTHON, "-m", "gunicorn", "--version"], capture_output=True, text=True, check=True).stdout
     name = other.split("version ")[-1].strip(" )\n")
     cores = len(os.sched_getaffinity(0))

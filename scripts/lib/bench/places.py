@@ -60,7 +60,7 @@ def versions():
     wanted = ("django", "bjoern", "granian", "uwsgi", "mod_wsgi", "waitress", "gunicorn")
     apache = re.search(r"Apache/(\S+)", output("apache2", "-v") or output("httpd", "-v"))
     return [
-        ("preforkd", " ".join(filter(None, (output(PREFORKD, "--version").split()[-1],
+        ("preforkd", " ".join(filter(None, (output(PREFORKD, "--version").split()[1],
                                             output("git", "-C", ROOT, "rev-parse", "--short", "HEAD"))))),
         ("rustc", compiler()), ("CPython", python_version()), ("Linux", platform.release()),
         ("processor", processor()), ("TCP", congestion_control()),

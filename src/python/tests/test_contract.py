@@ -38,12 +38,15 @@ void *PyInit__preforkd(void) {
 }
 """
 
+# A master of another release.
+MASTER = {"PREFORKD_MASTER": "0.0.1 /opt/preforkd"}
+
 
 class Contract(Case):
     def assertNamesVersions(self, log, extension, its, masters):
         expected = (
-            "could not start a worker with the extension %s: it speaks %s of the worker contract, but the master speaks %s "
-            "(install preforkd and its extension from the same release, then restart preforkd)\n"
+            "could not start a worker with the extension %s: it speaks %s of the worker contract, but the master /opt/preforkd speaks %s "
+            "(install both from the same release, then restart preforkd)\n"
         ) % (os.path.abspath(extension), its, masters)
         self.assertEqual(log.count("\n"), 1, log)
         self.assertTrue(log.endswith(expected), log)
@@ -51,13 +54,19 @@ class Contract(Case):
     def test_a_master_of_another_version_is_refused(self):
         ours = "version " + manager.CONTRACT
         for preload in (False, True):
-            log = self.failed_start(preload=preload, env={"PREFORKD_CONTRACT": "99"})
+            log = self.failed_start(preload=preload, env={"PREFORKD_CONTRACT": "99", **MASTER})
             self.assertNamesVersions(log, OPTIONS["extension"], ours, "version 99")
+
+    def test_a_master_of_another_release_with_the_same_contract_is_told_of(self):
+        for preload in (False, True):
+            log = self.worker(preload=preload, env=MASTER).read_log()
+            self.assertIn("the extension %s is of preforkd " % os.path.abspath(OPTIONS["extension"]), log)
+            self.assertIn(", but the master, /opt/preforkd, is of preforkd 0.0.1; ", log)
 
     def test_the_extension_refuses_before_it_reads_anything_else(self):
         ours = "version " + manager.CONTRACT
         for version, shown in (("99", "version 99"), ("0", "version 0"), (None, "an older version, if any")):
-            env = {"PREFORKD_CONTRACT": version, "PREFORKD_WSGI": "of another form", "LISTEN_FDS": "many", "PREFORKD_KIND": "new"}
+            env = {"PREFORKD_CONTRACT": version, "PREFORKD_WSGI": "of another form", "LISTEN_FDS": "many", "PREFORKD_KIND": "new", **MASTER}
             log = self.failed_start(bootstrap=OLD_BOOTSTRAP, env=env)
             self.assertNamesVersions(log, OPTIONS["extension"], ours, shown)
             self.assertRegex(log, r"ERROR pid=\d+: could not")
@@ -70,7 +79,7 @@ class Contract(Case):
             path = os.path.join(folder.name, "other%d.so" % len(options))
             compile = ["cc", "-shared", "-fPIC", "-x", "c", "-o", path, *options, "-"]
             subprocess.run(compile, input=OTHER_EXTENSION, text=True, check=True)
-            log = self.failed_start(extension=path)
+            log = self.failed_start(extension=path, env=MASTER)
             self.assertNamesVersions(log, path, shown, "version " + manager.CONTRACT)
 
     def test_a_kind_of_worker_that_does_not_fit_is_refused(self):
