@@ -1,7 +1,7 @@
 //! Requests on their way to upstreams and their responses on the way back: the sockets around what [`super::dispatch`] and
 //! [`super::failure`] decide.
 //!
-//! A request has a connection to itself until its response is complete. What finds no room before the client is not read from the upstream
+//! A request has a connection to itself until its response is complete, or shares a lane (`lanes`). What finds no room before the client is not read from the upstream
 //! beyond `MOST_WAITING`; a client that leaves takes its connection to the upstream with it.
 
 use std::cmp::Reverse;
@@ -22,6 +22,7 @@ use super::address::Address;
 use super::connection::State;
 use super::dispatch::{Arrival, Dispatch, Facts, Outcome, Place, Ticket};
 use super::failure::{Failure, is_idempotent};
+use super::lane::Lane;
 use super::protocol::{self, Passing, Upload};
 use super::settings::Settings;
 use super::{Instant, NEVER, after};
@@ -31,6 +32,7 @@ mod ahead;
 mod answers;
 mod file;
 mod judge;
+mod lanes;
 mod places;
 mod run;
 mod stream;
@@ -142,6 +144,10 @@ struct Spot {
     address: Address,
     /// Kept connections; the last one was used last.
     kept: Vec<u32>,
+    /// The connection that was offered as a lane last. It may have ended.
+    lane: Option<u32>,
+    /// One was not taken as such.
+    takes_no_lanes: bool,
 }
 
 impl Upstream {
@@ -171,6 +177,11 @@ pub struct Proxy {
     recorded: Vec<Recording>,
     /// Connections that go on in the next turn.
     ready: VecDeque<u32>,
+    /// Lanes on which requests were put in this turn.
+    lanes_to_write: Vec<u32>,
+    /// Those that may have something to read though they have not rung, and when to look.
+    lanes_to_look_at: Vec<u32>,
+    look_at_lanes: Instant,
     /// Empty when a call is over, as is `dirty`.
     starts: VecDeque<Start>,
     /// Upstreams whose queue is to be looked at.
@@ -199,6 +210,9 @@ impl Default for Proxy {
             outputs: VecDeque::new(),
             recorded: Vec::new(),
             ready: VecDeque::new(),
+            lanes_to_write: Vec::new(),
+            lanes_to_look_at: Vec::new(),
+            look_at_lanes: NEVER,
             starts: VecDeque::new(),
             dirty: Vec::new(),
             timers: BinaryHeap::new(),
@@ -273,6 +287,8 @@ impl Proxy {
                     place: self.places,
                     address: address.clone(),
                     kept: Vec::new(),
+                    lane: None,
+                    takes_no_lanes: false,
                 });
                 self.places
             });
@@ -291,8 +307,13 @@ impl Proxy {
                 shared.into_iter().for_each(share);
             }
         }
-        for token in go.into_iter().flat_map(|spot| spot.kept) {
-            self.connections.remove(token);
+        for spot in go {
+            for token in spot.kept {
+                self.connections.remove(token);
+            }
+            if let Some(token) = spot.lane {
+                self.close_lane(token, spot.place);
+            }
         }
         // What has come first goes to a new address first.
         self.take_back(upstream, now);
@@ -483,7 +504,9 @@ impl Proxy {
         let upstream = exchange.upstream;
         match exchange.connection {
             Some(token) => {
-                if let Some(connection) = self.connections.remove(token) {
+                if !self.leave_lane(ticket, token, now)
+                    && let Some(connection) = self.connections.remove(token)
+                {
                     let of = &mut self.upstreams[upstream];
                     let place = connection.place;
                     of.dispatch.ended(ticket, place, Outcome::Unknown, now);
@@ -508,6 +531,7 @@ impl Proxy {
             return;
         };
         if let Some(connection) = self.connections.get(token)
+            && connection.ticket() == Some(ticket)
             && mem::take(&mut connection.paused)
         {
             let readable = connection.readable;
@@ -541,8 +565,10 @@ impl Proxy {
                 }
             }
             State::Busy(_) => {
-                let may_have_room = connection.carry() || ready.write;
-                if may_have_room && !connection.sent {
+                let waits = |lane: &Lane| !lane.rest().is_empty();
+                if ready.write && connection.lane.as_deref().is_some_and(waits) {
+                    self.write_lane(token, now);
+                } else if (connection.carry() || ready.write) && !connection.sent {
                     self.write(token, now);
                 }
                 self.read(token, now);
@@ -567,6 +593,7 @@ impl Proxy {
             self.timers.pop();
             self.look_at_deadline(token, at, now);
         }
+        self.look_at_lanes(now);
         for upstream in 0..self.upstreams.len() {
             while let Some(ticket) = self.upstreams[upstream].dispatch.expired(now) {
                 self.answer(ticket, None, &Failure::QueueTimeout, now);
@@ -577,17 +604,20 @@ impl Proxy {
             }
         }
         self.settle(now);
+        self.write_lanes(now);
+        self.settle(now);
         self.connections.free();
     }
 
     /// See [`preforkd_http::Service::deadline`].
     pub fn deadline(&self) -> Instant {
-        if !self.ready.is_empty() || !self.outputs.is_empty() {
+        let is_done = self.ready.is_empty() && self.lanes_to_write.is_empty();
+        if !is_done || !self.outputs.is_empty() {
             return 0;
         }
         let queues = self.upstreams.iter().map(|of| of.dispatch.deadline());
         let timer = self.timers.peek().map_or(NEVER, |Reverse((at, _))| *at);
-        queues.fold(timer, Instant::min)
+        queues.fold(timer.min(self.look_at_lanes), Instant::min)
     }
 
     /// See [`preforkd_http::Service::output`].
