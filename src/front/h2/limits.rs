@@ -32,6 +32,7 @@ pub fn builder(limits: &Limits) -> Builder {
     let list = limits.max_head + limits.max_fields * FIELD;
     let mut builder = Builder::new();
     builder
+        .enable_connect_protocol()
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
