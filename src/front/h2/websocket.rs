@@ -1,12 +1,13 @@
 //! WebSocket over HTTP/2 (RFC 8441): a stream that CONNECT with `:protocol` opens. To upstreams it is an upgrade of HTTP/1.1 (RFC 6455), whose
 //! key and proof have no place in HTTP/2, so they are made and looked at here.
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64ct::{Base64, Encoding as _};
 use h2::ext::Protocol;
 use http::request::Parts;
 use http::{Response, StatusCode, header};
 use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::tls::digest::sha1;
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -48,7 +49,7 @@ impl Handshake {
     /// Whether this `Sec-WebSocket-Accept` proves that the upstream has understood the request.
     pub fn is_proven_by(&self, accept: &[u8]) -> bool {
         let text = [&self.0[..], GUID].concat();
-        let proof = digest(&SHA1_FOR_LEGACY_USE_ONLY, &text);
+        let proof = sha1(&text);
         Base64::encode_string(proof.as_ref()).as_bytes() == accept
     }
 }
