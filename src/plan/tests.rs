@@ -775,7 +775,11 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
 #[test]
 fn without_a_place_the_control_socket_has_a_name_that_follows_from_the_file() {
     let plan = |file, ids, variables| {
-        let host = Invented { ids, variables };
+        let host = Invented {
+            ids,
+            variables,
+            environment: None,
+        };
         let plan = Plan::parse("[app.q]\ncommand = ['celery']", Path::new(file), &host);
         let usual = plan.expect("fine").usual_control;
         let places = control::Places::find("", Path::new(file), &host);
