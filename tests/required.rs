@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
-use nix::unistd::mkfifo;
+use nix::unistd::{Pid, mkfifo};
 
 use common::programs::write_script;
 use common::{Run, app, ask, preforkd, through_shell, worker};
@@ -414,4 +415,45 @@ fn an_app_with_a_schedule_that_lacks_a_file_is_not_run_until_a_reload_finds_it()
         assert_eq!(status(&run).0, Some(0));
         run.stop();
     }
+}
+
+#[test]
+fn a_program_that_ends_at_once_was_never_ready_in_any_attempt() {
+    let script = "test -e cured || exit 3; echo $$$$ > pid; mv pid runs; exec sleep 1000";
+    let more = format!(
+        "command = ['/bin/sh', '-c', '{script}']\nready = 'exec'\nlisten = 'unix:more.sock'"
+    );
+    let mut run = only_web_is_ready(&with_optional(&more));
+    let fails = |run: &mut Run| {
+        let ended = ["app=more worker=0", "exited with status 3"];
+        for _ in 0..6 {
+            let line = run.logged(&ended);
+            assert!(line.contains("before it was ready"), "{line}");
+        }
+        let (code, text) = status(run);
+        assert_eq!(code, Some(4), "{text}");
+        assert!(text.contains("more: 0/1 ready"), "{text}");
+    };
+    run.logged(&["app=more gen=1: not listening on ", "more.sock"]);
+    fails(&mut run);
+    run.write("cured", "");
+    let line = run.logged(&["app=more worker=0", "ready after"]);
+    assert!(line.contains("ready after 1"), "{line}");
+    run.logged(&["app=more: all its workers are ready now"]);
+    UnixStream::connect(run.path("more.sock")).expect("it listens");
+
+    // A worker that crashes is replaced at once, by one that ends at once.
+    run.reload();
+    let pid = std::fs::read_to_string(run.path("runs")).expect("it has written that");
+    std::fs::remove_file(run.path("cured")).expect("it is there");
+    let pid = Pid::from_raw(pid.trim().parse().expect("a number"));
+    kill(pid, Signal::SIGKILL).expect("it runs");
+    let line = run.logged(&["app=more worker=0", "SIGKILL"]);
+    assert!(line.contains("starting a replacement"), "{line}");
+    fails(&mut run);
+    UnixStream::connect(run.path("more.sock")).expect("it has served");
+    let log = run.stop();
+    let ready = log.lines().filter(|line| line.contains("app=more worker"));
+    let ready = ready.filter(|line| line.contains("ready after"));
+    assert_eq!(ready.count(), 2, "one of each generation: {log}");
 }
