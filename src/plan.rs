@@ -111,6 +111,8 @@ pub struct Listener {
     pub group: Option<u32>,
     /// Whether the start, or a reload, fails without it.
     pub required: bool,
+    /// Whether it is open also while its app has no worker. Otherwise it is opened with the start of one.
+    pub stays_open: bool,
 }
 
 #[cfg(test)]
@@ -126,6 +128,7 @@ impl Listener {
             owner: None,
             group: None,
             required: true,
+            stays_open: true,
         }
     }
 }
