@@ -1,6 +1,7 @@
 //! What becomes of a request: the sites choose, and what is chosen answers.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,9 +99,9 @@ impl Front {
         })
     }
 
-    /// Chooses workers with a look at what other workers of the front have sent them.
-    pub fn share(&mut self, running: Running) {
-        self.proxy.share(running);
+    /// Counts what runs and what waits together with the other workers of the front, who are woken by writing to this descriptor.
+    pub fn share(&mut self, running: Running, wake: Option<OwnedFd>) {
+        self.proxy.share(running, wake);
     }
 
     /// Tells how its upstreams are, which are there in the order of the settings.

@@ -161,7 +161,7 @@ mod tests {
     fn a_listener_that_does_not_stay_open_is_opened_for_a_worker_and_closed_after_it() {
         let two = Two::new();
         let mut listeners = none();
-        let missing = listeners.open_first(&two.wanted, Vec::new());
+        let missing = listeners.open_first(&two.wanted, &[], |_| false);
         assert_eq!(missing.expect("none is required").len(), 0);
         assert_eq!(two.are_open(), [false, false]);
         for _ in 0..2 {
@@ -193,7 +193,7 @@ mod tests {
             let taken = TcpListener::bind(two.tcp).expect("it is free");
             let mut listeners = none();
             listeners
-                .open_first(&two.wanted, Vec::new())
+                .open_first(&two.wanted, &[], |_| false)
                 .expect("none is required");
             listeners.keep(&two.wanted);
             drop(taken);

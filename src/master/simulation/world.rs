@@ -15,7 +15,7 @@ use preforkd_worker::scoreboard::{LATENCY_BUCKETS, Snapshot, State};
 
 use super::disk::{Code, End, code, end};
 use super::keeping::Keeps;
-use super::kernel::{Due, Kernel, Kind};
+use super::kernel::{Due, EARLIER, Kernel, Kind};
 use crate::config::Address;
 use crate::launcher::progress::Progress;
 use crate::master::world::{
@@ -492,6 +492,10 @@ impl World for Kernel {
             Left::Anything => {
                 left_of.next().is_some() || self.beside.values().any(|until| *until > now)
             }
+            Left::Holding(holders) => {
+                let known = holders.is_empty() || holders.contains(&EARLIER);
+                known && left_of.next().is_some()
+            }
             Left::Of(app) | Left::Alone(app, _) => left_of.any(|(name, _)| name == *app),
             Left::Whole(app) => {
                 let mut beside = self.beside.iter();
@@ -500,7 +504,7 @@ impl World for Kernel {
             Left::CommandOf(_) => false,
         };
         is_left.then_some(Killed {
-            master: Pid::from_raw(2),
+            master: EARLIER,
             guard: Pid::from_raw(3),
         })
     }
@@ -551,14 +555,20 @@ impl World for Kernel {
         &mut self,
         address: &Address,
         generation: Generation,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, NotOpened> {
         if let Some(since) = self.listeners.get_mut(address) {
             *since = generation.min(*since);
             return Ok(false);
         }
         let since = match self.bound.remove(address) {
             Some(since) => generation.min(since),
-            None if self.refuses_listeners => return Err("the address is in use".into()),
+            None if self.refuses_listeners => {
+                return Err(NotOpened {
+                    why: "the address is in use".into(),
+                    address: address.clone(),
+                    holders: self.holders.clone(),
+                });
+            }
             None => generation,
         };
         self.listeners.insert(address.clone(), since);

@@ -84,7 +84,8 @@ impl Workers {
         let was_missing = app.is_some_and(|app| app.not_started.is_some());
         let mut opened = Vec::new();
         for (_, address) in &plan.sockets {
-            if turn.world.open_missing_listener(address, generation)? {
+            let is_new = turn.world.open_missing_listener(address, generation);
+            if is_new.map_err(|not_opened| not_opened.why)? {
                 opened.push(address.clone());
             }
         }
