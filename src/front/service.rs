@@ -45,6 +45,7 @@ pub struct Front {
     scripts: BTreeMap<usize, Scripts>,
     complaints: Rate,
     updates: Updates,
+    running: Option<Running>,
     states: Option<States>,
     holding: Holding,
     /// None if there is no memory that tells what was purged.
@@ -93,13 +94,15 @@ impl Front {
             scripts,
             complaints: Rate::new(5, 10_000_000_000),
             updates,
+            running: None,
             states: None,
             cache: None,
         })
     }
 
-    /// Chooses workers with a look at what other workers of the front have sent them.
+    /// Chooses workers with a look at what other workers of the front have sent them, and notes for the master what it has heard.
     pub fn share(&mut self, running: Running) {
+        self.running = Some(running);
         self.proxy.share(running);
     }
 
@@ -214,6 +217,10 @@ impl Front {
             if let Some(&number) = self.numbers.get(&ready.app) {
                 self.proxy.set_addresses(number, &news::places(&ready), now);
             }
+        }
+        // From here on nothing goes to a worker that was taken out.
+        if let Some(running) = &self.running {
+            running.has_taken(self.updates.number());
         }
         if self.updates.is_over() {
             self.proxy.expect_no_more(now);
