@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
 
+use crate::config::Given;
 use crate::config_check;
 use crate::effects::host::ThisHost;
 use crate::effects::init::Init;
@@ -24,14 +25,22 @@ use crate::launcher;
 use crate::log_writer;
 use crate::logging;
 use crate::master::{self, Outcome};
-use crate::plan::{self, Host, Plan};
+use crate::plan::Plan;
 use crate::probe;
 use crate::sys;
 use crate::{certificate_keeper, certificate_watch};
 use preforkd_worker::title::{self, Room};
 
+mod arguments;
 mod commands;
+mod options;
+mod subject;
+mod target;
 mod versions;
+
+pub use arguments::command;
+use arguments::{Arguments, Command};
+use subject::Subject;
 
 /// All is well.
 const OK: u8 = 0;
@@ -43,159 +52,6 @@ const GAVE_UP: u8 = 3;
 const NOT_READY: u8 = 4;
 /// Invalid usage or configuration.
 const USAGE: u8 = 2;
-
-/// Runs the programs of app.toml in worker processes that share their sockets, and keeps them running.
-#[derive(Debug, Parser)]
-#[command(
-    disable_version_flag = true,
-    after_help = "Signals: HUP reloads, TERM stops, TTIN and TTOU add and remove a worker. See preforkd(8)."
-)]
-struct Arguments {
-    /// The configuration file.
-    #[arg(short, long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Send the command to the master at this control socket.
-    #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
-    /// Write a newline to this descriptor, which s6 or dinit passes, when the first generation is ready.
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
-    ready_fd: Option<i32>,
-    /// Check the configuration, report the first error, and exit.
-    #[arg(short = 't', long)]
-    test: bool,
-    /// Also log details for debugging.
-    #[arg(short, long)]
-    verbose: bool,
-    /// Print the versions of this program, of the program that serves sites and of the extension module, and exit.
-    #[arg(short = 'V', long)]
-    version: bool,
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-/// A request to a running master.
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Show all apps and workers of the running master.
-    Status {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show what the sites of the running master have counted, in the text format of Prometheus.
-    Metrics,
-    /// Have the front forget responses that it keeps: all of them, or those of sites and URLs.
-    Purge {
-        /// A site by its name, or a URL as clients ask for it, with its host.
-        #[arg(value_name = "SITE|URL", value_parser = purged)]
-        what: Vec<String>,
-    },
-    /// Reload as with HUP and wait for the result; exit with status 1 if the new generation was rolled back.
-    Reload {
-        /// Only these apps take what the configuration says now; the others continue as they are.
-        #[arg(value_name = "APP", value_parser = app_name)]
-        apps: Vec<String>,
-    },
-    /// Change the number of workers of an app: web=4, web=+1, web=-1.
-    Scale {
-        /// The app and the number.
-        #[arg(value_name = "APP=N", value_parser = scaling)]
-        what: String,
-    },
-    /// Stop as with TERM and wait for the end.
-    Stop {
-        /// Only these apps end. They stay stopped until they are started, or the master is.
-        #[arg(value_name = "APP", value_parser = app_name)]
-        apps: Vec<String>,
-    },
-    /// Start apps that are stopped, and wait until they are ready.
-    Start {
-        /// The apps.
-        #[arg(value_name = "APP", required = true, value_parser = app_name)]
-        apps: Vec<String>,
-    },
-    /// Stop apps, and then start them again; until then they serve nobody. (A reload replaces them without a gap.)
-    Restart {
-        /// The apps.
-        #[arg(value_name = "APP", required = true, value_parser = app_name)]
-        apps: Vec<String>,
-    },
-    /// Reopen the log files, as with USR1.
-    Reopen,
-    /// The helper process that checks the configuration; started by the master only.
-    #[command(hide = true)]
-    CheckConfig {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The helper process that watches the certificates of sites; started by the master only.
-    #[command(hide = true)]
-    WatchCertificates {
-        /// The program that checks them.
-        program: PathBuf,
-    },
-    /// The helper process that has certificates of sites issued; started by the master only.
-    #[command(hide = true)]
-    KeepCertificates,
-    /// The helper process that checks a new worker; started by the master only.
-    #[command(hide = true)]
-    Probe(probe::Question),
-    /// The helper process that ends what a killed master has left; started by the master only.
-    #[command(hide = true)]
-    Guard,
-    /// The helper process that writes a log file; started by the master only.
-    #[command(hide = true)]
-    WriteLog {
-        /// The file, "-" for standard output, or the address of a syslog server.
-        target: OsString,
-        /// Report to the master whether it can be opened.
-        #[arg(long)]
-        report: bool,
-        #[command(flatten)]
-        upkeep: plan::Upkeep,
-        /// What to write before each line.
-        #[arg(long)]
-        prefix: Option<String>,
-    },
-}
-
-/// The name of an app, which is a word of a request to the master.
-fn app_name(text: &str) -> Result<String, String> {
-    match plan::is_app_name(text) {
-        true => Ok(text.to_owned()),
-        false => Err("not the name of an app (letters, digits, - and _)".into()),
-    }
-}
-
-/// The name of a site or a URL, which is a word of a request to the master.
-fn purged(text: &str) -> Result<String, String> {
-    match text.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-        true => Err("neither the name of a site nor a URL".into()),
-        false => Ok(text.to_owned()),
-    }
-}
-
-/// An app and a number of workers, or a difference.
-fn scaling(text: &str) -> Result<String, String> {
-    let Some((app, number)) = text.split_once('=') else {
-        return Err(format!(
-            "the number of workers is missing (such as {text}=4 or {text}=+1)"
-        ));
-    };
-    if app.is_empty() {
-        return Err(format!(
-            "the name of the app is missing (such as web={number})"
-        ));
-    }
-    app_name(app)?;
-    match number.parse::<i32>() {
-        Ok(_) => Ok(text.to_owned()),
-        Err(_) if number.is_empty() => Err(format!(
-            "the number of workers is missing (such as {app}=4)"
-        )),
-        Err(_) => Err(format!("\"{number}\" is not a number of workers")),
-    }
-}
 
 /// Runs the program as the command line asks.
 pub fn run() -> ExitCode {
@@ -212,13 +68,19 @@ pub fn run() -> ExitCode {
         logging::print_line(&launcher::run(&arguments[1..]).to_string());
         return FAILED.into();
     }
-    let arguments = Arguments::parse();
+    let given: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let (arguments, matches) = match parse(&given) {
+        Ok(parsed) => parsed,
+        Err(status) => return status,
+    };
     if arguments.version {
         let (text, status) = versions::show();
         return print(&text, status);
     }
     let helper = match &arguments.command {
-        Some(Command::CheckConfig { path }) => Some(config_check::run(path)),
+        Some(Command::CheckConfig { path, arguments }) => {
+            Some(config_check::run(path, subject::given(arguments)))
+        }
         Some(Command::WatchCertificates { program }) => Some(certificate_watch::run(program)),
         Some(Command::KeepCertificates) => Some(certificate_keeper::run()),
         Some(Command::Probe(question)) => Some(probe::run(question)),
@@ -244,11 +106,13 @@ pub fn run() -> ExitCode {
             return FAILED.into();
         }
     }
-    if arguments.ready_fd.is_some() && arguments.command.is_some() {
-        logging::print_error("--ready-fd is for the master, not for commands (remove it)");
-        return USAGE.into();
-    }
     if let Some(command) = &arguments.command {
+        if let Some(surplus) = subject::surplus(&arguments, &matches) {
+            logging::print_error(&format!(
+                "{surplus} is for the master, not for commands (remove it)"
+            ));
+            return USAGE.into();
+        }
         // The command of `ExecReload=` is a process of the service, and gets what `systemctl kill -s HUP` sends.
         if !Terminal::of_now().existed() {
             sys::ignore_orders();
@@ -261,16 +125,16 @@ pub fn run() -> ExitCode {
             }
         };
     }
-    let Some(config) = arguments.config else {
-        logging::print_error("no configuration file given (use -c FILE)");
-        return USAGE.into();
+    let subject = match Subject::find(&arguments, &matches, &given) {
+        Ok(subject) => subject,
+        Err(message) => {
+            logging::print_error(&message);
+            return USAGE.into();
+        }
     };
-    if arguments.socket.is_some() {
-        logging::print_error("--socket is for commands such as `preforkd status` (remove it)");
-        return USAGE.into();
-    }
     // Before this program opens descriptors of its own. A check of the configuration announces nothing.
-    let ready_fd = arguments.ready_fd.filter(|_| !arguments.test);
+    let only_checked = arguments.test || arguments.print_config;
+    let ready_fd = arguments.ready_fd.filter(|_| !only_checked);
     let ready_fd = match ready_fd.map(ReadyFd::adopt).transpose() {
         Ok(ready_fd) => ready_fd,
         Err(why) => {
@@ -285,17 +149,32 @@ pub fn run() -> ExitCode {
             return FAILED.into();
         }
     };
-    let plan = match read(&config) {
+    let plan = match read(&subject) {
         Ok(plan) => plan,
         Err(failure) => {
             logging::print_error(&failure.message);
-            if !arguments.test {
+            if !only_checked {
                 failure.report();
             }
             return USAGE.into();
         }
     };
+    if arguments.print_config {
+        return match &subject.given {
+            Some(given) => print(given.text.trim_end(), OK),
+            None => {
+                let file = subject.configuration.file.display();
+                logging::print_error(&format!(
+                    "--print-config is for an application on the command line; {file} is a configuration (remove the option)"
+                ));
+                USAGE.into()
+            }
+        };
+    }
     if arguments.test {
+        if let Some(note) = &subject.note {
+            logging::print_error(note);
+        }
         for warning in doubts(&plan) {
             logging::print_error(&format!("warning: {warning}"));
         }
@@ -305,7 +184,7 @@ pub fn run() -> ExitCode {
         return print(&lines.join("\n"), OK);
     }
     logging::begin(arguments.verbose);
-    match serve(config, plan, signals, ready_fd) {
+    match serve(subject, plan, signals, ready_fd) {
         Ok(Outcome::Stopped) => ExitCode::SUCCESS,
         Ok(Outcome::CouldNotStart) => FAILED.into(),
         Ok(Outcome::GaveUp) => GAVE_UP.into(),
@@ -376,12 +255,51 @@ fn print(text: &str, status: u8) -> ExitCode {
     }
 }
 
+/// Parses the command line. What users of other servers write is answered with what to write here.
+///
+/// # Errors
+/// The exit status, when everything was said.
+fn parse(given: &[OsString]) -> Result<(Arguments, clap::ArgMatches), ExitCode> {
+    if let Some(advice) = subject::misread(given) {
+        logging::print_error(&advice);
+        return Err(USAGE.into());
+    }
+    arguments::parse(given.iter().cloned()).map_err(|error| {
+        let unknown = match error.get(ContextKind::InvalidArg) {
+            Some(ContextValue::String(unknown)) if error.kind() == ErrorKind::UnknownArgument => {
+                Some(unknown)
+            }
+            _ => None,
+        };
+        let advice = unknown.and_then(|unknown| Some((unknown, options::elsewhere(unknown)?)));
+        match advice {
+            Some((unknown, advice)) => logging::print_error(&format!("{unknown}: {advice}")),
+            // A reader that wants no more of it is no failure.
+            None => drop(error.print()),
+        }
+        // 0 for help and version.
+        u8::try_from(error.exit_code()).unwrap_or(USAGE).into()
+    })
+}
+
 /// Reads and checks the configuration.
 ///
 /// # Errors
-/// The first error, with its position in the file.
-fn read(file: &Path) -> Result<Plan, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+/// The first error, with its position in the file, or its option.
+fn read(subject: &Subject) -> Result<Plan, Failure> {
+    let file = &subject.configuration.file;
+    let given = match &subject.given {
+        Some(given) => given.clone(),
+        None => Given::file(text_of(file)?),
+    };
+    Plan::of(given, file, &ThisHost).map_err(|diagnostic| Failure {
+        message: diagnostic.to_string(),
+        errno: Some(Errno::EINVAL as i32),
+    })
+}
+
+fn text_of(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => " (check the path given with -c)",
             std::io::ErrorKind::IsADirectory => " (give the path of the file with -c)",
@@ -393,24 +311,16 @@ fn read(file: &Path) -> Result<Plan, Failure> {
             message: format!("cannot read {}: {error}{hint}", file.display()),
             errno: error.raw_os_error(),
         }
-    })?;
-    Plan::parse(&text, file, &ThisHost).map_err(|diagnostic| Failure {
-        message: diagnostic.to_string(),
-        errno: Some(Errno::EINVAL as i32),
     })
 }
 
 fn serve(
-    file: PathBuf,
+    subject: Subject,
     plan: Plan,
     mut signals: Signals,
     ready_fd: Option<ReadyFd>,
 ) -> Result<Outcome, Failure> {
-    let name = file
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = subject.name();
     let room = match sys::move_environment() {
         Ok(()) => Room::Environment,
         Err(_) => Room::Arguments,
@@ -419,12 +329,15 @@ fn serve(
         warn!("cannot set the process title: {error}");
     }
     // Reloads read the file by this path, whatever the working directory is then.
-    let file = ThisHost.absolute(&file);
+    let configuration = subject.configuration();
+    if let Some(note) = &subject.note {
+        info!("{note}");
+    }
     info!(
         "preforkd {} starts, pid {}, configuration {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
-        file.display()
+        configuration.file.display()
     );
     let because = |what: &'static str| {
         move |error: std::io::Error| Failure {
@@ -436,7 +349,7 @@ fn serve(
         warn!("{why}; going on without the files in it");
     }
     let plan = plan.only_started(|_, app| app.enabled, |_| false);
-    let files = Files::of(&file, &plan);
+    let files = Files::of(&configuration.file, &plan);
     // It may have been killed just now.
     let Some(earlier) = waiting::wait(&files, &mut signals) else {
         return Ok(Outcome::Stopped);
@@ -455,6 +368,6 @@ fn serve(
         // The attempt to start its worker says it.
         debug!("app={app} {error}; it is tried again");
     }
-    master::run(file, plan, listeners, signals, ready_fd, earlier)
+    master::run(configuration, plan, listeners, signals, ready_fd, earlier)
         .map_err(because("cannot continue"))
 }

@@ -47,9 +47,10 @@ pub use mapping::{Mapped, Precompressed};
 pub use proceeding::{Proceeding, When};
 pub use route::{Answered, Redirected};
 pub use schedule::{Expression, Scheduled};
-pub use sources::Sources;
+pub use sources::{ByOption, Given, Sources};
 pub use table::{Apps, DefaultValue, Key, TakesEffect, Value};
 pub use units::{Size, Time};
+pub use unknown::{Instead, instead};
 pub use value::{
     AccessLog, ClientCertificate, FixedWorkers, GroupName, MAX_WORKERS, Mode, Number, Ready,
     Replace, Restart, Stdin, StopSignal, Then, Typed, UserName, Workers,

@@ -1,13 +1,14 @@
 //! The process that checks the configuration. It reads the file, resolves names, examines paths and asks the scripts in front
 //! of interpreters. The master does not wait for disks, name services or scripts.
 //!
-//! It is this program, started by the master as `preforkd check-config FILE` with a memory file as descriptor 3. It writes its
+//! It is this program, started by the master as `preforkd check-config FILE [-- ARGUMENTS]` with a memory file as descriptor 3. It writes its
 //! result there as JSON: the plan, or the error in one line.
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+use crate::config::Given;
 use crate::effects::host::ThisHost;
 use crate::plan::Plan;
 use crate::sys;
@@ -15,12 +16,12 @@ use crate::sys;
 /// The descriptor for the result.
 const ANSWER: i32 = 3;
 
-/// Checks the configuration in `file` and writes the result.
+/// Checks the configuration in `file`, or what was `given` by options in its place, and writes the result.
 ///
 /// # Errors
 /// It was not started by a master, or no memory is available.
-pub fn run(file: &Path) -> Result<(), String> {
-    let found = read(file);
+pub fn run(file: &Path, given: Option<Given>) -> Result<(), String> {
+    let found = read(file, given);
     let text = serde_json::to_vec(&found)
         .or_else(|error| {
             let why = format!("cannot encode the plan as JSON: {error}");
@@ -35,9 +36,13 @@ pub fn run(file: &Path) -> Result<(), String> {
     written.map_err(|error| format!("cannot send the plan to the master: {error}"))
 }
 
-/// Reads and checks a configuration file.
-fn read(file: &Path) -> Result<Plan, String> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    Plan::parse(&text, file, &ThisHost).map_err(|error| error.one_line())
+/// Reads and checks a configuration.
+fn read(file: &Path, given: Option<Given>) -> Result<Plan, String> {
+    let read = || {
+        let text = std::fs::read_to_string(file);
+        let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        Ok::<_, String>(Given::file(text))
+    };
+    let given = given.map_or_else(read, Ok)?;
+    Plan::of(given, file, &ThisHost).map_err(|error| error.one_line())
 }

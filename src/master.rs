@@ -9,13 +9,13 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::PathBuf;
 use std::time::Instant;
 
 use log::info;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::effects::config_check::Configuration;
 use crate::effects::listen::Listeners;
 use crate::effects::ready_fd::ReadyFd;
 use crate::effects::signals::Signals;
@@ -161,20 +161,20 @@ pub fn catch_signals() -> io::Result<Signals> {
     Signals::catch(numbers.chain([Signal::SIGCHLD as i32]))
 }
 
-/// Runs the checked configuration in `file` with `listeners`, until everything has ended after a stop. `ready_fd` is told when the
+/// Runs the checked `configuration` with `listeners`, until everything has ended after a stop. `ready_fd` is told when the
 /// first generation is ready.
 ///
 /// # Errors
 /// A necessary resource is missing: descriptors, memory, the folder of the pid file. Or the poll fails permanently.
 pub fn run(
-    file: PathBuf,
+    configuration: Configuration,
     plan: Plan,
     listeners: Listeners,
     signals: Signals,
     ready_fd: Option<ReadyFd>,
     earlier: Vec<waiting::Earlier>,
 ) -> io::Result<Outcome> {
-    let system = System::new(file, &plan, listeners, signals, ready_fd, earlier)?;
+    let system = System::new(configuration, &plan, listeners, signals, ready_fd, earlier)?;
     let mut master = Master::new(system, plan);
     loop {
         if let Some(outcome) = master.turn()? {

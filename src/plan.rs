@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Address, Config, Diagnostic, Place, Sources};
+use crate::config::{Address, Config, Diagnostic, Given, Place, Sources};
 use crate::supervisor::Replace;
 
 mod access_format;
@@ -209,12 +209,20 @@ impl Plan {
     /// # Errors
     /// The first error, formatted.
     pub fn parse(text: &str, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
+        Self::of(Given::file(text), file, host)
+    }
+
+    /// The same, of what may have been given by options instead. Relative paths start at the folder of `file`.
+    ///
+    /// # Errors
+    /// The first error, formatted.
+    pub fn of(given: Given, file: &Path, host: &dyn Host) -> Result<Self, Diagnostic> {
         let files::Loaded {
             sources,
             config,
             no_folders,
             lost,
-        } = files::load(text, file, host)?;
+        } = files::load(given, file, host)?;
         if let Some(mut place) = lost.filter(|_| config.app.is_empty() && config.site.is_empty()) {
             place.message = format!("there is no app to run; {}", place.message);
             return Err(sources.diagnostic(place));

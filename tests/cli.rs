@@ -7,7 +7,16 @@ use std::path::Path;
 use common::{app, preforkd};
 
 fn output(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = preforkd().args(arguments).output().expect("preforkd runs");
+    output_in(Path::new("."), arguments)
+}
+
+fn output_in(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = preforkd();
+    command.args(arguments).current_dir(folder);
+    for variable in ["PWD", "PORT", "WEB_CONCURRENCY"] {
+        command.env_remove(variable);
+    }
+    let output = command.output().expect("preforkd runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code(),
@@ -112,11 +121,12 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn invalid_usage_is_status_2_and_help_and_version_are_0() {
-    let (status, _, stderr) = output(&[]);
+    let empty = tempfile::tempdir().expect("a folder");
+    let (status, _, stderr) = output_in(empty.path(), &[]);
     assert_eq!(status, Some(2));
     assert_eq!(
         stderr,
-        "preforkd: no configuration file given (use -c FILE)\n"
+        "preforkd: no configuration file given, and this folder has no app.toml (use -c FILE, or name an application: preforkd mysite.wsgi)\n"
     );
     assert_eq!(output(&["--nonsense"]).0, Some(2));
     let (status, stdout, _) = output(&["--version"]);
@@ -226,4 +236,136 @@ fn a_launcher_reports_why_it_cannot_adopt_its_descriptors() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("Bad file descriptor"), "{error}");
     assert!(error.contains("started by the master only"), "{error}");
+}
+
+/// The words of the options, of the answer and its status, in a folder with a module and an interpreter that is none.
+#[test]
+fn the_first_word_says_what_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("app.toml"), app("")).expect("room");
+    for (words, status, said) in [
+        (
+            &["-t"][..],
+            0,
+            "preforkd: no configuration is named: taking app.toml of this folder\n",
+        ),
+        (&["-t", "app.toml"], 0, ""),
+        (
+            &["-t", "none.toml"],
+            2,
+            "cannot read none.toml: No such file",
+        ),
+        (
+            &["statsu"],
+            2,
+            "there is no command \"statsu\" (did you mean `status`?)",
+        ),
+        (
+            &["-t", "m.w", "-w", "4x"],
+            2,
+            "preforkd: --workers 4x: must be a number, \"auto\"",
+        ),
+        (
+            &["-t", "m.w", "-b", ":x"],
+            2,
+            "preforkd: --bind :x: \"0.0.0.0:x\" is not an address",
+        ),
+        (
+            &["-t", "m.w", "--timeout", "0"],
+            2,
+            "preforkd: --timeout 0: must be longer than zero",
+        ),
+        (
+            &["-t", "m.w", "--chdir", "/no/such"],
+            2,
+            "preforkd: --chdir /no/such: there is no folder",
+        ),
+        (
+            &["-t", "app.py"],
+            2,
+            "preforkd: app.py: must be \"MODULE:CALLABLE\", not \"app.py\" (write for example \"app:application\")",
+        ),
+        (
+            &["-t", "m.w", "-n", "a b"],
+            2,
+            "preforkd: --name a b: \"a b\" is not a valid name for an app",
+        ),
+        (
+            &["-t", "30", "m.w"],
+            2,
+            "preforkd: -t checks the configuration and takes no time (write --timeout 30)",
+        ),
+        (&["127.0.0.1:8000"], 2, "is an address, and no application"),
+        (
+            &["m.w", "-k", "gevent"],
+            2,
+            "preforkd: -k: there is one kind of worker",
+        ),
+        (
+            &["m.w", "--worker-class=gevent"],
+            2,
+            "preforkd: --worker-class: there is one kind of worker",
+        ),
+        (
+            &["m.w", "--http-socket", ":80"],
+            2,
+            "preforkd: --http-socket: no such option (write --bind)",
+        ),
+        (
+            &["-w", "4", "-c", "app.toml"],
+            2,
+            "--workers is for an application on the command line (write `workers` in app.toml)",
+        ),
+        (&["-w", "4"], 2, "--workers needs an application"),
+        (
+            &["-w", "4", "status"],
+            2,
+            "--workers is for the master, not for commands",
+        ),
+        (
+            &["m.w", "-c", "app.toml"],
+            2,
+            "m.w and -c app.toml are both named",
+        ),
+        (
+            &["-c", "gunicorn.conf.py"],
+            2,
+            "a configuration of gunicorn",
+        ),
+        (&["--print-config"], 2, "app.toml is a configuration"),
+    ] {
+        let (found, _, stderr) = output_in(folder.path(), words);
+        assert!(stderr.contains(said), "{words:?}: {stderr}");
+        assert_eq!(found, Some(status), "{words:?}: {stderr}");
+        assert!(!said.is_empty() || stderr.is_empty(), "{stderr}");
+    }
+}
+
+#[test]
+fn the_manual_has_every_option_and_command() {
+    let manual = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/preforkd.8");
+    let manual = std::fs::read_to_string(manual).expect("the manual");
+    let command = preforkd::cli::command();
+    for option in command.get_arguments() {
+        let names = option.get_long_and_visible_aliases().unwrap_or_default();
+        for name in names {
+            let shown = format!("Fl -{name}");
+            assert!(manual.contains(&shown), "preforkd(8) has no --{name}");
+        }
+        if let Some(short) = option.get_short() {
+            let shown = format!(".It Fl {short} ");
+            assert!(manual.contains(&shown), "preforkd(8) has no -{short}");
+        }
+    }
+    for command in command
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+    {
+        let shown = format!(".It Cm {}", command.get_name());
+        assert!(
+            manual.contains(&shown),
+            "preforkd(8) has no {}",
+            command.get_name()
+        );
+    }
 }

@@ -1,7 +1,9 @@
 //! Commands to a running master.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use super::subject::COMMAND_LINE;
+use super::target::USUAL;
 use super::{Command, FAILED, NOT_READY, OK, USAGE, plain};
 use crate::client::metrics::{self, Metrics};
 use crate::client::{self, find};
@@ -22,10 +24,7 @@ pub(super) fn perform(
     let socket = match (socket, config) {
         (Some(socket), _) => socket,
         (None, Some(config)) => locate(config).map_err(|message| (message, FAILED))?,
-        (None, None) => {
-            let message = "no configuration file given (use -c FILE or --socket PATH)";
-            return Err((message.into(), USAGE));
-        }
+        (None, None) => locate_here()?,
     };
     let connect = || find::connect_to_running(&socket);
     let ask = |request: &str| {
@@ -87,6 +86,30 @@ pub(super) fn perform(
 fn about(what: &str, apps: &[String]) -> String {
     let words = std::iter::once(what).chain(apps.iter().map(String::as_str));
     words.collect::<Vec<_>>().join(" ")
+}
+
+/// Finds that of the master that runs with the usual file of this folder, or that the command line has started here.
+///
+/// # Errors
+/// There is none: the message for the user, and the exit status.
+fn locate_here() -> Result<PathBuf, (String, u8)> {
+    let usual = Path::new(USUAL);
+    let by_file = usual.is_file().then(|| locate(usual.into()));
+    if let Some(Ok(socket)) = by_file {
+        return Ok(socket);
+    }
+    let started_here = ThisHost.absolute(Path::new(COMMAND_LINE));
+    let places = Places::find("", &started_here, &ThisHost);
+    match (find::find(&places, &started_here), by_file) {
+        (Ok(found), _) => Ok(found.socket),
+        (Err(_), Some(by_file)) => by_file.map_err(|message| (message, FAILED)),
+        (Err(message), None) => {
+            let message = format!(
+                "no configuration file given, and this folder has no {USUAL} (use -c FILE or --socket PATH); {message}"
+            );
+            Err((message, USAGE))
+        }
+    }
 }
 
 /// Finds the control socket of the master that runs with this configuration. The file may be gone or have become invalid since the

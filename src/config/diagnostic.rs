@@ -1,11 +1,12 @@
-//! Formats an error in a file: `file:line:column: message`, the line, and a caret under the position.
+//! Formats an error in a file: `file:line:column: message`, the line, and a caret under the position. In what the command line says, it is
+//! `option: message`.
 
 use std::fmt;
 use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::sources::Sources;
+use super::sources::{ByOption, Sources};
 use super::unknown;
 
 /// An error at a position of the file, in bytes.
@@ -35,15 +36,28 @@ impl Place {
     }
 }
 
-/// A formatted error in a file.
+/// A formatted error in a configuration.
 #[derive(Debug, Clone)]
 pub struct Diagnostic {
-    file: String,
-    line: usize,
-    column: usize,
-    text: String,
-    width: usize,
+    shown: Shown,
     message: String,
+}
+
+/// Where an error is.
+#[derive(Debug, Clone)]
+enum Shown {
+    /// A position in a file.
+    At {
+        file: String,
+        line: usize,
+        column: usize,
+        text: String,
+        width: usize,
+    },
+    /// In an option of the command line.
+    Option(String),
+    /// In what the command line says as a whole.
+    CommandLine,
 }
 
 impl Diagnostic {
@@ -55,39 +69,72 @@ impl Diagnostic {
         let to = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let end = floor(text, span.end.clamp(start, to));
         Self {
-            file: file.to_owned(),
-            line: text[..from].matches('\n').count() + 1,
-            column: text[from..start].chars().count() + 1,
-            // A tab has no known width; keep it, so that the caret stands under its character.
-            text: text[from..to].trim_end_matches('\r').replace('\t', " "),
-            width: text[start..end].chars().count().max(1),
+            shown: Shown::At {
+                file: file.to_owned(),
+                line: text[..from].matches('\n').count() + 1,
+                column: text[from..start].chars().count() + 1,
+                // A tab has no known width; keep it, so that the caret stands under its character.
+                text: text[from..to].trim_end_matches('\r').replace('\t', " "),
+                width: text[start..end].chars().count().max(1),
+            },
             message: place.message,
+        }
+    }
+
+    /// An error in what these options have written. The message begins with the option in place of the key that it sets.
+    pub(super) fn of_options(options: &[ByOption], place: Place) -> Self {
+        let span = place.span.unwrap_or(0..0);
+        let mut options = options.iter();
+        let option = options.find(|by| by.part.start <= span.start && span.end <= by.part.end);
+        let message = option.and_then(|by| {
+            let rest = place.message.strip_prefix(by.key)?;
+            Some(rest.strip_prefix(": ")?.to_owned())
+        });
+        Self {
+            shown: option.map_or(Shown::CommandLine, |by| Shown::Option(by.option.clone())),
+            message: message.unwrap_or(place.message),
         }
     }
 
     /// The error in one line, for the log.
     pub fn one_line(&self) -> String {
-        format!("{}: {}", self.position(), self.message)
+        match self.position() {
+            position if position.is_empty() => self.message.clone(),
+            position => format!("{position}: {}", self.message),
+        }
     }
 
-    /// Its position, as `file:line:column`.
+    /// Its position, as `file:line:column`, or the option.
     pub(super) fn position(&self) -> String {
-        let Self {
-            file, line, column, ..
-        } = self;
-        format!("{file}:{line}:{column}")
+        match &self.shown {
+            Shown::At {
+                file, line, column, ..
+            } => format!("{file}:{line}:{column}"),
+            Shown::Option(option) => option.clone(),
+            Shown::CommandLine => String::new(),
+        }
     }
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let number = self.line.to_string();
+        let Shown::At {
+            line,
+            column,
+            text,
+            width,
+            ..
+        } = &self.shown
+        else {
+            return f.write_str(&self.one_line());
+        };
+        let number = line.to_string();
         let gap = " ".repeat(number.len());
-        let indent = " ".repeat(self.column - 1);
-        let caret = "^".repeat(self.width);
+        let indent = " ".repeat(column - 1);
+        let caret = "^".repeat(*width);
         writeln!(f, "{}", self.one_line())?;
         writeln!(f, "{gap} |")?;
-        writeln!(f, "{number} | {}", self.text)?;
+        writeln!(f, "{number} | {text}")?;
         write!(f, "{gap} | {indent}{caret}")
     }
 }

@@ -5,11 +5,43 @@ use std::path::{Path, PathBuf};
 
 use super::{Diagnostic, Place};
 
+/// A part of a configuration that was not written in a file, but by an option of the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ByOption {
+    /// The part.
+    pub part: Range<usize>,
+    /// The option with its value, as in messages.
+    pub option: String,
+    /// The key that it sets.
+    pub key: &'static str,
+}
+
+/// The first file of a configuration, or what stands for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// The text.
+    pub text: String,
+    /// Which options have written it; `None` for a file.
+    pub options: Option<Vec<ByOption>>,
+}
+
+impl Given {
+    /// The text of a file.
+    pub fn file(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            options: None,
+        }
+    }
+}
+
 /// A file.
 #[derive(Debug)]
 struct Source {
     /// Its name in messages.
     name: String,
+    /// The options that have written it, if it is no file.
+    options: Option<Vec<ByOption>>,
     /// Its folder, where relative paths in it start.
     folder: PathBuf,
     text: String,
@@ -24,10 +56,16 @@ pub struct Sources(Vec<Source>);
 impl Sources {
     /// A first file, with its name in messages, its folder and its text.
     pub fn new(name: String, folder: PathBuf, text: String) -> Self {
+        Self::of(name, folder, Given::file(text))
+    }
+
+    /// The same, of what was given in place of a file too.
+    pub fn of(name: String, folder: PathBuf, given: Given) -> Self {
         Self(vec![Source {
             name,
+            options: given.options,
             folder,
-            text,
+            text: given.text,
             start: 0,
         }])
     }
@@ -39,6 +77,7 @@ impl Sources {
         let start = last.start + last.text.len() + 1;
         self.0.push(Source {
             name,
+            options: None,
             folder,
             text,
             start,
@@ -83,6 +122,9 @@ impl Sources {
         let Place { span, message } = place;
         let source = self.source(span.as_ref().map_or(0, |span| span.start));
         let span = span.map(|span| self.local(&span).1);
+        if let Some(options) = &source.options {
+            return Diagnostic::of_options(options, Place { span, message });
+        }
         Diagnostic::new(&source.name, &source.text, Place { span, message })
     }
 

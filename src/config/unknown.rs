@@ -142,6 +142,33 @@ fn is_first(name: &str) -> bool {
         .any(|key| key.table.is_empty() && key.name == name)
 }
 
+/// What stands for a name of another server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instead {
+    /// A key of an app or of the master.
+    Key(&'static str),
+    /// There is no key, and this is what to do.
+    Advice(&'static str),
+}
+
+/// What to write instead of a setting of another server, or of an option with the name of a key.
+pub fn instead(name: &str) -> Option<Instead> {
+    let plain = name.to_ascii_lowercase().replace('-', "_");
+    let find = |names: &'static [(&'static str, &'static str)]| {
+        let mut names = names.iter();
+        names
+            .find(|(name, _)| *name == plain)
+            .map(|(_, ours)| *ours)
+    };
+    let own = || {
+        let mut keys = KEYS.iter();
+        keys.find(|key| key.name == plain && matches!(key.table, "app.NAME" | "master"))
+            .map(|key| key.name)
+    };
+    let advice = find(WITHOUT_KEY).map(Instead::Advice);
+    advice.or_else(|| find(ELSEWHERE).or_else(own).map(Instead::Key))
+}
+
 /// serde's "unknown field `a`, expected one of `b`, `c`" is long; suggests the key that was probably meant. Also returns the unknown one.
 pub(super) fn explain(message: &str) -> Option<(&str, String)> {
     let rest = message.strip_prefix("unknown field `")?;

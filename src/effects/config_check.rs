@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::PathBuf;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -14,6 +14,15 @@ use crate::plan::Plan;
 
 /// The maximum size of a plan as JSON, in bytes. It has room for thousands of apps.
 const MAX_SIZE: u64 = 256 << 20;
+
+/// What is read at each reload.
+#[derive(Debug, Clone)]
+pub struct Configuration {
+    /// The file, or the path that stands for the command line.
+    pub file: PathBuf,
+    /// The arguments of the command line, if they are the configuration.
+    pub arguments: Vec<OsString>,
+}
 
 /// A configuration check that runs or has ended.
 pub struct ConfigCheck {
@@ -27,9 +36,15 @@ impl ConfigCheck {
     ///
     /// # Errors
     /// The process or its memory file cannot be created.
-    pub fn start(file: &Path) -> io::Result<Self> {
+    pub fn start(configuration: &Configuration) -> io::Result<Self> {
         let answer = memfd_create(c"preforkd plan", MFdFlags::MFD_CLOEXEC)?;
-        let arguments: [OsString; 2] = ["check-config".into(), file.into()];
+        let own = ["check-config".into(), configuration.file.clone().into()];
+        let theirs = &configuration.arguments;
+        let separator = (!theirs.is_empty()).then(|| "--".into());
+        let arguments = own
+            .into_iter()
+            .chain(separator)
+            .chain(theirs.iter().cloned());
         let pid = launch::own(arguments, None, vec![answer.as_fd()])?;
         let answer = answer.into();
         Ok(Self { pid, answer })

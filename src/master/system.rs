@@ -26,7 +26,7 @@ use crate::effects::alarm::{self, Alarm};
 use crate::effects::beacon::Beacon;
 use crate::effects::certificate_keeper::CertificateKeeper;
 use crate::effects::certificate_watch::CertificateWatch;
-use crate::effects::config_check::ConfigCheck;
+use crate::effects::config_check::{ConfigCheck, Configuration};
 use crate::effects::control::{ClientId, Control};
 use crate::effects::init::Init;
 use crate::effects::listen::Listeners;
@@ -77,7 +77,7 @@ const REST: Duration = Duration::from_millis(1);
 
 /// The kernel, as the master uses it.
 pub(super) struct System {
-    file: PathBuf,
+    configuration: Configuration,
     watches: Watches,
     signals: Signals,
     init: Init,
@@ -131,7 +131,7 @@ impl System {
     /// # Errors
     /// Descriptors or memory are missing, or the pid file cannot be written.
     pub(super) fn new(
-        file: PathBuf,
+        configuration: Configuration,
         plan: &Plan,
         listeners: Listeners,
         mut signals: Signals,
@@ -152,9 +152,9 @@ impl System {
         for name in listeners.unused() {
             warn!("no app uses the inherited socket {name}");
         }
-        let files = Files::of(&file, plan);
+        let files = Files::of(&configuration.file, plan);
         let mut system = Self {
-            file,
+            configuration,
             watches,
             signals,
             init,
@@ -273,7 +273,7 @@ impl World for System {
     }
 
     fn configuration(&self) -> String {
-        self.file.display().to_string()
+        self.configuration.file.display().to_string()
     }
 
     fn signals(&mut self) -> Vec<Arrived> {
@@ -598,8 +598,10 @@ impl World for System {
     }
 
     fn keep_master_files(&mut self, plan: &Plan) {
-        self.guarded.name(&Files::of(&self.file, plan));
-        self.guarded.name(&Files::of(&self.file, plan));
+        self.guarded
+            .name(&Files::of(&self.configuration.file, plan));
+        self.guarded
+            .name(&Files::of(&self.configuration.file, plan));
         self.keep_control(plan);
         self.keep_pid_file(plan);
     }

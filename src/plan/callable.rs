@@ -1,4 +1,5 @@
-//! The form of `wsgi`: "MODULE:CALLABLE", or with a call that makes the application.
+//! The form of `wsgi`: "MODULE:CALLABLE", or with a call that makes the application. Of a module alone the worker takes `application`, else
+//! `app`.
 
 /// What frameworks call the application or its factory.
 const USUAL: [&str; 5] = ["application", "app", "wsgi_app", "create_app", "make_app"];
@@ -14,7 +15,10 @@ pub(super) fn check(name: &str) -> Result<(), String> {
         ))
     };
     let Some((module, callable)) = name.split_once(':') else {
-        return wrong(&with_callable(name));
+        return match is_module(name) && !name.ends_with(".py") && !ends_in_callable(name) {
+            true => Ok(()),
+            false => wrong(&with_callable(name)),
+        };
     };
     let attribute = callable.split('(').next().unwrap_or_default();
     let is_call = callable.contains('(');
@@ -60,13 +64,15 @@ fn with_callable(text: &str) -> String {
         return "mysite.wsgi:application\", or \"mysite:create_app()".into();
     }
     match path.rsplit_once('.') {
-        Some((module, last))
-            if USUAL.contains(&last) && !text.contains('/') && !text.ends_with(".py") =>
-        {
-            format!("{module}:{last}")
-        }
+        Some((module, last)) if ends_in_callable(text) => format!("{module}:{last}"),
         _ => format!("{path}:application"),
     }
+}
+
+/// Whether what stands after the last dot is what an application is called, and hardly a module.
+fn ends_in_callable(text: &str) -> bool {
+    let last = text.rsplit_once('.').map(|(_, last)| last);
+    last.is_some_and(|last| USUAL.contains(&last)) && !text.contains('/')
 }
 
 #[cfg(test)]
@@ -84,6 +90,8 @@ mod tests {
             "a:f('x:y/z', b=[1])",
             "a:f ( )",
             "größe:anwendung",
+            "app",
+            "mysite.wsgi",
         ] {
             assert_eq!(check(name), Ok(()), "{name}");
         }
@@ -96,11 +104,9 @@ mod tests {
                 "",
                 "\"mysite.wsgi:application\", or \"mysite:create_app()\"",
             ),
-            ("app", "\"app:application\""),
             ("app.py", "\"app:application\""),
             ("app.application", "\"app:application\""),
             ("mysite.app", "\"mysite:app\""),
-            ("mysite.wsgi", "\"mysite.wsgi:application\""),
             ("src/app.py", "\"src.app:application\""),
             ("./src/app.py:app", "\"src.app:app\""),
             ("src/app:app", "\"src.app:app\""),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 
 use super::{Host, normal, variables};
-use crate::config::{Config, Diagnostic, Document, Place, Sources};
+use crate::config::{Config, Diagnostic, Document, Given, Place, Sources};
 
 /// How deep an included file may include others.
 const MAX_DEPTH: usize = 5;
@@ -31,13 +31,10 @@ pub(super) struct Loaded {
 ///
 /// # Errors
 /// The first error, formatted.
-pub(super) fn load(text: &str, file: &Path, host: &dyn Host) -> Result<Loaded, Diagnostic> {
+pub(super) fn load(given: Given, file: &Path, host: &dyn Host) -> Result<Loaded, Diagnostic> {
     let absolute = normal(&host.absolute(file));
-    let sources = Sources::new(
-        file.display().to_string(),
-        folder_of(&absolute),
-        text.to_owned(),
-    );
+    let name = file.display().to_string();
+    let sources = Sources::of(name, folder_of(&absolute), given);
     let mut files = Files {
         sources,
         paths: vec![(file.to_owned(), 0)],

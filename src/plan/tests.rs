@@ -723,7 +723,7 @@ fn an_invalid_configuration_is_refused_with_its_position_and_what_to_do() {
             "3:11: an app has either",
         ),
         (
-            app("wsgi = 'a.b'"),
+            app("wsgi = 'a.app'"),
             "2:8: wsgi: must be \"MODULE:CALLABLE\"",
         ),
         (

@@ -7,14 +7,17 @@ use pyo3::types::{PyDict, PyList};
 use crate::failure::Failure;
 use crate::{environment, names, recognise};
 
+/// What an application is called in a module that is named without an attribute.
+const USUAL: [&str; 2] = ["application", "app"];
+
 /// The application that `module:attribute` names, or that the call `module:factory(arguments)` returns; without an attribute it
-/// is `application`.
+/// is the first that is there of [`USUAL`].
 pub(crate) fn application<'py>(
     py: Python<'py>,
     settings: &Settings,
 ) -> Result<Bound<'py, PyAny>, Failure> {
     let name = settings.application.as_str();
-    let (module, expression) = name.split_once(':').unwrap_or((name, "application"));
+    let (module, expression) = name.split_once(':').unwrap_or((name, USUAL[0]));
     if module.is_empty() || expression.is_empty() {
         return Err(Failure::Message(format!(
             "{name:?} does not name an application (write wsgi = \"MODULE:CALLABLE\")"
@@ -22,7 +25,15 @@ pub(crate) fn application<'py>(
     }
     let call = Call::parse(py, name, expression)?;
     let module = names::module(py, "wsgi", name, module)?;
-    let path = call.as_ref().map_or(expression, |call| &call.path);
+    let mut path = call.as_ref().map_or(expression, |call| &call.path);
+    let mut name = name.to_owned();
+    if !name.contains(':') {
+        let mut usual = USUAL.into_iter();
+        let found = usual.find(|usual| module.hasattr(*usual).unwrap_or(true));
+        path = found.unwrap_or(path);
+        name = format!("{name}:{path}");
+    }
+    let name = name.as_str();
     let object = names::attribute(name, module, path)?;
     let object = match &call {
         Some(call) => object.call(

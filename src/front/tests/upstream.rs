@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use common::*;
 use preforkd_front::upstream::address::Address;
-use preforkd_front::upstream::failure::MOST_TRIES;
 use preforkd_http::layer::{Ended, Layer, Stages};
-use rustix::net::sockopt::set_socket_linger;
 
 /// A front with one upstream.
 fn one() -> (Front, Upstream) {
@@ -131,67 +129,6 @@ fn an_upstream_that_dies_before_it_answers_is_replaced_only_if_the_request_may_b
         }
         assert!(one.is_unused() && other.is_unused());
     }
-}
-
-#[test]
-fn an_upstream_that_dies_within_the_head_is_replaced_only_if_the_request_may_be_repeated() {
-    const HINT: &str = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n";
-    for (text, part, resets, answered) in [
-        (GET, "H", false, true),
-        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", false, true),
-        (GET, "HTTP/1.1 200 OK\r\nA: b", true, true),
-        (&POST.replace("POST", "PUT"), "HTTP/1.1 200", false, true),
-        (POST, "HTTP/1.1 200", false, false),
-        (POST, "HTTP/1.1 200", true, false),
-        // A hint reaches the client and is no answer.
-        (GET, HINT, false, true),
-        (GET, &format!("{HINT}HTTP/1.1 200 OK"), true, true),
-        (POST, HINT, false, false),
-        // What is malformed is an answer.
-        (GET, "HTTP/2.0 200 OK\r\n\r\n", false, false),
-        (
-            GET,
-            &format!("{HINT}HTTP/1.1 2000 OK\r\n\r\n"),
-            false,
-            false,
-        ),
-    ] {
-        let (one, first) = upstream();
-        let (other, second) = upstream();
-        let front = front(vec![first, second], |_| {});
-        let mut client = front.send(text);
-        let (mut peer, _) = one.request();
-        if resets {
-            set_socket_linger(&peer.stream, Some(Duration::ZERO)).unwrap();
-        }
-        peer.write(part);
-        if part.starts_with(HINT) {
-            assert_eq!(client.head(), HINT);
-        }
-        drop(peer);
-        if answered {
-            let (mut peer, request) = other.request();
-            assert!(text == GET || request.ends_with("abc"));
-            peer.write(&format!("{HINT}{OK}"));
-            assert_eq!(client.head(), HINT);
-            assert_eq!(client.message(), OK_SEEN);
-        } else {
-            assert_eq!(status(&client.message()), "502", "{part}");
-        }
-        assert!(one.is_unused() && other.is_unused());
-    }
-}
-
-#[test]
-fn a_request_is_not_sent_for_ever_to_upstreams_that_die_within_the_head() {
-    let (front, upstream) = one();
-    let mut client = front.get();
-    for _ in 0..MOST_TRIES {
-        let (mut peer, _) = upstream.request();
-        peer.write("HTTP/1.1 200 OK\r\n");
-    }
-    assert_eq!(status(&client.message()), "502");
-    assert!(upstream.is_unused());
 }
 
 #[test]

@@ -17,8 +17,6 @@ pub enum Failure {
     Busy,
     /// A connection ended before a byte of the response came.
     NoAnswer,
-    /// A connection ended before the head of the response was complete. An interim response is none.
-    PartOfHead,
     /// The head of the response did not come in time.
     HeadTimeout,
     /// The response broke off, or is malformed.
@@ -46,6 +44,8 @@ pub enum Failure {
 pub struct Attempt {
     /// A byte of the request may have reached the upstream.
     pub begun: bool,
+    /// A byte of the response has come.
+    pub answered: bool,
     /// The method is one that may be repeated ([`is_idempotent`]).
     pub idempotent: bool,
     /// The body is still there from its beginning.
@@ -68,14 +68,12 @@ pub fn is_idempotent(method: &[u8]) -> bool {
 }
 
 impl Failure {
-    /// Whether the request is sent again: if the upstream cannot have begun with it, or if its connection ended before it answered and
-    /// it may be asked twice. Never when it was too slow: it may still be at work. Never when the response is malformed: that is an
-    /// answer. Interim responses that the client has got do not matter: any number of them may come before the response, and none says
-    /// what it will be (RFC 9110 section 15.2, RFC 8297 section 2).
+    /// Whether the request is sent again: if the upstream cannot have begun with it, or had not answered a byte and may be asked
+    /// twice. Never when it was too slow: it may still be at work.
     pub fn may_repeat(&self, attempt: Attempt) -> bool {
         let failed_fast = match self {
             Self::Connect(_) | Self::ConnectTimeout | Self::Busy => true,
-            Self::NoAnswer | Self::PartOfHead => !attempt.begun || attempt.idempotent,
+            Self::NoAnswer => !attempt.begun || attempt.idempotent,
             Self::HeadTimeout
             | Self::Broken(_)
             | Self::Lost(_)
@@ -87,7 +85,7 @@ impl Failure {
             | Self::QueueTimeout
             | Self::NobodyLeft => false,
         };
-        failed_fast && attempt.whole && attempt.tries < MOST_TRIES
+        failed_fast && !attempt.answered && attempt.whole && attempt.tries < MOST_TRIES
     }
 
     /// Whether it speaks against the address. The end of a kept connection does not: it may end at any time.
@@ -110,7 +108,6 @@ impl Failure {
         match self {
             Self::Connect(_)
             | Self::NoAnswer
-            | Self::PartOfHead
             | Self::Broken(_)
             | Self::Lost(_)
             | Self::File(_)
@@ -129,9 +126,6 @@ impl fmt::Display for Failure {
             Self::ConnectTimeout => f.write_str("could not connect in time"),
             Self::Busy => f.write_str("could not connect: its queue of connections is full"),
             Self::NoAnswer => f.write_str("it closed the connection without a response"),
-            Self::PartOfHead => {
-                f.write_str("it closed the connection within the head of the response")
-            }
             Self::HeadTimeout => f.write_str("it sent no response in time"),
             Self::Broken(fault) => fault.fmt(f),
             Self::Lost(error) => write!(f, "the connection broke: {error}"),
@@ -155,6 +149,7 @@ mod tests {
 
     const NEW: Attempt = Attempt {
         begun: false,
+        answered: false,
         idempotent: false,
         whole: true,
         reused: false,
@@ -204,6 +199,14 @@ mod tests {
             (
                 Failure::NoAnswer,
                 Attempt {
+                    answered: true,
+                    ..safe
+                },
+                false,
+            ),
+            (
+                Failure::NoAnswer,
+                Attempt {
                     whole: false,
                     ..safe
                 },
@@ -215,38 +218,6 @@ mod tests {
                     tries: MOST_TRIES,
                     ..safe
                 },
-                false,
-            ),
-            // Half a head has come.
-            (Failure::PartOfHead, safe, true),
-            (Failure::PartOfHead, begun, false),
-            (
-                Failure::PartOfHead,
-                Attempt {
-                    reused: true,
-                    ..safe
-                },
-                true,
-            ),
-            (
-                Failure::PartOfHead,
-                Attempt {
-                    whole: false,
-                    ..safe
-                },
-                false,
-            ),
-            (
-                Failure::PartOfHead,
-                Attempt {
-                    tries: MOST_TRIES,
-                    ..safe
-                },
-                false,
-            ),
-            (
-                Failure::Broken(Fault::new("the status line is malformed")),
-                safe,
                 false,
             ),
             (Failure::HeadTimeout, safe, false),
@@ -283,7 +254,6 @@ mod tests {
         for (failure, status, counts) in [
             (refused(), 502, true),
             (Failure::NoAnswer, 502, true),
-            (Failure::PartOfHead, 502, true),
             (Failure::ConnectTimeout, 504, true),
             (Failure::HeadTimeout, 504, true),
             (Failure::QueueFull, 503, false),
@@ -296,6 +266,6 @@ mod tests {
                 "{failure}"
             );
         }
-        assert!(!Failure::NoAnswer.counts(true) && Failure::PartOfHead.counts(true));
+        assert!(!Failure::NoAnswer.counts(true));
     }
 }

@@ -164,15 +164,6 @@ impl Reader {
         }
     }
 
-    /// Whether the head of the response has come, malformed or not. That of an interim response does not count.
-    pub fn has_head(&self) -> bool {
-        match self {
-            Self::Http(incoming) => incoming.has_head(),
-            Self::FastCgi(reader) => reader.has_head(),
-            Self::Scgi(reader) => reader.has_head(),
-        }
-    }
-
     /// Whether the head that is there names a file to be sent in place of the body.
     pub fn sends_file(&self) -> bool {
         matches!(self, Self::Http(incoming) if incoming.sends_file())

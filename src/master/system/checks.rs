@@ -16,7 +16,7 @@ use crate::release::Name;
 
 impl System {
     pub(super) fn start_config_check(&mut self) -> io::Result<Pid> {
-        let check = ConfigCheck::start(&self.file)?;
+        let check = ConfigCheck::start(&self.configuration)?;
         let pid = check.pid;
         self.checks.insert(pid, check);
         Ok(pid)

@@ -41,11 +41,6 @@ impl Answer {
         }
     }
 
-    /// Whether the head has come, malformed or not.
-    pub fn has_head(&self) -> bool {
-        self.state != State::Head
-    }
-
     /// Whether more came than `Content-Length` says.
     pub fn has_surplus(&self) -> bool {
         self.has_surplus

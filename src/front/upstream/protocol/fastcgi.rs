@@ -196,11 +196,6 @@ impl Reader {
         self.begun
     }
 
-    /// Whether a head has come, or the application has said that none will.
-    pub fn has_head(&self) -> bool {
-        self.ended || self.stdout_ended || self.answer.has_head()
-    }
-
     /// Whether the connection can serve another request, if the upstream was asked to keep it.
     pub fn keeps_connection(&self) -> bool {
         self.ended && !self.answer.has_surplus()

@@ -46,11 +46,6 @@ impl Reader {
         self.begun
     }
 
-    /// Whether a head has come.
-    pub fn has_head(&self) -> bool {
-        self.answer.has_head()
-    }
-
     /// Reads `bytes` into the response.
     ///
     /// # Errors

@@ -314,7 +314,6 @@ impl Proxy {
             }
             Read::Nothing => {}
             Read::End => {
-                let failure = unanswered(connection);
                 let ended = connection.reader.end();
                 let of = &self.upstreams[connection.upstream];
                 answers::log_said(of, &connection.reader.said());
@@ -325,15 +324,16 @@ impl Proxy {
                         self.set_deadline(token, now);
                     }
                     Ok(()) => self.done(token, ticket, 0, now),
-                    Err(fault) => {
-                        self.failed(token, failure.unwrap_or(Failure::Broken(fault)), now);
+                    Err(_) if !connection.reader.has_begun() => {
+                        self.failed(token, Failure::NoAnswer, now);
                     }
+                    Err(fault) => self.failed(token, Failure::Broken(fault), now),
                 }
             }
-            Read::Lost(error) => {
-                let failure = unanswered(connection).unwrap_or(Failure::Lost(error.into()));
-                self.failed(token, failure, now);
+            Read::Lost(_) if !connection.reader.has_begun() => {
+                self.failed(token, Failure::NoAnswer, now);
             }
+            Read::Lost(error) => self.failed(token, Failure::Lost(error.into()), now),
         }
         self.queue(token);
     }
@@ -479,6 +479,7 @@ impl Proxy {
         };
         let facts = Attempt {
             begun: connection.begun,
+            answered: connection.reader.has_begun(),
             reused: connection.reused,
             ..NEW
         };
@@ -600,15 +601,6 @@ impl Proxy {
     }
 }
 
-/// What has failed if a connection ends that has not answered yet.
-fn unanswered(connection: &Connection) -> Option<Failure> {
-    match (connection.reader.has_begun(), connection.reader.has_head()) {
-        (false, _) => Some(Failure::NoAnswer),
-        (true, false) => Some(Failure::PartOfHead),
-        (true, true) => None,
-    }
-}
-
 /// Has an event tell of room to write, or not.
 fn watch_room(
     watch: &Option<Watch>,
@@ -630,6 +622,7 @@ fn watch_room(
 /// An attempt of which nothing is known yet.
 const NEW: Attempt = Attempt {
     begun: false,
+    answered: false,
     idempotent: false,
     whole: true,
     reused: false,

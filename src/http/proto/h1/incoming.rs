@@ -145,11 +145,6 @@ impl Incoming {
         self.begun
     }
 
-    /// Whether the head of the response has come, malformed or not. That of an interim response does not count.
-    pub fn has_head(&self) -> bool {
-        !matches!(self.state, State::Head)
-    }
-
     /// Whether the response is complete.
     pub fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
