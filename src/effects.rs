@@ -21,6 +21,7 @@ pub mod listen;
 pub mod log_files;
 pub mod memory;
 pub mod notify;
+pub mod own_folder;
 pub mod own_listeners;
 pub mod path_watch;
 pub mod paths;

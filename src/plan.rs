@@ -72,6 +72,8 @@ pub struct Plan {
     /// service.
     #[serde(with = "lossless")]
     pub control: Option<PathBuf>,
+    /// Where the control socket may be if there is none of these.
+    pub usual_control: Vec<control::Usual>,
     /// The permission bits of the control socket.
     pub control_mode: u32,
     /// The group of the control socket; the master's if `None`.
@@ -229,7 +231,15 @@ impl Plan {
         }
         let plan = Self::new(&config, &sources, host);
         let plan = plan.map_err(|place| sources.diagnostic(place))?;
-        Ok(Self { no_folders, ..plan })
+        let usual_control = match plan.control {
+            Some(_) => Vec::new(),
+            None => control::usual(file, host),
+        };
+        Ok(Self {
+            no_folders,
+            usual_control,
+            ..plan
+        })
     }
 
     /// Checks `config` against `host`. A relative path starts at the folder of the file that it stands in.
@@ -252,6 +262,7 @@ impl Plan {
             control_group,
             pid_file: pid_file.map(|path| folder.join(path)),
             control: control::place(control, pid_file, folder, host),
+            usual_control: Vec::new(),
             listeners: Vec::new(),
             apps: BTreeMap::new(),
             stopped: BTreeSet::new(),

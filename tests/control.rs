@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use common::{Run, app, preforkd};
@@ -267,12 +268,87 @@ fn only_its_user_can_connect_and_the_master_runs_without_it() {
         "status, metrics, reload, scale, stop and reopen will not work",
     ]);
     run.stop();
+}
 
+#[test]
+fn a_master_that_nobody_told_where_has_a_control_socket_all_the_same() {
     let mut run = Run::start(&app(""));
+    let (status, said, error) = command(&run, &["status"]);
+    assert_eq!((status, error.as_str()), (Some(0), ""), "{said}");
+    assert!(said.contains("web: 1/1 ready"), "{said}");
+    let reloaded = command(&run, &["reload"]);
+    assert_eq!(reloaded.0, Some(0), "{reloaded:?}");
+
+    if nix::unistd::geteuid().is_root() {
+        let open = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(run.folder.path(), open).expect("ours");
+        let of_other = preforkd()
+            .args(["status", "-c"])
+            .arg(run.path("app.toml"))
+            .uid(61_235)
+            .gid(61_235)
+            .env_remove("XDG_RUNTIME_DIR")
+            .output();
+        let of_other = of_other.expect("preforkd runs");
+        let error = String::from_utf8_lossy(&of_other.stderr);
+        assert_eq!(of_other.status.code(), Some(1), "{error}");
+        assert!(
+            error.contains("belongs to the user with the number 0 (run this as that user"),
+            "{error}"
+        );
+    }
+    run.stop();
     let (status, _, error) = command(&run, &["status"]);
     assert_eq!(status, Some(1));
-    assert!(error.contains("no control socket is configured"), "{error}");
+    let nobody = format!("no master runs with {}", run.path("app.toml").display());
+    assert!(error.contains(&nobody), "{error}");
+}
+
+#[test]
+fn a_master_without_a_control_socket_is_told_from_none() {
+    let mut run = Run::start(&config("").replace("control.sock", "no/such/folder/control.sock"));
+    run.logged(&["WARN", "no control socket at"]);
+    let (file, config) = (run.path("master-without.toml"), run.path("app.toml"));
+    std::fs::rename(&config, &file).expect("ours");
+    run.write("app.toml", &app(""));
+    let (status, _, error) = command(&run, &["status"]);
+    assert_eq!(status, Some(1));
+    let pid = format!("the one with pid {}, which may do so, has none", run.pid());
+    assert!(
+        error.contains("no master that has a control socket runs with") && error.contains(&pid),
+        "{error}"
+    );
     run.stop();
+}
+
+/// Only root can run a master as a user for whom there is no folder.
+#[test]
+fn where_no_folder_can_be_used_one_line_says_so_and_nothing_is_wrong() {
+    const USER: u32 = 61_234;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let taken = std::path::PathBuf::from(format!("/tmp/preforkd-{USER}"));
+    std::fs::write(&taken, "").expect("room");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::chown(folder.path(), Some(USER), Some(USER)).expect("root may");
+    let mut run = Run::begin_in(folder, &app(""), |command| {
+        command.uid(USER).gid(USER).env_remove("XDG_RUNTIME_DIR");
+    });
+    run.logged(&[
+        "INFO",
+        "no control socket, as no folder for it can be used",
+        "it is no folder",
+    ]);
+    run.logged(&["generation 1 is ready"]);
+    run.signal(Signal::SIGTERM);
+    let (status, log) = run.ended();
+    std::fs::remove_file(&taken).expect("ours");
+    assert_eq!(status, Some(0), "{log}");
+    assert!(
+        !log.contains("WARN") || log.contains("NOTIFY_SOCKET"),
+        "{log}"
+    );
 }
 
 #[test]
@@ -310,7 +386,10 @@ fn a_command_finds_the_socket_wherever_the_master_has_put_it() {
     let other = run.path("other.toml").display().to_string();
     let (status, _, error) = output(&["stop", "-c", &other]);
     assert_eq!(status, Some(1));
-    assert!(error.contains("no control socket is configured"), "{error}");
+    assert!(
+        error.contains(&format!("no master runs with {other}")),
+        "{error}"
+    );
     let runs = run.path("app.toml").display().to_string();
     let said = format!("a master runs with {runs}");
     assert!(error.contains(&said), "{error}");

@@ -189,6 +189,7 @@ fn effects_know_neither_each_other_nor_who_decides() {
                 "paths" => &[
                     "data_file",
                     "notify",
+                    "own_folder",
                     "pid_file",
                     "private",
                     "socket_file",

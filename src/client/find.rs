@@ -13,8 +13,9 @@ use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::ask;
-use crate::effects::beacon;
-use crate::plan::control::Places;
+use crate::effects::beacon::{self, Shown};
+use crate::effects::own_folder;
+use crate::plan::control::{Places, Usual};
 
 /// How long a running master has to make its control socket again: it does so when the file was removed.
 const COMES_BACK: Duration = Duration::from_secs(5);
@@ -125,11 +126,12 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Err(error) => failure = Some(error),
         }
     }
-    let usual = places
-        .usual
-        .iter()
-        .flatten()
-        .map(|path| (None, path.clone()));
+    // In /tmp anybody may listen.
+    let usual = places.usual.iter();
+    let usual = usual.filter(|usual| own_folder::check(&usual.folder).is_ok());
+    let usual = usual.map(Usual::path);
+    let usual = places.of_service.iter().cloned().chain(usual);
+    let usual = usual.map(|path| (None, path));
     let owners = [0, geteuid().as_raw()].into_iter();
     let owners: Vec<u32> = owners
         .chain(file.metadata().map(|file| file.uid()))
@@ -165,14 +167,28 @@ pub fn find(places: &Places, file: &Path) -> Result<Found, String> {
             Ok(_) | Err(_) => {}
         }
     }
-    let failure = failure.unwrap_or_else(|| {
-        format!(
-            "no control socket is configured, and no master that runs with {} is found (set `control` or `pid_file` in [master] and reload, or use --socket)",
-            file.display()
-        )
-    });
+    let failure = failure.unwrap_or_else(|| nobody(file));
     others.dedup();
     Err([vec![failure], others].concat().join("; "))
+}
+
+/// Why no master is found that runs with `file`.
+fn nobody(file: &Path) -> String {
+    let shown = file.display();
+    let own = geteuid().as_raw();
+    let mut running = beacon::running().into_iter();
+    let found = running.find_map(|(pid, uid, seen)| match seen {
+        Shown::NoSocket if may_run_with(pid, file) => Some(format!(
+            "no master that has a control socket runs with {shown}; the one with pid {pid}, which may do so, has none (its log says why; set `control` in [master] and reload)"
+        )),
+        Shown::Hidden if uid != own && may_run_with(pid, file) => Some(format!(
+            "no master of this user runs with {shown}; the one with pid {pid}, which may do so, belongs to the user with the number {uid} (run this as that user or as root)"
+        )),
+        _ => None,
+    });
+    found.unwrap_or_else(|| {
+        format!("no master runs with {shown} (start it, or check the path; for another place of the control socket, use --socket)")
+    })
 }
 
 /// Whether the title of a master names a file like this one.

@@ -40,7 +40,7 @@ tables! {
     /// `[master]`: what concerns the master itself.
     table "master" Master {
         /// The Unix socket at which the commands status, metrics, reload, scale, stop and reopen reach the master.
-        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY"), Reload;
+        control: PathBuf = (none "beside pid_file, else in $RUNTIME_DIRECTORY, else in a folder of the user of the master"), Reload;
         /// The permission bits of that socket; whoever may write to it may send all commands.
         control_mode: Mode = (none "0600, with control_group 0660"), Reload;
         /// The group of that socket.
@@ -565,7 +565,7 @@ tables! {
         write_timeout: Time = "30s", Reload;
         /// How long an idle connection is kept open for its next request.
         keepalive_timeout: Time = "30s", Reload;
-        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket.
+        /// How long a connection may be silent, in both directions, that speaks another protocol after an upgrade, such as WebSocket; and a call of gRPC.
         upgrade_timeout: Time = "1h", Reload;
         /// The most connections that one worker has open at a time.
         max_connections: Number<1, MAX_CONNECTIONS> = 10000, Reload;

@@ -363,7 +363,7 @@ typed! {
     Mode: "mode",
     Ready: "\"notify\", \"exec\" or time",
     Restart: "\"always\", \"on-failure\" or \"never\"",
-    Protocol: "\"http\", \"fastcgi\", \"scgi\" or \"uwsgi\"",
+    Protocol: "\"http\", \"h2c\", \"fastcgi\", \"scgi\" or \"uwsgi\"",
     Replace: "\"start-first\" or \"stop-first\"",
     Stdin: "\"null\" or \"listener\"",
     ClientCertificate: "\"required\" or \"optional\"",

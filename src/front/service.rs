@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use preforkd_http::{
-    Body, Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Watch,
+    Body, Call, Origin, Outgoing, Output, Rate, Ready, Request, Response, Service, Taking, Watch,
 };
 use preforkd_worker::front::{self, Settings, Target};
 use preforkd_worker::gauges::Gauges;
@@ -369,14 +369,16 @@ impl Service for Front {
         Some(response)
     }
 
-    fn streams(&mut self, request: Request<'_>, origin: &Origin) -> bool {
+    fn taking(&mut self, request: Request<'_>, origin: &Origin) -> Taking {
         // Its body is not read before it is known whether it is served.
         if Noted::of(request).is_some_and(Noted::is_held) {
-            return true;
+            return Taking::Streamed;
         }
-        let name = self.sites.streams(request, origin, &mut self.path);
-        let number = name.and_then(|name| self.numbers.get(name));
-        number.is_some_and(|&number| self.proxy.takes_streams(number))
+        let taker = self.sites.taker(request, origin, &mut self.path);
+        let number = taker.and_then(|(name, streams)| Some((*self.numbers.get(name)?, streams)));
+        number.map_or(Taking::Whole, |(number, streams)| {
+            self.proxy.taking(number, request, streams)
+        })
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {

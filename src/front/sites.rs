@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use preforkd_http::{Chooser, Origin, Request};
-use preforkd_worker::front::{Protocol, Settings, Target};
+use preforkd_worker::front::{Settings, Target};
 use preforkd_worker::settings::Mapping;
 
 use crate::hosts::Hosts;
@@ -240,23 +240,23 @@ impl Sites {
         })
     }
 
-    /// The upstream that is to get the body of a request while it arrives.
-    pub fn streams(
+    /// The upstream that is to get the body of a request, and whether its route has it get it while it arrives.
+    pub fn taker(
         &self,
         request: Request<'_>,
         origin: &Origin,
         path: &mut Normal,
-    ) -> Option<&str> {
+    ) -> Option<(&str, bool)> {
         let site = self.site(request, origin)?;
         path.set(request.path());
         let first = site.routes.of(path, request).next()?;
         request.mark(site.mark_of(Some(first)));
         match &site.targets[first] {
             Leads {
-                stream: true,
+                stream,
                 target: Target::Upstream(name),
                 ..
-            } => Some(name),
+            } => Some((name, *stream)),
             _ => None,
         }
     }
@@ -327,7 +327,7 @@ fn speaks_http(settings: &Settings, target: &Target) -> bool {
         return false;
     };
     let upstream = settings.upstreams.get(name);
-    upstream.is_none_or(|upstream| upstream.speech.protocol == Protocol::Http)
+    upstream.is_none_or(|upstream| upstream.speech.protocol.is_http())
 }
 
 /// What the names of scripts end with that the upstreams of a site run.

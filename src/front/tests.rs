@@ -238,8 +238,9 @@ fn bodies_are_passed_on_while_they_arrive_where_the_route_says_so() {
             peer: None,
             relayed: None,
         };
-        let streams = sites.streams(connection.request(), &origin, &mut Normal::default());
-        assert_eq!(streams, expected.then_some("api"), "{request}");
+        let taker = sites.taker(connection.request(), &origin, &mut Normal::default());
+        let streams = taker.filter(|(_, streams)| *streams);
+        assert_eq!(streams, expected.then_some(("api", true)), "{request}");
     }
 }
 

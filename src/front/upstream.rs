@@ -9,6 +9,7 @@ pub mod address;
 mod connection;
 pub mod dispatch;
 pub mod failure;
+mod framed;
 pub mod health;
 pub mod news;
 pub mod protocol;

@@ -160,6 +160,11 @@ impl Files {
             Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) if mapping.fallthrough => {
                 return None;
             }
+            Err(Miss::Nothing | Miss::Folder) if !is_out => {
+                let path = mapping.path_of(&self.name, "");
+                self.complaints.note_missing(now, &mapping.prefix, &path);
+                What::Nothing(404)
+            }
             Err(Miss::Nothing | Miss::Folder | Miss::Outside(_)) => What::Nothing(404),
             Err(Miss::Denied(error)) => {
                 let path = mapping.path_of(&self.name, "");

@@ -40,7 +40,7 @@ pub use proto::h1::target::percent_decode;
 pub use proto::reject::Reject;
 pub use rate::{LeftOut, Rate};
 pub use serve::board::{Board, Life};
-pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Watch, pool};
+pub use serve::engine::{Call, Output, Pool, Ready, Seat, Service, Taking, Watch, pool};
 pub use serve::handler::{Handler, Observer};
 pub use serve::{
     Config, FrontListeners, NOT_BEGUN, serve_inline, serve_inline_over, serve_pool,

@@ -216,6 +216,7 @@ mod tests {
             control_group: None,
             pid_file: None,
             control: None,
+            usual_control: Vec::new(),
             listeners: listeners.collect(),
             apps,
             stopped: BTreeSet::new(),

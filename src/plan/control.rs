@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Host, identity, variables};
 use crate::config::{Master, Place};
 
@@ -68,13 +70,66 @@ fn in_runtime_directory(host: &dyn Host) -> Option<PathBuf> {
     Some(Path::new(all.split(':').next()?).join(NAME))
 }
 
+/// A folder in which a master may listen, if nothing says where it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usual {
+    /// The folder.
+    #[serde(with = "super::lossless")]
+    pub folder: PathBuf,
+    /// The mode to make it with, if it may be made.
+    pub mode: Option<u32>,
+    /// The name of the socket in it.
+    pub name: String,
+}
+
+impl Usual {
+    /// The path of the socket.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+}
+
+/// The folders in which a master with the configuration `file` may listen, in the order in which they are tried. Each must be its user's
+/// alone. The path of the configuration counts as it is given: behind a link are other releases, and the path of a socket is short.
+pub(super) fn usual(file: &Path, host: &dyn Host) -> Vec<Usual> {
+    let user = host.own_ids().0;
+    let name = format!("preforkd-{:016x}.sock", hash(&host.absolute(file)));
+    let runtime = host.variable("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let runtime = runtime.filter(|path| path.is_absolute());
+    let of_user = Path::new("/tmp").join(format!("preforkd-{user}"));
+    let folders = [
+        // Only root can make it.
+        Some((FOLDER.into(), (user == 0).then_some(0o755))),
+        runtime.map(|folder| (folder, None)),
+        Some((of_user, Some(0o700))),
+    ];
+    let usual = folders.into_iter().flatten();
+    usual
+        .map(|(folder, mode)| Usual {
+            folder,
+            mode,
+            name: name.clone(),
+        })
+        .collect()
+}
+
+/// A number that follows from a path: FNV-1a.
+pub(super) fn hash(path: &Path) -> u64 {
+    let bytes = path.as_os_str().as_encoded_bytes().iter();
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Where a master with this configuration may listen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Places {
     /// Where the file says.
     pub written: Option<PathBuf>,
-    /// Where it may be otherwise. Another master may be there.
-    pub usual: [Option<PathBuf>; 2],
+    /// Where it may be otherwise, in a folder of its service. Another master may be there.
+    pub of_service: Vec<PathBuf>,
+    /// Where it may be if nothing says where.
+    pub usual: Vec<Usual>,
 }
 
 impl Places {
@@ -94,10 +149,11 @@ impl Places {
         let written = written(path("control").as_deref(), path("pid_file").as_deref());
         Self {
             written: written.map(|path| folder.join(path)),
-            usual: [
-                in_runtime_directory(host),
-                Some(Path::new(FOLDER).join(NAME)),
-            ],
+            of_service: in_runtime_directory(host)
+                .into_iter()
+                .chain([Path::new(FOLDER).join(NAME)])
+                .collect(),
+            usual: usual(&file, host),
         }
     }
 }

@@ -13,8 +13,9 @@ use super::{Draft, Launch, normal};
 use crate::config::{App, Place, Route, Site, Value};
 
 /// What an address begins with that names its protocol.
-const PROTOCOLS: [(&str, Protocol); 4] = [
+const PROTOCOLS: [(&str, Protocol); 5] = [
     ("http:", Protocol::Http),
+    ("h2c:", Protocol::H2c),
     ("fastcgi:", Protocol::FastCgi),
     ("scgi:", Protocol::Scgi),
     ("uwsgi:", Protocol::Uwsgi),
@@ -263,6 +264,8 @@ mod tests {
                 Protocol::FastCgi,
                 "127.0.0.1:9000",
             ),
+            ("h2c://10.0.0.5:50051", Protocol::H2c, "10.0.0.5:50051"),
+            ("h2c:unix:/run/g", Protocol::H2c, "unix:/run/g"),
             ("scgi://[::1]:9000", Protocol::Scgi, "[::1]:9000"),
             ("uwsgi:unix:/u", Protocol::Uwsgi, "unix:/u"),
         ] {

@@ -701,10 +701,52 @@ fn the_control_socket_is_found_even_if_the_file_is_faulty() {
     assert_eq!(find(faulty), None);
     assert_eq!(find("[app.w]\ncontrol = 'no'"), None);
     let places = control::Places::find("", Path::new("/srv/app.toml"), &host);
-    let usual = Some("/run/preforkd/preforkd.sock".into());
-    assert_eq!(places.usual, [None, usual]);
+    let of_service: PathBuf = "/run/preforkd/preforkd.sock".into();
+    assert_eq!(places.of_service, [of_service]);
     let plan = plan("[master]\npid_file = 'x.pid'\n[app.q]\ncommand = ['celery']");
     assert_eq!(plan.control, Some("/srv/x.sock".into()));
+    assert_eq!(plan.usual_control, []);
+}
+
+#[test]
+fn without_a_place_the_control_socket_has_a_name_that_follows_from_the_file() {
+    let plan = |file, ids, variables| {
+        let host = Invented { ids, variables };
+        let plan = Plan::parse("[app.q]\ncommand = ['celery']", Path::new(file), &host);
+        let usual = plan.expect("fine").usual_control;
+        let places = control::Places::find("", Path::new(file), &host);
+        assert_eq!(places.usual, usual, "commands look where masters listen");
+        usual
+    };
+    let folders = |usual: &[control::Usual]| {
+        let folders = usual
+            .iter()
+            .map(|usual| (usual.folder.display().to_string(), usual.mode));
+        folders.collect::<Vec<_>>()
+    };
+    let of_root = plan("/srv/app.toml", (0, 0), &[]);
+    let expected = [
+        ("/run/preforkd".into(), Some(0o755)),
+        ("/tmp/preforkd-0".into(), Some(0o700)),
+    ];
+    assert_eq!(folders(&of_root), expected);
+    let variables = &[("XDG_RUNTIME_DIR", "/run/user/7")];
+    let of_user = plan("/srv/app.toml", (7, 7), variables);
+    let expected = [
+        ("/run/preforkd".into(), None),
+        ("/run/user/7".into(), None),
+        ("/tmp/preforkd-7".into(), Some(0o700)),
+    ];
+    assert_eq!(folders(&of_user), expected);
+    assert_eq!(of_user[0].name, of_root[0].name);
+    assert!(of_user[0].path().as_os_str().len() < 60, "{of_user:?}");
+    let other = plan(
+        "/srv/other.toml",
+        (7, 7),
+        &[("XDG_RUNTIME_DIR", "relative")],
+    );
+    assert_ne!(other[0].name, of_user[0].name);
+    assert_eq!(other.len(), 2);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use preforkd_worker::env::FRONT_LISTENER;
 use preforkd_worker::front::{Speech, Upstream};
 
-use super::{App, Credentials, Host, Listener, OwnListener};
+use super::{App, Credentials, Host, Listener, OwnListener, control};
 use crate::config::{self, Address, Config, Place, Site};
 
 /// Only its owner may connect: the user of the front.
@@ -221,12 +221,7 @@ fn prefix(control: Option<&Path>, file: &Path, host: &dyn Host) -> PathBuf {
     let mut folders = named.map(PathBuf::from).filter(|path| host.is_folder(path));
     let usual = if is_root { "/run" } else { "/tmp" };
     let folder = folders.next().unwrap_or(usual.into());
-    // FNV-1a.
-    let hash = file.as_os_str().as_encoded_bytes().iter();
-    let hash = hash.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    folder.join(format!("preforkd-{hash:016x}-"))
+    folder.join(format!("preforkd-{:016x}-", control::hash(file)))
 }
 
 /// Where to connect to reach a listener.

@@ -28,6 +28,7 @@ mod sys;
 mod template;
 mod text;
 mod title;
+mod unserved;
 mod wsgi;
 
 use preforkd_worker::stderr::{self, Stream};

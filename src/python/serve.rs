@@ -25,6 +25,7 @@ use crate::life::Life;
 use crate::settings::{last_resort, lifetime};
 use crate::signals;
 use crate::sys::HeldSignals;
+use crate::unserved::Unserved;
 use crate::wsgi::Wsgi;
 
 /// Threads of the pool have as much stack as the main thread mostly has: deep recursion must not depend on where a request runs.
@@ -79,6 +80,7 @@ fn serve_until_stop<'py>(
         prefix: settings.prefix.clone(),
     };
     let files = static_files(py, &settings)?;
+    let unserved = Unserved::find(py, &settings).map(Arc::new);
     let http = &settings.http;
     let layers = layer::Options::new(http, &environment, access_log).map_err(Failure::Message)?;
     let config = Config {
@@ -106,7 +108,7 @@ fn serve_until_stop<'py>(
     if settings.threads > 1 {
         let (pool, seats) =
             pool(settings.threads as usize).map_err(could_not("make a pool of threads"))?;
-        let threads = start_threads(py, seats, application, &served)?;
+        let threads = start_threads(py, seats, application, &served, unserved.as_ref())?;
         board.ready();
         // A request that the loop has read would be neither answered nor served, if the signal came before it is noted.
         let held = HeldSignals::abort();
@@ -117,7 +119,7 @@ fn serve_until_stop<'py>(
         }
         result.map_err(could_not("go on serving"))?;
     } else {
-        let mut wsgi = Wsgi::new(py, application.clone(), &served, false)?;
+        let mut wsgi = Wsgi::new(py, application.clone(), &served, false, unserved)?;
         board.ready();
         serve_inline(config, &mut wsgi, board).map_err(could_not("go on serving"))?;
     }
@@ -170,6 +172,7 @@ fn start_threads<'py>(
     seats: Vec<Seat>,
     application: &Bound<'py, PyAny>,
     served: &Served,
+    unserved: Option<&Arc<Unserved>>,
 ) -> Result<Vec<Thread<'py>>, Failure> {
     let native = environment::has_patched_threads(py)?;
     let threading = py.import("threading")?;
@@ -177,11 +180,12 @@ fn start_threads<'py>(
     let mut threads = Vec::new();
     for (index, seat) in seats.into_iter().enumerate() {
         let (application, served) = (application.clone().unbind(), served.clone());
+        let unserved = unserved.cloned();
         let seat = Mutex::new(Some(seat));
         let run = move |py: Python<'_>| {
             let seat = seat.lock().unwrap_or_else(PoisonError::into_inner).take();
             let application = application.bind(py).clone();
-            let mut wsgi = Wsgi::new(py, application, &served, true)?;
+            let mut wsgi = Wsgi::new(py, application, &served, true, unserved.clone())?;
             if let Some(seat) = seat {
                 seat.run(&mut wsgi);
             }

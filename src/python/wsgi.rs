@@ -1,5 +1,7 @@
 //! Calling the application (PEP 3333, "The Server/Gateway Side").
 
+use std::sync::Arc;
+
 use preforkd_http::{Body, Exchange, Handler, Origin, Request, Sent};
 use pyo3::exceptions::{PyAssertionError, PyBrokenPipeError};
 use pyo3::intern;
@@ -13,6 +15,7 @@ use crate::forks;
 use crate::input::Input;
 use crate::line::Line;
 use crate::start::{StartResponse, put};
+use crate::unserved::Unserved;
 
 /// Calls the application for one thread.
 pub(crate) struct Wsgi<'py> {
@@ -25,6 +28,8 @@ pub(crate) struct Wsgi<'py> {
     input: Option<Bound<'py, Input>>,
     /// One that no application holds any more.
     spare: Option<Bound<'py, StartResponse>>,
+    /// What to say of responses with 404.
+    unserved: Option<Arc<Unserved>>,
 }
 
 impl<'py> Wsgi<'py> {
@@ -33,6 +38,7 @@ impl<'py> Wsgi<'py> {
         application: Bound<'py, PyAny>,
         served: &Served,
         threads: bool,
+        unserved: Option<Arc<Unserved>>,
     ) -> PyResult<Self> {
         let empty = Bound::new(py, Input::new(Body::default()))?;
         Ok(Self {
@@ -42,6 +48,7 @@ impl<'py> Wsgi<'py> {
             empty,
             input: None,
             spare: None,
+            unserved,
         })
     }
 
@@ -328,6 +335,11 @@ impl Handler for Wsgi<'_> {
         if let Some(input) = self.input.take() {
             // An application that keeps it must not keep the room that its body takes.
             input.get().close();
+        }
+        if exchange.status() == 404
+            && let Some(unserved) = &self.unserved
+        {
+            unserved.note(request);
         }
         exchange
     }

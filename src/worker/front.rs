@@ -281,6 +281,8 @@ pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     #[default]
     Http,
+    /// HTTP/2 without TLS, with prior knowledge.
+    H2c,
     /// FastCGI, in the role of the web server for a responder.
     FastCgi,
     /// SCGI.
@@ -290,9 +292,19 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Whether a body can be passed on whose length is not known, and protocols can be changed.
+    /// Whether a body can be passed on whose length is not known, and fields after it.
     pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::H2c)
+    }
+
+    /// Whether a connection goes on with another protocol if both sides wish so.
+    pub fn can_switch(self) -> bool {
         self == Self::Http
+    }
+
+    /// Whether its messages are cut into frames of the connection.
+    pub fn is_framed(self) -> bool {
+        self == Self::H2c
     }
 }
 

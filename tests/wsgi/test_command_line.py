@@ -26,7 +26,7 @@ class CommandLine(unittest.TestCase):
 
     def serve(self, *words, **env):
         """A master with these words, in the folder of the application."""
-        env = {"PYTHONDONTWRITEBYTECODE": "1", "PWD": str(self.folder), "RUNTIME_DIRECTORY": str(self.folder), **env}
+        env = {"PYTHONDONTWRITEBYTECODE": "1", "PWD": str(self.folder), **env}
         server = Service([PREFORKD, *words], env=env, cwd=self.folder)
         self.addCleanup(server.close)
         server.wait_notify("READY=1")
@@ -39,7 +39,7 @@ class CommandLine(unittest.TestCase):
         return connection.getresponse().read().decode()
 
     def command(self, *words):
-        env = {**os.environ, "PWD": str(self.folder), "RUNTIME_DIRECTORY": str(self.folder)}
+        env = {**os.environ, "PWD": str(self.folder)}
         return subprocess.run([PREFORKD, *words], cwd=self.folder, env=env, capture_output=True, text=True, timeout=GUARD)
 
     def test_an_application_is_served_and_reloaded_and_commands_find_it_by_its_folder(self):

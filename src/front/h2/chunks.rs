@@ -1,10 +1,16 @@
-//! Reads the chunks that our own encoder writes (RFC 9112 section 7.1), wherever their bytes are cut. HTTP/2 has frames instead.
+//! Reads the chunks that our own encoder writes (RFC 9112 section 7.1), wherever their bytes are cut, and writes some. HTTP/2 has frames
+//! instead.
+
+use std::io::{self, Write as _};
 
 use h2::Reason;
 use http::HeaderMap;
+use rustix::io::Errno;
 
 use super::response;
 
+/// What a chunk takes besides its data: the size in hexadecimal digits, and two line ends.
+const AROUND: usize = 20;
 /// The most bytes between the data of two chunks, or after the last one: fields may follow it.
 const MOST_AROUND: usize = 128 * 1024;
 
@@ -122,6 +128,26 @@ impl Chunks {
     }
 }
 
+/// Writes a chunk with as much of the data as there is room for; how much that is, and the length of the chunk.
+///
+/// # Errors
+/// None: there is room for what it writes.
+pub fn write(data: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), Errno> {
+    let n = data.len().min(buffer.len().saturating_sub(AROUND));
+    if n == 0 {
+        return Ok((0, 0));
+    }
+    let room = buffer.len();
+    let mut rest = buffer;
+    let print = |rest: &mut &mut [u8]| -> io::Result<()> {
+        write!(rest, "{n:x}\r\n")?;
+        rest.write_all(&data[..n])?;
+        rest.write_all(b"\r\n")
+    };
+    print(&mut rest).map_err(|_| Errno::NOBUFS)?;
+    Ok((n, room - rest.len()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +192,17 @@ mod tests {
         assert!(Chunks::default().take(b"1\r\nab", 9).is_err());
         let long = vec![b'1'; MOST_AROUND];
         assert!(Chunks::default().take(&long, 9).is_err());
+    }
+
+    #[test]
+    fn chunks_fit_their_buffer() {
+        let mut buffer = [0; 64];
+        assert_eq!(write(b"abc", &mut buffer), Ok((3, 8)));
+        assert_eq!(&buffer[..8], b"3\r\nabc\r\n");
+        let data = [b'x'; 100];
+        let (taken, written) = write(&data, &mut buffer).unwrap();
+        assert!(taken == 64 - AROUND && written <= 64);
+        assert_eq!(&buffer[..4], b"2c\r\n");
+        assert_eq!(write(b"", &mut buffer), Ok((0, 0)));
     }
 }

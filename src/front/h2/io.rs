@@ -33,17 +33,23 @@ impl Pipe {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes bytes of the client.
+    /// Takes bytes of the peer.
     pub fn give(&self, bytes: &[u8]) {
         self.lock().input.extend_from_slice(bytes);
     }
 
-    /// The client sends nothing any more.
+    /// The peer sends nothing any more.
     pub fn end(&self) {
         self.lock().ended = true;
     }
 
-    /// Moves what goes to the client behind what is in `out`.
+    /// The bytes that were given and not read.
+    pub fn unread(&self) -> usize {
+        let bytes = self.lock();
+        bytes.input.len() - bytes.read
+    }
+
+    /// Moves what goes to the peer behind what is in `out`.
     pub fn take(&self, out: &mut Vec<u8>) {
         let mut bytes = self.lock();
         match out.is_empty() {
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(read(&mut pipe), Poll::Pending);
         pipe.give(b"abcd");
         assert_eq!(read(&mut pipe), Poll::Ready(b"abc".to_vec()));
+        assert_eq!(pipe.unread(), 1);
         pipe.give(b"e");
         pipe.end();
         assert_eq!(read(&mut pipe), Poll::Ready(b"de".to_vec()));

@@ -69,7 +69,8 @@ pub fn trailers(bytes: &[u8]) -> Option<HeaderMap> {
     }
 }
 
-fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
+/// The name and the value in a line.
+pub fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     let colon = line.iter().position(|&byte| byte == b':')?;
     let name = HeaderName::from_bytes(&line[..colon]).ok()?;
     // No value may begin or end with a space (RFC 9113 section 8.2.1).
@@ -77,8 +78,8 @@ fn field(line: &[u8]) -> Option<(HeaderName, HeaderValue)> {
     Some((name, value))
 }
 
-/// Takes the next line.
-fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+/// Takes the next line, without its end.
+pub fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let end = rest.iter().position(|&byte| byte == b'\n')?;
     let line = rest[..end].strip_suffix(b"\r")?;
     *rest = &rest[end + 1..];
@@ -86,7 +87,7 @@ fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Fields that have no meaning in HTTP/2, and must not be sent (RFC 9113 section 8.2.2).
-fn is_of_http1(name: &str) -> bool {
+pub fn is_of_http1(name: &str) -> bool {
     matches!(
         name,
         "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"

@@ -2,20 +2,19 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write as _};
 use std::mem;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes};
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::HeaderMap;
+use h2::{Reason, RecvStream};
 use preforkd_http::Tls;
 use rustix::io::Errno;
 
-use super::chunks::Chunks;
-use super::limits::{Meter, SEND_BUFFER};
+use super::body::{Rest, Sending};
+use super::chunks::{self, Chunks};
+use super::limits::Meter;
 use super::request::{self, Framing};
 use super::response;
 use super::wake::{Queue, Sleeper};
@@ -24,8 +23,6 @@ use crate::visits::Visit;
 
 /// Bytes of a file that are read at a time.
 const PIECE: usize = 16 * 1024;
-/// What a chunk takes besides its data: the size in hexadecimal digits, and two line ends.
-const AROUND: usize = 20;
 
 /// A stream.
 pub struct Stream {
@@ -87,7 +84,7 @@ impl Incoming {
                 *left -= n as u64;
                 (n, n)
             }
-            Framing::Chunked => chunk(&self.data, buffer)?,
+            Framing::Chunked => chunks::write(&self.data, buffer)?,
             Framing::None => (0, 0),
         };
         if taken > 0 {
@@ -118,16 +115,9 @@ enum Reply {
     /// The head was not written.
     Head(SendResponse<Bytes>),
     /// The body is being written.
-    Body(SendStream<Bytes>, Rest),
+    Body(Sending),
     /// All was written, or was broken off.
     Over,
-}
-
-/// How the bytes of a response tell where its body ends.
-enum Rest {
-    /// So many are still to come.
-    Length(u64),
-    Chunks(Chunks),
 }
 
 impl fmt::Debug for Stream {
@@ -251,7 +241,7 @@ impl Stream {
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
         match &mut self.reply {
             Reply::Head(_) => self.write_head(data),
-            Reply::Body(..) => self.write_body(data),
+            Reply::Body(_) => self.write_body(data),
             Reply::Over => Err(Errno::PIPE),
         }
     }
@@ -282,76 +272,21 @@ impl Stream {
         let stream = sent.map_err(|_| Errno::PIPE)?;
         self.reply = match rest {
             None => Reply::Over,
-            Some(rest) => Reply::Body(stream, rest),
+            Some(rest) => Reply::Body(Sending::new(stream, rest)),
         };
         Ok(head.length)
     }
 
-    /// Takes bytes of the body, with what is around chunks: as many small chunks as there are go into one frame.
     fn write_body(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        let room = match self.room(data.len()) {
-            // An end needs none.
-            Err(Errno::AGAIN) => 0,
-            other => other?,
-        };
-        let Reply::Body(stream, rest) = &mut self.reply else {
+        let Reply::Body(body) = &mut self.reply else {
             return Err(Errno::PIPE);
         };
-        let (taken, piece, end) = match rest {
-            Rest::Length(left) => {
-                let most = usize::try_from(*left).unwrap_or(usize::MAX);
-                let n = room.min(data.len()).min(most);
-                *left -= n as u64;
-                let end = (*left == 0).then(HeaderMap::new);
-                (n, Bytes::copy_from_slice(&data[..n]), end)
-            }
-            Rest::Chunks(chunks) => {
-                let taken = chunks.take(data, room).map_err(|_| Errno::PROTO)?;
-                (taken.length, taken.data.into(), taken.end)
-            }
-        };
-        if taken == 0 {
-            return Err(Errno::AGAIN);
-        }
-        self.ties.meter.carry(piece.len());
-        let ends = end.is_some();
-        let trailers = end.filter(|fields| !fields.is_empty());
-        if !piece.is_empty() || ends && trailers.is_none() {
-            let last = ends && trailers.is_none();
-            stream.send_data(piece, last).map_err(|_| Errno::PIPE)?;
-        }
-        // What was asked for and is not used is for other streams.
-        stream.reserve_capacity(0);
-        if let Some(fields) = trailers {
-            stream.send_trailers(fields).map_err(|_| Errno::PIPE)?;
-        }
-        if ends {
+        let written = body.write(data, &mut Context::from_waker(&self.waker))?;
+        self.ties.meter.carry(written.data);
+        if written.ended {
             self.reply = Reply::Over;
         }
-        Ok(taken)
-    }
-
-    /// How many of so many bytes the client takes now; one at least.
-    fn room(&mut self, wanted: usize) -> Result<usize, Errno> {
-        let Reply::Body(stream, _) = &mut self.reply else {
-            return Err(Errno::PIPE);
-        };
-        if wanted == 0 {
-            return Ok(0);
-        }
-        stream.reserve_capacity(wanted.min(SEND_BUFFER));
-        let mut context = Context::from_waker(&self.waker);
-        loop {
-            match stream.capacity() {
-                0 => {}
-                n => return Ok(n.min(wanted)),
-            }
-            match stream.poll_capacity(&mut context) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return Err(Errno::PIPE),
-                Poll::Pending => return Err(Errno::AGAIN),
-            }
-        }
+        Ok(written.taken)
     }
 
     /// Takes a part of a file.
@@ -364,9 +299,11 @@ impl Stream {
         offset: &mut u64,
         length: usize,
     ) -> Result<usize, Errno> {
-        if let Reply::Body(_, Rest::Length(_)) = self.reply {
+        if let Reply::Body(body) = &mut self.reply
+            && body.has_length()
+        {
             // What nobody takes is not read.
-            self.room(length)?;
+            body.room(length, &mut Context::from_waker(&self.waker))?;
         }
         let mut piece = vec![0; length.min(PIECE)];
         let n = rustix::io::pread(file, &mut piece[..], *offset)?;
@@ -386,7 +323,7 @@ impl Stream {
     pub fn finish(&mut self) -> Result<(), Errno> {
         match mem::replace(&mut self.reply, Reply::Over) {
             // A part of it is missing.
-            Reply::Body(mut stream, _) => stream.send_reset(Reason::INTERNAL_ERROR),
+            Reply::Body(mut body) => body.reset(Reason::INTERNAL_ERROR),
             Reply::Head(mut reply) => reply.send_reset(Reason::INTERNAL_ERROR),
             Reply::Over => {}
         }
@@ -396,7 +333,7 @@ impl Stream {
     /// Breaks the response off.
     pub fn abort(&mut self, reason: Reason) {
         match mem::replace(&mut self.reply, Reply::Over) {
-            Reply::Body(mut stream, _) => stream.send_reset(reason),
+            Reply::Body(mut body) => body.reset(reason),
             Reply::Head(mut reply) => reply.send_reset(reason),
             Reply::Over => {}
         }
@@ -407,7 +344,7 @@ impl Stream {
         let mut context = Context::from_waker(&self.waker);
         let reset = match &mut self.reply {
             Reply::Head(reply) => reply.poll_reset(&mut context),
-            Reply::Body(stream, _) => stream.poll_reset(&mut context),
+            Reply::Body(body) => body.poll_reset(&mut context),
             Reply::Over => return self.left,
         };
         self.left |= reset.is_ready();
@@ -420,39 +357,5 @@ impl Drop for Stream {
         self.ties.meter.end(self.left);
         // The connection may have nothing else to wait for.
         self.ties.connection.wake_by_ref();
-    }
-}
-
-/// Writes a chunk with as much of the data as there is room for; how much that is, and the length of the chunk.
-fn chunk(data: &[u8], buffer: &mut [u8]) -> Result<(usize, usize), Errno> {
-    let n = data.len().min(buffer.len().saturating_sub(AROUND));
-    if n == 0 {
-        return Ok((0, 0));
-    }
-    let room = buffer.len();
-    let mut rest = buffer;
-    let write = |rest: &mut &mut [u8]| -> io::Result<()> {
-        write!(rest, "{n:x}\r\n")?;
-        rest.write_all(&data[..n])?;
-        rest.write_all(b"\r\n")
-    };
-    write(&mut rest).map_err(|_| Errno::NOBUFS)?;
-    Ok((n, room - rest.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_fit_their_buffer() {
-        let mut buffer = [0; 64];
-        assert_eq!(chunk(b"abc", &mut buffer), Ok((3, 8)));
-        assert_eq!(&buffer[..8], b"3\r\nabc\r\n");
-        let data = [b'x'; 100];
-        let (taken, written) = chunk(&data, &mut buffer).unwrap();
-        assert!(taken == 64 - AROUND && written <= 64);
-        assert_eq!(&buffer[..4], b"2c\r\n");
-        assert_eq!(chunk(b"", &mut buffer), Ok((0, 0)));
     }
 }

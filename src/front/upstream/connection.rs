@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::dispatch::{Place, Ticket};
+use super::framed::Framed;
 use super::protocol::{Protocol, Reader};
 use super::{Instant, NEVER};
 
@@ -30,11 +31,17 @@ pub(super) enum Read {
     Nothing,
     End,
     Lost(Errno),
+    /// The upstream says that it has not begun with the request.
+    NotBegun,
+    /// It says why it breaks the response off, or breaks the protocol.
+    Broken(String),
 }
 
 #[derive(Debug)]
 pub(super) struct Connection {
     socket: OwnedFd,
+    /// What is between the socket and the others, where it carries frames.
+    framed: Option<Box<Framed>>,
     pub upstream: usize,
     pub place: Place,
     pub state: State,
@@ -83,6 +90,7 @@ impl Connection {
     ) -> Self {
         Self {
             socket,
+            framed: protocol.is_framed().then(Box::default),
             upstream,
             place,
             state,
@@ -113,6 +121,9 @@ impl Connection {
     /// A request begins on it, with so many bytes of a body that are not sent together with the head.
     pub fn begin(&mut self, expected: Expected, body_left: u64) {
         self.reader.expect(expected);
+        if let Some(framed) = &mut self.framed {
+            framed.begin();
+        }
         self.written = 0;
         self.body_left = body_left;
         (self.sent, self.begun, self.refused, self.paused) = (false, false, false, false);
@@ -128,6 +139,14 @@ impl Connection {
 
     /// Reads once.
     pub fn read(&mut self, buffer: &mut [u8]) -> Read {
+        if let Some(framed) = &mut self.framed {
+            if self.readable {
+                framed.note_readable();
+            }
+            let read = framed.read(&self.socket, buffer);
+            self.readable = framed.is_readable();
+            return read;
+        }
         let length = buffer.len();
         match recv(&self.socket, buffer, RecvFlags::empty()) {
             Ok((_, 0)) => {
@@ -149,16 +168,45 @@ impl Connection {
     }
 
     /// Whether a kept connection is still there and has nothing to say. No event may have told yet that it is not.
-    pub fn is_quiet(&self) -> bool {
+    pub fn is_quiet(&mut self) -> bool {
+        if let Some(framed) = &mut self.framed {
+            framed.note_readable();
+            return framed.is_free(&self.socket);
+        }
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         matches!(recv(&self.socket, &mut [0; 1], flags), Err(Errno::AGAIN))
     }
 
     /// Writes once.
     pub fn write(&mut self, data: &[u8]) -> Result<usize, Errno> {
-        let n = send(&self.socket, data, SendFlags::NOSIGNAL)?;
+        let n = match &mut self.framed {
+            Some(framed) => {
+                let written = framed.write(&self.socket, data);
+                self.readable |= framed.is_readable();
+                written?
+            }
+            None => send(&self.socket, data, SendFlags::NOSIGNAL)?,
+        };
         self.begun |= n > 0;
         Ok(n)
+    }
+
+    /// Whether it carries frames: there may be something to send or to read at any time.
+    pub fn is_framed(&self) -> bool {
+        self.framed.is_some()
+    }
+
+    /// Moves frames, also while nobody reads the response. True if there may be room for more of the request.
+    pub fn carry(&mut self) -> bool {
+        let Some(framed) = &mut self.framed else {
+            return false;
+        };
+        if self.readable {
+            framed.note_readable();
+        }
+        framed.carry(&self.socket);
+        self.readable = framed.is_readable();
+        true
     }
 
     /// The upstream speaks another protocol from now on, and so does the client.
@@ -184,11 +232,21 @@ impl Connection {
     }
 
     /// Whether it can serve another request after a response that left so many bytes over.
-    pub fn can_be_kept(&self, left_over: usize) -> bool {
+    pub fn can_be_kept(&mut self, left_over: usize) -> bool {
+        let framed = self.framed.as_mut();
         self.reader.keeps_connection()
             && self.sent
             && !self.refused
             && !self.hangup
             && left_over == 0
+            && framed.is_none_or(|framed| framed.is_free(&self.socket))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(framed) = &mut self.framed {
+            framed.leave(&self.socket);
+        }
     }
 }

@@ -17,6 +17,10 @@ pub enum Failure {
     Busy,
     /// A connection ended before a byte of the response came.
     NoAnswer,
+    /// The upstream says that it has not begun with the request, and will not (RFC 9113 section 8.7).
+    NotBegun,
+    /// It has broken the response off and said why, or has broken the protocol.
+    Reset(String),
     /// The head of the response did not come in time.
     HeadTimeout,
     /// The response broke off, or is malformed.
@@ -72,9 +76,10 @@ impl Failure {
     /// twice. Never when it was too slow: it may still be at work.
     pub fn may_repeat(&self, attempt: Attempt) -> bool {
         let failed_fast = match self {
-            Self::Connect(_) | Self::ConnectTimeout | Self::Busy => true,
+            Self::Connect(_) | Self::ConnectTimeout | Self::Busy | Self::NotBegun => true,
             Self::NoAnswer => !attempt.begun || attempt.idempotent,
             Self::HeadTimeout
+            | Self::Reset(_)
             | Self::Broken(_)
             | Self::Lost(_)
             | Self::Silent
@@ -96,6 +101,7 @@ impl Failure {
             | Self::Verdict(_)
             | Self::Body(_)
             | Self::Busy
+            | Self::NotBegun
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::NobodyLeft => false,
@@ -108,12 +114,17 @@ impl Failure {
         match self {
             Self::Connect(_)
             | Self::NoAnswer
+            | Self::Reset(_)
             | Self::Broken(_)
             | Self::Lost(_)
             | Self::File(_)
             | Self::Verdict(_) => 502,
             Self::ConnectTimeout | Self::HeadTimeout | Self::Silent => 504,
-            Self::Busy | Self::QueueFull | Self::QueueTimeout | Self::NobodyLeft => 503,
+            Self::Busy
+            | Self::NotBegun
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::NobodyLeft => 503,
             Self::Body(_) => 500,
         }
     }
@@ -126,11 +137,12 @@ impl fmt::Display for Failure {
             Self::ConnectTimeout => f.write_str("could not connect in time"),
             Self::Busy => f.write_str("could not connect: its queue of connections is full"),
             Self::NoAnswer => f.write_str("it closed the connection without a response"),
+            Self::NotBegun => f.write_str("it refused to begin with the request"),
             Self::HeadTimeout => f.write_str("it sent no response in time"),
             Self::Broken(fault) => fault.fmt(f),
             Self::Lost(error) => write!(f, "the connection broke: {error}"),
             Self::Silent => f.write_str("it sent nothing more of the response in time"),
-            Self::File(why) | Self::Verdict(why) => f.write_str(why),
+            Self::Reset(why) | Self::File(why) | Self::Verdict(why) => f.write_str(why),
             Self::Body(error) => write!(f, "could not read the request body back: {error}"),
             Self::QueueFull => f.write_str("too many requests wait for it"),
             Self::QueueTimeout => f.write_str("the request waited too long for it"),
@@ -220,6 +232,32 @@ mod tests {
                 },
                 false,
             ),
+            // The upstream itself says that nothing has happened.
+            (
+                Failure::NotBegun,
+                Attempt {
+                    reused: true,
+                    ..begun
+                },
+                true,
+            ),
+            (
+                Failure::NotBegun,
+                Attempt {
+                    whole: false,
+                    ..begun
+                },
+                false,
+            ),
+            (
+                Failure::NotBegun,
+                Attempt {
+                    answered: true,
+                    ..begun
+                },
+                false,
+            ),
+            (Failure::Reset("it was".into()), safe, false),
             (Failure::HeadTimeout, safe, false),
             (Failure::Silent, safe, false),
             (
@@ -259,6 +297,8 @@ mod tests {
             (Failure::QueueFull, 503, false),
             (Failure::QueueTimeout, 503, false),
             (Failure::Busy, 503, false),
+            (Failure::NotBegun, 503, false),
+            (Failure::Reset(String::new()), 502, true),
         ] {
             assert_eq!(
                 (failure.status(), failure.counts(false)),

@@ -8,6 +8,7 @@ use preforkd_http::{
     Body, Expected, Fault, Incoming, Note, Origin, Outgoing, Request, Response, Step, write_request,
 };
 
+use crate::h2::client;
 use crate::layers::forward::Asked;
 use crate::layers::sendfile::Folders;
 
@@ -54,6 +55,8 @@ pub enum Refused {
     TooLong,
     /// A NUL in the decoded path would end it.
     Nul,
+    /// The protocol has no form for the host or the target.
+    NoForm,
 }
 
 impl Refused {
@@ -61,9 +64,14 @@ impl Refused {
     pub fn status(self) -> (u16, &'static str) {
         match self {
             Self::TooLong => (431, "431 Request Header Fields Too Large\n"),
-            Self::Nul => (400, "400 Bad Request\n"),
+            Self::Nul | Self::NoForm => (400, "400 Bad Request\n"),
         }
     }
+}
+
+/// Whether a request is a call of gRPC, to an upstream that answers such.
+pub(super) fn is_call(protocol: Protocol, request: Request<'_>) -> bool {
+    protocol.is_framed() && request.field(b"content-type").is_some_and(client::is_grpc)
 }
 
 /// Appends a request to `out`. Its body follows as an [`Upload`]. With `keep` the upstream should keep the connection.
@@ -86,6 +94,13 @@ pub(super) fn write(
             write_request(out, request, origin, outgoing);
             return Ok(());
         }
+        Protocol::H2c => {
+            write_request(out, request, origin, outgoing);
+            return match client::can_say(out) {
+                true => Ok(()),
+                false => Err(Refused::NoForm),
+            };
+        }
         Protocol::FastCgi => fastcgi::pair,
         Protocol::Scgi => scgi::pair,
         Protocol::Uwsgi => uwsgi::pair,
@@ -100,7 +115,7 @@ pub(super) fn write(
         return Err(Refused::Nul);
     }
     match protocol {
-        Protocol::Http | Protocol::FastCgi => fastcgi::begin(out, &variables, keep),
+        Protocol::Http | Protocol::H2c | Protocol::FastCgi => fastcgi::begin(out, &variables, keep),
         Protocol::Scgi => scgi::begin(out, &variables, request.body_length().unwrap_or(0)),
         Protocol::Uwsgi => uwsgi::begin(out, &variables)?,
     }
@@ -111,7 +126,9 @@ pub(super) fn write(
 pub(super) fn upload(protocol: Protocol, body: Body, length: u64) -> Upload {
     match protocol {
         Protocol::FastCgi => Upload::records(body, length),
-        Protocol::Http | Protocol::Scgi | Protocol::Uwsgi => Upload::plain(body, length),
+        Protocol::Http | Protocol::H2c | Protocol::Scgi | Protocol::Uwsgi => {
+            Upload::plain(body, length)
+        }
     }
 }
 
@@ -131,7 +148,7 @@ pub(super) enum Progress {
 /// Reads the responses of one connection.
 #[derive(Debug)]
 pub(super) enum Reader {
-    /// HTTP, and what is like it.
+    /// HTTP, and what is like it or was made like it.
     Http(Incoming),
     FastCgi(Box<fastcgi::Reader>),
     Scgi(Box<scgi::Reader>),
@@ -140,7 +157,7 @@ pub(super) enum Reader {
 impl Reader {
     pub fn new(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Http | Protocol::Uwsgi => Self::Http(Incoming::default()),
+            Protocol::Http | Protocol::H2c | Protocol::Uwsgi => Self::Http(Incoming::default()),
             Protocol::FastCgi => Self::FastCgi(Box::new(fastcgi::Reader::new(false))),
             Protocol::Scgi => Self::Scgi(Box::new(scgi::Reader::new(false))),
         }

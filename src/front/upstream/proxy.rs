@@ -64,6 +64,8 @@ struct Exchange {
     sending: Sending,
     expected: Expected,
     idempotent: bool,
+    /// It is a call of gRPC: both sides speak when they have something to say.
+    is_call: bool,
     /// Attempts on new connections.
     tries: u32,
     /// How long it waits for an address that is closed.
@@ -332,18 +334,20 @@ impl Proxy {
         let (speaks, keep) = (of.settings.protocol, !of.settings.keep.is_zero());
         let passing = passing.into();
         let is_question = passing.asked.is_some();
+        let is_call = protocol::is_call(speaks, request) && !is_question;
         let length = match streamed || is_question {
             true => 0,
             false => request.body_length().unwrap_or(0),
         };
-        let upgrade = match streamed || length > 0 || is_question || !speaks.is_http() {
+        let upgrade = match streamed || length > 0 || is_question || !speaks.can_switch() {
             true => None,
             false => request.upgrade().filter(|protocol| may_switch(protocol)),
         };
         let outgoing = Outgoing {
             streamed,
             upgrade,
-            trailers: request.takes_trailers() && speaks.is_http() && !is_question,
+            // Some leave out that field, and the status of a call is such a one.
+            trailers: (request.takes_trailers() || is_call) && speaks.is_http() && !is_question,
             ..passing.outgoing
         };
         let passing = Passing {
@@ -362,7 +366,7 @@ impl Proxy {
         let idempotent = is_question || is_idempotent(request.method());
         let facts = Facts {
             ticket,
-            ahead: idempotent && !streamed && length <= SMALL_BODY,
+            ahead: idempotent && !streamed && length <= SMALL_BODY && !speaks.is_framed(),
         };
         let arrival = of.dispatch.arrive(facts, now);
         if arrival == Arrival::Full {
@@ -375,6 +379,7 @@ impl Proxy {
         let mut sending = Sending::Nothing;
         if streamed {
             let mut stream = Stream::body(request.declared_length().is_none());
+            stream.keeps = speaks.is_framed();
             stream.drops_trailers = !outgoing.changes.is_empty();
             sending = Sending::Stream(stream);
         } else if length > SMALL_BODY {
@@ -405,6 +410,7 @@ impl Proxy {
                 judged: is_question,
             },
             idempotent,
+            is_call,
             tries: 0,
             patient_until,
             fresh: false,
@@ -504,7 +510,8 @@ impl Proxy {
                 }
             }
             State::Busy(_) => {
-                if ready.write && !connection.sent {
+                let may_have_room = connection.carry() || ready.write;
+                if may_have_room && !connection.sent {
                     self.write(token, now);
                 }
                 self.read(token, now);

@@ -17,6 +17,8 @@ pub(super) struct Complaints {
     rate: Rate,
     /// Of lines about links, so that the one kind does not hide the other.
     links: Rate,
+    /// Of lines about files that are not there, for which clients may ask all the time.
+    missing: Rate,
 }
 
 impl Default for Complaints {
@@ -31,6 +33,7 @@ impl Complaints {
             user,
             rate: Rate::new(1, 10 * SECOND),
             links: Rate::new(1, 10 * SECOND),
+            missing: Rate::new(3, 60 * SECOND),
         }
     }
 
@@ -46,6 +49,23 @@ impl Complaints {
         if let Some(line) = self.line(now, NAMED, path, error, consequence) {
             log::warn!("{line}");
         }
+    }
+
+    /// There is no file at this path, which the mapping below `prefix` leads to.
+    #[cold]
+    pub fn note_missing(&mut self, now: Instant, prefix: &[u8], path: &Path) {
+        if let Some(line) = self.missing_line(now, prefix, path) {
+            log::info!("{line}");
+        }
+    }
+
+    fn missing_line(&mut self, now: Instant, prefix: &[u8], path: &Path) -> Option<String> {
+        let left_out = self.missing.take(now)?;
+        Some(format!(
+            "there is no file {}, to which the mapping of {} leads; answering 404{left_out}",
+            path.to_string_lossy().escape_debug(),
+            prefix.escape_ascii()
+        ))
     }
 
     /// A link leads out of its folder to this place, and this is what happens instead of serving it.
@@ -106,6 +126,26 @@ impl Complaints {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_file_is_named_three_times_and_then_once_a_minute() {
+        let mut complaints = Complaints::default();
+        let path = Path::new("/srv/static/a\n.css");
+        let mut line = |now| complaints.missing_line(now, b"/static/", path);
+        assert_eq!(
+            line(1).as_deref(),
+            Some(
+                "there is no file /srv/static/a\\n.css, to which the mapping of /static/ leads; answering 404"
+            )
+        );
+        assert!(line(2).is_some() && line(3).is_some());
+        assert_eq!(line(4), None);
+        let later = line(61 * SECOND).expect("a line");
+        assert!(
+            later.ends_with("; 1 more since the last such line"),
+            "{later}"
+        );
+    }
 
     #[test]
     fn lines_are_few_and_count_the_rest() {

@@ -47,6 +47,8 @@ pub(crate) struct Stream {
     pub ended: bool,
     /// The protocol has changed.
     pub switched: bool,
+    /// It may take any time.
+    pub is_open: bool,
     /// Nothing is sent after what is to be written.
     pub ends: bool,
 }

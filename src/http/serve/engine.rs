@@ -23,7 +23,7 @@ mod service;
 pub(crate) use inline::Inline;
 pub use pool::{Pool, Seat, pool};
 pub(crate) use service::Serving;
-pub use service::{Call, Output, Ready, Service, Watch};
+pub use service::{Call, Output, Ready, Service, Taking, Watch};
 
 /// What a handler has come back with.
 pub(crate) struct Answer {
@@ -101,9 +101,9 @@ pub(crate) trait Engine {
     /// See [`Service::waiting`].
     fn waiting(&mut self, _key: u64, _bytes: usize, _now: Instant) {}
 
-    /// See [`Service::streams`].
-    fn streams<T: Transport>(&mut self, _client: &Client<T>) -> bool {
-        false
+    /// See [`Service::taking`].
+    fn taking<T: Transport>(&mut self, _client: &Client<T>) -> Taking {
+        Taking::Whole
     }
 
     /// See [`Service::body`].

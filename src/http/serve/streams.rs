@@ -11,7 +11,7 @@ use crate::net::transport::Transport;
 use crate::proto::h1::connection::{Event, Phase};
 use crate::proto::reject::Reject;
 use crate::serve::client::{Client, Link, Stream, Task};
-use crate::serve::engine::Engine;
+use crate::serve::engine::{Engine, Taking};
 use crate::serve::handler::Observer;
 
 /// What giving out what has arrived has come to.
@@ -29,11 +29,16 @@ enum Fed {
 impl<E: Engine, O: Observer, T: Transport> Server<E, O, T> {
     /// The head of a request is there: has it answered at once if its body is given out as it arrives.
     pub(super) fn ask(&mut self, key: u64, mut client: Client<T>) -> Client<T> {
-        if !self.engine.streams(&client) {
+        let taking = self.engine.taking(&client);
+        if taking == Taking::Whole {
             return client;
         }
-        client.connection.stream();
-        client.link.stream = Some(Stream::default());
+        let is_open = taking == Taking::Open;
+        client.connection.stream(is_open);
+        client.link.stream = Some(Stream {
+            is_open,
+            ..Stream::default()
+        });
         let response = self.core.respond(&mut client);
         self.submit(key, client, Body::default(), response)
     }
@@ -136,7 +141,8 @@ impl<O: Observer, T: Transport> Core<O, T> {
         if !link.readable {
             let most = self.limits.body_timeout;
             // Its end has a limit of the service's own.
-            if connection.phase() == Phase::Body && !link.has_output() {
+            let is_open = link.stream.is_some_and(|stream| stream.is_open);
+            if connection.phase() == Phase::Body && !link.has_output() && !is_open {
                 link.waiting = Phase::Body;
                 let patience = link.body_patience(self.now, most);
                 let deadline = self.after(most.min(patience));

@@ -143,6 +143,7 @@ impl Disk {
             control_group: None,
             pid_file: None,
             control: None,
+            usual_control: Vec::new(),
             listeners: addresses.map(listener).collect(),
             apps,
             stopped: BTreeSet::new(),

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use log::{debug, info, warn};
 
 use super::System;
+use crate::effects::own_folder;
 use crate::effects::path_watch::PathWatch;
 use crate::master::world::Source;
 use crate::plan::Plan;
+use crate::plan::control::Usual;
 
 /// What does not work without a control socket.
 const CONSEQUENCE: &str = "status, metrics, reload, scale, stop and reopen will not work";
@@ -44,6 +46,8 @@ pub(super) struct ControlKeeper {
     failures: u32,
     /// It was said that it cannot be made.
     told: bool,
+    /// It was said that there is none, as no folder for it can be used.
+    told_usual: bool,
 }
 
 impl ControlKeeper {
@@ -90,16 +94,50 @@ fn is_free(path: &Path) -> bool {
 impl System {
     /// Listens for commands where the plan says, also if the file of the socket was removed or replaced.
     pub(super) fn keep_control(&mut self, plan: &Plan) {
-        let wanted = plan.control.as_ref().map(|path| Wanted {
-            path: path.clone(),
+        let path = plan.control.clone();
+        let path = path.or_else(|| self.usual_control(plan));
+        self.keeper.wanted = path.map(|path| Wanted {
+            path,
             mode: plan.control_mode,
             group: plan.control_group,
         });
-        self.keeper.wanted = wanted;
         let was_free = self.keeper.is_free();
         self.listen_for_commands();
         self.show_control();
         self.watch_control(was_free);
+    }
+
+    /// The first of the usual places at which it listens, or can be made to. Nobody has asked for it, so nothing is wrong if there is none.
+    fn usual_control(&mut self, plan: &Plan) -> Option<PathBuf> {
+        let mut usual = plan.usual_control.iter().map(Usual::path);
+        if let Some(path) = usual.find(|path| self.control.is_at(path)) {
+            return Some(path);
+        }
+        let (mode, group) = (plan.control_mode, plan.control_group);
+        let mut reasons = Vec::new();
+        for usual in &plan.usual_control {
+            let path = usual.path();
+            let before = self.control.fd();
+            let made = own_folder::prepare(&usual.folder, usual.mode)
+                .and_then(|()| self.control.listen(&path, mode, group));
+            match made {
+                Ok(_) => {
+                    before.into_iter().for_each(|fd| self.watches.remove(fd));
+                    self.poll_control(&path);
+                    debug!("the control socket is {}", path.display());
+                    return Some(path);
+                }
+                Err(reason) => reasons.push(format!("{}: {reason}", usual.folder.display())),
+            }
+        }
+        if !self.keeper.told_usual && !reasons.is_empty() {
+            self.keeper.told_usual = true;
+            info!(
+                "no control socket, as no folder for it can be used ({}); {CONSEQUENCE} (to have one, set `control` in [master])",
+                reasons.join("; ")
+            );
+        }
+        None
     }
 
     /// Something has happened to the file of the control socket, or it is time to look at it.

@@ -19,7 +19,7 @@ use preforkd_front::upstream::settings::Settings;
 use preforkd_http::layer::Layer;
 use preforkd_http::{
     Call, Config, Files, FrontListeners, Limits, Origin, Outgoing, Output, Ready, Request,
-    Response, Service, Watch, serve_service_over,
+    Response, Service, Taking, Watch, serve_service_over,
 };
 use preforkd_worker::gauges::Gauges;
 use preforkd_worker::running::Running;
@@ -85,8 +85,9 @@ impl Service for All {
         self.proxy.call(0, call, outgoing, response)
     }
 
-    fn streams(&mut self, request: Request<'_>, _origin: &Origin) -> bool {
-        self.streams || request.path().starts_with(b"/stream")
+    fn taking(&mut self, request: Request<'_>, _origin: &Origin) -> Taking {
+        let streams = self.streams || request.path().starts_with(b"/stream");
+        self.proxy.taking(0, request, streams)
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: u64) -> bool {

@@ -266,13 +266,24 @@ impl Raw {
 
     /// One that has sent nothing.
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
+        Self::of(TcpStream::connect(address).unwrap())
+    }
+
+    /// The same over this connection, whose other side may be a client.
+    pub fn of(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(GUARD)).unwrap();
         stream.set_write_timeout(Some(GUARD)).unwrap();
         Self {
             stream,
             buffer: Vec::new(),
         }
+    }
+
+    /// Reads the preface of a client.
+    pub fn preface(&mut self) {
+        let mut preface = [0; 24];
+        self.stream.read_exact(&mut preface).unwrap();
+        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
     }
 
     pub fn settings(&mut self, settings: &[(u16, u32)]) {

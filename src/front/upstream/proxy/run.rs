@@ -73,7 +73,9 @@ impl Proxy {
             return self.release(upstream, ticket, place, Outcome::Unknown, now);
         };
         let (fresh, idempotent) = (exchange.fresh, exchange.idempotent);
-        if !fresh && let Some(token) = self.take_kept(upstream, place, !idempotent) {
+        let is_framed = self.upstreams[upstream].settings.protocol.is_framed();
+        let sure = !idempotent || is_framed;
+        if !fresh && let Some(token) = self.take_kept(upstream, place, sure) {
             if let Some(connection) = self.connections.get(token) {
                 connection.state = State::Busy(ticket);
                 connection.reused = true;
@@ -97,7 +99,7 @@ impl Proxy {
         let state = State::Connecting(ticket);
         let mut connection = Connection::new(socket, upstream, place, state, protocol);
         connection.deadline = after(now, timeout);
-        connection.watches_room = !is_there;
+        connection.watches_room = !is_there || connection.is_framed();
         let token = self.connections.insert(connection);
         let watched = match (&self.watch, self.connections.get(token)) {
             (Some(watch), Some(connection)) => {
@@ -176,6 +178,9 @@ impl Proxy {
         if let Some(recording) = &mut exchange.recording {
             recording.begin();
         }
+        if let Sending::Stream(stream) = &mut exchange.sending {
+            stream.rewind();
+        }
         let body_left = match &exchange.sending {
             Sending::Held(_, length) => *length,
             Sending::Nothing | Sending::Stream(_) => 0,
@@ -248,6 +253,8 @@ impl Proxy {
                 }
             }
         }
+        // What came with the connection, or was taken in by sending, makes no event.
+        let may_read = connection.refused || connection.is_framed();
         let refused = connection.refused;
         let is_over = connection.ended && (connection.sent || refused);
         match failure {
@@ -256,7 +263,7 @@ impl Proxy {
             None => {
                 self.tell_wants(ticket);
                 self.set_deadline(token, now);
-                if refused {
+                if may_read {
                     self.queue(token);
                 }
             }
@@ -287,6 +294,8 @@ impl Proxy {
                 Some(settings.silence_timeout.min(settings.upgraded_timeout))
             }
             true => Some(settings.upgraded_timeout),
+            // As after an upgrade: nobody knows whose turn it is. The client has a deadline of its own.
+            false if exchange.is_call => Some(settings.upgraded_timeout),
             false if waits_for_client => None,
             false if connection.sent && !has_begun => Some(settings.head_timeout),
             false => Some(settings.silence_timeout),
@@ -330,6 +339,8 @@ impl Proxy {
                     Err(fault) => self.failed(token, Failure::Broken(fault), now),
                 }
             }
+            Read::NotBegun => self.failed(token, Failure::NotBegun, now),
+            Read::Broken(why) => self.failed(token, Failure::Reset(why), now),
             Read::Lost(_) if !connection.reader.has_begun() => {
                 self.failed(token, Failure::NoAnswer, now);
             }
@@ -608,6 +619,8 @@ fn watch_room(
     token: u32,
     wanted: bool,
 ) -> Result<(), Failure> {
+    // What comes may have to be answered, so frames are watched for room all the time.
+    let wanted = wanted || connection.is_framed();
     if mem::replace(&mut connection.watches_room, wanted) == wanted {
         return Ok(());
     }

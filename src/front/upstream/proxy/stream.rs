@@ -3,16 +3,16 @@
 
 use std::io::Write;
 
-use preforkd_http::{Output, pass_trailers};
+use preforkd_http::{Output, Request, Taking, pass_trailers};
 
 use super::super::Instant;
 use super::super::dispatch::Ticket;
-use super::super::protocol::Protocol;
+use super::super::protocol::{Protocol, is_call};
 use super::{Proxy, Sending};
 
 /// Bytes that may wait for the upstream before the client is left waiting.
 const MOST_WAITING: usize = 64 * 1024;
-/// Memory that is kept while nothing waits.
+/// Memory that is kept while nothing waits; and the most bytes that are kept in case they have to be sent again.
 const KEPT: usize = 16 * 1024;
 
 /// Bytes on their way to an upstream.
@@ -27,8 +27,10 @@ pub(super) struct Stream {
     trailers: Vec<u8>,
     /// Fields of the head were set or removed, and an upstream may take those after the body for such.
     pub drops_trailers: bool,
-    /// A byte was written.
+    /// Bytes were written that are not there any more.
     pub begun: bool,
+    /// What was written is kept for a while, in case it has to be sent again.
+    pub keeps: bool,
     /// All of them have come.
     pub complete: bool,
     /// The server was told that more is taken.
@@ -45,6 +47,7 @@ impl Stream {
             trailers: Vec::new(),
             drops_trailers: false,
             begun: false,
+            keeps: false,
             complete: false,
             wanted: false,
         }
@@ -85,14 +88,24 @@ impl Stream {
 
     /// So many bytes of it were.
     pub fn consume(&mut self, length: usize) {
-        self.begun |= length > 0;
         self.written += length;
+        if self.keeps && !self.begun && self.written <= KEPT {
+            return;
+        }
+        self.begun |= self.written > 0;
         if self.written == self.waiting.len() {
             self.waiting.clear();
             self.waiting.shrink_to(KEPT);
             self.written = 0;
         } else if self.written >= MOST_WAITING {
             self.waiting.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// Goes back to the beginning, if it is still there.
+    pub fn rewind(&mut self) {
+        if !self.begun {
             self.written = 0;
         }
     }
@@ -110,11 +123,16 @@ impl Proxy {
         of.map_or(Protocol::Http, |of| of.settings.protocol)
     }
 
-    /// Whether an upstream can be given a body while it arrives: HTTP has a framing for one whose length nobody knows, and what passes the
-    /// others is framed as a whole.
-    pub fn takes_streams(&self, upstream: usize) -> bool {
-        let of = self.upstreams.get(upstream);
-        of.is_some_and(|of| of.settings.protocol.is_http())
+    /// How an upstream takes the body of a request whose route streams, or does not. HTTP has a framing for one whose length nobody knows; what
+    /// passes the others is framed as a whole. A call of gRPC is always given on as it arrives: the upstream may speak before the client has
+    /// ended.
+    pub fn taking(&self, upstream: usize, request: Request<'_>, streams: bool) -> Taking {
+        let protocol = self.protocol(upstream);
+        match is_call(protocol, request) {
+            true => Taking::Open,
+            false if streams && protocol.is_http() => Taking::Streamed,
+            false => Taking::Whole,
+        }
     }
 
     /// See [`preforkd_http::Service::body`].
@@ -183,6 +201,10 @@ pub(super) fn may_switch(protocol: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use preforkd_http::{Connection, Event, Limits};
+
     use super::super::super::settings::Settings;
     use super::*;
 
@@ -199,28 +221,50 @@ mod tests {
             b"bc\r\n17\r\ndefghijklmnopqrstuvwxyz\r\n0\r\n\r\n"
         );
         assert!(!stream.wants());
+        let mut stream = Stream::body(true);
+        stream.keeps = true;
+        stream.take(b"abc", false);
+        stream.consume(8);
+        stream.take(b"d", true);
+        stream.rewind();
+        assert_eq!(stream.rest(), b"3\r\nabc\r\n1\r\nd\r\n0\r\n\r\n");
         let mut stream = Stream::body(false);
+        stream.keeps = true;
         assert!(stream.wants());
         stream.take(&[b'x'; MOST_WAITING], false);
         assert!(!stream.wants());
         stream.consume(MOST_WAITING);
         assert!(stream.wants() && stream.rest().is_empty());
+        stream.rewind();
+        assert!(stream.begun && stream.rest().is_empty());
     }
 
     #[test]
-    fn only_http_takes_bodies_while_they_arrive() {
+    fn only_http_takes_bodies_while_they_arrive_and_calls_always() {
+        let request = |kind: &str| {
+            let mut connection = Connection::new(Arc::new(Limits::default()));
+            let fields = format!("Host: a\r\nContent-Length: 1\r\nContent-Type: {kind}");
+            connection.receive(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\nx").as_bytes());
+            assert_eq!(connection.advance(), Event::Request);
+            connection
+        };
+        let (plain, call) = (request("text/plain"), request("application/grpc+proto"));
         let mut proxy = Proxy::default();
-        for (protocol, takes) in [
-            (Protocol::Http, true),
-            (Protocol::FastCgi, false),
-            (Protocol::Scgi, false),
+        for (protocol, streamed, called) in [
+            (Protocol::Http, Taking::Streamed, Taking::Whole),
+            (Protocol::H2c, Taking::Streamed, Taking::Open),
+            (Protocol::FastCgi, Taking::Whole, Taking::Whole),
+            (Protocol::Scgi, Taking::Whole, Taking::Whole),
         ] {
             let settings = Settings {
                 protocol,
                 ..Settings::new("x")
             };
             let number = proxy.add(settings);
-            assert_eq!(proxy.takes_streams(number), takes, "{protocol:?}");
+            let taking = |of: &Connection, streams| proxy.taking(number, of.request(), streams);
+            assert_eq!(taking(&plain, true), streamed, "{protocol:?}");
+            assert_eq!(taking(&plain, false), Taking::Whole, "{protocol:?}");
+            assert_eq!(taking(&call, false), called, "{protocol:?}");
         }
     }
 

@@ -92,6 +92,8 @@ pub struct Connection {
     asked: Asked,
     /// The body is given out as it arrives, or what comes after a change of the protocol is.
     streams: bool,
+    /// The same, and it may have any length.
+    is_open: bool,
     /// What of it was not given out.
     pieces: Vec<u8>,
     /// The lines of the fields that have followed it.
@@ -127,6 +129,7 @@ impl Connection {
             asks: false,
             asked: Asked::No,
             streams: false,
+            is_open: false,
             pieces: Vec::new(),
             trailers: Vec::new(),
         }
@@ -331,6 +334,7 @@ impl Connection {
         self.passed = false;
         self.asked = Asked::No;
         if std::mem::take(&mut self.streams) {
+            self.is_open = false;
             self.pieces = Vec::new();
             self.trailers = Vec::new();
         }
@@ -431,11 +435,13 @@ impl Connection {
     /// Takes the body's bytes from the front of `bytes`; how many.
     fn body(&mut self, bytes: &[u8]) -> Result<usize, Reject> {
         let (mut most, mut too_large) = match self.streams {
+            true if self.is_open => (u64::MAX, TOO_LARGE),
             true => (self.limits.max_body, TOO_LARGE.because_of("max_body")),
             false => most_body(&self.limits, &self.budget),
         };
         if let Some(less) = self.facts.as_ref().and_then(|facts| facts.max_body)
             && less < most
+            && !self.is_open
         {
             (most, too_large) = (less, TOO_LARGE.because_of("max_body"));
         }

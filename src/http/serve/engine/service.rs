@@ -27,10 +27,9 @@ pub trait Service {
     /// The server begins. Descriptors can be watched with `watch` from now on.
     fn begin(&mut self, watch: Watch);
 
-    /// Whether the body of a request is given out as it arrives, with [`Service::body`]. Asked when its head is there, and only if it
-    /// has a body.
-    fn streams(&mut self, _request: Request<'_>, _origin: &Origin) -> bool {
-        false
+    /// How the body of a request is taken. Asked when its head is there, and only if it has a body.
+    fn taking(&mut self, _request: Request<'_>, _origin: &Origin) -> Taking {
+        Taking::Whole
     }
 
     /// Answers a request: at once, with a response that has ended, or later, with [`Output`].
@@ -66,6 +65,18 @@ pub trait Service {
 
     /// What was made for a request, by its key, in the order in which it was made.
     fn output(&mut self) -> Option<(u64, Output)>;
+}
+
+/// How the body of a request is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// As a whole, before the request is called.
+    Whole,
+    /// It is given out as it arrives, with [`Service::body`].
+    Streamed,
+    /// The same for a call in which both sides speak when they have something to say: its body may have any length, and take any time. How long
+    /// both may be silent is for the service to say.
+    Open,
 }
 
 /// A request for a [`Service`].
@@ -231,9 +242,9 @@ impl<S: Service> Engine for Serving<S> {
         self.0.waiting(key, bytes, now);
     }
 
-    fn streams<T: Transport>(&mut self, client: &Client<T>) -> bool {
+    fn taking<T: Transport>(&mut self, client: &Client<T>) -> Taking {
         let origin = &client.link.origin;
-        self.0.streams(client.connection.request(), origin)
+        self.0.taking(client.connection.request(), origin)
     }
 
     fn body(&mut self, key: u64, bytes: Vec<u8>, ended: bool, now: Instant) -> bool {

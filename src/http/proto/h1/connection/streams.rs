@@ -50,16 +50,16 @@ impl Connection {
     }
 
     /// The body of the request whose head is there is given out as it arrives: see [`Connection::take_piece`]. `100 Continue` is left
-    /// to the caller.
-    pub(crate) fn stream(&mut self) {
-        self.streams = true;
+    /// to the caller. With `is_open` it may have any length.
+    pub(crate) fn stream(&mut self, is_open: bool) {
+        (self.streams, self.is_open) = (true, is_open);
         self.length = 0;
     }
 
     /// The request whose head is there is looked at anew: no byte of its body was given out, and it asks again how the body is taken.
     pub(crate) fn ask_again(&mut self) {
         if self.streams {
-            self.streams = false;
+            (self.streams, self.is_open) = (false, false);
             self.asked = Asked::No;
         }
     }
@@ -121,7 +121,7 @@ mod tests {
                     Event::Head => {
                         assert!(!streams, "once");
                         streams = true;
-                        connection.stream();
+                        connection.stream(false);
                     }
                     Event::Request => {
                         let path = String::from_utf8_lossy(connection.request().path());
@@ -176,7 +176,7 @@ mod tests {
         );
         assert_eq!(connection.advance(), Event::Head);
         for _ in 0..2 {
-            connection.stream();
+            connection.stream(false);
             connection.ask_again();
             assert_eq!(connection.advance(), Event::Head);
         }
